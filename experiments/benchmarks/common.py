@@ -1,0 +1,105 @@
+"""What the benchmarks share: the data, the machine's description and the printing of ratios."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lightexp.core.data import Data, Split
+from lightexp.core.errors import BadInput
+from lightexp.datasets.fashion_mnist import FashionMnist
+
+
+@dataclass(frozen=True)
+class Result:
+    """One comparison.
+
+    Attributes:
+        name: What was compared.
+        ours: One value a run.
+        theirs: One value a run, taken in turn with `ours`; empty where there is nothing to compare with.
+        unit: Of both.
+        target: Limit on the median ratio, or on the median itself where there are no `theirs`.
+        at_least: Whether the target is a lower limit.
+        note: What else was seen.
+    """
+
+    name: str
+    ours: list[float]
+    theirs: list[float]
+    unit: str
+    target: float
+    at_least: bool
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        """Median of the ratios of neighbouring runs, so that a load that comes and goes meets both; or of `ours`."""
+        pairs = zip(self.ours, self.theirs or [1.0] * len(self.ours), strict=True)
+        return statistics.median(mine / other for mine, other in pairs)
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is met."""
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+    def __str__(self) -> str:
+        figures = f"ours {_spread(self.ours)}"
+        figures += f", theirs {_spread(self.theirs)} {self.unit}: {self.value:.2f}x" if self.theirs else f" {self.unit}"
+        limit = f"{'at least' if self.at_least else 'at most'} {self.target:g}"
+        words = f"{self.name}: {figures} (target {limit}: {'met' if self.met else 'MISSED'})"
+        return f"{words}; {self.note}" if self.note else words
+
+
+def parser(doc: str | None, runs: int) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--runs", type=int, default=runs, help="timed runs of each side (default: %(default)s)")
+    options.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    options.add_argument("--smoke", action="store_true", help="one run of next to no work: does it work at all?")
+    return options
+
+
+def report(results: Sequence[Result], as_json: bool) -> None:
+    """Prints the results with the machine they were taken on."""
+    if as_json:
+        found = [{**asdict(result), "value": result.value, "met": result.met} for result in results]
+        print(json.dumps({"machine": machine(), "results": found}, indent=1))
+        return
+    print(machine())
+    for result in results:
+        print(result)
+
+
+def machine() -> str:
+    """Processor, cores, Python and the load at the moment."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{os.cpu_count()} cores, {name}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
+
+
+def fashion(images: int | None = None) -> Data:
+    """Fashion-MNIST, or its first `images` of each split; ends the program where it cannot be had."""
+    dataset = FashionMnist()
+    try:
+        dataset.check()
+        data = dataset.load()
+    except BadInput as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+
+    def few(split: Split) -> Split:
+        return Split(split.x[:images], split.y[:images])
+
+    return Data(data.name, few(data.train), few(data.val), few(data.test), data.classes, data.scale, data.offset)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):,.4g} ({min(values):,.4g}-{max(values):,.4g})"

@@ -1,0 +1,126 @@
+"""A whole run of `lightexp` against the script that one would write by hand with Keras, tfmot and TFLite.
+
+Both train a model on Fashion-MNIST, prune it while training on (same epochs, batch, schedule, validation after each
+epoch), take the masks off and convert with `Optimize.DEFAULT`. Compared are the seconds of that work: theirs from the
+loaded data to the written file, ours the sum of the stages' seconds in `record.json`. Start-up and our measurements
+count apart: the whole wall times stand behind. A new process, and for ours an empty store, every time, in turn.
+
+    python experiments/benchmarks/script.py --runs 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from common import Result, fashion, parser, report
+from training import build
+
+TARGETS = {"lenet_300_100": 0.8, "small_cnn": 1.05}
+SPARSITY, FREQUENCY = 0.8, 100
+SMOKE_IMAGES = 1000
+
+
+def main() -> None:
+    """Runs the comparison, or the hand-written script as its child process."""
+    options = parser(__doc__, runs=3)
+    options.add_argument("--only", choices=TARGETS, action="append", help="this model (default: all)")
+    options.add_argument("--epochs", type=int, default=3, help="of training, and again of pruning (default: 3)")
+    options.add_argument("--batch", type=int, default=128, help="batch size (default: 128)")
+    options.add_argument("--by-hand", type=Path, help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.smoke:
+        chosen.runs, chosen.epochs = 1, 1
+    if chosen.by_hand:
+        _by_hand(chosen.only[0], chosen.epochs, chosen.batch, chosen.by_hand, chosen.smoke)
+        return
+    report([_compare(model, chosen) for model in chosen.only or TARGETS], chosen.json)
+
+
+def _compare(model: str, chosen: argparse.Namespace) -> Result:
+    fashion()  # that it is there, and read from disk once
+    ours, theirs, walls = [], [], []
+    for _ in range(chosen.runs):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            start = time.perf_counter()
+            ours.append(_lightexp(model, chosen, folder))
+            between = time.perf_counter()
+            words = ["--only", model, "--epochs", str(chosen.epochs), "--batch", str(chosen.batch)]
+            words += ["--smoke"] if chosen.smoke else []
+            done = _output([sys.executable, __file__, *words, "--by-hand", str(folder / "by_hand.tflite")], folder)
+            theirs.append(float(done.splitlines()[-1]))
+            walls.append((between - start, time.perf_counter() - between))
+    whole = [statistics.median(side) for side in zip(*walls, strict=True)]
+    note = f"whole wall time: ours with its measurements {whole[0]:.1f} s, theirs {whole[1]:.1f} s"
+    return Result(model, ours, theirs, "s", TARGETS[model], at_least=False, note=note)
+
+
+def _lightexp(model: str, chosen: argparse.Namespace, folder: Path) -> float:
+    """Runs the command and returns the seconds of its stages."""
+    stages = [
+        f"pipeline.stages.{stage}.{setting}"
+        for stage in ("train", "prune")
+        for setting in (f"epochs={chosen.epochs}", f"batch_size={chosen.batch}")
+    ]
+    prune = {"sparsity": SPARSITY, "begin": 0, "end": 0.5}
+    stages += [f"pipeline.stages.prune.{name}={value}" for name, value in prune.items()]
+    data = ["dataset=fashion_mnist"]
+    if chosen.smoke:
+        few = fashion(SMOKE_IMAGES).train
+        np.savez(folder / "few.npz", x=few.x, y=few.y)
+        data = ["dataset=arrays", f"dataset.path={folder / 'few.npz'}"]
+    words = [f"model={model}", *data, "pipeline=prune_quantize", "tracking=none", *stages]
+    _output([str(Path(sys.executable).parent / "lightexp"), "run", *words], folder)
+    (record,) = (folder / "outputs" / "runs").glob("*/record.json")
+    return float(sum(stage["seconds"] for stage in json.loads(record.read_text())["stages"]))
+
+
+def _output(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+    return done.stdout
+
+
+def _by_hand(name: str, epochs: int, batch: int, file: Path, smoke: bool) -> None:
+    """The hand-written script; prints the seconds of its work."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tensorflow as tf
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    data = fashion(SMOKE_IMAGES if smoke else None)
+    x, y = data.inputs(data.train.x), data.train.y
+    validation = data.inputs(data.val.x), data.val.y
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    start = time.perf_counter()
+    model = build(name, data.shape, data.classes)
+    model.compile(tf_keras.optimizers.Adam(), loss, metrics=["accuracy"])
+    model.fit(x, y, batch_size=batch, epochs=epochs, validation_data=validation, verbose=2)
+
+    steps = epochs * -(-len(x) // batch)
+    frequency = max(1, min(FREQUENCY, steps // 20))
+    schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, SPARSITY, 0, steps // 2, frequency=frequency)
+    pruned = tfmot.sparsity.keras.prune_low_magnitude(model, schedule)
+    pruned.compile(tf_keras.optimizers.Adam(), loss, metrics=["accuracy"])
+    callbacks = [tfmot.sparsity.keras.UpdatePruningStep()]
+    pruned.fit(x, y, batch_size=batch, epochs=epochs, validation_data=validation, callbacks=callbacks, verbose=2)
+    stripped = tfmot.sparsity.keras.strip_pruning(pruned)
+    converter = tf.lite.TFLiteConverter.from_keras_model(stripped)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    file.write_bytes(converter.convert())
+    print(time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

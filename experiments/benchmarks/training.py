@@ -1,0 +1,179 @@
+"""Images a second of training in the graph against Keras' `fit` and tfmot under `fit`.
+
+Same model, Fashion-MNIST's 50,000 training images, batch 128, Adam. Theirs is what one writes by hand: scaled float32
+arrays in memory, `compile` and `fit`. Ours gives the same bytes every time; a plain `fit` does not promise that, so the
+first comparison is made twice: with TensorFlow's op determinism on for `fit` too, and without. Each side is a process
+of its own, which starts, traces and trains one epoch before the clock starts; then the two train an epoch each in turn.
+
+    python experiments/benchmarks/training.py --runs 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from common import Result, fashion, parser, report
+
+BATCH = 128
+CASES = {  # name: (model, whether it is pruned, whether theirs repeats too, target)
+    "train lenet_300_100": ("lenet_300_100", False, True, 2.2),
+    "train lenet_300_100, plain fit": ("lenet_300_100", False, False, 2.2),
+    "prune lenet_300_100": ("lenet_300_100", True, False, 1.8),
+    "train lenet5": ("lenet5", False, False, 1.0),
+    "train small_cnn": ("small_cnn", False, False, 1.0),
+}
+SPARSITY, FREQUENCY = 0.8, 100
+
+
+def main() -> None:
+    """Runs the comparison, or one side of it as its child process."""
+    options = parser(__doc__, runs=5)
+    options.add_argument("--only", choices=CASES, action="append", help="this case (default: all)")
+    options.add_argument("--threads", type=int, default=os.cpu_count(), help="ours; theirs takes all (default: all)")
+    options.add_argument("--side", choices=["ours", "theirs"], help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    runs = 1 if chosen.smoke else chosen.runs
+    if chosen.side:
+        _child(chosen.side, chosen.only[0], runs + 1, 500 if chosen.smoke else None, chosen.threads)
+        return
+    report([_compare(case, runs, chosen.smoke, chosen.threads) for case in chosen.only or CASES], chosen.json)
+
+
+def _compare(case: str, runs: int, smoke: bool, threads: int) -> Result:
+    """Lets both sides train in turn; the first epoch of each is not counted."""
+    words = [sys.executable, __file__, "--only", case, "--runs", str(runs), "--threads", str(threads)]
+    words += ["--smoke"] if smoke else []
+    rates: dict[str, list[float]] = {"ours": [], "theirs": []}
+    sides = {
+        side: subprocess.Popen([*words, "--side", side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for side in rates
+    }
+    for _ in range(runs + 1):
+        for side, process in sides.items():
+            assert process.stdin and process.stdout
+            process.stdin.write("\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            if not answer:
+                sys.exit(f"{case}: the side '{side}' ended early.")
+            rates[side].append(float(answer))
+    for process in sides.values():
+        process.communicate()
+    return Result(case, rates["ours"][1:], rates["theirs"][1:], "images/s", CASES[case][3], at_least=True)
+
+
+class _Turns:
+    """Waits for the word to go on, and answers with the images a second since."""
+
+    def __init__(self, images: int) -> None:
+        self._images, self._start = images, 0.0
+
+    def wait(self) -> None:
+        if not sys.stdin.readline():
+            sys.exit(1)
+        self._start = time.perf_counter()
+
+    def answer(self) -> None:
+        print(self._images / (time.perf_counter() - self._start), flush=True)
+
+
+def _child(side: str, case: str, epochs: int, images: int | None, threads: int) -> None:
+    model, pruned, repeats, _ = CASES[case]
+    if side == "ours":
+        _ours(model, pruned, epochs, images, threads)
+    else:
+        _theirs(model, pruned, repeats, epochs, images)
+
+
+def build(name: str, shape: tuple[int, ...], classes: int) -> Any:
+    """One of lightexp's models, untrained, for either side."""
+    from lightexp.models.lenet5 import LeNet5
+    from lightexp.models.lenet_300_100 import LeNet300100
+    from lightexp.models.small_cnn import SmallCnn
+
+    return {"lenet_300_100": LeNet300100, "lenet5": LeNet5, "small_cnn": SmallCnn}[name]().build(shape, classes)
+
+
+def _ours(name: str, pruned: bool, epochs: int, images: int | None, threads: int) -> None:
+    data = fashion(images)
+    from lightexp.backend import session
+
+    session.start(threads)
+    session.fresh(0)
+    from lightexp.backend.pruning import PruningMasks
+    from lightexp.backend.training import Trainer
+    from lightexp.core.data import Data, Split
+    from lightexp.core.schedule import Schedule
+    from lightexp.core.training import Training
+    from lightexp.objectives.cross_entropy import CrossEntropy
+
+    # Neither side validates: the one image is there because ours always does.
+    one = Split(data.val.x[:1], data.val.y[:1])
+    data = Data(data.name, data.train, one, one, data.classes, data.scale, data.offset)
+    model = build(name, data.shape, data.classes)
+    settings = Training(objective=CrossEntropy(), epochs=epochs, batch_size=BATCH)
+    masks = None
+    if pruned:
+        kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
+        steps = epochs * -(-len(data.train) // BATCH)
+        schedule = Schedule(0.0, SPARSITY, 0, steps // 2, min(FREQUENCY, steps // 2))
+        masks = PruningMasks(kernels, [([index], schedule) for index in range(len(kernels))], steps, None)
+    turns = _Turns(len(data.train))
+
+    class Progress:
+        def step(self, done: float, total: float, **figures: float) -> None:
+            if done == int(done):
+                turns.answer()
+                if done < total:
+                    turns.wait()
+
+        def say(self, words: str) -> None:
+            pass
+
+    trainer = Trainer(model, settings, data, 0, {}, masks)
+    turns.wait()
+    trainer.run(Progress())
+
+
+def _theirs(name: str, pruned: bool, repeats: bool, epochs: int, images: int | None) -> None:
+    data = fashion(images)
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tensorflow as tf
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    if repeats:
+        tf_keras.utils.set_random_seed(0)
+        tf.config.experimental.enable_op_determinism()
+    x, y = data.inputs(data.train.x), data.train.y
+    model = build(name, data.shape, data.classes)
+    turns = _Turns(len(x))
+
+    class InTurn(tf_keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            turns.wait()
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            turns.answer()
+
+    callbacks = []
+    if pruned:
+        steps = epochs * -(-len(x) // BATCH)
+        schedule = tfmot.sparsity.keras.PolynomialDecay(
+            0.0, SPARSITY, 0, steps // 2, frequency=min(FREQUENCY, steps // 2)
+        )
+        model = tfmot.sparsity.keras.prune_low_magnitude(model, schedule)
+        callbacks.append(tfmot.sparsity.keras.UpdatePruningStep())
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf_keras.optimizers.Adam(), loss, metrics=["accuracy"])
+    # The clock is read last, after tfmot has masked the weights at the epoch's end, as ours does.
+    model.fit(x, y, batch_size=BATCH, epochs=epochs, callbacks=[*callbacks, InTurn()], verbose=0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""lightexp: compare ways of making deep-learning models small, on the file that would ship.
+
+Importing it loads no TensorFlow; it asks TensorFlow for legacy Keras, which tfmot needs.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+if TYPE_CHECKING:
+    from lightexp.core.record import Record
+
+__version__ = "0.1.0"
+__all__ = ["run"]
+
+
+def run(overrides: list[str] | None = None) -> Record:
+    """Runs one pipeline, as `lightexp run` does on the command line.
+
+    Args:
+        overrides: Such as `["model=lenet5", "pipeline.stages.prune.sparsity=0.9"]`. Defaults to none.
+
+    Returns:
+        The run's record.
+
+    Raises:
+        lightexp.core.errors.BadInput: If a setting or the data cannot be used.
+        lightexp.core.errors.RunFailed: If the work could not be finished.
+    """
+    from lightexp.runner.compose import settings
+    from lightexp.runner.run import Runner
+    from lightexp.runner.watch import Silent
+
+    words = list(overrides or [])
+    return Runner(Silent()).run(settings(words), words)

@@ -1,0 +1,157 @@
+"""Reads a `.tflite` file into plain arrays. Runs nothing of it, so that any file may be looked at."""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from lightexp.core.errors import BadInput
+from lightexp.core.flatmodel import FlatModel, FlatOp, FlatTensor
+
+_TYPES = {value: name for name, value in vars(schema.TensorType).items() if name.isupper()}
+_OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
+_PLAIN = (
+    "FLOAT16",
+    "FLOAT32",
+    "FLOAT64",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "BOOL",
+)
+_PACKED = {"INT2": 2, "INT4": 4, "UINT4": 4}
+_OPAQUE = ("STRING", "RESOURCE", "VARIANT")
+
+
+def read(path: Path) -> FlatModel:
+    """Reads the main subgraph of a `.tflite` file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The model. A tensor's dimensions that the file leaves open, such as the batch, are 1. Values narrower than a
+        byte are unpacked into one int8 (or uint8) each.
+
+    Raises:
+        BadInput: If the file cannot be read, is no `.tflite` file, is cut off or broken, or stores weights in a way
+            that lightexp does not know.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}. Give the path of a .tflite file.") from None
+    if content[4:8] != b"TFL3":
+        raise BadInput(f"{path} ({len(content)} bytes) is not a .tflite file. Give one that TensorFlow Lite wrote.")
+    try:
+        return _model(content)
+    except _Unknown as error:
+        raise BadInput(f"{path} cannot be measured: {error}.") from None
+    except (struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise BadInput(f"{path} ({len(content)} bytes) is cut off or broken: {error}. Make it again.") from None
+
+
+class _Unknown(Exception):
+    """A sound file that stores something in a way that is not known here."""
+
+
+def _model(content: bytes) -> FlatModel:
+    model = schema.Model.GetRootAs(content)
+    buffers = [_bytes(model.Buffers(i)) for i in range(model.BuffersLength())]
+    graph = model.Subgraphs(0)
+    codes = [_operator(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
+    tensors = tuple(_tensor(graph.Tensors(i), buffers) for i in range(graph.TensorsLength()))
+    steps = [graph.Operators(i) for i in range(graph.OperatorsLength())]
+    ops = tuple(FlatOp(codes[s.OpcodeIndex()], _ints(s, "Inputs"), _ints(s, "Outputs")) for s in steps)
+    found = FlatModel(tensors, ops, _ints(graph, "Inputs"), _ints(graph, "Outputs"))
+    _check_order(found)
+    return found
+
+
+def _check_order(model: FlatModel) -> None:
+    """Makes sure that every index is a tensor's and that no operator reads what a later one makes.
+
+    Whoever follows a tensor back to its maker then comes to an end.
+    """
+    ends = [model.inputs, model.outputs, *(op.inputs for op in model.ops), *(op.outputs for op in model.ops)]
+    if not all(-1 <= index < len(model.tensors) for indices in ends for index in indices):
+        raise ValueError("an operator names a tensor that is not there")
+    to_come = [out for op in model.ops for out in op.outputs]
+    waiting = set(to_come)
+    if len(to_come) != len(waiting):
+        raise ValueError("two operators make the same tensor")
+    for op in model.ops:
+        if not waiting.isdisjoint(op.inputs):
+            raise ValueError(f"a {op.kind} reads a tensor that has not been made yet")
+        waiting.difference_update(op.outputs)
+
+
+def _ints(table: Any, name: str) -> tuple[int, ...]:
+    if getattr(table, f"{name}IsNone")():
+        return ()
+    return tuple(getattr(table, f"{name}AsNumpy")().tolist())
+
+
+def _bytes(buffer: Any) -> NDArray[np.uint8] | None:
+    return buffer.DataAsNumpy() if buffer.DataLength() else None
+
+
+def _operator(code: Any) -> str:
+    # Files give codes up to 127 in the old, one-byte field, where later ones stand as 127.
+    name: str = _OPERATORS[max(code.DeprecatedBuiltinCode(), code.BuiltinCode())]
+    return name
+
+
+def _tensor(tensor: Any, buffers: list[NDArray[np.uint8] | None]) -> FlatTensor:
+    name = (tensor.Name() or b"").decode(errors="replace")
+    shape = _ints(tensor, "Shape")
+    kind = _TYPES[tensor.Type()]
+    raw = buffers[tensor.Buffer()]
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+    if quantization := tensor.Quantization():
+        if quantization.DetailsType():
+            raise _Unknown(f"'{name}' is quantised in blocks. Quantise it per tensor or per channel")
+        if quantization.ScaleLength():
+            scales = tuple(quantization.ScaleAsNumpy().tolist())
+            zero_points = _ints(quantization, "ZeroPoint")
+    if raw is None or kind in _OPAQUE:
+        return FlatTensor(name, shape, kind, None, scales, zero_points)
+    if tensor.Sparsity():
+        raise _Unknown(
+            f"'{name}' is stored in TensorFlow Lite's sparse format. Convert it without EXPERIMENTAL_SPARSITY"
+        )
+    return FlatTensor(name, shape, kind, _values(name, kind, raw, shape), scales, zero_points)
+
+
+def _values(name: str, kind: str, raw: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.generic]:
+    count = math.prod(shape)
+    if kind in _PLAIN:
+        values = raw.view(np.dtype(kind.lower()).newbyteorder("<"))
+    elif kind in _PACKED:
+        values = _unpack(raw, _PACKED[kind], signed=not kind.startswith("U"))
+        if 0 <= len(values) - count < 8 // _PACKED[kind]:
+            values = values[:count]
+    else:
+        raise _Unknown(f"'{name}' holds {kind}. Use float32, float16 or integers")
+    if len(values) != count:
+        raise ValueError(f"'{name}' of shape {shape} holds {len(values)} values")
+    return values.reshape(shape)
+
+
+def _unpack(raw: NDArray[np.uint8], bits: int, signed: bool) -> NDArray[np.generic]:
+    """Unpacks values of 2 or 4 bits, the lowest bits of a byte first."""
+    # Each value is brought to the top of a byte; shifting back down copies its sign.
+    top = (raw[:, None] << np.arange(8 - bits, -1, -bits, dtype=np.uint8)).reshape(-1)
+    return (top.view(np.int8) if signed else top) >> (8 - bits)

@@ -1,0 +1,197 @@
+"""Runs `.tflite` files by LiteRT: the outputs of a data set, and the time of one example."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from lightexp.backend.quiet import quiet
+from lightexp.core.data import Data
+from lightexp.core.errors import BadInput
+
+LEAST_RUNS = 20
+_INTEGERS = (np.int8, np.uint8, np.int16)
+
+
+def logits(tflite: Path, raw: NDArray[np.generic], data: Data, threads: int, batch: int = 500) -> NDArray[np.float32]:
+    """Runs a model over raw examples.
+
+    Args:
+        tflite: The model's file, of one input `(batch, *data.shape)` and one output `(batch, data.classes)`, in
+            float32 or in quantised integers.
+        raw: Examples as the data set stores them, `(n, *data.shape)`.
+        data: The data set, for its shape, classes and input scaling.
+        threads: How many threads compute.
+        batch: How many examples go in at once; where the file fixes its batch, that counts.
+
+    Returns:
+        Outputs `(n, classes)`, dequantised where the file's are integers.
+
+    Raises:
+        BadInput: If LiteRT cannot run the file, or its shapes are not the data set's.
+    """
+    found = np.empty((len(raw), data.classes), np.float32)
+    if not len(raw):
+        return found
+    model = _Model.open(tflite, (min(batch, len(raw)), *data.shape), threads)
+    values = np.zeros(model.shape, model.source.dtype)
+    for start in range(0, len(raw), len(values)):
+        part = raw[start : start + len(values)]
+        values[: len(part)] = model.source.encode(data.inputs(part))  # what stands behind a shorter last one is cut
+        model.feed(values)
+        model.invoke()
+        out = model.read()
+        if out.shape != (len(values), data.classes):
+            raise BadInput(
+                f"{tflite} gives outputs of shape {out.shape[1:]}, but {data.name} has {data.classes} classes: "
+                f"({data.classes},). Take the data set that it was made for."
+            )
+        found[start : start + len(part)] = model.sink.decode(out[: len(part)])
+    return found
+
+
+def time_single(
+    tflite: Path, example: NDArray[np.float32], warmup: int, runs: int, seconds: float = 1.0
+) -> NDArray[np.float64]:
+    """Times a model on one example and one thread.
+
+    Args:
+        tflite: The model's file.
+        example: The example as the model's input, scaled, `(*shape)`.
+        warmup: Runs that are not counted, over at most a quarter of `seconds`.
+        runs: Runs that are counted; fewer, but not under 20, once `seconds` are over.
+        seconds: See `runs`.
+
+    Returns:
+        Microseconds of each run's `invoke`, `(runs,)`.
+
+    Raises:
+        BadInput: As `logits`.
+    """
+    model = _Model.open(tflite, (1, *example.shape), threads=1)
+    model.feed(np.broadcast_to(model.source.encode(example), model.shape))
+    _timed(model, warmup, 1, seconds / 4)
+    return np.array(_timed(model, runs, LEAST_RUNS, seconds), np.float64) / 1e3
+
+
+def _timed(model: _Model, runs: int, least: int, seconds: float) -> list[int]:
+    taken: list[int] = []
+    end = time.perf_counter_ns() + int(seconds * 1e9)
+    for _ in range(runs):
+        start = time.perf_counter_ns()
+        model.invoke()
+        now = time.perf_counter_ns()
+        taken.append(now - start)
+        if now > end and len(taken) >= least:
+            break
+    return taken
+
+
+@dataclass(frozen=True)
+class _Port:
+    """A model's input or output: its index, type and quantisation."""
+
+    index: int
+    dtype: type[np.generic]
+    scale: float
+    zero_point: int
+
+    @classmethod
+    def of(cls, details: dict[str, Any], tflite: Path) -> _Port:
+        scale, zero_point = details["quantization"]
+        dtype = details["dtype"]
+        if dtype is not np.float32 and (dtype not in _INTEGERS or not scale):
+            raise BadInput(
+                f"{tflite}: input and output must be float32 or quantised int8, uint8 or int16. "
+                f"Received: {np.dtype(dtype).name}{'' if scale else ' without a scale'}. Convert the model again."
+            )
+        return cls(int(details["index"]), dtype, float(scale), int(zero_point))
+
+    def encode(self, values: NDArray[np.float32]) -> NDArray[np.generic]:
+        if self.dtype is np.float32:
+            return values
+        limits = np.iinfo(self.dtype)  # type: ignore[type-var]
+        scaled = np.rint(values / np.float32(self.scale)) + np.float32(self.zero_point)
+        encoded: NDArray[np.generic] = np.clip(scaled, limits.min, limits.max).astype(self.dtype)
+        return encoded
+
+    def decode(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        if self.dtype is np.float32:
+            return values
+        return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """An interpreter ready for inputs of one shape, `(batch, ...)`."""
+
+    tflite: Path
+    interpreter: Any
+    source: _Port
+    sink: _Port
+    shape: tuple[int, ...]
+
+    @classmethod
+    def open(cls, tflite: Path, shape: tuple[int, ...], threads: int) -> _Model:
+        """Opens a file for inputs of `shape`, or of the file's own batch where it has one."""
+        with quiet(), _plain_errors(tflite):
+            interpreter = Interpreter(model_path=str(tflite), num_threads=threads)
+            sources, sinks = interpreter.get_input_details(), interpreter.get_output_details()
+        if len(sources) != 1 or len(sinks) != 1:
+            raise BadInput(
+                f"{tflite} must have one input and one output. Received: {len(sources)} and {len(sinks)}. "
+                "Take a classifier of single examples."
+            )
+        batch, *rest = map(int, sources[0]["shape_signature"]) or (0,)
+        if len(rest) != len(shape) - 1 or any(d not in (-1, want) for d, want in zip(rest, shape[1:], strict=True)):
+            raise BadInput(
+                f"{tflite} takes inputs of shape {tuple(rest)}, but the data set's are {shape[1:]}. "
+                "Take the data set that it was made for."
+            )
+        source, sink = _Port.of(sources[0], tflite), _Port.of(sinks[0], tflite)
+        shape = (shape[0] if batch == -1 else batch, *shape[1:])
+        with quiet(), _plain_errors(tflite):
+            interpreter.resize_tensor_input(source.index, shape)
+            try:
+                interpreter.allocate_tensors()
+            except RuntimeError:  # an open batch that the operators do not bear out
+                if batch != -1:
+                    raise
+                shape = (1, *shape[1:])
+                interpreter.resize_tensor_input(source.index, shape)
+                interpreter.allocate_tensors()
+        return cls(tflite, interpreter, source, sink, shape)
+
+    def feed(self, values: NDArray[np.generic]) -> None:
+        self.interpreter.set_tensor(self.source.index, values)
+
+    def invoke(self) -> None:
+        try:
+            self.interpreter.invoke()
+        except RuntimeError as error:
+            raise _refused(self.tflite, error) from None
+
+    def read(self) -> NDArray[Any]:
+        out: NDArray[Any] = self.interpreter.get_tensor(self.sink.index)
+        return out
+
+
+@contextmanager
+def _plain_errors(tflite: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise _refused(tflite, error) from None
+
+
+def _refused(tflite: Path, error: Exception) -> BadInput:
+    words = " ".join(str(error).split()).rstrip(".")
+    return BadInput(f"LiteRT cannot run {tflite}: {words}. Convert it with LiteRT's built-in operators.")

@@ -1,0 +1,75 @@
+"""TensorFlow, set up once: threads, determinism, memory, quiet.
+
+Everything that needs TensorFlow comes through here, so that legacy Keras and op determinism are always on
+before anything is built.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+from lightexp.backend.quiet import quiet
+from lightexp.core.errors import RunFailed
+
+_threads: int | None = None
+
+
+def start(threads: int) -> None:
+    """Imports TensorFlow and sets it up; a second call changes nothing.
+
+    Args:
+        threads: For the computation of one operator, and for operators side by side.
+
+    Raises:
+        RunFailed: If this process already computes with another number of threads.
+    """
+    global _threads
+    if _threads is None:
+        tf = _import()
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+        except RuntimeError:
+            raise RunFailed(
+                "TensorFlow has computed in this process already, and takes its threads only once. "
+                "Call lightexp before you use TensorFlow, or in a process of its own."
+            ) from None
+        with quiet():
+            gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        tf.config.experimental.enable_op_determinism()
+        _threads = threads
+    elif _threads != threads:
+        raise RunFailed(
+            f"runtime.threads={threads} cannot follow runtime.threads={_threads} in one process, because TensorFlow "
+            "takes its threads once. Run it as a command of its own."
+        )
+
+
+@cache
+def _import() -> Any:
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet():
+        import tensorflow as tf
+        import tf_keras  # noqa: F401
+
+    tf.get_logger().setLevel("ERROR")
+    return tf
+
+
+def keras() -> Any:
+    """The legacy Keras that tfmot works with."""
+    _import()
+    import tf_keras
+
+    return tf_keras
+
+
+def fresh(seed: int) -> None:
+    """Forgets all graphs and layer numbers and seeds everything random, so that what follows stands alone."""
+    keras().backend.clear_session()
+    keras().utils.set_random_seed(seed)

@@ -1,0 +1,86 @@
+"""`lightexp`: one word a command; nothing is imported before it is needed."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from tempfile import NamedTemporaryFile
+
+import lightexp
+from lightexp.core import interrupt
+from lightexp.core.errors import LightexpError, nearest
+
+HELP = """lightexp: compare ways of making deep-learning models small, on the file that would ship.
+
+Usage: lightexp COMMAND [words]
+
+  run         train a model, compress it stage by stage, measure the file after each, log the run
+              lightexp run                    a first run: digits, a small CNN, pruned, then int8 (under a minute)
+              lightexp run --plan             what would happen
+              lightexp run --help             every group and flag
+  ui          MLflow over what has been logged
+  doctor      whether this machine is fit: versions, threads, disk, plugins, data sets
+  store       ls, verify, gc: the trained and compressed models that runs share
+  track       sync: records that MLflow has not seen yet
+  completion  shell completion: commands, groups, settings
+
+Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
+"""
+
+_COMMANDS = ("ui", "doctor", "store", "track", "completion")  # each a module with `run(words) -> exit code`
+_RUNNING = ("-m", "--multirun", "-r", "--run")
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs a command and returns its exit code.
+
+    Args:
+        words: The command line without the program's name. Defaults to the process's own.
+    """
+    words = sys.argv[1:] if words is None else words
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if words[0] == "--version":
+        print(f"lightexp {lightexp.__version__}")
+        return 0
+    if words[0] == "run":
+        return _without_traceback(lambda: _run(words))
+    if words[0] in _COMMANDS:
+        return _without_traceback(lambda: import_module(f"lightexp.cli.{words[0]}").run(words[1:]))
+    print(f"lightexp: '{words[0]}' is not a command: {nearest(words[0], ['run', *_COMMANDS])}", file=sys.stderr)
+    return 2
+
+
+def _run(words: list[str]) -> int:
+    from lightexp.tracking.process import Worker
+
+    # Started before anything else is imported; where no run seems to follow, it is not.
+    asks = any((word.startswith("-") and word not in _RUNNING) or word.startswith("tracking=") for word in words)
+    worker = None if asks else Worker()
+    from lightexp.cli.run import run
+
+    return run(words[1:], worker)
+
+
+def _without_traceback(command: Callable[[], int]) -> int:
+    """Runs a command; an error that nobody foresaw goes into a file, and one line to the user."""
+    try:
+        return command()
+    except LightexpError as error:
+        print("lightexp:", " ".join(str(error).split()), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:  # while the command was being imported
+        print("lightexp: Interrupted.", file=sys.__stderr__)
+        return 130
+    except Exception as error:
+        if interrupt.asked():
+            print("lightexp: Interrupted.", file=sys.__stderr__)
+            return 130
+        with NamedTemporaryFile("w", prefix="lightexp-", suffix=".txt", delete=False) as file:
+            file.write(traceback.format_exc())
+        words = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"lightexp: {words} (a fault of lightexp's; the whole error is in {file.name})", file=sys.stderr)
+        return 1

@@ -1,0 +1,148 @@
+"""`lightexp run`: a Hydra application around the runner.
+
+Only Hydra is imported at the top: `--help` and `--cfg` need no more, and are to be quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from lightexp.core import interrupt
+from lightexp.core.errors import BadInput, LightexpError, nearest
+from lightexp.runner.conf import CONFIG, conf
+
+if TYPE_CHECKING:
+    from lightexp.cli.terminal import Terminal
+    from lightexp.core.record import Record
+    from lightexp.runner.run import Runner
+    from lightexp.tracking.process import Worker
+
+INTERRUPTED = 130
+PLAN = "--plan"
+_SWEEP = ("-m", "--multirun")
+
+
+def run(words: list[str], worker: Worker | None = None) -> int:
+    """Runs `lightexp run` and returns the exit code.
+
+    Args:
+        words: The command line after `run`.
+        worker: The process that mirrors records, if it has been started.
+    """
+    interrupt.listen()
+    application = _Application(words, worker)
+    try:
+        _check_flags(words)
+        return application.start([word for word in words if word != PLAN])
+    except LightexpError as error:
+        complain(str(error))
+        return error.exit_code
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        from lightexp.runner.compose import explained, of_config
+
+        if not of_config(error):
+            raise
+        overrides = [word for word in words if not word.startswith("-")]
+        complain(str(explained(error, overrides)))
+        return BadInput.exit_code
+    except OSError as error:
+        if application.started:
+            raise
+        complain(f"paths.outputs cannot be used: {error.strerror}: {error.filename}. Set paths.outputs=FOLDER.")
+        return BadInput.exit_code
+    except KeyboardInterrupt:
+        complain("Interrupted. What was finished is in the store; the same command goes on from there.")
+        return INTERRUPTED
+
+
+class _Application:
+    """One call of the command: one run, or the jobs of a sweep."""
+
+    def __init__(self, words: list[str], worker: Worker | None) -> None:
+        self._plan_only = PLAN in words
+        self._worker = worker
+        self._done: list[Record] = []
+        self._failed: list[LightexpError] = []
+        self._sweep = False
+        self.started = False
+
+    @cached_property
+    def terminal(self) -> Terminal:
+        from lightexp.cli.terminal import Terminal
+
+        return Terminal()
+
+    @cached_property
+    def _runner(self) -> Runner:
+        from lightexp.runner.run import Runner
+
+        return Runner(self.terminal, self._worker)
+
+    def start(self, words: list[str]) -> int:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that we can say it in one line
+        # argparse takes overrides before a flag as all of them.
+        sweep = [word for word in words if word in _SWEEP]
+        sys.argv = ["lightexp run", *sweep, *(word for word in words if word not in _SWEEP)]
+        hydra.main(version_base="1.3", config_path=str(conf()), config_name=CONFIG)(self._job)()
+        if self._sweep and self._done:
+            self.terminal.sweep(self._done)
+        if self._failed and not self._sweep:
+            raise self._failed[0]
+        return min((error.exit_code for error in self._failed), default=0)
+
+    def _job(self, config: DictConfig) -> None:
+        """Runs one job. It raises nothing: a failed job of a sweep does not stop the others."""
+        self.started = True
+        self._sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+        overrides = list(HydraConfig.get().overrides.task)
+        try:
+            self._run(config, overrides)
+        except LightexpError as error:
+            if self._sweep:
+                complain(f"{' '.join(overrides)}: {error}")
+            self._failed.append(error)
+
+    def _run(self, config: DictConfig, overrides: list[str]) -> None:
+        from lightexp.runner.settings import read
+
+        settings = read(config)
+        if self._sweep:
+            self.terminal.say(f"— {' '.join(overrides)}")
+        if self._plan_only:
+            from lightexp.runner.preview import preview
+
+            plan, data = self._runner.plan(settings)
+            self.terminal.plan(plan, settings, *preview(plan, settings, data))
+            return
+        sources = HydraConfig.get().runtime.config_sources
+        own = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+        record = self._runner.run(settings, overrides, test=not self._sweep, flags=own)
+        self._done.append(record)
+        if not self._sweep:
+            self.terminal.record(record, settings.outputs)
+
+
+def complain(words: str) -> None:
+    """Says what went wrong, on one line of standard error."""
+    print("lightexp:", " ".join(words.split()), file=sys.__stderr__)
+
+
+def _check_flags(words: list[str]) -> None:
+    known = {name for action in get_args_parser()._actions for name in action.option_strings} | {PLAN}
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag not in known:
+            raise BadInput(f"{flag} is not a flag of lightexp run: {nearest(flag, known)}")
+    if set(words) & set(_SWEEP) and set(words) & {"-c", "--cfg"}:
+        raise BadInput("--cfg shows one config, -m runs several. Leave one of them out.")

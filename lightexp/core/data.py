@@ -1,0 +1,111 @@
+"""A data set in memory: raw arrays, their digests, and how raw values become the model's inputs."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightexp.core.inputs import Augment, Factor
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set.
+
+    Attributes:
+        x: Raw examples, `(n, *shape)`, as stored (often uint8).
+        y: Labels, `(n,)` int32, from 0.
+    """
+
+    x: NDArray[np.generic]
+    y: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over dtypes, shapes and bytes of both arrays."""
+        seen = hashlib.sha256()
+        for array in (self.x, self.y):
+            seen.update(f"{array.dtype.str}{array.shape}".encode())
+            seen.update(np.ascontiguousarray(array).data)
+        return seen.hexdigest()
+
+    def sample(self, count: int, seed: int = 0) -> NDArray[np.generic]:
+        """`count` different raw examples (all, if there are fewer), drawn by `seed`."""
+        chosen = np.random.default_rng(seed).permutation(len(self))[:count]
+        return self.x[np.sort(chosen)]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set's three splits and its input scaling.
+
+    Attributes:
+        name: The data set's name, for people.
+        train: What stages train and calibrate on.
+        val: What choices are made on.
+        test: What is looked at once, at the end.
+        classes: Number of classes.
+        scale: Inputs are `raw * scale + offset`; one number, or one for each channel.
+        offset: See `scale`.
+        augment: What is done to the examples that are trained on.
+        probabilities: Whether the run's model gives probabilities, as a file may that others made, instead of logits.
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    classes: int
+    scale: Factor = 1.0
+    offset: Factor = 0.0
+    augment: Augment = field(default_factory=Augment)
+    probabilities: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example, with the channel last."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def key(self) -> dict[str, object]:
+        """What of the data a trained artifact depends on: not the test split."""
+        return {
+            "train": self.train.digest,
+            "val": self.val.digest,
+            "classes": self.classes,
+            "scale": self.scale,
+            "offset": self.offset,
+            **({"augment": self.augment} if self.augment.active else {}),
+        }
+
+    def inputs(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Scales raw examples to the float32 inputs that models see."""
+        return raw.astype(np.float32) * np.asarray(self.scale, np.float32) + np.asarray(self.offset, np.float32)
+
+
+def stratified(y: NDArray[np.int32], count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Splits indices into (rest, chosen) with `count` chosen, each class in its share.
+
+    Shares are rounded by largest remainder, ties going to the lower class, so that exactly `count` are chosen.
+
+    Args:
+        y: Labels, `(n,)`.
+        count: How many to choose, 0 to n.
+        seed: Of the shuffle; the same seed gives the same split.
+    """
+    rng = np.random.default_rng(seed)
+    labels, sizes = np.unique(y, return_counts=True)
+    exact = sizes * (count / max(len(y), 1))
+    take = np.floor(exact).astype(int)
+    for index in np.argsort(-(exact - take), kind="stable")[: count - take.sum()]:
+        take[index] += 1
+    chosen = [rng.permutation(np.flatnonzero(y == label))[:n] for label, n in zip(labels, take, strict=True)]
+    picked = np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.intp)
+    return np.setdiff1d(np.arange(len(y)), picked), picked

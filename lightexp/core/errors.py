@@ -1,0 +1,36 @@
+"""The two ways in which lightexp stops, each with one clear line for the user."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LightexpError(Exception):
+    """Base of all errors that lightexp raises on purpose; `exit_code` is the command's."""
+
+    exit_code = 1
+
+
+class BadInput(LightexpError):
+    """What the user gave cannot be used: the message says what, what was received, what to do."""
+
+    exit_code = 2
+
+
+class RunFailed(LightexpError):
+    """The input was sound but the work could not be finished."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Returns the words ", did you mean `x`?" for the nearest of `known`, else lists them.
+
+    Args:
+        word: The misspelt word.
+        known: The words that would have been right.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "choose from: " + ", ".join(names) if names else "nothing is known by that name."

@@ -1,0 +1,70 @@
+"""Keys: what a result is made of, as one SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from dataclasses import fields, is_dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def canonical(value: Any) -> Any:
+    """Returns `value` as JSON types in which equal settings are equal text.
+
+    Dataclasses become their qualified name, `version` if they have one, and the fields that matter (those without
+    `metadata={"keyed": False}`); mappings are sorted by key.
+
+    Raises:
+        TypeError: For a type that has no canonical form, such as an array or an open file.
+        ValueError: For NaN or an infinity.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"a setting must be finite, not {value}")
+        return value
+    if isinstance(value, dict):
+        return {str(k): canonical(v) for k, v in sorted(value.items(), key=lambda item: str(item[0]))}
+    if isinstance(value, list | tuple):
+        return [canonical(v) for v in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        cls = type(value)
+        settings = {f.name: canonical(getattr(value, f.name)) for f in fields(value) if f.metadata.get("keyed", True)}
+        named = {"type": f"{cls.__module__}.{cls.__qualname__}", "version": getattr(cls, "version", 1)}
+        source = source_digest(cls.__module__)
+        return {**named, "settings": settings} | ({"source": source} if source else {})
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+@cache
+def source_digest(module: str) -> str | None:
+    """Digest of a user's own module, whose code is part of the key; None for lightexp's, which have versions."""
+    if module.partition(".")[0] == "lightexp":
+        return None
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file_digest(Path(file)) if file else None
+
+
+def key(value: Any) -> str:
+    """SHA-256 (64 hexadecimal digits) of a value's canonical form."""
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (64 hexadecimal digits) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries whose code decides a result's bytes, read without importing them."""
+    names = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy")
+    return {name: metadata.version(name) for name in names}

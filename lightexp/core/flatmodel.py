@@ -1,0 +1,85 @@
+"""A `.tflite` file as plain arrays: what it holds and what its operators do with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+COMPUTE = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
+_COPIES = ("DEQUANTIZE", "RESHAPE", "TRANSPOSE", "EXPAND_DIMS")
+
+
+@dataclass(frozen=True)
+class FlatTensor:
+    """A tensor of the flatbuffer.
+
+    Attributes:
+        name: Its name in the file.
+        shape: Its shape, with 1 for the batch.
+        dtype: `FLOAT32`, `FLOAT16`, `INT8`, `INT4`, ... as the schema calls it.
+        data: Its constant values as stored (integers where it is quantised), or None where it is computed.
+        scales: Quantisation scales, one or one per channel; empty where it is not quantised.
+        zero_points: As `scales`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: NDArray[np.generic] | None
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is a learnt constant, not a shape or an axis: of a float type, or quantised."""
+        return self.data is not None and (self.dtype.startswith("FLOAT") or bool(self.scales))
+
+    @property
+    def zeros(self) -> int:
+        """How many of its constant values stand for 0.0."""
+        if self.data is None:
+            return 0
+        zero = self.zero_points[0] if self.zero_points else 0
+        return int(np.count_nonzero(self.data == zero))
+
+
+@dataclass(frozen=True)
+class FlatOp:
+    """An operator: its builtin name and the indices of its tensors (-1 for an optional one left out)."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FlatModel:
+    """The main subgraph of a `.tflite` file."""
+
+    tensors: tuple[FlatTensor, ...]
+    ops: tuple[FlatOp, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @cached_property
+    def weights(self) -> tuple[FlatTensor, ...]:
+        """All learnt constants."""
+        return tuple(t for t in self.tensors if t.is_weight)
+
+    @cached_property
+    def kernels(self) -> tuple[tuple[FlatOp, FlatTensor], ...]:
+        """Each computing operator with its weight tensor, followed through dequantisation, in execution order."""
+        made_by = {out: op for op in self.ops for out in op.outputs}
+        found = []
+        for op in self.ops:
+            if op.kind not in COMPUTE:
+                continue
+            for index in op.inputs[:2]:
+                while index in made_by and made_by[index].kind in _COPIES:
+                    index = made_by[index].inputs[0]
+                if index >= 0 and self.tensors[index].is_weight:
+                    found.append((op, self.tensors[index]))
+        return tuple(found)

@@ -1,0 +1,104 @@
+"""How raw examples become a model's inputs: their scaling, and the augmentation of those that are trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from lightexp.core.config import Index, NonNegative
+from lightexp.core.errors import BadInput
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Spread = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Factor = float | tuple[float, ...]
+"""One number for all channels, or one for each."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Inputs are `(ranged - mean) / std`, where `ranged` are the raw values mapped linearly onto `range`.
+
+    Attributes:
+        range: Where 0 and the largest raw value (255 for bytes) go. Defaults to None: 0 and 1 for whole numbers;
+            floats are left as they are, and cannot be given a range.
+        mean: Subtracted after that: one number, or one for each channel. Defaults to None, nothing.
+        std: Divided by after that, likewise. Defaults to None, nothing.
+    """
+
+    range: Annotated[list[_Finite], Field(min_length=2, max_length=2)] | None = None
+    mean: _Finite | list[_Finite] | None = None
+    std: _Spread | list[_Spread] | None = None
+
+    def factors(self, top: float | None, shape: tuple[int, ...]) -> tuple[Factor, Factor]:
+        """Scale and offset such that inputs are `raw * scale + offset`.
+
+        Args:
+            top: The largest raw value; None where raw values are floats.
+            shape: Of one example, the channel last.
+
+        Raises:
+            BadInput: If floats are given a range, or `mean` or `std` do not fit the channels.
+        """
+        if top is None and self.range is not None:
+            raise BadInput(
+                f"dataset.scaling.range maps whole numbers, but the data are floats. Received: {self.range}. "
+                "Use dataset.scaling.mean and dataset.scaling.std."
+            )
+        low, high = self.range or (0.0, 1.0)
+        if low >= high:
+            raise BadInput(f"dataset.scaling.range must go up. Received: {self.range}.")
+        scale, offset = (1.0, 0.0) if top is None else ((high - low) / top, low)
+        if not isinstance(self.mean, list) and not isinstance(self.std, list):
+            std = self.std or 1.0
+            return scale / std, (offset - (self.mean or 0.0)) / std
+        channels = shape[-1]
+        means, stds = _each(self.mean, 0.0, channels, "mean"), _each(self.std, 1.0, channels, "std")
+        pairs = list(zip(means, stds, strict=True))
+        return tuple(scale / std for _, std in pairs), tuple((offset - mean) / std for mean, std in pairs)
+
+
+def _each(value: float | list[float] | None, default: float, channels: int, name: str) -> list[float]:
+    if isinstance(value, list):
+        if len(value) != channels:
+            raise BadInput(f"dataset.scaling.{name} needs a number for each of {channels} channels. Received: {value}.")
+        return value
+    return [default if value is None else value] * channels
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of the images that are trained on, new ones at every step, made inside the graph.
+
+    Attributes:
+        flip: Whether half of the images are mirrored left to right. Defaults to False.
+        shift: Pixels by which an image is moved at most, either way in height and width; 0 comes in. Defaults to 0.
+        cutout: Side of the square that is set to 0 at a random place (DeVries and Taylor 2017, arXiv 1708.04552).
+            Defaults to 0, none.
+        mixup: Alpha of the Beta distribution by which pairs of examples and their losses are mixed (Zhang et al. 2018,
+            arXiv 1710.09412). Defaults to 0, none.
+    """
+
+    flip: bool = False
+    shift: Index = 0
+    cutout: Index = 0
+    mixup: NonNegative = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed."""
+        return self != Augment()
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Checks that examples of `shape` can be changed so.
+
+        Raises:
+            BadInput: If they are not images, or too small.
+        """
+        moved = {"flip": int(self.flip), "shift": self.shift, "cutout": self.cutout}
+        for name, size in moved.items():
+            if size and len(shape) != 3:
+                raise BadInput(f"dataset.augment.{name} needs images of (height, width, channels). Received: {shape}.")
+            if name != "flip" and size >= min(shape[:2], default=0) and size:
+                raise BadInput(f"dataset.augment.{name} must be smaller than the image, {shape[:2]}. Received: {size}.")

@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM, noticed even where a library's C code turns them into another error or loses them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+_asked = False
+
+
+def listen() -> None:
+    """Makes SIGTERM end the process as Ctrl-C does, and remembers either; Ctrl-C stays ignored where it was."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def asked() -> bool:
+    """Whether the user has asked to stop."""
+    return _asked
+
+
+def check() -> None:
+    """Raises KeyboardInterrupt if the user has asked to stop and the request was lost on its way."""
+    if _asked:
+        raise KeyboardInterrupt
+
+
+def _interrupt(*_: object) -> None:
+    global _asked
+    if not _asked:
+        # C code that did not expect an error prints a traceback; what we have to say goes to `sys.__stderr__`.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
+    _asked = True
+    raise KeyboardInterrupt

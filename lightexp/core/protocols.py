@@ -1,0 +1,299 @@
+"""What a stage, an objective, a model, a data set and a measurement are.
+
+Each is a frozen dataclass of settings that a config file names by `_target_`. Adding one is one Python file and one
+YAML file. Modules that define them import no TensorFlow; methods reach it through `lightexp.backend`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from lightexp.core.data import Data
+from lightexp.core.flatmodel import FlatModel
+
+Form = Literal["none", "keras", "tflite"]
+TFLITE = "model.tflite"
+
+
+class Progress(Protocol):
+    """Where long work says how far it is."""
+
+    def step(self, done: float, total: float, **figures: float) -> None:
+        """Shows that `done` of `total` epochs are over, with the latest figures (loss, accuracy, sparsity)."""
+
+    def say(self, words: str) -> None:
+        """Shows what is being done now, where nothing can be counted."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A stage's result: a folder of the store that holds at least `model.tflite`.
+
+    Attributes:
+        form: `keras` (with `architecture.json` and `weights.npz`) or `tflite`.
+        folder: Where its files are. Never written to.
+        facts: What the stage said of it, as JSON types.
+        key: The store's key.
+    """
+
+    form: str
+    folder: Path
+    facts: dict[str, Any]
+    key: str
+
+    @property
+    def tflite(self) -> Path:
+        """The flatbuffer that would ship if the pipeline ended here."""
+        return self.folder / TFLITE
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as plans and stages talk of it.
+
+    Attributes:
+        name: The layer's name in the Keras model.
+        kind: The layer's class, such as `Conv2D`.
+        kernel: Shape of its main weight, or None where it has none.
+        parameters: Number of its weights.
+    """
+
+    name: str
+    kind: str
+    kernel: tuple[int, ...] | None
+    parameters: int
+
+
+class Model(ABC):
+    """An architecture, sized to its data by itself."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def build(self, shape: tuple[int, ...], classes: int) -> Any:
+        """Builds an untrained tf_keras model from inputs `(n, *shape)` to logits `(n, classes)`."""
+
+    @abstractmethod
+    def scaled(self, width: float) -> Model:
+        """The same architecture with every hidden layer at `width` of its width."""
+
+    def check(self, shape: tuple[int, ...], classes: int) -> None:
+        """Checks, without TensorFlow, that it can be built for this data.
+
+        Raises:
+            BadInput: If it cannot.
+        """
+
+
+class Objective(ABC):
+    """What a training stage minimises."""
+
+    version: ClassVar[int] = 1
+
+    @property
+    def teachers(self) -> dict[str, Teacher]:
+        """The teachers it learns from by role; each one's logits over the train split reach `loss`."""
+        return {}
+
+    @abstractmethod
+    def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
+        """Loss of each example.
+
+        Args:
+            logits: Tensor `(batch, classes)` of the model in training.
+            labels: Tensor `(batch,)` int32.
+            teachers: Tensor `(batch, classes)` of logits for each role in `teachers`.
+
+        Returns:
+            Tensor `(batch,)`.
+        """
+
+
+Teacher = str | list[str]
+"""`control`, the path of a float .tflite, or the overrides that describe another run."""
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """Something true of an artifact that later stages may destroy.
+
+    Attributes:
+        kind: Such as `sparsity`.
+        value: How much of it, in the kind's own unit; 0 where there is no more or less.
+    """
+
+    kind: str
+    value: float = 0.0
+
+
+@dataclass
+class Context:
+    """What a stage works with.
+
+    Attributes:
+        data: The data set.
+        model: The architecture at this point of the pipeline.
+        seed: Of everything random.
+        threads: How many threads may compute.
+        out: The folder to write the result to.
+        progress: Where to say how far the work is.
+        inputs: The artifacts asked for by `Stage.inputs`, by role.
+    """
+
+    data: Data
+    model: Model
+    seed: int
+    threads: int
+    out: Path
+    progress: Progress
+    inputs: dict[str, Artifact] = field(default_factory=dict)
+
+
+class Stage(ABC):
+    """A compression (or training) method with its settings.
+
+    Attributes:
+        accepts: Forms it can start from; `none` is no model yet.
+        produces: Form of its result.
+        compresses: Whether what stands before it is the uncompressed control.
+        needs_tensorflow: Whether `apply` computes with TensorFlow, which takes seconds to import.
+        version: Bumped when the method's result changes.
+    """
+
+    accepts: ClassVar[tuple[Form, ...]] = ("keras",)
+    produces: ClassVar[Form] = "keras"
+    compresses: ClassVar[bool] = True
+    needs_tensorflow: ClassVar[bool] = True
+    version: ClassVar[int] = 1
+
+    def establishes(self) -> tuple[Invariant, ...]:
+        """What is true of the result."""
+        return ()
+
+    def preserves(self, invariant: Invariant) -> bool:
+        """Whether an invariant of an earlier stage survives this one."""
+        return False
+
+    def inputs(self) -> dict[str, Teacher | Stage]:
+        """Other artifacts it stands on by role: teachers, or stages made from the data alone."""
+        return {}
+
+    @property
+    def needs_parent(self) -> bool:
+        """Whether the result depends on the weights that come before, not on their architecture alone."""
+        return True
+
+    def replaces(self, model: Model) -> Model:
+        """The architecture after this stage, given the one before."""
+        return model
+
+    def check(self, examples: int) -> None:
+        """Checks the settings against the size of the data before anything is trained.
+
+        Args:
+            examples: In the train split.
+
+        Raises:
+            BadInput: If the settings cannot work with this data.
+        """
+
+    def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
+        """What it will do to each layer, as (name, words), with the reason where one is passed over."""
+        return []
+
+    @abstractmethod
+    def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
+        """Does the work, writing the result's files into `context.out`.
+
+        Returns:
+            Facts for the record, as JSON types: curves, a value an epoch, under `history`.
+        """
+
+    def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
+        """Checks one established invariant on the file that ships.
+
+        Args:
+            kind: The invariant's kind.
+            facts: What `apply` returned.
+            shipped: The file at the pipeline's end.
+
+        Returns:
+            What is broken, in words, or None.
+        """
+        return None
+
+
+class Dataset(ABC):
+    """A source of data."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def check(self) -> None:
+        """Checks, without reading it, that the data can be had.
+
+        Raises:
+            BadInput: If it is not there and cannot be fetched; says how to get it.
+        """
+
+    @abstractmethod
+    def load(self) -> Data:
+        """Reads the data and splits it.
+
+        Raises:
+            BadInput: If what is there cannot be used.
+        """
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number.
+
+    Attributes:
+        name: Such as `accuracy/val`; the same in records, MLflow and tables.
+        value: In `unit`.
+        unit: Such as `bytes`, `µs`, or `` for a plain ratio.
+        direction: Which way is better; None where neither is.
+        split: The split it was measured on, if any.
+        version: The evaluator's version: figures of different versions are not compared.
+    """
+
+    name: str
+    value: float
+    unit: str = ""
+    direction: Literal["max", "min"] | None = None
+    split: Literal["train", "val", "test"] | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a flatbuffer, beside the control's.
+
+    Attributes:
+        tflite: The file.
+        control: The float32 control's file.
+        data: The data set.
+        threads: How many threads may compute (latency always takes one).
+        splits: Which splits may be looked at.
+    """
+
+    tflite: Path
+    control: Path
+    data: Data
+    threads: int
+    splits: tuple[Literal["val", "test"], ...] = ("val", "test")
+
+
+class Measurement(ABC):
+    """One kind of measurement of a shipped file."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def measure(self, subject: Subject) -> list[Figure]:
+        """Measures the subject's file."""

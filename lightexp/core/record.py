@@ -1,0 +1,118 @@
+"""The record of a run: `record.json`, the truth that MLflow mirrors."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lightexp.core.errors import BadInput
+from lightexp.core.protocols import Figure
+
+FILE = "record.json"
+FORMAT = 1
+Status = Literal["running", "done", "failed", "interrupted", "killed"]
+
+
+@dataclass
+class StageRecord:
+    """What one stage did.
+
+    Attributes:
+        name: The stage's key in the pipeline.
+        key: The store's key of its artifact.
+        from_store: Whether it was there already.
+        seconds: How long it took to make, whenever that was.
+        figures: What was measured of the file that would ship after it.
+        facts: What the stage said of its work.
+    """
+
+    name: str
+    key: str
+    from_store: bool
+    seconds: float
+    figures: list[Figure] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def figure(self, name: str) -> float | None:
+        """A figure's value, or None where it was not measured."""
+        return next((f.value for f in self.figures if f.name == name), None)
+
+
+@dataclass
+class Record:
+    """A run from its command to its figures.
+
+    Attributes:
+        id: The run's folder name.
+        name: For people: model, data set and pipeline.
+        status: `running` until it has ended.
+        reason: Why it failed, in one line.
+        command: The shell command that runs it again.
+        config: The whole config, resolved.
+        varied: The overrides that made this run differ from the default.
+        dataset: Name, and count and digest of each split.
+        control: The stage whose file is the float32 control.
+        stages: In order.
+        waived: Invariants that this run was told to break, with what became of each.
+        environment: Versions, host, threads, git commit.
+        started: Seconds since the epoch.
+        ended: Seconds since the epoch, or None.
+        files: Role to path, relative to the run's folder where inside it.
+        mlflow: Tracking URI, experiment and run id, or why there are none.
+    """
+
+    id: str
+    name: str
+    command: str
+    config: dict[str, Any]
+    varied: list[str]
+    environment: dict[str, Any]
+    started: float
+    status: Status = "running"
+    reason: str | None = None
+    control: str | None = None
+    dataset: dict[str, Any] = field(default_factory=dict)
+    stages: list[StageRecord] = field(default_factory=list)
+    waived: dict[str, str] = field(default_factory=dict)
+    ended: float | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    mlflow: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The shipped file's figures by name."""
+        return {f.name: f.value for f in self.stages[-1].figures} if self.stages else {}
+
+    def write(self, folder: Path) -> None:
+        """Writes `record.json` into `folder`, whole or not at all."""
+        path = folder / FILE
+        draft = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
+        draft.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        draft.replace(path)
+
+
+def from_plain(values: dict[str, Any]) -> Record:
+    """A record from the JSON types that `dataclasses.asdict` makes of it."""
+    stages = [StageRecord(**{**s, "figures": [Figure(**f) for f in s["figures"]]}) for s in values["stages"]]
+    return Record(**{**values, "stages": stages})
+
+
+def read(folder: Path) -> Record:
+    """Reads a run's record.
+
+    Raises:
+        BadInput: If there is none, it cannot be read, or another version of lightexp wrote it.
+    """
+    path = folder / FILE
+    try:
+        values = json.loads(path.read_text())
+        if values.get("format") != FORMAT:
+            raise BadInput(f"{path} is of format {values.get('format')}. This lightexp reads format {FORMAT}.")
+        return from_plain(values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadInput(f"{path} is not a record: {error}. Run it again, or leave its folder out.") from None

@@ -1,0 +1,68 @@
+"""Scikit-learn's digits."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from lightexp.core.config import Index
+from lightexp.core.data import Data
+from lightexp.core.errors import BadInput
+from lightexp.datasets.inputs import InputDataset
+from lightexp.datasets.splits import as_split, fifth, hold_out
+
+
+@dataclass(frozen=True)
+class Digits(InputDataset):
+    """1,797 handwritten digits of 8x8 pixels in 10 classes, which come with scikit-learn.
+
+    Raw pixels are uint8 from 0 to 16, `(n, 8, 8, 1)`; inputs are from 0 to 1. The source has no test split: a fifth is
+    held out for the test, and a fifth of the rest for validation.
+
+    Attributes:
+        split_seed: Decides which examples are in which split.
+    """
+
+    split_seed: Index = 0
+
+    def check(self) -> None:
+        """Checks that scikit-learn's file is there.
+
+        Raises:
+            BadInput: If scikit-learn is not installed.
+        """
+        _file()
+
+    def load(self) -> Data:
+        """Reads and splits the digits.
+
+        Raises:
+            BadInput: If scikit-learn is not installed, or its file is damaged.
+        """
+        path = _file()
+        try:
+            with gzip.open(path) as file:
+                table = np.loadtxt(file, delimiter=",")
+            if table.shape != (1797, 65):
+                raise ValueError(f"a table of {table.shape}, not of (1797, 65)")
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise BadInput(f"{path} cannot be read: {error}. Install scikit-learn again.") from None
+        whole = as_split(table[:, :64].astype(np.uint8).reshape(-1, 8, 8, 1), table[:, 64])
+        rest, test = hold_out(whole, fifth(len(whole)), self.split_seed)
+        train, val = hold_out(rest, fifth(len(rest)), self.split_seed)
+        return self.data("digits", train, val, test, classes=10, top=16)
+
+
+def _file() -> Path:
+    # importing scikit-learn would take two seconds; finding its folder does not
+    spec = find_spec("sklearn")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            return path
+    raise BadInput("dataset=digits needs scikit-learn's digits.csv.gz, which is not here. pip install scikit-learn")

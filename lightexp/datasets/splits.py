@@ -1,0 +1,41 @@
+"""How a source's examples become train, validation and test."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightexp.core.data import Split, stratified
+from lightexp.core.errors import BadInput
+
+
+def fifth(count: int) -> int:
+    """A fifth of `count`, rounded, and at least one."""
+    return max(1, round(count / 5))
+
+
+def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
+    """Takes `count` examples out of a split, each class in its share.
+
+    A class of a single example goes to one side only.
+
+    Args:
+        split: What to take from.
+        count: How many to take.
+        seed: Decides which; the same seed takes the same examples.
+
+    Returns:
+        What is left and what was taken, both in the order they had.
+
+    Raises:
+        BadInput: If nothing would be left.
+    """
+    if count >= len(split):
+        raise BadInput(f"The data has too few examples to be split. Received: {len(split)}, of which {count} held out.")
+    rest, taken = stratified(split.y, count, seed)
+    return Split(split.x[rest], split.y[rest]), Split(split.x[taken], split.y[taken])
+
+
+def as_split(x: NDArray[np.generic], y: NDArray[np.generic]) -> Split:
+    """A split of raw examples `(n, ...)` and whole-number labels `(n,)`, laid out in C order."""
+    return Split(np.ascontiguousarray(x), np.ascontiguousarray(y, np.int32))

@@ -1,0 +1,53 @@
+"""How often the shipped file is right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightexp.core.config import Count
+from lightexp.core.protocols import Figure, Measurement, Subject
+
+
+@dataclass(frozen=True)
+class Accuracy(Measurement):
+    """Accuracy and mean cross-entropy, run by LiteRT on each split that may be looked at.
+
+    Accuracies are fractions from 0 to 1, losses are nats an example. With more than ten classes the test split also
+    gives the share of examples whose label is among the five likeliest.
+
+    Attributes:
+        batch: Examples that go in at once.
+    """
+
+    batch: Count = 500
+
+    def measure(self, subject: Subject) -> list[Figure]:
+        """Measures `accuracy/*` and `loss/*`."""
+        from lightexp.backend.litert import logits
+
+        figures = []
+        for name in subject.splits:
+            split = subject.data.val if name == "val" else subject.data.test
+            found = logits(subject.tflite, split.x, subject.data, subject.threads, self.batch)
+            right = float(np.mean(found.argmax(axis=1) == split.y))
+            figures.append(Figure(f"accuracy/{name}", right, "", "max", name, self.version))
+            figures.append(Figure(f"loss/{name}", cross_entropy(found, split.y), "nats", "min", name, self.version))
+            if name == "test" and subject.data.classes > 10:
+                figures.append(Figure("accuracy/top5", top(found, split.y, 5), "", "max", name, self.version))
+        return figures
+
+
+def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> float:
+    """Mean cross-entropy in nats of logits `(n, classes)` against labels `(n,)`."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    of_label = shifted[np.arange(len(labels)), labels]
+    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - of_label))
+
+
+def top(logits: NDArray[np.float32], labels: NDArray[np.int32], k: int) -> float:
+    """Share of examples for which fewer than `k` classes have a higher logit than the label."""
+    of_label = logits[np.arange(len(labels)), labels][:, None]
+    return float(np.mean((logits > of_label).sum(axis=1) < k))

@@ -1,0 +1,36 @@
+"""LeNet-5 as the compression literature uses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightexp.models.widths import Widths, needs_images
+
+
+@dataclass(frozen=True)
+class LeNet5(Widths):
+    """Two 5x5 convolutions of 20 and 50 filters, each max-pooled, and a dense layer of 500 (Caffe's LeNet-5).
+
+    On 28x28x1 images and 10 classes it has the literature's 431,080 weights. On maps too small for a 5x5 kernel the
+    convolution is padded, and a map of one pixel is not pooled.
+    """
+
+    def check(self, shape: tuple[int, ...], classes: int) -> None:
+        """Refuses data that are not images."""
+        needs_images(self, shape)
+
+    def build(self, shape: tuple[int, ...], classes: int) -> Any:
+        """Builds it; see `Model.build`."""
+        from lightexp.backend.session import keras
+
+        layers = keras().layers
+        inputs = x = layers.Input(shape, name="image")
+        for number, filters in enumerate((20, 50), start=1):
+            padding = "valid" if min(x.shape[1:3]) >= 5 else "same"
+            x = layers.Conv2D(self.units(filters), 5, padding=padding, activation="relu", name=f"conv{number}")(x)
+            if min(x.shape[1:3]) >= 2:
+                x = layers.MaxPooling2D(name=f"pool{number}")(x)
+        x = layers.Flatten(name="flatten")(x)
+        x = layers.Dense(self.units(500), activation="relu", name="dense1")(x)
+        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="lenet5")

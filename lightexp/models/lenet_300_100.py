@@ -1,0 +1,24 @@
+"""LeNet-300-100."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightexp.models.widths import Widths
+
+
+@dataclass(frozen=True)
+class LeNet300100(Widths):
+    """Two hidden dense layers of 300 and 100 (LeCun et al. 1998), from inputs of any shape."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> Any:
+        """Builds it; see `Model.build`."""
+        from lightexp.backend.session import keras
+
+        layers = keras().layers
+        inputs = layers.Input(shape, name="image")
+        x = layers.Flatten(name="flatten")(inputs)
+        x = layers.Dense(self.units(300), activation="relu", name="dense1")(x)
+        x = layers.Dense(self.units(100), activation="relu", name="dense2")(x)
+        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="lenet_300_100")

@@ -1,0 +1,35 @@
+"""A small convolutional network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightexp.models.widths import Widths, needs_images
+
+
+@dataclass(frozen=True)
+class SmallCnn(Widths):
+    """Two blocks of 3x3 convolution (16 and 32 filters), batch normalisation, ReLU and max-pooling, and a dense layer.
+
+    A map of one pixel is not pooled.
+    """
+
+    def check(self, shape: tuple[int, ...], classes: int) -> None:
+        """Refuses data that are not images."""
+        needs_images(self, shape)
+
+    def build(self, shape: tuple[int, ...], classes: int) -> Any:
+        """Builds it; see `Model.build`."""
+        from lightexp.backend.session import keras
+
+        layers = keras().layers
+        inputs = x = layers.Input(shape, name="image")
+        for number, filters in enumerate((16, 32), start=1):
+            x = layers.Conv2D(self.units(filters), 3, padding="same", use_bias=False, name=f"conv{number}")(x)
+            x = layers.BatchNormalization(momentum=0.9, name=f"norm{number}")(x)
+            x = layers.ReLU(name=f"relu{number}")(x)
+            if min(x.shape[1:3]) >= 2:
+                x = layers.MaxPooling2D(name=f"pool{number}")(x)
+        x = layers.Flatten(name="flatten")(x)
+        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="small_cnn")

@@ -1,0 +1,43 @@
+"""Knowledge distillation from a teacher's soft targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightexp.core.config import Fraction, Positive
+from lightexp.core.protocols import Objective, Teacher
+
+
+@dataclass(frozen=True)
+class Distill(Objective):
+    """`alpha * T^2 * KL(softmax(teacher / T) || softmax(logits / T)) + (1 - alpha) * cross-entropy`.
+
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531); T^2 keeps the
+    gradient's size the same at any temperature.
+
+    Attributes:
+        teacher: `control` (the pipeline's uncompressed model), the path of a float `.tflite`, or a list of overrides
+            that describe another model and pipeline, trained on this run's data and seed. Defaults to `control`.
+        temperature: T. Defaults to 4.
+        alpha: Weight of the teacher against the labels. 1 is the teacher alone. Defaults to 0.9.
+    """
+
+    teacher: Teacher = field(default="control", metadata={"keyed": False})  # its own key stands for it
+    temperature: Positive = 4.0
+    alpha: Fraction = 0.9
+
+    @property
+    def teachers(self) -> dict[str, Teacher]:
+        """The one teacher."""
+        return {"teacher": self.teacher}
+
+    def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
+        """Loss of each example; see `Objective.loss`."""
+        from lightexp.backend.losses import cross_entropy, soft_divergence
+
+        soft = soft_divergence(teachers["teacher"], logits, self.temperature)
+        if self.alpha == 1:
+            return soft
+        return self.alpha * soft + (1 - self.alpha) * cross_entropy(logits, labels)

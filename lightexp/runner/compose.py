@@ -1,0 +1,100 @@
+"""From overrides to a composed config, and from Hydra's complaints to one line."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lightexp.core.errors import BadInput, nearest
+from lightexp.runner.conf import CONFIG, conf
+
+if TYPE_CHECKING:
+    from lightexp.runner.settings import Settings
+
+_UNKNOWN = re.compile(r"Could not override '([^']+)'")
+_NO_CHOICE = re.compile(r"Could not find '([^']+)/([^'/]*)'")
+_NO_WORD = "Config group override must be a string"
+_SWEEP = re.compile(r"Ambiguous value for argument '([^']+)'")
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """Composes the run's config; inside a Hydra application with its search path.
+
+    Raises:
+        BadInput: If Hydra cannot.
+    """
+    try:
+        if GlobalHydra.instance().is_initialized():
+            return compose(CONFIG, overrides)
+        with initialize_config_dir(str(conf()), version_base="1.3"):
+            return compose(CONFIG, overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if not of_config(error):
+            raise
+        raise explained(error, overrides) from None
+
+
+def settings(overrides: list[str]) -> Settings:
+    """The typed settings that some overrides describe.
+
+    Raises:
+        BadInput: If they cannot be composed or are wrong.
+    """
+    from lightexp.runner.settings import read  # not on the way to saying that a word is misspelt
+
+    return read(composed(overrides))
+
+
+def of_config(error: Exception) -> bool:
+    """Whether an error is Hydra's or OmegaConf's complaint; for `model=null` Hydra raises a bare ValueError."""
+    return isinstance(error, HydraException | OmegaConfBaseException) or _NO_WORD in str(error)
+
+
+def explained(error: Exception, overrides: list[str]) -> BadInput:
+    """Hydra's or OmegaConf's complaint in one line, with the nearest right word."""
+    words = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        return BadInput(
+            f"{error.override} cannot be read as setting=value. Quote what holds '=', ',', brackets or spaces, such as "
+            '\'teacher=["model=lenet5","pipeline=control"]\'.'
+        )
+    if _NO_WORD in words:
+        wrong = next((o for o in overrides if o.endswith("=null") or o.startswith("=")), " ".join(overrides))
+        return BadInput(f"{wrong}: a group takes the name of one of its choices; lightexp run --help lists them.")
+    if found := _UNKNOWN.search(words):
+        return _unknown(found[1], overrides)
+    if found := _NO_CHOICE.search(words):
+        options = getattr(error, "options", None) if isinstance(error, MissingConfigException) else None
+        return BadInput(f"{found[1]}={found[2]}: no such choice, {nearest(found[2], options or [])}")
+    if found := _SWEEP.search(words):
+        name, _, value = found[1].partition("=")
+        return BadInput(f"{found[1]} is several values: add -m to run each, or write '{name}=[{value}]' for a list.")
+    parts = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    return BadInput(f"config: {' '.join(parts[:2])}" if parts else f"config: {type(error).__name__}")
+
+
+def _unknown(name: str, overrides: list[str]) -> BadInput:
+    """Finds what stands beside the setting that does not exist, by composing without it."""
+    others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != name]
+    place, _, word = name.rpartition("@")[2].rpartition(".")  # of group@place, the place
+    try:
+        config = composed(others) if len(others) < len(overrides) else None
+    except BadInput:
+        config = None
+    node = OmegaConf.select(config, place) if config is not None and place else config
+    while node is None and config is not None and place:
+        place, _, word = place.rpartition(".")
+        node = OmegaConf.select(config, place) if place else config
+    if isinstance(node, DictConfig) and word in node:
+        return BadInput(f"{name} is a mapping: to add to it, write '+{name}={{...}}' or '+{name}.KEY=...'.")
+    known = [str(key) for key in node if key != "_target_"] if isinstance(node, DictConfig) else []
+    if not place:
+        known.append("experiment")
+    added = f" To add it, write '+{name}=CHOICE'." if "@" in name else ""
+    return BadInput(f"{name} is not a setting: {nearest(word, known)}" + (f" (in {place})" if place else "") + added)

@@ -1,0 +1,136 @@
+"""Making a plan's artifacts, measuring them, and checking the file that ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightexp.core.data import Data
+from lightexp.core.errors import LightexpError, RunFailed
+from lightexp.core.protocols import Artifact, Context, Figure, Progress, Subject
+from lightexp.core.record import StageRecord
+from lightexp.core.store import Entry, Store
+from lightexp.runner.plan import Node, Plan
+from lightexp.runner.preview import preview
+from lightexp.runner.settings import Settings
+from lightexp.runner.watch import Watch
+
+
+class Executor:
+    """Executes one plan."""
+
+    def __init__(self, plan: Plan, settings: Settings, data: Data, store: Store, watch: Watch) -> None:
+        """Makes nothing yet."""
+        self._plan, self._settings, self._data, self._store, self._watch = plan, settings, data, store, watch
+        self._artifacts: dict[str, Artifact] = {}
+
+    def make(self) -> list[StageRecord]:
+        """Makes every stage's artifact that is not in the store, in order.
+
+        Raises:
+            LightexpError: If a stage fails; the message begins with its name.
+        """
+        if any(node.stage.needs_tensorflow and not self._store.has(node.key) for node in self._plan.nodes):
+            with self._watch.working("TensorFlow", 1, 1) as progress:
+                progress.say("loading")
+                # A stage that cannot work should not wait for the others.
+                preview(self._plan, self._settings, self._data)
+        records = []
+        for number, node in enumerate(self._plan.nodes, start=1):
+            with self._watch.working(node.name, number, len(self._plan.nodes)) as progress:
+                entry, found = self._ensure(node, progress)
+            record = StageRecord(node.name, node.key, found, entry.seconds, facts=entry.facts)
+            self._watch.finished(record)
+            records.append(record)
+        return records
+
+    def measure(self, records: list[StageRecord], test: bool) -> None:
+        """Measures the file that would ship after each stage, and enters the figures in the records.
+
+        `time/train_s` is the training behind the file: of its stage and all that this stands on, teachers included.
+
+        Args:
+            records: The stages', as `make` gave them.
+            test: Whether the test split may be looked at.
+        """
+        control = self.shipped(self._plan.control).tflite
+        with self._watch.working("measure", 1, 1) as progress:
+            for number, (node, record) in enumerate(zip(self._plan.nodes, records, strict=True)):
+                progress.step(number, len(records))
+                subject = Subject(
+                    self.shipped(node).tflite,
+                    control,
+                    self._data,
+                    self._settings.threads,
+                    ("val", "test") if test else ("val",),
+                )
+                for measurement in self._settings.measure.values():
+                    record.figures += measurement.measure(subject)
+                record.figures.append(Figure("time/train_s", self._training(node), "s", "min"))
+
+    def verify(self, records: list[StageRecord]) -> dict[str, str]:
+        """Checks on the file that ships what each stage has established.
+
+        Returns:
+            Of each waived kind, what has become of it.
+
+        Raises:
+            RunFailed: If something is broken that was not waived; names the stage.
+        """
+        from lightexp.backend import flatbuffer
+
+        shipped = flatbuffer.read(self.shipped(self._plan.nodes[-1]).tflite)
+        waived: dict[str, str] = {}
+        for node, record in zip(self._plan.nodes, records, strict=True):
+            for invariant in node.stage.establishes():
+                broken = node.stage.verify(invariant.kind, record.facts, shipped)
+                if invariant.kind in self._settings.waive:
+                    became = f"{node.name}: {broken or 'kept'}"
+                    waived[invariant.kind] = "; ".join(filter(None, [waived.get(invariant.kind), became]))
+                elif broken:
+                    raise RunFailed(
+                        f"The {invariant.kind} that '{node.name}' made is not in the file that ships: {broken}."
+                    )
+        return waived
+
+    def shipped(self, node: Node) -> Artifact:
+        """The artifact of a node that has been made."""
+        return self._artifacts[node.key]
+
+    def _training(self, node: Node) -> float:
+        """Seconds of training behind a node, each artifact counted once."""
+        behind, seen = [node], {}
+        while behind:
+            one = behind.pop()
+            seen[one.key] = sum(self._artifacts[one.key].facts.get("history", {}).get("seconds", []))
+            behind += [needed for needed in one.inputs.values() if needed.key not in seen]
+        return float(sum(seen.values()))
+
+    def _ensure(self, node: Node, progress: Progress) -> tuple[Entry, bool]:
+        for role, needed in node.inputs.items():
+            if needed.key not in self._artifacts:
+                progress.say(f"making its {role}")
+                self._ensure(needed, progress)
+
+        def work(out: Path) -> dict[str, Any]:
+            if node.stage.needs_tensorflow:
+                from lightexp.backend import session
+
+                session.start(self._settings.threads)
+            parent = node.inputs.get("parent")
+            others = {role: self._artifacts[n.key] for role, n in node.inputs.items() if role != "parent"}
+            model = node.model or self._settings.model
+            context = Context(self._data, model, self._settings.seed, self._settings.threads, out, progress, others)
+            try:
+                return node.stage.apply(self._artifacts[parent.key] if parent else None, context)
+            except LightexpError as error:
+                raise type(error)(f"{node.name}: {error}") from error
+
+        entry, found = self._store.ensure(
+            node.key,
+            f"{type(node.stage).__name__} {node.name}",
+            work,
+            lambda: self._watch.say(f"Another process is making '{node.name}'; waiting for it."),
+        )
+        self._artifacts[node.key] = Artifact(node.stage.produces, entry.folder, entry.facts, node.key)
+        return entry, found

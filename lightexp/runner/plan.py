@@ -1,0 +1,204 @@
+"""A pipeline's plan: its stages, checked as a whole, and the key of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lightexp.core.data import Data
+from lightexp.core.errors import BadInput, nearest
+from lightexp.core.fingerprint import file_digest, key, library_versions
+from lightexp.core.protocols import Invariant, Model, Stage, Teacher
+from lightexp.core.training import VERSION, Training
+from lightexp.runner.settings import Settings
+from lightexp.stages.model_file import ModelFile
+
+Compose = Callable[[list[str]], Settings]
+_DEPTH = 3  # of teachers that have teachers
+_THE_RUNS = ("dataset", "seed", "runtime", "paths", "measure", "tracking", "plugins")  # not a teacher's to set
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of a plan.
+
+    Attributes:
+        name: Its name in the pipeline.
+        stage: Its settings.
+        model: The architecture after it; None where it makes none.
+        inputs: What it stands on, by role; `parent` is the stage before, where its weights matter.
+        key: The store's key of its result.
+    """
+
+    name: str
+    stage: Stage
+    model: Model | None
+    inputs: dict[str, Node]
+    key: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pipeline ready to run.
+
+    Attributes:
+        nodes: In order.
+        control: The node whose model is uncompressed.
+    """
+
+    nodes: tuple[Node, ...]
+    control: Node
+
+
+def check_order(settings: Settings) -> None:
+    """Checks that the stages' forms chain and that none undoes an earlier one.
+
+    Raises:
+        BadInput: If not; says how to write it.
+    """
+    form, names = "none", list(settings.stages)
+    standing: list[tuple[str, Invariant]] = []
+    for place, (name, stage) in enumerate(settings.stages.items()):
+        if form not in stage.accepts:
+            if form == "none":
+                raise BadInput(
+                    f"pipeline.order: '{name}' cannot stand first, it needs a trained model. "
+                    f"Received: {names}. Put a train stage before it."
+                )
+            raise BadInput(
+                f"pipeline.order: '{name}' cannot follow '{names[place - 1]}', whose result is of the form {form}; "
+                f"it starts from {' or '.join(stage.accepts)}. {_earlier(settings, name)}"
+            )
+        for owner, invariant in standing:
+            if not stage.preserves(invariant) and invariant.kind not in settings.waive:
+                order = [n for n in names if n != name]
+                order.insert(order.index(owner), name)
+                raise BadInput(
+                    f"pipeline.order: '{name}' after '{owner}' would undo its {invariant.kind}. "
+                    f"Put it earlier: 'pipeline.order=[{','.join(order)}]', or to show the damage, "
+                    f"'pipeline.waive=[{invariant.kind}]'."
+                )
+        standing += [(name, invariant) for invariant in stage.establishes()]
+        form = stage.produces
+    kinds = {invariant.kind for _, invariant in standing}
+    for kind in settings.waive:
+        if kind not in kinds:
+            raise BadInput(f"pipeline.waive names '{kind}', which no stage establishes: {nearest(kind, kinds)}")
+
+
+def _earlier(settings: Settings, name: str) -> str:
+    """How to put `name` before the first stage whose form it cannot take, if that helps."""
+    order: list[str] = [n for n in settings.stages if n != name]
+    wrong = next(n for n in order if settings.stages[n].produces not in settings.stages[name].accepts)
+    if settings.stages[name].produces not in settings.stages[wrong].accepts:
+        return f"Leave out '{wrong}' or '{name}'."
+    order.insert(order.index(wrong), name)
+    return f"Put it earlier: 'pipeline.order=[{','.join(order)}]'."
+
+
+def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Plan:
+    """Plans a pipeline on loaded data.
+
+    Args:
+        settings: Typed settings; their order is checked here too.
+        data: The data set, also for teachers that are other pipelines.
+        compose: From the overrides that describe another run to its settings.
+        depth: How many teachers deep this is.
+
+    Raises:
+        BadInput: If a stage cannot work with this data, or a teacher does not exist.
+    """
+    check_order(settings)
+    nodes: list[Node] = []
+    control: Node | None = None
+    model = settings.model
+    for name, stage in settings.stages.items():
+        model = stage.replaces(model)
+        with _at(f"pipeline.stages.{name}"):
+            model.check(data.shape, data.classes)
+            stage.check(len(data.train))
+        if stage.compresses and control is None and nodes:
+            control = nodes[-1]
+        inputs: dict[str, Node] = {}
+        if nodes and stage.needs_parent:
+            inputs["parent"] = nodes[-1]
+        for role, wanted in stage.inputs().items():
+            inputs[role] = _input(name, role, wanted, control, settings, data, compose, depth)
+        nodes.append(Node(name, stage, model, inputs, _key(stage, model, settings.seed, data, inputs)))
+    return Plan(tuple(nodes), control or nodes[-1])
+
+
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Puts a place before what is wrong there."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{place}: {error}") from None
+
+
+def _input(
+    name: str,
+    role: str,
+    wanted: Teacher | Stage,
+    control: Node | None,
+    settings: Settings,
+    data: Data,
+    compose: Compose,
+    depth: int,
+) -> Node:
+    where = f"pipeline.stages.{name}.objective.teacher"
+    if isinstance(wanted, Stage):
+        return Node(f"{name}.{role}", wanted, None, {}, _key(wanted, None, 0, data, {}))
+    if isinstance(wanted, list):
+        if depth >= _DEPTH:
+            raise BadInput(f"{where}: teachers of teachers go more than {_DEPTH} deep. Name a control or a file.")
+        with _at(f"{where}={wanted}"):
+            for override in wanted:
+                group = override.lstrip("+~").partition("=")[0].partition("@")[0].partition(".")[0]
+                if group in _THE_RUNS:
+                    raise BadInput(f"{override} has no effect on a teacher, which shares this run's. Leave it out.")
+            other = replace(compose([*wanted, f"plugins={settings.plain['plugins']}"]), seed=settings.seed)
+            return make(other, data, compose, depth + 1).nodes[-1]
+    if wanted == "control":
+        if control is None:
+            raise BadInput(
+                f"{where}=control: no uncompressed model comes before '{name}'. Put a train stage before it, "
+                "or name a float .tflite file, or the overrides of another run such as "
+                f'\'{where}=["model=lenet5","pipeline=control"]\'.'
+            )
+        return control
+    path = Path(wanted).expanduser()
+    if path.suffix != ".tflite" or not path.is_file():
+        raise BadInput(
+            f"{where} must be 'control', a float .tflite file that exists, or a list of overrides. Received: {wanted}."
+        )
+    _readable(path, data)
+    stage = ModelFile(str(path.absolute()), file_digest(path))
+    return Node(f"{name}.{role}", stage, None, {}, _key(stage, None, 0, data, {}))
+
+
+def _readable(path: Path, data: Data) -> None:
+    """Refuses a `.tflite` that is broken or made for other data; read as data, not run."""
+    from lightexp.backend import flatbuffer
+
+    model = flatbuffer.read(path)
+    shapes = [model.tensors[i].shape[1:] for i in (*model.inputs, *model.outputs)]
+    if shapes != [data.shape, (data.classes,)]:
+        raise BadInput(f"{path} maps {shapes[0]} to {shapes[-1]}; {data.name} needs {data.shape} to ({data.classes},).")
+
+
+def _key(stage: Stage, model: Model | None, seed: int, data: Data, inputs: dict[str, Node]) -> str:
+    return key(
+        {
+            "stage": stage,
+            "model": model,
+            "seed": seed,
+            "data": data.key,
+            "inputs": {role: node.key for role, node in inputs.items()},
+            "training": VERSION if isinstance(stage, Training) else None,
+            "libraries": library_versions(),
+        }
+    )

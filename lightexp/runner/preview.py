@@ -1,0 +1,35 @@
+"""What a plan would find in the store and do to each layer, without running it."""
+
+from __future__ import annotations
+
+from lightexp.core.data import Data
+from lightexp.core.protocols import Layer, Model
+from lightexp.core.store import Store
+from lightexp.runner.plan import Plan
+from lightexp.runner.settings import Settings
+
+
+def preview(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], list[list[tuple[str, str]]]]:
+    """Looks a plan up in the store, and asks its stages about the layers of untrained models.
+
+    Returns:
+        For each stage, whether its result is in the store; and what it will do to which layer.
+
+    Raises:
+        BadInput: If a stage cannot work with the model.
+    """
+    from lightexp.backend import session
+
+    session.start(settings.threads)
+    from lightexp.backend import keras_files  # imports TensorFlow, which the session sets up first
+
+    store = Store(settings.outputs / "store")
+    found, touched, described = [], [], dict[Model, list[Layer]]()
+    for node in plan.nodes:
+        model = node.model or settings.model
+        if model not in described:
+            session.fresh(settings.seed)
+            described[model] = keras_files.describe(model.build(data.shape, data.classes))
+        found.append(store.has(node.key))
+        touched.append(node.stage.touches(described[model]))
+    return found, touched

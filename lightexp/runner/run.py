@@ -1,0 +1,173 @@
+"""A run from its settings to its record: what `lightexp run` does after the config has been checked."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import time
+import traceback
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from lightexp.core import interrupt
+from lightexp.core.data import Data, Split
+from lightexp.core.errors import LightexpError, RunFailed
+from lightexp.core.protocols import TFLITE, Dataset
+from lightexp.core.record import Record
+from lightexp.core.store import Store, plain_disk_errors
+from lightexp.runner import environment, live
+from lightexp.runner.compose import settings as compose
+from lightexp.runner.execute import Executor
+from lightexp.runner.plan import Plan, check_order, make
+from lightexp.runner.settings import Settings
+from lightexp.runner.watch import Watch
+from lightexp.tracking import tradeoff
+from lightexp.tracking.aside import Aside
+from lightexp.tracking.mirror import Mirror
+from lightexp.tracking.process import Worker
+
+ERROR = "error.txt"
+
+
+class Runner:
+    """Runs pipelines, one after another; what they share (the loaded data, MLflow's client) is kept between them."""
+
+    def __init__(self, watch: Watch, worker: Worker | None = None) -> None:
+        """Opens nothing yet.
+
+        Args:
+            watch: Shows progress.
+            worker: The process that mirrors; started when it is needed. Whoever starts it early saves its start-up.
+        """
+        self._watch = watch
+        self._worker = worker
+        self._data: tuple[Dataset, Data] | None = None
+        self._mirrors: dict[str, Mirror] = {}
+
+    def plan(self, settings: Settings) -> tuple[Plan, Data]:
+        """Plans a run: the order first, then the data.
+
+        Raises:
+            BadInput: If the stages' order, the data or a setting cannot be used.
+        """
+        check_order(settings)
+        settings.dataset.check()
+        if self._data is None or self._data[0] != settings.dataset:
+            self._data = settings.dataset, settings.dataset.load()
+        data = self._data[1]
+        return make(settings, data, compose), data
+
+    def run(self, settings: Settings, overrides: list[str], test: bool = True, flags: Sequence[str] = ()) -> Record:
+        """Runs one pipeline and keeps its record, whatever becomes of it.
+
+        Args:
+            settings: Typed settings.
+            overrides: What they were made from, for the record.
+            test: Whether the test split may be looked at: not by the jobs of a sweep.
+            flags: Of the command line that runs it again, such as `--config-dir`.
+
+        Raises:
+            LightexpError: If the run failed; its record says so.
+            KeyboardInterrupt: If it was interrupted; likewise.
+        """
+        plan, data = self.plan(settings)
+        mirror = self._mirror(settings.plain, settings.outputs)
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        record = Record(
+            id=f"{stamp}-{uuid.uuid4().hex[:6]}",
+            name=settings.name,
+            command=shlex.join(["lightexp", "run", *flags, *overrides]),
+            config=settings.plain,
+            varied=overrides,
+            environment=environment.describe(settings.threads),
+            started=time.time(),
+            control=plan.control.name,
+            dataset={
+                "name": data.name,
+                "classes": data.classes,
+                "shape": list(data.shape),
+                "splits": {s: {"n": len(v), "digest": v.digest} for s, v in _splits(data).items()},
+            },
+        )
+        runs = settings.outputs / "runs"
+        folder = runs / record.id
+        with plain_disk_errors(settings.outputs):
+            live.close_killed(runs, lambda killed: self._mirror(killed.config, settings.outputs))
+            with live.marked(runs, record.id), ThreadPoolExecutor(1) as aside:
+                folder.mkdir(parents=True)
+                record.write(folder)
+                self._watch.say(f"{record.name}: {settings.threads} threads, seed {settings.seed}, into {folder}")
+                shown = aside.submit(_show, mirror, record, folder)
+                store = Store(settings.outputs / "store")
+                error = self._worked(record, folder, Executor(plan, settings, data, store, self._watch), plan, test)
+                record.write(folder)  # whatever MLflow takes its time over, the run has ended
+                shown.result()
+                record.write(folder)
+                mirror.end(record, folder)
+                record.write(folder)
+        if error:
+            raise error
+        return record
+
+    def _worked(
+        self, record: Record, folder: Path, executor: Executor, plan: Plan, test: bool
+    ) -> LightexpError | KeyboardInterrupt | None:
+        """Does the work and enters in the record how it ended; returns the error that ended it, if one did."""
+        error: LightexpError | KeyboardInterrupt | None = None
+        try:
+            self._work(record, folder, executor, plan, test)
+            record.status = "done"
+        except KeyboardInterrupt as stop:
+            record.status, record.reason, error = "interrupted", "interrupted", stop
+        except LightexpError as plain:
+            record.status, record.reason, error = "failed", str(plain), plain
+        except Exception as unforeseen:
+            if interrupt.asked():
+                record.status, record.reason, record.ended = "interrupted", "interrupted", time.time()
+                return KeyboardInterrupt()
+            (folder / ERROR).write_text(traceback.format_exc())
+            first = (str(unforeseen).strip().splitlines() or [""])[0]
+            error = RunFailed(f"{type(unforeseen).__name__}: {first} The whole error is in {folder / ERROR}.")
+            record.status, record.reason = "failed", str(error)
+        record.ended = time.time()
+        return error
+
+    def _work(self, record: Record, folder: Path, executor: Executor, plan: Plan, test: bool) -> None:
+        record.stages = executor.make()
+        executor.measure(record.stages, test)
+        record.waived = executor.verify(record.stages)
+        shutil.copyfile(executor.shipped(plan.nodes[-1]).tflite, folder / TFLITE)
+        tradeoff.write(record, folder)
+        record.files = {
+            "model": TFLITE,
+            "control": str(executor.shipped(plan.control).tflite),
+            "config": "config.yaml",
+            "table": tradeoff.TABLE,
+            "figure": tradeoff.FIGURE,
+        }
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(record.config))
+        (folder / "environment.json").write_text(json.dumps(record.environment, indent=1) + "\n")
+
+    def _mirror(self, config: dict[str, Any], outputs: Path) -> Mirror:
+        """The mirror that a run's config asks for, over all runs in `outputs`."""
+        place = json.dumps([config["tracking"], config["plugins"], str(outputs)])
+        if place not in self._mirrors:
+            self._worker = self._worker or Worker()
+            tracking, plugins = config["tracking"], config["plugins"]
+            self._mirrors[place] = Aside(self._worker, tracking, plugins, outputs, self._watch.say)
+        return self._mirrors[place]
+
+
+def _show(mirror: Mirror, record: Record, folder: Path) -> None:
+    mirror.start(record)
+    record.write(folder)  # says where it is shown, for whoever finds the run killed
+
+
+def _splits(data: Data) -> dict[str, Split]:
+    return {"train": data.train, "val": data.val, "test": data.test}

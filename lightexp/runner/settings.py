@@ -1,0 +1,165 @@
+"""From a composed config to typed settings: everything that can be checked without data or TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field
+
+from lightexp.core.config import Count, build, check
+from lightexp.core.errors import BadInput
+from lightexp.core.protocols import Dataset, Measurement, Model, Stage
+from lightexp.tracking.mirror import Tracking
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """`runtime`: threads, or None for every core."""
+
+    threads: Count | None = None
+
+
+@dataclass(frozen=True)
+class Paths:
+    """`paths`: the folder of all outputs."""
+
+    outputs: str = "outputs"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """`pipeline`: stages by name, their order, and the invariants that may be broken."""
+
+    stages: dict[str, Any] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    waive: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Top:
+    """The config's groups and settings as they stand in the file."""
+
+    dataset: dict[str, Any]
+    model: dict[str, Any]
+    pipeline: dict[str, Any]
+    measure: dict[str, Any]
+    tracking: dict[str, Any]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    runtime: dict[str, Any] = field(default_factory=dict)
+    paths: dict[str, Any] = field(default_factory=dict)
+    plugins: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run's settings, typed and checked.
+
+    Attributes:
+        dataset: Where the data come from.
+        model: The architecture.
+        stages: By name, in the order in which they run.
+        waive: Kinds of invariants that may be broken.
+        measure: By name.
+        tracking: Where the record is mirrored.
+        seed: Of everything random but the splits.
+        threads: How many threads compute.
+        outputs: The folder of all outputs, absolute.
+        plain: The whole config as plain types, for the record.
+    """
+
+    dataset: Dataset
+    model: Model
+    stages: dict[str, Stage]
+    waive: tuple[str, ...]
+    measure: dict[str, Measurement]
+    tracking: Tracking
+    seed: int
+    threads: int
+    outputs: Path
+    plain: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """For people: model, data set and stages."""
+        return f"{_word(self.model)} {_word(self.dataset)} {'-'.join(self.stages)}"
+
+
+def read(config: DictConfig) -> Settings:
+    """Types and checks a composed config.
+
+    Raises:
+        BadInput: For the first thing that is wrong, with its place.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise BadInput(f"config: {str(error).splitlines()[0]}") from None
+    if not isinstance(plain, dict):
+        raise BadInput(f"config must be a mapping. Received: {type(plain).__name__}.")
+    top = check(Top, {str(k): v for k, v in plain.items() if k != "hydra"}, "")
+    plugins = tuple(top.plugins)
+    pipeline = check(Pipeline, top.pipeline, "pipeline")
+    outputs = check(Paths, top.paths, "paths").outputs
+    threads = check(Runtime, top.runtime, "runtime").threads
+    return Settings(
+        dataset=build(top.dataset, Dataset, "dataset", plugins),  # type: ignore[type-abstract]
+        model=build(top.model, Model, "model", plugins),  # type: ignore[type-abstract]
+        stages=_ordered(pipeline, plugins),
+        waive=tuple(pipeline.waive),
+        measure=_built(top.measure, Measurement, "measure", plugins),
+        tracking=build(top.tracking, Tracking, "tracking", plugins),  # type: ignore[type-abstract]
+        seed=top.seed,
+        threads=threads or len(os.sched_getaffinity(0)),
+        outputs=_writable(Path(outputs).expanduser().absolute()),
+        plain={str(k): v for k, v in plain.items() if k != "hydra"},
+    )
+
+
+def _ordered(pipeline: Pipeline, plugins: tuple[str, ...]) -> dict[str, Stage]:
+    repeated = sorted({name for name in pipeline.order if pipeline.order.count(name) > 1})
+    if repeated:
+        raise BadInput(f"pipeline.order names {repeated[0]} twice. Give the second one a name of its own.")
+    for name in pipeline.stages:
+        if name not in pipeline.order:
+            raise BadInput(
+                f"pipeline.order does not name the stage '{name}'. Received: {pipeline.order}. "
+                + _named(name, [n for n in pipeline.order if n not in pipeline.stages])
+            )
+    stages = {name: node for name in pipeline.order if (node := pipeline.stages.get(name)) is not None}
+    if not stages:
+        raise BadInput(
+            f"pipeline has no stage to run. Received: order={pipeline.order}. Choose one, such as pipeline=control."
+        )
+    return _built(stages, Stage, "pipeline.stages", plugins)
+
+
+def _named(name: str, strange: list[str]) -> str:
+    """How to bring a stage into the order, which may have misspelt it."""
+    if close := get_close_matches(name, strange, n=1):
+        return f"Did you mean '{name}' by '{close[0]}'?"
+    return "Put its name where it belongs: stages run in that order."
+
+
+def _writable(outputs: Path) -> Path:
+    """The outputs folder, if it is there or can be made."""
+    there = next(place for place in (outputs, *outputs.parents) if os.path.exists(place))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "cannot be written" if there.is_dir() else "is not a folder"
+        raise BadInput(f"paths.outputs: {there} {why}. Received: {outputs}. Set paths.outputs=FOLDER.")
+    return outputs
+
+
+def _built(nodes: Mapping[str, Any], base: type[Any], where: str, plugins: tuple[str, ...]) -> dict[str, Any]:
+    return {name: build(node, base, f"{where}.{name}", plugins) for name, node in nodes.items() if node is not None}
+
+
+def _word(thing: object) -> str:
+    """The name of the module that a class stands in, which is its config's name."""
+    return type(thing).__module__.rpartition(".")[2]

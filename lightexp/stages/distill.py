@@ -1,0 +1,51 @@
+"""Distillation: a student takes the model's place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightexp.core.config import Positive
+from lightexp.core.protocols import Artifact, Context, Model
+from lightexp.stages.train import TrainingStage
+
+
+@dataclass(frozen=True)
+class Distill(TrainingStage):
+    """Replaces the model by an untrained student and trains that against the objective's teacher.
+
+    Hinton, Vinyals and Dean 2015 (arXiv 1503.02531).
+
+    Attributes:
+        student: The student's architecture. Defaults to None: the pipeline's own model, `width` times as wide.
+        width: See `student`. Defaults to 1/3.
+    """
+
+    student: Model | None = None
+    width: Positive = 1 / 3
+
+    def __post_init__(self) -> None:
+        if not self.objective.teachers:
+            raise ValueError(
+                "distill needs an objective with a teacher. "
+                f"Received: objective={type(self.objective).__name__}. "
+                "Set objective@pipeline.stages.distill.objective=distill."
+            )
+
+    @property
+    def needs_parent(self) -> bool:
+        """No: the student is new; the teacher is an input of its own."""
+        return False
+
+    def replaces(self, model: Model) -> Model:
+        """The student's architecture."""
+        return self.student or model.scaled(self.width)
+
+    def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
+        """Trains the student; see `Stage.apply`."""
+        from lightexp.backend import keras_files
+
+        student = self.untrained(context)
+        history = self.fit(student, context)
+        keras_files.save(student, context.out)
+        return {"history": history}

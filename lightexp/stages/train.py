@@ -1,0 +1,57 @@
+"""Training, and what every stage that trains shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lightexp.core.protocols import Artifact, Context, Stage, Teacher
+from lightexp.core.training import Training
+
+if TYPE_CHECKING:
+    from lightexp.backend.training import Masks
+
+
+@dataclass(frozen=True)
+class TrainingStage(Training, Stage):
+    """A stage that trains a Keras model."""
+
+    def inputs(self) -> dict[str, Teacher | Stage]:
+        """The objective's teachers."""
+        return dict(self.objective.teachers)
+
+    def untrained(self, context: Context) -> Any:
+        """The architecture at this point of the pipeline with new weights; the same whenever the seed is."""
+        from lightexp.backend.session import fresh
+
+        fresh(context.seed)
+        return context.model.build(context.data.shape, context.data.classes)
+
+    def fit(self, model: Any, context: Context, masks: Masks | None = None) -> dict[str, list[float]]:
+        """Trains `model` in place and returns the curves; see `Trainer.run`."""
+        from lightexp.backend.litert import logits
+        from lightexp.backend.training import Trainer
+
+        # Read off the flatbuffer once, not computed again at every step: any teacher that LiteRT runs will do.
+        train, teachers = context.data.train.x, {}
+        for role in self.objective.teachers:
+            context.progress.say("asking the teacher")
+            teachers[role] = logits(context.inputs[role].tflite, train, context.data, context.threads)
+        return Trainer(model, self, context.data, context.seed, teachers, masks).run(context.progress)
+
+
+@dataclass(frozen=True)
+class Train(TrainingStage):
+    """Trains the model: from its initial weights where it stands first, else from those that come before."""
+
+    accepts = ("none", "keras")
+    compresses = False
+
+    def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
+        """Trains; see `Stage.apply`."""
+        from lightexp.backend import keras_files
+
+        model = keras_files.load(parent.folder, context.seed) if parent else self.untrained(context)
+        history = self.fit(model, context)
+        keras_files.save(model, context.out)
+        return {"history": history}

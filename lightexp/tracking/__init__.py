@@ -1,0 +1,1 @@
+"""Mirrors of records, and the trade-off of one run."""

@@ -1,0 +1,60 @@
+"""A mirror in a process of its own; see `lightexp.tracking.process`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lightexp.core.record import Record
+from lightexp.tracking.mirror import Mirror
+from lightexp.tracking.process import Worker
+
+
+class Aside(Mirror):
+    """A mirror that a worker keeps."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        tracking: dict[str, Any],
+        plugins: list[str],
+        outputs: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            worker: The process.
+            tracking: The config node of the `Tracking` that makes the mirror there.
+            plugins: The user's packages that the node may name.
+            outputs: The folder of all outputs.
+            say: Takes each line for the user.
+        """
+        self._worker = worker
+        self._place = {"tracking": tracking, "plugins": plugins, "outputs": str(outputs)}
+        self._say = say
+        self._told = False
+
+    def start(self, record: Record) -> None:
+        """See `Mirror.start`."""
+        self._call("start", record)
+
+    def end(self, record: Record, folder: Path) -> None:
+        """See `Mirror.end`."""
+        self._call("end", record, folder=str(folder))
+
+    def close(self, record: Record) -> None:
+        """See `Mirror.close`."""
+        self._call("close", record)
+
+    def _call(self, call: str, record: Record, **more: str) -> None:
+        request = {"call": call, "record": asdict(record), **self._place, **more}
+        try:
+            record.mlflow = self._worker.call(request, self._say)
+        except (OSError, ValueError) as error:
+            record.mlflow["missing"] = f"{error}"
+            if not self._told:
+                self._say(f"Tracking has stopped: {error}. The run goes on; its record is whole.")
+                self._told = True

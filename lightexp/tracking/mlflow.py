@@ -1,0 +1,190 @@
+"""The mirror in MLflow. MLflow is imported on first use, as that takes about 2 s."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from lightexp.core.record import Record
+from lightexp.tracking import entries, stores
+from lightexp.tracking.mirror import Mirror, Tracking
+
+_STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "killed": "KILLED"}
+_PASSING = (".lock", ".tmp")
+_IS_IT_THERE = {"timeout": 4, "retries": 0}
+_WRITE = {"timeout": 30, "retries": 2}
+
+
+@dataclass(frozen=True)
+class Mlflow(Tracking):
+    """Mirrors records in MLflow.
+
+    Attributes:
+        uri: Tracking URI; None is a SQLite file, `mlflow.db`, in the outputs folder.
+        experiment: Name of the experiment, which is made if it is not there.
+    """
+
+    uri: str | None = None
+    experiment: Annotated[str, Field(min_length=1, max_length=500)] = "lightexp"
+
+    def __post_init__(self) -> None:
+        """Checks the URI.
+
+        Raises:
+            ValueError: If it names a plain folder or holds a password.
+        """
+        if self.uri is not None and (words := stores.complaint(self.uri)):
+            raise ValueError(words)
+
+    def mirror(self, outputs: Path, say: Callable[[str], None]) -> Mirror:
+        """Makes the mirror; see `Tracking.mirror`."""
+        return _MlflowMirror(stores.address(self.uri, outputs), self.experiment, outputs / "mlartifacts", say)
+
+
+class _MlflowMirror(Mirror):
+    def __init__(self, uri: str, experiment: str, artifacts: Path, say: Callable[[str], None]) -> None:
+        self._uri = uri
+        self._experiment = experiment
+        self._artifacts = artifacts
+        self._say = say
+        self._clients: dict[str, Any] = {}
+        self._down: dict[str, str] = {}  # URI to why it cannot be reached: each is tried, and complained of, once
+
+    def start(self, record: Record) -> None:
+        record.mlflow = {"uri": self._uri, "experiment": self._experiment}
+
+        def work(client: Any) -> None:
+            run = client.create_run(
+                self._experiment_id(client),
+                start_time=int(record.started * 1000),
+                tags=entries.tags(record),
+                run_name=entries.text(record.name, entries.TAG_CHARS),
+            )
+            record.mlflow["run_id"] = run.info.run_id
+            _log_params(client, run.info.run_id, record)
+
+        self._try(self._uri, record, work)
+
+    def end(self, record: Record, folder: Path) -> None:
+        if "run_id" not in record.mlflow:
+            self.start(record)
+        if "run_id" not in record.mlflow:
+            return
+        run_id, status = record.mlflow["run_id"], _STATUS[record.status]
+        stamp = int((record.ended or record.started) * 1000)
+
+        def work(client: Any) -> None:
+            entities = stores.load().entities
+            if "missing" in record.mlflow:
+                _log_params(client, run_id, record)
+            for part in entries.batches(entries.tags(record), entries.TAGS):
+                client.log_batch(run_id, tags=[entities.RunTag(name, value) for name, value in part.items()])
+            # One stamp for all, and not the present time, so that a second time adds nothing.
+            metrics = [entities.Metric(p.key, p.value, stamp, p.step) for p in entries.points(record)]
+            for first in range(0, len(metrics), entries.METRICS):
+                client.log_batch(run_id, metrics=metrics[first : first + entries.METRICS])
+            # The status before the files: if the process dies over these, the run does not look as if it went on.
+            client.set_terminated(run_id, status, end_time=stamp)
+            _log_inputs(client, run_id, record)
+            for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in _PASSING):
+                where = path.parent.relative_to(folder).as_posix()
+                client.log_artifact(run_id, str(path), None if where == "." else where)
+
+        if self._try(self._uri_of(record), record, work):
+            record.mlflow.pop("missing", None)
+
+    def close(self, record: Record) -> None:
+        if "run_id" not in record.mlflow:
+            return
+        uri, run_id = self._uri_of(record), record.mlflow["run_id"]
+        if (file := stores.database_file(uri)) and not file.exists():
+            return  # the store is gone, and the run with it
+
+        def work(client: Any) -> None:
+            if client.get_run(run_id).info.status != "RUNNING":
+                return
+            words = {"lightexp.status": "killed", "lightexp.reason": record.reason or "the process was killed"}
+            tag = stores.load().entities.RunTag
+            client.log_batch(run_id, tags=[tag(k, entries.text(v, entries.TAG_CHARS)) for k, v in words.items()])
+            client.set_terminated(run_id, "KILLED", end_time=None if record.ended is None else int(record.ended * 1000))
+
+        self._try(uri, record, work)
+
+    def _uri_of(self, record: Record) -> str:
+        return record.mlflow.get("uri", self._uri)
+
+    def _try(self, uri: str, record: Record, work: Callable[[Any], None]) -> bool:
+        """Does `work` with a client of `uri`; says and notes in the record why, where that fails."""
+        if uri not in self._down:
+            try:
+                with stores.patience(**_IS_IT_THERE):
+                    client = self._client(uri)
+            except Exception as error:  # whatever a mirror meets, the run goes on
+                self._down[uri] = _reason(error)
+                self._say(f"MLflow at {uri} cannot be used: {self._down[uri]}. The run goes on; its record is whole.")
+        if uri in self._down:
+            record.mlflow["missing"] = self._down[uri]
+            return False
+        try:
+            with stores.patience(**_WRITE):
+                work(client)
+        except Exception as error:
+            record.mlflow["missing"] = _reason(error)
+            self._say(f"MLflow did not take all of {record.id}: {_reason(error)}. Its record is whole.")
+            return False
+        return True
+
+    def _client(self, uri: str) -> Any:
+        """A client of a store that has just answered."""
+        if uri not in self._clients:
+            if file := stores.database_file(uri):
+                stores.prepare(file, self._artifacts)
+            self._clients[uri] = stores.load().MlflowClient(tracking_uri=uri)
+        self._clients[uri].get_experiment_by_name(self._experiment)
+        return self._clients[uri]
+
+    def _experiment_id(self, client: Any) -> str:
+        """The experiment's id, made if it is not there; another process may be doing the same."""
+        if found := client.get_experiment_by_name(self._experiment):
+            return str(found.experiment_id)
+        # Without a server MLflow would put artifacts below the current folder; a server knows its own place.
+        place = self._artifacts.absolute().as_uri() if stores.is_database(self._uri) else None
+        try:
+            return str(client.create_experiment(self._experiment, artifact_location=place))
+        except stores.load().MlflowException:
+            if found := client.get_experiment_by_name(self._experiment):
+                return str(found.experiment_id)
+            raise
+
+
+def _log_params(client: Any, run_id: str, record: Record) -> None:
+    param = stores.load().entities.Param
+    for part in entries.batches(entries.params(record.config), entries.PARAMS):
+        client.log_batch(run_id, params=[param(name, value) for name, value in part.items()])
+
+
+def _log_inputs(client: Any, run_id: str, record: Record) -> None:
+    entities = stores.load().entities
+    source = json.dumps({"tags": {"mlflow.source.name": "lightexp", "mlflow.source.type": "LOCAL"}})
+    found = [
+        entities.DatasetInput(
+            entities.Dataset(name, digest, "code", source, profile=profile),
+            [entities.InputTag("mlflow.data.context", split)],
+        )
+        for name, digest, profile, split in entries.inputs(record)
+    ]
+    if found:
+        client.log_inputs(run_id, found)
+
+
+def _reason(error: BaseException) -> str:
+    """The first cause in one line: MLflow and its libraries wrap `Connection refused` in five others."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
+    return entries.text(lines[0].rstrip(".") if lines else type(error).__name__, 300)

@@ -1,0 +1,82 @@
+"""Tiny models and data to train them on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lightexp.core.data import Data, Split
+from lightexp.core.training import Training
+from lightexp.objectives.cross_entropy import CrossEntropy
+
+EXAMPLES, CLASSES, SHAPE = 70, 3, (6, 6, 1)  # 70: the last batch of 16 has 6
+
+
+def data(train: int = EXAMPLES) -> Data:
+    """Noise with a bright row where the class says, as uint8."""
+    rng = np.random.default_rng(1)
+
+    def split(count: int) -> Split:
+        y = rng.integers(0, CLASSES, count).astype(np.int32)
+        x = rng.integers(0, 120, (count, *SHAPE), dtype=np.uint8)
+        x[np.arange(count), y] += 100
+        return Split(x, y)
+
+    return Data("tiny", split(train), split(24), split(8), CLASSES, 1 / 255)
+
+
+def model(kind: str, seed: int = 0, l2: float = 0.0) -> Any:
+    """A `dense` model, a `conv` one, one with batch normalisation (`norm`) or one with `dropout`."""
+    from lightexp.backend.session import fresh, keras
+
+    fresh(seed)
+    kl = keras().layers
+    x = inputs = kl.Input(SHAPE)
+    if kind in ("conv", "norm"):
+        # Before a normalisation a bias has no gradient but rounding, which Adam makes large.
+        x = kl.Conv2D(4, 3, use_bias=kind == "conv", name="conv")(x)
+        x = kl.BatchNormalization(momentum=0.8)(x) if kind == "norm" else x
+        x = kl.ReLU()(x)
+    x = kl.Flatten()(x)
+    x = kl.Dense(9, activation="relu", name="hidden", kernel_regularizer=keras().regularizers.L2(l2) if l2 else None)(x)
+    x = kl.Dropout(0.3)(x) if kind == "dropout" else x
+    return keras().Model(inputs, kl.Dense(CLASSES, name="logits")(x))
+
+
+def settings(**changes: Any) -> Training:
+    """Four epochs of batches of 16."""
+    return Training(**{"objective": CrossEntropy(), "epochs": 4, "batch_size": 16, "learning_rate": 0.01, **changes})
+
+
+class Quiet:
+    """Counts the steps of progress."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+
+    def step(self, done: float, total: float, **figures: float) -> None:
+        self.steps.append(done)
+
+    def say(self, words: str) -> None:
+        raise AssertionError(words)
+
+
+def kernels(net: Any) -> list[Any]:
+    """The kernels of a model's layers, in order."""
+    return [layer.kernel for layer in net.layers if hasattr(layer, "kernel")]
+
+
+def fit_by_hand(net: Any, source: Data, chosen: Training, seed: int, callbacks: list[Any]) -> None:
+    """What one writes with Keras alone: `compile` with Adam and `fit`, on our batches in our order."""
+    import tensorflow as tf
+
+    from lightexp.backend.session import keras
+
+    loss = keras().losses.SparseCategoricalCrossentropy(from_logits=True)
+    net.compile(keras().optimizers.Adam(chosen.learning_rate), loss)
+    x, y = source.inputs(source.train.x), source.train.y
+    for epoch in range(chosen.epochs):
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(y)), seed=[seed, epoch]).numpy()
+        words = {"initial_epoch": epoch, "epochs": epoch + 1, "batch_size": chosen.batch_size}
+        net.fit(x[order], y[order], shuffle=False, verbose=0, callbacks=callbacks, **words)

@@ -1,0 +1,173 @@
+"""What `flatbuffer.read` finds in converted files, and that no broken file gives a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lightexp.backend.flatbuffer import _unpack, read
+from lightexp.core.errors import BadInput
+from lightexp.core.flatmodel import FlatModel
+from tests.measure import tiny
+
+
+def model(path: Path, net: str, scheme: str = "float") -> FlatModel:
+    path.write_bytes(tiny.flat(net, scheme))
+    return read(path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "m.tflite"
+
+
+def kernel(net: FlatModel, kind: str) -> tuple[np.ndarray, tuple[float, ...], str]:
+    found = next(tensor for op, tensor in net.kernels if op.kind == kind)
+    return found.data, found.scales, found.dtype
+
+
+def test_float_kernels_are_those_of_keras(path: Path) -> None:
+    data, scales, dtype = kernel(model(path, "conv"), "CONV_2D")
+    expected = tiny.keras("conv").get_weights()[0].transpose(3, 0, 1, 2)
+    assert (dtype, scales) == ("FLOAT32", ())
+    np.testing.assert_array_equal(data, expected)
+
+
+def test_float16_kernels_are_followed_through_dequantisation(path: Path) -> None:
+    data, _, dtype = kernel(model(path, "conv", "float16"), "CONV_2D")
+    assert dtype == "FLOAT16" and data.dtype == np.float16
+    np.testing.assert_array_equal(data, tiny.keras("conv").get_weights()[0].transpose(3, 0, 1, 2).astype(np.float16))
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
+def test_int8_kernels_have_a_scale_for_each_channel(path: Path, scheme: str) -> None:
+    data, scales, dtype = kernel(model(path, "conv", scheme), "CONV_2D")
+    assert dtype == "INT8" and data.dtype == np.int8 and len(scales) == 5
+    back = data * np.array(scales)[:, None, None, None]
+    expected = tiny.keras("conv").get_weights()[0].transpose(3, 0, 1, 2)
+    assert np.abs(back - expected).max() <= max(scales) / 2 * 1.01
+
+
+def test_operators_have_their_names_below_and_above_127(path: Path) -> None:
+    assert [op.kind for op in model(path, "dense").ops] == ["RESHAPE", "FULLY_CONNECTED", "FULLY_CONNECTED"]
+    assert model(path, "volume").ops[0].kind == "CONV_3D"  # 132
+
+
+def test_inputs_and_outputs(path: Path) -> None:
+    found = model(path, "depthwise", "int8")
+    (source,), (sink,) = found.inputs, found.outputs
+    assert found.tensors[source].shape == (1, 8, 8, 3) and found.tensors[sink].shape == (1, 4)
+    assert found.tensors[source].dtype == "INT8" and found.tensors[source].data is None
+    assert len(found.tensors[source].scales) == len(found.tensors[source].zero_points) == 1
+
+
+@pytest.mark.parametrize(("bits", "signed"), [(4, True), (4, False), (2, True)])
+def test_narrow_values_are_unpacked_lowest_bits_first(bits: int, signed: bool) -> None:
+    low = -(2 ** (bits - 1)) if signed else 0
+    values = np.random.default_rng(0).integers(low, low + 2**bits, 64)
+    each = 8 // bits
+    raw = sum((values[i::each] & (2**bits - 1)) << (bits * i) for i in range(each)).astype(np.uint8)
+    np.testing.assert_array_equal(_unpack(raw, bits, signed), values)
+
+
+def test_an_int4_file(path: Path) -> None:
+    """A converted file whose kernel is rewritten in four bits, with an odd number of values."""
+    rng = np.random.default_rng(1)
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("depthwise", "int8")))
+    graph = tree.subgraphs[0]
+    tensor = graph.tensors[graph.operators[0].inputs[1]]
+    tensor.shape, tensor.type = [1, 3, 3, 5], schema.TensorType.INT4
+    values = rng.integers(-8, 8, 45)
+    nibbles = np.append(values, 0) & 15
+    tree.buffers[tensor.buffer].data = (nibbles[::2] | nibbles[1::2] << 4).astype(np.uint8)
+    path.write_bytes(pack(tree))
+    data, scales, dtype = kernel(read(path), "DEPTHWISE_CONV_2D")
+    assert dtype == "INT4" and len(scales) == 6
+    np.testing.assert_array_equal(data.reshape(-1), values)
+
+
+def pack(tree: schema.ModelT) -> bytes:
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(tree.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "0 bytes"), (b"TFL3", "not a .tflite"), (b"\x1c\0\0\0TFL3", "broken"), (b"PK\3\4" * 99, "not a .tflite")],
+)
+def test_what_is_no_flatbuffer_is_refused(path: Path, content: bytes, words: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=words) as caught:
+        read(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_what_is_not_there_or_a_folder_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.tflite"):
+        with pytest.raises(BadInput, match="cannot be read"):
+            read(path)
+
+
+anything = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@anything
+@given(content=st.binary(max_size=400))
+def test_random_bytes_are_refused(path: Path, content: bytes) -> None:
+    for head in (b"", b"\x10\0\0\0TFL3"):
+        path.write_bytes(head + content)
+        with pytest.raises(BadInput):
+            read(path)
+
+
+@anything
+@given(share=st.floats(0, 1, exclude_max=True), scheme=st.sampled_from(["float", "float16", "int8"]))
+def test_a_file_cut_off_anywhere_is_refused(path: Path, share: float, scheme: str) -> None:
+    whole = tiny.flat("conv", scheme)
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(BadInput) as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+@anything
+@given(places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8))
+def test_altered_bytes_are_read_or_refused(path: Path, places: list[tuple[float, int]]) -> None:
+    content = bytearray(tiny.flat("depthwise", "int8"))
+    for share, value in places:
+        content[int(share * len(content))] = value
+    path.write_bytes(content)
+    try:
+        found = read(path)
+    except BadInput as error:
+        assert "\n" not in str(error)  # noqa: PT017 - either may happen
+    else:
+        assert sum(t.zeros for _, t in found.kernels) >= 0
+
+
+def test_operators_that_go_round_in_a_circle_are_refused(path: Path) -> None:
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("dense")))
+    reshape = tree.subgraphs[0].operators[0]
+    reshape.inputs = np.array([reshape.outputs[0], reshape.inputs[1]], np.int32)
+    path.write_bytes(pack(tree))
+    with pytest.raises(BadInput, match="has not been made"):
+        read(path)
+
+
+def test_weights_quantised_in_blocks_are_refused(path: Path) -> None:
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("dense", "int8")))
+    graph = tree.subgraphs[0]
+    quantization = graph.tensors[graph.operators[1].inputs[1]].quantization
+    quantization.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+    quantization.details = schema.BlockwiseQuantizationT()
+    path.write_bytes(pack(tree))
+    with pytest.raises(BadInput, match="in blocks"):
+        read(path)

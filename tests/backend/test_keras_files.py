@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nets
+import numpy as np
+import pytest
+
+from lightexp.core.protocols import TFLITE, Layer
+
+
+def _trained(folder: Path, kind: str, seed: int = 0) -> bytes:
+    from lightexp.backend import keras_files
+    from lightexp.backend.training import Trainer
+
+    net = nets.model(kind, seed)
+    Trainer(net, nets.settings(epochs=2), nets.data(), seed, {}).run(nets.Quiet())
+    folder.mkdir()
+    keras_files.save(net, folder)
+    return (folder / TFLITE).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["norm", "dropout"])
+def test_the_same_seed_gives_the_same_file_after_any_other_work(tensorflow: None, tmp_path: Path, kind: str) -> None:
+    first = _trained(tmp_path / "first", kind)
+    _trained(tmp_path / "other", "dense", seed=1)
+    assert _trained(tmp_path / "again", kind) == first
+    assert _trained(tmp_path / "seed", kind, seed=1) != first
+    for name in ("architecture.json", "weights.npz"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_what_is_read_is_what_was_written(tensorflow: None, tmp_path: Path) -> None:
+    from lightexp.backend import keras_files, litert
+
+    net = nets.model("norm", seed=4)
+    source = nets.data()
+    expected = net(source.inputs(source.train.x)).numpy()
+    weights = net.get_weights()
+    keras_files.save(net, tmp_path)
+    one, two = keras_files.load(tmp_path), keras_files.load(tmp_path)
+    for mine, other in zip(weights, one.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    np.testing.assert_array_equal(one(source.inputs(source.train.x)).numpy(), expected)
+    shipped = litert.logits(tmp_path / TFLITE, source.train.x, source, threads=1)
+    np.testing.assert_allclose(shipped, expected, atol=1e-5)
+    one.set_weights([weight + 1 for weight in weights])  # a clone of its own
+    np.testing.assert_array_equal(two.get_weights()[0], weights[0])
+    assert json.loads((tmp_path / "architecture.json").read_text())["class_name"] == "Functional"
+
+
+def test_layers_are_described_by_their_main_kernel(tensorflow: None) -> None:
+    from lightexp.backend.keras_files import describe
+    from lightexp.backend.session import fresh, keras
+
+    fresh(0)
+    kl = keras().layers
+    inputs = kl.Input((6, 6, 2))
+    x = kl.BatchNormalization(name="norm")(kl.SeparableConv2D(5, 3, name="separable")(inputs))
+    x = kl.Flatten()(kl.DepthwiseConv2D(3, name="depthwise")(x))
+    net = keras().Model(inputs, kl.Dense(3, name="logits")(x))
+    assert describe(net)[1:] == [
+        Layer("norm", "BatchNormalization", None, 20),
+        Layer("depthwise", "DepthwiseConv2D", (3, 3, 5, 1), 50),
+        Layer("logits", "Dense", (20, 3), 63),
+    ]
+    assert describe(net)[0].parameters == 3 * 3 * 2 + 2 * 5 + 5

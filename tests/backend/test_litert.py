@@ -1,0 +1,152 @@
+"""LiteRT's outputs against Keras', whatever the batch and the integers in between."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightexp.backend.litert import _Port, logits, time_single
+from lightexp.core.errors import BadInput
+from tests.measure import tiny
+
+
+def file(tmp_path: Path, net: str, scheme: str = "float", batch: int | None = None) -> Path:
+    path = tmp_path / f"{net}-{scheme}-{batch}.tflite"
+    path.write_bytes(tiny.flat(net, scheme, batch=batch))
+    return path
+
+
+def expected(net: str) -> np.ndarray:
+    data = tiny.data(net)
+    return tiny.keras(net).predict(data.inputs(data.test.x), verbose=0)
+
+
+@pytest.mark.parametrize("net", list(tiny.SHAPES))
+def test_float_outputs_are_those_of_keras(net: str, tmp_path: Path) -> None:
+    data = tiny.data(net)
+    found = logits(file(tmp_path, net), data.test.x, data, 2)
+    assert found.dtype == np.float32 and found.shape == (len(data.test), data.classes)
+    np.testing.assert_allclose(found, expected(net), atol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["float", "dynamic", "float16", "int8", "int16x8"])
+def test_the_batch_does_not_matter(scheme: str, tmp_path: Path) -> None:
+    data = tiny.data("conv")
+    path = file(tmp_path, "conv", scheme)
+    whole = logits(path, data.test.x, data, 1)
+    for batch in (7, 1):
+        np.testing.assert_allclose(logits(path, data.test.x, data, 1, batch), whole, atol=1e-6)
+    np.testing.assert_allclose(logits(path, data.test.x[:3], data, 1), whole[:3], atol=1e-6)
+    assert logits(path, data.test.x[:0], data, 1).shape == (0, data.classes)
+
+
+@pytest.mark.parametrize(("net", "batch"), [("conv", 4), ("steps", 1)])
+def test_a_file_of_a_fixed_batch_gives_the_same(net: str, batch: int, tmp_path: Path) -> None:
+    data = tiny.data(net)
+    found = logits(file(tmp_path, net, batch=batch), data.test.x, data, 1)
+    np.testing.assert_allclose(found, expected(net), atol=1e-5)
+
+
+def test_an_open_batch_that_the_operators_do_not_bear_out_is_run_one_by_one(tmp_path: Path) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    from tests.backend.test_flatbuffer import pack
+
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("dense")))
+    graph = tree.subgraphs[0]
+    target = graph.tensors[graph.operators[0].inputs[1]]  # the shape that RESHAPE gives
+    tree.buffers[target.buffer].data = np.array([1, 36], np.int32).view(np.uint8)
+    path = tmp_path / "m.tflite"
+    path.write_bytes(pack(tree))
+    data = tiny.data("dense")
+    np.testing.assert_allclose(logits(path, data.test.x, data, 1), expected("dense"), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("net", "scheme"),
+    [
+        ("conv", "int8"),
+        ("conv", "int16x8"),
+        ("conv", "dynamic"),
+        ("dense", "int8"),
+        ("dense", "uint8"),
+        ("depthwise", "int8"),
+    ],
+)
+def test_quantised_outputs_are_close_to_float(net: str, scheme: str, tmp_path: Path) -> None:
+    data = tiny.data(net)
+    found = logits(file(tmp_path, net, scheme), data.train.x, data, 1)  # what it was calibrated on: nothing saturates
+    outputs = tiny.keras(net).predict(data.inputs(data.train.x), verbose=0)
+    share = 0.01 if scheme == "int16x8" else 0.05
+    assert 0 < np.abs(found - outputs).max() < share * np.ptp(outputs)
+
+
+def test_integers_are_rounded_to_the_nearest() -> None:
+    port = _Port(0, np.int8, 0.5, 3)
+    values = np.array([0.0, 0.2, 0.3, -0.2, -0.3, 99, -99], np.float32)
+    np.testing.assert_array_equal(port.encode(values), np.array([3, 3, 4, 3, 2, 127, -128], np.int8))
+    np.testing.assert_array_equal(port.decode(np.array([3, 4, -128], np.int8)), np.array([0, 0.5, -65.5], np.float32))
+
+
+def test_inputs_out_of_range_are_clipped_not_wrapped(tmp_path: Path) -> None:
+    data = tiny.data("dense")
+    path = file(tmp_path, "dense", "int8")
+    twice, often = (replace(data, scale=data.scale * k, offset=data.offset * k) for k in (2, 50))
+    edges = np.where(data.test.x > 127, 255, 0).astype(np.uint8)
+    np.testing.assert_array_equal(logits(path, edges, often, 1), logits(path, edges, twice, 1))
+
+
+def test_shapes_that_do_not_match_are_named(tmp_path: Path) -> None:
+    path = file(tmp_path, "dense")
+    with pytest.raises(BadInput, match=r"\(6, 6, 1\).*\(8, 8, 3\)"):
+        logits(path, tiny.data("conv").test.x, tiny.data("conv"), 1)
+    with pytest.raises(BadInput, match=r"\(6, 6, 1\).*\(5, 4\)"):
+        logits(path, tiny.data("steps").test.x, tiny.data("steps"), 1)
+    with pytest.raises(BadInput, match=r"\(4,\).*\(9,\)"):
+        logits(path, tiny.data("dense").test.x, tiny.data("dense", classes=9), 1)
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    data = tiny.data("dense")
+    with pytest.raises(BadInput, match=r"none\.tflite") as caught:
+        logits(tmp_path / "none.tflite", data.test.x, data, 1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["float", "int8"])
+def test_single_runs_are_timed(scheme: str, tmp_path: Path) -> None:
+    data = tiny.data("conv")
+    found = time_single(file(tmp_path, "conv", scheme), data.inputs(data.val.x[:1])[0], 3, 30)
+    assert found.shape == (30,) and found.dtype == np.float64
+    assert (found > 0).all() and np.median(found) < 1e5
+
+
+def test_timing_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    data = tiny.data("conv")
+    start = time.perf_counter()
+    found = time_single(file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 10**8, 10**8, seconds=0.2)
+    assert time.perf_counter() - start < 2
+    assert 20 <= len(found) < 10**6
+    assert len(time_single(file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 0, 50, seconds=0)) == 20
+
+
+QUIET = """
+import sys, os
+import numpy as np
+from pathlib import Path
+from lightexp.backend.litert import time_single
+for _ in range(2):
+    time_single(Path(sys.argv[1]), np.zeros((8, 8, 3), np.float32), 1, 1)
+os.write(2, b"still here")
+"""
+
+
+def test_the_terminal_sees_nothing_of_litert(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", QUIET, file(tmp_path, "conv")], capture_output=True, check=True)
+    assert done.stderr == b"still here" and done.stdout == b""

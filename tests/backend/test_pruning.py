@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import nets
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightexp.core.protocols import Layer
+from lightexp.core.schedule import Schedule
+from lightexp.stages.prune import erdos_renyi_kernel
+
+STEPS = 20  # four epochs of 70 examples in batches of 16
+POLYNOMIAL = Schedule(0.1, 0.75, 2, 14, 3)
+CONSTANT = Schedule(None, 0.6, 5, 15, 2)
+FROM_ZERO = Schedule(0.0, 0.9, 0, 10, 5)
+
+
+def _recording(net: Any, schedule: Schedule) -> tuple[Any, Any]:
+    """Masks of the model's kernels, and a variable for each that keeps the mask of every step."""
+    import tensorflow as tf
+
+    from lightexp.backend.pruning import PruningMasks
+
+    class Recording(PruningMasks):
+        def before_step(self, step: Any) -> None:
+            super().before_step(step)
+            for mask, place in zip(self._masks, kept, strict=True):
+                place.scatter_nd_update([[step]], [mask])
+
+    kernels = nets.kernels(net)
+    kept = [tf.Variable(tf.zeros((STEPS + 1, *kernel.shape))) for kernel in kernels]
+    return Recording(kernels, [([i], schedule) for i in range(len(kernels))], STEPS, None), kept
+
+
+def _tfmot(net: Any, schedule: Schedule, chosen: Any) -> tuple[Any, list[list[np.ndarray]]]:
+    """The model pruned by tfmot under Keras' `fit`, and its masks after every step."""
+    import tensorflow_model_optimization.sparsity.keras as tfmot
+
+    from lightexp.backend.session import keras
+
+    place = schedule.begin, schedule.end
+    if schedule.initial is None:
+        rule = tfmot.ConstantSparsity(schedule.final, *place, schedule.frequency)
+    else:
+        rule = tfmot.PolynomialDecay(schedule.initial, schedule.final, *place, frequency=schedule.frequency)
+    wrapped = tfmot.prune_low_magnitude(net, rule)
+    masks: list[list[np.ndarray]] = []
+
+    def keep(batch: int, logs: Any) -> None:
+        layers = [layer for layer in wrapped.layers if getattr(layer, "pruning_vars", None)]
+        masks.append([layer.pruning_vars[0][1].numpy() for layer in layers])
+
+    callbacks = [tfmot.UpdatePruningStep(), keras().callbacks.LambdaCallback(on_batch_end=keep)]
+    nets.fit_by_hand(wrapped, nets.data(), chosen, 5, callbacks)
+    return tfmot.strip_pruning(wrapped), masks
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+@pytest.mark.parametrize("schedule", [POLYNOMIAL, CONSTANT, FROM_ZERO], ids=["polynomial", "constant", "from-zero"])
+def test_masks_are_tfmots_at_every_step(tensorflow: None, kind: str, schedule: Schedule) -> None:
+    from lightexp.backend.training import Trainer
+
+    chosen = nets.settings()
+    theirs, expected = _tfmot(nets.model(kind, seed=3), schedule, chosen)
+    ours = nets.model(kind, seed=3)
+    masks, kept = _recording(ours, schedule)
+    history = Trainer(ours, chosen, nets.data(), 5, {}, masks).run(nets.Quiet())
+    assert len(expected) == STEPS
+    changes = 0
+    for step, there in enumerate(expected, start=1):
+        for number, mask in enumerate(there):
+            np.testing.assert_array_equal(kept[number][step].numpy(), mask, err_msg=f"step {step}, kernel {number}")
+            changes += step > 1 and bool((mask != expected[step - 2][number]).any())
+    assert changes >= len(nets.kernels(ours))  # there was something to compare
+    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
+        np.testing.assert_array_equal(mine == 0, other == 0)
+    assert history["sparsity"][-1] == pytest.approx(schedule.final, abs=0.02)
+    assert masks.last_step == schedule.end
+
+
+def test_equal_weights_stay_together_as_in_tfmot(tensorflow: None) -> None:
+    import tensorflow as tf
+    from tensorflow_model_optimization.python.core.sparsity.keras.pruning_impl import Pruning
+    from tensorflow_model_optimization.sparsity.keras import ConstantSparsity
+
+    from lightexp.backend.pruning import PruningMasks
+
+    values = np.random.default_rng(0).integers(-3, 4, (7, 9)).astype(np.float32)
+    kernel = tf.Variable(values)
+    masks = PruningMasks([kernel], [([0], Schedule(None, 0.5, 1, 2, 1))], 2, None)
+    masks.before_step(tf.constant(1, tf.int64))
+    mask, threshold = tf.Variable(tf.ones_like(kernel)), tf.Variable(0.0)
+    rule = Pruning(lambda: tf.constant(1), [(values, mask, threshold)], ConstantSparsity(0.5, 1), (1, 1), "AVG")
+    expected = rule._update_mask(tf.constant(values))[1].numpy()
+    np.testing.assert_array_equal(kernel.numpy(), values * expected)
+    assert expected.mean() > 0.5  # ties did keep more than half
+
+
+def _pruned(arrays: list[np.ndarray], groups: list[tuple[list[int], Schedule]], seed: int | None, step: int = 1) -> Any:
+    import tensorflow as tf
+
+    from lightexp.backend.pruning import PruningMasks
+
+    variables = [tf.Variable(array) for array in arrays]
+    masks = PruningMasks(variables, groups, 10, seed)
+    for now in range(1, step + 1):
+        masks.before_step(tf.constant(now, tf.int64))
+    return [variable.numpy() for variable in variables]
+
+
+def _normal(*shapes: tuple[int, ...], seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [(rng.normal(size=shape) * (number + 1)).astype(np.float32) for number, shape in enumerate(shapes)]
+
+
+def test_a_global_threshold_keeps_the_largest_of_all_kernels(tensorflow: None) -> None:
+    arrays = _normal((20, 10), (3, 3, 1, 5), (10, 4))
+    after = _pruned(arrays, [([0, 1, 2], Schedule(None, 0.7, 1, 2, 1))], None)
+    flat = np.concatenate([array.ravel() for array in arrays])
+    kept = round(flat.size * (1 - 0.7))
+    survivors = np.zeros(flat.size, bool)
+    survivors[np.argsort(-np.abs(flat))[:kept]] = True
+    np.testing.assert_array_equal(np.concatenate([array.ravel() for array in after]), np.where(survivors, flat, 0))
+    assert (after[0] == 0).mean() > (after[2] == 0).mean() + 0.2  # small weights pay, wherever they are
+
+
+def test_groups_have_schedules_of_their_own(tensorflow: None) -> None:
+    arrays = _normal((20, 10), (10, 10))
+    groups = [([0], Schedule(None, 0.25, 1, 2, 1)), ([1], Schedule(None, 0.75, 4, 5, 1))]
+    assert [int((a == 0).sum()) for a in _pruned(arrays, groups, None, step=3)] == [50, 0]
+    assert [int((a == 0).sum()) for a in _pruned(arrays, groups, None, step=4)] == [50, 75]
+
+
+def test_random_masks_are_nested_exact_repeatable_and_blind(tensorflow: None) -> None:
+    schedule = Schedule(0.0, 0.8, 0, 10, 2)
+    arrays = _normal((20, 10), (20, 10))
+    groups = [([0], schedule), ([1], schedule)]
+    zeros = [[array == 0 for array in _pruned(arrays, groups, 7, step)] for step in (2, 4, 6, 8, 10)]
+    for earlier, later in pairwise(zeros):
+        for before, after in zip(earlier, later, strict=True):
+            assert (before <= after).all()
+            assert before.sum() < after.sum()
+    assert [int(zero.sum()) for zero in zeros[-1]] == [160, 160]
+    assert (zeros[-1][0] != zeros[-1][1]).any()  # each kernel draws its own
+    others = _pruned(_normal((20, 10), (20, 10), seed=1), groups, 7, 10)
+    np.testing.assert_array_equal(others[0] == 0, zeros[-1][0])  # the same whatever the weights are
+    assert ((_pruned(arrays, groups, 8, 10)[0] == 0) != zeros[-1][0]).any()
+
+
+def test_one_weight_at_least_stays(tensorflow: None) -> None:
+    after = _pruned(_normal((2, 3)), [([0], Schedule(None, 0.99, 1, 2, 1))], None)
+    assert (after[0] != 0).sum() == 1
+
+
+def test_no_negative_zero_is_left(tensorflow: None) -> None:
+    from lightexp.backend.pruning import zero_signs
+
+    net = nets.model("dense")
+    values = [np.where(w > 0, w, -0.0 * np.ones_like(w)).astype(np.float32) for w in net.get_weights()]
+    net.set_weights(values)
+    assert any((np.signbit(w) & (w == 0)).any() for w in net.get_weights())
+    zero_signs(net)
+    for before, after in zip(values, net.get_weights(), strict=True):
+        assert not (np.signbit(after) & (after == 0)).any()
+        np.testing.assert_array_equal(before, after)
+
+
+shapes = st.one_of(
+    st.tuples(st.integers(1, 400), st.integers(1, 300)),
+    st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 64), st.integers(1, 64)),
+)
+
+
+@given(st.lists(shapes, min_size=1, max_size=6), st.floats(0, 0.99))
+def test_erk_spends_the_whole_budget_and_no_layer_is_more_than_dense(
+    shapes: list[tuple[int, ...]], sparsity: float
+) -> None:
+    layers = [Layer(str(number), "Dense", shape, 0) for number, shape in enumerate(shapes)]
+    found = erdos_renyi_kernel(layers, sparsity)
+    sizes = {layer.name: int(np.prod(layer.kernel or ())) for layer in layers}
+    assert all(-1e-9 <= value <= 1 for value in found.values())
+    kept = sum(sizes[name] * (1 - value) for name, value in found.items())
+    assert kept == pytest.approx((1 - sparsity) * sum(sizes.values()))
+    shares = [
+        (1 - found[layer.name]) * sizes[layer.name] / sum(layer.kernel or ())
+        for layer in layers
+        if found[layer.name] > 1e-9
+    ]
+    assert max(shares, default=1) == pytest.approx(min(shares, default=1), rel=1e-6)  # the rule itself
+
+
+def test_erk_keeps_small_layers_denser() -> None:
+    layers = [Layer("large", "Dense", (784, 300), 0), Layer("small", "Dense", (100, 10), 0)]
+    found = erdos_renyi_kernel(layers, 0.9)
+    assert found["small"] == 0 < 0.9 < found["large"]

@@ -1,0 +1,36 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+from hypothesis import settings
+from tiny_runs import TinyRuns
+
+settings.register_profile("lightexp", deadline=None, max_examples=60)  # a busy machine is no failure
+settings.load_profile("lightexp")
+
+
+@pytest.fixture(scope="session")
+def tensorflow() -> None:
+    """TensorFlow as lightexp sets it up; to be asked for by every test that computes with it before a run does."""
+    from lightexp.backend import session
+
+    session.start(len(os.sched_getaffinity(0)))
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> TinyRuns:
+    """Real runs on a tiny data set in this process, all over one store."""
+    return TinyRuns(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where everything is said to be installed (`.ci/run`), a skip is a failure."""
+    report = yield
+    if report.skipped and os.environ.get("LIGHTEXP_NO_SKIPS") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+    return report

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lightexp.core.errors import BadInput
+from lightexp.core.schedule import Span
+
+steps = st.none() | st.integers(0, 400)
+spans = st.builds(
+    Span,
+    begin=st.floats(0, 1),
+    end=st.floats(0, 1),
+    begin_step=steps,
+    end_step=steps,
+    frequency=st.none() | st.integers(1, 150),
+)
+
+
+@pytest.fixture(scope="module")
+def due(tensorflow: None) -> Any:
+    """From tfmot's own schedule to the steps from 1, at which masks change, and the sparsity that each asks for."""
+    import tensorflow as tf
+    from tensorflow_model_optimization.sparsity import keras as sparsity
+
+    def find(begin: int, end: int, frequency: int, total: int, constant: bool) -> tuple[Any, Any]:
+        if constant:
+            schedule = sparsity.ConstantSparsity(0.75, begin, end, frequency)
+        else:
+            schedule = sparsity.PolynomialDecay(0.25, 0.75, begin, end, frequency=frequency)
+        changes, target = schedule(tf.range(1, total + 1, dtype=tf.int64))
+        places = np.flatnonzero(changes.numpy())
+        return places + 1, np.broadcast_to(target.numpy(), total)[places]
+
+    return find
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(span=spans, total=st.integers(1, 500), constant=st.booleans())
+def test_tfmot_s_last_update_falls_on_the_end(due: Any, span: Span, total: int, constant: bool) -> None:
+    try:
+        begin, end, frequency = span.steps(total, constant)
+    except BadInput as error:
+        assert len(str(error).splitlines()) == 1  # noqa: PT017
+        return
+    assert 0 <= begin <= end <= total
+    assert frequency >= 1
+    assert span.frequency in (None, frequency) or begin == end
+    assert span.begin_step in (None, begin)
+    assert span.end_step in (None, end)
+    places, target = due(begin, end, frequency, total, constant)
+    assert len(places) >= 1
+    assert places[-1] == end
+    assert target[-1] == pytest.approx(0.75)
+
+
+@settings(deadline=None)
+@given(total=st.integers(1, 5000), end=st.floats(0.01, 1))
+def test_shares_alone_are_refused_only_where_no_step_is_left(total: int, end: float) -> None:
+    span = Span(0.0, end)
+    if int(end * total) < 1:
+        with pytest.raises(BadInput, match="is empty"):
+            span.steps(total, constant=False)
+        return
+    begin, last, frequency = span.steps(total, constant=False)
+    assert begin == 0
+    assert int(end * total) - last < frequency
+    assert last // frequency >= min(10, int(end * total))  # enough updates to follow the curve
+
+
+@given(total=st.integers(1, 5000), share=st.floats(0, 1), constant=st.booleans())
+def test_an_end_in_steps_is_met_whatever_it_is(total: int, share: float, constant: bool) -> None:
+    end = max(1, round(share * total))
+    begin, last, frequency = Span(0, 1, end_step=end).steps(total, constant)
+    assert (begin, last) == (0, end)
+    assert end % frequency == 0
+
+
+def test_the_article_s_schedule() -> None:
+    assert Span(0.0, 0.5, 0, 1000, 100).steps(15_630, constant=False) == (0, 1000, 100)
+    assert Span(0.0, 0.5).steps(20_000, constant=False) == (0, 10_000, 100)
+
+
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        (Span(0, 1, end_step=101), "ends at step 101, but training has 100 steps"),
+        (Span(0.5, 0.5), "is empty: it begins at step 50 and ends at step 50 of 100"),
+        (Span(0.9, 0.1), "is empty: it begins at step 90 and ends at step 10 of 100"),
+        (Span(0, 1, begin_step=100), "is empty"),
+        (Span(0, 0.5, frequency=51), "frequency=51 is longer than the pruning schedule of 50 steps"),
+        (Span(0, 0.5, end_step=50, frequency=20), "the last update falls on step 40, not on end_step=50"),
+    ],
+)
+def test_refusals_say_what_to_do(span: Span, words: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        span.steps(100, constant=False)
+    assert words in str(caught.value)
+    assert any(word in str(caught.value) for word in ("Set ", "Raise "))
+
+
+def test_a_constant_sparsity_may_be_a_single_update() -> None:
+    assert Span(0.5, 0.5).steps(100, constant=True) == (50, 50, 1)
+    with pytest.raises(BadInput, match="is empty"):
+        Span(0, 0).steps(100, constant=True)

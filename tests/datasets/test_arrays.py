@@ -1,0 +1,254 @@
+"""The user's own arrays, good and bad."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lightexp.core.config import build
+from lightexp.core.errors import BadInput
+from lightexp.core.protocols import Dataset
+from lightexp.datasets.arrays import Arrays
+
+X = np.random.default_rng(0).integers(0, 256, (60, 4, 5), np.uint8)
+Y = np.arange(60) % 3
+BRIGHTEST = X == 255
+FLOATS = X.astype(np.float32) / 255
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where the user's file is to be."""
+    return tmp_path / "mine.npz"
+
+
+def saved(path: Path, **arrays: Any) -> Arrays:
+    np.savez_compressed(path, **arrays)
+    return Arrays(str(path))
+
+
+def refusal(dataset: Arrays) -> str:
+    """The one line with which a data set is refused."""
+    with pytest.raises(BadInput) as caught:
+        dataset.load()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_train_alone_is_split_in_three(file: Path) -> None:
+    dataset = saved(file, x_train=X, y_train=Y)
+    dataset.check()
+    data = dataset.load()
+    assert (data.name, data.classes, data.shape, data.scale, data.offset) == ("mine", 3, (4, 5, 1), 1 / 255, 0.0)
+    splits = (data.train, data.val, data.test)
+    assert [len(split) for split in splits] == [38, 10, 12]
+    seen = {image.tobytes(): int(label) for split in splits for image, label in zip(split.x, split.y, strict=True)}
+    assert seen == {image.tobytes(): int(label) for image, label in zip(X, Y, strict=True)}
+    assert all(np.ptp(np.bincount(split.y)) <= 1 for split in splits)
+    assert dataset.load().key == data.key
+    assert Arrays(str(file), split_seed=1).load().key != data.key
+
+
+def test_splits_that_are_given_are_kept(file: Path) -> None:
+    data = saved(file, x=X[:40], y=Y[:40], x_val=X[40:50], y_val=Y[40:50], x_test=X[50:], y_test=Y[50:]).load()
+    assert (len(data.train), len(data.val), len(data.test)) == (40, 10, 10)
+    assert np.array_equal(data.train.x[..., 0], X[:40])
+    assert np.array_equal(data.val.y, Y[40:50])
+    assert np.array_equal(data.test.x[..., 0], X[50:])
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_only_what_is_missing_is_split_off(part: str, file: Path) -> None:
+    data = saved(file, x_train=X[:50], y_train=Y[:50], **{f"x_{part}": X[50:], f"y_{part}": Y[50:]}).load()
+    kept, made = (data.val, data.test) if part == "val" else (data.test, data.val)
+    assert np.array_equal(kept.x[..., 0], X[50:])
+    assert (len(made), len(data.train)) == (10, 40)
+
+
+@pytest.mark.parametrize(
+    ("x", "shape", "scale"),
+    [
+        (X.reshape(60, 20), (20,), 1 / 255),
+        (X[..., None].repeat(3, 3), (4, 5, 3), 1 / 255),
+        (FLOATS, (4, 5, 1), 1.0),
+        (FLOATS.astype(">f8"), (4, 5, 1), 1.0),
+        (np.asfortranarray(FLOATS), (4, 5, 1), 1.0),
+    ],
+)
+def test_shapes_and_types(x: Any, shape: tuple[int, ...], scale: float, file: Path) -> None:
+    data = saved(file, x=x, y=Y, x_test=x, y_test=Y).load()
+    assert (data.shape, data.scale) == (shape, scale)
+    assert data.train.x.dtype == (np.uint8 if x.dtype == np.uint8 else np.float32)
+    assert np.allclose(data.inputs(data.test.x).reshape(60, -1), x.reshape(60, -1) * scale)
+
+
+def test_scale_and_offset_reach_the_inputs(file: Path) -> None:
+    saved(file, x=X, y=Y)
+    node = {"_target_": "lightexp.datasets.arrays.Arrays", "path": str(file), "scale": 2 / 255, "offset": -1.0}
+    data = build(node, Dataset, "dataset").load()  # type: ignore[type-abstract]
+    inputs = data.inputs(data.train.x)
+    assert -1 <= inputs.min() < -0.9
+    assert 0.9 < inputs.max() <= 1
+
+
+@pytest.mark.parametrize(("field", "value"), [("scale", 0.0), ("scale", float("nan")), ("offset", float("inf"))])
+def test_scales_that_make_no_sense(field: str, value: float) -> None:
+    with pytest.raises(BadInput, match=rf"dataset\.{field}"):
+        build({"_target_": "lightexp.datasets.arrays.Arrays", "path": "a.npz", field: value}, Dataset, "dataset")  # type: ignore[type-abstract]
+
+
+def test_a_class_of_one_example_works(file: Path) -> None:
+    labels = Y.copy()
+    labels[7] = 3
+    data = saved(file, x=X, y=labels).load()
+    assert data.classes == 4
+    assert sum(int((split.y == 3).sum()) for split in (data.train, data.val, data.test)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"x_train": X}, "no array y_train: it holds x_train."),
+        ({"X_train": X, "y_train": Y}, "no array x_train: did you mean 'X_train'?"),
+        ({"x": X}, "no array y: it holds x."),
+        ({}, "no array x_train: it holds none."),
+        ({"x": X, "y": Y, "x_val": X}, "no array y_val"),
+        ({"x": X, "y": Y, "y_test": Y}, "no array x_test"),
+        ({"x": X, "y": Y[:-1]}, "x holds 60 examples, y 59 labels"),
+        ({"x": X, "y": Y + 1}, "goes up to 3 but is never 0"),
+        ({"x": X, "y": Y * 2}, "goes up to 4 but is never 1"),
+        ({"x": X, "y": Y - 1}, "goes from -1 to 1"),
+        ({"x": X, "y": Y.astype(np.uint64) + np.uint64(2**63)}, "Number the classes from 0"),
+        ({"x": X, "y": Y.astype(float)}, "of type float64. Labels are whole numbers"),
+        ({"x": X, "y": Y == 1}, "of type bool. Labels are whole numbers"),
+        ({"x": X, "y": Y.astype(str)}, "Labels are whole numbers"),
+        ({"x": X, "y": np.eye(3, dtype=int)[Y]}, r"y has shape (60, 3)"),
+        ({"x": X, "y": Y * 0}, "one class only"),
+        ({"x": X[:0], "y": Y[:0]}, "x is empty, of shape (0, 4, 5)"),
+        ({"x": X[:, :0], "y": Y}, "x is empty, of shape (60, 0, 5)"),
+        ({"x": X, "y": Y[:0]}, "y is empty"),
+        ({"x": X[:2], "y": Y[:2]}, "too few examples"),
+        (
+            {"x": X, "y": Y, "x_val": X[:, :3], "y_val": Y},
+            "x_val holds uint8 examples of shape (3, 5, 1), x uint8 of (4",
+        ),
+        ({"x": X, "y": Y, "x_test": FLOATS, "y_test": Y}, "x_test holds float32 examples"),
+        ({"x": X, "y": Y, "x_test": X, "y_test": Y + 1}, "y_test goes up to 3, y only to 2"),
+        ({"x": X[:, 0, 0], "y": Y}, "x has shape (60,)"),
+        ({"x": X[0, 0, 0], "y": Y}, "x has shape ()"),
+        ({"x": X[..., None, None], "y": Y}, "x has shape (60, 4, 5, 1, 1)"),
+        ({"x": X.astype(np.int64), "y": Y}, "x is of type int64. Save it as uint8 or float32"),
+        ({"x": X.astype(complex), "y": Y}, "x is of type complex128"),
+        ({"x": X.astype("S3"), "y": Y}, "x is of type |S3"),
+        ({"x": np.where(BRIGHTEST, np.nan, FLOATS), "y": Y}, "x holds NaN, infinity"),
+        ({"x": np.where(BRIGHTEST, -np.inf, FLOATS), "y": Y}, "x holds NaN, infinity"),
+        ({"x": FLOATS.astype(float) * 1e300, "y": Y}, "too large for float32"),
+        ({"x": X.astype(object), "y": Y}, "x holds Python objects, which are never unpickled"),
+        ({"x": X, "y": Y.astype(object)}, "y holds Python objects, which are never unpickled"),
+    ],
+)
+def test_arrays_that_cannot_be_used(arrays: dict[str, Any], words: str, file: Path) -> None:
+    line = refusal(saved(file, **arrays))
+    assert words in line
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x05\x06", b"x,y\n1,2\n", b"\x93NUMPY\x01\x00"])
+def test_files_of_another_kind(content: bytes, file: Path) -> None:
+    file.write_bytes(content)
+    assert "cannot be read as .npz" in refusal(Arrays(str(file)))
+
+
+def test_a_file_that_cannot_be_found(tmp_path: Path) -> None:
+    for path in (str(tmp_path / "none.npz"), str(tmp_path), "", "\0"):
+        for act in (Arrays(path).check, Arrays(path).load):
+            with pytest.raises(BadInput, match=r"is not a file\. Set dataset\.path=FILE\.npz"):
+                act()
+    with pytest.raises(BadInput, match=r"dataset\.path=FILE\.npz"):
+        Arrays().check()
+
+
+def with_header(path: Path, header: str, body: bytes, version: bytes = b"\x01\x00") -> Arrays:
+    """A file whose array `x` has a header of one's own making."""
+    text = header.encode().ljust(117) + b"\n"
+    y = io.BytesIO()
+    np.save(y, Y)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text + body)
+        archive.writestr("y.npy", y.getvalue())
+    return Arrays(str(path))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        ("(60, 1000000, 1000000)", "|u1"),
+        ("(60, 1000000000000000000000)", "|u1"),
+        ("(1000000000000,)", "|S0"),
+        ("(-60, -2)", "|u1"),
+        ("(0, 1000000000000000000000000)", "|u1"),
+        ("(60, 3)", "|u1"),
+        ("(60, 1)", "|u1"),
+        ("(60, True)", "nonsense"),
+    ],
+)
+def test_headers_that_promise_what_is_not_there(shape: str, kind: str, file: Path) -> None:
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}"
+    body = b"" if shape.startswith(("(0", "(1")) else bytes(120)
+    assert "cannot be read as .npz" in refusal(with_header(file, header, body))
+
+
+def test_a_header_of_a_version_unknown(file: Path) -> None:
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (60, 2)}"
+    assert with_header(file, header, bytes(120)).load().shape == (2,)
+    assert "version (3, 0)" in refusal(with_header(file, header, bytes(120), b"\x03\x00"))
+
+
+def whole(compress: bool) -> bytes:
+    buffer = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(buffer, x_train=FLOATS[:12, :2, :2], y_train=Y[:12])
+    return buffer.getvalue()
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data(), st.booleans(), st.booleans())
+def test_altered_bytes_are_bad_input_or_change_nothing(file: Path, draw: Any, compress: bool, cut: bool) -> None:
+    content = whole(compress)
+    file.write_bytes(content)
+    sound = Arrays(str(file)).load()
+    at = draw.draw(st.integers(0, len(content) - 1))
+    mask = draw.draw(st.integers(1, 255))
+    file.write_bytes(content[:at] if cut else content[:at] + bytes([content[at] ^ mask]) + content[at + 1 :])
+    refused = ""
+    try:
+        data = Arrays(str(file)).load()
+    except BadInput as error:
+        refused = str(error)
+    else:  # a date, a flag or a comment in zip's own records
+        assert not cut
+        assert data.key == sound.key
+    assert "\n" not in refused
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.binary(max_size=40), st.integers(0, 100))
+def test_altered_headers_are_bad_input_or_read(file: Path, junk: bytes, at: int) -> None:
+    """The zip's checksums are right here, so that numpy's parser meets the junk."""
+    buffer = io.BytesIO()
+    np.save(buffer, X)
+    content = buffer.getvalue()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", content[:at] + junk + content[at + len(junk) :])
+        archive.writestr("y.npy", content)
+    refused = ""
+    try:
+        Arrays(str(file)).load()
+    except BadInput as error:
+        refused = str(error)
+    assert "\n" not in refused

@@ -1,0 +1,58 @@
+"""The digits, as scikit-learn ships them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+import numpy as np
+
+from lightexp.datasets.digits import Digits
+
+
+def test_golden_digests() -> None:
+    """Results in the store stand on these: a change here orphans them."""
+    data = Digits().load()
+    assert [split.digest for split in (data.train, data.val, data.test)] == [
+        "6e7865bf873c44238c5736807e376383d10a568fb4e75a653fa3556334380ea3",
+        "3fd1edb3c324576ae2f7ace09d0c8676195ad20d08929ed5301558d0de1283fb",
+        "ad910f1a21d172864ab29e5ca99d84c143488bcdd1da7f4b90a2dd83c63440b8",
+    ]
+
+
+def test_is_what_scikit_learn_loads() -> None:
+    theirs = import_module("sklearn.datasets").load_digits()
+    data = Digits().load()
+    x = np.concatenate([data.train.x, data.val.x, data.test.x])
+    y = np.concatenate([data.train.y, data.val.y, data.test.y])
+    rows = sorted((label, *pixels) for label, pixels in zip(y.tolist(), x.reshape(-1, 64).tolist(), strict=True))
+    assert rows == sorted(
+        (t, *d) for t, d in zip(theirs.target.tolist(), theirs.data.astype(int).tolist(), strict=True)
+    )
+
+
+def test_counts_shapes_and_scale() -> None:
+    data = Digits().load()
+    assert (len(data.train), len(data.val), len(data.test)) == (1150, 288, 359)
+    assert (data.name, data.classes, data.shape) == ("digits", 10, (8, 8, 1))
+    assert data.train.x.dtype == np.uint8
+    inputs = data.inputs(data.train.x)
+    assert (inputs.min(), inputs.max()) == (0.0, 1.0)
+    whole = np.bincount(np.concatenate([data.train.y, data.val.y, data.test.y]))
+    assert np.all(abs(np.bincount(data.test.y) - whole * 359 / 1797) < 1)
+
+
+def test_split_seed_alone_fixes_the_splits() -> None:
+    first, other, again = (Digits(seed).load() for seed in (0, 1, 1))
+    assert (other.key, other.test.digest) == (again.key, again.test.digest)
+    assert first.test.digest != other.test.digest
+    assert first.val.digest != other.val.digest
+
+
+def test_scikit_learn_is_not_imported() -> None:
+    """Importing it takes two seconds."""
+    script = (
+        "import sys; from lightexp.datasets.digits import Digits; Digits().load(); sys.exit('sklearn' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,43 @@
+"""The README's commands, and what runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightexp.core.errors import BadInput
+from lightexp.datasets.fashion_mnist import FashionMnist
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line.strip()]
+OURS = [line for line in COMMANDS if line.startswith("lightexp ")]
+BENCHMARKS = [line for line in COMMANDS if "experiments/benchmarks/" in line]
+TRAINING = ("train", "distill", "prune")
+BIN = Path(sys.executable).parent
+
+
+def run(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = f"{BIN}:{os.environ['PATH']}"
+    return subprocess.run(
+        shlex.split(command, comments=True),
+        cwd=folder,
+        env={**os.environ, **environment, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def need_fashion_mnist() -> None:
+    try:
+        FashionMnist().check()
+    except BadInput:
+        pytest.skip("Fashion-MNIST is missing: apt-get install dataset-fashion-mnist")

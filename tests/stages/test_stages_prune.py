@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_runs import TinyRuns
+
+from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.flatmodel import FlatModel, FlatOp, FlatTensor
+from lightexp.core.protocols import Invariant, Layer
+from lightexp.objectives.cross_entropy import CrossEntropy
+from lightexp.stages.prune import Prune, erdos_renyi_kernel
+
+LAYERS = [
+    Layer("conv1", "Conv2D", (3, 3, 1, 8), 80),
+    Layer("norm1", "BatchNormalization", None, 32),
+    Layer("depth1", "DepthwiseConv2D", (3, 3, 8, 1), 72),
+    Layer("conv2", "Conv2D", (3, 3, 8, 16), 1168),
+    Layer("dense1", "Dense", (64, 10), 650),
+]
+
+
+def prune(**settings: Any) -> Prune:
+    return Prune(objective=CrossEntropy(), **settings)
+
+
+def test_every_kernel_gets_the_same_sparsity_unless_it_is_named() -> None:
+    assert prune().targets(LAYERS) == {"conv1": 0.8, "conv2": 0.8, "dense1": 0.8}
+    named = prune(layers={"conv1": 0.25}, exclude=["dense*"])
+    assert named.targets(LAYERS) == {"conv1": 0.25, "conv2": 0.8}
+    assert prune(allocation="global", layers={"conv1": 0.0}).targets(LAYERS) == {
+        "conv1": 0.0,
+        "conv2": None,
+        "dense1": None,
+    }
+
+
+def test_touches_says_what_becomes_of_each_layer() -> None:
+    words = dict(prune(exclude=["conv1"], layers={"dense1": 0.5}).touches(LAYERS))
+    assert words == {
+        "conv1": "Conv2D: left alone, excluded",
+        "norm1": "BatchNormalization: left alone, it has no kernel",
+        "depth1": "DepthwiseConv2D: left alone, depthwise kernels are not pruned",
+        "conv2": "Conv2D (3, 3, 8, 16): sparsity 0.8",
+        "dense1": "Dense (64, 10): sparsity 0.5",
+    }
+    assert dict(prune(allocation="global").touches(LAYERS))["conv2"].endswith("global threshold")
+
+
+@pytest.mark.parametrize("settings", [{"layers": {"conv9": 0.5}}, {"exclude": ["con1"]}])
+def test_a_pattern_that_matches_nothing_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=r"no layer's name matches 'con.*'\. The model's layers: conv1, norm1"):
+        prune(**settings).targets(LAYERS)
+
+
+def test_a_model_without_prunable_layers_is_refused() -> None:
+    with pytest.raises(BadInput, match="no layer that can be pruned"):
+        prune(exclude=["*"]).targets(LAYERS)
+    with pytest.raises(BadInput, match="no layer that can be pruned"):
+        prune().targets(LAYERS[1:3])
+
+
+sizes = st.lists(
+    st.lists(st.integers(1, 30), min_size=2, max_size=2) | st.lists(st.integers(1, 8), min_size=4, max_size=4),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(kernels=sizes, sparsity=st.floats(0, 0.99))
+def test_erk_keeps_the_model_s_sparsity_and_keeps_small_layers_denser(
+    kernels: list[list[int]], sparsity: float
+) -> None:
+    layers = [Layer(f"l{i}", "Dense", tuple(k), 0) for i, k in enumerate(kernels)]
+    shares = erdos_renyi_kernel(layers, sparsity)
+    counts = {layer.name: int(np.prod(layer.kernel or ())) for layer in layers}
+    assert all(-1e-9 <= s <= 1 for s in shares.values())
+    zeros = sum(shares[name] * count for name, count in counts.items())
+    assert zeros == pytest.approx(sparsity * sum(counts.values()), abs=1e-6)
+    raw = {layer.name: sum(layer.kernel or ()) / counts[layer.name] for layer in layers}
+    order = sorted(raw, key=raw.__getitem__)
+    assert all(shares[a] >= shares[b] - 1e-9 for a, b in pairwise(order))
+
+
+def test_erk_by_hand() -> None:
+    layers = [Layer("a", "Dense", (10, 10), 0), Layer("b", "Dense", (100, 100), 0)]
+    # densities s * 20/100 and s * 200/10,000; together 0.1 of 10,100 weights: s = 1010/220
+    scale = 1010 / 220
+    assert erdos_renyi_kernel(layers, 0.9) == pytest.approx({"a": 1 - scale * 0.2, "b": 1 - scale * 0.02})
+    layers.append(Layer("c", "Dense", (1, 1), 0))  # would be more than dense
+    assert erdos_renyi_kernel(layers, 0.9)["c"] == 0
+
+
+def test_what_another_pruning_keeps() -> None:
+    earlier = Invariant("sparsity", 0.8)
+    assert prune(sparsity=0.8).preserves(earlier)
+    assert prune(sparsity=0.9, layers={"conv1": 0.8}).preserves(earlier)
+    losing: list[dict[str, Any]] = [
+        {"sparsity": 0.7},
+        {"sparsity": 0.9, "layers": {"conv1": 0.5}},
+        {"exclude": ["conv1"]},
+        {"allocation": "global"},
+        {"from_scratch": True},
+    ]
+    assert not any(prune(**settings).preserves(earlier) for settings in losing)
+    assert not prune().preserves(Invariant("dtype"))
+    assert prune(sparsity=0.75).establishes() == (Invariant("sparsity", 0.75),)
+
+
+def test_a_schedule_that_does_not_fit_the_data_is_refused() -> None:
+    prune(epochs=2, batch_size=10, end_step=20).check(100)
+    with pytest.raises(BadInput, match="ends at step 21, but training has 20 steps"):
+        prune(epochs=2, batch_size=10, end_step=21).check(100)
+    with pytest.raises(BadInput, match="is empty"):
+        prune(epochs=1, batch_size=100).check(100)
+
+
+def flat(*kernels: np.ndarray[Any, Any]) -> FlatModel:
+    tensors = [FlatTensor("x", (1, 4), "FLOAT32", None)]
+    tensors += [FlatTensor(f"k{i}", k.shape, "FLOAT32", k) for i, k in enumerate(kernels)]
+    ops = tuple(FlatOp("FULLY_CONNECTED", (0, i + 1), (0,)) for i in range(len(kernels)))
+    return FlatModel(tuple(tensors), ops, (0,), (0,))
+
+
+def kernel(zeros: int, size: int = 8) -> np.ndarray[Any, Any]:
+    return (np.arange(size) >= zeros).astype(np.float32).reshape(2, -1)
+
+
+def test_verify_sees_a_kernel_with_too_few_zeros() -> None:
+    facts = {"zeros": {"a": 6, "b": 4, "c": 10}, "sizes": {"a": 8, "b": 8, "c": 12}}
+    sound = [kernel(10, 12), kernel(4), kernel(6)]
+    assert prune().verify("sparsity", facts, flat(*sound)) is None
+    assert prune().verify("sparsity", facts, flat(*sound, kernel(0, 6))) is None  # a layer that was not pruned
+    assert prune().verify("sparsity", facts, flat(kernel(10, 12), kernel(5), kernel(5))) == (
+        "a kernel of 8 weights has sparsity 0.625, was 0.750"
+    )
+    assert prune().verify("sparsity", facts, flat(kernel(4), kernel(6))) == (
+        "a kernel of 12 weights has sparsity 0.000, was 0.833"
+    )
+
+
+def sparsities(runs: TinyRuns, *words: str) -> tuple[dict[str, float], dict[str, int], FlatModel]:
+    record = runs.run("pipeline=prune", *words)
+    facts = record.stages[-1].facts
+    shares = {name: facts["zeros"][name] / size for name, size in facts["sizes"].items()}
+    return shares, facts["sizes"], runs.flat(record)
+
+
+def test_single_layers_and_exclusions_reach_the_file(tiny_runs: TinyRuns) -> None:
+    at = "pipeline.stages.prune"
+    shares, sizes, shipped = sparsities(tiny_runs, f"+{at}.layers.conv1=0.25", f"{at}.exclude=[logits]")
+    assert shares == pytest.approx({"conv1": 0.25, "conv2": 0.8}, abs=1e-3)
+    there = {int(np.prod(t.shape)): t for _, t in shipped.kernels}
+    assert there[sizes["conv2"]].zeros == round(shares["conv2"] * sizes["conv2"])
+    assert there[min(there)].zeros == round(0.25 * sizes["conv1"])
+    logits = next(t for _, t in shipped.kernels if int(np.prod(t.shape)) not in sizes.values())
+    assert logits.zeros == 0
+    for tensor in there.values():
+        assert not np.signbit(np.asarray(tensor.data)[np.asarray(tensor.data) == 0]).any()  # no -0.0 anywhere
+
+
+@pytest.mark.parametrize("allocation", ["global", "erk"])
+def test_a_shared_allocation_reaches_the_model_s_sparsity(tiny_runs: TinyRuns, allocation: str) -> None:
+    at = "pipeline.stages.prune"
+    shares, sizes, _ = sparsities(tiny_runs, f"{at}.allocation={allocation}", f"{at}.criterion=random")
+    whole = sum(shares[n] * sizes[n] for n in sizes) / sum(sizes.values())
+    assert whole == pytest.approx(0.8, abs=2e-3)
+    assert max(shares.values()) - min(shares.values()) > 0.02  # not uniform
+    if allocation == "erk":
+        assert shares["logits"] < shares["conv1"] < shares["conv2"]
+
+
+def test_weights_that_cannot_be_told_apart_fail_the_run() -> None:
+    stage = prune(sparsity=0.5)
+    stage._check_reached({"a": 0.5}, {"a": 49}, {"a": 100})
+    with pytest.raises(RunFailed, match=r"a reached sparsity 0\.480, not 0\.500"):
+        stage._check_reached({"a": 0.5}, {"a": 48}, {"a": 100})

@@ -1,0 +1,51 @@
+"""Every command of the README does what it says; those that take minutes with one epoch, or on digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.readme import BENCHMARKS, BLOCKS, COMMANDS, OURS, TRAINING, need_fashion_mnist, run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all of the tour, as its reader has."""
+    return tmp_path_factory.mktemp("tour")
+
+
+def test_every_command_is_of_a_kind_that_is_tested():
+    setup = [line for line in COMMANDS if line.startswith("python3 -m venv .venv && ")]
+    assert len(setup) == 2
+    assert sorted(setup + OURS + BENCHMARKS) == sorted(COMMANDS)
+    for line in setup:  # .ci/run carries these out as they stand
+        assert "-c requirements.lock" in line
+        assert line.endswith(("&& .venv/bin/lightexp run", "&& .venv/bin/python -m pytest"))
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_tour(command, folder):
+    command = command.replace("dataset=fashion_mnist", "dataset=digits")
+    if "experiment=" in command:
+        need_fashion_mnist()
+        stages = [name for name in TRAINING if name in command or name == "train"]
+        command += "".join(f" pipeline.stages.{name}.epochs=1" for name in stages)
+    done = run(command, folder)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    if " -m " in command:
+        assert "Job" in done.stdout
+    elif "--plan" in command:
+        assert "Nothing was run" in done.stdout
+    else:
+        assert "train (control)" in done.stdout
+        assert "MLflow  run " in done.stdout
+
+
+def test_python(folder, monkeypatch):
+    blocks = [text for kind, text in BLOCKS if kind == "python"]
+    assert blocks
+    monkeypatch.chdir(folder)
+    for text in blocks:
+        exec(compile(text, "README.md", "exec"), {})

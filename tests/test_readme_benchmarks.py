@@ -1,0 +1,29 @@
+"""The README's benchmarks still run; what they measure is no matter here."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.readme import BENCHMARKS, ROOT, need_fashion_mnist, run
+
+
+@pytest.mark.parametrize("command", BENCHMARKS)
+def test_benchmarks(command):
+    if "second_run" not in command:
+        need_fashion_mnist()
+    one = {"training": '--only "prune lenet_300_100"', "script": "--only lenet_300_100"}
+    done = run(f"{command} --smoke --json {one.get(Path(shlex.split(command)[1]).stem, '')}", ROOT)
+    assert done.returncode == 0, done.stderr
+    for result in json.loads(done.stdout)["results"]:
+        assert result["value"] > 0
+        assert len(result["ours"]) == 1
+        assert len(result["theirs"]) == ("second_run" not in command)
+
+
+def test_every_benchmark_stands_in_the_readme():
+    scripts = {path.name for path in (ROOT / "experiments/benchmarks").glob("*.py")} - {"common.py"}
+    assert scripts == {Path(shlex.split(line)[1]).name for line in BENCHMARKS}

@@ -1,0 +1,74 @@
+"""Real runs of seconds: a tiny data set, narrow models, one epoch, no tracking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightexp.core.data import Data
+from lightexp.core.flatmodel import FlatModel
+from lightexp.core.protocols import TFLITE
+from lightexp.core.record import Record
+from lightexp.core.store import Store
+from lightexp.runner.compose import composed
+from lightexp.runner.compose import settings as compose
+from lightexp.runner.plan import Plan
+from lightexp.runner.run import Runner
+from lightexp.runner.settings import Settings
+from lightexp.runner.watch import Silent
+
+
+class TinyRuns:
+    """Runs in this process that share a folder of outputs, and so a store."""
+
+    def __init__(self, folder: Path) -> None:
+        """Writes the data set: 200 images of 8x8 pixels in 4 classes, each class bright in a quarter of its own."""
+        rng = np.random.default_rng(0)
+        y = np.arange(200) % 4
+        x = rng.integers(0, 128, (200, 8, 8), np.uint8)
+        for label in range(4):
+            row, column = 4 * (label // 2), 4 * (label % 2)
+            x[y == label, row : row + 4, column : column + 4] += 100
+        self.outputs = folder / "outputs"
+        self.arrays = folder / "tiny.npz"
+        np.savez(self.arrays, x=x, y=y)
+        self._runner = Runner(Silent())
+
+    def overrides(self, *words: str) -> list[str]:
+        """The given overrides, and those that make every stage and the model small."""
+        place = [f"dataset.path={self.arrays}", f"paths.outputs={self.outputs}"]
+        all_words = ["dataset=arrays", "tracking=none", "measure=quick", *place, *words]
+        config = composed(all_words)
+        trained = [name for name, stage in config.pipeline.stages.items() if "epochs" in stage]
+        return [*all_words, "model.width=0.5", *(f"pipeline.stages.{name}.epochs=1" for name in trained)]
+
+    def settings(self, *words: str) -> Settings:
+        """The settings of a tiny run."""
+        return compose(self.overrides(*words))
+
+    def plan(self, *words: str) -> tuple[Plan, Data]:
+        """Plans a tiny run."""
+        return self._runner.plan(self.settings(*words))
+
+    def run(self, *words: str) -> Record:
+        """Runs a pipeline; a stage that is in the store already is taken from there."""
+        overrides = self.overrides(*words)
+        return self._runner.run(compose(overrides), overrides)
+
+    def file(self, record: Record) -> Path:
+        """The flatbuffer that a run ships."""
+        return self.outputs / "runs" / record.id / TFLITE
+
+    def flat(self, record: Record) -> FlatModel:
+        """What the shipped flatbuffer holds."""
+        from lightexp.backend.flatbuffer import read
+
+        return read(self.file(record))
+
+    def facts(self, key: str) -> dict[str, Any]:
+        """What the maker of a store's entry said of it."""
+        entry = Store(self.outputs / "store").load(key)
+        assert entry is not None
+        return entry.facts

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightexp.core.protocols import Figure
+from lightexp.core.record import Record, StageRecord
+
+
+def _stage(name: str, accuracy: float, size: float) -> StageRecord:
+    figures = [
+        Figure("accuracy/val", accuracy),
+        Figure("accuracy/test", accuracy - 0.01),
+        Figure("size/file_bytes", size, "bytes"),
+        Figure("size/ratio", 112_960 / size),
+        Figure("loss/test", float("nan")),
+    ]
+    history = {"loss": [0.5, float("inf"), 0.25], "sparsity": [0.0, None, 0.8]}
+    return StageRecord(name, "0" * 64, False, 1.5, figures, {"history": history})
+
+
+@pytest.fixture
+def make_record() -> Callable[..., Record]:
+    """Makes a run of three stages that has not ended."""
+
+    def make(**changes: Any) -> Record:
+        splits = {name: {"n": n, "digest": name[-1] * 64} for name, n in [("train", 60), ("val", 20), ("test", 10)]}
+        values: dict[str, Any] = {
+            "id": "20260101-000000-abcd",
+            "name": "small_cnn on digits: prune_quantize",
+            "command": "lightexp run pipeline=prune_quantize",
+            "config": {"seed": 3, "pipeline": {"order": ["train", "prune"], "stages": {"prune": {"sparsity": 0.5}}}},
+            "varied": ["pipeline.stages.prune.sparsity=0.5", "+extra.word=a=b", "~stage@pipeline.stages.quantize"],
+            "environment": {"git": {"commit": "c0ffee", "dirty": True}},
+            "started": 1_700_000_000.25,
+            "control": "train",
+            "dataset": {"name": "digits", "splits": splits},
+            "stages": [
+                _stage("train", 0.98, 112_960),
+                _stage("prune", 0.97, 112_960),
+                _stage("quantize", 0.96, 28_240),
+            ],
+        }
+        return Record(**{**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What the user was told."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def free_port() -> int:
+    """A port of this machine at which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MLflow server."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    words = ["server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    words += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "files")]
+    quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job workers are five more processes
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words], stdout=log, stderr=log, cwd=folder, env=quiet
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + 60
+        while not _healthy(address):
+            if process.poll() is not None or time.monotonic() > until:
+                pytest.fail((folder / "log").read_text())
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _healthy(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A run's folder with files as a runner leaves them."""
+    folder = tmp_path / "run"
+    (folder / "stages" / "prune").mkdir(parents=True)
+    for name in ("config.yaml", "model.tflite", "stages/prune/model.tflite", "record.1.tmp", "run.lock"):
+        (folder / name).write_bytes(name.encode())
+    return folder
