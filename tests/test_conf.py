@@ -16,6 +16,7 @@ from tiny_runs import TinyRuns
 
 from lightexp.core.config import build, locate
 from lightexp.core.data import Data, Split
+from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import canonical, key
 from lightexp.core.protocols import Dataset, Measurement, Model, Objective, Stage
 from lightexp.core.training import Training
@@ -102,15 +103,35 @@ def model(name: str) -> Model:
     return build(nodes("model", name)["model"], Model, "model")  # type: ignore[type-abstract]
 
 
-@pytest.mark.parametrize(("shape", "classes"), [((8, 8, 1), 10), ((28, 28, 1), 10), ((32, 32, 3), 5)])
+SHAPES = [((8, 8, 1), 10), ((28, 28, 1), 10), ((32, 32, 3), 5), ((49, 10, 1), 12), ((40, 1), 10)]
+
+
+def takes(name: str, shape: tuple[int, ...], classes: int) -> bool:
+    try:
+        model(name).check(shape, classes)
+    except BadInput:
+        return False
+    return True
+
+
+OF_THEIR_OWN = ["from_file"]  # sized by a file: tests/runner/test_runner_from_file.py
+MODELS = [name for name in choices("model") if name not in OF_THEIR_OWN]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_takes_some_shape_or_says_what_it_needs(name: str) -> None:
+    assert any(takes(name, *sizes) for sizes in SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"), [(name, *sizes) for name in MODELS for sizes in SHAPES if takes(name, *sizes)]
+)
 @pytest.mark.usefixtures("tensorflow")
-@pytest.mark.parametrize("name", choices("model"))
 def test_every_model_sizes_itself_to_the_data(name: str, shape: tuple[int, ...], classes: int) -> None:
     from lightexp.backend import session
 
     session.fresh(0)
     settings = model(name)
-    settings.check(shape, classes)
     built = settings.build(shape, classes)
     logits = built(np.random.default_rng(0).random((3, *shape), np.float32), training=False).numpy()
     assert logits.shape == (3, classes)

@@ -42,7 +42,8 @@ class TinyRuns:
         all_words = ["dataset=arrays", "tracking=none", "measure=quick", *place, *words]
         config = composed(all_words)
         trained = [name for name, stage in config.pipeline.stages.items() if "epochs" in stage]
-        return [*all_words, "model.width=0.5", *(f"pipeline.stages.{name}.epochs=1" for name in trained)]
+        narrow = [f"model.{name}=0.5" for name in ("width", "alpha") if name in config.model]
+        return [*all_words, *narrow, *(f"pipeline.stages.{name}.epochs=1" for name in trained)]
 
     def settings(self, *words: str) -> Settings:
         """The settings of a tiny run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,27 +13,39 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from lightexp.backend import apart, flatbuffer
 from lightexp.backend.quiet import quiet
-from lightexp.core.data import Data
+from lightexp.core.data import Data, scaled
 from lightexp.core.errors import BadInput
+from lightexp.core.inputs import Factor
 
 LEAST_RUNS = 20
+_A_CALL = 1000  # examples that a process apart is given at once
 _INTEGERS = (np.int8, np.uint8, np.int16)
 
 
-def logits(tflite: Path, raw: NDArray[np.generic], data: Data, threads: int, batch: int = 500) -> NDArray[np.float32]:
+def logits(
+    tflite: Path,
+    raw: NDArray[np.generic],
+    data: Data,
+    threads: int,
+    batch: int = 500,
+    foreign: bool = False,
+) -> NDArray[np.float32]:
     """Runs a model over raw examples.
 
     Args:
         tflite: The model's file, of one input `(batch, *data.shape)` and one output `(batch, data.classes)`, in
             float32 or in quantised integers.
         raw: Examples as the data set stores them, `(n, *data.shape)`.
-        data: The data set, for its shape, classes and input scaling.
+        data: The data set, for its shape, classes and input scaling, and for what the model gives.
         threads: How many threads compute.
         batch: How many examples go in at once; where the file fixes its batch, that counts.
+        foreign: Whether somebody else made the file, so that it is run in a process of its own.
 
     Returns:
-        Outputs `(n, classes)`, dequantised where the file's are integers.
+        Logits `(n, classes)`, dequantised where the file's outputs are integers; of a file that gives probabilities
+        (see `Data.probabilities`) their logarithms.
 
     Raises:
         BadInput: If LiteRT cannot run the file, or its shapes are not the data set's.
@@ -41,25 +53,54 @@ def logits(tflite: Path, raw: NDArray[np.generic], data: Data, threads: int, bat
     found = np.empty((len(raw), data.classes), np.float32)
     if not len(raw):
         return found
-    model = _Model.open(tflite, (min(batch, len(raw)), *data.shape), threads)
+    places = {"name": data.name, "shape": data.shape, "classes": data.classes}
+    settings = {**places, "scale": data.scale, "offset": data.offset, "threads": threads, "batch": batch}
+    for start in range(0, len(raw), _A_CALL if foreign else len(raw)):
+        part = raw[start : start + _A_CALL] if foreign else raw
+        found[start : start + len(part)] = (
+            apart.call("outputs", tflite, part, **settings) if foreign else outputs(tflite, part, **settings)
+        )
+    gives = flatbuffer.read(tflite).ends_in_softmax if data.probabilities is None else data.probabilities
+    return np.log(np.clip(found, 1e-7, None)) if gives else found
+
+
+def outputs(
+    tflite: Path,
+    raw: NDArray[np.generic],
+    name: str,
+    shape: Sequence[int],
+    classes: int,
+    scale: Factor,
+    offset: Factor,
+    threads: int,
+    batch: int,
+) -> NDArray[np.float32]:
+    """What a model gives for one or more raw examples, `(n, classes)`; see `logits`."""
+    found = np.empty((len(raw), classes), np.float32)
+    model = _Model.open(tflite, (min(batch, len(raw)), *shape), threads)
     values = np.zeros(model.shape, model.source.dtype)
     for start in range(0, len(raw), len(values)):
         part = raw[start : start + len(values)]
-        values[: len(part)] = model.source.encode(data.inputs(part))  # what stands behind a shorter last one is cut
+        values[: len(part)] = model.source.encode(scaled(part, scale, offset))  # behind a shorter last one it is cut
         model.feed(values)
         model.invoke()
         out = model.read()
-        if out.shape != (len(values), data.classes):
+        if out.shape != (len(values), classes):
             raise BadInput(
-                f"{tflite} gives outputs of shape {out.shape[1:]}, but {data.name} has {data.classes} classes: "
-                f"({data.classes},). Take the data set that it was made for."
+                f"{tflite} gives outputs of shape {out.shape[1:]}, but {name} has {classes} classes: "
+                f"({classes},). Take the data set that it was made for."
             )
         found[start : start + len(part)] = model.sink.decode(out[: len(part)])
     return found
 
 
 def time_single(
-    tflite: Path, example: NDArray[np.float32], warmup: int, runs: int, seconds: float = 1.0
+    tflite: Path,
+    example: NDArray[np.float32],
+    warmup: int,
+    runs: int,
+    seconds: float = 1.0,
+    foreign: bool = False,
 ) -> NDArray[np.float64]:
     """Times a model on one example and one thread.
 
@@ -69,6 +110,7 @@ def time_single(
         warmup: Runs that are not counted, over at most a quarter of `seconds`.
         runs: Runs that are counted; fewer, but not under 20, once `seconds` are over.
         seconds: See `runs`.
+        foreign: As in `logits`.
 
     Returns:
         Microseconds of each run's `invoke`, `(runs,)`.
@@ -76,6 +118,9 @@ def time_single(
     Raises:
         BadInput: As `logits`.
     """
+    if foreign:
+        settings = {"warmup": warmup, "runs": runs, "seconds": seconds}
+        return apart.call("time_single", tflite, example, **settings).astype(np.float64)
     model = _Model.open(tflite, (1, *example.shape), threads=1)
     model.feed(np.broadcast_to(model.source.encode(example), model.shape))
     _timed(model, warmup, 1, seconds / 4)

@@ -20,16 +20,11 @@ Usage: lightexp COMMAND [words]
               lightexp run                    a first run: digits, a small CNN, pruned, then int8 (under a minute)
               lightexp run --plan             what would happen
               lightexp run --help             every group and flag
-  ui          MLflow over what has been logged
-  doctor      whether this machine is fit: versions, threads, disk, plugins, data sets
-  store       ls, verify, gc: the trained and compressed models that runs share
-  track       sync: records that MLflow has not seen yet
-  completion  shell completion: commands, groups, settings
 
 Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
 
-_COMMANDS = ("ui", "doctor", "store", "track", "completion")  # each a module with `run(words) -> exit code`
+_COMMANDS: tuple[str, ...] = ()  # each a module with `run(words) -> exit code`
 _RUNNING = ("-m", "--multirun", "-r", "--run")
 
 

@@ -55,7 +55,8 @@ class Data:
         scale: Inputs are `raw * scale + offset`; one number, or one for each channel.
         offset: See `scale`.
         augment: What is done to the examples that are trained on.
-        probabilities: Whether the run's model gives probabilities, as a file may that others made, instead of logits.
+        probabilities: Whether models give probabilities instead of logits, as files may that others made. Defaults to
+            None: those whose last operator is a softmax do.
     """
 
     name: str
@@ -66,12 +67,17 @@ class Data:
     scale: Factor = 1.0
     offset: Factor = 0.0
     augment: Augment = field(default_factory=Augment)
-    probabilities: bool = False
+    probabilities: bool | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one example, with the channel last."""
         return tuple(self.train.x.shape[1:])
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The three by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
 
     @property
     def key(self) -> dict[str, object]:
@@ -87,7 +93,12 @@ class Data:
 
     def inputs(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         """Scales raw examples to the float32 inputs that models see."""
-        return raw.astype(np.float32) * np.asarray(self.scale, np.float32) + np.asarray(self.offset, np.float32)
+        return scaled(raw, self.scale, self.offset)
+
+
+def scaled(raw: NDArray[np.generic], scale: Factor, offset: Factor) -> NDArray[np.float32]:
+    """`raw * scale + offset` in float32, with one factor or one for each channel, which is the last axis."""
+    return raw.astype(np.float32) * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
 
 
 def stratified(y: NDArray[np.int32], count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

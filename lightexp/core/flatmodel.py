@@ -69,6 +69,20 @@ class FlatModel:
         """All learnt constants."""
         return tuple(t for t in self.tensors if t.is_weight)
 
+    @property
+    def quantized(self) -> bool:
+        """Whether any learnt constant is not plain float32."""
+        return any(t.dtype != "FLOAT32" or t.scales for t in self.weights)
+
+    @property
+    def ends_in_softmax(self) -> bool:
+        """Whether the first output comes out of a softmax."""
+        made_by = {out: op for op in self.ops for out in op.outputs}
+        last = made_by.get(self.outputs[0])
+        while last and last.kind in (*_COPIES, "QUANTIZE"):
+            last = made_by.get(last.inputs[0])
+        return last is not None and last.kind == "SOFTMAX"
+
     @cached_property
     def kernels(self) -> tuple[tuple[FlatOp, FlatTensor], ...]:
         """Each computing operator with its weight tensor, followed through dequantisation, in execution order."""

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Literal, Protocol
 from lightexp.core.data import Data
 from lightexp.core.flatmodel import FlatModel
 
-Form = Literal["none", "keras", "tflite"]
+Form = Literal["none", "keras", "tflite", "quantized"]
+"""What a stage starts from and makes; `quantized` is a .tflite that can only be measured."""
 TFLITE = "model.tflite"
 
 
@@ -38,12 +39,14 @@ class Artifact:
         folder: Where its files are. Never written to.
         facts: What the stage said of it, as JSON types.
         key: The store's key.
+        foreign: Whether its flatbuffer is, or comes from, somebody else's, so that it runs in a process of its own.
     """
 
     form: str
     folder: Path
     facts: dict[str, Any]
     key: str
+    foreign: bool = False
 
     @property
     def tflite(self) -> Path:
@@ -80,6 +83,15 @@ class Model(ABC):
     @abstractmethod
     def scaled(self, width: float) -> Model:
         """The same architecture with every hidden layer at `width` of its width."""
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it has Keras layers; a .tflite has none."""
+        return True
+
+    def sees(self, data: Data) -> Data:
+        """The data as a run with this model sees them: labels in the order of its outputs."""
+        return data
 
     def check(self, shape: tuple[int, ...], classes: int) -> None:
         """Checks, without TensorFlow, that it can be built for this data.
@@ -160,7 +172,7 @@ class Stage(ABC):
         accepts: Forms it can start from; `none` is no model yet.
         produces: Form of its result.
         compresses: Whether what stands before it is the uncompressed control.
-        needs_tensorflow: Whether `apply` computes with TensorFlow, which takes seconds to import.
+        needs_tensorflow: See `computes_with_tensorflow`.
         version: Bumped when the method's result changes.
     """
 
@@ -181,6 +193,10 @@ class Stage(ABC):
     def inputs(self) -> dict[str, Teacher | Stage]:
         """Other artifacts it stands on by role: teachers, or stages made from the data alone."""
         return {}
+
+    def computes_with_tensorflow(self, form: Form) -> bool:
+        """Whether `apply`, started from `form`, computes with TensorFlow, which takes seconds to import."""
+        return self.needs_tensorflow
 
     @property
     def needs_parent(self) -> bool:
@@ -280,6 +296,7 @@ class Subject:
         data: The data set.
         threads: How many threads may compute (latency always takes one).
         splits: Which splits may be looked at.
+        foreign: Whether the file comes from somebody else, so that it is run in a process of its own.
     """
 
     tflite: Path
@@ -287,6 +304,7 @@ class Subject:
     data: Data
     threads: int
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
+    foreign: bool = False
 
 
 class Measurement(ABC):

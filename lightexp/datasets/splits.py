@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from lightexp.core.data import Split, stratified
 from lightexp.core.errors import BadInput
+from lightexp.datasets import large
 
 
 def fifth(count: int) -> int:
@@ -17,7 +18,7 @@ def fifth(count: int) -> int:
 def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
     """Takes `count` examples out of a split, each class in its share.
 
-    A class of a single example goes to one side only.
+    A class of a single example goes to one side only. What is on disk stays on disk.
 
     Args:
         split: What to take from.
@@ -33,9 +34,10 @@ def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
     if count >= len(split):
         raise BadInput(f"The data has too few examples to be split. Received: {len(split)}, of which {count} held out.")
     rest, taken = stratified(split.y, count, seed)
-    return Split(split.x[rest], split.y[rest]), Split(split.x[taken], split.y[taken])
+    left, held = (Split(large.rows(split.x, chosen), split.y[chosen]) for chosen in (rest, taken))
+    return left, held
 
 
 def as_split(x: NDArray[np.generic], y: NDArray[np.generic]) -> Split:
     """A split of raw examples `(n, ...)` and whole-number labels `(n,)`, laid out in C order."""
-    return Split(np.ascontiguousarray(x), np.ascontiguousarray(y, np.int32))
+    return Split(large.in_order(x), np.ascontiguousarray(y, np.int32))

@@ -31,7 +31,7 @@ class Accuracy(Measurement):
         figures = []
         for name in subject.splits:
             split = subject.data.val if name == "val" else subject.data.test
-            found = logits(subject.tflite, split.x, subject.data, subject.threads, self.batch)
+            found = logits(subject.tflite, split.x, subject.data, subject.threads, self.batch, subject.foreign)
             right = float(np.mean(found.argmax(axis=1) == split.y))
             figures.append(Figure(f"accuracy/{name}", right, "", "max", name, self.version))
             figures.append(Figure(f"loss/{name}", cross_entropy(found, split.y), "nats", "min", name, self.version))

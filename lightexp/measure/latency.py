@@ -33,7 +33,7 @@ class Latency(Measurement):
 
         example = subject.data.inputs(subject.data.val.x[:1])[0]
         with host_lock():
-            taken = time_single(subject.tflite, example, self.warmup, self.runs)
+            taken = time_single(subject.tflite, example, self.warmup, self.runs, foreign=subject.foreign)
         p50, p95 = np.percentile(taken, [50, 95])
         return [
             Figure("latency/p50_us", float(p50), "µs", "min", version=self.version),

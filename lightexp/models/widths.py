@@ -29,14 +29,20 @@ class Widths(Model):
         return max(1, round(count * self.width))
 
 
-def needs_images(model: Model, shape: tuple[int, ...]) -> None:
+def needs_images(model: Model, shape: tuple[int, ...], least: int = 1) -> None:
     """Refuses data that has no height, width and channels.
 
+    Args:
+        model: Who refuses.
+        shape: Of one example.
+        least: The smallest height and width.
+
     Raises:
-        BadInput: If `shape` is not of rank 3.
+        BadInput: If `shape` is not of rank 3, or too small.
     """
-    if len(shape) != 3:
+    if len(shape) != 3 or min(shape[:2]) < least:
+        size = f" and {least}x{least} pixels or more" if least > 1 else ""
         raise BadInput(
-            f"{type(model).__name__} needs images of shape (height, width, channels). Received: {shape}. "
+            f"{type(model).__name__} needs images of shape (height, width, channels){size}. Received: {shape}. "
             "Use model=article_mlp, or reshape the data."
         )

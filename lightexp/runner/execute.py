@@ -14,6 +14,7 @@ from lightexp.runner.plan import Node, Plan
 from lightexp.runner.preview import preview
 from lightexp.runner.settings import Settings
 from lightexp.runner.watch import Watch
+from lightexp.stages.model_file import ModelFile
 
 
 class Executor:
@@ -30,7 +31,7 @@ class Executor:
         Raises:
             LightexpError: If a stage fails; the message begins with its name.
         """
-        if any(node.stage.needs_tensorflow and not self._store.has(node.key) for node in self._plan.nodes):
+        if any(node.needs_tensorflow and not self._store.has(node.key) for node in self._plan.nodes):
             with self._watch.working("TensorFlow", 1, 1) as progress:
                 progress.say("loading")
                 # A stage that cannot work should not wait for the others.
@@ -63,6 +64,7 @@ class Executor:
                     self._data,
                     self._settings.threads,
                     ("val", "test") if test else ("val",),
+                    foreign=self.shipped(node).foreign,
                 )
                 for measurement in self._settings.measure.values():
                     record.figures += measurement.measure(subject)
@@ -113,7 +115,7 @@ class Executor:
                 self._ensure(needed, progress)
 
         def work(out: Path) -> dict[str, Any]:
-            if node.stage.needs_tensorflow:
+            if node.needs_tensorflow:
                 from lightexp.backend import session
 
                 session.start(self._settings.threads)
@@ -132,5 +134,9 @@ class Executor:
             work,
             lambda: self._watch.say(f"Another process is making '{node.name}'; waiting for it."),
         )
-        self._artifacts[node.key] = Artifact(node.stage.produces, entry.folder, entry.facts, node.key)
+        parent = node.inputs.get("parent")
+        foreign = isinstance(node.stage, ModelFile) or (
+            parent is not None and self._artifacts[parent.key].foreign and node.stage.produces != "keras"
+        )
+        self._artifacts[node.key] = Artifact(node.stage.produces, entry.folder, entry.facts, node.key, foreign)
         return entry, found

@@ -12,6 +12,7 @@ from lightexp.core.errors import BadInput, nearest
 from lightexp.core.fingerprint import file_digest, key, library_versions
 from lightexp.core.protocols import Invariant, Model, Stage, Teacher
 from lightexp.core.training import VERSION, Training
+from lightexp.models.from_file import check_shapes
 from lightexp.runner.settings import Settings
 from lightexp.stages.model_file import ModelFile
 
@@ -37,6 +38,12 @@ class Node:
     model: Model | None
     inputs: dict[str, Node]
     key: str
+
+    @property
+    def needs_tensorflow(self) -> bool:
+        """Whether making it takes TensorFlow."""
+        parent = self.inputs.get("parent")
+        return self.stage.computes_with_tensorflow(parent.stage.produces if parent else "none")
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,16 @@ def check_order(settings: Settings) -> None:
                 raise BadInput(
                     f"pipeline.order: '{name}' cannot stand first, it needs a trained model. "
                     f"Received: {names}. Put a train stage before it."
+                )
+            if isinstance(settings.stages[names[place - 1]], ModelFile):
+                if form == "quantized":
+                    raise BadInput(
+                        f"pipeline.order: '{name}' cannot follow a .tflite that is quantised already. "
+                        "It can be measured as it is: pipeline=control."
+                    )
+                raise BadInput(
+                    f"pipeline.order: '{name}' needs Keras layers, which a .tflite does not have; it starts from "
+                    f"{' or '.join(stage.accepts)}. After a .tflite come post-training stages only: pipeline=quantize."
                 )
             raise BadInput(
                 f"pipeline.order: '{name}' cannot follow '{names[place - 1]}', whose result is of the form {form}; "
@@ -115,9 +132,10 @@ def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Pl
     control: Node | None = None
     model = settings.model
     for name, stage in settings.stages.items():
-        model = stage.replaces(model)
         with _at(f"pipeline.stages.{name}"):
-            model.check(data.shape, data.classes)
+            model, before = stage.replaces(model), model
+            if model is not before or not nodes:
+                model.check(data.shape, data.classes)
             stage.check(len(data.train))
         if stage.compresses and control is None and nodes:
             control = nodes[-1]
@@ -170,24 +188,16 @@ def _input(
                 f'\'{where}=["model=lenet5","pipeline=control"]\'.'
             )
         return control
+    from lightexp.backend import flatbuffer
+
     path = Path(wanted).expanduser()
     if path.suffix != ".tflite" or not path.is_file():
         raise BadInput(
             f"{where} must be 'control', a float .tflite file that exists, or a list of overrides. Received: {wanted}."
         )
-    _readable(path, data)
+    check_shapes(path, flatbuffer.read(path), data.shape, data.classes)
     stage = ModelFile(str(path.absolute()), file_digest(path))
     return Node(f"{name}.{role}", stage, None, {}, _key(stage, None, 0, data, {}))
-
-
-def _readable(path: Path, data: Data) -> None:
-    """Refuses a `.tflite` that is broken or made for other data; read as data, not run."""
-    from lightexp.backend import flatbuffer
-
-    model = flatbuffer.read(path)
-    shapes = [model.tensors[i].shape[1:] for i in (*model.inputs, *model.outputs)]
-    if shapes != [data.shape, (data.classes,)]:
-        raise BadInput(f"{path} maps {shapes[0]} to {shapes[-1]}; {data.name} needs {data.shape} to ({data.classes},).")
 
 
 def _key(stage: Stage, model: Model | None, seed: int, data: Data, inputs: dict[str, Node]) -> str:

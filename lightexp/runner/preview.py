@@ -24,12 +24,13 @@ def preview(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], lis
     from lightexp.backend import keras_files  # imports TensorFlow, which the session sets up first
 
     store = Store(settings.outputs / "store")
-    found, touched, described = [], [], dict[Model, list[Layer]]()
+    found, touched, described = [], [], list[tuple[Model, list[Layer]]]()
     for node in plan.nodes:
         model = node.model or settings.model
-        if model not in described:
+        if not described or described[-1][0] != model:  # a user's model need not be hashable
             session.fresh(settings.seed)
-            described[model] = keras_files.describe(model.build(data.shape, data.classes))
+            layers = keras_files.describe(model.build(data.shape, data.classes)) if model.trainable else []
+            described.append((model, layers))
         found.append(store.has(node.key))
-        touched.append(node.stage.touches(described[model]))
+        touched.append(node.stage.touches(described[-1][1]))
     return found, touched

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lightexp.core import interrupt
-from lightexp.core.data import Data, Split
+from lightexp.core.data import Data
 from lightexp.core.errors import LightexpError, RunFailed
 from lightexp.core.protocols import TFLITE, Dataset
 from lightexp.core.record import Record
@@ -60,7 +60,7 @@ class Runner:
         settings.dataset.check()
         if self._data is None or self._data[0] != settings.dataset:
             self._data = settings.dataset, settings.dataset.load()
-        data = self._data[1]
+        data = settings.model.sees(self._data[1])
         return make(settings, data, compose), data
 
     def run(self, settings: Settings, overrides: list[str], test: bool = True, flags: Sequence[str] = ()) -> Record:
@@ -77,6 +77,7 @@ class Runner:
             KeyboardInterrupt: If it was interrupted; likewise.
         """
         plan, data = self.plan(settings)
+        source = self._data[1] if self._data else data  # labels as the source has them
         mirror = self._mirror(settings.plain, settings.outputs)
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
         record = Record(
@@ -92,7 +93,7 @@ class Runner:
                 "name": data.name,
                 "classes": data.classes,
                 "shape": list(data.shape),
-                "splits": {s: {"n": len(v), "digest": v.digest} for s, v in _splits(data).items()},
+                "splits": {s: {"n": len(v), "digest": v.digest} for s, v in source.splits.items()},
             },
         )
         runs = settings.outputs / "runs"
@@ -103,6 +104,8 @@ class Runner:
                 folder.mkdir(parents=True)
                 record.write(folder)
                 self._watch.say(f"{record.name}: {settings.threads} threads, seed {settings.seed}, into {folder}")
+                if left_out := set(settings.plain["pipeline"]["stages"]) - {node.name for node in plan.nodes}:
+                    self._watch.say(f"The model's file is trained: left out {', '.join(sorted(left_out))}.")
                 shown = aside.submit(_show, mirror, record, folder)
                 store = Store(settings.outputs / "store")
                 error = self._worked(record, folder, Executor(plan, settings, data, store, self._watch), plan, test)
@@ -167,7 +170,3 @@ class Runner:
 def _show(mirror: Mirror, record: Record, folder: Path) -> None:
     mirror.start(record)
     record.write(folder)  # says where it is shown, for whoever finds the run killed
-
-
-def _splits(data: Data) -> dict[str, Split]:
-    return {"train": data.train, "val": data.val, "test": data.test}

@@ -16,7 +16,13 @@ from pydantic import Field
 from lightexp.core.config import Count, build, check
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Dataset, Measurement, Model, Stage
+from lightexp.models.from_file import FromFile
+from lightexp.stages.model_file import source
+from lightexp.stages.train import Train
 from lightexp.tracking.mirror import Tracking
+
+FILE = "file"
+"""The stage that takes a model from its file."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +114,11 @@ def read(config: DictConfig) -> Settings:
     pipeline = check(Pipeline, top.pipeline, "pipeline")
     outputs = check(Paths, top.paths, "paths").outputs
     threads = check(Runtime, top.runtime, "runtime").threads
+    model = build(top.model, Model, "model", plugins)  # type: ignore[type-abstract]
     return Settings(
         dataset=build(top.dataset, Dataset, "dataset", plugins),  # type: ignore[type-abstract]
-        model=build(top.model, Model, "model", plugins),  # type: ignore[type-abstract]
-        stages=_ordered(pipeline, plugins),
+        model=model,
+        stages=_with_file(model, _ordered(pipeline, plugins)),
         waive=tuple(pipeline.waive),
         measure=_built(top.measure, Measurement, "measure", plugins),
         tracking=build(top.tracking, Tracking, "tracking", plugins),  # type: ignore[type-abstract]
@@ -138,6 +145,17 @@ def _ordered(pipeline: Pipeline, plugins: tuple[str, ...]) -> dict[str, Stage]:
             f"pipeline has no stage to run. Received: order={pipeline.order}. Choose one, such as pipeline=control."
         )
     return _built(stages, Stage, "pipeline.stages", plugins)
+
+
+def _with_file(model: Model, stages: dict[str, Stage]) -> dict[str, Stage]:
+    """The stages after a model's file, if it comes from one: that stands in for a first training."""
+    if not isinstance(model, FromFile):
+        return stages
+    first, *_ = stages
+    rest = {name: stage for name, stage in stages.items() if name != first or not isinstance(stage, Train)}
+    if FILE in rest:
+        raise BadInput(f"pipeline.stages.{FILE}: with model=from_file that name is taken. Give it another.")
+    return {FILE: source(model), **rest}
 
 
 def _named(name: str, strange: list[str]) -> str:

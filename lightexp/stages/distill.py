@@ -21,6 +21,7 @@ class Distill(TrainingStage):
         width: See `student`. Defaults to 1/3.
     """
 
+    accepts = ("keras", "tflite", "quantized")
     student: Model | None = None
     width: Positive = 1 / 3
 

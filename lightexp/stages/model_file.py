@@ -1,4 +1,4 @@
-"""A model that somebody else has trained, as a `.tflite` file."""
+"""A model that somebody else has trained enters the store."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ from typing import Any
 
 from lightexp.core.errors import RunFailed
 from lightexp.core.fingerprint import file_digest
-from lightexp.core.protocols import TFLITE, Artifact, Context, Stage
+from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Stage
+from lightexp.models.from_file import FromFile
 
 
 @dataclass(frozen=True)
 class ModelFile(Stage):
-    """Takes a file into the store.
+    """Takes a `.tflite` into the store, once LiteRT has run it on an example.
 
     Attributes:
         path: Where it is; not part of its key.
         digest: SHA-256 of its bytes.
+        quantized: Whether it is quantised already, so that it can only be measured. Defaults to False.
     """
 
     accepts = ("none",)
-    produces = "tflite"
     compresses = False
     needs_tensorflow = False
     path: str = field(metadata={"keyed": False})
     digest: str
+    quantized: bool = False
+
+    @property
+    def produces(self) -> Form:  # type: ignore[override]
+        """`quantized` or `tflite`."""
+        return "quantized" if self.quantized else "tflite"
 
     @property
     def needs_parent(self) -> bool:
@@ -35,7 +42,43 @@ class ModelFile(Stage):
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Copies the file; see `Stage.apply`."""
-        shutil.copyfile(Path(self.path), context.out / TFLITE)
-        if file_digest(context.out / TFLITE) != self.digest:
+        from lightexp.backend.litert import logits
+
+        copy = context.out / TFLITE
+        shutil.copyfile(Path(self.path), copy)
+        if file_digest(copy) != self.digest:
             raise RunFailed(f"{self.path} has changed since the run began. Run the same command again.")
+        logits(copy, context.data.val.x[:1], context.data, context.threads, foreign=True)
         return {}
+
+
+@dataclass(frozen=True)
+class KerasFile(Stage):
+    """Takes a Keras file into the store; the architecture, `from_file`, knows where it is."""
+
+    accepts = ("none",)
+    compresses = False
+
+    def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
+        """Reads the file; see `Stage.apply`."""
+        from lightexp.backend import keras_files
+        from lightexp.backend.session import fresh
+
+        if not isinstance(context.model, FromFile):
+            raise TypeError("KerasFile stands on model=from_file")
+        fresh(context.seed)
+        keras_files.save(context.model.load(context.data.shape, context.data.classes), context.out)
+        return {}
+
+
+def source(model: FromFile) -> ModelFile | KerasFile:
+    """The stage that takes a model's file into the store.
+
+    Raises:
+        BadInput: If there is no such file, or it is a broken `.tflite`.
+    """
+    if not model.digest:
+        model.check((), 0)  # says why
+    if model.is_tflite:
+        return ModelFile(str(model.place), model.digest, model.flat().quantized)
+    return KerasFile()

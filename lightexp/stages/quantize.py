@@ -10,7 +10,7 @@ import numpy as np
 
 from lightexp.core.config import Count
 from lightexp.core.flatmodel import FlatModel
-from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer, Stage, Teacher
+from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Invariant, Layer, Stage, Teacher
 from lightexp.stages.calibration import SAMPLES, CalibrationSet
 
 _DYNAMIC_FROM = 1024  # weights; the converter leaves smaller tensors in float
@@ -20,7 +20,8 @@ _DYNAMIC_FROM = 1024  # weights; the converter leaves smaller tensors in float
 class Quantize(Stage):
     """Stores weights, and with `int8` and `int16x8` also activations, as small numbers, without training.
 
-    Jacob et al. 2018 (arXiv 1712.05877); TensorFlow's converter does it.
+    Jacob et al. 2018 (arXiv 1712.05877). TensorFlow's converter does it on a Keras model, ai-edge-quantizer on a float
+    `.tflite`.
 
     Attributes:
         scheme: `default` (`Optimize.DEFAULT`: int8 weights, activations quantised as they come), `float16` weights,
@@ -30,7 +31,8 @@ class Quantize(Stage):
             and `int16x8`. Defaults to 200.
     """
 
-    produces = "tflite"
+    accepts = ("keras", "tflite")
+    produces = "quantized"
     scheme: Literal["default", "float16", "int8", "int16x8"] = "default"
     io: Literal["float", "integer"] = "float"
     calibration_samples: Count = 200
@@ -46,6 +48,10 @@ class Quantize(Stage):
     def preserves(self, invariant: Invariant) -> bool:
         """Zeros stay zeros."""
         return invariant.kind == "sparsity"
+
+    def computes_with_tensorflow(self, form: Form) -> bool:
+        """Only from a Keras model."""
+        return form == "keras"
 
     def inputs(self) -> dict[str, Teacher | Stage]:
         """The calibration set, where one is needed."""
@@ -66,17 +72,24 @@ class Quantize(Stage):
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Converts the model; see `Stage.apply`."""
-        from lightexp.backend import convert, keras_files
-
         if parent is None:
-            raise TypeError("quantize starts from a Keras model")
+            raise TypeError("quantize starts from a model")
         samples = None
         if self._calibrated:
             context.progress.say(f"calibrating on {self.calibration_samples} examples")
             raw = np.load(context.inputs["calibration"].folder / SAMPLES, allow_pickle=False)
             samples = context.data.inputs(raw)
-        model = keras_files.load(parent.folder)
-        content = convert.to_quantized(model, self.scheme, self.io == "integer", samples)
+        if parent.form == "tflite":
+            from lightexp.backend import apart
+
+            given = np.empty(0, np.float32) if samples is None else samples
+            settings = {"scheme": self.scheme, "integer_io": self.io == "integer"}
+            content = apart.call("quantize", parent.tflite, given, **settings).tobytes()
+        else:
+            from lightexp.backend import convert, keras_files
+
+            model = keras_files.load(parent.folder)
+            content = convert.to_quantized(model, self.scheme, self.io == "integer", samples)
         (context.out / TFLITE).write_bytes(content)
         return {}
 

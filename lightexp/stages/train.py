@@ -36,7 +36,8 @@ class TrainingStage(Training, Stage):
         train, teachers = context.data.train.x, {}
         for role in self.objective.teachers:
             context.progress.say("asking the teacher")
-            teachers[role] = logits(context.inputs[role].tflite, train, context.data, context.threads)
+            teacher = context.inputs[role]
+            teachers[role] = logits(teacher.tflite, train, context.data, context.threads, foreign=teacher.foreign)
         return Trainer(model, self, context.data, context.seed, teachers, masks).run(context.progress)
 
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from lightexp.core.config import build
 from lightexp.core.errors import BadInput
+from lightexp.core.fingerprint import key
+from lightexp.core.inputs import Scaling
 from lightexp.core.protocols import Dataset
 from lightexp.datasets.arrays import Arrays
 
@@ -89,19 +91,69 @@ def test_shapes_and_types(x: Any, shape: tuple[int, ...], scale: float, file: Pa
     assert np.allclose(data.inputs(data.test.x).reshape(60, -1), x.reshape(60, -1) * scale)
 
 
-def test_scale_and_offset_reach_the_inputs(file: Path) -> None:
+def test_scaling_reaches_the_inputs(file: Path) -> None:
     saved(file, x=X, y=Y)
-    node = {"_target_": "lightexp.datasets.arrays.Arrays", "path": str(file), "scale": 2 / 255, "offset": -1.0}
+    scaling = {"_target_": "lightexp.core.inputs.Scaling", "range": [-1.0, 1.0]}
+    node = {"_target_": "lightexp.datasets.arrays.Arrays", "path": str(file), "scaling": scaling}
     data = build(node, Dataset, "dataset").load()  # type: ignore[type-abstract]
     inputs = data.inputs(data.train.x)
     assert -1 <= inputs.min() < -0.9
     assert 0.9 < inputs.max() <= 1
 
 
-@pytest.mark.parametrize(("field", "value"), [("scale", 0.0), ("scale", float("nan")), ("offset", float("inf"))])
-def test_scales_that_make_no_sense(field: str, value: float) -> None:
-    with pytest.raises(BadInput, match=rf"dataset\.{field}"):
-        build({"_target_": "lightexp.datasets.arrays.Arrays", "path": "a.npz", field: value}, Dataset, "dataset")  # type: ignore[type-abstract]
+def test_floats_have_no_range_to_scale_from(file: Path) -> None:
+    saved(file, x=FLOATS, y=Y)
+    assert "dataset.scaling.range" in refusal(Arrays(str(file), scaling=Scaling(range=[0.0, 1.0])))
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        Y.astype(np.int8),
+        Y.astype(np.uint16),
+        Y.astype(">i8"),
+        Y.astype(np.uint64)[:, None],
+        np.eye(3, dtype=int)[Y],
+        np.eye(3, dtype=bool)[Y],
+        np.eye(3, dtype=np.float16)[Y],
+        np.asfortranarray(np.eye(3)[Y]),
+    ],
+)
+def test_labels_of_every_kind_are_the_same_labels(y: Any, file: Path) -> None:
+    expected = saved(file, x=X, y=Y).load()
+    data = saved(file, x=X, y=y).load()
+    assert (data.key, data.test.digest) == (expected.key, expected.test.digest)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64, np.longdouble])
+def test_floats_of_every_size_are_kept_as_float32(kind: Any, file: Path) -> None:
+    x = (FLOATS * 8).round().astype(kind)  # the same number in all of them
+    data = saved(file, x=x, y=Y, x_test=x, y_test=Y).load()
+    assert data.test.x.dtype == np.float32
+    assert np.array_equal(data.test.x[..., 0], x)
+
+
+@pytest.mark.parametrize("x", [X, FLOATS.astype(float), np.asfortranarray(FLOATS)])
+@pytest.mark.parametrize("compress", [True, False])
+def test_data_on_disk_are_the_same_data(x: Any, compress: bool, file: Path) -> None:
+    x = x.repeat(300, 1).repeat(10, 2)  # a train split of over a megabyte
+    (np.savez_compressed if compress else np.savez)(file, x=x, y=Y, x_val=x[:3], y_val=Y[:3])
+    memory, disk = Arrays(str(file)).load(), Arrays(str(file), memory_mb=1).load()
+    assert [type(split.x) for split in memory.splits.values()] == [np.ndarray] * 3
+    assert [type(split.x) for split in disk.splits.values()] == [np.memmap, np.ndarray, np.memmap]
+    assert disk.key == memory.key
+    assert disk.test.digest == memory.test.digest
+
+
+def test_bad_pixels_are_found_on_disk_too(file: Path) -> None:
+    x = np.zeros((60, 10_000), np.float32)
+    x[-1, -1] = np.nan
+    np.savez(file, x=x, y=Y)
+    assert "x holds NaN" in refusal(Arrays(str(file), memory_mb=1))
+
+
+def test_where_the_data_are_kept_is_no_part_of_a_key(file: Path) -> None:
+    assert key(Arrays(str(file))) == key(Arrays(str(file), memory_mb=7))
 
 
 def test_a_class_of_one_example_works(file: Path) -> None:
@@ -129,7 +181,20 @@ def test_a_class_of_one_example_works(file: Path) -> None:
         ({"x": X, "y": Y.astype(float)}, "of type float64. Labels are whole numbers"),
         ({"x": X, "y": Y == 1}, "of type bool. Labels are whole numbers"),
         ({"x": X, "y": Y.astype(str)}, "Labels are whole numbers"),
-        ({"x": X, "y": np.eye(3, dtype=int)[Y]}, r"y has shape (60, 3)"),
+        ({"x": X, "y": (Y / 1)[:, None]}, "of type float64. Labels are whole numbers"),
+        ({"x": X, "y": np.eye(3)[Y] * 0.9}, "y has shape (60, 3), but its row 0 is not one-hot"),
+        ({"x": X, "y": np.eye(3)[Y] * np.where(Y == 0, np.nan, 1)[:, None]}, "its row 0 is not one-hot"),
+        ({"x": X, "y": np.eye(3, dtype=int)[Y] | np.eye(3, dtype=int)[Y // 2]}, "its row 1 is not one-hot"),
+        ({"x": X, "y": np.stack([Y, Y], 1)}, "its row 0 is not one-hot"),
+        ({"x": X, "y": np.eye(4)[Y]}, "y goes up to 3 but is never 3"),
+        ({"x": X, "y": np.eye(3)[Y].astype(str)}, "Labels are whole numbers"),
+        ({"x": X, "y": Y[:, None, None]}, "y has shape (60, 1, 1)"),
+        ({"x_test": X, "y_test": Y}, "no array x_train: it holds x_test, y_test."),
+        (
+            {"x_val": X, "y_val": Y, "x_test": X, "y_test": Y},
+            "no array x_train: it holds x_val, y_val, x_test, y_test.",
+        ),
+        ({"x": X, "y": Y, "x_val": X, "y_val": np.eye(5)[Y + 2]}, "y_val goes up to 4, y only to 2. Every class must"),
         ({"x": X, "y": Y * 0}, "one class only"),
         ({"x": X[:0], "y": Y[:0]}, "x is empty, of shape (0, 4, 5)"),
         ({"x": X[:, :0], "y": Y}, "x is empty, of shape (60, 0, 5)"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,15 +102,23 @@ def test_a_calibration_set_is_raw_examples_of_the_train_split(tmp_path: Any) -> 
     assert {s.tobytes() for s in samples} <= {s.tobytes() for s in context(tmp_path).data.train.x}
 
 
-def test_a_model_file_is_taken_as_it_is(tmp_path: Any) -> None:
-    source, out = tmp_path / "a.tflite", tmp_path / "out"
-    source.write_bytes(b"a model")
-    out.mkdir()
-    stage = ModelFile(str(source), file_digest(source))
-    assert not stage.needs_parent
-    assert not stage.needs_tensorflow
-    assert stage.apply(None, context(out)) == {}
-    assert Artifact(stage.produces, out, {}, "k").tflite.read_bytes() == b"a model"
+class TestModelFile:
+    def test_it_is_taken_as_it_is(self, tiny_runs: TinyRuns, tmp_path: Path) -> None:
+        plan, data = tiny_runs.plan("pipeline=control")
+        source = tiny_runs.file(tiny_runs.run("pipeline=control"))
+        stage = ModelFile(str(source), file_digest(source))
+        assert not stage.needs_parent
+        assert not stage.needs_tensorflow
+        with Silent().working("w", 1, 1) as progress:
+            assert stage.apply(None, Context(data, plan.nodes[0].model, 0, 1, tmp_path, progress)) == {}
+        assert Artifact(stage.produces, tmp_path, {}, "k").tflite.read_bytes() == source.read_bytes()
+
+    def test_it_must_run(self, tmp_path: Path) -> None:
+        source, out = tmp_path / "a.tflite", tmp_path / "out"
+        source.write_bytes(b"a model")
+        out.mkdir()
+        with pytest.raises(BadInput, match=r"LiteRT cannot run .*a valid Flatbuffer"):
+            ModelFile(str(source), file_digest(source)).apply(None, context(out))
 
 
 class TestDistill:

@@ -1,0 +1,37 @@
+"""A convolutional network for series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightexp.core.errors import BadInput
+from lightexp.models.widths import Widths
+
+
+@dataclass(frozen=True)
+class Cnn1d(Widths):
+    """Three strided convolutions of 25 filters and a dense layer: 5,210 weights on MNIST-1D.
+
+    The convolutional baseline of Greydanus and Kobak 2020 (arXiv 2011.14439).
+    """
+
+    def check(self, shape: tuple[int, ...], classes: int) -> None:
+        """Refuses data that are not series."""
+        if len(shape) != 2:
+            raise BadInput(
+                f"Cnn1d needs series of shape (length, channels). Received: {shape}. "
+                "Use dataset=mnist1d, or model=small_cnn for images."
+            )
+
+    def build(self, shape: tuple[int, ...], classes: int) -> Any:
+        """Builds it; see `Model.build`."""
+        from lightexp.backend.session import keras
+
+        layers = keras().layers
+        x = inputs = layers.Input(shape, name="series")
+        for number, size in enumerate((5, 3, 3), start=1):
+            settings = {"strides": 2, "padding": "same", "activation": "relu"}
+            x = layers.Conv1D(self.units(25), size, name=f"conv{number}", **settings)(x)
+        x = layers.Flatten(name="flatten")(x)
+        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="cnn_1d")

@@ -1,0 +1,47 @@
+"""MLPerf Tiny's depthwise-separable network for keyword spotting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightexp.models.widths import Widths, needs_images
+
+_L2 = 1e-4
+
+
+@dataclass(frozen=True)
+class DsCnn(Widths):
+    """A 10x4 convolution and four depthwise-separable blocks of 64 filters, for spectrograms of 49x10x1 and 12 classes.
+
+    DS-CNN (Zhang et al. 2017, arXiv 1711.07128) as MLPerf Tiny has it (Banbury et al. 2021, arXiv 2106.07597). The last
+    map is averaged whole.
+    """
+
+    def check(self, shape: tuple[int, ...], classes: int) -> None:
+        """Refuses data that are not of rank 3."""
+        needs_images(self, shape)
+
+    def build(self, shape: tuple[int, ...], classes: int) -> Any:
+        """Builds it; see `Model.build`."""
+        from lightexp.backend.session import keras
+
+        layers, regularizer = keras().layers, keras().regularizers.L2(_L2)
+
+        def rectified(x: Any, name: str) -> Any:
+            x = layers.BatchNormalization(name=f"{name}_norm")(x)
+            return layers.ReLU(name=f"{name}_relu")(x)
+
+        filters = self.units(64)
+        inputs = layers.Input(shape, name="spectrogram")
+        settings = {"padding": "same", "kernel_regularizer": regularizer}
+        x = layers.Conv2D(filters, (10, 4), strides=2, name="stem", **settings)(inputs)
+        x = layers.Dropout(0.2, name="stem_dropout")(rectified(x, "stem"))
+        for number in range(1, 5):
+            name = f"block{number}"
+            depth = layers.DepthwiseConv2D(3, padding="same", depthwise_regularizer=regularizer, name=f"{name}_depth")
+            x = rectified(depth(x), f"{name}_depth")
+            x = rectified(layers.Conv2D(filters, 1, name=f"{name}_point", **settings)(x), f"{name}_point")
+        x = layers.Dropout(0.4, name="dropout")(x)
+        x = layers.GlobalAveragePooling2D(name="pool")(x)
+        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="ds_cnn")

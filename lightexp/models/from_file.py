@@ -1,0 +1,166 @@
+"""A model that somebody else has trained, read from a file."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lightexp.core.config import Index
+from lightexp.core.data import Data, Split
+from lightexp.core.errors import BadInput
+from lightexp.core.fingerprint import file_digest
+from lightexp.core.flatmodel import FlatModel
+from lightexp.core.protocols import Model
+
+_TFLITE_MAGIC = b"TFL3"
+
+
+@dataclass(frozen=True)
+class FromFile(Model):
+    """A trained classifier: a Keras v2 file (`.h5`, `.keras`), a SavedModel that holds a Keras model, or a `.tflite`.
+
+    A Keras file becomes a Keras model like any other; none of its code runs. A float `.tflite`, from any framework, can
+    be quantised and be a teacher; one that is quantised already can be measured. What the model takes as inputs is the
+    data set's `scaling`.
+
+    Attributes:
+        path: The file, or a SavedModel's folder.
+        trust: Whether a SavedModel, which can run code of its own, may be loaded. Defaults to False.
+        outputs: Whether the file gives `logits` or `probabilities`. Defaults to `auto`: probabilities where its last
+            operator is a softmax.
+        labels: The data set's class that each output stands for, in the file's order. Defaults to None: the same order.
+    """
+
+    path: str | None = field(default=None, metadata={"keyed": False})
+    trust: bool = field(default=False, metadata={"keyed": False})
+    outputs: Literal["auto", "logits", "probabilities"] = "auto"
+    labels: list[Index] | None = None
+    digest: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.place.exists():
+            object.__setattr__(self, "digest", _digest(self.place))
+        if self.labels is not None and sorted(self.labels) != list(range(len(self.labels))):
+            raise ValueError(f"labels must name each class once, from 0. Received: {self.labels}.")
+
+    @property
+    def place(self) -> Path:
+        """The file.
+
+        Raises:
+            BadInput: If none was named.
+        """
+        if self.path is None:
+            raise BadInput("model=from_file needs a file. Received: none. Set model.path=FILE")
+        return Path(self.path).expanduser().absolute()
+
+    @property
+    def is_tflite(self) -> bool:
+        """Whether it is a `.tflite`, by its name or its first bytes."""
+        if self.place.is_dir():
+            return False
+        with self.place.open("rb") as file:
+            return self.place.suffix == ".tflite" or file.read(8)[4:] == _TFLITE_MAGIC
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it has Keras layers."""
+        return not self.is_tflite
+
+    def flat(self) -> FlatModel:
+        """A `.tflite` as data.
+
+        Raises:
+            BadInput: If it is broken.
+        """
+        from lightexp.backend import flatbuffer
+
+        return flatbuffer.read(self.place)
+
+    def check(self, shape: tuple[int, ...], classes: int) -> None:
+        """Checks the file as far as that goes without TensorFlow; see `Model.check`."""
+        if not self.digest:
+            raise BadInput(f"model.path={self.path} is not there. Set model.path=FILE")
+        if self.labels is not None and len(self.labels) != classes:
+            raise BadInput(f"model.labels names {len(self.labels)} classes, the data have {classes}.")
+        if self.is_tflite:
+            check_shapes(self.place, self.flat(), shape, classes)
+            return
+        from lightexp.backend import foreign_keras
+
+        foreign_keras.check(self.place, self.trust)
+
+    def build(self, shape: tuple[int, ...], classes: int) -> Any:
+        """The file's architecture with new weights; see `Model.build`."""
+        from lightexp.backend.session import keras
+
+        return keras().models.clone_model(self.load(shape, classes))
+
+    def load(self, shape: tuple[int, ...], classes: int) -> Any:
+        """The file's model with its weights, without a softmax at its end.
+
+        Raises:
+            BadInput: If it cannot be read, or maps other shapes than `(n, *shape)` to `(n, classes)`.
+        """
+        from lightexp.backend import foreign_keras
+
+        model = foreign_keras.load(self.place, self.trust)
+        if self.outputs != "logits":
+            model, found = foreign_keras.without_softmax(model)
+            if self.outputs == "probabilities" and not found:
+                raise BadInput(f"{self.place} does not end in a softmax. Set model.outputs=logits")
+        takes, gives = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
+        if takes != shape or gives != (classes,):
+            raise _mismatch(self.place, takes, gives, shape, classes)
+        return model
+
+    def scaled(self, width: float) -> Model:
+        """Refuses: a file has one width."""
+        raise BadInput(
+            "a model from a file has no narrower sibling. Name a student, such as "
+            "+model@pipeline.stages.distill.student=small_cnn"
+        )
+
+    def sees(self, data: Data) -> Data:
+        """The data with its labels in the file's order; see `Model.sees`."""
+        forced = {"logits": False, "probabilities": True}.get(self.outputs)
+        if forced and not self.is_tflite:
+            forced = None  # `load` takes the softmax away
+        if self.labels is None or len(self.labels) != data.classes:  # `check` tells of the latter
+            return replace(data, probabilities=forced)
+        position = np.argsort(self.labels).astype(np.int32)
+        train, val, test = (Split(s.x, position[s.y]) for s in data.splits.values())
+        return replace(data, probabilities=forced, train=train, val=val, test=test)
+
+
+def check_shapes(path: Path, model: FlatModel, shape: tuple[int, ...], classes: int) -> None:
+    """Refuses a `.tflite` that was made for other data.
+
+    Raises:
+        BadInput: If it does not have one input `(n, *shape)` and one output `(n, classes)`; names both.
+    """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise BadInput(
+            f"{path} must have one input and one output. Received: {len(model.inputs)} and {len(model.outputs)}."
+        )
+    takes, gives = (model.tensors[i].shape[1:] for i in (*model.inputs, *model.outputs))
+    if takes != shape or gives != (classes,):
+        raise _mismatch(path, takes, gives, shape, classes)
+
+
+def _mismatch(path: Path, takes: tuple[int, ...], gives: tuple[int, ...], shape: tuple[int, ...], n: int) -> BadInput:
+    return BadInput(f"{path} maps {takes} to {gives}; the data need {shape} to ({n},). Take those it was made for.")
+
+
+def _digest(place: Path) -> str:
+    """SHA-256 of a file, or of a folder's names and files."""
+    if place.is_file():
+        return file_digest(place)
+    seen = hashlib.sha256()
+    for path in sorted(p for p in place.rglob("*") if p.is_file()):
+        seen.update(f"{path.relative_to(place)} {file_digest(path)}\n".encode())
+    return seen.hexdigest()

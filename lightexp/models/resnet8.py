@@ -1,0 +1,53 @@
+"""MLPerf Tiny's residual network for image classification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightexp.models.widths import Widths, needs_images
+
+_L2 = 1e-4
+
+
+@dataclass(frozen=True)
+class ResNet8(Widths):
+    """Three residual stacks of 16, 32 and 64 filters: 78,666 weights on 32x32x3 and 10 classes.
+
+    MLPerf Tiny v1.0 (Banbury et al. 2021, arXiv 2106.07597), after He et al. 2016. The last map is averaged whole.
+    """
+
+    def check(self, shape: tuple[int, ...], classes: int) -> None:
+        """Refuses data that are not images."""
+        needs_images(self, shape)
+
+    def build(self, shape: tuple[int, ...], classes: int) -> Any:
+        """Builds it; see `Model.build`."""
+        from lightexp.backend.session import keras
+
+        layers = keras().layers
+
+        def convolution(x: Any, filters: int, size: int, stride: int, name: str) -> Any:
+            settings = {
+                "strides": stride,
+                "padding": "same",
+                "kernel_initializer": "he_normal",
+                "kernel_regularizer": keras().regularizers.L2(_L2),
+            }
+            return layers.Conv2D(self.units(filters), size, name=name, **settings)(x)
+
+        def normalised(x: Any, name: str, rectified: bool = True) -> Any:
+            x = layers.BatchNormalization(name=f"{name}_norm")(x)
+            return layers.ReLU(name=f"{name}_relu")(x) if rectified else x
+
+        inputs = layers.Input(shape, name="image")
+        x = normalised(convolution(inputs, 16, 3, 1, "stem"), "stem")
+        for number, filters in enumerate((16, 32, 64), start=1):
+            name, stride = f"stack{number}", 1 if number == 1 else 2
+            y = normalised(convolution(x, filters, 3, stride, f"{name}_conv1"), f"{name}_1")
+            y = normalised(convolution(y, filters, 3, 1, f"{name}_conv2"), f"{name}_2", rectified=False)
+            if stride > 1:
+                x = convolution(x, filters, 1, stride, f"{name}_shortcut")
+            x = layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
+        x = layers.GlobalAveragePooling2D(name="pool")(x)
+        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="resnet8")

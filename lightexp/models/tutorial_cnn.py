@@ -1,0 +1,31 @@
+"""The network of tfmot's tutorials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightexp.models.widths import Widths, needs_images
+
+
+@dataclass(frozen=True)
+class TutorialCnn(Widths):
+    """A 3x3 convolution of 12 filters, max-pooling and a dense layer: 20,410 weights on 28x28x1 and 10 classes.
+
+    TensorFlow Model Optimization, "Pruning in Keras example". The smallest images are 4x4.
+    """
+
+    def check(self, shape: tuple[int, ...], classes: int) -> None:
+        """Refuses data that are not images of 4x4 pixels or more."""
+        needs_images(self, shape, least=4)
+
+    def build(self, shape: tuple[int, ...], classes: int) -> Any:
+        """Builds it; see `Model.build`."""
+        from lightexp.backend.session import keras
+
+        layers = keras().layers
+        inputs = layers.Input(shape, name="image")
+        x = layers.Conv2D(self.units(12), 3, activation="relu", name="conv")(inputs)
+        x = layers.MaxPooling2D(name="pool")(x)
+        x = layers.Flatten(name="flatten")(x)
+        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="tutorial_cnn")

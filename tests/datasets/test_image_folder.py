@@ -1,0 +1,336 @@
+"""The user's own images: every layout and format, and every way in which a file can be broken."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lightexp.core.config import build
+from lightexp.core.data import Data
+from lightexp.core.errors import BadInput
+from lightexp.core.fingerprint import key
+from lightexp.core.inputs import Augment, Scaling
+from lightexp.core.protocols import Dataset
+from lightexp.datasets import decode
+from lightexp.datasets.image_folder import ImageFolder
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (60, 12, 10, 3), np.uint8)
+
+
+def save(path: Path, pixels: Any, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def fill(folder: Path, start: int = 0, count: int = 10, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """Writes images, a row of `PIXELS` each, class by class."""
+    for number, name in enumerate(classes):
+        for i in range(count):
+            save(folder / name / f"{i:03}.png", PIXELS[start + number * count + i])
+    return folder
+
+
+def refusal(act: Callable[[], Any]) -> str:
+    """The one line with which a folder is refused."""
+    with pytest.raises(BadInput) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def load(folder: Path, **fields: Any) -> Data:
+    return ImageFolder(str(folder), **fields).load()
+
+
+def test_classes_alone_are_split_in_three(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pets", count=25)
+    dataset = ImageFolder(str(folder))
+    dataset.check()
+    data = dataset.load()
+    assert (data.name, data.classes, data.shape, data.scale, data.offset) == ("pets", 2, (12, 10, 3), 1 / 255, 0.0)
+    splits = data.splits.values()
+    assert [len(split) for split in splits] == [32, 8, 10]
+    seen = {image.tobytes(): int(label) for split in splits for image, label in zip(split.x, split.y, strict=True)}
+    assert seen == {PIXELS[i].tobytes(): i // 25 for i in range(50)}
+    assert all(np.ptp(np.bincount(split.y)) == 0 for split in splits)
+    assert dataset.load().key == data.key
+    assert load(folder, split_seed=1).key != data.key
+
+
+def test_splits_that_are_given_are_kept(tmp_path: Path) -> None:
+    for part, start in (("train", 0), ("val", 20), ("test", 40)):
+        fill(tmp_path / part, start)
+    data = load(tmp_path)
+    assert [split.x.tobytes() for split in data.splits.values()] == [
+        PIXELS[start : start + 20].tobytes() for start in (0, 20, 40)
+    ]
+    assert data.test.y.tolist() == [0] * 10 + [1] * 10
+
+
+@pytest.mark.parametrize(("part", "other"), [("val", "test"), ("test", "val")])
+def test_only_what_is_missing_is_split_off(part: str, other: str, tmp_path: Path) -> None:
+    fill(tmp_path / "train")
+    fill(tmp_path / part, 20, 3, ("dog",))  # a class may be absent
+    data = load(tmp_path)
+    assert data.splits[part].y.tolist() == [1] * 3
+    assert (len(data.splits[other]), len(data.train)) == (4, 16)
+
+
+def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
+    assert load(fill(tmp_path, classes=("plane", "test", "train"))).classes == 3
+
+
+def test_what_systems_hide_is_passed_over(tmp_path: Path) -> None:
+    fill(tmp_path)
+    expected = load(tmp_path).key
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "cat/.DS_Store", "dog/Thumbs.db", "dog/._000.png"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    assert load(tmp_path).key == expected
+
+
+def test_data_on_disk_are_the_same_data(tmp_path: Path) -> None:
+    folder = fill(tmp_path)
+    memory, disk = load(folder, size=[250, 200]), load(folder, size=[250, 200], memory_mb=1)
+    assert isinstance(disk.train.x, np.memmap)
+    assert not isinstance(memory.train.x, np.memmap)
+    assert (disk.key, disk.test.digest) == (memory.key, memory.test.digest)
+    assert key(ImageFolder("a")) == key(ImageFolder("a", memory_mb=1))
+
+
+def test_settings_reach_the_data(tmp_path: Path) -> None:
+    node = {"_target_": "lightexp.datasets.image_folder.ImageFolder", "path": str(fill(tmp_path)), "channels": 1}
+    build(node, Dataset, "dataset").load()  # type: ignore[type-abstract]
+    for bad in ({"channels": 2}, {"size": [8]}, {"size": [0, 8]}, {"size": [8, 100_000]}, {"memory_mb": 0}):
+        assert refusal(lambda bad=bad: build({**node, **bad}, Dataset, "dataset")).startswith("dataset.")  # type: ignore[misc]
+    data = load(tmp_path, scaling=Scaling(range=[-1.0, 1.0]), augment=Augment(flip=True))
+    assert data.augment.flip
+    assert data.inputs(data.train.x).min() < -0.9
+
+
+class TestPixels:
+    """What becomes of one image."""
+
+    @pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "gif", "webp", "PNG", "jpg", "jpeg"])
+    def test_every_format(self, suffix: str, tmp_path: Path) -> None:
+        grey = np.full((8, 6), 7, np.uint8)
+        path = save(tmp_path / f"a.{suffix}", grey, **({"lossless": True} if suffix == "webp" else {}))
+        assert (decode.decoded(path, decode.Kept(1, None)) == grey[..., None]).all()
+        assert (decode.decoded(path, decode.Kept(3, None)) == 7).all()
+
+    def test_colour_becomes_grey_and_grey_colour(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.png", PIXELS[0])
+        grey = decode.decoded(path, decode.Kept(1, None))
+        assert np.abs(grey[..., 0] - PIXELS[0] @ np.array([0.299, 0.587, 0.114])).max() < 1.5
+
+    def test_transparency_is_dropped(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.png", np.concatenate([PIXELS[0], PIXELS[1, ..., :1]], 2))
+        assert np.array_equal(decode.decoded(path, decode.Kept(3, None)), PIXELS[0])
+
+    def test_an_animation_is_its_first_frame(self, tmp_path: Path) -> None:
+        frames = [Image.new("L", (6, 8), value) for value in (7, 99)]
+        frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+        assert (decode.decoded(tmp_path / "a.gif", decode.Kept(1, None)) == 7).all()
+
+    @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+    def test_a_camera_s_orientation_is_applied(self, orientation: int, turns: int, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = save(tmp_path / "a.png", PIXELS[0], exif=exif)
+        assert np.array_equal(decode.decoded(path, decode.Kept(3, None)), np.rot90(PIXELS[0], turns))
+
+    def test_resizing_is_antialiased_and_height_comes_first(self, tmp_path: Path) -> None:
+        stripes = (np.arange(64) % 2 * 200).astype(np.uint8)[None].repeat(32, 0)
+        small = decode.decoded(save(tmp_path / "a.png", stripes), decode.Kept(1, (4, 8)))
+        assert small.shape == (4, 8, 1)
+        assert np.abs(small.astype(int) - 100).max() < 10
+
+    def test_deep_pixels_are_refused(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.png", PIXELS[0, ..., 0].astype(np.uint16) * 257)
+        assert "more than 8 bits a channel (I;16)" in refusal(lambda: decode.decoded(path, decode.Kept(1, None)))
+
+
+class TestFoldersThatCannotBeUsed:
+    """One line each, and it names the file."""
+
+    def test_no_folder(self, tmp_path: Path) -> None:
+        for path in (str(tmp_path / "none"), __file__, "", "\0", "a\nb"):
+            assert "is not a folder. Set dataset.path=FOLDER" in refusal(ImageFolder(path).check)
+        assert "dataset.path=FOLDER" in refusal(ImageFolder().check)
+
+    @pytest.mark.parametrize("part", ["", "train"])
+    def test_fewer_than_two_classes(self, part: str, tmp_path: Path) -> None:
+        (tmp_path / "none").mkdir()
+        assert "Received: 0." in refusal(ImageFolder(str(tmp_path / "none")).check)
+        fill(tmp_path / "one" / part, classes=("cat",))
+        assert "Received: 1." in refusal(ImageFolder(str(tmp_path / "one")).check)
+
+    def test_stray_files(self, tmp_path: Path) -> None:
+        fill(tmp_path)
+        stray = tmp_path / "labels.csv"
+        stray.write_text("a")
+        assert refusal(ImageFolder(str(tmp_path)).check).startswith(f"{stray} is not a folder of a class.")
+        stray.rename(tmp_path / "dog" / "labels.csv")
+        assert f"{tmp_path}/dog/labels.csv is not an image file (.bmp" in refusal(lambda: load(tmp_path))
+        (tmp_path / "dog" / "labels.csv").unlink()
+        (tmp_path / "dog" / "more.png").mkdir()
+        assert f"{tmp_path}/dog/more.png is not an image file" in refusal(lambda: load(tmp_path))
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(fill(tmp_path) / "cat" / "pipe.png")
+        assert "pipe.png is not an image file" in refusal(lambda: load(tmp_path))
+
+    def test_folders_beside_the_splits(self, tmp_path: Path) -> None:
+        fill(tmp_path / "train")
+        fill(tmp_path / "valid")
+        assert f"{tmp_path}/valid stands beside the splits" in refusal(ImageFolder(str(tmp_path)).check)
+
+    def test_no_train(self, tmp_path: Path) -> None:
+        fill(tmp_path / "test")
+        fill(tmp_path / "val")
+        assert "holds test, val but no folder train" in refusal(ImageFolder(str(tmp_path)).check)
+
+    def test_a_class_that_is_not_trained_on(self, tmp_path: Path) -> None:
+        fill(tmp_path / "train")
+        fill(tmp_path / "test", 20, classes=("cat", "dogs"))
+        line = refusal(lambda: load(tmp_path))
+        assert line == f"{tmp_path}/test/dogs is a class that is not in train/: did you mean 'dog'?"
+
+    @pytest.mark.parametrize("part", ["train/bird", "val/cat"])
+    def test_folders_without_images(self, part: str, tmp_path: Path) -> None:
+        fill(tmp_path / "train")
+        (tmp_path / part).mkdir(parents=True)
+        words = f"{tmp_path}/train/bird holds no" if part == "train/bird" else "The folders of val/ hold no"
+        assert words in refusal(lambda: load(tmp_path))
+
+    def test_too_few_images(self, tmp_path: Path) -> None:
+        assert "too few examples" in refusal(lambda: load(fill(tmp_path, count=1)))
+
+    def test_sizes_that_differ(self, tmp_path: Path) -> None:
+        save(fill(tmp_path) / "dog" / "wide.png", PIXELS[0].transpose(1, 0, 2))
+        line = refusal(lambda: load(tmp_path))
+        assert f"{tmp_path}/dog/wide.png is 10 pixels high and 12 wide, {tmp_path}/cat/" in line
+        assert "12 pixels high and 10 wide. To resize all images, set dataset.size=[HEIGHT,WIDTH]." in line
+        assert load(tmp_path, size=[8, 9]).shape == (8, 9, 3)
+
+    def test_names_are_shown_on_one_line(self, tmp_path: Path) -> None:
+        (fill(tmp_path) / "dog" / "a\nb\udcff.png").write_bytes(b"")
+        line = refusal(lambda: load(tmp_path))
+        assert r"dog/a\nb\udcff.png is damaged" in line
+        assert line.isprintable()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG that announces a size, with hardly any pixels."""
+    start = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + start + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def encoded(suffix: str) -> bytes:
+    file = io.BytesIO()
+    image = Image.fromarray(PIXELS[0])
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    image.save(file, suffix, **({"exif": exif} if suffix in ("png", "jpeg", "webp") else {}))
+    return file.getvalue()
+
+
+class TestBrokenFiles:
+    """A file that cannot be decoded is named; no warning leaks (here they are errors), nothing is held back."""
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (b"", "is damaged or not an image"),
+            (b"<html>", "is damaged or not an image"),
+            (b"II*\0" + bytes(100), "is damaged or not an image"),  # TIFF
+            (encoded("png")[:200], "cannot be decoded"),
+            (encoded("jpeg")[:-50], "cannot be decoded: image file is truncated"),
+            (png(60_000, 60_000), "exceeds limit of"),  # Pillow's error
+            (png(10_000, 9_500), "exceeds limit of"),  # Pillow's warning
+            (png(9_000, 9_000), "cannot be decoded"),
+            (png(0, 0), "is damaged or not an image"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["000.png", "zzz.jpg"])
+    def test_it_is_named(self, content: bytes, words: str, name: str, tmp_path: Path) -> None:
+        path = fill(tmp_path, count=3) / "dog" / name
+        path.write_bytes(content)
+        for fields in ({}, {"size": [8, 8]}):
+            line = refusal(lambda fields=fields: load(tmp_path, **fields))  # type: ignore[misc]
+            assert line.startswith(f"{path} ")
+            assert words in line
+            assert line.endswith("Replace it or delete it.")
+
+    def test_a_link_to_nowhere(self, tmp_path: Path) -> None:
+        (fill(tmp_path) / "cat" / "000.png").unlink()
+        (tmp_path / "cat" / "000.png").symlink_to(tmp_path / "gone.png")
+        assert "cat/000.png is not an image file" in refusal(lambda: load(tmp_path))
+
+    @pytest.mark.parametrize("suffix", ["png", "jpeg", "bmp", "gif", "webp", "ppm"])
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data(), cut=st.booleans())
+    def test_altered_bytes(self, suffix: str, data: Any, cut: bool, tmp_path: Path) -> None:
+        content = bytearray(encoded(suffix))
+        for _ in range(data.draw(st.integers(1, 4))):
+            at = data.draw(st.integers(0, len(content) - 1) | st.integers(0, 100))
+            content[at] = data.draw(st.integers(0, 255))
+        path = tmp_path / f"a.{suffix}"
+        path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))] if cut else content)
+        line = ""
+        try:
+            (array,) = decode.read([[path]], decode.Kept(3, (6, 6)), 1e6)
+        except BadInput as error:
+            line = str(error)
+        else:
+            assert array.shape == (1, 6, 6, 3)
+        assert "\n" not in line
+
+
+def test_a_bar_is_shown_only_where_it_takes_long(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(fill(tmp_path))
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(decode, "PATIENCE", -1.0)
+    load(tmp_path)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "reading images" in err
+    assert "20/20" in err
+
+
+def test_a_run_from_the_command_line(tmp_path: Path) -> None:
+    for i in range(60):
+        save(tmp_path / "mine" / ("bright" if i % 2 else "dark") / f"{i}.png", PIXELS[i, :, :, 0] // 2 + i % 2 * 120)
+    place = ["dataset=image_folder", "dataset.path=mine", "dataset.channels=1", "dataset.size=[12,12]"]
+    small = ["pipeline=control", "pipeline.stages.train.epochs=1", "model.width=0.25", "measure=quick", "tracking=none"]
+    command = [sys.executable, "-m", "lightexp.cli", "run", *place, *small, "runtime.threads=1"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "train (control)" in done.stdout
+    (tmp_path / "mine" / "dark" / "0.png").write_bytes(b"")
+    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("lightexp: mine/dark/0.png is damaged")
+    assert done.stderr.count("\n") == 1
