@@ -20,8 +20,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from lightexp.core.errors import BadInput
 
-BASE = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-LIMIT = 100_000_000
+LIMIT = 200_000_000
+"""Bytes of the largest file that is fetched."""
 _CHUNK = 1 << 16
 
 
@@ -30,13 +30,14 @@ def keras_folder() -> Path:
     return Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras")) / "datasets"
 
 
-def reachable(timeout: float = 0.5) -> bool:
-    """Whether something answers at the storage's address, or at the proxy's where there is one.
+def reachable(address: str, timeout: float = 0.5) -> bool:
+    """Whether something answers at an address, or at the proxy's where there is one.
 
     Args:
+        address: A URL of the server.
         timeout: Seconds to wait for it at most.
     """
-    url = urlsplit(BASE)
+    url = urlsplit(address)
     proxy = urllib.request.getproxies().get(url.scheme)
     if proxy and not urllib.request.proxy_bypass(url.hostname or ""):
         url = urlsplit(proxy if "//" in proxy else f"//{proxy}")
@@ -58,27 +59,29 @@ def reachable(timeout: float = 0.5) -> bool:
         return False
 
 
-def download(name: str, sha256: str, folder: Path, advice: str) -> None:
+def download(url: str, sha256: str, path: Path, advice: str, unpack: bool = False) -> None:
     """Fetches a file with a progress bar on stderr; it appears whole and verified or not at all.
 
     Args:
-        name: The file's name, at the storage and in `folder`.
-        sha256: SHA-256 of the file, or for `.gz` of what it holds (compressors differ, contents do not).
-        folder: Where to put it; made if need be.
+        url: Its address.
+        sha256: SHA-256 of the file.
+        path: Where to put it; the folder is made if need be.
         advice: How else to get the data, as a sentence.
+        unpack: Whether `sha256` is of what the gzipped file holds: compressors differ, contents do not. Defaults to
+            False.
 
     Raises:
         BadInput: If it cannot be fetched or written, or is not the file that it should be.
     """
-    draft = folder / f".{name}.{os.getpid()}.part"
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _fetch(BASE + name, draft)
-        if _digest(draft, name.endswith(".gz")) != sha256:
-            raise BadInput(f"{BASE}{name} is not the file it was: its SHA-256 differs, so it was not kept. {advice}")
-        draft.replace(folder / name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(url, draft)
+        if _digest(draft, unpack) != sha256:
+            raise BadInput(f"{url} is not the file it was: its SHA-256 differs, so it was not kept. {advice}")
+        draft.replace(path)
     except (OSError, http.client.HTTPException) as error:
-        raise BadInput(f"{BASE}{name} could not be fetched into {folder}: {error}. {advice}") from None
+        raise BadInput(f"{url} could not be fetched into {path.parent}: {error}. {advice}") from None
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import io
+import struct
+import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.datasets.cifar import Form
 from lightexp.datasets.image_files import IDX
 
 
@@ -34,3 +39,75 @@ def write_archive(path: Path, arrays: list[NDArray[np.uint8]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     x_train, y_train, x_test, y_test = arrays
     np.savez_compressed(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+
+
+def pickled(x: NDArray[np.uint8], **others: Sequence[int] | Sequence[str] | str) -> bytes:
+    """A pickle of images and lists beside them, to the byte as Python 2's cPickle wrote those of CIFAR."""
+    memo = iter(range(2**31))
+
+    def put() -> bytes:
+        number = next(memo)
+        return b"q" + struct.pack("<B", number) if number < 256 else b"r" + struct.pack("<I", number)
+
+    def text(value: str) -> bytes:
+        return b"U" + struct.pack("<B", len(value)) + value.encode() + put()
+
+    def number(value: int) -> bytes:
+        kinds = ((0, 256, b"K", "<B"), (0, 65_536, b"M", "<H"), (-(2**31), 2**31, b"J", "<i"))
+        code, kind = next((code, kind) for low, high, code, kind in kinds if low <= value < high)
+        return code + struct.pack(kind, value)
+
+    out = b"\x80\x02}" + put() + b"("
+    for name, value in others.items():
+        out += text(name)
+        if isinstance(value, str):
+            out += text(value)
+            continue
+        out += b"]" + put() + b"("
+        out += b"".join(text(item) if isinstance(item, str) else number(item) for item in value) + b"e"
+    out += text("data") + b"cnumpy.core.multiarray\n_reconstruct\n" + put() + b"cnumpy\nndarray\n" + put()
+    out += b"K\x00\x85U\x01b\x87R" + put()
+    out += b"(K\x01" + number(x.shape[0]) + number(x.shape[1]) + b"\x86cnumpy\ndtype\n" + put()
+    out += text("u1") + b"K\x00K\x01\x87R" + put()
+    out += b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+    return out + b"T" + struct.pack("<I", x.nbytes) + x.tobytes() + b"tbu."
+
+
+def cifar_files(form: Form, per_file: int = 30, seed: int = 0) -> dict[str, bytes]:
+    """The files of a form of CIFAR with some random images in each; the same in all forms of one seed."""
+    rng = np.random.default_rng(seed)
+    hundred, bare = "100" in form.folder, form.files[0].endswith(".bin")
+    files = {}
+    for name in form.files:
+        x = rng.integers(0, 256, (per_file, 3072), np.uint8)
+        fine = rng.permutation(np.arange(per_file) % (100 if hundred else 10)).astype(np.uint8)
+        labels = {"coarse_labels": fine // 5, "fine_labels": fine} if hundred else {"labels": fine}
+        if bare:
+            files[name] = np.column_stack([*labels.values(), x]).tobytes()
+        else:
+            names = [f"photo_s_{number:06}.png" for number in range(per_file)]
+            lists = {column: values.tolist() for column, values in labels.items()}
+            files[name] = pickled(x, filenames=names, batch_label=f"batch {name}", **lists)
+    return files
+
+
+def write_cifar(path: Path, form: Form, per_file: int = 30, seed: int = 0) -> None:
+    """Writes `cifar_files` into a folder, or as an archive where the path's name says so."""
+    files = cifar_files(form, per_file, seed)
+    if path.suffix == ".gz" or path.name.endswith("_archive"):
+        others = {f"{form.folder}/readme.html": b"about", f"{form.folder}/batches.meta": b"names"}
+        archived(path, {**others, **{f"{form.folder}/{name}": content for name, content in files.items()}})
+        return
+    path.mkdir(parents=True)
+    for name, content in files.items():
+        (path / name).write_bytes(content)
+
+
+def archived(path: Path, files: dict[str, bytes]) -> None:
+    """Writes files as a `.tar.gz`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.GzipFile(path, "wb", 1, mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))

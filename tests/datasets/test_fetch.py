@@ -16,10 +16,13 @@ import pytest
 
 from lightexp.core.errors import BadInput
 from lightexp.datasets import fetch
+from lightexp.datasets.cifar import Cifar
+from lightexp.datasets.cifar10 import Cifar10
+from lightexp.datasets.cifar100 import Cifar100
 from lightexp.datasets.fashion_mnist import FashionMnist
-from lightexp.datasets.image_files import IDX
+from lightexp.datasets.image_files import IDX, ImageFiles
 from lightexp.datasets.mnist import Mnist
-from tests.datasets.files import idx_bytes, write_archive, write_idx
+from tests.datasets.files import idx_bytes, write_archive, write_cifar, write_idx
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -47,7 +50,8 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        monkeypatch.setattr(fetch, "BASE", f"http://127.0.0.1:{server.server_port}/")
+        for cls in (ImageFiles, Cifar):
+            monkeypatch.setattr(cls, "base", f"http://127.0.0.1:{server.server_port}/")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield folder
@@ -94,6 +98,21 @@ def test_an_archive_is_fetched(served: Path, cache: Path, monkeypatch: pytest.Mo
     assert files(cache) == ["mnist.npz"]
 
 
+def test_an_archive_is_fetched_under_keras_s_name(served: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar(served / "cifar-10-python.tar.gz", Cifar10.python)
+    content = (served / "cifar-10-python.tar.gz").read_bytes()
+    monkeypatch.setattr(Cifar10, "sha256", hashlib.sha256(content).hexdigest())
+    data = Cifar10().load()
+    assert files(cache) == ["cifar-10-batches-py.tar.gz"]
+    (served / "cifar-10-python.tar.gz").unlink()
+    assert Cifar10().load().key == data.key
+    monkeypatch.setattr(Cifar100, "sha256", "0" * 64)
+    (served / "cifar-100-python.tar.gz").write_bytes(content)
+    with pytest.raises(BadInput, match=r"SHA-256 differs, so it was not kept.*dataset\.folder=FOLDER"):
+        Cifar100().load()
+    assert files(cache) == ["cifar-10-batches-py.tar.gz"]
+
+
 def test_other_files_than_expected_are_not_kept(served: Path, cache: Path) -> None:
     write_idx(served)
     with pytest.raises(BadInput, match=r"SHA-256 differs, so it was not kept.*dataset\.folder=FOLDER"):
@@ -107,7 +126,7 @@ def test_other_files_than_expected_are_not_kept(served: Path, cache: Path) -> No
 @pytest.mark.parametrize(("name", "words"), [("none", "404"), ("short", "connection broke after 10 of 1000 bytes")])
 def test_what_the_server_does_not_give(name: str, words: str, served: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=rf"{name} could not be fetched .*{words}.*Do this\."):
-        fetch.download(name, "", tmp_path / "cache", "Do this.")
+        fetch.download(Mnist.base + name, "", tmp_path / "cache" / name, "Do this.")
     assert files(tmp_path / "cache") == []
 
 
@@ -115,25 +134,22 @@ def test_a_file_too_large(served: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(fetch, "LIMIT", 10)
     (served / "large").write_bytes(b"x" * 11)
     with pytest.raises(BadInput, match="larger than 10 bytes"):
-        fetch.download("large", "", tmp_path / "cache", "")
+        fetch.download(f"{Mnist.base}large", "", tmp_path / "cache" / "large", "")
     assert files(tmp_path / "cache") == []
 
 
 def test_a_cache_that_cannot_be_made(served: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match=r"could not be fetched into .*file/cache"):
-        fetch.download("any", "", tmp_path / "file" / "cache", "")
+        fetch.download(f"{Mnist.base}any", "", tmp_path / "file" / "cache" / "any", "")
 
 
 def test_reachable(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fetch.reachable()
-    server = fetch.BASE
-    monkeypatch.setattr(fetch, "BASE", "http://127.0.0.1:9/")
-    assert not fetch.reachable()
-    monkeypatch.setattr(fetch, "BASE", "http://storage.invalid/")
-    assert not fetch.reachable()
-    monkeypatch.setenv("http_proxy", server)  # then it is the proxy that must answer
-    assert fetch.reachable()
+    assert fetch.reachable(Mnist.base)
+    assert not fetch.reachable("http://127.0.0.1:9/")
+    assert not fetch.reachable("http://storage.invalid/")
+    monkeypatch.setenv("http_proxy", Mnist.base)  # then it is the proxy that must answer
+    assert fetch.reachable("http://storage.invalid/")
 
 
 def test_reachable_leaves_a_slow_name_server_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,21 +161,20 @@ def test_reachable_leaves_a_slow_name_server_behind(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     start = time.perf_counter()
-    assert not fetch.reachable(0.1)
+    assert not fetch.reachable("http://storage.invalid/", 0.1)
     assert time.perf_counter() - start < 1
     over.set()
 
 
-def test_reachable_gives_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reachable_gives_up_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         address = server.getsockname()
         full = [socket.socket() for _ in range(4)]  # a full queue drops what knocks
         for knock in full:
             knock.setblocking(False)
             knock.connect_ex(address)
-        monkeypatch.setattr(fetch, "BASE", f"http://127.0.0.1:{address[1]}/")
         start = time.perf_counter()
-        assert not fetch.reachable(0.2)
+        assert not fetch.reachable(f"http://127.0.0.1:{address[1]}/", 0.2)
         assert time.perf_counter() - start < 0.5
         for knock in full:
             knock.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from lightexp.core.errors import BadInput
 from lightexp.datasets import fetch
 from lightexp.datasets.fashion_mnist import FashionMnist
 from lightexp.datasets.idx import read_idx
-from lightexp.datasets.image_files import IDX, SYSTEM
+from lightexp.datasets.image_files import IDX, ImageFiles
 from lightexp.datasets.mnist import Mnist
+from lightexp.datasets.published import SYSTEM
 from tests.datasets.files import idx_bytes, write_archive, write_idx
 
 DEBIAN = next((root / "fashion-mnist" for root in SYSTEM if (root / "fashion-mnist" / IDX[0]).is_file()), None)
@@ -100,7 +102,7 @@ def test_keras_archive_without_an_array_or_damaged(cache: Path) -> None:
 
 @pytest.mark.parametrize("cls", [FashionMnist, Mnist])
 def test_offline_and_nowhere(cls: type[FashionMnist], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "BASE", OFFLINE)
+    monkeypatch.setattr(ImageFiles, "base", OFFLINE)
     start = time.perf_counter()
     with pytest.raises(
         BadInput, match=rf"dataset={cls.title} is not on this machine .*{cache}.* dataset.folder=FOLDER"
@@ -112,12 +114,13 @@ def test_offline_and_nowhere(cls: type[FashionMnist], cache: Path, monkeypatch: 
 
 
 def test_debians_package_is_named_to_whoever_is_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "BASE", OFFLINE)
+    monkeypatch.setattr(ImageFiles, "base", OFFLINE)
     with pytest.raises(BadInput, match="apt-get install dataset-fashion-mnist"):
         FashionMnist().check()
 
 
 GOOD = np.zeros((6, 28, 28), np.uint8)
+packed = partial(gzip.compress, mtime=0)  # a test's name has these bytes, and is the same in all workers
 
 
 @pytest.mark.parametrize(
@@ -125,14 +128,14 @@ GOOD = np.zeros((6, 28, 28), np.uint8)
     [
         (b"", "ends within its header"),
         (b"<html>not found</html>", "Not a gzipped file"),
-        (gzip.compress(idx_bytes(GOOD))[:-12], "ended before"),
-        (gzip.compress(idx_bytes(GOOD))[:-8] + b"\0" * 8, "CRC check failed"),
-        (gzip.compress(idx_bytes(GOOD)[:-1]), "holds less than the 4704 bytes"),
-        (gzip.compress(idx_bytes(GOOD) + b"\0"), "holds more than the 4704 bytes"),
-        (gzip.compress(idx_bytes(GOOD[0, 0])), "magic number|within its header"),
-        (gzip.compress(idx_bytes(GOOD[:, :14])), r"6 examples of \(14, 28\)"),
-        (gzip.compress(idx_bytes(GOOD[:0])), "0 examples"),
-        (gzip.compress(np.array([0x803, 2**32 - 1, 28, 28], ">u4").tobytes()), "4294967295 examples"),
+        (packed(idx_bytes(GOOD))[:-12], "ended before"),
+        (packed(idx_bytes(GOOD))[:-8] + b"\0" * 8, "CRC check failed"),
+        (packed(idx_bytes(GOOD)[:-1]), "holds less than the 4704 bytes"),
+        (packed(idx_bytes(GOOD) + b"\0"), "holds more than the 4704 bytes"),
+        (packed(idx_bytes(GOOD[0, 0])), "magic number|within its header"),
+        (packed(idx_bytes(GOOD[:, :14])), r"6 examples of \(14, 28\)"),
+        (packed(idx_bytes(GOOD[:0])), "0 examples"),
+        (packed(np.array([0x803, 2**32 - 1, 28, 28], ">u4").tobytes()), "4294967295 examples"),
     ],
 )
 def test_damaged_images(content: bytes, words: str, tmp_path: Path, cache: Path) -> None:
@@ -153,12 +156,12 @@ def test_a_damaged_file_in_the_cache_is_to_be_deleted(cache: Path) -> None:
 @pytest.mark.parametrize("labels", [np.full(200, 10, np.uint8), np.zeros(199, np.uint8)])
 def test_labels_that_do_not_fit(labels: np.ndarray, tmp_path: Path) -> None:
     write_idx(tmp_path)
-    (tmp_path / IDX[1]).write_bytes(gzip.compress(idx_bytes(labels)))
+    (tmp_path / IDX[1]).write_bytes(packed(idx_bytes(labels)))
     with pytest.raises(BadInput, match="each with a label of 0 to 9"):
         FashionMnist(folder=str(tmp_path)).load()
 
 
-WHOLE = gzip.compress(idx_bytes(np.random.default_rng(0).integers(0, 9, (6, 28, 28), np.uint8)), mtime=0)
+WHOLE = packed(idx_bytes(np.random.default_rng(0).integers(0, 9, (6, 28, 28), np.uint8)))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -1,0 +1,52 @@
+"""MNIST-1D, made by its package."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lightexp.core.errors import BadInput
+from lightexp.datasets.mnist1d import Mnist1d
+
+
+def test_the_series_are_the_same_every_time_and_nobody_elses_chance_is_touched() -> None:
+    random.seed(5)
+    np.random.seed(5)
+    expected = random.random(), np.random.rand()
+    random.seed(5)
+    np.random.seed(5)
+    data = Mnist1d().load()
+    assert (random.random(), np.random.rand()) == expected
+    assert (data.name, data.classes, data.shape, data.scale, data.offset) == ("mnist1d", 10, (40, 1), 1.0, 0.0)
+    assert [len(split) for split in data.splits.values()] == [3200, 800, 1000]
+    assert data.train.x.dtype == np.float32
+    assert np.ptp(np.bincount(data.train.y) / 4 - np.bincount(data.val.y)) < 2
+    everything = np.concatenate([split.x for split in data.splits.values()])
+    assert (everything.mean(), everything.std()) == (pytest.approx(0, abs=1e-3), pytest.approx(1, abs=1e-3))
+    other = Mnist1d(split_seed=1).load()
+    assert other.key != data.key
+    assert other.test.digest == data.test.digest
+    rows = ({row.tobytes() for split in (d.train, d.val) for row in split.x} for d in (data, other))
+    assert next(rows) == next(rows)
+
+
+def test_whether_it_is_there_is_seen_without_importing_it() -> None:
+    words = (
+        "import sys\n"
+        "from lightexp.datasets.mnist1d import Mnist1d\n"
+        "Mnist1d().check()\n"
+        "print([name for name in ('mnist1d', 'matplotlib', 'requests', 'scipy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightexp.datasets.mnist1d.find_spec", lambda name: None)
+    for act in (Mnist1d().check, Mnist1d().load):
+        with pytest.raises(BadInput, match="pip install mnist1d"):
+            act()
