@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable
 from importlib import import_module
-from tempfile import NamedTemporaryFile
 
 import lightexp
-from lightexp.core import interrupt
+from lightexp.core import interrupt, unforeseen
 from lightexp.core.errors import LightexpError, nearest
 
 HELP = """lightexp: compare ways of making deep-learning models small, on the file that would ship.
@@ -74,8 +72,5 @@ def _without_traceback(command: Callable[[], int]) -> int:
         if interrupt.asked():
             print("lightexp: Interrupted.", file=sys.__stderr__)
             return 130
-        with NamedTemporaryFile("w", prefix="lightexp-", suffix=".txt", delete=False) as file:
-            file.write(traceback.format_exc())
-        words = f"{type(error).__name__}: {error}".splitlines()[0]
-        print(f"lightexp: {words} (a fault of lightexp's; the whole error is in {file.name})", file=sys.stderr)
+        print("lightexp:", unforeseen.told(error), file=sys.stderr)
         return 1

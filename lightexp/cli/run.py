@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lightexp.core import interrupt
+from lightexp.core import interrupt, unforeseen
 from lightexp.core.errors import BadInput, LightexpError, nearest
 from lightexp.runner.conf import CONFIG, conf
 
@@ -91,9 +91,7 @@ class _Application:
 
     def start(self, words: list[str]) -> int:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that we can say it in one line
-        # argparse takes overrides before a flag as all of them.
-        sweep = [word for word in words if word in _SWEEP]
-        sys.argv = ["lightexp run", *sweep, *(word for word in words if word not in _SWEEP)]
+        sys.argv = ["lightexp run", *_flags_first(words)]
         hydra.main(version_base="1.3", config_path=str(conf()), config_name=CONFIG)(self._job)()
         if self._sweep and self._done:
             self.terminal.sweep(self._done)
@@ -109,9 +107,16 @@ class _Application:
         try:
             self._run(config, overrides)
         except LightexpError as error:
-            if self._sweep:
-                complain(f"{' '.join(overrides)}: {error}")
-            self._failed.append(error)
+            self._fail(error, overrides)
+        except (Exception, SystemExit) as error:
+            if interrupt.asked():
+                raise
+            self._fail(unforeseen.told(error, config.get("plugins") or ()), overrides)
+
+    def _fail(self, error: LightexpError, overrides: list[str]) -> None:
+        if self._sweep:
+            complain(f"{' '.join(overrides)}: {error}")
+        self._failed.append(error)
 
     def _run(self, config: DictConfig, overrides: list[str]) -> None:
         from lightexp.runner.settings import read
@@ -136,6 +141,17 @@ class _Application:
 def complain(words: str) -> None:
     """Says what went wrong, on one line of standard error."""
     print("lightexp:", " ".join(words.split()), file=sys.__stderr__)
+
+
+def _flags_first(words: list[str]) -> list[str]:
+    """Flags, with the values that they take, before overrides: argparse takes those before a flag for all of them."""
+    valued = {name for action in get_args_parser()._actions if action.nargs is None for name in action.option_strings}
+    flags: list[str] = []
+    overrides: list[str] = []
+    for word in words:
+        value = bool(flags) and flags[-1] in valued and not word.startswith("-")
+        (flags if value or word.startswith("-") else overrides).append(word)
+    return flags + overrides
 
 
 def _check_flags(words: list[str]) -> None:

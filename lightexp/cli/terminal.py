@@ -156,14 +156,16 @@ def _mlflow(record: Record) -> str:
 def _next(record: Record) -> dict[str, str]:
     """What is worth typing after a run."""
     words = {"Again": record.command}
+    again = shlex.split(record.command)
+    flags = again[2 : len(again) - len(record.varied)]
     if record.mlflow.get("uri", "").startswith("sqlite"):
         words["Look"] = f"mlflow ui --backend-store-uri {shlex.quote(record.mlflow['uri'])}"
     if "prune" in (stage.name for stage in record.stages):
         others = [w for w in record.varied if not w.startswith("pipeline.stages.prune.sparsity=")]
-        command = ["lightexp", "run", "-m", *others, "pipeline.stages.prune.sparsity=0.5,0.8,0.95"]
+        command = ["lightexp", "run", *flags, "-m", *others, "pipeline.stages.prune.sparsity=0.5,0.8,0.95"]
         words["Next"] = shlex.join(command)
     else:
-        words["Next"] = shlex.join(["lightexp", "run", "-m", *record.varied, "seed=0,1,2"])
+        words["Next"] = shlex.join(["lightexp", "run", *flags, "-m", *record.varied, "seed=0,1,2"])
     return words
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -71,9 +71,11 @@ def check(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         raise BadInput(f"{place}: {words}. Received: {first['input']!r}.") from None
     except ValueError as error:
         raise BadInput(f"{where}: {error}") from None
-    except TypeError:
-        missing = [f.name for f in fields(kind) if f.name not in values]
-        raise BadInput(f"{where}: {cls.__name__} needs more than it was given. Not given: {missing}.") from None
+    except TypeError as error:
+        needed = (f.name for f in fields(kind) if f.init and f.default is MISSING and f.default_factory is MISSING)
+        if missing := [name for name in needed if name not in values]:
+            raise BadInput(f"{where}: {cls.__name__} needs more than it was given. Not given: {missing}.") from None
+        raise BadInput(f"{where}: {error}.") from None
 
 
 def _place(where: str, name: str) -> str:
@@ -125,8 +127,14 @@ def locate(target: str, where: str, plugins: tuple[str, ...] = ()) -> type[Any]:
         )
     try:
         found = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a user's module raises while it is imported
-        raise BadInput(f"{where}._target_ names '{target}', which cannot be imported: {error}.") from None
+    except (Exception, SystemExit) as error:  # whatever a user's module raises while it is imported
+        hint = " Install it, or put the folder that holds it on PYTHONPATH." if _absent(error, package) else ""
+        why = f"{type(error).__name__}: {error}"
+        raise BadInput(f"{where}._target_ names '{target}', which cannot be imported ({why}).{hint}") from None
     if not isinstance(found, type) or not is_dataclass(found):
         raise BadInput(f"{where}._target_ names '{target}', which is not a dataclass.")
     return found
+
+
+def _absent(error: BaseException, package: str) -> bool:
+    return isinstance(error, ModuleNotFoundError) and error.name == package

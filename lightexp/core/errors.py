@@ -7,9 +7,16 @@ from collections.abc import Iterable
 
 
 class LightexpError(Exception):
-    """Base of all errors that lightexp raises on purpose; `exit_code` is the command's."""
+    """Base of all errors that lightexp raises on purpose; `exit_code` is the command's.
+
+    Its message is one line, whatever a file's or a setting's name would make of it.
+    """
 
     exit_code = 1
+
+    def __init__(self, words: str) -> None:
+        """Puts `words` on one line."""
+        super().__init__(" ".join(words.split()))
 
 
 class BadInput(LightexpError):

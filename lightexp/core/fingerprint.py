@@ -44,11 +44,13 @@ def canonical(value: Any) -> Any:
 
 @cache
 def source_digest(module: str) -> str | None:
-    """Digest of a user's own module, whose code is part of the key; None for lightexp's, which have versions."""
-    if module.partition(".")[0] == "lightexp":
+    """Digest of a user's own package, whose code, all of it, is part of the key; None for lightexp's, with versions."""
+    package = module.partition(".")[0]
+    if package == "lightexp":
         return None
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return file_digest(Path(file)) if file else None
+    found = sys.modules.get(package)
+    places = list(getattr(found, "__path__", None) or filter(None, [getattr(found, "__file__", None)]))
+    return key([digest(Path(place), "*.py") for place in places]) if places else None
 
 
 def key(value: Any) -> str:
@@ -61,6 +63,21 @@ def file_digest(path: Path) -> str:
     """SHA-256 (64 hexadecimal digits) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(place: Path, pattern: str = "*") -> str:
+    """SHA-256 of a file, or of the names and the bytes of a folder's files.
+
+    Args:
+        place: The file or folder.
+        pattern: Which files count of a folder, and of the folders in it. Defaults to all.
+    """
+    if place.is_file():
+        return file_digest(place)
+    seen = hashlib.sha256()
+    for path in sorted(p for p in place.rglob(pattern) if p.is_file()):
+        seen.update(f"{path.relative_to(place)} {file_digest(path)}\n".encode())
+    return seen.hexdigest()
 
 
 @cache

@@ -285,6 +285,9 @@ class Figure:
     split: Literal["train", "val", "test"] | None = None
     version: int = 1
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", float(self.value))  # a number of NumPy's has no place in JSON
+
 
 @dataclass(frozen=True)
 class Subject:

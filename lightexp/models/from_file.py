@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ import numpy as np
 from lightexp.core.config import Index
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
-from lightexp.core.fingerprint import file_digest
+from lightexp.core.fingerprint import digest
 from lightexp.core.flatmodel import FlatModel
 from lightexp.core.protocols import Model
 
@@ -43,7 +42,7 @@ class FromFile(Model):
 
     def __post_init__(self) -> None:
         if self.path is not None and self.place.exists():
-            object.__setattr__(self, "digest", _digest(self.place))
+            object.__setattr__(self, "digest", digest(self.place))
         if self.labels is not None and sorted(self.labels) != list(range(len(self.labels))):
             raise ValueError(f"labels must name each class once, from 0. Received: {self.labels}.")
 
@@ -154,13 +153,3 @@ def check_shapes(path: Path, model: FlatModel, shape: tuple[int, ...], classes: 
 
 def _mismatch(path: Path, takes: tuple[int, ...], gives: tuple[int, ...], shape: tuple[int, ...], n: int) -> BadInput:
     return BadInput(f"{path} maps {takes} to {gives}; the data need {shape} to ({n},). Take those it was made for.")
-
-
-def _digest(place: Path) -> str:
-    """SHA-256 of a file, or of a folder's names and files."""
-    if place.is_file():
-        return file_digest(place)
-    seen = hashlib.sha256()
-    for path in sorted(p for p in place.rglob("*") if p.is_file()):
-        seen.update(f"{path.relative_to(place)} {file_digest(path)}\n".encode())
-    return seen.hexdigest()

@@ -6,7 +6,6 @@ import json
 import shlex
 import shutil
 import time
-import traceback
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +14,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from lightexp.core import interrupt
+from lightexp.core import interrupt, unforeseen
 from lightexp.core.data import Data
-from lightexp.core.errors import LightexpError, RunFailed
+from lightexp.core.errors import LightexpError
 from lightexp.core.protocols import TFLITE, Dataset
 from lightexp.core.record import Record
 from lightexp.core.store import Store, plain_disk_errors
@@ -130,13 +129,11 @@ class Runner:
             record.status, record.reason, error = "interrupted", "interrupted", stop
         except LightexpError as plain:
             record.status, record.reason, error = "failed", str(plain), plain
-        except Exception as unforeseen:
+        except (Exception, SystemExit) as strange:
             if interrupt.asked():
                 record.status, record.reason, record.ended = "interrupted", "interrupted", time.time()
                 return KeyboardInterrupt()
-            (folder / ERROR).write_text(traceback.format_exc())
-            first = (str(unforeseen).strip().splitlines() or [""])[0]
-            error = RunFailed(f"{type(unforeseen).__name__}: {first} The whole error is in {folder / ERROR}.")
+            error = unforeseen.told(strange, record.config["plugins"], folder / ERROR)
             record.status, record.reason = "failed", str(error)
         record.ended = time.time()
         return error

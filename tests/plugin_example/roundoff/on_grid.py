@@ -1,0 +1,26 @@
+"""A measurement: how many of a file's weights are on a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightexp.core.config import Positive
+from lightexp.core.protocols import Figure, Measurement, Subject
+from roundoff.grid import nearest
+
+
+@dataclass(frozen=True)
+class OnGrid(Measurement):
+    """The share of kernel values that are multiples of `step`."""
+
+    step: Positive = 0.0625
+
+    def measure(self, subject: Subject) -> list[Figure]:
+        from lightexp.backend import flatbuffer
+
+        kernels = [np.ravel(t.data) for _, t in flatbuffer.read(subject.tflite).kernels]
+        values = np.concatenate(kernels).astype(np.float32)
+        share = np.isclose(values, nearest(values, self.step)).mean()
+        return [Figure("roundoff/on_grid", share, "", "max", version=self.version)]

@@ -1,0 +1,32 @@
+"""A data set: stripes of two directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightexp.core.config import Count, Index
+from lightexp.core.data import Data
+from lightexp.datasets.inputs import InputDataset
+from lightexp.datasets.splits import as_split, fifth, hold_out
+
+
+@dataclass(frozen=True)
+class Stripes(InputDataset):
+    """Noisy images of 8x8 with stripes that lie (class 0) or stand (class 1)."""
+
+    examples: Count = 200
+    split_seed: Index = 0
+
+    def check(self) -> None:
+        pass
+
+    def load(self) -> Data:
+        rng = np.random.default_rng(0)
+        y = np.arange(self.examples) % 2
+        lying = np.where(np.arange(8) % 2, 200, 0)[:, None].repeat(8, 1)
+        x = np.where(y[:, None, None] == 0, lying, lying.T) + rng.integers(0, 56, (self.examples, 8, 8))
+        rest, test = hold_out(as_split(x.astype(np.uint8)[..., None], y), fifth(self.examples), self.split_seed)
+        train, val = hold_out(rest, fifth(len(rest)), self.split_seed)
+        return self.data("stripes", train, val, test, classes=2, top=255)
