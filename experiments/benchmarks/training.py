@@ -20,12 +20,14 @@ from typing import Any
 from common import Result, fashion, parser, report
 
 BATCH = 128
-CASES = {  # name: (model, whether it is pruned, whether theirs repeats too, target)
-    "train lenet_300_100": ("lenet_300_100", False, True, 2.2),
-    "train lenet_300_100, plain fit": ("lenet_300_100", False, False, 2.2),
-    "prune lenet_300_100": ("lenet_300_100", True, False, 1.8),
-    "train lenet5": ("lenet5", False, False, 1.0),
-    "train small_cnn": ("small_cnn", False, False, 1.0),
+CASES = {  # name: (model, whether it is pruned, whether theirs repeats too, target, training images or None for all)
+    "train lenet_300_100": ("lenet_300_100", False, True, 2.2, None),
+    "train lenet_300_100, plain fit": ("lenet_300_100", False, False, 2.2, None),
+    "prune lenet_300_100": ("lenet_300_100", True, False, 1.8, None),
+    "train lenet5": ("lenet5", False, False, 1.0, None),
+    "train small_cnn": ("small_cnn", False, False, 1.0, None),
+    "train resnet8, first 2,560 images": ("resnet8", False, False, 1.0, 2560),
+    "train mobilenet_v1 (alpha 0.25), first 5,120 images": ("mobilenet_v1", False, False, 1.0, 5120),
 }
 SPARSITY, FREQUENCY = 0.8, 100
 
@@ -39,7 +41,7 @@ def main() -> None:
     chosen = options.parse_args()
     runs = 1 if chosen.smoke else chosen.runs
     if chosen.side:
-        _child(chosen.side, chosen.only[0], runs + 1, 500 if chosen.smoke else None, chosen.threads)
+        _child(chosen.side, chosen.only[0], runs + 1, chosen.smoke, chosen.threads)
         return
     report([_compare(case, runs, chosen.smoke, chosen.threads) for case in chosen.only or CASES], chosen.json)
 
@@ -82,8 +84,9 @@ class _Turns:
         print(self._images / (time.perf_counter() - self._start), flush=True)
 
 
-def _child(side: str, case: str, epochs: int, images: int | None, threads: int) -> None:
-    model, pruned, repeats, _ = CASES[case]
+def _child(side: str, case: str, epochs: int, smoke: bool, threads: int) -> None:
+    model, pruned, repeats, _, images = CASES[case]
+    images = 500 if smoke else images
     if side == "ours":
         _ours(model, pruned, epochs, images, threads)
     else:
@@ -94,9 +97,12 @@ def build(name: str, shape: tuple[int, ...], classes: int) -> Any:
     """One of lightexp's models, untrained, for either side."""
     from lightexp.models.lenet5 import LeNet5
     from lightexp.models.lenet_300_100 import LeNet300100
+    from lightexp.models.mobilenet_v1 import MobileNetV1
+    from lightexp.models.resnet8 import ResNet8
     from lightexp.models.small_cnn import SmallCnn
 
-    return {"lenet_300_100": LeNet300100, "lenet5": LeNet5, "small_cnn": SmallCnn}[name]().build(shape, classes)
+    models = [LeNet300100, LeNet5, MobileNetV1, ResNet8, SmallCnn]
+    return {cls.__module__.rpartition(".")[2]: cls for cls in models}[name]().build(shape, classes)
 
 
 def _ours(name: str, pruned: bool, epochs: int, images: int | None, threads: int) -> None:

@@ -1,4 +1,4 @@
-"""A data set in memory: raw arrays, their digests, and how raw values become the model's inputs."""
+"""A data set: raw arrays, their digests, and how raw values become the model's inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Split:
     """One split of a data set.
 
     Attributes:
-        x: Raw examples, `(n, *shape)`, as stored (often uint8).
+        x: Raw examples, `(n, *shape)`, as stored (often uint8); a `numpy.memmap` where they do not fit in memory.
         y: Labels, `(n,)` int32, from 0.
     """
 
@@ -26,6 +26,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the examples lie in a file and are never to be in memory all at once."""
+        return isinstance(self.x, np.memmap)
 
     @cached_property
     def digest(self) -> str:

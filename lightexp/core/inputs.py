@@ -69,15 +69,19 @@ def _each(value: float | list[float] | None, default: float, channels: int, name
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes of the images that are trained on, new ones at every step, made inside the graph.
+    """Random changes of the examples that are trained on, new ones at every step, made inside the graph.
+
+    They are done in the order of the attributes, after the scaling: a 0 that comes in is the model's input 0, as in the
+    papers, which with a `mean` is not black. Validation, calibration and teachers see examples as they are.
 
     Attributes:
         flip: Whether half of the images are mirrored left to right. Defaults to False.
         shift: Pixels by which an image is moved at most, either way in height and width; 0 comes in. Defaults to 0.
-        cutout: Side of the square that is set to 0 at a random place (DeVries and Taylor 2017, arXiv 1708.04552).
-            Defaults to 0, none.
-        mixup: Alpha of the Beta distribution by which pairs of examples and their losses are mixed (Zhang et al. 2018,
-            arXiv 1710.09412). Defaults to 0, none.
+        cutout: Side of the square that is set to 0 around a random pixel, cut where it lies outside (DeVries and
+            Taylor 2017, arXiv 1708.04552). Defaults to 0, none.
+        mixup: Alpha of the Beta distribution by which pairs of examples and their losses are mixed, each pair by a draw
+            of its own (Zhang et al. 2018, arXiv 1710.09412). Training accuracy counts the label of the larger share;
+            logits of teachers are mixed in the loss likewise. Works on data of any shape. Defaults to 0, none.
     """
 
     flip: bool = False

@@ -35,7 +35,8 @@ class Training:
         early_stopping: Epochs without a lower validation loss after which training stops and goes back to its best
             epoch; 0 trains to the end. Defaults to 0.
         loop: `graph` trains a whole epoch in one TensorFlow call; `fit` feeds batches through Keras' `fit`, slower,
-            for data that should not be copied into TensorFlow. Defaults to `graph`.
+            for data that should not be copied into TensorFlow, and always taken for a train split that is kept on
+            disk. Both give the same bytes. Defaults to `graph`.
     """
 
     objective: Objective = field(kw_only=True)

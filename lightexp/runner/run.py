@@ -59,6 +59,8 @@ class Runner:
         settings.dataset.check()
         if self._data is None or self._data[0] != settings.dataset:
             self._data = settings.dataset, settings.dataset.load()
+            if large := [name for name, split in self._data[1].splits.items() if split.on_disk]:
+                self._watch.say(f"Kept on disk, by dataset.memory_mb, and read batch by batch: {', '.join(large)}.")
         data = settings.model.sees(self._data[1])
         return make(settings, data, compose), data
 

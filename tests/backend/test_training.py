@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import nets
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import RunFailed
 from lightexp.core.protocols import Objective
 from lightexp.core.schedule import Schedule
 from lightexp.core.training import Training
+from lightexp.datasets import large
 from lightexp.objectives.cross_entropy import CrossEntropy
 from lightexp.objectives.distill import Distill
 
@@ -70,6 +75,82 @@ def test_graph_and_fit_are_one_training(tensorflow: None, kind: str) -> None:
     for name, values in _figures(curves).items():
         assert values == pytest.approx(others[name], rel=1e-6)
     assert curves["loss"][-1] < curves["loss"][0]
+
+
+def _on_disk(array: NDArray[Any]) -> NDArray[np.generic]:
+    copy = large.room(array.shape, array.dtype, 0)
+    copy[...] = array
+    return copy
+
+
+@pytest.mark.parametrize("kept", [("train",), ("val",), ("train", "val", "test")])
+def test_what_is_on_disk_trains_to_the_bytes_of_what_is_in_memory(tensorflow: None, kept: tuple[str, ...]) -> None:
+    source = nets.data(train=1100)  # validation takes 500 examples at once
+    source = replace(source, val=source.train)
+    teachers = {"teacher": np.random.default_rng(0).normal(size=(1100, nets.CLASSES)).astype(np.float32)}
+    disk = replace(source, **{name: Split(_on_disk(source.splits[name].x), source.splits[name].y) for name in kept})
+    assert [name for name, split in disk.splits.items() if split.on_disk] == list(kept)
+    found = []
+    for each in (source, disk):
+        net = nets.model("norm")
+        curves = _train(net, nets.settings(objective=Distill(), epochs=2), each, teachers=teachers)
+        found.append((_bytes(net), curves["val_loss"], curves["val_accuracy"], curves["accuracy"]))
+    assert found[0] == found[1]
+
+
+STREAMED = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from lightexp.backend import convert, litert, session
+from lightexp.core.data import Data, Split
+from lightexp.core.inputs import Augment
+from lightexp.core.protocols import TFLITE
+from lightexp.core.training import Training
+from lightexp.datasets import large
+from lightexp.objectives.distill import Distill
+
+session.start(1)
+from lightexp.backend.training import Trainer
+
+class Silent:
+    def step(self, done, total, **figures): pass
+    def say(self, words): pass
+
+def use(count):
+    x = large.room((count, 32, 32, 3), np.uint8, 0)
+    split = Split(x, (np.arange(count) % 2).astype(np.int32))
+    data = Data("large", split, split, split, 2, 1 / 255, augment=Augment(flip=True))
+    session.fresh(0)
+    kl = session.keras().layers
+    inputs = kl.Input((32, 32, 3))
+    net = session.keras().Model(inputs, kl.Dense(2)(kl.Flatten()(kl.AveragePooling2D(16)(inputs))))
+    file = Path(sys.argv[1])
+    file.write_bytes(convert.to_float32(net))
+    teachers = {"teacher": litert.logits(file, split.x, data, 1)}
+    litert.logits(file, split.x[:2000], data, 1, foreign=True)
+    settings = Training(objective=Distill(), epochs=1, batch_size=500)
+    Trainer(net, settings, data, 0, teachers).run(Silent())
+    assert len(split.digest) == 64 and len(split.sample(200)) == 200
+    return x
+
+use(600)
+used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData"))
+resource.setrlimit(resource.RLIMIT_DATA, (used * 1024 + 100_000_000,) * 2)
+x = use(50_000)
+try:
+    np.array(x)
+except MemoryError:
+    print(x.nbytes)
+"""
+
+
+def test_what_is_on_disk_is_never_all_in_memory(tmp_path: Path) -> None:
+    """The child may take 100 MB more than at its first, small time; mapped files do not count."""
+    done = subprocess.run([sys.executable, "-c", STREAMED, tmp_path / "m.tflite"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 150_000_000
 
 
 def test_masks_work_in_both_loops(tensorflow: None) -> None:

@@ -121,6 +121,21 @@ def test_a_plan_shows_stages_and_store_hits_and_makes_nothing(alone: tuple[Compl
     assert sorted(outputs.rglob("*")) == before
 
 
+def test_augmented_training_repeats_and_is_another_result(alone: tuple[CompletedProcess[str], Path]) -> None:
+    _, outputs = alone
+    plain = records(outputs)[0]
+    words = ["dataset.augment.shift=1", "dataset.augment.mixup=0.2", f"{RATE}=0.002", "tracking=none"]
+    files = []
+    for loop in ("graph", "fit"):
+        place = outputs.parent / loop
+        loops = [f"pipeline.stages.{stage}.loop={loop}" for stage in ("train", "prune")]
+        done = lightexp("run", *TINY, *words, *loops, f"paths.outputs={place}", cwd=outputs.parent)
+        assert done.returncode == 0, done.stderr
+        (record,) = records(place)
+        files.append((place / "runs" / record.id / "model.tflite").read_bytes())
+    assert files[0] == files[1] != (outputs / "runs" / plain.id / "model.tflite").read_bytes()
+
+
 def test_a_run_that_fails_in_a_stage_is_one_line_and_a_record(tmp_path: Path) -> None:
     done = lightexp("run", *TINY, NAN, cwd=tmp_path)
     assert done.returncode == 1

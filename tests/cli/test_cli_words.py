@@ -50,6 +50,7 @@ def test_help_and_configs_import_nothing_heavy(words: list[str], shown: str, tmp
         (["run", "pipeline.stages.prune.sparsity=2"], "pipeline.stages.prune.sparsity: Input should be less than 1"),
         (["run", "pipeline.order=[train,quantize,prune]"], "'pipeline.order=[train,prune,quantize]'"),
         (["run", "--plan", "dataset=arrays", "dataset.path=nothere.npz"], "dataset.path=nothere.npz is not a file"),
+        (["run", "dataset.augment.cutout=8"], "dataset.augment.cutout must be smaller than the image, (8, 8)."),
         (["run", "-m", "seeed=1,2"], "seeed is not a setting"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from lightexp.core.config import build
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import key
-from lightexp.core.inputs import Scaling
+from lightexp.core.inputs import Augment, Scaling
 from lightexp.core.protocols import Dataset
 from lightexp.datasets.arrays import Arrays
 
@@ -99,6 +101,20 @@ def test_scaling_reaches_the_inputs(file: Path) -> None:
     inputs = data.inputs(data.train.x)
     assert -1 <= inputs.min() < -0.9
     assert 0.9 < inputs.max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(60, 7), (60, 9, 1)])
+@pytest.mark.parametrize("augment", [Augment(flip=True), Augment(shift=1), Augment(cutout=1)], ids=str)
+def test_what_is_no_image_is_not_moved_but_mixed(augment: Augment, shape: tuple[int, ...], file: Path) -> None:
+    dataset = saved(file, x=np.ones(shape, np.float32), y=Y)
+    words = refusal(replace(dataset, augment=replace(augment, mixup=0.2)))
+    assert re.match(r"dataset\.augment\.(flip|shift|cutout) needs images", words) and str(shape[1:]) in words
+    assert replace(dataset, augment=Augment(mixup=0.2)).load().augment.active
+
+
+@pytest.mark.parametrize("augment", [Augment(shift=4), Augment(cutout=4)], ids=str)
+def test_no_image_is_lost_altogether(augment: Augment, file: Path) -> None:
+    assert "must be smaller than the image, (4, 5)" in refusal(replace(saved(file, x=X, y=Y), augment=augment))
 
 
 def test_floats_have_no_range_to_scale_from(file: Path) -> None:

@@ -15,6 +15,9 @@ from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record, read
 from lightexp.core.store import MANIFEST, Store
+from lightexp.runner.compose import settings as compose
+from lightexp.runner.run import Runner
+from lightexp.runner.watch import Silent
 
 BOTH = ["accuracy/val", "accuracy/test"]
 AGAIN = ["+stage@pipeline.stages.again=train", "pipeline.order=[train,prune,again,quantize]"]
@@ -152,6 +155,30 @@ def test_an_altered_and_a_truncated_entry_are_set_aside_and_made_again(runs: Tin
     (quantized / MANIFEST).unlink()
     assert from_store(runs.run()) == [True, True, False]
     assert from_store(runs.run()) == [True, True, True]
+
+
+def test_what_is_kept_on_disk_gives_the_same_files_and_is_told_once(tmp_path: Path, tensorflow: None) -> None:
+    rng, y, said = np.random.default_rng(0), np.arange(1400) % 4, []
+    np.savez(tmp_path / "large.npz", x=rng.integers(0, 256, (1400, 32, 32), np.uint8), y=y)
+
+    class Saying(Silent):
+        def say(self, words: str) -> None:
+            said.append(words)
+
+    files = []
+    for megabytes in (4096, 1):
+        runner, outputs = Runner(Saying()), tmp_path / str(megabytes)
+        words = ["dataset=arrays", f"dataset.path={tmp_path / 'large.npz'}", f"dataset.memory_mb={megabytes}"]
+        words += [f"paths.outputs={outputs}", "model.width=0.25", "measure=quick", "tracking=none"]
+        words += ["pipeline=distill_quantize", "pipeline.stages.quantize.scheme=int8"]
+        words += [f"pipeline.stages.{stage}.epochs=1" for stage in ("train", "distill")]
+        records = [runner.run(compose(words), words) for _ in range(2)]
+        files.append((outputs / "runs" / records[0].id / TFLITE).read_bytes())
+        figures = [{n: v for n, v in record.figures.items() if not n.startswith("time")} for record in records]
+        assert figures[0] == figures[1]
+    assert files[0] == files[1]
+    kept = [words for words in said if "on disk" in words]
+    assert kept == ["Kept on disk, by dataset.memory_mb, and read batch by batch: train, val, test."]
 
 
 def test_a_destructive_order_that_is_waived_runs_and_is_marked(runs: TinyRuns, first: Record) -> None:
