@@ -279,7 +279,7 @@ def test_a_broken_invariant_fails_the_run_and_names_the_stage(runs: TinyRuns, fi
 
 
 def test_a_fault_in_a_stage_is_one_line_and_its_trace_is_kept(runs: TinyRuns, first: Record, liar: list[str]) -> None:
-    with pytest.raises(RunFailed, match=r"ZeroDivisionError: a fault of its own .*error\.txt\.$") as caught:
+    with pytest.raises(RunFailed, match=r"ZeroDivisionError: a fault of its own .*error\.txt\)$") as caught:
         runs.run(*liar, "pipeline.stages.liar.fault=true")
     where, record = newest(runs)
     assert (record.status, record.reason) == ("failed", str(caught.value))
