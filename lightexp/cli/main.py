@@ -63,7 +63,7 @@ def _without_traceback(command: Callable[[], int]) -> int:
     try:
         return command()
     except LightexpError as error:
-        print("lightexp:", " ".join(str(error).split()), file=sys.stderr)
+        print("lightexp:", error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:  # while the command was being imported
         print("lightexp: Interrupted.", file=sys.__stderr__)

@@ -119,9 +119,10 @@ class _Application:
         self._failed.append(error)
 
     def _run(self, config: DictConfig, overrides: list[str]) -> None:
+        from lightexp.runner.compose import without_removed
         from lightexp.runner.settings import read
 
-        settings = read(config)
+        settings = read(without_removed(config, overrides))
         if self._sweep:
             self.terminal.say(f"— {' '.join(overrides)}")
         if self._plan_only:

@@ -48,9 +48,14 @@ def source_digest(module: str) -> str | None:
     package = module.partition(".")[0]
     if package == "lightexp":
         return None
+    found = places(package)
+    return key([digest(Path(place), "*.py") for place in found]) if found else None
+
+
+def places(package: str) -> list[str]:
+    """The folders of a package that was imported, or the file of a module."""
     found = sys.modules.get(package)
-    places = list(getattr(found, "__path__", None) or filter(None, [getattr(found, "__file__", None)]))
-    return key([digest(Path(place), "*.py") for place in places]) if places else None
+    return list(getattr(found, "__path__", None) or filter(None, [getattr(found, "__file__", None)]))
 
 
 def key(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -83,6 +83,8 @@ class Augment:
             of its own (Zhang et al. 2018, arXiv 1710.09412). Training accuracy counts the label of the larger share;
             logits of teachers are mixed in the loss likewise. Works on data of any shape. Defaults to 0, none.
     """
+
+    version: ClassVar[int] = 2  # at 1 nothing was done
 
     flip: bool = False
     shift: Index = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 import traceback
 from collections.abc import Iterable
@@ -22,6 +21,8 @@ def told(error: BaseException, plugins: Iterable[str] = (), file: Path | None = 
         plugins: The user's packages; the last line of theirs that the error comes through is named.
         file: Where to write the whole error; None makes a temporary file.
     """
+    from lightexp.core.fingerprint import places  # not on the way to --help
+
     whole = "".join(traceback.format_exception(error))
     if file is None:
         with tempfile.NamedTemporaryFile(prefix="lightexp-", suffix=".txt", delete=False) as made:
@@ -30,14 +31,8 @@ def told(error: BaseException, plugins: Iterable[str] = (), file: Path | None = 
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.strip().startswith("[[")]
     words = "" if not lines else lines[-1] if lines[0].endswith(":") else lines[0]
     kind = "" if words.startswith(type(error).__name__) else f"{type(error).__name__}: "
-    roots = [root for name in plugins for root in _roots(name)]
+    roots = [root for name in plugins for root in places(name)]
     own = [
         f"{path}, line {line}: " for path, line in _PLACE.findall(whole) if any(map(Path(path).is_relative_to, roots))
     ]
     return RunFailed(f"{own[-1] if own else ''}{kind}{words} (the whole error is in {file})")
-
-
-def _roots(package: str) -> list[str]:
-    """The folders of a package that was imported, or the file of a module."""
-    found = sys.modules.get(package)
-    return list(getattr(found, "__path__", None) or filter(None, [getattr(found, "__file__", None)]))

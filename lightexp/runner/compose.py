@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lightexp.core.errors import BadInput, nearest
@@ -31,13 +31,25 @@ def composed(overrides: list[str]) -> DictConfig:
     """
     try:
         if GlobalHydra.instance().is_initialized():
-            return compose(CONFIG, overrides)
+            return without_removed(compose(CONFIG, overrides), overrides)
         with initialize_config_dir(str(conf()), version_base="1.3"):
-            return compose(CONFIG, overrides)
+            return without_removed(compose(CONFIG, overrides), overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if not of_config(error):
             raise
         raise explained(error, overrides) from None
+
+
+def without_removed(config: DictConfig, overrides: list[str]) -> DictConfig:
+    """The config without what a pipeline still says of stages that `~stage@pipeline.stages.NAME` has removed."""
+    for override in overrides:
+        if override.startswith("~stage@"):
+            place, _, name = override.partition("@")[2].partition("=")[0].rpartition(".")
+            node = OmegaConf.select(config, place) if place else None
+            if isinstance(node, DictConfig) and name in node and "_target_" not in node[name]:
+                with open_dict(node):
+                    del node[name]
+    return config
 
 
 def settings(overrides: list[str]) -> Settings:

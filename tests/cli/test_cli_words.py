@@ -65,6 +65,15 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(words: list[str], said:
         assert not list(tmp_path.iterdir())
 
 
+def test_a_removed_stage_is_gone_though_its_pipeline_has_settings_for_it(tmp_path: Path) -> None:
+    done = lightexp("run", "--plan", "~stage@pipeline.stages.quantize", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "train-prune" in done.stdout and "Quantize" not in done.stdout
+    misspelt = lightexp("run", "--plan", "+pipeline.stages.quantise.scheme=int8", cwd=tmp_path)
+    assert (misspelt.returncode, misspelt.stdout) == (2, "")
+    assert "pipeline.order does not name the stage 'quantise'" in misspelt.stderr
+
+
 def test_outputs_below_a_file_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("as it was")
     done = lightexp("run", "paths.outputs=file/outputs", cwd=tmp_path)

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightexp.core.data import Data, Split, stratified
+from lightexp.core.fingerprint import canonical
+from lightexp.core.inputs import Augment
 
 
 @given(
@@ -86,3 +88,11 @@ def test_the_key_is_of_what_an_artifact_depends_on(split: Split) -> None:
     assert data.key == replace(data, test=other, name="e").key
     changed = [replace(data, **{k: v}) for k, v in [("train", other), ("val", other), ("classes", 4), ("scale", 2.0)]]
     assert all(c.key != data.key for c in [*changed, replace(data, offset=1.0)])
+
+
+def test_augmentation_has_a_version_in_the_key_and_none_leaves_it_out() -> None:
+    split = Split(np.zeros((2, 1), np.uint8), np.array([0, 1], np.int32))
+    data = Data("d", split, split, split, 2)
+    assert "augment" not in data.key
+    mixed = canonical(replace(data, augment=Augment(mixup=0.2)).key)
+    assert mixed["augment"]["version"] == Augment.version == 2

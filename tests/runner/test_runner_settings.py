@@ -136,6 +136,11 @@ def test_a_bad_setting_is_one_line_with_its_place_and_what_to_do(runner: Runner,
     [
         ([], ["train", "prune", "quantize"], ["Train", "Prune", "Quantize"]),
         (["~stage@pipeline.stages.prune"], ["train", "quantize"], ["Train", "Quantize"]),
+        (
+            ["~stage@pipeline.stages.quantize"],
+            ["train", "prune"],
+            ["Train", "Prune"],
+        ),  # the pipeline still sets its scheme
         (["pipeline.stages.prune=null"], ["train", "quantize"], ["Train", "Quantize"]),
         (
             ["+stage@pipeline.stages.again=train", "pipeline.order=[train,again,prune,quantize]"],
