@@ -20,14 +20,14 @@ def _names(text: str) -> frozenset[str]:
 
 
 _MODELS = frozenset({"Functional", "Model", "Sequential"})
-_LAYERS = _names(
+_LAYERS = _names(  # all that the converter takes with an open batch, which leaves out recurrent ones
     """
     Activation ActivityRegularization Add AlphaDropout Average AveragePooling1D AveragePooling2D BatchNormalization
     Concatenate Conv1D Conv2D Conv2DTranspose Cropping1D Cropping2D Dense DepthwiseConv1D DepthwiseConv2D Dot
     Dropout ELU Embedding Flatten GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D
-    GlobalMaxPooling1D GlobalMaxPooling2D GRU InputLayer LayerNormalization LeakyReLU LSTM MaxPooling1D MaxPooling2D
+    GlobalMaxPooling1D GlobalMaxPooling2D InputLayer LayerNormalization LeakyReLU MaxPooling1D MaxPooling2D
     Maximum Minimum Multiply Normalization PReLU Permute ReLU RepeatVector Rescaling Reshape SeparableConv1D
-    SeparableConv2D SimpleRNN Softmax SpatialDropout1D SpatialDropout2D Subtract TFOpLambda ThresholdedReLU
+    SeparableConv2D Softmax SpatialDropout1D SpatialDropout2D Subtract TFOpLambda ThresholdedReLU
     UnitNormalization UpSampling1D UpSampling2D ZeroPadding1D ZeroPadding2D
     """
 )
@@ -211,4 +211,5 @@ def _unknown(path: Path, name: str) -> BadInput:
 
 
 def _broken(path: Path, error: Exception, what: str = "read as a Keras model") -> BadInput:
-    return BadInput(f"{path} cannot be {what} ({' '.join(str(error).split())[:160]}). Save it again.")
+    words = str(error).rpartition("Exception encountered: ")[2]  # Keras puts a layer's whole config before it
+    return BadInput(f"{path} cannot be {what} ({' '.join(words.split())[:160]}). Save it again.")
