@@ -34,8 +34,8 @@ class Terminal:
 
     def __init__(self) -> None:
         # A descriptor of its own: standard error is turned away while C++ libraries chat.
-        self._err = Console(file=os.fdopen(os.dup(2), "w", buffering=1), width=_width(sys.stderr), highlight=False)
-        self._out = Console(width=_width(sys.stdout), highlight=False)
+        self._err = Console(file=os.fdopen(os.dup(2), "w", buffering=1), width=width(sys.stderr), highlight=False)
+        self._out = Console(width=width(sys.stdout), highlight=False)
 
     def say(self, words: str) -> None:
         """Shows one line."""
@@ -169,5 +169,6 @@ def _next(record: Record) -> dict[str, str]:
     return words
 
 
-def _width(stream: object) -> int | None:
+def width(stream: object) -> int | None:
+    """Columns of a line for `rich`; None where it finds out by itself."""
     return None if getattr(stream, "isatty", lambda: False)() else _WIDE

@@ -56,6 +56,7 @@ class Record:
         varied: The overrides that made this run differ from the default.
         dataset: Name, and count and digest of each split.
         control: The stage whose file is the float32 control.
+        keys: The store's keys of all that it stands on: its stages, their teachers and calibration sets.
         stages: In order.
         waived: Invariants that this run was told to break, with what became of each.
         environment: Versions, host, threads, git commit.
@@ -75,6 +76,7 @@ class Record:
     status: Status = "running"
     reason: str | None = None
     control: str | None = None
+    keys: list[str] = field(default_factory=list)
     dataset: dict[str, Any] = field(default_factory=dict)
     stages: list[StageRecord] = field(default_factory=list)
     waived: dict[str, str] = field(default_factory=dict)

@@ -90,6 +90,7 @@ class Runner:
             environment=environment.describe(settings.threads),
             started=time.time(),
             control=plan.control.name,
+            keys=plan.keys,
             dataset={
                 "name": data.name,
                 "classes": data.classes,
@@ -111,6 +112,7 @@ class Runner:
                 store = Store(settings.outputs / "store")
                 error = self._worked(record, folder, Executor(plan, settings, data, store, self._watch), plan, test)
                 record.write(folder)  # whatever MLflow takes its time over, the run has ended
+                store.release()
                 shown.result()
                 record.write(folder)
                 mirror.end(record, folder)
