@@ -19,11 +19,12 @@ Usage: lightexp COMMAND [words]
               lightexp run --plan             what would happen
               lightexp run --help             every group and flag
   store       what the store of artifacts holds, whether it is whole, and what may go: ls, verify, gc
+  track       sync: uploads the runs that MLflow has not seen yet
 
 Each takes --help. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
 
-_COMMANDS: tuple[str, ...] = ("store",)  # each a module with `run(words) -> exit code`
+_COMMANDS: tuple[str, ...] = ("store", "track")  # each a module with `run(words) -> exit code`
 _RUNNING = ("-m", "--multirun", "-r", "--run")
 
 

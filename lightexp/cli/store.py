@@ -45,7 +45,7 @@ _SIZES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 def run(words: list[str]) -> int:
     """Runs `lightexp store` and returns the exit code."""
     parser = Arguments("store", description=_HELP)
-    commands = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    commands = parser.add_subparsers(dest="what", metavar="COMMAND", required=True)
     commands.add_parser("ls", help="lists the entries", description="Lists the entries, the least recently used first.")
     commands.add_parser(
         "verify", help="checks every digest", description="Checks every digest; broken entries are set aside."

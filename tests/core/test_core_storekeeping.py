@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightexp.core.store import MANIFEST, Store
+from lightexp.core.store import MANIFEST, Store, held
 from lightexp.core.storekeeping import Item, items, remove, surplus, tidy, verify
 
 KEYS = [f"{number:02x}" + "0" * 62 for number in range(8)]
@@ -105,15 +108,33 @@ def test_another_process_s_entries_stay_until_it_dies(root: Path) -> None:
     words = "import sys, time; from pathlib import Path; from lightexp.core.store import Store\n"
     words += "store = Store(Path(sys.argv[1])); store.load(sys.argv[2]); print('held', flush=True); time.sleep(600)"
     child = subprocess.Popen([sys.executable, "-c", words, str(root), KEYS[0]], stdout=subprocess.PIPE, text=True)
-    with child:
+    try:
         assert child.stdout is not None and child.stdout.readline() == "held\n"
         there = {item.key: item for item in items(root)}
         assert there[KEYS[0]].state == "in use"
         assert not remove(root, there[KEYS[0]])
+    finally:
         child.kill()
+        child.communicate()
     there = {item.key: item for item in items(root)}
     assert there[KEYS[0]].state == "idle"
     assert remove(root, there[KEYS[0]])
+
+
+def test_whoever_waited_while_an_entry_was_replaced_holds_the_new_one(root: Path) -> None:
+    store = Store(root)
+    with ThreadPoolExecutor(1) as aside, held(store.folder(KEYS[0]), fcntl.LOCK_EX):
+        loaded = aside.submit(store.load, KEYS[0])
+        end = time.monotonic() + 60
+        while not re.search(rf"-> FLOCK .* {os.getpid()} ", Path("/proc/locks").read_text()):
+            assert time.monotonic() < end, "it does not wait"
+            time.sleep(0.01)
+        store.folder(KEYS[0]).rename(root / "away")
+        other = Store(root)
+        other.ensure(KEYS[0], "a", make)
+        other.release()
+    assert loaded.result()
+    assert not remove(root, next(item for item in items(root) if item.key == KEYS[0]))
 
 
 def test_remains_of_killed_processes_are_cleared_but_nobody_s_work(root: Path) -> None:
