@@ -17,6 +17,25 @@ class Arguments(argparse.ArgumentParser):
         more.setdefault("prog", f"lightexp {command}")
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **more)
 
+    @property
+    def flags(self) -> list[str]:
+        """All flags, long ones first."""
+        return sorted(self._option_string_actions, key=lambda name: (not name.startswith("--"), name))
+
+    @property
+    def choices(self) -> dict[str, Arguments | None]:
+        """The words that may come first, each with the parser of what follows it, if more may follow."""
+        for action in self._actions:
+            if not action.option_strings and action.choices:
+                parsers = action.choices if isinstance(action.choices, dict) else dict.fromkeys(action.choices)
+                return dict(parsers)
+        return {}
+
+    def takes_value(self, flag: str) -> bool:
+        """Whether the word after `flag` is its value."""
+        action = self._option_string_actions.get(flag)
+        return action is not None and action.nargs != 0
+
     def read(self, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         """Reads the words after the command.
 
@@ -32,7 +51,7 @@ class Arguments(argparse.ArgumentParser):
                 self.error(f"unrecognized arguments: {word}")
         return flags, rest
 
-    def parse_known_args(self, *words: Any) -> Any:
+    def parse_known_args(self, *words: Any) -> Any:  # type: ignore[override]
         """As argparse's, but a flag that is not this command's is refused by this command."""
         found, rest = super().parse_known_args(*words)
         if wrong := [word for word in rest if word.startswith("-")]:

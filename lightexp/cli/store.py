@@ -42,10 +42,10 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SIZES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
-def run(words: list[str]) -> int:
-    """Runs `lightexp store` and returns the exit code."""
-    parser = Arguments("store", description=_HELP)
-    commands = parser.add_subparsers(dest="what", metavar="COMMAND", required=True)
+def parser() -> Arguments:
+    """The command's flags."""
+    made = Arguments("store", description=_HELP)
+    commands = made.add_subparsers(dest="what", metavar="COMMAND", required=True)
     commands.add_parser("ls", help="lists the entries", description="Lists the entries, the least recently used first.")
     commands.add_parser(
         "verify", help="checks every digest", description="Checks every digest; broken entries are set aside."
@@ -55,7 +55,12 @@ def run(words: list[str]) -> int:
     gc.add_argument("--max-size", type=_size, metavar="SIZE", help="until no more than this is left: 500M, 2G")
     gc.add_argument("--unreferenced", action="store_true", help="not named by any record in outputs/runs")
     gc.add_argument("--dry-run", action="store_true", help="only shows what would go")
-    flags, overrides = parser.read(words)
+    return made
+
+
+def run(words: list[str]) -> int:
+    """Runs `lightexp store` and returns the exit code."""
+    flags, overrides = parser().read(words)
     outputs = settings(overrides).outputs
     store = Store(outputs / "store")
     if not store.root.is_dir():

@@ -159,7 +159,8 @@ def _next(record: Record) -> dict[str, str]:
     again = shlex.split(record.command)
     flags = again[2 : len(again) - len(record.varied)]
     if record.mlflow.get("uri", "").startswith("sqlite"):
-        words["Look"] = f"mlflow ui --backend-store-uri {shlex.quote(record.mlflow['uri'])}"
+        where = [w for w in record.varied if w.startswith(("paths.outputs=", "tracking.uri="))]
+        words["Look"] = shlex.join(["lightexp", "ui", *where])
     if "prune" in (stage.name for stage in record.stages):
         others = [w for w in record.varied if not w.startswith("pipeline.stages.prune.sparsity=")]
         command = ["lightexp", "run", *flags, "-m", *others, "pipeline.stages.prune.sparsity=0.5,0.8,0.95"]

@@ -21,8 +21,8 @@ from lightexp.runner.compose import settings
 from lightexp.tracking.mirror import Nowhere, Tracking
 from lightexp.tracking.mlflow import Mlflow, MlflowMirror
 
-_HELP = """A run's record is whole whatever becomes of MLflow. Runs that MLflow has not seen (it could not be reached, or
-they were made with tracking=none, or its store was deleted) are uploaded; what is there already stays as it is.
+_HELP = """A run's record is whole whatever becomes of MLflow. Runs that MLflow has not seen (it could not be reached,
+or they were made with tracking=none, or its store was deleted) are uploaded; what is there already stays as it is.
 
   lightexp track sync                                       each run to where its own config would have shown it,
                                                             one with tracking=none to outputs/mlflow.db
@@ -34,14 +34,19 @@ Runs that are still going on are left out. Runs that were deleted in MLflow's bi
 0 done, 1 not everything could be uploaded, 2 bad input, 130 interrupted: the same command goes on from there."""
 
 
-def run(words: list[str]) -> int:
-    """Runs `lightexp track` and returns the exit code."""
-    parser = Arguments("track", description=_HELP)
-    commands = parser.add_subparsers(dest="what", metavar="COMMAND", required=True)
+def parser() -> Arguments:
+    """The command's flags."""
+    made = Arguments("track", description=_HELP)
+    commands = made.add_subparsers(dest="what", metavar="COMMAND", required=True)
     commands.add_parser(
         "sync", help="uploads what MLflow has not seen", description="Uploads what MLflow has not seen."
     )
-    _, overrides = parser.read(words)
+    return made
+
+
+def run(words: list[str]) -> int:
+    """Runs `lightexp track` and returns the exit code."""
+    _, overrides = parser().read(words)
     chosen = settings(overrides)
     if not isinstance(chosen.tracking, Mlflow):
         raise BadInput("track sync uploads to MLflow. Received: tracking=none. Leave it out, or set tracking.uri=URI.")

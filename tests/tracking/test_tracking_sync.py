@@ -176,9 +176,6 @@ def test_two_at_once_upload_once_and_a_kill_is_made_good(outputs: Outputs, write
     assert [child.returncode for child in both] == [0, 0], said
     assert f"4 there already: {outputs.uri}\n" in [out for out, _ in said], said
     assert {name: len(runs) for name, runs in shown(outputs.uri).items()} == dict.fromkeys("abcd", 1)
-    (outputs.folder / "mlflow.db").unlink()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"4 uploaded: {outputs.uri}"
 
 
 @pytest.mark.parametrize(
