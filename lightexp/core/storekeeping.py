@@ -85,13 +85,22 @@ def verify(store: Store, item: Item) -> bool:
         return not item.folder.exists() or store.check(item.key) is not None
 
 
-def tidy(root: Path) -> int:
-    """Clears away what killed processes have left, half-made and half-removed; returns how many entries' remains."""
+def tidy(root: Path, dry: bool = False) -> int:
+    """Clears away what killed processes have left half-made or half-removed.
+
+    Args:
+        root: The store's folder.
+        dry: Whether only to count. Defaults to False.
+
+    Returns:
+        Of how many entries there are remains.
+    """
     remains = 0
     for folder in [*(root / TRASH).glob("*"), *(root / DRAFTS).glob("*")]:
         lock = FileLock(root / LOCKS / f"{folder.name}.lock", timeout=0)  # of a draft's maker; nobody has a trash's
         with suppress(Timeout), lock:
-            shutil.rmtree(folder, ignore_errors=True)
+            if not dry:
+                shutil.rmtree(folder, ignore_errors=True)
             remains += 1
     return remains
 
