@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas
+
     from lightexp.core.record import Record
 
 __version__ = "0.1.0"
-__all__ = ["run"]
+__all__ = ["records", "run"]
 
 
 def run(overrides: list[str] | None = None) -> Record:
@@ -36,3 +40,25 @@ def run(overrides: list[str] | None = None) -> Record:
 
     words = list(overrides or [])
     return Runner(Silent()).run(settings(words), words)
+
+
+def records(where: Path | str = "outputs") -> pandas.DataFrame:
+    """Reads the records of many runs into a table, a row for each; `lightexp.core.records.frame` names the columns.
+
+    Args:
+        where: An outputs folder, its `runs/`, or one run's folder. Defaults to `outputs` below the current folder.
+
+    Returns:
+        The runs, oldest first. A record that cannot be read is left out, with a warning that names it.
+
+    Raises:
+        lightexp.core.errors.BadInput: If `where` is not a folder.
+    """
+    import warnings
+
+    from lightexp.core.records import found, frame
+
+    sound, words = found(where)
+    for line in words:
+        warnings.warn(line, stacklevel=2)
+    return frame(sound)

@@ -18,11 +18,17 @@ Usage: lightexp COMMAND [words]
               lightexp run                    a first run: digits, a small CNN, pruned, then int8 (under a minute)
               lightexp run --plan             what would happen
               lightexp run --help             every group and flag
+  doctor      whether this machine can run it: versions, memory, disk, store, plugins, data sets
+  store       what the store of artifacts holds, whether it is whole, and what may go: ls, verify, gc
+  track       sync: uploads the runs that MLflow has not seen yet
+  ui          MLflow's pages over the runs
+  completion  what makes the Tab key complete commands, groups and settings: bash, zsh, fish
 
-Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
+Each takes --help. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
 
-_COMMANDS: tuple[str, ...] = ()  # each a module with `run(words) -> exit code`
+COMMANDS = ("run", "doctor", "store", "track", "ui", "completion")
+"""Each a module of this folder with `run(words) -> exit code`, and `parser()` where it is no Hydra application."""
 _RUNNING = ("-m", "--multirun", "-r", "--run")
 
 
@@ -41,9 +47,9 @@ def main(words: list[str] | None = None) -> int:
         return 0
     if words[0] == "run":
         return _without_traceback(lambda: _run(words))
-    if words[0] in _COMMANDS:
+    if words[0] in COMMANDS:
         return _without_traceback(lambda: import_module(f"lightexp.cli.{words[0]}").run(words[1:]))
-    print(f"lightexp: '{words[0]}' is not a command: {nearest(words[0], ['run', *_COMMANDS])}", file=sys.stderr)
+    print(f"lightexp: '{words[0]}' is not a command: {nearest(words[0], COMMANDS)}", file=sys.stderr)
     return 2
 
 

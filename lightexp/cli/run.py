@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 PLAN = "--plan"
+FLAGS = {name for action in get_args_parser()._actions for name in action.option_strings} | {PLAN}
 _SWEEP = ("-m", "--multirun")
 
 
@@ -156,10 +157,9 @@ def _flags_first(words: list[str]) -> list[str]:
 
 
 def _check_flags(words: list[str]) -> None:
-    known = {name for action in get_args_parser()._actions for name in action.option_strings} | {PLAN}
     for word in words:
         flag = word.partition("=")[0]
-        if flag.startswith("--") and flag not in known:
-            raise BadInput(f"{flag} is not a flag of lightexp run: {nearest(flag, known)}")
+        if flag.startswith("--") and flag not in FLAGS:
+            raise BadInput(f"{flag} is not a flag of lightexp run: {nearest(flag, FLAGS)}")
     if set(words) & set(_SWEEP) and set(words) & {"-c", "--cfg"}:
         raise BadInput("--cfg shows one config, -m runs several. Leave one of them out.")

@@ -34,8 +34,8 @@ class Terminal:
 
     def __init__(self) -> None:
         # A descriptor of its own: standard error is turned away while C++ libraries chat.
-        self._err = Console(file=os.fdopen(os.dup(2), "w", buffering=1), width=_width(sys.stderr), highlight=False)
-        self._out = Console(width=_width(sys.stdout), highlight=False)
+        self._err = Console(file=os.fdopen(os.dup(2), "w", buffering=1), width=width(sys.stderr), highlight=False)
+        self._out = Console(width=width(sys.stdout), highlight=False)
 
     def say(self, words: str) -> None:
         """Shows one line."""
@@ -159,7 +159,8 @@ def _next(record: Record) -> dict[str, str]:
     again = shlex.split(record.command)
     flags = again[2 : len(again) - len(record.varied)]
     if record.mlflow.get("uri", "").startswith("sqlite"):
-        words["Look"] = f"mlflow ui --backend-store-uri {shlex.quote(record.mlflow['uri'])}"
+        where = [w for w in record.varied if w.startswith(("paths.outputs=", "tracking.uri="))]
+        words["Look"] = shlex.join(["lightexp", "ui", *where])
     if "prune" in (stage.name for stage in record.stages):
         others = [w for w in record.varied if not w.startswith("pipeline.stages.prune.sparsity=")]
         command = ["lightexp", "run", *flags, "-m", *others, "pipeline.stages.prune.sparsity=0.5,0.8,0.95"]
@@ -169,5 +170,6 @@ def _next(record: Record) -> dict[str, str]:
     return words
 
 
-def _width(stream: object) -> int | None:
+def width(stream: object) -> int | None:
+    """Columns of a line for `rich`; None where it finds out by itself."""
     return None if getattr(stream, "isatty", lambda: False)() else _WIDE

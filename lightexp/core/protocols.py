@@ -273,8 +273,11 @@ class Dataset(ABC):
     version: ClassVar[int] = 1
 
     @abstractmethod
-    def check(self) -> None:
+    def check(self) -> Path | None:
         """Checks, without reading it, that the data can be had.
+
+        Returns:
+            Where it is; None if it is nowhere yet and `load` will fetch or make it.
 
         Raises:
             BadInput: If it is not there and cannot be fetched; says how to get it.

@@ -6,9 +6,11 @@ import json
 import os
 import threading
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
+from lightexp.core.columns import COLUMNS
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Figure
 
@@ -56,6 +58,7 @@ class Record:
         varied: The overrides that made this run differ from the default.
         dataset: Name, and count and digest of each split.
         control: The stage whose file is the float32 control.
+        keys: The store's keys of all that it stands on: its stages, their teachers and calibration sets.
         stages: In order.
         waived: Invariants that this run was told to break, with what became of each.
         environment: Versions, host, threads, git commit.
@@ -75,6 +78,7 @@ class Record:
     status: Status = "running"
     reason: str | None = None
     control: str | None = None
+    keys: list[str] = field(default_factory=list)
     dataset: dict[str, Any] = field(default_factory=dict)
     stages: list[StageRecord] = field(default_factory=list)
     waived: dict[str, str] = field(default_factory=dict)
@@ -87,6 +91,32 @@ class Record:
     def figures(self) -> dict[str, float]:
         """The shipped file's figures by name."""
         return {f.name: f.value for f in self.stages[-1].figures} if self.stages else {}
+
+    def rows(self) -> list[list[str]]:
+        """The table that the terminal shows, as text: its headings, then a row for each stage, the control first."""
+        rows = [["Stage", *(column.heading for column in COLUMNS)]]
+        for stage in sorted(self.stages, key=lambda stage: stage.name != self.control):
+            mark = " (control)" if stage.name == self.control else ""
+            rows.append([stage.name + mark, *(column.text(stage.figure(column.name)) for column in COLUMNS)])
+        return rows
+
+    def table(self) -> str:
+        """The run's name, its table and what was waived, as lines to print."""
+        rows = self.rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [f"{self.name}: {self.status}" + (f" ({self.reason})" if self.reason else "")]
+        for first, *cells in rows:
+            lines.append("  ".join([first.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]))
+        return "\n".join([*lines, *(f"waived {kind}: {words}" for kind, words in self.waived.items())])
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        caption, *_ = self.table().splitlines()
+        headings, *stages = [[escape(cell) for cell in row] for row in self.rows()]
+        lines = [f"<table><caption>{escape(caption)}</caption>", f"<tr><th>{'</th><th>'.join(headings)}</th></tr>"]
+        lines += [f"<tr><td>{'</td><td>'.join(cells)}</td></tr>" for cells in stages]
+        notes = [f"<p>waived {escape(kind)}: {escape(words)}</p>" for kind, words in self.waived.items()]
+        return "\n".join([*lines, "</table>", *notes])
 
     def write(self, folder: Path) -> None:
         """Writes `record.json` into `folder`, whole or not at all."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from lightexp.core.errors import RunFailed
 from lightexp.core.fingerprint import file_digest
 
 MANIFEST = "manifest.json"
+ENTRIES, DRAFTS, LOCKS, SET_ASIDE = "entries", "drafts", "locks", "set-aside"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
@@ -43,23 +47,43 @@ class Store:
 
     Guarantees: an entry appears whole or not at all (written aside, synced, renamed); of several processes that need a
     key one makes it and the others wait; the lock dies with its owner; an entry whose files are not the ones that its
-    manifest lists is set aside and made again.
+    manifest lists is set aside and made again; an entry that was loaded or made stays until this object releases
+    it or goes, whatever `lightexp store gc` is told (a shared lock on its manifest, which dies with its process).
     """
 
     def __init__(self, root: Path) -> None:
         """Opens the store at `root`, which is made when the first entry is."""
         self.root = root
+        self._held: dict[str, int] = {}  # key to the descriptor that holds its lock
+        weakref.finalize(self, _let_go, self._held)
+
+    def release(self) -> None:
+        """Lets go of all entries: from now on they may be taken away."""
+        _let_go(self._held)
 
     def folder(self, key: str) -> Path:
         """Where the entry of `key` is, or would be."""
-        return self.root / "entries" / key[:2] / key
+        return self.root / ENTRIES / key[:2] / key
 
     def has(self, key: str) -> bool:
         """Whether there is an entry of `key`; it may still prove broken when it is loaded."""
         return (self.folder(key) / MANIFEST).is_file()
 
     def load(self, key: str) -> Entry | None:
-        """Loads and verifies an entry; None if it is not there, or was broken and has been set aside."""
+        """Loads and verifies an entry; None if it is not there, or was broken and has been set aside.
+
+        It counts as used now, and is held.
+        """
+        with held(self.folder(key), fcntl.LOCK_SH) as descriptor:
+            entry = self.check(key)
+            if entry and descriptor is not None:
+                with suppress(OSError):  # a store that others own
+                    os.utime(descriptor)
+                self._hold(key, os.dup(descriptor))
+        return entry
+
+    def check(self, key: str) -> Entry | None:
+        """Verifies an entry as `load` does, but neither counts it as used nor holds it."""
         folder = self.folder(key)
         if not folder.exists():
             return None
@@ -73,7 +97,7 @@ class Store:
             whole = False
         if whole:
             return entry
-        aside = self.root / "set-aside" / f"{key}-{time.time_ns()}"
+        aside = self.root / SET_ASIDE / f"{key}-{time.time_ns()}"
         aside.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # another process has just set it aside
             folder.rename(aside)
@@ -106,7 +130,7 @@ class Store:
         with plain_disk_errors(self.root), self._lock(key, on_wait):
             if entry := self.load(key):
                 return entry, True
-            draft = self.root / "drafts" / key
+            draft = self.root / DRAFTS / key
             shutil.rmtree(draft, ignore_errors=True)  # of an owner that died: the lock is ours
             draft.mkdir(parents=True)
             try:
@@ -121,15 +145,24 @@ class Store:
                 sync(draft)
                 target = self.folder(key)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                draft.rename(target)
+                with held(draft, fcntl.LOCK_SH) as descriptor:  # before anybody can see it
+                    draft.rename(target)
+                    if descriptor is not None:
+                        self._hold(key, os.dup(descriptor))
                 sync(target.parent)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         return Entry(key, target, json.loads(json.dumps(facts)), seconds), False
 
+    def _hold(self, key: str, descriptor: int) -> None:
+        before = self._held.get(key)
+        self._held[key] = descriptor
+        if before is not None:
+            os.close(before)
+
     @contextmanager
     def _lock(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
-        path = self.root / "locks" / f"{key}.lock"
+        path = self.root / LOCKS / f"{key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:
@@ -141,6 +174,52 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+@contextmanager
+def held(folder: Path, how: int) -> Iterator[int | None]:
+    """Holds an entry that is where it was when the lock was got.
+
+    Args:
+        folder: The entry's.
+        how: `fcntl.LOCK_SH` to read it, waiting for no longer than a folder takes to be renamed;
+            `fcntl.LOCK_EX | fcntl.LOCK_NB` to take it away.
+
+    Yields:
+        The descriptor that has the lock; None where there is no manifest, or no locks on this file system.
+
+    Raises:
+        BlockingIOError: If it is in use and `how` does not wait.
+    """
+    path = folder / MANIFEST
+    while True:
+        try:
+            # over NFS an exclusive lock takes a descriptor that could write
+            descriptor = os.open(path, os.O_RDWR if how & fcntl.LOCK_EX else os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            yield None
+            return
+        try:
+            try:
+                fcntl.flock(descriptor, how)
+                again = not os.path.samestat(os.fstat(descriptor), os.stat(path))
+            except FileNotFoundError:  # it was taken away while we waited
+                again = True
+            except OSError as error:
+                if error.errno not in _NO_LOCKS or how & fcntl.LOCK_EX:
+                    raise
+                yield None
+                return
+            if not again:
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _let_go(held: dict[str, int]) -> None:
+    while held:
+        os.close(held.popitem()[1])
 
 
 def sync(path: Path) -> None:

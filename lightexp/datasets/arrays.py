@@ -42,13 +42,13 @@ class Arrays(InputDataset):
     split_seed: Index = 0
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
 
-    def check(self) -> None:
-        """Checks that the file is there.
+    def check(self) -> Path:
+        """Checks that the file is there, and returns it.
 
         Raises:
             BadInput: If no file was named, or it is not there.
         """
-        self._file()
+        return self._file()
 
     def load(self) -> Data:
         """Reads, checks and splits the arrays.

@@ -30,13 +30,13 @@ class Digits(InputDataset):
 
     split_seed: Index = 0
 
-    def check(self) -> None:
-        """Checks that scikit-learn's file is there.
+    def check(self) -> Path:
+        """Checks that scikit-learn's file is there, and returns it.
 
         Raises:
             BadInput: If scikit-learn is not installed.
         """
-        _file()
+        return _file()
 
     def load(self) -> Data:
         """Reads and splits the digits.

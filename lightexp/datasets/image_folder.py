@@ -49,13 +49,17 @@ class ImageFolder(InputDataset):
     split_seed: Index = 0
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
 
-    def check(self) -> None:
+    def check(self) -> Path:
         """Checks that there are folders of two classes at least, and nothing beside them; opens no image.
+
+        Returns:
+            The folder that holds them.
 
         Raises:
             BadInput: If there are not.
         """
         self._parts()
+        return self._folder()
 
     def load(self) -> Data:
         """Reads and splits the images, with a progress bar on stderr where it takes long.

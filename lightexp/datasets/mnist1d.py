@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -28,14 +29,16 @@ class Mnist1d(InputDataset):
 
     split_seed: Index = 0
 
-    def check(self) -> None:
-        """Checks that the package is installed.
+    def check(self) -> Path:
+        """Checks that the package is installed, and returns its folder.
 
         Raises:
             BadInput: If it is not.
         """
-        if find_spec("mnist1d") is None:
+        spec = find_spec("mnist1d")
+        if spec is None or spec.origin is None:
             raise BadInput("dataset=mnist1d needs the package mnist1d, which is not installed. pip install mnist1d")
+        return Path(spec.origin).parent
 
     def load(self) -> Data:
         """Makes and splits the series, in some three seconds.

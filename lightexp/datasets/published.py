@@ -51,17 +51,22 @@ class Published(InputDataset):
     split_seed: Index = 0
     folder: str | None = None
 
-    def check(self) -> None:
+    def check(self) -> Path | None:
         """Checks that the files are somewhere or that their server can be reached; takes half a second at most.
+
+        Returns:
+            The folder that holds them; None if they are to be fetched.
 
         Raises:
             BadInput: If files are missing in the user's folder, or are nowhere and this machine is offline.
         """
-        if self._found() is None and not fetch.reachable(self.base):
+        found = self._found()
+        if found is None and not fetch.reachable(self.base):
             raise BadInput(
                 f"dataset={self.title} is not on this machine (looked in {', '.join(map(str, self._places()))}) and "
                 f"its server cannot be reached. {self._advice()}"
             )
+        return found
 
     def load(self) -> Data:
         """Reads and splits the images, fetching them first if they are nowhere.

@@ -41,6 +41,18 @@ def close_killed(runs: Path, mirror: Callable[[Record], Mirror]) -> None:
             lock.release()
 
 
+def alive(runs: Path, name: str) -> bool:
+    """Whether a run's process still works on it."""
+    path = runs / _FOLDER / f"{name}.lock"
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def _close(folder: Path, mirror: Callable[[Record], Mirror]) -> None:
     try:
         record = read(folder)

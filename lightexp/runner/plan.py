@@ -58,6 +58,16 @@ class Plan:
     nodes: tuple[Node, ...]
     control: Node
 
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all nodes and of what these stand on."""
+        behind, seen = [*self.nodes], set[str]()
+        while behind:
+            node = behind.pop()
+            seen.add(node.key)
+            behind += [needed for needed in node.inputs.values() if needed.key not in seen]
+        return sorted(seen)
+
 
 def check_order(settings: Settings) -> None:
     """Checks that the stages' forms chain and that none undoes an earlier one.

@@ -92,6 +92,7 @@ class Runner:
             environment=environment.describe(settings.threads),
             started=time.time(),
             control=plan.control.name,
+            keys=plan.keys,
             dataset={
                 "name": data.name,
                 "classes": data.classes,
@@ -112,6 +113,7 @@ class Runner:
                 shown = aside.submit(_show, mirror, record, folder)
                 error = self._worked(record, folder, executor, plan, test)
                 record.write(folder)  # whatever MLflow takes its time over, the run has ended
+                store.release()
                 shown.result()
                 record.write(folder)
                 mirror.end(record, folder)

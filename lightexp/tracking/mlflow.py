@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from lightexp.core.errors import RunFailed
 from lightexp.core.record import Record
 from lightexp.tracking import entries, stores
 from lightexp.tracking.mirror import Mirror, Tracking
@@ -41,14 +42,21 @@ class Mlflow(Tracking):
         if self.uri is not None and (words := stores.complaint(self.uri)):
             raise ValueError(words)
 
-    def mirror(self, outputs: Path, say: Callable[[str], None]) -> Mirror:
+    def mirror(self, outputs: Path, say: Callable[[str], None]) -> MlflowMirror:
         """Makes the mirror; see `Tracking.mirror`."""
-        return _MlflowMirror(stores.address(self.uri, outputs), self.experiment, outputs / "mlartifacts", say)
+        return MlflowMirror(stores.address(self.uri, outputs), self.experiment, outputs / "mlartifacts", say)
 
 
-class _MlflowMirror(Mirror):
+class MlflowMirror(Mirror):
+    """A mirror in one experiment of one MLflow store.
+
+    Attributes:
+        uri: The whole tracking URI.
+    """
+
     def __init__(self, uri: str, experiment: str, artifacts: Path, say: Callable[[str], None]) -> None:
-        self._uri = uri
+        """Reaches nothing yet; see `Mlflow.mirror`."""
+        self.uri = uri
         self._experiment = experiment
         self._artifacts = artifacts
         self._say = say
@@ -56,7 +64,7 @@ class _MlflowMirror(Mirror):
         self._down: dict[str, str] = {}  # URI to why it cannot be reached: each is tried, and complained of, once
 
     def start(self, record: Record) -> None:
-        record.mlflow = {"uri": self._uri, "experiment": self._experiment}
+        record.mlflow = self.place
 
         def work(client: Any) -> None:
             run = client.create_run(
@@ -68,7 +76,7 @@ class _MlflowMirror(Mirror):
             record.mlflow["run_id"] = run.info.run_id
             _log_params(client, run.info.run_id, record)
 
-        self._try(self._uri, record, work)
+        self._try(self.uri, record, work)
 
     def end(self, record: Record, folder: Path) -> None:
         if "run_id" not in record.mlflow:
@@ -91,9 +99,8 @@ class _MlflowMirror(Mirror):
             # The status before the files: if the process dies over these, the run does not look as if it went on.
             client.set_terminated(run_id, status, end_time=stamp)
             _log_inputs(client, run_id, record)
-            for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in _PASSING):
-                where = path.parent.relative_to(folder).as_posix()
-                client.log_artifact(run_id, str(path), None if where == "." else where)
+            for path, where in _files(folder):
+                client.log_artifact(run_id, str(path), where)
 
         if self._try(self._uri_of(record), record, work):
             record.mlflow.pop("missing", None)
@@ -115,8 +122,53 @@ class _MlflowMirror(Mirror):
 
         self._try(uri, record, work)
 
+    @property
+    def place(self) -> dict[str, str]:
+        """What stands in the record of a run that is shown here."""
+        return {"uri": self.uri, "experiment": self._experiment}
+
+    def shown(self) -> dict[str, Any]:
+        """What the experiment shows: MLflow's runs by lightexp's run ids, those in its bin too.
+
+        Raises:
+            RunFailed: If the store cannot be used.
+        """
+        found: dict[str, Any] = {}
+        try:
+            with stores.patience(**_IS_IT_THERE):
+                client = self._client(self.uri)
+            with stores.patience(**_WRITE):
+                experiment, token = client.get_experiment_by_name(self._experiment), None
+                while experiment:
+                    both = stores.load().entities.ViewType.ALL
+                    page = client.search_runs([experiment.experiment_id], "", both, 1000, page_token=token)
+                    found |= {run.data.tags.get("lightexp.run_id", ""): run for run in page}
+                    if not (token := page.token):
+                        break
+        except Exception as error:
+            raise RunFailed(f"MLflow at {self.uri} cannot be used: {_reason(error)}.") from None
+        return found
+
+    def holds(self, run: Any, folder: Path) -> bool:
+        """Whether one of the runs that are shown has ended there and has all files of a run's folder.
+
+        Raises:
+            RunFailed: If the store cannot be used.
+        """
+        if run.info.status == "RUNNING":
+            return False
+        there: dict[str, int] = {}
+        try:
+            with stores.patience(**_WRITE):
+                for place in {where for _, where in _files(folder)}:
+                    listed = self._client(self.uri).list_artifacts(run.info.run_id, place)
+                    there |= {file.path: file.file_size for file in listed}
+        except Exception as error:
+            raise RunFailed(f"MLflow at {self.uri} cannot be used: {_reason(error)}.") from None
+        return all(there.get(path.relative_to(folder).as_posix()) == path.stat().st_size for path, _ in _files(folder))
+
     def _uri_of(self, record: Record) -> str:
-        return record.mlflow.get("uri", self._uri)
+        return record.mlflow.get("uri", self.uri)
 
     def _try(self, uri: str, record: Record, work: Callable[[Any], None]) -> bool:
         """Does `work` with a client of `uri`; says and notes in the record why, where that fails."""
@@ -153,13 +205,19 @@ class _MlflowMirror(Mirror):
         if found := client.get_experiment_by_name(self._experiment):
             return str(found.experiment_id)
         # Without a server MLflow would put artifacts below the current folder; a server knows its own place.
-        place = self._artifacts.absolute().as_uri() if stores.is_database(self._uri) else None
+        place = self._artifacts.absolute().as_uri() if stores.is_database(self.uri) else None
         try:
             return str(client.create_experiment(self._experiment, artifact_location=place))
         except stores.load().MlflowException:
             if found := client.get_experiment_by_name(self._experiment):
                 return str(found.experiment_id)
             raise
+
+
+def _files(folder: Path) -> list[tuple[Path, str | None]]:
+    """A run's files, each with the folder that MLflow keeps it in; None is the top."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in _PASSING)
+    return [(p, None if p.parent == folder else p.parent.relative_to(folder).as_posix()) for p in paths]
 
 
 def _log_params(client: Any, run_id: str, record: Record) -> None:

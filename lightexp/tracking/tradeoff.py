@@ -9,7 +9,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightexp.core.columns import COLUMNS
 from lightexp.core.record import Record, StageRecord
 
 TABLE = "table.md"
@@ -40,11 +39,8 @@ def ordered(record: Record) -> list[StageRecord]:
 
 def table(record: Record) -> str:
     """A Markdown table with a row per stage, then what the run was told to break."""
-    rows = [["Stage", *(column.heading for column in COLUMNS)], ["---", *("---:" for _ in COLUMNS)]]
-    for stage in ordered(record):
-        mark = " (control)" if stage.name == record.control else ""
-        cells = [column.text(stage.figure(column.name)) for column in COLUMNS]
-        rows.append([_cell(stage.name) + mark, *cells])
+    headings, *stages = record.rows()
+    rows = [headings, ["---", *("---:" for _ in headings[1:])], *([_cell(first), *rest] for first, *rest in stages)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     if record.waived:
         lines += ["", *(f"Waived {_cell(name)}: {_cell(words)}" for name, words in record.waived.items())]

@@ -50,6 +50,24 @@ def test_figures_are_the_shipped_file_s(record: Record) -> None:
     assert Record("i", "n", "c", {}, [], {}, 0.0).figures == {}
 
 
+def test_a_notebook_and_print_show_the_terminal_s_table(record: Record) -> None:
+    record.control, record.status, record.waived = "prune", "done", {"sparsity": "prune: <kept>"}
+    headings, first, second = record.rows()
+    assert headings == ["Stage", *(column.heading for column in COLUMNS)]
+    assert first[:4] == ["prune (control)", "50.00%", "25.00%", "100"]
+    assert second[:4] == ["train", "50.00%", MISSING, "100"]
+    title, *lines, waived = record.table().splitlines()
+    assert title == "small_cnn digits train-prune: done" and waived == "waived sparsity: prune: <kept>"
+    assert [line.split("  ")[0] for line in lines] == ["Stage", "prune (control)", "train"]
+    assert len({len(line) for line in lines}) == 1
+    page = record._repr_html_()
+    assert all(f"<td>{cell}</td>" in page for cell in (*first, *second))
+    assert page.count("<tr>") == 3 and "prune: &lt;kept&gt;" in page
+    record.status, record.reason, record.stages = "failed", "a disk full", []
+    assert record.table().splitlines()[0] == "small_cnn digits train-prune: failed (a disk full)"
+    assert "failed (a disk full)" in record._repr_html_()
+
+
 def without(name: str, place: str | None = None) -> Any:
     def change(values: dict[str, Any]) -> dict[str, Any]:
         del (values[place][0] if place else values)[name]

@@ -238,6 +238,7 @@ def test_a_full_disk_is_one_clear_line(small_disk: Path) -> None:
     assert store.load(KEY) == first
     _, found = store.ensure(other, "a", make)  # there is space again
     assert not found
+    store.release()  # else the disk is in use
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -258,6 +259,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path, reque
             store.ensure(key, "a", make)
         why = "Read-only file system" if root else "Permission denied"
         assert str(caught.value) == f"{store.root} cannot be written: {why}. Set paths.outputs=FOLDER."
+    store.release()  # else the disk is in use
 
 
 def test_an_entry_s_files_are_its_own(store: Store) -> None:

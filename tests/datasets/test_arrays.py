@@ -48,7 +48,7 @@ def refusal(dataset: Arrays) -> str:
 
 def test_train_alone_is_split_in_three(file: Path) -> None:
     dataset = saved(file, x_train=X, y_train=Y)
-    dataset.check()
+    assert dataset.check() == file
     data = dataset.load()
     assert (data.name, data.classes, data.shape, data.scale, data.offset) == ("mine", 3, (4, 5, 1), 1 / 255, 0.0)
     splits = (data.train, data.val, data.test)

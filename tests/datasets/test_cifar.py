@@ -47,7 +47,7 @@ def refusal(dataset: Cifar) -> str:
 def test_images_are_as_they_were(form: cifar.Form, tmp_path: Path) -> None:
     write_cifar(tmp_path / form.folder, form)
     dataset = Cifar10(folder=str(tmp_path))
-    dataset.check()
+    assert dataset.check() == tmp_path
     data = dataset.load()
     assert (data.name, data.classes, data.shape, data.scale) == ("cifar10", 10, (32, 32, 3), 1 / 255)
     assert [len(split) for split in data.splits.values()] == [120, 30, 30]

@@ -11,6 +11,10 @@ import numpy as np
 from lightexp.datasets.digits import Digits
 
 
+def test_it_says_where_the_file_is() -> None:
+    assert Digits().check().name == "digits.csv.gz"
+
+
 def test_golden_digests() -> None:
     """Results in the store stand on these: a change here orphans them."""
     data = Digits().load()

@@ -30,7 +30,7 @@ def test_real_fashion_mnist() -> None:
     if DEBIAN is None:
         pytest.skip("needs Debian's package dataset-fashion-mnist")
     dataset = FashionMnist(folder=str(DEBIAN))
-    dataset.check()
+    assert dataset.check() == DEBIAN
     data = dataset.load()
     assert (len(data.train), len(data.val), len(data.test)) == (50_000, 10_000, 10_000)
     assert (data.name, data.classes, data.shape, data.scale) == ("fashion_mnist", 10, (28, 28, 1), 1 / 255)
@@ -51,7 +51,7 @@ def test_the_sums_are_those_of_the_files_that_debian_ships() -> None:
 def test_a_folder_that_the_user_names(cls: type[FashionMnist], tmp_path: Path, cache: Path) -> None:
     x, y, x_test, y_test = write_idx(tmp_path / "mine")
     dataset = cls(folder=str(tmp_path / "mine"))
-    dataset.check()
+    assert dataset.check() == tmp_path / "mine"
     data = dataset.load()
     assert (len(data.train), len(data.val), len(data.test)) == (160, 40, 50)
     assert np.array_equal(data.test.x[..., 0], x_test)

@@ -60,7 +60,7 @@ def load(folder: Path, **fields: Any) -> Data:
 def test_classes_alone_are_split_in_three(tmp_path: Path) -> None:
     folder = fill(tmp_path / "pets", count=25)
     dataset = ImageFolder(str(folder))
-    dataset.check()
+    assert dataset.check() == folder
     data = dataset.load()
     assert (data.name, data.classes, data.shape, data.scale, data.offset) == ("pets", 2, (12, 10, 3), 1 / 255, 0.0)
     splits = data.splits.values()

@@ -38,7 +38,7 @@ def test_whether_it_is_there_is_seen_without_importing_it() -> None:
     words = (
         "import sys\n"
         "from lightexp.datasets.mnist1d import Mnist1d\n"
-        "Mnist1d().check()\n"
+        "assert (Mnist1d().check() / 'data.py').is_file()\n"
         "print([name for name in ('mnist1d', 'matplotlib', 'requests', 'scipy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)

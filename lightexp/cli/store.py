@@ -1,0 +1,166 @@
+"""`lightexp store`: what the store of artifacts holds, whether it is whole, and what may go."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from argparse import ArgumentTypeError, Namespace
+from collections import defaultdict
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from lightexp.cli.arguments import Arguments
+from lightexp.cli.terminal import width
+from lightexp.core import storekeeping
+from lightexp.core.columns import MISSING
+from lightexp.core.errors import BadInput
+from lightexp.core.records import found
+from lightexp.core.store import Store
+from lightexp.core.storekeeping import Item
+from lightexp.runner.compose import settings
+
+_HELP = """Everything that was trained or made is kept once, in outputs/store, for every run that needs it again.
+
+  lightexp store ls                                    what is there, which runs name it, how large, how old
+  lightexp store verify                                checks every digest; broken entries are set aside
+  lightexp store gc --older-than 30d --dry-run         what would go of what has not been used for 30 days
+  lightexp store gc --unreferenced                     takes away what no record in outputs/runs names
+  lightexp store gc --max-size 2G                      takes away the least recently used until 2 GB are left
+  lightexp store ls paths.outputs=FOLDER               another folder of outputs
+
+An entry goes only if every rule that is given lets it go, and never while a run uses it. What is gone is made again by
+the run that needs it. Exit codes: 0 done, 1 something was broken (verify), 2 bad input, 130 interrupted."""
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_SIZES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
+def parser() -> Arguments:
+    """The command's flags."""
+    made = Arguments("store", description=_HELP)
+    commands = made.add_subparsers(dest="what", metavar="COMMAND", required=True)
+    commands.add_parser("ls", help="lists the entries", description="Lists the entries, the least recently used first.")
+    commands.add_parser(
+        "verify", help="checks every digest", description="Checks every digest; broken entries are set aside."
+    )
+    gc = commands.add_parser("gc", help="takes entries away", description="Takes away what every given rule lets go.")
+    gc.add_argument("--older-than", type=_age, metavar="AGE", help="not used for so long: 90m, 12h, 30d, 2w")
+    gc.add_argument("--max-size", type=_size, metavar="SIZE", help="until no more than this is left: 500M, 2G")
+    gc.add_argument("--unreferenced", action="store_true", help="not named by any record in outputs/runs")
+    gc.add_argument("--dry-run", action="store_true", help="only shows what would go")
+    return made
+
+
+def run(words: list[str]) -> int:
+    """Runs `lightexp store` and returns the exit code."""
+    flags, overrides = parser().read(words)
+    outputs = settings(overrides).outputs
+    store = Store(outputs / "store")
+    if not store.root.is_dir():
+        raise BadInput(f"{outputs} holds no store, as nothing has been run into it. Set paths.outputs=FOLDER.")
+    if flags.what == "ls":
+        return _list(outputs, storekeeping.items(store.root))
+    if flags.what == "verify":
+        return _verify(store, storekeeping.items(store.root))
+    if flags.older_than is None and flags.max_size is None and not flags.unreferenced:
+        raise BadInput("store gc needs a rule: --older-than AGE, --max-size SIZE or --unreferenced. Received: none.")
+    return _collect(outputs, store.root, flags)
+
+
+def _list(outputs: Path, items: list[Item]) -> int:
+    named, words = _named(outputs)
+    now = time.time()
+    table = Table("Key", "What", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("Bytes", "Made", "Used"):
+        table.add_column(heading, justify="right")
+    table.add_column("Runs that name it", overflow="fold")
+    table.add_column("")
+    for item in items:
+        runs = named.get(item.key, []) if item.state != "set aside" else []
+        whose = MISSING if not runs else runs[-1] + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")
+        ages = (_since(now - item.made), _since(now - item.used))
+        state = "" if item.state == "idle" else item.state
+        table.add_row(item.key[:12], escape(item.kind), f"{item.bytes:,}", *ages, whose, state)
+    console = Console(width=width(sys.stdout), highlight=False)
+    console.print(table)
+    console.print(f"{len(items)} entries, {_size_words(items)}.")
+    for line in words:
+        console.print(escape(f"Not counted: {line}"), soft_wrap=True)
+    return 0
+
+
+def _verify(store: Store, items: list[Item]) -> int:
+    entries = [item for item in items if item.state != "set aside"]
+    broken = []
+    for item in track(
+        entries, "verifying", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ):
+        if not storekeeping.verify(store, item):
+            broken.append(item)
+            print(f"broken, set aside: {item.key} {item.kind}")
+    print(f"{len(entries) - len(broken)} of {len(entries)} entries are whole, {_size_words(entries)} read.")
+    return 1 if broken else 0
+
+
+def _collect(outputs: Path, root: Path, flags: Namespace) -> int:
+    # The order counts: what a run made that ends meanwhile is in use in the list, or named by the record it has left.
+    items = storekeeping.items(root)
+    named, words = _named(outputs) if flags.unreferenced else (None, [])
+    if words:
+        raise BadInput(
+            f"--unreferenced needs to read every record, and cannot: {words[0]} Move that folder elsewhere first."
+        )
+    chosen = storekeeping.surplus(items, time.time(), flags.older_than, flags.max_size, named)
+    if flags.dry_run:
+        gone = chosen
+    else:
+        storekeeping.tidy(root)
+        gone = [item for item in chosen if storekeeping.remove(root, item)]
+    for item in gone:
+        print(f"{item.key[:12]}  {item.bytes:>12,}  {item.kind}")
+    kept = [item for item in items if item not in gone]
+    busy = sum(item.state == "in use" for item in kept)
+    print(
+        f"{len(gone)} of {len(items)} entries {'would go' if flags.dry_run else 'are gone'}, {_size_words(gone)}; "
+        f"{_size_words(kept)} left" + (f" ({busy} in use)." if busy else ".")
+    )
+    return 0
+
+
+def _named(outputs: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """The ids of the runs that name each key, oldest first; and a line for each record that cannot be read."""
+    records, words = found(outputs)
+    named = defaultdict[str, list[str]](list)
+    for record in records:
+        for key in {*record.keys, *(stage.key for stage in record.stages)}:
+            named[key].append(record.id)
+    return named, words
+
+
+def _age(text: str) -> float:
+    if not (parts := re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)):
+        raise ArgumentTypeError(f"'{text}' is no age: write a number and s, m, h, d or w, such as 30d")
+    return float(parts[1]) * _UNITS[parts[2]]
+
+
+def _size(text: str) -> float:
+    if not (parts := re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text)):
+        raise ArgumentTypeError(f"'{text}' is no size: write bytes, or a number and K, M, G or T, such as 2G")
+    return float(parts[1]) * _SIZES[parts[2]]
+
+
+def _since(seconds: float) -> str:
+    """An age in the largest unit that it fills."""
+    unit = next((u for u in "dhm" if seconds >= _UNITS[u]), "s")
+    return f"{max(0, seconds) // _UNITS[unit]:.0f} {unit}"
+
+
+def _size_words(items: list[Item]) -> str:
+    return decimal(sum(item.bytes for item in items))

@@ -1,0 +1,128 @@
+"""`lightexp ui`: MLflow's pages over the runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+from lightexp.cli.arguments import Arguments
+from lightexp.core import interrupt
+from lightexp.core.errors import BadInput, RunFailed
+from lightexp.runner.compose import settings
+from lightexp.tracking import stores
+from lightexp.tracking.mlflow import Mlflow
+
+_HELP = """Starts MLflow's pages on the runs' own store, and prints the address. Ctrl-C ends it.
+
+  lightexp ui                               outputs/mlflow.db, at http://127.0.0.1:5000
+  lightexp ui --port 8080                   another port; 0 takes any that is free
+  lightexp ui --host 0.0.0.0                open to everybody who can reach this machine: MLflow asks for no password
+  lightexp ui paths.outputs=FOLDER          the runs of another folder of outputs
+  lightexp ui tracking.uri=sqlite:///FILE   another store
+
+Which names of this machine MLflow answers to is its own setting, MLFLOW_SERVER_ALLOWED_HOSTS. Exit codes: 0 done, 1 it
+could not start, 2 bad input."""
+
+_PATIENCE = 120  # seconds for it to start in
+_ENDING = 10  # seconds for it to end in
+
+
+def parser() -> Arguments:
+    """The command's flags."""
+    made = Arguments("ui", description=_HELP)
+    made.add_argument("--host", default="127.0.0.1", help="the address to listen at. Defaults to 127.0.0.1")
+    made.add_argument("--port", type=int, default=5000, help="the port; 0 for any that is free. Defaults to 5000")
+    return made
+
+
+def run(words: list[str]) -> int:
+    """Runs `lightexp ui` and returns the exit code."""
+    flags, overrides = parser().read(words)
+    chosen = settings(overrides)
+    if not isinstance(chosen.tracking, Mlflow):
+        raise BadInput("ui shows what MLflow has. Received: tracking=none. Leave it out, or set tracking.uri=URI.")
+    uri = stores.address(chosen.tracking.uri, chosen.outputs)
+    if not stores.is_database(uri):
+        print(f"{uri} is a server of its own: open it in a browser.")
+        return 0
+    if (file := stores.database_file(uri)) and not file.exists():
+        raise BadInput(f"{file} is not there, as nothing has been run into it. Set paths.outputs=FOLDER, or run first.")
+    port = _free(flags.host, flags.port)
+    command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", flags.host, "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", uri]
+    command += ["--artifacts-destination", str(chosen.outputs / "mlartifacts")]
+    return _serve(command, flags.host, port, f"MLflow, over {uri}")
+
+
+def _free(host: str, port: int) -> int:
+    """The port, if it can be listened at; for 0 one that is free."""
+    if not 0 <= port < 2**16:
+        raise BadInput(f"--port goes from 0 (any that is free) to 65535. Received: {port}.")
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: one that has ended lingers
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise BadInput(
+            f"{host}:{port} cannot be listened at: {error.strerror}. Choose another --port (0: any) or --host."
+        ) from None
+
+
+def _serve(command: list[str], host: str, port: int, what: str) -> int:
+    """Runs a server until it is to end, and says where it is once it answers."""
+    interrupt.listen()
+    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # the terminal was closed
+    quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    shown = f"[{host}]" if ":" in host else host
+    here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, shown)
+    with tempfile.TemporaryDirectory(prefix="lightexp-ui-") as folder:
+        log = Path(folder) / "log"
+        with log.open("wb") as file:
+            # a session of its own, so that all its processes can be ended at once
+            server = subprocess.Popen(command, stdout=file, stderr=file, env=quiet, start_new_session=True)
+        try:
+            _wait(server, f"http://{here}:{port}/health", log)
+            print(f"http://{shown}:{port}  {what}. Ctrl-C ends it.", flush=True)
+            server.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            _end(server)
+        raise RunFailed(f"The server has ended: {_last_words(log)}")
+
+
+def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    end = time.monotonic() + _PATIENCE
+    while server.poll() is None and time.monotonic() < end:
+        with suppress(OSError), opener.open(address, timeout=2):
+            return
+        time.sleep(0.1)
+    raise RunFailed(f"The server did not start: {_last_words(log)}")
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, sign)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(_ENDING)
+
+
+def _last_words(log: Path) -> str:
+    """The end of what it has written, of which the whole is kept."""
+    kept = Path(tempfile.mkstemp(prefix="lightexp-", suffix=".txt")[1])
+    shutil.copyfile(log, kept)
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return f"{lines[-1] if lines else 'it said nothing'} (all of it is in {kept})"

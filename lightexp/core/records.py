@@ -1,0 +1,99 @@
+"""Many runs at once: their records, whatever state their folders are in, and one table of them for pandas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightexp.core.errors import BadInput
+from lightexp.core.record import FILE, Record, read
+
+if TYPE_CHECKING:
+    import pandas
+
+RUNS = "runs"
+"""The folder of all runs in the outputs folder."""
+
+
+def folders(where: Path | str) -> list[Path]:
+    """The folders of the runs below a folder, oldest first; folders that hold no record are passed over.
+
+    Args:
+        where: An outputs folder, its `runs/`, or one run's folder.
+
+    Raises:
+        BadInput: If it is not a folder.
+    """
+    place = Path(where).expanduser()
+    if not place.is_dir():
+        raise BadInput(f"{place} is not a folder. Name an outputs folder, its {RUNS}/, or one run's folder.")
+    if (place / FILE).is_file():
+        return [place]
+    below = place / RUNS if (place / RUNS).is_dir() else place
+    return sorted(path.parent for path in below.glob(f"*/{FILE}"))
+
+
+def found(where: Path | str) -> tuple[list[Record], list[str]]:
+    """Reads the runs below a folder.
+
+    Args:
+        where: As in `folders`.
+
+    Returns:
+        The sound records, oldest first, and a line for each that is not sound (cut short, or of another format).
+
+    Raises:
+        BadInput: If `where` is not a folder.
+    """
+    sound: list[Record] = []
+    words: list[str] = []
+    for folder in folders(where):
+        try:
+            sound.append(read(folder))
+        except BadInput as error:
+            words.append(str(error))
+    return sorted(sound, key=lambda record: record.started), words
+
+
+HEAD = ("id", "name", "status", "reason", "started", "seconds", "seed", "model", "dataset", "pipeline", "varied")
+
+
+def frame(records: list[Record]) -> pandas.DataFrame:
+    """Runs as a table, one a row.
+
+    Columns: `id`, `name`, `status`, `reason`, `started` (UTC), `seconds` (NaN until it has ended), `seed`, `model`,
+    `dataset`, `pipeline` (its stages) and `varied` (the overrides); then each setting that some run's override names,
+    with the value that it has in every run; then every figure of the shipped file by its name.
+    """
+    import pandas
+
+    named = dict.fromkeys(_setting(override) for record in records for override in record.varied)
+    settings = [name for name in named if name not in HEAD and any(_value(r.config, name) is not None for r in records)]
+    rows = [
+        {**dict(zip(HEAD, _head(r), strict=True)), **{s: _value(r.config, s) for s in settings}, **r.figures}
+        for r in records
+    ]
+    figures = dict.fromkeys(name for record in records for name in record.figures)
+    table = pandas.DataFrame(rows, columns=[*HEAD, *settings, *figures])
+    table["started"] = pandas.to_datetime(table["started"], unit="s", utc=True)
+    return table
+
+
+def _head(record: Record) -> list[Any]:
+    """The values of `HEAD`."""
+    seconds = None if record.ended is None else record.ended - record.started
+    model, dataset, pipeline = [*record.name.split(" ", 2), "", ""][:3]
+    seed, varied = record.config.get("seed"), " ".join(record.varied)
+    times = [record.started, seconds]
+    return [record.id, record.name, record.status, record.reason, *times, seed, model, dataset, pipeline, varied]
+
+
+def _setting(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _value(config: Any, name: str) -> Any:
+    """A setting's value by its dotted name; None where it is not there or is no plain value."""
+    for part in name.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return None if isinstance(config, dict | list) else config

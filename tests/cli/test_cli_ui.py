@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+from commands import Running
+
+from lightexp.cli.main import main
+from lightexp.tracking import stores
+
+
+def ask(address: str) -> bytes:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(address, timeout=30) as answer:
+        return bytes(answer.read())
+
+
+def test_it_shows_the_right_store_until_it_is_interrupted(tmp_path: Path) -> None:
+    outputs = tmp_path / "elsewhere with space"
+    stores.prepare(outputs / "mlflow.db", outputs / "mlartifacts")
+    client = stores.load().MlflowClient(tracking_uri=stores.address(None, outputs))
+    client.create_experiment("the-right-store")
+    running = Running("ui", "--port", "0", f"paths.outputs={outputs}", cwd=tmp_path)
+    assert running.process.stdout is not None
+    line = running.process.stdout.readline()
+    try:
+        address, _, words = line.partition("  ")
+        assert address.startswith("http://127.0.0.1:") and str(outputs / "mlflow.db") in words and "Ctrl-C" in words
+        found = json.loads(ask(f"{address}/api/2.0/mlflow/experiments/search?max_results=10"))
+        assert "the-right-store" in [experiment["name"] for experiment in found["experiments"]]
+        assert b"<html" in ask(address).lower()
+    finally:
+        running.interrupt()
+        code, out, err = running.end()
+    assert (code, out, err) == (0, "", "")
+    port = int(address.rpartition(":")[2])
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0  # nobody listens any more
+    assert sorted(path.name for path in tmp_path.iterdir()) == [outputs.name]
+
+
+def test_a_server_of_its_own_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ui", "tracking.uri=http://127.0.0.1:1"]) == 0
+    assert capsys.readouterr().out == "http://127.0.0.1:1 is a server of its own: open it in a browser.\n"
+
+
+def test_a_taken_port_and_other_bad_input_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for words, said in [
+            (
+                ["--port", port],
+                f"127.0.0.1:{port} cannot be listened at: Address already in use. Choose another --port",
+            ),
+            (["--host", "256.1.1.1"], "256.1.1.1:5000 cannot be listened at:"),
+            (["--port", "70000"], "--port goes from 0 (any that is free) to 65535. Received: 70000."),
+            (["--port", "x"], "argument --port: invalid int value: 'x'"),
+            (["--prot", "1"], "--prot is not a word of lightexp ui: did you mean '--port'?"),
+            (["tracking=none"], "ui shows what MLflow has. Received: tracking=none."),
+            (["paths.outputs=nowhere"], "nothing has been run into it"),
+        ]:
+            assert main(["ui", f"paths.outputs={tmp_path}", *words]) == 2, words
+            shown = capsys.readouterr()
+            assert shown.out == "" and len(shown.err.splitlines()) == 1
+            assert said in shown.err
