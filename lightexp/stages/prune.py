@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from lightexp.core.patterns import obeys, real, shortfall, zero_blocks
 from lightexp.core.protocols import Artifact, Context, Invariant, Layer
 from lightexp.core.schedule import Schedule, Span
 from lightexp.core.training import steps_per_epoch
+from lightexp.stages.by_layer import check_patterns, passed_over, single
 from lightexp.stages.train import TrainingStage
 
 _DEFAULT = 0.8
@@ -143,22 +143,18 @@ class Prune(TrainingStage):
         Raises:
             BadInput: If a pattern matches no layer, or no layer can be pruned.
         """
-        for pattern in [*self.layers, *self.exclude]:
-            if not any(fnmatchcase(layer.name, pattern) for layer in layers):
-                names = ", ".join(layer.name for layer in layers)
-                raise BadInput(f"no layer's name matches '{pattern}'. The model's layers: {names}.")
+        check_patterns([*self.layers, *self.exclude], layers)
         prunable = [layer for layer in layers if not self._reason(layer)]
         if not prunable:
             raise BadInput("the model has no layer that can be pruned. Leave the stage out, or exclude less.")
-        self._check_patterns(prunable)
-        single = {layer.name: s for layer in prunable for p, s in self.layers.items() if fnmatchcase(layer.name, p)}
-        rest = [layer for layer in prunable if layer.name not in single]
+        alone = single(prunable, self.layers, "pruned", "sparsities")
+        rest = [layer for layer in prunable if layer.name not in alone]
         shared: dict[str, float | None]
         if self.allocation == "erk":
             shared = dict(erdos_renyi_kernel(rest, self.sparsity))
         else:
             shared = dict.fromkeys((r.name for r in rest), None if self.allocation == "global" else self._final)
-        return {layer.name: single[layer.name] if layer.name in single else shared[layer.name] for layer in prunable}
+        return {layer.name: alone[layer.name] if layer.name in alone else shared[layer.name] for layer in prunable}
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Prunes while training; see `Stage.apply`."""
@@ -209,24 +205,10 @@ class Prune(TrainingStage):
         size, was, found = lost
         return f"a kernel of {size} weights has sparsity {max(found, 0) / size:.3f}, was {was / size:.3f}"
 
-    def _check_patterns(self, prunable: Sequence[Layer]) -> None:
-        """Refuses single sparsities that contradict each other or touch nothing that is pruned."""
-        for pattern in self.layers:
-            if not any(fnmatchcase(layer.name, pattern) for layer in prunable):
-                names = ", ".join(layer.name for layer in prunable)
-                raise BadInput(f"layers: '{pattern}' matches no layer that is pruned. These are: {names}.")
-        for layer in prunable:
-            found = {p: s for p, s in self.layers.items() if fnmatchcase(layer.name, p)}
-            if len(set(found.values())) > 1:
-                raise BadInput(f"layers: {layer.name} is given several sparsities: {found}. Give it one.")
-
     def _reason(self, layer: Layer) -> str:
-        if any(fnmatchcase(layer.name, pattern) for pattern in self.exclude):
-            return "excluded"
-        if layer.kernel is None:
-            return "it has no kernel"
-        if layer.kind.startswith(("Depthwise", "Separable")):
-            return "depthwise kernels are not pruned"
+        reason = passed_over(layer, self.exclude, "pruned")
+        if reason or layer.kernel is None:
+            return reason
         if self._pattern and layer.kind not in _PATTERNED:
             return f"only {', '.join(_PATTERNED)} are pruned in a pattern"
         return f"fewer than {self.m} inputs" if self.m and layer.kernel[-2] < self.m else ""
