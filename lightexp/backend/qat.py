@@ -13,7 +13,10 @@ from lightexp.backend.quiet import quiet
 from lightexp.backend.session import keras
 from lightexp.core.errors import BadInput
 
-_FUSED = ("Conv2D", "DepthwiseConv2D", "Dense")  # a batch normalisation after them is folded into them
+_FUSED = (
+    "Conv2D",
+    "DepthwiseConv2D",
+)  # a batch normalisation after them is folded; of a dense layer tfmot makes float32
 _RANGE_PASSES = 3
 _PER_STEP = 1000  # tfmot's ema_decay is 0.999
 
@@ -23,14 +26,15 @@ def float_layers(model: Any, activations: Collection[str]) -> dict[str, str]:
     registry = _scheme().get_quantize_registry()
     found = {}
     for layer in model.layers:
-        kind, activation = type(layer).__name__, getattr(getattr(layer, "activation", None), "__name__", "")
+        kind, activation = _kind(layer), getattr(getattr(layer, "activation", None), "__name__", "")
         if kind == "InputLayer":
             continue
         if kind == "BatchNormalization":
-            before = layer.inbound_nodes[0].inbound_layers
-            fused = type(before).__name__ in _FUSED and len(before.outbound_nodes) == 1
-            if not fused or before.activation.__name__ != "linear":
-                found[layer.name] = f"{kind} with no convolution or dense layer of its own before it"
+            [before] = _before(layer)
+            if _kind(before) not in _FUSED or len(before.outbound_nodes) > 1 or before.activation.__name__ != "linear":
+                found[layer.name] = f"{kind} with no convolution of its own before it"
+        elif kind != "TFOpLambda" and any(_kind(before) == "TFOpLambda" for before in _before(layer)):
+            found[layer.name] = f"{kind} after a bare TensorFlow operation, whose range is not known"
         elif not registry.supports(layer):
             found[layer.name] = kind
         elif activation not in activations:
@@ -52,20 +56,29 @@ def simulated(model: Any, activations: Collection[str]) -> tuple[Any, dict[str, 
         The new model, and the layers that stay float with the reason.
 
     Raises:
-        BadInput: If no layer with weights can be quantised.
+        BadInput: If no layer with weights can be quantised, or one is used more than once.
     """
-    from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
+    from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply, quantize_scope
 
     flat = unfolded(model)
+    if shared := [layer.name for layer in flat.layers if len(layer.inbound_nodes) > 1]:
+        raise BadInput(f"{shared[0]} is used more than once, which 8-bit training cannot follow. Use quantize instead.")
     left = float_layers(flat, activations)
     if all(layer.name in left for layer in flat.layers if layer.weights):
         raise BadInput(f"no layer can be trained in 8 bits: {left}. Quantise after training: scheme=int8 of quantize.")
 
+    output_only = default_8bit_quantize_configs.Default8BitOutputQuantizeConfig
+
     def annotated(layer: Any) -> Any:
         clone = type(layer).from_config(layer.get_config())
-        return clone if layer.name in left else quantize_annotate_layer(clone)
+        if layer.name not in left:
+            return quantize_annotate_layer(clone)
+        if _kind(layer) == "TFOpLambda":
+            return clone
+        return quantize_annotate_layer(clone, output_only())  # so that the next takes integers
 
-    with quiet():
+    with quiet(), quantize_scope({output_only.__name__: output_only}):
         marked = keras().models.clone_model(flat, clone_function=annotated)
         marked.set_weights(flat.get_weights())
         return quantize_apply(marked, _scheme()), left
@@ -149,6 +162,14 @@ def _applied(model: Any, inputs: list[Any], clone: Callable[[Any], Any]) -> Any:
                 tensors[key] = [tensor] * uses[key]
     found = [tensors[str(id(output))].pop() for output in model.outputs]
     return found[0] if len(found) == 1 else found
+
+
+def _kind(layer: Any) -> str:
+    return type(layer).__name__
+
+
+def _before(layer: Any) -> list[Any]:
+    return list(tf.nest.flatten(layer.inbound_nodes[0].inbound_layers))
 
 
 def _scheme() -> Any:

@@ -13,7 +13,8 @@ from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer
 from lightexp.stages.train import TrainingStage
 
 _KINDS = ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "Dense")
-_ACTIVATIONS = ("", "linear", "relu", "sigmoid", "softmax", "tanh")
+ACTIVATIONS = ("", "linear", "relu", "sigmoid", "softmax", "tanh")
+"""Those that tfmot can simulate inside a layer."""
 _ZEROS = ("sparsity", "n_m", "blocks")
 _KEEPS = {"auto": (*_ZEROS, "codebook"), "plain": (), "prune": _ZEROS, "cluster": ("codebook",)}
 _KEEPS["prune_cluster"] = _KEEPS["auto"]
@@ -25,10 +26,12 @@ _GAP = 0.005
 class Qat(TrainingStage):
     """Trains the model while it computes as in 8 bits, then makes the int8 `.tflite` of it (Jacob et al. 2018).
 
-    Arithmetic as in arXiv 1712.05877, by tfmot, in the layers that it knows; the others stay float32, and are listed.
-    Batch normalisation is folded into the layer before it. What earlier stages made is kept not by tfmot's preserving
-    schemes, which lose it at a rebuild or skip layers, but by ties: after each step zeros are zero again, and weights
-    that were equal are again, at the mean of where they went. So any pattern of zeros and any codebook survives.
+    Arithmetic as in arXiv 1712.05877, by tfmot, in the layers that it knows; the others are trained in float32, listed,
+    and in the file float32 or quantised by the converter. Batch normalisation is folded into a convolution before it.
+
+    What earlier stages made is kept not by tfmot's preserving schemes, which lose it at a rebuild or skip layers, but
+    by ties: after each step zeros are zero again, and weights that were equal are again, at the mean of where they
+    went. So any pattern of zeros and any codebook survives.
 
     Attributes:
         scheme: What is kept: `prune` (zeros, in whatever pattern), `cluster` (equal weights), `prune_cluster` (both),
@@ -61,11 +64,11 @@ class Qat(TrainingStage):
         words = []
         for layer in layers:
             if layer.kind == "BatchNormalization":
-                does = "folded into the layer before it; float32 where that is no convolution or dense layer"
+                does = "folded into a convolution before it; else not trained in 8 bits"
             elif layer.kind not in _KINDS:
-                does = "float32, tfmot has no 8-bit training for it"
-            elif layer.activation not in _ACTIVATIONS:
-                does = f"float32, tfmot has no 8-bit training for {layer.activation}"
+                does = "not trained in 8 bits, which tfmot does not know for it"
+            elif layer.activation not in ACTIVATIONS:
+                does = f"not trained in 8 bits, which tfmot does not know with {layer.activation}"
             else:
                 does = "int8 weights and activations"
             words.append((layer.name, f"{layer.kind}: {does}"))
@@ -79,7 +82,7 @@ class Qat(TrainingStage):
 
         if parent is None:
             raise TypeError("qat starts from a model")
-        model, left = qat.simulated(keras_files.load(parent.folder, context.seed), _ACTIVATIONS)
+        model, left = qat.simulated(keras_files.load(parent.folder, context.seed), ACTIVATIONS)
         qat.find_ranges(model, context.data.inputs(context.data.train.sample(_CALIBRATED_ON)))
         kept = _KEEPS[self.scheme]
         ties = Ties(qat.kernels(model), zeros="sparsity" in kept, values="codebook" in kept) if kept else None
@@ -94,7 +97,7 @@ class Qat(TrainingStage):
         }
         accuracy = {name: float(np.mean(found.argmax(axis=1) == val.y)) for name, found in answers.items()}
         gap = abs(accuracy["simulated"] - accuracy["file"])
-        facts: dict[str, Any] = {"history": history, "float": left, "val_accuracy": accuracy}
+        facts: dict[str, Any] = {"history": history, "not_simulated": left, "val_accuracy": accuracy}
         if gap > _GAP:
             facts["note"] = f"the file's validation accuracy differs from the simulated one by {100 * gap:.1f} points"
             context.progress.say(facts["note"])
@@ -103,7 +106,7 @@ class Qat(TrainingStage):
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
         """Checks the data types of the file's kernels; see `Stage.verify`."""
         wrong = [(op, tensor) for op, tensor in shipped.kernels if tensor.dtype != "INT8"]
-        if len(wrong) <= len(facts["float"]):
+        if len(wrong) <= len(facts["not_simulated"]):
             return None
         op, tensor = wrong[0]
         return f"the {op.kind} kernel '{tensor.name}' is {tensor.dtype}, was to be INT8"
