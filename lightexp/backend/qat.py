@@ -1,4 +1,4 @@
-"""Quantisation-aware training: a model with simulated 8-bit arithmetic, and the flatbuffer it becomes."""
+"""Quantisation-aware training: a model with simulated 8-bit arithmetic, which the converter makes int8."""
 
 from __future__ import annotations
 
@@ -110,14 +110,6 @@ def find_ranges(model: Any, inputs: NDArray[np.float32]) -> None:
                 variable.assign(first)  # batch normalisation's statistics, and what is made anew at each step
             elif not name.startswith("quantize_layer"):
                 variable.assign(was + _PER_STEP * (variable - was))
-
-
-def to_int8(model: Any) -> bytes:
-    """The int8 flatbuffer of a simulated model, which takes and gives float32."""
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with quiet():
-        return bytes(converter.convert())
 
 
 def unfolded(model: Any) -> Any:

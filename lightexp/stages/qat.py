@@ -76,7 +76,7 @@ class Qat(TrainingStage):
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Trains and converts; see `Stage.apply`."""
-        from lightexp.backend import keras_files, litert, qat
+        from lightexp.backend import convert, keras_files, litert, qat
         from lightexp.backend.pruning import zero_signs
         from lightexp.backend.ties import Ties
 
@@ -89,7 +89,7 @@ class Qat(TrainingStage):
         history = self.fit(model, context, ties)
         zero_signs(model)
         file = context.out / TFLITE
-        file.write_bytes(qat.to_int8(model))
+        file.write_bytes(convert.to_quantized(model, "default", integer_io=False, samples=None))
         val = context.data.val
         answers = {
             "simulated": model.predict(context.data.inputs(val.x), batch_size=500, verbose=0),

@@ -13,7 +13,7 @@ SHAPE = (8, 8, 1)
 
 
 def net(kind: str) -> Any:
-    """A model of layers that 8-bit training knows (`known`), of models in a model (`nested`), or of what it does not."""
+    """A model of layers that 8-bit training knows (`known`), with models in it (`nested`), or with what it does not."""
     import tensorflow as tf
 
     from lightexp.backend.session import fresh, keras
@@ -63,7 +63,7 @@ def test_the_file_computes_what_was_simulated_and_nothing_is_quietly_left_out(
 ) -> None:
     from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 
-    from lightexp.backend import flatbuffer, qat
+    from lightexp.backend import convert, flatbuffer, qat
 
     model = net(kind)
     weights = model.get_weights()
@@ -73,12 +73,12 @@ def test_the_file_computes_what_was_simulated_and_nothing_is_quietly_left_out(
     qat.find_ranges(simulated, INPUTS)
     answers = simulated.predict(INPUTS, verbose=0)
     spread = float(expected.max() - expected.min())
-    assert np.abs(answers - expected).max() < 0.1 * spread
+    assert np.abs(answers - expected).max() < 0.2 * spread
     for before, after in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     np.testing.assert_array_equal(model.predict(INPUTS, verbose=0), expected)
     file = tmp_path / "m.tflite"
-    file.write_bytes(qat.to_int8(simulated))
+    file.write_bytes(convert.to_quantized(simulated, "default", False, None))
     found = flatbuffer.read(file)
     floats = [tensor.name for _, tensor in found.kernels if tensor.dtype != "INT8"]
     assert len(floats) == (kind == "unknown")
