@@ -1,4 +1,4 @@
-"""Images a second of training in the graph against Keras' `fit` and tfmot under `fit`.
+"""Images a second of training, pruning, clustering and 8-bit training in the graph against Keras and tfmot under `fit`.
 
 Same model, Fashion-MNIST's 50,000 training images (the two largest networks: the first 10,000), batch 128, Adam.
 Theirs is what one writes by hand: scaled float32 arrays in memory, `compile` and `fit`. Ours gives the same bytes
@@ -18,19 +18,25 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 from common import Result, fashion, parser, report
 
 BATCH = 128
-CASES = {  # name: (model, whether it is pruned, whether theirs repeats too, target, training images or None for all)
-    "train lenet_300_100": ("lenet_300_100", False, True, 2.2, None),
-    "train lenet_300_100, plain fit": ("lenet_300_100", False, False, 2.2, None),
-    "prune lenet_300_100": ("lenet_300_100", True, False, 1.8, None),
-    "train lenet5": ("lenet5", False, False, 1.0, None),
-    "train small_cnn": ("small_cnn", False, False, 1.0, None),
-    "train resnet8, 10,000 images": ("resnet8", False, False, 1.0, 10_000),
-    "train mobilenet_v1 (alpha 0.25), 10,000 images": ("mobilenet_v1", False, False, 1.0, 10_000),
+CASES = {  # name: (model, method beside training, whether theirs repeats too, target, training images or None for all)
+    "train lenet_300_100": ("lenet_300_100", "", True, 2.2, None),
+    "train lenet_300_100, plain fit": ("lenet_300_100", "", False, 2.2, None),
+    "prune lenet_300_100": ("lenet_300_100", "prune", False, 1.8, None),
+    "prune lenet_300_100, 2 of 4": ("lenet_300_100", "2 of 4", False, 1.0, None),
+    "cluster lenet_300_100": ("lenet_300_100", "cluster", False, 1.0, None),
+    "cluster small_cnn": ("small_cnn", "cluster", False, 1.0, None),
+    "qat lenet_300_100": ("lenet_300_100", "qat", False, 1.0, None),
+    "qat small_cnn": ("small_cnn", "qat", False, 1.0, None),
+    "train lenet5": ("lenet5", "", False, 1.0, None),
+    "train small_cnn": ("small_cnn", "", False, 1.0, None),
+    "train resnet8, 10,000 images": ("resnet8", "", False, 1.0, 10_000),
+    "train mobilenet_v1 (alpha 0.25), 10,000 images": ("mobilenet_v1", "", False, 1.0, 10_000),
 }
-SPARSITY, FREQUENCY = 0.8, 100
+SPARSITY, FREQUENCY, VALUES = 0.8, 100, 16
 
 
 def main() -> None:
@@ -86,12 +92,12 @@ class _Turns:
 
 
 def _child(side: str, case: str, epochs: int, smoke: bool, threads: int) -> None:
-    model, pruned, repeats, _, images = CASES[case]
+    model, method, repeats, _, images = CASES[case]
     images = 500 if smoke else images
     if side == "ours":
-        _ours(model, pruned, epochs, images, threads)
+        _ours(model, method, epochs, images, threads)
     else:
-        _theirs(model, pruned, repeats, epochs, images)
+        _theirs(model, method, repeats, epochs, images)
 
 
 def build(name: str, shape: tuple[int, ...], classes: int) -> Any:
@@ -106,30 +112,43 @@ def build(name: str, shape: tuple[int, ...], classes: int) -> Any:
     return {cls.__module__.rpartition(".")[2]: cls for cls in models}[name]().build(shape, classes)
 
 
-def _ours(name: str, pruned: bool, epochs: int, images: int | None, threads: int) -> None:
+def _ours(name: str, method: str, epochs: int, images: int | None, threads: int) -> None:
     data = fashion(images)
     from lightexp.backend import session
 
     session.start(threads)
     session.fresh(0)
+    from lightexp.backend import qat
     from lightexp.backend.pruning import PruningMasks
+    from lightexp.backend.ties import Ties
     from lightexp.backend.training import Trainer
+    from lightexp.core.clustering import clustered
     from lightexp.core.data import Data, Split
     from lightexp.core.schedule import Schedule
     from lightexp.core.training import Training
     from lightexp.objectives.cross_entropy import CrossEntropy
+    from lightexp.stages.qat import ACTIVATIONS
 
     # Neither side validates: the one image is there because ours always does.
     one = Split(data.val.x[:1], data.val.y[:1])
     data = Data(data.name, data.train, one, one, data.classes, data.scale, data.offset)
     model = build(name, data.shape, data.classes)
     settings = Training(objective=CrossEntropy(), epochs=epochs, batch_size=BATCH)
-    masks = None
-    if pruned:
-        kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
+    kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
+    masks: PruningMasks | Ties | None = None
+    if method in ("prune", "2 of 4"):
         steps = epochs * -(-len(data.train) // BATCH)
-        schedule = Schedule(0.0, SPARSITY, 0, steps // 2, min(FREQUENCY, steps // 2))
-        masks = PruningMasks(kernels, [([index], schedule) for index in range(len(kernels))], steps, None)
+        final = 0.5 if method == "2 of 4" else SPARSITY
+        schedule = Schedule(0.0, final, 0, steps // 2, min(FREQUENCY, steps // 2))
+        groups = [([index], schedule) for index in range(len(kernels))]
+        masks = PruningMasks(kernels, groups, steps, None, 4 if method == "2 of 4" else None)
+    elif method == "cluster":
+        for kernel in kernels:
+            kernel.assign(clustered(kernel.numpy(), VALUES, "kmeans++", np.random.default_rng(0)))
+        masks = Ties(kernels, zeros=True, values=True)
+    elif method == "qat":
+        model, _ = qat.simulated(model, ACTIVATIONS)
+        qat.find_ranges(model, data.inputs(data.train.x[:200]))
     turns = _Turns(len(data.train))
 
     class Progress:
@@ -147,7 +166,7 @@ def _ours(name: str, pruned: bool, epochs: int, images: int | None, threads: int
     trainer.run(Progress())
 
 
-def _theirs(name: str, pruned: bool, repeats: bool, epochs: int, images: int | None) -> None:
+def _theirs(name: str, method: str, repeats: bool, epochs: int, images: int | None) -> None:
     data = fashion(images)
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tensorflow as tf
@@ -169,12 +188,18 @@ def _theirs(name: str, pruned: bool, repeats: bool, epochs: int, images: int | N
             turns.answer()
 
     callbacks = []
-    if pruned:
+    if method == "cluster":
+        start = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
+        model = tfmot.clustering.keras.cluster_weights(model, VALUES, start)
+    elif method == "qat":
+        model = tfmot.quantization.keras.quantize_model(model)
+    elif method:
         steps = epochs * -(-len(x) // BATCH)
         schedule = tfmot.sparsity.keras.PolynomialDecay(
             0.0, SPARSITY, 0, steps // 2, frequency=min(FREQUENCY, steps // 2)
         )
-        model = tfmot.sparsity.keras.prune_low_magnitude(model, schedule)
+        pattern = {"sparsity_m_by_n": (2, 4)} if method == "2 of 4" else {}
+        model = tfmot.sparsity.keras.prune_low_magnitude(model, schedule, **pattern)
         callbacks.append(tfmot.sparsity.keras.UpdatePruningStep())
     loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(tf_keras.optimizers.Adam(), loss, metrics=["accuracy"])

@@ -44,6 +44,7 @@ def describe(model: Any) -> list[Layer]:
             kind=type(layer).__name__,
             kernel=_main_kernel(layer),
             parameters=int(sum(np.prod(w.shape) for w in layer.weights)),
+            activation=getattr(getattr(layer, "activation", None), "__name__", ""),
         )
         for layer in model.layers
         if layer.weights

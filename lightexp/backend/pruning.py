@@ -3,7 +3,8 @@
 tfmot's wrapper (`prune_low_magnitude`) does the same layer by layer, but mutates the layers that it is given, knows no
 sparsity of the whole model and refuses layers it has not heard of. What it computes is kept to the bit: at a step that
 the schedule names, of n weights the `round(n * (1 - sparsity))` largest stay, at least one; before every
-forward pass, and after an epoch, weights are multiplied by their mask.
+forward pass, and after an epoch, weights are multiplied by their mask. Blocks and N:M are ours: tfmot's blocks take
+no convolutions, and its m_by_n no schedule.
 """
 
 from __future__ import annotations
@@ -35,7 +36,13 @@ class PruningMasks:
     """Masks over some kernels of a model; see `lightexp.backend.training.Masks`."""
 
     def __init__(
-        self, kernels: Sequence[Any], groups: Sequence[tuple[Sequence[int], Schedule]], steps: int, seed: int | None
+        self,
+        kernels: Sequence[Any],
+        groups: Sequence[tuple[Sequence[int], Schedule]],
+        steps: int,
+        seed: int | None,
+        m: int | None = None,
+        block: tuple[int, int] = (1, 1),
     ) -> None:
         """Starts with nothing pruned.
 
@@ -44,11 +51,13 @@ class PruningMasks:
             groups: Which kernels (by index) share one schedule and one threshold.
             steps: All steps of the training.
             seed: Of random scores, fixed for the training; None ranks by magnitude.
+            m: Weights in a group along the inputs, of which each keeps as many; None knows no groups.
+            block: Rows and columns of the blocks, of a kernel as a matrix, that are kept or pruned whole.
         """
         self._kernels = list(kernels)
         self._masks = [tf.Variable(tf.ones_like(k), trainable=False) for k in self._kernels]
         self._groups = []
-        self._seed = seed
+        self._seed, self._m, self._block = seed, m, block
         self.last_step = 0
         tables: dict[Schedule, tuple[Any, Any]] = {}
         for members, schedule in groups:
@@ -79,15 +88,71 @@ class PruningMasks:
         return tf.random.stateless_uniform(kernel.shape, seed=[self._seed, index])
 
     def _update(self, members: Sequence[int], sparsity: Any) -> None:
-        """Gives the masks of `members` one common threshold, as tfmot does for a single weight."""
-        scores = [tf.reshape(self._scores(index), [-1]) for index in members]
-        together = tf.concat(scores, axis=0)
+        """Gives the masks of `members` one common threshold, as tfmot does for a single weight; or each its groups."""
+        if self._m:
+            for index in members:
+                self._masks[index].assign(grouped(self._scores(index), self._m, sparsity))
+            return
+        whole = [self._scores(index) for index in members]
+        scores = whole if self._block == (1, 1) else [block_means(score, self._block) for score in whole]
+        together = tf.concat([tf.reshape(score, [-1]) for score in scores], axis=0)
         size = tf.cast(tf.size(together), tf.float32)
         kept = tf.cast(tf.maximum(tf.round(size * (1 - sparsity)), 1), tf.int32)
-        threshold = tf.raw_ops.NthElement(input=together, n=kept - 1, reverse=True)  # as sorting, but in O(n)
+        threshold = _largest(together, kept)
         for index, score in zip(members, scores, strict=True):
             mask = tf.cast(score >= threshold, tf.float32)
-            self._masks[index].assign(tf.reshape(mask, self._kernels[index].shape))
+            shape = self._kernels[index].shape
+            if self._block != (1, 1):
+                rows, columns = self._block
+                mask = tf.repeat(tf.repeat(mask, rows, axis=0), columns, axis=1)
+                mask = mask[: shape.num_elements() // shape[-1], : shape[-1]]
+            self._masks[index].assign(tf.reshape(mask, shape))
+
+
+def block_means(scores: Any, block: tuple[int, int]) -> Any:
+    """Means over blocks of a kernel as a matrix `(inputs, outputs)`; those at the edges may be smaller."""
+    matrix = tf.reshape(scores, [-1, scores.shape[-1]])
+    rows, columns = block
+    pads = [[0, -matrix.shape[0] % rows], [0, -matrix.shape[1] % columns]]
+
+    def sums(values: Any) -> Any:
+        padded = tf.pad(values, pads)
+        high, wide = padded.shape[0] // rows, padded.shape[1] // columns
+        return tf.reduce_sum(tf.reshape(padded, [high, rows, wide, columns]), axis=[1, 3])
+
+    return sums(matrix) / sums(tf.ones_like(matrix))
+
+
+def grouped(scores: Any, m: int, sparsity: Any) -> Any:
+    """A mask that keeps, of every `m` neighbours along the inputs, those with the highest scores.
+
+    Where `m * (1 - sparsity)` is no whole number, as it is on a schedule's way, some groups keep one more: those to
+    which it matters most. At most so many stay, whatever scores are equal.
+
+    Args:
+        scores: Not negative, `(..., inputs, outputs)`; a last group may be shorter.
+        m: Weights in a group.
+        sparsity: Share of zeros, a float32 tensor.
+    """
+    turned = tf.linalg.matrix_transpose(scores)
+    inputs = turned.shape[-1]
+    padded = tf.pad(turned, [[0, 0]] * (len(turned.shape) - 1) + [[0, -inputs % m]], constant_values=-1.0)
+    groups = tf.reshape(padded, [-1, m])
+    rank = tf.argsort(tf.argsort(groups, axis=1, direction="DESCENDING", stable=True), axis=1)
+    kept = m * (1 - sparsity)
+    whole = tf.floor(kept + 1e-3)  # of float32's rounding
+    mask = rank < tf.cast(whole, tf.int32)
+    more = tf.cast(tf.round((kept - whole) * tf.cast(tf.shape(groups)[0], tf.float32)), tf.int32)
+    next_one = rank == tf.cast(whole, tf.int32)
+    candidates = tf.where(next_one, groups, -1.0)
+    threshold = _largest(tf.reduce_max(candidates, axis=1), tf.maximum(more, 1))
+    mask |= (more > 0) & next_one & (candidates >= threshold)
+    return tf.linalg.matrix_transpose(tf.reshape(tf.cast(mask, tf.float32), tf.shape(padded))[..., :inputs])
+
+
+def _largest(values: Any, place: Any) -> Any:
+    """The value at a place, from 1, of those in falling order."""
+    return tf.raw_ops.NthElement(input=values, n=place - 1, reverse=True)  # as sorting, but in O(n)
 
 
 def zero_signs(model: Any) -> None:

@@ -63,12 +63,14 @@ class Layer:
         kind: The layer's class, such as `Conv2D`.
         kernel: Shape of its main weight, or None where it has none.
         parameters: Number of its weights.
+        activation: Name of the function it applies to its result; empty where it knows none.
     """
 
     name: str
     kind: str
     kernel: tuple[int, ...] | None
     parameters: int
+    activation: str = ""
 
 
 class Model(ABC):
@@ -213,6 +215,14 @@ class Stage(ABC):
     def preserves(self, invariant: Invariant) -> bool:
         """Whether an invariant of an earlier stage survives this one."""
         return False
+
+    def after(self, standing: tuple[Invariant, ...]) -> Stage:
+        """This stage with the settings that depend on what the stages before it have established.
+
+        Args:
+            standing: What is true of the artifact that it starts from, the earliest first.
+        """
+        return self
 
     def inputs(self) -> dict[str, Teacher | Stage]:
         """Other artifacts it stands on by role: teachers, or stages made from the data alone."""

@@ -141,7 +141,10 @@ def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Pl
     nodes: list[Node] = []
     control: Node | None = None
     model = settings.model
-    for name, stage in settings.stages.items():
+    standing: tuple[Invariant, ...] = ()
+    for name, given in settings.stages.items():
+        stage = given.after(standing)
+        standing += stage.establishes()
         with _at(f"pipeline.stages.{name}"):
             model, before = stage.replaces(model), model
             if model is not before or not nodes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import numpy as np
@@ -12,10 +11,16 @@ import numpy as np
 from lightexp.core.config import Count, Fraction, Index, Sparsity
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.flatmodel import FlatModel
+from lightexp.core.patterns import kernels as kernels_of
+from lightexp.core.patterns import obeys, real, shortfall, zero_blocks
 from lightexp.core.protocols import Artifact, Context, Invariant, Layer
 from lightexp.core.schedule import Schedule, Span
 from lightexp.core.training import steps_per_epoch
+from lightexp.stages.by_layer import check_patterns, passed_over, single
 from lightexp.stages.train import TrainingStage
+
+_DEFAULT = 0.8
+_PATTERNED = ("Dense", "Conv1D", "Conv2D")  # kernels whose last two axes are inputs and outputs
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,13 @@ class Prune(TrainingStage):
     Zhu and Gupta, "To prune, or not to prune", 2017 (arXiv 1710.01878). Kernels of dense and convolutional layers are
     pruned, biases and depthwise kernels are not.
 
+    Zeros may come in a pattern that kernels of a runtime can use. N:M (Mishra et al. 2021, arXiv 2104.08378) keeps `n`
+    of every `m` neighbours along the inputs; on the way ever more groups keep one less. Blocks (Narang et al. 2017,
+    arXiv 1711.02782) are kept or pruned whole, by their mean.
+
     Attributes:
-        sparsity: Share of zeros at the end. Defaults to 0.8.
+        sparsity: Share of zeros (of blocks, where there are any) at the end; left out where `n` and `m` say it.
+            Defaults to 0.8.
         initial_sparsity: Share of zeros at the start of the polynomial schedule. Defaults to 0.
         criterion: `magnitude` keeps the largest weights; `random` is the baseline. Defaults to `magnitude`.
         allocation: How `sparsity` is shared out: `uniform` (each layer alike), `global` (one threshold for all) or
@@ -41,9 +51,13 @@ class Prune(TrainingStage):
         frequency: Steps between updates of the masks. Defaults to None: 100, or less where the schedule is short, and
             always such that the last update falls on the schedule's end.
         from_scratch: Whether to start from new initial weights instead of trained ones. Defaults to False.
+        n: Of every `m` weights, those that stay. Defaults to None: no such pattern.
+        m: See `n`. A layer with fewer inputs is left alone.
+        block: Rows and columns of blocks, of a kernel as a matrix (inputs, outputs), a convolution's height, width and
+            inputs together as rows; those at the edges are smaller. Defaults to None: single weights.
     """
 
-    sparsity: Sparsity = 0.8
+    sparsity: Sparsity = _DEFAULT
     initial_sparsity: Sparsity = 0.0
     criterion: Literal["magnitude", "random"] = "magnitude"
     allocation: Literal["uniform", "global", "erk"] = "uniform"
@@ -56,23 +70,47 @@ class Prune(TrainingStage):
     end_step: Index | None = None
     frequency: Count | None = None
     from_scratch: bool = False
+    n: Count | None = None
+    m: Count | None = None
+    block: list[Count] | None = None
 
     def __post_init__(self) -> None:
-        if self.schedule == "polynomial" and self.initial_sparsity > self.sparsity:
+        if (self.n is None) != (self.m is None) or (self.n and self.m and self.n >= self.m):
+            raise ValueError(f"n and m belong together, n below m, as in n=2 m=4. Received: n={self.n} and m={self.m}.")
+        if self.n and (self.block or self.layers or self.allocation != "uniform" or self.sparsity != _DEFAULT):
             raise ValueError(
-                f"initial_sparsity must not be above sparsity. Received: {self.initial_sparsity} and {self.sparsity}."
+                f"n and m fix the sparsity of every layer at {self._final:.3g}: leave out sparsity, allocation, "
+                "layers and block; exclude=[...] leaves layers alone. "
+                f"Received: n={self.n}, sparsity={self.sparsity}, allocation={self.allocation}, "
+                f"layers={self.layers}, block={self.block}."
+            )
+        if self.block is not None and (len(self.block) != 2 or self.block == [1, 1]):
+            raise ValueError(f"block must be rows and columns, as in [4,4]. Received: {self.block}.")
+        if self.schedule == "polynomial" and self.initial_sparsity > self._final:
+            raise ValueError(
+                f"initial_sparsity must not be above sparsity. Received: {self.initial_sparsity} and {self._final}."
             )
 
+    @property
+    def _final(self) -> float:
+        return 1 - self.n / self.m if self.n and self.m else self.sparsity
+
+    @property
+    def _pattern(self) -> str:
+        return "n_m" if self.n else "blocks" if self.block else ""
+
     def establishes(self) -> tuple[Invariant, ...]:
-        """The highest sparsity that a layer may have."""
+        """The highest sparsity that a layer may have, or the pattern."""
+        if self.n and self.m:
+            return (Invariant("n_m", self.n / self.m),)
         # Of a shared threshold any layer may be the sparser for another's being denser: no later pruning keeps that.
         densest = max([self.sparsity, *self.layers.values()]) if self.allocation == "uniform" else 1.0
-        return (Invariant("sparsity", densest),)
+        return (Invariant(self._pattern or "sparsity", densest),)
 
     def preserves(self, invariant: Invariant) -> bool:
-        """An earlier sparsity, if no layer of this one's is lower and trained weights are pruned."""
+        """An earlier sparsity, if no layer of this one's is lower and trained weights are pruned one by one."""
         least = min([self.sparsity, *self.layers.values()])
-        kept = self.allocation == "uniform" and not self.exclude and not self.from_scratch
+        kept = self.allocation == "uniform" and not (self.exclude or self.from_scratch or self._pattern)
         return invariant.kind == "sparsity" and kept and least >= invariant.value
 
     @property
@@ -92,6 +130,8 @@ class Prune(TrainingStage):
         for name, layer in known.items():
             if name in targets:
                 target = "global threshold" if targets[name] is None else f"sparsity {targets[name]:.3g}"
+                target = f"{self.n} of {self.m} stay" if self.n else target
+                target += f" in blocks of {self.block[0]}x{self.block[1]}" if self.block else ""
                 words.append((name, f"{layer.kind} {layer.kernel}: {target}"))
             else:
                 words.append((name, f"{layer.kind}: left alone, {self._reason(layer)}"))
@@ -103,22 +143,18 @@ class Prune(TrainingStage):
         Raises:
             BadInput: If a pattern matches no layer, or no layer can be pruned.
         """
-        for pattern in [*self.layers, *self.exclude]:
-            if not any(fnmatchcase(layer.name, pattern) for layer in layers):
-                names = ", ".join(layer.name for layer in layers)
-                raise BadInput(f"no layer's name matches '{pattern}'. The model's layers: {names}.")
+        check_patterns([*self.layers, *self.exclude], layers)
         prunable = [layer for layer in layers if not self._reason(layer)]
         if not prunable:
             raise BadInput("the model has no layer that can be pruned. Leave the stage out, or exclude less.")
-        self._check_patterns(prunable)
-        single = {layer.name: s for layer in prunable for p, s in self.layers.items() if fnmatchcase(layer.name, p)}
-        rest = [layer for layer in prunable if layer.name not in single]
+        alone = single(prunable, self.layers, "pruned", "sparsities")
+        rest = [layer for layer in prunable if layer.name not in alone]
         shared: dict[str, float | None]
         if self.allocation == "erk":
             shared = dict(erdos_renyi_kernel(rest, self.sparsity))
         else:
-            shared = dict.fromkeys((r.name for r in rest), None if self.allocation == "global" else self.sparsity)
-        return {layer.name: single[layer.name] if layer.name in single else shared[layer.name] for layer in prunable}
+            shared = dict.fromkeys((r.name for r in rest), None if self.allocation == "global" else self._final)
+        return {layer.name: alone[layer.name] if layer.name in alone else shared[layer.name] for layer in prunable}
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Prunes while training; see `Stage.apply`."""
@@ -131,45 +167,51 @@ class Prune(TrainingStage):
         kernels = [model.get_layer(name).kernel for name in names]
         steps = self.epochs * steps_per_epoch(len(context.data.train), self.batch_size)
         seed = context.seed if self.criterion == "random" else None
-        masks = PruningMasks(kernels, self._groups(names, targets, len(context.data.train)), steps, seed)
+        groups = self._groups(names, targets, len(context.data.train))
+        block = (self.block[0], self.block[1]) if self.block else (1, 1)
+        masks = PruningMasks(kernels, groups, steps, seed, self.m, block)
         history = self.fit(model, context, masks)
         zero_signs(model)
-        zeros = {name: int(np.sum(model.get_layer(name).kernel.numpy() == 0)) for name in names}
-        sizes = {name: int(np.prod(model.get_layer(name).kernel.shape)) for name in names}
-        self._check_reached(targets, zeros, sizes)
+        weights = {name: model.get_layer(name).kernel.numpy() for name in names}
+        sizes = {name: int(kernel.size) for name, kernel in weights.items()}
+        zeros = {name: int(np.sum(kernel == 0)) for name, kernel in weights.items()}
+        facts: dict[str, Any] = {"history": history, "zeros": zeros, "sizes": sizes}
+        if self.block:
+            facts["zero_blocks"] = {name: zero_blocks(kernel, block) for name, kernel in weights.items()}
+            all_blocks = {name: zero_blocks(np.zeros_like(kernel), block) for name, kernel in weights.items()}
+            self._check_reached(targets, facts["zero_blocks"], all_blocks)
+        elif not self.n:
+            self._check_reached(targets, zeros, sizes)
         keras_files.save(model, context.out)
-        return {"history": history, "zeros": zeros, "sizes": sizes}
+        return facts
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
-        """Checks that no kernel of the file has fewer zeros than it was given; see `Stage.verify`."""
-        found: dict[int, list[int]] = {}
-        for _, tensor in shipped.kernels:
-            found.setdefault(int(np.prod(tensor.shape)), []).append(tensor.zeros)
-        for size in sorted(set(facts["sizes"].values())):
-            wanted = sorted((z for n, z in facts["zeros"].items() if facts["sizes"][n] == size), reverse=True)
-            got = sorted(found.get(size, []), reverse=True)
-            for count, there in zip(wanted, [*got, *[0] * len(wanted)], strict=False):
-                if there < count:
-                    return f"a kernel of {size} weights has sparsity {there / size:.3f}, was {count / size:.3f}"
-        return None
-
-    def _check_patterns(self, prunable: Sequence[Layer]) -> None:
-        """Refuses single sparsities that contradict each other or touch nothing that is pruned."""
-        for pattern in self.layers:
-            if not any(fnmatchcase(layer.name, pattern) for layer in prunable):
-                names = ", ".join(layer.name for layer in prunable)
-                raise BadInput(f"layers: '{pattern}' matches no layer that is pruned. These are: {names}.")
-        for layer in prunable:
-            found = {p: s for p, s in self.layers.items() if fnmatchcase(layer.name, p)}
-            if len(set(found.values())) > 1:
-                raise BadInput(f"layers: {layer.name} is given several sparsities: {found}. Give it one.")
+        """Checks that no kernel of the file has fewer zeros, or less of a pattern, than it was given; see `Stage`."""
+        sizes = facts["sizes"]
+        there = [(int(np.prod(tensor.shape)), tensor) for tensor in kernels_of(shipped)]
+        if self.n and self.m:
+            obeying = [(size, float(obeys(real(tensor), self.n, self.m))) for size, tensor in there]
+            lost = shortfall(dict.fromkeys(sizes, 1), sizes, obeying)
+            return f"a kernel of {lost[0]} weights has more than {self.n} non-zeros in {self.m}" if lost else None
+        if self.block:
+            block = (self.block[0], self.block[1])
+            blocks = [(size, zero_blocks(real(tensor), block)) for size, tensor in there]
+            lost = shortfall(facts["zero_blocks"], sizes, blocks)
+            words = "a kernel of {} weights has {:.0f} blocks of zeros, was {:.0f}"
+            return words.format(lost[0], max(lost[2], 0), lost[1]) if lost else None
+        lost = shortfall(facts["zeros"], sizes, [(size, tensor.zeros) for size, tensor in there])
+        if not lost:
+            return None
+        size, was, found = lost
+        return f"a kernel of {size} weights has sparsity {max(found, 0) / size:.3f}, was {was / size:.3f}"
 
     def _reason(self, layer: Layer) -> str:
-        if any(fnmatchcase(layer.name, pattern) for pattern in self.exclude):
-            return "excluded"
-        if layer.kernel is None:
-            return "it has no kernel"
-        return "depthwise kernels are not pruned" if layer.kind.startswith("Depthwise") else ""
+        reason = passed_over(layer, self.exclude, "pruned")
+        if reason or layer.kernel is None:
+            return reason
+        if self._pattern and layer.kind not in _PATTERNED:
+            return f"only {', '.join(_PATTERNED)} are pruned in a pattern"
+        return f"fewer than {self.m} inputs" if self.m and layer.kernel[-2] < self.m else ""
 
     def _span(self, examples: int) -> tuple[int, int, int]:
         span = Span(self.begin, self.end, self.begin_step, self.end_step, self.frequency)
@@ -186,12 +228,12 @@ class Prune(TrainingStage):
             if self.schedule == "constant":
                 return Schedule(None, final, *span)
             # A layer that ends denser than the model also starts denser.
-            initial = self.initial_sparsity * (final / self.sparsity if self.sparsity else 0)
+            initial = self.initial_sparsity * (final / self._final if self._final else 0)
             return Schedule(min(initial, final), final, *span)
 
         groups = [([i], schedule(s)) for i, n in enumerate(names) if (s := targets[n]) is not None]
         together = [i for i, n in enumerate(names) if targets[n] is None]
-        return groups + ([(together, schedule(self.sparsity))] if together else [])
+        return groups + ([(together, schedule(self._final))] if together else [])
 
     def _check_reached(
         self, targets: Mapping[str, float | None], zeros: Mapping[str, int], sizes: Mapping[str, int]

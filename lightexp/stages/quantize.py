@@ -46,8 +46,8 @@ class Quantize(Stage):
         return (Invariant("dtype"),)
 
     def preserves(self, invariant: Invariant) -> bool:
-        """Zeros stay zeros."""
-        return invariant.kind == "sparsity"
+        """Zeros stay zeros, and equal weights of a channel stay equal."""
+        return invariant.kind in ("sparsity", "n_m", "blocks", "codebook")
 
     def computes_with_tensorflow(self, form: Form) -> bool:
         """Only from a Keras model."""

@@ -198,3 +198,59 @@ def test_erk_keeps_small_layers_denser() -> None:
     layers = [Layer("large", "Dense", (784, 300), 0), Layer("small", "Dense", (100, 10), 0)]
     found = erdos_renyi_kernel(layers, 0.9)
     assert found["small"] == 0 < 0.9 < found["large"]
+
+
+def _patterned(array: np.ndarray, schedule: Schedule, step: int, **pattern: Any) -> np.ndarray:
+    import tensorflow as tf
+
+    from lightexp.backend.pruning import PruningMasks
+
+    kernel = tf.Variable(array)
+    masks = PruningMasks([kernel], [([0], schedule)], 10, None, **pattern)
+    for now in range(1, step + 1):
+        masks.before_step(tf.constant(now, tf.int64))
+    return np.asarray(kernel.numpy())
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (1, 3), (3, 7)])
+@pytest.mark.parametrize("shape", [(24, 5), (3, 3, 10, 6), (3, 9, 4)])
+def test_of_every_m_inputs_the_n_largest_stay(tensorflow: None, n: int, m: int, shape: tuple[int, ...]) -> None:
+    [array] = _normal(shape)
+    after = _patterned(array, Schedule(None, 1 - n / m, 1, 2, 1), 1, m=m)
+    columns = np.moveaxis(array, -2, -1).reshape(-1, shape[-2])
+    kept = np.moveaxis(after, -2, -1).reshape(-1, shape[-2])
+    for before, now in zip(columns, kept, strict=True):
+        for first in range(0, len(before), m):
+            group = before[first : first + m]
+            largest = sorted(range(len(group)), key=lambda i: -abs(group[i]))[:n]
+            expected = [value if i in largest else 0 for i, value in enumerate(group)]
+            np.testing.assert_array_equal(now[first : first + m], np.float32(expected))
+
+
+def test_equal_weights_do_not_break_a_pattern(tensorflow: None) -> None:
+    after = _patterned(np.ones((8, 3), np.float32), Schedule(None, 0.5, 1, 2, 1), 1, m=4)
+    assert (after.reshape(2, 4, 3) != 0).sum(axis=1).tolist() == [[2, 2, 2], [2, 2, 2]]
+
+
+def test_a_pattern_comes_gradually_and_for_good(tensorflow: None) -> None:
+    [array] = _normal((64, 10))
+    zeros = [_patterned(array, Schedule(0.0, 0.75, 0, 10, 2), step, m=4) == 0 for step in (2, 4, 6, 8, 10)]
+    shares = [float(zero.mean()) for zero in zeros]
+    expected = [0.75 * (1 - (1 - step / 10) ** 3) for step in (2, 4, 6, 8, 10)]  # Zhu and Gupta's cubic
+    np.testing.assert_allclose(shares, expected, atol=1 / 640)
+    assert all((earlier <= later).all() for earlier, later in pairwise(zeros))
+    fullest = [int((~zero).reshape(16, 4, 10).sum(axis=1).max()) for zero in zeros]
+    assert fullest[-1] == 1
+
+
+@pytest.mark.parametrize("shape", [(16, 12), (10, 7), (3, 3, 2, 6)])
+def test_blocks_are_kept_or_pruned_whole_by_their_mean(tensorflow: None, shape: tuple[int, ...]) -> None:
+    [array] = _normal(shape)
+    after = _patterned(array, Schedule(None, 0.5, 1, 2, 1), 1, block=(4, 3)).reshape(-1, shape[-1])
+    matrix = array.reshape(-1, shape[-1])
+    corners = [(r, c) for r in range(0, len(matrix), 4) for c in range(0, shape[-1], 3)]
+    means = {(r, c): np.abs(matrix[r : r + 4, c : c + 3]).mean() for r, c in corners}
+    stay = sorted(corners, key=lambda corner: -means[corner])[: round(len(corners) / 2)]
+    for r, c in corners:
+        block = matrix[r : r + 4, c : c + 3]
+        np.testing.assert_array_equal(after[r : r + 4, c : c + 3], block if (r, c) in stay else np.zeros_like(block))

@@ -179,3 +179,49 @@ def test_weights_that_cannot_be_told_apart_fail_the_run() -> None:
     stage._check_reached({"a": 0.5}, {"a": 49}, {"a": 100})
     with pytest.raises(RunFailed, match=r"a reached sparsity 0\.480, not 0\.500"):
         stage._check_reached({"a": 0.5}, {"a": 48}, {"a": 100})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"n": 2}, "n and m belong together"),
+        ({"n": 4, "m": 4}, "n and m belong together"),
+        ({"n": 2, "m": 4, "sparsity": 0.9}, "fix the sparsity of every layer at 0.5: leave out sparsity"),
+        ({"n": 2, "m": 4, "layers": {"a": 0.1}}, "leave out"),
+        ({"n": 2, "m": 4, "block": [2, 2]}, "leave out"),
+        ({"n": 1, "m": 4, "initial_sparsity": 0.8}, "must not be above sparsity. Received: 0.8 and 0.75"),
+        ({"block": [2]}, r"block must be rows and columns, as in \[4,4\]. Received: \[2\]"),
+    ],
+)
+def test_a_pattern_that_contradicts_itself_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        prune(**settings)
+
+
+def test_what_a_pattern_establishes_keeps_and_passes_over() -> None:
+    assert prune(n=1, m=4).establishes() == (Invariant("n_m", 0.25),)
+    assert prune(block=[4, 4], sparsity=0.5).establishes() == (Invariant("blocks", 0.5),)
+    for pattern in ("n_m", "blocks", "codebook"):
+        assert not prune(sparsity=0.9).preserves(Invariant(pattern, 0.5))
+    assert not prune(n=1, m=16).preserves(Invariant("sparsity", 0.5))
+    words = dict(prune(n=2, m=4).touches([*LAYERS, Layer("odd", "Conv2DTranspose", (3, 3, 8, 8), 576)]))
+    assert words["conv1"] == "Conv2D: left alone, fewer than 4 inputs"
+    assert words["conv2"] == "Conv2D (3, 3, 8, 16): 2 of 4 stay"
+    assert words["odd"] == "Conv2DTranspose: left alone, only Dense, Conv1D, Conv2D are pruned in a pattern"
+    assert dict(prune(block=[4, 2]).touches(LAYERS))["dense1"] == "Dense (64, 10): sparsity 0.8 in blocks of 4x2"
+
+
+@pytest.mark.parametrize("model", ["small_cnn", "lenet_300_100"])
+@pytest.mark.parametrize("settings", [["n=2", "m=4"], ["block=[4,2]", "sparsity=0.5"]], ids=["n_m", "blocks"])
+def test_a_pattern_reaches_the_file_and_its_loss_is_seen(tiny_runs: TinyRuns, model: str, settings: list[str]) -> None:
+    words = [f"model={model}", *(f"pipeline.stages.prune.{setting}" for setting in settings)]
+    record = tiny_runs.run("pipeline=prune_int8", *words)  # the run itself has verified it
+    stage = tiny_runs.settings("pipeline=prune", *words).stages["prune"]
+    [invariant] = stage.establishes()
+    facts = record.stages[1].facts
+    for sound in (record, tiny_runs.run("pipeline=prune", *words)):
+        assert stage.verify(invariant.kind, facts, tiny_runs.flat(sound)) is None
+    plain = tiny_runs.run("pipeline=prune", f"model={model}", "pipeline.stages.prune.sparsity=0.5")
+    assert stage.verify(invariant.kind, facts, tiny_runs.flat(plain))  # as many zeros, in no pattern
+    share = 0.5 * sum(facts["sizes"].values())
+    assert sum(facts["zeros"].values()) == pytest.approx(share, rel=0.05)

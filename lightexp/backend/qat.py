@@ -1,0 +1,170 @@
+"""Quantisation-aware training: a model with simulated 8-bit arithmetic, which the converter makes int8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from lightexp.backend.quiet import quiet
+from lightexp.backend.session import keras
+from lightexp.core.errors import BadInput
+
+_FUSED = (
+    "Conv2D",
+    "DepthwiseConv2D",
+)  # a batch normalisation after them is folded; of a dense layer tfmot makes float32
+_RANGE_PASSES = 3
+_PER_STEP = 1000  # tfmot's ema_decay is 0.999
+
+
+def float_layers(model: Any, activations: Collection[str]) -> dict[str, str]:
+    """The layers of a flat model that tfmot cannot quantise, with the reason; see `simulated`."""
+    registry = _scheme().get_quantize_registry()
+    found = {}
+    for layer in model.layers:
+        kind, activation = _kind(layer), getattr(getattr(layer, "activation", None), "__name__", "")
+        if kind == "InputLayer":
+            continue
+        if kind == "BatchNormalization":
+            [before] = _before(layer)
+            if _kind(before) not in _FUSED or len(before.outbound_nodes) > 1 or before.activation.__name__ != "linear":
+                found[layer.name] = f"{kind} with no convolution of its own before it"
+        elif kind != "TFOpLambda" and any(_kind(before) == "TFOpLambda" for before in _before(layer)):
+            found[layer.name] = f"{kind} after a bare TensorFlow operation, whose range is not known"
+        elif not registry.supports(layer):
+            found[layer.name] = kind
+        elif activation not in activations:
+            found[layer.name] = f"{kind} with {activation}"
+    return found
+
+
+def simulated(model: Any, activations: Collection[str]) -> tuple[Any, dict[str, str]]:
+    """A model that computes as its int8 flatbuffer will, ready to be trained.
+
+    tfmot's default 8-bit scheme, applied to each layer that it knows; the others stay float. Models inside the model
+    are unfolded first.
+
+    Args:
+        model: A functional or sequential Keras model; left as it is.
+        activations: Names of those that tfmot can simulate inside a layer.
+
+    Returns:
+        The new model, and the layers that stay float with the reason.
+
+    Raises:
+        BadInput: If no layer with weights can be quantised, or one is used more than once.
+    """
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
+    from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply, quantize_scope
+
+    flat = unfolded(model)
+    if shared := [layer.name for layer in flat.layers if len(layer.inbound_nodes) > 1]:
+        raise BadInput(f"{shared[0]} is used more than once, which 8-bit training cannot follow. Use quantize instead.")
+    left = float_layers(flat, activations)
+    if all(layer.name in left for layer in flat.layers if layer.weights):
+        raise BadInput(f"no layer can be trained in 8 bits: {left}. Quantise after training: scheme=int8 of quantize.")
+
+    output_only = default_8bit_quantize_configs.Default8BitOutputQuantizeConfig
+
+    def annotated(layer: Any) -> Any:
+        clone = type(layer).from_config(layer.get_config())
+        if layer.name not in left:
+            return quantize_annotate_layer(clone)
+        if _kind(layer) == "TFOpLambda":
+            return clone
+        return quantize_annotate_layer(clone, output_only())  # so that the next takes integers
+
+    with quiet(), quantize_scope({output_only.__name__: output_only}):
+        marked = keras().models.clone_model(flat, clone_function=annotated)
+        marked.set_weights(flat.get_weights())
+        return quantize_apply(marked, _scheme()), left
+
+
+def kernels(model: Any) -> list[Any]:
+    """The kernels of a simulated model: in its wrappers, where the layers hold what is made of them."""
+    found = []
+    for layer in model.layers:
+        inner = getattr(layer, "layer", layer)
+        found += [w for w in inner.trainable_weights + layer.trainable_weights if "kernel" in w.name.split("/")[-1]]
+    return list({id(kernel): kernel for kernel in found}.values())
+
+
+def find_ranges(model: Any, inputs: NDArray[np.float32]) -> None:
+    """Sets the ranges of a simulated model's activations to what a sample shows.
+
+    tfmot starts them at -6 to 6 and moves them by a thousandth at each step, too slow for a short training. Such a step
+    is made here and taken a thousand times as far, until the last layer has seen the ranges of the first. The range of
+    the input spans whatever has been seen.
+    """
+    before = model.get_weights()
+    for _ in range(_RANGE_PASSES):
+        old = model.get_weights()
+        model(inputs, training=True)
+        for variable, was, first in zip(model.weights, old, before, strict=True):
+            name = variable.name.split(":")[0]
+            if not name.endswith(("_min", "_max")) or "kernel" in name:
+                variable.assign(first)  # batch normalisation's statistics, and what is made anew at each step
+            elif not name.startswith("quantize_layer"):
+                variable.assign(was + _PER_STEP * (variable - was))
+
+
+def unfolded(model: Any) -> Any:
+    """The model with the layers of the models inside it in their place; the same weights, in layers of its own."""
+    clones: dict[int, Any] = {}
+    names: set[str] = set()
+
+    def clone(layer: Any) -> Any:
+        if id(layer) not in clones:
+            config = layer.get_config()
+            while config["name"] in names:
+                config["name"] += "_"
+            names.add(config["name"])
+            clones[id(layer)] = (layer, type(layer).from_config(config))
+        return clones[id(layer)][1]
+
+    inputs = [keras().Input(t.shape[1:], dtype=t.dtype, name=layer.name) for t, layer in _inputs(model)]
+    made = keras().Model(inputs, _applied(model, inputs, clone), name=model.name)
+    for layer, copy in clones.values():
+        copy.set_weights(layer.get_weights())
+    return made
+
+
+def _inputs(model: Any) -> list[tuple[Any, Any]]:
+    return list(zip(model.inputs, model._input_layers, strict=True))
+
+
+def _applied(model: Any, inputs: list[Any], clone: Callable[[Any], Any]) -> Any:
+    """A functional model's graph on other inputs, as Keras itself walks it."""
+    uses = model._tensor_usage_count
+    tensors = {str(id(old)): [new] * uses[str(id(old))] for old, new in zip(model.inputs, inputs, strict=True)}
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            args, kwargs = node.map_arguments(tensors)
+            if isinstance(node.layer, keras().Model):
+                out = _applied(node.layer, tf.nest.flatten(args[0]), clone)
+            else:
+                out = clone(node.layer)(*args, **kwargs)
+            for key, tensor in zip(node.flat_output_ids, tf.nest.flatten(out), strict=True):
+                tensors[key] = [tensor] * uses[key]
+    found = [tensors[str(id(output))].pop() for output in model.outputs]
+    return found[0] if len(found) == 1 else found
+
+
+def _kind(layer: Any) -> str:
+    return type(layer).__name__
+
+
+def _before(layer: Any) -> list[Any]:
+    return list(tf.nest.flatten(layer.inbound_nodes[0].inbound_layers))
+
+
+def _scheme() -> Any:
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_scheme
+
+    return default_8bit_quantize_scheme.Default8BitQuantizeScheme()

@@ -1,0 +1,140 @@
+"""Weight clustering."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from lightexp.core.clustering import Init, clustered
+from lightexp.core.errors import BadInput
+from lightexp.core.flatmodel import FlatModel
+from lightexp.core.patterns import distinct, kernels, real, shortfall
+from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer
+from lightexp.stages.by_layer import check_patterns, passed_over, single
+from lightexp.stages.train import TrainingStage
+
+K = Annotated[int, Field(ge=2)]
+
+
+@dataclass(frozen=True)
+class Cluster(TrainingStage):
+    """Gives the weights of a kernel few values to share, then trains these (Han et al. 2015, arXiv 1510.00149).
+
+    Kernels of dense and convolutional layers are clustered, biases and depthwise kernels are not. Zeros stay, as one of
+    the values, also in layers that are left alone. Where a runtime folds batch normalisation or scales of channels into
+    a kernel, the values are few in each output channel.
+
+    Attributes:
+        k: Values that a kernel may have. Defaults to 16.
+        init: Where k-means starts: `kmeans++`, `linear`, `density` or `random`. Defaults to `kmeans++`.
+        layers: k of single layers, by pattern of their names.
+        exclude: Patterns of the names of layers that are left alone.
+    """
+
+    k: K = 16
+    init: Init = "kmeans++"
+    layers: dict[str, K] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=list)
+
+    def establishes(self) -> tuple[Invariant, ...]:
+        """The most values that a layer may have."""
+        return (Invariant("codebook", max([self.k, *self.layers.values()])),)
+
+    def preserves(self, invariant: Invariant) -> bool:
+        """All zeros; and an earlier codebook, if every layer gets no more values."""
+        if invariant.kind == "codebook":
+            return not self.exclude and invariant.value >= max([self.k, *self.layers.values()])
+        return invariant.kind in ("sparsity", "n_m", "blocks")
+
+    def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
+        """Each layer's number of values, or why it is left alone; see `Stage.touches`."""
+        values = self.values(layers)
+        words = []
+        for layer in layers:
+            reason = self._reason(layer) or "it has no more weights than values"
+            does = f"{layer.kernel}: {values[layer.name]} values" if layer.name in values else f": left alone, {reason}"
+            words.append((layer.name, f"{layer.kind} {does}".replace(" :", ":")))
+        return words
+
+    def values(self, layers: Sequence[Layer]) -> dict[str, int]:
+        """How many values each layer may have that is clustered.
+
+        Raises:
+            BadInput: If a pattern matches no layer, or none can be clustered.
+        """
+        check_patterns([*self.layers, *self.exclude], layers)
+        able = [layer for layer in layers if not self._reason(layer)]
+        alone = single(able, self.layers, "clustered", "numbers of values")
+        found = {layer.name: alone.get(layer.name, self.k) for layer in able}
+        smaller = {layer.name: found[layer.name] for layer in able if np.prod(layer.kernel or ()) > found[layer.name]}
+        if not smaller:
+            raise BadInput(
+                f"the model has no layer that can be clustered into k={self.k} values, which must be fewer than its "
+                "weights. Lower k, exclude less, or leave the stage out."
+            )
+        return smaller
+
+    def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
+        """Clusters, then trains the shared values; see `Stage.apply`."""
+        from lightexp.backend import flatbuffer, keras_files
+        from lightexp.backend.pruning import zero_signs
+        from lightexp.backend.ties import Ties
+
+        if parent is None:
+            raise TypeError("cluster starts from a model")
+        model = keras_files.load(parent.folder, context.seed)
+        kept: dict[str, str] = {}
+        wanted = self.values(keras_files.describe(model))
+        for number, (name, k) in enumerate(wanted.items()):
+            kernel = model.get_layer(name).kernel
+            array = kernel.numpy()
+            if (there := distinct(array, per_channel=False)) <= k:
+                kept[name] = f"it has {there} values already, no more than {k}"
+                context.progress.say(f"{name} is left as it is: {kept[name]}")
+            else:
+                kernel.assign(clustered(array, k, self.init, np.random.default_rng([context.seed, number])))
+        if len(kept) == len(wanted):
+            raise BadInput(f"k={self.k}: no kernel has more values than that already: {kept}. Lower k.")
+        ties = Ties([layer.kernel for layer in model.layers if hasattr(layer, "kernel")], zeros=True, values=True)
+        history = self.fit(model, context, ties)
+        zero_signs(model)
+        keras_files.save(model, context.out)
+        arrays = {name: model.get_layer(name).kernel.numpy() for name in wanted}
+        file = _counts(flatbuffer.read(context.out / TFLITE), channel=False)
+        return {
+            "history": history,
+            "left_alone": kept,
+            "sizes": {name: int(array.size) for name, array in arrays.items()},
+            "values": {name: distinct(array, per_channel=False) for name, array in arrays.items()},
+            "unscaled": [pair for pair in file if pair[1] <= self.establishes()[0].value],
+        }
+
+    def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
+        """Checks the number of values in each kernel of the file; see `Stage.verify`.
+
+        Counted in each output channel; and in the whole kernel, where nothing scales the channels.
+        """
+        unscaled = dict(enumerate(facts["unscaled"]))
+        names = {f"kernel {number}": count for number, (_, count) in unscaled.items()}
+        sizes = {f"kernel {number}": size for number, (size, _) in unscaled.items()}
+        for given, weights, channel in ((facts["values"], facts["sizes"], True), (names, sizes, False)):
+            found = [(size, -count) for size, count in _counts(shipped, channel)]
+            if lost := shortfall({name: -count for name, count in given.items()}, weights, found):
+                where = "in a channel" if channel else "in all"
+                return f"a kernel of {lost[0]} weights has {-lost[2]:.0f} values {where}, was to have {-lost[1]:.0f}"
+        return None
+
+    def _reason(self, layer: Layer) -> str:
+        return passed_over(layer, self.exclude, "clustered")
+
+
+def _counts(model: FlatModel, channel: bool) -> list[tuple[int, int]]:
+    """Size and number of values of each kernel, or in the fullest of its channels; 0 where no such thing is said."""
+    return [
+        (int(np.prod(tensor.shape)), 0 if not channel and len(tensor.scales) > 1 else distinct(real(tensor), channel))
+        for tensor in kernels(model)
+    ]

@@ -1,0 +1,112 @@
+"""Quantisation-aware training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from lightexp.core.flatmodel import FlatModel
+from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer
+from lightexp.stages.train import TrainingStage
+
+_KINDS = ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "Dense")
+ACTIVATIONS = ("", "linear", "relu", "sigmoid", "softmax", "tanh")
+"""Those that tfmot can simulate inside a layer."""
+_ZEROS = ("sparsity", "n_m", "blocks")
+_KEEPS = {"auto": (*_ZEROS, "codebook"), "plain": (), "prune": _ZEROS, "cluster": ("codebook",)}
+_KEEPS["prune_cluster"] = _KEEPS["auto"]
+_CALIBRATED_ON = 200
+_GAP = 0.005
+
+
+@dataclass(frozen=True)
+class Qat(TrainingStage):
+    """Trains the model while it computes as in 8 bits, then makes the int8 `.tflite` of it (Jacob et al. 2018).
+
+    Arithmetic as in arXiv 1712.05877, by tfmot, in the layers that it knows; the others are trained in float32, listed,
+    and in the file float32 or quantised by the converter. Batch normalisation is folded into a convolution before it.
+
+    What earlier stages made is kept not by tfmot's preserving schemes, which lose it at a rebuild or skip layers, but
+    by ties: after each step zeros are zero again, and weights that were equal are again, at the mean of where they
+    went. So any pattern of zeros and any codebook survives.
+
+    Attributes:
+        scheme: What is kept: `prune` (zeros, in whatever pattern), `cluster` (equal weights), `prune_cluster` (both),
+            `plain` (nothing), or `auto` (whatever the stages before have established). Defaults to `auto`.
+    """
+
+    produces = "quantized"
+    scheme: Literal["auto", "plain", "prune", "cluster", "prune_cluster"] = "auto"
+
+    def after(self, standing: tuple[Invariant, ...]) -> Qat:
+        """With the scheme that keeps what stands before, where it is `auto`; see `Stage.after`."""
+        if self.scheme != "auto":
+            return self
+        kinds = {invariant.kind for invariant in standing}
+        for scheme, kept in _KEEPS.items():
+            if scheme != "auto" and kinds & set(_KEEPS["auto"]) <= set(kept):
+                return replace(self, scheme=scheme)  # type: ignore[arg-type]
+        raise AssertionError(kinds)
+
+    def establishes(self) -> tuple[Invariant, ...]:
+        """The data types of the weights."""
+        return (Invariant("dtype"),)
+
+    def preserves(self, invariant: Invariant) -> bool:
+        """What the scheme keeps."""
+        return invariant.kind in _KEEPS[self.scheme]
+
+    def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
+        """Each layer's data type; see `Stage.touches`."""
+        words = []
+        for layer in layers:
+            if layer.kind == "BatchNormalization":
+                does = "folded into a convolution before it; else not trained in 8 bits"
+            elif layer.kind not in _KINDS:
+                does = "not trained in 8 bits, which tfmot does not know for it"
+            elif layer.activation not in ACTIVATIONS:
+                does = f"not trained in 8 bits, which tfmot does not know with {layer.activation}"
+            else:
+                does = "int8 weights and activations"
+            words.append((layer.name, f"{layer.kind}: {does}"))
+        return words
+
+    def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
+        """Trains and converts; see `Stage.apply`."""
+        from lightexp.backend import convert, keras_files, litert, qat
+        from lightexp.backend.pruning import zero_signs
+        from lightexp.backend.ties import Ties
+
+        if parent is None:
+            raise TypeError("qat starts from a model")
+        model, left = qat.simulated(keras_files.load(parent.folder, context.seed), ACTIVATIONS)
+        qat.find_ranges(model, context.data.inputs(context.data.train.sample(_CALIBRATED_ON)))
+        kept = _KEEPS[self.scheme]
+        ties = Ties(qat.kernels(model), zeros="sparsity" in kept, values="codebook" in kept) if kept else None
+        history = self.fit(model, context, ties)
+        zero_signs(model)
+        file = context.out / TFLITE
+        file.write_bytes(convert.to_quantized(model, "default", integer_io=False, samples=None))
+        val = context.data.val
+        answers = {
+            "simulated": model.predict(context.data.inputs(val.x), batch_size=500, verbose=0),
+            "file": litert.logits(file, val.x, context.data, context.threads),
+        }
+        accuracy = {name: float(np.mean(found.argmax(axis=1) == val.y)) for name, found in answers.items()}
+        gap = abs(accuracy["simulated"] - accuracy["file"])
+        facts: dict[str, Any] = {"history": history, "not_simulated": left, "val_accuracy": accuracy}
+        if gap > _GAP:
+            facts["note"] = f"the file's validation accuracy differs from the simulated one by {100 * gap:.1f} points"
+            context.progress.say(facts["note"])
+        return facts
+
+    def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
+        """Checks the data types of the file's kernels; see `Stage.verify`."""
+        wrong = [(op, tensor) for op, tensor in shipped.kernels if tensor.dtype != "INT8"]
+        if len(wrong) <= len(facts["not_simulated"]):
+            return None
+        op, tensor = wrong[0]
+        return f"the {op.kind} kernel '{tensor.name}' is {tensor.dtype}, was to be INT8"

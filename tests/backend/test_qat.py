@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightexp.core.errors import BadInput
+from lightexp.stages.qat import ACTIVATIONS
+
+SHAPE = (8, 8, 1)
+
+
+def net(kind: str) -> Any:
+    """A model of layers that 8-bit training knows (`known`), with models in it (`nested`), or with what it does not."""
+    import tensorflow as tf
+
+    from lightexp.backend.session import fresh, keras
+
+    fresh(0)
+    kl, model = keras().layers, keras().Model
+    x = inputs = kl.Input(SHAPE, name="image")
+    if kind == "known":
+        x = kl.BatchNormalization(name="norm")(kl.Conv2D(4, 3, name="conv")(x))
+        x = kl.MaxPooling2D()(kl.ReLU()(x))
+        x = kl.Dropout(0.2)(x)
+    elif kind == "nested":
+        first = keras().Sequential([kl.Input(SHAPE), kl.Conv2D(4, 3, name="conv"), kl.BatchNormalization(), kl.ReLU()])
+        y = kl.Input((6, 6, 4))
+        second = model(y, kl.Add(name="add")([y, kl.Conv2D(4, 3, padding="same", name="conv")(y)]))
+        x = second(first(x))
+    elif kind == "unknown":
+        x = kl.Rescaling(2.0, name="rescaling")(x)
+        x = kl.Conv2D(4, 3, activation="elu", name="elu")(x)
+        x = kl.BatchNormalization(name="alone")(x)
+        x = kl.Conv2D(4, 3, name="conv")(x)
+        x = kl.Multiply(name="product")([x, x])
+    elif kind == "lambda":
+        x = tf.nn.relu6(kl.Conv2D(4, 3, name="conv")(x)) * 0.5
+    elif kind == "twice":
+        conv = kl.Conv2D(1, 3, padding="same", name="conv")
+        x = conv(conv(x))
+    x = kl.Dense(9, activation="relu", name="hidden")(kl.Flatten(name="flatten")(x))
+    made = model(inputs, kl.Dense(3, name="logits")(x))
+    rng = np.random.default_rng(3)
+    made.set_weights([np.abs(w + rng.normal(scale=0.1, size=w.shape)) + (w < 0) * 2 * w for w in made.get_weights()])
+    return made
+
+
+INPUTS = np.random.default_rng(0).random((100, *SHAPE)).astype(np.float32)
+NOT_SIMULATED: dict[str, set[str]] = {
+    "known": set(),
+    "nested": set(),
+    "unknown": {"rescaling", "elu", "alone", "product"},
+    "lambda": {"tf.nn.relu6", "tf.math.multiply", "flatten"},
+}
+
+
+@pytest.mark.parametrize("kind", NOT_SIMULATED)
+def test_the_file_computes_what_was_simulated_and_nothing_is_quietly_left_out(
+    tensorflow: None, tmp_path: Path, kind: str
+) -> None:
+    from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
+
+    from lightexp.backend import convert, flatbuffer, qat
+
+    model = net(kind)
+    weights = model.get_weights()
+    expected = model.predict(INPUTS, verbose=0)
+    simulated, left = qat.simulated(model, ACTIVATIONS)
+    assert set(left) == NOT_SIMULATED[kind]
+    qat.find_ranges(simulated, INPUTS)
+    answers = simulated.predict(INPUTS, verbose=0)
+    spread = float(expected.max() - expected.min())
+    assert np.abs(answers - expected).max() < 0.2 * spread
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    np.testing.assert_array_equal(model.predict(INPUTS, verbose=0), expected)
+    file = tmp_path / "m.tflite"
+    file.write_bytes(convert.to_quantized(simulated, "default", False, None))
+    found = flatbuffer.read(file)
+    floats = [tensor.name for _, tensor in found.kernels if tensor.dtype != "INT8"]
+    assert len(floats) == (kind == "unknown")
+    interpreter = Interpreter(model_path=str(file))
+    [taken], [given] = interpreter.get_input_details(), interpreter.get_output_details()
+    assert taken["dtype"] == given["dtype"] == np.float32
+    interpreter.resize_tensor_input(taken["index"], INPUTS.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(taken["index"], INPUTS)
+    interpreter.invoke()
+    assert np.abs(interpreter.get_tensor(given["index"]) - answers).max() < 0.02 * spread
+
+
+def test_models_in_a_model_are_unfolded_to_the_same_numbers(tensorflow: None) -> None:
+    from lightexp.backend import qat
+
+    model = net("nested")
+    flat = qat.unfolded(model)
+    assert [layer.name for layer in flat.layers if layer.weights][:2] == ["conv", "batch_normalization"]
+    assert "conv_" in [layer.name for layer in flat.layers]  # the second of that name
+    np.testing.assert_array_equal(flat.predict(INPUTS, verbose=0), model.predict(INPUTS, verbose=0))
+
+
+def test_the_kernels_are_the_variables_that_train(tensorflow: None) -> None:
+    from lightexp.backend import qat
+
+    simulated, _ = qat.simulated(net("unknown"), ACTIVATIONS)
+    simulated(INPUTS, training=True)  # replaces each layer's kernel by what is made of it
+    kernels = qat.kernels(simulated)
+    assert [kernel.name for kernel in kernels] == [f"{n}/kernel:0" for n in ("elu", "conv", "hidden", "logits")]
+    assert {id(kernel) for kernel in kernels} <= {id(variable) for variable in simulated.trainable_variables}
+
+
+def test_ranges_are_those_of_the_sample_and_nothing_else_moves(tensorflow: None) -> None:
+    from lightexp.backend import qat
+
+    simulated, _ = qat.simulated(net("known"), ACTIVATIONS)
+    before = {v.name: v.numpy() for v in simulated.weights}
+    qat.find_ranges(simulated, INPUTS)
+    moved = {v.name for v in simulated.weights if not np.array_equal(v.numpy(), before[v.name])}
+    assert {name.split("_")[-1] for name in moved} == {"min:0", "max:0"}
+    assert not any("moving" in name or "kernel" in name for name in moved)
+    logits = simulated(INPUTS, training=True).numpy()
+    there = {v.name: float(v) for v in simulated.weights if v.name in moved}
+    assert there["quant_logits/post_activation_max:0"] == pytest.approx(logits.max(), rel=0.2)
+    assert there["quantize_layer/quantize_layer_max:0"] == pytest.approx(1, abs=0.01)
+
+
+def test_what_cannot_be_trained_in_8_bits_is_refused(tensorflow: None) -> None:
+    from lightexp.backend import qat
+    from lightexp.backend.session import keras
+
+    with pytest.raises(BadInput, match="conv is used more than once"):
+        qat.simulated(net("twice"), ACTIVATIONS)
+    kl = keras().layers
+    inputs = kl.Input((8, 1))
+    only = keras().Model(inputs, kl.GlobalMaxPooling1D()(kl.Conv1D(3, 3, name="c")(inputs)))
+    with pytest.raises(BadInput, match=r"no layer can be trained in 8 bits: .*'c': 'Conv1D'"):
+        qat.simulated(only, ACTIVATIONS)
