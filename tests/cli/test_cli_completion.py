@@ -32,7 +32,7 @@ QUIET += "assert not {'tensorflow', 'mlflow', 'sklearn', 'ai_edge_litert'} & set
         ("lightexp run 'pipeline.order=[a, b]' runtime.", {"runtime.threads="}),
         ("lightexp run 'pipeline.order=[a", set()),
         ("lightexp run sed=1 paths.", set()),
-        ("lightexp run stage@pipeline.stages.prune=q", {"stage@pipeline.stages.prune=quantize"}),
+        ("lightexp run stage@pipeline.stages.prune=qu", {"stage@pipeline.stages.prune=quantize"}),
         ("lightexp run +stage@pipeline.stages.a=tr", {"+stage@pipeline.stages.a=train"}),
         ("lightexp run --pl", {"--plan"}),
         ("lightexp run -", None),
