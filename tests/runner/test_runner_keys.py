@@ -74,18 +74,24 @@ def test_pruning_from_scratch_does_not_stand_on_the_training_before_it(runner: R
 
 
 def flatbuffer(description: str) -> bytes:
-    """A .tflite file for digits; nothing of it is run here."""
+    """A .tflite file for digits, of one dense layer of zeros."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model, graph = schema.ModelT(), schema.SubGraphT()
+    model, graph, dense, code, weights = (
+        getattr(schema, f"{name}T")() for name in ("Model", "SubGraph", "Operator", "OperatorCode", "Buffer")
+    )
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
+    weights.data = np.zeros(640, np.float32).view(np.uint8)
     model.version, model.description, model.subgraphs = 3, description, [graph]
-    model.buffers, model.operatorCodes = [schema.BufferT()], []
-    graph.tensors, graph.inputs, graph.outputs, graph.operators = [], [0], [1], []
-    for shape in ([1, 8, 8, 1], [1, 10]):
+    model.buffers, model.operatorCodes = [schema.BufferT(), weights], [code]
+    dense.inputs, dense.outputs = [0, 1], [2]
+    dense.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+    dense.builtinOptions = schema.FullyConnectedOptionsT()
+    graph.tensors, graph.inputs, graph.outputs, graph.operators = [], [0], [2], [dense]
+    for name, shape, buffer in (("image", [1, 8, 8, 1], 0), ("kernel", [10, 64], 1), ("logits", [1, 10], 0)):
         tensor = schema.TensorT()
-        tensor.shape, tensor.type, tensor.buffer = shape, schema.TensorType.FLOAT32, 0
-        tensor.name = f"tensor{len(shape)}"
+        tensor.shape, tensor.type, tensor.buffer, tensor.name = shape, schema.TensorType.FLOAT32, buffer, name
         graph.tensors.append(tensor)
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")

@@ -113,13 +113,6 @@ class TestModelFile:
             assert stage.apply(None, Context(data, plan.nodes[0].model, 0, 1, tmp_path, progress)) == {}
         assert Artifact(stage.produces, tmp_path, {}, "k").tflite.read_bytes() == source.read_bytes()
 
-    def test_it_must_run(self, tmp_path: Path) -> None:
-        source, out = tmp_path / "a.tflite", tmp_path / "out"
-        source.write_bytes(b"a model")
-        out.mkdir()
-        with pytest.raises(BadInput, match=r"LiteRT cannot run .*a valid Flatbuffer"):
-            ModelFile(str(source), file_digest(source)).apply(None, context(out))
-
 
 class TestDistill:
     def test_the_student_takes_the_model_s_place(self) -> None:
