@@ -78,7 +78,8 @@ class Runner:
             KeyboardInterrupt: If it was interrupted; likewise.
         """
         plan, data = self.plan(settings)
-        executor = Executor(plan, settings, data, Store(settings.outputs / "store"), self._watch)
+        store = Store(settings.outputs / "store")
+        executor = Executor(plan, settings, data, store, self._watch)
         executor.check()
         source = self._data[1] if self._data else data  # labels as the source has them
         mirror = self._mirror(settings.plain, settings.outputs)
