@@ -64,6 +64,7 @@ class MlflowMirror(Mirror):
         self._down: dict[str, str] = {}  # URI to why it cannot be reached: each is tried, and complained of, once
 
     def start(self, record: Record) -> None:
+        """See `Mirror.start`."""
         record.mlflow = self.place
 
         def work(client: Any) -> None:
@@ -79,6 +80,7 @@ class MlflowMirror(Mirror):
         self._try(self.uri, record, work)
 
     def end(self, record: Record, folder: Path) -> None:
+        """See `Mirror.end`."""
         if "run_id" not in record.mlflow:
             self.start(record)
         if "run_id" not in record.mlflow:
@@ -106,6 +108,7 @@ class MlflowMirror(Mirror):
             record.mlflow.pop("missing", None)
 
     def close(self, record: Record) -> None:
+        """See `Mirror.close`."""
         if "run_id" not in record.mlflow:
             return
         uri, run_id = self._uri_of(record), record.mlflow["run_id"]
