@@ -18,7 +18,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lightexp.backend.augment import augmented, partners
-from lightexp.backend.guides import Guide
 from lightexp.backend.losses import cross_entropy
 from lightexp.backend.optimizers import Optimizer
 from lightexp.backend.session import keras
@@ -35,7 +34,7 @@ _PREFETCHED = 2  # batches that are read while one is trained on
 
 
 class Masks(Protocol):
-    """What keeps weights in a pattern while they are trained: at zero, or equal."""
+    """What keeps weights at zero while they are trained."""
 
     def before_step(self, step: Any) -> None:
         """In the graph, before the forward pass of step `step` (int64, from 1)."""
@@ -62,7 +61,6 @@ class Trainer:
         seed: int,
         teachers: Mapping[str, NDArray[np.float32]],
         masks: Masks | None = None,
-        guide: Guide | None = None,
     ) -> None:
         """Puts the data and the optimiser's state in place.
 
@@ -72,13 +70,11 @@ class Trainer:
             data: The data set.
             seed: Of the shuffling.
             teachers: Logits `(n, classes)` over the train split for each of the objective's teachers.
-            masks: Pruning masks or ties, if weights are to be pruned, or kept as they are, on the way.
-            guide: Compares layers with a teacher's.
+            masks: Pruning masks, if weights are to be pruned on the way.
         """
         self._model, self._settings, self._data, self._seed, self._masks = model, settings, data, seed, masks
         self._teachers = dict(teachers)
-        self._guide = guide
-        self._variables = [*model.trainable_variables, *(guide.variables if guide else [])]
+        self._variables = list(model.trainable_variables)
         self._optimizer = Optimizer(settings, self._variables)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._per_epoch = steps_per_epoch(len(data.train), settings.batch_size)
@@ -133,14 +129,12 @@ class Trainer:
         if self._data.augment.active:
             inputs, share = augmented(inputs, self._data.augment, self._seed, step)
         with tf.GradientTape() as tape:
-            logits, apart = self._guide(inputs) if self._guide else (self._model(inputs, training=True), None)
+            logits = self._model(inputs, training=True)
             losses = self._settings.objective.loss(logits, labels, teachers)
             if share is not None:
                 others = {role: partners(soft) for role, soft in teachers.items()}
                 mixed = self._settings.objective.loss(logits, partners(labels), others)
                 losses = share * losses + (1 - share) * mixed
-            if apart is not None:
-                losses += apart
             loss = tf.reduce_mean(losses)
             if self._model.losses:
                 loss += tf.add_n(self._model.losses)

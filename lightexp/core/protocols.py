@@ -104,13 +104,8 @@ class Model(ABC):
 
 
 class Objective(ABC):
-    """What a training stage minimises.
+    """What a training stage minimises."""
 
-    Attributes:
-        needs_layers: Whether `guide` compares layers, so that the teacher must be a Keras model.
-    """
-
-    needs_layers: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
     @property
@@ -130,21 +125,6 @@ class Objective(ABC):
         Returns:
             Tensor `(batch,)`.
         """
-
-    def guide(self, student: Any, teacher: Any) -> Any | None:
-        """What compares layers of two Keras models, beside `loss`; see `lightexp.backend.guides.Guide`.
-
-        Args:
-            student: The model in training.
-            teacher: That of the role `teacher`.
-
-        Returns:
-            None where logits are all that is compared.
-
-        Raises:
-            BadInput: If they have no layers to compare.
-        """
-        return None
 
 
 Teacher = str | list[str]

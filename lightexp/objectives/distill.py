@@ -20,28 +20,24 @@ class Distill(Objective):
     Attributes:
         teacher: `control` (the pipeline's uncompressed model), the path of a float `.tflite`, or a list of overrides
             that describe another model and pipeline, trained on this run's data and seed. Defaults to `control`.
-        others: More teachers; the soft targets of all are averaged. Defaults to none.
         temperature: T. Defaults to 4.
         alpha: Weight of the teacher against the labels. 1 is the teacher alone. Defaults to 0.9.
     """
 
     teacher: Teacher = field(default="control", metadata={"keyed": False})  # its own key stands for it
-    others: list[Teacher] = field(default_factory=list, metadata={"keyed": False})
     temperature: Positive = 4.0
     alpha: Fraction = 0.9
 
     @property
     def teachers(self) -> dict[str, Teacher]:
-        """The teacher and the others."""
-        return {"teacher": self.teacher, **{f"teacher{n}": other for n, other in enumerate(self.others, start=2)}}
+        """The one teacher."""
+        return {"teacher": self.teacher}
 
     def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
         """Loss of each example; see `Objective.loss`."""
         from lightexp.backend.losses import cross_entropy, soft_divergence
 
-        # The mean divergence has the gradient of the divergence from the mean of the soft targets.
-        soft = sum(soft_divergence(teachers[role], logits, self.temperature) for role in self.teachers)
-        soft /= len(self.teachers)
+        soft = soft_divergence(teachers["teacher"], logits, self.temperature)
         if self.alpha == 1:
             return soft
         return self.alpha * soft + (1 - self.alpha) * cross_entropy(logits, labels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Artifact, Context, Stage, Teacher
 from lightexp.core.training import Training
 
@@ -39,18 +38,7 @@ class TrainingStage(Training, Stage):
             context.progress.say("asking the teacher")
             teacher = context.inputs[role]
             teachers[role] = logits(teacher.tflite, train, context.data, context.threads, foreign=teacher.foreign)
-        guide = None
-        if self.objective.needs_layers:
-            from lightexp.backend import keras_files
-
-            teacher = context.inputs["teacher"]
-            if teacher.form != "keras":
-                raise BadInput(
-                    "the objective compares layers, but the teacher ends as a .tflite, which has none. "
-                    "Name one that ends in Keras form, such as objective.teacher=control after a train stage."
-                )
-            guide = self.objective.guide(model, keras_files.load(teacher.folder, context.seed))
-        return Trainer(model, self, context.data, context.seed, teachers, masks, guide).run(context.progress)
+        return Trainer(model, self, context.data, context.seed, teachers, masks).run(context.progress)
 
 
 @dataclass(frozen=True)
