@@ -77,20 +77,26 @@ def pairs(model: Any, teacher: Any, objective: Objective) -> dict[str, str]:
 
 
 def _same(model: Any, teacher: Any) -> Mapping[str, str]:
-    theirs = {layer.name: layer for layer in teacher.layers}
-    shared = [m for m in model.layers if type(theirs.get(m.name)) is type(m)]
-    spatial = [m.name for m in shared if type(m).__name__ in _SPATIAL]
-    dense = [m.name for m in shared if type(m).__name__ == "Dense" and m is not model.layers[-1]]
+    theirs, last = _named(teacher), list(_named(model))[-1]
+    shared = {n: kind for n, (kind, _) in _named(model).items() if n in theirs and theirs[n][0] == kind}
+    spatial = [name for name, kind in shared.items() if kind in _SPATIAL]
+    dense = [name for name, kind in shared.items() if kind == "Dense" and name != last]
     return {name: name for name in spatial or dense}
 
 
+def _named(model: Any) -> dict[str, tuple[str, Any]]:
+    """Kind and output of each layer by its name; those that 8-bit training wraps by the names they had."""
+    inner = [(getattr(layer, "layer", layer), layer) for layer in model.layers]
+    return {named.name: (type(named).__name__, layer.output) for named, layer in inner}
+
+
 def _layer(model: Any, name: str, whose: str) -> Any:
-    names = [layer.name for layer in model.layers]
-    if name not in names:
-        raise BadInput(f"objective.layers: the {whose} has no layer '{name}': {nearest(name, names)}")
-    return model.get_layer(name).output
+    layers = _named(model)
+    if name not in layers:
+        raise BadInput(f"objective.layers: the {whose} has no layer '{name}': {nearest(name, layers)}")
+    return layers[name][1]
 
 
 def _opened(model: Any, names: list[str]) -> Any:
     """The same layers as a model that also gives what the named ones do."""
-    return keras().Model(model.inputs, [model.outputs[0], *(model.get_layer(name).output for name in names)])
+    return keras().Model(model.inputs, [model.outputs[0], *(_named(model)[name][1] for name in names)])

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from lightexp.backend.nested import flattened
 from lightexp.backend.quiet import quiet
 from lightexp.backend.session import keras
 from lightexp.core.errors import BadInput
 
-_FUSED = (
-    "Conv2D",
-    "DepthwiseConv2D",
-)  # a batch normalisation after them is folded; of a dense layer tfmot makes float32
+# A batch normalisation after these is folded into them; one after a dense layer would make that float32.
+_FUSED = ("Conv2D", "DepthwiseConv2D")
 _RANGE_PASSES = 3
 _PER_STEP = 1000  # tfmot's ema_decay is 0.999
 
@@ -46,7 +45,7 @@ def simulated(model: Any, activations: Collection[str]) -> tuple[Any, dict[str, 
     """A model that computes as its int8 flatbuffer will, ready to be trained.
 
     tfmot's default 8-bit scheme, applied to each layer that it knows; the others stay float. Models inside the model
-    are unfolded first.
+    are taken apart first.
 
     Args:
         model: A functional or sequential Keras model; left as it is.
@@ -61,7 +60,7 @@ def simulated(model: Any, activations: Collection[str]) -> tuple[Any, dict[str, 
     from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
     from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply, quantize_scope
 
-    flat = unfolded(model)
+    flat = flattened(model)
     if shared := [layer.name for layer in flat.layers if len(layer.inbound_nodes) > 1]:
         raise BadInput(f"{shared[0]} is used more than once, which 8-bit training cannot follow. Use quantize instead.")
     left = float_layers(flat, activations)
@@ -110,50 +109,6 @@ def find_ranges(model: Any, inputs: NDArray[np.float32]) -> None:
                 variable.assign(first)  # batch normalisation's statistics, and what is made anew at each step
             elif not name.startswith("quantize_layer"):
                 variable.assign(was + _PER_STEP * (variable - was))
-
-
-def unfolded(model: Any) -> Any:
-    """The model with the layers of the models inside it in their place; the same weights, in layers of its own."""
-    clones: dict[int, Any] = {}
-    names: set[str] = set()
-
-    def clone(layer: Any) -> Any:
-        if id(layer) not in clones:
-            config = layer.get_config()
-            while config["name"] in names:
-                config["name"] += "_"
-            names.add(config["name"])
-            clones[id(layer)] = (layer, type(layer).from_config(config))
-        return clones[id(layer)][1]
-
-    inputs = [keras().Input(t.shape[1:], dtype=t.dtype, name=layer.name) for t, layer in _inputs(model)]
-    made = keras().Model(inputs, _applied(model, inputs, clone), name=model.name)
-    for layer, copy in clones.values():
-        copy.set_weights(layer.get_weights())
-    return made
-
-
-def _inputs(model: Any) -> list[tuple[Any, Any]]:
-    return list(zip(model.inputs, model._input_layers, strict=True))
-
-
-def _applied(model: Any, inputs: list[Any], clone: Callable[[Any], Any]) -> Any:
-    """A functional model's graph on other inputs, as Keras itself walks it."""
-    uses = model._tensor_usage_count
-    tensors = {str(id(old)): [new] * uses[str(id(old))] for old, new in zip(model.inputs, inputs, strict=True)}
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            args, kwargs = node.map_arguments(tensors)
-            if isinstance(node.layer, keras().Model):
-                out = _applied(node.layer, tf.nest.flatten(args[0]), clone)
-            else:
-                out = clone(node.layer)(*args, **kwargs)
-            for key, tensor in zip(node.flat_output_ids, tf.nest.flatten(out), strict=True):
-                tensors[key] = [tensor] * uses[key]
-    found = [tensors[str(id(output))].pop() for output in model.outputs]
-    return found[0] if len(found) == 1 else found
 
 
 def _kind(layer: Any) -> str:

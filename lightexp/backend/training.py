@@ -35,7 +35,7 @@ _PREFETCHED = 2  # batches that are read while one is trained on
 
 
 class Masks(Protocol):
-    """What keeps weights at zero while they are trained."""
+    """What keeps weights in a pattern while they are trained: at zero, or equal."""
 
     def before_step(self, step: Any) -> None:
         """In the graph, before the forward pass of step `step` (int64, from 1)."""
@@ -72,7 +72,7 @@ class Trainer:
             data: The data set.
             seed: Of the shuffling.
             teachers: Logits `(n, classes)` over the train split for each of the objective's teachers.
-            masks: Pruning masks, if weights are to be pruned on the way.
+            masks: Pruning masks or ties, if weights are to be pruned, or kept as they are, on the way.
             features: The hidden layers that the objective compares, if it does.
         """
         self._model, self._settings, self._data, self._seed, self._masks = model, settings, data, seed, masks

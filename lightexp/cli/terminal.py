@@ -61,6 +61,8 @@ class Terminal:
         history = stage.facts.get("history", {})
         last = {k: v[-1] for k, v in history.items() if k in ("val_accuracy", "sparsity")}
         self._err.print(f"[green]✓[/green] {escape(stage.name):<12} {how:<15} {_figures(last)}")
+        if note := stage.facts.get("note"):
+            self.say(f"  {stage.name}: {note}")
 
     def record(self, record: Record, outputs: Path) -> None:
         """A finished run: the table, where things are, what to type next."""

@@ -217,11 +217,7 @@ class Stage(ABC):
         return False
 
     def after(self, standing: tuple[Invariant, ...]) -> Stage:
-        """This stage with the settings that depend on what the stages before it have established.
-
-        Args:
-            standing: What is true of the artifact that it starts from, the earliest first.
-        """
+        """This stage with the settings that depend on `standing`, what earlier stages have established."""
         return self
 
     def inputs(self) -> dict[str, Teacher | Stage]:

@@ -93,12 +93,11 @@ class Cluster(TrainingStage):
             kernel = model.get_layer(name).kernel
             array = kernel.numpy()
             if (there := distinct(array, per_channel=False)) <= k:
-                kept[name] = f"it has {there} values already, no more than {k}"
-                context.progress.say(f"{name} is left as it is: {kept[name]}")
+                kept[name] = f"{there} values already, no more than {k}"
             else:
                 kernel.assign(clustered(array, k, self.init, np.random.default_rng([context.seed, number])))
         if len(kept) == len(wanted):
-            raise BadInput(f"k={self.k}: no kernel has more values than that already: {kept}. Lower k.")
+            raise BadInput(f"k={self.k}: no kernel has more values than it may have: {kept}. Lower k.")
         ties = Ties([layer.kernel for layer in model.layers if hasattr(layer, "kernel")], zeros=True, values=True)
         history = self.fit(model, context, ties)
         zero_signs(model)
@@ -107,7 +106,7 @@ class Cluster(TrainingStage):
         file = _counts(flatbuffer.read(context.out / TFLITE), channel=False)
         return {
             "history": history,
-            "left_alone": kept,
+            **({"note": f"left as they are: {', '.join(f'{n} ({why})' for n, why in kept.items())}"} if kept else {}),
             "sizes": {name: int(array.size) for name, array in arrays.items()},
             "values": {name: distinct(array, per_channel=False) for name, array in arrays.items()},
             "unscaled": [pair for pair in file if pair[1] <= self.establishes()[0].value],

@@ -100,7 +100,6 @@ class Qat(TrainingStage):
         facts: dict[str, Any] = {"history": history, "not_simulated": left, "val_accuracy": accuracy}
         if gap > _GAP:
             facts["note"] = f"the file's validation accuracy differs from the simulated one by {100 * gap:.1f} points"
-            context.progress.say(facts["note"])
         return facts
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:

@@ -92,16 +92,6 @@ def test_the_file_computes_what_was_simulated_and_nothing_is_quietly_left_out(
     assert np.abs(interpreter.get_tensor(given["index"]) - answers).max() < 0.02 * spread
 
 
-def test_models_in_a_model_are_unfolded_to_the_same_numbers(tensorflow: None) -> None:
-    from lightexp.backend import qat
-
-    model = net("nested")
-    flat = qat.unfolded(model)
-    assert [layer.name for layer in flat.layers if layer.weights][:2] == ["conv", "batch_normalization"]
-    assert "conv_" in [layer.name for layer in flat.layers]  # the second of that name
-    np.testing.assert_array_equal(flat.predict(INPUTS, verbose=0), model.predict(INPUTS, verbose=0))
-
-
 def test_the_kernels_are_the_variables_that_train(tensorflow: None) -> None:
     from lightexp.backend import qat
 

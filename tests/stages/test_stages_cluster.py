@@ -105,8 +105,7 @@ def test_a_tensor_of_fewer_values_is_passed_over_in_words_and_all_of_them_are_re
     words += ["pipeline.order=[train,cluster,again]", "model=lenet_300_100", "pipeline.stages.cluster.k=4"]
     words += ["pipeline.waive=[codebook]"]
     record = tiny_runs.run(*words, f"+{at}.layers.logits=2", f"{at}.k=6")
-    assert record.stages[-1].facts["left_alone"] == dict.fromkeys(
-        ("dense1", "dense2"), "it has 4 values already, no more than 6"
-    )
-    with pytest.raises(BadInput, match=r"again: k=6: no kernel has more values than that already"):
+    passed = "4 values already, no more than 6"
+    assert record.stages[-1].facts["note"] == f"left as they are: dense1 ({passed}), dense2 ({passed})"
+    with pytest.raises(BadInput, match=r"again: k=6: no kernel has more values than it may have"):
         tiny_runs.run(*words, f"{at}.k=6")

@@ -80,3 +80,14 @@ def test_the_file_is_int8_and_says_how_near_it_is_to_what_was_trained(tiny_runs:
     assert qat().verify("dtype", facts, flat) is None
     control = tiny_runs.flat(tiny_runs.run("pipeline=control"))
     assert "kernel '" in (qat().verify("dtype", facts, control) or "")
+
+
+@pytest.mark.parametrize("objective", ["hint", "attention"])
+def test_a_teacher_s_layers_guide_it_too(tiny_runs: TinyRuns, objective: str) -> None:
+    at = "pipeline.stages.qat.objective"
+    words = ["pipeline=control", "+stage@pipeline.stages.qat=qat", "pipeline.order=[train,qat]"]
+    loss = [
+        tiny_runs.run(*words, f"objective@{at}={name}").stages[-1].facts["history"]["loss"]
+        for name in (objective, "distill")
+    ]
+    assert loss[0] != loss[1]
