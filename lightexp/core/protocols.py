@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lightexp.core.data import Data
 from lightexp.core.flatmodel import FlatModel
 
@@ -290,6 +293,19 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What is to be said of a figure: why there is none, or why it is as it is.
+
+    Attributes:
+        name: The figure's name.
+        words: In one line.
+    """
+
+    name: str
+    words: str
+
+
+@dataclass(frozen=True)
 class Subject:
     """What is measured: a flatbuffer, beside the control's.
 
@@ -300,6 +316,8 @@ class Subject:
         threads: How many threads may compute (latency always takes one).
         splits: Which splits may be looked at.
         foreign: Whether the file comes from somebody else, so that it is run in a process of its own.
+        foreign_control: Whether the control does.
+        cache: Logits by file and split, shared by the measurements of a run; see `measure.outputs`.
     """
 
     tflite: Path
@@ -308,13 +326,21 @@ class Subject:
     threads: int
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     foreign: bool = False
+    foreign_control: bool = False
+    cache: dict[tuple[Path, str], NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Measurement(ABC):
-    """One kind of measurement of a shipped file."""
+    """One kind of measurement of a shipped file.
+
+    Attributes:
+        gives: The names of its figures, each with the direction that is better, so that a search can be refused before
+            it has trained anything.
+    """
 
     version: ClassVar[int] = 1
+    gives: ClassVar[Mapping[str, Literal["max", "min"] | None]] = {}
 
     @abstractmethod
-    def measure(self, subject: Subject) -> list[Figure]:
+    def measure(self, subject: Subject) -> Sequence[Figure | Note]:
         """Measures the subject's file."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from lightexp.core.errors import BadInput
-from lightexp.core.protocols import Figure
+from lightexp.core.protocols import Figure, Note
 
 FILE = "record.json"
 FORMAT = 1
@@ -28,6 +29,7 @@ class StageRecord:
         seconds: How long it took to make, whenever that was.
         figures: What was measured of the file that would ship after it.
         facts: What the stage said of its work.
+        notes: What is to be said of figures, by their names: why one is missing, or why it is as it is.
     """
 
     name: str
@@ -36,6 +38,12 @@ class StageRecord:
     seconds: float
     figures: list[Figure] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def add(self, measured: Sequence[Figure | Note]) -> None:
+        """Enters what was measured."""
+        self.figures += [figure for figure in measured if isinstance(figure, Figure)]
+        self.notes |= {note.name: note.words for note in measured if isinstance(note, Note)}
 
     def figure(self, name: str) -> float | None:
         """A figure's value, or None where it was not measured."""
@@ -87,6 +95,11 @@ class Record:
     def figures(self) -> dict[str, float]:
         """The shipped file's figures by name."""
         return {f.name: f.value for f in self.stages[-1].figures} if self.stages else {}
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What is to be said of the shipped file's figures, by their names."""
+        return self.stages[-1].notes if self.stages else {}
 
     def write(self, folder: Path) -> None:
         """Writes `record.json` into `folder`, whole or not at all."""

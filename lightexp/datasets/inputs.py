@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lightexp.core.data import Data, Split
@@ -21,7 +22,16 @@ class InputDataset(Dataset):
     scaling: Scaling = field(default_factory=Scaling, kw_only=True)
     augment: Augment = field(default_factory=Augment, kw_only=True)
 
-    def data(self, name: str, train: Split, val: Split, test: Split, classes: int, top: float | None) -> Data:
+    def data(
+        self,
+        name: str,
+        train: Split,
+        val: Split,
+        test: Split,
+        classes: int,
+        top: float | None,
+        names: Iterable[str] = (),
+    ) -> Data:
         """The data set of three splits.
 
         Args:
@@ -31,6 +41,7 @@ class InputDataset(Dataset):
             test: See `Data`.
             classes: Number of classes.
             top: The largest raw value there can be (255 for bytes); None where raw values are floats.
+            names: See `Data`.
 
         Raises:
             BadInput: If the scaling or the augmentation does not fit the examples.
@@ -38,4 +49,4 @@ class InputDataset(Dataset):
         shape = tuple(train.x.shape[1:])
         self.augment.check(shape)
         scale, offset = self.scaling.factors(top, shape)
-        return Data(name, train, val, test, classes, scale, offset, self.augment)
+        return Data(name, train, val, test, classes, scale, offset, self.augment, names=tuple(names))
