@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def too_large(board: Board, tflite: Path, arena: int) -> str | None:
     needs = {"flash": (tflite.stat().st_size, board["flash"] - board["flash_taken"])}
     needs["RAM"] = arena, board["ram"] - board["ram_taken"]
     words = [
-        f"{size / 1024:,.0f} KiB of {kind} where {max(free, 0):,} are free"
+        f"{math.ceil(size / 1024):,} KiB of {kind} where {max(free, 0):,} are free"
         for kind, (size, free) in needs.items()
         if size > free * 1024
     ]

@@ -71,7 +71,7 @@ def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def tags(record: Record) -> dict[str, str]:
-    """What a run is found by: its id, status, command, seed, host, git commit, what varies, and notes of its figures."""
+    """What a run is found by: its id, status, command, seed, host, git commit, what varies; notes of its figures."""
     git = record.environment.get("git") or {}
     found = {
         "lightexp.run_id": record.id,
@@ -79,7 +79,8 @@ def tags(record: Record) -> dict[str, str]:
         "lightexp.reason": record.reason,
         "lightexp.command": record.command,
         "lightexp.seed": record.config.get("seed"),
-        "lightexp.host": ", ".join(str(record.environment[k]) for k in ("host", "processor") if record.environment.get(k)),
+        "lightexp.host": record.environment.get("host"),
+        "lightexp.processor": record.environment.get("processor"),
         "mlflow.source.name": "lightexp",
         "mlflow.source.git.commit": git.get("commit"),
         "mlflow.source.git.dirty": git.get("dirty"),
