@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ConfigDict
@@ -51,7 +51,7 @@ class Micro(Measurement):
         "micro/arena_head_bytes": "min",
         "micro/arena_tail_bytes": "min",
     }
-    boards: dict[str, Board] = field(default_factory=dict)
+    boards: dict[str, Board]
 
     def measure(self, subject: Subject) -> list[Figure | Note]:
         """Measures `micro/*` and `fits/*`."""

@@ -127,7 +127,7 @@ def test_without_its_package_the_figures_are_empty_and_say_why(path: Path) -> No
         "import sys\nsys.modules['tflite_micro'] = None\n"
         "from pathlib import Path\n"
         "from lightexp.measure.micro import Micro\nfrom lightexp.core.protocols import Subject\n"
-        "print(*Micro().measure(Subject(Path('no'), Path('no'), None, 1)))"
+        "print(*Micro({}).measure(Subject(Path('no'), Path('no'), None, 1)))"
     )
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Note(name='micro/runs', words='the package tflite-micro is ")
