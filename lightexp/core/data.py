@@ -62,7 +62,7 @@ class Data:
         augment: What is done to the examples that are trained on.
         probabilities: Whether models give probabilities instead of logits, as files may that others made. Defaults to
             None: those whose last operator is a softmax do.
-        names: Of the classes, for people. Defaults to their numbers.
+        names: Of the classes, in the order of the model's outputs; empty where they are known by number only.
     """
 
     name: str
@@ -75,10 +75,6 @@ class Data:
     augment: Augment = field(default_factory=Augment)
     probabilities: bool | None = None
     names: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.names:
-            object.__setattr__(self, "names", tuple(map(str, range(self.classes))))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lightexp.core.data import Data, Split
@@ -22,16 +21,7 @@ class InputDataset(Dataset):
     scaling: Scaling = field(default_factory=Scaling, kw_only=True)
     augment: Augment = field(default_factory=Augment, kw_only=True)
 
-    def data(
-        self,
-        name: str,
-        train: Split,
-        val: Split,
-        test: Split,
-        classes: int,
-        top: float | None,
-        names: Iterable[str] = (),
-    ) -> Data:
+    def data(self, name: str, train: Split, val: Split, test: Split, classes: int, top: float | None) -> Data:
         """The data set of three splits.
 
         Args:
@@ -41,7 +31,6 @@ class InputDataset(Dataset):
             test: See `Data`.
             classes: Number of classes.
             top: The largest raw value there can be (255 for bytes); None where raw values are floats.
-            names: See `Data`.
 
         Raises:
             BadInput: If the scaling or the augmentation does not fit the examples.
@@ -49,4 +38,4 @@ class InputDataset(Dataset):
         shape = tuple(train.x.shape[1:])
         self.augment.check(shape)
         scale, offset = self.scaling.factors(top, shape)
-        return Data(name, train, val, test, classes, scale, offset, self.augment, names=tuple(names))
+        return Data(name, train, val, test, classes, scale, offset, self.augment)

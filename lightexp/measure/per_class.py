@@ -24,7 +24,7 @@ class PerClass(Measurement):
         for split in subject.splits:
             labels = subject.data.splits[split].y
             right = logits(subject, split).argmax(axis=1) == labels
-            for label, name in enumerate(subject.data.names):
+            for label, name in enumerate(subject.data.names or map(str, range(subject.data.classes))):
                 mine = right[labels == label]
                 title = f"accuracy/class{suffix(split)}/{name}"
                 if len(mine):
