@@ -66,7 +66,8 @@ def nested(node: Mapping[str, Any], place: str) -> list[tuple[str, Mapping[str, 
 
 def test_every_folder_is_under_a_contract() -> None:
     folders = {path.name for path in conf().iterdir() if path.is_dir()}
-    assert folders == {*PLACES, "pipeline", "experiment"}  # a new group needs a place above, or tests of its own
+    # A new group needs a place above, or tests of its own.
+    assert folders == {*PLACES, "deploy", "pipeline", "experiment"}
     assert len(EVERY) > 10
 
 
@@ -82,6 +83,14 @@ def test_the_keys_are_the_fields_with_their_defaults(group: str, name: str) -> N
                 inner = isinstance(node[word], Mapping) and "_target_" in node[word]
                 value = build(node[word], object, place) if inner else node[word]
                 assert (value, type(value)) == (default, type(default)), f"{place}.{word}"
+
+
+@pytest.mark.parametrize("name", choices("deploy"))
+def test_a_board_is_measured_by_itself(name: str) -> None:
+    boards = compose(["measure=default", f"deploy=[{name}]"]).measure["micro"].boards  # type: ignore[attr-defined]
+    assert set(boards) == {name}
+    assert 0 < boards[name]["flash_taken"] < boards[name]["flash"]
+    assert 0 < boards[name]["ram_taken"] < boards[name]["ram"]
 
 
 @pytest.mark.parametrize(("group", "name"), EVERY)

@@ -12,9 +12,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +25,14 @@ from lightexp.core.errors import BadInput
 
 PATIENCE = 300.0
 """Seconds for one call's answer; a file that takes longer for 500 examples hangs."""
+_FUNCTIONS = {
+    "outputs": "litert",
+    "time_single": "litert",
+    "quantize": "edge_quantizer",
+    "extract": "keras_archive",
+    "attempt": "micro",
+}
+"""What can be called, by the module that is imported for it."""
 
 
 @dataclass
@@ -82,7 +90,7 @@ def call(function: str, file: Path, array: NDArray[np.generic], **settings: Any)
     """Calls in the child.
 
     Args:
-        function: `outputs` or `time_single` of `litert`, `edge_quantizer.quantize` or `keras_archive.extract`.
+        function: One of `_FUNCTIONS`.
         file: The file.
         array: Its examples.
         **settings: Its other arguments, as JSON types.
@@ -137,25 +145,18 @@ def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], NDArray[np.generic]]:
 
 def _serve() -> None:
     """Answers until the input ends."""
-    from lightexp.backend import edge_quantizer, keras_archive, litert
-
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):  # whatever LiteRT prints is not an answer
         os.dup2(nothing, standard)
-    functions: dict[str, Callable[..., NDArray[Any]]] = {
-        "outputs": litert.outputs,
-        "time_single": litert.time_single,
-        "quantize": edge_quantizer.quantize,
-        "extract": keras_archive.extract,
-    }
     while True:
         try:
             head, array = _receive(requests)
         except EOFError:
             return
-        function, file = functions[head.pop("function")], Path(head.pop("file"))
+        name, file = head.pop("function"), Path(head.pop("file"))
         try:
+            function = getattr(import_module(f"lightexp.backend.{_FUNCTIONS[name]}"), name)
             _send(answers, {}, function(file, array, **head))
         except BadInput as error:
             _send(answers, {"refused": str(error)}, np.empty(0, np.float32))

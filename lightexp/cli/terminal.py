@@ -73,6 +73,9 @@ class Terminal:
         self._table("Stage", rows)
         for kind, words in record.waived.items():
             self._out.print(f"[yellow]waived {escape(kind)}[/yellow]: {escape(words)}", soft_wrap=True)
+        for words in dict.fromkeys(record.notes.values()):
+            names = ", ".join(name for name, note in record.notes.items() if note == words)
+            self._out.print(f"[yellow]{escape(names)}[/yellow]: {escape(words)}", soft_wrap=True)
         folder = outputs / "runs" / record.id
         places = {"Model": str(folder / record.files["model"]), "Files": str(folder), "MLflow": _mlflow(record)}
         for heading, words in (places | _next(record)).items():

@@ -56,6 +56,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("model/sparsity", "Sparsity", _percent(1)),
     Column("model/params", "Params", _count, "min"),
     Column("compute/macs", "MACs", _count, "min"),
+    Column("micro/arena_bytes", "RAM bytes", _count, "min"),
     Column("latency/p50_us", "p50 µs", _microseconds, "min"),
     Column("latency/p95_us", "p95 µs", _microseconds, "min"),
 )

@@ -14,6 +14,10 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from lightexp.core.data import Data
 from lightexp.core.flatmodel import FlatModel
+from lightexp.core.measured import Figure as Figure
+from lightexp.core.measured import Measurement as Measurement
+from lightexp.core.measured import Note as Note
+from lightexp.core.measured import Subject as Subject
 
 Form = Literal["none", "keras", "tflite", "quantized"]
 """What a stage starts from and makes; `quantized` is a .tflite that can only be measured."""
@@ -296,58 +300,3 @@ class Dataset(ABC):
         Raises:
             BadInput: If what is there cannot be used.
         """
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured number.
-
-    Attributes:
-        name: Such as `accuracy/val`; the same in records, MLflow and tables.
-        value: In `unit`.
-        unit: Such as `bytes`, `µs`, or `` for a plain ratio.
-        direction: Which way is better; None where neither is.
-        split: The split it was measured on, if any.
-        version: The evaluator's version: figures of different versions are not compared.
-    """
-
-    name: str
-    value: float
-    unit: str = ""
-    direction: Literal["max", "min"] | None = None
-    split: Literal["train", "val", "test"] | None = None
-    version: int = 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "value", float(self.value))  # a number of NumPy's has no place in JSON
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is measured: a flatbuffer, beside the control's.
-
-    Attributes:
-        tflite: The file.
-        control: The float32 control's file.
-        data: The data set.
-        threads: How many threads may compute (latency always takes one).
-        splits: Which splits may be looked at.
-        foreign: Whether the file comes from somebody else, so that it is run in a process of its own.
-    """
-
-    tflite: Path
-    control: Path
-    data: Data
-    threads: int
-    splits: tuple[Literal["val", "test"], ...] = ("val", "test")
-    foreign: bool = False
-
-
-class Measurement(ABC):
-    """One kind of measurement of a shipped file."""
-
-    version: ClassVar[int] = 1
-
-    @abstractmethod
-    def measure(self, subject: Subject) -> list[Figure]:
-        """Measures the subject's file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 from lightexp.core.columns import COLUMNS
 from lightexp.core.errors import BadInput
-from lightexp.core.protocols import Figure
+from lightexp.core.protocols import Figure, Note
 
 FILE = "record.json"
 FORMAT = 1
@@ -30,6 +31,7 @@ class StageRecord:
         seconds: How long it took to make, whenever that was.
         figures: What was measured of the file that would ship after it.
         facts: What the stage said of its work.
+        notes: What is to be said of figures, by their names: why one is missing, or why it is as it is.
     """
 
     name: str
@@ -38,6 +40,12 @@ class StageRecord:
     seconds: float
     figures: list[Figure] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def add(self, measured: Sequence[Figure | Note]) -> None:
+        """Enters what was measured."""
+        self.figures += [figure for figure in measured if isinstance(figure, Figure)]
+        self.notes |= {note.name: note.words for note in measured if isinstance(note, Note)}
 
     def figure(self, name: str) -> float | None:
         """A figure's value, or None where it was not measured."""
@@ -117,6 +125,11 @@ class Record:
         lines += [f"<tr><td>{'</td><td>'.join(cells)}</td></tr>" for cells in stages]
         notes = [f"<p>waived {escape(kind)}: {escape(words)}</p>" for kind, words in self.waived.items()]
         return "\n".join([*lines, "</table>", *notes])
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What is to be said of the shipped file's figures, by their names."""
+        return self.stages[-1].notes if self.stages else {}
 
     def write(self, folder: Path) -> None:
         """Writes `record.json` into `folder`, whole or not at all."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lightexp.core.config import Count
 from lightexp.core.protocols import Figure, Measurement, Subject
+from lightexp.measure.outputs import logits
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,9 @@ class Accuracy(Measurement):
 
     def measure(self, subject: Subject) -> list[Figure]:
         """Measures `accuracy/*` and `loss/*`."""
-        from lightexp.backend.litert import logits
-
         figures = []
         for name in subject.splits:
-            split = subject.data.val if name == "val" else subject.data.test
-            found = logits(subject.tflite, split.x, subject.data, subject.threads, self.batch, subject.foreign)
+            split, found = subject.data.splits[name], logits(subject, name, batch=self.batch)
             right = float(np.mean(found.argmax(axis=1) == split.y))
             figures.append(Figure(f"accuracy/{name}", right, "", "max", name, self.version))
             figures.append(Figure(f"loss/{name}", cross_entropy(found, split.y), "nats", "min", name, self.version))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from lightexp.core.flatmodel import COMPUTE, FlatModel, FlatOp
@@ -15,7 +16,8 @@ class Graph(Measurement):
 
     `model/params` and `model/nonzeros` count all learnt constants; `model/sparsity` is the share of zeros in the
     kernels of computing operators, biases left out. `compute/macs` is what a dense runtime does;
-    `compute/effective_macs` leaves out the multiplications by a zero of the kernel.
+    `compute/effective_macs` leaves out the multiplications by a zero of the kernel. `model/bits_per_weight` are the
+    bits of all learnt constants as they stand in the file, with 32 for each scale, over their number.
     """
 
     def measure(self, subject: Subject) -> list[Figure]:
@@ -30,6 +32,7 @@ class Graph(Measurement):
             Figure("model/params", params, "", "min", version=self.version),
             Figure("model/nonzeros", params - zeros, "", "min", version=self.version),
             Figure("model/sparsity", sparsity(model), "", "max", version=self.version),
+            Figure("model/bits_per_weight", bits(model) / max(params, 1), "bits", "min", version=self.version),
             Figure("compute/macs", dense, "", "min", version=self.version),
             Figure("compute/effective_macs", effective, "", "min", version=self.version),
         ]
@@ -40,6 +43,11 @@ def sparsity(model: FlatModel) -> float:
     kernels = {id(kernel): kernel for _, kernel in model.kernels}.values()
     total = sum(math.prod(k.shape) for k in kernels)
     return sum(k.zeros for k in kernels) / total if total else 0.0
+
+
+def bits(model: FlatModel) -> int:
+    """Bits of all learnt constants, as their types have them, and of their scales."""
+    return sum(math.prod(t.shape) * int(re.sub(r"\D", "", t.dtype)) + 32 * len(t.scales) for t in model.weights)
 
 
 def macs(model: FlatModel) -> tuple[int, int]:

@@ -133,7 +133,9 @@ class FromFile(Model):
             return replace(data, probabilities=forced)
         position = np.argsort(self.labels).astype(np.int32)
         train, val, test = (Split(s.x, position[s.y]) for s in data.splits.values())
-        return replace(data, probabilities=forced, train=train, val=val, test=test)
+        known = data.names or tuple(map(str, range(data.classes)))
+        names = tuple(known[label] for label in self.labels)
+        return replace(data, probabilities=forced, train=train, val=val, test=test, names=names)
 
 
 def check_shapes(path: Path, model: FlatModel, shape: tuple[int, ...], classes: int) -> None:

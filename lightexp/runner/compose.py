@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _UNKNOWN = re.compile(r"Could not override '([^']+)'")
 _NO_CHOICE = re.compile(r"Could not find '([^']+)/([^'/]*)'")
 _NO_WORD = "Config group override must be a string"
+_NOT_LISTED = re.compile(r"Could not load '([^']+)/([^/']+)'")  # one of several choices of a group
 _SWEEP = re.compile(r"Ambiguous value for argument '([^']+)'")
 
 
@@ -84,6 +85,9 @@ def explained(error: Exception, overrides: list[str]) -> BadInput:
     if found := _NO_CHOICE.search(words):
         options = getattr(error, "options", None) if isinstance(error, MissingConfigException) else None
         return BadInput(f"{found[1]}={found[2]}: no such choice, {nearest(found[2], options or [])}")
+    if found := _NOT_LISTED.search(words):
+        options = (path.stem for path in (conf() / found[1]).glob("*.yaml"))
+        return BadInput(f"{found[1]}=[{found[2]}]: no such choice, {nearest(found[2], options)}")
     if found := _SWEEP.search(words):
         name, _, value = found[1].partition("=")
         return BadInput(f"{found[1]} is several values: add -m to run each, or write '{name}=[{value}]' for a list.")

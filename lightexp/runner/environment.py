@@ -28,6 +28,7 @@ def describe(threads: int) -> dict[str, Any]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": threads,
+        "latency_threads": 1,
         "git": {"commit": _git("rev-parse", "HEAD"), "dirty": _dirty()},
         "folder": str(Path.cwd()),
     }

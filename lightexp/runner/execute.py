@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lightexp.core.data import Data
 from lightexp.core.errors import LightexpError, RunFailed
 from lightexp.core.protocols import Artifact, Context, Figure, Progress, Subject
@@ -62,20 +65,25 @@ class Executor:
             records: The stages', as `make` gave them.
             test: Whether the test split may be looked at.
         """
-        control = self.shipped(self._plan.control).tflite
+        control = self.shipped(self._plan.control)
+        cache: dict[tuple[Path, str], NDArray[np.float32]] = {}
         with self._watch.working("measure", 1, 1) as progress:
             for number, (node, record) in enumerate(zip(self._plan.nodes, records, strict=True)):
                 progress.step(number, len(records))
                 subject = Subject(
                     self.shipped(node).tflite,
-                    control,
+                    control.tflite,
                     self._data,
                     self._settings.threads,
                     ("val", "test") if test else ("val",),
                     foreign=self.shipped(node).foreign,
+                    foreign_control=control.foreign,
+                    cache=cache,
                 )
                 for measurement in self._settings.measure.values():
-                    record.figures += measurement.measure(subject)
+                    record.add(measurement.measure(subject))
+                for file, split in [place for place in cache if place[0] != control.tflite]:
+                    del cache[file, split]  # nobody else asks for it
                 record.figures.append(Figure("time/train_s", self._training(node), "s", "min"))
 
     def verify(self, records: list[StageRecord]) -> dict[str, str]:

@@ -18,7 +18,8 @@ from lightexp.stages.model_file import ModelFile
 
 Compose = Callable[[list[str]], Settings]
 _DEPTH = 3  # of teachers that have teachers
-_THE_RUNS = ("dataset", "seed", "runtime", "paths", "measure", "tracking", "plugins")  # not a teacher's to set
+# Not a teacher's to set.
+_THE_RUNS = ("dataset", "seed", "runtime", "paths", "measure", "deploy", "tracking", "plugins")
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ class Top:
     pipeline: dict[str, Any]
     measure: dict[str, Any]
     tracking: dict[str, Any]
+    deploy: dict[str, Any] = field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     runtime: dict[str, Any] = field(default_factory=dict)
     paths: dict[str, Any] = field(default_factory=dict)

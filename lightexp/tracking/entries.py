@@ -71,7 +71,7 @@ def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def tags(record: Record) -> dict[str, str]:
-    """What a run is found by: its id, status, command, seed, git commit, and what varies."""
+    """What a run is found by: its id, status, command, seed, host, git commit, what varies; notes of its figures."""
     git = record.environment.get("git") or {}
     found = {
         "lightexp.run_id": record.id,
@@ -79,6 +79,8 @@ def tags(record: Record) -> dict[str, str]:
         "lightexp.reason": record.reason,
         "lightexp.command": record.command,
         "lightexp.seed": record.config.get("seed"),
+        "lightexp.host": record.environment.get("host"),
+        "lightexp.processor": record.environment.get("processor"),
         "mlflow.source.name": "lightexp",
         "mlflow.source.git.commit": git.get("commit"),
         "mlflow.source.git.dirty": git.get("dirty"),
@@ -87,6 +89,7 @@ def tags(record: Record) -> dict[str, str]:
         name, equals, value = override.partition("=")
         gone = name.startswith("~")
         found[key(f"vary/{name.lstrip('+~')}")] = "removed" if gone else value if equals else ""
+    found |= {key(f"note/{name}"): words for name, words in record.notes.items()}
     return {name: text(value, TAG_CHARS) for name, value in found.items() if value is not None}
 
 

@@ -46,6 +46,7 @@ def test_help_and_configs_import_nothing_heavy(words: list[str], shown: str, tmp
         (["run", "--plna"], "--plna is not a flag of lightexp run: did you mean '--plan'?"),
         (["run", "seeed=1"], "seeed is not a setting: did you mean 'seed'?"),
         (["run", "model=lenet55"], "model=lenet55: no such choice, did you mean 'lenet5'?"),
+        (["run", "deploy=[pico,nano34]"], "deploy=[nano34]: no such choice, did you mean 'nano33'?"),
         (["run", "model=null"], "model=null: a group takes the name of one of its choices"),
         (["run", "pipeline.stages.prune.sparsity=2"], "pipeline.stages.prune.sparsity: Input should be less than 1"),
         (["run", "pipeline.order=[train,quantize,prune]"], "'pipeline.order=[train,prune,quantize]'"),

@@ -8,6 +8,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,11 @@ def test_damaged_files_are_read_or_told_in_one_line(name: str, cases: int, folde
             refused.append(str(error))
     assert refused
     assert all("\n" not in words and name in words for words in refused)
+
+
+def test_classes_keep_their_names_in_another_order(folder: Path) -> None:
+    seen = FromFile(str(folder / "net.h5"), labels=[2, 0, 3, 1]).sees(DATA)
+    assert seen.names == ("2", "0", "3", "1")
+    assert [seen.names[label] for label in seen.val.y] == [str(label) for label in DATA.val.y]
+    named = FromFile(str(folder / "net.h5"), labels=[2, 0, 3, 1]).sees(replace(DATA, names=("a", "b", "c", "d")))
+    assert named.names == ("c", "a", "d", "b")

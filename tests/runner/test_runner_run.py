@@ -82,7 +82,8 @@ def test_every_stage_has_every_figure_with_what_it_means(first: Record) -> None:
     expected = {
         *BOTH, "loss/val", "loss/test", "size/file_bytes", "size/gzip_bytes", "size/ratio", "model/params",
         "model/nonzeros", "model/sparsity", "compute/macs", "compute/effective_macs",
-        "latency/p50_us", "latency/p95_us",
+        "latency/p50_us", "latency/p95_us", "model/bits_per_weight", "model/entropy_bytes", "fidelity/agreement",
+        "fidelity/kl", "fidelity/agreement_test", "fidelity/kl_test", "calibration/ece", "calibration/ece_test",
     }  # fmt: skip
     for stage in first.stages:
         names = [figure.name for figure in stage.figures]
@@ -91,9 +92,8 @@ def test_every_stage_has_every_figure_with_what_it_means(first: Record) -> None:
         assert "time/train_s" in names
         for figure in stage.figures:
             assert figure.version >= 1
-            assert figure.split == (
-                figure.name.partition("/")[2] if figure.name.startswith(("accuracy", "loss")) else None
-            )
+            of_answers = figure.name.startswith(("accuracy", "loss", "fidelity", "calibration"))
+            assert figure.split == (("test" if "test" in figure.name else "val") if of_answers else None)
     shipped = {figure.name: figure for figure in first.stages[-1].figures}
     assert (shipped["accuracy/val"].direction, shipped["loss/val"].direction) == ("max", "min")
     assert (shipped["size/file_bytes"].unit, shipped["size/file_bytes"].direction) == ("bytes", "min")

@@ -95,3 +95,14 @@ def test_batches_fit_into_a_request():
     parts = list(entries.batches({str(n): "é" * 6000 for n in range(100)}, 100))
     assert sum(map(len, parts)) == 100
     assert all(len(json.dumps([{"key": k, "value": v} for k, v in part.items()])) < 1_000_000 for part in parts)
+
+
+def test_notes_of_the_shipped_file_are_tags(make_record):
+    record = make_record(environment={"host": "here", "processor": "this one"})
+    record.stages[0].notes["micro/runs"] = "of another file"
+    record.stages[-1].notes["fits/board"] = "it is too large"
+    tags = entries.tags(record)
+    assert {name: words for name, words in tags.items() if name.startswith("note/")} == {
+        "note/fits/board": "it is too large"
+    }
+    assert (tags["lightexp.host"], tags["lightexp.processor"]) == ("here", "this one")
