@@ -21,8 +21,9 @@ class FlatTensor:
         shape: Its shape, with 1 for the batch.
         dtype: `FLOAT32`, `FLOAT16`, `INT8`, `INT4`, ... as the schema calls it.
         data: Its constant values as stored (integers where it is quantised), or None where it is computed.
-        scales: Quantisation scales, one or one per channel; empty where it is not quantised.
-        zero_points: As `scales`.
+        scales: Quantisation scales: one, one per channel, or one per block of each row; empty where it is not quantised.
+        zero_points: As `scales`; empty in blocks, whose zero is 0.
+        block: How many neighbours along the last axis share a scale; 0 where that is not how it is quantised.
     """
 
     name: str
@@ -31,11 +32,18 @@ class FlatTensor:
     data: NDArray[np.generic] | None
     scales: tuple[float, ...] = ()
     zero_points: tuple[int, ...] = ()
+    block: int = 0
 
     @property
     def is_weight(self) -> bool:
         """Whether it is a learnt constant, not a shape or an axis: of a float type, or quantised."""
         return self.data is not None and (self.dtype.startswith("FLOAT") or bool(self.scales))
+
+    @property
+    def layers(self) -> list[str]:
+        """The names a user may know its layer by: its own, and what the converter puts in it (`model/layer/Op;...`)."""
+        parts = [part for part in self.name.split(";") if "batchnorm" not in part.lower()]  # folded into the layer
+        return [self.name, *dict.fromkeys(piece for part in parts for piece in part.split("/")[1:-1])]
 
     @property
     def zeros(self) -> int:
