@@ -82,7 +82,7 @@ def call(function: str, file: Path, array: NDArray[np.generic], **settings: Any)
     """Calls in the child.
 
     Args:
-        function: `outputs`, `ranges` or `time_single` of `litert`, `edge_quantizer.quantize` or `keras_archive.extract`.
+        function: `outputs`, `ranges` or `time_single` of `litert`, `edge_quantizer.quantize`, `keras_archive.extract`.
         file: The file.
         array: Its examples.
         **settings: Its other arguments, as JSON types.

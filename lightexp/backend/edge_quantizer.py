@@ -37,7 +37,7 @@ def quantize(
         scheme: `default` (as TensorFlow's converter does by default), `float16`, `dynamic`, `weight_only`, `int8` or
             `int16x8`.
         bits: Of weights that no kernel of `kernels` holds, such as an embedding's.
-        kernels: Bits (2, 4, 8; 32 is float) and size of blocks (0 is a channel) of each of the file's kernels, in order.
+        kernels: Bits (2, 4, 8; 32 is float) and size of blocks (0: per channel) of each kernel of the file, in order.
         integer_io: Whether inputs and outputs are integers too (`int8` and `int16x8`).
 
     Returns:
@@ -108,8 +108,8 @@ def _statistics(
 ) -> dict[str, dict[str, NDArray[Any]]]:
     """The ranges by tensor, and those of kernels that must be taken wider than they are.
 
-    A bias has the scale of input times kernel. Where a channel's weights are all zero, or next to, that is so small that
-    the bias exceeds 32 bits, and the quantiser would cut it off.
+    A bias has the scale of input times kernel. Where a channel's weights are all zero, or next to, that is so small
+    that the bias exceeds 32 bits, and the quantiser would cut it off.
     """
     found = {
         tensor.name: {"min": np.full((1,) * len(tensor.shape), low), "max": np.full((1,) * len(tensor.shape), high)}

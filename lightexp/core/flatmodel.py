@@ -21,7 +21,7 @@ class FlatTensor:
         shape: Its shape, with 1 for the batch.
         dtype: `FLOAT32`, `FLOAT16`, `INT8`, `INT4`, ... as the schema calls it.
         data: Its constant values as stored (integers where it is quantised), or None where it is computed.
-        scales: Quantisation scales: one, one per channel, or one per block of each row; empty where it is not quantised.
+        scales: Quantisation scales: one, one per channel, or one per block of each row; empty where not quantised.
         zero_points: As `scales`; empty in blocks, whose zero is 0.
         block: How many neighbours along the last axis share a scale; 0 where that is not how it is quantised.
     """

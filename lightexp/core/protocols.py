@@ -191,7 +191,7 @@ class Stage(ABC):
         return False
 
     def inputs(self) -> dict[str, Teacher | Stage]:
-        """Other artifacts it stands on by role: teachers, or stages made from the data (and the stage before, if need be)."""
+        """Other artifacts it stands on by role: teachers, or stages made from data and, if need be, the one before."""
         return {}
 
     def computes_with_tensorflow(self, form: Form) -> bool:

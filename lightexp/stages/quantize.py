@@ -29,15 +29,15 @@ _ENDS = {"int8": "INT8", "int16x8": "INT16"}
 class Quantize(Stage):
     """Stores weights, and with `int8` and `int16x8` also activations, as small numbers, without training.
 
-    Jacob et al. 2018 (arXiv 1712.05877). ai-edge-quantizer does it on the float `.tflite`, also on that of a Keras model,
-    without TensorFlow; the `default` of a Keras model is TensorFlow's converter's own.
+    Jacob et al. 2018 (arXiv 1712.05877). ai-edge-quantizer does it on the float `.tflite`, also on that of a Keras
+    model, without TensorFlow; the `default` of a Keras model is TensorFlow's converter's own.
 
     Attributes:
         scheme: `default` (`Optimize.DEFAULT`: int8 weights, in layers of 1,024 or more, activations quantised as they
-            come), `float16` weights, `dynamic` (as `default`, but all layers and any `bits`), `weight_only` (weights are
-            made float again to compute with), `int8` (activations too, by ranges taken from train) or `int16x8` (int16
-            activations). Defaults to `default`.
-        bits: Of the weights: 8, 4 or 2 (`dynamic` dense layers only). Where LiteRT cannot compute with so few, the layer
+            come), `float16` weights, `dynamic` (as `default`, but all layers and any `bits`), `weight_only` (weights
+            are made float again to compute with), `int8` (activations too, by ranges taken from train) or `int16x8`
+            (int16 activations). Defaults to `default`.
+        bits: Of the weights: 8, 4 or 2 (`dynamic` dense layers only). Where LiteRT cannot compute with so few, a layer
             gets the next more. Defaults to 8.
         block: How many neighbouring 4-bit weights of a dense layer share a scale, in `dynamic`: 32 or 64. A layer that
             it does not divide has a scale per channel. Defaults to None: per channel.
@@ -166,10 +166,11 @@ class Quantize(Stage):
         bits = next(b for b in (2, 4, 8) if b >= wanted and (b == 8 or operator in _NARROW[b]))
         if bits != wanted:
             return f"INT{bits}", 0, f"LiteRT cannot compute a {wanted}-bit {operator}"
-        if self.block and bits == 4 and operator == "FULLY_CONNECTED" and inputs % self.block == 0:
-            return "INT4", self.block, ""
-        why = f"per channel: no blocks of {self.block} in {inputs} inputs of {operator}" if self.block and bits == 4 else ""
-        return f"INT{bits}", 0, why
+        if not self.block or bits != 4:
+            return f"INT{bits}", 0, ""
+        if operator != "FULLY_CONNECTED" or inputs % self.block:
+            return "INT4", 0, f"per channel: no blocks of {self.block} in {inputs} inputs of a {operator}"
+        return "INT4", self.block, ""
 
     def _check_patterns(self, kernels: Sequence[list[str]]) -> None:
         """Refuses patterns that match no layer with a kernel, and layers that are given several widths."""
