@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -221,7 +222,8 @@ class _Model:
     @classmethod
     def open(cls, tflite: Path, shape: tuple[int, ...], threads: int, keep: bool = False) -> _Model:
         """Opens a file for inputs of `shape`, or of the file's own batch where it has one; may `keep` all tensors."""
-        with quiet(), _plain_errors(tflite):
+        with quiet(), _plain_errors(tflite), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that keeping all tensors takes memory
             interpreter = Interpreter(str(tflite), num_threads=threads, experimental_preserve_all_tensors=keep)
             sources, sinks = interpreter.get_input_details(), interpreter.get_output_details()
         if len(sources) != 1 or len(sinks) != 1:
