@@ -40,18 +40,18 @@ class FlatTensor:
         return self.data is not None and (self.dtype.startswith("FLOAT") or bool(self.scales))
 
     @property
-    def layers(self) -> list[str]:
-        """The names a user may know its layer by: its own, and what the converter puts in it (`model/layer/Op;...`)."""
-        parts = [part for part in self.name.split(";") if "batchnorm" not in part.lower()]  # folded into the layer
-        return [self.name, *dict.fromkeys(piece for part in parts for piece in part.split("/")[1:-1])]
-
-    @property
     def zeros(self) -> int:
         """How many of its constant values stand for 0.0."""
         if self.data is None:
             return 0
         zero = self.zero_points[0] if self.zero_points else 0
         return int(np.count_nonzero(self.data == zero))
+
+
+def layer_names(name: str) -> list[str]:
+    """Names a user may know a weight's layer by: its own, and those the converter puts in it (`model/layer/Op;...`)."""
+    parts = [part for part in name.split(";") if "batchnorm" not in part.lower()]  # that was folded into the layer
+    return [name, *dict.fromkeys(piece for part in parts for piece in part.split("/")[1:-1])]
 
 
 @dataclass(frozen=True)

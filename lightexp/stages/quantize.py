@@ -11,7 +11,7 @@ import numpy as np
 
 from lightexp.core.config import Count
 from lightexp.core.errors import BadInput, RunFailed
-from lightexp.core.flatmodel import FlatModel, FlatTensor
+from lightexp.core.flatmodel import FlatModel, FlatTensor, layer_names
 from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Invariant, Layer, Stage, Teacher
 from lightexp.stages.calibration import RANGES, Calibration
 
@@ -92,14 +92,15 @@ class Quantize(Stage):
 
     def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
         """Each layer's data type, and why it is not the one asked for; see `Stage.touches`."""
-        self._check_patterns([[layer.name] for layer in layers if layer.kernel])
+        self._check_patterns([layer_names(layer.name) for layer in layers if layer.kernel])
         words = []
         for layer in layers:
             if not layer.kernel:
                 words.append((layer.name, f"{layer.kind}: folded into its neighbours"))
                 continue
             inputs = layer.kernel[0] if layer.kind == "Dense" else layer.kernel[-1]
-            kind, block, why = self._kernel([layer.name], _OPERATORS.get(layer.kind, layer.kind), layer.kernel, inputs)
+            operator = _OPERATORS.get(layer.kind, layer.kind)
+            kind, block, why = self._kernel(layer_names(layer.name), operator, layer.kernel, inputs)
             weights = f"{kind.lower()}{'' if kind == 'FLOAT32' else ' weights'}"
             blocks = f" in blocks of {block}" if block else ""
             words.append((layer.name, f"{layer.kind}: {weights}{blocks}{f', {why}' if why else ''}"))
@@ -113,8 +114,8 @@ class Quantize(Stage):
             raise TypeError("quantize starts from a model")
         source, result = flatbuffer.read(parent.tflite), context.out / TFLITE
         _check_finite(source)
-        self._check_patterns([kernel.layers for _, kernel in source.kernels])
-        found = [self._kernel(k.layers, op.kind, k.shape, k.shape[-1]) for op, k in source.kernels]
+        self._check_patterns([layer_names(kernel.name) for _, kernel in source.kernels])
+        found = [self._kernel(layer_names(k.name), op.kind, k.shape, k.shape[-1]) for op, k in source.kernels]
         if parent.form == "keras" and self.scheme == "default":
             from lightexp.backend import convert, keras_files
 
@@ -134,10 +135,13 @@ class Quantize(Stage):
         shipped = flatbuffer.read(result)
         if broken := self.verify("dtype", facts, shipped):
             raise RunFailed(f"{broken}. Keep its layer in float (layers: {{NAME: 32}}), or take another scheme.")
-        given = litert.logits(result, context.data.val.x[:1], context.data, context.threads, foreign=True)
+        try:
+            given = litert.logits(result, context.data.val.x[:1], context.data, context.threads, foreign=True)
+        except BadInput as error:
+            raise BadInput(f"scheme={self.scheme}: {str(error).replace(str(result), 'the result')}") from None
         if not np.isfinite(given).all():
             raise RunFailed(f"LiteRT gives values that are not finite with scheme={self.scheme}. Take another scheme.")
-        return {**facts, "float": _in_float(shipped)} if self._calibrated else facts
+        return {**facts, "float": _in_float(shipped, activations=self._calibrated)}
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
         """Checks the data types of the file's kernels, biases and ends; see `Stage.verify`."""
@@ -209,13 +213,9 @@ def _check_finite(model: FlatModel) -> None:
                 )
 
 
-def _in_float(model: FlatModel) -> list[str]:
-    """The operators of a calibrated file that compute in float after all."""
-    return sorted(
-        {
-            f"{op.kind} '{model.tensors[out].name}'"
-            for op in model.ops
-            for out in op.outputs
-            if op.kind != "DEQUANTIZE" and model.tensors[out].dtype == "FLOAT32"
-        }
-    )
+def _in_float(model: FlatModel, activations: bool) -> list[str]:
+    """Other matrices of weights than kernels that are float after all, and the operators whose `activations` are."""
+    kernels = {kernel.name for _, kernel in model.kernels}
+    weights = [t.name for t in model.weights if t.dtype == "FLOAT32" and len(t.shape) > 1 and t.name not in kernels]
+    made = {out: op.kind for op in model.ops for out in op.outputs if op.kind != "DEQUANTIZE" and activations}
+    return weights + [f"{kind} '{t.name}'" for i, kind in made.items() if (t := model.tensors[i]).dtype == "FLOAT32"]
