@@ -1,7 +1,7 @@
 """Milliseconds of quantising through the float flatbuffer against TensorFlow's converter.
 
-LeNet-5 (untrained: weights do not change the time) on Fashion-MNIST. Ours is all that the `quantize` stage does: it reads
-the float file, quantises it, reads the result back and tries it on an example; with the ranges of activations at
+LeNet-5 (untrained: weights do not change the time) on Fashion-MNIST. Ours is all that the `quantize` stage does: it
+reads the float file, quantises it, reads the result back and tries it on an example; with the ranges of activations at
 hand, as every trial after the first has them, and without, when 200 examples are run first. Theirs is
 `TFLiteConverter.convert()` of the Keras model in memory, by `Optimize.DEFAULT`, and with 200 representative examples.
 The two take turns. The first turn is not counted: ours starts a process then, and both import.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from lightexp.backend import flatbuffer
@@ -53,12 +54,14 @@ def quantize(
     try:
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            work = quantizer.Quantizer(str(tflite), _recipe(model, scheme, bits, kernels, integer_io))
+            source = tflite.read_bytes()
+            source = _packed(source) if _old(source) else source
+            work = quantizer.Quantizer(source, _recipe(model, scheme, bits, kernels, integer_io))
             content = bytes(work.quantize(statistics, enable_progress_report=False).quantized_model)
     except Exception as error:  # it raises whatever it meets in a file that others made
         words = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{tflite} cannot be quantised ({scheme}): {words[:200]}. Try another scheme.") from None
-    return np.frombuffer(content if len(content) < _INLINE else _inline(content), np.uint8)
+    return np.frombuffer(content if len(content) < _INLINE else _packed(content), np.uint8)
 
 
 def _recipe(
@@ -136,11 +139,20 @@ def _statistics(
     return found
 
 
-def _inline(content: bytes) -> bytes:
-    """The same file with the buffers that stand behind the flatbuffer put inside it."""
+def _old(content: bytes) -> bool:
+    """Whether operators' codes stand only in the one-byte field of older writers, where the quantiser does not look."""
+    model = schema.Model.GetRootAs(content)
+    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    return any(code.BuiltinCode() < code.DeprecatedBuiltinCode() for code in codes)
+
+
+def _packed(content: bytes) -> bytes:
+    """The same file as new writers write it, with the buffers that stand behind the flatbuffer put inside it."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(content)
     for buffer in model.buffers:
         buffer.data = None if buffer.data is None else np.frombuffer(buffer.data, np.uint8)
+    for code in model.operatorCodes:
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))

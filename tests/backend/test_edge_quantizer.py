@@ -188,6 +188,23 @@ def test_a_large_file_holds_its_weights_inside(tensorflow: None, tmp_path: Path)
     np.testing.assert_allclose(outputs(result, x), outputs(source, x), atol=0.1)
 
 
+@pytest.mark.parametrize("form", ["old", "without a signature"])
+def test_files_of_other_writers(form: str, tmp_path: Path) -> None:
+    tree = flatbuffer_utils.read_model_from_bytearray(tiny.flat("depthwise"))
+    if form == "old":  # before 2020 there was no other field
+        for code in tree.operatorCodes:
+            code.builtinCode = 0
+    else:
+        tree.signatureDefs = []
+    other = written(tmp_path, bytes(flatbuffer_utils.convert_object_to_bytearray(tree)), "other.tflite")
+    source = written(tmp_path, tiny.flat("depthwise"))
+    found, expected = (
+        outputs(quantized(p, "int8", [EIGHT] * 2, samples("depthwise")), samples("depthwise")) for p in (other, source)
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert {t.dtype for _, t in flatbuffer.read(quantized(other, "dynamic", [EIGHT] * 2, None)).kernels} == {"INT8"}
+
+
 class TestRanges:
     @pytest.mark.parametrize("batch", [1, 5, 10, 64])
     def test_they_are_the_extremes_over_all_samples(self, batch: int, tmp_path: Path) -> None:
