@@ -91,6 +91,10 @@ class FlatModel:
             last = made_by.get(last.inputs[0])
         return last is not None and last.kind == "SOFTMAX"
 
+    def title(self, op: FlatOp, kernel: FlatTensor) -> str:
+        """The kernel's name, or where that tells no layer (it may be shared or rewritten), its operator's output's."""
+        return kernel.name if len(layer_names(kernel.name)) > 1 else self.tensors[op.outputs[0]].name
+
     @cached_property
     def kernels(self) -> tuple[tuple[FlatOp, FlatTensor], ...]:
         """Each computing operator with its weight tensor, followed through dequantisation, in execution order."""

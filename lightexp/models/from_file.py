@@ -82,7 +82,8 @@ class FromFile(Model):
 
     def layers(self) -> list[Layer]:
         """The kernels of a `.tflite`, as plans list layers."""
-        return [Layer(k.name, op.kind, k.shape, int(np.prod(k.shape))) for op, k in self.flat().kernels]
+        model = self.flat()
+        return [Layer(model.title(op, k), op.kind, k.shape, int(np.prod(k.shape))) for op, k in model.kernels]
 
     def check(self, shape: tuple[int, ...], classes: int) -> None:
         """Checks the file as far as that goes without TensorFlow; see `Model.check`."""

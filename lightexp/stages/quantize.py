@@ -92,7 +92,8 @@ class Quantize(Stage):
 
     def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
         """Each layer's data type, and why it is not the one asked for; see `Stage.touches`."""
-        self._check_patterns([layer_names(layer.name) for layer in layers if layer.kernel])
+        if not any(layer.kind in ("Sequential", "Functional") for layer in layers):  # the names within are not known
+            self._check_patterns([layer_names(layer.name) for layer in layers if layer.kernel])
         words = []
         for layer in layers:
             if not layer.kernel:
@@ -114,8 +115,12 @@ class Quantize(Stage):
             raise TypeError("quantize starts from a model")
         source, result = flatbuffer.read(parent.tflite), context.out / TFLITE
         _check_finite(source)
-        self._check_patterns([layer_names(kernel.name) for _, kernel in source.kernels])
-        found = [self._kernel(layer_names(k.name), op.kind, k.shape, k.shape[-1]) for op, k in source.kernels]
+        names = [layer_names(source.title(op, kernel)) for op, kernel in source.kernels]
+        self._check_patterns(names)
+        found = [
+            self._kernel(known, op.kind, kernel.shape, kernel.shape[-1])
+            for known, (op, kernel) in zip(names, source.kernels, strict=True)
+        ]
         if parent.form == "keras" and self.scheme == "default":
             from lightexp.backend import convert, keras_files
 
@@ -127,10 +132,9 @@ class Quantize(Stage):
             each = [(32 if kind == "FLOAT32" else int(kind[-1]), block) for kind, block, _ in found]
             settings = {"scheme": self.scheme, "bits": self.bits, "kernels": each, "integer_io": self.io == "integer"}
             result.write_bytes(apart.call("quantize", parent.tflite, ranges, **settings).tobytes())
-        names = [kernel.name for _, kernel in source.kernels]
         facts: dict[str, Any] = {
-            "kernels": dict(zip(names, (kind for kind, *_ in found), strict=True)),
-            "reasons": {name: why for name, (*_, why) in zip(names, found, strict=True) if why},
+            "kernels": {kernel.name: kind for (_, kernel), (kind, *_) in zip(source.kernels, found, strict=True)},
+            "reasons": {known[0]: why for known, (*_, why) in zip(names, found, strict=True) if why},
         }
         shipped = flatbuffer.read(result)
         if broken := self.verify("dtype", facts, shipped):
@@ -147,6 +151,8 @@ class Quantize(Stage):
         """Checks the data types of the file's kernels, biases and ends; see `Stage.verify`."""
         for op, kernel in shipped.kernels:
             wanted = facts["kernels"].get(kernel.name)
+            if self.scheme == "default":  # the converter may give a kernel another name
+                wanted, *_ = self._kernel([], op.kind, kernel.shape, 0)
             if kernel.dtype != wanted:
                 return f"the {op.kind} kernel '{kernel.name}' is {kernel.dtype}, was to be {wanted}"
             bias = _bias(shipped, op)
@@ -158,6 +164,8 @@ class Quantize(Stage):
 
     def _kernel(self, names: list[str], operator: str, shape: Sequence[int], inputs: int) -> tuple[str, int, str]:
         """A kernel's data type and block (0: none), and why it is not the one that was asked for."""
+        if operator == "CONV_3D":
+            return "FLOAT32", 0, "no CONV_3D is quantised after training"
         if self.scheme == "float16":
             return "FLOAT16", 0, ""
         if self.scheme == "default" and int(np.prod(shape)) < _DEFAULT_FROM:
@@ -165,8 +173,6 @@ class Quantize(Stage):
         wanted = next((bits for p, bits in self.layers.items() if _matches(p, names)), self.bits)
         if wanted == 32:
             return "FLOAT32", 0, "as asked"
-        if operator == "CONV_3D" and self.scheme != "default":
-            return "FLOAT32", 0, "ai-edge-quantizer knows no CONV_3D"
         bits = next(b for b in (2, 4, 8) if b >= wanted and (b == 8 or operator in _NARROW[b]))
         if bits != wanted:
             return f"INT{bits}", 0, f"LiteRT cannot compute a {wanted}-bit {operator}"

@@ -264,6 +264,14 @@ class TestApply:
             Quantize(scheme="dynamic", bits=4).apply(source(tmp_path), context)
         assert "\n" not in str(error.value)
 
+    def test_what_litert_cannot_run_is_refused_with_the_reason(self, context: Context, tmp_path: Path) -> None:
+        class Bold(Quantize):
+            def _kernel(self, names: list[str], operator: str, *sizes: Any) -> tuple[str, int, str]:
+                return ("INT2", 32, "") if operator == "FULLY_CONNECTED" else ("FLOAT32", 0, "")
+
+        with pytest.raises(BadInput, match=r"^scheme=dynamic: LiteRT cannot run the result: [^\n]*block[^\n]*$"):
+            Bold(scheme="dynamic").apply(source(tmp_path), context)
+
     def test_what_is_not_as_asked_is_told(self, tmp_path: Path) -> None:
         flat = flatbuffer.read(source(tmp_path).tflite)
         facts = {"kernels": {kernel.name: "INT8" for _, kernel in flat.kernels}}
