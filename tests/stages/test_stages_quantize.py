@@ -280,3 +280,32 @@ class TestApply:
         assert Quantize(scheme="dynamic").verify("dtype", facts, flat) is None
         told = Quantize(scheme="int8", io="integer").verify("dtype", facts, flat)
         assert told == "inputs and outputs are ['FLOAT32'], were to be INT8"
+
+    @pytest.mark.parametrize("scheme", ["default", "dynamic"])
+    def test_a_shared_and_a_split_layer_go_by_their_names(
+        self, tensorflow: None, scheme: str, context: Context, tmp_path: Path
+    ) -> None:
+        """The converter names neither kernel of the two as it does others."""
+        from lightexp.backend import keras_files
+        from lightexp.backend.session import fresh, keras
+
+        fresh(0)
+        kl = keras().layers
+        inputs, twice = kl.Input((8, 8, 3)), kl.Conv2D(3, 3, padding="same", name="twice")
+        x = kl.SeparableConv2D(12, 3, name="split")(twice(twice(inputs)))
+        keras_files.save(keras().Model(inputs, kl.Dense(4, name="out")(kl.Flatten()(x))), tmp_path)
+        parent = Artifact("keras", tmp_path, {}, "k")
+        if scheme == "default":
+            Quantize().apply(parent, context)
+            assert [k.dtype for _, k in result(context).kernels] == ["FLOAT32"] * 4 + ["INT8"]
+        else:
+            Quantize(scheme="dynamic", bits=4, layers={"twice": 32, "split": 8}).apply(parent, context)
+            assert [k.dtype for _, k in result(context).kernels] == ["FLOAT32"] * 2 + ["INT8"] * 2 + ["INT4"]
+
+    def test_a_result_repeats_whatever_was_quantised_before(self, context: Context, tmp_path: Path) -> None:
+        parent, stage = source(tmp_path), Quantize(scheme="dynamic", bits=4)
+        contents = []
+        for before in (stage, Quantize(scheme="float16"), stage):
+            before.apply(parent, context)
+            contents.append((context.out / TFLITE).read_bytes())
+        assert contents[0] == contents[2] != contents[1]
