@@ -72,8 +72,11 @@ def _recipe(
         return [_rule(".*", scheme, 8, 0, min_weight_elements=1024)]
     if scheme == "float16":
         return [_rule(".*", scheme, 16, 0)]
-    rules = [_rule(".*", scheme, 8 if scheme in _ACTIVATIONS else bits, 0)]
+    base = 8 if scheme in _ACTIVATIONS else bits
+    rules = [_rule(".*", scheme, base, 0)]
     for (op, _), (wide, block) in zip(model.kernels, kernels, strict=True):
+        if (wide, block) == (base, 0):
+            continue
         scope = "".join(f"{model.tensors[index].name};" for index in op.outputs)
         name = "CONV_2D_TRANSPOSE" if op.kind == "TRANSPOSE_CONV" else op.kind
         rules.append({**_rule(f"^{re.escape(scope)}$", scheme, wide, block), "operation": name})
