@@ -72,6 +72,21 @@ class TestSettings:
             assert not Quantize(scheme=scheme).computes_with_tensorflow("keras")
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("lenet5/conv1/Conv2D", ["conv1"]),
+        ("net/d_norm/FusedBatchNormV3;net/d/depthwise;net/d/BiasAdd", ["d"]),
+        ("net/n/batchnorm/mul_1;net/out/MatMul", ["out"]),
+        ("net/inner/dense/MatMul", ["inner", "dense"]),
+        ("arith.constant2", []),
+        ("conv1", []),
+    ],
+)
+def test_a_weights_name_tells_its_layer(name: str, layers: list[str]) -> None:
+    assert layer_names(name) == [name, *layers]
+
+
 class TestPlan:
     @pytest.mark.parametrize(
         ("settings", "words"),
