@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.lite.python.convert import ConverterError
 
 from lightexp.backend.quiet import quiet
+from lightexp.core.errors import RunFailed
 
 
 def to_float32(model: Any) -> bytes:
     """The float32 flatbuffer of a Keras model."""
-    with quiet():
+    with quiet(), _plain_errors():
         return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
@@ -19,5 +23,14 @@ def to_default(model: Any) -> bytes:
     """The flatbuffer that the converter makes of a Keras model by `Optimize.DEFAULT`: dynamic range."""
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with quiet():
+    with quiet(), _plain_errors():
         return bytes(converter.convert())
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except ConverterError as error:
+        words = str(error).splitlines()[0].rpartition("error: ")[2].rstrip(".")
+        raise RunFailed(f"TensorFlow's converter cannot make a .tflite of this model: {words}.") from None

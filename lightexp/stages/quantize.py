@@ -13,6 +13,7 @@ from lightexp.core.config import Count
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.flatmodel import FlatModel, FlatTensor, layer_names
 from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Invariant, Layer, Stage, Teacher
+from lightexp.models.from_file import try_out
 from lightexp.stages.calibration import RANGES, Calibration
 
 _DEFAULT_FROM = 1024  # weights; the converter leaves smaller tensors in float
@@ -92,8 +93,7 @@ class Quantize(Stage):
 
     def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
         """Each layer's data type, and why it is not the one asked for; see `Stage.touches`."""
-        if not any(layer.kind in ("Sequential", "Functional") for layer in layers):  # the names within are not known
-            self._check_patterns([layer_names(layer.name) for layer in layers if layer.kernel])
+        self._check_patterns([layer_names(layer.name) for layer in layers if layer.kernel])
         words = []
         for layer in layers:
             if not layer.kernel:
@@ -109,7 +109,7 @@ class Quantize(Stage):
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Quantises the model and tries the result; see `Stage.apply`."""
-        from lightexp.backend import apart, flatbuffer, litert
+        from lightexp.backend import apart, flatbuffer
 
         if parent is None:
             raise TypeError("quantize starts from a model")
@@ -140,11 +140,9 @@ class Quantize(Stage):
         if broken := self.verify("dtype", facts, shipped):
             raise RunFailed(f"{broken}. Keep its layer in float (layers: {{NAME: 32}}), or take another scheme.")
         try:
-            given = litert.logits(result, context.data.val.x[:1], context.data, context.threads, foreign=True)
+            try_out(result, context.data)
         except BadInput as error:
             raise BadInput(f"scheme={self.scheme}: {str(error).replace(str(result), 'the result')}") from None
-        if not np.isfinite(given).all():
-            raise RunFailed(f"LiteRT gives values that are not finite with scheme={self.scheme}. Take another scheme.")
         return {**facts, "float": _in_float(shipped, activations=self._calibrated)}
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
