@@ -124,7 +124,7 @@ def _statistics(
     }
     for (op, kernel), (bits, _) in zip(model.kernels, kernels, strict=True):
         first, last = (2, 3) if op.kind == "TRANSPOSE_CONV" else (0, 2)
-        if len(op.inputs) <= last or op.inputs[last] < 0 or bits == 32 or kernel.data is None:
+        if len(op.inputs) <= last or op.inputs[last] < 0 or bits == 32 or model.tensors[op.inputs[1]] is not kernel:
             continue
         bias = model.tensors[op.inputs[last]].data
         if bias is None:

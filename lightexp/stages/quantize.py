@@ -22,6 +22,7 @@ _NARROW = {  # the operators that LiteRT computes rightly with such weights; 8 b
     2: ("FULLY_CONNECTED",),  # it takes a 2-bit CONV_2D too, and gives nonsense
     4: ("FULLY_CONNECTED", "CONV_2D"),
 }
+_BITS = {"INT2": 2, "INT4": 4, "INT8": 8, "FLOAT16": 16, "FLOAT32": 32}
 _BIASES = {"int8": "INT32", "int16x8": "INT64"}
 _ENDS = {"int8": "INT8", "int16x8": "INT16"}
 
@@ -102,9 +103,8 @@ class Quantize(Stage):
             inputs = layer.kernel[0] if layer.kind == "Dense" else layer.kernel[-1]
             operator = _OPERATORS.get(layer.kind, layer.kind)
             kind, block, why = self._kernel(layer_names(layer.name), operator, layer.kernel, inputs)
-            weights = f"{kind.lower()}{'' if kind == 'FLOAT32' else ' weights'}"
-            blocks = f" in blocks of {block}" if block else ""
-            words.append((layer.name, f"{layer.kind}: {weights}{blocks}{f', {why}' if why else ''}"))
+            stored = _type(f"{kind.lower()}{'' if kind == 'FLOAT32' else ' weights'}", block)
+            words.append((layer.name, f"{layer.kind}: {stored}{f', {why}' if why else ''}"))
         return words
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
@@ -129,11 +129,11 @@ class Quantize(Stage):
             ranges = np.empty(0, np.float32)
             if self._calibrated:
                 ranges = np.load(context.inputs["calibration"].folder / RANGES, allow_pickle=False)
-            each = [(32 if kind == "FLOAT32" else int(kind[-1]), block) for kind, block, _ in found]
+            each = [(_BITS[kind], block) for kind, block, _ in found]
             settings = {"scheme": self.scheme, "bits": self.bits, "kernels": each, "integer_io": self.io == "integer"}
             result.write_bytes(apart.call("quantize", parent.tflite, ranges, **settings).tobytes())
         facts: dict[str, Any] = {
-            "kernels": {kernel.name: kind for (_, kernel), (kind, *_) in zip(source.kernels, found, strict=True)},
+            "kernels": {k.name: _type(kind, n) for (_, k), (kind, n, _) in zip(source.kernels, found, strict=True)},
             "reasons": {known[0]: why for known, (*_, why) in zip(names, found, strict=True) if why},
         }
         shipped = flatbuffer.read(result)
@@ -148,11 +148,11 @@ class Quantize(Stage):
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
         """Checks the data types of the file's kernels, biases and ends; see `Stage.verify`."""
         for op, kernel in shipped.kernels:
-            wanted = facts["kernels"].get(kernel.name)
+            wanted, found = facts["kernels"].get(kernel.name), _type(kernel.dtype, kernel.block)
             if self.scheme == "default":  # the converter may give a kernel another name
                 wanted, *_ = self._kernel([], op.kind, kernel.shape, 0)
-            if kernel.dtype != wanted:
-                return f"the {op.kind} kernel '{kernel.name}' is {kernel.dtype}, was to be {wanted}"
+            if found != wanted:
+                return f"the {op.kind} kernel '{kernel.name}' is {found}, was to be {wanted}"
             bias = _bias(shipped, op)
             if self._calibrated and wanted != "FLOAT32" and bias and bias.dtype != _BIASES[self.scheme]:
                 return f"the {op.kind} bias '{bias.name}' is {bias.dtype}, was to be {_BIASES[self.scheme]}"
@@ -196,6 +196,10 @@ class Quantize(Stage):
     @property
     def _calibrated(self) -> bool:
         return self.scheme in _BIASES
+
+
+def _type(kind: str, block: int) -> str:
+    return f"{kind} in blocks of {block}" if block else kind
 
 
 def _matches(pattern: str, names: Sequence[str]) -> bool:

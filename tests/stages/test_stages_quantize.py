@@ -181,6 +181,7 @@ class TestRuns:
         words = [f"pipeline.stages.quantize.{word}" for word in ("scheme=dynamic", "bits=4", "block=32")]
         record = tiny_runs.run("pipeline=prune_quantize", *words)
         assert record.figures["model/sparsity"] >= 0.79
+        assert "INT4 in blocks of 32" in record.stages[-1].facts["kernels"].values()
         assert any(t.block == 32 for t in tiny_runs.flat(record).tensors)
 
     def test_ranges_are_taken_once_for_a_model(self, tiny_runs: TinyRuns) -> None:
