@@ -27,6 +27,7 @@ PATIENCE = 300.0
 """Seconds for one call's answer; a file that takes longer for 500 examples hangs."""
 _FUNCTIONS = {
     "outputs": "litert",
+    "ranges": "litert",
     "time_single": "litert",
     "quantize": "edge_quantizer",
     "extract": "keras_archive",
