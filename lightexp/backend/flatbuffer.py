@@ -121,7 +121,7 @@ def _ints(table: Any, name: str) -> tuple[int, ...]:
 
 
 def _place(buffer: Any) -> tuple[int, int]:
-    """Where a buffer's bytes start in the file, and how many they are: inside the flatbuffer or, in large files, behind."""
+    """Start and number of a buffer's bytes in the file: inside the flatbuffer or, in large files, behind it."""
     if buffer.Offset() > 1:
         return buffer.Offset(), buffer.Size()
     table = buffer._tab  # the generated code gives the bytes, not their place

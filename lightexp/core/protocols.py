@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Literal, Protocol
 from lightexp.core.data import Data
 from lightexp.core.flatmodel import FlatModel
 
-Form = Literal["none", "keras", "tflite", "quantized"]
-"""What a stage starts from and makes; `quantized` is a .tflite that can only be measured."""
+Form = Literal["none", "keras", "tflite", "quantized", "encoded"]
+"""What a stage starts from and makes; `quantized` and `encoded` are a .tflite that can only be measured."""
 TFLITE = "model.tflite"
+ENCODED = "model.lxe"
 
 
 class Progress(Protocol):
@@ -52,6 +53,12 @@ class Artifact:
     def tflite(self) -> Path:
         """The flatbuffer that would ship if the pipeline ended here."""
         return self.folder / TFLITE
+
+    @property
+    def encoded(self) -> Path | None:
+        """The same, entropy coded, if it has been."""
+        path = self.folder / ENCODED
+        return path if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -300,6 +307,7 @@ class Subject:
         threads: How many threads may compute (latency always takes one).
         splits: Which splits may be looked at.
         foreign: Whether the file comes from somebody else, so that it is run in a process of its own.
+        encoded: The file entropy coded, if it has been.
     """
 
     tflite: Path
@@ -308,6 +316,7 @@ class Subject:
     threads: int
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     foreign: bool = False
+    encoded: Path | None = None
 
 
 class Measurement(ABC):

@@ -1,7 +1,7 @@
 """Range coding of symbols, line by line, with models that learn from what has been coded.
 
-Every probability is made from integers by correctly rounded divisions (`perfect=False` has no other arithmetic), so that
-another machine makes the same. `Encoder` and `Decoder` have one face: each walk over the data serves both.
+Every probability is made from integers by correctly rounded divisions (`perfect=False` has no other arithmetic), so
+that another machine makes the same. `Encoder` and `Decoder` have one face: each walk over the data serves both.
 """
 
 from __future__ import annotations
@@ -105,13 +105,13 @@ def learning(coder: Coder, counts: NDArray[np.int64], size: int, given: Ints | N
     """Codes `size` symbols, and counts them."""
     if len(counts) == 1:
         return np.zeros(size, np.int32)
-    parts, start = [np.zeros(0, np.int32)], 0
+    parts, start = list[Ints](), 0
     while start < size:
         end = min(size, start + max(16, int(counts.sum()) >> 4))
         parts.append(coder.symbols(counts, end - start, None if given is None else given[start:end]))
         counts += 2 * np.bincount(parts[-1], minlength=len(counts))
         start = end
-    return np.concatenate(parts)
+    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,12 @@ class Grid:
 
 
 def code(
-    coder: Coder, grid: Grid, share: int, signs: NDArray[np.int8], values: Sequence[NDArray[np.int64]], given: Ints | None
+    coder: Coder,
+    grid: Grid,
+    share: int,
+    signs: NDArray[np.int8],
+    values: Sequence[NDArray[np.int64]],
+    given: Ints | None,
 ) -> Ints:
     """Codes a tensor's symbols, of which 0 is the commonest.
 

@@ -126,7 +126,7 @@ def most_lines(count: int) -> int:
     return 256 + count // 96
 
 
-def _lag(signs: NDArray[np.int8]) -> int:
+def _lag(signs: Ints) -> int:
     """How far apart lines that are no neighbours are most alike."""
     lags = range(2, min(len(signs) - 1, 256) + 1)
     alike = [np.count_nonzero(signs[lag:] * signs[:-lag] > 0) / (len(signs) - lag) for lag in lags]
@@ -134,21 +134,19 @@ def _lag(signs: NDArray[np.int8]) -> int:
 
 
 class _Alphabet:
-    """The symbols of a constant: 0 is the value that is told apart first, the others follow in order."""
+    """The symbols of a constant: 0 is the value that is told apart first, then comes the book."""
 
     def __init__(self, notes: Notes, book: Bits) -> None:
         self._zero = book[notes.zero - 1] if notes.zero else None
-        self._others = np.delete(book, notes.zero - 1) if notes.zero else book
-        self._planes = notes.kind == PLANES
-        first = book[:1] if self._zero is None else book[notes.zero - 1 : notes.zero]
-        self.values = np.concatenate([first, book[:1] if self._planes else self._others])
+        self._book, self._planes = book, notes.kind == PLANES
+        self.values = np.concatenate([book[max(notes.zero - 1, 0)][None], book])
         self.signs = np.where(self.values >> (notes.width - 1), -1, 1).astype(np.int8)
         self.signs[0] = 0
 
     def symbols(self, values: Bits) -> Ints:
         symbols = np.ones(len(values), np.int32)
         if not self._planes:
-            symbols += np.searchsorted(self._others, values).astype(np.int32)
+            symbols += np.searchsorted(self._book, values).astype(np.int32)
         if self._zero is not None:
             symbols[values == self._zero] = 0
         return symbols

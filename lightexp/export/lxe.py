@@ -19,7 +19,19 @@ import numpy as np
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.flatmodel import Stored
 from lightexp.export.coder import UNIT, Counts, Decoder, Encoder
-from lightexp.export.constants import ALL, BOOK, LARGEST_BOOK, PLANES, Bits, Notes, most_lines, packed, patterns, through, ways
+from lightexp.export.constants import (
+    ALL,
+    BOOK,
+    LARGEST_BOOK,
+    PLANES,
+    Bits,
+    Notes,
+    most_lines,
+    packed,
+    patterns,
+    through,
+    ways,
+)
 
 _MAGIC = b"LXE1"
 _HEAD = struct.Struct("<4sI16s4I")  # the sizes: of the .tflite; of the notes and the rest; of the notes; of both packed
@@ -61,7 +73,7 @@ def encode(content: bytes, constants: Sequence[Stored]) -> bytes:
     body = _HEAD.pack(_MAGIC, 0, digest, len(content), len(plain), len(notes), len(packed)) + packed + coder.finish()
     if len(content) > limit(len(body)):
         raise RunFailed(f"The file's {len(content):,} bytes say next to nothing. Pack it with gzip instead.")
-    return _MAGIC + struct.pack("<I", zlib.crc32(body[8:])) + body[8:]
+    return bytes(_MAGIC + struct.pack("<I", zlib.crc32(body[8:])) + body[8:])
 
 
 def _tried(
@@ -85,9 +97,10 @@ def decode(encoded: bytes) -> bytes:
     if encoded[:4] != _MAGIC:
         raise BadInput(f"This is no encoded model ({len(encoded)} bytes). Give a .lxe file that lightexp wrote.")
     try:
-        return _decode(encoded)
+        content = _decode(encoded)
     except Exception as error:  # whatever the coders make of bytes that they did not write
         raise BadInput(f"The encoded model is cut off or altered: {error}. Encode the .tflite again.") from None
+    return content
 
 
 def _decode(encoded: bytes) -> bytes:
@@ -107,17 +120,17 @@ def _decode(encoded: bytes) -> bytes:
         parts += [plain[at : at + notes.gap], packed(through(coder, models, notes, book, None), notes.width)]
         at += notes.gap
     content = b"".join([*parts, plain[at:]])
-    if hashlib.sha256(content).digest()[:16] != digest:
+    if len(content) != size or hashlib.sha256(content).digest()[:16] != digest:
         raise _Broken("it decodes to something else than was encoded")
     return content
 
 
 def _unpacked(data: bytes, size: int) -> bytes:
-    unpacker, parts, left = brotli.Decompressor(), list[bytes](), size
-    while left > 0 and (part := unpacker.process(data, output_buffer_limit=left)):
-        parts.append(part)
-        data, left = b"", left - len(part)
-    if left or not unpacker.is_finished():
+    unpacker = brotli.Decompressor()
+    parts = [unpacker.process(data, output_buffer_limit=size)]
+    while parts[-1] and not unpacker.is_finished() and sum(map(len, parts)) <= size:
+        parts.append(unpacker.process(b"", output_buffer_limit=size))
+    if sum(map(len, parts)) != size or not unpacker.is_finished():
         raise _Broken("its parts are not of the sizes it claims")
     return b"".join(parts)
 

@@ -65,6 +65,7 @@ class Executor:
                     self._settings.threads,
                     ("val", "test") if test else ("val",),
                     foreign=self.shipped(node).foreign,
+                    encoded=self.shipped(node).encoded,
                 )
                 for measurement in self._settings.measure.values():
                     record.figures += measurement.measure(subject)

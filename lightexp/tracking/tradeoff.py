@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightexp.core.columns import COLUMNS
+from lightexp.core.columns import shown
 from lightexp.core.record import Record, StageRecord
 
 TABLE = "table.md"
@@ -40,10 +40,12 @@ def ordered(record: Record) -> list[StageRecord]:
 
 def table(record: Record) -> str:
     """A Markdown table with a row per stage, then what the run was told to break."""
-    rows = [["Stage", *(column.heading for column in COLUMNS)], ["---", *("---:" for _ in COLUMNS)]]
-    for stage in ordered(record):
+    stages = ordered(record)
+    columns = shown([figure.name for figure in stage.figures] for stage in stages)
+    rows = [["Stage", *(column.heading for column in columns)], ["---", *("---:" for _ in columns)]]
+    for stage in stages:
         mark = " (control)" if stage.name == record.control else ""
-        cells = [column.text(stage.figure(column.name)) for column in COLUMNS]
+        cells = [column.text(stage.figure(column.name)) for column in columns]
         rows.append([_cell(stage.name) + mark, *cells])
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     if record.waived:
