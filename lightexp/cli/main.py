@@ -19,11 +19,12 @@ Usage: lightexp COMMAND [words]
               lightexp run --plan             what would happen
               lightexp run --help             every group and flag
   decode      an encoded model (.lxe) back to its .tflite
+  export      a run's model with metadata, and as a C array
 
 Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
 
-_COMMANDS: tuple[str, ...] = ("decode",)  # each a module with `run(words) -> exit code`
+_COMMANDS: tuple[str, ...] = ("decode", "export")  # each a module with `run(words) -> exit code`
 _RUNNING = ("-m", "--multirun", "-r", "--run")
 
 

@@ -62,6 +62,7 @@ class Data:
         augment: What is done to the examples that are trained on.
         probabilities: Whether models give probabilities instead of logits, as files may that others made. Defaults to
             None: those whose last operator is a softmax do.
+        names: Of the classes, in the order of the model's outputs; empty where they are known by number only.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Data:
     offset: Factor = 0.0
     augment: Augment = field(default_factory=Augment)
     probabilities: bool | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:

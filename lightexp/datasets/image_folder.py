@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -79,7 +79,8 @@ class ImageFolder(InputDataset):
         kept = decode.Kept(self.channels, (self.size[0], self.size[1]) if self.size else None)
         arrays = decode.read([[files[i] for i in listed[part].x] for part in PARTS], kept, self.memory_mb * 1e6)
         train, val, test = (as_split(x, listed[part].y) for part, x in zip(PARTS, arrays, strict=True))
-        return self.data(self._folder().resolve().name or "images", train, val, test, len(classes), top=255)
+        data = self.data(self._folder().resolve().name or "images", train, val, test, len(classes), top=255)
+        return replace(data, names=tuple(classes))
 
     def _folder(self) -> Path:
         if self.path is None:

@@ -133,7 +133,8 @@ class FromFile(Model):
             return replace(data, probabilities=forced)
         position = np.argsort(self.labels).astype(np.int32)
         train, val, test = (Split(s.x, position[s.y]) for s in data.splits.values())
-        return replace(data, probabilities=forced, train=train, val=val, test=test)
+        names = tuple(data.names[label] for label in self.labels) if data.names else ()
+        return replace(data, probabilities=forced, train=train, val=val, test=test, names=names)
 
 
 def check_shapes(path: Path, model: FlatModel, shape: tuple[int, ...], classes: int) -> None:

@@ -94,6 +94,9 @@ class Runner:
                 "name": data.name,
                 "classes": data.classes,
                 "shape": list(data.shape),
+                "labels": list(data.names) or [str(number) for number in range(data.classes)],
+                "scale": data.scale,
+                "offset": data.offset,
                 "splits": {s: {"n": len(v), "digest": v.digest} for s, v in source.splits.items()},
             },
         )
