@@ -83,7 +83,7 @@ def ways(stored: Stored, raw: bytes, gap: int) -> Iterator[tuple[Notes, Bits]]:
         kinds.append((replace(basis, kind=ALL), np.arange(1 << stored.width, dtype=distinct.dtype)))
     elif len(distinct) <= LARGEST_BOOK:
         kinds.append((replace(basis, distinct=len(distinct)), distinct))
-    if stored.width > 8 and len(distinct) > 128:
+    if stored.width >= 8 and len(distinct) > 128:
         kinds.append((replace(basis, kind=PLANES), np.zeros(1, distinct.dtype)))
     for notes, book in kinds:
         zero = book[0] if notes.kind == PLANES else distinct[counts.argmax()]

@@ -1,4 +1,4 @@
-"""The entropy-coded file (`.lxe`): a `.tflite` whose constants are range coded and whose rest is packed by Brotli.
+"""The entropy-coded file (`.lxe`): a `.tflite` whose constants are range coded and whose rest is packed by LZMA.
 
     LXE1 | CRC-32 of what follows | SHA-256 of the .tflite, its first 16 bytes | three sizes | packed | stream
 
@@ -8,12 +8,12 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
 
-import brotli
 import numpy as np
 
 from lightexp.core.errors import BadInput, RunFailed
@@ -62,18 +62,26 @@ def encode(content: bytes, constants: Sequence[Stored]) -> bytes:
     for stored in constants:
         raw = content[stored.start : stored.start + stored.length]
         best = min(_tried(coder, models, stored, raw, stored.start - end), default=None, key=lambda one: one[0])
-        if best and best[0] < len(zlib.compress(raw, 6)):  # else the general coder does at least as well
+        deflated = len(zlib.compress(raw, 6))  # what the general coder would make of it; of noise LZMA makes more
+        if best and best[0] < (deflated if deflated < len(raw) else 1.01 * len(raw)):
             _, coder, models, words = best
             notes += words
             rest.append(content[end : stored.start])
             end = stored.start + stored.length
     plain = b"".join([notes, *rest, content[end:]])
-    packed = brotli.compress(plain, quality=11 if len(plain) < 1 << 20 else 9)
+    packed = _packed(plain)
     digest = hashlib.sha256(content).digest()[:16]
     body = _HEAD.pack(_MAGIC, 0, digest, len(content), len(plain), len(notes), len(packed)) + packed + coder.finish()
+    quick = lzma.compress(content, lzma.FORMAT_RAW, filters=_filters(0, len(content), preset=1))
+    if constants and len(quick) < 1.05 * len(body):  # it may repeat itself over long distances
+        return min(encode(content, ()), _signed(body), key=len)
     if len(content) > limit(len(body)):
         raise RunFailed(f"The file's {len(content):,} bytes say next to nothing. Pack it with gzip instead.")
-    return bytes(_MAGIC + struct.pack("<I", zlib.crc32(body[8:])) + body[8:])
+    return _signed(body)
+
+
+def _signed(body: bytes) -> bytes:
+    return _MAGIC + struct.pack("<I", zlib.crc32(body[8:])) + body[8:]
 
 
 def _tried(
@@ -125,14 +133,27 @@ def _decode(encoded: bytes) -> bytes:
     return content
 
 
+def _packed(plain: bytes) -> bytes:
+    """By the general coder, in the better way; the first byte says which."""
+    ways = (bytes([way]) + lzma.compress(plain, lzma.FORMAT_RAW, filters=_filters(way, len(plain))) for way in (0, 1))
+    return min(ways, key=len)
+
+
 def _unpacked(data: bytes, size: int) -> bytes:
-    unpacker = brotli.Decompressor()
-    parts = [unpacker.process(data, output_buffer_limit=size)]
-    while parts[-1] and not unpacker.is_finished() and sum(map(len, parts)) <= size:
-        parts.append(unpacker.process(b"", output_buffer_limit=size))
-    if sum(map(len, parts)) != size or not unpacker.is_finished():
+    if len(data) < 1 or data[0] > 1:
+        raise _Broken("it is packed in a way that is not known")
+    unpacker = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(data[0], size))
+    plain = unpacker.decompress(data[1:], max_length=size + 1)
+    if len(plain) != size or not unpacker.eof:
         raise _Broken("its parts are not of the sizes it claims")
-    return b"".join(parts)
+    return plain
+
+
+def _filters(way: int, size: int, preset: int = 9 | lzma.PRESET_EXTREME) -> list[dict[str, int]]:
+    """LZMA without a container: for bytes, or for numbers of four; with a window that holds `size` bytes."""
+    window = 1 << int(np.clip((size - 1).bit_length(), 12, 26))
+    literals = {"lc": 3, "lp": 0} if way == 0 else {"lc": 0, "lp": 2}
+    return [{"id": lzma.FILTER_LZMA1, "preset": preset, "dict_size": window, **literals}]
 
 
 def _written(notes: Notes, book: Bits) -> bytes:

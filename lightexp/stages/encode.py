@@ -15,7 +15,7 @@ class Encode(Stage):
     """Packs the `.tflite` into a `.lxe`, from which `lightexp decode` makes it again to the bit.
 
     Zeros, shared values and integers are modelled constant by constant and range coded, as the last step of Deep
-    Compression (Han et al. 2016, arXiv 1510.00149) is Huffman coding; Brotli packs the rest of the file.
+    Compression (Han et al. 2016, arXiv 1510.00149) is Huffman coding; LZMA packs the rest of the file.
     """
 
     accepts = ("keras", "tflite", "quantized")
