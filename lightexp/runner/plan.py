@@ -12,7 +12,7 @@ from lightexp.core.errors import BadInput, nearest
 from lightexp.core.fingerprint import file_digest, key, library_versions
 from lightexp.core.protocols import Invariant, Model, Stage, Teacher
 from lightexp.core.training import VERSION, Training
-from lightexp.models.from_file import check_shapes
+from lightexp.models.from_file import check_shapes, try_out
 from lightexp.runner.settings import Settings
 from lightexp.stages.model_file import ModelFile
 
@@ -137,6 +137,8 @@ def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Pl
             if model is not before or not nodes:
                 model.check(data.shape, data.classes)
             stage.check(len(data.train))
+            if isinstance(stage, ModelFile):
+                try_out(Path(stage.path), data)
         if stage.compresses and control is None and nodes:
             control = nodes[-1]
         inputs: dict[str, Node] = {}
@@ -144,8 +146,20 @@ def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Pl
             inputs["parent"] = nodes[-1]
         for role, wanted in stage.inputs().items():
             inputs[role] = _input(name, role, wanted, control, settings, data, compose, depth)
+        if (inside := _looks_inside(stage)) and inputs["teacher"].stage.produces != "keras":
+            raise BadInput(
+                f"pipeline.stages.{name}.objective: {inside} looks at its teacher's layers, which a .tflite does not "
+                "have. Name control, or the overrides of a run that ends in Keras form, or take objective=distill."
+            )
         nodes.append(Node(name, stage, model, inputs, _key(stage, model, settings.seed, data, inputs)))
     return Plan(tuple(nodes), control or nodes[-1])
+
+
+def _looks_inside(stage: Stage) -> str | None:
+    """The name of a stage's objective if that compares hidden layers."""
+    if isinstance(stage, Training) and stage.objective.matched is not None:
+        return type(stage.objective).__name__.lower()
+    return None
 
 
 @contextmanager
@@ -167,7 +181,7 @@ def _input(
     compose: Compose,
     depth: int,
 ) -> Node:
-    where = f"pipeline.stages.{name}.objective.teacher"
+    where = f"pipeline.stages.{name}.objective.{'teacher' if role == 'teacher' else f'others.{role}'}"
     if isinstance(wanted, Stage):
         return Node(f"{name}.{role}", wanted, None, {}, _key(wanted, None, 0, data, {}))
     if isinstance(wanted, list):
@@ -196,6 +210,7 @@ def _input(
             f"{where} must be 'control', a float .tflite file that exists, or a list of overrides. Received: {wanted}."
         )
     check_shapes(path, flatbuffer.read(path), data.shape, data.classes)
+    try_out(path, data)
     stage = ModelFile(str(path.absolute()), file_digest(path))
     return Node(f"{name}.{role}", stage, None, {}, _key(stage, None, 0, data, {}))
 

@@ -78,6 +78,8 @@ class Runner:
             KeyboardInterrupt: If it was interrupted; likewise.
         """
         plan, data = self.plan(settings)
+        executor = Executor(plan, settings, data, Store(settings.outputs / "store"), self._watch)
+        executor.check()
         source = self._data[1] if self._data else data  # labels as the source has them
         mirror = self._mirror(settings.plain, settings.outputs)
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -111,8 +113,7 @@ class Runner:
                 if left_out := set(settings.plain["pipeline"]["stages"]) - {node.name for node in plan.nodes}:
                     self._watch.say(f"The model's file is trained: left out {', '.join(sorted(left_out))}.")
                 shown = aside.submit(_show, mirror, record, folder)
-                store = Store(settings.outputs / "store")
-                error = self._worked(record, folder, Executor(plan, settings, data, store, self._watch), plan, test)
+                error = self._worked(record, folder, executor, plan, test)
                 record.write(folder)  # whatever MLflow takes its time over, the run has ended
                 shown.result()
                 record.write(folder)
