@@ -17,8 +17,7 @@ from lightexp.core.flatmodel import FlatModel
 
 Form = Literal["none", "keras", "tflite", "quantized", "encoded"]
 """What a stage starts from and makes; `quantized` and `encoded` are a .tflite that can only be measured."""
-TFLITE = "model.tflite"
-ENCODED = "model.lxe"
+TFLITE, ENCODED = "model.tflite", "model.lxe"
 
 
 class Progress(Protocol):
@@ -57,8 +56,7 @@ class Artifact:
     @property
     def encoded(self) -> Path | None:
         """The same, entropy coded, if it has been."""
-        path = self.folder / ENCODED
-        return path if path.is_file() else None
+        return path if (path := self.folder / ENCODED).is_file() else None
 
 
 @dataclass(frozen=True)
@@ -239,10 +237,7 @@ class Stage(ABC):
         return model
 
     def check(self, examples: int) -> None:
-        """Checks the settings against the size of the data before anything is trained.
-
-        Args:
-            examples: In the train split.
+        """Checks the settings against the number of training examples before anything is trained.
 
         Raises:
             BadInput: If the settings cannot work with this data.
@@ -330,8 +325,8 @@ class Subject:
         data: The data set.
         threads: How many threads may compute (latency always takes one).
         splits: Which splits may be looked at.
-        foreign: Whether the file comes from somebody else, so that it is run in a process of its own.
-        encoded: The file entropy coded, if it has been.
+        foreign: See `Artifact`.
+        encoded: See `Artifact`.
     """
 
     tflite: Path

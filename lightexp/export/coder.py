@@ -1,14 +1,14 @@
 """Range coding of symbols, line by line, with models that learn from what has been coded.
 
 Every probability is made from integers by correctly rounded divisions (`perfect=False` has no other arithmetic), so
-that another machine makes the same. `Encoder` and `Decoder` have one face: each walk over the data serves both.
+that another machine makes the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 from constriction import stream
@@ -24,65 +24,46 @@ _LEVELS = 1 << np.arange(5, 12)  # of a place's density: octaves around the mean
 _BIT = stream.model.Bernoulli(perfect=False)
 
 
-class Coder(Protocol):
-    """One end of a stream of symbols."""
+class Coder:
+    """A stream of symbols: writes those that it is given or, made of what another has written, reads them.
+
+    One walk over the data so serves both: whoever reads has nothing to give.
+    """
+
+    def __init__(self, written: bytes | None = None) -> None:
+        """An empty stream, or what `finish` gave."""
+        words = np.frombuffer(written or b"", "<u4").astype(np.uint32)
+        self._coder: Any = stream.queue.RangeDecoder(words) if written is not None else stream.queue.RangeEncoder()
 
     def bits(self, ones: Ints, given: Bools | None) -> Bools:
-        """Codes bits, each with its probability of being 1 (of `UNIT`); what is given matters to the writer only."""
-
-    def symbols(self, counts: Ints, size: int, given: Ints | None) -> Ints:
-        """Codes `size` symbols, all of them as likely as their counts."""
-
-
-class Encoder:
-    """Writes symbols; see `Coder`."""
-
-    def __init__(self) -> None:
-        """An empty stream."""
-        self._coder = stream.queue.RangeEncoder()
-
-    def bits(self, ones: Ints, given: Bools | None) -> Bools:
-        """Writes `given`; see `Coder`."""
-        given = cast(Bools, given)
+        """Codes bits, each with its probability of being 1 (of `UNIT`)."""
+        if given is None:
+            return cast(Bools, self._coder.decode(_BIT, ones / UNIT) != 0)
         self._coder.encode(given.astype(np.int32), _BIT, ones / UNIT)
         return given
 
     def symbols(self, counts: Ints, size: int, given: Ints | None) -> Ints:
-        """Writes `given`; see `Coder`."""
-        given = cast(Ints, given)
-        self._coder.encode(given.astype(np.int32), stream.model.Categorical(counts.astype(np.float64), perfect=False))
+        """Codes `size` symbols, all of them as likely as their counts."""
+        model = stream.model.Categorical(counts.astype(np.float64), perfect=False)
+        if given is None:
+            return cast(Ints, self._coder.decode(model, size))
+        self._coder.encode(given.astype(np.int32), model)
         return given
 
-    def copy(self) -> Encoder:
+    def copy(self) -> Coder:
         """The same, on which something can be tried."""
-        other = Encoder()
+        other = Coder()
         other._coder = self._coder.clone()
         return other
 
     @property
     def size(self) -> int:
-        """Bytes so far."""
+        """Bytes written so far."""
         return int(self._coder.num_bits()) // 8
 
     def finish(self) -> bytes:
-        """The stream."""
+        """What has been written."""
         return bytes(self._coder.get_compressed().astype("<u4").tobytes())
-
-
-class Decoder:
-    """Reads symbols; see `Coder`."""
-
-    def __init__(self, written: bytes) -> None:
-        """At the start of what an `Encoder` has finished."""
-        self._coder = stream.queue.RangeDecoder(np.frombuffer(written, "<u4").astype(np.uint32))
-
-    def bits(self, ones: Ints, given: Bools | None) -> Bools:
-        """Reads bits; see `Coder`."""
-        return cast(Bools, self._coder.decode(_BIT, ones / UNIT) != 0)
-
-    def symbols(self, counts: Ints, size: int, given: Ints | None) -> Ints:
-        """Reads symbols; see `Coder`."""
-        return cast(Ints, self._coder.decode(stream.model.Categorical(counts.astype(np.float64), perfect=False), size))
 
 
 class Counts:

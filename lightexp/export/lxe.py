@@ -18,7 +18,7 @@ import numpy as np
 
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.flatmodel import Stored
-from lightexp.export.coder import UNIT, Counts, Decoder, Encoder
+from lightexp.export.coder import UNIT, Coder, Counts
 from lightexp.export.constants import (
     ALL,
     BOOK,
@@ -57,7 +57,7 @@ def encode(content: bytes, constants: Sequence[Stored]) -> bytes:
     Raises:
         RunFailed: If the file says so little for its size that `decode` would not believe it.
     """
-    coder, models = Encoder(), Counts()
+    coder, models = Coder(), Counts()
     notes, rest, end = b"", [], 0
     for stored in constants:
         raw = content[stored.start : stored.start + stored.length]
@@ -85,8 +85,8 @@ def _signed(body: bytes) -> bytes:
 
 
 def _tried(
-    coder: Encoder, models: Counts, stored: Stored, raw: bytes, gap: int
-) -> Iterator[tuple[int, Encoder, Counts, bytes]]:
+    coder: Coder, models: Counts, stored: Stored, raw: bytes, gap: int
+) -> Iterator[tuple[int, Coder, Counts, bytes]]:
     """For each way of coding a constant its bytes, the coder and counts after it, and its notes."""
     if len(raw) >= _SMALLEST and len(raw) * 8 % stored.width == 0:
         values = patterns(raw, stored.width)
@@ -119,7 +119,7 @@ def _decode(encoded: bytes) -> bytes:
         raise _Broken(f"it claims {max(size, unpacked):,} bytes")
     start = _HEAD.size
     plain = _unpacked(encoded[start : start + length], unpacked)
-    coder, models = Decoder(encoded[start + length :]), Counts()
+    coder, models = Coder(encoded[start + length :]), Counts()
     parts, at, total = [], noted, unpacked - noted
     for notes, book in _read(plain[:noted]):
         total += notes.count * notes.width // 8
