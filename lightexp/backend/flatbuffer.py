@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput
-from lightexp.core.flatmodel import FlatModel, FlatOp, FlatTensor
+from lightexp.core.flatmodel import FlatModel, FlatOp, FlatTensor, Stored
 
+_T = TypeVar("_T")
 _TYPES = {value: name for name, value in vars(schema.TensorType).items() if name.isupper()}
 _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 _PLAIN = (
@@ -31,6 +33,7 @@ _PLAIN = (
     "BOOL",
 )
 _PACKED = {"INT2": 2, "INT4": 4, "UINT4": 4}
+_WIDTHS = {name: np.dtype(name.lower()).itemsize * 8 for name in _PLAIN} | _PACKED | {"BFLOAT16": 16}
 _OPAQUE = ("STRING", "RESOURCE", "VARIANT")
 
 
@@ -48,6 +51,20 @@ def read(path: Path) -> FlatModel:
         BadInput: If the file cannot be read, is no `.tflite` file, is cut off or broken, or stores weights in a way
             that lightexp does not know.
     """
+    return _from(path, _model)
+
+
+def constants(path: Path) -> list[Stored]:
+    """Where the constants of all subgraphs' tensors lie in a `.tflite` file, in order; none overlaps another.
+
+    Raises:
+        BadInput: As `read`.
+    """
+    return _from(path, _constants)
+
+
+def _from(path: Path, taken: Callable[[bytes], _T]) -> _T:
+    """What is taken from a file's bytes, or one clear line."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -55,7 +72,7 @@ def read(path: Path) -> FlatModel:
     if content[4:8] != b"TFL3":
         raise BadInput(f"{path} ({len(content)} bytes) is not a .tflite file. Give one that TensorFlow Lite wrote.")
     try:
-        return _model(content)
+        return taken(content)
     except _Unknown as error:
         raise BadInput(f"{path} cannot be measured: {error}.") from None
     except (struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -68,7 +85,7 @@ class _Unknown(Exception):
 
 def _model(content: bytes) -> FlatModel:
     model = schema.Model.GetRootAs(content)
-    buffers = [_bytes(model.Buffers(i), content) for i in range(model.BuffersLength())]
+    buffers = [_bytes(content, *_place(model.Buffers(i))) for i in range(model.BuffersLength())]
     graph = model.Subgraphs(0)
     codes = [_operator(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
     tables = [graph.Tensors(i) for i in range(graph.TensorsLength())]
@@ -109,13 +126,34 @@ def _ints(table: Any, name: str) -> tuple[int, ...]:
     return tuple(getattr(table, f"{name}AsNumpy")().tolist())
 
 
-def _bytes(buffer: Any, content: bytes) -> NDArray[np.uint8] | None:
-    if buffer.Offset() > 1:  # kept behind the flatbuffer, as writers do with large ones
-        end = buffer.Offset() + buffer.Size()
-        if end > len(content):
-            raise ValueError(f"a buffer ends at byte {end}")
-        return np.frombuffer(content, np.uint8)[buffer.Offset() : end]
-    return buffer.DataAsNumpy() if buffer.DataLength() else None
+def _place(buffer: Any) -> tuple[int, int]:
+    """Start and number of a buffer's bytes in the file: inside the flatbuffer or, in large files, behind it."""
+    if buffer.Offset() > 1:
+        return buffer.Offset(), buffer.Size()
+    table = buffer._tab  # the generated code gives the bytes, not their place
+    return (table.Vector(table.Offset(4)) if buffer.DataLength() else 0), buffer.DataLength()
+
+
+def _bytes(content: bytes, start: int, length: int) -> NDArray[np.uint8] | None:
+    return np.frombuffer(content, np.uint8, length, start) if length else None
+
+
+def _constants(content: bytes) -> list[Stored]:
+    model = schema.Model.GetRootAs(content)
+    found: dict[int, Stored] = {}
+    for graph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
+        for tensor in (graph.Tensors(i) for i in range(graph.TensorsLength())):
+            start, length = _place(model.Buffers(tensor.Buffer()))
+            kind = _TYPES[tensor.Type()]
+            if length and kind in _WIDTHS:
+                stored = Stored(start, length, _WIDTHS[kind], "FLOAT" in kind, _ints(tensor, "Shape"))
+                found.setdefault(start, stored)
+    ordered, end = [], 0
+    for start in sorted(found):
+        if end <= start and start + found[start].length <= len(content):
+            ordered.append(found[start])
+            end = start + found[start].length
+    return ordered
 
 
 def _operator(code: Any) -> str:

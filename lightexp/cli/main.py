@@ -23,11 +23,13 @@ Usage: lightexp COMMAND [words]
   track       sync: uploads the runs that MLflow has not seen yet
   ui          MLflow's pages over the runs
   completion  what makes the Tab key complete commands, groups and settings: bash, zsh, fish
+  decode      an encoded model (.lxe) back to its .tflite
+  export      a run's model with metadata, and as a C array
 
 Each takes --help. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
 
-COMMANDS = ("run", "doctor", "store", "track", "ui", "completion")
+COMMANDS = ("run", "decode", "export", "doctor", "store", "track", "ui", "completion")
 """Each a module of this folder with `run(words) -> exit code`, and `parser()` where it is no Hydra application."""
 _RUNNING = ("-m", "--multirun", "-r", "--run")
 

@@ -18,7 +18,7 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lightexp.core.columns import COLUMNS, Column
+from lightexp.core.columns import Column, shown
 from lightexp.core.record import Record, StageRecord
 from lightexp.runner.plan import Plan
 from lightexp.runner.settings import Settings
@@ -91,7 +91,8 @@ class Terminal:
 
     def _table(self, first: str, rows: list[tuple[str, dict[str, float]]]) -> None:
         """A row for each, in one table, or in several below one another where the terminal is narrow."""
-        columns, width = list(COLUMNS), len(COLUMNS)
+        columns = shown(figures for _, figures in rows)
+        width = len(columns)
         free = self._out.options.update(max_width=10_000)
         while Measurement.get(self._out, free, _part(first, rows, columns[:width])).maximum > self._out.width:
             width -= 1

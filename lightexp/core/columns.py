@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +53,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("size/file_bytes", "File bytes", _count, "min"),
     Column("size/gzip_bytes", "Gzip bytes", _count, "min"),
     Column("size/ratio", "Ratio", _times, "max"),
+    Column("size/encoded_bytes", "Encoded bytes", _count, "min"),
+    Column("size/encoded_ratio", "Encoded ratio", _times, "max"),
     Column("model/sparsity", "Sparsity", _percent(1)),
     Column("model/params", "Params", _count, "min"),
     Column("compute/macs", "MACs", _count, "min"),
@@ -60,3 +62,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("latency/p50_us", "p50 µs", _microseconds, "min"),
     Column("latency/p95_us", "p95 µs", _microseconds, "min"),
 )
+
+
+def shown(rows: Iterable[Container[str]]) -> list[Column]:
+    """The columns of a table whose rows have figures of these names; a column without any is left out."""
+    names = {column.name for row in rows for column in COLUMNS if column.name in row}
+    return [column for column in COLUMNS if column.name in names]

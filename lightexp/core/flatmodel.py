@@ -109,3 +109,22 @@ class FlatModel:
                 if index >= 0 and self.tensors[index].is_weight:
                     found.append((op, self.tensors[index]))
         return tuple(found)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a constant lies in its file.
+
+    Attributes:
+        start: Of its bytes.
+        length: Of them.
+        width: Of a value, in bits; values narrower than a byte are packed, the first in the lowest bits.
+        floats: Whether they are floating-point numbers.
+        shape: Of the (first) tensor that it is the constant of.
+    """
+
+    start: int
+    length: int
+    width: int
+    floats: bool
+    shape: tuple[int, ...]

@@ -63,6 +63,7 @@ class Subject:
         splits: Which splits may be looked at.
         foreign: Whether the file comes from somebody else, so that it is run in a process of its own.
         foreign_control: Whether the control does.
+        encoded: The entropy-coded file, where there is one.
         cache: Logits by file and split, shared by the measurements of a run; see `measure.outputs`.
     """
 
@@ -73,6 +74,7 @@ class Subject:
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     foreign: bool = False
     foreign_control: bool = False
+    encoded: Path | None = None
     cache: dict[tuple[Path, str], NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
 
 

@@ -19,9 +19,9 @@ from lightexp.core.measured import Measurement as Measurement
 from lightexp.core.measured import Note as Note
 from lightexp.core.measured import Subject as Subject
 
-Form = Literal["none", "keras", "tflite", "quantized"]
-"""What a stage starts from and makes; `quantized` is a .tflite that can only be measured."""
-TFLITE = "model.tflite"
+Form = Literal["none", "keras", "tflite", "quantized", "encoded"]
+"""What a stage starts from and makes; `quantized` and `encoded` are a .tflite that can only be measured."""
+TFLITE, ENCODED = "model.tflite", "model.lxe"
 
 
 class Progress(Protocol):
@@ -56,6 +56,11 @@ class Artifact:
     def tflite(self) -> Path:
         """The flatbuffer that would ship if the pipeline ended here."""
         return self.folder / TFLITE
+
+    @property
+    def encoded(self) -> Path | None:
+        """The same, entropy coded, if it has been."""
+        return path if (path := self.folder / ENCODED).is_file() else None
 
 
 @dataclass(frozen=True)
@@ -242,10 +247,7 @@ class Stage(ABC):
         return model
 
     def check(self, examples: int) -> None:
-        """Checks the settings against the size of the data before anything is trained.
-
-        Args:
-            examples: In the train split.
+        """Checks the settings against the number of training examples before anything is trained.
 
         Raises:
             BadInput: If the settings cannot work with this data.

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
-from lightexp.core.columns import COLUMNS
+from lightexp.core.columns import shown
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Figure, Note
 
@@ -102,10 +102,11 @@ class Record:
 
     def rows(self) -> list[list[str]]:
         """The table that the terminal shows, as text: its headings, then a row for each stage, the control first."""
-        rows = [["Stage", *(column.heading for column in COLUMNS)]]
+        columns = shown([figure.name for figure in stage.figures] for stage in self.stages)
+        rows = [["Stage", *(column.heading for column in columns)]]
         for stage in sorted(self.stages, key=lambda stage: stage.name != self.control):
             mark = " (control)" if stage.name == self.control else ""
-            rows.append([stage.name + mark, *(column.text(stage.figure(column.name)) for column in COLUMNS)])
+            rows.append([stage.name + mark, *(column.text(stage.figure(column.name)) for column in columns)])
         return rows
 
     def table(self) -> str:

@@ -23,6 +23,9 @@ class Cifar10(Cifar):
     """
 
     title: ClassVar[str] = "cifar10"
+    names: ClassVar[tuple[str, ...]] = (
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+    )  # fmt: skip
     system: ClassVar[str] = "cifar-10"
     python: ClassVar[Form] = Form("cifar-10-batches-py", "cifar-10-python.tar.gz", (*_BATCHES, "test_batch"))
     binary: ClassVar[Form] = Form(

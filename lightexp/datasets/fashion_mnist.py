@@ -21,6 +21,9 @@ class FashionMnist(ImageFiles):
     """
 
     title: ClassVar[str] = "fashion_mnist"
+    names: ClassVar[tuple[str, ...]] = (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    )  # fmt: skip
     system: ClassVar[str] = "fashion-mnist"
     cache: ClassVar[str] = "fashion-mnist"
     package: ClassVar[str | None] = "dataset-fashion-mnist"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,6 +39,8 @@ class Published(InputDataset):
 
     title: ClassVar[str]
     """The data set's name in configs, records and folders."""
+    names: ClassVar[tuple[str, ...]] = ()
+    """Of the classes, if numbers are not names enough."""
     shape: ClassVar[tuple[int, ...]]
     """Of one image."""
     base: ClassVar[str]
@@ -90,7 +92,8 @@ class Published(InputDataset):
                     f"of 0 to {self._classes() - 1}. {remedy}"
                 )
         train, val = hold_out(as_split(x, y), 10_000 if len(y) == 60_000 else fifth(len(y)), self.split_seed)
-        return self.data(self.title, train, val, as_split(x_test, y_test), self._classes(), top=255)
+        data = self.data(self.title, train, val, as_split(x_test, y_test), self._classes(), top=255)
+        return replace(data, names=self.names)
 
     def _places(self) -> list[Path]:
         """Where it may be; the last is where it is fetched to."""

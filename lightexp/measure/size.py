@@ -10,15 +10,22 @@ from lightexp.core.protocols import Figure, Measurement, Subject
 
 @dataclass(frozen=True)
 class Size(Measurement):
-    """Bytes of the file as it is and after gzip (level 9), and how many times smaller than the control it is."""
+    """Bytes of the file as it is, after gzip (level 9) and encoded; how many times smaller than the control it is."""
 
     def measure(self, subject: Subject) -> list[Figure]:
-        """Measures `size/file_bytes`, `size/gzip_bytes` and `size/ratio`."""
+        """Measures `size/file_bytes`, `size/gzip_bytes`, `size/ratio`; `size/encoded_*` where there is such a file."""
         content = subject.tflite.read_bytes()
         packed = gzip.compress(content, compresslevel=9, mtime=0)
-        ratio = subject.control.stat().st_size / len(content)
-        return [
+        control = subject.control.stat().st_size
+        figures = [
             Figure("size/file_bytes", len(content), "bytes", "min", version=self.version),
             Figure("size/gzip_bytes", len(packed), "bytes", "min", version=self.version),
-            Figure("size/ratio", ratio, "", "max", version=self.version),
+            Figure("size/ratio", control / len(content), "", "max", version=self.version),
         ]
+        if subject.encoded:
+            size = subject.encoded.stat().st_size
+            figures += [
+                Figure("size/encoded_bytes", size, "bytes", "min", version=self.version),
+                Figure("size/encoded_ratio", control / size, "", "max", version=self.version),
+            ]
+        return figures

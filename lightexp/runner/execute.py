@@ -79,6 +79,7 @@ class Executor:
                     foreign=self.shipped(node).foreign,
                     foreign_control=control.foreign,
                     cache=cache,
+                    encoded=self.shipped(node).encoded,
                 )
                 for measurement in self._settings.measure.values():
                     record.add(measurement.measure(subject))

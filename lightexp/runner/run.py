@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from lightexp.core import interrupt, unforeseen
 from lightexp.core.data import Data
 from lightexp.core.errors import LightexpError
-from lightexp.core.protocols import TFLITE, Dataset
+from lightexp.core.protocols import ENCODED, TFLITE, Dataset
 from lightexp.core.record import Record
 from lightexp.core.store import Store, plain_disk_errors
 from lightexp.runner import environment, live
@@ -98,6 +98,9 @@ class Runner:
                 "name": data.name,
                 "classes": data.classes,
                 "shape": list(data.shape),
+                "labels": list(data.names) or [str(number) for number in range(data.classes)],
+                "scale": data.scale,
+                "offset": data.offset,
                 "splits": {s: {"n": len(v), "digest": v.digest} for s, v in source.splits.items()},
             },
         )
@@ -148,7 +151,8 @@ class Runner:
         record.stages = executor.make()
         executor.measure(record.stages, test)
         record.waived = executor.verify(record.stages)
-        shutil.copyfile(executor.shipped(plan.nodes[-1]).tflite, folder / TFLITE)
+        shipped = executor.shipped(plan.nodes[-1])
+        shutil.copyfile(shipped.tflite, folder / TFLITE)
         tradeoff.write(record, folder)
         record.files = {
             "model": TFLITE,
@@ -157,6 +161,9 @@ class Runner:
             "table": tradeoff.TABLE,
             "figure": tradeoff.FIGURE,
         }
+        if shipped.encoded:
+            shutil.copyfile(shipped.encoded, folder / ENCODED)
+            record.files["encoded"] = ENCODED
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(record.config))
         (folder / "environment.json").write_text(json.dumps(record.environment, indent=1) + "\n")
 

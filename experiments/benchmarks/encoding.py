@@ -1,0 +1,93 @@
+"""Seconds to encode and to decode a million weights, and bytes against xz, gzip and the order-0 entropy.
+
+One layer of 1,000 x 1,000 normally distributed weights (their order, and so what there is to gain from neighbours, is
+that of chance): as float32 with 90% zeros and 16 shared values, and as int8 by `quantize` with `scheme: default`.
+Ours is what the stage `encode` does with the `.tflite`, and `lightexp decode`; theirs, for the bytes, is `xz -9`.
+
+    python experiments/benchmarks/encoding.py --runs 5
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from common import Result, parser, report
+
+from lightexp.backend.flatbuffer import constants
+from lightexp.export import lxe
+from lightexp.export.constants import patterns
+
+SECONDS = 2.0
+WEIGHTS = 1000  # times as many
+
+
+def main() -> None:
+    """Makes both files and encodes and decodes each."""
+    options = parser(__doc__, runs=5)
+    chosen = options.parse_args()
+    runs, side = (1, 60) if chosen.smoke else (chosen.runs, WEIGHTS)
+    with tempfile.TemporaryDirectory() as folder:
+        report([result for file in _write(side, Path(folder)) for result in _measure(file, runs)], chosen.json)
+
+
+def _write(side: int, folder: Path) -> list[Path]:
+    """The layer in both forms."""
+    from lightexp.backend import session
+
+    session.start(1)
+    session.fresh(0)
+    from lightexp.backend import convert
+
+    kl = session.keras().layers
+    model = session.keras().Sequential([kl.Input((side,)), kl.Dense(side, use_bias=False)])
+    weights = np.random.default_rng(0).normal(0, 0.05, (side, side)).astype(np.float32)
+    model.set_weights([weights])
+    files = {"int8": convert.to_quantized(model, "default", False, None)}
+    step = np.abs(weights).max() / 8
+    shared = np.clip(np.round(weights / step), -8, 7) * step
+    model.set_weights([np.where(np.abs(weights) < np.quantile(np.abs(weights), 0.9), 0, shared + 0.0)])
+    files["float32, pruned and clustered"] = convert.to_float32(model)
+    paths = []
+    for name, content in files.items():
+        paths.append(folder / f"{name}.tflite")
+        paths[-1].write_bytes(content)
+    return paths
+
+
+def _measure(file: Path, runs: int) -> list[Result]:
+    """The first time of each is not counted."""
+    content = file.read_bytes()
+    encoding, decoding = [], []
+    for _ in range(runs + 1):
+        start = time.perf_counter()
+        encoded = lxe.encode(content, constants(file))
+        between = time.perf_counter()
+        decoded = lxe.decode(encoded)
+        decoding.append(time.perf_counter() - between)
+        encoding.append(between - start)
+        if decoded != content:
+            sys.exit(f"{file.stem}: it does not come back as it was.")
+    ours, xz = float(len(encoded)), float(len(lzma.compress(content, preset=9)))
+    entropy = sum(_entropy(patterns(content[c.start : c.start + c.length], c.width)) for c in constants(file))
+    note = f"the file {len(content):,}, gzip -9 {len(gzip.compress(content, 9)):,}, constants' entropy {entropy:,.0f}"
+    return [
+        Result(f"encode a million weights, {file.stem}", encoding[1:], [], "s", SECONDS, at_least=False),
+        Result(f"decode a million weights, {file.stem}", decoding[1:], [], "s", SECONDS, at_least=False),
+        Result(f"bytes of a million weights, {file.stem}", [ours], [xz], "bytes", 1.0, at_least=False, note=note),
+    ]
+
+
+def _entropy(values: np.ndarray) -> float:
+    """Order-0 entropy in bytes."""
+    counts = np.unique(values, return_counts=True)[1]
+    return float(-(counts * np.log2(counts / counts.sum())).sum() / 8)
+
+
+if __name__ == "__main__":
+    main()
