@@ -7,6 +7,7 @@ from lightexp.core.protocols import Layer, Model
 from lightexp.core.store import Store
 from lightexp.runner.plan import Plan
 from lightexp.runner.settings import Settings
+from lightexp.stages.surgery import Surgery
 
 
 def preview(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], list[list[tuple[str, str]]]]:
@@ -25,6 +26,7 @@ def preview(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], lis
 
     store = Store(settings.outputs / "store")
     found, touched, described = [], [], list[tuple[Model, list[Layer]]]()
+    before = settings.model
     for node in plan.nodes:
         model = node.model or settings.model
         if not described or described[-1][0] != model:  # a user's model need not be hashable
@@ -32,5 +34,9 @@ def preview(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], lis
             layers = keras_files.describe(model.build(data.shape, data.classes)) if model.trainable else []
             described.append((model, layers))
         found.append(store.has(node.key))
-        touched.append(node.stage.touches(described[-1][1]))
+        if isinstance(node.stage, Surgery):
+            touched.append(node.stage.foreseen(before.build(data.shape, data.classes))[1])
+        else:
+            touched.append(node.stage.touches(described[-1][1]))
+        before = model
     return found, touched
