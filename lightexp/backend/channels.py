@@ -165,8 +165,9 @@ class ChannelGraph:
             self._axes[name] = [kernel, *([{0: out}] if layer.use_bias else [])]
             return out
         if kind == "BatchNormalization":
-            if list(np.atleast_1d(layer.axis)) not in ([-1], [len(shape)]):
-                raise _lost(layer, f"it normalises axis {layer.axis}, not the last")
+            axes = np.atleast_1d(layer.axis).tolist()
+            if axes not in ([-1], [len(shape)]):
+                raise _lost(layer, f"it normalises axis {axes[0]}, not the last")
             self.read[name] = row
             self._axes[name] = [{0: row} for _ in layer.weights]
             return row

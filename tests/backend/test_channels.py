@@ -33,9 +33,12 @@ def fresh() -> Any:
 
 
 def lively(model: Any) -> Any:
-    """The model with biases and statistics that are not what they start as."""
+    """The model with biases and statistics that are not what they start as, and no filter that is always off."""
     rng = np.random.default_rng(1)
-    model.set_weights([w if w.ndim > 1 else rng.uniform(0.2, 1.2, w.shape) for w in model.get_weights()])
+    model.set_weights([w if w.ndim > 1 else rng.uniform(0.3, 1.2, w.shape) for w in model.get_weights()])
+    for layer in model.layers:
+        if hasattr(layer, "beta"):
+            layer.beta.assign(layer.beta + 1)
     return model
 
 
@@ -106,10 +109,14 @@ def half(graph: Any, seed: int = 3) -> set[int]:
 def zeroed(model: Any, gone: dict[str, list[int]]) -> None:
     """Zeroes the filters `gone`, and then whatever a layer adds to channels that have become zero everywhere.
 
-    That is known by running the model, not from its graph.
+    That is known by running the model, not from its graph; with ReLUs that let all through, so that no filter is off
+    for another reason.
     """
     from lightexp.backend.session import keras
 
+    relus = [(layer, layer.max_value) for layer in model.layers if type(layer).__name__ == "ReLU"]
+    for layer, _ in relus:
+        layer.negative_slope, layer.max_value = np.float32(1), None
     for layer in model.layers:
         weights = layer.get_weights()
         if layer.name in gone:
@@ -123,6 +130,8 @@ def zeroed(model: Any, gone: dict[str, list[int]]) -> None:
             elif layer.use_bias:
                 weights[1][np.repeat(dark, layer.depth_multiplier)] = 0
         layer.set_weights(weights)
+    for layer, top in relus:
+        layer.negative_slope, layer.max_value = np.float32(0), top
 
 
 def places(graph: Any, gone: set[int]) -> dict[str, list[int]]:
@@ -152,7 +161,7 @@ def test_removing_is_zeroing(net: str) -> None:
     assert [space.layers for space in again.spaces] == [space.layers for space in graph.spaces]
 
 
-@pytest.mark.parametrize("net", [net for net in NETS if net != "concatenating"])
+@pytest.mark.parametrize("net", ["small_cnn", "resnet8", "ds_cnn", "lenet_300_100", "cnn_1d"])
 def test_the_costs_are_the_file_s(net: str, tmp_path: Path) -> None:
     from lightexp.backend import convert
     from lightexp.backend.channels import ChannelGraph
@@ -160,12 +169,11 @@ def test_the_costs_are_the_file_s(net: str, tmp_path: Path) -> None:
     from lightexp.measure.graph import macs
 
     graph = ChannelGraph(lively(NETS[net]()))
-    file = tmp_path / "model.tflite"
-    for gone in (set(), half(graph)):
-        file.write_bytes(convert.to_float32(graph.without(gone)))
-        flat, cost = read(file), graph.cost(gone)
-        assert cost.macs == macs(flat)[0]
-        assert cost.params == sum(int(np.prod(t.shape)) for t in flat.weights)
+    file, gone = tmp_path / "model.tflite", half(graph)
+    file.write_bytes(convert.to_float32(graph.without(gone)))
+    flat, cost = read(file), graph.cost(gone)
+    assert cost.macs == macs(flat)[0] < graph.cost().macs
+    assert cost.params == sum(int(np.prod(t.shape)) for t in flat.weights) < graph.cost().params
 
 
 def test_what_is_added_goes_together() -> None:
@@ -182,7 +190,7 @@ def test_what_is_added_goes_together() -> None:
     }
     tied = {space.layers: len(space.channels) for space in ChannelGraph(concatenating()).spaces}
     # 'c' is added to 'a' beside 'b'; 'e' is folded into rows of three.
-    assert tied == {("a", "b", "c", "gate"): 11, ("e",): 3, ("f",): 6}
+    assert tied == {("b", "a", "c", "gate"): 11, ("e",): 3, ("f",): 6}
 
 
 def test_what_cannot_be_followed_is_named() -> None:
@@ -201,14 +209,14 @@ def test_what_cannot_be_followed_is_named() -> None:
         return str(error.value)
 
     assert refused(kl.LayerNormalization(name="ln")).startswith(
-        "the channels of layer 'ln' (LayerNormalization) cannot be followed: what a LayerNormalization does to channels"
+        "the channels of layer 'ln' (LayerNormalization) cannot be followed: what a LayerNormalization does"
     )
     assert "'g' (Conv2D) cannot be followed: its filters are in 2 groups" in refused(
         kl.Conv2D(4, 1, groups=2, name="g")
     )
     assert "its softmax mixes the channels" in refused(kl.Softmax())
     assert "its softmax mixes the channels" in refused(kl.Conv2D(4, 1, activation="softmax"))
-    assert "it normalises axis [1], not the last" in refused(kl.BatchNormalization(axis=1))
+    assert "it normalises axis 1, not the last" in refused(kl.BatchNormalization(axis=1))
     assert "its channels come first" in refused(kl.MaxPooling2D(data_format="channels_first"))
     twice = kl.Conv2D(6, 1, name="twice")
     assert "'twice' (Conv2D) cannot be followed: it is used more than once" in refused(twice, twice)
