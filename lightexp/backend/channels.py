@@ -107,7 +107,7 @@ class ChannelGraph:
             if axes is None:
                 params += layer.count_params()
             elif layer.name in self._positions:
-                shape = list(layer.get_weights()[0].shape)
+                shape = list(layer.weights[0].shape)
                 for axis, row in axes[0].items():
                     shape[axis] = int(kept[row].sum())
                 macs += self._positions[layer.name] * math.prod(shape)
