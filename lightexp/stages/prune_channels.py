@@ -17,7 +17,6 @@ from lightexp.stages.surgery import Surgery, finite, single
 if TYPE_CHECKING:
     from lightexp.backend.channels import ChannelGraph, Space
 
-_WIDE = 4  # times `round_to`
 _HALVINGS = 24
 _FLOAT32 = 4  # bytes
 _ALIGNED = 16  # bytes to which a flatbuffer pads a tensor
@@ -36,13 +35,14 @@ class PruneChannels(Surgery):
             order, on train) or `random`. Defaults to `l1`.
         allocation: How `ratio` is shared out: `uniform` (each layer alike) or `global` (one ranking of all; norms are
             relative to their layer's mean). Defaults to `uniform`.
-        layers: Ratio of single layers, by pattern of their names; outside the allocation and the budget.
+        layers: Ratio of single layers, by pattern of their names; outside the allocation, the budget and `round_to`.
         exclude: Patterns of the names of layers that keep all their channels.
         budget: Instead of `ratio`: the lowest ratio is taken that leaves at most `share` of the `macs`, `params` or
             `file_bytes` (float32) of the model that the stage starts from. Defaults to None.
         share: See `budget`. Defaults to 0.5.
-        round_to: Layers at least four times as wide keep a multiple of this, the nearest, since kernels compute that
-            many at once. Defaults to 8.
+        round_to: Layers at least twice as wide keep a multiple of this, the nearest, since kernels compute that many
+            channels at once (XNNPACK: 8 on ARM, 16 with AVX-512); narrower ones, and those that keep fewer, a multiple
+            of its half, its quarter and so on. Defaults to 8.
         iterations: Rounds in which the channels go, equally many in each; after each the model is trained for `epochs`.
             Defaults to 1.
     """
@@ -122,27 +122,46 @@ class PruneChannels(Surgery):
                     f"{1 - 1 / width:.3g}, as in layers={{{space.layers[0]}: {1 - 1 / width:.3g}}}."
                 )
 
-        def lowest(ratio: float) -> set[int]:
-            less = {s: self._ratio(s, own, ratio) * target.width(s) for s in free}
+        def kept(ratio: float) -> dict[Space, int]:
+            counts = {s: target.width(s) * (1 - self._ratio(s, own, ratio)) for s in free}
             if self.allocation == "global":
                 rest = [s for s in free if not own.keys() & s.layers]
-                less |= _ranked(rest, scores, ratio, target, relative=self.criterion in ("l1", "l2"))
-            return set().union(*(self._lowest(s, graph, scores, target.width(s) - n) for s, n in less.items()))
+                counts |= _ranked(rest, scores, ratio, target, relative=self.criterion in ("l1", "l2"))
+            units = {s: 1 if own.keys() & s.layers else self._unit(target.width(s), n) for s, n in counts.items()}
+            return {s: max(1, _rounded(n / units[s])) * units[s] for s, n in counts.items()}
+
+        def lowest(counts: dict[Space, int]) -> set[int]:
+            return set().union(*(_lowest(space, graph, scores, count) for space, count in counts.items()))
 
         if target.limit is None:
-            return lowest(self.ratio * done)
+            return lowest(kept(self.ratio * done))
         limit = target.start - (target.start - target.limit) * done
         low, high = 0.0, 1.0
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            low, high = (low, middle) if target.figure(graph, lowest(middle)) <= limit else (middle, high)
-        found = lowest(high)
-        if (left := target.figure(graph, found)) > limit:
+            low, high = (low, middle) if target.figure(graph, lowest(kept(middle))) <= limit else (middle, high)
+        counts = kept(high)
+        if (left := target.figure(graph, lowest(counts))) > limit:
             raise BadInput(
                 f"budget={self.budget}, share={self.share:g}: even one channel in every layer leaves "
                 f"{left / target.start:.3f} of it. Ask for no less, or exclude less."
             )
-        return found
+        units = {s: self._unit(target.width(s), n) for s, n in counts.items() if not own.keys() & s.layers}
+
+        def dearer(space: Space) -> float:
+            return target.figure(graph, lowest(counts | {space: counts[space] + units[space]}))
+
+        for space in sorted(units, key=lambda s: (dearer(s) - limit) / units[s]):  # what rounding has left over
+            if dearer(space) <= limit:
+                counts[space] += units[space]
+        return lowest(counts)
+
+    def _unit(self, width: int, kept: float) -> int:
+        """What the number of channels that stay of `width`, about `kept`, is to be a multiple of."""
+        unit = self.round_to
+        while unit > 1 and (width < 2 * unit or kept < unit):
+            unit //= 2
+        return unit
 
     def _ratio(self, space: Space, own: dict[str, float], ratio: float) -> float:
         """The ratio of a space's layers, or the common one."""
@@ -150,20 +169,6 @@ class PruneChannels(Surgery):
         if len(set(given.values())) > 1:
             raise BadInput(f"layers: {given} must be one ratio, since these layers are added. Give them the same.")
         return next(iter(given.values()), ratio)
-
-    def _lowest(self, space: Space, graph: ChannelGraph, scores: NDArray[np.float64], kept: float) -> set[int]:
-        """The lowest channels of a space that leave about `kept`, and one of each layer."""
-        count = _rounded(kept)
-        if len(space.channels) >= _WIDE * self.round_to:
-            count = max(1, _rounded(kept / self.round_to)) * self.round_to
-        rows = [set(graph.made[name].tolist()) for name in space.layers]
-        found: set[int] = set()
-        for channel in sorted(space.channels, key=lambda c: (scores[c], c)):
-            if len(space.channels) - len(found) <= count:
-                break
-            if all(len(row - found) > 1 for row in rows if channel in row):
-                found.add(channel)
-        return found
 
     def _matched(self, space: Space, patterns: list[str]) -> bool:
         return any(fnmatchcase(name, pattern) for name in space.layers for pattern in patterns)
@@ -237,7 +242,7 @@ class Target:
 def _ranked(
     spaces: list[Space], scores: NDArray[np.float64], ratio: float, target: Target, relative: bool
 ) -> dict[Space, float]:
-    """How many channels of each space are among the lowest `ratio` of all, counted from the start."""
+    """How many channels of each space are not among the lowest `ratio` of all that there were at the start."""
     means = {s: float(np.mean(scores[list(s.channels)])) or 1.0 if relative else 1.0 for s in spaces}
     ranked = sorted((scores[c] / means[s], i, c) for i, s in enumerate(spaces) for c in s.channels)
     left = [len(s.channels) for s in spaces]
@@ -245,7 +250,19 @@ def _ranked(
     for _, i, _ in ranked:
         if sum(left) > wanted and left[i] > 1:
             left[i] -= 1
-    return {s: float(target.width(s) - n) for s, n in zip(spaces, left, strict=True)}
+    return dict(zip(spaces, map(float, left), strict=True))
+
+
+def _lowest(space: Space, graph: ChannelGraph, scores: NDArray[np.float64], kept: int) -> set[int]:
+    """The lowest channels of a space, all but `kept`; one of each layer stays."""
+    rows = [set(graph.made[name].tolist()) for name in space.layers]
+    found: set[int] = set()
+    for channel in sorted(space.channels, key=lambda c: (scores[c], c)):
+        if len(space.channels) - len(found) <= kept:
+            break
+        if all(len(row - found) > 1 for row in rows if channel in row):
+            found.add(channel)
+    return found
 
 
 def _rounded(count: float) -> int:

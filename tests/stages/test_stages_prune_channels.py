@@ -45,16 +45,16 @@ def left(kind: Any = None, **values: Any) -> dict[str, int]:
 
 def test_each_layer_loses_its_share() -> None:
     assert left() == {"conv1": 8, "conv2": 16, "logits": 4}
-    assert left(ratio=0.25) == {"conv1": 12, "conv2": 24, "logits": 4}
+    assert left(ratio=0.25, round_to=4) == {"conv1": 12, "conv2": 24, "logits": 4}
     assert left(layers={"conv1": 0.75}) == {"conv1": 4, "conv2": 16, "logits": 4}
     assert left(exclude=["conv2"]) == {"conv1": 8, "conv2": 32, "logits": 4}
     assert left(SmallCnn(1 / 16), ratio=0.5) == {"conv1": 1, "conv2": 1, "logits": 4}  # of one, half is one
 
 
 def test_wide_layers_keep_a_round_number() -> None:
-    assert left(ratio=0.4) == {"conv1": 10, "conv2": 16, "logits": 4}  # of 32, not 19.2
+    assert left(ratio=0.4) == {"conv1": 8, "conv2": 16, "logits": 4}  # not 9.6 and 19.2
     assert left(ratio=0.4, round_to=1) == {"conv1": 10, "conv2": 19, "logits": 4}
-    assert left(ratio=0.9)["conv2"] == 8
+    assert left(ratio=0.9) == {"conv1": 2, "conv2": 4, "logits": 4}  # of 3.2, which is no 8
 
 
 def test_what_is_added_is_one_layer() -> None:
@@ -103,7 +103,7 @@ def test_a_budget_is_kept_and_used(budget: str, share: float, allocation: str, r
     gone = chosen.gone(graph, scores, Target.of(chosen, None, graph))
     used = getattr(graph.cost(gone), budget) / getattr(graph.cost(), budget)
     assert used <= share
-    assert used > share - (0.3 if round_to > 1 else 0.1)
+    assert used > share - (0.25 if round_to > 1 else 0.1)
 
 
 def test_a_budget_of_bytes_is_kept_by_the_file(tiny_runs: TinyRuns) -> None:
@@ -122,7 +122,10 @@ def test_a_budget_of_bytes_is_kept_by_the_file(tiny_runs: TinyRuns) -> None:
         ({"layers": {"conv*": 0.5, "conv1": 0.2}}, "layers: conv1 is given several values"),
         ({"ratio": 0.99}, "conv1: a ratio of 0.99 leaves none of its 16 channels. Give it at most 0.938"),
         ({"budget": "params", "layers": {"conv1": 0.98}}, "conv1: a ratio of 0.98 leaves none of its 16"),
-        ({"budget": "macs", "share": 0.001}, "budget=macs, share=0.001: even one channel in every layer leaves 0.0"),
+        (
+            {"budget": "macs", "share": 0.001},
+            "budget=macs, share=0.001: even one channel in every layer leaves 0.009 of it",
+        ),
         ({"budget": "macs", "share": 2.0}, "s: share must be at most 1. Received: 2.0"),
         ({"ratio": 1.0}, "s.ratio: Input should be less than 1"),
         ({"layers": {"conv1": 1.0}}, "Input should be less than 1"),
