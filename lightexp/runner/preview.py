@@ -10,6 +10,7 @@ from lightexp.core.training import Training
 from lightexp.models.from_file import FromFile
 from lightexp.runner.plan import Node, Plan
 from lightexp.runner.settings import Settings
+from lightexp.stages.surgery import Surgery
 
 
 def preview(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], list[list[tuple[str, str]]]]:
@@ -28,6 +29,7 @@ def preview(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], lis
 
     store = Store(settings.outputs / "store")
     found, touched, described = [], [], list[tuple[Model, list[Layer]]]()
+    before = settings.model
     for node in plan.nodes:
         model = node.model or settings.model
         if not described or described[-1][0] != model:  # a user's model need not be hashable
@@ -39,7 +41,11 @@ def preview(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], lis
             described.append((model, layers))
         _check_features(node, model, data)
         found.append(store.has(node.key))
-        touched.append(node.stage.touches(described[-1][1]))
+        if isinstance(node.stage, Surgery):
+            touched.append(node.stage.foreseen(before.build(data.shape, data.classes))[1])
+        else:
+            touched.append(node.stage.touches(described[-1][1]))
+        before = model
     return found, touched
 
 

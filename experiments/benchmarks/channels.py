@@ -1,0 +1,78 @@
+"""Latency of a model without some of its channels against its control's, as float32 by LiteRT on one thread.
+
+`prune_channels` at half the MACs, on Fashion-MNIST: the control is trained for a few epochs on the first images of the
+train split, channels go, and what is left is trained on. The two files are timed in turn on one image, under the lock
+that every timing on this host takes. Layers keep multiples of 16 channels, as many as XNNPACK computes at once with
+AVX-512.
+
+    python experiments/benchmarks/channels.py --runs 15
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from common import Result, fashion, parser, report
+
+import lightexp
+from lightexp.backend.litert import time_single
+from lightexp.core.protocols import TFLITE
+from lightexp.core.store import Store
+from lightexp.measure.latency import host_lock
+
+MODELS = ["small_cnn", "resnet8"]
+TARGET = 0.7
+AT = "pipeline.stages.prune_channels"
+
+
+def main() -> None:
+    """Trains, compresses and times each model."""
+    options = parser(__doc__, runs=15)
+    options.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all")
+    options.add_argument("--epochs", type=int, default=2, help="of each stage (default: 2)")
+    options.add_argument("--images", type=int, default=20_000, help="to train on (default: 20000)")
+    chosen = options.parse_args()
+    data = fashion(200 if chosen.smoke else chosen.images)
+    example, results = data.inputs(data.val.x[:1])[0], []
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = Path(folder) / "fashion.npz"
+        both = [data.train, data.val]
+        np.savez(arrays, x=np.concatenate([s.x for s in both]), y=np.concatenate([s.y for s in both]))
+        for model in chosen.models[: 1 if chosen.smoke else None]:
+            files, note = _made(model, 1 if chosen.smoke else chosen.epochs, arrays)
+            with host_lock():
+                pairs = [[_median(f, example) for f in files] for _ in range(1 if chosen.smoke else chosen.runs)]
+            control, smaller = ([pair[side] for pair in pairs] for side in (0, 1))
+            name = f"one image, {model} at half the MACs"
+            results.append(Result(name, smaller, control, "µs", TARGET, at_least=False, note=note))
+    report(results, chosen.json)
+
+
+def _made(model: str, epochs: int, arrays: Path) -> tuple[list[Path], str]:
+    """The control's file and the smaller one's, and what else they differ in."""
+    outputs = arrays.parent / "outputs"
+    trained = [f"pipeline.stages.{name}.epochs={epochs}" for name in ("train", "prune_channels")]
+    data = ["dataset=arrays", f"dataset.path={arrays}", f"paths.outputs={outputs}"]
+    words = [
+        f"model={model}",
+        "pipeline=prune_channels",
+        f"{AT}.budget=macs",
+        f"{AT}.share=0.5",
+        f"{AT}.round_to=16",
+        *trained,
+        *data,
+    ]
+    stages = lightexp.run([*words, "tracking=none", "measure=quick"]).stages
+    macs, accuracies = ([s.figure(n) or 0 for s in stages] for n in ("compute/macs", "accuracy/val"))
+    note = f"{macs[1] / macs[0]:.2f}x the MACs, accuracy {accuracies[1]:.1%} (control {accuracies[0]:.1%})"
+    return [Store(outputs / "store").folder(stage.key) / TFLITE for stage in stages], note
+
+
+def _median(file: Path, example: np.ndarray) -> float:
+    return float(np.median(time_single(file, example, warmup=50, runs=500)))
+
+
+if __name__ == "__main__":
+    main()
