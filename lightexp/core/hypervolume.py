@@ -21,9 +21,8 @@ def front(points: ArrayLike) -> NDArray[np.bool_]:
     values = np.asarray(points, np.float64)
     if values.size == 0:
         return np.zeros(len(values), np.bool_)
-    sound = ~np.isnan(values).any(axis=1)
-    on = sound.copy()
-    for index in np.flatnonzero(sound):
+    on = np.asarray(np.logical_not(np.isnan(values)).all(axis=1))
+    for index in np.flatnonzero(on):
         others = values[on]
         dominated = (others <= values[index]).all(axis=1) & (others < values[index]).any(axis=1)
         on[index] = not dominated.any()

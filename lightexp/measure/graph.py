@@ -18,6 +18,14 @@ class Graph(Measurement):
     `compute/effective_macs` leaves out the multiplications by a zero of the kernel.
     """
 
+    gives = {
+        "model/params": "min",
+        "model/nonzeros": "min",
+        "model/sparsity": "max",
+        "compute/macs": "min",
+        "compute/effective_macs": "min",
+    }
+
     def measure(self, subject: Subject) -> list[Figure]:
         """Measures `model/*` and `compute/*`."""
         from lightexp.backend.flatbuffer import read

@@ -12,6 +12,8 @@ from lightexp.core.protocols import Figure, Measurement, Subject
 class Size(Measurement):
     """Bytes of the file as it is and after gzip (level 9), and how many times smaller than the control it is."""
 
+    gives = {"size/file_bytes": "min", "size/gzip_bytes": "min", "size/ratio": "max"}
+
     def measure(self, subject: Subject) -> list[Figure]:
         """Measures `size/file_bytes`, `size/gzip_bytes` and `size/ratio`."""
         content = subject.tflite.read_bytes()

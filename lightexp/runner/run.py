@@ -7,7 +7,7 @@ import shlex
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from lightexp.core.record import Record
 from lightexp.core.store import Store, plain_disk_errors
 from lightexp.runner import environment, live
 from lightexp.runner.compose import settings as compose
-from lightexp.runner.execute import Executor
+from lightexp.runner.execute import Executor, Measured
 from lightexp.runner.plan import Plan, check_order, make
 from lightexp.runner.settings import Settings
 from lightexp.runner.watch import Watch
@@ -48,6 +48,7 @@ class Runner:
         self._worker = worker
         self._data: tuple[Dataset, Data] | None = None
         self._mirrors: dict[str, Mirror] = {}
+        self._measured: Measured = {}
 
     def plan(self, settings: Settings) -> tuple[Plan, Data]:
         """Plans a run: the order first, then the data.
@@ -78,25 +79,8 @@ class Runner:
             KeyboardInterrupt: If it was interrupted; likewise.
         """
         plan, data = self.plan(settings)
-        source = self._data[1] if self._data else data  # labels as the source has them
         mirror = self._mirror(settings.plain, settings.outputs)
-        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-        record = Record(
-            id=f"{stamp}-{uuid.uuid4().hex[:6]}",
-            name=settings.name,
-            command=shlex.join(["lightexp", "run", *flags, *overrides]),
-            config=settings.plain,
-            varied=overrides,
-            environment=environment.describe(settings.threads),
-            started=time.time(),
-            control=plan.control.name,
-            dataset={
-                "name": data.name,
-                "classes": data.classes,
-                "shape": list(data.shape),
-                "splits": {s: {"n": len(v), "digest": v.digest} for s, v in source.splits.items()},
-            },
-        )
+        record = self._record(settings, plan, data, overrides, ["lightexp", "run", *flags, *overrides])
         runs = settings.outputs / "runs"
         folder = runs / record.id
         with plain_disk_errors(settings.outputs):
@@ -109,7 +93,8 @@ class Runner:
                     self._watch.say(f"The model's file is trained: left out {', '.join(sorted(left_out))}.")
                 shown = aside.submit(_show, mirror, record, folder)
                 store = Store(settings.outputs / "store")
-                error = self._worked(record, folder, Executor(plan, settings, data, store, self._watch), plan, test)
+                executor = Executor(plan, settings, data, store, self._watch)
+                error = self._worked(record, folder, lambda: self._work(record, folder, executor, plan, test))
                 record.write(folder)  # whatever MLflow takes its time over, the run has ended
                 shown.result()
                 record.write(folder)
@@ -119,13 +104,67 @@ class Runner:
             raise error
         return record
 
+    def trial(self, settings: Settings, varied: list[str], folder: Path, command: list[str]) -> Record:
+        """Runs one configuration of a study: its control and its file are measured, on the validation split.
+
+        Nothing is mirrored and nothing drawn: a study shows its trials together.
+
+        Args:
+            settings: Typed settings.
+            varied: What the study has set, for the record.
+            folder: Where the record goes; made if it is not there.
+            command: Of the study.
+
+        Returns:
+            The record, also of a run that failed.
+
+        Raises:
+            BadInput: If the stages' order, the data or a setting cannot be used.
+            KeyboardInterrupt: If it was interrupted.
+        """
+        plan, data = self.plan(settings)
+        record = self._record(settings, plan, data, varied, command)
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def work() -> None:
+            executor = Executor(plan, settings, data, Store(settings.outputs / "store"), self._watch, self._measured)
+            record.stages = executor.make()
+            executor.measure(record.stages, test=False, only=(plan.control.name, plan.nodes[-1].name))
+            record.waived = executor.verify(record.stages)
+
+        error = self._worked(record, folder, work)
+        record.write(folder)
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        return record
+
+    def _record(self, settings: Settings, plan: Plan, data: Data, varied: list[str], command: list[str]) -> Record:
+        source = self._data[1] if self._data else data  # labels as the source has them
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        return Record(
+            id=f"{stamp}-{uuid.uuid4().hex[:6]}",
+            name=settings.name,
+            command=shlex.join(command),
+            config=settings.plain,
+            varied=varied,
+            environment=environment.describe(settings.threads),
+            started=time.time(),
+            control=plan.control.name,
+            dataset={
+                "name": data.name,
+                "classes": data.classes,
+                "shape": list(data.shape),
+                "splits": {s: {"n": len(v), "digest": v.digest} for s, v in source.splits.items()},
+            },
+        )
+
     def _worked(
-        self, record: Record, folder: Path, executor: Executor, plan: Plan, test: bool
+        self, record: Record, folder: Path, work: Callable[[], None]
     ) -> LightexpError | KeyboardInterrupt | None:
         """Does the work and enters in the record how it ended; returns the error that ended it, if one did."""
         error: LightexpError | KeyboardInterrupt | None = None
         try:
-            self._work(record, folder, executor, plan, test)
+            work()
             record.status = "done"
         except KeyboardInterrupt as stop:
             record.status, record.reason, error = "interrupted", "interrupted", stop

@@ -12,7 +12,7 @@ import numpy as np
 from lightexp.core.config import Count, Fraction, Index, Sparsity
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.flatmodel import FlatModel
-from lightexp.core.protocols import Artifact, Context, Invariant, Layer
+from lightexp.core.protocols import Artifact, Context, Invariant, Layer, Range
 from lightexp.core.schedule import Schedule, Span
 from lightexp.core.training import steps_per_epoch
 from lightexp.stages.train import TrainingStage
@@ -43,6 +43,12 @@ class Prune(TrainingStage):
         from_scratch: Whether to start from new initial weights instead of trained ones. Defaults to False.
     """
 
+    search = {
+        **TrainingStage.search,
+        "sparsity": Range("interval(0.5, 0.98)", strongest=0.98),
+        "allocation": Range("choice(uniform, global, erk)"),
+        "layers": Range("interval(0.5, 0.98)", strongest=0.98),
+    }
     sparsity: Sparsity = 0.8
     initial_sparsity: Sparsity = 0.0
     criterion: Literal["magnitude", "random"] = "magnitude"

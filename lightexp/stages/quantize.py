@@ -10,7 +10,7 @@ import numpy as np
 
 from lightexp.core.config import Count
 from lightexp.core.flatmodel import FlatModel
-from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Invariant, Layer, Stage, Teacher
+from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Invariant, Layer, Range, Stage, Teacher
 from lightexp.stages.calibration import SAMPLES, CalibrationSet
 
 _DYNAMIC_FROM = 1024  # weights; the converter leaves smaller tensors in float
@@ -33,6 +33,7 @@ class Quantize(Stage):
 
     accepts = ("keras", "tflite")
     produces = "quantized"
+    search = {"scheme": Range("choice(default, float16, int8)", strongest="int8")}
     scheme: Literal["default", "float16", "int8", "int16x8"] = "default"
     io: Literal["float", "integer"] = "float"
     calibration_samples: Count = 200
