@@ -19,10 +19,14 @@ Usage: lightexp COMMAND [words]
               lightexp run --plan             what would happen
               lightexp run --help             every group and flag
 
+  search      let Optuna find the trade-offs: ranges instead of values, several objectives, the device's limits
+              lightexp search search=prune_quantize model=lenet5 dataset=fashion_mnist
+              lightexp search --help          presets and settings
+
 Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
 
-_COMMANDS: tuple[str, ...] = ()  # each a module with `run(words) -> exit code`
+_COMMANDS: tuple[str, ...] = ("search",)  # each a module with `run(words) -> exit code`
 _RUNNING = ("-m", "--multirun", "-r", "--run")
 
 

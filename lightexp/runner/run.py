@@ -104,8 +104,10 @@ class Runner:
             raise error
         return record
 
-    def trial(self, settings: Settings, varied: list[str], folder: Path, command: list[str]) -> Record:
-        """Runs one configuration of a study: its control and its file are measured, on the validation split.
+    def trial(
+        self, settings: Settings, varied: list[str], folder: Path, command: list[str], test: bool = False
+    ) -> Record:
+        """Runs one configuration of a study: its control and its file are measured.
 
         Nothing is mirrored and nothing drawn: a study shows its trials together.
 
@@ -114,6 +116,7 @@ class Runner:
             varied: What the study has set, for the record.
             folder: Where the record goes; made if it is not there.
             command: Of the study.
+            test: Whether the test split may be looked at: not before the study has ended.
 
         Returns:
             The record, also of a run that failed.
@@ -129,7 +132,7 @@ class Runner:
         def work() -> None:
             executor = Executor(plan, settings, data, Store(settings.outputs / "store"), self._watch, self._measured)
             record.stages = executor.make()
-            executor.measure(record.stages, test=False, only=(plan.control.name, plan.nodes[-1].name))
+            executor.measure(record.stages, test, only=(plan.control.name, plan.nodes[-1].name))
             record.waived = executor.verify(record.stages)
 
         error = self._worked(record, folder, work)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path as FolderPath
 from typing import Annotated, Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,6 +21,7 @@ from pydantic import Field
 from lightexp.core.config import Count, Index, Positive, check, locate
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Range, Stage
+from lightexp.measure.latency import Latency
 from lightexp.runner.compose import composed, explained, look_in
 from lightexp.runner.plan import check_order
 from lightexp.runner.settings import Settings, read
@@ -121,6 +123,15 @@ class Job:
         """The study's."""
         return self.search.study or self.settings.name.replace(" ", "-")
 
+    def check(self) -> None:
+        """Reads goals and structures, for what is wrong with them; see `objectives`, `constraints`, `structures`."""
+        _ = self.objectives, self.constraints, self.structures
+
+    @property
+    def folder(self) -> FolderPath:
+        """Where the study's files are."""
+        return self.settings.outputs / "searches" / self.name
+
     @cached_property
     def known(self) -> dict[str, goals.Direction | None]:
         """Every figure that is measured, with its direction; those of a user's measurement only where it says them."""
@@ -194,6 +205,10 @@ class Job:
         self._check_ends(space)
         return space
 
+    def range_of(self, name: str) -> str:
+        """The range of a setting of `search.per_layer`, as it is written."""
+        return self._values()[name]
+
     def corners(self, space: Space) -> list[Corner]:
         """What is tried first, in order; one that cannot be run in this pipeline is left out."""
         made = {"recipe": self._recipe, "int8": self._int8, "strongest": self._strongest_of}
@@ -205,10 +220,28 @@ class Job:
                 found.setdefault(str(plain(corner.config)), corner)
         return list(found.values())
 
-    def trial(self, config: DictConfig, threads: int) -> Settings:
-        """The settings of one trial."""
-        config.runtime.threads = threads
+    @property
+    def workers(self) -> int:
+        """How many processes: one where latency is timed, as nothing else may compute meanwhile."""
+        return 1 if self._timed else self.search.workers
+
+    @property
+    def threads(self) -> int:
+        """Of one process."""
+        return max(1, self.settings.threads // self.workers)
+
+    def trial(self, config: DictConfig) -> Settings:
+        """The settings of one trial; latency is left out unless the study is after it."""
+        config.runtime.threads = self.threads
+        for name, measurement in self.settings.measure.items():
+            if not self._timed and isinstance(measurement, Latency):
+                config.measure[name] = None
         return read(config)
+
+    @property
+    def _timed(self) -> bool:
+        names = [o.name for o in self.objectives] + [c.name for c in self.constraints]
+        return any(name.startswith("latency/") for name in names)
 
     def identity(self, space: Space) -> dict[str, str]:
         """What makes two studies the same, flat, as text: not how many trials, on what, or where it is kept."""
@@ -262,15 +295,15 @@ class Job:
                 if not _is_structural(name, text):
                     found[name] = str(text)
             elif name == _AUTO:
-                for stage, settings in self.settings.stages.items():
+                for key, settings in self.settings.stages.items():
                     if settings.compresses:  # what stands before is the control, which should stand still
-                        found |= self._defaults(("pipeline", "stages", stage))
+                        found |= self._defaults(("pipeline", "stages", key))
             else:
                 found |= self._defaults(tuple(name.split(".")))
         for name in self.search.per_layer:
             if name not in found:
-                *stage, last = tuple(name.split("."))
-                default = self._ranges(tuple(stage)).get(last)
+                stage, _, last = name.rpartition(".")
+                default = self._ranges(tuple(stage.split("."))).get(last)
                 if default is None:
                     raise BadInput(f"search.per_layer: {name} has no range. Give it one in search.space.")
                 found[name] = default.values

@@ -23,7 +23,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.trial import Trial
+from optuna.trial import BaseTrial
 
 from lightexp.core.errors import BadInput, nearest
 
@@ -53,7 +53,7 @@ class Parameter:
         """Dotted, as on the command line."""
         return ".".join(self.path)
 
-    def suggest(self, trial: Trial) -> Any:
+    def suggest(self, trial: BaseTrial) -> Any:
         """A value for a trial."""
         ranged = self.distribution
         if isinstance(ranged, CategoricalDistribution):
@@ -207,7 +207,7 @@ class Space:
         """What sets the structures apart."""
         return tuple(structure.label for structure in self.structures)
 
-    def propose(self, trial: Trial) -> tuple[Structure, dict[Path, Any]]:
+    def propose(self, trial: BaseTrial) -> tuple[Structure, dict[Path, Any]]:
         """A trial's structure and the values of the parameters that apply to it."""
         structure = self.structures[0]
         if len(self.structures) > 1:

@@ -1,0 +1,171 @@
+"""What a study leaves: its front, each point tested once and written as a config file, as a table and a figure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from optuna.trial import FrozenTrial
+
+from lightexp.core.columns import COLUMNS
+from lightexp.core.errors import LightexpError
+from lightexp.core.protocols import TFLITE
+from lightexp.core.record import Record, read
+from lightexp.core.store import Store
+from lightexp.runner.run import Runner
+from lightexp.search.goals import Objective
+from lightexp.search.job import Job
+from lightexp.search.standing import Standing
+from lightexp.search.study import OUTCOME, Study
+
+TABLE, FIGURE, DATA = "front.md", "front.svg", "front.json"
+_HYDRA = {
+    "defaults": [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"],
+    "hydra": {"run": {"dir": "."}, "output_subdir": None, "job": {"chdir": False}},
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of the front.
+
+    Attributes:
+        number: Its trial's.
+        varied: What the study had set.
+        figures: Of its file, the test split's with them.
+        config: The config file that makes it again.
+        command: The command that does.
+    """
+
+    number: int
+    varied: list[str]
+    figures: dict[str, float]
+    config: Path
+    command: str
+
+
+def finish(study: Study, now: Standing, runner: Runner, command: list[str]) -> list[Point]:
+    """Tests the front's points that have not been, and writes configs, table, figure and data into the study's folder.
+
+    Args:
+        study: The study.
+        now: How it stands.
+        runner: Tests; takes what was trained from the store.
+        command: Of the study, for the records.
+
+    Raises:
+        LightexpError: If a point cannot be made again.
+    """
+    points = [_point(study, trial, runner, command) for trial in now.front]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows(study.job.objectives, points)) + "\n"
+    (study.folder / TABLE).write_text(table, encoding="utf-8")
+    draw(study.job.objectives, now, study.folder / FIGURE, study.job.name)
+    data = {
+        "study": study.job.name,
+        "hypervolume": now.history,
+        "front": [
+            {"trial": p.number, "varied": p.varied, "figures": p.figures, "config": str(p.config), "command": p.command}
+            for p in points
+        ],
+    }
+    (study.folder / DATA).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    return points
+
+
+def _point(study: Study, trial: FrozenTrial, runner: Runner, command: list[str]) -> Point:
+    folder = study.folder / "front" / f"trial_{trial.number:04d}"
+    record = _tested(folder)
+    if record is None:
+        config, varied = study.again(trial)
+        settings = study.job.trial(config)
+        record = runner.trial(settings, varied, folder, command, test=True)
+        if record.status != "done":
+            raise LightexpError(f"trial {trial.number} could not be made again: {record.reason}")
+        store = Store(settings.outputs / "store")
+        shutil.copyfile(store.folder(record.stages[-1].key) / TFLITE, folder / TFLITE)
+    path = folder.with_suffix(".yaml")
+    words = ["lightexp", "run", f"--config-dir={path.parent}", f"--config-name={path.stem}"]
+    head = f"# Trial {trial.number} of the study {study.job.name}: {shlex.join(words)}\n"
+    tracked = {**record.config, "tracking": study.job.settings.plain["tracking"]}
+    path.write_text(head + OmegaConf.to_yaml(OmegaConf.create({**_HYDRA, **tracked})), encoding="utf-8")
+    return Point(trial.number, trial.user_attrs[OUTCOME]["varied"], record.figures, path, shlex.join(words))
+
+
+def _tested(folder: Path) -> Record | None:
+    """The record of a point that has been tested."""
+    try:
+        record = read(folder)
+    except LightexpError:
+        return None
+    return record if record.status == "done" and (folder / TFLITE).is_file() else None
+
+
+def rows(objectives: Sequence[Objective], points: Sequence[Point]) -> list[list[str]]:
+    """The front as a table's rows, the heading and Markdown's rule first."""
+    names = [o.name for o in objectives]
+    names += [n for n in ("accuracy/val", "accuracy/test", "size/file_bytes", "size/ratio") if n not in names]
+    columns = {column.name: column for column in COLUMNS}
+    cells = [
+        [columns[n].text(p.figures.get(n)) if n in columns else f"{p.figures.get(n, float('nan')):.6g}" for n in names]
+        for p in points
+    ]
+    heads = [columns[n].heading if n in columns else n for n in names]
+    body = [[str(p.number), *row, " ".join(p.varied)] for p, row in zip(points, cells, strict=True)]
+    return [["Trial", *heads, "Settings"], ["---:"] * (len(names) + 1) + ["---"], *body]
+
+
+def draw(objectives: tuple[Objective, ...], now: Standing, path: Path, title: str) -> None:
+    """Draws the first objective over the second, every trial and the front; the same trials give the same bytes."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from lightexp.tracking.tradeoff import STYLE
+
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a glyph that this machine's font lacks is the viewer's to find
+        figure = Figure(figsize=(7, 4.5))
+        axes = figure.add_axes((0.13, 0.12, 0.84, 0.78))
+        axes.set_title(title)
+        if len(objectives) > 1:
+            axes.set_xlabel(objectives[1].name)
+            axes.set_ylabel(objectives[0].name)
+            front = sorted(now.front, key=lambda t: t.values[1])
+            _dots(axes, [t for t in now.done if t not in now.feasible], "#bbbbbb", "x", "infeasible")
+            _dots(axes, [t for t in now.feasible if t not in now.front], "#0072B2", "o", "trial")
+            axes.plot([t.values[1] for t in front], [t.values[0] for t in front], color="#D55E00", linewidth=0.8)
+            _dots(axes, front, "#D55E00", "D", "front")
+            if all(t.values[1] > 0 for t in now.done):
+                axes.set_xscale("log", base=2)
+        else:
+            axes.set_xlabel("trial")
+            axes.set_ylabel(objectives[0].name)
+            numbers, values = [t.number for t in now.done], [t.values[0] for t in now.done]
+            axes.plot(numbers, values, "o", color="#0072B2", label="trial")
+        axes.grid(color="#dddddd", linewidth=0.6)
+        if now.done:
+            axes.legend(frameon=False)
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _dots(axes: Any, trials: Sequence[FrozenTrial], color: str, marker: str, label: str) -> None:
+    if trials:
+        x, y = [t.values[1] for t in trials], [t.values[0] for t in trials]
+        axes.plot(x, y, linestyle="none", marker=marker, color=color, label=label, markersize=6)
+
+
+def stored(job: Job, configs: Sequence[Any], runner: Runner) -> list[tuple[int, int]]:
+    """Of each config, how many of its stages are in the store, of how many."""
+    found = []
+    for config in configs:
+        settings = job.trial(config)
+        plan, _ = runner.plan(settings)
+        store = Store(settings.outputs / "store")
+        found.append((sum(store.has(node.key) for node in plan.nodes), len(plan.nodes)))
+    return found
