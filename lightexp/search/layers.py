@@ -16,7 +16,7 @@ from lightexp.core.protocols import Layer, Model, Stage
 from lightexp.runner.run import Runner
 from lightexp.runner.watch import Silent
 from lightexp.search.job import Job
-from lightexp.search.space import parameter
+from lightexp.search.ranges import parameter
 
 
 def names(job: Job) -> dict[str, list[str]]:
@@ -43,7 +43,7 @@ def _names(words: list[str], folders: list[str]) -> dict[str, list[str]]:
         stage = job.settings.stages[path[2]]
         if not isinstance(getattr(stage, path[3], None), dict):
             raise BadInput(f"search.per_layer: {name} holds no value for each layer.")
-        value = parameter(path, job.range_of(name), None).ends()[0]
+        value = parameter(path, job.ranges[name], None).ends()[0]
         layers = _layers(models[path[2]], data.shape, data.classes, job)
         found[name] = [layer.name for layer in layers if fnmatchcase(layer.name, pattern)]
         found[name] = [one for one in found[name] if _takes(stage, path[3], one, value, layers)]

@@ -9,7 +9,8 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from lightexp.core.errors import BadInput
 from lightexp.search.job import Job
-from lightexp.search.space import STRUCTURE, Parameter, Space
+from lightexp.search.ranges import Parameter
+from lightexp.search.space import STRUCTURE, Space
 
 
 def sampler(job: Job, space: Space, count: int) -> samplers.BaseSampler:

@@ -20,7 +20,8 @@ from lightexp.core.record import Record
 from lightexp.search import samplers, storage
 from lightexp.search.goals import values
 from lightexp.search.job import Job
-from lightexp.search.space import STRUCTURE, Space, configured, shown
+from lightexp.search.ranges import shown
+from lightexp.search.space import STRUCTURE, Space
 
 IDENTITY, CORNER, OUTCOME, STARTS = "identity", "corner", "outcome", "starts"
 _STARTS = 3
@@ -159,10 +160,10 @@ class Study:
                     parameter.suggest(trial)
             if STRUCTURE in corner.params:
                 trial.suggest_categorical(STRUCTURE, self.space.labels)
-            return Proposal(trial, corner.config, [f"corner={name}"])
+            return Proposal(trial, corner.config, corner.varied)
         structure, chosen = self.space.propose(trial)
         varied = [structure.label] * bool(structure.label) + [f"{'.'.join(k)}={shown(v)}" for k, v in chosen.items()]
-        return Proposal(trial, configured(structure, chosen), varied)
+        return Proposal(trial, structure.configured(chosen), varied)
 
     def again(self, trial: FrozenTrial) -> tuple[DictConfig, list[str]]:
         """The config of a trial that has ended, and what the study had set in it."""
@@ -170,7 +171,7 @@ class Study:
         if corner := next((c for c in self.job.corners(self.space) if c.name == trial.user_attrs.get(CORNER)), None):
             return corner.config, varied
         structure, chosen = self.space.propose(FixedTrial(trial.params))
-        return configured(structure, chosen), varied
+        return structure.configured(chosen), varied
 
     def finish(self, proposal: Proposal, record: Record) -> None:
         """Enters what a trial's run has measured, or why it failed."""
