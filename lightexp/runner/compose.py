@@ -51,7 +51,7 @@ def look_in(folders: list[str]) -> None:
     """Makes this process a Hydra application that finds configs also in the user's own folders."""
     path = create_config_search_path(str(conf()))
     for folder in folders:
-        path.append("command-line", str(Path(folder).absolute()))
+        path.prepend("command-line", str(Path(folder).absolute()), "schema")
     GlobalHydra.instance().clear()
     Hydra.create_main_hydra2("lightexp", path)
 

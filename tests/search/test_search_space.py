@@ -66,7 +66,7 @@ def test_what_is_proposed_lies_in_the_interval(one: float, other: float, log: bo
 WORDS = st.sampled_from(["a", "b", "[1,2]", "null", "true"])
 
 
-@given(st.lists(st.one_of(st.integers(2, 9), WORDS), min_size=1, unique=True))
+@given(st.lists(st.one_of(st.integers(2, 9), WORDS), min_size=2, unique=True))
 def test_choices_come_back_as_they_were(values: list[object]) -> None:
     found = parameter(("a",), f"choice({','.join(map(str, values))})", None)
     for inner, outer in zip(found.distribution.choices, found.ends(), strict=True):

@@ -1,0 +1,127 @@
+"""What goes wrong in a study: real processes that raise, hang, die and are killed, and what becomes of their trials."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from studies import LEVEL, MODE, SECONDS, Studies, alive, children, until
+
+RUNNING, COMPLETE, FAIL = TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL
+
+
+def test_a_trial_that_goes_wrong_has_failed_for_a_reason_and_the_study_goes_on(tmp_path: Path) -> None:
+    study = Studies(tmp_path)
+    modes = f"{MODE}=choice(raise,memory,nan,hang,die,fine)"
+    limits = ["search.trials=6", "search.trial_timeout=4", "search.corners=[]", "search.sampler=grid"]
+    done = study.run(modes, f"{LEVEL}=choice(0.5)", "search.workers=2", *limits)
+    assert done.returncode == 0, done.stderr
+    outcomes = {t.params[MODE]: t.user_attrs["outcome"]["reason"] for t in study.trials()}
+    assert outcomes.pop("fine") is None
+    assert {mode: reason.split(" (the whole")[0] for mode, reason in outcomes.items()} == {
+        "raise": "ValueError: it broke",
+        "memory": outcomes["memory"].split(" (the whole")[0],
+        "nan": "faulty/error is nan.",
+        "hang": "it overran its time limit of 4 s",
+        "die": "its process died 3 times (out of memory?)",
+    }
+    assert "MemoryError: Unable to allocate" in outcomes["memory"]
+    assert [t.state for t in study.trials()].count(FAIL) == 5
+    assert "it broke" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_killed_workers_trial_is_taken_up_again(tmp_path: Path) -> None:
+    study = Studies(tmp_path)
+    process = study.start(f"{SECONDS}=1.5", "search.trials=3", "search.corners=[]")
+    worker = until(lambda: [t for t in study.trials() if t.params] and children(process.pid), process)[0]
+    os.kill(worker, signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    trials = study.trials()
+    assert [t.state for t in trials] == [COMPLETE] * 3, out + err
+    assert [t.user_attrs.get("starts") for t in trials] == [2, None, None]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """A study whose parent is killed, that is gone on with, interrupted, gone on with to its end, and looked at."""
+    study = Studies(tmp_path_factory.mktemp("story"))
+    words = [f"{SECONDS}=1", "search.trials=7", "search.workers=2"]
+    seen: dict[str, object] = {}
+    process = study.start(*words)
+    workers = until(lambda: len(study.trials()) >= 3 and children(process.pid), process)
+    process.kill()
+    process.communicate(timeout=120)
+    end = [alive(pid) for pid in workers]
+    for _ in range(100):
+        if not any(end):
+            break
+        end = [alive(pid) for pid in workers]
+    seen["alive"] = end
+    seen["killed"] = study.trials()
+    process = study.start(*words)
+    until(lambda: len(study.trials()) > len(seen["killed"]) and study.trials()[-1].params, process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    seen["interrupted"] = (process.returncode, out, err, study.trials())
+    seen["end"] = study.run(*words)
+    seen["trials"] = study.trials()
+    seen["again"] = study.run(*words)
+    seen["after"] = study.trials()
+    seen["study"] = study
+    return seen
+
+
+def test_the_workers_of_a_killed_command_die_with_it(story: dict) -> None:
+    assert story["alive"] == [False, False]
+    assert RUNNING in [t.state for t in story["killed"]]
+
+
+def test_ctrl_c_finishes_what_is_running_and_reports_what_there_is(story: dict) -> None:
+    code, out, err, trials = story["interrupted"]
+    assert code == 130, err
+    assert RUNNING not in [t.state for t in trials]
+    assert len(trials) < 7
+    assert "Trial" in out
+    assert "trials done" in out
+    assert "The running trials are being finished" in err
+    assert "lightexp: Interrupted. This goes on: lightexp search" in err
+    assert "Traceback" not in err
+
+
+def test_the_same_command_goes_on_to_the_end_and_nothing_is_lost_or_counted_twice(story: dict) -> None:
+    assert story["end"].returncode == 0, story["end"].stderr
+    trials = story["trials"]
+    assert [t.number for t in trials] == list(range(7))
+    assert [t.state for t in trials] == [COMPLETE] * 7
+    assert [t.params for t in trials[: len(story["killed"])] if t.params] == [
+        t.params for t in story["killed"] if t.params
+    ]
+    levels = [t.params[LEVEL] for t in trials]
+    assert len(set(levels)) == 7  # no seed proposed the same again
+
+
+def test_a_finished_study_is_shown_and_nothing_is_run(story: dict) -> None:
+    assert story["again"].returncode == 0
+    assert "7 trials done" in story["again"].stdout
+    assert [(t.number, t.datetime_complete) for t in story["after"]] == [
+        (t.number, t.datetime_complete) for t in story["trials"]
+    ]
+
+
+def test_ctrl_c_twice_drops_what_is_running_for_the_next_start(tmp_path: Path) -> None:
+    study = Studies(tmp_path)
+    words = ["search.trials=1", "search.corners=[]"]
+    process = study.start(f"{SECONDS}=60", *words)
+    workers = until(lambda: [t for t in study.trials() if t.params] and children(process.pid), process)
+    os.killpg(process.pid, signal.SIGINT)
+    process.stderr.readline()
+    until(lambda: "being finished" in process.stderr.readline(), process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert not alive(workers[0])
+    assert [t.state for t in study.trials()] == [RUNNING]
