@@ -127,7 +127,8 @@ def parameter(path: Path, text: str, like: Any, strongest: Any = None) -> Parame
         low, high, step = sweep.start, sweep.end, None
     else:
         low, step = float(sweep.start or 0), float(sweep.step)
-        high = low + math.ceil((float(sweep.stop or 0) - low) / step - 1e-9) * step - step
+        count = math.ceil((float(sweep.stop or 0) - low) / step - 1e-9)
+        high = round(low + (count - 1) * step, 12)  # 0.7, not 0.7000000000000001
     if unknown := sorted(sweep.tags - {"log", "int"}):
         raise BadInput(f"search.space: {where}={text}: tag '{unknown[0]}' means nothing here. Use log or int.")
     if low is None or high is None or not low < high or not (math.isfinite(low) and math.isfinite(high)):

@@ -35,7 +35,7 @@ def sampler(job: Job, space: Space, count: int) -> samplers.BaseSampler:
             axes[STRUCTURE] = list(space.labels)
         return samplers.GridSampler(axes, seed=seed)
     if kind == "qmc":
-        return samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+        return samplers.QMCSampler(seed=seed, scramble=True)
     if kind == "random":
         return samplers.RandomSampler(seed=own)
     if kind == "nsga2":
@@ -45,7 +45,6 @@ def sampler(job: Job, space: Space, count: int) -> samplers.BaseSampler:
         multivariate=True,
         group=True,
         constant_liar=job.search.workers > 1,
-        warn_independent_sampling=False,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 from omegaconf import DictConfig
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import GridSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
@@ -147,7 +148,10 @@ class Study:
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.sampler = samplers.sampler(self.job, self.space, len(asked))
+            sampler = samplers.sampler(self.job, self.space, len(asked))
+            if isinstance(sampler, GridSampler) and sampler.is_exhausted(self._study):
+                return None
+            self._study.sampler = sampler
             trial = self._study.ask()
         self._claims.take(trial.number)
         return trial
@@ -213,6 +217,7 @@ class Study:
 
     def _tell(self, number: int, found: list[float] | None, outcome: Outcome) -> None:
         trial = self.trials[number]
+        self._study.sampler = RandomSampler()  # a grid's own would stop a loop that is not Optuna's
         try:
             self._study._storage.set_trial_user_attr(trial._trial_id, OUTCOME, asdict(outcome))
             self._study.tell(number, found, state=TrialState.FAIL if found is None else TrialState.COMPLETE)

@@ -54,7 +54,12 @@ class Studies:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs a study to its end."""
         return subprocess.run(
-            self.command(*words), cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=PATIENCE
+            self.command(*words),
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
 
     def start(self, *words: str) -> subprocess.Popen[str]:

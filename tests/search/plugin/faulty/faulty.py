@@ -28,7 +28,7 @@ class Faulty(Stage):
     search: ClassVar[Mapping[str, Range]] = {"level": Range("interval(0.1, 1)", strongest=0.1)}
     level: Fraction = 1.0
     seconds: NonNegative = 0.0
-    mode: Literal["fine", "raise", "memory", "nan", "hang", "die"] = "fine"
+    mode: Literal["fine", "raise", "memory", "void", "hang", "die"] = "fine"
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         assert parent is not None
@@ -41,7 +41,7 @@ class Faulty(Stage):
             time.sleep(1_000)
         if self.mode == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        padding = bytes(1 if self.mode == "nan" else round(self.level * BYTES))
+        padding = bytes(1 if self.mode == "void" else round(self.level * BYTES))
         (context.out / TFLITE).write_bytes(parent.tflite.read_bytes() + padding)
         return {}
 
