@@ -100,9 +100,10 @@ def _searched(job: Job, words: list[str]) -> int:
     job.check()
     with StudyView(job.objectives) as view:
         runner = Runner(Silent())
-        runner.plan(job.settings)  # what cannot work with the data is told before anything is started
+        _, data = runner.plan(job.settings)  # what cannot work with the data is told before anything is started
         found = layers.names(job)
-        study = Study(job, job.space(found), job.folder, view.say)
+        space = job.space(found)
+        study = Study(job, space, job.folder, view.say, job.identity(space, data.key))
         view.say(f"{job.name}: {job.workers} workers of {job.threads} threads, into {job.folder}")
         if job.workers < job.search.workers:
             view.say("Latency is timed with nothing else computing: one worker, not search.workers.")

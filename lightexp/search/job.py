@@ -16,6 +16,7 @@ from pydantic import Field
 
 from lightexp.core.config import Count, Index, Positive, check, locate
 from lightexp.core.errors import BadInput
+from lightexp.core.fingerprint import canonical
 from lightexp.core.protocols import Range, Stage
 from lightexp.measure.latency import Latency
 from lightexp.runner.compose import composed, explained, look_in
@@ -204,14 +205,27 @@ class Job:
                 config.measure[name] = None
         return read(config)
 
-    def identity(self, space: Space) -> dict[str, str]:
-        """What makes two studies the same, flat, as text: not how many trials, on what, or where it is kept."""
+    def identity(self, space: Space, data: Mapping[str, object]) -> dict[str, str]:
+        """What makes two studies the same, flat, as text: not how many trials, on what, or where it is kept.
+
+        Args:
+            space: What is searched.
+            data: `Data.key` of the data set.
+        """
+        run = self.settings
         config = {
-            name: node for name, node in _plain(self.base).items() if name not in ("runtime", "paths", "tracking")
+            "dataset": data,
+            "model": run.model,
+            "pipeline.stages": run.stages,
+            "pipeline.order": list(run.stages),
+            "pipeline.waive": run.waive,
+            "measure": run.measure,
+            "seed": run.seed,
+            **{f"search.{name}": getattr(self.search, name) for name in ("objectives", "constraints", "sampler")},
+            **{f"search.space.{p.name}": str(p) for p in space.parameters},
+            "search.structures": space.labels,
         }
-        search = {name: getattr(self.search, name) for name in ("objectives", "constraints", "sampler")}
-        ranges = {p.name: str(p) for p in space.parameters}
-        flat = _flat({**config, "search": {**search, "structures": list(space.labels), "space": ranges}}, "")
+        flat = _flat(canonical(config), "")
         return {name: json.dumps(value, sort_keys=True) for name, value in sorted(flat)}
 
     @cached_property
@@ -280,4 +294,4 @@ def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
+            yield f"{prefix}{name}".replace(".settings.", "."), value  # as the config has it

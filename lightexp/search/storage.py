@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -216,7 +217,11 @@ class _PostgresClaims(Claims):
         except psycopg.Error as error:
             words = str(error).strip().splitlines()[0]
             raise BadInput(f"search.storage: {url} cannot be reached: {words}. Is the server up?") from None
-        threading.Thread(target=self._keep, daemon=True).start()
+        threading.Thread(target=_keep, args=[weakref.ref(self)], daemon=True).start()
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # if it was never connected
+            self._connection.close()
 
     def take(self, number: int) -> bool:
         taken = bool(self._ask("select pg_try_advisory_lock(hashtext(%s), %s)", number))
@@ -270,8 +275,10 @@ class _PostgresClaims(Claims):
         self._wait.over()
         time.sleep(_GRACE)
 
-    def _keep(self) -> None:
-        """Notices an outage while its trial is being worked on, when nothing else would be asked."""
-        while True:
-            time.sleep(_GRACE / 5)
-            self._ask("select 1")
+
+def _keep(claims: weakref.ref[_PostgresClaims]) -> None:
+    """Notices an outage while a trial is being worked on, when nothing else would be asked."""
+    while (held := claims()) is not None:
+        held._ask("select 1")
+        del held
+        time.sleep(_GRACE / 5)

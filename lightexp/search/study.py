@@ -70,8 +70,22 @@ class Outcome:
 class Study:
     """A study on its storage, shared by every process that works on it."""
 
-    def __init__(self, job: Job, space: Space, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        space: Space,
+        folder: Path,
+        say: Callable[[str], None],
+        identity: dict[str, str] | None = None,
+    ) -> None:
         """Opens the study, or makes it with its corners enqueued.
+
+        Args:
+            job: What is wanted.
+            space: What is searched.
+            folder: Where the study's files are.
+            say: Takes each line for the user.
+            identity: What the study must have been made with; None where that has been checked.
 
         Raises:
             BadInput: If the storage cannot be used, or the study that is there is another.
@@ -85,7 +99,8 @@ class Study:
             self._study = optuna.create_study(
                 storage=kept, study_name=job.name, directions=directions, load_if_exists=True
             )
-            self._check(job.identity(space))
+            if identity is not None:
+                self._check(identity)
 
     def _check(self, identity: dict[str, str]) -> None:
         made = self._study.user_attrs.get(IDENTITY)

@@ -26,7 +26,8 @@ def study(job: Callable[..., Job], tmp_path: Path) -> Open:
     def opens(*words: str) -> Study:
         made = job("search.objectives=[accuracy/val,size/file_bytes]", "search.study=s", *words)
         made.check()
-        return Study(made, made.space({}), tmp_path / "study", print)
+        space = made.space({})
+        return Study(made, space, tmp_path / "study", print, made.identity(space, {"train": "0"}))
 
     return opens
 
@@ -83,7 +84,7 @@ def test_more_trials_go_on_with_the_numbering(study: Open) -> None:
     ("words", "expected"),
     [
         (["seed=1"], "was made with seed=0. Received: 1."),
-        (["model=lenet5"], "was made with model._target_="),
+        (["model=lenet5"], "was made with model.type="),
         (["search.objectives=[accuracy/val]"], "was made with search.objectives="),
         (["search.constraints=['size/file_bytes <= 1 KiB']"], "was made with search.constraints="),
         ([f"{SPARSITY}=interval(0.5,0.9)"], f"was made with search.space.{SPARSITY}="),
