@@ -25,6 +25,11 @@ def save(model: Any, folder: Path) -> None:
 def load(folder: Path, seed: int = 0) -> Any:
     """Reads a model that `save` wrote, after forgetting all graphs; a clone that may be changed freely."""
     fresh(seed)
+    return beside(folder)
+
+
+def beside(folder: Path) -> Any:
+    """As `load`, beside the models that there are already."""
     model = keras().models.model_from_json((folder / ARCHITECTURE).read_text())
     with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
         model.set_weights([arrays[name] for name in sorted(arrays.files)])

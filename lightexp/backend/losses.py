@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -12,8 +14,25 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
-def soft_divergence(teacher: Any, student: Any, temperature: float) -> Any:
-    """`T^2 * KL(softmax(teacher / T) || softmax(student / T))`, `(batch,)`, of logits `(batch, classes)`."""
-    target = tf.nn.log_softmax(teacher / temperature)
+def soft_divergence(teachers: Sequence[Any], student: Any, temperature: float) -> Any:
+    """`T^2 * KL(softmax(teacher / T) || softmax(student / T))`, `(batch,)`, of logits `(batch, classes)`.
+
+    The softmax of several teachers is the mean of theirs.
+    """
+    target = tf.nn.log_softmax(teachers[0] / temperature)
+    if len(teachers) > 1:
+        each = [target, *(tf.nn.log_softmax(logits / temperature) for logits in teachers[1:])]
+        target = tf.reduce_logsumexp(tf.stack(each), axis=0) - math.log(len(each))
     soft = tf.nn.log_softmax(student / temperature)
     return temperature**2 * tf.reduce_sum(tf.exp(target) * (target - soft), axis=-1)
+
+
+def mean_squares(differences: Any) -> Any:
+    """Mean of the squares of each example's values, `(batch,)`, of a tensor `(batch, ...)`."""
+    return tf.reduce_mean(tf.square(differences), axis=list(range(1, len(differences.shape))))
+
+
+def attention_map(features: Any) -> Any:
+    """Mean square over the channels at each position, `(batch, positions)`, scaled to length 1."""
+    positions = tf.reduce_mean(tf.square(features), axis=-1)
+    return tf.math.l2_normalize(tf.reshape(positions, [tf.shape(features)[0], math.prod(features.shape[1:-1])]), axis=1)

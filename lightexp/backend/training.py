@@ -18,6 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lightexp.backend.augment import augmented, partners
+from lightexp.backend.features import Features
 from lightexp.backend.losses import cross_entropy
 from lightexp.backend.optimizers import Optimizer
 from lightexp.backend.session import keras
@@ -61,6 +62,7 @@ class Trainer:
         seed: int,
         teachers: Mapping[str, NDArray[np.float32]],
         masks: Masks | None = None,
+        features: Features | None = None,
     ) -> None:
         """Puts the data and the optimiser's state in place.
 
@@ -71,10 +73,11 @@ class Trainer:
             seed: Of the shuffling.
             teachers: Logits `(n, classes)` over the train split for each of the objective's teachers.
             masks: Pruning masks, if weights are to be pruned on the way.
+            features: The hidden layers that the objective compares, if it does.
         """
         self._model, self._settings, self._data, self._seed, self._masks = model, settings, data, seed, masks
-        self._teachers = dict(teachers)
-        self._variables = list(model.trainable_variables)
+        self._teachers, self._features = dict(teachers), features
+        self._variables = [*model.trainable_variables, *(features.variables if features else [])]
         self._optimizer = Optimizer(settings, self._variables)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._per_epoch = steps_per_epoch(len(data.train), settings.batch_size)
@@ -129,12 +132,14 @@ class Trainer:
         if self._data.augment.active:
             inputs, share = augmented(inputs, self._data.augment, self._seed, step)
         with tf.GradientTape() as tape:
-            logits = self._model(inputs, training=True)
+            logits, beside = self._features(inputs) if self._features else (self._model(inputs, training=True), None)
             losses = self._settings.objective.loss(logits, labels, teachers)
             if share is not None:
                 others = {role: partners(soft) for role, soft in teachers.items()}
                 mixed = self._settings.objective.loss(logits, partners(labels), others)
                 losses = share * losses + (1 - share) * mixed
+            if beside is not None:
+                losses += beside
             loss = tf.reduce_mean(losses)
             if self._model.losses:
                 loss += tf.add_n(self._model.losses)

@@ -102,14 +102,38 @@ class Model(ABC):
 
 
 class Objective(ABC):
-    """What a training stage minimises."""
+    """What a training stage minimises.
 
+    Attributes:
+        adapts: Whether `feature_loss` gets the model's features brought to the teacher's number of channels by a
+            linear map that is trained with the model.
+        version: Bumped when its result changes.
+    """
+
+    adapts: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
     @property
     def teachers(self) -> dict[str, Teacher]:
         """The teachers it learns from by role; each one's logits over the train split reach `loss`."""
         return {}
+
+    @property
+    def matched(self) -> Mapping[str, str] | None:
+        """Which layers of the model are to be like which of the teacher named `teacher`; None looks at none.
+
+        Empty means the convolutions of the same name or, where there are none, the dense layers but for the last.
+        """
+        return None
+
+    def feature_loss(self, features: Any, teachers: Any) -> Any:
+        """Loss `(batch,)` of one matched layer, added to `loss`.
+
+        Args:
+            features: Tensor `(batch, ..., channels)` that the model's layer gives.
+            teachers: Tensor that the teacher's layer gives; of the same shape, but for the channels without `adapts`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:

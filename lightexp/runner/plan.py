@@ -144,8 +144,20 @@ def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Pl
             inputs["parent"] = nodes[-1]
         for role, wanted in stage.inputs().items():
             inputs[role] = _input(name, role, wanted, control, settings, data, compose, depth)
+        if (inside := _looks_inside(stage)) and inputs["teacher"].stage.produces != "keras":
+            raise BadInput(
+                f"pipeline.stages.{name}.objective: {inside} looks at its teacher's layers, which a .tflite does not "
+                "have. Name control, or the overrides of a run that ends in Keras form, or take objective=distill."
+            )
         nodes.append(Node(name, stage, model, inputs, _key(stage, model, settings.seed, data, inputs)))
     return Plan(tuple(nodes), control or nodes[-1])
+
+
+def _looks_inside(stage: Stage) -> str | None:
+    """The name of a stage's objective if that compares hidden layers."""
+    if isinstance(stage, Training) and stage.objective.matched is not None:
+        return type(stage.objective).__name__.lower()
+    return None
 
 
 @contextmanager
@@ -167,7 +179,7 @@ def _input(
     compose: Compose,
     depth: int,
 ) -> Node:
-    where = f"pipeline.stages.{name}.objective.teacher"
+    where = f"pipeline.stages.{name}.objective.{'teacher' if role == 'teacher' else f'others.{role}'}"
     if isinstance(wanted, Stage):
         return Node(f"{name}.{role}", wanted, None, {}, _key(wanted, None, 0, data, {}))
     if isinstance(wanted, list):

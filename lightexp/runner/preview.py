@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from lightexp.core.data import Data
+from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Layer, Model
 from lightexp.core.store import Store
-from lightexp.runner.plan import Plan
+from lightexp.core.training import Training
+from lightexp.runner.plan import Node, Plan
 from lightexp.runner.settings import Settings
 
 
@@ -31,6 +33,22 @@ def preview(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], lis
             session.fresh(settings.seed)
             layers = keras_files.describe(model.build(data.shape, data.classes)) if model.trainable else []
             described.append((model, layers))
+        _check_features(node, model, data)
         found.append(store.has(node.key))
         touched.append(node.stage.touches(described[-1][1]))
     return found, touched
+
+
+def _check_features(node: Node, model: Model, data: Data) -> None:
+    """Refuses layers that a stage's objective cannot compare, before the teacher is trained."""
+    objective = node.stage.objective if isinstance(node.stage, Training) else None
+    if objective is None or objective.matched is None:
+        return
+    from lightexp.backend.features import pairs
+
+    sizes = data.shape, data.classes
+    teacher = node.inputs["teacher"].model or model
+    try:
+        pairs(model.build(*sizes), teacher.build(*sizes), objective)
+    except BadInput as error:
+        raise BadInput(f"pipeline.stages.{node.name}.{error}") from None

@@ -35,13 +35,20 @@ class TrainingStage(Training, Stage):
         from lightexp.backend.litert import logits
         from lightexp.backend.training import Trainer
 
+        features = None
+        if self.objective.matched is not None:
+            from lightexp.backend import keras_files
+            from lightexp.backend.features import Features
+
+            teacher = keras_files.beside(context.inputs["teacher"].folder)
+            features = Features(model, teacher, self.objective, context.seed)
         # Read off the flatbuffer once, not computed again at every step: any teacher that LiteRT runs will do.
         train, teachers = context.data.train.x, {}
         for role in self.objective.teachers:
             context.progress.say("asking the teacher")
             teacher = context.inputs[role]
             teachers[role] = logits(teacher.tflite, train, context.data, context.threads, foreign=teacher.foreign)
-        return Trainer(model, self, context.data, context.seed, teachers, masks).run(context.progress)
+        return Trainer(model, self, context.data, context.seed, teachers, masks, features).run(context.progress)
 
 
 @dataclass(frozen=True)

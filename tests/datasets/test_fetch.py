@@ -156,13 +156,13 @@ def test_reachable_leaves_a_slow_name_server_behind(monkeypatch: pytest.MonkeyPa
     over = threading.Event()
 
     def slow(*args: object, **kwargs: object) -> None:
-        over.wait(2)
+        over.wait(30)
         raise OSError("no such name")
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     start = time.perf_counter()
     assert not fetch.reachable("http://storage.invalid/", 0.1)
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 10  # far from 30, for a busy machine's sake
     over.set()
 
 
@@ -175,6 +175,6 @@ def test_reachable_gives_up_in_time() -> None:
             knock.connect_ex(address)
         start = time.perf_counter()
         assert not fetch.reachable(f"http://127.0.0.1:{address[1]}/", 0.2)
-        assert time.perf_counter() - start < 0.5
+        assert time.perf_counter() - start < 10  # the system itself would try for minutes
         for knock in full:
             knock.close()

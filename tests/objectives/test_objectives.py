@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lightexp.objectives.attention import Attention
 from lightexp.objectives.cross_entropy import CrossEntropy
 from lightexp.objectives.distill import Distill
+from lightexp.objectives.hint import Hint
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -70,3 +72,32 @@ def test_the_gradient_s_size_does_not_depend_on_the_temperature() -> None:
         return float(tf.norm(tape.gradient(loss, student)))
 
     assert size(20.0) == pytest.approx(size(1.0), rel=0.1)
+
+
+def test_several_teachers_are_averaged_as_probabilities() -> None:
+    student, teachers = logits(1), {"teacher": logits(2), "big": logits(3), "old": logits(4)}
+    p, q = np.mean([softmax(t, 2.0) for t in teachers.values()], axis=0), softmax(student, 2.0)
+    loss = Distill(others={"big": "a.tflite", "old": ["model=lenet5"]}, temperature=2.0, alpha=1.0)
+    assert loss.teachers == {"teacher": "control", "big": "a.tflite", "old": ["model=lenet5"]}
+    np.testing.assert_allclose(loss.loss(student, LABELS, teachers), 4 * np.sum(p * np.log(p / q), axis=1), rtol=1e-4)
+
+
+def test_a_further_teacher_has_a_name_of_its_own() -> None:
+    with pytest.raises(ValueError, match="cannot be called 'teacher'"):
+        Distill(others={"teacher": "control"})
+
+
+def test_hints_are_mean_squares_and_attention_is_blind_to_size_and_channels() -> None:
+    rng = np.random.default_rng(0)
+    mine, theirs = (rng.normal(size=(4, 3, 3, c)).astype(np.float32) for c in (2, 5))
+    np.testing.assert_allclose(
+        Hint(weight=3.0).feature_loss(mine, 2 * mine), 1.5 * np.mean(mine.reshape(4, -1) ** 2, axis=1), rtol=1e-5
+    )
+
+    def at(features: Any) -> Any:
+        flat = np.mean(features.astype(np.float64) ** 2, axis=-1).reshape(4, -1)
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+    loss = Attention(beta=10.0).feature_loss(mine, theirs)
+    np.testing.assert_allclose(loss, 10 * np.mean((at(mine) - at(theirs)) ** 2, axis=1), rtol=1e-4)
+    np.testing.assert_allclose(Attention().feature_loss(mine, np.repeat(mine, 3, axis=-1) * 7), 0, atol=1e-5)
