@@ -92,6 +92,7 @@ def _searched(job: Job, words: list[str]) -> int:
     from lightexp.runner.run import Runner
     from lightexp.runner.watch import Silent
     from lightexp.search import finish, layers
+    from lightexp.search.mirrored import Mirrored
     from lightexp.search.pool import Pool
     from lightexp.search.standing import standing
     from lightexp.search.study import Study
@@ -107,11 +108,17 @@ def _searched(job: Job, words: list[str]) -> int:
         view.say(f"{job.name}: {job.workers} workers of {job.threads} threads, into {job.folder}")
         if job.workers < job.search.workers:
             view.say("Latency is timed with nothing else computing: one worker, not search.workers.")
-        interrupted = Pool(study, found, command, view).run()
-        now = standing(study.trials, job.objectives)
-        view.say("The front is being tested.")
-        points = finish.finish(study, now, runner, command)
-    view.front(job, now, points, str(job.folder))
+        mirror = Mirrored(study, view.say)
+        status, points = "FAILED", list[finish.Point]()
+        try:
+            interrupted = Pool(study, found, command, view, mirror).run()
+            view.say("The front is being tested.")
+            points = finish.finish(study, standing(study.trials, job.objectives), runner, command)
+            status = "KILLED" if interrupted else "FINISHED"
+        finally:
+            now = standing(study.trials, job.objectives)
+            mirror.end(status, now, points)
+    view.front(job, now, points, mirror.where)
     if interrupted:
         print(f"lightexp: Interrupted. This goes on: {shlex.join(command)}", file=sys.__stderr__)
         return 130

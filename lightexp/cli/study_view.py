@@ -100,7 +100,7 @@ class StudyView:
         )
         self._out.print("Nothing was run. Leave out --plan to run it.")
 
-    def front(self, job: Job, now: Standing, points: Sequence[Point], folder: str) -> None:
+    def front(self, job: Job, now: Standing, points: Sequence[Point], mlflow: dict[str, str]) -> None:
         """The front, where things are, what to type next."""
         head, _, *body = rows(self._objectives, points)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -112,7 +112,11 @@ class StudyView:
         infeasible = len(now.done) - len(now.feasible)
         words = f"{len(now.done)} trials done, {len(now.failed)} failed, {infeasible} beyond a constraint"
         self._out.print(f"{words}; hypervolume {now.hypervolume:.4f}")
-        self._out.print(f"Files   {escape(folder)}", soft_wrap=True)
+        self._out.print(f"Files   {escape(str(job.folder))}", soft_wrap=True)
+        if "run_id" in mlflow:
+            self._out.print(
+                f"MLflow  run {mlflow['run_id']} in experiment {escape(mlflow['experiment'])}", soft_wrap=True
+            )
         if points:
             self._out.print(f"Again   {escape(points[0].command)}", soft_wrap=True)
 

@@ -41,13 +41,15 @@ class Point:
         varied: What the study had set.
         figures: Of its file, the test split's with them.
         config: The config file that makes it again.
-        command: The command that does.
+        model: The file that would ship.
+        command: The command that makes it again.
     """
 
     number: int
     varied: list[str]
     figures: dict[str, float]
     config: Path
+    model: Path
     command: str
 
 
@@ -95,7 +97,9 @@ def _point(study: Study, trial: FrozenTrial, runner: Runner, command: list[str])
     head = f"# Trial {trial.number} of the study {study.job.name}: {shlex.join(words)}\n"
     tracked = {**record.config, "tracking": study.job.settings.plain["tracking"]}
     path.write_text(head + OmegaConf.to_yaml(OmegaConf.create({**_HYDRA, **tracked})), encoding="utf-8")
-    return Point(trial.number, trial.user_attrs[OUTCOME]["varied"], record.figures, path, shlex.join(words))
+    return Point(
+        trial.number, trial.user_attrs[OUTCOME]["varied"], record.figures, path, folder / TFLITE, shlex.join(words)
+    )
 
 
 def _tested(folder: Path) -> Record | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lightexp.core.errors import RunFailed
+from lightexp.search.mirrored import Mirrored
 from lightexp.search.standing import Standing, standing
 from lightexp.search.study import Study
 from lightexp.search.worker import STOP
@@ -56,7 +57,9 @@ class _Worker:
 class Pool:
     """Runs a study's trials in processes of their own."""
 
-    def __init__(self, study: Study, layers: Mapping[str, list[str]], command: list[str], view: View) -> None:
+    def __init__(
+        self, study: Study, layers: Mapping[str, list[str]], command: list[str], view: View, mirror: Mirrored
+    ) -> None:
         """Starts nothing yet.
 
         Args:
@@ -64,8 +67,9 @@ class Pool:
             layers: As `Job.space` takes them.
             command: The command, for the trials' records.
             view: Where to show how it goes.
+            mirror: Shows it in MLflow.
         """
-        self._study, self._view = study, view
+        self._study, self._view, self._mirror = study, view, mirror
         self._order = {
             "words": study.job.words,
             "folders": [str(Path(folder).absolute()) for folder in study.job.folders],
@@ -129,6 +133,7 @@ class Pool:
             elif self._study.hopeless(trials):
                 self._stop(f"More than {job.search.max_failures} trials in a row have failed (search.max_failures).")
         now = standing(trials, job.objectives)
+        self._mirror.update(now)
         ended = len(now.done) + len(now.failed)
         here = max(1, ended - before)
         remaining = max(0, job.search.trials - ended)

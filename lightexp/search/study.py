@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import platform
+import time
+import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,7 +27,7 @@ from lightexp.search.job import Job
 from lightexp.search.ranges import shown
 from lightexp.search.space import STRUCTURE, Space
 
-IDENTITY, CORNER, OUTCOME, STARTS = "identity", "corner", "outcome", "starts"
+ID, IDENTITY, CORNER, OUTCOME, STARTS = "id", "identity", "corner", "outcome", "starts"
 _STARTS = 3
 """How often a trial is taken up before it has failed; what dies each time is no accident."""
 
@@ -107,6 +110,7 @@ class Study:
         if made is None:
             for corner in self.job.corners(self.space):
                 self._study.enqueue_trial(corner.params, user_attrs={CORNER: corner.name})
+            self._study.set_user_attr(ID, uuid.uuid4().hex)
             self._study.set_user_attr(IDENTITY, identity)
             return
         begun = [t for t in self.trials if t.state is not TrialState.WAITING]
@@ -122,6 +126,21 @@ class Study:
                     f"search.study: '{self.job.name}' was made with {name}={was}. Received: {now}. "
                     "Set it back, or choose another name: search.study=NAME."
                 )
+
+    @property
+    def id(self) -> str:
+        """What tells it from another of the same name."""
+        return str(self._study.user_attrs[ID])
+
+    @contextmanager
+    def claimed(self, number: int) -> Iterator[None]:
+        """A context that one process at a time is in, beside the work on trials."""
+        while not self._claims.take(number):
+            time.sleep(0.1)
+        try:
+            yield
+        finally:
+            self._claims.drop(number)
 
     @property
     def trials(self) -> list[FrozenTrial]:
