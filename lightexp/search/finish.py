@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,13 @@ from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record, read
 from lightexp.core.store import Store
 from lightexp.runner.run import Runner
+from lightexp.search import pictures
 from lightexp.search.goals import Objective
 from lightexp.search.job import Job
 from lightexp.search.standing import Standing
 from lightexp.search.study import OUTCOME, Study
 
-TABLE, FIGURE, DATA = "front.md", "front.svg", "front.json"
+TABLE, DATA = "front.md", "front.json"
 _HYDRA = {
     "defaults": [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"],
     "hydra": {"run": {"dir": "."}, "output_subdir": None, "job": {"chdir": False}},
@@ -68,10 +68,14 @@ def finish(study: Study, now: Standing, runner: Runner, command: list[str]) -> l
     points = [_point(study, trial, runner, command) for trial in now.front]
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows(study.job.objectives, points)) + "\n"
     (study.folder / TABLE).write_text(table, encoding="utf-8")
-    draw(study.job.objectives, now, study.folder / FIGURE, study.job.name)
+    weights = study.importance()
+    pictures.front(study.job.objectives, now, study.folder / "front.svg", study.job.name)
+    pictures.history(now, study.folder / "hypervolume.svg")
+    pictures.importance(weights, study.folder / "importance.svg")
     data = {
         "study": study.job.name,
         "hypervolume": now.history,
+        "importance": weights,
         "front": [
             {"trial": p.number, "varied": p.varied, "figures": p.figures, "config": str(p.config), "command": p.command}
             for p in points
@@ -85,8 +89,8 @@ def _point(study: Study, trial: FrozenTrial, runner: Runner, command: list[str])
     folder = study.folder / "front" / f"trial_{trial.number:04d}"
     record = _tested(folder)
     if record is None:
-        config, varied = study.again(trial)
-        settings = study.job.trial(config)
+        settings = study.job.trial(study.again(trial))
+        varied = trial.user_attrs[OUTCOME]["varied"]
         record = runner.trial(settings, varied, folder, command, test=True)
         if record.status != "done":
             raise LightexpError(f"trial {trial.number} could not be made again: {record.reason}")
@@ -123,45 +127,6 @@ def rows(objectives: Sequence[Objective], points: Sequence[Point]) -> list[list[
     heads = [columns[n].heading if n in columns else n for n in names]
     body = [[str(p.number), *row, " ".join(p.varied)] for p, row in zip(points, cells, strict=True)]
     return [["Trial", *heads, "Settings"], ["---:"] * (len(names) + 1) + ["---"], *body]
-
-
-def draw(objectives: tuple[Objective, ...], now: Standing, path: Path, title: str) -> None:
-    """Draws the first objective over the second, every trial and the front; the same trials give the same bytes."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    from lightexp.tracking.tradeoff import STYLE
-
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a glyph that this machine's font lacks is the viewer's to find
-        figure = Figure(figsize=(7, 4.5))
-        axes = figure.add_axes((0.13, 0.12, 0.84, 0.78))
-        axes.set_title(title)
-        if len(objectives) > 1:
-            axes.set_xlabel(objectives[1].name)
-            axes.set_ylabel(objectives[0].name)
-            front = sorted(now.front, key=lambda t: t.values[1])
-            _dots(axes, [t for t in now.done if t not in now.feasible], "#bbbbbb", "x", "infeasible")
-            _dots(axes, [t for t in now.feasible if t not in now.front], "#0072B2", "o", "trial")
-            axes.plot([t.values[1] for t in front], [t.values[0] for t in front], color="#D55E00", linewidth=0.8)
-            _dots(axes, front, "#D55E00", "D", "front")
-            if all(t.values[1] > 0 for t in now.done):
-                axes.set_xscale("log", base=2)
-        else:
-            axes.set_xlabel("trial")
-            axes.set_ylabel(objectives[0].name)
-            numbers, values = [t.number for t in now.done], [t.values[0] for t in now.done]
-            axes.plot(numbers, values, "o", color="#0072B2", label="trial")
-        axes.grid(color="#dddddd", linewidth=0.6)
-        if now.done:
-            axes.legend(frameon=False)
-        figure.savefig(path, format="svg", metadata={"Date": None})
-
-
-def _dots(axes: Any, trials: Sequence[FrozenTrial], color: str, marker: str, label: str) -> None:
-    if trials:
-        x, y = [t.values[1] for t in trials], [t.values[0] for t in trials]
-        axes.plot(x, y, linestyle="none", marker=marker, color=color, label=label, markersize=6)
 
 
 def stored(job: Job, configs: Sequence[Any], runner: Runner) -> list[tuple[int, int]]:

@@ -85,7 +85,7 @@ class Mirrored:
         done = trial.values is not None
         metrics = dict(outcome["figures"])
         if done:
-            metrics |= {f"constraint/{text}": value for text, value in trial.constraints.items()}
+            metrics |= {f"constraint/{n}": value for n, value in enumerate(trial.constraints.values())}
             metrics["feasible"] = float(trial in now.feasible)
         tags = {"lightexp.host": outcome["host"], "lightexp.corner": trial.user_attrs.get(CORNER)}
         tags |= {"lightexp.reason": outcome["reason"], "lightexp.folder": outcome["folder"]}

@@ -8,13 +8,15 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import optuna
 from omegaconf import DictConfig
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import GridSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
@@ -22,6 +24,7 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.record import Record
 from lightexp.search import samplers, storage
+from lightexp.search.corners import Corner
 from lightexp.search.goals import values
 from lightexp.search.job import Job
 from lightexp.search.ranges import shown
@@ -191,8 +194,7 @@ class Study:
         return trial
 
     def _proposal(self, trial: Trial) -> Proposal:
-        name = trial.user_attrs.get(CORNER)
-        if corner := next((c for c in self.job.corners(self.space) if c.name == name), None):
+        if corner := self._corner(trial):
             for parameter in self.space.parameters:
                 if parameter.name in corner.params:
                     parameter.suggest(trial)
@@ -203,13 +205,30 @@ class Study:
         varied = [structure.label] * bool(structure.label) + [f"{'.'.join(k)}={shown(v)}" for k, v in chosen.items()]
         return Proposal(trial, structure.configured(chosen), varied)
 
-    def again(self, trial: FrozenTrial) -> tuple[DictConfig, list[str]]:
-        """The config of a trial that has ended, and what the study had set in it."""
-        varied = list(trial.user_attrs[OUTCOME]["varied"])
-        if corner := next((c for c in self.job.corners(self.space) if c.name == trial.user_attrs.get(CORNER)), None):
-            return corner.config, varied
+    def _corner(self, trial: Trial | FrozenTrial) -> Corner | None:
+        name = trial.user_attrs.get(CORNER)
+        return next((c for c in self.job.corners(self.space) if c.name == name), None)
+
+    def again(self, trial: FrozenTrial) -> DictConfig:
+        """The config of a trial that has ended."""
+        if corner := self._corner(trial):
+            return corner.config
         structure, chosen = self.space.propose(FixedTrial(trial.params))
-        return structure.configured(chosen), varied
+        return structure.configured(chosen)
+
+    def importance(self) -> dict[str, dict[str, float]]:
+        """Of each objective, the parameters' importance (PED-ANOVA, arXiv 2304.10255), 0 to 1 in sum.
+
+        Parameters that apply to every trial alone; none where there are too few trials to tell.
+        """
+        found = {}
+        for n, objective in enumerate(self.job.objectives):
+            with suppress(ValueError, RuntimeError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                evaluator = PedAnovaImportanceEvaluator()
+                target = partial(_value, n)
+                found[objective.name] = get_param_importances(self._study, evaluator=evaluator, target=target)
+        return found
 
     def finish(self, proposal: Proposal, record: Record) -> None:
         """Enters what a trial's run has measured, or why it failed."""
@@ -259,3 +278,7 @@ class Study:
             if not self.trials[number].state.is_finished():  # by another, who took it for left: it counts once
                 raise
         self._claims.drop(number)
+
+
+def _value(objective: int, trial: FrozenTrial) -> float:
+    return float(trial.values[objective])
