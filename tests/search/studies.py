@@ -33,14 +33,14 @@ def arrays(folder: Path) -> Path:
 class Studies:
     """Starts `lightexp search` in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tracking: str = "none") -> None:
         """Writes the data set."""
         self.folder = folder
         self.outputs = folder / "outputs"
         place = [f"dataset.path={arrays(folder)}", f"model.path={PLUGIN / 'tiny.tflite'}", "runtime.threads=1"]
         self.flags = [f"--config-dir={PLUGIN / 'conf'}"]
         self.words = ["search=faulty", "pipeline=faulty", "measure=padding", "dataset=arrays", "model=from_file"]
-        self.words += ["plugins=[faulty]", "tracking=none", "search.study=tried", *place]
+        self.words += ["plugins=[faulty]", f"tracking={tracking}", "search.study=tried", *place]
 
     def command(self, *words: str) -> list[str]:
         """The whole command."""
@@ -85,6 +85,18 @@ class Studies:
             return optuna.load_study(study_name=name, storage=kept).trials
         except KeyError:
             return []
+
+    def mlflow(self) -> list[Any]:
+        """The runs in MLflow, the study's first and then its trials by number."""
+        from lightexp.tracking import stores
+
+        mlflow = stores.load()
+        if not (self.outputs / "mlflow.db").exists():
+            return []
+        client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{self.outputs / 'mlflow.db'}")
+        found = client.get_experiment_by_name("lightexp")
+        runs = list(client.search_runs([found.experiment_id])) if found else []
+        return sorted(runs, key=lambda run: int(run.data.tags.get("lightexp.trial", -1)))
 
     def front(self, name: str = "tried") -> dict[str, Any]:
         """What was written of the front."""

@@ -49,27 +49,35 @@ def test_a_killed_workers_trial_is_taken_up_again(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """A study whose parent is killed, that is gone on with, interrupted, gone on with to its end, and looked at."""
-    study = Studies(tmp_path_factory.mktemp("story"))
-    words = [f"{SECONDS}=1", "search.trials=7", "search.workers=2"]
+    study = Studies(tmp_path_factory.mktemp("story"), tracking="mlflow")
+    words = [f"{SECONDS}=1", "search.workers=2", f"{MODE}=choice(fine,raise)"]
+    study.mlflow()  # imports it
     seen: dict[str, object] = {}
     process = study.start(*words)
-    workers = until(lambda: len(study.trials()) >= 3 and children(process.pid), process)
+    workers = until(lambda: len(study.mlflow()) > 1 and children(process.pid), process)
     process.kill()
     process.communicate(timeout=120)
     end = time.monotonic() + 20  # one that was still starting finds out when it has
     while any(map(alive, workers)) and time.monotonic() < end:
         time.sleep(0.05)
     seen["alive"] = [alive(pid) for pid in workers]
+    while study.mlflow()[0].info.status == "RUNNING" and time.monotonic() < end:
+        time.sleep(0.05)
+    seen["shown"] = [study.mlflow()]
     seen["killed"] = study.trials()
     process = study.start(*words)
     until(lambda: len(study.trials()) > len(seen["killed"]) and study.trials()[-1].params, process)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=120)
     seen["interrupted"] = (process.returncode, out, err, study.trials())
+    seen["shown"].append(study.mlflow())
+    words.append(f"search.trials={len(study.trials()) + 2}")
     seen["end"] = study.run(*words)
+    seen["shown"].append(study.mlflow())
     seen["trials"] = study.trials()
     seen["again"] = study.run(*words)
     seen["after"] = study.trials()
+    seen["shown"].append(study.mlflow())
     seen["study"] = study
     return seen
 
@@ -83,7 +91,6 @@ def test_ctrl_c_finishes_what_is_running_and_reports_what_there_is(story: dict) 
     code, out, err, trials = story["interrupted"]
     assert code == 130, err
     assert RUNNING not in [t.state for t in trials]
-    assert len(trials) < 7
     assert "Trial" in out
     assert "trials done" in out
     assert "The running trials are being finished" in err
@@ -94,20 +101,55 @@ def test_ctrl_c_finishes_what_is_running_and_reports_what_there_is(story: dict) 
 def test_the_same_command_goes_on_to_the_end_and_nothing_is_lost_or_counted_twice(story: dict) -> None:
     assert story["end"].returncode == 0, story["end"].stderr
     trials = story["trials"]
-    assert [t.number for t in trials] == list(range(7))
-    assert [t.state for t in trials] == [COMPLETE] * 7
+    assert [t.number for t in trials] == list(range(len(story["interrupted"][3]) + 2))
+    states = [COMPLETE if t.params[MODE] == "fine" else FAIL for t in trials]
+    assert [t.state for t in trials] == states
     proposed = {t.number: t.params for t in story["killed"] if t.params}
     assert {number: trials[number].params for number in proposed} == proposed
-    levels = [t.params[LEVEL] for t in trials]
-    assert len(set(levels)) == 7  # no seed proposed the same again
+    levels = [(t.params[LEVEL], t.params[MODE]) for t in trials]
+    assert len(set(levels)) == len(levels)  # no seed proposed the same again
 
 
 def test_a_finished_study_is_shown_and_nothing_is_run(story: dict) -> None:
     assert story["again"].returncode == 0
-    assert "7 trials done" in story["again"].stdout
+    states = [t.state for t in story["trials"]]
+    assert f"{done} trials done, {len(story['trials']) - done} failed" in story["again"].stdout
     assert [(t.number, t.datetime_complete) for t in story["after"]] == [
         (t.number, t.datetime_complete) for t in story["trials"]
     ]
+
+
+def test_mlflow_has_one_run_with_a_child_for_each_trial_and_none_left_open(story: dict) -> None:
+    killed, interrupted, ended, again = story["shown"]
+    assert [runs[0].info.status for runs in (killed, interrupted, ended, again)] == [
+        "KILLED",
+        "KILLED",
+        *["FINISHED"] * 2,
+    ]
+    study, *children = ended
+    assert [child.data.tags["lightexp.trial"] for child in children] == [str(n) for n in range(len(story["trials"]))]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {study.info.run_id}
+    for child, trial in zip(children, story["trials"], strict=True):
+        assert child.info.status == ("FINISHED" if trial.state is COMPLETE else "FAILED")
+        assert child.data.params == {name: str(value) for name, value in trial.params.items()}
+        if trial.state is COMPLETE:
+            assert [child.data.metrics[n] for n in ("faulty/error", "size/file_bytes")] == trial.values
+            assert child.data.metrics["feasible"] == 1.0
+        else:
+            assert "it broke" in child.data.tags["lightexp.reason"]
+    tested = [c.data.tags["lightexp.trial"] for c in children if "accuracy/test" in c.data.metrics]
+    assert tested == [c.data.tags["lightexp.trial"] for c in children if c.data.tags["lightexp.front"] == "true"]
+    assert sorted(map(int, tested)) == sorted(point["trial"] for point in story["study"].front()["front"])
+    assert study.data.metrics["trials/done"] == len([t for t in story["trials"] if t.state is COMPLETE])
+    assert study.data.params[f"space/{LEVEL}"] == "0.1 to 1"
+
+
+def test_looking_again_changes_nothing_in_mlflow(story: dict) -> None:
+    def seen(runs: list) -> list:
+        return [(r.info.run_id, r.info.status, r.info.end_time, r.data.metrics, r.data.params) for r in runs[1:]]
+
+    assert seen(story["shown"][3]) == seen(story["shown"][2])
+    assert story["shown"][3][0].data.metrics == story["shown"][2][0].data.metrics
 
 
 def test_ctrl_c_twice_drops_what_is_running_for_the_next_start(tmp_path: Path) -> None:
