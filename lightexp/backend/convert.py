@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow.lite.python.convert import ConverterError
 
 from lightexp.backend.quiet import quiet
+from lightexp.core.errors import RunFailed
 
 
 def to_float32(model: Any) -> bytes:
     """The float32 flatbuffer of a Keras model."""
-    with quiet():
+    with quiet(), _plain_errors():
         return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
@@ -40,7 +44,16 @@ def to_quantized(model: Any, scheme: str, integer_io: bool, samples: NDArray[np.
         if integer_io:
             kind = tf.int16 if scheme == "int16x8" else tf.int8
             converter.inference_input_type = converter.inference_output_type = kind
-    with quiet(), warnings.catch_warnings():
+    with quiet(), _plain_errors(), warnings.catch_warnings():
         # The statistics come from the calibration, which the converter's own check overlooks.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs were expected")
         return bytes(converter.convert())
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except ConverterError as error:
+        words = str(error).splitlines()[0].rpartition("error: ")[2].rstrip(".")
+        raise RunFailed(f"TensorFlow's converter cannot make a .tflite of this model: {words}.") from None

@@ -20,14 +20,14 @@ def _names(text: str) -> frozenset[str]:
 
 
 _MODELS = frozenset({"Functional", "Model", "Sequential"})
-_LAYERS = _names(
+_LAYERS = _names(  # all that the converter takes with an open batch, which leaves out recurrent ones
     """
     Activation ActivityRegularization Add AlphaDropout Average AveragePooling1D AveragePooling2D BatchNormalization
     Concatenate Conv1D Conv2D Conv2DTranspose Cropping1D Cropping2D Dense DepthwiseConv1D DepthwiseConv2D Dot
     Dropout ELU Embedding Flatten GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D
-    GlobalMaxPooling1D GlobalMaxPooling2D GRU InputLayer LayerNormalization LeakyReLU LSTM MaxPooling1D MaxPooling2D
+    GlobalMaxPooling1D GlobalMaxPooling2D InputLayer LayerNormalization LeakyReLU MaxPooling1D MaxPooling2D
     Maximum Minimum Multiply Normalization PReLU Permute ReLU RepeatVector Rescaling Reshape SeparableConv1D
-    SeparableConv2D SimpleRNN Softmax SpatialDropout1D SpatialDropout2D Subtract TFOpLambda ThresholdedReLU
+    SeparableConv2D Softmax SpatialDropout1D SpatialDropout2D Subtract TFOpLambda ThresholdedReLU
     UnitNormalization UpSampling1D UpSampling2D ZeroPadding1D ZeroPadding2D
     """
 )
@@ -76,14 +76,25 @@ def check(path: Path, trust: bool) -> None:
 
 
 def load(path: Path, trust: bool) -> Any:
-    """Reads `.h5`, a Keras 2 `.keras`, or a SavedModel that holds a Keras model.
+    """Reads `.h5`, a Keras 2 `.keras`, or a SavedModel that holds a Keras model; models inside it are taken apart.
 
     Raises:
-        BadInput: As `check`; if the weights do not fit the architecture; if a SavedModel holds no Keras model.
+        BadInput: As `check`; if the weights do not fit the architecture or are not finite; if a SavedModel holds no
+            Keras model; if a model inside cannot be taken apart.
     """
     check(path, trust)
-    if path.is_dir():
-        return _from_saved_model(path)
+    model = _from_saved_model(path) if path.is_dir() else _from_file(path)
+    if not all(np.isfinite(w).all() for w in model.get_weights()):
+        raise BadInput(f"{path} holds weights that are NaN or infinite. Train or get it again.")
+    from lightexp.backend.nested import flattened
+
+    try:
+        return flattened(model)
+    except Exception as error:  # Keras raises many kinds at layers that cannot be called anew
+        raise _broken(path, error, "taken apart into plain layers") from error
+
+
+def _from_file(path: Path) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         model = _built(path, _architecture(path, Path(folder)))
         weights = Path(folder) / LEGACY
@@ -93,8 +104,6 @@ def load(path: Path, trust: bool) -> Any:
             model.load_weights(weights)
         except Exception as error:  # tf_keras raises many kinds at weights that do not fit
             raise _broken(path, error) from error
-    if not all(np.isfinite(w).all() for w in model.get_weights()):
-        raise BadInput(f"{path} holds weights that are NaN or infinite. Train or get it again.")
     return model
 
 
@@ -201,5 +210,6 @@ def _unknown(path: Path, name: str) -> BadInput:
     )
 
 
-def _broken(path: Path, error: Exception) -> BadInput:
-    return BadInput(f"{path} cannot be read as a Keras model ({' '.join(str(error).split())[:160]}). Save it again.")
+def _broken(path: Path, error: Exception, what: str = "read as a Keras model") -> BadInput:
+    words = str(error).rpartition("Exception encountered: ")[2]  # Keras puts a layer's whole config before it
+    return BadInput(f"{path} cannot be {what} ({' '.join(words.split())[:160]}). Save it again.")

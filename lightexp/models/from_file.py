@@ -151,5 +151,17 @@ def check_shapes(path: Path, model: FlatModel, shape: tuple[int, ...], classes: 
         raise _mismatch(path, takes, gives, shape, classes)
 
 
+def try_out(path: Path, data: Data) -> None:
+    """Runs a `.tflite` on the first validation example, in a process of its own.
+
+    Raises:
+        BadInput: If LiteRT cannot run it, it kills that process, or it gives NaN, infinity or another shape.
+    """
+    from lightexp.backend.litert import logits
+
+    if not np.isfinite(logits(path, data.val.x[:1], data, threads=1, foreign=True)).all():
+        raise BadInput(f"{path} gives NaN or infinity for an example of {data.name}. Train or get it again.")
+
+
 def _mismatch(path: Path, takes: tuple[int, ...], gives: tuple[int, ...], shape: tuple[int, ...], n: int) -> BadInput:
     return BadInput(f"{path} maps {takes} to {gives}; the data need {shape} to ({n},). Take those it was made for.")

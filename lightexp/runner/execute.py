@@ -48,17 +48,25 @@ class Executor:
         self._plan, self._settings, self._data, self._store, self._watch = plan, settings, data, store, watch
         self._artifacts: dict[str, Artifact] = {}
 
+    def check(self) -> None:
+        """Builds the untrained models, where TensorFlow is needed at all, and shows them to the stages.
+
+        A stage that cannot work should not wait for the others, nor leave a run behind.
+
+        Raises:
+            BadInput: If a stage cannot work with the model.
+        """
+        if any(node.needs_tensorflow and not self._store.has(node.key) for node in self._plan.nodes):
+            with self._watch.working("TensorFlow", 1, 1) as progress:
+                progress.say("loading")
+                preview(self._plan, self._settings, self._data)
+
     def make(self) -> list[StageRecord]:
         """Makes every stage's artifact that is not in the store, in order.
 
         Raises:
             LightexpError: If a stage fails; the message begins with its name.
         """
-        if any(node.needs_tensorflow and not self._store.has(node.key) for node in self._plan.nodes):
-            with self._watch.working("TensorFlow", 1, 1) as progress:
-                progress.say("loading")
-                # A stage that cannot work should not wait for the others.
-                preview(self._plan, self._settings, self._data)
         records = []
         for number, node in enumerate(self._plan.nodes, start=1):
             with self._watch.working(node.name, number, len(self._plan.nodes)) as progress:

@@ -12,7 +12,7 @@ from lightexp.core.errors import BadInput, nearest
 from lightexp.core.fingerprint import file_digest, key, library_versions
 from lightexp.core.protocols import Invariant, Model, Stage, Teacher
 from lightexp.core.training import VERSION, Training
-from lightexp.models.from_file import check_shapes
+from lightexp.models.from_file import check_shapes, try_out
 from lightexp.runner.settings import Settings
 from lightexp.stages.model_file import ModelFile
 
@@ -137,6 +137,8 @@ def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Pl
             if model is not before or not nodes:
                 model.check(data.shape, data.classes)
             stage.check(len(data.train))
+            if isinstance(stage, ModelFile):
+                try_out(Path(stage.path), data)
         if stage.compresses and control is None and nodes:
             control = nodes[-1]
         inputs: dict[str, Node] = {}
@@ -208,6 +210,7 @@ def _input(
             f"{where} must be 'control', a float .tflite file that exists, or a list of overrides. Received: {wanted}."
         )
     check_shapes(path, flatbuffer.read(path), data.shape, data.classes)
+    try_out(path, data)
     stage = ModelFile(str(path.absolute()), file_digest(path))
     return Node(f"{name}.{role}", stage, None, {}, _key(stage, None, 0, data, {}))
 

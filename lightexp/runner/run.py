@@ -79,6 +79,8 @@ class Runner:
             KeyboardInterrupt: If it was interrupted; likewise.
         """
         plan, data = self.plan(settings)
+        executor = Executor(plan, settings, data, Store(settings.outputs / "store"), self._watch)
+        executor.check()
         mirror = self._mirror(settings.plain, settings.outputs)
         record = self._record(settings, plan, data, overrides, ["lightexp", "run", *flags, *overrides])
         runs = settings.outputs / "runs"
@@ -92,8 +94,6 @@ class Runner:
                 if left_out := set(settings.plain["pipeline"]["stages"]) - {node.name for node in plan.nodes}:
                     self._watch.say(f"The model's file is trained: left out {', '.join(sorted(left_out))}.")
                 shown = aside.submit(_show, mirror, record, folder)
-                store = Store(settings.outputs / "store")
-                executor = Executor(plan, settings, data, store, self._watch)
                 error = self._worked(record, folder, lambda: self._work(record, folder, executor, plan, test))
                 record.write(folder)  # whatever MLflow takes its time over, the run has ended
                 shown.result()
@@ -126,11 +126,12 @@ class Runner:
             KeyboardInterrupt: If it was interrupted.
         """
         plan, data = self.plan(settings)
+        executor = Executor(plan, settings, data, Store(settings.outputs / "store"), self._watch, self._measured)
+        executor.check()
         record = self._record(settings, plan, data, varied, command)
         folder.mkdir(parents=True, exist_ok=True)
 
         def work() -> None:
-            executor = Executor(plan, settings, data, Store(settings.outputs / "store"), self._watch, self._measured)
             record.stages = executor.make()
             executor.measure(record.stages, test, only=(plan.control.name, plan.nodes[-1].name))
             record.waived = executor.verify(record.stages)

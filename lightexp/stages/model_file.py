@@ -15,7 +15,7 @@ from lightexp.models.from_file import FromFile
 
 @dataclass(frozen=True)
 class ModelFile(Stage):
-    """Takes a `.tflite` into the store, once LiteRT has run it on an example.
+    """Takes a `.tflite` into the store; the plan has tried it out on an example.
 
     Attributes:
         path: Where it is; not part of its key.
@@ -42,13 +42,10 @@ class ModelFile(Stage):
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Copies the file; see `Stage.apply`."""
-        from lightexp.backend.litert import logits
-
         copy = context.out / TFLITE
         shutil.copyfile(Path(self.path), copy)
         if file_digest(copy) != self.digest:
             raise RunFailed(f"{self.path} has changed since the run began. Run the same command again.")
-        logits(copy, context.data.val.x[:1], context.data, context.threads, foreign=True)
         return {}
 
 

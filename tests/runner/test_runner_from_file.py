@@ -182,9 +182,11 @@ def test_what_cannot_be_is_told_in_one_line(
     more = tmp_path / "more.npz"
     np.savez(more, x=np.zeros((60, 9, 9), np.uint8), y=np.arange(60) % 3)
     words = ["model=from_file", f"model.path={getattr(files, form)}", *(word.format(more=more) for word in words)]
+    before = sorted(tiny_runs.outputs.rglob("*"))
     with pytest.raises(BadInput, match=r"^[^\n]+$") as error:
         tiny_runs.run(*words)
     assert told in str(error.value)
+    assert sorted(tiny_runs.outputs.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["net.h5", "net.tflite", "net.keras"])
