@@ -46,16 +46,14 @@ def _write(data: Data, folder: Path, threads: int) -> list[Path]:
 
     session.start(threads)
     session.fresh(0)
-    from lightexp.backend import convert
+    from lightexp.backend import convert, edge_quantizer, flatbuffer, litert
 
-    model = build("lenet5", data.shape, data.classes)
-    samples = data.inputs(data.train.sample(200))
-    contents = {"float32": convert.to_float32(model), "int8": convert.to_quantized(model, "int8", False, samples)}
-    files = []
-    for form, content in contents.items():
-        files.append(folder / f"{form}.tflite")
-        files[-1].write_bytes(content)
-    return files
+    exact, small = folder / "float32.tflite", folder / "int8.tflite"
+    exact.write_bytes(convert.to_float32(build("lenet5", data.shape, data.classes)))
+    ranges = litert.ranges(exact, data.inputs(data.train.sample(200)), threads)
+    kernels = [(8, 0)] * len(flatbuffer.read(exact).kernels)
+    small.write_bytes(edge_quantizer.quantize(exact, ranges, "int8", 8, kernels, integer_io=False).tobytes())
+    return [exact, small]
 
 
 def _compare(file: Path, data: Data, runs: int, threads: int) -> Result:

@@ -82,7 +82,7 @@ def call(function: str, file: Path, array: NDArray[np.generic], **settings: Any)
     """Calls in the child.
 
     Args:
-        function: `outputs` or `time_single` of `litert`, `edge_quantizer.quantize` or `keras_archive.extract`.
+        function: `outputs`, `ranges` or `time_single` of `litert`, `edge_quantizer.quantize`, `keras_archive.extract`.
         file: The file.
         array: Its examples.
         **settings: Its other arguments, as JSON types.
@@ -145,6 +145,7 @@ def _serve() -> None:
         os.dup2(nothing, standard)
     functions: dict[str, Callable[..., NDArray[Any]]] = {
         "outputs": litert.outputs,
+        "ranges": litert.ranges,
         "time_single": litert.time_single,
         "quantize": edge_quantizer.quantize,
         "extract": keras_archive.extract,

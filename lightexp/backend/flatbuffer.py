@@ -68,10 +68,16 @@ class _Unknown(Exception):
 
 def _model(content: bytes) -> FlatModel:
     model = schema.Model.GetRootAs(content)
-    buffers = [_bytes(model.Buffers(i)) for i in range(model.BuffersLength())]
+    buffers = [_bytes(model.Buffers(i), content) for i in range(model.BuffersLength())]
     graph = model.Subgraphs(0)
     codes = [_operator(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
-    tensors = tuple(_tensor(graph.Tensors(i), buffers) for i in range(graph.TensorsLength()))
+    tables = [graph.Tensors(i) for i in range(graph.TensorsLength())]
+    blocks = [_blocks(table) for table in tables]
+    scales = {each.Scales() for each in blocks if each}  # kept as tensors, but no weights
+    tensors = tuple(
+        _tensor(table, None if index in scales else buffers[table.Buffer()], blocks[index], tables, buffers)
+        for index, table in enumerate(tables)
+    )
     steps = [graph.Operators(i) for i in range(graph.OperatorsLength())]
     ops = tuple(FlatOp(codes[s.OpcodeIndex()], _ints(s, "Inputs"), _ints(s, "Outputs")) for s in steps)
     found = FlatModel(tensors, ops, _ints(graph, "Inputs"), _ints(graph, "Outputs"))
@@ -103,7 +109,12 @@ def _ints(table: Any, name: str) -> tuple[int, ...]:
     return tuple(getattr(table, f"{name}AsNumpy")().tolist())
 
 
-def _bytes(buffer: Any) -> NDArray[np.uint8] | None:
+def _bytes(buffer: Any, content: bytes) -> NDArray[np.uint8] | None:
+    if buffer.Offset() > 1:  # kept behind the flatbuffer, as writers do with large ones
+        end = buffer.Offset() + buffer.Size()
+        if end > len(content):
+            raise ValueError(f"a buffer ends at byte {end}")
+        return np.frombuffer(content, np.uint8)[buffer.Offset() : end]
     return buffer.DataAsNumpy() if buffer.DataLength() else None
 
 
@@ -113,26 +124,42 @@ def _operator(code: Any) -> str:
     return name
 
 
-def _tensor(tensor: Any, buffers: list[NDArray[np.uint8] | None]) -> FlatTensor:
+def _blocks(tensor: Any) -> Any:
+    """How a tensor is quantised in blocks, or None."""
+    quantization = tensor.Quantization()
+    if not quantization or not quantization.DetailsType():
+        return None
+    if quantization.DetailsType() != schema.QuantizationDetails.BlockwiseQuantization:
+        raise _Unknown("a tensor is quantised by a custom scheme. Quantise it per tensor, per channel or in blocks")
+    found = schema.BlockwiseQuantization()
+    found.Init(quantization.Details().Bytes, quantization.Details().Pos)
+    return found
+
+
+def _tensor(
+    tensor: Any, raw: NDArray[np.uint8] | None, blocks: Any, tables: list[Any], buffers: list[NDArray[np.uint8] | None]
+) -> FlatTensor:
     name = (tensor.Name() or b"").decode(errors="replace")
     shape = _ints(tensor, "Shape")
     kind = _TYPES[tensor.Type()]
-    raw = buffers[tensor.Buffer()]
     scales: tuple[float, ...] = ()
     zero_points: tuple[int, ...] = ()
-    if quantization := tensor.Quantization():
-        if quantization.DetailsType():
-            raise _Unknown(f"'{name}' is quantised in blocks. Quantise it per tensor or per channel")
-        if quantization.ScaleLength():
-            scales = tuple(quantization.ScaleAsNumpy().tolist())
-            zero_points = _ints(quantization, "ZeroPoint")
+    block = 0
+    if blocks:
+        block, held = blocks.BlockSize(), buffers[tables[blocks.Scales()].Buffer()]
+        scales = tuple(np.asarray(held).view("<f2").tolist())
+        if block < 1 or len(scales) * block != math.prod(shape):
+            raise ValueError(f"'{name}' of shape {shape} has {len(scales)} blocks of {block}")
+    elif (quantization := tensor.Quantization()) and quantization.ScaleLength():
+        scales = tuple(quantization.ScaleAsNumpy().tolist())
+        zero_points = _ints(quantization, "ZeroPoint")
     if raw is None or kind in _OPAQUE:
-        return FlatTensor(name, shape, kind, None, scales, zero_points)
+        return FlatTensor(name, shape, kind, None, scales, zero_points, block)
     if tensor.Sparsity():
         raise _Unknown(
             f"'{name}' is stored in TensorFlow Lite's sparse format. Convert it without EXPERIMENTAL_SPARSITY"
         )
-    return FlatTensor(name, shape, kind, _values(name, kind, raw, shape), scales, zero_points)
+    return FlatTensor(name, shape, kind, _values(name, kind, raw, shape), scales, zero_points, block)
 
 
 def _values(name: str, kind: str, raw: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.generic]:

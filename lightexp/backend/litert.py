@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,40 @@ def outputs(
                 f"({classes},). Take the data set that it was made for."
             )
         found[start : start + len(part)] = model.sink.decode(out[: len(part)])
+    return found
+
+
+def ranges(tflite: Path, samples: NDArray[np.float32], threads: int, batch: int = 10) -> NDArray[np.float32]:
+    """The least and the largest value that each float tensor of a model takes over all samples.
+
+    Args:
+        tflite: The float file.
+        samples: Inputs as the model takes them, `(n, *shape)`.
+        threads: How many threads compute.
+        batch: How many go in at once: all tensors of so many are in memory together.
+
+    Returns:
+        `(tensors, 2)`, in the file's order; NaN for constants and for tensors that are not float.
+
+    Raises:
+        BadInput: As `logits`; or if a value is not finite.
+    """
+    tensors = flatbuffer.read(tflite).tensors
+    found = np.full((len(tensors), 2), np.nan, np.float32)
+    wanted = [i for i, tensor in enumerate(tensors) if tensor.data is None and tensor.dtype == "FLOAT32"]
+    model = _Model.open(tflite, (min(batch, len(samples)), *samples.shape[1:]), threads, keep=True)
+    for start in range(0, len(samples), model.shape[0]):
+        model.feed(np.resize(samples[start : start + model.shape[0]], model.shape))  # a last part is repeated
+        model.invoke()
+        for index in wanted:
+            values = model.interpreter.get_tensor(index)
+            if values.size:
+                found[index] = np.fmin(found[index][0], values.min()), np.fmax(found[index][1], values.max())
+            if not np.isfinite(values).all():
+                raise BadInput(
+                    f"{tflite} cannot be calibrated: '{tensors[index].name}' takes values that are not finite on "
+                    "examples of the train split. Train the model again, with a smaller learning rate."
+                )
     return found
 
 
@@ -185,10 +220,11 @@ class _Model:
     shape: tuple[int, ...]
 
     @classmethod
-    def open(cls, tflite: Path, shape: tuple[int, ...], threads: int) -> _Model:
-        """Opens a file for inputs of `shape`, or of the file's own batch where it has one."""
-        with quiet(), _plain_errors(tflite):
-            interpreter = Interpreter(model_path=str(tflite), num_threads=threads)
+    def open(cls, tflite: Path, shape: tuple[int, ...], threads: int, keep: bool = False) -> _Model:
+        """Opens a file for inputs of `shape`, or of the file's own batch where it has one; may `keep` all tensors."""
+        with quiet(), _plain_errors(tflite), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that keeping all tensors takes memory
+            interpreter = Interpreter(str(tflite), num_threads=threads, experimental_preserve_all_tensors=keep)
             sources, sinks = interpreter.get_input_details(), interpreter.get_output_details()
         if len(sources) != 1 or len(sinks) != 1:
             raise BadInput(

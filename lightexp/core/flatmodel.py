@@ -21,8 +21,9 @@ class FlatTensor:
         shape: Its shape, with 1 for the batch.
         dtype: `FLOAT32`, `FLOAT16`, `INT8`, `INT4`, ... as the schema calls it.
         data: Its constant values as stored (integers where it is quantised), or None where it is computed.
-        scales: Quantisation scales, one or one per channel; empty where it is not quantised.
-        zero_points: As `scales`.
+        scales: Quantisation scales: one, one per channel, or one per block of each row; empty where not quantised.
+        zero_points: As `scales`; empty in blocks, whose zero is 0.
+        block: How many neighbours along the last axis share a scale; 0 where that is not how it is quantised.
     """
 
     name: str
@@ -31,6 +32,7 @@ class FlatTensor:
     data: NDArray[np.generic] | None
     scales: tuple[float, ...] = ()
     zero_points: tuple[int, ...] = ()
+    block: int = 0
 
     @property
     def is_weight(self) -> bool:
@@ -44,6 +46,12 @@ class FlatTensor:
             return 0
         zero = self.zero_points[0] if self.zero_points else 0
         return int(np.count_nonzero(self.data == zero))
+
+
+def layer_names(name: str) -> list[str]:
+    """Names a user may know a weight's layer by: its own, and those the converter puts in it (`model/layer/Op;...`)."""
+    parts = [part for part in name.split(";") if "batchnorm" not in part.lower()]  # that was folded into the layer
+    return [name, *dict.fromkeys(piece for part in parts for piece in part.split("/")[1:-1])]
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,10 @@ class FlatModel:
         while last and last.kind in (*_COPIES, "QUANTIZE"):
             last = made_by.get(last.inputs[0])
         return last is not None and last.kind == "SOFTMAX"
+
+    def title(self, op: FlatOp, kernel: FlatTensor) -> str:
+        """The kernel's name, or where that tells no layer (it may be shared or rewritten), its operator's output's."""
+        return kernel.name if len(layer_names(kernel.name)) > 1 else self.tensors[op.outputs[0]].name
 
     @cached_property
     def kernels(self) -> tuple[tuple[FlatOp, FlatTensor], ...]:

@@ -231,7 +231,7 @@ class Stage(ABC):
         return False
 
     def inputs(self) -> dict[str, Teacher | Stage]:
-        """Other artifacts it stands on by role: teachers, or stages made from the data alone."""
+        """Other artifacts it stands on by role: teachers, or stages made from data and, if need be, the one before."""
         return {}
 
     def computes_with_tensorflow(self, form: Form) -> bool:

@@ -13,7 +13,7 @@ from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import digest
 from lightexp.core.flatmodel import FlatModel
-from lightexp.core.protocols import Model
+from lightexp.core.protocols import Layer, Model
 
 _TFLITE_MAGIC = b"TFL3"
 
@@ -79,6 +79,11 @@ class FromFile(Model):
         from lightexp.backend import flatbuffer
 
         return flatbuffer.read(self.place)
+
+    def layers(self) -> list[Layer]:
+        """The kernels of a `.tflite`, as plans list layers."""
+        model = self.flat()
+        return [Layer(model.title(op, k), op.kind, k.shape, int(np.prod(k.shape))) for op, k in model.kernels]
 
     def check(self, shape: tuple[int, ...], classes: int) -> None:
         """Checks the file as far as that goes without TensorFlow; see `Model.check`."""

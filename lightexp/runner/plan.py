@@ -145,7 +145,7 @@ def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Pl
         if nodes and stage.needs_parent:
             inputs["parent"] = nodes[-1]
         for role, wanted in stage.inputs().items():
-            inputs[role] = _input(name, role, wanted, control, settings, data, compose, depth)
+            inputs[role] = _input(name, role, wanted, control, nodes[-1:], settings, data, compose, depth)
         if (inside := _looks_inside(stage)) and inputs["teacher"].stage.produces != "keras":
             raise BadInput(
                 f"pipeline.stages.{name}.objective: {inside} looks at its teacher's layers, which a .tflite does not "
@@ -176,6 +176,7 @@ def _input(
     role: str,
     wanted: Teacher | Stage,
     control: Node | None,
+    before: list[Node],
     settings: Settings,
     data: Data,
     compose: Compose,
@@ -183,7 +184,8 @@ def _input(
 ) -> Node:
     where = f"pipeline.stages.{name}.objective.{'teacher' if role == 'teacher' else f'others.{role}'}"
     if isinstance(wanted, Stage):
-        return Node(f"{name}.{role}", wanted, None, {}, _key(wanted, None, 0, data, {}))
+        parent = {"parent": before[0]} if wanted.needs_parent and before else {}
+        return Node(f"{name}.{role}", wanted, None, parent, _key(wanted, None, 0, data, parent))
     if isinstance(wanted, list):
         if depth >= _DEPTH:
             raise BadInput(f"{where}: teachers of teachers go more than {_DEPTH} deep. Name a control or a file.")

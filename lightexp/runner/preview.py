@@ -7,6 +7,7 @@ from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Layer, Model
 from lightexp.core.store import Store
 from lightexp.core.training import Training
+from lightexp.models.from_file import FromFile
 from lightexp.runner.plan import Node, Plan
 from lightexp.runner.settings import Settings
 
@@ -31,7 +32,10 @@ def preview(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], lis
         model = node.model or settings.model
         if not described or described[-1][0] != model:  # a user's model need not be hashable
             session.fresh(settings.seed)
-            layers = keras_files.describe(model.build(data.shape, data.classes)) if model.trainable else []
+            if isinstance(model, FromFile) and model.is_tflite:
+                layers = model.layers()
+            else:
+                layers = keras_files.describe(model.build(data.shape, data.classes))
             described.append((model, layers))
         _check_features(node, model, data)
         found.append(store.has(node.key))

@@ -1,4 +1,4 @@
-"""The examples that a quantiser calibrates on, kept in the store so that every run takes the same."""
+"""The ranges of a model's activations, kept in the store so that every quantiser of that model takes the same."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ from typing import Any
 import numpy as np
 
 from lightexp.core.config import Count
+from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Artifact, Context, Stage
 
-SAMPLES = "samples.npy"
+RANGES = "ranges.npy"
 
 
 @dataclass(frozen=True)
-class CalibrationSet(Stage):
-    """A sample of the train split.
+class Calibration(Stage):
+    """The least and the largest value of each tensor of a float flatbuffer over a sample of the train split.
 
     Attributes:
         count: How many examples. Defaults to 200.
     """
 
-    accepts = ("none",)
+    accepts = ("keras", "tflite")
     compresses = False
     needs_tensorflow = False
     count: Count = 200
 
-    @property
-    def needs_parent(self) -> bool:
-        """No: it is made from the data alone."""
-        return False
-
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Draws the sample; see `Stage.apply`."""
-        np.save(context.out / SAMPLES, context.data.train.sample(self.count))
-        return {}
+        """Runs the sample; see `Stage.apply`."""
+        from lightexp.backend import apart
+
+        if parent is None:
+            raise TypeError("a calibration starts from a model")
+        sample = context.data.inputs(context.data.train.sample(self.count))
+        if not len(sample):
+            raise BadInput("there is no example to calibrate on: the train split is empty. Use more data.")
+        found = apart.call("ranges", parent.tflite, sample, threads=context.threads)
+        np.save(context.out / RANGES, found)
+        return {"samples": len(sample)}

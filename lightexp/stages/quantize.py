@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import numpy as np
 
 from lightexp.core.config import Count
-from lightexp.core.flatmodel import FlatModel
+from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.flatmodel import FlatModel, FlatTensor, layer_names
 from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Invariant, Layer, Range, Stage, Teacher
-from lightexp.stages.calibration import SAMPLES, CalibrationSet
+from lightexp.models.from_file import try_out
+from lightexp.stages.calibration import RANGES, Calibration
 
-_DYNAMIC_FROM = 1024  # weights; the converter leaves smaller tensors in float
+_DEFAULT_FROM = 1024  # weights; the converter leaves smaller tensors in float
+_OPERATORS = {"Dense": "FULLY_CONNECTED", "Conv2D": "CONV_2D", "Conv1D": "CONV_2D", "Conv3D": "CONV_3D"}
+_NARROW = {  # the operators that LiteRT computes rightly with such weights; 8 bits go in all
+    2: ("FULLY_CONNECTED",),  # it takes a 2-bit CONV_2D too, and gives nonsense
+    4: ("FULLY_CONNECTED", "CONV_2D"),
+}
+_BIASES = {"int8": "INT32", "int16x8": "INT64"}
+_ENDS = {"int8": "INT8", "int16x8": "INT16"}
 
 
 @dataclass(frozen=True)
 class Quantize(Stage):
     """Stores weights, and with `int8` and `int16x8` also activations, as small numbers, without training.
 
-    Jacob et al. 2018 (arXiv 1712.05877). TensorFlow's converter does it on a Keras model, ai-edge-quantizer on a float
-    `.tflite`.
+    Jacob et al. 2018 (arXiv 1712.05877). ai-edge-quantizer does it on the float `.tflite`, also on that of a Keras
+    model, without TensorFlow; the `default` of a Keras model is TensorFlow's converter's own.
 
     Attributes:
-        scheme: `default` (`Optimize.DEFAULT`: int8 weights, activations quantised as they come), `float16` weights,
-            `int8` (weights and activations) or `int16x8` (int16 activations, int8 weights). Defaults to `default`.
+        scheme: `default` (`Optimize.DEFAULT`: int8 weights, in layers of 1,024 or more, activations quantised as they
+            come), `float16` weights, `dynamic` (as `default`, but all layers and any `bits`), `weight_only` (weights
+            are made float again to compute with), `int8` (activations too, by ranges taken from train) or `int16x8`
+            (int16 activations). Defaults to `default`.
+        bits: Of the weights: 8, 4 or 2 (`dynamic` dense layers only). Where LiteRT cannot compute with so few, a layer
+            gets the next more. Defaults to 8.
+        block: How many neighbouring 4-bit weights of a dense layer share a scale, in `dynamic`: 32 or 64. A layer that
+            it does not divide has a scale per channel. Defaults to None: per channel.
+        layers: Bits of single layers, by pattern of their names: 2, 4, 8, or 32 for float.
         io: Whether an `int8` or `int16x8` model takes and gives `float` or `integer` numbers. Defaults to `float`.
         calibration_samples: Examples of the train split from which the ranges of activations are taken, for `int8`
             and `int16x8`. Defaults to 200.
@@ -33,76 +50,181 @@ class Quantize(Stage):
 
     accepts = ("keras", "tflite")
     produces = "quantized"
-    search = {"scheme": Range("choice(default, float16, int8)", strongest="int8")}
-    scheme: Literal["default", "float16", "int8", "int16x8"] = "default"
+    search = {
+        "scheme": Range("choice(dynamic, weight_only, int8)", strongest="int8"),
+        "bits": Range("choice(8, 4)", strongest=4),
+        "layers": Range("choice(32, 8, 4)", strongest=4),
+    }
+    version = 2
+    scheme: Literal["default", "float16", "dynamic", "weight_only", "int8", "int16x8"] = "default"
+    bits: Literal[2, 4, 8] = 8
+    block: Literal[32, 64] | None = None
+    layers: dict[str, Literal[2, 4, 8, 32]] = field(default_factory=dict)
     io: Literal["float", "integer"] = "float"
     calibration_samples: Count = 200
 
     def __post_init__(self) -> None:
+        asked = {self.bits, *self.layers.values()}
         if self.io == "integer" and not self._calibrated:
             raise ValueError(f"io=integer needs scheme=int8 or int16x8. Received: scheme={self.scheme}.")
+        if self.scheme in ("default", "float16") and (asked != {8} or self.layers or self.block):
+            raise ValueError(
+                "bits, block and layers need scheme=dynamic, weight_only, int8 or int16x8. "
+                f"Received: scheme={self.scheme}."
+            )
+        if 2 in asked and self.scheme != "dynamic":
+            raise ValueError(f"LiteRT runs 2-bit weights with scheme=dynamic only. Received: scheme={self.scheme}.")
+        if self.block and (self.scheme != "dynamic" or 4 not in asked):
+            raise ValueError(
+                "LiteRT runs blocks with scheme=dynamic and 4 bits only. "
+                f"Received: block={self.block}, scheme={self.scheme}, bits={self.bits}."
+            )
 
     def establishes(self) -> tuple[Invariant, ...]:
         """The data types of the weights."""
         return (Invariant("dtype"),)
 
     def preserves(self, invariant: Invariant) -> bool:
-        """Zeros stay zeros."""
-        return invariant.kind == "sparsity"
+        """Zeros stay zeros, and equal weights of a channel equal; of a block only, where scales are a block's."""
+        return invariant.kind in ("sparsity", "n_m", "blocks") or (invariant.kind == "codebook" and not self.block)
 
     def computes_with_tensorflow(self, form: Form) -> bool:
-        """Only from a Keras model."""
-        return form == "keras"
+        """Only where the converter quantises a Keras model."""
+        return form == "keras" and self.scheme == "default"
 
     def inputs(self) -> dict[str, Teacher | Stage]:
-        """The calibration set, where one is needed."""
-        return {"calibration": CalibrationSet(self.calibration_samples)} if self._calibrated else {}
+        """The ranges of activations, where they are needed."""
+        return {"calibration": Calibration(self.calibration_samples)} if self._calibrated else {}
 
     def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
-        """Each layer's data type; see `Stage.touches`."""
+        """Each layer's data type, and why it is not the one asked for; see `Stage.touches`."""
+        self._check_patterns([layer_names(layer.name) for layer in layers if layer.kernel])
         words = []
         for layer in layers:
-            size = int(np.prod(layer.kernel)) if layer.kernel else 0
             if not layer.kernel:
                 words.append((layer.name, f"{layer.kind}: folded into its neighbours"))
-            elif self.scheme == "default" and size < _DYNAMIC_FROM:
-                words.append((layer.name, f"{layer.kind}: float32, fewer than {_DYNAMIC_FROM} weights"))
-            else:
-                words.append((layer.name, f"{layer.kind}: {'float16' if self.scheme == 'float16' else 'int8'} weights"))
+                continue
+            inputs = layer.kernel[0] if layer.kind == "Dense" else layer.kernel[-1]
+            operator = _OPERATORS.get(layer.kind, layer.kind)
+            kind, block, why = self._kernel(layer_names(layer.name), operator, layer.kernel, inputs)
+            weights = f"{kind.lower()}{'' if kind == 'FLOAT32' else ' weights'}"
+            blocks = f" in blocks of {block}" if block else ""
+            words.append((layer.name, f"{layer.kind}: {weights}{blocks}{f', {why}' if why else ''}"))
         return words
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Converts the model; see `Stage.apply`."""
+        """Quantises the model and tries the result; see `Stage.apply`."""
+        from lightexp.backend import apart, flatbuffer
+
         if parent is None:
             raise TypeError("quantize starts from a model")
-        samples = None
-        if self._calibrated:
-            context.progress.say(f"calibrating on {self.calibration_samples} examples")
-            raw = np.load(context.inputs["calibration"].folder / SAMPLES, allow_pickle=False)
-            samples = context.data.inputs(raw)
-        if parent.form == "tflite":
-            from lightexp.backend import apart
-
-            given = np.empty(0, np.float32) if samples is None else samples
-            settings = {"scheme": self.scheme, "integer_io": self.io == "integer"}
-            content = apart.call("quantize", parent.tflite, given, **settings).tobytes()
-        else:
+        source, result = flatbuffer.read(parent.tflite), context.out / TFLITE
+        _check_finite(source)
+        names = [layer_names(source.title(op, kernel)) for op, kernel in source.kernels]
+        self._check_patterns(names)
+        found = [
+            self._kernel(known, op.kind, kernel.shape, kernel.shape[-1])
+            for known, (op, kernel) in zip(names, source.kernels, strict=True)
+        ]
+        if parent.form == "keras" and self.scheme == "default":
             from lightexp.backend import convert, keras_files
 
-            model = keras_files.load(parent.folder)
-            content = convert.to_quantized(model, self.scheme, self.io == "integer", samples)
-        (context.out / TFLITE).write_bytes(content)
-        return {}
+            result.write_bytes(convert.to_default(keras_files.load(parent.folder)))
+        else:
+            ranges = np.empty(0, np.float32)
+            if self._calibrated:
+                ranges = np.load(context.inputs["calibration"].folder / RANGES, allow_pickle=False)
+            each = [(32 if kind == "FLOAT32" else int(kind[-1]), block) for kind, block, _ in found]
+            settings = {"scheme": self.scheme, "bits": self.bits, "kernels": each, "integer_io": self.io == "integer"}
+            result.write_bytes(apart.call("quantize", parent.tflite, ranges, **settings).tobytes())
+        facts: dict[str, Any] = {
+            "kernels": {kernel.name: kind for (_, kernel), (kind, *_) in zip(source.kernels, found, strict=True)},
+            "reasons": {known[0]: why for known, (*_, why) in zip(names, found, strict=True) if why},
+        }
+        shipped = flatbuffer.read(result)
+        if broken := self.verify("dtype", facts, shipped):
+            raise RunFailed(f"{broken}. Keep its layer in float (layers: {{NAME: 32}}), or take another scheme.")
+        try:
+            try_out(result, context.data)
+        except BadInput as error:
+            raise BadInput(f"scheme={self.scheme}: {str(error).replace(str(result), 'the result')}") from None
+        return {**facts, "float": _in_float(shipped, activations=self._calibrated)}
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
-        """Checks the data types of the file's kernels; see `Stage.verify`."""
-        wanted = "FLOAT16" if self.scheme == "float16" else "INT8"
-        smallest = _DYNAMIC_FROM if self.scheme == "default" else 0
-        for op, tensor in shipped.kernels:
-            if tensor.dtype != wanted and int(np.prod(tensor.shape)) >= smallest:
-                return f"the {op.kind} kernel '{tensor.name}' is {tensor.dtype}, was to be {wanted}"
-        return None
+        """Checks the data types of the file's kernels, biases and ends; see `Stage.verify`."""
+        for op, kernel in shipped.kernels:
+            wanted = facts["kernels"].get(kernel.name)
+            if self.scheme == "default":  # the converter may give a kernel another name
+                wanted, *_ = self._kernel([], op.kind, kernel.shape, 0)
+            if kernel.dtype != wanted:
+                return f"the {op.kind} kernel '{kernel.name}' is {kernel.dtype}, was to be {wanted}"
+            bias = _bias(shipped, op)
+            if self._calibrated and wanted != "FLOAT32" and bias and bias.dtype != _BIASES[self.scheme]:
+                return f"the {op.kind} bias '{bias.name}' is {bias.dtype}, was to be {_BIASES[self.scheme]}"
+        ends = {shipped.tensors[index].dtype for index in (*shipped.inputs, *shipped.outputs)}
+        wanted = _ENDS[self.scheme] if self.io == "integer" else "FLOAT32"
+        return f"inputs and outputs are {sorted(ends)}, were to be {wanted}" if ends != {wanted} else None
+
+    def _kernel(self, names: list[str], operator: str, shape: Sequence[int], inputs: int) -> tuple[str, int, str]:
+        """A kernel's data type and block (0: none), and why it is not the one that was asked for."""
+        if operator == "CONV_3D":
+            return "FLOAT32", 0, "no CONV_3D is quantised after training"
+        if self.scheme == "float16":
+            return "FLOAT16", 0, ""
+        if self.scheme == "default" and int(np.prod(shape)) < _DEFAULT_FROM:
+            return "FLOAT32", 0, f"fewer than {_DEFAULT_FROM} weights"
+        wanted = next((bits for p, bits in self.layers.items() if _matches(p, names)), self.bits)
+        if wanted == 32:
+            return "FLOAT32", 0, "as asked"
+        bits = next(b for b in (2, 4, 8) if b >= wanted and (b == 8 or operator in _NARROW[b]))
+        if bits != wanted:
+            return f"INT{bits}", 0, f"LiteRT cannot compute a {wanted}-bit {operator}"
+        if not self.block or bits != 4:
+            return f"INT{bits}", 0, ""
+        if operator != "FULLY_CONNECTED" or inputs % self.block:
+            return "INT4", 0, f"per channel: no blocks of {self.block} in {inputs} inputs of a {operator}"
+        return "INT4", self.block, ""
+
+    def _check_patterns(self, kernels: Sequence[list[str]]) -> None:
+        """Refuses patterns that match no layer with a kernel, and layers that are given several widths."""
+        if not kernels:
+            return
+        for pattern in self.layers:
+            if not any(_matches(pattern, names) for names in kernels):
+                known = ", ".join(names[-1] for names in kernels)
+                raise BadInput(f"layers: '{pattern}' matches no layer with a kernel. These are: {known}.")
+        for names in kernels:
+            given = {p: bits for p, bits in self.layers.items() if _matches(p, names)}
+            if len(set(given.values())) > 1:
+                raise BadInput(f"layers: {names[-1]} is given several numbers of bits: {given}. Give it one.")
 
     @property
     def _calibrated(self) -> bool:
-        return self.scheme in ("int8", "int16x8")
+        return self.scheme in _BIASES
+
+
+def _matches(pattern: str, names: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def _bias(model: FlatModel, op: Any) -> FlatTensor | None:
+    place = 3 if op.kind == "TRANSPOSE_CONV" else 2
+    return model.tensors[op.inputs[place]] if len(op.inputs) > place and op.inputs[place] >= 0 else None
+
+
+def _check_finite(model: FlatModel) -> None:
+    for op, kernel in model.kernels:
+        for tensor in (kernel, _bias(model, op)):
+            if tensor and tensor.data is not None and not np.isfinite(tensor.data).all():
+                raise BadInput(
+                    f"'{tensor.name}' holds weights that are not finite: nothing can be quantised. "
+                    "Train the model again, with a smaller learning rate."
+                )
+
+
+def _in_float(model: FlatModel, activations: bool) -> list[str]:
+    """Other matrices of weights than kernels that are float after all, and the operators whose `activations` are."""
+    kernels = {kernel.name for _, kernel in model.kernels}
+    weights = [t.name for t in model.weights if t.dtype == "FLOAT32" and len(t.shape) > 1 and t.name not in kernels]
+    made = {out: op.kind for op in model.ops for out in op.outputs if op.kind != "DEQUANTIZE" and activations}
+    return weights + [f"{kind} '{t.name}'" for i, kind in made.items() if (t := model.tensors[i]).dtype == "FLOAT32"]

@@ -162,12 +162,65 @@ def test_operators_that_go_round_in_a_circle_are_refused(path: Path) -> None:
         read(path)
 
 
-def test_weights_quantised_in_blocks_are_refused(path: Path) -> None:
+def blockwise(scales: int) -> schema.ModelT:
+    """A converted file whose dense kernel, (10, 36), is said to have a scale for each 12 weights of a row."""
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("dense", "int8")))
     graph = tree.subgraphs[0]
+    values = np.linspace(0.5, 1, scales, dtype=np.float16)
+    tree.buffers.append(schema.BufferT(data=values.view(np.uint8)))
+    held = schema.TensorT(shape=[10, 3], type=schema.TensorType.FLOAT16, buffer=len(tree.buffers) - 1, name=b"s")
+    graph.tensors.append(held)
     quantization = graph.tensors[graph.operators[1].inputs[1]].quantization
+    quantization.scale = quantization.zeroPoint = None
     quantization.detailsType = schema.QuantizationDetails.BlockwiseQuantization
-    quantization.details = schema.BlockwiseQuantizationT()
-    path.write_bytes(pack(tree))
-    with pytest.raises(BadInput, match="in blocks"):
+    quantization.details = schema.BlockwiseQuantizationT(scales=len(graph.tensors) - 1, blockSize=12)
+    return tree
+
+
+def test_weights_quantised_in_blocks_have_a_scale_for_each(path: Path) -> None:
+    whole = model(path, "dense", "int8")
+    path.write_bytes(pack(blockwise(30)))
+    found = read(path)
+    _, kernel = found.kernels[0]
+    assert kernel.shape == (10, 36) and kernel.block == 12 and kernel.zero_points == ()
+    np.testing.assert_array_equal(kernel.scales, np.linspace(0.5, 1, 30, dtype=np.float16).astype(float))
+    np.testing.assert_array_equal(kernel.data, whole.kernels[0][1].data)
+    assert sum(t.is_weight for t in found.tensors) == sum(t.is_weight for t in whole.tensors)  # scales are none
+
+
+def test_blocks_that_do_not_cover_the_weights_are_refused(path: Path) -> None:
+    path.write_bytes(pack(blockwise(29)))
+    with pytest.raises(BadInput, match="29 blocks of 12"):
         read(path)
+
+
+def test_weights_quantised_by_a_custom_scheme_are_refused(path: Path) -> None:
+    tree = blockwise(30)
+    graph = tree.subgraphs[0]
+    quantization = graph.tensors[graph.operators[1].inputs[1]].quantization
+    quantization.detailsType = schema.QuantizationDetails.CustomQuantization
+    quantization.details = schema.CustomQuantizationT()
+    path.write_bytes(pack(tree))
+    with pytest.raises(BadInput, match="custom scheme"):
+        read(path)
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_weights_behind_the_flatbuffer_are_seen(path: Path, cut: int) -> None:
+    """As ai-edge-quantizer writes a file of 256 KiB or more, before we put them back."""
+    whole = model(path, "dense")
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("dense")))
+    graph = tree.subgraphs[0]
+    buffer = tree.buffers[graph.tensors[graph.operators[1].inputs[1]].buffer]
+    data, buffer.data = bytes(buffer.data), None
+    buffer.offset = buffer.size = 2**40  # so that packing keeps the fields at their full width
+    start = len(pack(tree))
+    buffer.offset, buffer.size = start, len(data)
+    head = pack(tree)
+    assert len(head) == start
+    path.write_bytes(head + data[: len(data) - cut])
+    if cut:
+        with pytest.raises(BadInput, match="a buffer ends at byte"):
+            read(path)
+    else:
+        np.testing.assert_array_equal(read(path).kernels[0][1].data, whole.kernels[0][1].data)

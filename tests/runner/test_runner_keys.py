@@ -28,7 +28,7 @@ def nodes(runner: Runner, *overrides: str) -> dict[str, Node]:
 
 
 def keys(runner: Runner, *overrides: str) -> dict[str, str]:
-    """Each stage's key, and the calibration set's."""
+    """Each stage's key, and the calibration's."""
     found = nodes(runner, *overrides)
     calibration = found["quantize"].inputs["calibration"].key if "quantize" in found else ""
     return {name: node.key for name, node in found.items()} | {"calibration": calibration}
@@ -39,15 +39,15 @@ def keys(runner: Runner, *overrides: str) -> dict[str, str]:
     [
         ([f"{QUANTIZE}.scheme=int16x8"], {"quantize"}),
         ([f"{QUANTIZE}.calibration_samples=100"], {"quantize", "calibration"}),
-        ([f"{PRUNE}.sparsity=0.5"], {"prune", "quantize"}),
-        ([f"+{PRUNE}.layers={{conv1: 0.5}}"], {"prune", "quantize"}),
-        (["pipeline.stages.train.epochs=3"], {"train", "prune", "quantize"}),
-        (["pipeline.stages.train.learning_rate=0.002"], {"train", "prune", "quantize"}),
-        (["model.width=0.5"], {"train", "prune", "quantize"}),
-        (["seed=1"], {"train", "prune", "quantize"}),
+        ([f"{PRUNE}.sparsity=0.5"], ALL - {"train"}),
+        ([f"+{PRUNE}.layers={{conv1: 0.5}}"], ALL - {"train"}),
+        (["pipeline.stages.train.epochs=3"], ALL),
+        (["pipeline.stages.train.learning_rate=0.002"], ALL),
+        (["model.width=0.5"], ALL),
+        (["seed=1"], ALL),
         (["dataset.split_seed=1"], ALL),
-        ([f"{PRUNE}.from_scratch=true"], {"prune", "quantize"}),
-        (["~stage@pipeline.stages.prune"], {"quantize"}),
+        ([f"{PRUNE}.from_scratch=true"], ALL - {"train"}),
+        (["~stage@pipeline.stages.prune"], {"quantize", "calibration"}),
         # What decides no byte of any result:
         (["runtime.threads=1"], set()),
         (["paths.outputs=elsewhere"], set()),

@@ -11,80 +11,15 @@ from lightexp.core.config import check
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import file_digest
-from lightexp.core.protocols import Artifact, Context, Invariant, Layer
+from lightexp.core.protocols import Artifact, Context
 from lightexp.models.lenet5 import LeNet5
 from lightexp.models.small_cnn import SmallCnn
 from lightexp.objectives.cross_entropy import CrossEntropy
 from lightexp.objectives.distill import Distill as Soft
 from lightexp.runner.watch import Silent
-from lightexp.stages.calibration import SAMPLES, CalibrationSet
 from lightexp.stages.distill import Distill
 from lightexp.stages.model_file import ModelFile
-from lightexp.stages.quantize import Quantize
 from lightexp.stages.train import Train
-
-
-class TestQuantize:
-    @pytest.mark.parametrize(
-        ("scheme", "io", "kernels", "ends"),
-        [
-            ("default", "float", {"INT8", "FLOAT32"}, "FLOAT32"),
-            ("float16", "float", {"FLOAT16"}, "FLOAT32"),
-            ("int8", "float", {"INT8"}, "FLOAT32"),
-            ("int8", "integer", {"INT8"}, "INT8"),
-            ("int16x8", "float", {"INT8"}, "FLOAT32"),
-            ("int16x8", "integer", {"INT8"}, "INT16"),
-        ],
-    )
-    def test_each_scheme_stores_what_it_says(
-        self, tiny_runs: TinyRuns, scheme: str, io: str, kernels: set[str], ends: str
-    ) -> None:
-        words = [f"pipeline.stages.quantize.scheme={scheme}", f"pipeline.stages.quantize.io={io}"]
-        record = tiny_runs.run("pipeline=quantize", *words)
-        flat = tiny_runs.flat(record)
-        assert {t.dtype for _, t in flat.kernels} == kernels
-        assert {flat.tensors[i].dtype for i in (*flat.inputs, *flat.outputs)} == {ends}
-        control, shipped = record.stages[0], record.stages[-1]
-        accuracy = [s.figure("accuracy/val") for s in (control, shipped)]
-        assert accuracy[0] == pytest.approx(accuracy[1], abs=0.1)
-        assert (shipped.figure("size/file_bytes") or 0) < (control.figure("size/file_bytes") or 0)
-
-    def test_the_plan_s_words_are_the_file_s_types(self) -> None:
-        layers = [
-            Layer("conv1", "Conv2D", (3, 3, 1, 8), 80),
-            Layer("norm1", "BatchNormalization", None, 32),
-            Layer("dense1", "Dense", (64, 16), 1040),
-        ]
-        assert Quantize().touches(layers) == [
-            ("conv1", "Conv2D: float32, fewer than 1024 weights"),
-            ("norm1", "BatchNormalization: folded into its neighbours"),
-            ("dense1", "Dense: int8 weights"),
-        ]
-        assert dict(Quantize(scheme="int8").touches(layers))["conv1"] == "Conv2D: int8 weights"
-        assert dict(Quantize(scheme="float16").touches(layers))["conv1"] == "Conv2D: float16 weights"
-
-    def test_verify_names_the_kernel_that_is_not_quantised(self, tiny_runs: TinyRuns) -> None:
-        control = tiny_runs.flat(tiny_runs.run("pipeline=control"))
-        assert "CONV_2D kernel '" in (Quantize(scheme="int8").verify("dtype", {}, control) or "")
-        assert "was to be FLOAT16" in (Quantize(scheme="float16").verify("dtype", {}, control) or "")
-
-    def test_calibration_is_an_input_where_it_is_needed(self) -> None:
-        assert Quantize().inputs() == Quantize(scheme="float16").inputs() == {}
-        calibrated = Quantize(scheme="int8", calibration_samples=7)
-        assert calibrated.inputs() == {"calibration": CalibrationSet(7)}
-        assert calibrated.preserves(Invariant("sparsity", 0.5))
-        assert not calibrated.preserves(Invariant("dtype"))
-
-    @pytest.mark.parametrize("scheme", ["default", "float16"])
-    def test_integer_io_needs_integers(self, scheme: str) -> None:
-        with pytest.raises(BadInput, match=f"^q: io=integer needs scheme=int8 or int16x8. Received: scheme={scheme}"):
-            check(Quantize, {"scheme": scheme, "io": "integer"}, "q")
-
-    def test_the_number_of_samples_counts(self, tiny_runs: TinyRuns) -> None:
-        words = ["pipeline=quantize", "pipeline.stages.quantize.scheme=int8"]
-        at = "pipeline.stages.quantize.calibration_samples"
-        keys = {tiny_runs.plan(*words, f"{at}={n}")[0].nodes[-1].inputs["calibration"].key for n in (5, 6)}
-        assert len(keys) == 2
 
 
 def context(out: Any) -> Context:
@@ -92,14 +27,6 @@ def context(out: Any) -> Context:
     split = Split(x, (np.arange(10) % 2).astype(np.int32))
     with Silent().working("w", 1, 1) as progress:
         return Context(Data("d", split, split, split, 2), SmallCnn(), 0, 1, out, progress)
-
-
-def test_a_calibration_set_is_raw_examples_of_the_train_split(tmp_path: Any) -> None:
-    assert CalibrationSet(4).apply(None, context(tmp_path)) == {}
-    samples = np.load(tmp_path / SAMPLES, allow_pickle=False)
-    assert samples.shape == (4, 2, 2, 1)
-    assert samples.dtype == np.uint8
-    assert {s.tobytes() for s in samples} <= {s.tobytes() for s in context(tmp_path).data.train.x}
 
 
 class TestModelFile:
