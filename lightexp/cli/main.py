@@ -18,6 +18,9 @@ Usage: lightexp COMMAND [words]
               lightexp run                    a first run: digits, a small CNN, pruned, then int8 (under a minute)
               lightexp run --plan             what would happen
               lightexp run --help             every group and flag
+  search      let Optuna find the trade-offs: ranges instead of values, several objectives, the device's limits
+              lightexp search search=prune_quantize model=lenet5 dataset=fashion_mnist
+              lightexp search --help          presets and settings
   doctor      whether this machine can run it: versions, memory, disk, store, plugins, data sets
   store       what the store of artifacts holds, whether it is whole, and what may go: ls, verify, gc
   track       sync: uploads the runs that MLflow has not seen yet
@@ -29,7 +32,7 @@ Usage: lightexp COMMAND [words]
 Each takes --help. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
 
-COMMANDS = ("run", "decode", "export", "doctor", "store", "track", "ui", "completion")
+COMMANDS = ("run", "search", "decode", "export", "doctor", "store", "track", "ui", "completion")
 """Each a module of this folder with `run(words) -> exit code`, and `parser()` where it is no Hydra application."""
 _RUNNING = ("-m", "--multirun", "-r", "--run")
 

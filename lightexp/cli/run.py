@@ -134,6 +134,8 @@ class _Application:
             return
         sources = HydraConfig.get().runtime.config_sources
         own = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+        if (name := HydraConfig.get().job.config_name) != CONFIG:
+            own.append(f"--config-name={name}")
         record = self._runner.run(settings, overrides, test=not self._sweep, flags=own)
         self._done.append(record)
         if not self._sweep:

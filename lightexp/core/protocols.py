@@ -200,10 +200,25 @@ class Context:
     inputs: dict[str, Artifact] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Range:
+    """The values that a search tries of a stage's field unless it is told others.
+
+    Attributes:
+        values: In Hydra's sweep syntax: `interval(0.5, 0.98)`, `choice(int8, float16)`, `tag(log, interval(1, 9))`.
+        strongest: The value that compresses most; None where none does.
+    """
+
+    values: str
+    strongest: Any = None
+
+
 class Stage(ABC):
     """A compression (or training) method with its settings.
 
     Attributes:
+        search: What a search tries of its fields. Of a field that holds a value for each pattern of layers' names, the
+            values of one layer.
         accepts: Forms it can start from; `none` is no model yet.
         produces: Form of its result.
         compresses: Whether what stands before it is the uncompressed control.
@@ -211,6 +226,7 @@ class Stage(ABC):
         version: Bumped when the method's result changes.
     """
 
+    search: ClassVar[Mapping[str, Range]] = {}
     accepts: ClassVar[tuple[Form, ...]] = ("keras",)
     produces: ClassVar[Form] = "keras"
     compresses: ClassVar[bool] = True

@@ -23,6 +23,13 @@ class Accuracy(Measurement):
         batch: Examples that go in at once.
     """
 
+    gives = {
+        "accuracy/val": "max",
+        "accuracy/test": "max",
+        "accuracy/top5": "max",
+        "loss/val": "min",
+        "loss/test": "min",
+    }
     batch: Count = 500
 
     def measure(self, subject: Subject) -> list[Figure]:

@@ -20,6 +20,14 @@ class Graph(Measurement):
     bits of all learnt constants as they stand in the file, with 32 for each scale, over their number.
     """
 
+    gives = {
+        "model/params": "min",
+        "model/nonzeros": "min",
+        "model/sparsity": "max",
+        "compute/macs": "min",
+        "compute/effective_macs": "min",
+    }
+
     def measure(self, subject: Subject) -> list[Figure]:
         """Measures `model/*` and `compute/*`."""
         from lightexp.backend.flatbuffer import read

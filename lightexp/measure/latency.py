@@ -24,6 +24,7 @@ class Latency(Measurement):
         runs: Runs that count.
     """
 
+    gives = {"latency/p50_us": "min", "latency/p95_us": "min"}
     warmup: Index = 20
     runs: Count = 200
 

@@ -12,6 +12,8 @@ from lightexp.core.protocols import Figure, Measurement, Subject
 class Size(Measurement):
     """Bytes of the file as it is, after gzip (level 9) and encoded; how many times smaller than the control it is."""
 
+    gives = {"size/file_bytes": "min", "size/gzip_bytes": "min", "size/ratio": "max"}
+
     def measure(self, subject: Subject) -> list[Figure]:
         """Measures `size/file_bytes`, `size/gzip_bytes`, `size/ratio`; `size/encoded_*` where there is such a file."""
         content = subject.tflite.read_bytes()

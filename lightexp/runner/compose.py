@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -24,21 +27,34 @@ _NOT_LISTED = re.compile(r"Could not load '([^']+)/([^/']+)'")  # one of several
 _SWEEP = re.compile(r"Ambiguous value for argument '([^']+)'")
 
 
-def composed(overrides: list[str]) -> DictConfig:
+def composed(overrides: list[str], name: str = CONFIG) -> DictConfig:
     """Composes the run's config; inside a Hydra application with its search path.
+
+    Args:
+        overrides: As on the command line.
+        name: Of the primary config. Defaults to `run`.
 
     Raises:
         BadInput: If Hydra cannot.
     """
     try:
         if GlobalHydra.instance().is_initialized():
-            return without_removed(compose(CONFIG, overrides), overrides)
+            return without_removed(compose(name, overrides), overrides)
         with initialize_config_dir(str(conf()), version_base="1.3"):
-            return without_removed(compose(CONFIG, overrides), overrides)
+            return without_removed(compose(name, overrides), overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if not of_config(error):
             raise
-        raise explained(error, overrides) from None
+        raise explained(error, overrides, name) from None
+
+
+def look_in(folders: list[str]) -> None:
+    """Makes this process a Hydra application that finds configs also in the user's own folders."""
+    path = create_config_search_path(str(conf()))
+    for folder in folders:
+        path.prepend("command-line", str(Path(folder).absolute()), "schema")
+    GlobalHydra.instance().clear()
+    Hydra.create_main_hydra2("lightexp", path)
 
 
 def without_removed(config: DictConfig, overrides: list[str]) -> DictConfig:
@@ -69,7 +85,7 @@ def of_config(error: Exception) -> bool:
     return isinstance(error, HydraException | OmegaConfBaseException) or _NO_WORD in str(error)
 
 
-def explained(error: Exception, overrides: list[str]) -> BadInput:
+def explained(error: Exception, overrides: list[str], config: str = CONFIG) -> BadInput:
     """Hydra's or OmegaConf's complaint in one line, with the nearest right word."""
     words = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
@@ -81,7 +97,7 @@ def explained(error: Exception, overrides: list[str]) -> BadInput:
         wrong = next((o for o in overrides if o.endswith("=null") or o.startswith("=")), " ".join(overrides))
         return BadInput(f"{wrong}: a group takes the name of one of its choices; lightexp run --help lists them.")
     if found := _UNKNOWN.search(words):
-        return _unknown(found[1], overrides)
+        return _unknown(found[1], overrides, config)
     if found := _NO_CHOICE.search(words):
         options = getattr(error, "options", None) if isinstance(error, MissingConfigException) else None
         return BadInput(f"{found[1]}={found[2]}: no such choice, {nearest(found[2], options or [])}")
@@ -95,12 +111,12 @@ def explained(error: Exception, overrides: list[str]) -> BadInput:
     return BadInput(f"config: {' '.join(parts[:2])}" if parts else f"config: {type(error).__name__}")
 
 
-def _unknown(name: str, overrides: list[str]) -> BadInput:
+def _unknown(name: str, overrides: list[str], primary: str) -> BadInput:
     """Finds what stands beside the setting that does not exist, by composing without it."""
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != name]
     place, _, word = name.rpartition("@")[2].rpartition(".")  # of group@place, the place
     try:
-        config = composed(others) if len(others) < len(overrides) else None
+        config = composed(others, primary) if len(others) < len(overrides) else None
     except BadInput:
         config = None
     node = OmegaConf.select(config, place) if config is not None and place else config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from lightexp.core.data import Data
 from lightexp.core.errors import LightexpError, RunFailed
-from lightexp.core.protocols import Artifact, Context, Figure, Progress, Subject
+from lightexp.core.fingerprint import key
+from lightexp.core.protocols import Artifact, Context, Figure, Note, Progress, Subject
 from lightexp.core.record import StageRecord
 from lightexp.core.store import Entry, Store
 from lightexp.runner.plan import Node, Plan
@@ -19,12 +21,33 @@ from lightexp.runner.settings import Settings
 from lightexp.runner.watch import Watch
 from lightexp.stages.model_file import ModelFile
 
+Measured = dict[str, Sequence[Figure | Note]]
+"""Figures and notes by what they were measured of and how."""
+
 
 class Executor:
     """Executes one plan."""
 
-    def __init__(self, plan: Plan, settings: Settings, data: Data, store: Store, watch: Watch) -> None:
-        """Makes nothing yet."""
+    def __init__(
+        self,
+        plan: Plan,
+        settings: Settings,
+        data: Data,
+        store: Store,
+        watch: Watch,
+        measured: Measured | None = None,
+    ) -> None:
+        """Makes nothing yet.
+
+        Args:
+            plan: What to execute.
+            settings: The run's.
+            data: The data set.
+            store: Where artifacts are found and put.
+            watch: Shows progress.
+            measured: What has been measured already of which artifacts, to be added to; for runs that share a control.
+        """
+        self._measured = {} if measured is None else measured
         self._plan, self._settings, self._data, self._store, self._watch = plan, settings, data, store, watch
         self._artifacts: dict[str, Artifact] = {}
 
@@ -56,7 +79,7 @@ class Executor:
             records.append(record)
         return records
 
-    def measure(self, records: list[StageRecord], test: bool) -> None:
+    def measure(self, records: list[StageRecord], test: bool, only: Collection[str] | None = None) -> None:
         """Measures the file that would ship after each stage, and enters the figures in the records.
 
         `time/train_s` is the training behind the file: of its stage and all that this stands on, teachers included.
@@ -64,11 +87,14 @@ class Executor:
         Args:
             records: The stages', as `make` gave them.
             test: Whether the test split may be looked at.
+            only: The stages to measure. Defaults to None, all.
         """
         control = self.shipped(self._plan.control)
         cache: dict[tuple[Path, str], NDArray[np.float32]] = {}
         with self._watch.working("measure", 1, 1) as progress:
             for number, (node, record) in enumerate(zip(self._plan.nodes, records, strict=True)):
+                if only is not None and node.name not in only:
+                    continue
                 progress.step(number, len(records))
                 subject = Subject(
                     self.shipped(node).tflite,
@@ -82,7 +108,10 @@ class Executor:
                     encoded=self.shipped(node).encoded,
                 )
                 for measurement in self._settings.measure.values():
-                    record.add(measurement.measure(subject))
+                    what = key([node.key, self._plan.control.key, self._data.key, test, measurement])
+                    if what not in self._measured:
+                        self._measured[what] = measurement.measure(subject)
+                    record.add(self._measured[what])
                 for file, split in [place for place in cache if place[0] != control.tflite]:
                     del cache[file, split]  # nobody else asks for it
                 record.figures.append(Figure("time/train_s", self._training(node), "s", "min"))

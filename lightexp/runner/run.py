@@ -7,7 +7,7 @@ import shlex
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from lightexp.core.record import Record
 from lightexp.core.store import Store, plain_disk_errors
 from lightexp.runner import environment, live
 from lightexp.runner.compose import settings as compose
-from lightexp.runner.execute import Executor
+from lightexp.runner.execute import Executor, Measured
 from lightexp.runner.plan import Plan, check_order, make
 from lightexp.runner.settings import Settings
 from lightexp.runner.watch import Watch
@@ -48,6 +48,7 @@ class Runner:
         self._worker = worker
         self._data: tuple[Dataset, Data] | None = None
         self._mirrors: dict[str, Mirror] = {}
+        self._measured: Measured = {}
 
     def plan(self, settings: Settings) -> tuple[Plan, Data]:
         """Plans a run: the order first, then the data.
@@ -81,15 +82,79 @@ class Runner:
         store = Store(settings.outputs / "store")
         executor = Executor(plan, settings, data, store, self._watch)
         executor.check()
-        source = self._data[1] if self._data else data  # labels as the source has them
         mirror = self._mirror(settings.plain, settings.outputs)
+        record = self._record(settings, plan, data, overrides, ["lightexp", "run", *flags, *overrides])
+        runs = settings.outputs / "runs"
+        folder = runs / record.id
+        with plain_disk_errors(settings.outputs):
+            live.close_killed(runs, lambda killed: self._mirror(killed.config, settings.outputs))
+            with live.marked(runs, record.id), ThreadPoolExecutor(1) as aside:
+                folder.mkdir(parents=True)
+                record.write(folder)
+                self._watch.say(f"{record.name}: {settings.threads} threads, seed {settings.seed}, into {folder}")
+                if left_out := set(settings.plain["pipeline"]["stages"]) - {node.name for node in plan.nodes}:
+                    self._watch.say(f"The model's file is trained: left out {', '.join(sorted(left_out))}.")
+                shown = aside.submit(_show, mirror, record, folder)
+                error = self._worked(record, folder, lambda: self._work(record, folder, executor, plan, test))
+                record.write(folder)  # whatever MLflow takes its time over, the run has ended
+                store.release()
+                shown.result()
+                record.write(folder)
+                mirror.end(record, folder)
+                record.write(folder)
+        if error:
+            raise error
+        return record
+
+    def trial(
+        self, settings: Settings, varied: list[str], folder: Path, command: list[str], test: bool = False
+    ) -> Record:
+        """Runs one configuration of a study: its control and its file are measured.
+
+        Nothing is mirrored and nothing drawn: a study shows its trials together.
+
+        Args:
+            settings: Typed settings.
+            varied: What the study has set, for the record.
+            folder: Where the record goes; made if it is not there.
+            command: Of the study.
+            test: Whether the test split may be looked at: not before the study has ended.
+
+        Returns:
+            The record, also of a run that failed.
+
+        Raises:
+            BadInput: If the stages' order, the data or a setting cannot be used.
+            KeyboardInterrupt: If it was interrupted.
+        """
+        plan, data = self.plan(settings)
+        store = Store(settings.outputs / "store")
+        executor = Executor(plan, settings, data, store, self._watch, self._measured)
+        executor.check()
+        record = self._record(settings, plan, data, varied, command)
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def work() -> None:
+            record.stages = executor.make()
+            executor.measure(record.stages, test, only=(plan.control.name, plan.nodes[-1].name))
+            record.waived = executor.verify(record.stages)
+
+        error = self._worked(record, folder, work)
+        store.release()
+        record.write(folder)
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        return record
+
+    def _record(self, settings: Settings, plan: Plan, data: Data, varied: list[str], command: list[str]) -> Record:
+        source = self._data[1] if self._data else data  # labels as the source has them
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-        record = Record(
+        return Record(
             id=f"{stamp}-{uuid.uuid4().hex[:6]}",
             name=settings.name,
-            command=shlex.join(["lightexp", "run", *flags, *overrides]),
+            command=shlex.join(command),
             config=settings.plain,
-            varied=overrides,
+            varied=varied,
             environment=environment.describe(settings.threads),
             started=time.time(),
             control=plan.control.name,
@@ -104,35 +169,14 @@ class Runner:
                 "splits": {s: {"n": len(v), "digest": v.digest} for s, v in source.splits.items()},
             },
         )
-        runs = settings.outputs / "runs"
-        folder = runs / record.id
-        with plain_disk_errors(settings.outputs):
-            live.close_killed(runs, lambda killed: self._mirror(killed.config, settings.outputs))
-            with live.marked(runs, record.id), ThreadPoolExecutor(1) as aside:
-                folder.mkdir(parents=True)
-                record.write(folder)
-                self._watch.say(f"{record.name}: {settings.threads} threads, seed {settings.seed}, into {folder}")
-                if left_out := set(settings.plain["pipeline"]["stages"]) - {node.name for node in plan.nodes}:
-                    self._watch.say(f"The model's file is trained: left out {', '.join(sorted(left_out))}.")
-                shown = aside.submit(_show, mirror, record, folder)
-                error = self._worked(record, folder, executor, plan, test)
-                record.write(folder)  # whatever MLflow takes its time over, the run has ended
-                store.release()
-                shown.result()
-                record.write(folder)
-                mirror.end(record, folder)
-                record.write(folder)
-        if error:
-            raise error
-        return record
 
     def _worked(
-        self, record: Record, folder: Path, executor: Executor, plan: Plan, test: bool
+        self, record: Record, folder: Path, work: Callable[[], None]
     ) -> LightexpError | KeyboardInterrupt | None:
         """Does the work and enters in the record how it ended; returns the error that ended it, if one did."""
         error: LightexpError | KeyboardInterrupt | None = None
         try:
-            self._work(record, folder, executor, plan, test)
+            work()
             record.status = "done"
         except KeyboardInterrupt as stop:
             record.status, record.reason, error = "interrupted", "interrupted", stop

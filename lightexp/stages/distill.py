@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightexp.core.config import Positive
-from lightexp.core.protocols import Artifact, Context, Model
+from lightexp.core.protocols import Artifact, Context, Model, Range
 from lightexp.stages.train import TrainingStage
 
 
@@ -22,6 +22,7 @@ class Distill(TrainingStage):
     """
 
     accepts = ("keras", "tflite", "quantized")
+    search = {**TrainingStage.search, "width": Range("interval(0.2, 0.7)", strongest=0.2)}
     student: Model | None = None
     width: Positive = 1 / 3
 

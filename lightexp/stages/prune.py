@@ -13,7 +13,7 @@ from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.flatmodel import FlatModel
 from lightexp.core.patterns import kernels as kernels_of
 from lightexp.core.patterns import obeys, real, shortfall, zero_blocks
-from lightexp.core.protocols import Artifact, Context, Invariant, Layer
+from lightexp.core.protocols import Artifact, Context, Invariant, Layer, Range
 from lightexp.core.schedule import Schedule, Span
 from lightexp.core.training import steps_per_epoch
 from lightexp.stages.by_layer import check_patterns, passed_over, single
@@ -57,6 +57,12 @@ class Prune(TrainingStage):
             inputs together as rows; those at the edges are smaller. Defaults to None: single weights.
     """
 
+    search = {
+        **TrainingStage.search,
+        "sparsity": Range("interval(0.5, 0.98)", strongest=0.98),
+        "allocation": Range("choice(uniform, global, erk)"),
+        "layers": Range("interval(0.5, 0.98)", strongest=0.98),
+    }
     sparsity: Sparsity = _DEFAULT
     initial_sparsity: Sparsity = 0.0
     criterion: Literal["magnitude", "random"] = "magnitude"

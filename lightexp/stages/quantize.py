@@ -12,7 +12,7 @@ import numpy as np
 from lightexp.core.config import Count
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.flatmodel import FlatModel, FlatTensor, layer_names
-from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Invariant, Layer, Stage, Teacher
+from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Invariant, Layer, Range, Stage, Teacher
 from lightexp.models.from_file import try_out
 from lightexp.stages.calibration import RANGES, Calibration
 
@@ -51,6 +51,11 @@ class Quantize(Stage):
 
     accepts = ("keras", "tflite")
     produces = "quantized"
+    search = {
+        "scheme": Range("choice(dynamic, weight_only, int8)", strongest="int8"),
+        "bits": Range("choice(8, 4)", strongest=4),
+        "layers": Range("choice(32, 8, 4)", strongest=4),
+    }
     version = 2
     scheme: Literal["default", "float16", "dynamic", "weight_only", "int8", "int16x8"] = "default"
     bits: Literal[2, 4, 8] = 8

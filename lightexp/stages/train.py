@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from lightexp.core.protocols import Artifact, Context, Stage, Teacher
+from lightexp.core.protocols import Artifact, Context, Range, Stage, Teacher
 from lightexp.core.training import Training
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TrainingStage(Training, Stage):
     """A stage that trains a Keras model."""
+
+    search: ClassVar[Mapping[str, Range]] = {"learning_rate": Range("tag(log, interval(0.0003, 0.01))")}
 
     def inputs(self) -> dict[str, Teacher | Stage]:
         """The objective's teachers."""

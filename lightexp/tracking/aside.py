@@ -10,6 +10,7 @@ from typing import Any
 from lightexp.core.record import Record
 from lightexp.tracking.mirror import Mirror
 from lightexp.tracking.process import Worker
+from lightexp.tracking.studies import Study
 
 
 class Aside(Mirror):
@@ -48,6 +49,16 @@ class Aside(Mirror):
     def close(self, record: Record) -> None:
         """See `Mirror.close`."""
         self._call("close", record)
+
+    def study(self, study: Study) -> dict[str, str]:
+        """See `Mirror.study`."""
+        try:
+            return self._worker.call({"call": "study", "study": asdict(study), **self._place}, self._say)
+        except (OSError, ValueError) as error:
+            return {"missing": f"{error}"}
+
+    def left(self) -> None:
+        """See `Mirror.left`; the worker does it when its parent has died."""
 
     def _call(self, call: str, record: Record, **more: str) -> None:
         request = {"call": call, "record": asdict(record), **self._place, **more}

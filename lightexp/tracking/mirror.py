@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightexp.core.record import Record
+from lightexp.tracking.studies import Study
 
 
 class Mirror(ABC):
@@ -32,6 +33,14 @@ class Mirror(ABC):
     @abstractmethod
     def close(self, record: Record) -> None:
         """Shows that a run was killed, if it is shown as running."""
+
+    @abstractmethod
+    def study(self, study: Study) -> dict[str, str]:
+        """Shows a study and its trials, and returns where, as it would stand in `record.mlflow`."""
+
+    @abstractmethod
+    def left(self) -> None:
+        """Shows that the studies that are shown as running were left: the command has died."""
 
 
 class Tracking(ABC):
@@ -64,4 +73,10 @@ class _NoMirror(Mirror):
         self.start(record)
 
     def close(self, record: Record) -> None:
+        pass
+
+    def study(self, study: Study) -> dict[str, str]:
+        return {"missing": "tracking=none"}
+
+    def left(self) -> None:
         pass

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from lightexp.core.errors import RunFailed
 from lightexp.core.record import Record
-from lightexp.tracking import entries, stores
+from lightexp.tracking import entries, stores, studies
 from lightexp.tracking.mirror import Mirror, Tracking
 
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "killed": "KILLED"}
@@ -61,6 +61,7 @@ class MlflowMirror(Mirror):
         self._artifacts = artifacts
         self._say = say
         self._clients: dict[str, Any] = {}
+        self._open: dict[str, str] = {}  # studies that are shown as running: their runs' ids by the studies'
         self._down: dict[str, str] = {}  # URI to why it cannot be reached: each is tried, and complained of, once
 
     def start(self, record: Record) -> None:
@@ -77,7 +78,7 @@ class MlflowMirror(Mirror):
             record.mlflow["run_id"] = run.info.run_id
             _log_params(client, run.info.run_id, record)
 
-        self._try(self.uri, record, work)
+        self._try(self.uri, record.mlflow, record.id, work)
 
     def end(self, record: Record, folder: Path) -> None:
         """See `Mirror.end`."""
@@ -104,7 +105,7 @@ class MlflowMirror(Mirror):
             for path, where in _files(folder):
                 client.log_artifact(run_id, str(path), where)
 
-        if self._try(self._uri_of(record), record, work):
+        if self._try(self._uri_of(record), record.mlflow, record.id, work):
             record.mlflow.pop("missing", None)
 
     def close(self, record: Record) -> None:
@@ -123,7 +124,7 @@ class MlflowMirror(Mirror):
             client.log_batch(run_id, tags=[tag(k, entries.text(v, entries.TAG_CHARS)) for k, v in words.items()])
             client.set_terminated(run_id, "KILLED", end_time=None if record.ended is None else int(record.ended * 1000))
 
-        self._try(uri, record, work)
+        self._try(uri, record.mlflow, record.id, work)
 
     @property
     def place(self) -> dict[str, str]:
@@ -173,8 +174,24 @@ class MlflowMirror(Mirror):
     def _uri_of(self, record: Record) -> str:
         return record.mlflow.get("uri", self.uri)
 
-    def _try(self, uri: str, record: Record, work: Callable[[Any], None]) -> bool:
-        """Does `work` with a client of `uri`; says and notes in the record why, where that fails."""
+    def study(self, study: studies.Study) -> dict[str, str]:
+        noted = {"uri": self.uri, "experiment": self._experiment}
+
+        def work(client: Any) -> None:
+            run_id = studies.show(client, self._experiment_id(client), study)
+            noted["run_id"] = self._open[study.id] = run_id
+
+        self._try(self.uri, noted, study.name, work)
+        if study.status != "RUNNING":
+            self._open.pop(study.id, None)
+        return noted
+
+    def left(self) -> None:
+        for run_id in self._open.values():
+            self._try(self.uri, {}, run_id, lambda client, run_id=run_id: studies.close(client, run_id))  # type: ignore[misc]
+
+    def _try(self, uri: str, noted: dict[str, str], name: str, work: Callable[[Any], None]) -> bool:
+        """Does `work` with a client of `uri`; says and notes why, where that fails."""
         if uri not in self._down:
             try:
                 with stores.patience(**_IS_IT_THERE):
@@ -183,14 +200,14 @@ class MlflowMirror(Mirror):
                 self._down[uri] = _reason(error)
                 self._say(f"MLflow at {uri} cannot be used: {self._down[uri]}. The run goes on; its record is whole.")
         if uri in self._down:
-            record.mlflow["missing"] = self._down[uri]
+            noted["missing"] = self._down[uri]
             return False
         try:
             with stores.patience(**_WRITE):
                 work(client)
         except Exception as error:
-            record.mlflow["missing"] = _reason(error)
-            self._say(f"MLflow did not take all of {record.id}: {_reason(error)}. Its record is whole.")
+            noted["missing"] = _reason(error)
+            self._say(f"MLflow did not take all of {name}: {_reason(error)}. Its record is whole.")
             return False
         return True
 

@@ -13,7 +13,7 @@ from lightexp.core.record import Record, StageRecord
 
 TABLE = "table.md"
 FIGURE = "tradeoff.svg"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "lightexp",  # else every file has other ids
     "svg.fonttype": "none",
     "text.usetex": False,
@@ -86,7 +86,7 @@ def draw(record: Record, path: Path) -> None:
     from matplotlib.figure import Figure
 
     split, points = _points(record)
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that this machine's font lacks is the viewer's to find
         figure = Figure(figsize=(7, 4.5))
         axes = figure.add_axes((0.13, 0.12, 0.84, 0.78))

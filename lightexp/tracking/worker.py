@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from lightexp.core.config import build
 from lightexp.core.record import from_plain
-from lightexp.tracking import stores
+from lightexp.tracking import stores, studies
 from lightexp.tracking.mirror import Mirror, Tracking
 
 
@@ -30,12 +30,17 @@ def main() -> None:
         place = json.dumps([request["tracking"], request["plugins"], request["outputs"]])
         if place not in mirrors:
             mirrors[place] = _mirror(request, answers)
+        if request["call"] == "study":
+            _answer(answers, {"mlflow": mirrors[place].study(studies.from_plain(request["study"]))})
+            continue
         record = from_plain(request["record"])
         if request["call"] == "end":
             mirrors[place].end(record, Path(request["folder"]))
         else:
             getattr(mirrors[place], request["call"])(record)
         _answer(answers, {"mlflow": record.mlflow})
+    for mirror in mirrors.values():
+        mirror.left()
 
 
 def _mirror(request: dict[str, Any], answers: TextIO) -> Mirror:

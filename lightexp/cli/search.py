@@ -1,0 +1,125 @@
+"""`lightexp search`: a study of a pipeline's settings."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from lightexp.core import interrupt
+from lightexp.core.errors import BadInput, nearest
+from lightexp.runner.conf import conf
+
+if TYPE_CHECKING:
+    from lightexp.search.job import Job
+
+PLAN, FOLDER, HELP = "--plan", "--config-dir", ("-h", "--help")
+_HELP = """lightexp search [--plan] [--config-dir DIR] [setting=value ...] [setting=range ...]
+
+Lets Optuna find the trade-off front of a pipeline's settings, under constraints. The same command goes on with a study,
+and on another host with the same storage joins it.
+
+  lightexp search                                                the default preset on digits
+  lightexp search --plan                                         what is searched, and what is tried first
+  lightexp search 'pipeline.stages.prune.sparsity=interval(0.5,0.98)'   interval(), range(), choice(), tag(log, ...)
+  lightexp search 'pipeline.stages.prune=choice(on,off)'         a stage as a choice; in what order: pipeline.order=
+  lightexp search search.space=auto                              the default ranges of every stage
+  lightexp search "search.constraints=['size/file_bytes <= 64 KiB', 'accuracy/val >= control - 0.01']"
+  lightexp search search.trials=200 search.workers=2             trials of the whole study, and processes
+
+Presets (search=NAME): {presets}. Everything that lightexp run takes can be set, too.
+
+search.* and their defaults:
+{settings}
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+"""
+
+
+def run(words: list[str]) -> int:
+    """Runs `lightexp search` and returns the exit code.
+
+    Args:
+        words: The command line after `search`.
+    """
+    if set(words) & set(HELP):
+        settings = (conf() / "search" / "_settings.yaml").read_text().splitlines()[1:]
+        presets = sorted(path.stem for path in (conf() / "search").glob("[!_]*.yaml"))
+        print(_HELP.format(presets=", ".join(presets), settings="\n".join(f"  {line}" for line in settings)), end="")
+        return 0
+    interrupt.listen()
+    overrides, folders, plan = _read(words)
+    from lightexp.search.job import Job
+
+    job = Job(overrides, folders)
+    return _planned(job) if plan else _searched(job, words)
+
+
+def _read(words: list[str]) -> tuple[list[str], list[str], bool]:
+    """Overrides, the user's own config folders, and whether only to plan."""
+    overrides: list[str] = []
+    folders: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag == FOLDER:
+            folders.append(value if equals else next(rest, ""))
+        elif word.startswith("-") and word != PLAN:
+            raise BadInput(f"{flag} is not a flag of lightexp search: {nearest(flag, [PLAN, FOLDER, *HELP])}")
+        elif word != PLAN:
+            overrides.append(word)
+    return overrides, folders, PLAN in words
+
+
+def _planned(job: Job) -> int:
+    from lightexp.cli.study_view import StudyView
+    from lightexp.runner.run import Runner
+    from lightexp.runner.watch import Silent
+    from lightexp.search import finish, layers
+    from lightexp.search.storage import count
+
+    view = StudyView(job.objectives)
+    job.check()
+    space = job.space(layers.names(job))
+    corners = job.corners(space)
+    found = finish.stored(job, [corner.config for corner in corners], Runner(Silent()))
+    tried = [(c.name, list(c.config.pipeline.order), *f) for c, f in zip(corners, found, strict=True)]
+    view.plan(job, space, tried, count(job.search.storage, job.folder, job.name))
+    return 0
+
+
+def _searched(job: Job, words: list[str]) -> int:
+    from lightexp.cli.study_view import StudyView
+    from lightexp.runner.run import Runner
+    from lightexp.runner.watch import Silent
+    from lightexp.search import finish, layers
+    from lightexp.search.mirrored import Mirrored
+    from lightexp.search.pool import Pool
+    from lightexp.search.standing import standing
+    from lightexp.search.study import Study
+
+    command = ["lightexp", "search", *words]
+    job.check()
+    with StudyView(job.objectives) as view:
+        runner = Runner(Silent())
+        _, data = runner.plan(job.settings)  # what cannot work with the data is told before anything is started
+        found = layers.names(job)
+        space = job.space(found)
+        study = Study(job, space, job.folder, view.say, job.identity(space, data.key))
+        view.say(f"{job.name}: {job.workers} workers of {job.threads} threads, into {job.folder}")
+        if job.workers < job.search.workers:
+            view.say("Latency is timed with nothing else computing: one worker, not search.workers.")
+        mirror = Mirrored(study, view.say)
+        status, points = "FAILED", list[finish.Point]()
+        try:
+            interrupted = Pool(study, found, command, view, mirror).run()
+            view.say("The front is being tested.")
+            points = finish.finish(study, standing(study.trials, job.objectives), runner, command)
+            status = "KILLED" if interrupted else "FINISHED"
+        finally:
+            now = standing(study.trials, job.objectives)
+            mirror.end(status, now, points)
+    view.front(job, now, points, mirror.where)
+    if interrupted:
+        print(f"lightexp: Interrupted. This goes on: {shlex.join(command)}", file=sys.__stderr__)
+        return 130
+    return 0 if points or now.done else 1

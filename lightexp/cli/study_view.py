@@ -1,0 +1,126 @@
+"""What the user sees of a study: live while it works, then its front."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from lightexp.search.finish import Point, rows
+from lightexp.search.goals import Objective
+from lightexp.search.job import Job
+from lightexp.search.space import Space
+from lightexp.search.standing import Standing
+from lightexp.search.study import OUTCOME
+
+_WIDE = 150  # columns of a line where there is no terminal to ask
+_SHOWN = 10  # points of the front in the live view
+
+
+class StudyView:
+    """Shows a study; see `lightexp.search.pool.View`. Progress on standard error, results on standard output."""
+
+    def __init__(self, objectives: tuple[Objective, ...]) -> None:
+        # A descriptor of its own: standard error is turned away while C++ libraries chat.
+        wide = None if sys.stderr.isatty() else _WIDE
+        self._err = Console(file=os.fdopen(os.dup(2), "w", buffering=1), width=wide, highlight=False)
+        self._out = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+        self._objectives = objectives
+        self._live = Live(console=self._err, refresh_per_second=4, transient=True)
+        self._told: set[int] | None = None
+
+    def __enter__(self) -> StudyView:
+        if self._err.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def say(self, words: str) -> None:
+        """Shows one line."""
+        self._err.print(escape(words), soft_wrap=True)
+
+    def show(self, now: Standing, workers: list[str], seconds: float, left: float | None) -> None:
+        """Shows how the study stands: live, or where there is no terminal a line for each trial that has ended."""
+        ended = [*now.done, *now.failed]
+        if self._told is None:  # those from before are no news
+            self._told = {t.number for t in ended if t.datetime_complete is None}
+            self._told |= {t.number for t in ended}
+        for trial in sorted(ended, key=lambda t: t.number):
+            if trial.number not in self._told:
+                self._told.add(trial.number)
+                if not self._live.is_started or trial.state is TrialState.FAIL:
+                    self.say(self._line(trial, now))
+        if self._live.is_started:
+            self._live.update(self._picture(now, workers, seconds, left))
+
+    def _line(self, trial: FrozenTrial, now: Standing) -> str:
+        outcome = trial.user_attrs[OUTCOME]
+        if trial.state is TrialState.FAIL:
+            return f"trial {trial.number} failed: {outcome['reason']}  {' '.join(outcome['varied'])}"
+        figures = "  ".join(f"{o.name} {v:.6g}" for o, v in zip(self._objectives, trial.values, strict=True))
+        mark = " front" if trial in now.front else "" if trial in now.feasible else " infeasible"
+        return f"trial {trial.number}  {figures}{mark}  {' '.join(outcome['varied'])}"
+
+    def _picture(self, now: Standing, workers: list[str], seconds: float, left: float | None) -> Group:
+        head = f"{len(now.done)} done, {len(now.failed)} failed, {len(now.running)} running"
+        head += f"   hypervolume {now.hypervolume:.4f}   {_clock(seconds)} gone"
+        head += f", about {_clock(left)} left" if left is not None else ""
+        table = Table("Front", *(o.name for o in self._objectives), "", box=box.SIMPLE_HEAD, pad_edge=False)
+        for trial in now.front[:_SHOWN]:
+            words = " ".join(trial.user_attrs[OUTCOME]["varied"])
+            table.add_row(str(trial.number), *(f"{v:.6g}" for v in trial.values), escape(words))
+        return Group(Text(head), table, *(Text(f"worker {n}: {words}") for n, words in enumerate(workers)))
+
+    def plan(self, job: Job, space: Space, corners: list[tuple[str, list[str], int, int]], there: int) -> None:
+        """What a study would search."""
+        table = Table("Searched", "From", box=box.SIMPLE, title=escape(job.name))
+        if len(space.structures) > 1:
+            table.add_row("structure", escape("\n".join(space.labels)))
+        for parameter in space.parameters:
+            table.add_row(escape(parameter.name), escape(str(parameter)))
+        self._out.print(table)
+        table = Table("Tried first", "Stages", "In the store", box=box.SIMPLE)
+        for name, stages, found, of in corners:
+            table.add_row(name, escape(", ".join(stages)), f"{found} of {of}")
+        self._out.print(table)
+        goals = [f"{o.direction} {o.name}" for o in job.objectives] + [c.text for c in job.constraints]
+        self._out.print(escape(f"Goals: {'; '.join(goals)}"), soft_wrap=True)
+        self._out.print(
+            f"{job.search.trials} trials on {job.workers} workers of {job.threads} threads; {there} are there."
+        )
+        self._out.print("Nothing was run. Leave out --plan to run it.")
+
+    def front(self, job: Job, now: Standing, points: Sequence[Point], mlflow: dict[str, str]) -> None:
+        """The front, where things are, what to type next."""
+        head, _, *body = rows(self._objectives, points)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in head:
+            table.add_column(heading, justify="left" if heading == "Settings" else "right", overflow="fold")
+        for row in body:
+            table.add_row(*map(escape, row))
+        self._out.print(table)
+        infeasible = len(now.done) - len(now.feasible)
+        words = f"{len(now.done)} trials done, {len(now.failed)} failed, {infeasible} beyond a constraint"
+        self._out.print(f"{words}; hypervolume {now.hypervolume:.4f}")
+        self._out.print(f"Files   {escape(str(job.folder))}", soft_wrap=True)
+        if "run_id" in mlflow:
+            self._out.print(
+                f"MLflow  run {mlflow['run_id']} in experiment {escape(mlflow['experiment'])}", soft_wrap=True
+            )
+        if points:
+            self._out.print(f"Again   {escape(points[0].command)}", soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -1,0 +1,83 @@
+"""Names of the layers that a setting of `search.per_layer` is expanded over."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from lightexp.core.errors import BadInput
+from lightexp.core.flatmodel import layer_names
+from lightexp.core.protocols import Layer, Model, Stage
+from lightexp.models.from_file import FromFile
+from lightexp.runner.run import Runner
+from lightexp.runner.watch import Silent
+from lightexp.search.job import Job
+from lightexp.search.ranges import parameter
+
+
+def names(job: Job) -> dict[str, list[str]]:
+    """The layers of each setting of `search.per_layer`, by its pattern; only those that its stage takes a value for.
+
+    Raises:
+        BadInput: If a setting holds no values for layers, or its pattern matches none.
+    """
+    if not job.search.per_layer:
+        return {}
+    if not job.settings.model.trainable:
+        return _names(job)
+    # Building a model takes TensorFlow, which the process that watches over a study does without.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+        return apart.submit(_apart, job.words, job.folders).result()
+
+
+def _apart(words: list[str], folders: list[str]) -> dict[str, list[str]]:
+    return _names(Job(words, folders))
+
+
+def _names(job: Job) -> dict[str, list[str]]:
+    plan, data = Runner(Silent()).plan(job.settings)
+    models = {node.name: node.model or job.settings.model for node in plan.nodes}
+    found = {}
+    for name, pattern in job.search.per_layer.items():
+        *_, owner, field = path = name.split(".")
+        stage = job.settings.stages.get(owner)
+        if path[:2] != ["pipeline", "stages"] or not isinstance(getattr(stage, field, None), dict):
+            raise BadInput(f"search.per_layer: {name} is not a setting that holds a value for each layer.")
+        assert stage is not None
+        value = parameter(tuple(path), job.ranges[name], None).ends()[0]
+        layers = _layers(models[owner], data.shape, data.classes, job)
+        known = {layer_names(layer.name)[-1]: layer for layer in layers}
+        found[name] = [n for n in known if fnmatchcase(n, pattern) and _takes(stage, field, n, value, layers)]
+        if not found[name]:
+            raise BadInput(
+                f"search.per_layer: '{pattern}' matches no layer that {name} takes. These are: {', '.join(known)}."
+            )
+    return found
+
+
+def _layers(model: Model, shape: tuple[int, ...], classes: int, job: Job) -> list[Layer]:
+    if isinstance(model, FromFile) and model.is_tflite:
+        return model.layers()
+    from lightexp.backend import session
+
+    session.start(job.settings.threads)
+    from lightexp.backend import keras_files  # imports TensorFlow, which the session sets up first
+
+    session.fresh(job.settings.seed)
+    return keras_files.describe(model.build(shape, classes))
+
+
+def _takes(stage: Stage, field: str, layer: str, value: Any, layers: list[Layer]) -> bool:
+    """Whether a stage takes a value for one layer."""
+    try:
+        one = replace(stage, **{field: {layer: value}})  # type: ignore[type-var]
+    except ValueError as error:  # it takes none at all
+        raise BadInput(f"search.per_layer: {error}") from None
+    try:
+        one.touches(layers)
+    except BadInput:
+        return False
+    return True

@@ -1,0 +1,38 @@
+"""The space that a study searches: structures, and the parameters that apply to some of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import BaseTrial
+
+from lightexp.search.ranges import Parameter, Path
+from lightexp.search.structures import Structure
+
+STRUCTURE = "structure"
+"""The parameter that chooses among several structures."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched: one of the structures, and the parameters that apply to it."""
+
+    structures: tuple[Structure, ...]
+    parameters: tuple[Parameter, ...]
+
+    def applying(self, structure: Structure) -> list[Parameter]:
+        """The parameters that a structure has a place for."""
+        return [p for p in self.parameters if structure.has(p.path)]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What sets the structures apart."""
+        return tuple(structure.label for structure in self.structures)
+
+    def propose(self, trial: BaseTrial) -> tuple[Structure, dict[Path, Any]]:
+        """A trial's structure and the values of the parameters that apply to it."""
+        structure = self.structures[0]
+        if len(self.structures) > 1:
+            structure = self.structures[self.labels.index(trial.suggest_categorical(STRUCTURE, self.labels))]
+        return structure, {p.path: p.suggest(trial) for p in self.applying(structure)}

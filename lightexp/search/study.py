@@ -1,0 +1,284 @@
+"""The ask/tell core: which configuration is tried next, and what became of each."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import optuna
+from omegaconf import DictConfig
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.samplers import GridSampler, RandomSampler
+from optuna.study import StudyDirection
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
+
+from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.record import Record
+from lightexp.search import samplers, storage
+from lightexp.search.corners import Corner
+from lightexp.search.goals import values
+from lightexp.search.job import Job
+from lightexp.search.ranges import shown
+from lightexp.search.space import STRUCTURE, Space
+
+ID, IDENTITY, CORNER, OUTCOME, STARTS = "id", "identity", "corner", "outcome", "starts"
+_STARTS = 3
+"""How often a trial is taken up before it has failed; what dies each time is no accident."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial that this process is to run.
+
+    Attributes:
+        trial: Optuna's.
+        config: What to run.
+        varied: What the study has set, as overrides.
+    """
+
+    trial: Trial
+    config: DictConfig
+    varied: list[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is kept of a finished trial.
+
+    Attributes:
+        figures: Of its file, by name.
+        control: Of its control's.
+        reason: Why it failed, or None.
+        varied: What the study had set, as overrides.
+        host: Where it ran.
+        folder: Its record's, on that host.
+        classes: The data set's.
+    """
+
+    figures: dict[str, float] = field(default_factory=dict)
+    control: dict[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    varied: list[str] = field(default_factory=list)
+    host: str = field(default_factory=platform.node)
+    folder: str = ""
+    classes: int = 2
+
+
+class Study:
+    """A study on its storage, shared by every process that works on it."""
+
+    def __init__(
+        self,
+        job: Job,
+        space: Space,
+        folder: Path,
+        say: Callable[[str], None],
+        identity: dict[str, str] | None = None,
+    ) -> None:
+        """Opens the study, or makes it with its corners enqueued.
+
+        Args:
+            job: What is wanted.
+            space: What is searched.
+            folder: Where the study's files are.
+            say: Takes each line for the user.
+            identity: What the study must have been made with; None where that has been checked.
+
+        Raises:
+            BadInput: If the storage cannot be used, or the study that is there is another.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.job, self.space, self.folder = job, space, folder
+        kept, self._claims = storage.opened(job.search.storage, folder, job.name, say)
+        ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+        directions = [ways[o.direction] for o in job.objectives]
+        with self._claims.turn():
+            self._study = optuna.create_study(
+                storage=kept, study_name=job.name, directions=directions, load_if_exists=True
+            )
+            if identity is not None:
+                self._check(identity)
+
+    def _check(self, identity: dict[str, str]) -> None:
+        made = self._study.user_attrs.get(IDENTITY)
+        if made is None:
+            for corner in self.job.corners(self.space):
+                self._study.enqueue_trial(corner.params, user_attrs={CORNER: corner.name})
+            self._study.set_user_attr(ID, uuid.uuid4().hex)
+            self._study.set_user_attr(IDENTITY, identity)
+            return
+        begun = [t for t in self.trials if t.state is not TrialState.WAITING]
+        if not self.job.search.resume and begun:
+            raise BadInput(
+                f"search.study: '{self.job.name}' is there already, with {len(begun)} trials. "
+                "Leave out search.resume=false to go on with it, or choose another name."
+            )
+        for name in sorted(set(made) | set(identity)):
+            was, now = made.get(name, "nothing"), identity.get(name, "nothing")
+            if was != now:
+                raise BadInput(
+                    f"search.study: '{self.job.name}' was made with {name}={was}. Received: {now}. "
+                    "Set it back, or choose another name: search.study=NAME."
+                )
+
+    @property
+    def id(self) -> str:
+        """What tells it from another of the same name."""
+        return str(self._study.user_attrs[ID])
+
+    @contextmanager
+    def claimed(self, number: int) -> Iterator[None]:
+        """A context that one process at a time is in, beside the work on trials."""
+        while not self._claims.take(number):
+            time.sleep(0.1)
+        try:
+            yield
+        finally:
+            self._claims.drop(number)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, oldest first."""
+        return self._study.get_trials(deepcopy=False)
+
+    def ask(self) -> Proposal | None:
+        """Takes up a trial that was left, else a corner, else a new proposal; None where nothing is left to do."""
+        while True:
+            with self._claims.turn():
+                trial = self._left() or self._next()
+            if trial is None:
+                return None
+            try:
+                return self._proposal(trial)
+            except BadInput as error:  # of a conditional range, say
+                self.fail(trial.number, str(error))
+
+    def _left(self) -> Trial | None:
+        """A running trial whose process has died."""
+        for frozen in self.trials:
+            if frozen.state is not TrialState.RUNNING or not self._claims.take(frozen.number):
+                continue
+            now = self._study.get_trials(deepcopy=False)[frozen.number]
+            starts = int(now.user_attrs.get(STARTS, 1)) + 1
+            if now.state is TrialState.RUNNING and starts <= _STARTS:
+                trial = Trial(self._study, now._trial_id)
+                trial.set_user_attr(STARTS, starts)
+                return trial
+            if now.state is TrialState.RUNNING:
+                self._tell(now.number, None, Outcome(reason=f"its process died {_STARTS} times (out of memory?)"))
+            self._claims.drop(frozen.number)
+        return None
+
+    def _next(self) -> Trial | None:
+        trials = self.trials
+        asked = [t for t in trials if t.state is not TrialState.WAITING]
+        if len(asked) >= self.job.search.trials or self.hopeless(trials):
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = samplers.sampler(self.job, self.space, len(asked))
+            if isinstance(sampler, GridSampler) and sampler.is_exhausted(self._study):
+                return None
+            self._study.sampler = sampler
+            trial = self._study.ask()
+        self._claims.take(trial.number)
+        return trial
+
+    def _proposal(self, trial: Trial) -> Proposal:
+        if corner := self._corner(trial):
+            for parameter in self.space.parameters:
+                if parameter.name in corner.params:
+                    parameter.suggest(trial)
+            if STRUCTURE in corner.params:
+                trial.suggest_categorical(STRUCTURE, self.space.labels)
+            return Proposal(trial, corner.config, corner.varied)
+        structure, chosen = self.space.propose(trial)
+        varied = [structure.label] * bool(structure.label) + [f"{'.'.join(k)}={shown(v)}" for k, v in chosen.items()]
+        return Proposal(trial, structure.configured(chosen), varied)
+
+    def _corner(self, trial: Trial | FrozenTrial) -> Corner | None:
+        name = trial.user_attrs.get(CORNER)
+        return next((c for c in self.job.corners(self.space) if c.name == name), None)
+
+    def again(self, trial: FrozenTrial) -> DictConfig:
+        """The config of a trial that has ended."""
+        if corner := self._corner(trial):
+            return corner.config
+        structure, chosen = self.space.propose(FixedTrial(trial.params))
+        return structure.configured(chosen)
+
+    def importance(self) -> dict[str, dict[str, float]]:
+        """Of each objective, the parameters' importance (PED-ANOVA, arXiv 2304.10255), 0 to 1 in sum.
+
+        Parameters that apply to every trial alone; none where there are too few trials to tell.
+        """
+        found = {}
+        for n, objective in enumerate(self.job.objectives):
+            with suppress(ValueError, RuntimeError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                evaluator = PedAnovaImportanceEvaluator()
+                target = partial(_value, n)
+                found[objective.name] = get_param_importances(self._study, evaluator=evaluator, target=target)
+        return found
+
+    def finish(self, proposal: Proposal, record: Record) -> None:
+        """Enters what a trial's run has measured, or why it failed."""
+        ends = [{f.name: f.value for f in stage.figures} for stage in record.stages]
+        control = next((e for s, e in zip(record.stages, ends, strict=True) if s.name == record.control), {})
+        found: list[float] | None = None
+        reason = record.reason
+        if record.status == "done":
+            try:
+                found = values(self.job.objectives, record.figures, {})
+            except RunFailed as error:
+                reason = str(error)
+        if found is not None:
+            for constraint in self.job.constraints:
+                proposal.trial.set_constraint(constraint.text, constraint.violation(record.figures, control))
+        outcome = Outcome(
+            {n: v for n, v in record.figures.items() if math.isfinite(v)},
+            control,
+            reason,
+            proposal.varied,
+            folder=str(self.trial_folder(proposal.trial.number)),
+            classes=record.dataset["classes"],
+        )
+        self._tell(proposal.trial.number, found, outcome)
+
+    def fail(self, number: int, reason: str) -> None:
+        """Enters that a trial has failed."""
+        self._tell(number, None, Outcome(reason=reason))
+
+    def trial_folder(self, number: int) -> Path:
+        """Where the record of a trial goes."""
+        return self.folder / "trials" / f"{number:04d}"
+
+    def hopeless(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether the last trials that ended, `search.max_failures` and one more, have all failed."""
+        ended = sorted((t for t in trials if t.datetime_complete), key=lambda t: t.datetime_complete or t.number)
+        last = ended[-(self.job.search.max_failures + 1) :]
+        return len(last) > self.job.search.max_failures and all(t.state is TrialState.FAIL for t in last)
+
+    def _tell(self, number: int, found: list[float] | None, outcome: Outcome) -> None:
+        trial = self.trials[number]
+        self._study.sampler = RandomSampler()  # a grid's own would stop a loop that is not Optuna's
+        try:
+            self._study._storage.set_trial_user_attr(trial._trial_id, OUTCOME, asdict(outcome))
+            self._study.tell(number, found, state=TrialState.FAIL if found is None else TrialState.COMPLETE)
+        except (UpdateFinishedTrialError, ValueError):
+            if not self.trials[number].state.is_finished():  # by another, who took it for left: it counts once
+                raise
+        self._claims.drop(number)
+
+
+def _value(objective: int, trial: FrozenTrial) -> float:
+    return float(trial.values[objective])

@@ -1,0 +1,113 @@
+"""A process that tries one configuration after another; see `lightexp.search.pool`."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from lightexp.core import unforeseen
+from lightexp.core.errors import LightexpError
+from lightexp.core.protocols import Progress
+from lightexp.core.record import StageRecord
+from lightexp.runner.run import Runner
+from lightexp.search.job import Job
+from lightexp.search.study import Proposal, Study
+
+STOP = "stop\n"
+_PR_SET_PDEATHSIG = 1
+_EVERY = 0.5  # seconds between two words on progress
+
+
+def main() -> None:
+    """Works on a study until nothing is left or it is told to stop. Ends with its parent, whatever ends that."""
+    _die_with(int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    told = _Told(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)  # what libraries print is nothing for the parent
+    order = json.loads(sys.stdin.readline())
+    stopping = threading.Event()
+    threading.Thread(target=_listen, args=[stopping], daemon=True).start()
+    job = Job(order["words"], order["folders"])
+    study = Study(job, job.space(order["layers"]), Path(order["folder"]), told.say)
+    runner = Runner(told)
+    while not stopping.is_set() and (proposal := study.ask()):
+        number = proposal.trial.number
+        told.tell(trial=number, varied=proposal.varied)
+        try:
+            _try(job, study, runner, proposal, order["command"])
+        except LightexpError as error:
+            study.fail(number, str(error))
+        except Exception as error:
+            study.fail(number, str(unforeseen.told(error, job.settings.plain["plugins"])))
+        told.tell(ended=number)
+
+
+def _try(job: Job, study: Study, runner: Runner, proposal: Proposal, command: list[str]) -> None:
+    settings, folder = job.trial(proposal.config), study.trial_folder(proposal.trial.number)
+    study.finish(proposal, runner.trial(settings, proposal.varied, folder, command))
+
+
+def _die_with(parent: int) -> None:
+    with suppress(OSError, AttributeError):  # Linux has it; elsewhere the closed input does, a little later
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _listen(stopping: threading.Event) -> None:
+    for line in sys.stdin:
+        if line == STOP:
+            stopping.set()
+    os._exit(1)  # the parent is gone
+
+
+class _Told:
+    """Tells the parent what happens; see `lightexp.runner.watch.Watch`."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out, self._last, self._lock = out, 0.0, threading.Lock()
+
+    def tell(self, **words: Any) -> None:
+        with self._lock, suppress(BrokenPipeError):
+            self._out.write(json.dumps(words) + "\n")
+            self._out.flush()
+
+    def say(self, words: str) -> None:
+        self.tell(say=words)
+
+    def finished(self, stage: StageRecord) -> None:
+        pass
+
+    def at(self, words: str) -> None:
+        if time.monotonic() - self._last > _EVERY:
+            self._last = time.monotonic()
+            self.tell(at=words)
+
+    @contextmanager
+    def working(self, name: str, number: int, of: int) -> Iterator[Progress]:
+        self.at(name)
+        yield _Stage(self, name)
+
+
+class _Stage:
+    def __init__(self, told: _Told, name: str) -> None:
+        self._told, self._name = told, name
+
+    def step(self, done: float, total: float, **figures: float) -> None:
+        self._told.at(f"{self._name} {done:.0f}/{total:.0f}")
+
+    def say(self, words: str) -> None:
+        self._told.at(f"{self._name}: {words}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from lightexp.search.job import Job
+
+
+@pytest.fixture(autouse=True)
+def no_hydra_left() -> Iterator[None]:
+    """A job makes its process a Hydra application; the next test is none."""
+    yield
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., Job]:
+    """Makes jobs that write nowhere but here."""
+    return lambda *words: Job([f"paths.outputs={tmp_path}", "tracking=none", *words], [])

@@ -1,0 +1,66 @@
+"""The contract of presets, of stages' default ranges and of what measurements say they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+
+import pytest
+from omegaconf import OmegaConf
+from tiny_runs import TinyRuns
+
+from lightexp.core.config import locate
+from lightexp.runner.conf import conf
+from lightexp.runner.plan import check_order
+from lightexp.runner.settings import read
+from lightexp.search.job import Job, Search
+from lightexp.search.ranges import parameter
+
+PRESETS = sorted(path.stem for path in (conf() / "search").glob("[!_]*.yaml"))
+STAGES = sorted(path.stem for path in (conf() / "stage").glob("[!_]*.yaml"))
+Jobs = Callable[..., Job]
+
+
+def test_the_settings_are_the_fields_with_their_defaults() -> None:
+    node = OmegaConf.to_container(OmegaConf.load(conf() / "search" / "_settings.yaml"))
+    known = {f.name: f.default if f.default is not MISSING else f.default_factory() for f in fields(Search)}
+    presets = {"objectives": ["accuracy/val", "size/file_bytes"], "corners": ["recipe", "int8", "strongest"]}
+    assert node == known | presets
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_has_a_space_and_corners_that_can_run(job: Jobs, preset: str) -> None:
+    made = job(f"search={preset}")
+    made.check()
+    layers = {name: ["one"] for name in made.search.per_layer}
+    space = made.space(layers)
+    assert space.parameters
+    corners = made.corners(space)
+    assert corners
+    for corner in corners:
+        check_order(made.trial(corner.config))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stages_default_ranges_are_of_its_fields_and_can_be_proposed(name: str) -> None:
+    node = OmegaConf.load(conf() / "stage" / f"{name}.yaml")
+    cls = locate(node._target_, name)
+    known = {f.name for f in fields(cls)}
+    assert set(cls.search) <= known
+    assert cls.search or not cls.compresses, "search.space=auto has nothing to search of it"
+    for field, values in cls.search.items():
+        read_as = parameter((name, field), values.values, node.get(field), values.strongest)
+        assert values.strongest is None or read_as.strongest_end() == values.strongest
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if name not in ("train", "distill")])
+def test_a_default_ranges_ends_are_values_of_the_field(job: Jobs, name: str) -> None:
+    job("search.space=auto", f"stage@pipeline.stages.prune={name}", "pipeline.order=[train,prune]").space({})
+
+
+def test_measurements_give_what_they_say(tiny_runs: TinyRuns) -> None:
+    record = tiny_runs.run("pipeline=control", "measure=default")
+    settings = read(OmegaConf.create(record.config))
+    said = {name: way for m in settings.measure.values() for name, way in m.gives.items()}
+    found = {f.name: f.direction for f in record.stages[-1].figures if f.name != "time/train_s"}
+    assert found.items() <= said.items()

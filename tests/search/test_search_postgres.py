@@ -1,0 +1,103 @@
+"""A study of two hosts on a real PostgreSQL, which goes away and comes back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from studies import SECONDS, Studies, until
+from test_search_storage import dies_with_its_owner, one_at_a_time
+
+
+class Server:
+    """A PostgreSQL server of the tests' own."""
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        """Sets up its data; the server refuses to run as root."""
+        self._folder, self._programs = folder, programs
+        self._as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        if self._as:
+            shutil.chown(folder, "postgres")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"postgresql://tester@127.0.0.1:{self.port}/postgres"
+        self._do("initdb", "-D", str(folder / "data"), "-U", "tester", "-A", "trust", "--no-sync")
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        log = str(self._folder / "log")
+        self._do("pg_ctl", "-D", str(self._folder / "data"), "-l", log, "-w", "-o", options, "start")
+
+    def stop(self) -> None:
+        """Stops it as a crash does."""
+        self._do("pg_ctl", "-D", str(self._folder / "data"), "-w", "-m", "immediate", "stop")
+
+    def _do(self, program: str, *words: str) -> None:
+        command = [*self._as, str(self._programs / program), *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self._folder)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
+        pytest.skip("PostgreSQL is missing: apt-get install postgresql")
+    with tempfile.TemporaryDirectory(prefix="lightexp-postgres-") as folder:
+        made = Server(Path(folder), programs[-1])
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+def trials(server: Server) -> list[FrozenTrial]:
+    url = server.url.replace("postgresql:", "postgresql+psycopg:")
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        return optuna.load_study(study_name="tried", storage=storage).trials
+    except KeyError:
+        return []
+    finally:
+        storage.engine.dispose()
+
+
+def test_a_claim_dies_with_its_owner(server: Server, tmp_path: Path) -> None:
+    dies_with_its_owner(server.url, tmp_path)
+
+
+def test_turns_are_taken_one_at_a_time(server: Server, tmp_path: Path) -> None:
+    one_at_a_time(server.url, tmp_path)
+
+
+def test_two_hosts_share_a_study_and_wait_for_a_server_that_goes_away(server: Server, tmp_path: Path) -> None:
+    hosts = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        hosts.append(Studies(tmp_path / name))
+    words = [f"search.storage={server.url}", "search.trials=8", f"{SECONDS}=1.5"]
+    processes = [host.start(*words) for host in hosts]
+    until(lambda: any(t.state is TrialState.COMPLETE for t in trials(server)), processes[0])
+    server.stop()
+    until(lambda: "has gone away" in processes[0].stderr.readline(), processes[0])
+    server.start()
+    ends = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
+    assert "Traceback" not in ends[0][1] + ends[1][1]
+    found = trials(server)
+    assert [t.number for t in found] == list(range(len(found)))
+    assert [t.state for t in found] == [TrialState.COMPLETE] * 8
+    folders = {Path(t.user_attrs["outcome"]["folder"]).relative_to(tmp_path).parts[0] for t in found}
+    assert folders == {"one", "other"}
+    for host in hosts:
+        assert len(host.front()["front"]) == 8  # either reports the whole front
