@@ -89,7 +89,7 @@ class Qat(TrainingStage):
         history = self.fit(model, context, ties)
         zero_signs(model)
         file = context.out / TFLITE
-        file.write_bytes(convert.to_quantized(model, "default", integer_io=False, samples=None))
+        file.write_bytes(convert.to_default(model))
         val = context.data.val
         answers = {
             "simulated": model.predict(context.data.inputs(val.x), batch_size=500, verbose=0),
