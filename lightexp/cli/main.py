@@ -18,11 +18,13 @@ Usage: lightexp COMMAND [words]
               lightexp run                    a first run: digits, a small CNN, pruned, then int8 (under a minute)
               lightexp run --plan             what would happen
               lightexp run --help             every group and flag
+  ablate      run what is missing of a paper's table: a file of rows and seeds
+              lightexp ablate FILE --plan     what is there already, what is not, how long it will take
 
 Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
 
-_COMMANDS: tuple[str, ...] = ()  # each a module with `run(words) -> exit code`
+_COMMANDS: tuple[str, ...] = ("ablate",)  # each a module with `run(words) -> exit code`
 _RUNNING = ("-m", "--multirun", "-r", "--run")
 
 

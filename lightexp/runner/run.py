@@ -7,7 +7,7 @@ import shlex
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,14 @@ class Runner:
         data = settings.model.sees(self._data[1])
         return make(settings, data, compose), data
 
-    def run(self, settings: Settings, overrides: list[str], test: bool = True, flags: Sequence[str] = ()) -> Record:
+    def run(
+        self,
+        settings: Settings,
+        overrides: list[str],
+        test: bool = True,
+        flags: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> Record:
         """Runs one pipeline and keeps its record, whatever becomes of it.
 
         Args:
@@ -72,6 +79,7 @@ class Runner:
             overrides: What they were made from, for the record.
             test: Whether the test split may be looked at: not by the jobs of a sweep.
             flags: Of the command line that runs it again, such as `--config-dir`.
+            tags: What the run belongs to. Defaults to nothing.
 
         Raises:
             LightexpError: If the run failed; its record says so.
@@ -97,6 +105,7 @@ class Runner:
                 "splits": {s: {"n": len(v), "digest": v.digest} for s, v in source.splits.items()},
             },
         )
+        record.tags = dict(tags or {})
         runs = settings.outputs / "runs"
         folder = runs / record.id
         with plain_disk_errors(settings.outputs):
@@ -118,6 +127,15 @@ class Runner:
         if error:
             raise error
         return record
+
+    def show_again(self, record: Record, settings: Settings) -> None:
+        """Writes and mirrors a finished run's record anew, after something has been added to it."""
+        folder = settings.outputs / "runs" / record.id
+        with plain_disk_errors(settings.outputs):
+            tradeoff.write(record, folder)
+            record.write(folder)
+            self._mirror(settings.plain, settings.outputs).end(record, folder)
+            record.write(folder)
 
     def _worked(
         self, record: Record, folder: Path, executor: Executor, plan: Plan, test: bool

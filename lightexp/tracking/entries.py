@@ -71,7 +71,7 @@ def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def tags(record: Record) -> dict[str, str]:
-    """What a run is found by: its id, status, command, seed, git commit, and what varies."""
+    """What a run is found by: its id, status, command, seed, git commit, what it belongs to, and what varies."""
     git = record.environment.get("git") or {}
     found = {
         "lightexp.run_id": record.id,
@@ -83,6 +83,7 @@ def tags(record: Record) -> dict[str, str]:
         "mlflow.source.git.commit": git.get("commit"),
         "mlflow.source.git.dirty": git.get("dirty"),
     }
+    found |= {key(f"lightexp.{name}"): value for name, value in record.tags.items()}
     for override in record.varied:
         name, equals, value = override.partition("=")
         gone = name.startswith("~")

@@ -1,0 +1,68 @@
+"""What `lightexp ablate` shows on the terminal."""
+
+from __future__ import annotations
+
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lightexp.ablation.file import Study
+from lightexp.ablation.jobs import Job, Outlook
+from lightexp.ablation.run import duration
+
+_WIDE = 150
+
+
+def console() -> Console:
+    """Standard output, wide where it is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+
+
+def outlook(study: Study, jobs: list[Job], ahead: Outlook, workers: int) -> None:
+    """What running an ablation would do: a row a line, then what is shared, and the time it would take."""
+    out = console()
+    table = Table("Row", "Runs there", "To run", "Stages", "Estimate", box=box.SIMPLE, title=escape(study.name))
+    missing = {job.place for job in ahead.missing}
+    for row in study.rows:
+        if row.refused:
+            table.add_row(escape(row.name), "–", "–", escape(f"refused: {row.refused}"), "–")
+            continue
+        own = [job for job in jobs if job.row is row]
+        waiting = [job for job in own if job.place in missing]
+        words = " ".join(_stage(node.name, node.key, ahead) for node in own[0].plan.nodes)
+        seconds = [ahead.seconds[n.key] for job in waiting for n in job.plan.nodes if n.key in ahead.seconds]
+        there = str(len(own) - len(waiting))
+        table.add_row(escape(row.name), there, str(len(waiting)), escape(words), _estimate(seconds, 1))
+    out.print(table)
+    stages = len(ahead.seconds)
+    out.print(
+        f"{len(jobs)} runs: {len(ahead.done)} are there, {len(ahead.missing)} to do, {len(ahead.timings)} to be timed. "
+        f"Stages to be made: {stages}, {len(ahead.shared)} of them for several rows; in the store: {len(ahead.made)}.",
+        soft_wrap=True,
+    )
+    out.print(f"Estimate with workers={workers}: {_estimate(list(ahead.seconds.values()), workers)}", soft_wrap=True)
+    if study.show.cost:
+        out.print(f"The file says: {escape(study.show.cost)}", soft_wrap=True)
+    out.print("Nothing was run. Leave out --plan to run it.")
+
+
+def _stage(name: str, key: str, ahead: Outlook) -> str:
+    """A stage, of the row's first seed: in the store, or to be made and for how many rows."""
+    if key in ahead.shared:
+        return f"{name}(x{ahead.shared[key]})"
+    return f"{name}(there)" if key not in ahead.seconds else name
+
+
+def _estimate(seconds: list[float | None], workers: int) -> str:
+    known = [value for value in seconds if value is not None]
+    unknown = len(seconds) - len(known)
+    if not seconds:
+        return "nothing to train"
+    words = f"{duration(sum(known) / workers)}" if known else ""
+    if unknown:
+        rest = f"{unknown} stages have no earlier record"
+        words = f"{words}, and {rest}" if words else rest
+    return words
