@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,11 @@ class Crew:
                 if child is None:
                     child = _Child()
                     self._children.append(child)
-                answer = child.call(task.request, lambda words, task=task: self._say(f"  {task.name}: {words}"))
+                answer = child.call(task.request, partial(self._told, task.name))
             finally:
                 lock.release()
             if child.process.poll() is not None:
+                child.end()
                 child = None
             if "interrupted" in answer:
                 self._stop()
@@ -110,6 +112,9 @@ class Crew:
                 self._changed.notify_all()
         if child:
             child.end()
+
+    def _told(self, name: str, words: str) -> None:
+        self._say(f"  {name}: {words}")
 
     def _claim(self) -> tuple[Task, FileLock] | None:
         """The next task that can be done, with its lock; None when there is none left."""

@@ -13,12 +13,14 @@ from pydantic import Field
 from lightexp.core.config import check
 from lightexp.core.errors import BadInput, nearest
 from lightexp.core.training import Training
+from lightexp.runner.compose import composed
 from lightexp.runner.compose import settings as compose
 from lightexp.runner.plan import check_order
 from lightexp.runner.settings import Settings
 from lightexp.stages.train import TrainingStage
 
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
+_OF_STAGE = re.compile(r"pipeline\.stages\.([^.=]+)\.")
 _WORDS = ("null", "true", "false", "nan", "inf")
 _POINTS = 5
 Values = dict[str, Annotated[list[Any], Field(min_length=1)]]
@@ -109,17 +111,18 @@ def expanded(nodes: Mapping[str, Any], base: Sequence[str]) -> tuple[Row, ...]:
         BadInput: For a row that cannot be composed, overrides nothing, or is another's twin.
     """
     rows: dict[str, Row] = {}
+    shared = _Base(base)
     for name, node in nodes.items():
         where = f"rows.{name}"
         if isinstance(node, Mapping):
             planner = check(Planner, {str(k): v for k, v in node.items()}, where)
-            made = _planned(str(name), planner, [*base, *planner.base], rows, where)
+            made = _planned(str(name), planner, shared, rows, where)
         elif isinstance(node, list) and all(isinstance(word, str) for word in node):
             if not node:
                 raise BadInput(
                     f"{where} overrides nothing. Give it an override such as pipeline=prune, or leave it out."
                 )
-            made = iter([_row(str(name), [*base, *node], where, refusable=False)])
+            made = iter([shared.row(str(name), node, where)])
         else:
             raise BadInput(f"{where} must be a list of overrides or a planner's mapping. Received: {node!r}.")
         for row in made:
@@ -130,24 +133,48 @@ def expanded(nodes: Mapping[str, Any], base: Sequence[str]) -> tuple[Row, ...]:
                 rows[row.name] = row
             elif not isinstance(node, Mapping):
                 raise BadInput(f"{where} is the same as '{twin.name}'. Leave one of them out.")
+    shared.check_used()
     return tuple(rows.values())
 
 
-def _row(name: str, overrides: Sequence[str], where: str, refusable: bool) -> Row:
-    try:
-        settings = compose(list(overrides))
-    except BadInput as error:
-        raise BadInput(f"{where}: {error}") from None
-    try:
-        check_order(settings)
-    except BadInput as error:
-        if not refusable:
+class _Base:
+    """Overrides that all rows share; a row whose pipeline lacks a stage is spared those of that stage."""
+
+    def __init__(self, overrides: Sequence[str]) -> None:
+        self._overrides = list(overrides)
+        self._of_stages = {word: found[1] for word in overrides if (found := _OF_STAGE.match(word))}
+        self._used: set[str] = set()
+
+    def row(self, name: str, own: Sequence[str], where: str, refusable: bool = False) -> Row:
+        try:
+            overrides = [*self._fitting(own), *own]
+            settings = compose(overrides)
+        except BadInput as error:
             raise BadInput(f"{where}: {error}") from None
-        return Row(name, tuple(overrides), settings, str(error))
-    return Row(name, tuple(overrides), settings)
+        try:
+            check_order(settings)
+        except BadInput as error:
+            if not refusable:
+                raise BadInput(f"{where}: {error}") from None
+            return Row(name, tuple(overrides), settings, str(error))
+        return Row(name, tuple(overrides), settings)
+
+    def _fitting(self, own: Sequence[str]) -> list[str]:
+        if not self._of_stages:
+            return self._overrides
+        others = [word for word in self._overrides if word not in self._of_stages]
+        there = composed([*others, *own]).pipeline.stages
+        self._used |= {word for word, stage in self._of_stages.items() if stage in there}
+        return [word for word in self._overrides if self._of_stages.get(word) in (None, *there)]
+
+    def check_used(self) -> None:
+        """Raises BadInput for an override that no row had a use for."""
+        for word, stage in self._of_stages.items():
+            if word not in self._used:
+                raise BadInput(f"base: {word}: no row's pipeline has a stage '{stage}'. Leave it out.")
 
 
-def _planned(name: str, planner: Planner, base: list[str], rows: Mapping[str, Row], where: str) -> Iterator[Row]:
+def _planned(name: str, planner: Planner, base: _Base, rows: Mapping[str, Row], where: str) -> Iterator[Row]:
     kind = planner.kind
     where = f"{where}.{kind}"
     if kind in ("grid", "zip", "operating_points"):
@@ -158,16 +185,16 @@ def _planned(name: str, planner: Planner, base: list[str], rows: Mapping[str, Ro
             chosen = dict(zip(values, point, strict=True))
             label = " ".join(f"{short[key]}={_written(value)}" for key, value in chosen.items())
             words = [f"{key}={_written(value)}" for key, value in chosen.items()]
-            yield _row(f"{name} {label}", [*base, *words], where, refusable=False)
+            yield base.row(f"{name} {label}", [*planner.base, *words], where)
     elif kind == "orders":
-        yield from _orders(name, planner.orders or [], base, where)
+        yield from _orders(name, planner.orders or [], planner.base, base, where)
     elif kind == "equal_budget":
         yield _equal_budget(name, str(planner.equal_budget), planner.base, rows, where)
     else:
         parts = getattr(planner, kind)
         for chosen_parts in _subsets(kind, list(parts)):
             label = "+".join(chosen_parts) or "none"
-            yield _row(f"{name} {label}", [*base, *_with(parts, chosen_parts)], where, refusable=False)
+            yield base.row(f"{name} {label}", [*planner.base, *_with(parts, chosen_parts)], where)
 
 
 def _subsets(kind: str, parts: list[str]) -> Iterator[tuple[str, ...]]:
@@ -189,8 +216,8 @@ def _with(parts: list[str] | dict[str, list[str]], chosen: Sequence[str]) -> lis
     return [f"~stage@pipeline.stages.{part}" for part in parts if part not in chosen]
 
 
-def _orders(name: str, stages: list[str], base: list[str], where: str) -> Iterator[Row]:
-    order: list[str] = _row(name, base, where, refusable=True).settings.plain["pipeline"]["order"]
+def _orders(name: str, stages: list[str], own: list[str], base: _Base, where: str) -> Iterator[Row]:
+    order: list[str] = base.row(name, own, where, refusable=True).settings.plain["pipeline"]["order"]
     for stage in stages:
         if stage not in order or stages.count(stage) > 1:
             raise BadInput(f"{where} names '{stage}', but the pipeline's order is {order}: {nearest(stage, order)}")
@@ -199,10 +226,12 @@ def _orders(name: str, stages: list[str], base: list[str], where: str) -> Iterat
         whole = list(order)
         for place, stage in zip(places, chosen, strict=True):
             whole[place] = stage
-        yield _row(f"{name} {'>'.join(chosen)}", [*base, f"pipeline.order=[{','.join(whole)}]"], where, refusable=True)
+        yield base.row(
+            f"{name} {'>'.join(chosen)}", [*own, f"pipeline.order=[{','.join(whole)}]"], where, refusable=True
+        )
 
 
-def _equal_budget(name: str, of: str, base: list[str], rows: Mapping[str, Row], where: str) -> Row:
+def _equal_budget(name: str, of: str, own: list[str], rows: Mapping[str, Row], where: str) -> Row:
     if of not in rows:
         raise BadInput(f"{where}: no row above is named '{of}': {nearest(of, rows)}")
     compared = rows[of]
@@ -221,7 +250,7 @@ def _equal_budget(name: str, of: str, base: list[str], rows: Mapping[str, Row], 
             value = getattr(stage, each.name)
             if each.name != "objective" and value != getattr(default, each.name):
                 words.append(f"pipeline.stages.{new}.{each.name}={_written(value)}")
-    return _row(name, [*kept, *base, *words], where, refusable=False)
+    return _Base(kept).row(name, [*own, *words], where)
 
 
 def _short(names: list[str]) -> dict[str, str]:

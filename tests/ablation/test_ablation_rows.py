@@ -52,6 +52,15 @@ def test_rows_have_the_base_then_the_command_line_then_their_own(study) -> None:
     assert study().show.control == "control"
 
 
+def test_base_overrides_of_a_stage_are_for_rows_that_have_it(study) -> None:
+    base = ["pipeline=prune_quantize", "pipeline.stages.prune.epochs=3", "pipeline.stages.train.epochs=2"]
+    found = study(base=base)
+    assert found.rows[0].overrides == ("pipeline=prune_quantize", "pipeline.stages.train.epochs=2", "pipeline=control")
+    assert found.rows[1].settings.stages["prune"].epochs == 3
+    with pytest.raises(BadInput, match=r"base: pipeline.stages.prun.epochs=3: no row's pipeline has a stage 'prun'"):
+        study(base=[*base, "pipeline.stages.prun.epochs=3"])
+
+
 def test_grid_zip_and_operating_points(study) -> None:
     rows = {
         "control": ["pipeline=control"],
