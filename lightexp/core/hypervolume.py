@@ -1,0 +1,77 @@
+"""Fronts and their hypervolume: how good a set of trade-offs is, as one number. Everything is minimised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def front(points: ArrayLike) -> NDArray[np.bool_]:
+    """Which points no other dominates; of equal points each is on the front or none is.
+
+    Args:
+        points: `(n, m)`, every column to be minimised; a point with NaN is never on the front.
+
+    Returns:
+        `(n,)`.
+    """
+    values = np.asarray(points, np.float64)
+    if values.size == 0:
+        return np.zeros(len(values), np.bool_)
+    sound = ~np.isnan(values).any(axis=1)
+    on = sound.copy()
+    for index in np.flatnonzero(sound):
+        others = values[on]
+        dominated = (others <= values[index]).all(axis=1) & (others < values[index]).any(axis=1)
+        on[index] = not dominated.any()
+    return on
+
+
+def hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
+    """Volume that the points dominate below a reference point (Zitzler and Thiele 1998).
+
+    Exact: with two columns by sweeping the first, with more by slicing along the last.
+
+    Args:
+        points: `(n, m)`, every column to be minimised; those not better than `reference` in every column add nothing.
+        reference: `(m,)`.
+    """
+    corner = np.asarray(reference, np.float64)
+    values = np.asarray(points, np.float64).reshape(-1, len(corner))
+    return _volume(values[(values < corner).all(axis=1)], corner)
+
+
+def _volume(values: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
+    if len(values) == 0:
+        return 0.0
+    if len(corner) == 1:
+        return float(corner[0] - values.min())
+    values = values[np.argsort(values[:, -1], kind="stable")]
+    if len(corner) == 2:  # each step down in the first column is as wide as from its second to the reference's
+        lowest = np.minimum.accumulate(np.concatenate([corner[:1], values[:, 0]]))
+        return float((lowest[:-1] - lowest[1:]) @ (corner[1] - values[:, 1]))
+    upper = np.append(values[1:, -1], corner[-1])
+    slices = ((high - low, n) for n, (low, high) in enumerate(zip(values[:, -1], upper, strict=True), 1) if high > low)
+    total = 0.0
+    for height, n in slices:
+        flat = values[:n, :-1]
+        total += height * _volume(flat[front(flat)], corner[:-1])
+    return total
+
+
+def tradeoff(sizes: Sequence[float], errors: Sequence[float], control: float, classes: int) -> float:
+    """Hypervolume of models on the house's axes: log2(bytes / control's bytes) and error.
+
+    The reference point is (control's bytes, error of guessing): a model as large as the control adds nothing.
+
+    Args:
+        sizes: Bytes of each.
+        errors: Error of each, 0 to 1.
+        control: The control's bytes.
+        classes: Number of classes.
+    """
+    points = [(math.log2(size / control), error) for size, error in zip(sizes, errors, strict=True)]
+    return hypervolume(points, (0.0, 1 - 1 / classes))
