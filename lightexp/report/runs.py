@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from lightexp.core.errors import BadInput
 from lightexp.core.record import Record, StageRecord, read
 from lightexp.core.records import folders
 
-CONTROL = "control"
 _NOT_SETTINGS = ("seed", "paths", "runtime", "tracking", "measure", "hydra", "plugins")
 
 
@@ -79,13 +78,16 @@ class Run:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-def each(places: Iterable[Path | str], complaints: list[str]) -> Iterator[Record]:
+def each(
+    places: Iterable[Path | str], complaints: list[str], wanted: Callable[[Record], bool] = lambda _: True
+) -> Iterator[Record]:
     """Reads the records below some folders, one after another, oldest folder first.
 
     Args:
         places: Outputs folders, their `runs/`, or folders of single runs.
         complaints: Gets a line for each record that cannot be used: half-written, of another format, or of a run that
             has not been finished.
+        wanted: Which sound records to yield, or to complain of. Defaults to all.
 
     Raises:
         BadInput: If a place is not a folder.
@@ -100,6 +102,8 @@ def each(places: Iterable[Path | str], complaints: list[str]) -> Iterator[Record
                 record = read(folder)
             except BadInput as error:
                 complaints.append(str(error))
+                continue
+            if not wanted(record):
                 continue
             if record.status != "done":
                 reason = f": {record.reason}" if record.reason and record.reason != record.status else ""
