@@ -58,7 +58,7 @@ def run(words: list[str]) -> int:
         return 0
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=sys.__stderr__, flush=True)  # the other is turned away on an interrupt
 
     say(f"{study.name}: {len(ahead.done)} of {len(jobs)} runs are there, {len(ahead.missing)} to do")
     try:

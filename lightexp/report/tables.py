@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from lightexp.core.columns import MISSING, Column
 from lightexp.report.runs import Run
 from lightexp.report.statistics import Difference
-from lightexp.report.summary import Cell, Line, Report, is_ratio, text
+from lightexp.report.summary import Cell, Line, Report, text
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "×": r"$\times$", "÷": r"$\div$", "µ": r"$\mu$", "†": r"$^{\dagger}$", "–": "--", "Δ": r"$\Delta$",
-    "\"": r"\textquotedbl{}", "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "’": "'", "…": r"\ldots{}",
+    "\"": "''", "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "’": "'", "…": r"\ldots{}",
 }  # fmt: skip
 _STARS = "* p < 0.05, ** p < 0.01, *** p < 0.001: paired by seed against the control, Holm-corrected over the rows"
 _DAGGER = "† no worse than the control by {margin:g} pp or more (one-sided paired test, Holm-corrected, p < 0.05)"
@@ -193,17 +193,3 @@ def _csv(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     writer.writerow(heads)
     writer.writerows(["" if value is None else value for value in line] for line in lines)
     return out.getvalue()
-
-
-__all__ = [
-    "as_csv",
-    "as_latex",
-    "as_markdown",
-    "change",
-    "differing",
-    "is_ratio",
-    "latex",
-    "legend",
-    "markdown",
-    "runs_csv",
-]
