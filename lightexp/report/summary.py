@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from lightexp.core.columns import COLUMNS, MISSING, Column
 from lightexp.core.errors import BadInput, nearest
@@ -77,6 +77,7 @@ class Report:
         size: The measurement of the size axis.
         hypervolume: Mean over seeds and its 95% interval; None where it cannot be computed.
         commands: The exact commands behind it.
+        history: A study's hypervolume after each trial.
     """
 
     show: Show
@@ -86,7 +87,8 @@ class Report:
     size: str
     hypervolume: tuple[float, float, float] | None = None
     words: tuple[str, ...] = ()
-    commands: tuple[str, ...] = field(default=())
+    commands: tuple[str, ...] = ()
+    history: tuple[float, ...] = ()
 
 
 def is_ratio(name: str) -> bool:

@@ -125,7 +125,7 @@ def as_latex(report: Report) -> str:
             lines.append(rf"{name} & \multicolumn{{{len(columns) + 1}}}{{l}}{{refused}} \\")
             continue
         cells = [_latex_cell(column, line.cells.get(column.name, Cell())) for column in columns]
-        lines.append(" & ".join([name, *cells, latex(change(_accuracy(report, line)))]) + r" \\")
+        lines.append(" & ".join([name, *cells, latex(change(_accuracy(report, line))).replace("-", "$-$")]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\par\smallskip\footnotesize"]
     lines += [latex(" ".join(legend(report))), r"\end{table}"]
     return "\n".join(lines) + "\n"
