@@ -202,6 +202,8 @@ def _curves(report: Report, figure: Any) -> bool:
     right.set_ylabel("training loss")
     if all(value > 0 for of in curves.values() for value in of["loss"]):
         right.set_yscale("log")
+        for which in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
+            which(lambda value, _: f"{value:g}")
     _percent(left)
     for axes in (left, right):
         axes.set_xlabel("epoch, stage after stage")
