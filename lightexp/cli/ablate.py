@@ -43,6 +43,7 @@ def run(words: list[str]) -> int:
     from lightexp.ablation.jobs import Finished, outlook, planned
     from lightexp.ablation.run import run as work
     from lightexp.cli import table
+    from lightexp.cli.report import run as report
     from lightexp.core.store import Store
     from lightexp.runner.run import Runner
     from lightexp.runner.watch import Silent
@@ -68,6 +69,8 @@ def run(words: list[str]) -> int:
         return 130
     for (row, seed), reason in outcome.failed.items():
         say(f"lightexp: {row}, seed {seed}: {reason}")
+    if len(outcome.failed) < len(jobs):
+        report([file, *overrides])
     return 1 if outcome.failed else 0
 
 

@@ -20,11 +20,12 @@ Usage: lightexp COMMAND [words]
               lightexp run --help             every group and flag
   ablate      run what is missing of a paper's table: a file of rows and seeds
               lightexp ablate FILE --plan     what is there already, what is not, how long it will take
+  report      tables, figures and one HTML page from what has been run: an ablation's file, runs, a study, MLflow
 
 Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
 
-_COMMANDS: tuple[str, ...] = ("ablate",)  # each a module with `run(words) -> exit code`
+_COMMANDS: tuple[str, ...] = ("ablate", "report")  # each a module with `run(words) -> exit code`
 _RUNNING = ("-m", "--multirun", "-r", "--run")
 
 

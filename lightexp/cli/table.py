@@ -1,4 +1,4 @@
-"""What `lightexp ablate` shows on the terminal."""
+"""What `lightexp ablate` and `lightexp report` show on the terminal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from rich.table import Table
 from lightexp.ablation.file import Study
 from lightexp.ablation.jobs import Job, Outlook
 from lightexp.ablation.run import duration
+from lightexp.report.summary import Cell, Report, text
+from lightexp.report.tables import change, legend
 
-_WIDE = 150
+_WIDE = 180
 
 
 def console() -> Console:
@@ -66,3 +68,42 @@ def _estimate(seconds: list[float | None], workers: int) -> str:
         rest = f"{unknown} stages have no earlier record"
         words = f"{words}, and {rest}" if words else rest
     return words
+
+
+def report(made: Report) -> None:
+    """A report's table, and below it what a reviewer would ask."""
+    out = console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(made.show.title))
+    table.add_column("Row", overflow="fold")
+    for column in made.show.columns:
+        table.add_column(column.heading, justify="right")
+    table.add_column("Δ accuracy (pp)", justify="right")
+    styles = {"control": "bold", "external": "italic dim", "refused": "dim"}
+    for line in made.lines:
+        if line.kind == "refused":
+            table.add_row(escape(line.name), "refused", style=styles["refused"])
+            continue
+        cells = [(column, line.cells.get(column.name, Cell())) for column in made.show.columns]
+        accuracy = line.cells.get(made.accuracy, Cell()).difference
+        shown = [text(column, cell.summary) + cell.mark for column, cell in cells]
+        table.add_row(escape(line.name), *map(escape, shown), escape(change(accuracy)), style=styles.get(line.kind))
+    out.print(table)
+    for words in legend(made):
+        out.print(escape(words), soft_wrap=True)
+    for words in made.words:
+        out.print(f"[yellow]reviewer[/yellow] {escape(words)}", soft_wrap=True)
+
+
+def beside(names: list[str], settings: list[tuple[str, str, str]], lines: list[list[str]]) -> None:
+    """Two sets of runs: settings that differ, then their figures."""
+    out = console()
+    if settings:
+        table = Table("Setting", *map(escape, names), box=box.SIMPLE_HEAD, pad_edge=False)
+        for setting in settings:
+            table.add_row(*map(escape, setting))
+        out.print(table)
+    heads = ("Row", "Measurement", *map(escape, names), "Second - first [95%]", "p")
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
+    for line in lines:
+        table.add_row(*map(escape, line))
+    out.print(table)

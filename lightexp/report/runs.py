@@ -182,12 +182,12 @@ def named(records: Iterable[Record]) -> list[Run]:
     """
     reader = Reader()
     found: dict[tuple[str, int], Run] = {}
-    names: dict[str, str] = {}  # of settings
+    names: dict[str, str] = {}  # of settings and data
     taken: Counter[str] = Counter()
     for record in records:
         words = " ".join(w for w in record.varied if not w.startswith(("seed=", "paths.", "tracking", "runtime.")))
         wanted = record.tags.get("row") or words or record.name
-        mark = json.dumps(settings(record.config), sort_keys=True)
+        mark = json.dumps([settings(record.config), record.dataset], sort_keys=True)
         if mark not in names:
             taken[wanted] += 1
             names[mark] = wanted if taken[wanted] == 1 else f"{wanted} ({taken[wanted]})"

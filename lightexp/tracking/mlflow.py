@@ -125,7 +125,7 @@ class _MlflowMirror(Mirror):
                 with stores.patience(**_IS_IT_THERE):
                     client = self._client(uri)
             except Exception as error:  # whatever a mirror meets, the run goes on
-                self._down[uri] = _reason(error)
+                self._down[uri] = reason(error)
                 self._say(f"MLflow at {uri} cannot be used: {self._down[uri]}. The run goes on; its record is whole.")
         if uri in self._down:
             record.mlflow["missing"] = self._down[uri]
@@ -134,8 +134,8 @@ class _MlflowMirror(Mirror):
             with stores.patience(**_WRITE):
                 work(client)
         except Exception as error:
-            record.mlflow["missing"] = _reason(error)
-            self._say(f"MLflow did not take all of {record.id}: {_reason(error)}. Its record is whole.")
+            record.mlflow["missing"] = reason(error)
+            self._say(f"MLflow did not take all of {record.id}: {reason(error)}. Its record is whole.")
             return False
         return True
 
@@ -182,7 +182,7 @@ def _log_inputs(client: Any, run_id: str, record: Record) -> None:
         client.log_inputs(run_id, found)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first cause in one line: MLflow and its libraries wrap `Connection refused` in five others."""
     while cause := error.__cause__ or error.__context__:
         error = cause

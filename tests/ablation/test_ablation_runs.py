@@ -27,6 +27,7 @@ class Story:
     """One ablation, called several times.
 
     Attributes:
+        page: Whether the report is there after the first call.
         plan: What `--plan` says before anything has run, and after all has.
         calls: Exit code and what was said, of: all rows in two processes; the same again; with a row more,
             interrupted; that again.
@@ -35,6 +36,7 @@ class Story:
     """
 
     plan: list[str]
+    page: bool
     calls: list[tuple[int, str]]
     records: list[list[Record]]
     stages: list[str]
@@ -79,6 +81,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     plans = [ablate("--plan").stdout]
     done = ablate("workers=2")
     keep(done.returncode, done.stdout + done.stderr)
+    page = (folder / "results" / "09_tiny" / "index.html").is_file()
     del values["rows"]["fails"]
     write()
     done = ablate()
@@ -101,7 +104,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     keep(done.returncode, done.stdout + done.stderr)
     plans.append(ablate("--plan").stdout)
     manifests = [json.loads(p.read_text()) for p in tiny.outputs.glob("store/entries/*/*/manifest.json")]
-    return Story(plans, calls, records, sorted(m["kind"] for m in manifests))
+    return Story(plans, page, calls, records, sorted(m["kind"] for m in manifests))
 
 
 def named(records: list[Record], status: str = "done") -> list[tuple[str, int]]:
@@ -123,6 +126,8 @@ def test_every_row_runs_with_every_seed_and_a_failing_one_is_reported(story) -> 
     assert named(story.records[0], "failed") == [("fails", 0), ("fails", 1)]
     assert said.count("lightexp: fails, seed") == 2
     assert "Traceback" not in said
+    assert story.page
+    assert "'fails' has no finished run" in said
     assert all(record.tags["ablation"] == "09_tiny" for record in story.records[0])
     # Whoever needed it took the shared stage from the store.
     assert all(r.stages[0].from_store for r in story.records[0] if r.status == "done")
