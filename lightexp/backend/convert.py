@@ -20,7 +20,7 @@ def to_float32(model: Any) -> bytes:
 
 
 def to_default(model: Any) -> bytes:
-    """The flatbuffer that the converter makes of a Keras model by `Optimize.DEFAULT`: dynamic range, or int8 after `qat`."""
+    """What the converter makes of a Keras model by `Optimize.DEFAULT`: dynamic range, or int8 after `qat`."""
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     with quiet(), _plain_errors():

@@ -21,6 +21,9 @@ Usage: lightexp COMMAND [words]
   search      let Optuna find the trade-offs: ranges instead of values, several objectives, the device's limits
               lightexp search search=prune_quantize model=lenet5 dataset=fashion_mnist
               lightexp search --help          presets and settings
+  ablate      run what is missing of a paper's table: a file of rows and seeds
+              lightexp ablate FILE --plan     what is there already, what is not, how long it will take
+  report      tables, figures and one HTML page from what has been run: an ablation's file, runs, a study, MLflow
   doctor      whether this machine can run it: versions, memory, disk, store, plugins, data sets
   store       what the store of artifacts holds, whether it is whole, and what may go: ls, verify, gc
   track       sync: uploads the runs that MLflow has not seen yet
@@ -32,7 +35,7 @@ Usage: lightexp COMMAND [words]
 Each takes --help. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
 
-COMMANDS = ("run", "search", "decode", "export", "doctor", "store", "track", "ui", "completion")
+COMMANDS = ("run", "search", "ablate", "report", "decode", "export", "doctor", "store", "track", "ui", "completion")
 """Each a module of this folder with `run(words) -> exit code`, and `parser()` where it is no Hydra application."""
 _RUNNING = ("-m", "--multirun", "-r", "--run")
 

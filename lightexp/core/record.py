@@ -74,6 +74,7 @@ class Record:
         ended: Seconds since the epoch, or None.
         files: Role to path, relative to the run's folder where inside it.
         mlflow: Tracking URI, experiment and run id, or why there are none.
+        tags: What the run belongs to, such as its ablation and row.
     """
 
     id: str
@@ -93,6 +94,7 @@ class Record:
     ended: float | None = None
     files: dict[str, str] = field(default_factory=dict)
     mlflow: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     @property

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,14 @@ class Runner:
         data = settings.model.sees(self._data[1])
         return make(settings, data, compose), data
 
-    def run(self, settings: Settings, overrides: list[str], test: bool = True, flags: Sequence[str] = ()) -> Record:
+    def run(
+        self,
+        settings: Settings,
+        overrides: list[str],
+        test: bool = True,
+        flags: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> Record:
         """Runs one pipeline and keeps its record, whatever becomes of it.
 
         Args:
@@ -73,6 +80,7 @@ class Runner:
             overrides: What they were made from, for the record.
             test: Whether the test split may be looked at: not by the jobs of a sweep.
             flags: Of the command line that runs it again, such as `--config-dir`.
+            tags: What the run belongs to. Defaults to nothing.
 
         Raises:
             LightexpError: If the run failed; its record says so.
@@ -84,6 +92,7 @@ class Runner:
         executor.check()
         mirror = self._mirror(settings.plain, settings.outputs)
         record = self._record(settings, plan, data, overrides, ["lightexp", "run", *flags, *overrides])
+        record.tags = dict(tags or {})
         runs = settings.outputs / "runs"
         folder = runs / record.id
         with plain_disk_errors(settings.outputs):
@@ -169,6 +178,15 @@ class Runner:
                 "splits": {s: {"n": len(v), "digest": v.digest} for s, v in source.splits.items()},
             },
         )
+
+    def show_again(self, record: Record, settings: Settings) -> None:
+        """Writes and mirrors a finished run's record anew, after something has been added to it."""
+        folder = settings.outputs / "runs" / record.id
+        with plain_disk_errors(settings.outputs):
+            tradeoff.write(record, folder)
+            record.write(folder)
+            self._mirror(settings.plain, settings.outputs).end(record, folder)
+            record.write(folder)
 
     def _worked(
         self, record: Record, folder: Path, work: Callable[[], None]

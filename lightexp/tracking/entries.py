@@ -85,6 +85,7 @@ def tags(record: Record) -> dict[str, str]:
         "mlflow.source.git.commit": git.get("commit"),
         "mlflow.source.git.dirty": git.get("dirty"),
     }
+    found |= {key(f"lightexp.{name}"): value for name, value in record.tags.items()}
     for override in record.varied:
         name, equals, value = override.partition("=")
         gone = name.startswith("~")

@@ -150,7 +150,7 @@ class MlflowMirror(Mirror):
                     if not (token := page.token):
                         break
         except Exception as error:
-            raise RunFailed(f"MLflow at {self.uri} cannot be used: {_reason(error)}.") from None
+            raise RunFailed(f"MLflow at {self.uri} cannot be used: {reason(error)}.") from None
         return found
 
     def holds(self, run: Any, folder: Path) -> bool:
@@ -168,7 +168,7 @@ class MlflowMirror(Mirror):
                     listed = self._client(self.uri).list_artifacts(run.info.run_id, place)
                     there |= {file.path: file.file_size for file in listed}
         except Exception as error:
-            raise RunFailed(f"MLflow at {self.uri} cannot be used: {_reason(error)}.") from None
+            raise RunFailed(f"MLflow at {self.uri} cannot be used: {reason(error)}.") from None
         return all(there.get(path.relative_to(folder).as_posix()) == path.stat().st_size for path, _ in _files(folder))
 
     def _uri_of(self, record: Record) -> str:
@@ -197,7 +197,7 @@ class MlflowMirror(Mirror):
                 with stores.patience(**_IS_IT_THERE):
                     client = self._client(uri)
             except Exception as error:  # whatever a mirror meets, the run goes on
-                self._down[uri] = _reason(error)
+                self._down[uri] = reason(error)
                 self._say(f"MLflow at {uri} cannot be used: {self._down[uri]}. The run goes on; its record is whole.")
         if uri in self._down:
             noted["missing"] = self._down[uri]
@@ -206,8 +206,8 @@ class MlflowMirror(Mirror):
             with stores.patience(**_WRITE):
                 work(client)
         except Exception as error:
-            noted["missing"] = _reason(error)
-            self._say(f"MLflow did not take all of {name}: {_reason(error)}. Its record is whole.")
+            noted["missing"] = reason(error)
+            self._say(f"MLflow did not take all of {name}: {reason(error)}. Its record is whole.")
             return False
         return True
 
@@ -260,7 +260,7 @@ def _log_inputs(client: Any, run_id: str, record: Record) -> None:
         client.log_inputs(run_id, found)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first cause in one line: MLflow and its libraries wrap `Connection refused` in five others."""
     while cause := error.__cause__ or error.__context__:
         error = cause

@@ -107,6 +107,7 @@ def patience(timeout: int, retries: int) -> Iterator[None]:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "PGCONNECT_TIMEOUT": str(timeout),
     }
     added = {name: value for name, value in wanted.items() if name not in os.environ}

@@ -1,0 +1,131 @@
+"""Running what an ablation has still to run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightexp.ablation.crew import Crew, Say, Task
+from lightexp.ablation.jobs import Finished, Job, Outlook, untimed
+from lightexp.core.store import Store
+
+
+@dataclass
+class Outcome:
+    """What became of an ablation's jobs.
+
+    Attributes:
+        ran: How many ran now.
+        failed: Why a row with a seed failed, by both.
+    """
+
+    ran: int = 0
+    failed: dict[tuple[str, int], str] = field(default_factory=dict)
+
+
+def run(outlook: Outlook, finished: Finished, outputs: Path, workers: int, say: Say) -> Outcome:
+    """Runs the missing jobs, shared stages first, then measures latency while nothing else computes.
+
+    Args:
+        outlook: What is missing.
+        finished: The records.
+        outputs: The folder of all outputs.
+        workers: How many processes; the cores are shared out among them.
+        say: Takes lines for the user.
+
+    Raises:
+        KeyboardInterrupt: If it was interrupted. What was finished is kept, and the same call goes on from there.
+    """
+    outcome = Outcome()
+    store = Store(outputs / "store")
+    locks = outputs / "ablations" / "locks"
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    jobs = {_lock(job): job for job in outlook.missing}
+    started = time.monotonic()
+
+    def ended(task: Task, answer: dict[str, Any]) -> None:
+        if job := jobs.get(task.lock):
+            outcome.ran += 1
+            if "failed" in answer:
+                outcome.failed[job.place] = answer["failed"]
+        if "failed" in answer:
+            say(f"{task.name} failed: {answer['failed']}")
+        elif job:
+            left = len(jobs) - outcome.ran
+            time_left = f"; about {duration((time.monotonic() - started) / outcome.ran * left)} left" if left else ""
+            say(f"[{outcome.ran}/{len(jobs)}] {task.name}: {_figures(answer['figures'])}{time_left}")
+
+    tasks = [*_shared(outlook, store, threads), *(_task(job, outlook, finished, threads) for job in outlook.missing)]
+    Crew(tasks, locks, store.has, ended, say).work(workers)
+    finished.refresh()
+    jobs = {}
+    if timings := [task for job in outlook.timings if (task := _timing(job, finished))]:
+        say(f"Measuring the latency of {len(timings)} runs, one after another, while nothing else computes.")
+        Crew(timings, locks, store.has, ended, say).work(1)
+    return outcome
+
+
+def _shared(outlook: Outlook, store: Store, threads: int) -> list[Task]:
+    """A task for each missing stage that several jobs stand on: first those that come first and that most need."""
+    found: dict[str, tuple[int, Task]] = {}
+    for job in outlook.missing:
+        before: set[str] = set()
+        for depth, node in enumerate(job.plan.nodes):
+            if node.key in outlook.shared and node.key not in found:
+                key, name = node.key, f"{node.name}, seed {job.seed}, for {outlook.shared[node.key]} rows"
+                request = {"call": "stage", "overrides": _overrides(job, threads), "key": key}
+                task = Task(name, request, key, frozenset(before), key, lambda key=key: store.has(key))  # type: ignore[misc]
+                found[key] = depth, task
+            if node.key in outlook.shared:
+                before.add(node.key)
+    return [task for _, task in sorted(found.values(), key=lambda one: (one[0], -outlook.shared[one[1].lock]))]
+
+
+def _task(job: Job, outlook: Outlook, finished: Finished, threads: int) -> Task:
+    def done() -> bool:
+        finished.refresh()
+        return finished.of(job) is not None
+
+    request = {"call": "run", "overrides": _overrides(job, threads), "tags": job.tags}
+    needs = frozenset(node.key for node in job.plan.nodes if node.key in outlook.shared)
+    return Task(f"{job.row.name}, seed {job.seed}", request, _lock(job), needs, None, done)
+
+
+def _timing(job: Job, finished: Finished) -> Task | None:
+    record = finished.of(job)
+    if record is None or not untimed(job, record):
+        return None
+    # The records of this process are as they were; one that another host has timed is timed twice, to no harm.
+    request = {"call": "time", "overrides": job.overrides, "id": record.id}
+    name = f"latency of {job.row.name}, seed {job.seed}"
+    return Task(name, request, f"time-{record.id}", frozenset(), None, lambda: False)
+
+
+def _overrides(job: Job, threads: int) -> list[str]:
+    """A job's overrides, with its share of the cores unless they say how many threads it takes."""
+    set_already = any(word.startswith("runtime.threads=") for word in job.overrides)
+    return job.overrides if set_already else [*job.overrides, f"runtime.threads={threads}"]
+
+
+def _lock(job: Job) -> str:
+    return hashlib.sha256(repr((job.tags, job.seed, [node.key for node in job.plan.nodes])).encode()).hexdigest()
+
+
+def _figures(figures: dict[str, float]) -> str:
+    accuracy = figures.get("accuracy/test", figures.get("accuracy/val"))
+    words = [] if accuracy is None else [f"accuracy {accuracy:.2%}"]
+    if "size/file_bytes" in figures:
+        words.append(f"{figures['size/file_bytes']:,.0f} bytes")
+    return ", ".join(words) or "done"
+
+
+def duration(seconds: float) -> str:
+    """A time in words, such as `40 s` or `1 h 5 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

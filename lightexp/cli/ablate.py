@@ -1,0 +1,84 @@
+"""`lightexp ablate`: runs what is missing of an ablation's rows x seeds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from lightexp.core import interrupt
+from lightexp.core.errors import BadInput, nearest
+
+HELP = """lightexp ablate FILE [--plan] [workers=N] [setting=value ...]
+
+Runs every row of an ablation's file with every seed, as far as no record of it is there yet, and writes the report.
+
+  lightexp ablate experiments/01_article.yaml --plan      what is there, what is shared, how long it will take
+  lightexp ablate experiments/01_article.yaml workers=2   two processes, which share the cores
+  lightexp ablate FILE dataset=mnist                      the same rows on another data set, as a table of its own
+
+Stages that several rows stand on are made first, and once. A row that fails is reported and the others go on. The same
+command goes on after an interruption; on another host with the same outputs folder it joins in. Latency is measured at
+the end, while nothing else computes. A new row or seed runs only itself.
+
+Exit codes: 0 done, 1 a row failed, 2 bad input, 130 interrupted.
+"""
+_FLAGS = ("--plan", "--help", "-h")
+
+
+def run(words: list[str]) -> int:
+    """Runs the command and returns its exit code; `words` is the command line after `ablate`."""
+    if not words or {"-h", "--help"} & set(words):
+        print(HELP, end="")
+        return 0 if words else BadInput.exit_code
+    interrupt.listen()
+    flags = [word for word in words if word.startswith("-")]
+    for flag in flags:
+        if flag not in _FLAGS:
+            raise BadInput(f"{flag} is not a flag of lightexp ablate: {nearest(flag, _FLAGS)}")
+    file, *overrides = [word for word in words if word not in flags]
+    workers = _workers([word for word in overrides if word.startswith("workers=")])
+    overrides = [word for word in overrides if not word.startswith("workers=")]
+
+    from lightexp.ablation.file import read
+    from lightexp.ablation.jobs import Finished, outlook, planned
+    from lightexp.ablation.run import run as work
+    from lightexp.cli import table
+    from lightexp.cli.report import run as report
+    from lightexp.core.store import Store
+    from lightexp.runner.run import Runner
+    from lightexp.runner.watch import Silent
+
+    study = read(Path(file), overrides)
+    jobs = planned(study, Runner(Silent()))
+    outputs = jobs[0].settings.outputs
+    finished = Finished(outputs)
+    finished.refresh()
+    ahead = outlook(jobs, finished, Store(outputs / "store").has)
+    if "--plan" in flags:
+        table.outlook(study, jobs, ahead, workers)
+        return 0
+
+    def say(line: str) -> None:
+        print(line, file=sys.__stderr__, flush=True)  # the other is turned away on an interrupt
+
+    say(f"{study.name}: {len(ahead.done)} of {len(jobs)} runs are there, {len(ahead.missing)} to do")
+    try:
+        outcome = work(ahead, finished, outputs, workers, say)
+    except KeyboardInterrupt:
+        say("lightexp: Interrupted. What was finished is kept; the same command goes on from there.")
+        return 130
+    for (row, seed), reason in outcome.failed.items():
+        say(f"lightexp: {row}, seed {seed}: {reason}")
+    if len(outcome.failed) < len(jobs):
+        report([file, *overrides])
+    return 1 if outcome.failed else 0
+
+
+def _workers(given: list[str]) -> int:
+    try:
+        count = int(given[-1].partition("=")[2]) if given else 1
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise BadInput(f"workers must be a whole number from 1. Received: {given[-1]}.")
+    return count

@@ -1,0 +1,101 @@
+"""What a report's figures share: the looks of points, scales, and names beside points where there is room."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lightexp.report.summary import Report
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "control": {"color": "#000000", "marker": "s", "label": "control"},
+    "front": {"color": "#D55E00", "marker": "D", "label": "on the front"},
+    "row": {"color": "#0072B2", "marker": "o", "label": "row"},
+    "external": {"color": "#7F7F7F", "marker": "^", "label": "published"},
+}
+_NAMED = 24  # rows that are named in a figure; of more, those on the front are
+
+
+def point(axes: Any, x: float, y: float, spread: float | None, kind: str) -> None:
+    """Draws one point, with an error bar of `spread` to either side, in the look of its kind."""
+    look = LOOKS[kind]
+    labelled = any(one.get_label() == look["label"] for one in axes.containers)
+    axes.errorbar(
+        x,
+        y,
+        yerr=spread,
+        linestyle="none",
+        markersize=6,
+        capsize=2,
+        elinewidth=0.9,
+        zorder=3,
+        **{**look, "label": None if labelled else look["label"]},
+    )
+
+
+def finish(axes: Any, report: Report, points: Sequence[tuple[str, float, float]], important: Any) -> None:
+    """Names the points where there is room, and explains their shapes."""
+    axes.margins(x=0.08, y=0.12)
+    many = len(points) > _NAMED
+    axes.figure.canvas.draw()
+    taken: list[Any] = [(px, py, px, py) for px, py in axes.transData.transform([(x, y) for _, x, y in points])]
+    for (name, x, y), told in zip(points, important, strict=True):
+        if many and not told:
+            continue
+        width, height = 4.6 * len(short(name)) * axes.figure.dpi / 72, 9 * axes.figure.dpi / 72
+        px, py = axes.transData.transform((x, y))
+        for dx, dy, side in (
+            (7, 4, "left"),
+            (7, -11, "left"),
+            (-7, 4, "right"),
+            (-7, -11, "right"),
+            (7, 14, "left"),
+            (-7, 14, "right"),
+            (7, -21, "left"),
+        ):
+            left = px + dx if side == "left" else px + dx - width
+            box = (left, py + dy, left + width, py + dy + height)
+            inside = axes.bbox.x0 <= box[0] and box[2] <= axes.bbox.x1 + 20
+            if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
+                break
+        else:
+            continue
+        taken.append(box)
+        axes.annotate(
+            short(name), (x, y), (dx, dy), textcoords="offset points", ha=side, fontsize=7.5, parse_math=False
+        )
+    axes.legend(loc="best", fontsize=8)
+
+
+def binary(axes: Any, sizes: Any) -> None:
+    """Gives the x axis a logarithmic scale of bytes, in powers of two."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    low, high = math.floor(math.log2(min(sizes)) - 0.2), math.ceil(math.log2(max(sizes)) + 0.2)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator([2.0**p for p in range(low, high + 1, 1 + (high - low) // 8)]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: in_bytes(value))
+
+
+def percent(axes: Any) -> None:
+    """Shows shares on the y axis as per cent."""
+    from matplotlib.ticker import PercentFormatter
+
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+
+
+def in_bytes(size: float) -> str:
+    """A size in words, such as `64 KiB`."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} GiB"
+
+
+def short(name: str) -> str:
+    """A name that fits into a figure."""
+    shown = "".join(c if c.isprintable() else "?" for c in name)
+    return shown if len(shown) <= 34 else shown[:33] + "…"

@@ -1,0 +1,195 @@
+"""A report's tables as Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from lightexp.core.columns import MISSING, Column
+from lightexp.report.runs import Run
+from lightexp.report.statistics import Difference
+from lightexp.report.summary import Cell, Line, Report, text
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", "×": r"$\times$", "÷": r"$\div$", "µ": r"$\mu$", "†": r"$^{\dagger}$", "–": "--", "Δ": r"$\Delta$",
+    "\"": "''", "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "’": "'", "…": r"\ldots{}",
+}  # fmt: skip
+_STARS = "* p < 0.05, ** p < 0.01, *** p < 0.001: paired by seed against the control, Holm-corrected over the rows"
+_DAGGER = "† no worse than the control by {margin:g} pp or more (one-sided paired test, Holm-corrected, p < 0.05)"
+
+
+def latex(words: str) -> str:
+    """Text as LaTeX shows it; a character that it may not have becomes a question mark."""
+    return "".join(_LATEX.get(c, c if c.isascii() and c.isprintable() else "?") for c in " ".join(words.split()))
+
+
+def markdown(words: str) -> str:
+    """Text as Markdown shows it."""
+    for special in "\\|<>*_`$[]":
+        words = words.replace(special, f"\\{special}")
+    return " ".join(words.split())
+
+
+def change(found: Difference | None) -> str:
+    """An accuracy's difference to the control in percentage points, with its interval."""
+    if found is None:
+        return MISSING
+    words = f"{found.mean * 100:+.2f}"
+    return (
+        words
+        if found.low is None or found.high is None
+        else f"{words} [{found.low * 100:+.2f}, {found.high * 100:+.2f}]"
+    )
+
+
+def legend(report: Report) -> list[str]:
+    """What the table's figures and marks mean."""
+    few = {len(line.seeds) for line in report.lines if line.seeds}
+    count = f"{min(few)}" if len(few) == 1 else f"{min(few)} to {max(few)}"
+    found = [f"Mean ± sample standard deviation over {count} seeds; ratios are geometric means (×/÷ their spread)."]
+    found.append(
+        "Δ: difference to the control in percentage points, with the 95% t interval of the paired differences."
+    )
+    margin = report.show.margin
+    found.append((_STARS if margin is None else f"{_DAGGER.format(margin=margin)}; other columns: {_STARS}") + ".")
+    if report.hypervolume is not None:
+        mean, low, high = report.hypervolume
+        found.append(f"Hypervolume of size and error: {mean:.4g}, 95% interval [{low:.4g}, {high:.4g}] over the seeds.")
+    return found
+
+
+def as_markdown(report: Report) -> str:
+    """The table as Markdown: best bold, with the claim above and the linter's words below."""
+    columns = report.show.columns
+    rows = [
+        ["Row", *(_heading(column) for column in columns), "Δ accuracy (pp)"],
+        ["---", *["---:"] * (len(columns) + 1)],
+    ]
+    for line in report.lines:
+        name = markdown(line.name) + {"control": " (control)", "external": " (published)"}.get(line.kind, "")
+        if line.kind == "refused":
+            rows.append([name, f"refused: {markdown(line.note)}", *[""] * len(columns)])
+            continue
+        cells = [_markdown_cell(column, line.cells.get(column.name, Cell())) for column in columns]
+        rows.append([name, *cells, change(_accuracy(report, line))])
+    show = report.show
+    head = [f"# {markdown(show.title)}", ""]
+    for label, words in (("", show.claim), ("Reference: ", show.reference), ("Cost: ", show.cost)):
+        head += [label + markdown(words), ""] if words else []
+    notes = [f"- {markdown(word)}" for word in report.words]
+    notes += [f"- {markdown(line.name)}: {markdown(line.note)}" for line in report.lines if line.kind == "external"]
+    table = ["| " + " | ".join(row) + " |" for row in rows]
+    below = ["", *(f"{markdown(words)}  " for words in legend(report))]
+    asked = ["", "What a reviewer would ask:", "", *notes] if notes else []
+    commands = ["", "Commands:", "", "```bash", *report.commands, "```"] if report.commands else []
+    return "\n".join([*head, *table, *below, *asked, *commands]) + "\n"
+
+
+def _markdown_cell(column: Column, cell: Cell) -> str:
+    words = text(column, cell.summary)
+    words = {1: f"**{words}**", 2: f"<u>{words}</u>"}.get(cell.place, words)
+    return words + markdown(cell.mark)
+
+
+def _heading(column: Column) -> str:
+    arrow = {"max": " ↑", "min": " ↓", None: ""}[column.direction]
+    return markdown(column.heading) + arrow
+
+
+def as_latex(report: Report) -> str:
+    """The table as LaTeX with booktabs: best bold, second underlined, published rows below a rule."""
+    columns = report.show.columns
+    arrows = {"max": r" $\uparrow$", "min": r" $\downarrow$", None: ""}
+    heads = [latex(column.heading) + arrows[column.direction] for column in columns]
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex(report.show.claim or report.show.title)}}}",
+        rf"\label{{tab:{''.join(c if c.isalnum() and c.isascii() else '-' for c in report.show.title)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(columns) + 1)}}}",
+        r"\toprule",
+        " & ".join(["", *heads, r"$\Delta$ (pp)"]) + r" \\",
+        r"\midrule",
+    ]
+    kind = "control"
+    for line in report.lines:
+        if (line.kind != kind and line.kind in ("external", "refused")) or kind == "control" != line.kind:
+            lines.append(r"\midrule")
+        kind = line.kind
+        name = latex(line.name) + (r" (published)" if kind == "external" else "")
+        if kind == "refused":
+            lines.append(rf"{name} & \multicolumn{{{len(columns) + 1}}}{{l}}{{refused}} \\")
+            continue
+        cells = [_latex_cell(column, line.cells.get(column.name, Cell())) for column in columns]
+        lines.append(" & ".join([name, *cells, latex(change(_accuracy(report, line))).replace("-", "$-$")]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", r"\par\smallskip\footnotesize"]
+    lines += [latex(" ".join(legend(report))), r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_cell(column: Column, cell: Cell) -> str:
+    words = latex(text(column, cell.summary))
+    words = {1: rf"\textbf{{{words}}}", 2: rf"\underline{{{words}}}"}.get(cell.place, words)
+    return words + (f"$^{{{cell.mark}}}$" if "*" in cell.mark else latex(cell.mark))
+
+
+def _accuracy(report: Report, line: Line) -> Difference | None:
+    return line.cells.get(report.accuracy, Cell()).difference
+
+
+def as_csv(report: Report) -> str:
+    """All statistics, a line for each row and measurement."""
+    heads = ["row", "kind", "measurement", "n", "mean", "std", "iqm", "iqm_low", "iqm_high"]
+    heads += ["difference", "low", "high", "p", "p_holm", "within_margin", "front_share", "note"]
+    return _csv(heads, (_statistics(line, name, cell) for line in report.lines for name, cell in _of(line)))
+
+
+def _of(line: Line) -> Iterable[tuple[str, Cell]]:
+    return line.cells.items() or [("", Cell())]
+
+
+def _statistics(line: Line, name: str, cell: Cell) -> list[object]:
+    s, d = cell.summary, cell.difference
+    found: list[object] = [line.name, line.kind, name]
+    found += [s.n, s.mean, s.std, s.iqm, s.low, s.high] if s else [0, *[None] * 5]
+    found += [d.mean, d.low, d.high, d.p, d.adjusted, d.within] if d else [None] * 6
+    return [*found, line.front, line.note]
+
+
+def runs_csv(runs: Sequence[Run]) -> str:
+    """Every run with its figures and the settings in which runs differ."""
+    names = list(dict.fromkeys(name for run in runs for name in run.figures))
+    varied = differing(runs)
+    heads = ["id", "row", "seed", "host", "command", *names, *varied]
+    lines = (
+        [
+            r.id,
+            r.row,
+            r.seed,
+            r.host,
+            r.command,
+            *(r.figures.get(n) for n in names),
+            *(r.settings.get(k) for k in varied),
+        ]
+        for r in runs
+    )
+    return _csv(heads, lines)
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The settings that not all runs share, in their order."""
+    distinct = list({id(run.settings): run.settings for run in runs}.values())
+    names = dict.fromkeys(name for settings in distinct for name in settings)
+    return [name for name in names if len({settings.get(name) for settings in distinct}) > 1]
+
+
+def _csv(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(["" if value is None else value for value in line] for line in lines)
+    return out.getvalue()

@@ -1,0 +1,117 @@
+"""Records that look like real ones, made from a seed: for tests and benchmarks of reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightexp.core.protocols import Figure
+from lightexp.core.record import Record, StageRecord
+
+STAGES = {"train": (112_960, 0.0), "prune": (112_960, -0.004), "quantize": (28_240, -0.003)}
+_TARGETS = {
+    "train": "lightexp.stages.train.Train",
+    "prune": "lightexp.stages.prune.Prune",
+    "quantize": "lightexp.stages.quantize.Quantize",
+}
+
+
+def record(
+    row: str = "prune",
+    seed: int = 0,
+    stages: Sequence[str] = ("train", "prune", "quantize"),
+    sparsity: float = 0.8,
+    lost: float = 0.0,
+    number: int = 0,
+    **changes: Any,
+) -> Record:
+    """A finished run.
+
+    Args:
+        row: Its tag.
+        seed: Its seed.
+        stages: Which stages it has.
+        sparsity: What it was pruned to.
+        lost: Accuracy that its last stage costs beyond the usual.
+        number: Of the run, for its id.
+        changes: Fields of the record.
+    """
+    rng = np.random.default_rng([seed, len(stages)])
+    base = 0.97 + np.random.default_rng(seed).normal(0, 0.003)
+    made = []
+    for place, name in enumerate(stages):
+        size = STAGES[name][0]
+        last = place == len(stages) - 1
+        accuracy = base + sum(STAGES[s][1] for s in stages[: place + 1]) + rng.normal(0, 0.001) * bool(place)
+        accuracy -= lost if last else 0.0
+        size = int(size * (1 - 0.3 * sparsity)) if name == "quantize" else size
+        zeros = sparsity if place and "prune" in stages[: place + 1] else 0.0
+        figures = [
+            Figure("accuracy/val", accuracy + 0.004, "", "max", "val"),
+            Figure("accuracy/test", accuracy, "", "max", "test"),
+            Figure("size/file_bytes", size, "bytes", "min"),
+            Figure("size/gzip_bytes", size * (1 - 0.8 * zeros), "bytes", "min"),
+            Figure("size/ratio", 112_960 / size, "", "max"),
+            Figure("model/sparsity", zeros),
+            Figure("compute/macs", 84_224, "", "min"),
+            Figure("latency/p50_us", 4.0 - place + rng.normal(0, 0.1), "µs", "min"),
+        ]
+        curve = [float(1 / (1 + epoch)) for epoch in range(10)]
+        history = {"loss": curve, "val_accuracy": [1 - v / 3 for v in curve]} if name != "quantize" else {}
+        made.append(
+            StageRecord(name, f"{seed}{name}{sparsity}".ljust(64, "0"), False, 2.5, figures, {"history": history})
+        )
+    nodes = {name: {"_target_": _TARGETS[name], "epochs": 10} for name in stages}
+    if "prune" in nodes:
+        nodes["prune"]["sparsity"] = sparsity
+    splits = {name: {"n": n, "digest": name[-1] * 64} for name, n in (("train", 60), ("val", 20), ("test", 10))}
+    words = [f"pipeline={'_'.join(stages[1:]) or 'control'}", f"seed={seed}"]
+    values: dict[str, Any] = {
+        "id": f"2026-01-01_00-00-00-{number:06x}",
+        "name": f"small_cnn digits {'-'.join(stages)}",
+        "command": f"lightexp run {' '.join(words)}",
+        "config": {
+            "seed": seed,
+            "dataset": {"_target_": "lightexp.datasets.digits.Digits"},
+            "model": {"_target_": "lightexp.models.small_cnn.SmallCnn", "width": 1.0},
+            "pipeline": {"order": list(stages), "stages": nodes, "waive": []},
+        },
+        "varied": words,
+        "environment": {"host": "here", "python": "3.11.7", "processor": "a processor", "threads": 1},
+        "started": 1_700_000_000.0 + number,
+        "ended": 1_700_000_060.0 + number,
+        "status": "done",
+        "control": "train",
+        "dataset": {"name": "digits", "classes": 10, "splits": splits},
+        "stages": made,
+        "tags": {"row": row},
+    }
+    return Record(**{**values, **changes})
+
+
+ROWS: dict[str, dict[str, Any]] = {
+    "control": {"stages": ("train",)},
+    "prune": {"stages": ("train", "prune")},
+    "quantize": {"stages": ("train", "quantize"), "sparsity": 0.0},
+    "both": {},
+    "both, harder": {"sparsity": 0.95, "lost": 0.02},
+}
+
+
+def records(seeds: int = 5) -> Iterator[Record]:
+    """Five rows, each with some seeds."""
+    for number, (row, words) in enumerate(ROWS.items()):
+        for seed in range(seeds):
+            yield record(row, seed, number=number * seeds + seed, **words)
+
+
+def write(outputs: Path, made: Iterator[Record]) -> Path:
+    """Writes records below an outputs folder, which is returned."""
+    for one in made:
+        folder = outputs / "runs" / one.id
+        folder.mkdir(parents=True, exist_ok=True)
+        one.write(folder)
+    return outputs
