@@ -24,6 +24,7 @@ class Graph(Measurement):
         "model/params": "min",
         "model/nonzeros": "min",
         "model/sparsity": "max",
+        "model/bits_per_weight": "min",
         "compute/macs": "min",
         "compute/effective_macs": "min",
     }

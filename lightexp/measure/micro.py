@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
@@ -45,13 +47,18 @@ class Micro(Measurement):
         boards: By name; see `Board` and `conf/deploy/`.
     """
 
-    gives = {
-        "micro/runs": "max",
-        "micro/arena_bytes": "min",
-        "micro/arena_head_bytes": "min",
-        "micro/arena_tail_bytes": "min",
-    }
     boards: dict[str, Board]
+
+    @property
+    def gives(self) -> Mapping[str, Literal["max", "min"] | None]:  # type: ignore[override]
+        """See `Measurement`; a figure for each board."""
+        arena: Mapping[str, Literal["max", "min"] | None] = {
+            "micro/runs": "max",
+            "micro/arena_bytes": "min",
+            "micro/arena_head_bytes": "min",
+            "micro/arena_tail_bytes": "min",
+        }
+        return {**arena, **{f"fits/{board}": "max" for board in self.boards}}
 
     def measure(self, subject: Subject) -> list[Figure | Note]:
         """Measures `micro/*` and `fits/*`."""

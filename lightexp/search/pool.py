@@ -79,7 +79,7 @@ class Pool:
         }
         self._events: queue.Queue[tuple[_Worker, dict[str, Any]]] = queue.Queue()
         self._workers: list[_Worker] = []
-        self._stopping = self._interrupted = False
+        self._stopping = self._interrupted = self._waiting = False
         self._stillborn = 0
         self._start = time.monotonic()
 
@@ -138,7 +138,17 @@ class Pool:
         here = max(1, ended - before)
         remaining = max(0, job.search.trials - ended)
         self._view.show(now, [w.doing for w in self._workers], seconds, seconds / here * remaining if ended else None)
-        return all(worker.process.poll() is not None for worker in self._workers)
+        if not all(worker.process.poll() is not None for worker in self._workers):
+            return False
+        if self._stopping or not now.running:
+            return True
+        # Another host's, which belong to the front too; a worker takes them up if that host dies.
+        if not self._waiting:
+            self._waiting = True
+            self._view.say(f"Waiting for {len(now.running)} trials that run elsewhere.")
+        if any(self._study.left(trial.number) for trial in now.running):
+            self._workers = []
+        return False
 
     def _started(self, index: int) -> _Worker:
         log = self._study.folder / "workers" / f"{os.getpid()}-{index}.log"

@@ -145,6 +145,13 @@ class Study:
         finally:
             self._claims.drop(number)
 
+    def left(self, number: int) -> bool:
+        """Whether nobody works on a running trial."""
+        if not self._claims.take(number):
+            return False
+        self._claims.drop(number)
+        return True
+
     @property
     def trials(self) -> list[FrozenTrial]:
         """All trials, oldest first."""

@@ -13,7 +13,7 @@ from lightexp.core.clustering import Init, clustered
 from lightexp.core.errors import BadInput
 from lightexp.core.flatmodel import FlatModel
 from lightexp.core.patterns import distinct, kernels, real, shortfall
-from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer
+from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer, Range
 from lightexp.stages.by_layer import check_patterns, passed_over, single
 from lightexp.stages.train import TrainingStage
 
@@ -35,6 +35,7 @@ class Cluster(TrainingStage):
         exclude: Patterns of the names of layers that are left alone.
     """
 
+    search = {**TrainingStage.search, "k": Range("choice(64, 32, 16, 8)", strongest=8)}
     k: K = 16
     init: Init = "kmeans++"
     layers: dict[str, K] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightexp.core.config import Count, Positive, Sparsity
 from lightexp.core.errors import BadInput
-from lightexp.core.protocols import Artifact, Context
+from lightexp.core.protocols import Artifact, Context, Range
 from lightexp.stages.surgery import Surgery, finite, single
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class PruneChannels(Surgery):
             Defaults to 1.
     """
 
+    search = {**Surgery.search, "ratio": Range("interval(0.1, 0.8)", strongest=0.8)}
     ratio: Sparsity = 0.5
     criterion: Literal["l1", "l2", "bn_scale", "taylor", "random"] = "l1"
     allocation: Literal["uniform", "global"] = "uniform"

@@ -175,6 +175,7 @@ class MlflowMirror(Mirror):
         return record.mlflow.get("uri", self.uri)
 
     def study(self, study: studies.Study) -> dict[str, str]:
+        """See `Mirror.study`."""
         noted = {"uri": self.uri, "experiment": self._experiment}
 
         def work(client: Any) -> None:
@@ -187,6 +188,7 @@ class MlflowMirror(Mirror):
         return noted
 
     def left(self) -> None:
+        """See `Mirror.left`."""
         for run_id in self._open.values():
             self._try(self.uri, {}, run_id, lambda client, run_id=run_id: studies.close(client, run_id))  # type: ignore[misc]
 

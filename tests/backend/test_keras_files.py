@@ -62,7 +62,7 @@ def test_layers_are_described_by_their_main_kernel(tensorflow: None) -> None:
     net = keras().Model(inputs, kl.Dense(3, name="logits")(x))
     assert describe(net)[1:] == [
         Layer("norm", "BatchNormalization", None, 20),
-        Layer("depthwise", "DepthwiseConv2D", (3, 3, 5, 1), 50),
-        Layer("logits", "Dense", (20, 3), 63),
+        Layer("depthwise", "DepthwiseConv2D", (3, 3, 5, 1), 50, "linear"),
+        Layer("logits", "Dense", (20, 3), 63, "linear"),
     ]
     assert describe(net)[0].parameters == 3 * 3 * 2 + 2 * 5 + 5

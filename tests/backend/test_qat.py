@@ -78,7 +78,7 @@ def test_the_file_computes_what_was_simulated_and_nothing_is_quietly_left_out(
         np.testing.assert_array_equal(before, after)
     np.testing.assert_array_equal(model.predict(INPUTS, verbose=0), expected)
     file = tmp_path / "m.tflite"
-    file.write_bytes(convert.to_quantized(simulated, "default", False, None))
+    file.write_bytes(convert.to_default(simulated))
     found = flatbuffer.read(file)
     floats = [tensor.name for _, tensor in found.kernels if tensor.dtype != "INT8"]
     assert len(floats) == (kind == "unknown")

@@ -53,7 +53,8 @@ def test_figures_are_the_shipped_file_s(record: Record) -> None:
 def test_a_notebook_and_print_show_the_terminal_s_table(record: Record) -> None:
     record.control, record.status, record.waived = "prune", "done", {"sparsity": "prune: <kept>"}
     headings, first, second = record.rows()
-    assert headings == ["Stage", *(column.heading for column in COLUMNS)]
+    known = ("accuracy/val", "accuracy/test", "size/file_bytes")
+    assert headings == ["Stage", *(column.heading for column in COLUMNS if column.name in known)]
     assert first[:4] == ["prune (control)", "50.00%", "25.00%", "100"]
     assert second[:4] == ["train", "50.00%", MISSING, "100"]
     title, *lines, waived = record.table().splitlines()
