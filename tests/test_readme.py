@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme import BENCHMARKS, BLOCKS, COMMANDS, OURS, TRAINING, need_fashion_mnist, run
+from tests.readme import BENCHMARKS, BLOCKS, COMMANDS, OURS, ROOT, TRAINING, need_fashion_mnist, run
+
+
+SAID = {  # by the commands that are not `run`
+    "search": "The front is being tested",
+    "doctor": "This machine can run it",
+    "store": "entries",
+    "track": "there already",
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +35,21 @@ def test_every_command_is_of_a_kind_that_is_tested():
 @pytest.mark.parametrize("command", OURS)
 def test_tour(command, folder):
     command = command.replace("dataset=fashion_mnist", "dataset=digits")
-    if "experiment=" in command:
+    if "experiment=" in command or "experiments/" in command:
         need_fashion_mnist()
+        command = command.replace("experiments/", f"{ROOT}/experiments/")
+    if "experiment=" in command:
         stages = [name for name in TRAINING if name in command or name == "train"]
         command += "".join(f" pipeline.stages.{name}.epochs=1" for name in stages)
     done = run(command, folder)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    if " -m " in command:
-        assert "Job" in done.stdout
-    elif "--plan" in command:
+    if "--plan" in command:
         assert "Nothing was run" in done.stdout
+    elif not command.startswith("lightexp run"):
+        assert SAID[command.split()[1]] in done.stdout
+    elif " -m " in command:
+        assert "Job" in done.stdout
     else:
         assert "train (control)" in done.stdout
         assert "MLflow  run " in done.stdout

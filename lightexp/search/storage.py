@@ -76,7 +76,14 @@ def opened(where: str | None, folder: Path, study: str, say: Callable[[str], Non
     claims = _PostgresClaims(url, study, wait)
     engine = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
     rdb = RDBStorage(url.replace("postgresql:", "postgresql+psycopg:", 1), engine_kwargs=engine)
-    return _Patient(get_storage(rdb), wait), claims  # type: ignore[abstract]
+    patient = _Patient(get_storage(rdb), wait)  # type: ignore[abstract]
+    weakref.finalize(patient, _closed, rdb)
+    return patient, claims
+
+
+def _closed(storage: RDBStorage) -> None:
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 def count(where: str | None, folder: Path, study: str) -> int:

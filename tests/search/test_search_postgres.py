@@ -69,6 +69,7 @@ def trials(server: Server) -> list[FrozenTrial]:
     except KeyError:
         return []
     finally:
+        storage.remove_session()
         storage.engine.dispose()
 
 
