@@ -8,7 +8,6 @@ import pytest
 
 from tests.readme import BENCHMARKS, BLOCKS, COMMANDS, OURS, ROOT, TRAINING, need_fashion_mnist, run
 
-
 SAID = {  # by the commands that are not `run`
     "search": "The front is being tested",
     "doctor": "This machine can run it",

@@ -135,12 +135,18 @@ def _collect(outputs: Path, root: Path, flags: Namespace) -> int:
 
 
 def _named(outputs: Path) -> tuple[dict[str, list[str]], list[str]]:
-    """The ids of the runs that name each key, oldest first; and a line for each record that cannot be read."""
+    """The runs and the searches' trials that name each key; and a line for each record that cannot be read."""
     records, words = found(outputs)
+    of = [(record, record.id) for record in records]
+    for trials in sorted(outputs.glob("searches/*/trials")):
+        sound, broken = found(trials)
+        of += [(record, f"search {trials.parent.name}") for record in sound]
+        words += broken
     named = defaultdict[str, list[str]](list)
-    for record in records:
+    for record, name in of:
         for key in {*record.keys, *(stage.key for stage in record.stages)}:
-            named[key].append(record.id)
+            if name not in named[key]:
+                named[key].append(name)
     return named, words
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_listing_says_what_is_there_and_whose(runs: TinyRuns, capsys: pytest.Cap
         assert whose and whose[-1] in line  # calibration sets and teachers too
         assert ("and 1 more" in line) == (len(whose) == 2)
     assert any("calibration" in item.kind for item in there)
+
+
+def test_a_search_s_trials_name_entries_too(runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:
+    trials = runs.outputs / "searches" / "study" / "trials"
+    for number in ("0000", "0001"):
+        shutil.copytree(runs.outputs / "runs" / records(runs.outputs)[1].id, trials / number)
+    _, out, _ = store(capsys, runs, "ls")
+    shutil.rmtree(trials.parents[1])
+    assert "search study" in out
+    assert "search study" not in store(capsys, runs, "ls")[1]
 
 
 def test_verifying_finds_a_broken_entry_once(runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:
