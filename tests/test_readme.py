@@ -9,7 +9,7 @@ import pytest
 from tests.readme import BENCHMARKS, BLOCKS, COMMANDS, OURS, ROOT, TRAINING, need_fashion_mnist, run
 
 SAID = {  # by the commands that are not `run`
-    "search": "The front is being tested",
+    "search": "8 trials done",
     "doctor": "This machine can run it",
     "store": "entries",
     "track": "there already",

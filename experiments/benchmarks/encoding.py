@@ -48,7 +48,7 @@ def _write(side: int, folder: Path) -> list[Path]:
     model = session.keras().Sequential([kl.Input((side,)), kl.Dense(side, use_bias=False)])
     weights = np.random.default_rng(0).normal(0, 0.05, (side, side)).astype(np.float32)
     model.set_weights([weights])
-    files = {"int8": convert.to_quantized(model, "default", False, None)}
+    files = {"int8": convert.to_default(model)}
     step = np.abs(weights).max() / 8
     shared = np.clip(np.round(weights / step), -8, 7) * step
     model.set_weights([np.where(np.abs(weights) < np.quantile(np.abs(weights), 0.9), 0, shared + 0.0)])
