@@ -92,6 +92,7 @@ def _data(report: Report) -> dict[str, Any]:
         "cost": show.cost,
         "accuracy": report.accuracy,
         "size": report.size,
+        "axes": [report.heading(report.size), report.heading(report.accuracy)],
         "columns": [{"name": c.name, "heading": c.heading, "direction": c.direction} for c in columns],
         "cards": _cards(report),
         "words": report.words,
@@ -122,6 +123,7 @@ def _line(report: Report, line: Line) -> dict[str, Any]:
     accuracy, size = line.cells.get(report.accuracy, Cell()), line.cells.get(report.size, Cell())
     return {
         "name": line.name,
+        "label": line.label,
         "kind": line.kind,
         "n": len(line.seeds),
         "note": line.note,

@@ -69,12 +69,11 @@ def as_markdown(report: Report) -> str:
         ["---", *["---:"] * (len(columns) + 1)],
     ]
     for line in report.lines:
-        name = markdown(line.name) + {"control": " (control)", "external": " (published)"}.get(line.kind, "")
         if line.kind == "refused":
-            rows.append([name, f"refused: {markdown(line.note)}", *[""] * len(columns)])
+            rows.append([markdown(line.name), f"refused: {markdown(line.note)}", *[""] * len(columns)])
             continue
         cells = [_markdown_cell(column, line.cells.get(column.name, Cell())) for column in columns]
-        rows.append([name, *cells, change(_accuracy(report, line))])
+        rows.append([markdown(line.label), *cells, change(_accuracy(report, line))])
     show = report.show
     head = [f"# {markdown(show.title)}", ""]
     for label, words in (("", show.claim), ("Reference: ", show.reference), ("Cost: ", show.cost)):
