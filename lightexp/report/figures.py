@@ -146,6 +146,7 @@ def _waterfall(report: Report, figure: Any) -> bool:
         above.set_xticks([])
         above.margins(y=0.15)
         above.yaxis.set_major_locator(MultipleLocator(2.0 ** math.floor(math.log2(max(sizes) / 3))))
+        below.use_sticky_edges = False  # so that there is room for the figures below the bars
         changes = [0.0, *(100 * (b - a) for a, b in itertools.pairwise(accuracies))]
         levels = np.cumsum(changes)
         colours = [PALETTE[1] if change < 0 else PALETTE[2] for change in changes]

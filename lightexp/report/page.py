@@ -112,7 +112,8 @@ def _cards(report: Report) -> list[tuple[str, str]]:
     found.append(("data", report.runs[0].data[0]))
     if report.hypervolume is not None:
         mean, low, high = report.hypervolume
-        found.append(("hypervolume (95% interval)", f"{mean:.3f} [{low:.3f}, {high:.3f}]"))
+        interval = f" [{low:.3f}, {high:.3f}]" if low < high else ""
+        found.append(("hypervolume" + " (95% interval)" * bool(interval), f"{mean:.3f}{interval}"))
     if report.show.margin is not None:
         found.append(("margin (pp)", f"{report.show.margin:g}"))
     return found

@@ -49,7 +49,8 @@ def legend(report: Report) -> list[str]:
     """What the table's figures and marks mean."""
     few = {len(line.seeds) for line in report.lines if line.seeds}
     count = f"{min(few)}" if len(few) == 1 else f"{min(few)} to {max(few)}"
-    found = [f"Mean ± sample standard deviation over {count} seeds; ratios are geometric means (×/÷ their spread)."]
+    seeds = "seed" if count == "1" else "seeds"
+    found = [f"Mean ± sample standard deviation over {count} {seeds}; ratios are geometric means (×/÷ their spread)."]
     found.append(
         "Δ: difference to the control in percentage points, with the 95% t interval of the paired differences."
     )
@@ -57,7 +58,8 @@ def legend(report: Report) -> list[str]:
     found.append((_STARS if margin is None else f"{_DAGGER.format(margin=margin)}; other columns: {_STARS}") + ".")
     if report.hypervolume is not None:
         mean, low, high = report.hypervolume
-        found.append(f"Hypervolume of size and error: {mean:.4g}, 95% interval [{low:.4g}, {high:.4g}] over the seeds.")
+        interval = f", 95% interval [{low:.4g}, {high:.4g}] over the seeds" if low < high else ""
+        found.append(f"Hypervolume of size and error: {mean:.4g}{interval}.")
     return found
 
 
@@ -70,7 +72,7 @@ def as_markdown(report: Report) -> str:
     ]
     for line in report.lines:
         if line.kind == "refused":
-            rows.append([markdown(line.name), f"refused: {markdown(line.note)}", *[""] * len(columns)])
+            rows.append([markdown(line.name), "refused", *[""] * len(columns)])
             continue
         cells = [_markdown_cell(column, line.cells.get(column.name, Cell())) for column in columns]
         rows.append([markdown(line.label), *cells, change(_accuracy(report, line))])
@@ -78,13 +80,13 @@ def as_markdown(report: Report) -> str:
     head = [f"# {markdown(show.title)}", ""]
     for label, words in (("", show.claim), ("Reference: ", show.reference), ("Cost: ", show.cost)):
         head += [label + markdown(words), ""] if words else []
-    notes = [f"- {markdown(word)}" for word in report.words]
-    notes += [f"- {markdown(line.name)}: {markdown(line.note)}" for line in report.lines if line.kind == "external"]
+    noted = [line for line in report.lines if line.kind in ("external", "refused")]
     table = ["| " + " | ".join(row) + " |" for row in rows]
     below = ["", *(f"{markdown(words)}  " for words in legend(report))]
-    asked = ["", "What a reviewer would ask:", "", *notes] if notes else []
+    notes = ["", *(f"- {markdown(line.label)}: {markdown(line.note)}" for line in noted)] if noted else []
+    asked = ["", "What a reviewer would ask:", "", *(f"- {markdown(word)}" for word in report.words)]
     commands = ["", "Commands:", "", "```bash", *report.commands, "```"] if report.commands else []
-    return "\n".join([*head, *table, *below, *asked, *commands]) + "\n"
+    return "\n".join([*head, *table, *below, *notes, *(asked if report.words else []), *commands]) + "\n"
 
 
 def _markdown_cell(column: Column, cell: Cell) -> str:

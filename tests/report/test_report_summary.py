@@ -66,6 +66,8 @@ def test_best_and_second_are_marked_by_direction() -> None:
     found = make(runs(), SHOW)
     places = {one.name: one.cells["size/file_bytes"].place for one in found.lines}
     assert places == {"control": 0, "prune": 0, "quantize": 0, "both": 2, "both, harder": 1}
+    most = {one.name: one.cells["compute/macs"].place for one in found.lines}
+    assert set(most.values()) == {0}  # all have as many
     two = make([r for r in runs() if r.row in ("control", "both")], SHOW)
     assert [one.cells["size/file_bytes"].place for one in two.lines] == [0, 1]  # the worst of two is no second
     assert line(found, "control").cells["accuracy/test"].place == 1
@@ -206,7 +208,8 @@ def test_markdown(report) -> None:
     assert "**3.9x" not in words
     assert rows[2].startswith("| control |")  # which needs no telling
     assert "0.0% ± 0.0" not in words
-    assert "refused: 'b' cannot follow 'a'" in words
+    assert rows[-2].startswith("| order a\\>b | refused | |")
+    assert "- order a\\>b (refused): 'b' cannot follow 'a'" in words
     assert "Published & done (published)" in words
     assert "\\<b\\>" in words
     assert "lightexp ablate x.yaml" in words
