@@ -75,7 +75,9 @@ def binary(axes: Any, values: Any, words: Callable[[float], str]) -> None:
     low, high = math.floor(math.log2(min(values)) - 0.2), math.ceil(math.log2(max(values)) + 0.2)
     ticks = [2.0**p for p in range(low, high + 1, 1 + (high - low) // 8)]
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator([*ticks, *(1.5 * tick for tick in ticks if high - low < 4)]))
+    axes.xaxis.set_major_locator(
+        FixedLocator([*ticks, *(1.5 * tick for tick in ticks if max(values) < 8 * min(values))])
+    )
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: words(value))
 

@@ -134,7 +134,8 @@ def _waterfall(report: Report, figure: Any) -> bool:
     if not found:
         return False
     axes = figure.subplots(2, len(found), sharey="row", squeeze=False)
-    figure.set_size_inches(max(5.0, 2.4 * len(found) + 1.2), 4.4)
+    wide = 0.3 + 0.52 * max(map(len, found.values()))
+    figure.set_size_inches(max(5.0, wide * len(found) + 1.2), 4.4)
     for column, (row, steps) in enumerate(found.items()):
         names, sizes, accuracies = zip(*steps, strict=True)
         places = range(len(names))
@@ -204,6 +205,7 @@ def _curves(report: Report, figure: Any) -> bool:
     percent(left)
     for axes in (left, right):
         axes.set_xlabel("epoch, stage after stage")
+        axes.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return True
 

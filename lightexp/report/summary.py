@@ -253,9 +253,8 @@ def _ranked(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[Line, ...
         }
         best = sorted(set(found.values()), reverse=column.direction == "max")[:-1][:2]  # the worst is no second
         for name, value in found.items():
-            if value in best and list(found.values()).count(value) * 2 <= len(
-                found
-            ):  # what most have is no distinction
+            shared = list(found.values()).count(value)
+            if value in best and 2 * shared <= len(found):  # what most have is no distinction
                 places[name][column.name] = best.index(value) + 1
     return tuple(
         replace(line, cells={n: replace(c, place=places[line.name].get(n, 0)) for n, c in line.cells.items()})

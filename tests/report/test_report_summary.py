@@ -208,7 +208,7 @@ def test_markdown(report) -> None:
     assert "**3.9x" not in words
     assert rows[2].startswith("| control |")  # which needs no telling
     assert "0.0% ± 0.0" not in words
-    assert rows[-2].startswith("| order a\\>b | refused | |")
+    assert rows[-2].startswith("| order a\\>b | refused |  |")
     assert "- order a\\>b (refused): 'b' cannot follow 'a'" in words
     assert "Published & done (published)" in words
     assert "\\<b\\>" in words
