@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 from lightexp.core.columns import MISSING, Column
 from lightexp.report.runs import Run
 from lightexp.report.statistics import Difference
-from lightexp.report.summary import Cell, Line, Report, text
+from lightexp.report.summary import Cell, Line, Report, is_ratio, text
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -50,7 +51,9 @@ def legend(report: Report) -> list[str]:
     few = {len(line.seeds) for line in report.lines if line.seeds}
     count = f"{min(few)}" if len(few) == 1 else f"{min(few)} to {max(few)}"
     seeds = "seed" if count == "1" else "seeds"
-    found = [f"Mean ± sample standard deviation over {count} {seeds}; ratios are geometric means (×/÷ their spread)."]
+    ratios = any(is_ratio(column.name) for column in report.show.columns)
+    means = "; ratios are geometric means (×/÷ their spread)" if ratios else ""
+    found = [f"Mean ± sample standard deviation over {count} {seeds}{means}."]
     found.append(
         "Δ: difference to the control in percentage points, with the 95% t interval of the paired differences."
     )
@@ -108,7 +111,7 @@ def as_latex(report: Report) -> str:
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
-        r"\centering",
+        r"\centering\small\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{latex(report.show.claim or report.show.title)}}}",
         rf"\label{{tab:{''.join(c if c.isalnum() and c.isascii() else '-' for c in report.show.title)}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(columns) + 1)}}}",
@@ -126,7 +129,8 @@ def as_latex(report: Report) -> str:
             lines.append(rf"{name} & \multicolumn{{{len(columns) + 1}}}{{l}}{{refused}} \\")
             continue
         cells = [_latex_cell(column, line.cells.get(column.name, Cell())) for column in columns]
-        lines.append(" & ".join([name, *cells, latex(change(_accuracy(report, line))).replace("-", "$-$")]) + r" \\")
+        delta = latex(change(_accuracy(report, line)))
+        lines.append(" & ".join([name, *cells, re.sub(r"-(?=\d)", "$-$", delta)]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\par\smallskip\footnotesize"]
     lines += [latex(" ".join(legend(report))), r"\end{table}"]
     return "\n".join(lines) + "\n"

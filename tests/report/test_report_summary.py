@@ -223,6 +223,9 @@ def test_latex_compiles(report, tmp_path) -> None:
     assert "\\textbf{" in table
     assert "\\underline{" in table
     assert "$^{***}$" in table
+    assert table.splitlines()[9].startswith("control &")
+    assert table.splitlines()[9].endswith(r"& -- \\")
+    assert "& $-$" in table
     text = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + table + "\\end{document}\n"
     (tmp_path / "x.tex").write_text(text)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"]
