@@ -16,7 +16,6 @@ from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import key
 from lightexp.core.record import Record, read
 from lightexp.core.records import RUNS, folders
-from lightexp.core.store import Store
 from lightexp.measure.latency import Latency
 from lightexp.runner.compose import settings as compose
 from lightexp.runner.plan import Plan
@@ -139,10 +138,10 @@ def _kind(config: dict[str, Any], stage: str) -> str:
     return json.dumps([config["dataset"], config["model"], named], sort_keys=True)
 
 
-def untimed(job: Job, record: Record) -> bool:
-    """Whether the shipped file's latency is to be measured and has not been."""
+def untimed(job: Job, record: Record | None) -> bool:
+    """Whether the shipped file's latency is to be measured and has not been; the file may be still to be made."""
     wanted = any(isinstance(measurement, Latency) for measurement in job.settings.measure.values())
-    return wanted and not any(name.startswith("latency/") for name in record.figures)
+    return wanted and not (record and any(name.startswith("latency/") for name in record.figures))
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ def outlook(jobs: Iterable[Job], finished: Finished, has: Callable[[str], bool])
     for job in jobs:
         record = finished.of(job)
         (missing if record is None else done).append(job)
-        if record is None or untimed(job, record):
+        if untimed(job, record):
             timings.append(job)
     made: set[str] = set()
     seconds: dict[str, float | None] = {}
@@ -193,8 +192,3 @@ def outlook(jobs: Iterable[Job], finished: Finished, has: Callable[[str], bool])
             counts[node.key] += 1
             seconds.setdefault(node.key, finished.estimate(job, node.name))
     return Outlook(done, missing, timings, made, {k: n for k, n in counts.items() if n > 1}, seconds)
-
-
-def store(jobs: list[Job]) -> Store:
-    """The store that an ablation's rows share."""
-    return Store(jobs[0].settings.outputs / "store")

@@ -17,6 +17,7 @@ from lightexp.runner.compose import composed
 from lightexp.runner.compose import settings as compose
 from lightexp.runner.plan import check_order
 from lightexp.runner.settings import Settings
+from lightexp.stages.encode import Encode
 from lightexp.stages.train import TrainingStage
 
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
@@ -65,7 +66,7 @@ class Planner:
         power_set: Every subset of some stages, the empty one first. As above.
         orders: Some stages of the pipeline in every order; an order that is refused is a row with the reason.
         equal_budget: A row's name: its control, trained on for as many epochs as that row's stages train, without
-            compression and on the labels.
+            compression and on the labels; encoded if that row is.
     """
 
     base: list[str] = field(default_factory=list)
@@ -241,7 +242,9 @@ def _equal_budget(name: str, of: str, own: list[str], rows: Mapping[str, Row], w
         raise BadInput(f"{where}: no stage of '{of}' trains after its control. Name a row that fine-tunes.")
     kept = [word for word in compared.overrides if "pipeline" not in word.partition("=")[0]]
     names = [n if i < first else f"as_{n}" for i, (n, _) in enumerate(stages)]
-    words = ["pipeline=control", f"pipeline.order=[{','.join(names)}]"]
+    encoded = [n for n, s in compared.settings.stages.items() if isinstance(s, Encode)]
+    words = ["pipeline=control", f"pipeline.order=[{','.join([*names, *encoded])}]"]
+    words += [f"+stage@pipeline.stages.{n}=encode" for n in encoded]
     for new, (_, stage) in zip(names, stages, strict=True):
         if new != "train":
             words.append(f"+stage@pipeline.stages.{new}=train")

@@ -55,9 +55,12 @@ def run(outlook: Outlook, finished: Finished, outputs: Path, workers: int, say: 
         if "failed" in answer:
             say(f"{task.name} failed: {answer['failed']}")
         elif job:
-            left = len(jobs) - outcome.ran
-            time_left = f"; about {duration((time.monotonic() - started) / outcome.ran * left)} left" if left else ""
+            made = sum(map(store.has, outlook.seconds))
+            left = (time.monotonic() - started) / max(made, 1) * (len(outlook.seconds) - made)
+            time_left = f"; about {duration(left)} left" if outcome.ran < len(jobs) else ""
             say(f"[{outcome.ran}/{len(jobs)}] {task.name}: {_figures(answer['figures'])}{time_left}")
+        elif task.makes:
+            say(f"  {task.name}: made in {duration(answer['figures']['seconds'])}")
 
     tasks = [*_shared(outlook, store, threads), *(_task(job, outlook, finished, threads) for job in outlook.missing)]
     Crew(tasks, locks, store.has, ended, say).work(workers)

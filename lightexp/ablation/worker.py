@@ -77,8 +77,8 @@ def _stage(runner: Runner, task: dict[str, Any]) -> dict[str, float]:
     plan, data = runner.plan(settings)
     place = [node.key for node in plan.nodes].index(task["key"])
     part = replace(plan, nodes=plan.nodes[: place + 1])
-    Executor(part, settings, data, Store(settings.outputs / "store"), Silent()).make()
-    return {}
+    made = Executor(part, settings, data, Store(settings.outputs / "store"), Silent()).make()
+    return {"seconds": made[-1].seconds}
 
 
 def _time(runner: Runner, task: dict[str, Any]) -> dict[str, float]:

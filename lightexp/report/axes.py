@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightexp.report.summary import Report
@@ -68,15 +68,18 @@ def finish(axes: Any, report: Report, points: Sequence[tuple[str, float, float]]
     axes.legend(loc="best", fontsize=8)
 
 
-def binary(axes: Any, sizes: Any) -> None:
-    """Gives the x axis a logarithmic scale of bytes, in powers of two."""
+def binary(axes: Any, values: Any, words: Callable[[float], str]) -> None:
+    """Gives the x axis a logarithmic scale in powers of two, and halfway between them where there are few."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    low, high = math.floor(math.log2(min(sizes)) - 0.2), math.ceil(math.log2(max(sizes)) + 0.2)
+    low, high = math.floor(math.log2(min(values)) - 0.2), math.ceil(math.log2(max(values)) + 0.2)
+    ticks = [2.0**p for p in range(low, high + 1, 1 + (high - low) // 8)]
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator([2.0**p for p in range(low, high + 1, 1 + (high - low) // 8)]))
+    axes.xaxis.set_major_locator(
+        FixedLocator([*ticks, *(1.5 * tick for tick in ticks if max(values) < 8 * min(values))])
+    )
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: in_bytes(value))
+    axes.xaxis.set_major_formatter(lambda value, _: words(value))
 
 
 def percent(axes: Any) -> None:

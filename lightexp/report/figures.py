@@ -16,7 +16,7 @@ import numpy as np
 from lightexp.core.hypervolume import front
 from lightexp.report.axes import LOOKS, binary, finish, in_bytes, percent, point, short
 from lightexp.report.runs import Run, Step
-from lightexp.report.summary import Cell, Line, Report
+from lightexp.report.summary import RATIO, Cell, Line, Report
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _DASHES = ("-", "--", ":", "-.")
@@ -83,9 +83,9 @@ def _front(report: Report, figure: Any) -> bool:
         kind = line.kind if line.kind != "row" else "front" if on[index] else "row"
         cell = line.cells[report.accuracy].summary
         point(axes, x[index], y[index], cell.std if cell else None, kind)
-    binary(axes, x)
-    axes.set_xlabel(f"{report.size} (log scale)")
-    axes.set_ylabel(f"{report.accuracy}, mean ± std")
+    binary(axes, x, in_bytes)
+    axes.set_xlabel(f"{report.heading(report.size)} (log scale)")
+    axes.set_ylabel(f"{report.heading(report.accuracy)}, mean ± std")
     percent(axes)
     finish(axes, report, [(line.name, *xy) for line, *xy in zip(lines, x, y, strict=True)], on | ~ours)
     return True
@@ -93,7 +93,7 @@ def _front(report: Report, figure: Any) -> bool:
 
 def _ratio(report: Report, figure: Any) -> bool:
     """How many times smaller against what it costs: paired differences with their intervals."""
-    name = report.size.replace("in_bytes", "_ratio").replace("file_ratio", "ratio")
+    name = RATIO.get(report.size, "")
     lines = [
         line
         for line in report.lines
@@ -113,16 +113,17 @@ def _ratio(report: Report, figure: Any) -> bool:
         half = (d.high - d.low) / 2 * 100 if d.high is not None and d.low is not None else None
         point(axes, x, d.mean * 100, half, "front" if line.front == 1 else "row")
         points.append((line.name, x, d.mean * 100))
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
-    axes.set_xlabel(f"{name}, times smaller than the control (log scale)")
-    axes.set_ylabel(f"change of {report.accuracy} (pp), 95% interval")
+    binary(axes, [x for _, x, _ in points], "{:g}x".format)
+    axes.set_xlabel(f"{report.heading(name)}: times smaller than the control (log scale)")
+    axes.set_ylabel(f"{report.heading(report.accuracy)}: change (pp), 95% interval")
     finish(axes, report, points, np.array([line.front == 1 for line in lines]))
     return True
 
 
 def _waterfall(report: Report, figure: Any) -> bool:
     """What each stage did to bytes and to accuracy, of the rows with most stages."""
+    from matplotlib.ticker import MultipleLocator
+
     by_row: defaultdict[str, list[Run]] = defaultdict(list)
     for run in report.runs:
         if len(run.steps) > 1:
@@ -133,7 +134,8 @@ def _waterfall(report: Report, figure: Any) -> bool:
     if not found:
         return False
     axes = figure.subplots(2, len(found), sharey="row", squeeze=False)
-    figure.set_size_inches(max(5.0, 2.4 * len(found) + 1.2), 4.4)
+    wide = 0.3 + 0.52 * max(map(len, found.values()))
+    figure.set_size_inches(max(5.0, wide * len(found) + 1.2), 4.4)
     for column, (row, steps) in enumerate(found.items()):
         names, sizes, accuracies = zip(*steps, strict=True)
         places = range(len(names))
@@ -144,6 +146,8 @@ def _waterfall(report: Report, figure: Any) -> bool:
         above.set_title(short(row), fontsize=9)
         above.set_xticks([])
         above.margins(y=0.15)
+        above.yaxis.set_major_locator(MultipleLocator(2.0 ** math.floor(math.log2(max(sizes) / 3))))
+        below.use_sticky_edges = False  # so that there is room for the figures below the bars
         changes = [0.0, *(100 * (b - a) for a, b in itertools.pairwise(accuracies))]
         levels = np.cumsum(changes)
         colours = [PALETTE[1] if change < 0 else PALETTE[2] for change in changes]
@@ -156,9 +160,9 @@ def _waterfall(report: Report, figure: Any) -> bool:
             )
         below.set_xticks(list(places), names, rotation=30, ha="right")
         below.margins(y=0.25)
-    axes[0][0].set_ylabel("file bytes")
+    axes[0][0].set_ylabel("bytes")
     axes[0][0].yaxis.set_major_formatter(lambda value, _: in_bytes(value))
-    axes[1][0].set_ylabel(f"{report.accuracy}\nchange (pp)")
+    axes[1][0].set_ylabel(f"{report.heading(report.accuracy)}\nchange (pp)")
     return True
 
 
@@ -167,7 +171,7 @@ def _steps(runs: Sequence[Run], report: Report) -> list[tuple[str, float, float]
     found = []
     for place, step in enumerate(runs[0].steps):
         figures = [run.steps[place].figures for run in runs if len(run.steps) > place]
-        sizes = [f["size/file_bytes"] for f in figures if "size/file_bytes" in f]
+        sizes = [f.get("size/encoded_bytes", f["size/file_bytes"]) for f in figures if "size/file_bytes" in f]
         accuracies = [f[report.accuracy] for f in figures if report.accuracy in f]
         if sizes and accuracies:
             found.append((step.name, fmean(sizes), fmean(accuracies)))
@@ -201,6 +205,7 @@ def _curves(report: Report, figure: Any) -> bool:
     percent(left)
     for axes in (left, right):
         axes.set_xlabel("epoch, stage after stage")
+        axes.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return True
 
@@ -223,12 +228,14 @@ def _layers(report: Report, figure: Any) -> bool:
     zeros = np.array([step.facts["zeros"].get(name, 0) for name in names], float)
     axes = figure.add_subplot()
     places = np.arange(len(names))
+    figure.set_size_inches(7, min(9, 1.5 + 0.4 * len(names)))
     axes.barh(places, sizes - zeros, color=PALETTE[0], label="weights that are left")
     axes.barh(places, zeros, left=sizes - zeros, color="#cccccc", label="zeros")
     for place, size, zero in zip(places, sizes, zeros, strict=True):
         axes.annotate(f" {zero / max(size, 1):.0%}", (size, place), va="center", fontsize=8)
     axes.set_yticks(places, names)
     axes.invert_yaxis()
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel(f"weights of each layer after {step.name}: {short(run.row)}, seed {run.seed}")
     axes.legend()
     return True

@@ -92,6 +92,7 @@ def _data(report: Report) -> dict[str, Any]:
         "cost": show.cost,
         "accuracy": report.accuracy,
         "size": report.size,
+        "axes": [report.heading(report.size), report.heading(report.accuracy)],
         "columns": [{"name": c.name, "heading": c.heading, "direction": c.direction} for c in columns],
         "cards": _cards(report),
         "words": report.words,
@@ -111,7 +112,8 @@ def _cards(report: Report) -> list[tuple[str, str]]:
     found.append(("data", report.runs[0].data[0]))
     if report.hypervolume is not None:
         mean, low, high = report.hypervolume
-        found.append(("hypervolume (95% interval)", f"{mean:.3f} [{low:.3f}, {high:.3f}]"))
+        interval = f" [{low:.3f}, {high:.3f}]" if low < high else ""
+        found.append(("hypervolume" + " (95% interval)" * bool(interval), f"{mean:.3f}{interval}"))
     if report.show.margin is not None:
         found.append(("margin (pp)", f"{report.show.margin:g}"))
     return found
@@ -122,6 +124,7 @@ def _line(report: Report, line: Line) -> dict[str, Any]:
     accuracy, size = line.cells.get(report.accuracy, Cell()), line.cells.get(report.size, Cell())
     return {
         "name": line.name,
+        "label": line.label,
         "kind": line.kind,
         "n": len(line.seeds),
         "note": line.note,

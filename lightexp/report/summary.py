@@ -15,6 +15,7 @@ from lightexp.report.sheet import Show
 from lightexp.report.statistics import Difference, Summary, corrected, difference, mean_interval, summary
 
 OWN = "control"
+RATIO = {"size/file_bytes": "size/ratio", "size/encoded_bytes": "size/encoded_ratio"}
 _STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
@@ -63,6 +64,12 @@ class Line:
     note: str = ""
     front: float | None = None
 
+    @property
+    def label(self) -> str:
+        """The name, with the row's kind where the name does not say it."""
+        kind = {"control": "control", "external": "published", "refused": "refused"}.get(self.kind, "")
+        return self.name if kind in self.name else f"{self.name} ({kind})"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -90,6 +97,10 @@ class Report:
     commands: tuple[str, ...] = ()
     history: tuple[float, ...] = ()
 
+    def heading(self, name: str) -> str:
+        """A measurement's name for people."""
+        return next((column.heading for column in (*self.show.columns, *COLUMNS) if column.name == name), name)
+
 
 def is_ratio(name: str) -> bool:
     """Whether a measurement is a quotient, of which means are geometric."""
@@ -103,7 +114,9 @@ def text(column: Column, found: Summary | None) -> str:
     words = column.text(found.mean)
     if is_ratio(column.name):
         return f"{words} ×/÷ {found.std:.2f}" if found.std and found.std > 1.005 else words
-    return f"{words} ± {column.text(found.std).rstrip('%x')}" if found.std else words
+    if not found.std or column.text(found.std) == column.text(0.0):
+        return words
+    return f"{words} ± {column.text(found.std).rstrip('%x')}"
 
 
 def make(
@@ -136,9 +149,11 @@ def make(
     size = next(
         (c.name for c in columns if c.name.startswith("size/") and c.name.endswith("_bytes")), "size/file_bytes"
     )
-    names = dict.fromkeys([*(column.name for column in columns), accuracy, size])
+    ratio = [name for name in (RATIO.get(size),) if name in measured]
+    names = dict.fromkeys([*(column.name for column in columns), accuracy, size, *ratio])
     control = rows.get(show.control) if show.control else None
-    cells = {name: _cells(name, rows, control, show) for name in names}
+    neutral = {column.name for column in columns if column.direction is None}
+    cells = {name: _cells(name, rows, control, show, name not in neutral) for name in names}
     fronts, volume = _fronts(rows, control, accuracy, size)
     lines = [
         Line(
@@ -164,9 +179,12 @@ def make(
 
 
 def _cells(
-    name: str, rows: Mapping[str, Mapping[int, Run]], control: Mapping[int, Run] | None, show: Show
+    name: str, rows: Mapping[str, Mapping[int, Run]], control: Mapping[int, Run] | None, show: Show, tested: bool
 ) -> dict[str, Cell]:
-    """One column: each row's summary, and its difference to the control row, or to its runs' own controls."""
+    """One column: each row's summary, and its difference to the control row, or to its runs' own controls.
+
+    Only what is better one way is `tested`.
+    """
     ratio = is_ratio(name)
     margin = show.margin / 100 if show.margin is not None and name.startswith("accuracy/") else None
     values = {row: _sound({seed: run.figures.get(name) for seed, run in of.items()}, ratio) for row, of in rows.items()}
@@ -174,11 +192,12 @@ def _cells(
     for row, of in rows.items():
         of_control = {s: r.figures.get(name) for s, r in control.items()} if control is not None else None
         against = _sound(of_control or {s: r.control.get(name) for s, r in of.items()}, ratio)
-        differences.append(None if row == show.control else difference(values[row], against, ratio, margin))
+        found = None if row == show.control else difference(values[row], against, ratio, margin)
+        differences.append(found if found is None or tested else replace(found, p=None))
     judged = corrected(differences, margin is not None)
     return {
-        row: Cell(summary(list(found.values()), ratio) if found else None, judged[place])
-        for place, (row, found) in enumerate(values.items())
+        row: Cell(summary(list(of.values()), ratio) if of else None, judged[place])
+        for place, (row, of) in enumerate(values.items())
     }
 
 
@@ -232,9 +251,10 @@ def _ranked(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[Line, ...
             for line in lines
             if line.kind in ("control", "row") and (cell := line.cells.get(column.name)) and cell.summary
         }
-        best = sorted(set(found.values()), reverse=column.direction == "max")[:2]
+        best = sorted(set(found.values()), reverse=column.direction == "max")[:-1][:2]  # the worst is no second
         for name, value in found.items():
-            if value in best and len(set(found.values())) > 1:
+            shared = list(found.values()).count(value)
+            if value in best and 2 * shared <= len(found):  # what most have is no distinction
                 places[name][column.name] = best.index(value) + 1
     return tuple(
         replace(line, cells={n: replace(c, place=places[line.name].get(n, 0)) for n, c in line.cells.items()})

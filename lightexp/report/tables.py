@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 from lightexp.core.columns import MISSING, Column
 from lightexp.report.runs import Run
 from lightexp.report.statistics import Difference
-from lightexp.report.summary import Cell, Line, Report, text
+from lightexp.report.summary import Cell, Line, Report, is_ratio, text
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -49,7 +50,10 @@ def legend(report: Report) -> list[str]:
     """What the table's figures and marks mean."""
     few = {len(line.seeds) for line in report.lines if line.seeds}
     count = f"{min(few)}" if len(few) == 1 else f"{min(few)} to {max(few)}"
-    found = [f"Mean ± sample standard deviation over {count} seeds; ratios are geometric means (×/÷ their spread)."]
+    seeds = "seed" if count == "1" else "seeds"
+    ratios = any(is_ratio(column.name) for column in report.show.columns)
+    means = "; ratios are geometric means (×/÷ their spread)" if ratios else ""
+    found = [f"Mean ± sample standard deviation over {count} {seeds}{means}."]
     found.append(
         "Δ: difference to the control in percentage points, with the 95% t interval of the paired differences."
     )
@@ -57,7 +61,8 @@ def legend(report: Report) -> list[str]:
     found.append((_STARS if margin is None else f"{_DAGGER.format(margin=margin)}; other columns: {_STARS}") + ".")
     if report.hypervolume is not None:
         mean, low, high = report.hypervolume
-        found.append(f"Hypervolume of size and error: {mean:.4g}, 95% interval [{low:.4g}, {high:.4g}] over the seeds.")
+        interval = f", 95% interval [{low:.4g}, {high:.4g}] over the seeds" if low < high else ""
+        found.append(f"Hypervolume of size and error: {mean:.4g}{interval}.")
     return found
 
 
@@ -69,23 +74,22 @@ def as_markdown(report: Report) -> str:
         ["---", *["---:"] * (len(columns) + 1)],
     ]
     for line in report.lines:
-        name = markdown(line.name) + {"control": " (control)", "external": " (published)"}.get(line.kind, "")
         if line.kind == "refused":
-            rows.append([name, f"refused: {markdown(line.note)}", *[""] * len(columns)])
+            rows.append([markdown(line.name), "refused", *[""] * len(columns)])
             continue
         cells = [_markdown_cell(column, line.cells.get(column.name, Cell())) for column in columns]
-        rows.append([name, *cells, change(_accuracy(report, line))])
+        rows.append([markdown(line.label), *cells, change(_accuracy(report, line))])
     show = report.show
     head = [f"# {markdown(show.title)}", ""]
     for label, words in (("", show.claim), ("Reference: ", show.reference), ("Cost: ", show.cost)):
         head += [label + markdown(words), ""] if words else []
-    notes = [f"- {markdown(word)}" for word in report.words]
-    notes += [f"- {markdown(line.name)}: {markdown(line.note)}" for line in report.lines if line.kind == "external"]
+    noted = [line for line in report.lines if line.kind in ("external", "refused")]
     table = ["| " + " | ".join(row) + " |" for row in rows]
     below = ["", *(f"{markdown(words)}  " for words in legend(report))]
-    asked = ["", "What a reviewer would ask:", "", *notes] if notes else []
+    notes = ["", *(f"- {markdown(line.label)}: {markdown(line.note)}" for line in noted)] if noted else []
+    asked = ["", "What a reviewer would ask:", "", *(f"- {markdown(word)}" for word in report.words)]
     commands = ["", "Commands:", "", "```bash", *report.commands, "```"] if report.commands else []
-    return "\n".join([*head, *table, *below, *asked, *commands]) + "\n"
+    return "\n".join([*head, *table, *below, *notes, *(asked if report.words else []), *commands]) + "\n"
 
 
 def _markdown_cell(column: Column, cell: Cell) -> str:
@@ -107,7 +111,7 @@ def as_latex(report: Report) -> str:
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
-        r"\centering",
+        r"\centering\small\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{latex(report.show.claim or report.show.title)}}}",
         rf"\label{{tab:{''.join(c if c.isalnum() and c.isascii() else '-' for c in report.show.title)}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(columns) + 1)}}}",
@@ -125,7 +129,8 @@ def as_latex(report: Report) -> str:
             lines.append(rf"{name} & \multicolumn{{{len(columns) + 1}}}{{l}}{{refused}} \\")
             continue
         cells = [_latex_cell(column, line.cells.get(column.name, Cell())) for column in columns]
-        lines.append(" & ".join([name, *cells, latex(change(_accuracy(report, line))).replace("-", "$-$")]) + r" \\")
+        delta = latex(change(_accuracy(report, line)))
+        lines.append(" & ".join([name, *cells, re.sub(r"-(?=\d)", "$-$", delta)]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\par\smallskip\footnotesize"]
     lines += [latex(" ".join(legend(report))), r"\end{table}"]
     return "\n".join(lines) + "\n"

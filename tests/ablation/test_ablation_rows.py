@@ -142,6 +142,9 @@ def test_the_equal_budget_control_trains_as_long_and_as_the_row_does(study) -> N
     assert (budget.stages["as_prune"].optimizer, budget.stages["as_prune"].learning_rate) == ("sgd", 0.02)
     assert budget.model == study(rows=rows).rows[1].settings.model
     assert not any(stage.compresses for stage in budget.stages.values())
+    encoded = ["+stage@pipeline.stages.pack=encode", "pipeline.order=[train,distill,prune,quantize,pack]"]
+    rows["all"] = [*words, *encoded]
+    assert list(study(rows=rows).rows[-1].settings.stages) == ["train", "as_distill", "as_prune", "pack"]
     assert budget.stages["train"] == study(rows=rows).rows[1].settings.stages["train"]  # so the store shares it
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, PACKAGE, Browser
+from matplotlib.figure import Figure
 from synthetic import record, records
 
 from lightexp.core.errors import BadInput
@@ -99,7 +100,7 @@ def test_it_sorts(opened) -> None:
     assert opened.evaluate("document.querySelectorAll('#runs th')[3].getAttribute('aria-sort')") == "ascending"
     opened.evaluate("document.querySelectorAll('#table th button')[0].click()")
     names = column(opened, "#table", 0)
-    assert names.index("both") < names.index("control (control)") < names.index("prune")
+    assert names.index("both") < names.index("control") < names.index("prune")
 
 
 def test_it_filters_by_words_and_by_figures(opened) -> None:
@@ -113,7 +114,7 @@ def test_it_filters_by_words_and_by_figures(opened) -> None:
     opened.evaluate(fill.format("#runs", json.dumps("no such thing")))
     assert column(opened, "#runs", 0) == []
     opened.evaluate(fill.format("#table", json.dumps("accuracy/test>=0.9667")))
-    assert column(opened, "#table", 0) == ["control (control)", "prune", "quantize"]
+    assert column(opened, "#table", 0) == ["control", "prune", "quantize"]
 
 
 def test_a_click_in_the_figure_and_in_the_table_compares(opened) -> None:
@@ -173,6 +174,11 @@ def test_figures_are_the_same_every_time_and_only_where_there_are_data(folder) -
         assert formats["pdf"].startswith(b"%PDF")
         assert b"<svg" in formats["svg"]
         assert b"<script" not in formats["svg"]
+    figure = Figure()
+    assert figures._ratio(report, figure)
+    low, high = figure.axes[0].get_xlim()
+    assert 0.5 < low < 1 < 4 < high < 10  # times smaller, not bytes
+    assert figure.axes[0].get_xlabel() == "Ratio: times smaller than the control (log scale)"
     wanted = replace(report, show=replace(report.show, figures=("hypervolume", "front")), history=(0.1, 0.2, 0.4))
     assert list(figures.draw(wanted)) == ["hypervolume", "front"]
     pruned = record("p")

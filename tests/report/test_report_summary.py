@@ -66,8 +66,13 @@ def test_best_and_second_are_marked_by_direction() -> None:
     found = make(runs(), SHOW)
     places = {one.name: one.cells["size/file_bytes"].place for one in found.lines}
     assert places == {"control": 0, "prune": 0, "quantize": 0, "both": 2, "both, harder": 1}
+    most = {one.name: one.cells["compute/macs"].place for one in found.lines}
+    assert set(most.values()) == {0}  # all have as many
+    two = make([r for r in runs() if r.row in ("control", "both")], SHOW)
+    assert [one.cells["size/file_bytes"].place for one in two.lines] == [0, 1]  # the worst of two is no second
     assert line(found, "control").cells["accuracy/test"].place == 1
-    assert all(one.cells["model/sparsity"].place == 0 for one in found.lines)  # neither way is better
+    sparsity = [one.cells["model/sparsity"] for one in found.lines]
+    assert all((cell.place, cell.mark) == (0, "") for cell in sparsity)  # neither way is better
 
 
 def test_margins_mark_what_is_no_worse() -> None:
@@ -201,8 +206,10 @@ def test_markdown(report) -> None:
     for row in rows:
         assert row.replace("\\|", "").count("|") == len(report.show.columns) + 3
     assert "**3.9x" not in words
-    assert "(control)" in rows[2]
-    assert "refused: 'b' cannot follow 'a'" in words
+    assert rows[2].startswith("| control |")  # which needs no telling
+    assert "0.0% ± 0.0" not in words
+    assert rows[-2].startswith("| order a\\>b | refused |  |")
+    assert "- order a\\>b (refused): 'b' cannot follow 'a'" in words
     assert "Published & done (published)" in words
     assert "\\<b\\>" in words
     assert "lightexp ablate x.yaml" in words
@@ -216,6 +223,9 @@ def test_latex_compiles(report, tmp_path) -> None:
     assert "\\textbf{" in table
     assert "\\underline{" in table
     assert "$^{***}$" in table
+    assert table.splitlines()[9].startswith("control &")
+    assert table.splitlines()[9].endswith(r"& -- \\")
+    assert "& $-$" in table
     text = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + table + "\\end{document}\n"
     (tmp_path / "x.tex").write_text(text)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"]

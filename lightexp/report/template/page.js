@@ -86,7 +86,6 @@ $("#asked").hidden = data.words.length === 0;
 $("#asked ul").append(...data.words.map((words) => make("li", {}, words)));
 
 /* The table of rows. */
-const named = { control: " (control)", external: " (published)", refused: " (refused)" };
 const rowHeads = [
   { label: "Row", key: (line) => line.name, down: false },
   { label: "n", key: (line) => line.n || null, down: true, title: "seeds" },
@@ -101,7 +100,7 @@ for (const line of data.lines) {
   });
 }
 sortable("#table", rowHeads, data.lines, (line) => make("tr", { class: line.kind, title: line.note },
-  make("td", {}, line.name + (named[line.kind] || "")),
+  make("td", {}, line.label),
   make("td", {}, line.n ? String(line.n) : ""),
   ...data.columns.map((column, index) => {
     const cell = line.cells[index];
@@ -167,7 +166,7 @@ function plot() {
   const [x0, x1] = span(xs, 1), [y0, y1] = span(ys, 0.01);
   const px = (x) => box.left + (Math.log2(x) - x0) / (x1 - x0) * (box.right - box.left);
   const py = (y) => box.bottom - (y - y0) / (y1 - y0) * (box.bottom - box.top);
-  const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${data.size} against ${data.accuracy}` });
+  const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": data.axes.join(" against ") });
   const bytes = (size) => size < 1024 ? `${+size.toPrecision(3)} B` : size < 1048576 ? `${+(size / 1024).toPrecision(3)} KiB` : `${+(size / 1048576).toPrecision(3)} MiB`;
   const stride = Math.max(1, Math.ceil((x1 - x0) / 9));
   for (let power = Math.floor(x0 / stride) * stride; power <= x1; power += stride) {
@@ -183,8 +182,8 @@ function plot() {
     svg.append(make("svg:line", { class: "rule", x1: box.left, x2: box.right, y1: at, y2: at }), make("svg:text", { x: box.left - 8, y: at + 4, "text-anchor": "end" }, `${(100 * level).toFixed(step < 0.001 ? 2 : step < 0.01 ? 1 : 0)}%`));
   }
   svg.append(make("svg:path", { class: "axis", fill: "none", d: `M${box.left} ${box.top}V${box.bottom}H${box.right}` }),
-    make("svg:text", { x: (box.left + box.right) / 2, y: height - 8, "text-anchor": "middle" }, `${data.size} (log scale)`),
-    make("svg:text", { x: -(box.top + box.bottom) / 2, y: 14, "text-anchor": "middle", transform: "rotate(-90)" }, data.accuracy));
+    make("svg:text", { x: (box.left + box.right) / 2, y: height - 8, "text-anchor": "middle" }, `${data.axes[0]} (log scale)`),
+    make("svg:text", { x: -(box.top + box.bottom) / 2, y: 14, "text-anchor": "middle", transform: "rotate(-90)" }, data.axes[1]));
   const ours = rows.filter((line) => line.kind !== "external").sort((a, b) => a.x - b.x || b.y - a.y);
   const on = new Set();
   let best = -Infinity;
