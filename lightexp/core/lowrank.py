@@ -2,7 +2,7 @@
 
 Kernels are laid out as Keras does, `(..., inputs, outputs)`. The input channels are brought to fewer, then the kernel
 proper works on those and gives fewer outputs, which are brought to all of them: `reduce (inputs, a)`,
-`core (..., a, b)`, `expand (b, outputs)`. A kernel of one position (dense, 1x1) is a matrix, whose SVD needs no `reduce`.
+`core (..., a, b)`, `expand (b, outputs)`. A kernel of one position (dense, 1x1) is a matrix, which needs no `reduce`.
 """
 
 from __future__ import annotations
