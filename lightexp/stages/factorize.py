@@ -105,16 +105,19 @@ class Factorize(Surgery):
         """What is to become of each layer.
 
         Raises:
-            BadInput: If a pattern matches no layer, or the budget cannot be met.
+            BadInput: If a pattern matches no layer, none can be factorised, or the budget cannot be met.
         """
         from lightexp.backend import keras_files
         from lightexp.backend.factors import factorable
 
         layers = keras_files.describe(model)
         check_patterns(self.exclude, layers)
-        able, left = factorable(model)
-        left |= {layer.name: why for layer in layers if (why := passed_over(layer, self.exclude, "factorised"))}
+        able, others = factorable(model)
+        why = {n.name: passed_over(n, self.exclude, "factorised") or others.get(n.name, "") for n in layers}
+        left = {name: words for name, words in why.items() if words}
         able = {name: layer for name, layer in able.items() if name not in left}
+        if not able:
+            raise BadInput("the model has no layer that can be factorised. Leave the stage out, or exclude less.")
         own = single([layer for layer in layers if layer.name in able], self.layers, "factorised", "ratios")
         spectra = {name: Spectra(model.get_layer(name).kernel.numpy()) for name in able}
 
@@ -152,8 +155,7 @@ class Factorize(Surgery):
     def _nothing(self, plan: Plan) -> BadInput:
         asked = f"energy={self.energy:g}" if self.energy else f"ratio={self.ratio:g}"
         asked = f"budget={self.budget}, share={self.share:g}" if self.budget else asked
-        why = "; ".join(f"{name}: {words}" for name, words in plan.left.items())
-        return BadInput(f"{asked}: no layer becomes smaller: {why or 'it has none'}. Ask for less, or exclude less.")
+        return BadInput(f"{asked}: {'; '.join(f'{name}: {plan.left[name]}' for name in plan.spectra)}. Ask for less.")
 
 
 @dataclass(frozen=True)
