@@ -20,9 +20,16 @@ def to_float32(model: Any) -> bytes:
         return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
-def to_default(model: Any) -> bytes:
-    """What the converter makes of a Keras model by `Optimize.DEFAULT`: dynamic range, or int8 after `qat`."""
+def to_default(model: Any, integer_io: bool = False) -> bytes:
+    """What the converter makes of a Keras model by `Optimize.DEFAULT`: dynamic range, or int8 after `qat`.
+
+    Args:
+        model: The model.
+        integer_io: Whether, after `qat`, the file takes and gives int8.
+    """
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if integer_io:
+        converter.inference_input_type = converter.inference_output_type = tf.int8
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     with quiet(), _plain_errors(), warnings.catch_warnings():
         # The ranges that `qat` has trained stand in the model, which the converter's own check overlooks.

@@ -98,6 +98,20 @@ class Job:
                 raise BadInput(f"search.space: {name} is not searched: trials share it. Give it one value.")
         self.base = without(_run_of(config), set(), None)
         self.settings: Settings = read(self.base)
+        if not any(word.startswith("measure=") for word in self._fixed) and not self._goals_are_measured:
+            self._fixed.append("measure=default")  # everything there is, such as what `fits: nano33` takes
+            self.base = without(_run_of(composed(self._fixed, CONFIG)), set(), None)
+            self.settings = read(self.base)
+            del self._measured
+
+    @property
+    def _goals_are_measured(self) -> bool:
+        try:
+            goals.objectives(self.search.objectives, self._measured)
+            goals.constraints(self.search.constraints, self._measured)
+        except BadInput:
+            return False
+        return True
 
     @property
     def name(self) -> str:

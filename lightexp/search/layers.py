@@ -16,6 +16,7 @@ from lightexp.runner.run import Runner
 from lightexp.runner.watch import Silent
 from lightexp.search.job import Job
 from lightexp.search.ranges import parameter
+from lightexp.stages.surgery import Surgery
 
 
 def names(job: Job) -> dict[str, list[str]]:
@@ -39,7 +40,11 @@ def _apart(words: list[str], folders: list[str]) -> dict[str, list[str]]:
 
 def _names(job: Job) -> dict[str, list[str]]:
     plan, data = Runner(Silent()).plan(job.settings)
-    models = {node.name: node.model or job.settings.model for node in plan.nodes}
+    models, before = dict[str, Model](), job.settings.model
+    for node in plan.nodes:
+        after = node.model or job.settings.model
+        models[node.name] = before if isinstance(node.stage, Surgery) else after
+        before = after
     found = {}
     for name, pattern in job.search.per_layer.items():
         *_, owner, field = path = name.split(".")
@@ -48,9 +53,9 @@ def _names(job: Job) -> dict[str, list[str]]:
             raise BadInput(f"search.per_layer: {name} is not a setting that holds a value for each layer.")
         assert stage is not None
         value = parameter(tuple(path), job.ranges[name], None).ends()[0]
-        layers = _layers(models[owner], data.shape, data.classes, job)
+        built, layers = _layers(models[owner], data.shape, data.classes, job)
         known = {layer_names(layer.name)[-1]: layer for layer in layers}
-        found[name] = [n for n in known if fnmatchcase(n, pattern) and _takes(stage, field, n, value, layers)]
+        found[name] = [n for n in known if fnmatchcase(n, pattern) and _takes(stage, field, n, value, built, layers)]
         if not found[name]:
             raise BadInput(
                 f"search.per_layer: '{pattern}' matches no layer that {name} takes. These are: {', '.join(known)}."
@@ -58,26 +63,31 @@ def _names(job: Job) -> dict[str, list[str]]:
     return found
 
 
-def _layers(model: Model, shape: tuple[int, ...], classes: int, job: Job) -> list[Layer]:
+def _layers(model: Model, shape: tuple[int, ...], classes: int, job: Job) -> tuple[Any, list[Layer]]:
+    """The model, untrained (None for a .tflite), and its layers."""
     if isinstance(model, FromFile) and model.is_tflite:
-        return model.layers()
+        return None, model.layers()
     from lightexp.backend import session
 
     session.start(job.settings.threads)
     from lightexp.backend import keras_files  # imports TensorFlow, which the session sets up first
 
     session.fresh(job.settings.seed)
-    return keras_files.describe(model.build(shape, classes))
+    built = model.build(shape, classes)
+    return built, keras_files.describe(built)
 
 
-def _takes(stage: Stage, field: str, layer: str, value: Any, layers: list[Layer]) -> bool:
+def _takes(stage: Stage, field: str, layer: str, value: Any, built: Any, layers: list[Layer]) -> bool:
     """Whether a stage takes a value for one layer."""
     try:
         one = replace(stage, **{field: {layer: value}})  # type: ignore[type-var]
     except ValueError as error:  # it takes none at all
         raise BadInput(f"search.per_layer: {error}") from None
     try:
-        one.touches(layers)
+        if isinstance(one, Surgery):
+            one.foreseen(built)
+        else:
+            one.touches(layers)
     except BadInput:
         return False
     return True

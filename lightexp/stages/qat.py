@@ -36,10 +36,12 @@ class Qat(TrainingStage):
     Attributes:
         scheme: What is kept: `prune` (zeros, in whatever pattern), `cluster` (equal weights), `prune_cluster` (both),
             `plain` (nothing), or `auto` (whatever the stages before have established). Defaults to `auto`.
+        io: Whether the file takes and gives `float` or `integer` (int8) numbers. Defaults to `float`.
     """
 
     produces = "quantized"
     scheme: Literal["auto", "plain", "prune", "cluster", "prune_cluster"] = "auto"
+    io: Literal["float", "integer"] = "float"
 
     def after(self, standing: tuple[Invariant, ...]) -> Qat:
         """With the scheme that keeps what stands before, where it is `auto`; see `Stage.after`."""
@@ -89,7 +91,7 @@ class Qat(TrainingStage):
         history = self.fit(model, context, ties)
         zero_signs(model)
         file = context.out / TFLITE
-        file.write_bytes(convert.to_default(model))
+        file.write_bytes(convert.to_default(model, integer_io=self.io == "integer"))
         val = context.data.val
         answers = {
             "simulated": model.predict(context.data.inputs(val.x), batch_size=500, verbose=0),
@@ -103,7 +105,11 @@ class Qat(TrainingStage):
         return facts
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
-        """Checks the data types of the file's kernels; see `Stage.verify`."""
+        """Checks the data types of the file's kernels and ends; see `Stage.verify`."""
+        ends = {shipped.tensors[index].dtype for index in (*shipped.inputs, *shipped.outputs)}
+        wanted = "INT8" if self.io == "integer" else "FLOAT32"
+        if ends != {wanted}:
+            return f"inputs and outputs are {sorted(ends)}, were to be {wanted}"
         wrong = [(op, tensor) for op, tensor in shipped.kernels if tensor.dtype != "INT8"]
         if len(wrong) <= len(facts["not_simulated"]):
             return None

@@ -112,7 +112,8 @@ def test_a_range_that_is_none_is_refused(text: str, words: str) -> None:
         (["search=prune_quantise"], "search=prune_quantise: no such choice, did you mean 'prune_quantize'?"),
         (["search.objectives=[accuracy/vall]"], "did you mean 'accuracy/val'?"),
         (["search.constraints=[latency/p50_us<=3]"], "cannot be read as setting=value. Quote"),
-        (["search.constraints=['latency/p50_us <= 3']"], "latency/p50_us is not measured"),
+        (["measure=quick", "search.constraints=['latency/p50_us <= 3']"], "latency/p50_us is not measured"),
+        (["search.constraints=['fits: nano34']"], "fits/nano34 is not measured: did you mean 'fits/nano33'?"),
         (["search.constraints=['size/file_bytes <= 3 KiC']"], "'KiC' is not a unit"),
         ([f"{PRUNE}=choice(on,of)"], "write choice(on, off)"),
         ([f"{PRUNE}=interval(0,1)"], "must be a choice"),
@@ -210,3 +211,18 @@ def test_threads_are_shared_out_but_latency_is_timed_alone(job: Jobs) -> None:
     alone = job("search.workers=2", "runtime.threads=4", "measure=default", "search.objectives=[latency/p50_us]")
     assert (alone.workers, alone.threads) == (1, 4)
     assert "latency" in alone.trial(alone.base).measure
+
+
+def test_a_goal_beyond_the_quick_measurements_gets_them_all(job: Jobs) -> None:
+    assert "micro" not in job().settings.measure
+    made = job("search.constraints=['fits: nano33', 'micro/arena_bytes <= 128 KiB']", "search.workers=2")
+    assert [(c.name, c.number) for c in made.constraints] == [("fits/nano33", 1.0), ("micro/arena_bytes", 2.0**17)]
+    space = made.space({})
+    for corner in made.corners(space):  # trials measure it, on the boards of the group deploy, and may run side by side
+        measured = made.trial(corner.config).measure
+        assert "fits/nano33" in measured["micro"].gives
+        assert "latency" not in measured
+    assert made.workers == 2
+    assert "accuracy" in job("search.objectives=[latency/p50_us]").settings.measure
+    with pytest.raises(BadInput, match="fits/nano33 is not measured"):
+        job("measure=quick", "search.constraints=['fits: nano33']").check()

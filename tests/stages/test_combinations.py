@@ -6,6 +6,8 @@ ships; here it is looked at once more.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,34 @@ from tiny_runs import TinyRuns
 
 from lightexp.core.errors import BadInput
 from lightexp.core.patterns import distinct, kernels, obeys, real
+from lightexp.core.protocols import ENCODED
+from lightexp.export import lxe
+from lightexp.runner.compose import settings
+from lightexp.runner.plan import check_order
 
-PRUNED = {"sparse": ["sparsity=0.8"], "2:4": ["n=2", "m=4"]}
-LAST = {"dynamic": ["quantize"], "int8": ["quantize", "pipeline.stages.last.scheme=int8"], "qat": ["qat"]}
+METHODS = {
+    "sparse": ["prune", "sparsity=0.8"],
+    "two_of_four": ["prune", "n=2", "m=4"],
+    "channels": ["prune_channels"],
+    "factors": ["factorize"],
+    "cluster": ["cluster", "k=6"],
+    "dynamic": ["quantize", "scheme=dynamic"],
+    "int8": ["quantize", "scheme=int8"],
+    "int4": ["quantize", "scheme=dynamic", "bits=4"],
+    "qat": ["qat"],
+    "encode": ["encode"],
+}
+FIRST, LAST = list(METHODS)[:4], list(METHODS)[5:9]
+# Kernels of the net as a flatbuffer has them, outputs first: the stem's, the branch's, the shortcut's, the logits'.
+WHOLE = [(8, 3, 3, 1), (16, 3, 3, 8), (16, 1, 1, 8), (4, 16)]
+HALVED = [(4, 3, 3, 1), (8, 3, 3, 4), (8, 1, 1, 4), (4, 8)]
+FACTORS = [
+    *((3, 3, 3, 1), (8, 1, 1, 3)),
+    *((3, 1, 1, 8), (6, 3, 3, 3), (16, 1, 1, 6)),
+    *((3, 1, 1, 8), (16, 1, 1, 3)),
+    *((2, 16), (4, 2)),
+]
+SHAPES = {"sparse": WHOLE, "two_of_four": WHOLE, "channels": HALVED, "factors": FACTORS}
 
 
 @pytest.fixture(scope="module")
@@ -36,58 +63,82 @@ def residual(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
-def words(residual: Path, pruned: str, clustered: bool, last: str) -> list[str]:
-    stage, *settings = LAST[last]
-    order = ["train", "prune", *(["cluster"] if clustered else []), "last"]
-    added = ["+stage@pipeline.stages.cluster=cluster", "pipeline.stages.cluster.k=6"] if clustered else []
-    return [
-        *("pipeline=prune", "model=from_file", f"model.path={residual}", f"pipeline.order=[{','.join(order)}]"),
-        *(f"pipeline.stages.prune.{setting}" for setting in PRUNED[pruned]),
-        *added,
-        f"+stage@pipeline.stages.last={stage}",
-        *settings,
-    ]
+def words(*methods: str) -> list[str]:
+    added = []
+    for method in methods:
+        stage, *values = METHODS[method]
+        added += [f"+stage@pipeline.stages.{method}={stage}"]
+        added += [f"pipeline.stages.{method}.{value}" for value in values]
+    return ["pipeline=control", *added, f"pipeline.order=[train,{','.join(methods)}]"]
 
 
 @pytest.mark.parametrize("last", LAST)
 @pytest.mark.parametrize("clustered", [False, True], ids=["", "clustered"])
-@pytest.mark.parametrize("pruned", PRUNED)
+@pytest.mark.parametrize("first", FIRST)
 def test_each_keeps_what_came_before(
-    tiny_runs: TinyRuns, residual: Path, pruned: str, clustered: bool, last: str
+    tiny_runs: TinyRuns, residual: Path, first: str, clustered: bool, last: str
 ) -> None:
-    record = tiny_runs.run(*words(residual, pruned, clustered, last))
+    methods = [first, *(["cluster"] if clustered else []), last]
+    model = ["model=from_file", f"model.path={residual}"]
+    record = tiny_runs.run(*model, *words(*methods))
     assert not record.waived
-    found = {tensor.shape: tensor for tensor in kernels(tiny_runs.flat(record))}
-    large = (16, 3, 3, 8)  # the smaller ones a dynamic quantiser leaves as they are
-    assert found[large].dtype == "INT8"
-    assert len(found) == 4
-    for shape, tensor in found.items():
+    found = kernels(tiny_runs.flat(record))
+    assert sorted(tensor.shape for tensor in found) == sorted(SHAPES[first])
+    for tensor in found:
         kernel = real(tensor)
-        if pruned == "2:4":
-            assert obeys(kernel, 2, 4) or shape[-1] < 4
-        else:
+        assert tensor.dtype == ("INT4" if last == "int4" else "INT8")
+        if first == "two_of_four":
+            assert obeys(kernel, 2, 4) or tensor.shape[-1] < 4
+        if first == "sparse":
             assert np.mean(kernel == 0) > 0.75
         if clustered:
             assert distinct(kernel, per_channel=True) <= 6
+    packed = tiny_runs.run(*model, *words(*methods, "encode"))
+    assert [stage.from_store for stage in packed.stages] == [True] * (len(methods) + 1) + [False]
+    content = tiny_runs.file(record).read_bytes()
+    assert tiny_runs.file(packed).read_bytes() == content
+    assert lxe.decode(tiny_runs.file(packed).with_name(ENCODED).read_bytes()) == content
+
+
+def test_no_two_methods_undo_one_another_in_any_order() -> None:
+    """What makes layers anew stands before what makes their weights special, quantised ones before the encoder."""
+    chosen = settings(["dataset=digits", *words(*METHODS)])
+
+    def refusal(*methods: str) -> str:
+        try:
+            check_order(replace(chosen, stages={name: chosen.stages[name] for name in ("train", *methods)}))
+        except BadInput as error:
+            return str(error)
+        return ""
+
+    for before, after in permutations(METHODS, 2):
+        said = refusal(before, after)
+        if before in (*LAST, "encode"):
+            assert bool(said) == (before == "encode" or after != "encode"), (before, after)
+            assert not said or f"'{after}' cannot follow '{before}'" in said
+        elif after in (*FIRST, "cluster") and before in ("sparse", "two_of_four", "cluster"):
+            assert (said == "") == (after == "cluster"), (before, after)
+            assert not said or f"'{after}' after '{before}' would undo its " in said
+        else:
+            assert said == "", (before, after)
 
 
 @pytest.mark.parametrize(
-    ("order", "lost"),
+    ("before", "after", "kind", "lost"),
     [
-        (["cluster", "again"], "'again' after 'cluster' would undo its codebook"),
-        (["prune", "more"], "'more' after 'prune' would undo its n_m"),
-        (["prune", "plain"], "'plain' after 'prune' would undo its n_m"),
-        (["cluster", "more"], "'more' after 'cluster' would undo its codebook"),
-        (["cluster", "plain"], "'plain' after 'cluster' would undo its codebook"),
-        (["plain", "prune"], "'prune' cannot follow 'plain'"),
-        (["last", "cluster"], "'cluster' cannot follow 'last'"),
+        ("two_of_four", "more", "train", "n_m"),
+        ("two_of_four", "plain", "qat", "n_m"),
+        ("sparse", "plain", "qat", "sparsity"),
+        ("cluster", "more", "train", "codebook"),
+        ("cluster", "plain", "qat", "codebook"),
     ],
 )
-def test_what_would_be_undone_is_refused_before_training(tiny_runs: TinyRuns, order: list[str], lost: str) -> None:
-    kinds = {"again": "prune", "more": "train", "plain": "qat", "last": "quantize", "cluster": "cluster"}
-    added = [f"+stage@pipeline.stages.{name}={kinds[name]}" for name in order if name in kinds]
-    added += ["pipeline.stages.plain.scheme=plain"] if "plain" in order else []
-    added += ["pipeline.stages.prune.n=2", "pipeline.stages.prune.m=4"] if "prune" in order else []
-    pipeline = "pipeline=prune" if "prune" in order else "pipeline=control"
-    with pytest.raises(BadInput, match=lost):
-        tiny_runs.plan(pipeline, *added, f"pipeline.order=[train,{','.join(order)}]")
+def test_training_that_keeps_nothing_is_refused(
+    tiny_runs: TinyRuns, before: str, after: str, kind: str, lost: str
+) -> None:
+    added = [
+        f"+stage@pipeline.stages.{after}={kind}",
+        *(["pipeline.stages.plain.scheme=plain"] if kind == "qat" else []),
+    ]
+    with pytest.raises(BadInput, match=f"'{after}' after '{before}' would undo its {lost}"):
+        tiny_runs.plan(*words(before)[:-1], *added, f"pipeline.order=[train,{before},{after}]")

@@ -82,6 +82,16 @@ def test_the_file_is_int8_and_says_how_near_it_is_to_what_was_trained(tiny_runs:
     assert "kernel '" in (qat().verify("dtype", facts, control) or "")
 
 
+def test_it_may_take_and_give_integers(tiny_runs: TinyRuns) -> None:
+    either, integer = (tiny_runs.run(*WORDS, *io) for io in ([], ["pipeline.stages.qat.io=integer"]))
+    flat = tiny_runs.flat(integer)
+    assert {flat.tensors[i].dtype for i in (*flat.inputs, *flat.outputs)} == {"INT8"}
+    assert integer.figures["accuracy/val"] == pytest.approx(either.figures["accuracy/val"], abs=0.03)
+    facts = integer.stages[-1].facts
+    assert qat(io="integer").verify("dtype", facts, flat) is None
+    assert qat().verify("dtype", facts, flat) == "inputs and outputs are ['INT8'], were to be FLOAT32"
+
+
 @pytest.mark.parametrize("objective", ["hint", "attention"])
 def test_a_teacher_s_layers_guide_it_too(tiny_runs: TinyRuns, objective: str) -> None:
     at = "pipeline.stages.qat.objective"

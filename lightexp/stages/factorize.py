@@ -1,0 +1,197 @@
+"""Factorisation: layers become products of smaller ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from lightexp.core.errors import BadInput
+from lightexp.core.lowrank import Factors, Ranks, Spectra, full, shares
+from lightexp.core.protocols import TFLITE, Artifact, Context, Range
+from lightexp.measure.graph import macs
+from lightexp.stages.by_layer import check_patterns, passed_over, single
+from lightexp.stages.surgery import Surgery, finite
+
+if TYPE_CHECKING:
+    from lightexp.backend.channels import Cost
+    from lightexp.backend.factors import Factorable
+
+Share = Annotated[float, Field(gt=0, le=1)]
+_HALVINGS = 24
+
+
+@dataclass(frozen=True)
+class Factorize(Surgery):
+    """Replaces layers by products of smaller ones, and trains these.
+
+    A dense layer or a 1x1 convolution becomes two (truncated SVD: Denton et al. 2014, arXiv 1404.0736), a larger
+    convolution up to three: 1x1, itself on fewer channels, 1x1 (Tucker-2: Kim et al. 2016, arXiv 1511.06530). The input
+    channels of a convolution that has at most four stay as they are. Depthwise layers are left alone, and so is a layer
+    whose factors would have no fewer parameters, or more multiplications.
+
+    Attributes:
+        ratio: Share of the highest rank that stays, on either side of a convolution. Defaults to 0.4.
+        energy: Instead of `ratio`: the lowest ranks are taken that keep this share of a kernel's squared singular
+            values (of its squared norm, for a convolution). Defaults to None.
+        layers: Ratio of single layers, by pattern of their names; outside `energy` and the budget.
+        exclude: Patterns of the names of layers that are left alone.
+        budget: Instead of `ratio`: the highest ratio is taken that leaves at most `share` of the `macs` or `params` of
+            the model that the stage starts from. Defaults to None.
+        share: See `budget`. Defaults to 0.5.
+    """
+
+    search = {
+        **Surgery.search,
+        "ratio": Range("interval(0.1, 0.6)", strongest=0.1),
+        "layers": Range("interval(0.1, 0.6)", strongest=0.1),
+    }
+    ratio: Share = 0.4
+    energy: Share | None = None
+    layers: dict[str, Share] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=list)
+    budget: Literal["macs", "params"] | None = None
+    share: Share = 0.5
+
+    def __post_init__(self) -> None:
+        if self.energy and self.budget:
+            raise ValueError(f"energy and budget exclude each other. Received: {self.energy} and {self.budget}.")
+
+    def foreseen(self, model: Any) -> tuple[Any, list[tuple[str, str]]]:
+        """The model in factors, by `energy` as untrained; and what becomes of each layer; see `Surgery.foreseen`."""
+        from lightexp.backend.factors import factorised
+
+        plan = self._plan(model)
+        if not plan.ranks and not (self.energy and plan.spectra):
+            raise self._nothing(plan)
+        words = []
+        for layer in model.layers:
+            does = f"left alone, {plan.left[layer.name]}" if layer.name in plan.left else ""
+            if layer.name in plan.by_energy:
+                does = f"the lowest rank that keeps {self.energy:g} of its energy, if its factors are smaller then"
+            elif layer.name in plan.ranks:
+                does = _words(layer.kernel.shape, plan.ranks[layer.name])
+            if does:
+                shape = f" {tuple(layer.kernel.shape)}" if layer.name in plan.spectra else ""
+                words.append((layer.name, f"{type(layer).__name__}{shape}: {does}"))
+        return factorised(model, plan.factors()), words
+
+    def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
+        """Factorises and trains; see `Stage.apply`."""
+        from lightexp.backend import keras_files
+        from lightexp.backend.factors import factorised
+
+        if parent is None:
+            raise TypeError("factorize starts from a model")
+        model = keras_files.load(parent.folder, context.seed)
+        finite(model)
+        context.progress.say("factorising")
+        plan = self._plan(model)
+        if not plan.ranks:
+            raise self._nothing(plan)
+        factors = plan.factors()
+        kept = {name: plan.spectra[name].kept(parts) for name, parts in factors.items()}
+        model = factorised(model, factors)
+        history = self.fit(model, context)
+        keras_files.save(model, context.out)
+        return {"history": history, "ranks": plan.ranks, "energy": kept, "left": plan.left}
+
+    def _plan(self, model: Any) -> Plan:
+        """What is to become of each layer.
+
+        Raises:
+            BadInput: If a pattern matches no layer, none can be factorised, or the budget cannot be met.
+        """
+        from lightexp.backend import keras_files
+        from lightexp.backend.factors import factorable
+
+        layers = keras_files.describe(model)
+        check_patterns(self.exclude, layers)
+        able, others = factorable(model)
+        why = {n.name: passed_over(n, self.exclude, "factorised") or others.get(n.name, "") for n in layers}
+        left = {name: words for name, words in why.items() if words}
+        able = {name: layer for name, layer in able.items() if name not in left}
+        if not able:
+            raise BadInput("the model has no layer that can be factorised. Leave the stage out, or exclude less.")
+        own = single([layer for layer in layers if layer.name in able], self.layers, "factorised", "ratios")
+        spectra = {name: Spectra(model.get_layer(name).kernel.numpy()) for name in able}
+
+        def ranks(ratio: float) -> dict[str, Ranks]:
+            return {name: shares(layer.shape, own.get(name, ratio)) for name, layer in able.items()}
+
+        wanted = ranks(self._ratio(model, able, ranks) if self.budget else self.ratio)
+        by_energy = {name for name in able if self.energy and name not in own}
+        wanted |= {name: spectra[name].ranks(self.energy or 1) for name in by_energy}
+        smaller = {name: rank for name, rank in wanted.items() if able[name].saved(rank).params}
+        for name in wanted.keys() - smaller:
+            left[name] = f"its factors would not be smaller ({_words(able[name].shape, wanted[name])})"
+        return Plan(smaller, left, spectra, by_energy)
+
+    def _ratio(self, model: Any, able: dict[str, Factorable], ranks: Callable[[float], dict[str, Ranks]]) -> float:
+        """The highest ratio that keeps the budget."""
+        budget = self.budget or "params"
+        start = getattr(_cost(model), budget)
+
+        def share(ratio: float) -> float:
+            saved = sum(int(getattr(able[name].saved(rank), budget)) for name, rank in ranks(ratio).items())
+            return 1 - saved / float(start)
+
+        low, high = 0.0, 1.0
+        if share(low) > self.share:
+            raise BadInput(
+                f"budget={budget}, share={self.share:g}: even rank 1 of every layer leaves {share(low):.3f} of it. "
+                "Ask for no less, or exclude less."
+            )
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if share(middle) <= self.share else (low, middle)
+        return low
+
+    def _nothing(self, plan: Plan) -> BadInput:
+        asked = f"energy={self.energy:g}" if self.energy else f"ratio={self.ratio:g}"
+        asked = f"budget={self.budget}, share={self.share:g}" if self.budget else asked
+        return BadInput(f"{asked}: {'; '.join(f'{name}: {plan.left[name]}' for name in plan.spectra)}. Ask for less.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of each layer.
+
+    Attributes:
+        ranks: Of those that are factorised.
+        left: Why the others with weights are left alone.
+        spectra: Of all that could be factorised.
+        by_energy: Those whose rank depends on their weights.
+    """
+
+    ranks: dict[str, Ranks]
+    left: dict[str, str]
+    spectra: dict[str, Spectra]
+    by_energy: set[str]
+
+    def factors(self) -> dict[str, Factors]:
+        """Of each layer that is factorised."""
+        return {name: self.spectra[name].factors(ranks) for name, ranks in self.ranks.items()}
+
+
+def _words(shape: Sequence[int], ranks: Ranks) -> str:
+    highest = full(shape)
+    inputs = f"{ranks.inputs} of {highest.inputs} inputs, " if ranks.inputs < shape[-2] else ""
+    return f"rank {inputs}{ranks.outputs} of {highest.outputs}{' outputs' if inputs else ''}"
+
+
+def _cost(model: Any) -> Cost:
+    """What the model's float32 flatbuffer costs."""
+    from lightexp.backend import convert, flatbuffer
+    from lightexp.backend.channels import Cost
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / TFLITE
+        file.write_bytes(convert.to_float32(model))
+        flat = flatbuffer.read(file)
+    return Cost(macs(flat)[0], sum(math.prod(tensor.shape) for tensor in flat.weights))

@@ -1,0 +1,137 @@
+"""A model in factors computes what the model would with the kernels that the factors stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_channels import CLASSES, IMAGE, NETS, fresh, lively, logits
+
+from lightexp.core.lowrank import Ranks, Spectra, product, shares
+
+pytestmark = pytest.mark.usefixtures("tensorflow")
+
+
+def factors(model: Any, ratio: float) -> dict[str, Any]:
+    """Of every layer that can be factorised, whether smaller or not."""
+    from lightexp.backend.factors import factorable
+
+    able, _ = factorable(model)
+    kernels = {name: model.get_layer(name).kernel.numpy() for name in able}
+    return {name: Spectra(kernel).factors(shares(kernel.shape, ratio)) for name, kernel in kernels.items()}
+
+
+def multiplied_out(model: Any, given: dict[str, Any]) -> Any:
+    """The model itself with the factors' products for kernels."""
+    for name, parts in given.items():
+        kernel = model.get_layer(name).kernel
+        kernel.assign(product(parts).astype(np.float32))
+    return model
+
+
+def geometry() -> Any:
+    """Strides, padding, dilation, activations, biases; a layer called twice; and layers that are left alone."""
+    keras = fresh()
+    kl = keras.layers
+    inputs = kl.Input(IMAGE)
+    x = kl.Conv2D(8, (3, 1), strides=2, padding="same", activation="tanh", name="strided")(inputs)
+    x = kl.Conv2D(8, 3, dilation_rate=2, padding="same", use_bias=False, name="dilated")(x)
+    x = kl.BatchNormalization()(x)
+    x = kl.Conv2D(9, 1, strides=(2, 2), padding="same", activation="relu", name="point")(x)
+    twice = kl.Conv2D(9, 3, padding="same", activation="tanh", name="twice")
+    x = kl.Add()([twice(twice(x)), x])
+    x = kl.Conv2D(9, 3, groups=3, padding="same", name="groups")(x)
+    x = kl.DepthwiseConv2D(3, padding="same", name="depth")(x)
+    x = kl.SeparableConv2D(6, 3, padding="same", name="separable")(x)
+    x = kl.Conv2DTranspose(6, 3, name="transposed")(x)
+    x = kl.Reshape((25, 6))(x)
+    x = kl.Dense(5, activation="tanh", name="each")(x)
+    x = kl.Conv1D(7, 3, padding="causal", dilation_rate=2, name="causal")(x)
+    x = kl.Dense(6, activation="softmax", name="twice_core")(kl.GlobalAveragePooling1D()(x))
+    return keras.Model(inputs, kl.Dense(CLASSES, use_bias=False, name="out")(x))
+
+
+def unnamed_input() -> Any:
+    """A sequential model whose input is known from its first layer alone."""
+    keras = fresh()
+    first = keras.layers.Conv2D(6, 3, activation="relu", name="conv", input_shape=IMAGE)
+    return keras.Sequential([first, keras.layers.Flatten(), keras.layers.Dense(CLASSES, name="out")])
+
+
+NETS = {name: NETS[name] for name in ("resnet8", "mobilenet_v1", "cnn_1d", "lenet_300_100", "concatenating")}
+
+
+@pytest.mark.parametrize("net", [*NETS, "geometry", "unnamed_input"])
+def test_factors_compute_as_their_product(net: str) -> None:
+    from lightexp.backend.factors import factorised
+
+    model = lively((NETS | {"geometry": geometry, "unnamed_input": unnamed_input})[net]())
+    before, weights, given = logits(model), model.get_weights(), factors(model, 0.5)
+    smaller = factorised(model, given)
+    assert type(smaller) is type(model)
+    assert all(np.array_equal(*pair) for pair in zip(model.get_weights(), weights, strict=True))  # left as it was
+    found, rounding = logits(smaller), 2e-6 * max(1.0, float(np.abs(before).max()))
+    assert np.abs(found - before).max() > 1e-3
+    assert np.abs(logits(factorised(model, factors(model, 1.0))) - before).max() < rounding  # at full rank
+    assert np.abs(logits(multiplied_out(model, given)) - found).max() < rounding
+    for name in given:  # the last factor stands where the layer stood
+        assert smaller.get_layer(name).output.shape == model.get_layer(name).output.shape
+        assert smaller.get_layer(name).activation is model.get_layer(name).activation
+    assert [w.shape for w in type(smaller).from_config(smaller.get_config()).weights] == [
+        w.shape for w in smaller.weights
+    ]
+
+
+def test_names_are_stable_and_new() -> None:
+    from lightexp.backend.factors import factorable, factorised
+
+    model = geometry()
+    smaller = factorised(model, factors(model, 0.5))
+    names = [layer.name for layer in smaller.layers]
+    assert [n for n in names if n.startswith("twice")] == [
+        "twice_reduce",
+        "twice_core_2",
+        "twice",
+        "twice_core_core",
+        "twice_core",
+    ]
+    assert factorable(model)[1] == {
+        "batch_normalization": "only Conv1D, Conv2D, Dense are factorised",
+        "groups": "its filters are in 3 groups",
+        **dict.fromkeys(("depth", "separable", "transposed"), "only Conv1D, Conv2D, Dense are factorised"),
+    }
+    again = factorised(smaller, factors(smaller, 0.5))
+    assert len({layer.name for layer in again.layers}) == len(again.layers)
+    assert {"twice_core_2_reduce", "twice_core_2_core", "twice_core_2", "twice"} <= {
+        layer.name for layer in again.layers
+    }
+
+
+@pytest.mark.parametrize("net", ["resnet8", "cnn_1d", "lenet_300_100"])
+def test_what_is_saved_is_saved_in_the_file(net: str, tmp_path: Path) -> None:
+    from lightexp.backend import convert
+    from lightexp.backend.channels import Cost
+    from lightexp.backend.factors import factorable, factorised
+    from lightexp.backend.flatbuffer import read
+    from lightexp.measure.graph import macs
+
+    model = lively(NETS[net]())
+    able, _ = factorable(model)
+    saved = {name: layer.saved(shares(layer.shape, 0.4)) for name, layer in able.items()}
+    smaller = {name: parts for name, parts in factors(model, 0.4).items() if saved[name].params}
+    assert smaller
+    assert all(layer.saved(Ranks(*layer.shape[-2:])) == Cost(0, 0) for layer in able.values())
+    costs = []
+    for built in (model, factorised(model, smaller)):
+        (tmp_path / "m").write_bytes(convert.to_float32(built))
+        flat = read(tmp_path / "m")
+        costs.append((macs(flat)[0], sum(int(np.prod(t.shape)) for t in flat.weights)))
+    assert costs[0][0] - costs[1][0] == sum(cost.macs for cost in saved.values()) > 0
+    # Biases of zero that are alike stand in the file once, so that a little more may be saved.
+    predicted, rest = (
+        sum(cost.params for cost in saved.values()),
+        sum(parts.core.shape[-1] * 2 for parts in smaller.values()),
+    )
+    assert 0 < predicted <= costs[0][1] - costs[1][1] <= predicted + rest
