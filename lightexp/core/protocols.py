@@ -233,6 +233,10 @@ class Stage(ABC):
     needs_tensorflow: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
+    def makes(self, form: Form) -> Form:
+        """The form of its result, started from `form`."""
+        return self.produces
+
     def establishes(self) -> tuple[Invariant, ...]:
         """What is true of the result."""
         return ()
@@ -245,8 +249,11 @@ class Stage(ABC):
         """This stage with the settings that depend on `standing`, what earlier stages have established."""
         return self
 
-    def inputs(self) -> dict[str, Teacher | Stage]:
-        """Other artifacts it stands on by role: teachers, or stages made from data and, if need be, the one before."""
+    def inputs(self) -> dict[str, Teacher | Stage | type[Stage]]:
+        """Other artifacts it stands on by role: teachers, stages made from data and, if need be, the one before.
+
+        A class stands for the last stage of it that comes before in the pipeline.
+        """
         return {}
 
     def computes_with_tensorflow(self, form: Form) -> bool:
