@@ -249,11 +249,8 @@ class Stage(ABC):
         """This stage with the settings that depend on `standing`, what earlier stages have established."""
         return self
 
-    def inputs(self) -> dict[str, Teacher | Stage | type[Stage]]:
-        """Other artifacts it stands on by role: teachers, stages made from data and, if need be, the one before.
-
-        A class stands for the last stage of it that comes before in the pipeline.
-        """
+    def inputs(self) -> dict[str, Input]:
+        """Other artifacts it stands on, by role."""
         return {}
 
     def computes_with_tensorflow(self, form: Form) -> bool:
@@ -300,6 +297,10 @@ class Stage(ABC):
             What is broken, in words, or None.
         """
         return None
+
+
+Input = Teacher | Stage | type[Stage]
+"""A teacher; a stage made from data and, if need be, the one before; or the last earlier stage that is of a class."""
 
 
 class Dataset(ABC):

@@ -125,7 +125,7 @@ def borne(curve: Curve, drop: float) -> float:
     return hardest
 
 
-def shared(curves: Mapping[str, Curve], sizes: Mapping[str, float], share: float) -> dict[str, float]:
+def shares(curves: Mapping[str, Curve], sizes: Mapping[str, float], share: float) -> dict[str, float]:
     """How hard to compress each layer so that all bear the same drop, and together are compressed by `share`.
 
     The drop is found by bisection. Where layers bear more at the same drop, all give the same part of that back.
@@ -169,7 +169,8 @@ def rounded(kernel: NDArray[np.float32], bits: int, channel: int) -> NDArray[np.
     """
     others = tuple(axis for axis in range(kernel.ndim) if axis != channel % kernel.ndim)
     scales = np.abs(kernel).max(axis=others, keepdims=True) / np.float32(2 ** (bits - 1) - 1)
-    return np.rint(kernel / np.where(scales > 0, scales, 1)).astype(np.float32) * scales
+    found: NDArray[np.float32] = np.rint(kernel / np.where(scales > 0, scales, np.float32(1))) * scales
+    return found
 
 
 def low_rank(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, nearest
 from lightexp.core.fingerprint import file_digest, key, library_versions
-from lightexp.core.protocols import Form, Invariant, Model, Stage, Teacher
+from lightexp.core.protocols import Form, Input, Invariant, Model, Stage
 from lightexp.core.training import VERSION, Training
 from lightexp.models.from_file import check_shapes, try_out
 from lightexp.runner.settings import Settings
@@ -135,12 +135,12 @@ def _check_earlier_stages(settings: Settings, name: str) -> None:
         if isinstance(wanted, type) and not any(isinstance(settings.stages[n], wanted) for n in names[:place]):
             method = wanted.__module__.rpartition(".")[2]
             there = next((n for n in names if isinstance(settings.stages[n], wanted)), method)
-            order = [n for n in names if n != there]
-            order.insert(max(1, order.index(name)), there)
+            order = [n for n in settings.plain["pipeline"]["order"] if n != there]
+            order.insert(order.index(name), there)
             added = "" if there in names else f"+stage@pipeline.stages.{method}={method} "
             raise BadInput(
-                f"pipeline.order: '{name}' takes what it does to each layer from a {method} stage, and none comes before "
-                f"it. Received: {names}. Put one there: {added}'pipeline.order=[{','.join(order)}]'."
+                f"pipeline.order: '{name}' takes what it does to each layer from a {method} stage, and none comes "
+                f"before it. Received: {names}. Put one there: {added}'pipeline.order=[{','.join(order)}]'."
             )
 
 
@@ -216,7 +216,7 @@ def _at(place: str) -> Iterator[None]:
 def _input(
     name: str,
     role: str,
-    wanted: Teacher | Stage | type[Stage],
+    wanted: Input,
     control: Node | None,
     before: list[Node],
     settings: Settings,

@@ -30,10 +30,11 @@ _CHANNELS_LAST = ("DEPTHWISE_CONV_2D", "CONV_3D", "BATCH_MATMUL")  # kernels of 
 class Sensitivity(Stage):
     """Measures what each layer costs in validation accuracy when it alone is compressed; the model stays as it is.
 
-    Han et al. 2015 (arXiv 1506.02626) chose the sparsity of each layer by such curves. Nothing is trained: the kernel is
-    changed in the float32 flatbuffer, where batch normalisation is folded into it, and LiteRT runs the file. Sparsity
-    takes the smallest weights; rank is as in `factorize`; bits are the weights of `quantize` per channel, made float again
-    to compute with, so that what quantised activations cost is not in them. Depthwise kernels get bits only.
+    Han et al. 2015 (arXiv 1506.02626) chose the sparsity of each layer by such curves. Nothing is trained: the kernel
+    is changed in the float32 flatbuffer, where batch normalisation is folded into it, and LiteRT runs the file.
+    Sparsity takes the smallest weights away. Rank is a truncated SVD, of convolutions along inputs and outputs. Bits
+    round the weights to those that `quantize` gives per channel, and compute with them in float: what quantised
+    activations cost is not in the table. Depthwise kernels get bits only.
 
     Attributes:
         sparsities: Shares of zeros. Defaults to 0.5, 0.7, 0.8, 0.9, 0.95 and 0.99.
