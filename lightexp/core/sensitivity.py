@@ -60,18 +60,20 @@ class Table:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Table | None:
-        """The table in a stage's facts, whose levels are text as JSON has it; None if it made none."""
-        if not isinstance(table := facts.get(FACT), Mapping):
+        """The table in a stage's facts, whose levels are text as JSON has it; None if none can be read."""
+        try:
+            table = facts[FACT]
+            layers = {
+                name: Row(
+                    list(row["names"]),
+                    int(row["weights"]),
+                    {kind: {float(level): float(of[level]) for level in of} for kind, of in row["levels"].items()},
+                )
+                for name, row in table["layers"].items()
+            }
+            return cls(float(table["accuracy"]), int(table["examples"]), layers) if layers else None
+        except (KeyError, TypeError, ValueError, AttributeError):  # no such stage, or a record of somebody else's
             return None
-        layers = {
-            name: Row(
-                row["names"],
-                row["weights"],
-                {kind: {float(level): found for level, found in of.items()} for kind, of in row["levels"].items()},
-            )
-            for name, row in table["layers"].items()
-        }
-        return cls(table["accuracy"], table["examples"], layers)
 
     def row(self, names: Iterable[str]) -> Row:
         """The row of the layer that is known by any of `names`, the likeliest last.

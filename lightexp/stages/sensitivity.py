@@ -98,6 +98,8 @@ class Sensitivity(Stage):
             name = names[0] if names[-1] in layers else names[-1]
             layers[name] = {"names": names, "weights": int(np.prod(kernel.shape)), "levels": {}}
             trials += [(name, kernel, *trial) for trial in self._trials(op)]
+        if not trials:
+            raise BadInput("the model has no layer with a kernel. Leave the stage out.")
         whole = accuracy(parent.tflite)
         with TemporaryDirectory() as drafts:
             for number, (name, kernel, kind, level, changed) in enumerate(trials):
