@@ -185,6 +185,6 @@ def low_rank(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:
     for axis in (0, -1) if several else (0,):
         rows = np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1).astype(np.float64)
         vectors = np.linalg.svd(rows, full_matrices=False)[0]
-        vectors = vectors[:, : max(1, round(share * vectors.shape[1]))]
+        vectors = vectors[:, : max(1, int(share * vectors.shape[1] + 0.5))]
         values = np.moveaxis(np.tensordot(vectors @ vectors.T, values, (1, axis)), 0, axis)
     return values.astype(np.float32)

@@ -15,6 +15,7 @@ from lightexp.core.training import VERSION, Training
 from lightexp.models.from_file import check_shapes, try_out
 from lightexp.runner.settings import Settings
 from lightexp.stages.model_file import ModelFile
+from lightexp.stages.surgery import Surgery
 
 Compose = Callable[[list[str]], Settings]
 _DEPTH = 3  # of teachers that have teachers
@@ -226,7 +227,14 @@ def _input(
 ) -> Node:
     where = f"pipeline.stages.{name}.objective.{'teacher' if role == 'teacher' else f'others.{role}'}"
     if isinstance(wanted, type):
-        return next(node for node in reversed(before) if isinstance(node.stage, wanted))
+        found = next(node for node in reversed(before) if isinstance(node.stage, wanted))
+        for node in before[before.index(found) + 1 :]:
+            if node.model is not found.model or isinstance(node.stage, Surgery):
+                raise BadInput(
+                    f"pipeline.order: '{name}' takes what it does to each layer from '{found.name}', but '{node.name}' "
+                    f"makes them other layers. Put '{found.name}' behind '{node.name}'."
+                )
+        return found
     if isinstance(wanted, Stage):
         parent = {"parent": before[-1]} if wanted.needs_parent and before else {}
         return Node(f"{name}.{role}", wanted, None, parent, _key(wanted, None, 0, data, parent))

@@ -12,6 +12,7 @@ from tiny_runs import TinyRuns
 
 from lightexp.backend import edge_quantizer, flatbuffer, keras_files, litert
 from lightexp.backend.convert import to_float32
+from lightexp.cli.terminal import Terminal
 from lightexp.core.data import Split
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Artifact, Context, Invariant
@@ -131,6 +132,16 @@ def test_the_run_s_folder_has_the_table_and_the_heat_map(tiny_runs: TinyRuns, re
     assert b"<svg" in (folder / record.files["heat map"]).read_bytes()
 
 
+def test_the_terminal_shows_the_table(tiny_runs: TinyRuns, record: Record, capsys: pytest.CaptureFixture[str]) -> None:
+    Terminal().record(record, tiny_runs.outputs)
+    shown = capsys.readouterr().out
+    found = table(record).row(["conv"]).levels
+    assert "0.5 zeros" in shown
+    assert f"{found['rank'][0.5]:.2%}" in shown
+    line = next(line for line in shown[shown.index("8 bits") :].splitlines() if "conv" in line)
+    assert line.split() == ["conv", *(f"{found['bits'][bits]:.2%}" for bits in (8, 4, 2))]
+
+
 def test_prune_shares_its_sparsity_out_by_the_table(tiny_runs: TinyRuns) -> None:
     record = tiny_runs.run("pipeline=sensitivity_prune", *NET, *FEW)
     facts, found = record.stages[-1].facts, table(record)
@@ -191,6 +202,14 @@ def test_what_is_taken_from_the_table_is_in_the_key(tiny_runs: TinyRuns) -> None
     two = ["+stage@pipeline.stages.second=sensitivity", "pipeline.order=[train,sensitivity,prune,second,quantize]"]
     plan, _ = tiny_runs.plan(*words, *two)
     assert plan.nodes[-1].inputs["sensitivity"].name == "second"  # the last that comes before
+
+
+@pytest.mark.parametrize("between", ["distill", "prune_channels"])
+def test_a_table_of_other_layers_is_refused(between: str, tiny_runs: TinyRuns) -> None:
+    words = ["pipeline=sensitivity_prune", f"+stage@pipeline.stages.other={between}"]
+    with pytest.raises(BadInput, match=r"'other' makes them other layers\. Put 'sensitivity' behind 'other'"):
+        tiny_runs.plan(*words, "pipeline.order=[train,sensitivity,other,prune]")
+    tiny_runs.plan(*words, "pipeline.order=[train,other,sensitivity,prune]")
 
 
 def test_without_a_table_it_is_refused_before_anything_else() -> None:
