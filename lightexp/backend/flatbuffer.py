@@ -63,6 +63,22 @@ def constants(path: Path) -> list[Stored]:
     return _from(path, _constants)
 
 
+def replaced(content: bytes, tensor: int, values: NDArray[np.float32]) -> bytes:
+    """A sound file with other values in one of its float32 constants, all else to the bit.
+
+    Args:
+        content: The file.
+        tensor: Index of the tensor in the main subgraph.
+        values: As many as there are.
+    """
+    model = schema.Model.GetRootAs(content)
+    start, length = _place(model.Buffers(model.Subgraphs(0).Tensors(tensor).Buffer()))
+    data = np.ascontiguousarray(values, "<f4").tobytes()
+    if len(data) != length:
+        raise ValueError(f"{len(data)} bytes cannot replace {length}")
+    return content[:start] + data + content[start + length :]
+
+
 def _from(path: Path, taken: Callable[[bytes], _T]) -> _T:
     """What is taken from a file's bytes, or one clear line."""
     try:

@@ -20,8 +20,11 @@ from rich.table import Table
 
 from lightexp.core.columns import Column, shown
 from lightexp.core.record import Record, StageRecord
+from lightexp.core.sensitivity import KINDS, title
+from lightexp.core.sensitivity import Table as Sensitivities
 from lightexp.runner.plan import Plan
 from lightexp.runner.settings import Settings
+from lightexp.tracking import heatmap
 from lightexp.tracking.tradeoff import ordered
 
 _WIDE = 150  # columns of a line where there is no terminal to ask
@@ -71,6 +74,8 @@ class Terminal:
             mark = " (control)" if stage.name == record.control else ""
             rows.append((stage.name + mark, {figure.name: figure.value for figure in stage.figures}))
         self._table("Stage", rows)
+        if table := heatmap.last(record):
+            self._sensitivity(table)
         for kind, words in record.waived.items():
             self._out.print(f"[yellow]waived {escape(kind)}[/yellow]: {escape(words)}", soft_wrap=True)
         for words in dict.fromkeys(record.notes.values()):
@@ -88,6 +93,19 @@ class Terminal:
         self._table("Job", rows)
         self._out.print("The jobs of a sweep do not look at the test split; a run of its own does:")
         self._out.print(f"Next    {escape(records[-1].command)}", soft_wrap=True)
+
+    def _sensitivity(self, table: Sensitivities) -> None:
+        """Validation accuracy with each layer alone at each level, a table for each kind."""
+        for kind in KINDS:
+            if levels := table.levels(kind):
+                shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+                shown.add_column("One layer alone", overflow="fold")
+                for level in levels:
+                    shown.add_column(title(kind, level), justify="right", no_wrap=True)
+                for name, row in table.layers.items():
+                    found = (row.levels.get(kind, {}).get(level) for level in levels)
+                    shown.add_row(escape(name), *("–" if value is None else f"{value:.2%}" for value in found))
+                self._out.print(shown)
 
     def _table(self, first: str, rows: list[tuple[str, dict[str, float]]]) -> None:
         """A row for each, in one table, or in several below one another where the terminal is narrow."""

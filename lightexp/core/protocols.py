@@ -233,6 +233,10 @@ class Stage(ABC):
     needs_tensorflow: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
+    def makes(self, form: Form) -> Form:
+        """The form of its result, started from `form`."""
+        return self.produces
+
     def establishes(self) -> tuple[Invariant, ...]:
         """What is true of the result."""
         return ()
@@ -245,8 +249,8 @@ class Stage(ABC):
         """This stage with the settings that depend on `standing`, what earlier stages have established."""
         return self
 
-    def inputs(self) -> dict[str, Teacher | Stage]:
-        """Other artifacts it stands on by role: teachers, or stages made from data and, if need be, the one before."""
+    def inputs(self) -> dict[str, Input]:
+        """Other artifacts it stands on, by role."""
         return {}
 
     def computes_with_tensorflow(self, form: Form) -> bool:
@@ -293,6 +297,10 @@ class Stage(ABC):
             What is broken, in words, or None.
         """
         return None
+
+
+Input = Teacher | Stage | type[Stage]
+"""A teacher; a stage made from data and, if need be, the one before; or the last earlier stage that is of a class."""
 
 
 class Dataset(ABC):

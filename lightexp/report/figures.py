@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -14,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from lightexp.core.hypervolume import front
+from lightexp.core.sensitivity import Table
 from lightexp.report.axes import LOOKS, binary, finish, in_bytes, percent, point, short
 from lightexp.report.runs import Run, Step
 from lightexp.report.summary import RATIO, Cell, Line, Report
+from lightexp.tracking import heatmap
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _DASHES = ("-", "--", ":", "-.")
@@ -242,27 +243,13 @@ def _layers(report: Report, figure: Any) -> bool:
 
 
 def _sensitivity(report: Report, figure: Any) -> bool:
-    """Validation accuracy of each layer against how hard it alone is compressed."""
-    tables = [(run, step) for run in report.runs for step in run.steps if _table(step)]
-    if not tables:
-        return False
-    run, step = tables[0]
-    table = _table(step)
-    values = sorted({value for row in table.values() for value in row}, key=float)
-    grid = np.array([[row.get(value, math.nan) for value in values] for row in table.values()], float)
-    axes = figure.add_subplot()
-    axes.grid(visible=False)
-    image = axes.imshow(grid, aspect="auto", cmap="cividis")
-    axes.set_xticks(range(len(values)), values)
-    axes.set_yticks(range(len(table)), list(table))
-    axes.set_xlabel(f"of one layer alone: {short(run.row)}, {step.name}")
-    figure.colorbar(image, label="accuracy/val", format=lambda value, _: f"{value:.0%}")
-    return True
-
-
-def _table(step: Step) -> dict[str, dict[str, float]]:
-    found = step.facts.get("sensitivity")
-    return found if isinstance(found, dict) and all(isinstance(row, dict) for row in found.values()) else {}
+    """Validation accuracy with each layer alone compressed: the first table that a run has."""
+    for run in report.runs:
+        for step in run.steps:
+            if table := Table.of(step.facts):
+                heatmap.draw(figure, table, f"{short(run.row)}, seed {run.seed}")
+                return True
+    return False
 
 
 def _hypervolume(report: Report, figure: Any) -> bool:

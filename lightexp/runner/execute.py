@@ -182,7 +182,7 @@ class Executor:
         )
         parent = node.inputs.get("parent")
         foreign = isinstance(node.stage, ModelFile) or (
-            parent is not None and self._artifacts[parent.key].foreign and node.stage.produces != "keras"
+            parent is not None and self._artifacts[parent.key].foreign and node.form != "keras"
         )
-        self._artifacts[node.key] = Artifact(node.stage.produces, entry.folder, entry.facts, node.key, foreign)
+        self._artifacts[node.key] = Artifact(node.form, entry.folder, entry.facts, node.key, foreign)
         return entry, found

@@ -10,11 +10,12 @@ from pathlib import Path
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, nearest
 from lightexp.core.fingerprint import file_digest, key, library_versions
-from lightexp.core.protocols import Invariant, Model, Stage, Teacher
+from lightexp.core.protocols import Form, Input, Invariant, Model, Stage
 from lightexp.core.training import VERSION, Training
 from lightexp.models.from_file import check_shapes, try_out
 from lightexp.runner.settings import Settings
 from lightexp.stages.model_file import ModelFile
+from lightexp.stages.surgery import Surgery
 
 Compose = Callable[[list[str]], Settings]
 _DEPTH = 3  # of teachers that have teachers
@@ -41,10 +42,19 @@ class Node:
     key: str
 
     @property
+    def form(self) -> Form:
+        """The form of its result."""
+        return self.stage.makes(self._given)
+
+    @property
     def needs_tensorflow(self) -> bool:
         """Whether making it takes TensorFlow."""
+        return self.stage.computes_with_tensorflow(self._given)
+
+    @property
+    def _given(self) -> Form:
         parent = self.inputs.get("parent")
-        return self.stage.computes_with_tensorflow(parent.stage.produces if parent else "none")
+        return parent.form if parent else "none"
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,8 @@ def check_order(settings: Settings) -> None:
     Raises:
         BadInput: If not; says how to write it.
     """
-    form, names = "none", list(settings.stages)
+    form: Form = "none"
+    names = list(settings.stages)
     standing: list[tuple[str, Invariant]] = []
     for place, (name, stage) in enumerate(settings.stages.items()):
         if form not in stage.accepts:
@@ -109,11 +120,29 @@ def check_order(settings: Settings) -> None:
                     f"'pipeline.waive=[{invariant.kind}]'."
                 )
         standing += [(name, invariant) for invariant in stage.establishes()]
-        form = stage.produces
+        form = stage.makes(form)
+        _check_earlier_stages(settings, name)
     kinds = {invariant.kind for _, invariant in standing}
     for kind in settings.waive:
         if kind not in kinds:
             raise BadInput(f"pipeline.waive names '{kind}', which no stage establishes: {nearest(kind, kinds)}")
+
+
+def _check_earlier_stages(settings: Settings, name: str) -> None:
+    """Refuses a stage that stands on an earlier one of some class, if none comes before it."""
+    names = list(settings.stages)
+    place = names.index(name)
+    for wanted in settings.stages[name].inputs().values():
+        if isinstance(wanted, type) and not any(isinstance(settings.stages[n], wanted) for n in names[:place]):
+            method = wanted.__module__.rpartition(".")[2]
+            there = next((n for n in names if isinstance(settings.stages[n], wanted)), method)
+            order = [n for n in settings.plain["pipeline"]["order"] if n != there]
+            order.insert(order.index(name), there)
+            added = "" if there in names else f"+stage@pipeline.stages.{method}={method} "
+            raise BadInput(
+                f"pipeline.order: '{name}' takes what it does to each layer from a {method} stage, and none comes "
+                f"before it. Received: {names}. Put one there: {added}'pipeline.order=[{','.join(order)}]'."
+            )
 
 
 def _earlier(settings: Settings, name: str) -> str:
@@ -159,8 +188,8 @@ def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Pl
         if nodes and stage.needs_parent:
             inputs["parent"] = nodes[-1]
         for role, wanted in stage.inputs().items():
-            inputs[role] = _input(name, role, wanted, control, nodes[-1:], settings, data, compose, depth)
-        if (inside := _looks_inside(stage)) and inputs["teacher"].stage.produces != "keras":
+            inputs[role] = _input(name, role, wanted, control, nodes, settings, data, compose, depth)
+        if (inside := _looks_inside(stage)) and inputs["teacher"].form != "keras":
             raise BadInput(
                 f"pipeline.stages.{name}.objective: {inside} looks at its teacher's layers, which a .tflite does not "
                 "have. Name control, or the overrides of a run that ends in Keras form, or take objective=distill."
@@ -188,7 +217,7 @@ def _at(place: str) -> Iterator[None]:
 def _input(
     name: str,
     role: str,
-    wanted: Teacher | Stage,
+    wanted: Input,
     control: Node | None,
     before: list[Node],
     settings: Settings,
@@ -197,8 +226,17 @@ def _input(
     depth: int,
 ) -> Node:
     where = f"pipeline.stages.{name}.objective.{'teacher' if role == 'teacher' else f'others.{role}'}"
+    if isinstance(wanted, type):
+        found = next(node for node in reversed(before) if isinstance(node.stage, wanted))
+        for node in before[before.index(found) + 1 :]:
+            if node.model is not found.model or isinstance(node.stage, Surgery):
+                raise BadInput(
+                    f"pipeline.order: '{name}' takes what it does to each layer from '{found.name}', but '{node.name}' "
+                    f"makes them other layers. Put '{found.name}' behind '{node.name}'."
+                )
+        return found
     if isinstance(wanted, Stage):
-        parent = {"parent": before[0]} if wanted.needs_parent and before else {}
+        parent = {"parent": before[-1]} if wanted.needs_parent and before else {}
         return Node(f"{name}.{role}", wanted, None, parent, _key(wanted, None, 0, data, parent))
     if isinstance(wanted, list):
         if depth >= _DEPTH:

@@ -26,7 +26,7 @@ from lightexp.runner.execute import Executor, Measured
 from lightexp.runner.plan import Plan, check_order, make
 from lightexp.runner.settings import Settings
 from lightexp.runner.watch import Watch
-from lightexp.tracking import tradeoff
+from lightexp.tracking import heatmap, tradeoff
 from lightexp.tracking.aside import Aside
 from lightexp.tracking.mirror import Mirror
 from lightexp.tracking.process import Worker
@@ -222,6 +222,7 @@ class Runner:
             "config": "config.yaml",
             "table": tradeoff.TABLE,
             "figure": tradeoff.FIGURE,
+            **heatmap.write(record, folder),
         }
         if shipped.encoded:
             shutil.copyfile(shipped.encoded, folder / ENCODED)

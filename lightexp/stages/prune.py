@@ -13,10 +13,12 @@ from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.flatmodel import FlatModel
 from lightexp.core.patterns import kernels as kernels_of
 from lightexp.core.patterns import obeys, real, shortfall, zero_blocks
-from lightexp.core.protocols import Artifact, Context, Invariant, Layer, Range
+from lightexp.core.protocols import Artifact, Context, Input, Invariant, Layer, Range
 from lightexp.core.schedule import Schedule, Span
+from lightexp.core.sensitivity import FACT, Table, shares
 from lightexp.core.training import steps_per_epoch
 from lightexp.stages.by_layer import check_patterns, passed_over, single
+from lightexp.stages.sensitivity import Sensitivity
 from lightexp.stages.train import TrainingStage
 
 _DEFAULT = 0.8
@@ -39,8 +41,9 @@ class Prune(TrainingStage):
             Defaults to 0.8.
         initial_sparsity: Share of zeros at the start of the polynomial schedule. Defaults to 0.
         criterion: `magnitude` keeps the largest weights; `random` is the baseline. Defaults to `magnitude`.
-        allocation: How `sparsity` is shared out: `uniform` (each layer alike), `global` (one threshold for all) or
-            `erk` (Erdős–Rényi-Kernel, arXiv 1911.11134: small layers stay denser). Defaults to `uniform`.
+        allocation: How `sparsity` is shared out: `uniform` (each layer alike), `global` (one threshold for all), `erk`
+            (Erdős–Rényi-Kernel, arXiv 1911.11134: small layers stay denser) or `sensitivity` (such that by the table of
+            an earlier stage `sensitivity` each layer alone would cost the same accuracy). Defaults to `uniform`.
         layers: Sparsity of single layers, by pattern of their names; outside the allocation.
         exclude: Patterns of the names of layers that are left alone.
         schedule: `polynomial` (cubic, from `initial_sparsity`) or `constant`. Defaults to `polynomial`.
@@ -66,7 +69,7 @@ class Prune(TrainingStage):
     sparsity: Sparsity = _DEFAULT
     initial_sparsity: Sparsity = 0.0
     criterion: Literal["magnitude", "random"] = "magnitude"
-    allocation: Literal["uniform", "global", "erk"] = "uniform"
+    allocation: Literal["uniform", "global", "erk", "sensitivity"] = "uniform"
     layers: dict[str, Sparsity] = field(default_factory=dict)
     exclude: list[str] = field(default_factory=list)
     schedule: Literal["polynomial", "constant"] = "polynomial"
@@ -124,6 +127,10 @@ class Prune(TrainingStage):
         """Whether trained weights are pruned."""
         return not self.from_scratch
 
+    def inputs(self) -> dict[str, Input]:
+        """The teachers, and the table of sensitivity where it shares out the sparsity."""
+        return {**super().inputs(), **({FACT: Sensitivity} if self.allocation == FACT else {})}
+
     def check(self, examples: int) -> None:
         """Checks that the schedule ends within training; see `Stage.check`."""
         self._span(examples)
@@ -135,7 +142,8 @@ class Prune(TrainingStage):
         words = []
         for name, layer in known.items():
             if name in targets:
-                target = "global threshold" if targets[name] is None else f"sparsity {targets[name]:.3g}"
+                shared = "by the table of sensitivity" if self.allocation == FACT else "global threshold"
+                target = shared if targets[name] is None else f"sparsity {targets[name]:.3g}"
                 target = f"{self.n} of {self.m} stay" if self.n else target
                 target += f" in blocks of {self.block[0]}x{self.block[1]}" if self.block else ""
                 words.append((name, f"{layer.kind} {layer.kernel}: {target}"))
@@ -143,8 +151,8 @@ class Prune(TrainingStage):
                 words.append((name, f"{layer.kind}: left alone, {self._reason(layer)}"))
         return words
 
-    def targets(self, layers: Sequence[Layer]) -> dict[str, float | None]:
-        """The final sparsity of each layer that is pruned; None where the global threshold decides.
+    def targets(self, layers: Sequence[Layer], table: Table | None = None) -> dict[str, float | None]:
+        """The final sparsity of each layer that is pruned; None where a global threshold decides, or a `table` to come.
 
         Raises:
             BadInput: If a pattern matches no layer, or no layer can be pruned.
@@ -158,8 +166,13 @@ class Prune(TrainingStage):
         shared: dict[str, float | None]
         if self.allocation == "erk":
             shared = dict(erdos_renyi_kernel(rest, self.sparsity))
+        elif table and rest:
+            curves = {layer.name: table.curve([layer.name], "sparsity") for layer in rest}
+            sizes = {layer.name: float(np.prod(layer.kernel or ())) for layer in rest}
+            shared = dict(shares(curves, sizes, self.sparsity))
         else:
-            shared = dict.fromkeys((r.name for r in rest), None if self.allocation == "global" else self._final)
+            later = self.allocation in ("global", FACT)
+            shared = dict.fromkeys((r.name for r in rest), None if later else self._final)
         return {layer.name: alone[layer.name] if layer.name in alone else shared[layer.name] for layer in prunable}
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
@@ -168,7 +181,8 @@ class Prune(TrainingStage):
         from lightexp.backend.pruning import PruningMasks, zero_signs
 
         model = keras_files.load(parent.folder, context.seed) if parent else self.untrained(context)
-        targets = self.targets(keras_files.describe(model))
+        table = Table.of(context.inputs[FACT].facts) if FACT in context.inputs else None
+        targets = self.targets(keras_files.describe(model), table)
         names = list(targets)
         kernels = [model.get_layer(name).kernel for name in names]
         steps = self.epochs * steps_per_epoch(len(context.data.train), self.batch_size)

@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lightexp.core.config import Count
+from lightexp.core.config import Count, NonNegative
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.flatmodel import FlatModel, FlatTensor, layer_names
-from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Invariant, Layer, Range, Stage, Teacher
+from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Input, Invariant, Layer, Range, Stage
+from lightexp.core.sensitivity import FACT, Table, fewest_bits
 from lightexp.models.from_file import try_out
 from lightexp.stages.calibration import RANGES, Calibration
+from lightexp.stages.sensitivity import Sensitivity
 
 _DEFAULT_FROM = 1024  # weights; the converter leaves smaller tensors in float
 _OPERATORS = {"Dense": "FULLY_CONNECTED", "Conv2D": "CONV_2D", "Conv1D": "CONV_2D", "Conv3D": "CONV_3D"}
@@ -44,6 +46,9 @@ class Quantize(Stage):
         block: How many neighbouring 4-bit weights of a dense layer share a scale, in `dynamic`: 32 or 64. A layer that
             it does not divide has a scale per channel. Defaults to None: per channel.
         layers: Bits of single layers, by pattern of their names: 2, 4, 8, or 32 for float.
+        tolerance: Instead of `bits`: what each layer alone may cost by the table of an earlier stage `sensitivity`, in
+            percentage points of validation accuracy. It gets the fewest bits that cost no more, or stays float where
+            none do. The layers together may cost more. Defaults to None: `bits`.
         io: Whether an `int8` or `int16x8` model takes and gives `float` or `integer` numbers. Defaults to `float`.
         calibration_samples: Examples of the train split from which the ranges of activations are taken, for `int8`
             and `int16x8`. Defaults to 200.
@@ -61,6 +66,7 @@ class Quantize(Stage):
     bits: Literal[2, 4, 8] = 8
     block: Literal[32, 64] | None = None
     layers: dict[str, Literal[2, 4, 8, 32]] = field(default_factory=dict)
+    tolerance: NonNegative | None = None
     io: Literal["float", "integer"] = "float"
     calibration_samples: Count = 200
 
@@ -68,14 +74,20 @@ class Quantize(Stage):
         asked = {self.bits, *self.layers.values()}
         if self.io == "integer" and not self._calibrated:
             raise ValueError(f"io=integer needs scheme=int8 or int16x8. Received: scheme={self.scheme}.")
-        if self.scheme in ("default", "float16") and (asked != {8} or self.layers or self.block):
+        own = asked != {8} or self.layers or self.block or self.tolerance is not None
+        if self.scheme in ("default", "float16") and own:
             raise ValueError(
-                "bits, block and layers need scheme=dynamic, weight_only, int8 or int16x8. "
+                "bits, block, layers and tolerance need scheme=dynamic, weight_only, int8 or int16x8. "
                 f"Received: scheme={self.scheme}."
+            )
+        if self.tolerance is not None and self.bits != 8:
+            raise ValueError(
+                "tolerance decides how many bits each layer gets: leave out bits, or name layers. "
+                f"Received: tolerance={self.tolerance}, bits={self.bits}."
             )
         if 2 in asked and self.scheme != "dynamic":
             raise ValueError(f"LiteRT runs 2-bit weights with scheme=dynamic only. Received: scheme={self.scheme}.")
-        if self.block and (self.scheme != "dynamic" or 4 not in asked):
+        if self.block and (self.scheme != "dynamic" or (4 not in asked and self.tolerance is None)):
             raise ValueError(
                 "LiteRT runs blocks with scheme=dynamic and 4 bits only. "
                 f"Received: block={self.block}, scheme={self.scheme}, bits={self.bits}."
@@ -93,9 +105,12 @@ class Quantize(Stage):
         """Only where the converter quantises a Keras model."""
         return form == "keras" and self.scheme == "default"
 
-    def inputs(self) -> dict[str, Teacher | Stage]:
-        """The ranges of activations, where they are needed."""
-        return {"calibration": Calibration(self.calibration_samples)} if self._calibrated else {}
+    def inputs(self) -> dict[str, Input]:
+        """The ranges of activations and the table of sensitivity, where they are needed."""
+        found: dict[str, Input] = {}
+        if self._calibrated:
+            found["calibration"] = Calibration(self.calibration_samples)
+        return found if self.tolerance is None else {**found, FACT: Sensitivity}
 
     def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
         """Each layer's data type, and why it is not the one asked for; see `Stage.touches`."""
@@ -104,6 +119,9 @@ class Quantize(Stage):
         for layer in layers:
             if not layer.kernel:
                 words.append((layer.name, f"{layer.kind}: folded into its neighbours"))
+                continue
+            if self.tolerance is not None and not any(_matches(p, layer_names(layer.name)) for p in self.layers):
+                words.append((layer.name, f"{layer.kind}: by the table of sensitivity, for {self.tolerance:g} points"))
                 continue
             inputs = layer.kernel[0] if layer.kind == "Dense" else layer.kernel[-1]
             operator = _OPERATORS.get(layer.kind, layer.kind)
@@ -122,8 +140,9 @@ class Quantize(Stage):
         _check_finite(source)
         names = [layer_names(source.title(op, kernel)) for op, kernel in source.kernels]
         self._check_patterns(names)
+        table = Table.of(context.inputs[FACT].facts) if FACT in context.inputs else None
         found = [
-            self._kernel(known, op.kind, kernel.shape, kernel.shape[-1])
+            self._kernel(known, op.kind, kernel.shape, kernel.shape[-1], table)
             for known, (op, kernel) in zip(names, source.kernels, strict=True)
         ]
         if parent.form == "keras" and self.scheme == "default":
@@ -165,7 +184,9 @@ class Quantize(Stage):
         wanted = _ENDS[self.scheme] if self.io == "integer" else "FLOAT32"
         return f"inputs and outputs are {sorted(ends)}, were to be {wanted}" if ends != {wanted} else None
 
-    def _kernel(self, names: list[str], operator: str, shape: Sequence[int], inputs: int) -> tuple[str, int, str]:
+    def _kernel(
+        self, names: list[str], operator: str, shape: Sequence[int], inputs: int, table: Table | None = None
+    ) -> tuple[str, int, str]:
         """A kernel's data type and block (0: none), and why it is not the one that was asked for."""
         if operator == "CONV_3D":
             return "FLOAT32", 0, "no CONV_3D is quantised after training"
@@ -173,7 +194,13 @@ class Quantize(Stage):
             return "FLOAT16", 0, ""
         if self.scheme == "default" and int(np.prod(shape)) < _DEFAULT_FROM:
             return "FLOAT32", 0, f"fewer than {_DEFAULT_FROM} weights"
-        wanted = next((bits for p, bits in self.layers.items() if _matches(p, names)), self.bits)
+        wanted: int | None = next((bits for p, bits in self.layers.items() if _matches(p, names)), None)
+        if wanted is None and table and self.tolerance is not None:
+            among = (2, 4, 8) if self.scheme == "dynamic" else (4, 8)
+            wanted = fewest_bits(table.curve(names, "bits"), self.tolerance / 100, among)
+            if wanted == 32:
+                return "FLOAT32", 0, f"fewer bits cost more than {self.tolerance:g} points"
+        wanted = self.bits if wanted is None else wanted
         if wanted == 32:
             return "FLOAT32", 0, "as asked"
         bits = next(b for b in (2, 4, 8) if b >= wanted and (b == 8 or operator in _NARROW[b]))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lightexp.core.protocols import Artifact, Context, Range, Stage, Teacher
+from lightexp.core.protocols import Artifact, Context, Input, Range, Stage
 from lightexp.core.training import Training
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class TrainingStage(Training, Stage):
 
     search: ClassVar[Mapping[str, Range]] = {"learning_rate": Range("tag(log, interval(0.0003, 0.01))")}
 
-    def inputs(self) -> dict[str, Teacher | Stage]:
+    def inputs(self) -> dict[str, Input]:
         """The objective's teachers."""
         return dict(self.objective.teachers)
 

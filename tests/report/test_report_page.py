@@ -183,8 +183,9 @@ def test_figures_are_the_same_every_time_and_only_where_there_are_data(folder) -
     assert list(figures.draw(wanted)) == ["hypervolume", "front"]
     pruned = record("p")
     pruned.stages[1].facts |= {"sizes": {"conv": 100, "dense": 900}, "zeros": {"conv": 50, "dense": 810}}
-    table = {"conv": {"0.5": 0.9, "0.9": 0.5}, "dense": {"0.5": 0.95}}
-    pruned.stages[2].facts |= {"sensitivity": table}
+    conv = {"names": ["conv"], "weights": 100, "levels": {"sparsity": {"0.5": 0.9, "0.9": 0.5}, "bits": {"8": 0.9}}}
+    layers = {"conv": conv, "depthwise": {"names": ["depthwise"], "weights": 9, "levels": {"bits": {"8": 0.9}}}}
+    pruned.stages[2].facts |= {"sensitivity": {"accuracy": 0.9, "examples": 10, "layers": layers}}
     assert {"layers", "sensitivity"} <= set(figures.draw(make(named([pruned]), Show("x"))))
     source = (folder / "index.html").read_text()
     encoded = base64.b64encode((folder / "front.svg").read_bytes()).decode()

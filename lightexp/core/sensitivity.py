@@ -1,0 +1,190 @@
+"""What each layer costs in accuracy when it alone is compressed, and settings of single layers taken from that.
+
+Nothing here knows how a stage compresses: a layer's curve leads from how hard it is compressed (0: not at all, 1: away)
+to what that costs, and whatever a stage sets by layer is a place on that curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightexp.core.errors import BadInput
+
+Kind = Literal["sparsity", "rank", "bits"]
+KINDS: tuple[Kind, ...] = ("sparsity", "rank", "bits")
+FACT = "sensitivity"
+"""Under which a stage's facts hold a table, as `Table.of` reads it."""
+_FLOAT = 32  # bits
+_BISECTIONS = 60
+_FEW = 4  # inputs, such as colours, that are not made fewer
+
+Curve = Sequence[tuple[float, float]]
+"""How hard a layer is compressed, from 0 to 1, and the accuracy that this costs, a fraction; neither ever falls."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer.
+
+    Attributes:
+        names: What it is known by: the kernel's name in the file, and the layers' that the converter has put into that.
+        weights: How many its kernel has.
+        levels: By kind, the validation accuracy with the layer alone at each level: share of zeros, share of the
+            highest rank, bits. A kind that makes no sense of the layer is left out.
+    """
+
+    names: list[str]
+    weights: int
+    levels: dict[str, dict[float, float]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A model's layers.
+
+    Attributes:
+        accuracy: Validation accuracy of the model as it is.
+        examples: On how many it was measured.
+        layers: Rows by the name that people know a layer by, in the order of execution.
+    """
+
+    accuracy: float
+    examples: int
+    layers: dict[str, Row]
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Table | None:
+        """The table in a stage's facts, whose levels are text as JSON has it; None if none can be read."""
+        try:
+            table = facts[FACT]
+            layers = {
+                name: Row(
+                    list(row["names"]),
+                    int(row["weights"]),
+                    {kind: {float(level): float(of[level]) for level in of} for kind, of in row["levels"].items()},
+                )
+                for name, row in table["layers"].items()
+            }
+            return cls(float(table["accuracy"]), int(table["examples"]), layers) if layers else None
+        except (KeyError, TypeError, ValueError, AttributeError):  # no such stage, or a record of somebody else's
+            return None
+
+    def row(self, names: Iterable[str]) -> Row:
+        """The row of the layer that is known by any of `names`, the likeliest last.
+
+        Raises:
+            BadInput: If there is none.
+        """
+        known = list(names)
+        for row in self.layers.values():
+            if not set(row.names).isdisjoint(known):
+                return row
+        raise BadInput(
+            f"the table of sensitivity has no layer '{known[-1]}'. Its layers are: {', '.join(self.layers)}. "
+            "Put the sensitivity stage behind whatever changes the model's layers."
+        )
+
+    def curve(self, names: Iterable[str], kind: Kind) -> Curve:
+        """What a layer loses, from nothing to all of it.
+
+        A level that costs less than a weaker one is taken to cost as much. Beyond the strongest level that was measured
+        nothing is known, and 1 is taken to lose everything.
+        """
+        levels = self.row(names).levels.get(kind, {})
+        found = sorted((strength(kind, level), self.accuracy - accuracy) for level, accuracy in levels.items())
+        places, drops = zip((0.0, 0.0), *found, (1.0, 1.0), strict=True)
+        return list(zip(places, accumulate(drops, max), strict=True))
+
+    def levels(self, kind: Kind) -> list[float]:
+        """All levels of a kind, the weakest first."""
+        found = {level for row in self.layers.values() for level in row.levels.get(kind, {})}
+        return sorted(found, key=lambda level: strength(kind, level))
+
+
+def strength(kind: Kind, level: float) -> float:
+    """How hard a level compresses, from 0 to 1."""
+    return {"sparsity": level, "rank": 1 - level, "bits": 1 - level / _FLOAT}[kind]
+
+
+def title(kind: Kind, level: float) -> str:
+    """A level in words, as a column's head."""
+    return {"sparsity": f"{level:g} zeros", "rank": f"rank {level:g}", "bits": f"{level:g} bits"}[kind]
+
+
+def borne(curve: Curve, drop: float) -> float:
+    """How hard a layer may be compressed so that it costs at most `drop`, read off between the levels."""
+    hardest = 0.0
+    for (weaker, before), (harder, after) in pairwise(curve):
+        if after > drop:
+            return hardest if before > drop else weaker + (harder - weaker) * (drop - before) / (after - before)
+        hardest = harder
+    return hardest
+
+
+def shares(curves: Mapping[str, Curve], sizes: Mapping[str, float], share: float) -> dict[str, float]:
+    """How hard to compress each layer so that all bear the same drop, and together are compressed by `share`.
+
+    The drop is found by bisection. Where layers bear more at the same drop, all give the same part of that back.
+
+    Args:
+        curves: By layer; not empty.
+        sizes: What each layer counts, such as its weights; above 0.
+        share: The mean over the layers by their sizes, from 0 to below 1.
+    """
+
+    def at(drop: float) -> tuple[dict[str, float], float]:
+        found = {name: borne(curve, drop) for name, curve in curves.items()}
+        return found, sum(found[name] * sizes[name] for name in found) / sum(sizes[name] for name in found)
+
+    low, high = -1.0, 1.0  # at which no layer, and every layer whole, is compressed
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if at(middle)[1] <= share else (low, middle)
+    (less, below), (more, above) = at(low), at(high)
+    part = (share - below) / (above - below) if above > below else 0.0
+    return {name: less[name] + part * (more[name] - less[name]) for name in curves}
+
+
+def fewest_bits(curve: Curve, drop: float, among: Sequence[int]) -> int:
+    """The fewest bits that cost a layer at most `drop`, as do all more; 32 if there are none such."""
+    costs = {round(_FLOAT * (1 - place)): cost for place, cost in curve}
+    return min((bits for bits in among if costs.get(bits, 1.0) <= drop), default=_FLOAT)
+
+
+def pruned(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    """A kernel without the `share` of its weights that are smallest."""
+    values = kernel.copy()
+    values.flat[np.argsort(np.abs(kernel), axis=None, kind="stable")[: round(share * kernel.size)]] = 0
+    return values
+
+
+def rounded(kernel: NDArray[np.float32], bits: int, channel: int) -> NDArray[np.float32]:
+    """A kernel whose weights are those of as few `bits`: symmetric, with a scale for each place on the axis `channel`.
+
+    These are the very numbers that ai-edge-quantizer gives, made float again.
+    """
+    others = tuple(axis for axis in range(kernel.ndim) if axis != channel % kernel.ndim)
+    scales = np.abs(kernel).max(axis=others, keepdims=True) / np.float32(2 ** (bits - 1) - 1)
+    found: NDArray[np.float32] = np.rint(kernel / np.where(scales > 0, scales, np.float32(1))) * scales
+    return found
+
+
+def low_rank(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    """A kernel, outputs first, `(outputs, ..., inputs)`, of `share` of its highest rank along outputs and inputs.
+
+    Truncated SVD of a matrix, and of a convolution's kernel the truncated higher-order SVD (De Lathauwer et al. 2000).
+    """
+    values = kernel.astype(np.float64)
+    several = kernel.ndim > 2 and np.prod(kernel.shape[1:-1]) > 1 and kernel.shape[-1] > _FEW
+    for axis in (0, -1) if several else (0,):
+        rows = np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1).astype(np.float64)
+        vectors = np.linalg.svd(rows, full_matrices=False)[0]
+        vectors = vectors[:, : max(1, int(share * vectors.shape[1] + 0.5))]
+        values = np.moveaxis(np.tensordot(vectors @ vectors.T, values, (1, axis)), 0, axis)
+    return values.astype(np.float32)
