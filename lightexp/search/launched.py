@@ -27,7 +27,7 @@ from lightexp.search.job import Job
 from lightexp.search.mirrored import Mirrored
 from lightexp.search.pool import Pool, View, order
 from lightexp.search.standing import Standing, standing
-from lightexp.search.study import Study
+from lightexp.search.study import STARTS, Study
 
 _TICK = 0.5  # seconds
 
@@ -80,7 +80,7 @@ class Launched:
     def _again(self) -> bool:
         """Launches jobs, and returns whether that is to be done again: not where nothing is left, or it is over."""
         study, search = self._study, self._study.job.search
-        before = len(study.trials), self._running()
+        before = self._progress()
         wanted = max(1, min(study.job.workers, search.trials - sum(t.state.is_finished() for t in study.trials)))
         # The basic launcher would run them one after another; one job has all the processes.
         shape = (1, study.job.workers) if self._launcher.here else (wanted, 1)
@@ -103,12 +103,12 @@ class Launched:
             time.sleep(_TICK)
         else:
             return False
-        if (len(study.trials), self._running()) == before:
+        if self._progress() == before:
             raise RunFailed(f"The launcher's jobs end before they can work: {failed[0] if failed else 'no reason'}")
         return True
 
-    def _running(self) -> list[tuple[int, str]]:
-        return [(t.number, str(t.state), str(t.user_attrs.get("starts"))) for t in self._study.trials]  # type: ignore[misc]
+    def _progress(self) -> list[tuple[TrialState, Any]]:
+        return [(t.state, t.user_attrs.get(STARTS)) for t in self._study.trials]
 
     def _watch(self) -> None:
         limit = self._study.job.search.timeout
