@@ -53,11 +53,12 @@ def run(words: list[str]) -> int:
         return 0
     interrupt.listen()
     overrides, folders, plan = _read(words)
-    from lightexp.runner.launch import chosen
+    from lightexp.runner.launch import apart, chosen
     from lightexp.search.job import Job
 
-    launcher, overrides = chosen(overrides, folders)
+    hydra, overrides = apart(overrides)
     job = Job(overrides, folders)
+    launcher = chosen(hydra, folders, job.settings.outputs) if hydra else None
     return _planned(job) if plan else _searched(job, ["lightexp", "search", *words], launcher)
 
 

@@ -20,8 +20,6 @@ from lightexp.core import interrupt
 from lightexp.runner.compose import explained, look_in, of_config
 from lightexp.runner.conf import CONFIG
 
-_GROUP = "hydra/launcher"
-
 
 class Launcher:
     """The launcher that a config has chosen. Each of its jobs joins in the work as another host would."""
@@ -49,7 +47,7 @@ class Launcher:
             count: How many.
 
         Returns:
-            Why jobs failed, or why the launcher did.
+            Why jobs failed, or why the launcher did; nothing where all is well.
 
         Raises:
             KeyboardInterrupt: If it was interrupted.
@@ -63,40 +61,34 @@ class Launcher:
         return [_one_line(job._return_value) for job in jobs if job.status is not JobStatus.COMPLETED]
 
 
-def chosen(words: list[str], folders: list[str], logs: Path | None = None) -> tuple[Launcher | None, list[str]]:
-    """Takes what is about Hydra out of a command line that is no Hydra application's.
+def apart(words: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides that are about Hydra, and the others."""
+    own = [word for word in words if word.lstrip("+~").startswith(("hydra/", "hydra."))]
+    return own, [word for word in words if word not in own]
+
+
+def chosen(words: list[str], folders: list[str], outputs: Path) -> Launcher:
+    """The launcher that a command which is no Hydra application is to use.
 
     Args:
-        words: Overrides.
+        words: Overrides about Hydra.
         folders: The user's own config folders.
-        logs: Where launchers keep their jobs' logs. Defaults to where a sweep's jobs have them.
-
-    Returns:
-        The launcher, None if none is named, and the other overrides.
+        outputs: The folder of all outputs.
 
     Raises:
         BadInput: If the launcher is not there or a setting of it is wrong.
     """
-    own = [word for word in words if word.lstrip("+~").startswith(("hydra/", "hydra."))]
-    others = [word for word in words if word not in own]
-    if not any(word.startswith(f"{_GROUP}=") for word in own):
-        return None, words
     look_in(folders)
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
-    place = [] if logs is None else [f"hydra.sweep.dir={quoted(str(logs.absolute()))}"]
+    place = "paths.outputs='" + str(outputs).replace("\\", "\\\\").replace("'", "\\'") + "'"
     try:
-        config = hydra.compose_config(CONFIG, [*own, *place], RunMode.MULTIRUN, with_log_configuration=False)
+        config = hydra.compose_config(CONFIG, [*words, place], RunMode.MULTIRUN, with_log_configuration=False)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if not of_config(error):
             raise
-        raise explained(error, own) from None
-    return Launcher(config, HydraContext(hydra.config_loader, Callbacks()), []), others
-
-
-def quoted(text: str) -> str:
-    """A text as an override's value."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        raise explained(error, words) from None
+    return Launcher(config, HydraContext(hydra.config_loader, Callbacks()), [place])
 
 
 def fixed(words: list[str]) -> list[str]:
