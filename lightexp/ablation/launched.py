@@ -99,6 +99,7 @@ def work(given: dict[str, Any], config: DictConfig) -> None:
     """
     with suppress(OSError):  # a node that does not see the folder has one of its own
         os.chdir(given["here"])
+    parent = os.getppid()
     study = read(Path(given["path"]), given["overrides"])
     jobs = planned(study, Runner(Silent()))
     outputs = jobs[0].settings.outputs
@@ -108,7 +109,12 @@ def work(given: dict[str, Any], config: DictConfig) -> None:
     if given["what"] == "latency":
         timed(ahead, finished, outputs, _quiet)
         return
-    run_here(ahead, finished, outputs, given["workers"], _quiet, Call(Path(given["call"]), given["share"]))
+    try:
+        run_here(ahead, finished, outputs, given["workers"], _quiet, Call(Path(given["call"]), given["share"]))
+    except KeyboardInterrupt:
+        if os.getppid() != parent:  # the launcher was killed; joblib's processes would stay for minutes
+            os._exit(0)
+        raise
 
 
 def _quiet(words: str) -> None:

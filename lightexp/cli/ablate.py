@@ -23,7 +23,7 @@ its jobs are the workers, on whatever hosts, over the same outputs folder.
 
 Exit codes: 0 done, 1 a row failed, 2 bad input, 130 interrupted.
 """
-_FLAGS = ("--plan", "--help", "-h")
+FLAGS = ("--plan", "--help", "-h")
 
 
 def run(words: list[str]) -> int:
@@ -34,8 +34,8 @@ def run(words: list[str]) -> int:
     interrupt.listen()
     flags = [word for word in words if word.startswith("-")]
     for flag in flags:
-        if flag not in _FLAGS:
-            raise BadInput(f"{flag} is not a flag of lightexp ablate: {nearest(flag, _FLAGS)}")
+        if flag not in FLAGS:
+            raise BadInput(f"{flag} is not a flag of lightexp ablate: {nearest(flag, FLAGS)}")
     file, *overrides = [word for word in words if word not in flags]
     workers = _workers([word for word in overrides if word.startswith("workers=")])
     overrides = [word for word in overrides if not word.startswith("workers=")]

@@ -36,7 +36,7 @@ Each takes --help. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrup
 """
 
 COMMANDS = ("run", "search", "ablate", "report", "decode", "export", "doctor", "store", "track", "ui", "completion")
-"""Each a module of this folder with `run(words) -> exit code`, and `parser()` where it is no Hydra application."""
+"""Each a module of this folder with `run(words) -> exit code`, and `parser()`, or FLAGS that stand among settings."""
 _RUNNING = ("-m", "--multirun", "-r", "--run")
 _NOT_HERE = ("tracking=", "hydra/launcher=", "hydra/sweeper=")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _INTERRUPTED = 130
 PLAN, FOLDER, HELP = "--plan", "--config-dir", ("-h", "--help")
+FLAGS = (PLAN, FOLDER, *HELP)
 _HELP = """lightexp search [--plan] [--config-dir DIR] [setting=value ...] [setting=range ...]
 
 Lets Optuna find the trade-off front of a pipeline's settings, under constraints. The same command goes on with a study,
@@ -97,7 +98,7 @@ def _read(words: list[str]) -> tuple[list[str], list[str], bool]:
         if flag == FOLDER:
             folders.append(value if equals else next(rest, ""))
         elif word.startswith("-") and word != PLAN:
-            raise BadInput(f"{flag} is not a flag of lightexp search: {nearest(flag, [PLAN, FOLDER, *HELP])}")
+            raise BadInput(f"{flag} is not a flag of lightexp search: {nearest(flag, FLAGS)}")
         elif word != PLAN:
             overrides.append(word)
     return overrides, folders, PLAN in words

@@ -141,10 +141,13 @@ def work(given: dict[str, Any], config: DictConfig) -> None:
     """
     with suppress(OSError):  # a node that does not see the folder has one of its own
         os.chdir(given["here"])
+    parent = os.getppid()
     job = Job(**given["job"])
     view = _Quiet()
     study = Study(job, job.space(given["layers"]), Path(given["folder"]), view.say)
     Pool(study, given["layers"], given["command"], view, None, given["workers"], given["call"]).run()
+    if os.getppid() != parent:  # the launcher was killed; joblib's processes would stay for minutes
+        os._exit(0)
 
 
 class _Quiet:
