@@ -30,7 +30,8 @@ def test_every_config_is_in_the_wheel_and_nothing_strange(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"lightexp/_conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert shipped <= names
-    assert {name.split("/")[0] for name in names} == {"lightexp", "lightexp-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"hydra_plugins", "lightexp", "lightexp-0.1.0.dist-info"}
+    assert [name for name in names if "hydra_plugins" in name] == ["hydra_plugins/lightexp_sweeper.py"]
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -42,7 +43,7 @@ def test_it_works_from_the_wheel_in_another_folder(wheel, tmp_path):
     code = (
         "import sys, lightexp; from lightexp.cli.main import main; "
         f"assert lightexp.__file__.startswith({str(home)!r}); "
-        "sys.exit(main(['run', '--cfg', 'job', 'pipeline=distill_prune', 'model=lenet5']))"
+        "sys.exit(main(['run', '--cfg', 'all', 'hydra/sweeper=lightexp', 'pipeline=distill_prune', 'model=lenet5']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -54,4 +55,29 @@ def test_it_works_from_the_wheel_in_another_folder(wheel, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "lightexp.stages.distill.Distill" in done.stdout
+    assert "hydra_plugins.lightexp_sweeper.LightexpSweeper" in done.stdout
     assert list(elsewhere.iterdir()) == []
+
+
+def test_hydra_finds_the_sweeper_in_an_installation(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "wheel")
+    code = "from hatchling.build import build_editable; import sys; build_editable(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    editable = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
+    assert not [name for name in editable.namelist() if "hydra_plugins" in name]  # a copy would win over the source
+    roots = editable.read("_lightexp.pth").decode().split()
+    look = "from hydra.core.plugins import Plugins; import hydra_plugins.lightexp_sweeper as s; print(s.__file__); "
+    look += "Plugins.instance().class_name_to_class['hydra_plugins.lightexp_sweeper.LightexpSweeper']"
+    for path, where in [
+        (str(tmp_path / "wheel"), tmp_path / "wheel" / "hydra_plugins"),
+        (os.pathsep.join(roots), ROOT / "lightexp" / "_hydra" / "hydra_plugins"),
+    ]:
+        done = subprocess.run(
+            [sys.executable, "-c", look],
+            env={**os.environ, "PYTHONPATH": path},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stdout.strip() == str(where / "lightexp_sweeper.py"), done.stderr

@@ -76,12 +76,13 @@ class Crew:
                 for each in served:
                     each.result()
             except BaseException:
-                self._stop()
+                self.stop()
                 raise
         if self._stopped:
             raise KeyboardInterrupt
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Ends the workers in the middle of what they do; `work` raises KeyboardInterrupt."""
         with self._changed:
             self._stopped = True
             for child in self._children:
@@ -103,7 +104,7 @@ class Crew:
                 child.end()
                 child = None
             if "interrupted" in answer:
-                self._stop()
+                self.stop()
                 break
             with self._changed:
                 if "failed" in answer and task.makes:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightexp.ablation.call import Call
 from lightexp.ablation.crew import Crew, Say, Task
 from lightexp.ablation.jobs import Finished, Job, Outlook, untimed
 from lightexp.core.store import Store
+
+LOCKS = "ablations/locks"
+"""The folder in the outputs folder by which processes and hosts keep out of each other's way."""
 
 
 @dataclass
@@ -27,8 +32,10 @@ class Outcome:
     failed: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
-def run(outlook: Outlook, finished: Finished, outputs: Path, workers: int, say: Say) -> Outcome:
-    """Runs the missing jobs, shared stages first, then measures latency while nothing else computes.
+def run(
+    outlook: Outlook, finished: Finished, outputs: Path, workers: int, say: Say, call: Call | None = None
+) -> Outcome:
+    """Runs the missing jobs, shared stages first, in processes of this host.
 
     Args:
         outlook: What is missing.
@@ -36,14 +43,14 @@ def run(outlook: Outlook, finished: Finished, outputs: Path, workers: int, say: 
         outputs: The folder of all outputs.
         workers: How many processes; the cores are shared out among them.
         say: Takes lines for the user.
+        call: The command that this is part of the work of. Defaults to None: all of it.
 
     Raises:
         KeyboardInterrupt: If it was interrupted. What was finished is kept, and the same call goes on from there.
     """
     outcome = Outcome()
     store = Store(outputs / "store")
-    locks = outputs / "ablations" / "locks"
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    threads = max(1, len(os.sched_getaffinity(0)) // (call.workers if call else workers))
     jobs = {_lock(job): job for job in outlook.missing}
     started = time.monotonic()
 
@@ -52,24 +59,36 @@ def run(outlook: Outlook, finished: Finished, outputs: Path, workers: int, say: 
             outcome.ran += 1
             if "failed" in answer:
                 outcome.failed[job.place] = answer["failed"]
+                if call:
+                    call.failed(job, answer["failed"])
         if "failed" in answer:
             say(f"{task.name} failed: {answer['failed']}")
         elif job:
             made = sum(map(store.has, outlook.seconds))
             left = (time.monotonic() - started) / max(made, 1) * (len(outlook.seconds) - made)
             time_left = f"; about {duration(left)} left" if outcome.ran < len(jobs) else ""
-            say(f"[{outcome.ran}/{len(jobs)}] {task.name}: {_figures(answer['figures'])}{time_left}")
+            say(f"[{outcome.ran}/{len(jobs)}] {task.name}: {figures(answer['figures'])}{time_left}")
         elif task.makes:
             say(f"  {task.name}: made in {duration(answer['figures']['seconds'])}")
 
-    tasks = [*_shared(outlook, store, threads), *(_task(job, outlook, finished, threads) for job in outlook.missing)]
-    Crew(tasks, locks, store.has, ended, say).work(workers)
+    rows = [_task(job, outlook, finished, threads, call) for job in outlook.missing]
+    crew = Crew([*_shared(outlook, store, threads), *rows], outputs / LOCKS, store.has, ended, say)
+    with call.watched(crew.stop) if call else nullcontext():
+        crew.work(workers)
     finished.refresh()
-    jobs = {}
+    return outcome
+
+
+def timed(outlook: Outlook, finished: Finished, outputs: Path, say: Say) -> None:
+    """Measures latency where it has not been, one run after another, while nothing else computes."""
+
+    def ended(task: Task, answer: dict[str, Any]) -> None:
+        if "failed" in answer:
+            say(f"{task.name} failed: {answer['failed']}")
+
     if timings := [task for job in outlook.timings if (task := _timing(job, finished))]:
         say(f"Measuring the latency of {len(timings)} runs, one after another, while nothing else computes.")
-        Crew(timings, locks, store.has, ended, say).work(1)
-    return outcome
+        Crew(timings, outputs / LOCKS, Store(outputs / "store").has, ended, say).work(1)
 
 
 def _shared(outlook: Outlook, store: Store, threads: int) -> list[Task]:
@@ -88,10 +107,10 @@ def _shared(outlook: Outlook, store: Store, threads: int) -> list[Task]:
     return [task for _, task in sorted(found.values(), key=lambda one: (one[0], -outlook.shared[one[1].lock]))]
 
 
-def _task(job: Job, outlook: Outlook, finished: Finished, threads: int) -> Task:
+def _task(job: Job, outlook: Outlook, finished: Finished, threads: int, call: Call | None) -> Task:
     def done() -> bool:
         finished.refresh()
-        return finished.of(job) is not None
+        return finished.of(job) is not None or (call is not None and job.place in call.failures())
 
     request = {"call": "run", "overrides": _overrides(job, threads), "tags": job.tags}
     needs = frozenset(node.key for node in job.plan.nodes if node.key in outlook.shared)
@@ -118,11 +137,12 @@ def _lock(job: Job) -> str:
     return hashlib.sha256(repr((job.tags, job.seed, [node.key for node in job.plan.nodes])).encode()).hexdigest()
 
 
-def _figures(figures: dict[str, float]) -> str:
-    accuracy = figures.get("accuracy/test", figures.get("accuracy/val"))
+def figures(found: dict[str, float]) -> str:
+    """A run's figures in a few words."""
+    accuracy = found.get("accuracy/test", found.get("accuracy/val"))
     words = [] if accuracy is None else [f"accuracy {accuracy:.2%}"]
-    if "size/file_bytes" in figures:
-        words.append(f"{figures['size/file_bytes']:,.0f} bytes")
+    if "size/file_bytes" in found:
+        words.append(f"{found['size/file_bytes']:,.0f} bytes")
     return ", ".join(words) or "done"
 
 

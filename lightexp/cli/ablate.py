@@ -18,11 +18,12 @@ Runs every row of an ablation's file with every seed, as far as no record of it 
 
 Stages that several rows stand on are made first, and once. A row that fails is reported and the others go on. The same
 command goes on after an interruption; on another host with the same outputs folder it joins in. Latency is measured at
-the end, while nothing else computes. A new row or seed runs only itself.
+the end, while nothing else computes. A new row or seed runs only itself. hydra/launcher=joblib, submitit_slurm, ray:
+its jobs are the workers, on whatever hosts, over the same outputs folder.
 
 Exit codes: 0 done, 1 a row failed, 2 bad input, 130 interrupted.
 """
-_FLAGS = ("--plan", "--help", "-h")
+FLAGS = ("--plan", "--help", "-h")
 
 
 def run(words: list[str]) -> int:
@@ -33,21 +34,25 @@ def run(words: list[str]) -> int:
     interrupt.listen()
     flags = [word for word in words if word.startswith("-")]
     for flag in flags:
-        if flag not in _FLAGS:
-            raise BadInput(f"{flag} is not a flag of lightexp ablate: {nearest(flag, _FLAGS)}")
+        if flag not in FLAGS:
+            raise BadInput(f"{flag} is not a flag of lightexp ablate: {nearest(flag, FLAGS)}")
     file, *overrides = [word for word in words if word not in flags]
     workers = _workers([word for word in overrides if word.startswith("workers=")])
     overrides = [word for word in overrides if not word.startswith("workers=")]
 
     from lightexp.ablation.file import read
     from lightexp.ablation.jobs import Finished, outlook, planned
+    from lightexp.ablation.launched import Launched
     from lightexp.ablation.run import run as work
+    from lightexp.ablation.run import timed
     from lightexp.cli import table
     from lightexp.cli.report import run as report
     from lightexp.core.store import Store
+    from lightexp.runner.launch import apart, chosen
     from lightexp.runner.run import Runner
     from lightexp.runner.watch import Silent
 
+    hydra, overrides = apart(overrides)
     study = read(Path(file), overrides)
     jobs = planned(study, Runner(Silent()))
     outputs = jobs[0].settings.outputs
@@ -63,7 +68,12 @@ def run(words: list[str]) -> int:
 
     say(f"{study.name}: {len(ahead.done)} of {len(jobs)} runs are there, {len(ahead.missing)} to do")
     try:
-        outcome = work(ahead, finished, outputs, workers, say)
+        if hydra:
+            launcher = chosen(hydra, [], outputs)
+            outcome = Launched(study, overrides, outputs, launcher, say).run(ahead, finished, workers)
+        else:
+            outcome = work(ahead, finished, outputs, workers, say)
+            timed(ahead, finished, outputs, say)
     except KeyboardInterrupt:
         say("lightexp: Interrupted. What was finished is kept; the same command goes on from there.")
         return 130

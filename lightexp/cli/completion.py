@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from importlib import import_module
 
 from lightexp.cli.arguments import Arguments
+from lightexp.runner.conf import CONFIG, conf
 
 _HELP = """Prints a script that makes the Tab key complete commands, flags, groups, their choices and settings.
 
@@ -73,7 +74,7 @@ def offers(line: str) -> list[str]:
     if command not in COMMANDS:
         return []
     module = import_module(f"lightexp.cli.{command}")
-    parser: Arguments | None = module.parser() if hasattr(module, "parser") else None  # None: a Hydra application
+    parser: Arguments | None = module.parser() if hasattr(module, "parser") else None  # else it has FLAGS
     while parser and parser.choices:
         chosen = next((w for w in before if w in parser.choices), None)
         if chosen is None and not word.startswith("-"):
@@ -83,23 +84,17 @@ def offers(line: str) -> list[str]:
         if (parser := parser.choices[chosen]) is None:
             return []
     if word.startswith("-"):
-        return _matching(parser.flags if parser else _hydra_flags(), word)
+        return _matching(parser.flags if parser else sorted(module.FLAGS), word)
     if parser and before and parser.takes_value(before[-1]):
         return []
-    return _settings(word, before)
+    return _settings(word, before, "search" if command == "search" else CONFIG)
 
 
 def _matching(names: Iterable[str], word: str) -> list[str]:
     return [name for name in names if name.startswith(word)]
 
 
-def _hydra_flags() -> list[str]:
-    from lightexp.cli.run import FLAGS
-
-    return sorted(FLAGS)
-
-
-def _settings(word: str, before: list[str]) -> list[str]:
+def _settings(word: str, before: list[str], config: str) -> list[str]:
     """Groups, choices and settings, as Hydra completes them where the words before have their effect."""
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -107,8 +102,6 @@ def _settings(word: str, before: list[str]) -> list[str]:
     from hydra.errors import HydraException
     from hydra.plugins.completion_plugin import DefaultCompletionPlugin
     from omegaconf.errors import OmegaConfBaseException
-
-    from lightexp.runner.conf import CONFIG, conf
 
     others = [w for w in before if ("=" in w or w.startswith("~")) and not w.startswith("-") and " " not in w]
     with initialize_config_dir(str(conf()), version_base="1.3"):
@@ -119,7 +112,7 @@ def _settings(word: str, before: list[str]) -> list[str]:
             found = _matching([f"{place}={choice}" for choice in choices], word)
         else:
             try:
-                found = DefaultCompletionPlugin(loader)._query(CONFIG, " ".join([*others, word]))
+                found = DefaultCompletionPlugin(loader)._query(config, " ".join([*others, word]))
             except (HydraException, OmegaConfBaseException, ValueError):  # the words before are wrong
                 return []
     hidden = ("hydra", "_") if not word.startswith("hydra") else ("_",)

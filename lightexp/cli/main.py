@@ -36,8 +36,9 @@ Each takes --help. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrup
 """
 
 COMMANDS = ("run", "search", "ablate", "report", "decode", "export", "doctor", "store", "track", "ui", "completion")
-"""Each a module of this folder with `run(words) -> exit code`, and `parser()` where it is no Hydra application."""
+"""Each a module of this folder with `run(words) -> exit code`, and `parser()`, or FLAGS that stand among settings."""
 _RUNNING = ("-m", "--multirun", "-r", "--run")
+_NOT_HERE = ("tracking=", "hydra/launcher=", "hydra/sweeper=")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -65,7 +66,7 @@ def _run(words: list[str]) -> int:
     from lightexp.tracking.process import Worker
 
     # Started before anything else is imported; where no run seems to follow, it is not.
-    asks = any((word.startswith("-") and word not in _RUNNING) or word.startswith("tracking=") for word in words)
+    asks = any((word.startswith("-") and word not in _RUNNING) or word.startswith(_NOT_HERE) for word in words)
     worker = None if asks else Worker()
     from lightexp.cli.run import run
 

@@ -33,7 +33,7 @@ goes (outputs/reports/NAME). An ablation takes the settings that `lightexp ablat
 
 Exit codes: 0 done, 2 bad input.
 """
-_FLAGS = ("--compare", "--help", "-h")
+FLAGS = ("--compare", "--help", "-h")
 _OWN = ("only", "out", "tracking.uri", "tracking.experiment")
 _STUDY = ("front", "trials")
 
@@ -43,8 +43,8 @@ def run(words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
         print(HELP, end="")
         return 0 if words else BadInput.exit_code
-    for flag in (word for word in words if word.startswith("-") and word not in _FLAGS):
-        raise BadInput(f"{flag} is not a flag of lightexp report: {nearest(flag, _FLAGS)}")
+    for flag in (word for word in words if word.startswith("-") and word not in FLAGS):
+        raise BadInput(f"{flag} is not a flag of lightexp report: {nearest(flag, FLAGS)}")
     places = [word for word in words if not word.startswith("-") and ("=" not in word or Path(word).exists())]
     settings = [word for word in words if not word.startswith("-") and word not in places]
     complaints: list[str] = []

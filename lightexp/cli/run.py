@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -76,7 +76,13 @@ class _Application:
         self._done: list[Record] = []
         self._failed: list[LightexpError] = []
         self._sweep = False
+        self._elsewhere = False
         self.started = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a launcher takes to a job's process: nothing that belongs to this one."""
+        kept = ("_plan_only", "_sweep", "started")
+        return {n: self.__dict__[n] for n in kept} | {"_worker": None, "_done": [], "_failed": [], "_elsewhere": True}
 
     @cached_property
     def terminal(self) -> Terminal:
@@ -101,7 +107,10 @@ class _Application:
         return min((error.exit_code for error in self._failed), default=0)
 
     def _job(self, config: DictConfig) -> None:
-        """Runs one job. It raises nothing: a failed job of a sweep does not stop the others."""
+        """Runs one job. It raises nothing: a failed job of a sweep does not stop the others.
+
+        In another process, where a launcher has all of them run whatever becomes of one, it raises to be heard of.
+        """
         self.started = True
         self._sweep = HydraConfig.get().mode is RunMode.MULTIRUN
         overrides = list(HydraConfig.get().overrides.task)
@@ -113,6 +122,8 @@ class _Application:
             if interrupt.asked():
                 raise
             self._fail(unforeseen.told(error, config.get("plugins") or ()), overrides)
+        if self._elsewhere and self._failed:
+            raise self._failed[0]
 
     def _fail(self, error: LightexpError, overrides: list[str]) -> None:
         if self._sweep:
@@ -163,5 +174,7 @@ def _check_flags(words: list[str]) -> None:
         flag = word.partition("=")[0]
         if flag.startswith("--") and flag not in FLAGS:
             raise BadInput(f"{flag} is not a flag of lightexp run: {nearest(flag, FLAGS)}")
+    if PLAN in words and "hydra/sweeper=lightexp" in words:
+        raise BadInput("--plan shows runs. Of a study it is lightexp search --plan, with the same settings.")
     if set(words) & set(_SWEEP) and set(words) & {"-c", "--cfg"}:
         raise BadInput("--cfg shows one config, -m runs several. Leave one of them out.")

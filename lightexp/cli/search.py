@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightexp.core import interrupt
-from lightexp.core.errors import BadInput, nearest
+from lightexp.core.errors import BadInput, RunFailed, nearest
 from lightexp.runner.conf import conf
 
 if TYPE_CHECKING:
+    from hydra.types import HydraContext
+    from omegaconf import DictConfig
+
+    from lightexp.runner.launch import Launcher
     from lightexp.search.job import Job
 
+_INTERRUPTED = 130
 PLAN, FOLDER, HELP = "--plan", "--config-dir", ("-h", "--help")
+FLAGS = (PLAN, FOLDER, *HELP)
 _HELP = """lightexp search [--plan] [--config-dir DIR] [setting=value ...] [setting=range ...]
 
 Lets Optuna find the trade-off front of a pipeline's settings, under constraints. The same command goes on with a study,
@@ -48,10 +54,38 @@ def run(words: list[str]) -> int:
         return 0
     interrupt.listen()
     overrides, folders, plan = _read(words)
+    from lightexp.runner.launch import apart, chosen
     from lightexp.search.job import Job
 
+    hydra, overrides = apart(overrides)
     job = Job(overrides, folders)
-    return _planned(job) if plan else _searched(job, words)
+    launcher = chosen(hydra, folders, job.settings.outputs) if hydra else None
+    return _planned(job) if plan else _searched(job, ["lightexp", "search", *words], launcher)
+
+
+def sweep(words: list[str], fields: dict[str, Any], config: DictConfig, context: HydraContext) -> None:
+    """Runs a study as the sweeper of `lightexp run -m`.
+
+    Args:
+        words: Overrides, of which the sweeps are the space.
+        fields: Of `search`.
+        config: The composed config, with its node `hydra`.
+        context: Hydra's.
+
+    Raises:
+        LightexpError: If it is wrong, or no trial of it has succeeded.
+        KeyboardInterrupt: If it was interrupted.
+    """
+    from lightexp.runner.launch import Launcher, fixed
+    from lightexp.search.job import Job
+
+    folders = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
+    job = Job(words, folders, config.hydra.job.config_name, {k: v for k, v in fields.items() if k != "_target_"})
+    code = _searched(job, ["lightexp", "run", *sys.argv[1:]], Launcher(config, context, fixed(words)))
+    if code == _INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        raise RunFailed("no trial of the study has succeeded.")
 
 
 def _read(words: list[str]) -> tuple[list[str], list[str], bool]:
@@ -64,7 +98,7 @@ def _read(words: list[str]) -> tuple[list[str], list[str], bool]:
         if flag == FOLDER:
             folders.append(value if equals else next(rest, ""))
         elif word.startswith("-") and word != PLAN:
-            raise BadInput(f"{flag} is not a flag of lightexp search: {nearest(flag, [PLAN, FOLDER, *HELP])}")
+            raise BadInput(f"{flag} is not a flag of lightexp search: {nearest(flag, FLAGS)}")
         elif word != PLAN:
             overrides.append(word)
     return overrides, folders, PLAN in words
@@ -87,17 +121,17 @@ def _planned(job: Job) -> int:
     return 0
 
 
-def _searched(job: Job, words: list[str]) -> int:
+def _searched(job: Job, command: list[str], launcher: Launcher | None) -> int:
     from lightexp.cli.study_view import StudyView
     from lightexp.runner.run import Runner
     from lightexp.runner.watch import Silent
     from lightexp.search import finish, layers
+    from lightexp.search.launched import Launched
     from lightexp.search.mirrored import Mirrored
     from lightexp.search.pool import Pool
     from lightexp.search.standing import standing
     from lightexp.search.study import Study
 
-    command = ["lightexp", "search", *words]
     job.check()
     with StudyView(job.objectives) as view:
         runner = Runner(Silent())
@@ -111,7 +145,10 @@ def _searched(job: Job, words: list[str]) -> int:
         mirror = Mirrored(study, view.say)
         status, points = "FAILED", list[finish.Point]()
         try:
-            interrupted = Pool(study, found, command, view, mirror).run()
+            if launcher is None:
+                interrupted = Pool(study, found, command, view, mirror, job.workers).run()
+            else:
+                interrupted = Launched(study, found, command, view, mirror, launcher).run()
             view.say("The front is being tested.")
             points = finish.finish(study, standing(study.trials, job.objectives), runner, command)
             status = "KILLED" if interrupted else "FINISHED"
@@ -121,5 +158,5 @@ def _searched(job: Job, words: list[str]) -> int:
     view.front(job, now, points, mirror.where)
     if interrupted:
         print(f"lightexp: Interrupted. This goes on: {shlex.join(command)}", file=sys.__stderr__)
-        return 130
+        return _INTERRUPTED
     return 0 if points or now.done else 1

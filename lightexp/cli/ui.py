@@ -1,4 +1,4 @@
-"""`lightexp ui`: MLflow's pages over the runs."""
+"""`lightexp ui`: MLflow's pages over the runs, or optuna-dashboard's over a study."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.request
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from lightexp.cli.arguments import Arguments
@@ -28,6 +29,7 @@ _HELP = """Starts MLflow's pages on the runs' own store, and prints the address.
   lightexp ui --host 0.0.0.0                open to everybody who can reach this machine: MLflow asks for no password
   lightexp ui paths.outputs=FOLDER          the runs of another folder of outputs
   lightexp ui tracking.uri=sqlite:///FILE   another store
+  lightexp ui --optuna search.study=NAME    optuna-dashboard on a study instead; or search.storage=postgresql://...
 
 Which names of this machine MLflow answers to is its own setting, MLFLOW_SERVER_ALLOWED_HOSTS. Exit codes: 0 done, 1 it
 could not start, 2 bad input."""
@@ -41,12 +43,15 @@ def parser() -> Arguments:
     made = Arguments("ui", description=_HELP)
     made.add_argument("--host", default="127.0.0.1", help="the address to listen at. Defaults to 127.0.0.1")
     made.add_argument("--port", type=int, default=5000, help="the port; 0 for any that is free. Defaults to 5000")
+    made.add_argument("--optuna", action="store_true", help="optuna-dashboard, on the study that lightexp search has")
     return made
 
 
 def run(words: list[str]) -> int:
     """Runs `lightexp ui` and returns the exit code."""
     flags, overrides = parser().read(words)
+    if flags.optuna:
+        return _dashboard(overrides, flags.host, flags.port)
     chosen = settings(overrides)
     if not isinstance(chosen.tracking, Mlflow):
         raise BadInput("ui shows what MLflow has. Received: tracking=none. Leave it out, or set tracking.uri=URI.")
@@ -60,7 +65,25 @@ def run(words: list[str]) -> int:
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", flags.host, "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", uri]
     command += ["--artifacts-destination", str(chosen.outputs / "mlartifacts")]
-    return _serve(command, flags.host, port, f"MLflow, over {uri}")
+    return _serve(command, flags.host, port, "health", f"MLflow, over {uri}")
+
+
+def _dashboard(overrides: list[str], host: str, port: int) -> int:
+    from lightexp.search import storage
+    from lightexp.search.job import Job
+
+    if find_spec("optuna_dashboard") is None:
+        raise BadInput("--optuna needs optuna-dashboard: pip install 'lightexp[dashboard]'.")
+    job = Job(overrides, [])
+    place = storage.address(job.search.storage, job.folder)
+    if not storage.count(job.search.storage, job.folder, job.name):
+        there = sorted(path.parent.name for path in job.folder.parent.glob(f"*/{storage.JOURNAL}"))
+        words = f" There are: {', '.join(there)}." if there else ""
+        raise BadInput(f"{place} has no study '{job.name}'.{words} Set search.study=NAME, or paths.outputs=FOLDER.")
+    port = _free(host, port)
+    words = "import optuna_dashboard, sys; optuna_dashboard.run_server(sys.argv[1], sys.argv[2], int(sys.argv[3]))"
+    command = [sys.executable, "-P", "-c", words, place, host, str(port)]
+    return _serve(command, host, port, "api/meta", f"optuna-dashboard, over {place}")
 
 
 def _free(host: str, port: int) -> int:
@@ -79,7 +102,7 @@ def _free(host: str, port: int) -> int:
         ) from None
 
 
-def _serve(command: list[str], host: str, port: int, what: str) -> int:
+def _serve(command: list[str], host: str, port: int, page: str, what: str) -> int:
     """Runs a server until it is to end, and says where it is once it answers."""
     interrupt.listen()
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # the terminal was closed
@@ -92,7 +115,7 @@ def _serve(command: list[str], host: str, port: int, what: str) -> int:
             # a session of its own, so that all its processes can be ended at once
             server = subprocess.Popen(command, stdout=file, stderr=file, env=quiet, start_new_session=True)
         try:
-            _wait(server, f"http://{here}:{port}/health", log)
+            _wait(server, f"http://{here}:{port}/{page}", log)
             print(f"http://{shown}:{port}  {what}. Ctrl-C ends it.", flush=True)
             server.wait()
         except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from lightexp.core.hypervolume import front
 from lightexp.core.sensitivity import Table
 from lightexp.report.axes import LOOKS, binary, finish, in_bytes, percent, point, short
-from lightexp.report.runs import Run, Step
+from lightexp.report.runs import Run
 from lightexp.report.summary import RATIO, Cell, Line, Report
 from lightexp.tracking import heatmap
 

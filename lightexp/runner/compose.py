@@ -24,6 +24,7 @@ _UNKNOWN = re.compile(r"Could not override '([^']+)'")
 _NO_CHOICE = re.compile(r"Could not find '([^']+)/([^'/]*)'")
 _NO_WORD = "Config group override must be a string"
 _NOT_LISTED = re.compile(r"Could not load '([^']+)/([^/']+)'")  # one of several choices of a group
+_EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 _SWEEP = re.compile(r"Ambiguous value for argument '([^']+)'")
 
 
@@ -100,6 +101,8 @@ def explained(error: Exception, overrides: list[str], config: str = CONFIG) -> B
         return _unknown(found[1], overrides, config)
     if found := _NO_CHOICE.search(words):
         options = getattr(error, "options", None) if isinstance(error, MissingConfigException) else None
+        if extra := _EXTRAS.get(found[2]) if found[1] == "hydra/launcher" else None:
+            return BadInput(f"{found[1]}={found[2]} is not installed: pip install 'lightexp[{extra}]'.")
         return BadInput(f"{found[1]}={found[2]}: no such choice, {nearest(found[2], options or [])}")
     if found := _NOT_LISTED.search(words):
         options = (path.stem for path in (conf() / found[1]).glob("*.yaml"))

@@ -75,28 +75,39 @@ class Job:
     Attributes:
         words: Overrides, some of them sweeps.
         folders: The user's own config folders.
+        order: What makes it again in another process, as JSON has it.
         search: How it runs.
         base: The run's config as it stands, without stages that are not in its order.
         settings: The same, typed.
     """
 
-    def __init__(self, words: list[str], folders: list[str]) -> None:
+    def __init__(
+        self, words: list[str], folders: list[str], config: str = CONFIG, search: dict[str, Any] | None = None
+    ) -> None:
         """Reads the command line.
+
+        Args:
+            words: Overrides, some of them sweeps.
+            folders: The user's own config folders.
+            config: The primary config's name. Defaults to `search`.
+            search: The fields of `search` where the config has no such node. Defaults to None: it has one.
 
         Raises:
             BadInput: If it cannot be composed, or a setting of `search` is wrong.
         """
-        self.words, self.folders = words, folders
+        self.words, self.folders, self._config = words, folders, config
+        self.order: dict[str, Any] = {"words": words, "folders": [str(FolderPath(f).absolute()) for f in folders]}
+        self.order |= {"config": config, "search": search}
         look_in(folders)
-        self._fixed, sweeps = _split(words)
-        config = composed(self._fixed, CONFIG)
-        self.search = check(Search, _plain(config.search), "search")
+        self._fixed, sweeps = _split(words, config)
+        whole = composed(self._fixed, config)
+        self.search = check(Search, _plain(whole.search) if search is None else search, "search")
         space = self.search.space if isinstance(self.search.space, dict) else {_AUTO: _AUTO}
         self._space = {name: str(text) for name, text in (space | sweeps).items()}
         for name in self._space:
             if name.partition(".")[0].partition("@")[0] in _FIXED:
                 raise BadInput(f"search.space: {name} is not searched: trials share it. Give it one value.")
-        self.base = without(_run_of(config), set(), None)
+        self.base = without(_run_of(whole), set(), None)
         self.settings: Settings = read(self.base)
         if not any(word.startswith("measure=") for word in self._fixed) and not self._goals_are_measured:
             self._fixed.append("measure=default")  # everything there is, such as what `fits: nano33` takes
@@ -141,7 +152,7 @@ class Job:
     def structures(self) -> tuple[Structure, ...]:
         """Which stages may stand in which order; see `lightexp.search.structures`."""
         chosen = {name: text for name, text in self._space.items() if is_structural(name, text)}
-        return structures(chosen, lambda groups: _run_of(composed([*self._fixed, *groups], CONFIG)))
+        return structures(chosen, lambda groups: _run_of(composed([*self._fixed, *groups], self._config)))
 
     @cached_property
     def ranges(self) -> dict[str, str]:
@@ -276,14 +287,14 @@ class Job:
                     raise BadInput(f"search.space: {error}") from None
 
 
-def _split(words: list[str]) -> tuple[list[str], dict[str, str]]:
+def _split(words: list[str], config: str) -> tuple[list[str], dict[str, str]]:
     """Overrides that stand, and those that are ranges, by setting."""
     fixed, sweeps = [], {}
     for word in words:
         try:
             override = OverridesParser.create().parse_overrides([word])[0]
         except HydraException as error:
-            raise explained(error, words, CONFIG) from None
+            raise explained(error, words, config) from None
         if override.is_sweep_override():
             name, _, text = word.partition("=")
             sweeps[name.lstrip("+")] = text
@@ -295,7 +306,7 @@ def _split(words: list[str]) -> tuple[list[str], dict[str, str]]:
 def _run_of(config: DictConfig) -> DictConfig:
     """A composed config without `search`."""
     config = copied(config)
-    del config["search"]
+    config.pop("search", None)
     return config
 
 

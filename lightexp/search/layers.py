@@ -31,11 +31,11 @@ def names(job: Job) -> dict[str, list[str]]:
         return _names(job)
     # Building a model takes TensorFlow, which the process that watches over a study does without.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-        return apart.submit(_apart, job.words, job.folders).result()
+        return apart.submit(_apart, job.order).result()
 
 
-def _apart(words: list[str], folders: list[str]) -> dict[str, list[str]]:
-    return _names(Job(words, folders))
+def _apart(order: dict[str, Any]) -> dict[str, list[str]]:
+    return _names(Job(**order))
 
 
 def _names(job: Job) -> dict[str, list[str]]:

@@ -54,11 +54,23 @@ class _Worker:
             self.process.stdin.flush()
 
 
+def order(study: Study, layers: Mapping[str, list[str]], command: list[str]) -> dict[str, Any]:
+    """What another process needs to work on a study, as JSON has it; see `Pool`."""
+    return {"job": study.job.order, "layers": dict(layers), "folder": str(study.folder), "command": command}
+
+
 class Pool:
     """Runs a study's trials in processes of their own."""
 
     def __init__(
-        self, study: Study, layers: Mapping[str, list[str]], command: list[str], view: View, mirror: Mirrored
+        self,
+        study: Study,
+        layers: Mapping[str, list[str]],
+        command: list[str],
+        view: View,
+        mirror: Mirrored | None,
+        workers: int,
+        call: int | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -67,16 +79,13 @@ class Pool:
             layers: As `Job.space` takes them.
             command: The command, for the trials' records.
             view: Where to show how it goes.
-            mirror: Shows it in MLflow.
+            mirror: Shows it in MLflow, if that is this pool's to do.
+            workers: How many processes.
+            call: The claim of the command that this pool works for. It stops when that is given up, and does not
+                wait for trials that run elsewhere. Defaults to None: it works for itself.
         """
-        self._study, self._view, self._mirror = study, view, mirror
-        self._order = {
-            "words": study.job.words,
-            "folders": [str(Path(folder).absolute()) for folder in study.job.folders],
-            "layers": dict(layers),
-            "folder": str(study.folder),
-            "command": command,
-        }
+        self._study, self._view, self._mirror, self._size, self._call = study, view, mirror, workers, call
+        self._order = order(study, layers, command)
         self._events: queue.Queue[tuple[_Worker, dict[str, Any]]] = queue.Queue()
         self._workers: list[_Worker] = []
         self._stopping = self._interrupted = self._waiting = False
@@ -98,7 +107,7 @@ class Pool:
             while True:
                 try:
                     if not self._workers and not self._stopping:
-                        self._workers = [self._started(n) for n in range(self._study.job.workers)]
+                        self._workers = [self._started(n) for n in range(self._size)]
                     if self._turn(before):
                         return self._interrupted
                 except KeyboardInterrupt:
@@ -132,15 +141,18 @@ class Pool:
                 self._stop("The time is over; the running trials are being finished.")
             elif self._study.hopeless(trials):
                 self._stop(f"More than {job.search.max_failures} trials in a row have failed (search.max_failures).")
+            elif self._call is not None and self._study.left(self._call):
+                self._stop("The command has ended; the running trials are being finished.")
         now = standing(trials, job.objectives)
-        self._mirror.update(now)
+        if self._mirror:
+            self._mirror.update(now)
         ended = len(now.done) + len(now.failed)
         here = max(1, ended - before)
         remaining = max(0, job.search.trials - ended)
         self._view.show(now, [w.doing for w in self._workers], seconds, seconds / here * remaining if ended else None)
         if not all(worker.process.poll() is not None for worker in self._workers):
             return False
-        if self._stopping or not now.running:
+        if self._stopping or not now.running or self._call is not None:
             return True
         # Another host's, which belong to the front too; a worker takes them up if that host dies.
         if not self._waiting:

@@ -57,7 +57,7 @@ def opened(where: str | None, folder: Path, study: str, say: Callable[[str], Non
     """
     wait = _Wait(say)
     if where is None or not urlsplit(where).scheme:
-        path = Path(where).expanduser().absolute() if where else folder / JOURNAL
+        path = Path(address(where, folder))
         if path.is_dir():
             raise BadInput(f"search.storage: {where} is a folder. Name a file in it, such as {where}/{JOURNAL}.")
         try:
@@ -72,13 +72,19 @@ def opened(where: str | None, folder: Path, study: str, say: Callable[[str], Non
         raise BadInput(f"search.storage must be a journal file or postgresql://HOST/DATABASE. Received: {where}.")
     if parts.password:
         raise BadInput("search.storage holds a password, which every record would show. Set PGPASSWORD instead.")
-    url = parts._replace(scheme="postgresql").geturl()
-    claims = _PostgresClaims(url, study, wait)
+    claims = _PostgresClaims(parts._replace(scheme="postgresql").geturl(), study, wait)
     engine = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
-    rdb = RDBStorage(url.replace("postgresql:", "postgresql+psycopg:", 1), engine_kwargs=engine)
+    rdb = RDBStorage(address(where, folder), engine_kwargs=engine)
     patient = _Patient(get_storage(rdb), wait)  # type: ignore[abstract]
     weakref.finalize(patient, _closed, rdb)
     return patient, claims
+
+
+def address(where: str | None, folder: Path) -> str:
+    """The storage as Optuna names it: a journal file, or SQLAlchemy's URL."""
+    if where is None or not urlsplit(where).scheme:
+        return str(Path(where).expanduser().absolute() if where else folder / JOURNAL)
+    return urlsplit(where)._replace(scheme="postgresql+psycopg").geturl()
 
 
 def _closed(storage: RDBStorage) -> None:
@@ -88,7 +94,7 @@ def _closed(storage: RDBStorage) -> None:
 
 def count(where: str | None, folder: Path, study: str) -> int:
     """How many trials of a study there are; makes nothing."""
-    if where is None and not (folder / JOURNAL).is_file():
+    if (where is None or not urlsplit(where).scheme) and not Path(address(where, folder)).exists():
         return 0
     kept, _ = opened(where, folder, study, print)
     names = {found.study_name: found._study_id for found in kept.get_all_studies()}

@@ -36,7 +36,7 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     stopping = threading.Event()
     threading.Thread(target=_listen, args=[stopping], daemon=True).start()
-    job = Job(order["words"], order["folders"])
+    job = Job(**order["job"])
     study = Study(job, job.space(order["layers"]), Path(order["folder"]), told.say)
     runner = Runner(told)
     while not stopping.is_set() and (proposal := study.ask()):

@@ -5,8 +5,10 @@ import socket
 import urllib.request
 from pathlib import Path
 
+import optuna
 import pytest
 from commands import Running
+from hydra.core.global_hydra import GlobalHydra
 
 from lightexp.cli.main import main
 from lightexp.tracking import stores
@@ -40,6 +42,39 @@ def test_it_shows_the_right_store_until_it_is_interrupted(tmp_path: Path) -> Non
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0  # nobody listens any more
     assert sorted(path.name for path in tmp_path.iterdir()) == [outputs.name]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_it_shows_a_study_in_optuna_dashboard(tmp_path: Path, named: bool) -> None:
+    pytest.importorskip("optuna_dashboard")
+    journal = tmp_path / "a file" if named else tmp_path / "searches" / "tried" / "journal.log"
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    kept = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    optuna.create_study(storage=kept, study_name="tried").enqueue_trial({"x": 1})
+    words = [f"paths.outputs={tmp_path}", "search.study=tried", *[f"search.storage='{journal}'"] * named]
+    running = Running("ui", "--optuna", "--port", "0", *words, cwd=tmp_path)
+    assert running.process.stdout is not None
+    line = running.process.stdout.readline()
+    try:
+        address, _, said = line.partition("  ")
+        assert said == f"optuna-dashboard, over {journal}. Ctrl-C ends it.\n"
+        found = json.loads(ask(f"{address}/api/studies"))
+        assert [study["study_name"] for study in found["study_summaries"]] == ["tried"]
+    finally:
+        running.interrupt()
+        code, out, err = running.end()
+    assert (code, out, err) == (0, "", "")
+
+
+def test_a_study_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("optuna_dashboard")
+    (tmp_path / "searches" / "other").mkdir(parents=True)
+    (tmp_path / "searches" / "other" / "journal.log").write_text("")
+    assert main(["ui", "--optuna", f"paths.outputs={tmp_path}", "search.study=tried"]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, len(shown.err.splitlines())) == ("", 1)
+    assert "has no study 'tried'. There are: other. Set search.study=NAME" in shown.err
+    GlobalHydra.instance().clear()
 
 
 def test_a_server_of_its_own_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,102 @@
+"""Hydra's launchers, which start work wherever they do: in processes of this host, on a cluster's nodes, on Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from lightexp.core import interrupt
+from lightexp.runner.compose import explained, look_in, of_config
+from lightexp.runner.conf import CONFIG
+
+
+class Launcher:
+    """The launcher that a config has chosen. Each of its jobs joins in the work as another host would."""
+
+    def __init__(self, config: DictConfig, context: HydraContext, words: list[str]) -> None:
+        """Starts nothing yet.
+
+        Args:
+            config: A composed one, with its node `hydra`.
+            context: Hydra's.
+            words: Overrides that jobs' configs are composed from.
+        """
+        self._config, self._context, self._words = config, context, words
+
+    @property
+    def here(self) -> bool:
+        """Whether it only runs one job after another in this process."""
+        return str(self._config.hydra.launcher._target_).endswith(".BasicLauncher")
+
+    def launch(self, work: Callable[[DictConfig], Any], count: int) -> list[str]:
+        """Launches jobs and waits for all of them.
+
+        Args:
+            work: What each does; it can be pickled, and takes the job's config.
+            count: How many.
+
+        Returns:
+            Why jobs failed, or why the launcher did; nothing where all is well.
+
+        Raises:
+            KeyboardInterrupt: If it was interrupted.
+        """
+        launcher = Plugins.instance().instantiate_launcher(self._context, work, self._config)
+        try:
+            jobs = launcher.launch([self._words] * count, 0)
+        except Exception as error:  # a job that died is the launcher's own kind of error
+            interrupt.check()
+            return [_one_line(error)]
+        return [_one_line(job._return_value) for job in jobs if job.status is not JobStatus.COMPLETED]
+
+
+def apart(words: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides that are about Hydra, and the others."""
+    own = [word for word in words if word.lstrip("+~").startswith(("hydra/", "hydra."))]
+    return own, [word for word in words if word not in own]
+
+
+def chosen(words: list[str], folders: list[str], outputs: Path) -> Launcher:
+    """The launcher that a command which is no Hydra application is to use.
+
+    Args:
+        words: Overrides about Hydra.
+        folders: The user's own config folders.
+        outputs: The folder of all outputs.
+
+    Raises:
+        BadInput: If the launcher is not there or a setting of it is wrong.
+    """
+    look_in(folders)
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    place = "paths.outputs='" + str(outputs).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    try:
+        config = hydra.compose_config(CONFIG, [*words, place], RunMode.MULTIRUN, with_log_configuration=False)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if not of_config(error):
+            raise
+        raise explained(error, words) from None
+    return Launcher(config, HydraContext(hydra.config_loader, Callbacks()), [place])
+
+
+def fixed(words: list[str]) -> list[str]:
+    """The overrides that are no sweeps."""
+    parsed = OverridesParser.create().parse_overrides(words)
+    return [word for word, override in zip(words, parsed, strict=True) if not override.is_sweep_override()]
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,160 @@
+"""A study whose workers are the jobs of a Hydra launcher.
+
+A job is no trial but a worker: it takes trials until none is left, as another host would. Launchers wait for the last
+job of a batch before they start the next one; workers wait for nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from optuna.trial import TrialState
+
+from lightexp.core.errors import RunFailed
+from lightexp.runner.launch import Launcher
+from lightexp.search.job import Job
+from lightexp.search.mirrored import Mirrored
+from lightexp.search.pool import Pool, View, order
+from lightexp.search.standing import Standing, standing
+from lightexp.search.study import STARTS, Study
+
+_TICK = 0.5  # seconds
+
+
+class Launched:
+    """Runs a study's trials in jobs that a launcher starts."""
+
+    def __init__(
+        self,
+        study: Study,
+        layers: Mapping[str, list[str]],
+        command: list[str],
+        view: View,
+        mirror: Mirrored,
+        launcher: Launcher,
+    ) -> None:
+        """Starts nothing yet; see `lightexp.search.pool.Pool`."""
+        self._study, self._view, self._mirror, self._launcher = study, view, mirror, launcher
+        # Held in the study's storage as long as this process wants the jobs to work, so that they end with it.
+        self._call = -random.SystemRandom().randrange(10, 2**31)
+        self._order = {**order(study, layers, command), "call": self._call, "here": os.getcwd()}
+        self._before = len(study.trials)
+        self._start = time.monotonic()
+        self._claimed, self._over, self._late = threading.Event(), threading.Event(), False
+
+    def run(self) -> bool:
+        """Runs trials until nothing is left to do.
+
+        Returns:
+            Whether it was interrupted.
+
+        Raises:
+            RunFailed: If the launcher's jobs cannot work.
+        """
+        with ThreadPoolExecutor(1) as aside:
+            watch = aside.submit(self._watch)
+            try:
+                while not (self._claimed.wait(_TICK) or watch.done()):
+                    pass
+                while self._again() and not watch.done():
+                    pass
+            except KeyboardInterrupt:
+                self._view.say("Interrupted: the jobs end; one that the launcher leaves alone finishes its trial.")
+                return True
+            finally:
+                self._over.set()
+            watch.result()
+        return False
+
+    def _again(self) -> bool:
+        """Launches jobs, and returns whether that is to be done again: not where nothing is left, or it is over."""
+        study, search = self._study, self._study.job.search
+        before = self._progress()
+        wanted = max(1, min(study.job.workers, search.trials - sum(t.state.is_finished() for t in study.trials)))
+        # The basic launcher would run them one after another; one job has all the processes.
+        shape = (1, study.job.workers) if self._launcher.here else (wanted, 1)
+        failed = self._launcher.launch(partial(work, {**self._order, "workers": shape[1]}), shape[0])
+        for words in failed:
+            self._view.say(f"A job of the launcher has failed: {words}")
+        told = False
+        while not (self._late or study.hopeless(study.trials)):
+            running = [t.number for t in study.trials if t.state is TrialState.RUNNING]
+            if any(map(study.left, running)):
+                break
+            if not running:
+                asked = sum(t.state is not TrialState.WAITING for t in study.trials)
+                if not failed or asked >= search.trials:
+                    return False
+                break
+            if not told:
+                self._view.say(f"Waiting for {len(running)} trials that run elsewhere.")
+            told = True
+            time.sleep(_TICK)
+        else:
+            return False
+        if self._progress() == before:
+            raise RunFailed(f"The launcher's jobs end before they can work: {failed[0] if failed else 'no reason'}")
+        return True
+
+    def _progress(self) -> list[tuple[TrialState, Any]]:
+        return [(t.state, t.user_attrs.get(STARTS)) for t in self._study.trials]
+
+    def _watch(self) -> None:
+        limit = self._study.job.search.timeout
+        with self._study.claimed(self._call):
+            self._claimed.set()
+            while not self._over.wait(_TICK):
+                self._show()
+                if limit and time.monotonic() - self._start > limit:
+                    self._view.say("The time is over; the running trials are being finished.")
+                    self._late = True
+                    break
+        while not self._over.wait(_TICK):
+            self._show()
+
+    def _show(self) -> None:
+        job = self._study.job
+        now = standing(self._study.trials, job.objectives)
+        self._mirror.update(now)
+        ended, seconds = len(now.done) + len(now.failed), time.monotonic() - self._start
+        left = seconds / max(1, ended - self._before) * max(0, job.search.trials - ended) if ended else None
+        self._view.show(now, [f"trial {t.number}" for t in now.running], seconds, left)
+
+
+def work(given: dict[str, Any], config: DictConfig) -> None:
+    """Is what a job of the launcher does: it works on the study until nothing is left or the command has ended.
+
+    Args:
+        given: The study, as `lightexp.search.pool.order` tells of it, and whose job this is.
+        config: The job's, which says nothing more.
+    """
+    with suppress(OSError):  # a node that does not see the folder has one of its own
+        os.chdir(given["here"])
+    parent = os.getppid()
+    job = Job(**given["job"])
+    view = _Quiet()
+    study = Study(job, job.space(given["layers"]), Path(given["folder"]), view.say)
+    Pool(study, given["layers"], given["command"], view, None, given["workers"], given["call"]).run()
+    if os.getppid() != parent:  # the launcher was killed; joblib's processes would stay for minutes
+        os._exit(0)
+
+
+class _Quiet:
+    """Says what is out of the ordinary; a launcher keeps it, or shows it."""
+
+    def say(self, words: str) -> None:
+        print("lightexp:", words, file=sys.stderr, flush=True)
+
+    def show(self, now: Standing, workers: list[str], seconds: float, left: float | None) -> None:
+        pass

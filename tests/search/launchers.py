@@ -1,0 +1,32 @@
+"""Hydra's launchers as the tests use them: on this host, nothing from elsewhere, nothing left."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+import pytest
+
+PACKAGES = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
+
+
+@contextmanager
+def launcher(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The overrides that choose a launcher of two processes."""
+    if find_spec(f"hydra_plugins.{PACKAGES[name]}") is None:
+        pytest.skip(f"the launcher {name} is missing: pip install 'lightexp[{name.partition('_')[0]}]'")
+    words = [f"hydra/launcher={name}"]
+    if name != "ray":
+        yield words
+        return
+    folder = tempfile.mkdtemp(prefix="lightexp-ray-")  # short: it holds sockets
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-this-test-alone-0123456789abcdef")  # else it makes one in the user's home
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    settings = {"num_cpus": 2, "include_dashboard": "false", "_temp_dir": folder, "_node_ip_address": "127.0.0.1"}
+    try:
+        yield [*words, *(f"+hydra.launcher.ray.init.{setting}={value}" for setting, value in settings.items())]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

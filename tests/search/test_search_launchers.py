@@ -1,0 +1,125 @@
+"""`lightexp run -m hydra/sweeper=lightexp`: Hydra's launchers start the workers of a study."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from launchers import launcher
+from optuna.trial import TrialState
+from studies import COMMAND, LEVEL, MODE, PATIENCE, SECONDS, Studies, alive, children, until
+
+FIELDS = ["study=tried", "objectives=[faulty/error,size/file_bytes]"]
+
+
+class Swept(Studies):
+    """The studies of a sweeper."""
+
+    def command(self, *words: str) -> list[str]:
+        own = [word for word in self.words if not word.startswith("search")]
+        fields = ["hydra/sweeper=lightexp", *(f"hydra.sweeper.{field}" for field in FIELDS)]
+        return [str(COMMAND), "run", "-m", *self.flags, *own, *fields, *words]
+
+    def logs(self) -> list[str]:
+        """One for each process that has worked on it."""
+        return [path.name for path in (self.outputs / "searches" / "tried" / "workers").iterdir()]
+
+
+def test_a_failed_trial_stops_no_other_and_search_goes_on_with_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Swept(tmp_path)
+    words = [f"{LEVEL}=interval(0.1,1)", f"{MODE}=fine,raise"]
+    with launcher("joblib", monkeypatch) as chosen:
+        limit = "hydra.sweeper.constraints=['faulty/level <= 0.9']"
+        done = study.run(*chosen, *words, "hydra.sweeper.trials=8", "hydra.sweeper.workers=2", limit)
+    assert done.returncode == 0, done.stderr
+    assert "hypervolume" in done.stdout
+    trials = study.trials()
+    assert [t.user_attrs.get("corner") for t in trials[:2]] == ["recipe", "strongest"]
+    ended = {mode: {t.state for t in trials if t.params.get(MODE) == mode} for mode in ("fine", "raise")}
+    assert ended == {"fine": {TrialState.COMPLETE}, "raise": {TrialState.FAIL}}
+    assert len(trials) == 8 and len(study.logs()) >= 2
+    assert all(t.constraints for t in trials if t.state is TrialState.COMPLETE)
+    assert "accuracy/test" in study.front()["front"][0]["figures"]
+    search = Studies(tmp_path)
+    search.words[0] = "search=_settings"  # no preset: what the command line says, as for a sweeper
+    fields = [f"search.{field}" for field in FIELDS[1:]]
+    more = search.run(*words, *fields, limit.replace("hydra.sweeper", "search"), "search.trials=9")
+    assert more.returncode == 0, more.stderr
+    assert len(study.trials()) == 9
+
+
+def test_it_is_shown_in_mlflow_and_jobs_of_submitit_work_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Swept(tmp_path, tracking="mlflow")
+    with launcher("submitit_local", monkeypatch) as chosen:
+        done = study.run(*chosen, f"{LEVEL}=interval(0.1,1)", "hydra.sweeper.trials=3")
+    assert done.returncode == 0, done.stderr
+    assert [t.state for t in study.trials()] == [TrialState.COMPLETE] * 3
+    parent, *trials = study.mlflow()
+    assert [run.data.tags["mlflow.parentRunId"] for run in trials] == [parent.info.run_id] * 3
+    assert {run.info.status for run in (parent, *trials)} == {"FINISHED"}
+    assert list(study.outputs.glob("sweeps/*/.submitit/*/*_log.err"))
+
+
+def test_two_workers_of_a_local_ray_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Swept(tmp_path)
+    with launcher("ray", monkeypatch) as chosen:
+        words = ["hydra.sweeper.trials=6", "hydra.sweeper.workers=2", f"{SECONDS}=1"]
+        done = study.run(*chosen, f"{LEVEL}=interval(0.1,1)", *words)
+    assert done.returncode == 0, done.stderr
+    assert [t.state for t in study.trials()] == [TrialState.COMPLETE] * 6
+    assert len(study.logs()) == 2
+
+
+def test_a_job_that_dies_is_replaced_and_jobs_end_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Swept(tmp_path)
+    words = [f"{LEVEL}=interval(0.1,1)", "hydra.sweeper.trials=40", "hydra.sweeper.workers=2", f"{SECONDS}=0.5"]
+    with launcher("joblib", monkeypatch) as chosen:
+        process = study.start(*chosen, *words)
+
+    def begun(count: int) -> bool:
+        return sum(t.state is TrialState.COMPLETE for t in study.trials()) >= count
+
+    until(lambda: begun(2), process)
+    first = jobs(process)
+    os.kill(first[0], signal.SIGKILL)
+    replaced = until(lambda: [pid for pid in jobs(process) if pid not in first], process)
+    done = len(study.trials())
+    until(lambda: begun(done + 2), process)
+    process.kill()
+    end = time.monotonic() + PATIENCE
+    while any(alive(pid) for job in replaced for pid in (job, *children(job))) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not [pid for job in replaced for pid in children(job)]
+    assert "A job of the launcher has failed" in process.communicate()[1]
+    assert not [t for t in study.trials() if t.state is TrialState.FAIL]
+    assert len(study.trials()) < 40
+
+
+def jobs(process: subprocess.Popen[str]) -> list[int]:
+    """The launcher's processes that have a worker."""
+    with Path(f"/proc/{process.pid}/task/{process.pid}/children").open() as below:
+        return [int(pid) for pid in below.read().split() if children(int(pid))]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([f"{LEVEL}=interval(0.9,0.5)"], f"search.space: {LEVEL}=interval(0.9,0.5) is empty or reversed."),
+        ([f"{LEVEL}=interval(0.1,1)", "hydra.sweeper.trials=0"], "search.trials"),
+        ([f"{LEVEL}=interval(0.1,1)", "--plan"], "--plan shows runs. Of a study it is lightexp search --plan"),
+        ([f"{LEVEL}=interval(0.1,1)", "hydra/launcher=joblob"], "hydra/launcher=joblob: no such choice, did you mean"),
+    ],
+)
+def test_bad_input_is_one_line_and_2(tmp_path: Path, words: list[str], expected: str) -> None:
+    done = Swept(tmp_path).run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"lightexp: {expected}")
+    assert done.stderr.count("\n") == 1
