@@ -86,7 +86,7 @@ class Mirrored:
         metrics = dict(outcome["figures"])
         if done:
             metrics |= {f"constraint/{n}": value for n, value in enumerate(trial.constraints.values())}
-            metrics["feasible"] = float(trial in now.feasible)
+            metrics["feasible"] = float(all(v <= 0 for v in trial.constraints.values()))
         tags = {"lightexp.host": outcome["host"], "lightexp.corner": trial.user_attrs.get(CORNER)}
         tags |= {"lightexp.reason": outcome["reason"], "lightexp.folder": outcome["folder"]}
         params = {name: shown(value) for name, value in trial.params.items()}
