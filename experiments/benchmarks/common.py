@@ -7,10 +7,14 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
@@ -99,6 +103,46 @@ def fashion(images: int | None = None) -> Data:
         return Split(split.x[:images], split.y[:images])
 
     return Data(data.name, few(data.train), few(data.val), few(data.test), data.classes, data.scale, data.offset)
+
+
+def few(folder: Path, images: int) -> list[str]:
+    """Writes the first images of Fashion-MNIST to a file; returns the overrides that make it the data set."""
+    train = fashion(images).train
+    np.savez(folder / "few.npz", x=train.x, y=train.y)
+    return ["dataset=arrays", f"dataset.path={folder / 'few.npz'}"]
+
+
+def output(command: Sequence[str], folder: Path) -> str:
+    """What a command prints, run in a folder; ends the program where it fails."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}{done.stdout}")
+    return done.stdout
+
+
+def lightexp(words: Sequence[str], folder: Path) -> str:
+    """What a lightexp command prints; see `output`."""
+    return output([str(Path(sys.executable).parent / "lightexp"), *words], folder)
+
+
+def ended(folder: Path, study: str) -> list[Any]:
+    """The trials that a study's journal below a folder holds, in the order they ended; ends the program if one failed."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    journal = folder / "outputs" / "searches" / study / "journal.log"
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+    trials = optuna.load_study(study_name=study, storage=storage).trials
+    if failed := [t.user_attrs["outcome"]["reason"] for t in trials if t.state is optuna.trial.TrialState.FAIL]:
+        sys.exit(f"{Path(sys.argv[0]).name}: a trial failed: {failed[0]}")
+    return sorted(trials, key=lambda trial: trial.datetime_complete)
+
+
+def hourly(trials: Sequence[Any], workers: int = 1) -> float:
+    """Trials an hour, from when each worker has ended its first, in which it imports and loads."""
+    first, last = trials[workers - 1].datetime_complete, trials[-1].datetime_complete
+    return 3600 * (len(trials) - workers) / float((last - first).total_seconds())
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -14,14 +14,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-from common import Result, fashion, parser, report
+from common import Result, fashion, few, lightexp, output, parser, report
 from training import build
 
 TARGETS = {"lenet_300_100": 0.8, "small_cnn": 1.05}
@@ -56,7 +54,7 @@ def _compare(model: str, chosen: argparse.Namespace) -> Result:
             between = time.perf_counter()
             words = ["--only", model, "--epochs", str(chosen.epochs), "--batch", str(chosen.batch)]
             words += ["--smoke"] if chosen.smoke else []
-            done = _output([sys.executable, __file__, *words, "--by-hand", str(folder / "by_hand.tflite")], folder)
+            done = output([sys.executable, __file__, *words, "--by-hand", str(folder / "by_hand.tflite")], folder)
             theirs.append(float(done.splitlines()[-1]))
             walls.append((between - start, time.perf_counter() - between))
     whole = [statistics.median(side) for side in zip(*walls, strict=True)]
@@ -75,20 +73,11 @@ def _lightexp(model: str, chosen: argparse.Namespace, folder: Path) -> float:
     stages += [f"pipeline.stages.prune.{name}={value}" for name, value in prune.items()]
     data = ["dataset=fashion_mnist"]
     if chosen.smoke:
-        few = fashion(SMOKE_IMAGES).train
-        np.savez(folder / "few.npz", x=few.x, y=few.y)
-        data = ["dataset=arrays", f"dataset.path={folder / 'few.npz'}"]
+        data = few(folder, SMOKE_IMAGES)
     words = [f"model={model}", *data, "pipeline=prune_quantize", "tracking=none", *stages]
-    _output([str(Path(sys.executable).parent / "lightexp"), "run", *words], folder)
+    lightexp(["run", *words], folder)
     (record,) = (folder / "outputs" / "runs").glob("*/record.json")
     return float(sum(stage["seconds"] for stage in json.loads(record.read_text())["stages"]))
-
-
-def _output(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
-    return done.stdout
 
 
 def _by_hand(name: str, epochs: int, batch: int, file: Path, smoke: bool) -> None:

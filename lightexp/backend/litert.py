@@ -30,7 +30,7 @@ def logits(
     raw: NDArray[np.generic],
     data: Data,
     threads: int,
-    batch: int = 500,
+    batch: int = 50,
     foreign: bool = False,
 ) -> NDArray[np.float32]:
     """Runs a model over raw examples.

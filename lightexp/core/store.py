@@ -134,11 +134,12 @@ class Store:
             shutil.rmtree(draft, ignore_errors=True)  # of an owner that died: the lock is ours
             draft.mkdir(parents=True)
             try:
-                start = time.perf_counter()
+                start, computed = time.perf_counter(), time.process_time()
                 facts = make(draft)
-                seconds = time.perf_counter() - start
+                seconds, computed = time.perf_counter() - start, time.process_time() - computed
                 files = {p.name: file_digest(p) for p in sorted(draft.iterdir())}
-                manifest = {"key": key, "kind": kind, "made": time.time(), "seconds": seconds, "facts": facts}
+                spent = {"seconds": seconds, "cpu_seconds": computed}
+                manifest = {"key": key, "kind": kind, "made": time.time(), **spent, "facts": facts}
                 (draft / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=1))
                 for path in draft.iterdir():
                     sync(path)

@@ -30,7 +30,7 @@ class Accuracy(Measurement):
         "loss/val": "min",
         "loss/test": "min",
     }
-    batch: Count = 500
+    batch: Count = 50
 
     def measure(self, subject: Subject) -> list[Figure]:
         """Measures `accuracy/*` and `loss/*`."""

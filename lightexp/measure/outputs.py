@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lightexp.core.protocols import Subject
 
 
-def logits(subject: Subject, split: str, control: bool = False, batch: int = 500) -> NDArray[np.float32]:
+def logits(subject: Subject, split: str, control: bool = False, batch: int = 50) -> NDArray[np.float32]:
     """Logits of the subject's file, or of its control, on a split.
 
     Args:

@@ -49,6 +49,7 @@ class Runner:
         self._data: tuple[Dataset, Data] | None = None
         self._mirrors: dict[str, Mirror] = {}
         self._measured: Measured = {}
+        self._environment: dict[str, Any] = {}
 
     def plan(self, settings: Settings) -> tuple[Plan, Data]:
         """Plans a run: the order first, then the data.
@@ -158,13 +159,14 @@ class Runner:
     def _record(self, settings: Settings, plan: Plan, data: Data, varied: list[str], command: list[str]) -> Record:
         source = self._data[1] if self._data else data  # labels as the source has them
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        self._environment = self._environment or environment.describe(settings.threads)  # asks git: once is enough
         return Record(
             id=f"{stamp}-{uuid.uuid4().hex[:6]}",
             name=settings.name,
             command=shlex.join(command),
             config=settings.plain,
             varied=varied,
-            environment=environment.describe(settings.threads),
+            environment={**self._environment, "threads": settings.threads},
             started=time.time(),
             control=plan.control.name,
             keys=plan.keys,

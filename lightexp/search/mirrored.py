@@ -36,6 +36,7 @@ class Mirrored:
         self._thread = ThreadPoolExecutor(1)
         self._call: Future[dict[str, str]] | None = None
         self._sent: set[int] = set()
+        self._steps = 0  # of the hypervolume, as far as they were sent
         self.where: dict[str, str] = {}
 
     def update(self, now: Standing) -> None:
@@ -73,7 +74,9 @@ class Mirrored:
         params |= {f"constraint/{n}": c.text for n, c in enumerate(job.constraints)}
         params["sampler"] = job.search.sampler
         ended = len(now.done) + len(now.failed)
-        metrics = [("hypervolume", value, step) for step, value in enumerate(now.history, start=1)]
+        sent = 0 if status != "RUNNING" else self._steps
+        metrics = [("hypervolume", value, step) for step, value in enumerate(now.history, start=1) if step > sent]
+        self._steps = len(now.history)
         metrics += [("trials/done", float(len(now.done)), ended), ("trials/failed", float(len(now.failed)), ended)]
         if now.best:
             metrics += [(f"best/{o.name}", v, ended) for o, v in zip(job.objectives, now.best.values, strict=True)]
@@ -86,7 +89,7 @@ class Mirrored:
         metrics = dict(outcome["figures"])
         if done:
             metrics |= {f"constraint/{n}": value for n, value in enumerate(trial.constraints.values())}
-            metrics["feasible"] = float(trial in now.feasible)
+            metrics["feasible"] = float(all(v <= 0 for v in trial.constraints.values()))
         tags = {"lightexp.host": outcome["host"], "lightexp.corner": trial.user_attrs.get(CORNER)}
         tags |= {"lightexp.reason": outcome["reason"], "lightexp.folder": outcome["folder"]}
         params = {name: shown(value) for name, value in trial.params.items()}

@@ -48,17 +48,19 @@ def standing(trials: Sequence[FrozenTrial], objectives: tuple[Objective, ...]) -
     done = sorted((t for t in trials if t.state is TrialState.COMPLETE), key=lambda t: (t.datetime_complete, t.number))
     axes = {t.number: axis_values(t, objectives) for t in done}
     feasible = [t for t in done if all(v <= 0 for v in t.constraints.values())]
+    within = {t.number for t in feasible}
     kept: list[FrozenTrial] = []
     history: list[float] = []
-    reference = [0.0] * len(objectives)
+    volume = 0.0
     for trial in done:
-        if trial in feasible:
+        if trial.number in within:
             points, reference = axes[trial.number]
             if points not in [axes[t.number][0] for t in kept]:
                 kept.append(trial)
                 on = front([axes[t.number][0] for t in kept])
                 kept = [t for t, there in zip(kept, on, strict=True) if there]
-        history.append(hypervolume([axes[t.number][0] for t in kept], reference) if kept else 0.0)
+                volume = hypervolume([axes[t.number][0] for t in kept], reference)
+        history.append(volume)
     return Standing(
         done,
         [t for t in trials if t.state is TrialState.FAIL],

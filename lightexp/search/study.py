@@ -193,8 +193,9 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = samplers.sampler(self.job, self.space, len(asked))
-            if isinstance(sampler, GridSampler) and sampler.is_exhausted(self._study):
-                return None
+            begun = {t.system_attrs.get("grid_id") for t in asked} - {None}
+            if isinstance(sampler, GridSampler) and len(begun) == sampler._n_min_trials:
+                return None  # Optuna would propose what is being tried once more
             self._study.sampler = sampler
             trial = self._study.ask()
         self._claims.take(trial.number)
@@ -213,7 +214,8 @@ class Study:
         return Proposal(trial, structure.configured(chosen), varied)
 
     def _corner(self, trial: Trial | FrozenTrial) -> Corner | None:
-        name = trial.user_attrs.get(CORNER)
+        if (name := trial.user_attrs.get(CORNER)) is None:
+            return None
         return next((c for c in self.job.corners(self.space) if c.name == name), None)
 
     def again(self, trial: FrozenTrial) -> DictConfig:

@@ -62,6 +62,7 @@ class MlflowMirror(Mirror):
         self._say = say
         self._clients: dict[str, Any] = {}
         self._open: dict[str, str] = {}  # studies that are shown as running: their runs' ids by the studies'
+        self._shown: dict[str, studies.Shown] = {}
         self._down: dict[str, str] = {}  # URI to why it cannot be reached: each is tried, and complained of, once
 
     def start(self, record: Record) -> None:
@@ -179,8 +180,9 @@ class MlflowMirror(Mirror):
         noted = {"uri": self.uri, "experiment": self._experiment}
 
         def work(client: Any) -> None:
-            run_id = studies.show(client, self._experiment_id(client), study)
-            noted["run_id"] = self._open[study.id] = run_id
+            shown = self._shown.pop(study.id, None) or studies.Shown(self._experiment_id(client))
+            noted["run_id"] = self._open[study.id] = shown.show(client, study)
+            self._shown[study.id] = shown  # only now: what fails in the middle is read again
 
         self._try(self.uri, noted, study.name, work)
         if study.status != "RUNNING":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from lightexp.tracking import entries, stores
 
 NUMBER, STUDY, PARENT = "lightexp.trial", "lightexp.study", "mlflow.parentRunId"
+_SHOWER = "lightexp.shown_by"
 
 
 @dataclass(frozen=True)
@@ -62,36 +64,64 @@ def from_plain(values: dict[str, Any]) -> Study:
     return Study(**{**values, "trials": [Trial(**trial) for trial in values["trials"]]})
 
 
-def show(client: Any, experiment: str, study: Study) -> str:
-    """Shows a study and its trials; a second time changes nothing. One process at a time may.
+@dataclass
+class _Child:
+    """What MLflow shows of a trial."""
 
-    Returns:
-        The id of the study's run.
-    """
-    entities = stores.load().entities
-    where = f"tags.`{STUDY}` = '{study.id}'"
-    found = client.search_runs([experiment], where, max_results=1)
-    if found:
-        run_id = str(found[0].info.run_id)
-    else:
+    run_id: str
+    ended: bool
+    metrics: set[str]
+    tags: dict[str, str]
+
+
+class Shown:
+    """A study as MLflow shows it: what is there is read once, for as long as nobody else shows the study."""
+
+    def __init__(self, experiment: str) -> None:
+        """Reaches nothing yet.
+
+        Args:
+            experiment: The experiment's id.
+        """
+        self._experiment, self._own = experiment, uuid.uuid4().hex
+        self._run_id: str | None = None
+        self._children: dict[str, _Child] = {}
+
+    def show(self, client: Any, study: Study) -> str:
+        """Shows a study and its trials; a second time changes nothing. One process at a time may.
+
+        Returns:
+            The id of the study's run.
+        """
+        entities = stores.load().entities
+        run = self._run(client, study)
+        run_id = self._run_id = str(run.info.run_id)
+        if run.data.tags.get(_SHOWER) != self._own:
+            self._children = _children(client, self._experiment, run_id)
+            client.set_tag(run_id, _SHOWER, self._own)
+        if study.status != run.info.status:
+            client.update_run(run_id, status=study.status)
+        params = {entries.key(name): entries.text(value, entries.PARAM_CHARS) for name, value in study.params.items()}
+        for part in entries.batches({k: v for k, v in params.items() if k not in run.data.params}, entries.PARAMS):
+            client.log_batch(run_id, params=[entities.Param(k, v) for k, v in part.items()])
+        metrics = [entities.Metric(entries.key(name), value, step, step) for name, value, step in study.metrics]
+        for first in range(0, len(metrics), entries.METRICS):
+            client.log_batch(run_id, metrics=metrics[first : first + entries.METRICS])
+        for trial in study.trials:
+            there = self._children.get(str(trial.number))
+            self._children[str(trial.number)] = _show_trial(client, self._experiment, run_id, trial, there)
+        for path, place in study.files.items():
+            if Path(path).is_file():
+                client.log_artifact(run_id, path, place or None)
+        return run_id
+
+    def _run(self, client: Any, study: Study) -> Any:
+        """The study's run, made if it is not there."""
+        if self._run_id:
+            return client.get_run(self._run_id)
+        found = client.search_runs([self._experiment], f"tags.`{STUDY}` = '{study.id}'", max_results=1)
         tags = {STUDY: study.id, "mlflow.source.name": "lightexp"}
-        run_id = str(client.create_run(experiment, tags=tags, run_name=study.name).info.run_id)
-    if study.status != (found[0].info.status if found else "RUNNING"):
-        client.update_run(run_id, status=study.status)
-    params = {entries.key(name): entries.text(value, entries.PARAM_CHARS) for name, value in study.params.items()}
-    there = set(found[0].data.params) if found else set()
-    for part in entries.batches({k: v for k, v in params.items() if k not in there}, entries.PARAMS):
-        client.log_batch(run_id, params=[entities.Param(k, v) for k, v in part.items()])
-    metrics = [entities.Metric(entries.key(name), value, step, step) for name, value, step in study.metrics]
-    for first in range(0, len(metrics), entries.METRICS):
-        client.log_batch(run_id, metrics=metrics[first : first + entries.METRICS])
-    children = _children(client, experiment, run_id) if study.trials else {}
-    for trial in study.trials:
-        _show_trial(client, experiment, run_id, trial, children.get(str(trial.number)))
-    for path, place in study.files.items():
-        if Path(path).is_file():
-            client.log_artifact(run_id, path, place or None)
-    return run_id
+        return found[0] if found else client.create_run(self._experiment, tags=tags, run_name=study.name)
 
 
 def close(client: Any, run_id: str) -> None:
@@ -100,38 +130,42 @@ def close(client: Any, run_id: str) -> None:
         client.update_run(run_id, status="KILLED")
 
 
-def _children(client: Any, experiment: str, run_id: str) -> dict[str, Any]:
+def _children(client: Any, experiment: str, run_id: str) -> dict[str, _Child]:
     """The study's children by their trial's number."""
-    found: dict[str, Any] = {}
+    found: dict[str, _Child] = {}
     token = None
     while True:
         page = client.search_runs([experiment], f"tags.`{PARENT}` = '{run_id}'", max_results=1_000, page_token=token)
-        found |= {run.data.tags.get(NUMBER, ""): run for run in page}
+        for run in page:
+            ended = run.info.status != "RUNNING"
+            child = _Child(run.info.run_id, ended, set(run.data.metrics), dict(run.data.tags))
+            found[run.data.tags.get(NUMBER, "")] = child
         if not (token := page.token):
             return found
 
 
-def _show_trial(client: Any, experiment: str, parent: str, trial: Trial, there: Any) -> None:
+def _show_trial(client: Any, experiment: str, parent: str, trial: Trial, there: _Child | None) -> _Child:
     """Shows a trial, or the rest of one whose process died while it was shown; figures that are new are added."""
     entities = stores.load().entities
     stamp = int(trial.ended * 1000)
-    known = set(there.data.metrics) if there else set()
     metrics = {entries.key(name): value for name, value in trial.metrics.items()}
-    new = [entities.Metric(name, value, stamp, 0) for name, value in metrics.items() if name not in known]
     tags = {name: entries.text(value, entries.TAG_CHARS) for name, value in trial.tags.items()}
-    ended = there is not None and there.info.status != "RUNNING"
-    if ended and not new and tags.items() <= there.data.tags.items():
-        return
     if there is None:
-        first = {PARENT: parent, NUMBER: str(trial.number)}
-        name = f"trial {trial.number}"
-        there = client.create_run(experiment, start_time=int(trial.started * 1000), tags=first, run_name=name)
+        tags |= {PARENT: parent, NUMBER: str(trial.number)}
+        begun, name = int(trial.started * 1000), f"trial {trial.number}"
+        run = client.create_run(experiment, start_time=begun, tags=tags, run_name=name)
+        there = _Child(run.info.run_id, False, set(), tags)
+    new = metrics.keys() - there.metrics
+    more = dict(tags.items() - there.tags.items())
+    if there.ended and not new and not more:
+        return there
     params = {entries.key(name): entries.text(value, entries.PARAM_CHARS) for name, value in trial.params.items()}
     client.log_batch(
-        there.info.run_id,
-        metrics=new,
+        there.run_id,
+        metrics=[entities.Metric(name, value, stamp, 0) for name, value in metrics.items() if name in new],
         params=[entities.Param(name, value) for name, value in params.items()][: entries.PARAMS],
-        tags=[entities.RunTag(name, value) for name, value in tags.items()],
+        tags=[entities.RunTag(name, value) for name, value in more.items()],
     )
-    if not ended:
-        client.set_terminated(there.info.run_id, "FINISHED" if trial.done else "FAILED", end_time=stamp)
+    if not there.ended:
+        client.set_terminated(there.run_id, "FINISHED" if trial.done else "FAILED", end_time=stamp)
+    return _Child(there.run_id, True, there.metrics | new, there.tags | more)
