@@ -180,6 +180,8 @@ def test_the_linter_asks_what_a_reviewer_would() -> None:
     assert "'budget' has no run with seed 1, 2, 3, 4" in linted(make([*runs(5), *named([budget])], SHOW))
     became = ("prune: 0.2, was 0.8", "prune: kept", "prune: kept; again: 0.3, was 0.8")
     broken = [record("w", seed, waived={"sparsity": words}) for seed, words in enumerate(became)]
+    for one in broken:
+        one.config["pipeline"]["waive"] = ["sparsity"]
     words = linted(make(named([*records(3), *broken]), SHOW))
     assert "'w' was told to break something: waived sparsity, broken with 2 of 3 seeds (prune: 0.2, was 0.8)" in words
     study = record("s")
