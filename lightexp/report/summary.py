@@ -161,7 +161,7 @@ def make(
             "control" if name == show.control else "row",
             tuple(sorted(of)),
             {c: cells[c][name] for c in cells},
-            "; ".join(dict.fromkeys(f"waived {k}: {w}" for run in of.values() for k, w in run.waived.items())),
+            _waived(list(of.values())),
             fronts.get(name),
         )
         for name, of in rows.items()
@@ -203,6 +203,17 @@ def _cells(
 
 def _sound(values: Mapping[int, float | None], ratio: bool) -> dict[int, float]:
     return {s: v for s, v in values.items() if v is not None and math.isfinite(v) and not (ratio and v <= 0)}
+
+
+def _waived(runs: Sequence[Run]) -> str:
+    """What has become of waived invariants: with how many seeds each was broken, and how with the first of them."""
+    found = []
+    for kind in dict.fromkeys(kind for run in runs for kind in run.waived):
+        said = [run.waived[kind] for run in runs if kind in run.waived]
+        broken = [words for words in said if not all(part.endswith(": kept") for part in words.split("; "))]
+        words = f"waived {kind}, broken with {len(broken)} of {len(said)} seeds"
+        found.append(f"{words} ({broken[0]})" if broken else words)
+    return "; ".join(found)
 
 
 def _own_control(runs: Sequence[Run], names: Mapping[str, None]) -> Line | None:

@@ -178,10 +178,12 @@ def test_the_linter_asks_what_a_reviewer_would() -> None:
     budget.config["pipeline"]["stages"] = plain
     assert "equal_budget" not in linted(make([*runs(5), *named([budget])], SHOW))
     assert "'budget' has no run with seed 1, 2, 3, 4" in linted(make([*runs(5), *named([budget])], SHOW))
-    broken = record("w", waived={"sparsity": "prune: 0.2, was 0.8"})
-    broken.config["pipeline"]["waive"] = ["sparsity"]
-    waived = make(named([*records(3), broken]), SHOW)
-    assert "'w' was told to break something: waived sparsity: prune: 0.2, was 0.8" in linted(waived)
+    became = ("prune: 0.2, was 0.8", "prune: kept", "prune: kept; again: 0.3, was 0.8")
+    broken = [record("w", seed, waived={"sparsity": words}) for seed, words in enumerate(became)]
+    for one in broken:
+        one.config["pipeline"]["waive"] = ["sparsity"]
+    words = linted(make(named([*records(3), *broken]), SHOW))
+    assert "'w' was told to break something: waived sparsity, broken with 2 of 3 seeds (prune: 0.2, was 0.8)" in words
     study = record("s")
     study.config["search"] = {"objectives": ["accuracy/test", "size/file_bytes"]}
     assert "a choice was made on test" in linted(make(named([study]), Show("x")))
