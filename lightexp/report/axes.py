@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from lightexp.report.summary import Report
 
 LOOKS: dict[str, dict[str, Any]] = {
     "control": {"color": "#000000", "marker": "s", "label": "control"},
@@ -15,11 +16,40 @@ LOOKS: dict[str, dict[str, Any]] = {
     "external": {"color": "#7F7F7F", "marker": "^", "label": "published"},
 }
 _NAMED = 24  # rows that are named in a figure; of more, those on the front are
+_CURVES = (("#009E73", "v"), ("#CC79A7", "P"), ("#56B4E9", "<"), ("#E69F00", "X"))
+_POINT = re.compile(r"(.+) \S+=(\S+)")
 
 
-def point(axes: Any, x: float, y: float, spread: float | None, kind: str) -> None:
-    """Draws one point, with an error bar of `spread` to either side, in the look of its kind."""
-    look = LOOKS[kind]
+@dataclass(frozen=True)
+class Curve:
+    """Rows that differ in one field alone, which figures draw as one curve.
+
+    Attributes:
+        look: How its points look.
+        places: Of its rows among all.
+        values: What each row has in the field.
+    """
+
+    look: dict[str, Any]
+    places: list[int]
+    values: list[str]
+
+
+def curves(names: Sequence[str]) -> list[Curve]:
+    """The curves among rows: at least three that a planner has named alike but for one field's value."""
+    found: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+    for place, name in enumerate(names):
+        if parts := _POINT.fullmatch(name):
+            found[parts[1]].append((place, parts[2]))
+    long = {name: points for name, points in found.items() if len(points) >= 3}
+    return [
+        Curve({"color": color, "marker": marker, "label": short(name)}, [p for p, _ in points], [v for _, v in points])
+        for (name, points), (color, marker) in zip(long.items(), _CURVES, strict=False)
+    ]
+
+
+def point(axes: Any, x: float, y: float, spread: float | None, look: dict[str, Any]) -> None:
+    """Draws one point, with an error bar of `spread` to either side; the first of a look is named in the legend."""
     labelled = any(one.get_label() == look["label"] for one in axes.containers)
     axes.errorbar(
         x,
@@ -34,16 +64,28 @@ def point(axes: Any, x: float, y: float, spread: float | None, kind: str) -> Non
     )
 
 
-def finish(axes: Any, report: Report, points: Sequence[tuple[str, float, float]], important: Any) -> None:
-    """Names the points where there is room, and explains their shapes."""
+def finish(axes: Any, points: Sequence[tuple[str, float, float]], important: Any) -> None:
+    """Joins the curves, names the points where there is room, and explains their shapes.
+
+    Points of a curve are named by what they differ in, once where another curve has the same.
+    """
     axes.margins(x=0.08, y=0.12)
-    many = len(points) > _NAMED
+    drawn = curves([name for name, *_ in points])
+    words = [short(name) for name, *_ in points]
+    said: set[str] = set()
+    for curve in drawn:
+        xy = sorted(points[place][1:] for place in curve.places)
+        axes.plot(*zip(*xy, strict=True), color=curve.look["color"], linewidth=0.9, alpha=0.7, zorder=2)
+        for place, value in zip(curve.places, curve.values, strict=True):
+            words[place] = "" if value in said else value
+        said.update(curve.values)
+    many = len(set(words)) > _NAMED
     axes.figure.canvas.draw()
     taken: list[Any] = [(px, py, px, py) for px, py in axes.transData.transform([(x, y) for _, x, y in points])]
-    for (name, x, y), told in zip(points, important, strict=True):
-        if many and not told:
+    for (_, x, y), name, told in zip(points, words, important, strict=True):
+        if not name or (many and not told):
             continue
-        width, height = 4.6 * len(short(name)) * axes.figure.dpi / 72, 9 * axes.figure.dpi / 72
+        width, height = 4.6 * len(name) * axes.figure.dpi / 72, 9 * axes.figure.dpi / 72
         px, py = axes.transData.transform((x, y))
         for dx, dy, side in (
             (7, 4, "left"),
@@ -62,9 +104,7 @@ def finish(axes: Any, report: Report, points: Sequence[tuple[str, float, float]]
         else:
             continue
         taken.append(box)
-        axes.annotate(
-            short(name), (x, y), (dx, dy), textcoords="offset points", ha=side, fontsize=7.5, parse_math=False
-        )
+        axes.annotate(name, (x, y), (dx, dy), textcoords="offset points", ha=side, fontsize=7.5, parse_math=False)
     axes.legend(loc="best", fontsize=8)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from lightexp.core.hypervolume import front
 from lightexp.core.sensitivity import Table
-from lightexp.report.axes import LOOKS, binary, finish, in_bytes, percent, point, short
+from lightexp.report.axes import LOOKS, binary, curves, finish, in_bytes, percent, point, short
 from lightexp.report.runs import Run
 from lightexp.report.summary import RATIO, Cell, Line, Report
 from lightexp.tracking import heatmap
@@ -68,6 +68,11 @@ def _mean(line: Line, name: str) -> float | None:
     return found.mean if found else None
 
 
+def _looks(lines: list[Line]) -> dict[int, dict[str, Any]]:
+    """How the points of curves look, by their place among the lines."""
+    return {place: curve.look for curve in curves([line.name for line in lines]) for place in curve.places}
+
+
 def _front(report: Report, figure: Any) -> bool:
     """Size against accuracy: means with their standard deviations, and the front of the means."""
     lines = [line for line in report.lines if _mean(line, report.size) and _mean(line, report.accuracy) is not None]
@@ -81,15 +86,16 @@ def _front(report: Report, figure: Any) -> bool:
     axes = figure.add_subplot()
     order = np.flatnonzero(on)[np.argsort(x[on])]
     axes.plot(x[order], y[order], drawstyle="steps-post", color="#D55E00", linewidth=0.8, alpha=0.6, zorder=1)
+    looks = _looks(lines)
     for index, line in enumerate(lines):
         kind = line.kind if line.kind != "row" else "front" if on[index] else "row"
         cell = line.cells[report.accuracy].summary
-        point(axes, x[index], y[index], cell.std if cell else None, kind)
+        point(axes, x[index], y[index], cell.std if cell else None, looks.get(index, LOOKS[kind]))
     binary(axes, x, in_bytes)
     axes.set_xlabel(f"{report.heading(report.size)} (log scale)")
     axes.set_ylabel(f"{report.heading(report.accuracy)}, mean ± std")
     percent(axes)
-    finish(axes, report, [(line.name, *xy) for line, *xy in zip(lines, x, y, strict=True)], on | ~ours)
+    finish(axes, [(line.name, *xy) for line, *xy in zip(lines, x, y, strict=True)], on | ~ours)
     return True
 
 
@@ -108,17 +114,18 @@ def _ratio(report: Report, figure: Any) -> bool:
     if report.show.margin:
         axes.axhline(-report.show.margin, color="#7F7F7F", linewidth=0.8, linestyle="--")
     points = []
-    for line in lines:
+    looks = _looks(lines)
+    for index, line in enumerate(lines):
         x, d = _mean(line, name), line.cells[report.accuracy].difference
         if x is None or d is None:
             continue
         half = (d.high - d.low) / 2 * 100 if d.high is not None and d.low is not None else None
-        point(axes, x, d.mean * 100, half, "front" if line.front == 1 else "row")
+        point(axes, x, d.mean * 100, half, looks.get(index, LOOKS["front" if line.front == 1 else "row"]))
         points.append((line.name, x, d.mean * 100))
     binary(axes, [x for _, x, _ in points], "{:g}x".format)
     axes.set_xlabel(f"{report.heading(name)}: times smaller than the control (log scale)")
     axes.set_ylabel(f"{report.heading(report.accuracy)}: change (pp), 95% interval")
-    finish(axes, report, points, np.array([line.front == 1 for line in lines]))
+    finish(axes, points, np.array([line.front == 1 for line in lines]))
     return True
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from synthetic import record, records
 
 from lightexp.core.errors import BadInput
-from lightexp.report import figures, linter
+from lightexp.report import axes, figures, linter
 from lightexp.report.page import page
 from lightexp.report.runs import named
 from lightexp.report.sheet import External, Show
@@ -197,3 +197,9 @@ def test_a_report_of_nothing_writes_nothing(tmp_path) -> None:
     with pytest.raises(BadInput):
         write(make([], Show("x")), tmp_path / "there")
     assert not (tmp_path / "there").exists()
+
+
+def test_rows_of_a_planner_are_a_curve() -> None:
+    names = ["control", "a sparsity=0.5", "b sparsity=0.5", "a sparsity=0.8", "a sparsity=0.9", "b sparsity=0.8"]
+    (curve,) = axes.curves(names)
+    assert (curve.look["label"], curve.places, curve.values) == ("a", [1, 3, 4], ["0.5", "0.8", "0.9"])
