@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from lightexp.core.flatmodel import COMPUTE, FlatModel, FlatOp
 from lightexp.core.protocols import Figure, Measurement, Subject
 
+_PER_POSITION = ("CONV_2D", "DEPTHWISE_CONV_2D", "EXPAND_DIMS", "SQUEEZE")
+
 
 @dataclass(frozen=True)
 class Graph(Measurement):
@@ -20,6 +22,7 @@ class Graph(Measurement):
     bits of all learnt constants as they stand in the file, with 32 for each scale, over their number.
     """
 
+    version = 2
     gives = {
         "model/params": "min",
         "model/nonzeros": "min",
@@ -79,18 +82,25 @@ def _macs(op: FlatOp, model: FlatModel, sizes: list[int]) -> int:
         return sizes[op.inputs[0]] * second[0]
     # Otherwise the second input is the kernel, and each position takes all of it once: each of the output's, or for a
     # transposed convolution each of the input's (its third).
-    positions = model.tensors[op.inputs[2]].shape if op.kind == "TRANSPOSE_CONV" else out
-    return math.prod(positions[:-1]) * math.prod(second)
+    passed = op.inputs[2] if op.kind == "TRANSPOSE_CONV" else op.outputs[0]
+    return sizes[passed] // model.tensors[passed].shape[-1] * math.prod(second)
 
 
 def _sizes(model: FlatModel) -> list[int]:
     """Elements of each tensor.
 
     A dense layer over several positions is stored as a product of two matrices whose open dimensions, batch times
-    positions, the file gives as 1. Their sizes follow from the tensors before.
+    positions, the file gives as 1; of a dilated convolution, batch times the grids that the positions were parted into.
+    Their sizes follow from the tensors before.
     """
     sizes = [math.prod(t.shape) for t in model.tensors]
     for op in model.ops:
+        if op.kind in ("SPACE_TO_BATCH_ND", *_PER_POSITION):
+            grids = sizes[op.inputs[0]] // math.prod(model.tensors[op.inputs[0]].shape)
+            blocks = model.tensors[op.inputs[1]].data if op.kind == "SPACE_TO_BATCH_ND" else None
+            if blocks is not None and model.tensors[op.outputs[0]].shape[0] == 1:
+                grids *= math.prod(blocks.tolist())
+            sizes[op.outputs[0]] *= grids
         if op.kind == "RESHAPE":
             sizes[op.outputs[0]] = max(sizes[op.inputs[0]], sizes[op.outputs[0]])
         elif op.kind == "FULLY_CONNECTED":

@@ -18,6 +18,7 @@ SHAPES = {
     "dense": (6, 6, 1),
     "conv": (8, 8, 3),
     "depthwise": (8, 8, 3),
+    "dilated": (8, 8, 3),
     "steps": (5, 4),
     "volume": (4, 5, 6, 2),
     "matmul": (5, 4),
@@ -55,6 +56,11 @@ def keras(net: str, zeroed: bool = False) -> Any:
             x = kl.Conv2D(5, 3, strides=2, padding="same", activation="relu")(x)
             x = kl.Conv2DTranspose(6, 3, strides=2, padding="same", activation="relu")(x)
             x = kl.Flatten()(kl.MaxPool2D()(x))
+        elif net == "dilated":
+            x = kl.DepthwiseConv2D(3, depth_multiplier=2, dilation_rate=2)(
+                kl.Conv2D(5, 3, dilation_rate=2, padding="same")(x)
+            )
+            x = kl.GlobalAveragePooling2D()(x)
         elif net == "depthwise":
             x = kl.DepthwiseConv2D(3, depth_multiplier=2, padding="valid", activation="relu")(x)
             x = kl.GlobalAveragePooling2D()(x)
