@@ -25,7 +25,7 @@ from lightexp.core.errors import RunFailed
 from lightexp.runner.launch import Launcher
 from lightexp.search.job import Job
 from lightexp.search.mirrored import Mirrored
-from lightexp.search.pool import Pool, View, order
+from lightexp.search.pool import STILLBORN, Pool, View, order
 from lightexp.search.standing import Standing, standing
 from lightexp.search.study import STARTS, Study
 
@@ -50,7 +50,7 @@ class Launched:
         self._call = -random.SystemRandom().randrange(10, 2**31)
         self._order = {**order(study, layers, command), "call": self._call, "here": os.getcwd()}
         self._before = len(study.trials)
-        self._start = time.monotonic()
+        self._start, self._stillborn = time.monotonic(), 0
         self._claimed, self._over, self._late = threading.Event(), threading.Event(), False
 
     def run(self) -> bool:
@@ -103,7 +103,8 @@ class Launched:
             time.sleep(_TICK)
         else:
             return False
-        if self._progress() == before:
+        self._stillborn = self._stillborn + 1 if self._progress() == before else 0
+        if self._stillborn >= STILLBORN:
             raise RunFailed(f"The launcher's jobs end before they can work: {failed[0] if failed else 'no reason'}")
         return True
 
