@@ -50,7 +50,8 @@ class Launched:
         self._call = -random.SystemRandom().randrange(10, 2**31)
         self._order = {**order(study, layers, command), "call": self._call, "here": os.getcwd()}
         self._before = len(study.trials)
-        self._start, self._stillborn = time.monotonic(), 0
+        self._start = time.monotonic()
+        self._stillborn, self._all_asked, self._waiting = 0, False, False
         self._claimed, self._over, self._late = threading.Event(), threading.Event(), False
 
     def run(self) -> bool:
@@ -78,34 +79,30 @@ class Launched:
         return False
 
     def _again(self) -> bool:
-        """Launches jobs, and returns whether that is to be done again: not where nothing is left, or it is over."""
+        """Launches jobs where there is work, else waits a moment for others; False where all is over."""
         study, search = self._study, self._study.job.search
+        trials = study.trials
+        if self._late or study.hopeless(trials):
+            return False
+        running = [t.number for t in trials if t.state is TrialState.RUNNING]
+        asked = sum(t.state is not TrialState.WAITING for t in trials)
+        if (self._all_asked or asked >= search.trials) and not any(map(study.left, running)):
+            if running and not self._waiting:
+                self._waiting = True
+                self._view.say(f"Waiting for {len(running)} trials that run elsewhere.")
+            time.sleep(_TICK * bool(running))
+            return bool(running)
+        # The basic launcher would run jobs one after another: one of them has all the processes.
+        wanted = max(1, min(study.job.workers, search.trials - sum(t.state.is_finished() for t in trials)))
+        jobs, processes = (1, study.job.workers) if self._launcher.here else (wanted, 1)
         before = self._progress()
-        wanted = max(1, min(study.job.workers, search.trials - sum(t.state.is_finished() for t in study.trials)))
-        # The basic launcher would run them one after another; one job has all the processes.
-        shape = (1, study.job.workers) if self._launcher.here else (wanted, 1)
-        failed = self._launcher.launch(partial(work, {**self._order, "workers": shape[1]}), shape[0])
+        failed = self._launcher.launch(partial(work, {**self._order, "workers": processes}), jobs)
         for words in failed:
             self._view.say(f"A job of the launcher has failed: {words}")
-        told = False
-        while not (self._late or study.hopeless(study.trials)):
-            running = [t.number for t in study.trials if t.state is TrialState.RUNNING]
-            if any(map(study.left, running)):
-                break
-            if not running:
-                asked = sum(t.state is not TrialState.WAITING for t in study.trials)
-                if not failed or asked >= search.trials:
-                    return False
-                break
-            if not told:
-                self._view.say(f"Waiting for {len(running)} trials that run elsewhere.")
-            told = True
-            time.sleep(_TICK)
-        else:
-            return False
-        self._stillborn = self._stillborn + 1 if self._progress() == before else 0
+        self._all_asked = not failed
+        self._stillborn = self._stillborn + 1 if failed and self._progress() == before else 0
         if self._stillborn >= STILLBORN:
-            raise RunFailed(f"The launcher's jobs end before they can work: {failed[0] if failed else 'no reason'}")
+            raise RunFailed(f"The launcher's jobs end before they can work: {failed[0]}")
         return True
 
     def _progress(self) -> list[tuple[TrialState, Any]]:
