@@ -35,7 +35,8 @@ def test_jobs_of_each_launcher_run_what_is_missing(tmp_path: Path, monkeypatch: 
         "pipeline=control",
         "measure=quick",
     ]
-    base += [f"model.path={PLUGIN / 'tiny.tflite'}", "plugins=[faulty]", "tracking=none", f"paths.outputs={outputs}"]
+    base += [f"model.path={PLUGIN / 'tiny.tflite'}", "plugins=[faulty]"]
+    base += ["tracking=none", f"paths.outputs={outputs}"]
     latency = ["+measure.latency={_target_:lightexp.measure.latency.Latency,warmup:1,runs:20}"]
     rows = {"control": latency, "half": row(0.5), "fails": row(0.3, "raise")}
 
