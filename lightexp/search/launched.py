@@ -6,14 +6,12 @@ job of a batch before they start the next one; workers wait for nobody.
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from omegaconf import DictConfig
 from optuna.trial import TrialState
 
 from lightexp.core.errors import RunFailed
-from lightexp.runner.launch import Launcher
+from lightexp.runner.launch import Launcher, origin, settle
 from lightexp.search.job import Job
 from lightexp.search.mirrored import Mirrored
 from lightexp.search.pool import STILLBORN, Pool, View, order
@@ -48,7 +46,7 @@ class Launched:
         self._study, self._view, self._mirror, self._launcher = study, view, mirror, launcher
         # Held in the study's storage as long as this process wants the jobs to work, so that they end with it.
         self._call = -random.SystemRandom().randrange(10, 2**31)
-        self._order = {**order(study, layers, command), "call": self._call, "here": os.getcwd()}
+        self._order = {**order(study, layers, command), "call": self._call, "origin": origin()}
         self._before = len(study.trials)
         self._start = time.monotonic()
         self._stillborn, self._all_asked, self._waiting = 0, False, False
@@ -137,15 +135,11 @@ def work(given: dict[str, Any], config: DictConfig) -> None:
         given: The study, as `lightexp.search.pool.order` tells of it, and whose job this is.
         config: The job's, which says nothing more.
     """
-    with suppress(OSError):  # a node that does not see the folder has one of its own
-        os.chdir(given["here"])
-    parent = os.getppid()
+    settle(given["origin"])
     job = Job(**given["job"])
     view = _Quiet()
     study = Study(job, job.space(given["layers"]), Path(given["folder"]), view.say)
     Pool(study, given["layers"], given["command"], view, None, given["workers"], given["call"]).run()
-    if os.getppid() != parent:  # the launcher was killed; joblib's processes would stay for minutes
-        os._exit(0)
 
 
 class _Quiet:
