@@ -84,7 +84,7 @@ class _Application:
         from lightexp.runner.launch import origin
 
         kept = ("_plan_only", "_sweep", "started")
-        fresh = {"_worker": None, "_done": [], "_failed": [], "_origin": origin()}
+        fresh: dict[str, Any] = {"_worker": None, "_done": [], "_failed": [], "_origin": origin()}
         return {name: self.__dict__[name] for name in kept} | fresh
 
     @cached_property

@@ -106,8 +106,8 @@ def test_a_job_that_dies_is_replaced_and_jobs_end_with_the_command(
 
 def jobs(process: subprocess.Popen[str]) -> list[int]:
     """The launcher's processes that have a worker."""
-    with Path(f"/proc/{process.pid}/task/{process.pid}/children").open() as below:
-        return [int(pid) for pid in below.read().split() if children(int(pid))]
+    below = [path.read_text().split() for path in Path(f"/proc/{process.pid}/task").glob("*/children")]
+    return [int(pid) for found in below for pid in found if children(int(pid))]
 
 
 @pytest.mark.parametrize(
