@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from lightexp.ablation.jobs import Finished, Job, Outlook, outlook, planned, unt
 from lightexp.ablation.run import LOCKS, Outcome, figures, timed
 from lightexp.ablation.run import run as run_here
 from lightexp.core.store import Store
-from lightexp.runner.launch import Launcher
+from lightexp.runner.launch import Launcher, origin, settle
 from lightexp.runner.run import Runner
 from lightexp.runner.watch import Silent
 
@@ -69,7 +67,7 @@ class Launched:
 
     def _launch(self, call: Call, what: str, count: int) -> list[str]:
         given: dict[str, Any] = {"path": str(self._study.path.absolute()), "overrides": self._overrides, "what": what}
-        given |= {"call": str(call.path.absolute()), "share": call.workers, "here": os.getcwd()}
+        given |= {"call": str(call.path.absolute()), "share": call.workers, "origin": origin()}
         given["workers"] = call.workers if self._launcher.here else 1
         words = self._launcher.launch(partial(work, given), count)
         for line in words:
@@ -97,9 +95,7 @@ def work(given: dict[str, Any], config: DictConfig) -> None:
         given: The ablation, and whose job this is.
         config: The job's, which says nothing more.
     """
-    with suppress(OSError):  # a node that does not see the folder has one of its own
-        os.chdir(given["here"])
-    parent = os.getppid()
+    settle(given["origin"])
     study = read(Path(given["path"]), given["overrides"])
     jobs = planned(study, Runner(Silent()))
     outputs = jobs[0].settings.outputs
@@ -109,12 +105,7 @@ def work(given: dict[str, Any], config: DictConfig) -> None:
     if given["what"] == "latency":
         timed(ahead, finished, outputs, _quiet)
         return
-    try:
-        run_here(ahead, finished, outputs, given["workers"], _quiet, Call(Path(given["call"]), given["share"]))
-    except KeyboardInterrupt:
-        if os.getppid() != parent:  # the launcher was killed; joblib's processes would stay for minutes
-            os._exit(0)
-        raise
+    run_here(ahead, finished, outputs, given["workers"], _quiet, Call(Path(given["call"]), given["share"]))
 
 
 def _quiet(words: str) -> None:

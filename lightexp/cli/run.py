@@ -76,13 +76,16 @@ class _Application:
         self._done: list[Record] = []
         self._failed: list[LightexpError] = []
         self._sweep = False
-        self._elsewhere = False
+        self._origin: dict[str, str] | None = None
         self.started = False
 
     def __getstate__(self) -> dict[str, Any]:
         """What a launcher takes to a job's process: nothing that belongs to this one."""
+        from lightexp.runner.launch import origin
+
         kept = ("_plan_only", "_sweep", "started")
-        return {n: self.__dict__[n] for n in kept} | {"_worker": None, "_done": [], "_failed": [], "_elsewhere": True}
+        fresh: dict[str, Any] = {"_worker": None, "_done": [], "_failed": [], "_origin": origin()}
+        return {name: self.__dict__[name] for name in kept} | fresh
 
     @cached_property
     def terminal(self) -> Terminal:
@@ -111,6 +114,10 @@ class _Application:
 
         In another process, where a launcher has all of them run whatever becomes of one, it raises to be heard of.
         """
+        if self._origin:
+            from lightexp.runner.launch import settle
+
+            settle(self._origin)
         self.started = True
         self._sweep = HydraConfig.get().mode is RunMode.MULTIRUN
         overrides = list(HydraConfig.get().overrides.task)
@@ -122,7 +129,7 @@ class _Application:
             if interrupt.asked():
                 raise
             self._fail(unforeseen.told(error, config.get("plugins") or ()), overrides)
-        if self._elsewhere and self._failed:
+        if self._origin and self._failed:
             raise self._failed[0]
 
     def _fail(self, error: LightexpError, overrides: list[str]) -> None:

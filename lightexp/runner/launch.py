@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +96,34 @@ def chosen(words: list[str], folders: list[str], outputs: Path) -> Launcher:
     return Launcher(config, HydraContext(hydra.config_loader, Callbacks()), [place])
 
 
+def origin() -> dict[str, str]:
+    """Where this process works, for jobs that work for it; see `settle`."""
+    return {"folder": os.getcwd(), "process": _process()}
+
+
+def settle(where: Mapping[str, str]) -> None:
+    """Makes a job's process work where the command does, and end at once if what started it dies.
+
+    Joblib's processes would stay for good, and a worker that computes would go on.
+    """
+    if where["process"] == _process():  # the basic launcher's job
+        return
+    with suppress(OSError):  # a node that does not see the folder has one of its own
+        os.chdir(where["folder"])
+    starter = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == starter:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _process() -> str:
+    return f"{os.getpid()} {platform.node()}"
+
+
 def fixed(words: list[str]) -> list[str]:
     """The overrides that are no sweeps."""
     parsed = OverridesParser.create().parse_overrides(words)
@@ -99,4 +132,4 @@ def fixed(words: list[str]) -> list[str]:
 
 def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return lines[0] if lines else type(error).__name__

@@ -6,14 +6,12 @@ job of a batch before they start the next one; workers wait for nobody.
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,10 @@ from omegaconf import DictConfig
 from optuna.trial import TrialState
 
 from lightexp.core.errors import RunFailed
-from lightexp.runner.launch import Launcher
+from lightexp.runner.launch import Launcher, origin, settle
 from lightexp.search.job import Job
 from lightexp.search.mirrored import Mirrored
-from lightexp.search.pool import Pool, View, order
+from lightexp.search.pool import STILLBORN, Pool, View, order
 from lightexp.search.standing import Standing, standing
 from lightexp.search.study import STARTS, Study
 
@@ -48,9 +46,10 @@ class Launched:
         self._study, self._view, self._mirror, self._launcher = study, view, mirror, launcher
         # Held in the study's storage as long as this process wants the jobs to work, so that they end with it.
         self._call = -random.SystemRandom().randrange(10, 2**31)
-        self._order = {**order(study, layers, command), "call": self._call, "here": os.getcwd()}
+        self._order = {**order(study, layers, command), "call": self._call, "origin": origin()}
         self._before = len(study.trials)
         self._start = time.monotonic()
+        self._stillborn, self._all_asked, self._waiting = 0, False, False
         self._claimed, self._over, self._late = threading.Event(), threading.Event(), False
 
     def run(self) -> bool:
@@ -78,33 +77,30 @@ class Launched:
         return False
 
     def _again(self) -> bool:
-        """Launches jobs, and returns whether that is to be done again: not where nothing is left, or it is over."""
+        """Launches jobs where there is work, else waits a moment for others; False where all is over."""
         study, search = self._study, self._study.job.search
+        trials = study.trials
+        if self._late or study.hopeless(trials):
+            return False
+        running = [t.number for t in trials if t.state is TrialState.RUNNING]
+        asked = sum(t.state is not TrialState.WAITING for t in trials)
+        if (self._all_asked or asked >= search.trials) and not any(map(study.left, running)):
+            if running and not self._waiting:
+                self._waiting = True
+                self._view.say(f"Waiting for {len(running)} trials that run elsewhere.")
+            time.sleep(_TICK * bool(running))
+            return bool(running)
+        # The basic launcher would run jobs one after another: one of them has all the processes.
+        wanted = max(1, min(study.job.workers, search.trials - sum(t.state.is_finished() for t in trials)))
+        jobs, processes = (1, study.job.workers) if self._launcher.here else (wanted, 1)
         before = self._progress()
-        wanted = max(1, min(study.job.workers, search.trials - sum(t.state.is_finished() for t in study.trials)))
-        # The basic launcher would run them one after another; one job has all the processes.
-        shape = (1, study.job.workers) if self._launcher.here else (wanted, 1)
-        failed = self._launcher.launch(partial(work, {**self._order, "workers": shape[1]}), shape[0])
+        failed = self._launcher.launch(partial(work, {**self._order, "workers": processes}), jobs)
         for words in failed:
             self._view.say(f"A job of the launcher has failed: {words}")
-        told = False
-        while not (self._late or study.hopeless(study.trials)):
-            running = [t.number for t in study.trials if t.state is TrialState.RUNNING]
-            if any(map(study.left, running)):
-                break
-            if not running:
-                asked = sum(t.state is not TrialState.WAITING for t in study.trials)
-                if not failed or asked >= search.trials:
-                    return False
-                break
-            if not told:
-                self._view.say(f"Waiting for {len(running)} trials that run elsewhere.")
-            told = True
-            time.sleep(_TICK)
-        else:
-            return False
-        if self._progress() == before:
-            raise RunFailed(f"The launcher's jobs end before they can work: {failed[0] if failed else 'no reason'}")
+        self._all_asked = not failed
+        self._stillborn = self._stillborn + 1 if failed and self._progress() == before else 0
+        if self._stillborn >= STILLBORN:
+            raise RunFailed(f"The launcher's jobs end before they can work: {failed[0]}")
         return True
 
     def _progress(self) -> list[tuple[TrialState, Any]]:
@@ -139,15 +135,11 @@ def work(given: dict[str, Any], config: DictConfig) -> None:
         given: The study, as `lightexp.search.pool.order` tells of it, and whose job this is.
         config: The job's, which says nothing more.
     """
-    with suppress(OSError):  # a node that does not see the folder has one of its own
-        os.chdir(given["here"])
-    parent = os.getppid()
+    settle(given["origin"])
     job = Job(**given["job"])
     view = _Quiet()
     study = Study(job, job.space(given["layers"]), Path(given["folder"]), view.say)
     Pool(study, given["layers"], given["command"], view, None, given["workers"], given["call"]).run()
-    if os.getppid() != parent:  # the launcher was killed; joblib's processes would stay for minutes
-        os._exit(0)
 
 
 class _Quiet:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 COMMAND = Path(sys.executable).parent / "lightexp"
 PLUGIN = Path(__file__).parent / "plugin"
 LEVEL, MODE, SECONDS = (f"pipeline.stages.faulty.{name}" for name in ("level", "mode", "seconds"))
-PATIENCE = 120  # seconds; a busy machine is no failure
+PATIENCE = 600  # seconds; a busy machine is no failure
 
 
 def arrays(folder: Path) -> Path:

@@ -91,13 +91,14 @@ def test_a_job_that_dies_is_replaced_and_jobs_end_with_the_command(
     first = jobs(process)
     os.kill(first[0], signal.SIGKILL)
     replaced = until(lambda: [pid for pid in jobs(process) if pid not in first], process)
+    assert not alive(first[0])
     done = len(study.trials())
     until(lambda: begun(done + 2), process)
     process.kill()
     end = time.monotonic() + PATIENCE
-    while any(alive(pid) for job in replaced for pid in (job, *children(job))) and time.monotonic() < end:
+    while any(alive(job) or children(job) for job in replaced) and time.monotonic() < end:
         time.sleep(0.2)
-    assert not [pid for job in replaced for pid in children(job)]
+    assert not [job for job in replaced if alive(job) or children(job)]
     assert "A job of the launcher has failed" in process.communicate()[1]
     assert not [t for t in study.trials() if t.state is TrialState.FAIL]
     assert len(study.trials()) < 40
@@ -105,8 +106,8 @@ def test_a_job_that_dies_is_replaced_and_jobs_end_with_the_command(
 
 def jobs(process: subprocess.Popen[str]) -> list[int]:
     """The launcher's processes that have a worker."""
-    with Path(f"/proc/{process.pid}/task/{process.pid}/children").open() as below:
-        return [int(pid) for pid in below.read().split() if children(int(pid))]
+    below = [path.read_text().split() for path in Path(f"/proc/{process.pid}/task").glob("*/children")]
+    return [int(pid) for found in below for pid in found if children(int(pid))]
 
 
 @pytest.mark.parametrize(
