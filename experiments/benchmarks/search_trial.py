@@ -130,7 +130,7 @@ def _script(chosen: argparse.Namespace) -> Result:
         (record,) = (start / "outputs/runs").glob("*/record.json")
         key = json.loads(record.read_text())["stages"][0]["key"]
         words = [*SEARCH, *data, "pipeline.stages.quantize.scheme=int8", "search.study=script", "search.corners=[]"]
-        words += ["search.sampler=grid", f"{LAYERS}=choice(8,32)", f"{SAMPLES}=choice(100,200)", "search.trials=100"]
+        words += ["search.sampler=grid", f"{LAYERS}=choice(8,32)", f"{SAMPLES}=choice(50,100,150,200)", "search.trials=100"]
         for run in range(chosen.runs):
             folder = Path(name) / str(run)
             shutil.copytree(start, folder)
@@ -164,7 +164,7 @@ def _by_hand(folder: Path, smoke: bool) -> None:
 
     def objective(trial: Any) -> tuple[float, int]:
         bits = {layer: trial.suggest_categorical(f"{LAYERS}.{layer}", [8, 32]) for layer in names}
-        count = trial.suggest_categorical(SAMPLES, [100, 200])
+        count = trial.suggest_categorical(SAMPLES, [50, 100, 150, 200])
 
         def representative() -> Iterator[list[Any]]:
             for sample in samples[:count]:
