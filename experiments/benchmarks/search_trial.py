@@ -7,10 +7,10 @@ trial 1,000, of trials whose file was not in the store yet (a setting that chang
 enough of these). To it is added the CPU time a trial of the processes beside the worker: the one that watches, and the
 one that writes to MLflow.
 
-`script`: bits (8 or float) of each layer, int8 activations, 10,000 images of validation: two workers of one thread
-against Optuna in memory, TensorFlow's converter with the same layers kept float (`QuantizationDebugger`, as its guide
-does it) and the guides' evaluation, one image after another. Theirs is given our proposals. In turn; the rate counts
-from when each worker has ended its first trial.
+`script`: bits (8 or float) of each layer, int8 activations by the ranges of 100, 200 or 300 examples, 10,000 images of
+validation: two workers of one thread against Optuna in memory, TensorFlow's converter with the same layers kept float
+(`QuantizationDebugger`, as its guide does it) and the guides' evaluation, one image after another. Theirs is given our
+proposals. In turn; the rate counts from when each worker has ended its first trial.
 
     python experiments/benchmarks/search_trial.py --runs 3
 """
@@ -130,7 +130,7 @@ def _script(chosen: argparse.Namespace) -> Result:
         (record,) = (start / "outputs/runs").glob("*/record.json")
         key = json.loads(record.read_text())["stages"][0]["key"]
         words = [*SEARCH, *data, "pipeline.stages.quantize.scheme=int8", "search.study=script", "search.corners=[]"]
-        words += ["search.sampler=grid", f"{LAYERS}=choice(8,32)", f"{SAMPLES}=choice(50,100,150,200)", "search.trials=100"]
+        words += ["search.sampler=grid", f"{LAYERS}=choice(8,32)", f"{SAMPLES}=range(100,301,100)", "search.trials=99"]
         for run in range(chosen.runs):
             folder = Path(name) / str(run)
             shutil.copytree(start, folder)
@@ -158,13 +158,13 @@ def _by_hand(folder: Path, smoke: bool) -> None:
 
     data = fashion(IMAGES if smoke else None)
     x, y = data.inputs(data.val.x), data.val.y
-    samples = data.inputs(data.train.x[:200])
+    samples = data.inputs(data.train.x[:300])
     model = keras_files.load(folder / "model")
     names = _outputs(tf, model)
 
     def objective(trial: Any) -> tuple[float, int]:
         bits = {layer: trial.suggest_categorical(f"{LAYERS}.{layer}", [8, 32]) for layer in names}
-        count = trial.suggest_categorical(SAMPLES, [50, 100, 150, 200])
+        count = trial.suggest_int(SAMPLES, 100, 300, step=100)
 
         def representative() -> Iterator[list[Any]]:
             for sample in samples[:count]:
