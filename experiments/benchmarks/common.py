@@ -126,7 +126,7 @@ def lightexp(words: Sequence[str], folder: Path) -> str:
 
 
 def ended(folder: Path, study: str) -> list[Any]:
-    """The trials that a study's journal below a folder holds, in the order they ended; ends the program if one failed."""
+    """A study's trials from its journal below a folder, in the order they ended; ends the program if one failed."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 

@@ -1,8 +1,8 @@
 """Trials an hour of a study that trains: two workers of one thread against one process with default threads.
 
 `lightexp search search=prune_quantize` of LeNet-5 on Fashion-MNIST, the control in the store already: both sides run
-the same trials, of which each prunes while it trains on, quantises and measures. In turn, each in a new folder. The rate
-counts from when each worker has ended its first trial, so that imports and loading stand apart.
+the same trials, of which each prunes while it trains on, quantises and measures. In turn, each in a new folder. The
+rate counts from when each worker has ended its first trial, so that imports and loading stand apart.
 
     python experiments/benchmarks/search_training.py --runs 3
 """

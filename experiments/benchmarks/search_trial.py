@@ -1,16 +1,16 @@
-"""What a trial of a post-training study costs beyond its evaluation, and two workers against the script one would write.
+"""What a trial of a post-training study costs beyond its evaluation, and two workers against a script by hand.
 
-`cost`: one `lightexp search` of bits for each layer of LeNet-5, by one worker of one thread, with MLflow. The data set is
-a few images of Fashion-MNIST, so that the evaluation takes next to nothing, and all that a trial takes is counted:
-proposing, quantising, evaluating 96 images, recording, logging. A cycle is the wall time from one trial's start to the
-next one's, around trial 100 and around trial 1,000, of trials whose file was not in the store yet (a setting that
-changes nothing but the store's key makes for enough of these). CPU time is that of all processes of the command, so
-also of the one that writes to MLflow.
+`cost`: one `lightexp search` of bits for each layer of LeNet-5, by one worker of one thread, with MLflow. The data set
+is a few images of Fashion-MNIST: evaluating 96 images takes next to nothing, and so all that a trial takes is counted,
+evaluation included. A cycle is the wall time from one trial's start to the next one's, around trial 100 and around
+trial 1,000, of trials whose file was not in the store yet (a setting that changes nothing but the store's key makes for
+enough of these). To it is added the CPU time a trial of the processes beside the worker: the one that watches, and the
+one that writes to MLflow.
 
-`script`: bits (8 or float) of each layer, int8 activations, 10,000 images of validation: two workers of one thread against
-Optuna in memory, TensorFlow's converter with the same layers kept float (`QuantizationDebugger`, as its guide does it) and
-the guides' evaluation, one image after another. Theirs is given ours' proposals. In turn; the rate counts from when each
-worker has ended its first trial.
+`script`: bits (8 or float) of each layer, int8 activations by the ranges of 100, 200 or 300 examples, 10,000 images of
+validation: two workers of one thread against Optuna in memory, TensorFlow's converter with the same layers kept float
+(`QuantizationDebugger`, as its guide does it) and the guides' evaluation, one image after another. Theirs is given our
+proposals. In turn; the rate counts from when each worker has ended its first trial.
 
     python experiments/benchmarks/search_trial.py --runs 3
 """
@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ def main() -> None:
 
 
 def _cost(trials: int) -> list[Result]:
-    width = min(50, trials // 6)
-    early, late = (min(100, trials // 3) - width, min(100, trials // 3) + width), (trials - 2 * width, trials - 1)
+    width = min(100, trials // 4)
+    windows = (width // 2, width // 2 + width), (trials - 1 - 2 * width, trials - 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words = [*SEARCH, *few(folder, IMAGES), f"{SAMPLES}=range(1,65)", "search.study=cost"]
@@ -67,18 +67,15 @@ def _cost(trials: int) -> list[Result]:
         begun = [t.datetime_start.timestamp() for t in sorted(ended(folder, "cost"), key=lambda trial: trial.number)]
         cycles = np.diff(begun) * 1e3
         new = [_was_made(folder / f"outputs/searches/cost/trials/{n:04d}/record.json") for n in range(trials)]
-    results, costs = [], []
-    for low, high in (early, late):
+    counts, seconds = np.array(seen).T
+    results = []
+    for low, high in windows:
         cycle = statistics.median(cycles[n] for n in range(low, high) if new[n])
-        counts, seconds = np.array(seen).T
-        cpu = 1e3 * float(np.interp(high, counts, seconds) - np.interp(low, counts, seconds)) / (high - low)
-        costs.append((cycle, cpu))
-        what = f"around trial {(low + high) // 2}"
-        results.append(Result(f"cycle of a trial, {what}", [cycle], [], "ms", COST, at_least=False))
-        results.append(Result(f"CPU time of all processes a trial, {what}", [cpu], [], "ms", COST, at_least=False))
-    for kind, first, last in zip(("cycle", "CPU time"), *costs, strict=True):
-        results.append(Result(f"{kind}, late against early", [last], [first], "ms", GROWTH, at_least=False))
-    return results
+        beside = 1e3 * float(np.interp(high, counts, seconds) - np.interp(low, counts, seconds)) / (high - low)
+        name, note = f"a trial, {low} to {high}", f"its cycle {cycle:.1f} ms, beside it {beside:.1f} ms"
+        results.append(Result(name, [cycle + beside], [], "ms", COST, at_least=False, note=note))
+    early, late = (result.ours for result in results)
+    return [*results, Result("a trial, late against early", late, early, "ms", GROWTH, at_least=False)]
 
 
 def _was_made(record: Path) -> bool:
@@ -87,7 +84,7 @@ def _was_made(record: Path) -> bool:
 
 @contextmanager
 def _watched(folder: Path) -> Iterator[list[tuple[int, float]]]:
-    """Notes how many trials have a record in a folder, and the CPU seconds of this process's children so far."""
+    """Notes how many trials have a record in a folder, and the CPU seconds so far beside the work on trials."""
     seen, over = [(0, 0.0)], threading.Event()
 
     def watch() -> None:
@@ -106,18 +103,18 @@ def _watched(folder: Path) -> Iterator[list[tuple[int, float]]]:
 
 
 def _cpu(parent: int) -> float:
-    """CPU seconds of all processes below one, those that they have waited for included."""
-    ticks: dict[int, tuple[int, int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            words = path.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        ticks[int(path.parent.name)] = int(words[1]), sum(map(int, words[11:15]))
-    below, total = {parent}, 0
-    while found := {one for one, (its, _) in ticks.items() if its in below} - below:
-        total += sum(ticks[one][1] for one in found)
-        below |= found
+    """CPU seconds of the processes below one, but for a study's workers and what is below them."""
+    below: dict[int, list[tuple[int, float]]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            words = (folder / "stat").read_text().rpartition(")")[2].split()
+            if "lightexp.search.worker" not in (folder / "cmdline").read_text():
+                below.setdefault(int(words[1]), []).append((int(folder.name), sum(map(int, words[11:13]))))
+    total, rest = 0.0, [parent]
+    while rest:
+        found = below.get(rest.pop(), [])
+        total += sum(ticks for _, ticks in found)
+        rest += [one for one, _ in found]
     return total / os.sysconf("SC_CLK_TCK")
 
 
@@ -133,7 +130,7 @@ def _script(chosen: argparse.Namespace) -> Result:
         (record,) = (start / "outputs/runs").glob("*/record.json")
         key = json.loads(record.read_text())["stages"][0]["key"]
         words = [*SEARCH, *data, "pipeline.stages.quantize.scheme=int8", "search.study=script", "search.corners=[]"]
-        words += ["search.sampler=grid", f"{LAYERS}=choice(8,32)", f"{SAMPLES}=choice(100,200)", "search.trials=100"]
+        words += ["search.sampler=grid", f"{LAYERS}=choice(8,32)", f"{SAMPLES}=range(100,301,100)", "search.trials=99"]
         for run in range(chosen.runs):
             folder = Path(name) / str(run)
             shutil.copytree(start, folder)
@@ -161,13 +158,13 @@ def _by_hand(folder: Path, smoke: bool) -> None:
 
     data = fashion(IMAGES if smoke else None)
     x, y = data.inputs(data.val.x), data.val.y
-    samples = data.inputs(data.train.x[:200])
+    samples = data.inputs(data.train.x[:300])
     model = keras_files.load(folder / "model")
     names = _outputs(tf, model)
 
     def objective(trial: Any) -> tuple[float, int]:
         bits = {layer: trial.suggest_categorical(f"{LAYERS}.{layer}", [8, 32]) for layer in names}
-        count = trial.suggest_categorical(SAMPLES, [100, 200])
+        count = trial.suggest_int(SAMPLES, 100, 300, step=100)
 
         def representative() -> Iterator[list[Any]]:
             for sample in samples[:count]:

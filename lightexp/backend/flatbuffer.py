@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,6 +100,7 @@ class _Unknown(Exception):
     """A sound file that stores something in a way that is not known here."""
 
 
+@lru_cache(2)  # a run's steps read two files again and again: what they start from, and what they make
 def _model(content: bytes) -> FlatModel:
     model = schema.Model.GetRootAs(content)
     buffers = [_bytes(content, *_place(model.Buffers(i))) for i in range(model.BuffersLength())]

@@ -24,6 +24,7 @@ from lightexp.core.errors import BadInput
 
 JOURNAL = "journal.log"
 _PATIENCE = 1.0  # seconds between two tries
+_POLL = 0.002  # seconds between two looks at a lock that is held for milliseconds
 _GRACE = 5.0  # seconds after an outage in which the living take their trials again
 
 
@@ -163,7 +164,7 @@ class _Journal(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        self._path, self._flock = path, FileLock(f"{path}.flock")
+        self._path, self._flock = path, FileLock(f"{path}.flock", poll_interval=_POLL)
         with self._flock:
             self._mend()
 
@@ -210,7 +211,7 @@ class _FileClaims(Claims):
     @contextmanager
     def turn(self) -> Iterator[None]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._folder / "turn.lock"):
+        with FileLock(self._folder / "turn.lock", poll_interval=_POLL):
             yield
 
 
