@@ -134,7 +134,7 @@ class Pool:
                 self._stop(f"More than {job.search.max_failures} trials in a row have failed (search.max_failures).")
         now = standing(trials, job.objectives)
         self._mirror.update(now)
-        ended = len(now.done) + len(now.failed)
+        ended = len(now.ended)
         here = max(1, ended - before)
         remaining = max(0, job.search.trials - ended)
         self._view.show(now, [w.doing for w in self._workers], seconds, seconds / here * remaining if ended else None)
