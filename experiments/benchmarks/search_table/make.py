@@ -47,6 +47,7 @@ WORDS = [
     "pipeline.stages.prune.batch_size=128",
     "pipeline.stages.prune.epochs=30",
     "pipeline.stages.prune.end=0.1",
+    "pipeline.stages.prune.learning_rate=0.002",
     "pipeline.stages.quantize.scheme=dynamic",
     "+pipeline.stages.quantize.layers={conv1: 8, conv2: 8, conv3: 8, logits: 8}",
     "runtime.threads=1",
