@@ -55,7 +55,7 @@ class PruningMasks:
             block: Rows and columns of the blocks, of a kernel as a matrix, that are kept or pruned whole.
         """
         self._kernels = list(kernels)
-        self._masks = [tf.Variable(tf.ones_like(k), trainable=False) for k in self._kernels]
+        self.variables = self._masks = [tf.Variable(tf.ones_like(k), trainable=False) for k in self._kernels]
         self._groups = []
         self._seed, self._m, self._block = seed, m, block
         self.last_step = 0

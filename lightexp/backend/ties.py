@@ -43,6 +43,11 @@ class Ties:
                 self._masked.append((kernel, tf.constant((array != 0).astype(np.float32))))
         self._sparsity = zero_count / sum(int(tf.size(kernel)) for kernel in kernels)
 
+    @property
+    def variables(self) -> list[Any]:
+        """The shared values."""
+        return [found for _, found, *_ in self._shared]
+
     def before_step(self, step: Any) -> None:
         """Undoes what the step before has moved apart."""
         self.after_epoch()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from lightexp.backend.augment import augmented, partners
 from lightexp.backend.features import Features
 from lightexp.backend.losses import cross_entropy
 from lightexp.backend.optimizers import Optimizer
+from lightexp.backend.randomness import by_step
 from lightexp.backend.session import keras
 from lightexp.core import interrupt
 from lightexp.core.data import Data, Split
@@ -32,6 +34,7 @@ _SECONDS_A_CALL = 0.5
 _FIRST_CALL = 8  # steps: enough to trace and to time
 _EVALUATED_AT_ONCE = 500
 _PREFETCHED = 2  # batches that are read while one is trained on
+_CURVE = "history/"
 
 
 class Masks(Protocol):
@@ -49,6 +52,10 @@ class Masks(Protocol):
     @property
     def last_step(self) -> int:
         """The step after which the masks no longer change."""
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that is remembered from step to step."""
 
 
 class Trainer:
@@ -83,9 +90,14 @@ class Trainer:
         self._per_epoch = steps_per_epoch(len(data.train), settings.batch_size)
         self._rates = tf.constant(settings.learning_rates(self._per_epoch))
         self._validate = tf.function(self._validation, reduce_retracing=True)
+        self._history: dict[str, list[float]] = {}
 
-    def run(self, progress: Progress) -> dict[str, list[float]]:
+    def run(self, progress: Progress, stop: int | None = None) -> dict[str, list[float]]:
         """Trains to the end, or until early stopping, which goes back to the best epoch.
+
+        Args:
+            progress: Shows how far it is.
+            stop: The epoch after which it stops, to be gone on with from `save`. Defaults to None: the last.
 
         Returns:
             Curves, a value an epoch: loss, accuracy, val_loss, val_accuracy, seconds and, with masks, sparsity.
@@ -95,9 +107,9 @@ class Trainer:
         """
         streams = self._settings.loop == "fit" or self._data.train.on_disk
         run_epoch = self._fit_epochs() if streams else self._graph_epochs()
-        history: dict[str, list[float]] = {}
+        history = self._history
         best, best_weights, since = math.inf, None, 0
-        for epoch in range(self._settings.epochs):
+        for epoch in range(len(history.get("loss", [])), stop or self._settings.epochs):
             interrupt.check()
             start = time.perf_counter()
             shown = {name: values[-1] for name, values in history.items() if name != "seconds"}
@@ -122,6 +134,25 @@ class Trainer:
             self._model.set_weights(best_weights)
         return history
 
+    def save(self, path: Path) -> None:
+        """Writes all that `load` needs to go on as if nothing had stopped it."""
+        curves = {f"{_CURVE}{name}": np.array(values) for name, values in self._history.items()}
+        np.savez(path, **curves, **{f"v{n:05d}": variable.numpy() for n, variable in enumerate(self._state)})
+
+    def load(self, path: Path) -> None:
+        """Takes up the training that `save` wrote, which had the same settings, data, model and seed."""
+        with np.load(path, allow_pickle=False) as arrays:
+            curves = [name for name in arrays.files if name.startswith(_CURVE)]
+            self._history = {name.removeprefix(_CURVE): arrays[name].tolist() for name in curves}
+            for variable, name in zip(self._state, sorted(set(arrays.files) - set(curves)), strict=True):
+                variable.assign(arrays[name])
+
+    @property
+    def _state(self) -> list[Any]:
+        slots = [slot for slots in self._optimizer.slots for slot in slots]
+        beside = [variable for part in (self._features, self._masks) if part for variable in part.variables]
+        return [self._step, *self._model.weights, *beside, *slots]
+
     def train_step(self, raw: Any, labels: Any, teachers: Mapping[str, Any]) -> tuple[Any, Any]:
         """One optimiser step on a batch of raw examples, in the graph; returns summed loss and correct answers."""
         rate = self._rates[self._step]
@@ -132,7 +163,8 @@ class Trainer:
         if self._data.augment.active:
             inputs, share = augmented(inputs, self._data.augment, self._seed, step)
         with tf.GradientTape() as tape:
-            logits, beside = self._features(inputs) if self._features else (self._model(inputs, training=True), None)
+            with by_step(self._model, self._seed, step):
+                logits, beside = (self._features or self._alone)(inputs)
             losses = self._settings.objective.loss(logits, labels, teachers)
             if share is not None:
                 others = {role: partners(soft) for role, soft in teachers.items()}
@@ -145,6 +177,9 @@ class Trainer:
                 loss += tf.add_n(self._model.losses)
         self._optimizer.apply(tape.gradient(loss, self._variables), step, rate)
         return tf.reduce_sum(losses), _correct(logits, labels)
+
+    def _alone(self, inputs: Any) -> tuple[Any, None]:
+        return self._model(inputs, training=True), None
 
     def _inputs(self, raw: Any) -> Any:
         return tf.cast(raw, tf.float32) * self._data.scale + self._data.offset

@@ -136,6 +136,8 @@ def _searched(job: Job, command: list[str], launcher: Launcher | None) -> int:
     with StudyView(job.objectives) as view:
         runner = Runner(Silent())
         _, data = runner.plan(job.settings)  # what cannot work with the data is told before anything is started
+        if job.halving:
+            job.halving.check(job.settings, len(data.train))
         found = layers.names(job)
         space = job.space(found)
         study = Study(job, space, job.folder, view.say, job.identity(space, data.key))

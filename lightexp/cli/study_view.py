@@ -17,9 +17,9 @@ from rich.text import Text
 from lightexp.search.finish import Point, rows
 from lightexp.search.goals import Objective
 from lightexp.search.job import Job
+from lightexp.search.outcome import OUTCOME, cut_short
 from lightexp.search.space import Space
 from lightexp.search.standing import Standing
-from lightexp.search.study import OUTCOME
 
 _WIDE = 150  # columns of a line where there is no terminal to ask
 _SHOWN = 10  # points of the front in the live view
@@ -51,7 +51,7 @@ class StudyView:
 
     def show(self, now: Standing, workers: list[str], seconds: float, left: float | None) -> None:
         """Shows how the study stands: live, or where there is no terminal a line for each trial that has ended."""
-        ended = [*now.done, *now.failed]
+        ended = now.ended
         if self._told is None:  # those from before are no news
             self._told = {t.number for t in ended if t.datetime_complete is None}
             self._told |= {t.number for t in ended}
@@ -67,12 +67,15 @@ class StudyView:
         outcome = trial.user_attrs[OUTCOME]
         if trial.state is TrialState.FAIL:
             return f"trial {trial.number} failed: {outcome['reason']}  {' '.join(outcome['varied'])}"
+        if trial.state is TrialState.PRUNED:
+            return f"trial {trial.number} {outcome['reason']}  {' '.join(outcome['varied'])}"
         figures = "  ".join(f"{o.name} {v:.6g}" for o, v in zip(self._objectives, trial.values, strict=True))
         mark = " front" if trial in now.front else "" if trial in now.feasible else " infeasible"
+        mark = f" cut short after epoch {stopped}" if (stopped := cut_short(trial)) else mark
         return f"trial {trial.number}  {figures}{mark}  {' '.join(outcome['varied'])}"
 
     def _picture(self, now: Standing, workers: list[str], seconds: float, left: float | None) -> Group:
-        head = f"{len(now.done)} done, {len(now.failed)} failed, {len(now.running)} running"
+        head = f"{len(now.done)} done, {_short(now)}{len(now.failed)} failed, {len(now.running)} running"
         head += f"   hypervolume {now.hypervolume:.4f}   {_clock(seconds)} gone"
         head += f", about {_clock(left)} left" if left is not None else ""
         table = Table("Front", *(o.name for o in self._objectives), "", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -110,7 +113,7 @@ class StudyView:
             table.add_row(*map(escape, row))
         self._out.print(table)
         infeasible = len(now.done) - len(now.feasible)
-        words = f"{len(now.done)} trials done, {len(now.failed)} failed, {infeasible} beyond a constraint"
+        words = f"{len(now.done)} trials done, {_short(now)}{len(now.failed)} failed, {infeasible} beyond a constraint"
         self._out.print(f"{words}; hypervolume {now.hypervolume:.4f}")
         self._out.print(f"Files   {escape(str(job.folder))}", soft_wrap=True)
         if "run_id" in mlflow:
@@ -119,6 +122,10 @@ class StudyView:
             )
         if points:
             self._out.print(f"Again   {escape(points[0].command)}", soft_wrap=True)
+
+
+def _short(now: Standing) -> str:
+    return f"{len(now.short)} cut short, " if now.short else ""
 
 
 def _clock(seconds: float) -> str:

@@ -21,7 +21,7 @@ from lightexp.core.measured import Subject as Subject
 
 Form = Literal["none", "keras", "tflite", "quantized", "encoded"]
 """What a stage starts from and makes; `quantized` and `encoded` are a .tflite that can only be measured."""
-TFLITE, ENCODED = "model.tflite", "model.lxe"
+TFLITE, ENCODED, STATE = "model.tflite", "model.lxe", "state.npz"
 
 
 class Progress(Protocol):
@@ -189,6 +189,8 @@ class Context:
         out: The folder to write the result to.
         progress: Where to say how far the work is.
         inputs: The artifacts asked for by `Stage.inputs`, by role.
+        stop: The epoch after which training is cut short, its state left in `out` as `STATE`. Defaults to None: never.
+        state: That state of the same training cut short earlier, to go on from. Defaults to None: from the start.
     """
 
     data: Data
@@ -198,6 +200,8 @@ class Context:
     out: Path
     progress: Progress
     inputs: dict[str, Artifact] = field(default_factory=dict)
+    stop: int | None = None
+    state: Path | None = None
 
 
 @dataclass(frozen=True)

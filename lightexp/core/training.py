@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lightexp.core.config import Count, Fraction, Index, NonNegative, Positive
 from lightexp.core.protocols import Objective
 
-VERSION = 1
+VERSION = 2
 """Of the training loop: part of every trained artifact's key."""
 
 
@@ -63,6 +63,33 @@ class Training:
         else:
             factor = np.ones(total)
         return (self.learning_rate * factor).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """How far a training goes that successive halving may cut short.
+
+    Attributes:
+        number: From 0; each rung takes `eta` times as many epochs as the one before, counted from where the schedules
+            have ended.
+        epochs: Those of rung 0.
+        eta: See `number`.
+    """
+
+    number: int
+    epochs: int
+    eta: int
+
+    def stops(self, settled: int, whole: int) -> list[int | None]:
+        """The epochs after which the rungs up to this one stop; the last is None where it goes to the training's end.
+
+        Args:
+            settled: Epochs after which no schedule changes anything but the learning rate.
+            whole: All epochs of the training.
+        """
+        stops = [settled + self.epochs * self.eta**number for number in range(self.number + 1)]
+        before = [stop for stop in stops if stop < whole]
+        return [*before, *([None] if len(before) < len(stops) else [])]
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lightexp.core.data import Data
 from lightexp.core.errors import LightexpError, RunFailed
 from lightexp.core.fingerprint import key
-from lightexp.core.protocols import Artifact, Context, Figure, Note, Progress, Subject
+from lightexp.core.protocols import STATE, Artifact, Context, Figure, Note, Progress, Subject
 from lightexp.core.record import StageRecord
 from lightexp.core.store import Entry, Store
 from lightexp.runner.plan import Node, Plan
@@ -21,6 +21,8 @@ from lightexp.runner.settings import Settings
 from lightexp.runner.watch import Watch
 from lightexp.stages.model_file import ModelFile
 
+STOPPED = "stopped"
+"""The fact, of a training that was cut short, after which epoch."""
 Measured = dict[str, Sequence[Figure | Note]]
 """Figures and notes by what they were measured of and how."""
 
@@ -168,9 +170,13 @@ class Executor:
             parent = node.inputs.get("parent")
             others = {role: self._artifacts[n.key] for role, n in node.inputs.items() if role != "parent"}
             model = node.model or self._settings.model
-            context = Context(self._data, model, self._settings.seed, self._settings.threads, out, progress, others)
+            before = next(filter(None, map(self._store.load, reversed(node.earlier))), None)
+            state = before.folder / STATE if before else None
+            seed, threads = self._settings.seed, self._settings.threads
+            context = Context(self._data, model, seed, threads, out, progress, others, node.stop, state)
             try:
-                return node.stage.apply(self._artifacts[parent.key] if parent else None, context)
+                facts = node.stage.apply(self._artifacts[parent.key] if parent else None, context)
+                return {**facts, STOPPED: node.stop} if node.stop else facts
             except LightexpError as error:
                 raise type(error)(f"{node.name}: {error}") from error
 

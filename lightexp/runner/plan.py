@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lightexp.core.data import Data
@@ -16,6 +17,7 @@ from lightexp.models.from_file import check_shapes, try_out
 from lightexp.runner.settings import Settings
 from lightexp.stages.model_file import ModelFile
 from lightexp.stages.surgery import Surgery
+from lightexp.stages.train import TrainingStage
 
 Compose = Callable[[list[str]], Settings]
 _DEPTH = 3  # of teachers that have teachers
@@ -33,6 +35,8 @@ class Node:
         model: The architecture after it; None where it makes none.
         inputs: What it stands on, by role; `parent` is the stage before, where its weights matter.
         key: The store's key of its result.
+        stop: The epoch after which its training is cut short. Defaults to None: never.
+        earlier: The keys of the same training cut short before that, from which it can go on.
     """
 
     name: str
@@ -40,6 +44,8 @@ class Node:
     model: Model | None
     inputs: dict[str, Node]
     key: str
+    stop: int | None = None
+    earlier: tuple[str, ...] = ()
 
     @property
     def form(self) -> Form:
@@ -194,8 +200,18 @@ def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Pl
                 f"pipeline.stages.{name}.objective: {inside} looks at its teacher's layers, which a .tflite does not "
                 "have. Name control, or the overrides of a run that ends in Keras form, or take objective=distill."
             )
-        nodes.append(Node(name, stage, model, inputs, _key(stage, model, settings.seed, data, inputs)))
+        found = partial(_key, stage, model, settings.seed, data, inputs)
+        *earlier, stop = _stops(settings, name, stage, len(data.train))
+        nodes.append(Node(name, stage, model, inputs, found(stop), stop, tuple(map(found, earlier))))
     return Plan(tuple(nodes), control or nodes[-1])
+
+
+def _stops(settings: Settings, name: str, stage: Stage, examples: int) -> list[int | None]:
+    """The epochs after which a stage's training is cut short on each rung up to its own; None: it is not."""
+    rung = settings.rung
+    if rung is None or name != settings.fidelity or not isinstance(stage, TrainingStage):
+        return [None]
+    return rung.stops(stage.settled(examples), stage.epochs)
 
 
 def _looks_inside(stage: Stage) -> str | None:
@@ -269,9 +285,12 @@ def _input(
     return Node(f"{name}.{role}", stage, None, {}, _key(stage, None, 0, data, {}))
 
 
-def _key(stage: Stage, model: Model | None, seed: int, data: Data, inputs: dict[str, Node]) -> str:
+def _key(
+    stage: Stage, model: Model | None, seed: int, data: Data, inputs: dict[str, Node], stop: int | None = None
+) -> str:
     return key(
         {
+            **({"stop": stop} if stop else {}),
             "stage": stage,
             "model": model,
             "seed": seed,

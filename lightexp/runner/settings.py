@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,9 +17,10 @@ from pydantic import Field
 from lightexp.core.config import Count, build, check
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Dataset, Measurement, Model, Stage
+from lightexp.core.training import Rung
 from lightexp.models.from_file import FromFile
 from lightexp.stages.model_file import source
-from lightexp.stages.train import Train
+from lightexp.stages.train import Train, TrainingStage
 from lightexp.tracking.mirror import Tracking
 
 FILE = "file"
@@ -79,6 +81,7 @@ class Settings:
         threads: How many threads compute.
         outputs: The folder of all outputs, absolute.
         plain: The whole config as plain types, for the record.
+        rung: Where the last training after the control is cut short. Defaults to None: nowhere.
     """
 
     dataset: Dataset
@@ -91,6 +94,13 @@ class Settings:
     threads: int
     outputs: Path
     plain: dict[str, Any]
+    rung: Rung | None = None
+
+    @property
+    def fidelity(self) -> str | None:
+        """The name of the stage that a rung cuts short; None where none trains after the control."""
+        after = itertools.dropwhile(lambda pair: not pair[1].compresses, self.stages.items())
+        return next((name for name, stage in reversed(list(after)) if isinstance(stage, TrainingStage)), None)
 
     @property
     def name(self) -> str:

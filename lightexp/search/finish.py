@@ -22,8 +22,9 @@ from lightexp.runner.run import Runner
 from lightexp.search import pictures
 from lightexp.search.goals import Objective
 from lightexp.search.job import Job
+from lightexp.search.outcome import OUTCOME
 from lightexp.search.standing import Standing
-from lightexp.search.study import OUTCOME, Study
+from lightexp.search.study import Study
 
 TABLE, DATA = "front.md", "front.json"
 _HYDRA = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FolderPath
 from typing import Annotated, Any, Literal
@@ -23,6 +23,8 @@ from lightexp.runner.compose import composed, explained, look_in
 from lightexp.runner.settings import Settings, read
 from lightexp.search import goals
 from lightexp.search.corners import Corner, corners
+from lightexp.search.halving import Halving
+from lightexp.search.pruners import pruner
 from lightexp.search.ranges import Parameter, parameter
 from lightexp.search.space import Space
 from lightexp.search.structures import Structure, copied, is_structural, structures, without
@@ -45,6 +47,8 @@ class Search:
         storage: None is a journal file in the study's folder; else another journal file or a PostgreSQL URL.
         resume: Whether a study that has begun is gone on with. Defaults to True.
         sampler: How Optuna proposes. Defaults to `tpe`.
+        pruner: See `lightexp.search.pruners`. Defaults to None: every trial is trained to its end.
+        halving: See `lightexp.search.halving`. Defaults to None: likewise.
         objectives: See `lightexp.search.goals`.
         constraints: See `lightexp.search.goals`.
         space: A range for each dotted setting; `auto` for the default ranges of all stages, or of one.
@@ -61,6 +65,8 @@ class Search:
     storage: str | None = None
     resume: bool = True
     sampler: Literal["tpe", "nsga2", "random", "qmc", "grid"] = "tpe"
+    pruner: str | dict[str, Any] | None = None
+    halving: dict[str, Any] | None = None
     objectives: list[str] = field(default_factory=list)
     constraints: list[Any] = field(default_factory=list)
     space: dict[str, Any] | Literal["auto"] = field(default_factory=dict)
@@ -135,8 +141,11 @@ class Job:
         return self.settings.outputs / "searches" / self.name
 
     def check(self) -> None:
-        """Reads goals and structures, for what is wrong with them; see `objectives`, `constraints`, `structures`."""
-        _ = self.objectives, self.constraints, self.structures
+        """Reads goals, fidelity and structures, for what is wrong with them; see the properties of these names."""
+        _ = self.objectives, self.constraints, self.structures, self.halving
+        pruner(self.search.pruner, self.objectives)
+        if self.search.pruner and self.halving:
+            raise BadInput("search.pruner and search.halving both cut trainings short. Set one of them to null.")
 
     @cached_property
     def objectives(self) -> tuple[goals.Objective, ...]:
@@ -147,6 +156,12 @@ class Job:
     def constraints(self) -> tuple[goals.Constraint, ...]:
         """What a file has to keep to."""
         return goals.constraints(self.search.constraints, self._measured)
+
+    @cached_property
+    def halving(self) -> Halving | None:
+        """How long configurations are trained, where that is not to the end."""
+        asked = self.search.halving
+        return None if asked is None else check(Halving, asked, "search.halving")
 
     @cached_property
     def structures(self) -> tuple[Structure, ...]:
@@ -221,14 +236,20 @@ class Job:
         """Of one process."""
         return max(1, self.settings.threads // self.workers)
 
-    def trial(self, config: DictConfig) -> Settings:
-        """The settings of one trial; latency is left out unless the study is after it."""
+    def trial(self, config: DictConfig, rung: int | None = None) -> Settings:
+        """The settings of one trial; latency is left out unless the study is after it.
+
+        Args:
+            config: The run's.
+            rung: How far it is trained under successive halving. Defaults to None: to the end.
+        """
         config = copied(config)
         config.runtime.threads = self.threads
         for name, measurement in self.settings.measure.items():
             if not self._timed and isinstance(measurement, Latency):
                 config.measure[name] = None
-        return read(config)
+        cut = None if rung is None or self.halving is None else self.halving.rung(rung)
+        return replace(read(config), rung=cut)
 
     def identity(self, space: Space, data: Mapping[str, object]) -> dict[str, str]:
         """What makes two studies the same, flat, as text: not how many trials, on what, or where it is kept.
@@ -247,6 +268,7 @@ class Job:
             "measure": run.measure,
             "seed": run.seed,
             **{f"search.{name}": getattr(self.search, name) for name in ("objectives", "constraints", "sampler")},
+            **{f"search.{n}": v for n in ("pruner", "halving") if (v := getattr(self.search, n)) is not None},
             **{f"search.space.{p.name}": str(p) for p in space.parameters},
             "search.structures": space.labels,
         }

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.search.finish import Point
+from lightexp.search.outcome import OUTCOME, cut_short, feasible
 from lightexp.search.ranges import shown
 from lightexp.search.standing import Standing
-from lightexp.search.study import CORNER, OUTCOME, Study
+from lightexp.search.study import CORNER, Study
 from lightexp.tracking import studies
 from lightexp.tracking.aside import Aside
 from lightexp.tracking.mirror import Mirror, Nowhere
@@ -43,7 +44,7 @@ class Mirrored:
         """Shows trials that have ended since, unless the last call is still under way."""
         if self._mirror is None or (self._call and not self._call.done()):
             return
-        new = [t for t in [*now.done, *now.failed] if t.number not in self._sent][:_AT_ONCE]
+        new = [t for t in now.ended if t.number not in self._sent][:_AT_ONCE]
         if self._call is None or new:
             self._sent |= {t.number for t in new}
             self._call = self._thread.submit(self._show, "RUNNING", now, [self._trial(t, now) for t in new], {})
@@ -54,7 +55,7 @@ class Mirrored:
             return
         tested = {p.number: p for p in points}
         trials = []
-        for trial in [*now.done, *now.failed]:
+        for trial in now.ended:
             one = self._trial(trial, now)
             one.tags["lightexp.front"] = str(trial.number in tested).lower()
             if trial.number in tested:
@@ -73,11 +74,12 @@ class Mirrored:
         params |= {f"objective/{o.name}": o.direction for o in job.objectives}
         params |= {f"constraint/{n}": c.text for n, c in enumerate(job.constraints)}
         params["sampler"] = job.search.sampler
-        ended = len(now.done) + len(now.failed)
+        ended = len(now.ended)
         sent = 0 if status != "RUNNING" else self._steps
         metrics = [("hypervolume", value, step) for step, value in enumerate(now.history, start=1) if step > sent]
         self._steps = len(now.history)
-        metrics += [("trials/done", float(len(now.done)), ended), ("trials/failed", float(len(now.failed)), ended)]
+        counts = {"done": now.done, "failed": now.failed} | ({"short": now.short} if now.short else {})
+        metrics += [(f"trials/{name}", float(len(trials)), ended) for name, trials in counts.items()]
         if now.best:
             metrics += [(f"best/{o.name}", v, ended) for o, v in zip(job.objectives, now.best.values, strict=True)]
         with self._study.claimed(_ALONE):
@@ -85,12 +87,13 @@ class Mirrored:
 
     def _trial(self, trial: FrozenTrial, now: Standing) -> studies.Trial:
         outcome = trial.user_attrs[OUTCOME]
-        done = trial.values is not None
+        done = trial.state is not TrialState.FAIL
         metrics = dict(outcome["figures"])
-        if done:
+        if trial.state is TrialState.COMPLETE:
             metrics |= {f"constraint/{n}": value for n, value in enumerate(trial.constraints.values())}
-            metrics["feasible"] = float(all(v <= 0 for v in trial.constraints.values()))
+            metrics["feasible"] = float(feasible(trial))
         tags = {"lightexp.host": outcome["host"], "lightexp.corner": trial.user_attrs.get(CORNER)}
+        tags["lightexp.stopped"] = str(cut_short(trial) or "")
         tags |= {"lightexp.reason": outcome["reason"], "lightexp.folder": outcome["folder"]}
         params = {name: shown(value) for name, value in trial.params.items()}
         assert trial.datetime_start and trial.datetime_complete

@@ -146,7 +146,7 @@ class Pool:
         now = standing(trials, job.objectives)
         if self._mirror:
             self._mirror.update(now)
-        ended = len(now.done) + len(now.failed)
+        ended = len(now.ended)
         here = max(1, ended - before)
         remaining = max(0, job.search.trials - ended)
         self._view.show(now, [w.doing for w in self._workers], seconds, seconds / here * remaining if ended else None)

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.hypervolume import front, hypervolume
 from lightexp.search.goals import Objective
-from lightexp.search.study import OUTCOME
+from lightexp.search.outcome import axis_values, cut_short, feasible
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Standing:
     """What there is so far.
 
     Attributes:
-        done: Trials with figures.
+        done: Trials with figures of the whole training.
+        short: Trials whose training was cut short: pruned, or not, or not yet, gone on with.
         failed: Trials without.
         running: Trials that are being worked on.
         feasible: Of those done, the ones that keep to every constraint.
@@ -26,11 +27,17 @@ class Standing:
     """
 
     done: list[FrozenTrial]
+    short: list[FrozenTrial]
     failed: list[FrozenTrial]
     running: list[FrozenTrial]
     feasible: list[FrozenTrial]
     front: list[FrozenTrial]
     history: list[float]
+
+    @property
+    def ended(self) -> list[FrozenTrial]:
+        """All that do not run."""
+        return [*self.done, *self.short, *self.failed]
 
     @property
     def best(self) -> FrozenTrial | None:
@@ -45,10 +52,12 @@ class Standing:
 
 def standing(trials: Sequence[FrozenTrial], objectives: tuple[Objective, ...]) -> Standing:
     """Works out how a study stands."""
-    done = sorted((t for t in trials if t.state is TrialState.COMPLETE), key=lambda t: (t.datetime_complete, t.number))
+    told = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    whole = [t for t in told if cut_short(t) is None]
+    done = sorted(whole, key=lambda t: (t.datetime_complete, t.number))
     axes = {t.number: axis_values(t, objectives) for t in done}
-    feasible = [t for t in done if all(v <= 0 for v in t.constraints.values())]
-    within = {t.number for t in feasible}
+    kept_to = [t for t in done if feasible(t)]
+    within = {t.number for t in kept_to}
     kept: list[FrozenTrial] = []
     history: list[float] = []
     volume = 0.0
@@ -63,24 +72,10 @@ def standing(trials: Sequence[FrozenTrial], objectives: tuple[Objective, ...]) -
         history.append(volume)
     return Standing(
         done,
+        [t for t in told if cut_short(t) is not None],
         [t for t in trials if t.state is TrialState.FAIL],
         [t for t in trials if t.state is TrialState.RUNNING],
-        feasible,
+        kept_to,
         sorted(kept, key=lambda t: axes[t.number][0]),
         history,
     )
-
-
-def axis_values(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> tuple[list[float], list[float]]:
-    """A finished trial's place on the hypervolume's axes, and the reference point."""
-    outcome = trial.user_attrs[OUTCOME]
-    pairs = [
-        o.axis(value, _control(outcome["control"], o.name, value), outcome["classes"])
-        for o, value in zip(objectives, trial.values, strict=True)
-    ]
-    return [value for value, _ in pairs], [reference for _, reference in pairs]
-
-
-def _control(figures: dict[str, float], name: str, value: float) -> float:
-    """What a figure is compared with: the control's; of bytes that the control does not have, its file's."""
-    return figures.get(name, figures.get("size/file_bytes", value) if name.endswith("_bytes") else value)

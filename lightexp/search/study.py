@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,14 +22,16 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.record import Record
-from lightexp.search import samplers, storage
+from lightexp.runner.execute import STOPPED
+from lightexp.search import pruners, samplers, storage
 from lightexp.search.corners import Corner
 from lightexp.search.goals import values
 from lightexp.search.job import Job
+from lightexp.search.outcome import OF, OUTCOME, RUNG, Outcome
 from lightexp.search.ranges import shown
 from lightexp.search.space import STRUCTURE, Space
 
-ID, IDENTITY, CORNER, OUTCOME, STARTS = "id", "identity", "corner", "outcome", "starts"
+ID, IDENTITY, CORNER, STARTS = "id", "identity", "corner", "starts"
 _STARTS = 3
 """How often a trial is taken up before it has failed; what dies each time is no accident."""
 
@@ -49,28 +50,10 @@ class Proposal:
     config: DictConfig
     varied: list[str]
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What is kept of a finished trial.
-
-    Attributes:
-        figures: Of its file, by name.
-        control: Of its control's.
-        reason: Why it failed, or None.
-        varied: What the study had set, as overrides.
-        host: Where it ran.
-        folder: Its record's, on that host.
-        classes: The data set's.
-    """
-
-    figures: dict[str, float] = field(default_factory=dict)
-    control: dict[str, float] = field(default_factory=dict)
-    reason: str | None = None
-    varied: list[str] = field(default_factory=list)
-    host: str = field(default_factory=platform.node)
-    folder: str = ""
-    classes: int = 2
+    @property
+    def rung(self) -> int:
+        """How far it goes, under successive halving."""
+        return int(self.trial.user_attrs.get(RUNG, 0))
 
 
 class Study:
@@ -103,7 +86,11 @@ class Study:
         directions = [ways[o.direction] for o in job.objectives]
         with self._claims.turn():
             self._study = optuna.create_study(
-                storage=kept, study_name=job.name, directions=directions, load_if_exists=True
+                storage=kept,
+                study_name=job.name,
+                directions=directions,
+                pruner=pruners.pruner(job.search.pruner, job.objectives),
+                load_if_exists=True,
             )
             if identity is not None:
                 self._check(identity)
@@ -158,7 +145,7 @@ class Study:
         return self._study.get_trials(deepcopy=False)
 
     def ask(self) -> Proposal | None:
-        """Takes up a trial that was left, else a corner, else a new proposal; None where nothing is left to do."""
+        """Takes up a trial that was left, else a corner, one that goes on or a new one; None where nothing is left."""
         while True:
             with self._claims.turn():
                 trial = self._left() or self._next()
@@ -188,11 +175,14 @@ class Study:
     def _next(self) -> Trial | None:
         trials = self.trials
         asked = [t for t in trials if t.state is not TrialState.WAITING]
-        if len(asked) >= self.job.search.trials or self.hopeless(trials):
+        if self.hopeless(trials):
+            return None
+        goes_on = self._goes_on(trials)
+        if not goes_on and sum(OF not in t.user_attrs for t in asked) >= self.job.search.trials:
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = samplers.sampler(self.job, self.space, len(asked))
+            sampler = RandomSampler() if goes_on else samplers.sampler(self.job, self.space, len(asked))
             begun = {t.system_attrs.get("grid_id") for t in asked} - {None}
             if isinstance(sampler, GridSampler) and len(begun) == sampler._n_min_trials:
                 return None  # Optuna would propose what is being tried once more
@@ -200,6 +190,23 @@ class Study:
             trial = self._study.ask()
         self._claims.take(trial.number)
         return trial
+
+    def _goes_on(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Enqueues the configuration that successive halving goes on with; whether one is what is asked for next."""
+        if waiting := [t for t in trials if t.state is TrialState.WAITING]:
+            return OF in waiting[0].user_attrs
+        found = self.job.halving and self.job.halving.promotable(trials, self.job.objectives)
+        if not found:
+            return False
+        kept = {name: found.user_attrs[name] for name in (CORNER,) if name in found.user_attrs}
+        attrs = {**kept, OF: found.number, RUNG: found.user_attrs.get(RUNG, 0) + 1}
+        self._study.enqueue_trial(found.params, user_attrs=attrs)
+        return True
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a trial that runs may let another go on."""
+        return self.job.halving is not None and any(t.state is TrialState.RUNNING for t in self.trials)
 
     def _proposal(self, trial: Trial) -> Proposal:
         if corner := self._corner(trial):
@@ -260,12 +267,18 @@ class Study:
             proposal.varied,
             folder=str(self.trial_folder(proposal.trial.number)),
             classes=record.dataset["classes"],
+            stopped=next((stage.facts[STOPPED] for stage in record.stages if STOPPED in stage.facts), None),
         )
         self._tell(proposal.trial.number, found, outcome)
 
     def fail(self, number: int, reason: str) -> None:
         """Enters that a trial has failed."""
         self._tell(number, None, Outcome(reason=reason))
+
+    def prune(self, proposal: Proposal, epoch: int) -> None:
+        """Enters that a trial's training was stopped after an epoch."""
+        outcome = Outcome(reason=f"pruned after epoch {epoch}", varied=proposal.varied, stopped=epoch)
+        self._tell(proposal.trial.number, None, outcome, TrialState.PRUNED)
 
     def trial_folder(self, number: int) -> Path:
         """Where the record of a trial goes."""
@@ -277,12 +290,14 @@ class Study:
         last = ended[-(self.job.search.max_failures + 1) :]
         return len(last) > self.job.search.max_failures and all(t.state is TrialState.FAIL for t in last)
 
-    def _tell(self, number: int, found: list[float] | None, outcome: Outcome) -> None:
+    def _tell(
+        self, number: int, found: list[float] | None, outcome: Outcome, without: TrialState = TrialState.FAIL
+    ) -> None:
         trial = self.trials[number]
         self._study.sampler = RandomSampler()  # a grid's own would stop a loop that is not Optuna's
         try:
             self._study._storage.set_trial_user_attr(trial._trial_id, OUTCOME, asdict(outcome))
-            self._study.tell(number, found, state=TrialState.FAIL if found is None else TrialState.COMPLETE)
+            self._study.tell(number, found, state=without if found is None else TrialState.COMPLETE)
         except (UpdateFinishedTrialError, ValueError):
             if not self.trials[number].state.is_finished():  # by another, who took it for left: it counts once
                 raise

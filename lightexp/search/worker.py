@@ -19,8 +19,11 @@ from lightexp.core.errors import LightexpError
 from lightexp.core.protocols import Progress
 from lightexp.core.record import StageRecord
 from lightexp.runner.run import Runner
+from lightexp.runner.settings import Settings
 from lightexp.search.job import Job
+from lightexp.search.pruners import Reports
 from lightexp.search.study import Proposal, Study
+from lightexp.stages.train import TrainingStage
 
 STOP = "stop\n"
 _PR_SET_PDEATHSIG = 1
@@ -39,11 +42,16 @@ def main() -> None:
     job = Job(**order["job"])
     study = Study(job, job.space(order["layers"]), Path(order["folder"]), told.say)
     runner = Runner(told)
-    while not stopping.is_set() and (proposal := study.ask()):
+    while not stopping.is_set():
+        if (proposal := study.ask()) is None:
+            if not study.awaited:
+                break
+            time.sleep(_EVERY)
+            continue
         number = proposal.trial.number
         told.tell(trial=number, varied=proposal.varied)
         try:
-            _try(job, study, runner, proposal, order["command"])
+            _try(job, study, runner, told, proposal, order["command"])
         except LightexpError as error:
             study.fail(number, str(error))
         except Exception as error:
@@ -51,9 +59,21 @@ def main() -> None:
         told.tell(ended=number)
 
 
-def _try(job: Job, study: Study, runner: Runner, proposal: Proposal, command: list[str]) -> None:
-    settings, folder = job.trial(proposal.config), study.trial_folder(proposal.trial.number)
-    study.finish(proposal, runner.trial(settings, proposal.varied, folder, command))
+def _try(job: Job, study: Study, runner: Runner, told: _Told, proposal: Proposal, command: list[str]) -> None:
+    settings, folder = job.trial(proposal.config, proposal.rung), study.trial_folder(proposal.trial.number)
+    told.reports = _reports(settings, runner, proposal) if job.search.pruner else None
+    record = runner.trial(settings, proposal.varied, folder, command)
+    if told.reports and told.reports.stopped:
+        study.prune(proposal, told.reports.stopped)
+    else:
+        study.finish(proposal, record)
+
+
+def _reports(settings: Settings, runner: Runner, proposal: Proposal) -> Reports:
+    name = settings.fidelity
+    stage = settings.stages[name] if name else None
+    examples = len(runner.plan(settings)[1].train)
+    return Reports(proposal.trial, name, stage.settled(examples) if isinstance(stage, TrainingStage) else 0)
 
 
 def _die_with(parent: int) -> None:
@@ -72,6 +92,8 @@ def _listen(stopping: threading.Event) -> None:
 
 class _Told:
     """Tells the parent what happens; see `lightexp.runner.watch.Watch`."""
+
+    reports: Reports | None = None
 
     def __init__(self, out: TextIO) -> None:
         self._out, self._last, self._lock = out, 0.0, threading.Lock()
@@ -104,6 +126,8 @@ class _Stage:
 
     def step(self, done: float, total: float, **figures: float) -> None:
         self._told.at(f"{self._name} {done:.0f}/{total:.0f}")
+        if self._told.reports:
+            self._told.reports.step(self._name, done, total, figures)
 
     def say(self, words: str) -> None:
         self._told.at(f"{self._name}: {words}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -134,6 +135,10 @@ class Prune(TrainingStage):
     def check(self, examples: int) -> None:
         """Checks that the schedule ends within training; see `Stage.check`."""
         self._span(examples)
+
+    def settled(self, examples: int) -> int:
+        """The epochs after which the masks stand still."""
+        return math.ceil(self._span(examples)[1] / steps_per_epoch(examples, self.batch_size))
 
     def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
         """Each layer's sparsity, or why it is left alone; see `Stage.touches`."""

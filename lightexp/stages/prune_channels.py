@@ -47,6 +47,7 @@ class PruneChannels(Surgery):
             Defaults to 1.
     """
 
+    once = False
     search = {**Surgery.search, "ratio": Range("interval(0.1, 0.8)", strongest=0.8)}
     ratio: Sparsity = 0.5
     criterion: Literal["l1", "l2", "bn_scale", "taylor", "random"] = "l1"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lightexp.core.protocols import Artifact, Context, Input, Range, Stage
+from lightexp.core.protocols import STATE, Artifact, Context, Input, Range, Stage
 from lightexp.core.training import Training
 
 if TYPE_CHECKING:
@@ -15,13 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingStage(Training, Stage):
-    """A stage that trains a Keras model."""
+    """A stage that trains a Keras model.
 
+    Attributes:
+        once: Whether `apply` calls `fit` once, so that its training can be cut short and gone on with.
+    """
+
+    once: ClassVar[bool] = True
     search: ClassVar[Mapping[str, Range]] = {"learning_rate": Range("tag(log, interval(0.0003, 0.01))")}
 
     def inputs(self) -> dict[str, Input]:
         """The objective's teachers."""
         return dict(self.objective.teachers)
+
+    def settled(self, examples: int) -> int:
+        """The epochs after which no schedule changes anything but the learning rate."""
+        return 0
 
     def untrained(self, context: Context) -> Any:
         """The architecture at this point of the pipeline with new weights; the same whenever the seed is."""
@@ -48,7 +57,13 @@ class TrainingStage(Training, Stage):
             context.progress.say("asking the teacher")
             teacher = context.inputs[role]
             teachers[role] = logits(teacher.tflite, train, context.data, context.threads, foreign=teacher.foreign)
-        return Trainer(model, self, context.data, context.seed, teachers, masks, features).run(context.progress)
+        trainer = Trainer(model, self, context.data, context.seed, teachers, masks, features)
+        if context.state:
+            trainer.load(context.state)
+        history = trainer.run(context.progress, context.stop)
+        if context.stop:
+            trainer.save(context.out / STATE)
+        return history
 
 
 @dataclass(frozen=True)

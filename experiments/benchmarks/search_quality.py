@@ -1,0 +1,158 @@
+"""How good a front the search finds, on a table of configurations that were all trained and measured.
+
+The table (`search_table/table.csv`; `search_table/make.py` makes it) stands in for the training, so that searches can
+be repeated with many seeds; everything else is the search's own core, on a journal file. Compared are the hypervolumes
+of the default sampler after 50 trials and of random search after 100, and, of the default sampler, with front-aware
+halving against every configuration trained to its end, and the epochs that either trains.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common import Result, parser, report
+from omegaconf import DictConfig, OmegaConf
+
+from lightexp.core.protocols import Figure
+from lightexp.core.record import Record, StageRecord
+from lightexp.runner.execute import STOPPED
+from lightexp.search.job import Job
+from lightexp.search.space import Space
+from lightexp.search.standing import standing
+from lightexp.search.study import Proposal, Study
+
+TABLE = Path(__file__).parent / "search_table/table.csv"
+EXAMPLES, CLASSES, SETTLED, WHOLE = 800, 10, 3, 30
+TRIALS, RANDOM, HALVED = 50, 100, 80
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to: its hypervolume, and the epochs it trained."""
+
+    hypervolume: float
+    epochs: int
+
+
+class Table:
+    """The recorded configurations."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads them."""
+        with path.open() as file:
+            self.words: list[str] = json.loads(file.readline().partition("search ")[2])
+            head, *rows = csv.reader(file)
+        count = next(n for n, name in enumerate(head) if name.startswith("right_"))
+        self.names = head[:count]
+        self.rungs = [SETTLED + int(name.partition("_")[2]) for name in head[count::2]]
+        self.rows: dict[tuple[str, ...], list[list[Figure]]] = {}
+        for row in rows:
+            corner = len(row) == 3
+            numbers = [int(n) for n in row[1 if corner else count :]]
+            self.rows[tuple(row[: 1 if corner else count])] = [
+                [Figure("accuracy/val", right / EXAMPLES), Figure("size/gzip_bytes", size)]
+                for right, size in zip(numbers[::2], numbers[1::2], strict=True)
+            ]
+
+    def key(self, config: DictConfig) -> tuple[str, ...]:
+        """The row of a configuration."""
+        if "prune" not in config.pipeline.order:
+            return ("int8",)
+        return tuple(str(OmegaConf.select(config, name)) for name in self.names)
+
+    def record(self, proposal: Proposal, halving: bool) -> tuple[Record, tuple[str, ...], int]:
+        """What running a proposal would have recorded, its row, and the epochs that its training has then."""
+        row = self.key(proposal.config)
+        found, trained = self.rows[row], len(row) > 1
+        rung = proposal.rung if halving and trained else len(found) - 1
+        stages = [
+            StageRecord(n, n, True, 0.0, f) for n, f in (("train", self.rows["control",][0]), ("end", found[rung]))
+        ]
+        if rung < len(found) - 1:
+            stages[1].facts = {STOPPED: self.rungs[rung]}
+        facts = {"command": "", "config": {}, "varied": [], "environment": {}, "started": 0.0, "control": "train"}
+        record = Record("r", "run", stages=stages, status="done", dataset={"classes": CLASSES}, **facts)
+        return record, row, self.rungs[rung] if trained else 0
+
+
+def searched(table: Table, job: Job, space: Space, seed: int, folder: Path) -> Found:
+    """Searches the table."""
+    job.settings = replace(job.settings, seed=seed)
+    study = Study(job, space, folder, print, {})
+    trained: dict[tuple[str, ...], int] = {}
+    while proposal := study.ask():
+        record, row, epochs = table.record(proposal, job.halving is not None)
+        study.finish(proposal, record)
+        trained[row] = max(epochs, trained.get(row, 0))  # what is in the store is not trained again
+    return Found(standing(study.trials, job.objectives).hypervolume, sum(trained.values()))
+
+
+def searches(table: Table, words: list[str], seeds: int) -> Iterator[Found]:
+    """Searches with each seed."""
+    with tempfile.TemporaryDirectory() as temporary:
+        job = Job([*table.words, f"paths.outputs={temporary}", *words], [])
+        job.check()
+        space = job.space({})
+        for seed in range(seeds):
+            yield searched(table, job, space, seed, Path(temporary) / str(seed))
+
+
+def main() -> None:
+    """Compares and prints."""
+    options = parser(__doc__, runs=20)
+    options.add_argument("--table", type=Path, default=TABLE, help="default: %(default)s")
+    args = options.parse_args()
+    table, share = Table(args.table), 0.1 if args.smoke else 1.0
+    seeds = 1 if args.smoke else args.runs
+    found = {}
+    for name, trials, words in (
+        ("tpe", TRIALS, []),
+        ("random", RANDOM, ["search.sampler=random"]),
+        ("halving", HALVED, ["search.halving={epochs:1,eta:3}"]),
+    ):
+        found[name] = list(searches(table, [f"search.trials={round(trials * share)}", *words], seeds))
+    volumes = {name: [f.hypervolume for f in there] for name, there in found.items()}
+    medians = {name: statistics.median(there) for name, there in volumes.items()}
+    epochs = {name: statistics.median(f.epochs for f in there) for name, there in found.items()}
+    spread = {
+        name: f"{name} {medians[name]:.4f} ({min(there):.4f}-{max(there):.4f})" for name, there in volumes.items()
+    }
+    over = f"medians of {seeds} seeds"
+
+    def compared(name: str, ours: float, theirs: float, unit: str, target: float, at_least: bool, note: str) -> Result:
+        return Result(name, [ours], [theirs], unit, target, at_least, note)
+
+    report(
+        [
+            compared(
+                f"default sampler at {TRIALS} trials against random search at {RANDOM}",
+                medians["tpe"],
+                medians["random"],
+                "hypervolume",
+                1.0,
+                True,
+                f"{over}: {spread['tpe']}, {spread['random']}",
+            ),
+            compared(
+                f"front-aware halving over {HALVED} configurations against {TRIALS} trained to their ends",
+                medians["halving"],
+                medians["tpe"],
+                "hypervolume",
+                0.98,
+                True,
+                f"{over}: {spread['halving']}",
+            ),
+            compared("epochs of the same", epochs["halving"], epochs["tpe"], "epochs", 1 / 3, False, over),
+        ],
+        args.json,
+    )
+
+
+if __name__ == "__main__":
+    main()

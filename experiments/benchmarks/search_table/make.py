@@ -1,0 +1,212 @@
+"""Makes `table.csv`: every configuration of a small search space on MNIST-1D, trained, quantised and measured.
+
+    python experiments/benchmarks/search_table/make.py
+
+A row is a configuration: its settings, and how many of the 800 validation examples its file gets right, and the
+file's bytes after gzip, 1, 3, 9 and 27 epochs (the training's end) after the pruning schedule. Every figure is of a
+real `.tflite` file. The control and the corners stand first. Started again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightexp.backend import edge_quantizer, flatbuffer, litert, session
+from lightexp.core.data import Data
+from lightexp.core.protocols import TFLITE, Context
+from lightexp.core.store import Store
+from lightexp.runner.execute import Executor
+from lightexp.runner.run import Runner
+from lightexp.runner.settings import Settings
+from lightexp.runner.watch import Silent
+from lightexp.search.job import Job
+from lightexp.stages.prune import Prune
+
+BITS = "pipeline.stages.quantize.layers."
+WORDS = [
+    "search=_settings",
+    "search.objectives=[accuracy/val,size/gzip_bytes]",
+    "dataset=mnist1d",
+    "model=cnn_1d",
+    "pipeline=prune_quantize",
+    "pipeline.stages.train.epochs=100",
+    "pipeline.stages.train.learning_rate=0.003",
+    "pipeline.stages.train.learning_rate_schedule=cosine",
+    "pipeline.stages.prune.batch_size=128",
+    "pipeline.stages.prune.epochs=30",
+    "pipeline.stages.prune.end=0.1",
+    "pipeline.stages.prune.learning_rate=0.002",
+    "pipeline.stages.quantize.scheme=dynamic",
+    "+pipeline.stages.quantize.layers={conv1: 8, conv2: 8, conv3: 8, logits: 8}",
+    "runtime.threads=1",
+    "tracking=none",
+    "pipeline.stages.prune.sparsity=range(0.6,1.0,0.05)",
+    "pipeline.stages.prune.allocation=choice(uniform,global,erk)",
+    "pipeline.stages.prune.learning_rate=choice(0.0005,0.002,0.008)",
+    *(f"{BITS}{layer}=choice(8,4)" for layer in ("conv1", "conv2", "conv3")),
+    f"{BITS}logits=choice(8,4,2)",
+]
+"""`lightexp search` with these does what the table holds the results of."""
+SETTLED, RUNGS = 3, (1, 3, 9, 27)
+TABLE = Path(__file__).parent / "table.csv"
+
+
+class Watched(Prune):
+    """Pruning that lets the model be looked at after each epoch."""
+
+    def fit(self, model: Any, context: Context, masks: Any = None) -> dict[str, list[float]]:
+        """See `TrainingStage.fit`."""
+        context.progress.model = model  # type: ignore[attr-defined]
+        return super().fit(model, context, masks)
+
+
+class Epochs:
+    """Keeps the weights at each rung."""
+
+    def __init__(self) -> None:
+        """Keeps nothing yet."""
+        self.model: Any = None
+        self.weights: list[list[Any]] = []
+
+    def step(self, done: float, total: float, **figures: float) -> None:
+        """See `Progress`."""
+        if done - SETTLED in RUNGS:
+            self.weights.append([w + np.float32(0) for w in self.model.get_weights()])  # no -0.0, as in a file
+
+    def say(self, words: str) -> None:
+        """See `Progress`."""
+
+
+class File:
+    """A float `.tflite` whose weights can be replaced: a conversion takes a hundred times as long."""
+
+    def __init__(self, folder: Path) -> None:
+        """Finds the weights of the model in `folder` in its file."""
+        from lightexp.backend import keras_files  # TensorFlow, which `session` sets up first
+
+        self.content = bytearray((folder / TFLITE).read_bytes())
+        stored = flatbuffer.constants(folder / TFLITE)
+        self.places = []
+        for weight in keras_files.load(folder).get_weights():
+            raw = _as_stored(weight).tobytes()
+            places = [s.start for s in stored if self.content[s.start : s.start + s.length] == raw]
+            assert len(places) == 1, places
+            self.places.append(places[0])
+
+    def write(self, weights: list[Any], path: Path) -> None:
+        """Writes the file with other weights."""
+        for place, weight in zip(self.places, weights, strict=True):
+            raw = _as_stored(weight).tobytes()
+            self.content[place : place + len(raw)] = raw
+        path.write_bytes(self.content)
+
+
+def _as_stored(weight: Any) -> Any:
+    """A kernel as TensorFlow Lite has it: outputs first."""
+    return np.ascontiguousarray(np.moveaxis(weight, -1, 0)) if weight.ndim > 1 else weight
+
+
+def measured(path: Path, data: Data) -> tuple[int, int]:
+    """How many validation examples a file gets right, and its bytes after gzip."""
+    found = litert.logits(path, data.val.x, data, 1)
+    return int(np.sum(found.argmax(axis=1) == data.val.y)), len(gzip.compress(path.read_bytes(), 9, mtime=0))
+
+
+def quantised(tflite: Path, bits: list[int], scheme: str, data: Data, out: Path) -> tuple[int, int]:
+    """As `measured`, of the file quantised after training."""
+    ranges = np.empty(0, np.float32)
+    if scheme == "int8":
+        ranges = litert.ranges(tflite, data.inputs(data.train.sample(200)), 1)
+    content = edge_quantizer.quantize(tflite, ranges, scheme, 8, [(b, 0) for b in bits], False)
+    out.write_bytes(content.tobytes())
+    return measured(out, data)
+
+
+def rows(job: Job, have: set[tuple[str, ...]], outputs: Path) -> Iterator[list[Any]]:
+    """The rows that are not there yet."""
+    space = job.space({})
+    names = [p.path for p in space.parameters]
+    structure = space.structures[0]
+    axes = [[p.outer(v) for v in _points(p)] for p in space.parameters]
+    grids = [axis for axis, path in zip(axes, names, strict=True) if BITS not in ".".join(path)]
+    widths = list(itertools.product(*axes[len(grids) :]))
+    settings = job.trial(structure.configured({}))
+    plan, data = Runner(Silent()).plan(settings)
+    session.start(1)
+    executor = Executor(replace(plan, nodes=(plan.control,)), settings, data, Store(outputs / "store"), Silent())
+    executor.make()
+    control = executor.shipped(plan.control)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        path, small = folder / "float.tflite", folder / "small.tflite"
+        if ("control",) not in have:
+            yield ["control", *measured(control.tflite, data)]
+            yield ["int8", *quantised(control.tflite, [8] * 4, "int8", data, small)]
+        file = File(control.folder)
+        for values in itertools.product(*grids):
+            wanted = [w for w in widths if tuple(map(str, [*values, *w])) not in have]
+            if wanted:
+                at = job.trial(structure.configured(dict(zip(names, values, strict=False))))
+                progress = Epochs()
+                out = folder / "out"
+                out.mkdir(exist_ok=True)
+                stage = _watched(at)
+                stage.apply(control, Context(data, plan.nodes[1].model, at.seed, 1, out, progress, {}))  # type: ignore[arg-type]
+                found: dict[tuple[int, ...], list[tuple[int, int]]] = {w: [] for w in wanted}
+                for weights in progress.weights:
+                    file.write(weights, path)
+                    for w in wanted:
+                        found[w].append(quantised(path, list(w), "dynamic", data, small))
+                assert path.read_bytes() == (out / TFLITE).read_bytes()  # what the converter makes of the last
+                for w, pairs in found.items():
+                    yield [*values, *w, *itertools.chain(*pairs)]
+
+
+def _points(parameter: Any) -> list[Any]:
+    from lightexp.search.samplers import _points as points
+
+    return points(parameter)
+
+
+def _watched(settings: Settings) -> Watched:
+    stage = settings.stages["prune"]
+    return Watched(**{f.name: getattr(stage, f.name) for f in fields(stage)})  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Makes the table, or the rest of it."""
+    outputs = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs").absolute()
+    job = Job([*WORDS, f"paths.outputs={outputs}"], [])
+    count = len(job.space({}).parameters)
+    have = set()
+    if TABLE.exists():
+        with TABLE.open() as file:
+            have = {tuple(row[:count]) if len(row) > 3 else (row[0],) for row in list(csv.reader(file))[2:]}
+    with TABLE.open("a") as file:
+        if not have:
+            file.write(f"# lightexp search {json.dumps(WORDS)}\n")
+            names = [p.name for p in job.space({}).parameters]
+            file.write(",".join([*names, *(f"{name}_{n}" for n in RUNGS for name in ("right", "bytes"))]))
+            file.write("\n")
+        start = time.monotonic()
+        for number, row in enumerate(rows(job, have, outputs), start=1):
+            file.write(",".join(map(str, row)) + "\n")
+            file.flush()
+            if number % 24 == 2:
+                print(f"{number} rows, {(time.monotonic() - start) / number:.2f} s each", flush=True)
+
+
+if __name__ == "__main__":
+    main()

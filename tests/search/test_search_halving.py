@@ -1,0 +1,207 @@
+"""Which trial goes on under successive halving, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, TrialState
+
+from lightexp.core.errors import BadInput
+from lightexp.core.hypervolume import front, hypervolume
+from lightexp.core.protocols import Figure
+from lightexp.core.record import Record, StageRecord
+from lightexp.core.training import Rung
+from lightexp.runner.execute import STOPPED
+from lightexp.search.goals import Objective
+from lightexp.search.halving import Halving, ranked
+from lightexp.search.job import Job
+from lightexp.search.outcome import OF, OUTCOME, RUNG, Outcome, axis_values
+from lightexp.search.standing import standing
+from lightexp.search.study import Study
+
+GOALS = (Objective("accuracy/val", "max"), Objective("size/file_bytes", "min"))
+CONTROL = {"accuracy/val": 0.9, "size/file_bytes": 1_000.0}
+POINTS = st.lists(
+    st.tuples(st.integers(0, 9), st.integers(1, 12), st.sampled_from([0, 0, 0, 1, 2])), min_size=1, max_size=24
+)
+
+
+def trial(
+    number: int, accuracy: float, size: float, beyond: float = 0.0, stopped: int | None = 4, **attrs: int
+) -> FrozenTrial:
+    """A finished trial."""
+    outcome = Outcome(control=CONTROL, stopped=stopped)
+    made = optuna.trial.create_trial(
+        values=[accuracy, size], user_attrs={OUTCOME: asdict(outcome), **attrs}, constraints={"c": beyond}
+    )
+    made.number = number
+    return made
+
+
+def trials(points: list[tuple[int, int, int]]) -> list[FrozenTrial]:
+    """Trials with tenths of accuracy, hundreds of bytes and a violation."""
+    return [trial(n, a / 10, 100.0 * b, float(v)) for n, (a, b, v) in enumerate(points)]
+
+
+@given(POINTS)
+def test_the_front_goes_first_and_what_breaks_a_constraint_last(points: list[tuple[int, int, int]]) -> None:
+    there = trials(points)
+    order = ranked(there, GOALS)
+    assert sorted(t.number for t in order) == list(range(len(there)))
+    inside = [t for t in order if t.constraints["c"] <= 0]
+    assert order[: len(inside)] == inside
+    violations = [t.constraints["c"] for t in order[len(inside) :]]
+    assert violations == sorted(violations)
+    places = np.array([axis_values(t, GOALS)[0] for t in inside]).reshape(-1, 2)
+    for index, place in enumerate(places):  # nothing that comes later dominates it
+        assert not ((places[index:] <= place).all(axis=1) & (places[index:] < place).any(axis=1)).any()
+
+
+@given(POINTS, st.integers(1, 5))
+def test_each_next_one_of_the_front_adds_most_to_the_hypervolume(
+    points: list[tuple[int, int, int]], count: int
+) -> None:
+    inside = [t for t in ranked(trials(points), GOALS) if t.constraints["c"] <= 0]
+    if not inside:
+        return
+    places = [axis_values(t, GOALS)[0] for t in inside]
+    reference = axis_values(inside[0], GOALS)[1]
+    size = int(front(places).sum())
+    count = min(count, size)
+    best = max(hypervolume([*places[: count - 1], p], reference) for p in places[count - 1 : size])
+    assert hypervolume(places[:count], reference) == pytest.approx(best)
+
+
+@given(POINTS, st.integers(2, 4))
+def test_at_most_one_of_eta_goes_on_each_once_and_only_the_best(points: list[tuple[int, int, int]], eta: int) -> None:
+    halving = Halving(1, eta)
+    seen: list[FrozenTrial] = []
+    for new in trials(points):
+        new.number = len(seen)
+        seen.append(new)
+        while found := halving.promotable(seen, GOALS):
+            rung = found.user_attrs.get(RUNG, 0)
+            assert found in ranked([t for t in seen if t.user_attrs.get(RUNG, 0) == rung], GOALS)[: len(seen) // eta]
+            # More epochs, a little better; the third rung is the training's end.
+            stopped = None if rung == 1 else 9
+            attrs = {OF: found.number, RUNG: rung + 1}
+            seen.append(
+                trial(len(seen), found.values[0] + 0.01, found.values[1], found.constraints["c"], stopped, **attrs)
+            )
+    rungs = [[t for t in seen if t.user_attrs.get(RUNG, 0) == n] for n in range(4)]
+    came = [t.user_attrs[OF] for t in seen if OF in t.user_attrs]
+    assert len(came) == len(set(came))
+    assert not rungs[3]
+    for lower, upper in itertools.pairwise(rungs[:3]):
+        # Each was among the best of its rung when it went on; the best of all has.
+        assert len(lower) // eta <= len(upper) <= len(lower)
+        best = ranked(lower, GOALS)[: len(lower) // eta]
+        assert {t.number for t in best} <= set(came)
+
+
+def test_trials_that_run_or_were_trained_to_the_end_are_not_compared() -> None:
+    there = [trial(n, 0.5 + n / 100, 500, stopped=None) for n in range(9)]
+    assert Halving().promotable(there, GOALS) is None
+    there = [trial(n, 0.5 + n / 100, 500) for n in range(3)]
+    assert Halving().promotable(there, GOALS) is there[2]
+    there[1].state = TrialState.FAIL
+    assert Halving().promotable(there, GOALS) is None
+
+
+@given(st.integers(0, 9), st.integers(1, 40), st.integers(0, 6), st.integers(1, 5), st.integers(2, 4))
+def test_rungs_stop_ever_later_and_then_not_at_all(settled: int, rest: int, number: int, epochs: int, eta: int) -> None:
+    whole = settled + rest
+    stops = Rung(number, epochs, eta).stops(settled, whole)
+    numbers = [stop for stop in stops if stop is not None]
+    assert numbers == sorted(set(numbers))
+    assert all(settled < stop < whole for stop in numbers)
+    assert stops[len(numbers) :] in ([], [None])
+    assert (stops[-1] is None) == (settled + epochs * eta**number >= whole)
+    assert all(b - settled == (a - settled) * eta for a, b in itertools.pairwise(numbers))
+
+
+def record(accuracy: float, size: float, stopped: int | None) -> Record:
+    """A run's record."""
+    control = [Figure(name, value) for name, value in CONTROL.items()]
+    facts = {STOPPED: stopped} if stopped else {}
+    end = [Figure("accuracy/val", accuracy), Figure("size/file_bytes", size)]
+    stages = [StageRecord("train", "0", False, 1.0, control), StageRecord("prune", "1", False, 1.0, end, facts=facts)]
+    made = {"command": "", "config": {}, "varied": [], "environment": {}, "started": 0.0, "control": "train"}
+    return Record("r", "run", stages=stages, status="done", dataset={"classes": 2}, **made)
+
+
+def test_a_study_goes_on_with_its_best_and_then_tries_others(job: Callable[..., Job], tmp_path: Path) -> None:
+    made = job("search.objectives=[accuracy/val,size/file_bytes]", "search.halving={eta:2}", "search.trials=8")
+    made.check()
+    space = made.space({})
+
+    def opened() -> Study:
+        return Study(made, space, tmp_path / "study", print, made.identity(space, {"train": "0"}))
+
+    asked = []
+    while proposal := (one := opened()).ask():  # anew for every trial, as by a process that died
+        assert one.awaited
+        settings = made.trial(proposal.config, proposal.rung)
+        assert settings.rung == Rung(proposal.rung, 1, 2)
+        asked.append((proposal.trial.number, proposal.rung, proposal.trial.user_attrs.get(OF), proposal.config))
+        accuracy = 0.5 + 0.01 * (asked[-1][2] or proposal.trial.number)
+        one.finish(proposal, record(accuracy, 500, None if proposal.rung == 2 else 4))
+    assert not one.awaited
+    assert [number for number, *_ in asked] == list(range(len(asked)))
+    assert [rung for _, rung, *_ in asked].count(0) == 8
+    assert [(n, rung, of) for n, rung, of, _ in asked[:4]] == [(0, 0, None), (1, 0, None), (2, 0, None), (3, 1, 2)]
+    configs = {number: config for number, _, _, config in asked}
+    assert all(config == configs[of] for _, _, of, config in asked if of is not None)
+    now = standing(one.trials, made.objectives)
+    assert [t.user_attrs[RUNG] for t in now.done] == [2] * len(now.done)
+    assert len(now.done) + len(now.short) == len(asked) == len(now.ended)
+    assert set(map(id, now.front)) <= set(map(id, now.done))
+    assert len(now.history) == len(now.done) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["search.halving={eta:1}"], "search.halving.eta: Input should be greater than or equal to 2. Received: 1."),
+        (["search.halving={epoch:1}"], "search.halving.epoch is not a setting of Halving: did you mean 'epochs'"),
+        (["search.halving={}", "search.pruner=median", "search.objectives=[accuracy/val]"], "both cut trainings short"),
+        (["search.pruner=median"], "search.pruner goes by accuracy/val alone."),
+        (["search.pruner=medium", "search.objectives=[accuracy/val]"], "medium is no pruner of Optuna's: "),
+        (
+            ["search.pruner={_target_:optuna.pruners.MedianPruner,warmup:1}", "search.objectives=[accuracy/val]"],
+            "search.pruner: optuna.pruners.MedianPruner: ",
+        ),
+    ],
+)
+def test_what_cannot_be_cut_short_that_way_is_refused(job: Callable[..., Job], words: list[str], expected: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        job(*words).check()
+    assert expected.lower() in str(refused.value).lower()
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["pipeline=quantize"], "no stage after the control trains"),
+        (["pipeline.stages.prune.early_stopping=2"], "'prune' sets early_stopping"),
+        (["pipeline=prune_channels"], "'prune_channels' trains in several rounds"),
+        (["pipeline.stages.prune.epochs=2"], "its schedules take 1 of 2 epochs"),
+    ],
+)
+def test_a_pipeline_that_has_nothing_to_cut_short_is_refused(
+    job: Callable[..., Job], words: list[str], expected: str
+) -> None:
+    made = job("search=_settings", "search.halving={}", *words)
+    assert made.halving is not None
+    with pytest.raises(BadInput, match=r"search\.halving") as refused:
+        made.halving.check(made.settings, 1_000)
+    assert expected in str(refused.value)
