@@ -76,6 +76,7 @@ def test_a_low_rank_is_found() -> None:
     assert Spectra(np.zeros((3, 3, 8, 4), np.float32)).ranks(1.0) == (1, 1)
     blank = Spectra(np.zeros((6, 4), np.float32))
     assert not product(blank.factors(Ranks(6, 2))).any()
+    assert shares((3, 3, 4, 64), 0.5) == (4, 18)
     # Input channels that are few, and matrices', stay; there may be fewer ranks than channels.
     assert [full(s) for s in ((9, 4), (1, 1, 9, 4), (3, 3, 4, 64), (3, 3, 64, 1), (3, 3, 8, 8))] == [
         *((9, 4), (9, 4), (4, 36), (9, 1), (8, 8)),

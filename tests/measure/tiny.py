@@ -57,9 +57,9 @@ def keras(net: str, zeroed: bool = False) -> Any:
             x = kl.Conv2DTranspose(6, 3, strides=2, padding="same", activation="relu")(x)
             x = kl.Flatten()(kl.MaxPool2D()(x))
         elif net == "dilated":
-            x = kl.DepthwiseConv2D(3, depth_multiplier=2, dilation_rate=2)(
-                kl.Conv2D(5, 3, dilation_rate=2, padding="same")(x)
-            )
+            # A bias would stand in the file beside one of zeros.
+            x = kl.Conv2D(5, 3, dilation_rate=2, padding="same", use_bias=False)(x)
+            x = kl.DepthwiseConv2D(3, depth_multiplier=2, dilation_rate=2, use_bias=False)(x)
             x = kl.GlobalAveragePooling2D()(x)
         elif net == "depthwise":
             x = kl.DepthwiseConv2D(3, depth_multiplier=2, padding="valid", activation="relu")(x)

@@ -161,3 +161,17 @@ def test_later_stages_know_the_factors(tiny_runs: TinyRuns) -> None:
         order = [f"+stage@pipeline.stages.{undone}={undone}", f"pipeline.order=[train,{undone},factorize]"]
         with pytest.raises(BadInput, match=f"'factorize' after '{undone}' would undo its"):
             tiny_runs.plan("pipeline=factorize", *order)
+
+
+def test_a_search_sets_the_ratio_of_each_layer_that_can_be_factorised(tmp_path: Path) -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    from lightexp.search import layers
+    from lightexp.search.job import Job
+
+    field = "pipeline.stages.factorize.layers"
+    words = [f"paths.outputs={tmp_path}", "pipeline=factorize", f"+search.per_layer={{{field}: '*'}}"]
+    try:
+        assert layers._names(Job(words, [])) == {field: ["conv1", "conv2", "logits"]}
+    finally:
+        GlobalHydra.instance().clear()
