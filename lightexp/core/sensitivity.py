@@ -6,9 +6,10 @@ to what that costs, and whatever a stage sets by layer is a place on that curve.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -21,11 +22,10 @@ KINDS: tuple[Kind, ...] = ("sparsity", "rank", "bits")
 FACT = "sensitivity"
 """Under which a stage's facts hold a table, as `Table.of` reads it."""
 _FLOAT = 32  # bits
-_BISECTIONS = 60
 _FEW = 4  # inputs, such as colours, that are not made fewer
 
 Curve = Sequence[tuple[float, float]]
-"""How hard a layer is compressed, from 0 to 1, and the accuracy that this costs, a fraction; neither ever falls."""
+"""How hard a layer is compressed, from 0 to at most 1, and what this costs, from 0; neither ever falls."""
 
 
 @dataclass(frozen=True)
@@ -50,29 +50,36 @@ class Table:
 
     Attributes:
         accuracy: Validation accuracy of the model as it is.
+        chance: That of always giving the commonest class.
         examples: On how many it was measured.
         layers: Rows by the name that people know a layer by, in the order of execution.
     """
 
     accuracy: float
+    chance: float
     examples: int
     layers: dict[str, Row]
 
     @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> Table:
+        """The table in the facts of a stage that has made one; its levels are text, as JSON has them."""
+        table = facts[FACT]
+        layers = {
+            name: Row(
+                list(row["names"]),
+                int(row["weights"]),
+                {kind: {float(level): float(of[level]) for level in of} for kind, of in row["levels"].items()},
+            )
+            for name, row in table["layers"].items()
+        }
+        return cls(float(table["accuracy"]), float(table["chance"]), int(table["examples"]), layers)
+
+    @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Table | None:
-        """The table in a stage's facts, whose levels are text as JSON has it; None if none can be read."""
+        """The table in the facts of any stage; None if it made none, or none that can be read."""
         try:
-            table = facts[FACT]
-            layers = {
-                name: Row(
-                    list(row["names"]),
-                    int(row["weights"]),
-                    {kind: {float(level): float(of[level]) for level in of} for kind, of in row["levels"].items()},
-                )
-                for name, row in table["layers"].items()
-            }
-            return cls(float(table["accuracy"]), int(table["examples"]), layers) if layers else None
-        except (KeyError, TypeError, ValueError, AttributeError):  # no such stage, or a record of somebody else's
+            return found if (found := cls.read(facts)).layers else None
+        except (KeyError, TypeError, ValueError, AttributeError):  # also in a record of somebody else's
             return None
 
     def row(self, names: Iterable[str]) -> Row:
@@ -90,16 +97,23 @@ class Table:
             "Put the sensitivity stage behind whatever changes the model's layers."
         )
 
-    def curve(self, names: Iterable[str], kind: Kind) -> Curve:
-        """What a layer loses, from nothing to all of it.
-
-        A level that costs less than a weaker one is taken to cost as much. Beyond the strongest level that was measured
-        nothing is known, and 1 is taken to lose everything.
-        """
+    def drops(self, names: Iterable[str], kind: Kind) -> Curve:
+        """The accuracy that a layer loses at each level; at least what it loses at a weaker one."""
         levels = self.row(names).levels.get(kind, {})
         found = sorted((strength(kind, level), self.accuracy - accuracy) for level, accuracy in levels.items())
-        places, drops = zip((0.0, 0.0), *found, (1.0, 1.0), strict=True)
+        places, drops = zip((0.0, 0.0), *found, strict=True)
         return list(zip(places, accumulate(drops, max), strict=True))
+
+    def costs(self, names: Iterable[str], kind: Kind) -> Curve:
+        """The same as a cost that may be added up over layers: the negative logarithm of the skill that is left.
+
+        Skill is how far accuracy is above chance; what several layers leave of it is taken to be the product of what
+        each leaves. Unlike a drop, it costs ever more to come near chance. All is 0 in a model without skill.
+        """
+        skill = self.accuracy - self.chance
+        if skill <= 0:
+            return [(place, 0.0) for place, _ in self.drops(names, kind)]
+        return [(place, -math.log(max(1 - drop / skill, 1 / self.examples))) for place, drop in self.drops(names, kind)]
 
     def levels(self, kind: Kind) -> list[float]:
         """All levels of a kind, the weakest first."""
@@ -117,38 +131,46 @@ def title(kind: Kind, level: float) -> str:
     return {"sparsity": f"{level:g} zeros", "rank": f"rank {level:g}", "bits": f"{level:g} bits"}[kind]
 
 
-def borne(curve: Curve, drop: float) -> float:
-    """How hard a layer may be compressed so that it costs at most `drop`, read off between the levels."""
-    hardest = 0.0
-    for (weaker, before), (harder, after) in pairwise(curve):
-        if after > drop:
-            return hardest if before > drop else weaker + (harder - weaker) * (drop - before) / (after - before)
-        hardest = harder
-    return hardest
-
-
 def shares(curves: Mapping[str, Curve], sizes: Mapping[str, float], share: float) -> dict[str, float]:
-    """How hard to compress each layer so that all bear the same drop, and together are compressed by `share`.
+    """How hard to compress each layer so that all together are compressed by `share` at the least total cost.
 
-    The drop is found by bisection. Where layers bear more at the same drop, all give the same part of that back.
+    Costs are taken to add up, as `Table.costs` do, and lie on the curves' convex envelopes. The pieces of these that
+    cost least for each weight come first, so that a small layer is spared unless it costs little; pieces that cost the
+    same give the same part. What is stronger than any level that was measured comes last, from all alike.
 
     Args:
         curves: By layer; not empty.
         sizes: What each layer counts, such as its weights; above 0.
         share: The mean over the layers by their sizes, from 0 to below 1.
     """
+    pieces: list[tuple[float, str, float]] = []  # cost of a weight, layer, length
+    for name, curve in curves.items():
+        envelope = _envelope(curve)
+        for (weaker, before), (harder, after) in pairwise(envelope):
+            pieces.append(((after - before) / (harder - weaker) / sizes[name], name, harder - weaker))
+        pieces.append((math.inf, name, 1 - envelope[-1][0]))
+    found, left = dict.fromkeys(curves, 0.0), share * sum(sizes[name] for name in curves)
+    for _, alike in groupby(sorted(pieces), key=lambda piece: piece[0]):
+        each = list(alike)
+        room = sum(length * sizes[name] for _, name, length in each)
+        part = min(1.0, left / room) if room else 0.0
+        for _, name, length in each:
+            found[name] += part * length
+        left -= part * room
+    return found
 
-    def at(drop: float) -> tuple[dict[str, float], float]:
-        found = {name: borne(curve, drop) for name, curve in curves.items()}
-        return found, sum(found[name] * sizes[name] for name in found) / sum(sizes[name] for name in found)
 
-    low, high = -1.0, 1.0  # at which no layer, and every layer whole, is compressed
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if at(middle)[1] <= share else (low, middle)
-    (less, below), (more, above) = at(low), at(high)
-    part = (share - below) / (above - below) if above > below else 0.0
-    return {name: less[name] + part * (more[name] - less[name]) for name in curves}
+def _envelope(curve: Curve) -> list[tuple[float, float]]:
+    """The lower convex envelope of a curve's points."""
+    hull: list[tuple[float, float]] = []
+    for x, y in curve:
+        while len(hull) > 1:
+            (x0, y0), (x1, y1) = hull[-2:]
+            if (y1 - y0) * (x - x1) < (y - y1) * (x1 - x0):
+                break
+            hull.pop()
+        hull.append((x, y))
+    return hull
 
 
 def fewest_bits(curve: Curve, drop: float, among: Sequence[int]) -> int:

@@ -43,8 +43,8 @@ class Prune(TrainingStage):
         initial_sparsity: Share of zeros at the start of the polynomial schedule. Defaults to 0.
         criterion: `magnitude` keeps the largest weights; `random` is the baseline. Defaults to `magnitude`.
         allocation: How `sparsity` is shared out: `uniform` (each layer alike), `global` (one threshold for all), `erk`
-            (Erdős–Rényi-Kernel, arXiv 1911.11134: small layers stay denser) or `sensitivity` (such that by the table of
-            an earlier stage `sensitivity` each layer alone would cost the same accuracy). Defaults to `uniform`.
+            (Erdős–Rényi-Kernel, arXiv 1911.11134: small layers stay denser) or `sensitivity` (such that it costs the
+            least by the table of an earlier stage `sensitivity`, in which nothing is trained). Defaults to `uniform`.
         layers: Sparsity of single layers, by pattern of their names; outside the allocation.
         exclude: Patterns of the names of layers that are left alone.
         schedule: `polynomial` (cubic, from `initial_sparsity`) or `constant`. Defaults to `polynomial`.
@@ -172,7 +172,7 @@ class Prune(TrainingStage):
         if self.allocation == "erk":
             shared = dict(erdos_renyi_kernel(rest, self.sparsity))
         elif table and rest:
-            curves = {layer.name: table.curve([layer.name], "sparsity") for layer in rest}
+            curves = {layer.name: table.costs([layer.name], "sparsity") for layer in rest}
             sizes = {layer.name: float(np.prod(layer.kernel or ())) for layer in rest}
             shared = dict(shares(curves, sizes, self.sparsity))
         else:
@@ -186,7 +186,7 @@ class Prune(TrainingStage):
         from lightexp.backend.pruning import PruningMasks, zero_signs
 
         model = keras_files.load(parent.folder, context.seed) if parent else self.untrained(context)
-        table = Table.of(context.inputs[FACT].facts) if FACT in context.inputs else None
+        table = Table.read(context.inputs[FACT].facts) if FACT in context.inputs else None
         targets = self.targets(keras_files.describe(model), table)
         names = list(targets)
         kernels = [model.get_layer(name).kernel for name in names]

@@ -140,7 +140,7 @@ class Quantize(Stage):
         _check_finite(source)
         names = [layer_names(source.title(op, kernel)) for op, kernel in source.kernels]
         self._check_patterns(names)
-        table = Table.of(context.inputs[FACT].facts) if FACT in context.inputs else None
+        table = Table.read(context.inputs[FACT].facts) if FACT in context.inputs else None
         found = [
             self._kernel(known, op.kind, kernel.shape, kernel.shape[-1], table)
             for known, (op, kernel) in zip(names, source.kernels, strict=True)
@@ -197,7 +197,7 @@ class Quantize(Stage):
         wanted: int | None = next((bits for p, bits in self.layers.items() if _matches(p, names)), None)
         if wanted is None and table and self.tolerance is not None:
             among = (2, 4, 8) if self.scheme == "dynamic" else (4, 8)
-            wanted = fewest_bits(table.curve(names, "bits"), self.tolerance / 100, among)
+            wanted = fewest_bits(table.drops(names, "bits"), self.tolerance / 100, among)
             if wanted == 32:
                 return "FLOAT32", 0, f"fewer bits cost more than {self.tolerance:g} points"
         wanted = self.bits if wanted is None else wanted

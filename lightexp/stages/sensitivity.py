@@ -113,7 +113,8 @@ class Sensitivity(Stage):
         for path in parent.folder.iterdir():
             if path.name != MANIFEST:
                 shutil.copyfile(path, context.out / path.name)
-        return {FACT: {"accuracy": whole, "examples": len(y), "layers": layers}}
+        chance = float(np.bincount(y).max() / len(y))
+        return {FACT: {"accuracy": whole, "chance": chance, "examples": len(y), "layers": layers}}
 
     def _trials(self, op: FlatOp) -> list[tuple[Kind, float, Callable[[NDArray[np.float32]], NDArray[np.float32]]]]:
         """What is done to a kernel, by kind and level."""

@@ -185,7 +185,7 @@ def test_figures_are_the_same_every_time_and_only_where_there_are_data(folder) -
     pruned.stages[1].facts |= {"sizes": {"conv": 100, "dense": 900}, "zeros": {"conv": 50, "dense": 810}}
     conv = {"names": ["conv"], "weights": 100, "levels": {"sparsity": {"0.5": 0.9, "0.9": 0.5}, "bits": {"8": 0.9}}}
     layers = {"conv": conv, "depthwise": {"names": ["depthwise"], "weights": 9, "levels": {"bits": {"8": 0.9}}}}
-    pruned.stages[2].facts |= {"sensitivity": {"accuracy": 0.9, "examples": 10, "layers": layers}}
+    pruned.stages[2].facts |= {"sensitivity": {"accuracy": 0.9, "chance": 0.1, "examples": 10, "layers": layers}}
     assert {"layers", "sensitivity"} <= set(figures.draw(make(named([pruned]), Show("x"))))
     source = (folder / "index.html").read_text()
     encoded = base64.b64encode((folder / "front.svg").read_bytes()).decode()

@@ -147,7 +147,7 @@ def test_prune_shares_its_sparsity_out_by_the_table(tiny_runs: TinyRuns) -> None
     facts, found = record.stages[-1].facts, table(record)
     sizes = {name: float(size) for name, size in facts["sizes"].items()}
     assert sizes == {name: row.weights for name, row in found.layers.items()}
-    wanted = shares({name: found.curve([name], "sparsity") for name in sizes}, sizes, 0.8)
+    wanted = shares({name: found.costs([name], "sparsity") for name in sizes}, sizes, 0.8)
     for name, zeros in facts["zeros"].items():
         assert zeros == pytest.approx(wanted[name] * sizes[name], abs=1.5)
     assert wanted["conv"] < 0.8 < wanted["logits"]
