@@ -18,7 +18,7 @@ from lightexp.ablation.jobs import Finished, Job, Outlook, outlook, planned, unt
 from lightexp.ablation.run import LOCKS, Outcome, figures, timed
 from lightexp.ablation.run import run as run_here
 from lightexp.core.store import Store
-from lightexp.runner.launch import Launcher, origin, settle
+from lightexp.runner.launch import TRIES, Launcher, origin, settle
 from lightexp.runner.run import Runner
 from lightexp.runner.watch import Silent
 
@@ -45,15 +45,15 @@ class Launched:
         with call.going_on(), ThreadPoolExecutor(1) as aside:
             try:
                 shown = aside.submit(self._watch, list(missing), finished, over)
-                while missing:
+                left, words = TRIES, list[str]()
+                while missing and left:
                     count = len(missing)
                     words = self._launch(call, "rows", 1 if self._launcher.here else min(workers, count))
                     mine = Finished(self._outputs)
                     mine.refresh()
                     outcome.failed = call.failures()
                     missing = [job for job in missing if mine.of(job) is None and job.place not in outcome.failed]
-                    if len(missing) == count or not words:  # the launcher's jobs die before they can work
-                        break
+                    left = TRIES if len(missing) < count else left - 1 if words else 0
             finally:
                 over.set()
             shown.result()

@@ -25,6 +25,9 @@ from lightexp.core import interrupt
 from lightexp.runner.compose import explained, look_in, of_config
 from lightexp.runner.conf import CONFIG
 
+TRIES = 3
+"""How often a launcher may fail in a row, without anything done, before it is given up."""
+
 
 class Launcher:
     """The launcher that a config has chosen. Each of its jobs joins in the work as another host would."""

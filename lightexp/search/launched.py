@@ -20,10 +20,10 @@ from omegaconf import DictConfig
 from optuna.trial import TrialState
 
 from lightexp.core.errors import RunFailed
-from lightexp.runner.launch import Launcher, origin, settle
+from lightexp.runner.launch import TRIES, Launcher, origin, settle
 from lightexp.search.job import Job
 from lightexp.search.mirrored import Mirrored
-from lightexp.search.pool import STILLBORN, Pool, View, order
+from lightexp.search.pool import Pool, View, order
 from lightexp.search.standing import Standing, standing
 from lightexp.search.study import STARTS, Study
 
@@ -99,7 +99,7 @@ class Launched:
             self._view.say(f"A job of the launcher has failed: {words}")
         self._all_asked = not failed
         self._stillborn = self._stillborn + 1 if failed and self._progress() == before else 0
-        if self._stillborn >= STILLBORN:
+        if self._stillborn >= TRIES:
             raise RunFailed(f"The launcher's jobs end before they can work: {failed[0]}")
         return True
 

@@ -22,8 +22,8 @@ from lightexp.search.study import Study
 from lightexp.search.worker import STOP
 
 _TICK = 0.5  # seconds
-STILLBORN = 3
-"""Workers, or a launcher's jobs, that may die in a row without having taken a trial."""
+_STILLBORN = 3
+"""Workers that may die in a row without having taken a trial."""
 
 
 class View(Protocol):
@@ -203,7 +203,7 @@ class Pool:
         """Puts a worker in the place of one that died."""
         if worker.trial is None:
             self._stillborn += 1
-        if self._stillborn >= STILLBORN:
+        if self._stillborn >= _STILLBORN:
             words = worker.log.read_text(errors="replace").strip().splitlines() or ["killed"]
             raise RunFailed(f"The study's workers die before they can work: {words[-1]} (all of it is in {worker.log})")
         return self._started(index)

@@ -25,6 +25,7 @@ def launcher(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     folder = tempfile.mkdtemp(prefix="lightexp-ray-")  # short: it holds sockets
     monkeypatch.setenv("RAY_AUTH_TOKEN", "of-this-test-alone-0123456789abcdef")  # else it makes one in the user's home
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine is no failure
     settings = {"num_cpus": 2, "include_dashboard": "false", "_temp_dir": folder, "_node_ip_address": "127.0.0.1"}
     try:
         yield [*words, *(f"+hydra.launcher.ray.init.{setting}={value}" for setting, value in settings.items())]
