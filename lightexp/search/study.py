@@ -221,6 +221,8 @@ class Study:
 
     def _corner(self, trial: Trial | FrozenTrial) -> Corner | None:
         name = trial.user_attrs.get(CORNER)
+        if name is None:
+            return None
         return next((c for c in self.job.corners(self.space) if c.name == name), None)
 
     def again(self, trial: FrozenTrial) -> DictConfig:
