@@ -14,7 +14,6 @@ from tiny_runs import TinyRuns
 from lightexp.core.record import read
 from lightexp.runner.execute import STOPPED
 from lightexp.runner.run import Runner
-from lightexp.runner.watch import Silent
 from lightexp.search import worker
 from lightexp.search.job import Job
 from lightexp.search.outcome import OF, OUTCOME, RUNG
@@ -64,7 +63,8 @@ def test_a_pruner_stops_a_training_that_falls_behind(
     study = Study(made, space, tmp_path / "study", print, made.identity(space, {"train": "0"}))
     proposal = study.ask()
     assert proposal is not None
-    worker._try(made, study, Runner(Silent()), worker._Told(io.StringIO()), proposal, [])
+    told = worker._Told(io.StringIO())
+    worker._try(made, study, Runner(told), told, proposal, [])
     trial = study.trials[0]
     assert trial.state is (TrialState.PRUNED if stopped else TrialState.COMPLETE)
     assert list(trial.intermediate_values) == [1]  # the schedule's epoch and the last one are no ones to compare
