@@ -29,7 +29,7 @@ SETTINGS = 16
 def main() -> None:
     """Makes the control and prunes it."""
     options = parser(__doc__, runs=1)
-    options.add_argument("--epochs", type=int, default=12, help="of pruning in each stage (default: 12)")
+    options.add_argument("--epochs", type=int, default=4, help="of pruning in each stage (default: 4)")
     chosen = options.parse_args()
     cores = len(os.sched_getaffinity(0))
     work, efficiency, shortest = [], [], 1e9
