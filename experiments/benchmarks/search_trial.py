@@ -70,7 +70,7 @@ def _cost(trials: int) -> list[Result]:
     counts, seconds = np.array(seen).T
     results = []
     for low, high in windows:
-        cycle = statistics.median(cycles[n] for n in range(low, high) if new[n])
+        cycle = statistics.median(float(cycles[n]) for n in range(low, high) if new[n])
         beside = 1e3 * float(np.interp(high, counts, seconds) - np.interp(low, counts, seconds)) / (high - low)
         name, note = f"one trial of those from {low} to {high}", f"its cycle {cycle:.1f} ms, beside it {beside:.1f} ms"
         results.append(Result(name, [cycle + beside], [], "ms", COST, at_least=False, note=note))
