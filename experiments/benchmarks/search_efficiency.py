@@ -29,15 +29,15 @@ SETTINGS = 16
 def main() -> None:
     """Makes the control and prunes it."""
     options = parser(__doc__, runs=1)
-    options.add_argument("--epochs", type=int, default=12, help="of pruning in each stage (default: 12)")
+    options.add_argument("--epochs", type=int, default=4, help="of pruning in each stage (default: 4)")
     chosen = options.parse_args()
-    cores = len(os.sched_getaffinity(0))
+    cores = 1 if chosen.smoke else len(os.sched_getaffinity(0))
     work, efficiency, shortest = [], [], 1e9
     with tempfile.TemporaryDirectory() as name:
         start = Path(name) / "start"
         start.mkdir()
-        data = few(start, 500) if chosen.smoke else ["dataset=fashion_mnist"]
-        step, count = (0.1, 5) if chosen.smoke else (0.03, SETTINGS)
+        data = [*few(start, 500), "tracking=none"] if chosen.smoke else ["dataset=fashion_mnist"]
+        step, count = (0.2, 3) if chosen.smoke else (0.03, SETTINGS)
         lightexp(["run", *BASE, *data, "pipeline=control"], start)
         for run in range(1 if chosen.smoke else chosen.runs):
             folder = Path(name) / str(run)
@@ -47,6 +47,7 @@ def main() -> None:
                 f"pipeline.stages.prune.sparsity=range(0.5,{0.5 + (count - 0.5) * step},{step})",
                 f"pipeline.stages.prune.epochs={1 if chosen.smoke else chosen.epochs}",
                 f"search.workers={cores}",
+                f"runtime.threads={cores}",
                 f"search.trials={2 * count}",  # a grid ends by itself
             ]
             before, begun = _children(), time.perf_counter()

@@ -33,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         start = Path(name) / "start"
         start.mkdir()
-        data = few(start, 500) if chosen.smoke else ["dataset=fashion_mnist"]
+        data = [*few(start, 500), "tracking=none"] if chosen.smoke else ["dataset=fashion_mnist"]
         lightexp(["run", *BASE, *data, "pipeline=control"], start)
         for run in range(chosen.runs):
             for workers, found in rates.items():

@@ -70,9 +70,9 @@ def _cost(trials: int) -> list[Result]:
     counts, seconds = np.array(seen).T
     results = []
     for low, high in windows:
-        cycle = statistics.median(cycles[n] for n in range(low, high) if new[n])
+        cycle = statistics.median(float(cycles[n]) for n in range(low, high) if new[n])
         beside = 1e3 * float(np.interp(high, counts, seconds) - np.interp(low, counts, seconds)) / (high - low)
-        name, note = f"a trial, {low} to {high}", f"its cycle {cycle:.1f} ms, beside it {beside:.1f} ms"
+        name, note = f"one trial of those from {low} to {high}", f"its cycle {cycle:.1f} ms, beside it {beside:.1f} ms"
         results.append(Result(name, [cycle + beside], [], "ms", COST, at_least=False, note=note))
     early, late = (result.ours for result in results)
     return [*results, Result("a trial, late against early", late, early, "ms", GROWTH, at_least=False)]
@@ -130,7 +130,8 @@ def _script(chosen: argparse.Namespace) -> Result:
         (record,) = (start / "outputs/runs").glob("*/record.json")
         key = json.loads(record.read_text())["stages"][0]["key"]
         words = [*SEARCH, *data, "pipeline.stages.quantize.scheme=int8", "search.study=script", "search.corners=[]"]
-        words += ["search.sampler=grid", f"{LAYERS}=choice(8,32)", f"{SAMPLES}=range(100,301,100)", "search.trials=99"]
+        words += ["search.sampler=grid", f"{LAYERS}=choice(8,32)", f"{SAMPLES}=range(100,301,100)"]
+        words += [f"search.trials={6 if chosen.smoke else 99}"]  # a grid ends by itself
         for run in range(chosen.runs):
             folder = Path(name) / str(run)
             shutil.copytree(start, folder)

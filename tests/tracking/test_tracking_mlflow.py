@@ -19,6 +19,7 @@ from lightexp.core.record import read
 from lightexp.tracking import stores
 from lightexp.tracking.mirror import Nowhere, Tracking
 from lightexp.tracking.mlflow import Mlflow
+from lightexp.tracking.studies import NUMBER, PARENT, Study, Trial
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,6 +175,7 @@ def test_closing_a_killed_run(tmp_path, outputs, make_record, said):
         from pathlib import Path
         from lightexp.core.record import Record
         from lightexp.tracking.mlflow import Mlflow
+from lightexp.tracking.studies import NUMBER, PARENT, Study, Trial
         record = Record("r", "name", "lightexp run", {}, [], {}, 1.7e9)
         Mlflow().mirror(Path(sys.argv[1]), print).start(record)
         record.write(Path(sys.argv[2]))
@@ -215,6 +217,7 @@ def test_two_processes_begin_at_once_on_a_fresh_folder(tmp_path):
         from pathlib import Path
         from lightexp.core.record import Record
         from lightexp.tracking.mlflow import Mlflow
+from lightexp.tracking.studies import NUMBER, PARENT, Study, Trial
         from lightexp.tracking.stores import load
         outputs, name = Path(sys.argv[1]), sys.argv[2]
         load()
@@ -246,6 +249,28 @@ def test_two_processes_begin_at_once_on_a_fresh_folder(tmp_path):
     client = stores.load().MlflowClient(tracking_uri=stores.address(None, outputs))
     experiment = client.get_experiment_by_name("lightexp")
     assert {r.info.run_id for r in client.search_runs([experiment.experiment_id])} == {out.strip() for out, _ in told}
+
+
+def test_processes_that_show_a_study_in_turn_show_each_trial_once(outputs, said):
+    here, there = (Mlflow().mirror(outputs, said.append) for _ in range(2))
+
+    def show(mirror, *numbers, accuracy=0.5):
+        trials = [
+            Trial(n, True, {"bits": "4"}, {"accuracy/val": accuracy}, {"lightexp.host": "h"}, n, n + 1) for n in numbers
+        ]
+        return mirror.study(Study("an id", "a study", "RUNNING", {"sampler": "tpe"}, [], trials))
+
+    show(here, 0)
+    show(there, 0, 1)
+    assert said == []
+    show(here, 1, 2, accuracy="no number")  # MLflow refuses it when the trial's run is there already
+    assert len(said) == 1
+    run_id = show(here, 1, 2, 3)["run_id"]
+    client = stores.load().MlflowClient(tracking_uri=here.uri)
+    found = client.search_runs(client.get_run(run_id).info.experiment_id, f"tags.`{PARENT}` = '{run_id}'")
+    assert sorted(run.data.tags[NUMBER] for run in found) == ["0", "1", "2", "3"]
+    assert all(run.data.metrics == {"accuracy/val": 0.5} and run.data.params == {"bits": "4"} for run in found)
+    assert {run.info.status for run in found} == {"FINISHED"}
 
 
 def test_a_server_that_is_not_there_is_spoken_of_once(free_port, make_record, said, run_folder, capfd):
