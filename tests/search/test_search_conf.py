@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from tiny_runs import TinyRuns
 
 from lightexp.core.config import locate
+from lightexp.runner.compose import look_in
 from lightexp.runner.conf import conf
 from lightexp.runner.plan import check_order
 from lightexp.runner.settings import read
@@ -26,6 +29,17 @@ def test_the_settings_are_the_fields_with_their_defaults() -> None:
     known = {f.name: f.default if f.default is not MISSING else f.default_factory() for f in fields(Search)}
     presets = {"objectives": ["accuracy/val", "size/file_bytes"], "corners": ["recipe", "int8", "strongest"]}
     assert node == known | presets
+
+
+def test_the_sweepers_fields_are_the_settings() -> None:
+    look_in([])
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    words = ["hydra/sweeper=lightexp"]
+    config = hydra.compose_config("run", words, RunMode.MULTIRUN, with_log_configuration=False)
+    node = OmegaConf.to_container(config.hydra.sweeper)
+    assert node.pop("_target_") == "hydra_plugins.lightexp_sweeper.LightexpSweeper"
+    assert node == OmegaConf.to_container(OmegaConf.load(conf() / "search" / "_settings.yaml"))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
+from launchers import launcher
 from optuna.trial import FrozenTrial, TrialState
-from studies import SECONDS, Studies, until
+from studies import COMMAND, SECONDS, Studies, until
 from test_search_storage import dies_with_its_owner, one_at_a_time
 
 
@@ -61,11 +64,11 @@ def server() -> Iterator[Server]:
             made.stop()
 
 
-def trials(server: Server) -> list[FrozenTrial]:
+def trials(server: Server, name: str = "tried") -> list[FrozenTrial]:
     url = server.url.replace("postgresql:", "postgresql+psycopg:")
     storage = optuna.storages.RDBStorage(url)
     try:
-        return optuna.load_study(study_name="tried", storage=storage).trials
+        return optuna.load_study(study_name=name, storage=storage).trials
     except KeyError:
         return []
     finally:
@@ -102,3 +105,25 @@ def test_two_hosts_share_a_study_and_wait_for_a_server_that_goes_away(server: Se
     assert folders == {"one", "other"}
     for host in hosts:
         assert len(host.front()["front"]) == 8  # either reports the whole front
+
+
+def test_a_launchers_jobs_share_a_study_which_optuna_dashboard_shows(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna_dashboard")
+    study, place = Studies(tmp_path), [f"search.storage={server.url}", "search.study=launched"]
+    with launcher("joblib", monkeypatch) as chosen:
+        done = study.run(*place, *chosen, "search.trials=4", "search.workers=2", f"{SECONDS}=0.5")
+    assert done.returncode == 0, done.stderr
+    assert [t.state for t in trials(server, "launched")] == [TrialState.COMPLETE] * 4
+    words = [str(COMMAND), "ui", "--optuna", "--port", "0", *place]
+    shown = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    try:
+        assert shown.stdout is not None
+        address = shown.stdout.readline().partition("  ")[0]
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{address}/api/studies", timeout=60) as answer:
+            assert "launched" in [found["study_name"] for found in json.load(answer)["study_summaries"]]
+    finally:
+        shown.terminate()
+        shown.communicate(timeout=60)
