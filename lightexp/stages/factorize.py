@@ -128,7 +128,7 @@ class Factorize(Surgery):
         by_energy = {name for name in able if self.energy and name not in own}
         wanted |= {name: spectra[name].ranks(self.energy or 1) for name in by_energy}
         smaller = {name: rank for name, rank in wanted.items() if able[name].saved(rank).params}
-        for name in wanted.keys() - smaller:
+        for name in [name for name in wanted if name not in smaller]:
             left[name] = f"its factors would not be smaller ({_words(able[name].shape, wanted[name])})"
         return Plan(smaller, left, spectra, by_energy)
 
