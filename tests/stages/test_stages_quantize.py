@@ -34,8 +34,8 @@ class TestSettings:
         [
             ({"io": "integer"}, "io=integer needs scheme=int8 or int16x8. Received: scheme=default"),
             ({"scheme": "float16", "io": "integer"}, "io=integer needs scheme=int8 or int16x8"),
-            ({"bits": 4}, "bits, block and layers need scheme=dynamic, weight_only, int8 or int16x8"),
-            ({"scheme": "float16", "layers": {"a": 8}}, "bits, block and layers need"),
+            ({"bits": 4}, "bits, block, layers and tolerance need scheme=dynamic, weight_only, int8 or int16x8"),
+            ({"scheme": "float16", "layers": {"a": 8}}, "bits, block, layers and tolerance need"),
             ({"scheme": "int8", "bits": 2}, "2-bit weights with scheme=dynamic only. Received: scheme=int8"),
             ({"scheme": "weight_only", "layers": {"a": 2}}, "2-bit weights with scheme=dynamic only"),
             ({"scheme": "dynamic", "block": 32}, "blocks with scheme=dynamic and 4 bits only. Received: block=32"),
