@@ -13,6 +13,8 @@ from launchers import launcher
 from optuna.trial import TrialState
 from studies import COMMAND, LEVEL, MODE, PATIENCE, SECONDS, Studies, alive, children, until
 
+from lightexp.core.records import found
+
 FIELDS = ["study=tried", "objectives=[faulty/error,size/file_bytes]"]
 
 
@@ -108,6 +110,23 @@ def jobs(process: subprocess.Popen[str]) -> list[int]:
     """The launcher's processes that have a worker."""
     below = [path.read_text().split() for path in Path(f"/proc/{process.pid}/task").glob("*/children")]
     return [int(pid) for found in below for pid in found if children(int(pid))]
+
+
+def test_a_grids_jobs_run_in_a_launchers_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = Studies(tmp_path)
+    own = [word for word in grid.words if not word.startswith("search")]
+    with launcher("joblib", monkeypatch) as chosen:
+        done = subprocess.run(
+            [str(COMMAND), "run", "-m", *grid.flags, *own, *chosen, f"{LEVEL}=0.5", f"{MODE}=fine,raise"],
+            cwd=tmp_path,
+            env=grid.environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr and "it broke" in done.stderr.splitlines()[-1]
+    assert sorted(record.status for record in found(grid.outputs)[0]) == ["done", "failed"]
 
 
 @pytest.mark.parametrize(
