@@ -70,7 +70,7 @@ def test_an_ablation(ablation, capsys) -> None:
     assert f"Page    {folder}/index.html" in out
     table = (folder / "table.md").read_text()
     assert "Half is enough." in table
-    assert "| order quantize\\>prune | refused: pipeline.order: 'prune' cannot follow" in table
+    assert "- order quantize\\>prune (refused): pipeline.order: 'prune' cannot follow" in table
     assert "'half' was tested with 2 different settings: they may have been chosen on test" in table
     assert "no worse than the control by 2 pp" in table
     assert err.count("lightexp: ") == 1
