@@ -29,7 +29,7 @@ from lightexp.search.study import Proposal, Study
 
 TABLE = Path(__file__).parent / "search_table/table.csv"
 EXAMPLES, CLASSES, SETTLED, WHOLE = 800, 10, 3, 30
-TRIALS, RANDOM, HALVED = 50, 100, 80
+TRIALS, RANDOM, HALVED = 50, 100, 45
 
 
 @dataclass(frozen=True)
