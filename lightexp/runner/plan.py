@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 
 from lightexp.core.data import Data
@@ -112,18 +113,16 @@ def check_order(settings: Settings) -> None:
                     f"pipeline.order: '{name}' needs Keras layers, which a .tflite does not have; it starts from "
                     f"{' or '.join(stage.accepts)}. After a .tflite come post-training stages only: pipeline=quantize."
                 )
+            wrong = next(n for n in names if settings.stages[n].produces not in stage.accepts)
             raise BadInput(
                 f"pipeline.order: '{name}' cannot follow '{names[place - 1]}', whose result is of the form {form}; "
-                f"it starts from {' or '.join(stage.accepts)}. {_earlier(settings, name)}"
+                f"it starts from {' or '.join(stage.accepts)}. {_earlier(settings, name, wrong)}."
             )
         for owner, invariant in standing:
             if not stage.preserves(invariant) and invariant.kind not in settings.waive:
-                order = [n for n in names if n != name]
-                order.insert(order.index(owner), name)
                 raise BadInput(
                     f"pipeline.order: '{name}' after '{owner}' would undo its {invariant.kind}. "
-                    f"Put it earlier: 'pipeline.order=[{','.join(order)}]', or to show the damage, "
-                    f"'pipeline.waive=[{invariant.kind}]'."
+                    f"{_earlier(settings, name, owner)}, or to show the damage, 'pipeline.waive=[{invariant.kind}]'."
                 )
         standing += [(name, invariant) for invariant in stage.establishes()]
         form = stage.makes(form)
@@ -151,14 +150,28 @@ def _check_earlier_stages(settings: Settings, name: str) -> None:
             )
 
 
-def _earlier(settings: Settings, name: str) -> str:
-    """How to put `name` before the first stage whose form it cannot take, if that helps."""
-    order: list[str] = [n for n in settings.stages if n != name]
-    wrong = next(n for n in order if settings.stages[n].produces not in settings.stages[name].accepts)
-    if settings.stages[name].produces not in settings.stages[wrong].accepts:
-        return f"Leave out '{wrong}' or '{name}'."
-    order.insert(order.index(wrong), name)
-    return f"Put it earlier: 'pipeline.order=[{','.join(order)}]'."
+def _earlier(settings: Settings, name: str, before: str) -> str:
+    """How to put `name` before another stage: in the accepted order that is nearest to that, if there is one."""
+    wanted: list[str] = [n for n in settings.stages if n != name]
+    wanted.insert(wanted.index(before), name)
+    orders = sorted(permutations(wanted), key=lambda order: sum(a != b for a, b in zip(order, wanted, strict=True)))
+    for order in orders:
+        if _accepted([settings.stages[n] for n in order], settings.waive):
+            return f"Put it earlier: 'pipeline.order=[{','.join(order)}]'"
+    return f"Leave out '{before}' or '{name}'"
+
+
+def _accepted(stages: Sequence[Stage], waive: Sequence[str]) -> bool:
+    """Whether the forms of stages chain and none undoes an earlier one."""
+    form: Form = "none"
+    standing: list[Invariant] = []
+    for stage in stages:
+        kept = all(stage.preserves(invariant) or invariant.kind in waive for invariant in standing)
+        if form not in stage.accepts or not kept:
+            return False
+        standing += stage.establishes()
+        form = stage.makes(form)
+    return True
 
 
 def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Plan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from lightexp.core.errors import BadInput
 from lightexp.runner.compose import settings
-from lightexp.runner.plan import Plan
+from lightexp.runner.plan import Plan, check_order
 from lightexp.runner.run import Runner
 from lightexp.runner.watch import Silent
 
@@ -180,6 +182,18 @@ def test_what_the_advice_says_works(runner: Runner) -> None:
     planned(runner, *again, "pipeline.waive=[sparsity]")
     planned(runner, SOFT, f'{TEACHER}=["model=lenet5","pipeline=control"]')
     planned(runner, "pipeline=distill_prune", "pipeline.order=[train,distill,prune]")
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(("prune", "cluster", "qat", "encode"))])
+def test_an_order_that_a_refusal_names_is_accepted(order: tuple[str, ...]) -> None:
+    words = ["pipeline=prune_cluster_qat", "+stage@pipeline.stages.encode=encode"]
+    try:
+        check_order(settings([*words, f"pipeline.order=[train,{','.join(order)}]"]))
+    except BadInput as error:
+        (advice,) = re.findall(r"'(pipeline\.order=[^']+)'", str(error))
+        check_order(settings([*words, advice]))
+    else:
+        assert order == ("prune", "cluster", "qat", "encode")
 
 
 def test_the_control_is_the_last_stage_before_the_first_that_compresses(runner: Runner) -> None:
