@@ -130,6 +130,11 @@ def test_a_small_layer_is_spared_and_one_that_bears_more_gets_more() -> None:
     assert shares({"a": level, "b": level}, {"a": 1, "b": 2}, 0.96) == pytest.approx({"a": 0.96, "b": 0.96})
 
 
+def test_a_dear_piece_is_taken_for_the_cheap_one_behind_it_or_not_at_all() -> None:
+    step, ramp = [(0.0, 0.0), (0.5, 1.0), (0.9, 1.0)], [(0.0, 0.0), (0.9, 1.35)]
+    assert shares({"step": step, "ramp": ramp}, {"step": 1, "ramp": 1}, 0.45) == pytest.approx({"step": 0.9, "ramp": 0})
+
+
 def test_the_fewest_bits_have_no_dearer_ones_above_them() -> None:
     curve = table().drops(["conv"], "bits")
     assert [fewest_bits(curve, drop, (2, 4, 8)) for drop in (0.0, 0.0101, 0.59, 0.7)] == [32, 4, 4, 2]

@@ -15,6 +15,7 @@ from lightexp.backend.convert import to_float32
 from lightexp.cli.terminal import Terminal
 from lightexp.core.data import Split
 from lightexp.core.errors import BadInput
+from lightexp.core.flatmodel import FlatOp
 from lightexp.core.protocols import Artifact, Context, Invariant
 from lightexp.core.record import Record
 from lightexp.core.sensitivity import Table, rounded, shares
@@ -103,6 +104,17 @@ def test_rounded_weights_are_the_quantiser_s(bits: int, parent: Path, tmp_path: 
     for (_, kernel), (_, stored), (wide, _) in pairs:
         scales = np.reshape(np.float32(stored.scales), (-1, *[1] * (kernel.data.ndim - 1)))
         assert rounded(np.asarray(kernel.data), wide, 0) == pytest.approx(stored.data * scales, rel=1e-6, abs=0)
+
+
+@pytest.mark.parametrize(("kind", "channel"), [("CONV_2D", 0), ("DEPTHWISE_CONV_2D", 3)])
+def test_weights_are_rounded_channel_by_channel(kind: str, channel: int) -> None:
+    kernel = np.random.default_rng(0).normal(size=(3, 4, 5, 6)).astype(np.float32)
+    trials = Sensitivity()._trials(FlatOp(kind, (), ()))
+    assert {of for of, *_ in trials} == ({"bits"} if channel else {"sparsity", "rank", "bits"})
+    changed = next(change for of, bits, change in trials if (of, bits) == ("bits", 4))
+    for before, after in zip(np.moveaxis(kernel, channel, 0), np.moveaxis(changed(kernel), channel, 0), strict=True):
+        assert np.abs(after).max() == pytest.approx(np.abs(before).max())
+        assert len(np.unique(after)) <= 15
 
 
 def test_a_constant_is_replaced_and_nothing_else(parent: Path, tmp_path: Path) -> None:
