@@ -157,7 +157,8 @@ def _earlier(settings: Settings, name: str, before: str) -> str:
     orders = sorted(permutations(wanted), key=lambda order: sum(a != b for a, b in zip(order, wanted, strict=True)))
     for order in orders:
         if _accepted([settings.stages[n] for n in order], settings.waive):
-            return f"Put it earlier: 'pipeline.order=[{','.join(order)}]'"
+            own = [n for n in order if not isinstance(settings.stages[n], ModelFile)]
+            return f"Put it earlier: 'pipeline.order=[{','.join(own)}]'"
     return f"Leave out '{before}' or '{name}'"
 
 
