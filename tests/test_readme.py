@@ -45,7 +45,7 @@ def test_tour(command, folder):
     assert "Traceback" not in done.stderr
     if "--plan" in command:
         assert "Nothing was run" in done.stdout
-    elif "hydra/sweeper=lightexp" in command:
+    elif "hydra/sweeper=lightexp" in command or "halving" in command:
         assert SAID["search"].partition(" ")[2] in done.stdout
     elif not command.startswith("lightexp run"):
         assert SAID[command.split()[1]] in done.stdout

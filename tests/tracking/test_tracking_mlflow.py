@@ -175,7 +175,6 @@ def test_closing_a_killed_run(tmp_path, outputs, make_record, said):
         from pathlib import Path
         from lightexp.core.record import Record
         from lightexp.tracking.mlflow import Mlflow
-from lightexp.tracking.studies import NUMBER, PARENT, Study, Trial
         record = Record("r", "name", "lightexp run", {}, [], {}, 1.7e9)
         Mlflow().mirror(Path(sys.argv[1]), print).start(record)
         record.write(Path(sys.argv[2]))
@@ -217,7 +216,6 @@ def test_two_processes_begin_at_once_on_a_fresh_folder(tmp_path):
         from pathlib import Path
         from lightexp.core.record import Record
         from lightexp.tracking.mlflow import Mlflow
-from lightexp.tracking.studies import NUMBER, PARENT, Study, Trial
         from lightexp.tracking.stores import load
         outputs, name = Path(sys.argv[1]), sys.argv[2]
         load()
