@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.core import lowrank
 from lightexp.core.errors import BadInput
 
 Kind = Literal["sparsity", "rank", "bits"]
@@ -22,7 +23,6 @@ KINDS: tuple[Kind, ...] = ("sparsity", "rank", "bits")
 FACT = "sensitivity"
 """Under which a stage's facts hold a table, as `Table.of` reads it."""
 _FLOAT = 32  # bits
-_FEW = 4  # inputs, such as colours, that are not made fewer
 
 Curve = Sequence[tuple[float, float]]
 """How hard a layer is compressed, from 0 to at most 1, and what this costs, from 0; neither ever falls."""
@@ -156,7 +156,7 @@ def shares(curves: Mapping[str, Curve], sizes: Mapping[str, float], share: float
         part = min(1.0, left / room) if room else 0.0
         for _, name, length in each:
             found[name] += part * length
-        left -= part * room
+        left = max(0.0, left - part * room)  # rounding may take a little too much
     return found
 
 
@@ -202,11 +202,6 @@ def low_rank(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:
 
     Truncated SVD of a matrix, and of a convolution's kernel the truncated higher-order SVD (De Lathauwer et al. 2000).
     """
-    values = kernel.astype(np.float64)
-    several = kernel.ndim > 2 and np.prod(kernel.shape[1:-1]) > 1 and kernel.shape[-1] > _FEW
-    for axis in (0, -1) if several else (0,):
-        rows = np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1).astype(np.float64)
-        vectors = np.linalg.svd(rows, full_matrices=False)[0]
-        vectors = vectors[:, : max(1, int(share * vectors.shape[1] + 0.5))]
-        values = np.moveaxis(np.tensordot(vectors @ vectors.T, values, (1, axis)), 0, axis)
-    return values.astype(np.float32)
+    values = np.moveaxis(kernel, 0, -1)  # as `lowrank` has it
+    factors = lowrank.Spectra(values).factors(lowrank.shares(values.shape, share))
+    return np.moveaxis(lowrank.product(factors), -1, 0).astype(np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lightexp.core.errors import BadInput
@@ -79,6 +79,7 @@ def test_what_is_no_table_is_none(facts: dict[str, Any]) -> None:
 
 
 @given(layers, st.floats(0, 0.99))
+@example([([(0.0, 0.0)], 1), ([(0.0, 0.0)], 8368), ([(0.0, 0.0), (0.19055608756706835, 0.0)], 6418)], 2.6927502739e-213)
 def test_what_is_shared_out_adds_up(given_layers: Any, share: float) -> None:
     by_name = {str(i): curve for i, (curve, _) in enumerate(given_layers)}
     sizes = {str(i): float(size) for i, (_, size) in enumerate(given_layers)}
