@@ -11,12 +11,13 @@ import tensorflow as tf
 from tensorflow.lite.python.convert import ConverterError
 
 from lightexp.backend.quiet import quiet
+from lightexp.backend.session import without_keras_3
 from lightexp.core.errors import RunFailed
 
 
 def to_float32(model: Any) -> bytes:
     """The float32 flatbuffer of a Keras model."""
-    with quiet(), _plain_errors():
+    with quiet(), without_keras_3(), _plain_errors():
         return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
@@ -31,7 +32,7 @@ def to_default(model: Any, integer_io: bool = False) -> bytes:
     if integer_io:
         converter.inference_input_type = converter.inference_output_type = tf.int8
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with quiet(), _plain_errors(), warnings.catch_warnings():
+    with quiet(), without_keras_3(), _plain_errors(), warnings.catch_warnings():
         # The ranges that `qat` has trained stand in the model, which the converter's own check overlooks.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs were expected")
         return bytes(converter.convert())

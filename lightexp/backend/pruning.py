@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from lightexp.backend.session import tfmot
 from lightexp.core.schedule import Schedule
 
 
 def table(schedule: Schedule, steps: int) -> tuple[Any, Any]:
     """Whether masks change at each of the steps 0 to `steps`, and to which sparsity, as tfmot's schedule says."""
-    from tensorflow_model_optimization.sparsity import keras as sparsity
-
+    sparsity = tfmot().sparsity.keras
     if schedule.initial is None:
         rule = sparsity.ConstantSparsity(schedule.final, schedule.begin, schedule.end, schedule.frequency)
     else:

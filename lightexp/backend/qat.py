@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightexp.backend.nested import flattened
 from lightexp.backend.quiet import quiet
-from lightexp.backend.session import keras
+from lightexp.backend.session import keras, tfmot
 from lightexp.core.errors import BadInput
 
 # A batch normalisation after these is folded into them; one after a dense layer would make that float32.
@@ -57,8 +57,9 @@ def simulated(model: Any, activations: Collection[str]) -> tuple[Any, dict[str, 
     Raises:
         BadInput: If no layer with weights can be quantised, or one is used more than once.
     """
+    quantization = tfmot().quantization.keras
+    # Not in its public names.
     from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
-    from tensorflow_model_optimization.quantization.keras import quantize_annotate_layer, quantize_apply, quantize_scope
 
     flat = flattened(model)
     if shared := [layer.name for layer in flat.layers if len(layer.inbound_nodes) > 1]:
@@ -72,15 +73,15 @@ def simulated(model: Any, activations: Collection[str]) -> tuple[Any, dict[str, 
     def annotated(layer: Any) -> Any:
         clone = type(layer).from_config(layer.get_config())
         if layer.name not in left:
-            return quantize_annotate_layer(clone)
+            return quantization.quantize_annotate_layer(clone)
         if _kind(layer) == "TFOpLambda":
             return clone
-        return quantize_annotate_layer(clone, output_only())  # so that the next takes integers
+        return quantization.quantize_annotate_layer(clone, output_only())  # so that the next takes integers
 
-    with quiet(), quantize_scope({output_only.__name__: output_only}):
+    with quiet(), quantization.quantize_scope({output_only.__name__: output_only}):
         marked = keras().models.clone_model(flat, clone_function=annotated)
         marked.set_weights(flat.get_weights())
-        return quantize_apply(marked, _scheme()), left
+        return quantization.quantize_apply(marked, _scheme()), left
 
 
 def kernels(model: Any) -> list[Any]:
@@ -120,6 +121,4 @@ def _before(layer: Any) -> list[Any]:
 
 
 def _scheme() -> Any:
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_scheme
-
-    return default_8bit_quantize_scheme.Default8BitQuantizeScheme()
+    return tfmot().quantization.keras.default_8bit.Default8BitQuantizeScheme()

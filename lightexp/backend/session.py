@@ -7,6 +7,9 @@ before anything is built.
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -67,6 +70,31 @@ def keras() -> Any:
     import tf_keras
 
     return tf_keras
+
+
+@contextmanager
+def without_keras_3() -> Iterator[None]:
+    """An import of Keras 3 fails at once meanwhile, unless it has been imported already.
+
+    tfmot and the converter would import it, and scikit-learn with it, more than a second, to see that a model of
+    legacy Keras is none of its own.
+    """
+    if hidden := "keras" not in sys.modules:
+        sys.modules["keras"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["keras"]
+
+
+@cache
+def tfmot() -> Any:
+    """tensorflow-model-optimization."""
+    _import()
+    with without_keras_3():
+        import tensorflow_model_optimization
+    return tensorflow_model_optimization
 
 
 def fresh(seed: int) -> None:

@@ -28,7 +28,7 @@ from lightexp.runner.settings import Settings
 from lightexp.runner.watch import Watch
 from lightexp.tracking import heatmap, tradeoff
 from lightexp.tracking.aside import Aside
-from lightexp.tracking.mirror import Mirror
+from lightexp.tracking.mirror import Mirror, Nowhere
 from lightexp.tracking.process import Worker
 
 ERROR = "error.txt"
@@ -236,8 +236,10 @@ class Runner:
         """The mirror that a run's config asks for, over all runs in `outputs`."""
         place = json.dumps([config["tracking"], config["plugins"], str(outputs)])
         if place not in self._mirrors:
-            self._worker = self._worker or Worker()
             tracking, plugins = config["tracking"], config["plugins"]
+            if tracking["_target_"] == f"{Nowhere.__module__}.{Nowhere.__name__}":
+                return Nowhere().mirror(outputs, self._watch.say)  # needs no process
+            self._worker = self._worker or Worker()
             self._mirrors[place] = Aside(self._worker, tracking, plugins, outputs, self._watch.say)
         return self._mirrors[place]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tiny_runs import TinyRuns
 
 from lightexp.core.record import Record
 from lightexp.core.records import found
+from tests import warm
 
 PATIENCE = 900  # seconds; a busy machine is no failure
 COMMAND = [str(Path(sys.executable).parent / "lightexp"), "ablate"]
@@ -67,9 +69,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         path.write_text(yaml.safe_dump(values, sort_keys=False))
 
     def ablate(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, str(path), *words], cwd=folder, capture_output=True, text=True, timeout=PATIENCE
-        )
+        return warm.lightexp(["ablate", str(path), *words], folder, os.environ, PATIENCE)
 
     def keep(code: int, said: str) -> None:
         calls.append((code, said))
@@ -176,7 +176,7 @@ def test_interrupted_work_goes_on_where_it_was(story) -> None:
     ],
 )
 def test_bad_input_is_one_line(words, said, tmp_path) -> None:
-    done = subprocess.run([*COMMAND, *words], cwd=tmp_path, capture_output=True, text=True)
+    done = warm.lightexp(["ablate", *words], tmp_path, os.environ, PATIENCE)
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == bool(said)

@@ -14,6 +14,7 @@ from lightexp.core.record import Record, read
 from lightexp.runner.compose import settings
 from lightexp.runner.run import Runner
 from lightexp.runner.watch import Silent
+from tests import warm
 
 COMMAND = Path(sys.executable).parent / "lightexp"
 TINY = ["model.width=0.25", "pipeline.stages.train.epochs=1", "pipeline.stages.prune.epochs=1"]
@@ -27,8 +28,10 @@ def environment() -> dict[str, str]:
 
 
 def lightexp(*words: str, cwd: Path, program: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs the command in `cwd` to its end."""
-    command = [*(program or [str(COMMAND)]), *words]
+    """Runs the command in `cwd` to its end; another program in a process that has imported nothing."""
+    if program is None:
+        return warm.lightexp(words, cwd, environment(), PATIENCE)
+    command = [*program, *words]
     return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
+from tests import warm
+
 COMMAND = Path(sys.executable).parent / "lightexp"
 PLUGIN = Path(__file__).parent / "plugin"
 LEVEL, MODE, SECONDS = (f"pipeline.stages.faulty.{name}" for name in ("level", "mode", "seconds"))
@@ -53,14 +55,7 @@ class Studies:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs a study to its end."""
-        return subprocess.run(
-            self.command(*words),
-            cwd=self.folder,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
+        return warm.lightexp(self.command(*words)[1:], self.folder, self.environment(), PATIENCE)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Starts a study in a process group of its own, as in a terminal."""

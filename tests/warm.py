@@ -1,0 +1,101 @@
+"""The `lightexp` command in processes forked from one that has imported everything.
+
+Hundreds of tests start the command, and TensorFlow alone takes three seconds to import. What such a process does is what
+the command does, but for its imports; the tests of these, and of signals, start the command itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+
+def lightexp(
+    words: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command in `cwd` to its end.
+
+    Raises:
+        subprocess.TimeoutExpired: If it took longer than `timeout` seconds; it has been killed.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        streams = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in (out, err)]
+        server = _server()
+        request = {"words": list(words), "cwd": str(cwd), "environment": dict(environment), "streams": streams}
+        assert server.stdin is not None and server.stdout is not None
+        server.stdin.write(json.dumps({**request, "timeout": timeout}) + "\n")
+        server.stdin.flush()
+        code = json.loads(server.stdout.readline())
+        out.seek(0)
+        err.seek(0)
+        if code is None:
+            raise subprocess.TimeoutExpired(list(words), timeout, out.read(), err.read())
+        return subprocess.CompletedProcess(list(words), code, out.read(), err.read())
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    # A pool of threads does not survive a fork.
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", __file__],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _serve() -> None:
+    """Forks a process for each line of the input, and answers with its exit code, or null where it took too long."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if not child:
+            break
+        answers.write(json.dumps(_end(child, request["timeout"])) + "\n")
+        answers.flush()
+    else:
+        return
+    answers.close()
+    for number, path in enumerate(["/dev/null", *request["streams"]]):
+        opened = os.open(path, os.O_RDWR | os.O_APPEND)
+        os.dup2(opened, number)
+        os.close(opened)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.argv = [str(Path(sys.executable).parent / "lightexp"), *request["words"]]
+    sys.exit(main())
+
+
+def _end(child: int, timeout: float) -> int | None:
+    until = time.monotonic() + timeout
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(ended[1])
+
+
+if __name__ == "__main__":
+    from lightexp.backend import session
+    from lightexp.cli import run  # noqa: F401
+    from lightexp.cli.main import main
+
+    session.tfmot()
+    _serve()
