@@ -13,6 +13,31 @@ settings.register_profile("lightexp", deadline=None, max_examples=60)  # a busy 
 settings.load_profile("lightexp")
 
 
+SLOW = [
+    "test_readme.py",
+    "test_readme_benchmarks.py",
+    "tests/search/",
+    "tests/ablation/",
+    "tests/cli/",
+    "tests/stages/",
+]
+"""Files that take minutes each: whoever comes last works alone, so they come first."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are processors: tests of servers, time limits and killed processes wait a lot."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slow files first."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((n for n, words in enumerate(SLOW) if words in str(item.path)), len(SLOW))
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def tensorflow() -> None:
     """TensorFlow as lightexp sets it up; to be asked for by every test that computes with it before a run does."""

@@ -1,11 +1,12 @@
 """The `lightexp` command in processes forked from one that has imported everything.
 
-Hundreds of tests start the command, and TensorFlow alone takes three seconds to import. What such a process does is what
-the command does, but for its imports; the tests of these, and of signals, start the command itself.
+Hundreds of tests start the command, and TensorFlow alone takes three seconds to import. What such a process does is
+what the command does, but for its imports; the tests of these, and of signals, start the command itself.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -42,6 +43,16 @@ def lightexp(
 
 
 @cache
+def _server() -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    # A pool of threads does not survive a fork.
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", __file__]
+    server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(server.communicate)  # closes its input, at which it ends
+    return server
+
+
 def _server() -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     # A pool of threads does not survive a fork.

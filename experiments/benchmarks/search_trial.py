@@ -131,7 +131,7 @@ def _script(chosen: argparse.Namespace) -> Result:
         key = json.loads(record.read_text())["stages"][0]["key"]
         words = [*SEARCH, *data, "pipeline.stages.quantize.scheme=int8", "search.study=script", "search.corners=[]"]
         words += ["search.sampler=grid", f"{LAYERS}=choice(8,32)", f"{SAMPLES}=range(100,301,100)"]
-        words += [f"search.trials={6 if chosen.smoke else 99}"]  # a grid ends by itself
+        words += [f"search.trials={4 if chosen.smoke else 99}"]  # a grid ends by itself
         for run in range(chosen.runs):
             folder = Path(name) / str(run)
             shutil.copytree(start, folder)
