@@ -61,7 +61,7 @@ def _taylor(model: Any, graph: ChannelGraph, data: Data) -> dict[str, NDArray[np
     variables = [[layer.kernel, *([layer.bias] if layer.use_bias else [])] for layer in layers]
     flat = [variable for of_layer in variables for variable in of_layer]
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def changes(x: Any, y: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(cross_entropy(model(x, training=False), y))

@@ -89,7 +89,7 @@ class Trainer:
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._per_epoch = steps_per_epoch(len(data.train), settings.batch_size)
         self._rates = tf.constant(settings.learning_rates(self._per_epoch))
-        self._validate = tf.function(self._validation, reduce_retracing=True)
+        self._validate = tf.function(self._validation, reduce_retracing=True, autograph=False)
         self._history: dict[str, list[float]] = {}
 
     def run(self, progress: Progress, stop: int | None = None) -> dict[str, list[float]]:
@@ -193,15 +193,15 @@ class Trainer:
         soft = {role: tf.constant(logits) for role, logits in self._teachers.items()}
         size = self._settings.batch_size
 
-        @tf.function
+        @tf.function(autograph=False)  # nothing to convert here, which would take it a second
         def steps(order: Any, first: Any, last: Any, loss: Any, correct: Any) -> Any:
-            for index in tf.range(first, last):
+            def step(index: Any, loss: Any, correct: Any) -> Any:
                 rows = order[index * size : (index + 1) * size]
                 picked = {role: tf.gather(logits, rows) for role, logits in soft.items()}
                 batch_loss, batch_correct = self.train_step(tf.gather(x, rows), tf.gather(y, rows), picked)
-                loss += tf.cast(batch_loss, tf.float64)
-                correct += batch_correct
-            return loss, correct
+                return index + 1, loss + tf.cast(batch_loss, tf.float64), correct + batch_correct
+
+            return tf.while_loop(lambda index, *_: index < last, step, (first, loss, correct))[1:]
 
         chunk = min(_FIRST_CALL, self._per_epoch)
 
