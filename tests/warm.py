@@ -104,9 +104,12 @@ def _end(child: int, timeout: float) -> int | None:
 
 
 if __name__ == "__main__":
+    from importlib import import_module
+
     from lightexp.backend import session
-    from lightexp.cli import run  # noqa: F401
     from lightexp.cli.main import main
 
     session.tfmot()
+    for name in ("lightexp.cli.run", "lightexp.search.study", "matplotlib.backends.backend_svg", "pandas", "sklearn"):
+        import_module(name)
     _serve()
