@@ -53,19 +53,6 @@ def _server() -> subprocess.Popen[str]:
     return server
 
 
-def _server() -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
-    # A pool of threads does not survive a fork.
-    environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", __file__],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 def _serve() -> None:
     """Forks a process for each line of the input, and answers with its exit code, or null where it took too long."""
     answers = os.fdopen(os.dup(1), "w")
