@@ -7,6 +7,7 @@ what the command does, but for its imports; the tests of these, and of signals, 
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -99,4 +100,5 @@ if __name__ == "__main__":
     session.tfmot()
     for name in ("lightexp.cli.run", "lightexp.search.study", "matplotlib.backends.backend_svg", "pandas", "sklearn"):
         import_module(name)
+    gc.freeze()  # or each process would write to, and so copy, all that it shares with this one
     _serve()
