@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import warnings
@@ -24,6 +25,8 @@ def load() -> Any:
     import mlflow
     import mlflow.store.artifact.local_artifact_repo
     import mlflow.store.tracking.sqlalchemy_store
+
+    gc.freeze()  # no collection looks through MLflow's own objects
 
     return mlflow
 
