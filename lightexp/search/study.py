@@ -15,7 +15,6 @@ from pathlib import Path
 import optuna
 from omegaconf import DictConfig
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import GridSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
@@ -81,6 +80,7 @@ class Study:
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.job, self.space, self.folder = job, space, folder
+        self._rows: samplers.Rows = {}
         kept, self._claims = storage.opened(job.search.storage, folder, job.name, say)
         ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         directions = [ways[o.direction] for o in job.objectives]
@@ -182,7 +182,7 @@ class Study:
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = RandomSampler() if goes_on else samplers.sampler(self.job, self.space, len(asked))
+            sampler = RandomSampler() if goes_on else samplers.sampler(self.job, self.space, len(asked), self._rows)
             begun = {t.system_attrs.get("grid_id") for t in asked} - {None}
             if isinstance(sampler, GridSampler) and len(begun) == sampler._n_min_trials:
                 return None  # Optuna would propose what is being tried once more
@@ -237,6 +237,8 @@ class Study:
 
         Parameters that apply to every trial alone; none where there are too few trials to tell.
         """
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # brings scikit-learn: 1 s
+
         found = {}
         for n, objective in enumerate(self.job.objectives):
             with suppress(ValueError, RuntimeError), warnings.catch_warnings():
