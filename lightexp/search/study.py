@@ -34,6 +34,8 @@ ID, IDENTITY, CORNER, STARTS = "id", "identity", "corner", "starts"
 _STARTS = 3
 """How often a trial is taken up before it has failed; what dies each time is no accident."""
 
+_TO_TELL = 10  # trials that are done: a tenth of them is one
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -183,9 +185,10 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = RandomSampler() if goes_on else samplers.sampler(self.job, self.space, len(asked), self._rows)
-            begun = {t.system_attrs.get("grid_id") for t in asked} - {None}
-            if isinstance(sampler, GridSampler) and len(begun) == sampler._n_min_trials:
-                return None  # Optuna would propose what is being tried once more
+            if isinstance(sampler, GridSampler):
+                begun = {t.system_attrs.get("grid_id") for t in asked} - {None}
+                if len(begun) == sampler._n_min_trials:
+                    return None  # Optuna would propose what is being tried once more
             self._study.sampler = sampler
             trial = self._study.ask()
         self._claims.take(trial.number)
@@ -235,8 +238,11 @@ class Study:
     def importance(self) -> dict[str, dict[str, float]]:
         """Of each objective, the parameters' importance (PED-ANOVA, arXiv 2304.10255), 0 to 1 in sum.
 
-        Parameters that apply to every trial alone; none where there are too few trials to tell.
+        Parameters that apply to every trial alone; none where there are too few trials to tell: it compares the best
+        tenth with all.
         """
+        if sum(t.state is TrialState.COMPLETE for t in self.trials) < _TO_TELL:
+            return {}
         from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # brings scikit-learn: 1 s
 
         found = {}

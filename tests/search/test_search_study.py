@@ -140,6 +140,7 @@ def test_the_standing_counts_what_keeps_to_the_constraints(study: Open) -> None:
     assert now.best.number == 2
     # A halving of the bytes times the 0.3 between guessing among two and an error of 0.2; none for the control's bytes.
     assert now.history == pytest.approx([0.3] * 5)
+    assert one.importance() == {}  # five do not tell
 
 
 @pytest.mark.parametrize("sampler", ["nsga2", "random", "qmc"])
@@ -169,6 +170,7 @@ def test_tpe_proposes_what_optunas_own_does(study: Open) -> None:
     assert SPARSITY in found[0]
     sparsities = [t.params[SPARSITY] for t in one.trials if SPARSITY in t.params]
     assert len(set(sparsities)) == len(sparsities)
+    assert one.importance().keys() == {"accuracy/val", "size/file_bytes"}
 
 
 def test_a_grid_is_gone_through_once_and_needs_steps(study: Open) -> None:
