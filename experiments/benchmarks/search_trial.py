@@ -1,11 +1,12 @@
 """What a trial of a post-training study costs beyond its evaluation, and two workers against a script by hand.
 
 `cost`: one `lightexp search` of bits for each layer of LeNet-5, by one worker of one thread, with MLflow. The data set
-is a few images of Fashion-MNIST: evaluating 96 images takes next to nothing, and so all that a trial takes is counted,
-evaluation included. A cycle is the wall time from one trial's start to the next one's, around trial 100 and around
-trial 1,000, of trials whose file was not in the store yet (a setting that changes nothing but the store's key makes for
-enough of these). To it is added the CPU time a trial of the processes beside the worker: the one that watches, and the
-one that writes to MLflow.
+is a few images of Fashion-MNIST: evaluating 96 images takes little, and so all that a trial takes is counted, also its
+evaluation. What that is of it stands in the note: accuracy and loss by LiteRT, taken by itself after the study, on the
+same trials' files (size, gzip and counts are no evaluation, and stay in). A cycle is the wall time from one trial's
+start to the next one's, around trial 100 and around trial 1,000, of trials whose file was not in the store yet (a
+setting that changes nothing but the store's key makes for enough of these). To it is added the CPU time a trial of the
+processes beside the worker: the one that watches, and the one that writes to MLflow.
 
 `script`: bits (8 or float) of each layer, int8 activations by the ranges of 100, 200 or 300 examples, 10,000 images of
 validation: two workers of one thread against Optuna in memory, TensorFlow's converter with the same layers kept float
@@ -25,6 +26,7 @@ import statistics
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +34,13 @@ from typing import Any
 
 import numpy as np
 from common import Result, ended, fashion, few, hourly, lightexp, output, parser, report
+
+from lightexp.core.data import Data
+from lightexp.core.protocols import TFLITE, Subject
+from lightexp.core.record import Record, read
+from lightexp.core.store import Store
+from lightexp.datasets.arrays import Arrays
+from lightexp.measure.accuracy import Accuracy
 
 LAYERS = "pipeline.stages.quantize.layers"
 SAMPLES = "pipeline.stages.quantize.calibration_samples"
@@ -66,20 +75,34 @@ def _cost(trials: int) -> list[Result]:
             lightexp(["search", *words, f"search.trials={trials}", "runtime.threads=1"], folder)
         begun = [t.datetime_start.timestamp() for t in sorted(ended(folder, "cost"), key=lambda trial: trial.number)]
         cycles = np.diff(begun) * 1e3
-        new = [_was_made(folder / f"outputs/searches/cost/trials/{n:04d}/record.json") for n in range(trials)]
+        records = [read(folder / f"outputs/searches/cost/trials/{n:04d}") for n in range(trials)]
+        new = [not record.stages[-1].from_store for record in records]
+        data = Arrays(str(folder / "few.npz")).load()
+        made = [[record for record in records[low:high] if not record.stages[-1].from_store] for low, high in windows]
+        evaluations = [_evaluation(folder, data, some) for some in made]
     counts, seconds = np.array(seen).T
     results = []
-    for low, high in windows:
+    for (low, high), evaluation in zip(windows, evaluations, strict=True):
         cycle = statistics.median(float(cycles[n]) for n in range(low, high) if new[n])
         beside = 1e3 * float(np.interp(high, counts, seconds) - np.interp(low, counts, seconds)) / (high - low)
         name, note = f"one trial of those from {low} to {high}", f"its cycle {cycle:.1f} ms, beside it {beside:.1f} ms"
+        rest = cycle + beside - evaluation
+        note += f"; {rest:.1f} ms without evaluating {len(data.val)} images ({evaluation:.1f} ms)"
         results.append(Result(name, [cycle + beside], [], "ms", COST, at_least=False, note=note))
     early, late = (result.ours for result in results)
     return [*results, Result("a trial, late against early", late, early, "ms", GROWTH, at_least=False)]
 
 
-def _was_made(record: Path) -> bool:
-    return not json.loads(record.read_text())["stages"][-1]["from_store"]
+def _evaluation(folder: Path, data: Data, records: list[Record]) -> float:
+    """Milliseconds that the evaluation of a trial's file takes, in the median; of each file the faster of two."""
+    store, taken = Store(folder / "outputs/store"), []
+    for record in records:
+        control, file = (store.folder(record.stages[n].key) / TFLITE for n in (0, -1))
+        for _ in range(2):
+            start = time.perf_counter()
+            Accuracy().measure(Subject(file, control, data, threads=1, splits=("val",)))
+            taken.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(map(min, zip(taken[::2], taken[1::2], strict=True)))
 
 
 @contextmanager

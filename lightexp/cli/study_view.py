@@ -17,7 +17,7 @@ from rich.text import Text
 from lightexp.search.finish import Point, rows
 from lightexp.search.goals import Objective
 from lightexp.search.job import Job
-from lightexp.search.outcome import OUTCOME, cut_short
+from lightexp.search.outcome import OUTCOME, cut_short, feasible
 from lightexp.search.space import Space
 from lightexp.search.standing import Standing
 
@@ -70,7 +70,8 @@ class StudyView:
         if trial.state is TrialState.PRUNED:
             return f"trial {trial.number} {outcome['reason']}  {' '.join(outcome['varied'])}"
         figures = "  ".join(f"{o.name} {v:.6g}" for o, v in zip(self._objectives, trial.values, strict=True))
-        mark = " front" if trial in now.front else "" if trial in now.feasible else " infeasible"
+        mark = "" if feasible(trial) else " infeasible"
+        mark = " front" if any(trial.number == one.number for one in now.front) else mark
         mark = f" cut short after epoch {stopped}" if (stopped := cut_short(trial)) else mark
         return f"trial {trial.number}  {figures}{mark}  {' '.join(outcome['varied'])}"
 

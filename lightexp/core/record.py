@@ -138,7 +138,7 @@ class Record:
         """Writes `record.json` into `folder`, whole or not at all."""
         path = folder / FILE
         draft = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
-        draft.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        draft.write_text(json.dumps(vars(self), default=asdict, indent=1, ensure_ascii=False) + "\n")
         draft.replace(path)
 
 

@@ -106,7 +106,7 @@ class Job:
         self.order |= {"config": config, "search": search}
         look_in(folders)
         self._fixed, sweeps = _split(words, config)
-        whole = composed(self._fixed, config)
+        self._whole = whole = composed(self._fixed, config)
         self.search = check(Search, _plain(whole.search) if search is None else search, "search")
         space = self.search.space if isinstance(self.search.space, dict) else {_AUTO: _AUTO}
         self._space = {name: str(text) for name, text in (space | sweeps).items()}
@@ -117,7 +117,8 @@ class Job:
         self.settings: Settings = read(self.base)
         if not any(word.startswith("measure=") for word in self._fixed) and not self._goals_are_measured:
             self._fixed.append("measure=default")  # everything there is, such as what `fits: nano33` takes
-            self.base = without(_run_of(composed(self._fixed, CONFIG)), set(), None)
+            self._whole = composed(self._fixed, config)
+            self.base = without(_run_of(self._whole), set(), None)
             self.settings = read(self.base)
             del self._measured
 
@@ -167,7 +168,11 @@ class Job:
     def structures(self) -> tuple[Structure, ...]:
         """Which stages may stand in which order; see `lightexp.search.structures`."""
         chosen = {name: text for name, text in self._space.items() if is_structural(name, text)}
-        return structures(chosen, lambda groups: _run_of(composed([*self._fixed, *groups], self._config)))
+        return structures(chosen, self._composed)
+
+    def _composed(self, groups: list[str]) -> DictConfig:
+        """The run's config with some groups' choices."""
+        return _run_of(composed([*self._fixed, *groups], self._config) if groups else self._whole)
 
     @cached_property
     def ranges(self) -> dict[str, str]:

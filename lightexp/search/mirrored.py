@@ -94,6 +94,7 @@ class Mirrored:
             metrics["feasible"] = float(feasible(trial))
         tags = {"lightexp.host": outcome["host"], "lightexp.corner": trial.user_attrs.get(CORNER)}
         tags["lightexp.stopped"] = str(cut_short(trial) or "")
+        tags["lightexp.front"] = str(trial.number in {one.number for one in now.front}).lower()  # as yet
         tags |= {"lightexp.reason": outcome["reason"], "lightexp.folder": outcome["folder"]}
         params = {name: shown(value) for name, value in trial.params.items()}
         assert trial.datetime_start and trial.datetime_complete

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import le
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -64,7 +65,7 @@ def standing(trials: Sequence[FrozenTrial], objectives: tuple[Objective, ...]) -
     for trial in done:
         if trial.number in within:
             points, reference = axes[trial.number]
-            if points not in [axes[t.number][0] for t in kept]:
+            if not any(all(map(le, axes[t.number][0], points)) for t in kept):  # most add nothing, late in a study
                 kept.append(trial)
                 on = front([axes[t.number][0] for t in kept])
                 kept = [t for t, there in zip(kept, on, strict=True) if there]

@@ -18,7 +18,6 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from lightexp.core.errors import BadInput
 
@@ -122,6 +121,8 @@ class _Wait:
 
 def _passing(error: Exception) -> bool:
     """Whether an error is the storage's being away."""
+    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     return isinstance(cause, OperationalError | InterfaceError | OSError) or (
         isinstance(cause, DBAPIError) and cause.connection_invalidated

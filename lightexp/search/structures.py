@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +117,7 @@ def without(config: DictConfig, off: set[str], order: list[str] | None) -> DictC
 
 def copied(config: DictConfig) -> DictConfig:
     """A copy that can be changed."""
-    copy: DictConfig = config.copy()
+    copy: DictConfig = pickle.loads(pickle.dumps(config))  # OmegaConf's own takes four times as long
     OmegaConf.set_struct(copy, False)
     return copy
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import optuna
 from omegaconf import DictConfig
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import GridSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
@@ -34,6 +33,8 @@ from lightexp.search.space import STRUCTURE, Space
 ID, IDENTITY, CORNER, STARTS = "id", "identity", "corner", "starts"
 _STARTS = 3
 """How often a trial is taken up before it has failed; what dies each time is no accident."""
+
+_TO_TELL = 10  # trials that are done: a tenth of them is one
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Study:
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.job, self.space, self.folder = job, space, folder
+        self._rows: samplers.Rows = {}
         kept, self._claims = storage.opened(job.search.storage, folder, job.name, say)
         ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         directions = [ways[o.direction] for o in job.objectives]
@@ -182,10 +184,11 @@ class Study:
             return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = RandomSampler() if goes_on else samplers.sampler(self.job, self.space, len(asked))
-            begun = {t.system_attrs.get("grid_id") for t in asked} - {None}
-            if isinstance(sampler, GridSampler) and len(begun) == sampler._n_min_trials:
-                return None  # Optuna would propose what is being tried once more
+            sampler = RandomSampler() if goes_on else samplers.sampler(self.job, self.space, len(asked), self._rows)
+            if isinstance(sampler, GridSampler):
+                begun = {t.system_attrs.get("grid_id") for t in asked} - {None}
+                if len(begun) == sampler._n_min_trials:
+                    return None  # Optuna would propose what is being tried once more
             self._study.sampler = sampler
             trial = self._study.ask()
         self._claims.take(trial.number)
@@ -235,8 +238,13 @@ class Study:
     def importance(self) -> dict[str, dict[str, float]]:
         """Of each objective, the parameters' importance (PED-ANOVA, arXiv 2304.10255), 0 to 1 in sum.
 
-        Parameters that apply to every trial alone; none where there are too few trials to tell.
+        Parameters that apply to every trial alone; none where there are too few trials to tell: it compares the best
+        tenth with all.
         """
+        if sum(t.state is TrialState.COMPLETE for t in self.trials) < _TO_TELL:
+            return {}
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # brings scikit-learn: 1 s
+
         found = {}
         for n, objective in enumerate(self.job.objectives):
             with suppress(ValueError, RuntimeError), warnings.catch_warnings():

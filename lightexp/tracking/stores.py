@@ -129,3 +129,31 @@ def patience(timeout: int, retries: int) -> Iterator[None]:
         utils.MAX_RETRY_COUNT = attempts
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def together(client: Any) -> Iterator[None]:
+    """Makes one transaction of all that a client writes to a SQLite file in the context; elsewhere nothing changes.
+
+    MLflow commits each of its calls several times, and SQLite waits for the disk at each. Others that write wait until
+    the context ends.
+    """
+    store = client._tracking_client.store
+    managed = getattr(load().store.db.utils, "_get_managed_session_maker", None)
+    if managed is None or not hasattr(store, "ManagedSessionMaker") or store.engine.dialect.name != "sqlite":
+        yield
+        return
+    from sqlalchemy.orm import sessionmaker
+
+    with store.engine.connect() as connection:
+        for setting in ("foreign_keys = ON", "busy_timeout = 20000", "case_sensitive_like = true"):  # MLflow's
+            connection.exec_driver_sql(f"PRAGMA {setting}")
+        connection.commit()
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        sessions = sessionmaker(bind=connection, join_transaction_mode="create_savepoint")
+        own, store.ManagedSessionMaker = store.ManagedSessionMaker, managed(sessions, "")
+        try:
+            yield
+            connection.commit()
+        finally:
+            store.ManagedSessionMaker = own

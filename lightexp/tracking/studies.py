@@ -11,6 +11,7 @@ from lightexp.tracking import entries, stores
 
 NUMBER, STUDY, PARENT = "lightexp.trial", "lightexp.study", "mlflow.parentRunId"
 _SHOWER = "lightexp.shown_by"
+_TOGETHER = 20  # trials: others wait no longer than these take
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,11 @@ class Shown:
         metrics = [entities.Metric(entries.key(name), value, step, step) for name, value, step in study.metrics]
         for first in range(0, len(metrics), entries.METRICS):
             client.log_batch(run_id, metrics=metrics[first : first + entries.METRICS])
-        for trial in study.trials:
-            there = self._children.get(str(trial.number))
-            self._children[str(trial.number)] = _show_trial(client, self._experiment, run_id, trial, there)
+        for first in range(0, len(study.trials), _TOGETHER):
+            with stores.together(client):
+                for trial in study.trials[first : first + _TOGETHER]:
+                    there = self._children.get(str(trial.number))
+                    self._children[str(trial.number)] = _show_trial(client, self._experiment, run_id, trial, there)
         for path, place in study.files.items():
             if Path(path).is_file():
                 client.log_artifact(run_id, path, place or None)

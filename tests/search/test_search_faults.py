@@ -50,10 +50,10 @@ def test_a_killed_workers_trial_is_taken_up_again(tmp_path: Path) -> None:
 def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """A study whose parent is killed, that is gone on with, interrupted, gone on with to its end, and looked at."""
     study = Studies(tmp_path_factory.mktemp("story"), tracking="mlflow")
-    words = [f"{SECONDS}=1", "search.workers=2", f"{MODE}=choice(fine,raise)"]
+    words = [f"{SECONDS}=1", "search.workers=2", f"{MODE}=choice(fine,raise)", "search.max_failures=99"]
     study.mlflow()  # imports it
     seen: dict[str, object] = {}
-    process = study.start(*words)
+    process = study.start(*words, "search.trials=99")  # more than end before MLflow is there, on a busy machine
     workers = until(lambda: len(study.mlflow()) > 1 and children(process.pid), process)
     process.kill()
     process.communicate(timeout=120)
@@ -65,7 +65,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         time.sleep(0.05)
     seen["shown"] = [study.mlflow()]
     seen["killed"] = study.trials()
-    process = study.start(*words)
+    process = study.start(*words, "search.trials=99")
     until(lambda: len(study.trials()) > len(seen["killed"]) and study.trials()[-1].params, process)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=120)

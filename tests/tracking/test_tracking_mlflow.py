@@ -259,13 +259,15 @@ def test_processes_that_show_a_study_in_turn_show_each_trial_once(outputs, said)
         return mirror.study(Study("an id", "a study", "RUNNING", {"sampler": "tpe"}, [], trials))
 
     show(here, 0)
-    show(there, 0, 1)
+    run_id = show(there, 0, 1)["run_id"]
     assert said == []
-    show(here, 1, 2, accuracy="no number")  # MLflow refuses it when the trial's run is there already
+    show(here, 1, 2, accuracy="no number")  # MLflow refuses it when the trial's run is made already
     assert len(said) == 1
-    run_id = show(here, 1, 2, 3)["run_id"]
     client = stores.load().MlflowClient(tracking_uri=here.uri)
-    found = client.search_runs(client.get_run(run_id).info.experiment_id, f"tags.`{PARENT}` = '{run_id}'")
+    children = client.get_run(run_id).info.experiment_id, f"tags.`{PARENT}` = '{run_id}'"
+    assert len(client.search_runs(*children)) == 2  # trials are written together or not at all
+    show(here, 1, 2, 3)
+    found = client.search_runs(*children)
     assert sorted(run.data.tags[NUMBER] for run in found) == ["0", "1", "2", "3"]
     assert all(run.data.metrics == {"accuracy/val": 0.5} and run.data.params == {"bits": "4"} for run in found)
     assert {run.info.status for run in found} == {"FINISHED"}
