@@ -70,15 +70,12 @@ class Rung:
     """How far a training goes that successive halving may cut short.
 
     Attributes:
-        number: From 0; each rung takes `eta` times as many epochs as the one before, counted from where the schedules
-            have ended.
-        epochs: Those of rung 0.
-        eta: See `number`.
+        number: From 0; the one after the last of `epochs` goes to the training's end.
+        epochs: Those of each rung but that, counted from where the schedules have ended.
     """
 
     number: int
-    epochs: int
-    eta: int
+    epochs: tuple[int, ...]
 
     def stops(self, settled: int, whole: int) -> list[int | None]:
         """The epochs after which the rungs up to this one stop; the last is None where it goes to the training's end.
@@ -87,9 +84,8 @@ class Rung:
             settled: Epochs after which no schedule changes anything but the learning rate.
             whole: All epochs of the training.
         """
-        stops = [settled + self.epochs * self.eta**number for number in range(self.number + 1)]
-        before = [stop for stop in stops if stop < whole]
-        return [*before, *([None] if len(before) < len(stops) else [])]
+        before = [settled + more for more in self.epochs[: self.number + 1] if settled + more < whole]
+        return [*before, *([None] if len(before) <= self.number else [])]
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:

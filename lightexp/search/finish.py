@@ -72,7 +72,10 @@ def finish(study: Study, now: Standing, runner: Runner, command: list[str]) -> l
     weights = study.importance()
     pictures.front(study.job.objectives, now, study.folder / "front.svg", study.job.name)
     pictures.history(now, study.folder / "hypervolume.svg")
-    pictures.importance(weights, study.folder / "importance.svg")
+    title = "importance of the parameters" + " (trainings cut short at the first rung)" * (
+        study.job.halving is not None
+    )
+    pictures.importance(weights, study.folder / "importance.svg", title)
     data = {
         "study": study.job.name,
         "hypervolume": now.history,

@@ -1,14 +1,15 @@
-"""Front-aware successive halving: which configuration has earned a longer training.
+"""Front-aware successive halving: which configurations have earned a longer training.
 
-Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934) with several objectives, as in MO-ASHA (Schmucker et
-al. 2021, arXiv 2106.12639): every configuration is trained for a few epochs; whenever a worker is free, it goes on with
-one that is among the best of its rung, or begins another.
+Successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943) with several objectives: every configuration is
+trained for a few epochs, then one of `eta` of them for more, and so on, chosen front by front as in MO-ASHA (Schmucker
+et al. 2021, arXiv 2106.12639). Unlike there, nothing goes on before all that it is to be compared with is there: what
+goes on early is the best of few.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from optuna.trial import FrozenTrial, TrialState
@@ -28,17 +29,26 @@ from lightexp.stages.train import TrainingStage
 class Halving:
     """`search.halving`: the epochs of the last training stage that a configuration gets.
 
+    A front has many points, so that many have to reach the end, which `eta ** -len(epochs)` of all do: with more rungs,
+    keep more of each.
+
     Attributes:
-        epochs: Those of the first rung, counted from where the stage's schedules have ended. Defaults to 1.
-        eta: One of `eta` configurations on a rung goes on, to `eta` times the epochs. Defaults to 3.
+        epochs: Those of each rung but the last, which goes to the training's end, counted from where the stage's
+            schedules have ended. Defaults to one of 1 epoch.
+        eta: One of `eta` configurations on a rung goes on, and one at least. Defaults to 6.
     """
 
-    epochs: Count = 1
-    eta: Annotated[int, Field(ge=2)] = 3
+    epochs: Annotated[list[Count], Field(min_length=1)] = field(default_factory=lambda: [1])
+    eta: Annotated[int, Field(ge=2)] = 6
+
+    def __post_init__(self) -> None:
+        """Checks that later rungs are longer."""
+        if self.epochs != sorted(set(self.epochs)):
+            raise ValueError(f"each of epochs must be above the one before. Received: {self.epochs}.")
 
     def rung(self, number: int) -> Rung:
         """A rung's place in a run's settings."""
-        return Rung(number, self.epochs, self.eta)
+        return Rung(number, tuple(self.epochs))
 
     def check(self, settings: Settings, examples: int) -> None:
         """Checks that a pipeline's training can be cut short.
@@ -66,16 +76,21 @@ class Halving:
             )
 
     def promotable(self, trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> FrozenTrial | None:
-        """The trial whose configuration goes on, from the highest rung where one may; None where none may."""
+        """The trial whose configuration goes on, when all have begun; None where none may, or not yet.
+
+        The lowest rung comes first, and none before what runs there, or below, has ended.
+        """
         promoted = {t.user_attrs[OF] for t in trials if OF in t.user_attrs}
         rungs: dict[int, list[FrozenTrial]] = {}
         for trial in trials:
-            if trial.state is TrialState.COMPLETE and cut_short(trial) is not None:
-                rungs.setdefault(trial.user_attrs.get(RUNG, 0), []).append(trial)
-        for _, there in sorted(rungs.items(), reverse=True):
-            best = ranked(there, objectives)[: len(there) // self.eta]
-            if found := next((t for t in best if t.number not in promoted), None):
-                return found
+            rungs.setdefault(trial.user_attrs.get(RUNG, 0), []).append(trial)
+        for _, all_there in sorted(rungs.items()):
+            if any(t.state is TrialState.RUNNING for t in all_there):
+                return None
+            there = [t for t in all_there if t.state is TrialState.COMPLETE and cut_short(t) is not None]
+            left = [t for t in ranked(there, objectives) if t.number not in promoted]
+            if left and len(there) - len(left) < max(1, len(there) // self.eta):
+                return left[0]
         return None
 
 

@@ -52,9 +52,9 @@ def history(now: Standing, path: Path) -> None:
         axes.set_xlabel("trials done")
 
 
-def importance(weights: Mapping[str, Mapping[str, float]], path: Path) -> None:
+def importance(weights: Mapping[str, Mapping[str, float]], path: Path, title: str) -> None:
     """Draws each parameter's importance for each objective."""
-    with _axes(path, "importance of the parameters") as axes:
+    with _axes(path, title) as axes:
         names = sorted({name for each in weights.values() for name in each})
         for n, (objective, each) in enumerate(weights.items()):
             places = [place + n / (len(weights) + 1) for place in range(len(names))]

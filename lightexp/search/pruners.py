@@ -30,7 +30,7 @@ def pruner(asked: str | Mapping[str, Any] | None, objectives: Sequence[Objective
     if [o.name for o in objectives] != [REPORTED]:
         raise BadInput(
             f"search.pruner goes by {REPORTED} alone. Received: search.objectives={[o.name for o in objectives]}. "
-            "With several objectives take search.halving={epochs:1,eta:3}."
+            "With several objectives take search.halving={epochs:[1],eta:6}."
         )
     known = {f"optuna.pruners.{name}": name for name in optuna.pruners.__all__ if name != "BasePruner"}
     short = {name.removesuffix("Pruner").lower(): target for target, name in known.items()}

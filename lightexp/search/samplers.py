@@ -3,21 +3,89 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
+import optuna
 from numpy.typing import NDArray
 from optuna import Study, samplers
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.errors import BadInput
 from lightexp.search.job import Job
+from lightexp.search.outcome import OF
 from lightexp.search.ranges import Parameter
 from lightexp.search.space import STRUCTURE, Space
 
 Rows = dict[tuple[str, ...], dict[int, list[float] | None]]
 """Of some parameters by name, what TPE takes of each finished trial; None of one that lacks any of them."""
+
+_DRAWS, _CHANCES = 10, 100
+
+
+class Begun(optuna.Study):
+    """A study as Optuna is to know it: each configuration as its first rung has left it.
+
+    What went on was trained for longer, and is not to be compared with what did not; nor does it count twice.
+    """
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        return [t for t in super()._get_trials(deepcopy, states, use_cache) if OF not in t.user_attrs]
+
+
+class Untried(samplers.BaseSampler):
+    """Proposes by another sampler what no trial has tried: Optuna's own propose what they know, in a small space often.
+
+    The other is asked ten times, then chance a hundred times; where all of that has been tried, the last is again.
+    """
+
+    def __init__(self, inner: samplers.BaseSampler, space: Space, seed: int) -> None:
+        """Proposes nothing yet."""
+        self._inner, self._space, self._chance = inner, space, samplers.RandomSampler(seed=seed)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The whole space; see Optuna."""
+        return {
+            STRUCTURE: CategoricalDistribution(self._space.labels),
+            **{p.name: p.distribution for p in self._space.parameters},
+        }
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """A structure and the parameters that apply to it; see Optuna."""
+        tried = [t.params for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        for sampler in [self._inner] * _DRAWS + [self._chance] * _CHANCES:
+            found = self._drawn(sampler, study, trial)
+            if found not in tried:
+                break
+        return found
+
+    def _drawn(self, sampler: samplers.BaseSampler, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        together = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
+        found: dict[str, Any] = {}
+
+        def draw(name: str, ranged: BaseDistribution) -> Any:
+            alone = name not in together
+            found[name] = sampler.sample_independent(study, trial, name, ranged) if alone else together[name]
+            return found[name]
+
+        structure, labels = self._space.structures[0], self._space.labels
+        if len(labels) > 1:
+            structure = self._space.structures[labels.index(draw(STRUCTURE, CategoricalDistribution(labels)))]
+        for parameter in self._space.applying(structure):
+            draw(parameter.name, parameter.distribution)
+        return found
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A parameter that nothing was proposed for; see Optuna."""
+        return self._chance.sample_independent(study, trial, param_name, param_distribution)
 
 
 class _Kinds:
@@ -87,19 +155,16 @@ def sampler(job: Job, space: Space, count: int, rows: Rows) -> samplers.BaseSamp
         if len(space.structures) > 1:
             axes[STRUCTURE] = list(space.labels)
         return samplers.GridSampler(axes, seed=seed)
+    inner: samplers.BaseSampler
     if kind == "qmc":
-        return samplers.QMCSampler(seed=seed, scramble=True)
-    if kind == "random":
-        return samplers.RandomSampler(seed=own)
-    if kind == "nsga2":
-        return samplers.NSGAIISampler(seed=own, population_size=20)
-    return _Tpe(
-        rows,
-        seed=own,
-        multivariate=True,
-        group=True,
-        constant_liar=job.search.workers > 1,
-    )
+        inner = samplers.QMCSampler(seed=seed, scramble=True)
+    elif kind == "random":
+        inner = samplers.RandomSampler(seed=own)
+    elif kind == "nsga2":
+        inner = samplers.NSGAIISampler(seed=own, population_size=20)
+    else:
+        inner = _Tpe(rows, seed=own, multivariate=True, group=True, constant_liar=job.search.workers > 1)
+    return Untried(inner, space, own)
 
 
 def _points(parameter: Parameter) -> list[str | int | float | bool | None]:

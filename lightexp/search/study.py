@@ -15,7 +15,7 @@ from pathlib import Path
 import optuna
 from omegaconf import DictConfig
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.samplers import GridSampler, RandomSampler
+from optuna.samplers import BaseSampler, GridSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
@@ -88,13 +88,9 @@ class Study:
         ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         directions = [ways[o.direction] for o in job.objectives]
         with self._claims.turn():
-            self._study = optuna.create_study(
-                storage=kept,
-                study_name=job.name,
-                directions=directions,
-                pruner=pruners.pruner(job.search.pruner, job.objectives),
-                load_if_exists=True,
-            )
+            optuna.create_study(storage=kept, study_name=job.name, directions=directions, load_if_exists=True)
+            pruner = pruners.pruner(job.search.pruner, job.objectives)
+            self._study = samplers.Begun(job.name, kept, pruner=pruner)
             if identity is not None:
                 self._check(identity)
 
@@ -159,10 +155,10 @@ class Study:
     @property
     def trials(self) -> list[FrozenTrial]:
         """All trials, oldest first."""
-        return self._study.get_trials(deepcopy=False)
+        return self._study._storage.get_all_trials(self._study._study_id, deepcopy=False)
 
     def ask(self) -> Proposal | None:
-        """Takes up a trial that was left, else a corner, one that goes on or a new one; None where nothing is left."""
+        """Takes up a trial that was left, else a corner, a new one or one that goes on; None where nothing is left."""
         while True:
             with self._claims.turn():
                 trial = self._left() or self._next()
@@ -178,7 +174,7 @@ class Study:
         for frozen in self.trials:
             if frozen.state is not TrialState.RUNNING or not self._claims.take(frozen.number):
                 continue
-            now = self._study.get_trials(deepcopy=False)[frozen.number]
+            now = self.trials[frozen.number]
             starts = int(now.user_attrs.get(STARTS, 1)) + 1
             if now.state is TrialState.RUNNING and starts <= _STARTS:
                 trial = Trial(self._study, now._trial_id)
@@ -194,18 +190,21 @@ class Study:
         asked = [t for t in trials if t.state is not TrialState.WAITING]
         if self.hopeless(trials):
             return None
-        goes_on = self._goes_on(trials)
-        if not goes_on and sum(OF not in t.user_attrs for t in asked) >= self.job.search.trials:
-            return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = RandomSampler() if goes_on else samplers.sampler(self.job, self.space, len(asked), self._rows)
+        sampler: BaseSampler = RandomSampler()  # is asked nothing for what goes on
+        new = sum(OF not in t.user_attrs for t in asked) < self.job.search.trials
+        if new:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                sampler = samplers.sampler(self.job, self.space, len(asked), self._rows)
             if isinstance(sampler, GridSampler):
                 begun = {t.system_attrs.get("grid_id") for t in asked} - {None}
-                if len(begun) == sampler._n_min_trials:
-                    return None  # Optuna would propose what is being tried once more
-            self._study.sampler = sampler
-            trial = self._study.ask()
+                new = len(begun) < sampler._n_min_trials  # Optuna would propose what is being tried once more
+        if not new and not self._goes_on(trials):
+            return None
+        self._study.sampler = sampler
+        trial = self._study.ask()
+        if not {OF, CORNER} & set(trial.user_attrs):
+            self.space.propose(trial)  # in this process's turn: another must not propose the same
         self._claims.take(trial.number)
         return trial
 
@@ -251,12 +250,12 @@ class Study:
         return structure.configured(chosen)
 
     def importance(self) -> dict[str, dict[str, float]]:
-        """Of each objective, the parameters' importance (PED-ANOVA, arXiv 2304.10255), 0 to 1 in sum.
+        """Of each objective, the parameters' importance for good values (PED-ANOVA, arXiv 2304.10255), 0 to 1 in sum.
 
         Parameters that apply to every trial alone; none where there are too few trials to tell: it compares the best
-        tenth with all.
+        tenth with all. Under successive halving each configuration counts once, as the first rung has left it.
         """
-        if sum(t.state is TrialState.COMPLETE for t in self.trials) < _TO_TELL:
+        if len(self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])) < _TO_TELL:
             return {}
         from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # brings scikit-learn: 1 s
 
@@ -265,7 +264,7 @@ class Study:
             with suppress(ValueError, RuntimeError), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 evaluator = PedAnovaImportanceEvaluator()
-                target = partial(_value, n)
+                target = partial(_lower_is_better, n, -1 if objective.direction == "max" else 1)
                 found[objective.name] = get_param_importances(self._study, evaluator=evaluator, target=target)
         return found
 
@@ -327,5 +326,5 @@ class Study:
         self._claims.drop(number)
 
 
-def _value(objective: int, trial: FrozenTrial) -> float:
-    return float(trial.values[objective])
+def _lower_is_better(objective: int, sign: int, trial: FrozenTrial) -> float:
+    return sign * float(trial.values[objective])

@@ -14,30 +14,45 @@ from lightexp.core.data import Data
 from lightexp.core.inputs import Augment
 from lightexp.core.schedule import Schedule
 from lightexp.core.training import Training
+from lightexp.objectives.attention import Attention
+from lightexp.objectives.hint import Hint
+from lightexp.stages.qat import ACTIVATIONS
 
-Made = tuple[Any, Training, Data, Any]
+Made = tuple[Any, Training, Data, Any, Any]
 
 
 def _pruned() -> Made:
+    """By a schedule, with a hint's own variables beside the model's."""
+    from lightexp.backend.features import Features
     from lightexp.backend.pruning import PruningMasks
 
-    net = nets.model("dropout")
+    net, hint = nets.model("dropout"), Hint(layers={"hidden": "hidden"})
     masks = PruningMasks(nets.kernels(net), [([0, 1], Schedule(0.0, 0.6, 0, 8, 2))], 20, None)
-    return net, nets.settings(learning_rate_schedule="cosine"), replace(nets.data(), augment=Augment(shift=1)), masks
+    settings = nets.settings(objective=hint, learning_rate_schedule="cosine")
+    features = Features(net, nets.model("dense", 3), hint, 5)
+    return net, settings, replace(nets.data(), augment=Augment(shift=1)), masks, features
 
 
 def _tied() -> Made:
+    """In simulated 8 bits, to look where its teacher does."""
+    from lightexp.backend import qat
+    from lightexp.backend.features import Features
     from lightexp.backend.ties import Ties
 
-    net = nets.model("norm")
+    net, attention = nets.model("norm"), Attention(layers={"conv": "conv"})
     for kernel in nets.kernels(net):
         kernel.assign(np.round(kernel.numpy() * 8) / 8)
-    settings = nets.settings(optimizer="sgd", learning_rate_schedule="step", decay_epochs=1, decay_factor=0.5)
-    return net, settings, replace(nets.data(), augment=Augment(mixup=0.3)), Ties(nets.kernels(net), True, True)
+    net, _ = qat.simulated(net, ACTIVATIONS)
+    source = replace(nets.data(), augment=Augment(mixup=0.3))
+    qat.find_ranges(net, source.inputs(source.train.x))
+    schedule: dict[str, Any] = {"learning_rate_schedule": "step", "decay_epochs": 1, "decay_factor": 0.5}
+    settings = nets.settings(objective=attention, optimizer="sgd", **schedule)
+    features = Features(net, nets.model("norm", 3), attention, 5)
+    return net, settings, source, Ties(qat.kernels(net), True, True), features
 
 
 def _streamed() -> Made:
-    return nets.model("dropout"), nets.settings(optimizer="adamw", loop="fit"), nets.data(), None
+    return nets.model("dropout"), nets.settings(optimizer="adamw", loop="fit"), nets.data(), None, None
 
 
 MADE = {"pruned": _pruned, "tied": _tied, "streamed": _streamed}
@@ -46,8 +61,9 @@ MADE = {"pruned": _pruned, "tied": _tied, "streamed": _streamed}
 def _trainer(made: Made) -> Any:
     from lightexp.backend.training import Trainer
 
-    net, settings, data, masks = made
-    return Trainer(net, settings, data, 5, {}, masks)
+    net, settings, data, masks, features = made
+    soft = np.random.default_rng(2).normal(size=(nets.EXAMPLES, nets.CLASSES)).astype(np.float32)
+    return Trainer(net, settings, data, 5, dict.fromkeys(settings.objective.teachers, soft), masks, features)
 
 
 def _bytes(net: Any) -> list[bytes]:

@@ -31,7 +31,7 @@ def at(tiny: TinyRuns, folder: Path, rung: Rung | None) -> tuple[Record, dict[st
 def test_rung_by_rung_comes_to_the_same_entry_as_straight_through(tiny_runs: TinyRuns, tmp_path: Path) -> None:
     keys = []
     for number, stopped in enumerate((2, 3, None)):
-        record, files = at(tiny_runs, tmp_path / str(number), Rung(number, 1, 2))
+        record, files = at(tiny_runs, tmp_path / str(number), Rung(number, (1, 2)))
         stage = record.stages[-1]
         assert (stage.facts.get(STOPPED), stage.from_store) == (stopped, False)
         assert len(stage.facts["history"]["loss"]) == (stopped or 4)
@@ -45,5 +45,5 @@ def test_rung_by_rung_comes_to_the_same_entry_as_straight_through(tiny_runs: Tin
     straight, others = at(TinyRuns(tmp_path / "alone"), tmp_path / "straight", None)
     assert (straight.stages[-1].key, straight.stages[-1].from_store) == (keys[-1], False)
     assert others == files
-    skipped, files = at(TinyRuns(tmp_path / "alone"), tmp_path / "skipped", Rung(1, 1, 2))  # no rung 0 to go on from
+    skipped, files = at(TinyRuns(tmp_path / "alone"), tmp_path / "skipped", Rung(1, (1, 2)))  # no rung 0 to go on from
     assert skipped.stages[-1].key == keys[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -80,31 +79,33 @@ def test_each_next_one_of_the_front_adds_most_to_the_hypervolume(
     assert hypervolume(places[:count], reference) == pytest.approx(best)
 
 
-@given(POINTS, st.integers(2, 4))
-def test_at_most_one_of_eta_goes_on_each_once_and_only_the_best(points: list[tuple[int, int, int]], eta: int) -> None:
-    halving = Halving(1, eta)
+@given(POINTS, POINTS, st.integers(2, 4))
+def test_one_of_eta_goes_on_rung_by_rung_and_only_the_best(
+    points: list[tuple[int, int, int]], more: list[tuple[int, int, int]], eta: int
+) -> None:
+    halving = Halving([1, 3], eta)
     seen: list[FrozenTrial] = []
-    for new in trials(points):
-        new.number = len(seen)
-        seen.append(new)
+    for batch in (points, more):  # the second, as when a study is gone on with for more trials
+        for new in trials(batch):
+            new.number = len(seen)
+            seen.append(new)
+        rungs = []
         while found := halving.promotable(seen, GOALS):
-            rung = found.user_attrs.get(RUNG, 0)
-            assert found in ranked([t for t in seen if t.user_attrs.get(RUNG, 0) == rung], GOALS)[: len(seen) // eta]
+            rungs.append(found.user_attrs.get(RUNG, 0))
+            there = [t for t in seen if t.user_attrs.get(RUNG, 0) == rungs[-1]]
+            came = {t.user_attrs[OF] for t in seen if OF in t.user_attrs}
+            assert found is next(t for t in ranked(there, GOALS) if t.number not in came)
             # More epochs, a little better; the third rung is the training's end.
-            stopped = None if rung == 1 else 9
-            attrs = {OF: found.number, RUNG: rung + 1}
-            seen.append(
-                trial(len(seen), found.values[0] + 0.01, found.values[1], found.constraints["c"], stopped, **attrs)
-            )
-    rungs = [[t for t in seen if t.user_attrs.get(RUNG, 0) == n] for n in range(4)]
-    came = [t.user_attrs[OF] for t in seen if OF in t.user_attrs]
-    assert len(came) == len(set(came))
-    assert not rungs[3]
-    for lower, upper in itertools.pairwise(rungs[:3]):
-        # Each was among the best of its rung when it went on; the best of all has.
-        assert len(lower) // eta <= len(upper) <= len(lower)
-        best = ranked(lower, GOALS)[: len(lower) // eta]
-        assert {t.number for t in best} <= set(came)
+            stopped = None if rungs[-1] == 1 else 9
+            attrs = {OF: found.number, RUNG: rungs[-1] + 1}
+            seen.append(trial(len(seen), found.values[0], found.values[1], found.constraints["c"], stopped, **attrs))
+            seen[-1].state = TrialState.RUNNING
+            after = halving.promotable(seen, GOALS)
+            assert after is None or after.user_attrs.get(RUNG, 0) == rungs[-1]  # none above what runs
+            seen[-1].state = TrialState.COMPLETE
+        assert rungs == sorted(rungs)
+        counts = [sum(t.user_attrs.get(RUNG, 0) == n for t in seen) for n in range(4)]
+        assert counts[1:] == [max(1, counts[0] // eta), max(1, counts[1] // eta), 0]
 
 
 def test_trials_that_run_or_were_trained_to_the_end_are_not_compared() -> None:
@@ -112,20 +113,19 @@ def test_trials_that_run_or_were_trained_to_the_end_are_not_compared() -> None:
     assert Halving().promotable(there, GOALS) is None
     there = [trial(n, 0.5 + n / 100, 500) for n in range(3)]
     assert Halving().promotable(there, GOALS) is there[2]
-    there[1].state = TrialState.FAIL
+    there[2].state = TrialState.FAIL
+    assert Halving().promotable(there, GOALS) is there[1]
+    there[0].state = TrialState.RUNNING
     assert Halving().promotable(there, GOALS) is None
 
 
-@given(st.integers(0, 9), st.integers(1, 40), st.integers(0, 6), st.integers(1, 5), st.integers(2, 4))
-def test_rungs_stop_ever_later_and_then_not_at_all(settled: int, rest: int, number: int, epochs: int, eta: int) -> None:
-    whole = settled + rest
-    stops = Rung(number, epochs, eta).stops(settled, whole)
+@given(st.integers(0, 9), st.integers(1, 40), st.integers(0, 6), st.sets(st.integers(1, 50), min_size=1))
+def test_rungs_stop_ever_later_and_then_not_at_all(settled: int, rest: int, number: int, epochs: set[int]) -> None:
+    whole, asked = settled + rest, sorted(epochs)
+    stops = Rung(number, tuple(asked)).stops(settled, whole)
     numbers = [stop for stop in stops if stop is not None]
-    assert numbers == sorted(set(numbers))
-    assert all(settled < stop < whole for stop in numbers)
-    assert stops[len(numbers) :] in ([], [None])
-    assert (stops[-1] is None) == (settled + epochs * eta**number >= whole)
-    assert all(b - settled == (a - settled) * eta for a, b in itertools.pairwise(numbers))
+    assert numbers == [settled + n for n in asked[: number + 1] if n < rest]
+    assert stops[len(numbers) :] == ([None] if number >= len(numbers) else [])
 
 
 def record(accuracy: float, size: float, stopped: int | None) -> Record:
@@ -138,39 +138,47 @@ def record(accuracy: float, size: float, stopped: int | None) -> Record:
     return Record("r", "run", stages=stages, status="done", dataset={"classes": 2}, **made)
 
 
-def test_a_study_goes_on_with_its_best_and_then_tries_others(job: Callable[..., Job], tmp_path: Path) -> None:
-    made = job("search.objectives=[accuracy/val,size/file_bytes]", "search.halving={eta:2}", "search.trials=8")
+def test_a_study_begins_all_and_then_goes_on_with_its_best(job: Callable[..., Job], tmp_path: Path) -> None:
+    words = ["search.halving={epochs:[1,2],eta:2}", "search.trials=12"]
+    made = job("search.objectives=[accuracy/val,size/file_bytes]", *words)
     made.check()
     space = made.space({})
 
     def opened() -> Study:
         return Study(made, space, tmp_path / "study", print, made.identity(space, {"train": "0"}))
 
-    asked = []
+    asked, weights = [], []
     while proposal := (one := opened()).ask():  # anew for every trial, as by a process that died
         assert one.awaited
         settings = made.trial(proposal.config, proposal.rung)
-        assert settings.rung == Rung(proposal.rung, 1, 2)
+        assert settings.rung == Rung(proposal.rung, (1, 2))
         asked.append((proposal.trial.number, proposal.rung, proposal.trial.user_attrs.get(OF), proposal.config))
+        weights.append(one.importance())
+        if len(asked) in (12, 18):  # the last of its rung, which the next waits for
+            assert opened().ask() is None
         accuracy = 0.5 + 0.01 * (asked[-1][2] or proposal.trial.number)
         one.finish(proposal, record(accuracy, 500, None if proposal.rung == 2 else 4))
     assert not one.awaited
-    assert [number for number, *_ in asked] == list(range(len(asked)))
-    assert [rung for _, rung, *_ in asked].count(0) == 8
-    assert [(n, rung, of) for n, rung, of, _ in asked[:4]] == [(0, 0, None), (1, 0, None), (2, 0, None), (3, 1, 2)]
+    assert [rung for _, rung, *_ in asked] == [0] * 12 + [1] * 6 + [2] * 3
+    assert [of for *_, of, _ in asked[12:]] == [11, 10, 9, 8, 7, 6, 12, 13, 14]
     configs = {number: config for number, _, _, config in asked}
     assert all(config == configs[of] for _, _, of, config in asked if of is not None)
     now = standing(one.trials, made.objectives)
-    assert [t.user_attrs[RUNG] for t in now.done] == [2] * len(now.done)
-    assert len(now.done) + len(now.short) == len(asked) == len(now.ended)
+    assert (len(now.done), len(now.short)) == (3, 18)
     assert set(map(id, now.front)) <= set(map(id, now.done))
-    assert len(now.history) == len(now.done) > 0
+    assert len(now.history) == 3
+    assert one.importance() == weights[12] != {}  # of what begun, each once
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["search.halving={eta:1}"], "search.halving.eta: Input should be greater than or equal to 2. Received: 1."),
+        (
+            ["search.halving={epochs:[3,1]}"],
+            "search.halving: each of epochs must be above the one before. Received: [3,",
+        ),
+        (["search.halving={epochs:1}"], "search.halving.epochs: Input should be a valid list. Received: 1."),
         (["search.halving={epoch:1}"], "search.halving.epoch is not a setting of Halving: did you mean 'epochs'"),
         (["search.halving={}", "search.pruner=median", "search.objectives=[accuracy/val]"], "both cut trainings short"),
         (["search.pruner=median"], "search.pruner goes by accuracy/val alone."),

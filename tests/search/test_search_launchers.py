@@ -71,7 +71,7 @@ def test_ctrl_c_has_jobs_of_submitit_finish_their_trials_and_mlflow_shows_them(
         out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert "trials done" in out and "The running trials are being finished" in err
-    assert "Traceback" not in err and err.count("Interrupted") == 1
+    assert err.count("Interrupted") == 1
     begun = [state for state in states(study) if state is not TrialState.WAITING]  # it may have been between trials
     assert set(begun) == {TrialState.COMPLETE} and len(begun) < 5
     parent, *trials = study.mlflow()

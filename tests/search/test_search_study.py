@@ -143,15 +143,19 @@ def test_the_standing_counts_what_keeps_to_the_constraints(study: Open) -> None:
     assert one.importance() == {}  # five do not tell
 
 
-@pytest.mark.parametrize("sampler", ["nsga2", "random", "qmc"])
-def test_every_sampler_proposes(study: Open, sampler: str) -> None:
-    one = study(f"search.sampler={sampler}", "search.trials=14", "pipeline.stages.prune=choice(on,off)")
-    while proposal := one.ask():
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "qmc"])
+def test_every_sampler_proposes_what_is_new_and_then_again(study: Open, sampler: str) -> None:
+    words = [f"search.sampler={sampler}", f"{SPARSITY}=choice(0.5,0.7)", "search.corners=[]"]
+    one = study(*words, "search.trials=15", "pipeline.stages.prune=choice(on,off)")
+    proposal = asked(one)
+    while proposal:  # one is always at work
         number = proposal.trial.number
+        following = one.ask()
         one.finish(proposal, record(0.5 + number / 100, 1_000 - number))
-    assert [t.state for t in one.trials] == [TrialState.COMPLETE] * 14
-    sparsities = [t.params[SPARSITY] for t in one.trials if SPARSITY in t.params]
-    assert len(set(sparsities)) == len(sparsities)
+        proposal = following
+    assert [t.state for t in one.trials] == [TrialState.COMPLETE] * 15
+    tried = [tuple(t.params.items()) for t in one.trials]
+    assert len(set(tried)) == len(set(tried[:14])) == 14 == 2 * 3 * 2 + 2  # all there are, and one of them again
 
 
 def test_tpe_proposes_what_optunas_own_does(study: Open) -> None:
@@ -178,5 +182,10 @@ def test_a_grid_is_gone_through_once_and_needs_steps(study: Open) -> None:
     one = study(*words)
     proposals = list(iter(one.ask, None))  # all of them at work at once
     assert len({tuple(p.trial.params.values()) for p in proposals}) == len(proposals) == 3 * 3 * 2
+    for proposal in proposals:  # the allocation decides what is bad, the scheme what is good
+        _, allocation, scheme = proposal.trial.params.values()
+        one.finish(proposal, record(0.1 if allocation == "uniform" else 0.9 if scheme == "int8" else 0.5, 500))
+    weights = {name.rpartition(".")[2]: value for name, value in one.importance()["accuracy/val"].items()}
+    assert weights["scheme"] > weights["allocation"] > weights["sparsity"]
     with pytest.raises(BadInput, match="grid needs choices or steps"):
         study("search.sampler=grid", "search.study=other").ask()

@@ -2,6 +2,8 @@
 
     python experiments/benchmarks/search_table/make.py
 
+Or another table: `make.py OUTPUTS TABLE [setting=value ...]`.
+
 A row is a configuration: its settings, and how many of the 800 validation examples its file gets right, and the
 file's bytes after gzip, 1, 3, 9 and 27 epochs (the training's end) after the pruning schedule. Every figure is of a
 real `.tflite` file. The control and the corners stand first. Started again, it goes on where it was.
@@ -188,15 +190,17 @@ def _watched(settings: Settings) -> Watched:
 def main() -> None:
     """Makes the table, or the rest of it."""
     outputs = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs").absolute()
-    job = Job([*WORDS, f"paths.outputs={outputs}"], [])
+    table = Path(sys.argv[2]) if len(sys.argv) > 2 else TABLE
+    words = [*WORDS, *sys.argv[3:]]
+    job = Job([*words, f"paths.outputs={outputs}"], [])
     count = len(job.space({}).parameters)
     have = set()
-    if TABLE.exists():
-        with TABLE.open() as file:
+    if table.exists():
+        with table.open() as file:
             have = {tuple(row[:count]) if len(row) > 3 else (row[0],) for row in list(csv.reader(file))[2:]}
-    with TABLE.open("a") as file:
+    with table.open("a") as file:
         if not have:
-            file.write(f"# lightexp search {json.dumps(WORDS)}\n")
+            file.write(f"# lightexp search {json.dumps(words)}\n")
             names = [p.name for p in job.space({}).parameters]
             file.write(",".join([*names, *(f"{name}_{n}" for n in RUNGS for name in ("right", "bytes"))]))
             file.write("\n")
