@@ -1,9 +1,9 @@
-"""Latency of a model without some of its channels against its control's, as float32 by LiteRT on one thread.
+"""Latency of a model with other, smaller layers against its control's, as float32 by LiteRT on one thread.
 
-`prune_channels` at half the MACs, on Fashion-MNIST: the control is trained for a few epochs on the first images of the
-train split, channels go, and what is left is trained on. The two files are timed in turn on one image, under the lock
-that every timing on this host takes. Layers keep multiples of 16 channels, as many as XNNPACK computes at once with
-AVX-512.
+`prune_channels` and `factorize` at half the MACs, on Fashion-MNIST: the control is trained for a few epochs on the
+first images of the train split, channels go or layers become products, and what is left is trained on. The two files
+are timed in turn on one image, under the lock that every timing on this host takes. Layers keep multiples of 16
+channels, as many as XNNPACK computes at once with AVX-512; ranks are as they come.
 
     python experiments/benchmarks/channels.py --runs 15
 """
@@ -23,14 +23,15 @@ from lightexp.core.store import Store
 from lightexp.measure.latency import host_lock
 
 MODELS = ["small_cnn", "resnet8"]
-TARGET = 0.7
-AT = "pipeline.stages.prune_channels"
+SETTINGS = {"prune_channels": ["round_to=16"], "factorize": []}
+TARGETS = {"prune_channels": 0.7, "factorize": 1.0}
 
 
 def main() -> None:
     """Trains, compresses and times each model."""
     options = parser(__doc__, runs=15)
     options.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="default: all")
+    options.add_argument("--methods", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="default: all")
     options.add_argument("--epochs", type=int, default=2, help="of each stage (default: 2)")
     options.add_argument("--images", type=int, default=20_000, help="to train on (default: 20000)")
     chosen = options.parse_args()
@@ -40,27 +41,26 @@ def main() -> None:
         arrays = Path(folder) / "fashion.npz"
         both = [data.train, data.val]
         np.savez(arrays, x=np.concatenate([s.x for s in both]), y=np.concatenate([s.y for s in both]))
-        for model in chosen.models[: 1 if chosen.smoke else None]:
-            files, note = _made(model, 1 if chosen.smoke else chosen.epochs, arrays)
+        cases = [(method, model) for method in chosen.methods for model in chosen.models]
+        for method, model in cases[: 1 if chosen.smoke else None]:
+            files, note = _made(method, model, 1 if chosen.smoke else chosen.epochs, arrays)
             with host_lock():
                 pairs = [[_median(f, example) for f in files] for _ in range(1 if chosen.smoke else chosen.runs)]
             control, smaller = ([pair[side] for pair in pairs] for side in (0, 1))
-            name = f"one image, {model} at half the MACs"
-            results.append(Result(name, smaller, control, "µs", TARGET, at_least=False, note=note))
+            name = f"one image, {model} at half the MACs by {method}"
+            results.append(Result(name, smaller, control, "µs", TARGETS[method], at_least=False, note=note))
     report(results, chosen.json)
 
 
-def _made(model: str, epochs: int, arrays: Path) -> tuple[list[Path], str]:
+def _made(method: str, model: str, epochs: int, arrays: Path) -> tuple[list[Path], str]:
     """The control's file and the smaller one's, and what else they differ in."""
     outputs = arrays.parent / "outputs"
-    trained = [f"pipeline.stages.{name}.epochs={epochs}" for name in ("train", "prune_channels")]
+    trained = [f"pipeline.stages.{name}.epochs={epochs}" for name in ("train", method)]
     data = ["dataset=arrays", f"dataset.path={arrays}", f"paths.outputs={outputs}"]
     words = [
         f"model={model}",
-        "pipeline=prune_channels",
-        f"{AT}.budget=macs",
-        f"{AT}.share=0.5",
-        f"{AT}.round_to=16",
+        f"pipeline={method}",
+        *(f"pipeline.stages.{method}.{value}" for value in ("budget=macs", "share=0.5", *SETTINGS[method])),
         *trained,
         *data,
     ]

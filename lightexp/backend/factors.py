@@ -10,7 +10,7 @@ from itertools import chain, count
 from typing import Any
 
 from lightexp.backend.channels import Cost
-from lightexp.core.lowrank import Factors, Ranks
+from lightexp.core.lowrank import Factors, Ranks, full, shares
 
 _KINDS = {"Conv1D": "filters", "Conv2D": "filters", "Dense": "units"}
 _WINDOW = ("kernel_size", "strides", "dilation_rate")
@@ -41,6 +41,12 @@ class Factorable:
         params = whole - core - reduce - expand - biases
         macs = self.gives * (whole - core - expand) - self.reads * reduce
         return Cost(macs, params) if params > 0 and macs >= 0 else Cost(0, 0)
+
+    def highest(self) -> Ranks | None:
+        """The highest ranks at which its factors are as many as they can be, and smaller; None if they never are."""
+        top = max(full(self.shape))
+        found = [ranks for n in range(top, 0, -1) if self.saved(ranks := shares(self.shape, n / top)).params]
+        return max(found, key=lambda r: (r.inputs < self.shape[-2]) + (r.outputs < self.shape[-1]), default=None)
 
 
 def factorable(model: Any) -> tuple[dict[str, Factorable], dict[str, str]]:

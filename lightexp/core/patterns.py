@@ -6,18 +6,16 @@ Kernels are laid out as Keras does, `(..., inputs, outputs)`: a dense one `(inpu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.flatmodel import FlatModel, FlatTensor
+from lightexp.core.flatmodel import FlatModel, FlatTensor, layer_names
 
-
-def kernels(model: FlatModel) -> list[FlatTensor]:
-    """The kernels of a file that may bear a pattern: all but the depthwise ones."""
-    return [tensor for op, tensor in model.kernels if op.kind != "DEPTHWISE_CONV_2D"]
+Found = tuple[list[str], int, float]
+"""Of a kernel: the names that its layer may have, its size, and how much of something it has."""
 
 
 def real(tensor: FlatTensor) -> NDArray[np.generic]:
@@ -54,29 +52,54 @@ def distinct(kernel: NDArray[np.generic], per_channel: bool) -> int:
     return max(len(np.unique(kernel[..., channel])) for channel in range(kernel.shape[-1]))
 
 
+def measured(model: FlatModel, of: Callable[[FlatTensor], float]) -> list[Found]:
+    """How much of something is in each kernel of a file that may bear a pattern: all but the depthwise ones."""
+    return [
+        (layer_names(model.title(op, tensor)), int(np.prod(tensor.shape)), of(tensor))
+        for op, tensor in model.kernels
+        if op.kind != "DEPTHWISE_CONV_2D"
+    ]
+
+
+def by_layer(sizes: Mapping[str, int], found: Iterable[Found]) -> tuple[dict[str, float], list[Found]]:
+    """What the kernel of each layer has that one of its size names; and the kernels that are left.
+
+    The converter puts layers' names into those of kernels, after 8-bit training as `quant_NAME`.
+    """
+    values, left = {}, list(found)
+    for name, size in sizes.items():
+        its = [k for k in left if k[1] == size and not {name, f"quant_{name}"}.isdisjoint(k[0])]
+        if its:
+            kernel = min(its, key=lambda k: len(k[0]))  # of a name that tells several layers it may be another's
+            left.remove(kernel)
+            values[name] = kernel[2]
+    return values, left
+
+
 def shortfall(
-    wanted: Mapping[str, float], sizes: Mapping[str, int], found: Iterable[tuple[int, float]]
+    wanted: Mapping[str, float], sizes: Mapping[str, int], found: Iterable[Found]
 ) -> tuple[int, float, float] | None:
     """Where the kernels of a file have less of something than the layers were given.
 
-    Layers' names do not survive conversion, so layers and kernels of one size are compared as sets, the most first.
+    Where a kernel's name tells no layer (it may be shared, or another converter's), layers and kernels of one size are
+    compared as sets, the most first.
 
     Args:
         wanted: What each layer was given.
         sizes: Number of each layer's weights.
-        found: Size of each kernel of the file, and what it has.
+        found: What each kernel of the file has.
 
     Returns:
         Size, what was given and what is there, of the first that falls short; None if none does.
     """
+    named, left = by_layer({name: sizes[name] for name in wanted}, found)
     there: dict[int, list[float]] = {}
-    for size, value in found:
+    for _, size, value in left:
         there.setdefault(size, []).append(value)
+    pairs = [(sizes[name], wanted[name], has) for name, has in named.items()]
     for size in sorted({sizes[name] for name in wanted}):
-        given = sorted((value for name, value in wanted.items() if sizes[name] == size), reverse=True)
+        given = sorted((value for n, value in wanted.items() if sizes[n] == size and n not in named), reverse=True)
         got = sorted(there.get(size, []), reverse=True)
         got += [float("-inf")] * len(given)
-        for value, has in zip(given, got, strict=False):
-            if has < value:
-                return size, value, has
-    return None
+        pairs += [(size, value, has) for value, has in zip(given, got, strict=False)]
+    return next((pair for pair in pairs if pair[2] < pair[1]), None)

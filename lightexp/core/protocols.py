@@ -18,6 +18,7 @@ from lightexp.core.measured import Figure as Figure
 from lightexp.core.measured import Measurement as Measurement
 from lightexp.core.measured import Note as Note
 from lightexp.core.measured import Subject as Subject
+from lightexp.core.sensitivity import Table
 
 Form = Literal["none", "keras", "tflite", "quantized", "encoded"]
 """What a stage starts from and makes; `quantized` and `encoded` are a .tflite that can only be measured."""
@@ -277,8 +278,13 @@ class Stage(ABC):
             BadInput: If the settings cannot work with this data.
         """
 
-    def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
-        """What it will do to each layer, as (name, words), with the reason where one is passed over."""
+    def touches(self, layers: Sequence[Layer], table: Table | None = None) -> list[tuple[str, str]]:
+        """What it will do to each layer, as (name, words), with the reason where one is passed over.
+
+        Args:
+            layers: The model's.
+            table: That of sensitivity, where the stage takes from one that is there already.
+        """
         return []
 
     @abstractmethod

@@ -26,6 +26,7 @@ _NO_WORD = "Config group override must be a string"
 _NOT_LISTED = re.compile(r"Could not load '([^']+)/([^/']+)'")  # one of several choices of a group
 _EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 _SWEEP = re.compile(r"Ambiguous value for argument '([^']+)'")
+_MERGED = re.compile(r"Error merging override (.+)")
 
 
 def composed(overrides: list[str], name: str = CONFIG) -> DictConfig:
@@ -115,6 +116,11 @@ def explained(error: Exception, overrides: list[str], config: str = CONFIG) -> B
     if found := _SWEEP.search(words):
         name, _, value = found[1].partition("=")
         return BadInput(f"{found[1]} is several values: add -m to run each, or write '{name}=[{value}]' for a list.")
+    if found := _MERGED.search(words):
+        return BadInput(
+            f"{found[1]}: a list cannot take a mapping's place, nor a mapping a list's. A list is NAME=[VALUE], a "
+            "mapping added to by '+NAME={KEY: VALUE}'."
+        )
     parts = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     return BadInput(f"config: {' '.join(parts[:2])}" if parts else f"config: {type(error).__name__}")
 

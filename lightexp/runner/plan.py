@@ -17,7 +17,7 @@ from lightexp.core.training import VERSION, Training
 from lightexp.models.from_file import check_shapes, try_out
 from lightexp.runner.settings import Settings
 from lightexp.stages.model_file import ModelFile
-from lightexp.stages.surgery import Surgery
+from lightexp.stages.surgery import Surgery, unforeseen
 from lightexp.stages.train import TrainingStage
 
 Compose = Callable[[list[str]], Settings]
@@ -199,6 +199,13 @@ def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Pl
             model, before = stage.replaces(model), model
             if model is not before or not nodes:
                 model.check(data.shape, data.classes)
+            if nodes and not stage.needs_parent and (by := unforeseen(model)):
+                known = next(node.name for node in nodes if node.stage is by)
+                raise BadInput(
+                    f"it starts from new weights, but what '{known}' leaves of the model is known only once that has "
+                    "run on trained ones. Give that one ratio for all layers, let this stage go on from its result, or "
+                    "come first."
+                )
             stage.check(len(data.train))
             if isinstance(stage, ModelFile):
                 try_out(Path(stage.path), data)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
-from lightexp.core.protocols import Layer, Model
+from lightexp.core.protocols import Layer
+from lightexp.core.sensitivity import FACT, Table
 from lightexp.core.store import Store
 from lightexp.core.training import Training
 from lightexp.models.from_file import FromFile
@@ -28,37 +31,49 @@ def preview(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], lis
     from lightexp.backend import keras_files  # imports TensorFlow, which the session sets up first
 
     store = Store(settings.outputs / "store")
-    found, touched, described = [], [], list[tuple[Model, list[Layer]]]()
-    before = settings.model
+    found, touched = [], []
+    built: Any = None
+    layers, before, guessed = list[Layer](), None, ""
     for node in plan.nodes:
-        model = node.model or settings.model
-        if not described or described[-1][0] != model:  # a user's model need not be hashable
-            session.fresh(settings.seed)
-            if isinstance(model, FromFile) and model.is_tflite:
-                layers = model.layers()
-            else:
-                layers = keras_files.describe(model.build(data.shape, data.classes))
-            described.append((model, layers))
-        _check_features(node, model, data)
-        found.append(store.has(node.key))
+        model, table = node.model or settings.model, _table(node, store)
         if isinstance(node.stage, Surgery):
-            touched.append(node.stage.foreseen(before.build(data.shape, data.classes))[1])
+            built, words = node.stage.foreseen(built, table)
+            guessed = guessed if node.stage.foreseeable or table else node.name
+            layers = keras_files.describe(built)
         else:
-            touched.append(node.stage.touches(described[-1][1]))
+            if model != before:  # a user's model need not be hashable
+                session.fresh(settings.seed)
+                if isinstance(model, FromFile) and model.is_tflite:
+                    layers = model.layers()
+                else:
+                    built = model.build(data.shape, data.classes)
+                    layers = keras_files.describe(built)
+                guessed = ""
+            words = node.stage.touches(layers, table)
+            if words and guessed:
+                words = [("at most", f"what '{guessed}' leaves is known once it has run"), *words]
+        _check_features(node, built, data)
+        found.append(store.has(node.key))
+        touched.append(words)
         before = model
     return found, touched
 
 
-def _check_features(node: Node, model: Model, data: Data) -> None:
+def _table(node: Node, store: Store) -> Table | None:
+    """The table of sensitivity that a stage takes from, if it is in the store."""
+    entry = store.check(node.inputs[FACT].key) if FACT in node.inputs else None
+    return Table.of(entry.facts) if entry else None
+
+
+def _check_features(node: Node, built: Any, data: Data) -> None:
     """Refuses layers that a stage's objective cannot compare, before the teacher is trained."""
     objective = node.stage.objective if isinstance(node.stage, Training) else None
     if objective is None or objective.matched is None:
         return
     from lightexp.backend.features import pairs
 
-    sizes = data.shape, data.classes
-    teacher = node.inputs["teacher"].model or model
+    teacher = node.inputs["teacher"].model
     try:
-        pairs(model.build(*sizes), teacher.build(*sizes), objective)
+        pairs(built, teacher.build(data.shape, data.classes) if teacher else built, objective)
     except BadInput as error:
         raise BadInput(f"pipeline.stages.{node.name}.{error}") from None

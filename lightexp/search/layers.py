@@ -55,7 +55,10 @@ def _names(job: Job) -> dict[str, list[str]]:
         value = parameter(tuple(path), job.ranges[name], None).ends()[0]
         built, layers = _layers(models[owner], data.shape, data.classes, job)
         known = {layer_names(layer.name)[-1]: layer for layer in layers}
-        found[name] = [n for n in known if fnmatchcase(n, pattern) and _takes(stage, field, n, value, built, layers)]
+        able = [n for n in known if fnmatchcase(n, pattern) and _takes(stage, field, n, value, built, layers)]
+        groups = stage.tied(built) if isinstance(stage, Surgery) else []
+        follow = {n for group in groups for n in [m for m in able if m in group][1:]}  # the first one's value is theirs
+        found[name] = [n for n in able if n not in follow]
         if not found[name]:
             raise BadInput(
                 f"search.per_layer: '{pattern}' matches no layer that {name} takes. These are: {', '.join(known)}."

@@ -39,11 +39,11 @@ def passed_over(layer: Layer, exclude: Sequence[str], done: str) -> str:
     return f"depthwise kernels are not {done}" if layer.kind.startswith(("Depthwise", "Separable")) else ""
 
 
-def single(layers: Sequence[Layer], given: Mapping[str, T], done: str, what: str) -> dict[str, T]:
+def single(layers: Sequence[str], given: Mapping[str, T], done: str, what: str) -> dict[str, T]:
     """The value of each layer that a pattern names.
 
     Args:
-        layers: Those that the method works on.
+        layers: Names of those that the method works on.
         given: Values by pattern.
         done: What the method does, such as `pruned`.
         what: What the values are, such as `sparsities`.
@@ -52,14 +52,13 @@ def single(layers: Sequence[Layer], given: Mapping[str, T], done: str, what: str
         BadInput: If a pattern matches none of the layers, or two give one layer different values.
     """
     for pattern in given:
-        if not any(fnmatchcase(layer.name, pattern) for layer in layers):
-            names = ", ".join(layer.name for layer in layers)
-            raise BadInput(f"layers: '{pattern}' matches no layer that is {done}. These are: {names}.")
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            raise BadInput(f"layers: '{pattern}' matches no layer that is {done}. These are: {', '.join(layers)}.")
     values: dict[str, T] = {}
-    for layer in layers:
-        found = {pattern: value for pattern, value in given.items() if fnmatchcase(layer.name, pattern)}
+    for name in layers:
+        found = {pattern: value for pattern, value in given.items() if fnmatchcase(name, pattern)}
         if len(set(found.values())) > 1:
-            raise BadInput(f"layers: {layer.name} is given several {what}: {found}. Give it one.")
+            raise BadInput(f"layers: {name} is given several {what}: {found}. Give it one.")
         if found:
-            values[layer.name] = next(iter(found.values()))
+            values[name] = next(iter(found.values()))
     return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from pydantic import Field
 
 from lightexp.core.clustering import Init, clustered
 from lightexp.core.errors import BadInput
-from lightexp.core.flatmodel import FlatModel
-from lightexp.core.patterns import distinct, kernels, real, shortfall
+from lightexp.core.flatmodel import FlatModel, FlatTensor
+from lightexp.core.patterns import by_layer, distinct, measured, real, shortfall
 from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer, Range
+from lightexp.core.sensitivity import Table
 from lightexp.stages.by_layer import check_patterns, passed_over, single
 from lightexp.stages.train import TrainingStage
 
@@ -36,6 +38,7 @@ class Cluster(TrainingStage):
     """
 
     search = {**TrainingStage.search, "k": Range("choice(64, 32, 16, 8)", strongest=8)}
+    version = 2
     k: K = 16
     init: Init = "kmeans++"
     layers: dict[str, K] = field(default_factory=dict)
@@ -51,7 +54,7 @@ class Cluster(TrainingStage):
             return not self.exclude and invariant.value >= max([self.k, *self.layers.values()])
         return invariant.kind in ("sparsity", "n_m", "blocks")
 
-    def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
+    def touches(self, layers: Sequence[Layer], table: Table | None = None) -> list[tuple[str, str]]:
         """Each layer's number of values, or why it is left alone; see `Stage.touches`."""
         values = self.values(layers)
         words = []
@@ -69,7 +72,7 @@ class Cluster(TrainingStage):
         """
         check_patterns([*self.layers, *self.exclude], layers)
         able = [layer for layer in layers if not self._reason(layer)]
-        alone = single(able, self.layers, "clustered", "numbers of values")
+        alone = single([layer.name for layer in able], self.layers, "clustered", "numbers of values")
         found = {layer.name: alone.get(layer.name, self.k) for layer in able}
         smaller = {layer.name: found[layer.name] for layer in able if np.prod(layer.kernel or ()) > found[layer.name]}
         if not smaller:
@@ -104,13 +107,14 @@ class Cluster(TrainingStage):
         zero_signs(model)
         keras_files.save(model, context.out)
         arrays = {name: model.get_layer(name).kernel.numpy() for name in wanted}
-        file = _counts(flatbuffer.read(context.out / TFLITE), channel=False)
+        sizes = {name: int(array.size) for name, array in arrays.items()}
+        file = measured(flatbuffer.read(context.out / TFLITE), partial(_values, channel=False))
         return {
             "history": history,
             **({"note": f"left as they are: {', '.join(f'{n} ({why})' for n, why in kept.items())}"} if kept else {}),
-            "sizes": {name: int(array.size) for name, array in arrays.items()},
+            "sizes": sizes,
             "values": {name: distinct(array, per_channel=False) for name, array in arrays.items()},
-            "unscaled": [pair for pair in file if pair[1] <= self.establishes()[0].value],
+            "unscaled": {name: count for name, count in by_layer(sizes, file)[0].items() if count <= wanted[name]},
         }
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
@@ -118,12 +122,10 @@ class Cluster(TrainingStage):
 
         Counted in each output channel; and in the whole kernel, where nothing scales the channels.
         """
-        unscaled = dict(enumerate(facts["unscaled"]))
-        names = {f"kernel {number}": count for number, (_, count) in unscaled.items()}
-        sizes = {f"kernel {number}": size for number, (size, _) in unscaled.items()}
-        for given, weights, channel in ((facts["values"], facts["sizes"], True), (names, sizes, False)):
-            found = [(size, -count) for size, count in _counts(shipped, channel)]
-            if lost := shortfall({name: -count for name, count in given.items()}, weights, found):
+        for given, channel in ((facts["values"], True), (facts["unscaled"], False)):
+            found = measured(shipped, partial(_values, channel=channel))
+            fewer = [(names, size, -count) for names, size, count in found]
+            if lost := shortfall({name: -count for name, count in given.items()}, facts["sizes"], fewer):
                 where = "in a channel" if channel else "in all"
                 return f"a kernel of {lost[0]} weights has {-lost[2]:.0f} values {where}, was to have {-lost[1]:.0f}"
         return None
@@ -132,9 +134,6 @@ class Cluster(TrainingStage):
         return passed_over(layer, self.exclude, "clustered")
 
 
-def _counts(model: FlatModel, channel: bool) -> list[tuple[int, int]]:
-    """Size and number of values of each kernel, or in the fullest of its channels; 0 where no such thing is said."""
-    return [
-        (int(np.prod(tensor.shape)), 0 if not channel and len(tensor.scales) > 1 else distinct(real(tensor), channel))
-        for tensor in kernels(model)
-    ]
+def _values(kernel: FlatTensor, channel: bool) -> int:
+    """The number of values of a kernel, or of its fullest channel; 0 where no such thing is said."""
+    return 0 if not channel and len(kernel.scales) > 1 else distinct(real(kernel), channel)

@@ -13,9 +13,12 @@ from pydantic import Field
 
 from lightexp.core.errors import BadInput
 from lightexp.core.lowrank import Factors, Ranks, Spectra, full, shares
-from lightexp.core.protocols import TFLITE, Artifact, Context, Range
+from lightexp.core.protocols import TFLITE, Artifact, Context, Input, Range
+from lightexp.core.sensitivity import FACT, Table
+from lightexp.core.sensitivity import shares as shared_out
 from lightexp.measure.graph import macs
 from lightexp.stages.by_layer import check_patterns, passed_over, single
+from lightexp.stages.sensitivity import Sensitivity, given
 from lightexp.stages.surgery import Surgery, finite
 
 if TYPE_CHECKING:
@@ -37,9 +40,12 @@ class Factorize(Surgery):
 
     Attributes:
         ratio: Share of the highest rank that stays, on either side of a convolution. Defaults to 0.4.
+        allocation: How `ratio` is shared out: `uniform` (each layer alike) or `sensitivity` (a mean over the layers by
+            their weights, such that it costs the least by the ranks in the table of an earlier stage `sensitivity`, in
+            which nothing is trained). Defaults to `uniform`.
         energy: Instead of `ratio`: the lowest ranks are taken that keep this share of a kernel's squared singular
             values (of its squared norm, for a convolution). Defaults to None.
-        layers: Ratio of single layers, by pattern of their names; outside `energy` and the budget.
+        layers: Ratio of single layers, by pattern of their names; outside the allocation, `energy` and the budget.
         exclude: Patterns of the names of layers that are left alone.
         budget: Instead of `ratio`: the highest ratio is taken that leaves at most `share` of the `macs` or `params` of
             the model that the stage starts from. Defaults to None.
@@ -52,6 +58,7 @@ class Factorize(Surgery):
         "layers": Range("interval(0.1, 0.6)", strongest=0.1),
     }
     ratio: Share = 0.4
+    allocation: Literal["uniform", "sensitivity"] = "uniform"
     energy: Share | None = None
     layers: dict[str, Share] = field(default_factory=dict)
     exclude: list[str] = field(default_factory=list)
@@ -61,21 +68,36 @@ class Factorize(Surgery):
     def __post_init__(self) -> None:
         if self.energy and self.budget:
             raise ValueError(f"energy and budget exclude each other. Received: {self.energy} and {self.budget}.")
+        if self.energy and self.allocation != "uniform":
+            raise ValueError(
+                "energy sets the rank of each layer, so that there is nothing for allocation to share out. Leave one "
+                f"of them out. Received: energy={self.energy}, allocation={self.allocation}."
+            )
 
-    def foreseen(self, model: Any) -> tuple[Any, list[tuple[str, str]]]:
-        """The model in factors, by `energy` as untrained; and what becomes of each layer; see `Surgery.foreseen`."""
+    @property
+    def foreseeable(self) -> bool:
+        """Not where weights, or the table of sensitivity, decide which layers are factorised."""
+        return self.energy is None and self.allocation == "uniform"
+
+    def inputs(self) -> dict[str, Input]:
+        """The teachers, and the table of sensitivity where it shares out the ratio."""
+        return {**super().inputs(), **({FACT: Sensitivity} if self.allocation == FACT else {})}
+
+    def foreseen(self, model: Any, table: Table | None = None) -> tuple[Any, list[tuple[str, str]]]:
+        """The model in factors; and what becomes of each layer; see `Surgery.foreseen`."""
         from lightexp.backend.factors import factorised
 
-        plan = self._plan(model)
-        if not plan.ranks and not (self.energy and plan.spectra):
+        plan = self._plan(model, table, trained=False)
+        if not plan.ranks:
             raise self._nothing(plan)
+        later = "a rank by the table of sensitivity, if its factors are smaller then"
+        if self.energy:
+            later = f"the lowest rank that keeps {self.energy:g} of its energy, if its factors are smaller then"
         words = []
         for layer in model.layers:
             does = f"left alone, {plan.left[layer.name]}" if layer.name in plan.left else ""
-            if layer.name in plan.by_energy:
-                does = f"the lowest rank that keeps {self.energy:g} of its energy, if its factors are smaller then"
-            elif layer.name in plan.ranks:
-                does = _words(layer.kernel.shape, plan.ranks[layer.name])
+            if layer.name in plan.ranks:
+                does = later if layer.name in plan.later else _words(layer.kernel.shape, plan.ranks[layer.name])
             if does:
                 shape = f" {tuple(layer.kernel.shape)}" if layer.name in plan.spectra else ""
                 words.append((layer.name, f"{type(layer).__name__}{shape}: {does}"))
@@ -91,7 +113,7 @@ class Factorize(Surgery):
         model = keras_files.load(parent.folder, context.seed)
         finite(model)
         context.progress.say("factorising")
-        plan = self._plan(model)
+        plan = self._plan(model, given(context), trained=True)
         if not plan.ranks:
             raise self._nothing(plan)
         factors = plan.factors()
@@ -101,8 +123,8 @@ class Factorize(Surgery):
         keras_files.save(model, context.out)
         return {"history": history, "ranks": plan.ranks, "energy": kept, "left": plan.left}
 
-    def _plan(self, model: Any) -> Plan:
-        """What is to become of each layer.
+    def _plan(self, model: Any, table: Table | None, trained: bool) -> Plan:
+        """What is to become of each layer; of those of which weights or a table decide that are not there, at most.
 
         Raises:
             BadInput: If a pattern matches no layer, none can be factorised, or the budget cannot be met.
@@ -118,19 +140,25 @@ class Factorize(Surgery):
         able = {name: layer for name, layer in able.items() if name not in left}
         if not able:
             raise BadInput("the model has no layer that can be factorised. Leave the stage out, or exclude less.")
-        own = single([layer for layer in layers if layer.name in able], self.layers, "factorised", "ratios")
+        own = single(list(able), self.layers, "factorised", "ratios")
+        rest = {name: float(math.prod(layer.shape)) for name, layer in able.items() if name not in own}
+        curves = {name: table.costs([name], "rank") for name in rest} if table else {}
+        later = set() if self.foreseeable or table or (self.energy and trained) else set(rest)
         spectra = {name: Spectra(model.get_layer(name).kernel.numpy()) for name in able}
 
         def ranks(ratio: float) -> dict[str, Ranks]:
-            return {name: shares(layer.shape, own.get(name, ratio)) for name, layer in able.items()}
+            gone = shared_out(curves, rest, 1 - ratio) if curves else {}
+            each = {name: 1 - gone[name] if gone else ratio for name in rest} | own
+            return {name: shares(layer.shape, each[name]) for name, layer in able.items()}
 
         wanted = ranks(self._ratio(model, able, ranks) if self.budget else self.ratio)
-        by_energy = {name for name in able if self.energy and name not in own}
-        wanted |= {name: spectra[name].ranks(self.energy or 1) for name in by_energy}
+        if self.energy:
+            wanted |= {name: spectra[name].ranks(self.energy) for name in rest}
+        wanted |= {name: able[name].highest() or wanted[name] for name in later}
         smaller = {name: rank for name, rank in wanted.items() if able[name].saved(rank).params}
         for name in [name for name in wanted if name not in smaller]:
             left[name] = f"its factors would not be smaller ({_words(able[name].shape, wanted[name])})"
-        return Plan(smaller, left, spectra, by_energy)
+        return Plan(smaller, left, spectra, later)
 
     def _ratio(self, model: Any, able: dict[str, Factorable], ranks: Callable[[float], dict[str, Ranks]]) -> float:
         """The highest ratio that keeps the budget."""
@@ -166,13 +194,13 @@ class Plan:
         ranks: Of those that are factorised.
         left: Why the others with weights are left alone.
         spectra: Of all that could be factorised.
-        by_energy: Those whose rank depends on their weights.
+        later: Those whose ranks are not known yet, and stand here as high as they can be.
     """
 
     ranks: dict[str, Ranks]
     left: dict[str, str]
     spectra: dict[str, Spectra]
-    by_energy: set[str]
+    later: set[str]
 
     def factors(self) -> dict[str, Factors]:
         """Of each layer that is factorised."""

@@ -12,14 +12,13 @@ import numpy as np
 from lightexp.core.config import Count, Fraction, Index, Sparsity
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.flatmodel import FlatModel
-from lightexp.core.patterns import kernels as kernels_of
-from lightexp.core.patterns import obeys, real, shortfall, zero_blocks
+from lightexp.core.patterns import measured, obeys, real, shortfall, zero_blocks
 from lightexp.core.protocols import Artifact, Context, Input, Invariant, Layer, Range
 from lightexp.core.schedule import Schedule, Span
 from lightexp.core.sensitivity import FACT, Table, shares
 from lightexp.core.training import steps_per_epoch
 from lightexp.stages.by_layer import check_patterns, passed_over, single
-from lightexp.stages.sensitivity import Sensitivity
+from lightexp.stages.sensitivity import Sensitivity, given
 from lightexp.stages.train import TrainingStage
 
 _DEFAULT = 0.8
@@ -140,9 +139,9 @@ class Prune(TrainingStage):
         """The epochs after which the masks stand still."""
         return math.ceil(self._span(examples)[1] / steps_per_epoch(examples, self.batch_size))
 
-    def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
+    def touches(self, layers: Sequence[Layer], table: Table | None = None) -> list[tuple[str, str]]:
         """Each layer's sparsity, or why it is left alone; see `Stage.touches`."""
-        targets = self.targets(layers)
+        targets = self.targets(layers, table)
         known = {layer.name: layer for layer in layers}
         words = []
         for name, layer in known.items():
@@ -166,7 +165,7 @@ class Prune(TrainingStage):
         prunable = [layer for layer in layers if not self._reason(layer)]
         if not prunable:
             raise BadInput("the model has no layer that can be pruned. Leave the stage out, or exclude less.")
-        alone = single(prunable, self.layers, "pruned", "sparsities")
+        alone = single([layer.name for layer in prunable], self.layers, "pruned", "sparsities")
         rest = [layer for layer in prunable if layer.name not in alone]
         shared: dict[str, float | None]
         if self.allocation == "erk":
@@ -186,8 +185,7 @@ class Prune(TrainingStage):
         from lightexp.backend.pruning import PruningMasks, zero_signs
 
         model = keras_files.load(parent.folder, context.seed) if parent else self.untrained(context)
-        table = Table.read(context.inputs[FACT].facts) if FACT in context.inputs else None
-        targets = self.targets(keras_files.describe(model), table)
+        targets = self.targets(keras_files.describe(model), given(context))
         names = list(targets)
         kernels = [model.get_layer(name).kernel for name in names]
         steps = self.epochs * steps_per_epoch(len(context.data.train), self.batch_size)
@@ -213,18 +211,18 @@ class Prune(TrainingStage):
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
         """Checks that no kernel of the file has fewer zeros, or less of a pattern, than it was given; see `Stage`."""
         sizes = facts["sizes"]
-        there = [(int(np.prod(tensor.shape)), tensor) for tensor in kernels_of(shipped)]
         if self.n and self.m:
-            obeying = [(size, float(obeys(real(tensor), self.n, self.m))) for size, tensor in there]
+            n, m = self.n, self.m
+            obeying = measured(shipped, lambda kernel: obeys(real(kernel), n, m))
             lost = shortfall(dict.fromkeys(sizes, 1), sizes, obeying)
-            return f"a kernel of {lost[0]} weights has more than {self.n} non-zeros in {self.m}" if lost else None
+            return f"a kernel of {lost[0]} weights has more than {n} non-zeros in {m}" if lost else None
         if self.block:
             block = (self.block[0], self.block[1])
-            blocks = [(size, zero_blocks(real(tensor), block)) for size, tensor in there]
+            blocks = measured(shipped, lambda kernel: zero_blocks(real(kernel), block))
             lost = shortfall(facts["zero_blocks"], sizes, blocks)
             words = "a kernel of {} weights has {:.0f} blocks of zeros, was {:.0f}"
             return words.format(lost[0], max(lost[2], 0), lost[1]) if lost else None
-        lost = shortfall(facts["zeros"], sizes, [(size, tensor.zeros) for size, tensor in there])
+        lost = shortfall(facts["zeros"], sizes, measured(shipped, lambda kernel: kernel.zeros))
         if not lost:
             return None
         size, was, found = lost

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from lightexp.core.config import Count, Positive, Sparsity
 from lightexp.core.errors import BadInput
-from lightexp.core.protocols import Artifact, Context, Range
-from lightexp.stages.surgery import Surgery, finite, single
+from lightexp.core.protocols import Artifact, Context, Input, Range
+from lightexp.core.sensitivity import FACT, Table, shares
+from lightexp.stages.by_layer import single
+from lightexp.stages.sensitivity import Sensitivity, given
+from lightexp.stages.surgery import Surgery, finite
 
 if TYPE_CHECKING:
     from lightexp.backend.channels import ChannelGraph, Space
@@ -33,8 +36,10 @@ class PruneChannels(Surgery):
         ratio: Share of the channels that go. Defaults to 0.5.
         criterion: What makes a channel unimportant: `l1` or `l2` norm of its filters, `bn_scale`, `taylor` (first
             order, on train) or `random`. Defaults to `l1`.
-        allocation: How `ratio` is shared out: `uniform` (each layer alike) or `global` (one ranking of all; norms are
-            relative to their layer's mean). Defaults to `uniform`.
+        allocation: How `ratio` is shared out: `uniform` (each layer alike), `global` (one ranking of all; norms are
+            relative to their layer's mean) or `sensitivity` (such that it costs the least by the sparsities in the
+            table of an earlier stage `sensitivity`: what a layer loses with its smallest weights stands for what it
+            loses with its channels). Defaults to `uniform`.
         layers: Ratio of single layers, by pattern of their names; outside the allocation, the budget and `round_to`.
         exclude: Patterns of the names of layers that keep all their channels.
         budget: Instead of `ratio`: the lowest ratio is taken that leaves at most `share` of the `macs`, `params` or
@@ -48,10 +53,14 @@ class PruneChannels(Surgery):
     """
 
     once = False
-    search = {**Surgery.search, "ratio": Range("interval(0.1, 0.8)", strongest=0.8)}
+    search = {
+        **Surgery.search,
+        "ratio": Range("interval(0.1, 0.8)", strongest=0.8),
+        "layers": Range("interval(0.1, 0.8)", strongest=0.8),
+    }
     ratio: Sparsity = 0.5
     criterion: Literal["l1", "l2", "bn_scale", "taylor", "random"] = "l1"
-    allocation: Literal["uniform", "global"] = "uniform"
+    allocation: Literal["uniform", "global", "sensitivity"] = "uniform"
     layers: dict[str, Sparsity] = field(default_factory=dict)
     exclude: list[str] = field(default_factory=list)
     budget: Literal["macs", "params", "file_bytes"] | None = None
@@ -63,13 +72,32 @@ class PruneChannels(Surgery):
         if self.share > 1:
             raise ValueError(f"share must be at most 1. Received: {self.share}.")
 
-    def foreseen(self, model: Any) -> tuple[Any, list[tuple[str, str]]]:
+    @property
+    def foreseeable(self) -> bool:
+        """Not where weights, or the table of sensitivity, decide how many channels a layer keeps."""
+        return self.allocation == "uniform"
+
+    def inputs(self) -> dict[str, Input]:
+        """The teachers, and the table of sensitivity where it shares out the ratio."""
+        return {**super().inputs(), **({FACT: Sensitivity} if self.allocation == FACT else {})}
+
+    def tied(self, model: Any) -> list[tuple[str, ...]]:
+        """Layers whose outputs are added."""
+        from lightexp.backend.channels import ChannelGraph
+
+        return [space.layers for space in ChannelGraph(model).spaces]
+
+    def foreseen(self, model: Any, table: Table | None = None) -> tuple[Any, list[tuple[str, str]]]:
         """The narrower model, and how many channels each layer keeps; see `Surgery.foreseen`."""
         from lightexp.backend.channels import ChannelGraph
 
         graph = ChannelGraph(model)
-        gone = self.gone(graph, np.arange(graph.count, dtype=np.float64), Target.of(self, model, graph))
-        return graph.without(gone), self._words(model, graph, gone)
+        scores = np.arange(graph.count, dtype=np.float64)
+        gone = self.gone(graph, scores, Target.of(self, model, graph), table)
+        later = "" if self.foreseeable or table else "those go that rank lowest of all"
+        if later and self.allocation == FACT:
+            later = "some go, how many by the table of sensitivity"
+        return graph.without(() if later else gone), self._words(model, graph, gone, later)
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Removes channels and trains; see `Stage.apply`."""
@@ -87,20 +115,28 @@ class PruneChannels(Surgery):
         for number in range(1, self.iterations + 1):
             context.progress.say(f"removing channels, round {number} of {self.iterations}")
             scores = channel_scores(model, graph, self.criterion, context.seed, context.data)
-            model = graph.without(self.gone(graph, scores, target, number / self.iterations))
+            model = graph.without(self.gone(graph, scores, target, given(context), number / self.iterations))
             for name, values in self.fit(model, context).items():
                 history.setdefault(name, []).extend(values)
             graph = ChannelGraph(model)
         keras_files.save(model, context.out)
         return {"history": history, "channels": {n: [before[n], len(row)] for n, row in graph.made.items()}}
 
-    def gone(self, graph: ChannelGraph, scores: NDArray[np.float64], target: Target, done: float = 1.0) -> set[int]:
+    def gone(
+        self,
+        graph: ChannelGraph,
+        scores: NDArray[np.float64],
+        target: Target,
+        table: Table | None = None,
+        done: float = 1.0,
+    ) -> set[int]:
         """The channels that go.
 
         Args:
             graph: The model's channels.
             scores: Of each; the lowest go first.
             target: What is to be reached at the end.
+            table: That of sensitivity, by which the ratio is shared out.
             done: The share of that which is to be reached now.
 
         Raises:
@@ -113,7 +149,10 @@ class PruneChannels(Surgery):
                 raise BadInput(f"exclude: '{pattern}' matches no layer with channels: {', '.join(graph.made)}.")
         if not free:
             raise BadInput("the model has no layer whose channels may go. Leave the stage out, or exclude less.")
-        own = single(self.layers, names, "pruned")
+        own = single(names, self.layers, "pruned", "ratios")
+        rest = [space for space in free if not own.keys() & space.layers]
+        curves = {space.layers[0]: _curve(space, table) for space in rest} if table else {}
+        widths = {space.layers[0]: float(target.width(space)) for space in rest}
 
         shared = self.ratio if self.allocation == "uniform" and target.limit is None else 0.0
         for space in free:
@@ -126,8 +165,10 @@ class PruneChannels(Surgery):
 
         def kept(ratio: float) -> dict[Space, int]:
             counts = {s: target.width(s) * (1 - self._ratio(s, own, ratio)) for s in free}
+            if curves:
+                ratios = shares(curves, widths, ratio)
+                counts |= {s: target.width(s) * (1 - ratios[s.layers[0]]) for s in rest}
             if self.allocation == "global":
-                rest = [s for s in free if not own.keys() & s.layers]
                 counts |= _ranked(rest, scores, ratio, target, relative=self.criterion in ("l1", "l2"))
             units = {s: 1 if own.keys() & s.layers else self._unit(target.width(s), n) for s, n in counts.items()}
             return {s: max(1, _rounded(n / units[s])) * units[s] for s, n in counts.items()}
@@ -175,8 +216,8 @@ class PruneChannels(Surgery):
     def _matched(self, space: Space, patterns: list[str]) -> bool:
         return any(fnmatchcase(name, pattern) for name in space.layers for pattern in patterns)
 
-    def _words(self, model: Any, graph: ChannelGraph, gone: set[int]) -> list[tuple[str, str]]:
-        tied = {name: [n for n in space.layers if n != name] for space in graph.spaces for name in space.layers}
+    def _words(self, model: Any, graph: ChannelGraph, gone: set[int], later: str) -> list[tuple[str, str]]:
+        spaces = {name: space for space in graph.spaces for name in space.layers}
         words = []
         for layer in model.layers:
             if layer.name not in graph.made:
@@ -186,13 +227,15 @@ class PruneChannels(Surgery):
             row = graph.made[layer.name]
             left = sum(channel not in gone for channel in row.tolist())
             what = f"{left} of {len(row)} channels stay"
-            if layer.name not in tied:
+            space = spaces.get(layer.name)
+            tied = [name for name in space.layers if name != layer.name] if space else []
+            if space is None:
                 what = f"all {len(row)} channels stay, they are the model's output"
+            elif later and not self._matched(space, [*self.exclude, *self.layers]):
+                what = f"of {len(row)} channels {later}"
             elif left == len(row):
                 what = f"all {len(row)} channels stay"
-            elif self.allocation == "global":
-                what = f"of {len(row)} channels those go that rank lowest of all"
-            along = f", with those of {', '.join(tied[layer.name])}" if tied.get(layer.name) else ""
+            along = f", with those of {', '.join(tied)}" if tied else ""
             words.append((layer.name, f"{type(layer).__name__}: {what}{along}"))
         return words
 
@@ -239,6 +282,12 @@ class Target:
         """What the model costs without the channels `gone`."""
         cost = graph.cost(gone)
         return {"macs": cost.macs, "params": cost.params}.get(self.budget or "", _FLOAT32 * cost.params + self.rest)
+
+
+def _curve(space: Space, table: Table) -> list[tuple[float, float]]:
+    """What it costs to prune all layers of a space, each as much."""
+    curves = [table.costs([name], "sparsity") for name in space.layers]
+    return [(points[0][0], sum(cost for _, cost in points)) for points in zip(*curves, strict=True)]
 
 
 def _ranked(

@@ -10,6 +10,7 @@ import numpy as np
 
 from lightexp.core.flatmodel import FlatModel
 from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer
+from lightexp.core.sensitivity import Table
 from lightexp.stages.train import TrainingStage
 
 _KINDS = ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "Dense")
@@ -61,7 +62,7 @@ class Qat(TrainingStage):
         """What the scheme keeps."""
         return invariant.kind in _KEEPS[self.scheme]
 
-    def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
+    def touches(self, layers: Sequence[Layer], table: Table | None = None) -> list[tuple[str, str]]:
         """Each layer's data type; see `Stage.touches`."""
         words = []
         for layer in layers:

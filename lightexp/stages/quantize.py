@@ -16,7 +16,7 @@ from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Input, Inva
 from lightexp.core.sensitivity import FACT, Table, fewest_bits
 from lightexp.models.from_file import try_out
 from lightexp.stages.calibration import RANGES, Calibration
-from lightexp.stages.sensitivity import Sensitivity
+from lightexp.stages.sensitivity import Sensitivity, given
 
 _DEFAULT_FROM = 1024  # weights; the converter leaves smaller tensors in float
 _OPERATORS = {"Dense": "FULLY_CONNECTED", "Conv2D": "CONV_2D", "Conv1D": "CONV_2D", "Conv3D": "CONV_3D"}
@@ -24,6 +24,7 @@ _NARROW = {  # the operators that LiteRT computes rightly with such weights; 8 b
     2: ("FULLY_CONNECTED",),  # it takes a 2-bit CONV_2D too, and gives nonsense
     4: ("FULLY_CONNECTED", "CONV_2D"),
 }
+_ASKED = "as asked"
 _BITS = {"INT2": 2, "INT4": 4, "INT8": 8, "FLOAT16": 16, "FLOAT32": 32}
 _BIASES = {"int8": "INT32", "int16x8": "INT64"}
 _ENDS = {"int8": "INT8", "int16x8": "INT16"}
@@ -112,7 +113,7 @@ class Quantize(Stage):
             found["calibration"] = Calibration(self.calibration_samples)
         return found if self.tolerance is None else {**found, FACT: Sensitivity}
 
-    def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
+    def touches(self, layers: Sequence[Layer], table: Table | None = None) -> list[tuple[str, str]]:
         """Each layer's data type, and why it is not the one asked for; see `Stage.touches`."""
         self._check_patterns([layer_names(layer.name) for layer in layers if layer.kernel])
         words = []
@@ -120,12 +121,16 @@ class Quantize(Stage):
             if not layer.kernel:
                 words.append((layer.name, f"{layer.kind}: folded into its neighbours"))
                 continue
-            if self.tolerance is not None and not any(_matches(p, layer_names(layer.name)) for p in self.layers):
+            if (
+                self.tolerance is not None
+                and not table
+                and not any(_matches(p, layer_names(layer.name)) for p in self.layers)
+            ):
                 words.append((layer.name, f"{layer.kind}: by the table of sensitivity, for {self.tolerance:g} points"))
                 continue
             inputs = layer.kernel[0] if layer.kind == "Dense" else layer.kernel[-1]
             operator = _OPERATORS.get(layer.kind, layer.kind)
-            kind, block, why = self._kernel(layer_names(layer.name), operator, layer.kernel, inputs)
+            kind, block, why = self._kernel(layer_names(layer.name), operator, layer.kernel, inputs, table)
             stored = _type(f"{kind.lower()}{'' if kind == 'FLOAT32' else ' weights'}", block)
             words.append((layer.name, f"{layer.kind}: {stored}{f', {why}' if why else ''}"))
         return words
@@ -140,7 +145,7 @@ class Quantize(Stage):
         _check_finite(source)
         names = [layer_names(source.title(op, kernel)) for op, kernel in source.kernels]
         self._check_patterns(names)
-        table = Table.read(context.inputs[FACT].facts) if FACT in context.inputs else None
+        table = given(context)
         found = [
             self._kernel(known, op.kind, kernel.shape, kernel.shape[-1], table)
             for known, (op, kernel) in zip(names, source.kernels, strict=True)
@@ -167,7 +172,12 @@ class Quantize(Stage):
             try_out(result, context.data)
         except BadInput as error:
             raise BadInput(f"scheme={self.scheme}: {str(error).replace(str(result), 'the result')}") from None
-        return {**facts, "float": _in_float(shipped, activations=self._calibrated)}
+        stay = _in_float(shipped, activations=self._calibrated)
+        reasons = [(known[-1], why) for known, (*_, why) in zip(names, found, strict=True)]
+        other = [f"{name} ({why})" for name, why in reasons if why not in ("", _ASKED)]
+        notes = [f"not as asked: {', '.join(other)}"] if other else []
+        notes += [f"in float: {', '.join(stay)}"] if stay else []
+        return {**facts, "float": stay, **({"note": "; ".join(notes)} if notes else {})}
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
         """Checks the data types of the file's kernels, biases and ends; see `Stage.verify`."""
@@ -202,7 +212,7 @@ class Quantize(Stage):
                 return "FLOAT32", 0, f"fewer bits cost more than {self.tolerance:g} points"
         wanted = self.bits if wanted is None else wanted
         if wanted == 32:
-            return "FLOAT32", 0, "as asked"
+            return "FLOAT32", 0, _ASKED
         bits = next(b for b in (2, 4, 8) if b >= wanted and (b == 8 or operator in _NARROW[b]))
         if bits != wanted:
             return f"INT{bits}", 0, f"LiteRT cannot compute a {wanted}-bit {operator}"

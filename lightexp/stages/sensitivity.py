@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lightexp.core.config import Count, Sparsity
+from lightexp.core.config import Count
 from lightexp.core.data import stratified
 from lightexp.core.errors import BadInput
 from lightexp.core.flatmodel import FlatOp, FlatTensor, layer_names
 from lightexp.core.protocols import Artifact, Context, Form, Invariant, Layer, Stage
-from lightexp.core.sensitivity import FACT, Kind, low_rank, pruned, rounded, title
+from lightexp.core.sensitivity import FACT, Kind, Table, low_rank, pruned, rounded, title
 from lightexp.core.store import MANIFEST
 
 _Share = Annotated[float, Field(gt=0, lt=1)]
@@ -45,7 +45,7 @@ class Sensitivity(Stage):
 
     accepts = ("keras", "tflite")
     needs_tensorflow = False
-    sparsities: Annotated[list[Sparsity], Field(min_length=1)] = field(
+    sparsities: Annotated[list[_Share], Field(min_length=1)] = field(
         default_factory=lambda: [0.5, 0.7, 0.8, 0.9, 0.95, 0.99]
     )
     ranks: Annotated[list[_Share], Field(min_length=1)] = field(default_factory=lambda: [0.75, 0.5, 0.25, 0.125])
@@ -60,7 +60,7 @@ class Sensitivity(Stage):
         """The model stays as it is."""
         return True
 
-    def touches(self, layers: Sequence[Layer]) -> list[tuple[str, str]]:
+    def touches(self, layers: Sequence[Layer], table: Table | None = None) -> list[tuple[str, str]]:
         """How often each layer is tried; see `Stage.touches`."""
         words = {
             True: f"{len(self.bits)} trials (bits)",
@@ -124,6 +124,11 @@ class Sensitivity(Stage):
             found += [("rank", share, partial(low_rank, share=share)) for share in self.ranks]
         channel = -1 if op.kind in _CHANNELS_LAST else 0
         return found + [("bits", bits, partial(rounded, bits=bits, channel=channel)) for bits in self.bits]
+
+
+def given(context: Context) -> Table | None:
+    """The table that a stage takes settings from, where it has asked for one."""
+    return Table.read(context.inputs[FACT].facts) if FACT in context.inputs else None
 
 
 def _check_finite(kernel: FlatTensor) -> None:

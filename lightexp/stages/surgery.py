@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Model
+from lightexp.core.sensitivity import Table
 from lightexp.stages.train import TrainingStage
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,15 +20,29 @@ class Surgery(TrainingStage):
     """A stage that takes layers of a trained model apart, and trains what it leaves."""
 
     @abstractmethod
-    def foreseen(self, model: Any) -> tuple[Any, list[tuple[str, str]]]:
+    def foreseen(self, model: Any, table: Table | None = None) -> tuple[Any, list[tuple[str, str]]]:
         """What will become of an untrained model, as far as that does not depend on weights.
 
+        Args:
+            model: The model before it.
+            table: That of sensitivity, where the stage takes from one that is there already.
+
         Returns:
-            The model after it; and of each layer, what happens to it, as (name, words).
+            The model after it, with all the layers that it may have and as wide as they may be where that is not known
+            yet; and of each layer, what happens to it, as (name, words).
 
         Raises:
             BadInput: If the stage cannot work with the model.
         """
+
+    @property
+    def foreseeable(self) -> bool:
+        """Whether what it leaves of a model follows from the architecture alone."""
+        return True
+
+    def tied(self, model: Any) -> list[tuple[str, ...]]:
+        """Names of layers that have to be given one value."""
+        return []
 
     def replaces(self, model: Model) -> Model:
         """The architecture with other layers."""
@@ -40,7 +51,7 @@ class Surgery(TrainingStage):
 
 @dataclass(frozen=True)
 class Operated(Model):
-    """An architecture after surgery; where that depends on weights, as on untrained ones.
+    """An architecture after surgery; where that depends on weights, as large as it may be.
 
     Attributes:
         model: The architecture before.
@@ -72,27 +83,13 @@ class Operated(Model):
         self.model.check(shape, classes)
 
 
-def single(layers: dict[str, T], names: Sequence[str], what: str) -> dict[str, T]:
-    """What single layers are given, by name.
-
-    Args:
-        layers: By pattern of their names.
-        names: Of the layers that can be given it.
-        what: It, in words.
-
-    Raises:
-        BadInput: If a pattern matches none of `names`, or two give one layer different things.
-    """
-    for pattern in layers:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise BadInput(f"layers: '{pattern}' matches no layer that is {what}. These are: {', '.join(names)}.")
-    found: dict[str, T] = {}
-    for name in names:
-        given = {pattern: value for pattern, value in layers.items() if fnmatchcase(name, pattern)}
-        if len(set(given.values())) > 1:
-            raise BadInput(f"layers: {name} is given several values: {given}. Give it one.")
-        found |= dict.fromkeys([name] if given else [], next(iter(given.values()), None))  # type: ignore[arg-type]
-    return found
+def unforeseen(model: Model) -> Surgery | None:
+    """The stage that has to run before an architecture is known; None where it is known already."""
+    while isinstance(model, Operated):
+        if not model.by.foreseeable:
+            return model.by
+        model = model.model
+    return None
 
 
 def finite(model: Any) -> None:

@@ -42,7 +42,20 @@ def test_obeying_and_blocks_are_what_loops_find(kernel: Any, n: int, m: int) -> 
 def test_a_shortfall_is_found_among_kernels_of_one_size() -> None:
     sizes = {"a": 8, "b": 8, "c": 12}
     wanted = {"a": 6, "b": 4, "c": 10}
-    assert shortfall(wanted, sizes, [(12, 10), (8, 4), (8, 6)]) is None
-    assert shortfall(wanted, sizes, [(12, 11), (8, 9), (8, 9), (6, 0)]) is None
-    assert shortfall(wanted, sizes, [(12, 10), (8, 5), (8, 5)]) == (8, 6, 5)
-    assert shortfall(wanted, sizes, [(8, 4), (8, 6)]) == (12, 10, float("-inf"))
+
+    def lost(*found: tuple[int, int], **named: tuple[int, int]) -> Any:
+        kernels = [(["k"], *pair) for pair in found]
+        return shortfall(wanted, sizes, kernels + [([f"net/{n}/MatMul", n], *pair) for n, pair in named.items()])
+
+    assert lost((12, 10), (8, 4), (8, 6)) is None
+    assert lost((12, 11), (8, 9), (8, 9), (6, 0)) is None
+    assert lost((12, 10), (8, 5), (8, 5)) == (8, 6, 5)
+    assert lost((8, 4), (8, 6)) == (12, 10, float("-inf"))
+    assert lost((12, 10), a=(8, 6), b=(8, 4)) is None
+    assert lost((12, 10), a=(8, 4), b=(8, 6)) == (8, 6, 4)  # each would do for the other
+    assert lost((12, 10), quant_a=(8, 4), quant_b=(8, 6)) == (8, 6, 4)
+    assert lost((12, 10), (8, 4), a=(8, 6)) is None
+    assert lost((12, 10), (8, 6), a=(8, 4)) == (8, 6, 4)
+    assert lost((8, 4), (8, 6), (12, 9), a=(12, 10)) is None  # of another size: not the layer's kernel
+    fused = [(["net/b/MatMul;net/a/MatMul", "b", "a"], 8, 6), (["net/b/MatMul", "b"], 8, 4), (["k"], 12, 10)]
+    assert shortfall(dict(reversed(wanted.items())), sizes, fused) is None

@@ -59,6 +59,7 @@ BAD = {
     "no threads": (["runtime.threads=0"], "runtime.threads", "1"),
     "no width": (["model.width=0"], "model.width", "0"),
     "layer's sparsity": (["+pipeline.stages.prune.layers={conv1: 2}"], "pipeline.stages.prune.layers.conv1", "than 1"),
+    "list of layers": (["pipeline.stages.prune.layers=[]"], "pipeline.stages.prune.layers=[]", "NAME={KEY: VALUE}"),
     "initial above final": (["pipeline.stages.prune.initial_sparsity=0.9"], "pipeline.stages.prune", "0.9 and 0.8"),
     "schedule too long": (["pipeline.stages.prune.end_step=99999"], "pipeline.stages.prune", "end_step="),
     "io without integers": (["pipeline.stages.quantize.io=integer", "pipeline.stages.quantize.scheme=float16"],

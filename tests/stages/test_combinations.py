@@ -15,7 +15,7 @@ import pytest
 from tiny_runs import TinyRuns
 
 from lightexp.core.errors import BadInput
-from lightexp.core.patterns import distinct, kernels, obeys, real
+from lightexp.core.patterns import distinct, obeys, real
 from lightexp.core.protocols import ENCODED
 from lightexp.export import lxe
 from lightexp.runner.compose import settings
@@ -82,7 +82,7 @@ def test_each_keeps_what_came_before(
     model = ["model=from_file", f"model.path={residual}"]
     record = tiny_runs.run(*model, *words(*methods))
     assert not record.waived
-    found = kernels(tiny_runs.flat(record))
+    found = [kernel for _, kernel in tiny_runs.flat(record).kernels]
     assert sorted(tensor.shape for tensor in found) == sorted(SHAPES[first])
     for tensor in found:
         kernel = real(tensor)

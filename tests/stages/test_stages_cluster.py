@@ -73,7 +73,7 @@ def flat(*kernels: Any, scales: int = 0) -> FlatModel:
 
 
 def test_verify_counts_in_each_channel_and_in_all_where_nothing_scales_the_channels() -> None:
-    facts = {"values": {"a": 2}, "sizes": {"a": 12}, "unscaled": [[12, 2]]}
+    facts = {"values": {"a": 2}, "sizes": {"a": 12}, "unscaled": {"a": 2}}
     rows = np.array([[0, 1, 1], [1, 0, 0], [0, 1, 0], [1, 1, 1]])  # a flatbuffer's: four outputs
     per_row = rows * np.array([[1], [2], [3], [4]])
     assert cluster().verify("codebook", facts, flat(rows)) is None
@@ -81,7 +81,7 @@ def test_verify_counts_in_each_channel_and_in_all_where_nothing_scales_the_chann
     assert cluster().verify("codebook", facts, flat(per_row)) == (
         "a kernel of 12 weights has 5 values in all, was to have 2"
     )
-    assert cluster().verify("codebook", facts | {"unscaled": []}, flat(per_row)) is None
+    assert cluster().verify("codebook", facts | {"unscaled": {}}, flat(per_row)) is None
     three = np.array([[0, 1, 2], *rows[1:]])
     assert cluster().verify("codebook", facts, flat(three, scales=4)) == (
         "a kernel of 12 weights has 3 values in a channel, was to have 2"

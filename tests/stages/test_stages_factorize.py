@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from tiny_runs import TinyRuns
 
+from lightexp.core import lowrank
 from lightexp.core.config import check
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Artifact, Context, Invariant
+from lightexp.core.sensitivity import Row, Table, shares
 from lightexp.models.mobilenet_v1 import MobileNetV1
 from lightexp.models.small_cnn import SmallCnn
 from lightexp.objectives.cross_entropy import CrossEntropy
@@ -54,9 +56,26 @@ def test_each_layer_gets_its_rank_or_a_reason() -> None:
     assert words(energy=0.8)["conv1"].endswith(
         "the lowest rank that keeps 0.8 of its energy, if its factors are smaller then"
     )
+    assert "logits_core" in [layer.name for layer in stage(energy=0.99).foreseen(model())[0].layers]  # it may be there
     found = words(MobileNetV1(0.1))
     assert found["block1_depth"] == "DepthwiseConv2D: left alone, depthwise kernels are not factorised"
     assert "block1_point" in found
+
+
+def test_the_table_of_sensitivity_shares_the_ratio_out() -> None:
+    drops = {"conv1": 0.5, "conv2": 0.1, "logits": 0.05}
+    sizes = {"conv1": 9 * 16, "conv2": 9 * 16 * 32, "logits": 128 * 4}
+    rows = {n: Row([n], sizes[n], {"rank": {0.5: 1 - drop, 0.25: 1 - 2 * drop}}) for n, drop in drops.items()}
+    table, chosen = Table(1.0, 0.0, 100, rows), stage(allocation="sensitivity", ratio=0.4, exclude=["logits"])
+    left = shares({n: table.costs([n], "rank") for n in ("conv1", "conv2")}, sizes, 0.6)
+    assert left["conv1"] < 0.5 < left["conv2"]
+    found = dict(chosen.foreseen(model(), table)[1])
+    inputs, outputs = lowrank.shares((3, 3, 16, 32), 1 - left["conv2"])
+    assert found["conv2"] == f"Conv2D (3, 3, 16, 32): rank {inputs} of 16 inputs, {outputs} of 32 outputs"
+    assert found["conv1"].endswith(f"(rank {lowrank.shares((3, 3, 1, 16), 1 - left['conv1']).outputs} of 9)")
+    less = words(allocation="sensitivity", layers={"conv1": 0.25})
+    assert less["conv1"] == "Conv2D (3, 3, 1, 16): rank 2 of 9"
+    assert less["conv2"].endswith("a rank by the table of sensitivity, if its factors are smaller then")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +85,10 @@ def test_each_layer_gets_its_rank_or_a_reason() -> None:
         ({"layers": {"conv1": 0.0}}, "greater than 0"),
         ({"ratio": 1.5}, "s.ratio: Input should be less than or equal to 1"),
         ({"energy": 0.9, "budget": "macs"}, "s: energy and budget exclude each other. Received: 0.9 and macs"),
+        (
+            {"energy": 0.9, "allocation": "sensitivity"},
+            "s: energy sets the rank of each layer, so that there is nothing",
+        ),
         ({"ratio": 1.0}, "ratio=1: conv1: its factors would not be smaller (rank 9 of 9); conv2: "),
         ({"budget": "params", "share": 1.0}, "budget=params, share=1: conv1: its factors would not be smaller (rank"),
         ({"budget": "macs", "share": 0.01}, "budget=macs, share=0.01: even rank 1 of every layer leaves 0.0"),
@@ -157,21 +180,42 @@ def test_later_stages_know_the_factors(tiny_runs: TinyRuns) -> None:
     assert record.stages[1].facts["ranks"]["conv2"] == [3, 6]
     assert record.stages[2].facts["channels"]["conv2_core"] == [6, 3]
     assert record.stages[3].facts["sizes"]["conv2_core"] == 9 * 2 * 3
+    by_energy = ["pipeline=factorize", f"{AT}.energy=0.9", "+stage@pipeline.stages.prune=prune"]
+    by_energy += ["pipeline.order=[train,factorize,prune]", "+pipeline.stages.prune.layers={conv2_core: 0.5}"]
+    plan, source = tiny_runs.plan(*by_energy)
+    touched = dict(preview(plan, tiny_runs.settings(*by_energy), source)[1][2])
+    assert touched["at most"] == "what 'factorize' leaves is known once it has run"
+    assert touched["conv2_core"].endswith("sparsity 0.5")
+    with pytest.raises(BadInput, match=r"stages\.prune: it starts from new weights, but what 'factorize' leaves"):
+        tiny_runs.plan(*by_energy, "pipeline.stages.prune.from_scratch=true")
     for undone in ("prune", "cluster"):
         order = [f"+stage@pipeline.stages.{undone}={undone}", f"pipeline.order=[train,{undone},factorize]"]
         with pytest.raises(BadInput, match=f"'factorize' after '{undone}' would undo its"):
             tiny_runs.plan("pipeline=factorize", *order)
 
 
-def test_a_search_sets_the_ratio_of_each_layer_that_can_be_factorised(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["pipeline=factorize"], ["conv1", "conv2", "logits"]),
+        # Of layers that are added, the first has the value of all.
+        (
+            ["pipeline=prune_channels", "model=resnet8", "model.width=0.5"],
+            ["stem", "stack1_conv1", "stack2_conv1", "stack2_conv2", "stack3_conv1", "stack3_conv2"],
+        ),
+    ],
+)
+def test_a_search_sets_the_ratio_of_each_layer_that_takes_one(
+    words: list[str], found: list[str], tmp_path: Path
+) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
     from lightexp.search import layers
     from lightexp.search.job import Job
 
-    field = "pipeline.stages.factorize.layers"
-    words = [f"paths.outputs={tmp_path}", "pipeline=factorize", f"+search.per_layer={{{field}: '*'}}"]
+    field = f"pipeline.stages.{words[0].partition('=')[2]}.layers"
     try:
-        assert layers._names(Job(words, [])) == {field: ["conv1", "conv2", "logits"]}
+        job = Job([f"paths.outputs={tmp_path}", *words, f"+search.per_layer={{{field}: '*'}}"], [])
+        assert layers._names(job) == {field: found}
     finally:
         GlobalHydra.instance().clear()

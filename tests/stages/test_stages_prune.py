@@ -119,10 +119,11 @@ def test_a_schedule_that_does_not_fit_the_data_is_refused() -> None:
         prune(epochs=1, batch_size=100).check(100)
 
 
-def flat(*kernels: np.ndarray[Any, Any]) -> FlatModel:
+def flat(*kernels: np.ndarray[Any, Any], **named: np.ndarray[Any, Any]) -> FlatModel:
     tensors = [FlatTensor("x", (1, 4), "FLOAT32", None)]
-    tensors += [FlatTensor(f"k{i}", k.shape, "FLOAT32", k) for i, k in enumerate(kernels)]
-    ops = tuple(FlatOp("FULLY_CONNECTED", (0, i + 1), (0,)) for i in range(len(kernels)))
+    names = {f"k{i}": k for i, k in enumerate(kernels)} | {f"net/{name}/MatMul": k for name, k in named.items()}
+    tensors += [FlatTensor(name, k.shape, "FLOAT32", k) for name, k in names.items()]
+    ops = tuple(FlatOp("FULLY_CONNECTED", (0, i), (0,)) for i in range(1, len(tensors)))
     return FlatModel(tuple(tensors), ops, (0,), (0,))
 
 
@@ -140,6 +141,10 @@ def test_verify_sees_a_kernel_with_too_few_zeros() -> None:
     )
     assert prune().verify("sparsity", facts, flat(kernel(4), kernel(6))) == (
         "a kernel of 12 weights has sparsity 0.000, was 0.833"
+    )
+    assert prune().verify("sparsity", facts, flat(kernel(10, 12), a=kernel(6), b=kernel(4))) is None
+    assert prune().verify("sparsity", facts, flat(kernel(10, 12), a=kernel(4), b=kernel(6))) == (  # the other's zeros
+        "a kernel of 8 weights has sparsity 0.500, was 0.750"
     )
 
 

@@ -14,6 +14,7 @@ from lightexp.core.config import check
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Artifact, Context, Invariant
+from lightexp.core.sensitivity import Row, Table
 from lightexp.models.resnet8 import ResNet8
 from lightexp.models.small_cnn import SmallCnn
 from lightexp.objectives.cross_entropy import CrossEntropy
@@ -76,8 +77,29 @@ def test_a_global_ranking_takes_where_it_is_lowest() -> None:
     gone = chosen.gone(graph, scores, Target.of(chosen, None, graph))
     assert gone >= set(graph.made["conv1"][:10].tolist())
     assert len(gone) == 12  # of 48
-    everything = stage(allocation="global", ratio=0.99).foreseen(model())[0]
-    assert min(widths(everything).values()) >= 1
+    everything = stage(allocation="global", ratio=0.99)
+    assert len(everything.gone(graph, scores, Target.of(everything, None, graph))) == 48 - 2
+    assert left(allocation="global") == left(exclude=["conv1"], layers={"conv2": 0.0})  # nothing is known before
+
+
+def test_the_table_of_sensitivity_shares_the_ratio_out() -> None:
+    """The most goes where it costs the least; layers that are added cost what all of them do."""
+    costs = {"stem": 0.0, "stack1_conv1": 0.0, "stack1_conv2": 0.5}
+    names = [layer for layer in widths(model(ResNet8())) if layer != "logits"]
+    rows = {n: Row([n], 1, {"sparsity": {0.5: 1 - costs.get(n, 0.1), 0.9: 1 - costs.get(n, 0.4)}}) for n in names}
+    table = Table(1.0, 0.25, 100, rows)
+    chosen = stage(allocation="sensitivity", ratio=0.4, round_to=1, layers={"stack3_conv1": 0.25})
+    narrow, words = chosen.foreseen(model(ResNet8()), table)
+    kept = widths(narrow)
+    assert kept["stack1_conv1"] < 0.5 * 16 < kept["stem"] == kept["stack1_conv2"] == 16
+    assert kept["stack3_conv1"] == 48
+    free = {"stack1_conv1": 16, "stem": 16, "stack2_conv1": 32, "stack2_conv2": 32, "stack3_conv2": 64}
+    assert sum(kept[n] for n in free) == pytest.approx(0.6 * sum(free.values()), abs=2)
+    assert f"Conv2D: {kept['stack1_conv1']} of 16 channels stay" in dict(words).values()
+    whole, words = chosen.foreseen(model(ResNet8()))
+    assert widths(whole)["stack1_conv1"] == 16  # it may stay as wide
+    assert dict(words)["stack1_conv1"] == "Conv2D: of 16 channels some go, how many by the table of sensitivity"
+    assert dict(words)["stack3_conv1"] == "Conv2D: 48 of 64 channels stay"
 
 
 @cache
@@ -119,7 +141,7 @@ def test_a_budget_of_bytes_is_kept_by_the_file(tiny_runs: TinyRuns) -> None:
         ({"exclude": ["conv*"]}, "no layer whose channels may go"),
         ({"exclude": ["cnov1"]}, "exclude: 'cnov1' matches no layer with channels: conv1, conv2, logits"),
         ({"layers": {"logits": 0.5}}, "layers: 'logits' matches no layer that is pruned. These are: conv1, conv2"),
-        ({"layers": {"conv*": 0.5, "conv1": 0.2}}, "layers: conv1 is given several values"),
+        ({"layers": {"conv*": 0.5, "conv1": 0.2}}, "layers: conv1 is given several ratios"),
         ({"ratio": 0.99}, "conv1: a ratio of 0.99 leaves none of its 16 channels. Give it at most 0.938"),
         ({"budget": "params", "layers": {"conv1": 0.98}}, "conv1: a ratio of 0.98 leaves none of its 16"),
         (

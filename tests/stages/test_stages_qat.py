@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from tiny_runs import TinyRuns
 
 from lightexp.core.errors import BadInput
-from lightexp.core.patterns import kernels
 from lightexp.core.protocols import Invariant, Layer
 from lightexp.objectives.cross_entropy import CrossEntropy
 from lightexp.stages.qat import Qat
@@ -74,7 +73,7 @@ def test_the_file_is_int8_and_says_how_near_it_is_to_what_was_trained(tiny_runs:
     record = tiny_runs.run(*WORDS)
     facts = record.stages[-1].facts
     flat = tiny_runs.flat(record)
-    assert {tensor.dtype for tensor in kernels(flat)} == {"INT8"}
+    assert {tensor.dtype for _, tensor in flat.kernels} == {"INT8"}
     assert facts["val_accuracy"]["file"] == pytest.approx(record.figures["accuracy/val"])
     assert ("note" in facts) == (abs(facts["val_accuracy"]["file"] - facts["val_accuracy"]["simulated"]) > 0.005)
     assert qat().verify("dtype", facts, flat) is None

@@ -229,7 +229,11 @@ class TestApply:
         assert list(facts["kernels"].values()) == ["INT4", "INT8", "INT2"]
         assert [why[-15:] for why in facts["reasons"].values()] == ["a 2-bit CONV_2D", "-bit TRANSPOSE_CONV"[-15:]]
         assert facts["float"] == []
+        assert facts["note"].startswith("not as asked: conv2d (LiteRT cannot compute a 2-bit CONV_2D), ")
         assert [kernel.dtype for _, kernel in result(context).kernels] == ["INT4", "INT8", "INT2"]
+        volume = Layer("volume", "Conv3D", (2, 2, 2, 2, 3), 51)
+        told = dict(Quantize(scheme="dynamic").touches([volume]))["volume"]
+        assert told == "Conv3D: float32, no CONV_3D is quantised after training"
 
     def test_facts_list_the_operators_left_in_float(self, context: Context, tmp_path: Path) -> None:
         parent = source(tmp_path)
@@ -244,6 +248,7 @@ class TestApply:
         }
         facts = Quantize(scheme="int8", layers=kept).apply(parent, context)  # type: ignore[arg-type]
         assert [words.split()[0] for words in facts["float"]] == ["CONV_2D"]
+        assert facts["note"].startswith("in float: CONV_2D '")
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_weights_that_are_not_finite_are_refused(self, value: float, context: Context, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from lightexp.core.sensitivity import Table, rounded, shares
 from lightexp.core.store import Store
 from lightexp.runner.compose import settings
 from lightexp.runner.plan import check_order
+from lightexp.runner.preview import preview
 from lightexp.runner.watch import _NoProgress
 from lightexp.stages.sensitivity import Sensitivity
 
@@ -169,6 +170,31 @@ def test_prune_shares_its_sparsity_out_by_the_table(tiny_runs: TinyRuns) -> None
     alone = tiny_runs.run("pipeline=sensitivity_prune", *NET, *FEW, "+pipeline.stages.prune.layers={conv: 0.5}")
     assert alone.stages[-1].facts["zeros"]["conv"] == sizes["conv"] / 2
     assert alone.stages[-1].facts["zeros"]["logits"] == pytest.approx(0.8 * sizes["logits"], abs=1.5)
+
+
+@pytest.mark.parametrize("method", ["factorize", "prune_channels"])
+def test_other_stages_share_their_ratio_out_by_it(tiny_runs: TinyRuns, method: str) -> None:
+    """Their plan shows what it comes to as soon as there is a table."""
+    words = [f"pipeline={method}", "model=lenet_300_100", *ADDED, f"pipeline.stages.{method}.allocation=sensitivity"]
+    words += [f"pipeline.order=[train,sensitivity,{method}]", "pipeline.stages.sensitivity.ranks=[0.05]"]
+
+    def planned(*more: str) -> str:
+        plan, data = tiny_runs.plan(*words, *more)
+        return dict(preview(plan, tiny_runs.settings(*words, *more), data)[1][-1])["dense1"]
+
+    assert "by the table of sensitivity" in planned("seed=7")
+    record = tiny_runs.run(*words)
+    facts, found = record.stages[-1].facts, table(record)
+    if method == "factorize":
+        sizes = {name: float(row.weights) for name, row in found.layers.items()}
+        left = 1 - shares({n: found.costs([n], "rank") for n in sizes}, sizes, 0.6)["dense1"]
+        assert facts["ranks"]["dense1"][1] == round(left * 64) != round(0.4 * 64)
+        assert f"rank {facts['ranks']['dense1'][1]} of 64" in planned()
+    else:
+        sizes = {"dense1": 150.0, "dense2": 50.0}
+        left = 1 - shares({n: found.costs([n], "sparsity") for n in sizes}, sizes, 0.5)["dense1"]
+        assert abs(facts["channels"]["dense1"][1] - left * 150) <= 4 < abs(left - 0.5) * 150  # a multiple of 8
+        assert f"{facts['channels']['dense1'][1]} of 150 channels stay" in planned()
 
 
 def test_quantize_gives_each_layer_the_bits_that_it_bears(tiny_runs: TinyRuns) -> None:
