@@ -36,6 +36,11 @@ class Arguments(argparse.ArgumentParser):
         action = self._option_string_actions.get(flag)
         return action is not None and action.nargs != 0
 
+    def with_folders(self) -> Arguments:
+        """This, with the flag for the user's own config folders; `read` has their groups found."""
+        self.add_argument("--config-dir", action="append", metavar="DIR", help="your own config groups")
+        return self
+
     def read(self, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         """Reads the words after the command.
 
@@ -49,6 +54,10 @@ class Arguments(argparse.ArgumentParser):
         for word in rest:
             if word.startswith("-") or "=" not in word:
                 self.error(f"unrecognized arguments: {word}")
+        if folders := getattr(flags, "config_dir", None):
+            from lightexp.runner.compose import look_in
+
+            look_in(folders)
         return flags, rest
 
     def parse_known_args(self, *words: Any) -> Any:  # type: ignore[override]

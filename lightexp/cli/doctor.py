@@ -58,7 +58,7 @@ class Check:
 
 def parser() -> Arguments:
     """The command's flags."""
-    made = Arguments("doctor", description=_HELP)
+    made = Arguments("doctor", description=_HELP).with_folders()
     made.add_argument("--json", action="store_true", help="prints JSON")
     return made
 

@@ -44,7 +44,7 @@ _SIZES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 def parser() -> Arguments:
     """The command's flags."""
-    made = Arguments("store", description=_HELP)
+    made = Arguments("store", description=_HELP).with_folders()
     commands = made.add_subparsers(dest="what", metavar="COMMAND", required=True)
     commands.add_parser("ls", help="lists the entries", description="Lists the entries, the least recently used first.")
     commands.add_parser(
@@ -121,8 +121,8 @@ def _collect(outputs: Path, root: Path, flags: Namespace) -> int:
     if flags.dry_run:
         gone = chosen
     else:
-        storekeeping.tidy(root)
         gone = [item for item in chosen if storekeeping.remove(root, item)]
+        storekeeping.tidy(root)
     for item in gone:
         print(f"{item.key[:12]}  {item.bytes:>12,}  {item.kind}")
     kept = [item for item in items if item not in gone]

@@ -36,7 +36,7 @@ Runs that are still going on are left out. Runs that were deleted in MLflow's bi
 
 def parser() -> Arguments:
     """The command's flags."""
-    made = Arguments("track", description=_HELP)
+    made = Arguments("track", description=_HELP).with_folders()
     commands = made.add_subparsers(dest="what", metavar="COMMAND", required=True)
     commands.add_parser(
         "sync", help="uploads what MLflow has not seen", description="Uploads what MLflow has not seen."

@@ -36,11 +36,19 @@ could not start, 2 bad input."""
 
 _PATIENCE = 120  # seconds for it to start in
 _ENDING = 10  # seconds for it to end in
+_WITH_ITS_PARENT = """
+import os, signal, subprocess, sys, threading
+def end_with_parent():
+    sys.stdin.buffer.read()  # until the parent is gone, whatever ends it
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=end_with_parent, daemon=True).start()
+sys.exit(subprocess.call(sys.argv[1:], stdin=subprocess.DEVNULL))
+"""
 
 
 def parser() -> Arguments:
     """The command's flags."""
-    made = Arguments("ui", description=_HELP)
+    made = Arguments("ui", description=_HELP).with_folders()
     made.add_argument("--host", default="127.0.0.1", help="the address to listen at. Defaults to 127.0.0.1")
     made.add_argument("--port", type=int, default=5000, help="the port; 0 for any that is free. Defaults to 5000")
     made.add_argument("--optuna", action="store_true", help="optuna-dashboard, on the study that lightexp search has")
@@ -113,7 +121,10 @@ def _serve(command: list[str], host: str, port: int, page: str, what: str) -> in
         log = Path(folder) / "log"
         with log.open("wb") as file:
             # a session of its own, so that all its processes can be ended at once
-            server = subprocess.Popen(command, stdout=file, stderr=file, env=quiet, start_new_session=True)
+            watched = [sys.executable, "-P", "-c", _WITH_ITS_PARENT, *command]
+            server = subprocess.Popen(
+                watched, stdin=subprocess.PIPE, stdout=file, stderr=file, env=quiet, start_new_session=True
+            )
         try:
             _wait(server, f"http://{here}:{port}/{page}", log)
             print(f"http://{shown}:{port}  {what}. Ctrl-C ends it.", flush=True)

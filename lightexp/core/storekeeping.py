@@ -86,7 +86,9 @@ def verify(store: Store, item: Item) -> bool:
 
 
 def tidy(root: Path, dry: bool = False) -> int:
-    """Clears away what killed processes have left half-made or half-removed.
+    """Clears away what killed processes have left half-made or half-removed, and locks of what is not there.
+
+    A lock is unlinked by its holder alone; who waits for it meanwhile sees that, and takes the new one.
 
     Args:
         root: The store's folder.
@@ -102,6 +104,10 @@ def tidy(root: Path, dry: bool = False) -> int:
             if not dry:
                 shutil.rmtree(folder, ignore_errors=True)
             remains += 1
+    for path in (root / LOCKS).glob("*.lock"):
+        if not dry and not any((root / where / path.stem).exists() for where in (f"{ENTRIES}/{path.stem[:2]}", DRAFTS)):
+            with suppress(Timeout), FileLock(path, timeout=0):
+                path.unlink(missing_ok=True)
     return remains
 
 

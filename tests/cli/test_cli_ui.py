@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import time
 import urllib.request
 from pathlib import Path
 
@@ -18,6 +20,11 @@ def ask(address: str) -> bytes:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(address, timeout=30) as answer:
         return bytes(answer.read())
+
+
+def _answers(address: str) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) == 0
 
 
 def test_it_shows_the_right_store_until_it_is_interrupted(tmp_path: Path) -> None:
@@ -38,9 +45,7 @@ def test_it_shows_the_right_store_until_it_is_interrupted(tmp_path: Path) -> Non
         running.interrupt()
         code, out, err = running.end()
     assert (code, out, err) == (0, "", "")
-    port = int(address.rpartition(":")[2])
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0  # nobody listens any more
+    assert not _answers(address)
     assert sorted(path.name for path in tmp_path.iterdir()) == [outputs.name]
 
 
@@ -61,9 +66,13 @@ def test_it_shows_a_study_in_optuna_dashboard(tmp_path: Path, named: bool) -> No
         found = json.loads(ask(f"{address}/api/studies"))
         assert [study["study_name"] for study in found["study_summaries"]] == ["tried"]
     finally:
-        running.interrupt()
+        running.process.kill() if named else running.interrupt()
         code, out, err = running.end()
-    assert (code, out, err) == (0, "", "")
+    assert (code, out, err) == (-signal.SIGKILL if named else 0, "", "")
+    end = time.monotonic() + 60
+    while _answers(address) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _answers(address)  # whatever ends the command
 
 
 def test_a_study_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,6 +151,7 @@ def test_remains_of_killed_processes_are_cleared_but_nobody_s_work(root: Path) -
     store = Store(root)
     entry, _ = store.ensure(KEYS[6], "a", while_it_is_made)
     assert tidy(root) == 0
+    assert {path.stem for path in (root / "locks").iterdir()} <= set(keys(root))  # of what is there alone
     assert store.load(KEYS[6]) == entry
     assert len(keys(root)) == 4
 
