@@ -48,7 +48,7 @@ class Launched:
                 left, words = TRIES, list[str]()
                 while missing and left:
                     count = len(missing)
-                    words = self._launch(call, "rows", 1 if self._launcher.here else min(workers, count))
+                    words = self._launch(call, "rows", min(workers, count))
                     mine = Finished(self._outputs)
                     mine.refresh()
                     outcome.failed = call.failures()
@@ -68,7 +68,6 @@ class Launched:
     def _launch(self, call: Call, what: str, count: int) -> list[str]:
         given: dict[str, Any] = {"path": str(self._study.path.absolute()), "overrides": self._overrides, "what": what}
         given |= {"call": str(call.path.absolute()), "share": call.workers, "origin": origin()}
-        given["workers"] = call.workers if self._launcher.here else 1
         words = self._launcher.launch(partial(work, given), count)
         for line in words:
             self._say(f"A job of the launcher has failed: {line}")
@@ -105,7 +104,7 @@ def work(given: dict[str, Any], config: DictConfig) -> None:
     if given["what"] == "latency":
         timed(ahead, finished, outputs, _quiet)
         return
-    run_here(ahead, finished, outputs, given["workers"], _quiet, Call(Path(given["call"]), given["share"]))
+    run_here(ahead, finished, outputs, 1, _quiet, Call(Path(given["call"]), given["share"]))
 
 
 def _quiet(words: str) -> None:

@@ -68,8 +68,9 @@ def run(words: list[str]) -> int:
 
     say(f"{study.name}: {len(ahead.done)} of {len(jobs)} runs are there, {len(ahead.missing)} to do")
     try:
-        if hydra:
-            launcher = chosen(hydra, [], outputs)
+        launcher = chosen(hydra, [], outputs) if hydra else None
+        elsewhere = launcher is not None and not launcher.here
+        if launcher and elsewhere:
             outcome = Launched(study, overrides, outputs, launcher, say).run(ahead, finished, workers)
         else:
             outcome = work(ahead, finished, outputs, workers, say)
@@ -78,9 +79,9 @@ def run(words: list[str]) -> int:
         say("lightexp: Interrupted. What was finished is kept; the same command goes on from there.")
         return 130
     for (row, seed), reason in outcome.failed.items():
-        say(f"lightexp: {row}, seed {seed}: {reason}")
+        say(f"lightexp: {row}, seed {seed}: {reason if elsewhere else 'failed, as said above.'}")
     if len(outcome.failed) < len(jobs):
-        report([file, *overrides])
+        report([file, *overrides], set(outcome.failed.values()))
     return 1 if outcome.failed else 0
 
 

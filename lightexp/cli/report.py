@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +38,13 @@ _OWN = ("only", "out", "tracking.uri", "tracking.experiment")
 _STUDY = ("front", "trials")
 
 
-def run(words: list[str]) -> int:
-    """Runs the command and returns its exit code; `words` is the command line after `report`."""
+def run(words: list[str], told: Collection[str] = ()) -> int:
+    """Runs the command and returns its exit code.
+
+    Args:
+        words: The command line after `report`.
+        told: Reasons of failed runs that the user has just been told, and is not told again.
+    """
     if not words or {"-h", "--help"} & set(words):
         print(HELP, end="")
         return 0 if words else BadInput.exit_code
@@ -62,6 +67,8 @@ def run(words: list[str]) -> int:
         study = read(Path(ablations[0]), settings)
         made = collect.report(study, study.rows[0].settings.outputs, settings, complaints)
         folder = study.results
+        ends = tuple(f": {reason}" for reason in told)
+        complaints = [next((c.removesuffix(end) for end in ends if c.endswith(end)), c) for c in complaints]
     else:
         made, folder = _of_runs(places, _given(settings), complaints)
     _write(made, folder, complaints)

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -32,6 +36,7 @@ INTERRUPTED = 130
 PLAN = "--plan"
 FLAGS = {name for action in get_args_parser()._actions for name in action.option_strings} | {PLAN}
 _SWEEP = ("-m", "--multirun")
+_LAUNCHER = "hydra/launcher="
 
 
 def run(words: list[str], worker: Worker | None = None) -> int:
@@ -67,11 +72,35 @@ def run(words: list[str], worker: Worker | None = None) -> int:
         return INTERRUPTED
 
 
+class Swept(Callback):
+    """Hydra's callback that tells where the jobs of a sweep leave word, whatever process a launcher runs them in."""
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Keeps the sweep's folder."""
+        Swept.folder = Path(config.hydra.sweep.dir).absolute()
+
+    @staticmethod
+    def leave(run: Path) -> None:
+        """Has a job leave word of its run."""
+        hydra = HydraConfig.get()
+        file = Path(hydra.sweep.dir) / f"job-{hydra.job.num}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(str(run.absolute()))
+
+    @staticmethod
+    def runs() -> list[Path]:
+        """The runs of the jobs that left word, in their order."""
+        files = list(Swept.folder.glob("job-*.txt")) if Swept.folder else []
+        return [Path(f.read_text()) for f in sorted(files, key=lambda f: int(f.stem.partition("-")[2]))]
+
+
 class _Application:
     """One call of the command: one run, or the jobs of a sweep."""
 
     def __init__(self, words: list[str], worker: Worker | None) -> None:
-        self._plan_only = PLAN in words
+        self.plan_only = PLAN in words
         self._worker = worker
         self._done: list[Record] = []
         self._failed: list[LightexpError] = []
@@ -83,7 +112,7 @@ class _Application:
         """What a launcher takes to a job's process: nothing that belongs to this one."""
         from lightexp.runner.launch import origin
 
-        kept = ("_plan_only", "_sweep", "started")
+        kept = ("plan_only", "_sweep", "started")
         fresh: dict[str, Any] = {"_worker": None, "_done": [], "_failed": [], "_origin": origin()}
         return {name: self.__dict__[name] for name in kept} | fresh
 
@@ -101,13 +130,25 @@ class _Application:
 
     def start(self, words: list[str]) -> int:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that we can say it in one line
-        sys.argv = ["lightexp run", *_flags_first(words)]
-        hydra.main(version_base="1.3", config_path=str(conf()), config_name=CONFIG)(self._job)()
-        if self._sweep and self._done:
-            self.terminal.sweep(self._done)
+        swept = [f"+hydra.callbacks.swept._target_={__name__}.Swept"] if set(words) & set(_SWEEP) else []
+        sys.argv = ["lightexp run", *_flags_first(words), *swept]
+        try:
+            with _launching(words):
+                hydra.main(version_base="1.3", config_path=str(conf()), config_name=CONFIG)(self._job)()
+        finally:
+            self._show_sweep()
         if self._failed and not self._sweep:
             raise self._failed[0]
         return min((error.exit_code for error in self._failed), default=0)
+
+    def _show_sweep(self) -> None:
+        """Shows the jobs of a sweep that are done, wherever they ran."""
+        if not self._sweep and (runs := Swept.runs()):
+            from lightexp.core.record import read
+
+            self._done = [read(run) for run in runs]
+        if self._done and (self._sweep or Swept.folder):
+            self.terminal.sweep(self._done)
 
     def _job(self, config: DictConfig) -> None:
         """Runs one job. It raises nothing: a failed job of a sweep does not stop the others.
@@ -138,13 +179,14 @@ class _Application:
         self._failed.append(error)
 
     def _run(self, config: DictConfig, overrides: list[str]) -> None:
+        from lightexp.core.records import RUNS
         from lightexp.runner.compose import without_removed
         from lightexp.runner.settings import read
 
         settings = read(without_removed(config, overrides))
         if self._sweep:
             self.terminal.say(f"— {' '.join(overrides)}")
-        if self._plan_only:
+        if self.plan_only:
             from lightexp.runner.preview import preview
 
             plan, data = self._runner.plan(settings)
@@ -156,8 +198,21 @@ class _Application:
             own.append(f"--config-name={name}")
         record = self._runner.run(settings, overrides, test=not self._sweep, flags=own)
         self._done.append(record)
+        if self._origin:
+            Swept.leave(settings.outputs / RUNS / record.id)
         if not self._sweep:
             self.terminal.record(record, settings.outputs)
+
+
+@contextmanager
+def _launching(words: list[str]) -> Iterator[None]:
+    if not any(word.startswith(_LAUNCHER) for word in words):
+        yield
+        return
+    from lightexp.runner.launch import alone_with_ctrl_c
+
+    with alone_with_ctrl_c():
+        yield
 
 
 def complain(words: str) -> None:
@@ -181,7 +236,5 @@ def _check_flags(words: list[str]) -> None:
         flag = word.partition("=")[0]
         if flag.startswith("--") and flag not in FLAGS:
             raise BadInput(f"{flag} is not a flag of lightexp run: {nearest(flag, FLAGS)}")
-    if PLAN in words and "hydra/sweeper=lightexp" in words:
-        raise BadInput("--plan shows runs. Of a study it is lightexp search --plan, with the same settings.")
     if set(words) & set(_SWEEP) and set(words) & {"-c", "--cfg"}:
         raise BadInput("--cfg shows one config, -m runs several. Leave one of them out.")

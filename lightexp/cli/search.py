@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext
     from omegaconf import DictConfig
 
+    from lightexp.core.data import Data
     from lightexp.runner.launch import Launcher
+    from lightexp.runner.run import Runner
     from lightexp.search.job import Job
 
 _INTERRUPTED = 130
@@ -60,17 +62,23 @@ def run(words: list[str]) -> int:
     hydra, overrides = apart(overrides)
     job = Job(overrides, folders)
     launcher = chosen(hydra, folders, job.settings.outputs) if hydra else None
-    return _planned(job) if plan else _searched(job, ["lightexp", "search", *words], launcher)
+    if plan:
+        return _planned(job)
+    command = ["lightexp", "search", *words]
+    if (code := _searched(job, command, launcher)) == _INTERRUPTED:
+        print(f"lightexp: Interrupted. This goes on: {shlex.join(command)}", file=sys.__stderr__)
+    return code
 
 
-def sweep(words: list[str], fields: dict[str, Any], config: DictConfig, context: HydraContext) -> None:
-    """Runs a study as the sweeper of `lightexp run -m`.
+def sweep(words: list[str], fields: dict[str, Any], config: DictConfig, context: HydraContext, plan: bool) -> None:
+    """Runs, or plans, a study as the sweeper of `lightexp run -m`.
 
     Args:
         words: Overrides, of which the sweeps are the space.
         fields: Of `search`.
         config: The composed config, with its node `hydra`.
         context: Hydra's.
+        plan: Whether only to plan.
 
     Raises:
         LightexpError: If it is wrong, or no trial of it has succeeded.
@@ -81,7 +89,8 @@ def sweep(words: list[str], fields: dict[str, Any], config: DictConfig, context:
 
     folders = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
     job = Job(words, folders, config.hydra.job.config_name, {k: v for k, v in fields.items() if k != "_target_"})
-    code = _searched(job, ["lightexp", "run", *sys.argv[1:]], Launcher(config, context, fixed(words)))
+    launcher = Launcher(config, context, fixed(words))
+    code = _planned(job) if plan else _searched(job, ["lightexp", "run", *sys.argv[1:]], launcher)
     if code == _INTERRUPTED:
         raise KeyboardInterrupt
     if code:
@@ -113,12 +122,21 @@ def _planned(job: Job) -> int:
 
     view = StudyView(job.objectives)
     job.check()
+    _data_fits(job, Runner(Silent()))
     space = job.space(layers.names(job))
     corners = job.corners(space)
     found = finish.stored(job, [corner.config for corner in corners], Runner(Silent()))
     tried = [(c.name, list(c.config.pipeline.order), *f) for c, f in zip(corners, found, strict=True)]
     view.plan(job, space, tried, count(job.search.storage, job.folder, job.name))
     return 0
+
+
+def _data_fits(job: Job, runner: Runner) -> Data:
+    """The data; what cannot work with it is told before anything is started."""
+    _, data = runner.plan(job.settings)
+    if job.halving:
+        job.halving.check(job.settings, len(data.train))
+    return data
 
 
 def _searched(job: Job, command: list[str], launcher: Launcher | None) -> int:
@@ -135,9 +153,7 @@ def _searched(job: Job, command: list[str], launcher: Launcher | None) -> int:
     job.check()
     with StudyView(job.objectives) as view:
         runner = Runner(Silent())
-        _, data = runner.plan(job.settings)  # what cannot work with the data is told before anything is started
-        if job.halving:
-            job.halving.check(job.settings, len(data.train))
+        data = _data_fits(job, runner)
         found = layers.names(job)
         space = job.space(found)
         study = Study(job, space, job.folder, view.say, job.identity(space, data.key))
@@ -147,7 +163,7 @@ def _searched(job: Job, command: list[str], launcher: Launcher | None) -> int:
         mirror = Mirrored(study, view.say)
         status, points = "FAILED", list[finish.Point]()
         try:
-            if launcher is None:
+            if launcher is None or launcher.here:
                 interrupted = Pool(study, found, command, view, mirror, job.workers).run()
             else:
                 interrupted = Launched(study, found, command, view, mirror, launcher).run()
@@ -159,6 +175,5 @@ def _searched(job: Job, command: list[str], launcher: Launcher | None) -> int:
             mirror.end(status, now, points)
     view.front(job, now, points, mirror.where)
     if interrupted:
-        print(f"lightexp: Interrupted. This goes on: {shlex.join(command)}", file=sys.__stderr__)
         return _INTERRUPTED
     return 0 if points or now.done else 1

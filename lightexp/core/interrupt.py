@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _asked = False
 
@@ -25,6 +27,28 @@ def check() -> None:
     """Raises KeyboardInterrupt if the user has asked to stop and the request was lost on its way."""
     if _asked:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def put_off(told: Callable[[], None]) -> Iterator[None]:
+    """A context in which the first request to stop is only told of, by a call; the next one raises as ever."""
+    asked = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    asked = {sign: handler for sign, handler in asked.items() if handler is _interrupt}
+
+    def back() -> None:
+        for sign, handler in asked.items():
+            signal.signal(sign, handler)
+
+    def first(*_: object) -> None:
+        back()
+        told()
+
+    for sign in asked:
+        signal.signal(sign, first)
+    try:
+        yield
+    finally:
+        back()
 
 
 def _interrupt(*_: object) -> None:

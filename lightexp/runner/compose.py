@@ -90,6 +90,11 @@ def explained(error: Exception, overrides: list[str], config: str = CONFIG) -> B
     """Hydra's or OmegaConf's complaint in one line, with the nearest right word."""
     words = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
+        if "choice(" in error.override and re.search(r"\bnull\b", error.override):
+            return BadInput(
+                f"{error.override}: Hydra's own parser takes no null among choices. lightexp search takes it, with the "
+                "same words."
+            )
         return BadInput(
             f"{error.override} cannot be read as setting=value. Quote what holds '=', ',', brackets or spaces, such as "
             '\'teacher=["model=lenet5","pipeline=control"]\'.'

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +64,31 @@ class Launcher:
         """
         launcher = Plugins.instance().instantiate_launcher(self._context, work, self._config)
         try:
-            jobs = launcher.launch([self._words] * count, 0)
+            with alone_with_ctrl_c():
+                jobs = launcher.launch([self._words] * count, 0)
         except Exception as error:  # a job that died is the launcher's own kind of error
             interrupt.check()
             return [_one_line(error)]
         return [_one_line(job._return_value) for job in jobs if job.status is not JobStatus.COMPLETED]
+
+
+@contextmanager
+def alone_with_ctrl_c() -> Iterator[None]:
+    """A context in which processes are started that do not hear of Ctrl-C, which a terminal sends to all of them.
+
+    When they end is the command's to say.
+    """
+    threading.Thread(target=threading.Event().wait, daemon=True).start()  # hears of it for this thread
+    resource_tracker.ensure_running()  # this and joblib's own unblock what is blocked when they are started
+    with suppress(ImportError):
+        from joblib.externals.loky.backend import resource_tracker as of_joblib
+
+        of_joblib.ensure_running()
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 
 def apart(words: list[str]) -> tuple[list[str], list[str]]:
@@ -101,30 +123,36 @@ def chosen(words: list[str], folders: list[str], outputs: Path) -> Launcher:
 
 def origin() -> dict[str, str]:
     """Where this process works, for jobs that work for it; see `settle`."""
-    return {"folder": os.getcwd(), "process": _process()}
+    return {"folder": os.getcwd(), "host": _host(), "process": str(os.getpid())}
 
 
 def settle(where: Mapping[str, str]) -> None:
-    """Makes a job's process work where the command does, and end at once if what started it dies.
+    """Makes a job's process work where the command does, and end at once if what started it, or the command, dies.
 
-    Joblib's processes would stay for good, and a worker that computes would go on.
+    Joblib's processes would stay for good, and a worker that computes would go on. Of Ctrl-C it is not told.
     """
-    if where["process"] == _process():  # the basic launcher's job
+    here = where["host"] == _host()
+    if here and where["process"] == str(os.getpid()):  # the basic launcher's job
         return
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(OSError):  # a node that does not see the folder has one of its own
         os.chdir(where["folder"])
-    starter = os.getppid()
+    starter, command = os.getppid(), Path("/proc", where["process"])
 
     def watch() -> None:
-        while os.getppid() == starter:
+        while os.getppid() == starter and (command.exists() or not here):
             time.sleep(1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _process() -> str:
-    return f"{os.getpid()} {platform.node()}"
+def _host() -> str:
+    """What tells where a process' number means the same process: a host, and a container on it."""
+    with suppress(OSError):
+        return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
+    return platform.node()
 
 
 def fixed(words: list[str]) -> list[str]:

@@ -65,8 +65,17 @@ def _int8(base: DictConfig, settings: Settings, space: Space) -> tuple[Structure
     kept = next((name for name, stage in settings.stages.items() if isinstance(stage, Quantize)), "")
     order = [n for n in base.pipeline.order if n == kept or not settings.stages[n].compresses]
     same = next((s for s in space.structures if list(s.config.pipeline.order) == order), None)
-    values: dict[Path, Any] = {("pipeline", "stages", kept, "scheme"): "int8"} if kept else {}
-    return same or Structure("", without(base, set(), order)), values
+    structure = same or Structure("", without(base, set(), order))
+    if not kept:
+        return structure, {}
+    place = ("pipeline", "stages", kept)
+    values: dict[Path, Any] = {(*place, "scheme"): "int8", (*place, "bits"): 8}
+    if structure.node((*place, "bits")) == 8 and (*place, "bits") not in [p.path for p in space.parameters]:
+        del values[*place, "bits"]  # nothing to say of it
+    plain: dict[Path, Any] = {
+        (*place, name): value for name, value in (("block", None), ("tolerance", None), ("layers", {}))
+    }
+    return Structure(structure.label, structure.configured(plain)), values
 
 
 def _strongest(base: DictConfig, settings: Settings, space: Space) -> tuple[Structure, Mapping[Path, Any]]:

@@ -25,7 +25,7 @@ from lightexp.search import goals
 from lightexp.search.corners import Corner, corners
 from lightexp.search.halving import Halving
 from lightexp.search.pruners import pruner
-from lightexp.search.ranges import Parameter, parameter
+from lightexp.search.ranges import Parameter, parameter, readable
 from lightexp.search.space import Space
 from lightexp.search.structures import Structure, copied, is_structural, structures, without
 
@@ -314,7 +314,7 @@ def _split(words: list[str], config: str) -> tuple[list[str], dict[str, str]]:
     fixed, sweeps = [], {}
     for word in words:
         try:
-            override = OverridesParser.create().parse_overrides([word])[0]
+            override = OverridesParser.create().parse_overrides([readable(word)])[0]
         except HydraException as error:
             raise explained(error, words, config) from None
         if override.is_sweep_override():

@@ -19,11 +19,12 @@ from typing import Any
 from omegaconf import DictConfig
 from optuna.trial import TrialState
 
+from lightexp.core import interrupt
 from lightexp.core.errors import RunFailed
 from lightexp.runner.launch import TRIES, Launcher, origin, settle
 from lightexp.search.job import Job
 from lightexp.search.mirrored import Mirrored
-from lightexp.search.pool import Pool, View, order
+from lightexp.search.pool import FINISHING, LATE, Pool, View, order
 from lightexp.search.standing import Standing, standing
 from lightexp.search.study import STARTS, Study
 
@@ -44,13 +45,15 @@ class Launched:
     ) -> None:
         """Starts nothing yet; see `lightexp.search.pool.Pool`."""
         self._study, self._view, self._mirror, self._launcher = study, view, mirror, launcher
-        # Held in the study's storage as long as this process wants the jobs to work, so that they end with it.
-        self._call = -random.SystemRandom().randrange(10, 2**31)
+        # Held in the study's storage as long as this process wants the jobs to take trials; the one below it as long
+        # as it wants them to finish what they have taken. So they end with it.
+        self._call = -random.SystemRandom().randrange(10, 2**31 - 2, 2)
         self._order = {**order(study, layers, command), "call": self._call, "origin": origin()}
         self._before = len(study.trials)
         self._start = time.monotonic()
         self._stillborn, self._all_asked, self._waiting = 0, False, False
         self._claimed, self._over, self._late = threading.Event(), threading.Event(), False
+        self._interrupted = threading.Event()
 
     def run(self) -> bool:
         """Runs trials until nothing is left to do.
@@ -62,25 +65,27 @@ class Launched:
             RunFailed: If the launcher's jobs cannot work.
         """
         with ThreadPoolExecutor(1) as aside:
-            watch = aside.submit(self._watch)
+            watch, dropped = aside.submit(self._watch), False
             try:
-                while not (self._claimed.wait(_TICK) or watch.done()):
-                    pass
-                while self._again() and not watch.done():
-                    pass
+                with interrupt.put_off(self._interrupted.set):
+                    while not (self._claimed.wait(_TICK) or watch.done()):
+                        pass
+                    while self._again() and not watch.done():
+                        pass
             except KeyboardInterrupt:
-                self._view.say("Interrupted: the jobs end; one that the launcher leaves alone finishes its trial.")
-                return True
+                dropped = True
             finally:
                 self._over.set()
             watch.result()
-        return False
+        if dropped:
+            self._study.put_back()
+        return dropped or self._interrupted.is_set()
 
     def _again(self) -> bool:
         """Launches jobs where there is work, else waits a moment for others; False where all is over."""
         study, search = self._study, self._study.job.search
         trials = study.trials
-        if self._late or study.hopeless(trials):
+        if self._late or self._interrupted.is_set() or study.hopeless(trials):
             return False
         running = [t.number for t in trials if t.state is TrialState.RUNNING]
         asked = sum(t.state is not TrialState.WAITING for t in trials)
@@ -90,11 +95,9 @@ class Launched:
                 self._view.say(f"Waiting for {len(running)} trials that run elsewhere.")
             time.sleep(_TICK * bool(running))
             return bool(running)
-        # The basic launcher would run jobs one after another: one of them has all the processes.
         wanted = max(1, min(study.job.workers, search.trials - sum(t.state.is_finished() for t in trials)))
-        jobs, processes = (1, study.job.workers) if self._launcher.here else (wanted, 1)
         before = self._progress()
-        failed = self._launcher.launch(partial(work, {**self._order, "workers": processes}), jobs)
+        failed = self._launcher.launch(partial(work, self._order), wanted)
         for words in failed:
             self._view.say(f"A job of the launcher has failed: {words}")
         self._all_asked = not failed
@@ -108,16 +111,16 @@ class Launched:
 
     def _watch(self) -> None:
         limit = self._study.job.search.timeout
-        with self._study.claimed(self._call):
-            self._claimed.set()
+        with self._study.claimed(self._call - 1):
+            with self._study.claimed(self._call):
+                self._claimed.set()
+                while not (self._over.wait(_TICK) or self._interrupted.is_set() or self._late):
+                    self._show()
+                    self._late = limit is not None and time.monotonic() - self._start > limit
+            if not self._over.is_set():
+                self._view.say(FINISHING if self._interrupted.is_set() else LATE)
             while not self._over.wait(_TICK):
                 self._show()
-                if limit and time.monotonic() - self._start > limit:
-                    self._view.say("The time is over; the running trials are being finished.")
-                    self._late = True
-                    break
-        while not self._over.wait(_TICK):
-            self._show()
 
     def _show(self) -> None:
         job = self._study.job
@@ -139,7 +142,8 @@ def work(given: dict[str, Any], config: DictConfig) -> None:
     job = Job(**given["job"])
     view = _Quiet()
     study = Study(job, job.space(given["layers"]), Path(given["folder"]), view.say)
-    Pool(study, given["layers"], given["command"], view, None, given["workers"], given["call"]).run()
+    if not study.left(given["call"]):  # it may have waited for its turn on a cluster for longer
+        Pool(study, given["layers"], given["command"], view, None, 1, given["call"]).run()
 
 
 class _Quiet:

@@ -21,6 +21,8 @@ from lightexp.search.standing import Standing, standing
 from lightexp.search.study import Study
 from lightexp.search.worker import STOP
 
+FINISHING = "The running trials are being finished; Ctrl-C again drops them."
+LATE = "The time is over; the running trials are being finished."
 _TICK = 0.5  # seconds
 _STILLBORN = 3
 """Workers that may die in a row without having taken a trial."""
@@ -81,8 +83,9 @@ class Pool:
             view: Where to show how it goes.
             mirror: Shows it in MLflow, if that is this pool's to do.
             workers: How many processes.
-            call: The claim of the command that this pool works for. It stops when that is given up, and does not
-                wait for trials that run elsewhere. Defaults to None: it works for itself.
+            call: The claim of the command that this pool works for. It stops when that is given up, at once when the
+                one below it is, too, and does not wait for trials that run elsewhere. Defaults to None: it works
+                for itself.
         """
         self._study, self._view, self._mirror, self._size, self._call = study, view, mirror, workers, call
         self._order = order(study, layers, command)
@@ -112,13 +115,18 @@ class Pool:
                         return self._interrupted
                 except KeyboardInterrupt:
                     if self._interrupted:
+                        self._end()
+                        self._study.put_back()
                         return True
                     self._interrupted = True
-                    self._stop("The running trials are being finished; Ctrl-C again drops them.")
+                    self._stop(FINISHING)
         finally:
-            for worker in self._workers:
-                worker.process.kill()
-                worker.process.wait()
+            self._end()
+
+    def _end(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+            worker.process.wait()
 
     def _turn(self, before: int) -> bool:
         """Takes in what has happened for a moment; returns whether all is over."""
@@ -138,11 +146,13 @@ class Pool:
         trials = self._study.trials
         if not self._stopping:
             if job.search.timeout and seconds > job.search.timeout:
-                self._stop("The time is over; the running trials are being finished.")
+                self._stop(LATE)
             elif self._study.hopeless(trials):
                 self._stop(f"More than {job.search.max_failures} trials in a row have failed (search.max_failures).")
             elif self._call is not None and self._study.left(self._call):
-                self._stop("The command has ended; the running trials are being finished.")
+                self._stop()
+        if self._call is not None and self._study.left(self._call - 1):
+            return True
         now = standing(trials, job.objectives)
         if self._mirror:
             self._mirror.update(now)
@@ -208,8 +218,9 @@ class Pool:
             raise RunFailed(f"The study's workers die before they can work: {words[-1]} (all of it is in {worker.log})")
         return self._started(index)
 
-    def _stop(self, words: str) -> None:
+    def _stop(self, words: str = "") -> None:
         self._stopping = True
-        self._view.say(words)
+        if words:
+            self._view.say(words)
         for worker in self._workers:
             worker.stop()

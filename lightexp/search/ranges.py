@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from optuna.trial import BaseTrial
 from lightexp.core.errors import BadInput
 
 Path = tuple[str, ...]
+_NULL = "lightexp-null"
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,9 @@ def parameter(path: Path, text: str, like: Any, strongest: Any = None) -> Parame
     where = ".".join(path)
     sweep = swept(where, text)
     if isinstance(sweep, ChoiceSweep):
-        values = [getattr(v, "text", v) for v in sweep.list]
+        values = chosen(sweep)
         plain = all(v is None or isinstance(v, bool | int | float | str) for v in values)
-        choices: dict[CategoricalChoiceType, Any] = {(v if plain else shown(v)): v for v in values}  # type: ignore[misc]
+        choices: dict[CategoricalChoiceType, Any] = {(v if plain else shown(v)): v for v in values}
         if len(choices) < len(values):
             raise BadInput(f"search.space: {where}={text} names a value twice.")
         return Parameter(path, CategoricalDistribution(tuple(choices)), choices, strongest)
@@ -127,6 +129,10 @@ def parameter(path: Path, text: str, like: Any, strongest: Any = None) -> Parame
         low, high, step = sweep.start, sweep.end, None
     else:
         low, step = float(sweep.start or 0), float(sweep.step)
+        if step <= 0:
+            raise BadInput(
+                f"search.space: {where}={text}: the step must be above 0, from the smaller end to the larger."
+            )
         count = math.ceil((float(sweep.stop or 0) - low) / step - 1e-9)
         high = round(low + (count - 1) * step, 12)  # 0.7, not 0.7000000000000001
     if unknown := sorted(sweep.tags - {"log", "int"}):
@@ -146,6 +152,16 @@ def parameter(path: Path, text: str, like: Any, strongest: Any = None) -> Parame
     return Parameter(path, FloatDistribution(float(low), float(high), log, step), {}, strongest)
 
 
+def readable(word: str) -> str:
+    """A word in which Hydra's parser takes null among the choices, too; `chosen` makes it null again."""
+    return re.sub(r"(?<=[(,\s])null(?=\s*[,)])", _NULL, word) if "choice(" in word else word
+
+
+def chosen(sweep: ChoiceSweep) -> list[Any]:
+    """The values of a choice."""
+    return [None if v == _NULL else getattr(v, "text", v) for v in sweep.list]
+
+
 def swept(where: str, text: str) -> ChoiceSweep | IntervalSweep | RangeSweep:
     """Parses a sweep.
 
@@ -153,7 +169,7 @@ def swept(where: str, text: str) -> ChoiceSweep | IntervalSweep | RangeSweep:
         BadInput: If it is none.
     """
     try:
-        value = OverridesParser.create().parse_override(f"x={text}").value()
+        value = OverridesParser.create().parse_override(f"x={readable(text)}").value()
     except HydraException:
         value = None
     if not isinstance(value, ChoiceSweep | IntervalSweep | RangeSweep):

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightexp.core.errors import BadInput, nearest
 from lightexp.runner.plan import check_order
 from lightexp.runner.settings import read
-from lightexp.search.ranges import Path, shown, swept
+from lightexp.search.ranges import Path, chosen, shown, swept
 
 _GROUPS = ("model", "pipeline")
 _MOST = 64  # each is composed before the study starts
@@ -85,19 +85,19 @@ def structures(space: Mapping[str, str], compose: Callable[[list[str]], DictConf
     found: dict[str, Structure] = {}
     refused: BadInput | None = None
     for values in itertools.product(*axes.values()):
-        chosen = dict(zip(axes, values, strict=True))
-        groups = tuple(f"{name}={value}" for name, value in chosen.items() if not name.startswith("pipeline."))
-        off = {name.split(".")[2] for name, v in chosen.items() if name.startswith("pipeline.stages.") and v == "off"}
+        picked = dict(zip(axes, values, strict=True))
+        groups = tuple(f"{name}={value}" for name, value in picked.items() if not name.startswith("pipeline."))
+        off = {name.split(".")[2] for name, v in picked.items() if name.startswith("pipeline.stages.") and v == "off"}
         if groups not in composed:
             composed[groups] = compose(list(groups))
-        config = without(composed[groups], off, chosen.get("pipeline.order"))
+        config = without(composed[groups], off, picked.get("pipeline.order"))
         settings = read(config)
         try:
             check_order(settings)
         except BadInput as error:
             refused = refused or error
             continue
-        label = " ".join(f"{name}={shown(value)}" for name, value in chosen.items())
+        label = " ".join(f"{name}={shown(value)}" for name, value in picked.items())
         found.setdefault(OmegaConf.to_yaml(config), Structure(label, config))
     if not found:
         raise refused or BadInput("search.space has no structure.")
@@ -125,7 +125,7 @@ def _choices(name: str, text: str) -> list[Any]:
     sweep = swept(name, text)
     if not isinstance(sweep, ChoiceSweep):
         raise BadInput(f"search.space: {name}={text} must be a choice(A, B).")
-    values = [getattr(v, "text", v) for v in sweep.list]
+    values = chosen(sweep)
     if name.startswith("pipeline.stages."):
         values = [{True: "on", False: "off"}.get(v, v) if isinstance(v, bool) else v for v in values]
         if set(values) != {"on", "off"}:

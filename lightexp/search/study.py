@@ -34,6 +34,7 @@ from lightexp.search.space import STRUCTURE, Space
 ID, IDENTITY, CORNER, STARTS = "id", "identity", "corner", "starts"
 _STARTS = 3
 """How often a trial is taken up before it has failed; what dies each time is no accident."""
+_ENDING = 5.0  # seconds in which this command's processes end; what still runs then is another's
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,20 @@ class Study:
             return False
         self._claims.drop(number)
         return True
+
+    def put_back(self) -> None:
+        """Has trials that were dropped, and whose processes end, wait as they are for the next start."""
+        end = time.monotonic() + _ENDING
+        while True:
+            with self._claims.turn():
+                for frozen in self.trials:
+                    if frozen.state is TrialState.RUNNING and self._claims.take(frozen.number):
+                        if self.trials[frozen.number].state is TrialState.RUNNING:
+                            self._study._storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
+                        self._claims.drop(frozen.number)
+            if time.monotonic() > end or not any(t.state is TrialState.RUNNING for t in self.trials):
+                return
+            time.sleep(0.2)
 
     @property
     def trials(self) -> list[FrozenTrial]:

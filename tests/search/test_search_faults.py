@@ -164,4 +164,4 @@ def test_ctrl_c_twice_drops_what_is_running_for_the_next_start(tmp_path: Path) -
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert not alive(workers[0])
-    assert [t.state for t in study.trials()] == [RUNNING]
+    assert [t.state for t in study.trials()] == [TrialState.WAITING]

@@ -56,25 +56,44 @@ def test_a_failed_trial_stops_no_other_and_search_goes_on_with_the_study(
     assert len(study.trials()) == 9
 
 
-def test_it_is_shown_in_mlflow_and_jobs_of_submitit_work_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def states(study: Swept) -> list[TrialState]:
+    return [t.state for t in study.trials()]
+
+
+def test_ctrl_c_has_jobs_of_submitit_finish_their_trials_and_mlflow_shows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = Swept(tmp_path, tracking="mlflow")
     with launcher("submitit_local", monkeypatch) as chosen:
-        done = study.run(*chosen, f"{LEVEL}=interval(0.1,1)", "hydra.sweeper.trials=3")
-    assert done.returncode == 0, done.stderr
-    assert [t.state for t in study.trials()] == [TrialState.COMPLETE] * 3
+        process = study.start(*chosen, f"{LEVEL}=interval(0.1,1)", f"{SECONDS}=1")
+        until(lambda: states(study)[:1] == [TrialState.COMPLETE], process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, err
+    assert "trials done" in out and "The running trials are being finished" in err
+    assert "Traceback" not in err and err.count("Interrupted") == 1
+    begun = [state for state in states(study) if state is not TrialState.WAITING]  # it may have been between trials
+    assert set(begun) == {TrialState.COMPLETE} and len(begun) < 5
     parent, *trials = study.mlflow()
-    assert [run.data.tags["mlflow.parentRunId"] for run in trials] == [parent.info.run_id] * 3
-    assert {run.info.status for run in (parent, *trials)} == {"FINISHED"}
+    assert [run.data.tags["mlflow.parentRunId"] for run in trials] == [parent.info.run_id] * len(begun)
+    assert (parent.info.status, {run.info.status for run in trials}) == ("KILLED", {"FINISHED"})
     assert list(study.outputs.glob("sweeps/*/.submitit/*/*_log.err"))
 
 
-def test_two_workers_of_a_local_ray_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_twice_has_two_workers_of_a_local_ray_drop_their_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = Swept(tmp_path)
     with launcher("ray", monkeypatch) as chosen:
-        words = ["hydra.sweeper.trials=6", "hydra.sweeper.workers=2", f"{SECONDS}=1"]
-        done = study.run(*chosen, f"{LEVEL}=interval(0.1,1)", *words)
-    assert done.returncode == 0, done.stderr
-    assert [t.state for t in study.trials()] == [TrialState.COMPLETE] * 6
+        words = ["hydra.sweeper.trials=6", "hydra.sweeper.workers=2", f"{SECONDS}=60"]
+        process = study.start(*chosen, f"{LEVEL}=interval(0.1,1)", *words)
+        until(lambda: states(study)[:2] == [TrialState.RUNNING] * 2, process)
+        os.killpg(process.pid, signal.SIGINT)
+        until(lambda: "being finished" in process.stderr.readline(), process)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert set(states(study)) == {TrialState.WAITING}
     assert len(study.logs()) == 2
 
 
@@ -127,6 +146,7 @@ def test_a_grids_jobs_run_in_a_launchers_processes(tmp_path: Path, monkeypatch: 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr and "it broke" in done.stderr.splitlines()[-1]
     assert sorted(record.status for record in found(grid.outputs)[0]) == ["done", "failed"]
+    assert f"{MODE}=fine" in done.stdout  # the table of what is done, though other processes did it
 
 
 @pytest.mark.parametrize(
@@ -134,7 +154,6 @@ def test_a_grids_jobs_run_in_a_launchers_processes(tmp_path: Path, monkeypatch: 
     [
         ([f"{LEVEL}=interval(0.9,0.5)"], f"search.space: {LEVEL}=interval(0.9,0.5) is empty or reversed."),
         ([f"{LEVEL}=interval(0.1,1)", "hydra.sweeper.trials=0"], "search.trials"),
-        ([f"{LEVEL}=interval(0.1,1)", "--plan"], "--plan shows runs. Of a study it is lightexp search --plan"),
         ([f"{LEVEL}=interval(0.1,1)", "hydra/launcher=joblob"], "hydra/launcher=joblob: no such choice, did you mean"),
     ],
 )

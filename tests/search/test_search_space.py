@@ -35,6 +35,7 @@ Jobs = Callable[..., Job]
         ("range(1, 9)", 1, IntDistribution(1, 8)),
         ("range(0.5, 0.9, 0.1)", 0.5, FloatDistribution(0.5, 0.8, step=0.1)),
         ("choice(int8, float16)", "int8", CategoricalDistribution(("int8", "float16"))),
+        ("choice(null, 32)", None, CategoricalDistribution((None, 32))),
         ("a,b", "a", CategoricalDistribution(("a", "b"))),
     ],
 )
@@ -185,12 +186,14 @@ def test_layers_are_set_one_by_one(job: Jobs) -> None:
 
 
 def test_the_corners_are_the_recipe_plain_int8_and_the_strongest(job: Jobs) -> None:
-    made = job("model=lenet5")
+    stage = "pipeline.stages.quantize"
+    made = job("model=lenet5", f"{stage}.scheme=dynamic", f"{stage}.bits=4", f"+{stage}.layers={{conv*: 8}}")
     corners = {c.name: c for c in made.corners(made.space({}))}
     assert list(corners) == ["recipe", "int8", "strongest"]
     assert corners["recipe"].config == made.base
     assert list(corners["int8"].config.pipeline.order) == ["train", "quantize"]
-    assert corners["int8"].config.pipeline.stages.quantize.scheme == "int8"
+    plain = corners["int8"].config.pipeline.stages.quantize
+    assert (plain.scheme, plain.bits, plain.layers) == ("int8", 8, {})
     strongest = corners["strongest"].config.pipeline.stages
     assert (strongest.prune.sparsity, strongest.quantize.scheme) == (0.98, "int8")
     assert corners["strongest"].params[SPARSITY] == 0.98

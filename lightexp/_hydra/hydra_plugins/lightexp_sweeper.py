@@ -22,9 +22,10 @@ class LightexpSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps what the launcher needs; the task is not Hydra's but a worker of the study."""
         self._context, self._config = hydra_context, config
+        self._plan_only = getattr(getattr(task_function, "__self__", None), "plan_only", False)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Runs the study.
+        """Runs the study, or with `--plan` shows what it would do.
 
         Raises:
             LightexpError: If it is wrong, or no trial of it has succeeded.
@@ -33,4 +34,4 @@ class LightexpSweeper(Sweeper):
         from lightexp.cli.search import sweep
 
         fields = {name: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for name, v in self._search.items()}
-        sweep(arguments, fields, self._config, self._context)
+        sweep(arguments, fields, self._config, self._context, self._plan_only)
