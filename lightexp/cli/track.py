@@ -36,11 +36,11 @@ Runs that are still going on are left out. Runs that were deleted in MLflow's bi
 
 def parser() -> Arguments:
     """The command's flags."""
-    made = Arguments("track", description=_HELP).with_folders()
+    made = Arguments("track", description=_HELP)
     commands = made.add_subparsers(dest="what", metavar="COMMAND", required=True)
     commands.add_parser(
         "sync", help="uploads what MLflow has not seen", description="Uploads what MLflow has not seen."
-    )
+    ).with_folders()
     return made
 
 
