@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lightexp.runner.launch import Launcher
     from lightexp.runner.run import Runner
     from lightexp.search.job import Job
+    from lightexp.search.space import Space
 
 _INTERRUPTED = 130
 PLAN, FOLDER, HELP = "--plan", "--config-dir", ("-h", "--help")
@@ -123,7 +124,7 @@ def _planned(job: Job) -> int:
     view = StudyView(job.objectives)
     job.check()
     _data_fits(job, Runner(Silent()))
-    space = job.space(layers.names(job))
+    space = _space(job, layers.names(job))
     corners = job.corners(space)
     found = finish.stored(job, [corner.config for corner in corners], Runner(Silent()))
     tried = [(c.name, list(c.config.pipeline.order), *f) for c, f in zip(corners, found, strict=True)]
@@ -137,6 +138,16 @@ def _data_fits(job: Job, runner: Runner) -> Data:
     if job.halving:
         job.halving.check(job.settings, len(data.train))
     return data
+
+
+def _space(job: Job, found: dict[str, list[str]]) -> Space:
+    """The space, as the sampler can work with."""
+    from lightexp.search import samplers
+
+    space = job.space(found)
+    if job.search.sampler == "grid":
+        samplers.sampler(job, space, 0, {})
+    return space
 
 
 def _searched(job: Job, command: list[str], launcher: Launcher | None) -> int:
@@ -155,7 +166,7 @@ def _searched(job: Job, command: list[str], launcher: Launcher | None) -> int:
         runner = Runner(Silent())
         data = _data_fits(job, runner)
         found = layers.names(job)
-        space = job.space(found)
+        space = _space(job, found)
         study = Study(job, space, job.folder, view.say, job.identity(space, data.key))
         view.say(f"{job.name}: {job.workers} workers of {job.threads} threads, into {job.folder}")
         if job.workers < job.search.workers:

@@ -46,11 +46,14 @@ def parser() -> Arguments:
     """The command's flags."""
     made = Arguments("store", description=_HELP).with_folders()
     commands = made.add_subparsers(dest="what", metavar="COMMAND", required=True)
-    commands.add_parser("ls", help="lists the entries", description="Lists the entries, the least recently used first.")
+    commands.add_parser(
+        "ls", help="lists the entries", description="Lists the entries, the least recently used first."
+    ).with_folders()
     commands.add_parser(
         "verify", help="checks every digest", description="Checks every digest; broken entries are set aside."
-    )
+    ).with_folders()
     gc = commands.add_parser("gc", help="takes entries away", description="Takes away what every given rule lets go.")
+    gc.with_folders()
     gc.add_argument("--older-than", type=_age, metavar="AGE", help="not used for so long: 90m, 12h, 30d, 2w")
     gc.add_argument("--max-size", type=_size, metavar="SIZE", help="until no more than this is left: 500M, 2G")
     gc.add_argument("--unreferenced", action="store_true", help="not named by any record in outputs/runs")

@@ -40,7 +40,7 @@ def parser() -> Arguments:
     commands = made.add_subparsers(dest="what", metavar="COMMAND", required=True)
     commands.add_parser(
         "sync", help="uploads what MLflow has not seen", description="Uploads what MLflow has not seen."
-    )
+    ).with_folders()
     return made
 
 

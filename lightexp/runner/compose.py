@@ -51,7 +51,14 @@ def composed(overrides: list[str], name: str = CONFIG) -> DictConfig:
 
 
 def look_in(folders: list[str]) -> None:
-    """Makes this process a Hydra application that finds configs also in the user's own folders."""
+    """Makes this process a Hydra application that finds configs also in the user's own folders.
+
+    Raises:
+        BadInput: If one is not there.
+    """
+    for folder in folders:
+        if not folder or not Path(folder).is_dir():
+            raise BadInput(f"--config-dir={folder} is not a folder. Name one that holds your own config groups.")
     path = create_config_search_path(str(conf()))
     for folder in folders:
         path.prepend("command-line", str(Path(folder).absolute()), "schema")

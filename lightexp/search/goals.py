@@ -136,11 +136,14 @@ def _number(digits: str, unit: str, name: str, relative: str | None, where: str)
     kind = next((kind for kind in ("bytes", "us", "s") if name.endswith(f"_{kind}")), "")
     factors = _UNITS["" if relative == "*" else kind]
     try:
-        return float(digits) * (factors[unit.lower()] if unit else 1)
+        found = float(digits) * (factors[unit.lower()] if unit else 1)
     except KeyError:
         raise BadInput(f"{where}: '{unit}' is not a unit of {name}: {nearest(unit, factors)}") from None
     except ValueError:
-        raise BadInput(f"{where}: '{digits}' is not a number.") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise BadInput(f"{where}: '{digits}' is not a number.")
+    return found
 
 
 def _measured(name: str, known: Iterable[str], where: str) -> str:

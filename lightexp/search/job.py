@@ -57,7 +57,7 @@ class Search:
         max_failures: Trials in a row that may fail. Defaults to 10.
     """
 
-    study: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\w.@=+-]+$")] | None = None
+    study: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\w@=+-][\w.@=+-]*$")] | None = None
     trials: Count = 50
     timeout: Positive | None = None
     trial_timeout: Positive | None = None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
@@ -22,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from lightexp.core.errors import BadInput
 
 JOURNAL = "journal.log"
+_BEGINNING = b'{"op_code":'
 _PATIENCE = 1.0  # seconds between two tries
 _POLL = 0.002  # seconds between two looks at a lock that is held for milliseconds
 _GRACE = 5.0  # seconds after an outage in which the living take their trials again
@@ -56,7 +57,7 @@ def opened(where: str | None, folder: Path, study: str, say: Callable[[str], Non
         BadInput: If it is of another kind or cannot be reached.
     """
     wait = _Wait(say)
-    if where is None or not urlsplit(where).scheme:
+    if where is None or not _parts(where).scheme:
         path = Path(address(where, folder))
         if path.is_dir():
             raise BadInput(f"search.storage: {where} is a folder. Name a file in it, such as {where}/{JOURNAL}.")
@@ -67,7 +68,7 @@ def opened(where: str | None, folder: Path, study: str, say: Callable[[str], Non
             raise BadInput(f"search.storage: {path} cannot be used: {error}. Name another journal file.") from None
         patient = _Patient(journal, wait)  # type: ignore[abstract]
         return patient, _FileClaims(path.with_name(f".{path.name}-{study}"), wait)
-    parts = urlsplit(where)
+    parts = _parts(where)
     if parts.scheme not in ("postgresql", "postgres"):
         raise BadInput(f"search.storage must be a journal file or postgresql://HOST/DATABASE. Received: {where}.")
     if parts.password:
@@ -82,9 +83,16 @@ def opened(where: str | None, folder: Path, study: str, say: Callable[[str], Non
 
 def address(where: str | None, folder: Path) -> str:
     """The storage as Optuna names it: a journal file, or SQLAlchemy's URL."""
-    if where is None or not urlsplit(where).scheme:
+    if where is None or not _parts(where).scheme:
         return str(Path(where).expanduser().absolute() if where else folder / JOURNAL)
-    return urlsplit(where)._replace(scheme="postgresql+psycopg").geturl()
+    return _parts(where)._replace(scheme="postgresql+psycopg").geturl()
+
+
+def _parts(where: str) -> SplitResult:
+    try:
+        return urlsplit(where)
+    except ValueError as error:
+        raise BadInput(f"search.storage: {where} cannot be read: {error}. Name a journal file or a URL.") from None
 
 
 def _closed(storage: RDBStorage) -> None:
@@ -94,7 +102,7 @@ def _closed(storage: RDBStorage) -> None:
 
 def count(where: str | None, folder: Path, study: str) -> int:
     """How many trials of a study there are; makes nothing."""
-    if (where is None or not urlsplit(where).scheme) and not Path(address(where, folder)).exists():
+    if (where is None or not _parts(where).scheme) and not Path(address(where, folder)).exists():
         return 0
     kept, _ = opened(where, folder, study, print)
     names = {found.study_name: found._study_id for found in kept.get_all_studies()}
@@ -164,6 +172,11 @@ class _Journal(JournalFileBackend):
     """
 
     def __init__(self, path: Path) -> None:
+        if path.exists():
+            with path.open("rb") as file:
+                found = file.read(len(_BEGINNING))
+            if not _BEGINNING.startswith(found):  # before it is locked and mended
+                raise ValueError(f"it begins with {found!r}, as no journal does")
         super().__init__(str(path))
         self._path, self._flock = path, FileLock(f"{path}.flock", poll_interval=_POLL)
         with self._flock:

@@ -34,7 +34,6 @@ ID, IDENTITY, CORNER, STARTS = "id", "identity", "corner", "starts"
 _STARTS = 3
 """How often a trial is taken up before it has failed; what dies each time is no accident."""
 _ENDING = 5.0  # seconds in which this command's processes end; what still runs then is another's
-
 _TO_TELL = 10  # trials that are done: a tenth of them is one
 
 

@@ -87,6 +87,7 @@ def test_a_points_config_makes_the_same_bytes_again(story: Story) -> None:
     ("words", "expected"),
     [
         ([f"{LEVEL}=interval(0.9,0.5)"], f"search.space: {LEVEL}=interval(0.9,0.5) is empty or reversed."),
+        (["search.sampler=grid"], "search.sampler=grid needs choices or steps."),
         (["--plam"], "--plam is not a flag of lightexp search: did you mean '--plan'?"),
         (
             ["search.storage=postgresql://127.0.0.1:1/studies"],

@@ -71,6 +71,7 @@ def test_within_the_bound_is_at_most_zero(value: float, bound: float, sense: str
         ("size/file_bytes <= control -", "'control -' is no bound"),
         ("size/file_bytes <= control 4", "'control 4' is no bound"),
         ("size/file_bytes <= 1.2.3", "'1.2.3' is not a number"),
+        ("size/file_bytes <= 1e999", "'1e999' is not a number"),
         ("accuracy/test >= 0.9", "trials do not look at the test split. Take accuracy/val"),
         ("fits: nano34", "fits/nano34 is not measured"),
         ("", "must be like"),

@@ -75,12 +75,20 @@ def test_choices_come_back_as_they_were(values: list[object]) -> None:
         assert found.inner(outer) == inner
 
 
+def test_a_folder_of_configs_that_is_not_there_is_refused() -> None:
+    for folder in ("", "nowhere"):
+        with pytest.raises(BadInput, match=f"--config-dir={folder} is not a folder"):
+            Job([], [folder])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("interval(0.9, 0.5)", "is empty or reversed"),
         ("range(5, 1)", "is empty or reversed"),
         ("range(5, 6)", "is empty or reversed"),
+        ("range(0, 1, 0)", "the step must be above 0"),
+        ("range(1, 0, -0.1)", "the step must be above 0"),
         ("choice()", "is no range"),
         ("0.5", "is no range"),
         ("glob(*)", "is no range"),
@@ -108,6 +116,7 @@ def test_a_range_that_is_none_is_refused(text: str, words: str) -> None:
         (["seed=choice(1,2)"], "search.space: seed is not searched"),
         (["dataset=choice(digits,mnist1d)"], "search.space: dataset is not searched"),
         (["search.space=null"], "search.space"),
+        (["search.study=.."], "search.study: String should match"),
         (["search.trials=0"], "search.trials: Input should be greater than or equal to 1"),
         (["search.trails=3"], "search.trails is not a setting: did you mean 'trials'?"),
         (["search=prune_quantise"], "search=prune_quantise: no such choice, did you mean 'prune_quantize'?"),

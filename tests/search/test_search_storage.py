@@ -110,6 +110,7 @@ def test_optunas_own_reader_takes_the_journal(tmp_path: Path) -> None:
         ("postgresql://127.0.0.1:1/studies", "cannot be reached"),
         ("/proc/version/journal.log", "cannot be used"),
         ("/tmp", "is a folder"),
+        ("http://[x", "cannot be read: Invalid IPv6 URL"),
     ],
 )
 def test_a_storage_that_cannot_be_used_is_refused(tmp_path: Path, where: str, words: str) -> None:
@@ -117,3 +118,11 @@ def test_a_storage_that_cannot_be_used_is_refused(tmp_path: Path, where: str, wo
         opened(where, tmp_path, "s", print)
     assert words in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("a line\nanother")
+    with pytest.raises(BadInput, match=r"notes\.txt cannot be used: it begins with"):
+        opened(str(file), tmp_path / "study", "s", print)
+    assert (file.read_text(), list(tmp_path.iterdir())) == ("a line\nanother", [file])
