@@ -19,6 +19,9 @@ from lightexp.runner.run import Runner
 from lightexp.runner.settings import Settings
 from lightexp.runner.watch import Silent
 
+NARROW = {"width": 0.5, "alpha": 0.1}
+"""Of models that take one: what it is set to."""
+
 
 class TinyRuns:
     """Runs in this process that share a folder of outputs, and so a store."""
@@ -42,7 +45,7 @@ class TinyRuns:
         all_words = ["dataset=arrays", "tracking=none", "measure=quick", *place, *words]
         config = composed(all_words)
         trained = [name for name, stage in config.pipeline.stages.items() if "epochs" in stage]
-        narrow = [f"model.{name}=0.5" for name in ("width", "alpha") if name in config.model]
+        narrow = [f"model.{name}={share}" for name, share in NARROW.items() if name in config.model]
         return [*all_words, *narrow, *(f"pipeline.stages.{name}.epochs=1" for name in trained)]
 
     def settings(self, *words: str) -> Settings:

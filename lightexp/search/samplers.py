@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Container
 from typing import Any
 
@@ -23,6 +24,7 @@ Rows = dict[tuple[str, ...], dict[int, list[float] | None]]
 """Of some parameters by name, what TPE takes of each finished trial; None of one that lacks any of them."""
 
 _DRAWS, _CHANCES = 10, 100
+_ASKED = 1_000  # trials that the sampler may be shown for one proposal, in sum over its draws
 
 
 class Begun(optuna.Study):
@@ -40,12 +42,14 @@ class Begun(optuna.Study):
 class Untried(samplers.BaseSampler):
     """Proposes by another sampler what no trial has tried: Optuna's own propose what they know, in a small space often.
 
-    The other is asked ten times, then chance a hundred times; where all of that has been tried, the last is again.
+    The other is asked up to ten times, fewer late in a study, where that takes long. Then chance changes what it said
+    last, one parameter at a time, up to a hundred times; where all of that has been tried, the last is again.
     """
 
     def __init__(self, inner: samplers.BaseSampler, space: Space, seed: int) -> None:
         """Proposes nothing yet."""
         self._inner, self._space, self._chance = inner, space, samplers.RandomSampler(seed=seed)
+        self._which = random.Random(seed)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole space; see Optuna."""
@@ -59,8 +63,17 @@ class Untried(samplers.BaseSampler):
     ) -> dict[str, Any]:
         """A structure and the parameters that apply to it; see Optuna."""
         tried = [t.params for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        for sampler in [self._inner] * _DRAWS + [self._chance] * _CHANCES:
-            found = self._drawn(sampler, study, trial)
+        for _ in range(max(1, min(_DRAWS, _ASKED // (len(tried) + 1)))):
+            found = self._drawn(self._inner, study, trial)
+            if found not in tried:
+                return found
+        ranges = {p.name: p.distribution for p in self._space.parameters}
+        for _ in range(_CHANCES):
+            name = self._which.choice(list(found))
+            if name == STRUCTURE:
+                found = self._drawn(self._chance, study, trial)
+            else:
+                found[name] = self._chance.sample_independent(study, trial, name, ranges[name])
             if found not in tried:
                 break
         return found
