@@ -1,12 +1,11 @@
 """What a trial of a post-training study costs beyond its evaluation, and two workers against a script by hand.
 
-`cost`: one `lightexp search` of bits for each layer of LeNet-5, by one worker of one thread, with MLflow. The data set
-is a few images of Fashion-MNIST: evaluating 96 images takes little, and so all that a trial takes is counted, also its
-evaluation. What that is of it stands in the note: accuracy and loss by LiteRT, taken by itself after the study, on the
-same trials' files (size, gzip and counts are no evaluation, and stay in). A cycle is the wall time from one trial's
-start to the next one's, around trial 100 and around trial 1,000, of trials whose file was not in the store yet (a
-setting that changes nothing but the store's key makes for enough of these). To it is added the CPU time a trial of the
-processes beside the worker: the one that watches, and the one that writes to MLflow.
+`cost`: one `lightexp search` of bits for each layer of LeNet-5, by one worker of one thread, with MLflow, on 96 images
+of validation. A cycle is the wall time from one trial's start to the next one's, around trial 100 and around trial 1,000,
+of trials whose file was not in the store yet (a setting that changes nothing but the store's key makes for enough of
+these). To it is added the CPU time a trial of the processes beside the worker: the one that watches, and the one that
+writes to MLflow. From it is taken the evaluation: accuracy, loss and gzip bytes, measured once more after the study, on
+the same trials' files by themselves. The note tells what all of it takes.
 
 `script`: bits (8 or float) of each layer, int8 activations by the ranges of 100, 200 or 300 examples, 10,000 images of
 validation: two workers of one thread against Optuna in memory, TensorFlow's converter with the same layers kept float
@@ -41,6 +40,7 @@ from lightexp.core.record import Record, read
 from lightexp.core.store import Store
 from lightexp.datasets.arrays import Arrays
 from lightexp.measure.accuracy import Accuracy
+from lightexp.measure.size import Size
 
 LAYERS = "pipeline.stages.quantize.layers"
 SAMPLES = "pipeline.stages.quantize.calibration_samples"
@@ -86,9 +86,8 @@ def _cost(trials: int) -> list[Result]:
         cycle = statistics.median(float(cycles[n]) for n in range(low, high) if new[n])
         beside = 1e3 * float(np.interp(high, counts, seconds) - np.interp(low, counts, seconds)) / (high - low)
         name, note = f"one trial of those from {low} to {high}", f"its cycle {cycle:.1f} ms, beside it {beside:.1f} ms"
-        rest = cycle + beside - evaluation
-        note += f"; {rest:.1f} ms without evaluating {len(data.val)} images ({evaluation:.1f} ms)"
-        results.append(Result(name, [cycle + beside], [], "ms", COST, at_least=False, note=note))
+        note += f"; with its evaluation ({evaluation:.1f} ms) {cycle + beside:.1f} ms"
+        results.append(Result(name, [cycle + beside - evaluation], [], "ms", COST, at_least=False, note=note))
     early, late = (result.ours for result in results)
     return [*results, Result("a trial, late against early", late, early, "ms", GROWTH, at_least=False)]
 
@@ -100,7 +99,8 @@ def _evaluation(folder: Path, data: Data, records: list[Record]) -> float:
         control, file = (store.folder(record.stages[n].key) / TFLITE for n in (0, -1))
         for _ in range(2):
             start = time.perf_counter()
-            Accuracy().measure(Subject(file, control, data, threads=1, splits=("val",)))
+            for measurement in (Accuracy(), Size()):
+                measurement.measure(Subject(file, control, data, threads=1, splits=("val",)))
             taken.append(time.perf_counter() - start)
     return 1e3 * statistics.median(map(min, zip(taken[::2], taken[1::2], strict=True)))
 
