@@ -1,8 +1,8 @@
 """What a trial of a post-training study costs beyond its evaluation, and two workers against a script by hand.
 
 `cost`: one `lightexp search` of bits for each layer of LeNet-5, by one worker of one thread, with MLflow, on 96 images
-of validation. A cycle is the wall time from one trial's start to the next one's, around trial 100 and around trial 1,000,
-of trials whose file was not in the store yet (a setting that changes nothing but the store's key makes for enough of
+of validation. A cycle is the wall time from one trial's start to the next one's, around trial 100 and trial 1,000, of
+trials whose file was not in the store yet (a setting that changes nothing but the store's key makes for enough of
 these). To it is added the CPU time a trial of the processes beside the worker: the one that watches, and the one that
 writes to MLflow. From it is taken the evaluation: accuracy, loss and gzip bytes, measured once more after the study, on
 the same trials' files by themselves. The note tells what all of it takes.
