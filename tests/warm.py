@@ -19,6 +19,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+# As it is before any test changes it. A pool of threads does not survive a fork.
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+_ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
 
 def lightexp(
     words: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float
@@ -45,11 +49,8 @@ def lightexp(
 
 @cache
 def _server() -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
-    # A pool of threads does not survive a fork.
-    environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", __file__]
-    server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, env=_ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     atexit.register(server.communicate)  # closes its input, at which it ends
     return server
 
