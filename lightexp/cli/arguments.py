@@ -38,7 +38,9 @@ class Arguments(argparse.ArgumentParser):
 
     def with_folders(self) -> Arguments:
         """This, with the flag for the user's own config folders; `read` has their groups found."""
-        self.add_argument("--config-dir", action="append", metavar="DIR", help="your own config groups")
+        # Without a default: a subcommand's would take the place of what stood before its name.
+        absent = argparse.SUPPRESS
+        self.add_argument("--config-dir", action="append", metavar="DIR", default=absent, help="your own config groups")
         return self
 
     def read(self, words: list[str]) -> tuple[argparse.Namespace, list[str]]:

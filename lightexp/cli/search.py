@@ -123,10 +123,11 @@ def _planned(job: Job) -> int:
 
     view = StudyView(job.objectives)
     job.check()
-    _data_fits(job, Runner(Silent()))
+    runner = Runner(Silent())
+    _data_fits(job, runner)
     space = _space(job, layers.names(job))
     corners = job.corners(space)
-    found = finish.stored(job, [corner.config for corner in corners], Runner(Silent()))
+    found = finish.stored(job, [corner.config for corner in corners], runner)
     tried = [(c.name, list(c.config.pipeline.order), *f) for c, f in zip(corners, found, strict=True)]
     view.plan(job, space, tried, count(job.search.storage, job.folder, job.name))
     return 0

@@ -149,7 +149,7 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
-        """Loss of each example.
+        """Loss of each example, traced as it stands: a condition on a tensor is a `tf.cond`.
 
         Args:
             logits: Tensor `(batch, classes)` of the model in training.

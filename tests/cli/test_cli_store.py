@@ -141,6 +141,8 @@ def test_beside_a_run_nothing_that_it_stands_on_goes(tmp_path: Path) -> None:
         (["store", "ls", "nonsense"], "nonsense is not a word of lightexp store: settings are written name=value"),
         (["store", "ls", "paths.outputs=nowhere"], "nowhere holds no store"),
         (["store", "ls", "sed=1"], "sed is not a setting: did you mean 'seed'?"),
+        (["store", "--config-dir", "nowhere", "ls"], "--config-dir=nowhere is not a folder"),
+        (["store", "ls", "--config-dir", "nowhere"], "--config-dir=nowhere is not a folder"),
     ],
 )
 def test_bad_input_is_one_line(
