@@ -129,10 +129,11 @@ class _Wait:
 
 def _passing(error: Exception) -> bool:
     """Whether an error is the storage's being away."""
-    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    return isinstance(cause, OperationalError | InterfaceError | OSError) or (
+    # PendingRollbackError: the connection was lost within a transaction; Optuna has rolled it back since.
+    return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError | OSError) or (
         isinstance(cause, DBAPIError) and cause.connection_invalidated
     )
 

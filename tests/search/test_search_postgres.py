@@ -14,10 +14,16 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 from launchers import launcher
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import OperationalError, PendingRollbackError
+from sqlalchemy.orm import Session
 from studies import COMMAND, SECONDS, Studies, until
 from test_search_storage import dies_with_its_owner, one_at_a_time
+
+from lightexp.search.storage import _passing
 
 
 class Server:
@@ -82,6 +88,20 @@ def test_a_claim_dies_with_its_owner(server: Server, tmp_path: Path) -> None:
 
 def test_turns_are_taken_one_at_a_time(server: Server, tmp_path: Path) -> None:
     one_at_a_time(server.url, tmp_path)
+
+
+def test_a_connection_lost_within_a_transaction_is_waited_for(server: Server) -> None:
+    engine = sqlalchemy.create_engine(server.url.replace("postgresql:", "postgresql+psycopg:"))
+    words = sqlalchemy.text("select pg_terminate_backend(pg_backend_pid())")
+    with Session(engine) as session:
+        for error in (OperationalError, PendingRollbackError):  # as an Optuna storage meets them
+            with pytest.raises(error) as lost:
+                session.execute(words)
+            assert _passing(lost.value)
+            with pytest.raises(StorageInternalError) as wrapped:
+                raise StorageInternalError("the commit") from lost.value
+            assert _passing(wrapped.value)
+    engine.dispose()
 
 
 def test_two_hosts_share_a_study_and_wait_for_a_server_that_goes_away(server: Server, tmp_path: Path) -> None:
