@@ -17,6 +17,7 @@ from lightexp.core.errors import BadInput
 # A batch normalisation after these is folded into them; one after a dense layer would make that float32.
 _FUSED = ("Conv2D", "DepthwiseConv2D")
 _RANGE_PASSES = 3
+_BATCH = 500
 _PER_STEP = 1000  # tfmot's ema_decay is 0.999
 
 
@@ -41,6 +42,7 @@ def float_layers(model: Any, activations: Collection[str]) -> dict[str, str]:
     return found
 
 
+@tf.autograph.experimental.do_not_convert  # nothing to convert in tfmot's wrappers, which would take it seconds
 def simulated(model: Any, activations: Collection[str]) -> tuple[Any, dict[str, str]]:
     """A model that computes as its int8 flatbuffer will, ready to be trained.
 
@@ -110,6 +112,13 @@ def find_ranges(model: Any, inputs: NDArray[np.float32]) -> None:
                 variable.assign(first)  # batch normalisation's statistics, and what is made anew at each step
             elif not name.startswith("quantize_layer"):
                 variable.assign(was + _PER_STEP * (variable - was))
+
+
+def answers(model: Any, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logits of a simulated model. As Keras's `predict`, which spends seconds on autograph for nothing."""
+    call = tf.function(lambda x: model(x, training=False), reduce_retracing=True, autograph=False)
+    batches = [call(inputs[start : start + _BATCH]).numpy() for start in range(0, len(inputs), _BATCH)]
+    return np.concatenate(batches)
 
 
 def _kind(layer: Any) -> str:

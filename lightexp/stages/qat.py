@@ -95,7 +95,7 @@ class Qat(TrainingStage):
         file.write_bytes(convert.to_default(model, integer_io=self.io == "integer"))
         val = context.data.val
         answers = {
-            "simulated": model.predict(context.data.inputs(val.x), batch_size=500, verbose=0),
+            "simulated": qat.answers(model, context.data.inputs(val.x)),
             "file": litert.logits(file, val.x, context.data, context.threads),
         }
         accuracy = {name: float(np.mean(found.argmax(axis=1) == val.y)) for name, found in answers.items()}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import nets
 import numpy as np
 import pytest
 
+from lightexp.core.errors import RunFailed
 from lightexp.core.flatmodel import FlatModel
 
 
@@ -48,6 +50,33 @@ def test_float32_holds_the_models_own_weights(tensorflow: None, tmp_path: Path) 
     assert {tensor.dtype for _, tensor in flat.kernels} == {"FLOAT32"}
     largest = max((tensor for _, tensor in flat.kernels), key=lambda tensor: tensor.data.size)
     np.testing.assert_array_equal(largest.data, nets.kernels(net)[1].numpy().T)
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv", "norm", "dropout"])
+def test_it_is_what_the_converter_makes_of_the_keras_model(tensorflow: None, kind: str) -> None:
+    import tensorflow as tf
+
+    from lightexp.backend import convert
+
+    net = nets.model(kind)
+    converter = tf.lite.TFLiteConverter.from_keras_model(net)
+    assert convert.to_float32(net) == converter.convert()
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    assert convert.to_default(net) == converter.convert()
+
+
+def test_a_model_that_cannot_be_saved_for_it_is_one_line(
+    tensorflow: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightexp.backend import convert
+
+    deep = tmp_path
+    while (rest := 4060 - len(str(deep))) > 1:  # a path's limit is 4,096: the files in it go beyond
+        deep /= "d" * min(rest - 1, 200)
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(RunFailed, match="cannot save this model for its converter. Is there room in /"):
+        convert.to_float32(_model())
 
 
 def test_the_converters_chatter_stays_off_the_terminal(tensorflow: None, capfd: pytest.CaptureFixture[str]) -> None:
