@@ -31,7 +31,8 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     if words[0] == "lightexp":
         return warm.lightexp(words[1:], folder, environment, PATIENCE)
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    assert words[0] == "python"
+    return warm.script(folder / words[1], words[2:], folder, environment, PATIENCE)
 
 
 def need_fashion_mnist() -> None:

@@ -1,4 +1,4 @@
-"""Does a shipped pipeline still give the result that it gave, or has its version been bumped?
+"""Does a shipped pipeline run, and still give the result that it gave, or has its version been bumped?
 
 Where a change of the code is meant to change a result: bump `version` of the stage, objective or model that changed
 (or `VERSION` in `lightexp/core/training.py` for the training loop), so that no store serves the old result, and then
@@ -19,12 +19,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from tiny_runs import TinyRuns
 
 from lightexp.core.fingerprint import library_versions
 from lightexp.core.flatmodel import FlatTensor
 from lightexp.core.protocols import Stage
 from lightexp.core.training import VERSION
+from lightexp.runner.compose import composed
 from lightexp.runner.compose import settings as compose
 from lightexp.runner.conf import conf
 
@@ -96,6 +98,21 @@ def test_everything_shipped_has_golden_figures() -> None:
     golden = json.loads(FILE.read_text())
     assert sorted(golden["pipelines"]) == shipped("pipeline"), "run: python tests/test_golden.py"
     assert sorted(golden["models"]) == shipped("model"), "run: python tests/test_golden.py"
+
+
+@pytest.mark.parametrize("name", shipped("pipeline"))
+def test_every_pipeline_runs_to_its_end(name: str, tiny_runs: TinyRuns) -> None:
+    planned, _ = tiny_runs.plan(f"pipeline={name}")
+    record = tiny_runs.run(f"pipeline={name}")
+    assert [(s.name, s.key) for s in record.stages] == [(n.name, n.key) for n in planned.nodes]
+    assert record.control == planned.control.name == "train"
+    assert set(record.figures) >= {"accuracy/val", "accuracy/test", "size/file_bytes", "model/sparsity"}
+    assert tiny_runs.file(record).stat().st_size == record.figures["size/file_bytes"]
+    stages = tiny_runs.settings(f"pipeline={name}").stages
+    assert list(stages) == OmegaConf.to_container(composed([f"pipeline={name}"]).pipeline.order)
+    for stage, settings in stages.items():
+        # In shipped pipelines a stage's key is its method's name.
+        assert type(settings).__module__ == f"lightexp.stages.{stage}"
 
 
 @pytest.mark.parametrize("pipeline", shipped("pipeline"))

@@ -1,4 +1,4 @@
-"""The `lightexp` command in processes forked from one that has imported everything.
+"""The `lightexp` command, and scripts, in processes forked from one that has imported everything.
 
 Hundreds of tests start the command, and TensorFlow alone takes three seconds to import. What such a process does is
 what the command does, but for its imports; the tests of these, and of signals, start the command itself.
@@ -10,6 +10,7 @@ import atexit
 import gc
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+_COMMAND = Path(sys.executable).parent / "lightexp"
 # As it is before any test changes it. A pool of threads does not survive a fork.
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
 _ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -32,10 +34,24 @@ def lightexp(
     Raises:
         subprocess.TimeoutExpired: If it took longer than `timeout` seconds; it has been killed.
     """
+    return _run(_COMMAND, words, cwd, environment, timeout)
+
+
+def script(
+    path: Path, words: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Runs a Python script; see `lightexp`."""
+    return _run(path, words, cwd, environment, timeout)
+
+
+def _run(
+    program: Path, words: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    words = [str(program), *words]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         streams = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in (out, err)]
         server = _server()
-        request = {"words": list(words), "cwd": str(cwd), "environment": dict(environment), "streams": streams}
+        request = {"words": words, "cwd": str(cwd), "environment": dict(environment), "streams": streams}
         assert server.stdin is not None and server.stdout is not None
         server.stdin.write(json.dumps({**request, "timeout": timeout}) + "\n")
         server.stdin.flush()
@@ -43,8 +59,8 @@ def lightexp(
         out.seek(0)
         err.seek(0)
         if code is None:
-            raise subprocess.TimeoutExpired(list(words), timeout, out.read(), err.read())
-        return subprocess.CompletedProcess(list(words), code, out.read(), err.read())
+            raise subprocess.TimeoutExpired(words, timeout, out.read(), err.read())
+        return subprocess.CompletedProcess(words, code, out.read(), err.read())
 
 
 @cache
@@ -77,7 +93,11 @@ def _serve() -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    sys.argv = [str(Path(sys.executable).parent / "lightexp"), *request["words"]]
+    sys.argv = request["words"]
+    if (program := Path(sys.argv[0])) != _COMMAND:
+        sys.path.insert(0, str(program.parent))
+        runpy.run_path(str(program), run_name="__main__")
+        sys.exit()
     sys.exit(main())
 
 
