@@ -38,9 +38,24 @@ class TinyRuns:
         self.arrays = folder / "tiny.npz"
         np.savez(self.arrays, x=x, y=y)
         self._runner = Runner(Silent())
+        self._known: dict[tuple[str, ...], tuple[list[str], Settings]] = {}
 
     def overrides(self, *words: str) -> list[str]:
         """The given overrides, and those that make every stage and the model small."""
+        return self._composed(words)[0]
+
+    def settings(self, *words: str) -> Settings:
+        """The settings of a tiny run."""
+        return self._composed(words)[1]
+
+    def _composed(self, words: tuple[str, ...]) -> tuple[list[str], Settings]:
+        """Overrides and settings; composing takes longer than many a stage."""
+        if words not in self._known:
+            overrides = self._small(words)
+            self._known[words] = overrides, compose(overrides)
+        return self._known[words]
+
+    def _small(self, words: tuple[str, ...]) -> list[str]:
         place = [f"dataset.path={self.arrays}", f"paths.outputs={self.outputs}"]
         all_words = ["dataset=arrays", "tracking=none", "measure=quick", *place, *words]
         config = composed(all_words)
@@ -48,18 +63,14 @@ class TinyRuns:
         narrow = [f"model.{name}={share}" for name, share in NARROW.items() if name in config.model]
         return [*all_words, *narrow, *(f"pipeline.stages.{name}.epochs=1" for name in trained)]
 
-    def settings(self, *words: str) -> Settings:
-        """The settings of a tiny run."""
-        return compose(self.overrides(*words))
-
     def plan(self, *words: str) -> tuple[Plan, Data]:
         """Plans a tiny run."""
         return self._runner.plan(self.settings(*words))
 
     def run(self, *words: str) -> Record:
         """Runs a pipeline; a stage that is in the store already is taken from there."""
-        overrides = self.overrides(*words)
-        return self._runner.run(compose(overrides), overrides)
+        overrides, settings = self._composed(words)
+        return self._runner.run(settings, overrides)
 
     def file(self, record: Record) -> Path:
         """The flatbuffer that a run ships."""
