@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from lightexp.core.data import Data
 from lightexp.core.flatmodel import FlatModel
@@ -13,10 +14,9 @@ from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record
 from lightexp.core.store import Store
 from lightexp.runner.compose import composed
-from lightexp.runner.compose import settings as compose
 from lightexp.runner.plan import Plan
 from lightexp.runner.run import Runner
-from lightexp.runner.settings import Settings
+from lightexp.runner.settings import Settings, read
 from lightexp.runner.watch import Silent
 
 NARROW = {"width": 0.5, "alpha": 0.1}
@@ -49,19 +49,18 @@ class TinyRuns:
         return self._composed(words)[1]
 
     def _composed(self, words: tuple[str, ...]) -> tuple[list[str], Settings]:
-        """Overrides and settings; composing takes longer than many a stage."""
+        """Overrides and settings; composed once only, which takes longer than many a stage."""
         if words not in self._known:
-            overrides = self._small(words)
-            self._known[words] = overrides, compose(overrides)
+            place = [f"dataset.path={self.arrays}", f"paths.outputs={self.outputs}"]
+            all_words = ["dataset=arrays", "tracking=none", "measure=quick", *place, *words]
+            config = composed(all_words)
+            small = {f"model.{name}": share for name, share in NARROW.items() if name in config.model}
+            trained = [name for name, stage in config.pipeline.stages.items() if "epochs" in stage]
+            small |= {f"pipeline.stages.{name}.epochs": 1 for name in trained}
+            for name, value in small.items():
+                OmegaConf.update(config, name, value)
+            self._known[words] = [*all_words, *(f"{n}={v}" for n, v in small.items())], read(config)
         return self._known[words]
-
-    def _small(self, words: tuple[str, ...]) -> list[str]:
-        place = [f"dataset.path={self.arrays}", f"paths.outputs={self.outputs}"]
-        all_words = ["dataset=arrays", "tracking=none", "measure=quick", *place, *words]
-        config = composed(all_words)
-        trained = [name for name, stage in config.pipeline.stages.items() if "epochs" in stage]
-        narrow = [f"model.{name}={share}" for name, share in NARROW.items() if name in config.model]
-        return [*all_words, *narrow, *(f"pipeline.stages.{name}.epochs=1" for name in trained)]
 
     def plan(self, *words: str) -> tuple[Plan, Data]:
         """Plans a tiny run."""
