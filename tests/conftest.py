@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
 from tiny_runs import TinyRuns
+
+# Hundreds of processes import the same modules: they are compiled once, whatever the environment says.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 settings.register_profile("lightexp", deadline=None, max_examples=60)  # a busy machine is no failure
 settings.load_profile("lightexp")
@@ -25,8 +30,8 @@ SLOW = [
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are processors: tests of servers, time limits and killed processes wait a lot."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Two processes more than there are processors: tests of servers, time limits and killed processes wait a lot."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -149,7 +149,7 @@ def _script(chosen: argparse.Namespace) -> Result:
         start = Path(name) / "start"
         start.mkdir()
         data = few(start, IMAGES) if chosen.smoke else ["dataset=fashion_mnist"]
-        lightexp(["run", *SEARCH[1:], *data, "pipeline=control"], start)
+        lightexp(["run", *SEARCH[1:], *data, "pipeline=control", "tracking=none"], start)
         (record,) = (start / "outputs/runs").glob("*/record.json")
         key = json.loads(record.read_text())["stages"][0]["key"]
         words = [*SEARCH, *data, "pipeline.stages.quantize.scheme=int8", "search.study=script", "search.corners=[]"]

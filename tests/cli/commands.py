@@ -57,7 +57,7 @@ class Running:
             if self.process.poll() is not None or time.monotonic() > end:
                 self.kill()
                 raise AssertionError(f"it ended too early ({self.process.returncode}): {self.process.communicate()}")
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def kill(self) -> None:
         """Kills it as `kill -9` does: it alone, not its children."""

@@ -105,7 +105,7 @@ def until(there: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
         if process.poll() is not None or time.monotonic() > end:
             process.kill()
             raise AssertionError(f"it ended too early ({process.returncode}): {process.communicate()}")
-        time.sleep(0.05)
+        time.sleep(0.2)
     return found
 
 

@@ -62,7 +62,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         time.sleep(0.05)
     seen["alive"] = [alive(pid) for pid in workers]
     while study.mlflow()[0].info.status == "RUNNING" and time.monotonic() < end:
-        time.sleep(0.05)
+        time.sleep(0.2)
     seen["shown"] = [study.mlflow()]
     seen["killed"] = study.trials()
     process = study.start(*words, "search.trials=99")
