@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from filelock import FileLock, Timeout
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 
@@ -147,16 +147,22 @@ class _Patient(BaseStorage):  # its methods are set below
 
 def _patient(name: str) -> Callable[..., Any]:
     def call(self: _Patient, *args: Any, **more: Any) -> Any:
+        waited = False
         while True:
             try:
                 found = getattr(self._inner, name)(*args, **more)
+            except UpdateFinishedTrialError:
+                if not waited or name != "set_trial_state_values":
+                    raise
+                found = True  # by the try whose answer was lost
             except Exception as error:
                 if not _passing(error):
                     raise
                 self._wait(error)
-            else:
-                self._wait.over()
-                return found
+                waited = True
+                continue
+            self._wait.over()
+            return found
 
     return call
 

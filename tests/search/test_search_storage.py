@@ -9,9 +9,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
 
 from lightexp.core.errors import BadInput
 from lightexp.search.storage import JOURNAL, opened
@@ -93,6 +96,32 @@ def test_a_line_that_a_dying_process_left_unfinished_is_cut_off(tmp_path: Path, 
     study.tell(study.ask(), 3.0)
     study = optuna.load_study(storage=opened(None, tmp_path, "s", print)[0], study_name="s")
     assert [t.value for t in study.trials] == [1.0, 2.0, 3.0]
+
+
+def test_a_trials_end_that_is_written_though_its_answer_is_lost_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    kept, _ = opened(None, tmp_path, "s", said.append)
+    study = optuna.create_study(storage=kept)
+    trial = study.ask()
+    write, lost = kept._inner.set_trial_state_values, [OSError("the connection was reset")]  # type: ignore[attr-defined]
+
+    def written_but_not_answered(*args: Any, **more: Any) -> bool:
+        done = write(*args, **more)
+        if lost:
+            raise lost.pop()
+        return done
+
+    monkeypatch.setattr(kept._inner, "set_trial_state_values", written_but_not_answered)  # type: ignore[attr-defined]
+    study.tell(trial, 0.5)
+    assert [t.values for t in study.trials] == [[0.5]]
+    assert [words.partition(" (")[0] for words in said] == [
+        "The study's storage has gone away",
+        "The study's storage is back.",
+    ]
+    with pytest.raises(UpdateFinishedTrialError):  # nothing was lost here
+        kept.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.7])
 
 
 def test_optunas_own_reader_takes_the_journal(tmp_path: Path) -> None:
