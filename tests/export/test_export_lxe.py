@@ -237,7 +237,7 @@ def test_shipped_models_are_smaller_than_gzip_and_xz_make_them(name: str, tmp_pa
     path = tmp_path / "m.tflite"
     for change in (np.asarray, lambda w: clustered(pruned(w, 0.8))):
         model.set_weights([change(w) if w.ndim > 1 else w for w in model.get_weights()])
-        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        converter = convert._converter(model)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
         with quiet(), warnings.catch_warnings():
