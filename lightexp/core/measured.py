@@ -65,6 +65,7 @@ class Subject:
         foreign_control: Whether the control does.
         encoded: The entropy-coded file, where there is one.
         cache: Logits by file and split, shared by the measurements of a run; see `measure.outputs`.
+        wanted: The figures that somebody asks for; what is costly may leave out others. None for all.
     """
 
     tflite: Path
@@ -76,6 +77,7 @@ class Subject:
     foreign_control: bool = False
     encoded: Path | None = None
     cache: dict[tuple[Path, str], NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
+    wanted: frozenset[str] | None = None
 
 
 class Measurement(ABC):

@@ -81,7 +81,13 @@ class Executor:
             records.append(record)
         return records
 
-    def measure(self, records: list[StageRecord], test: bool, only: Collection[str] | None = None) -> None:
+    def measure(
+        self,
+        records: list[StageRecord],
+        test: bool,
+        only: Collection[str] | None = None,
+        wanted: frozenset[str] | None = None,
+    ) -> None:
         """Measures the file that would ship after each stage, and enters the figures in the records.
 
         `time/train_s` is the training behind the file: of its stage and all that this stands on, teachers included.
@@ -90,6 +96,7 @@ class Executor:
             records: The stages', as `make` gave them.
             test: Whether the test split may be looked at.
             only: The stages to measure. Defaults to None, all.
+            wanted: See `Subject`.
         """
         control = self.shipped(self._plan.control)
         cache: dict[tuple[Path, str], NDArray[np.float32]] = {}
@@ -108,9 +115,11 @@ class Executor:
                     foreign_control=control.foreign,
                     cache=cache,
                     encoded=self.shipped(node).encoded,
+                    wanted=wanted,
                 )
                 for measurement in self._settings.measure.values():
-                    what = key([node.key, self._plan.control.key, self._data.key, test, measurement])
+                    asked = wanted if wanted is None else sorted(wanted)
+                    what = key([node.key, self._plan.control.key, self._data.key, test, asked, measurement])
                     if what not in self._measured:
                         self._measured[what] = measurement.measure(subject)
                     record.add(self._measured[what])

@@ -117,7 +117,13 @@ class Runner:
         return record
 
     def trial(
-        self, settings: Settings, varied: list[str], folder: Path, command: list[str], test: bool = False
+        self,
+        settings: Settings,
+        varied: list[str],
+        folder: Path,
+        command: list[str],
+        test: bool = False,
+        wanted: frozenset[str] | None = None,
     ) -> Record:
         """Runs one configuration of a study: its control and its file are measured.
 
@@ -129,6 +135,7 @@ class Runner:
             folder: Where the record goes; made if it is not there.
             command: Of the study.
             test: Whether the test split may be looked at: not before the study has ended.
+            wanted: See `Subject`.
 
         Returns:
             The record, also of a run that failed.
@@ -146,7 +153,7 @@ class Runner:
 
         def work() -> None:
             record.stages = executor.make()
-            executor.measure(record.stages, test, only=(plan.control.name, plan.nodes[-1].name))
+            executor.measure(record.stages, test, only=(plan.control.name, plan.nodes[-1].name), wanted=wanted)
             record.waived = executor.verify(record.stages)
 
         error = self._worked(record, folder, work)

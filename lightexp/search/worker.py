@@ -62,7 +62,8 @@ def main() -> None:
 def _try(job: Job, study: Study, runner: Runner, told: _Told, proposal: Proposal, command: list[str]) -> None:
     settings, folder = job.trial(proposal.config, proposal.rung), study.trial_folder(proposal.trial.number)
     told.reports = _reports(settings, runner, proposal) if job.search.pruner else None
-    record = runner.trial(settings, proposal.varied, folder, command)
+    wanted = frozenset([o.name for o in job.objectives] + [c.name for c in job.constraints])
+    record = runner.trial(settings, proposal.varied, folder, command, wanted=wanted)
     if told.reports and told.reports.stopped:
         study.prune(proposal, told.reports.stopped)
     else:

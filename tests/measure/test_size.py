@@ -25,6 +25,15 @@ def test_sizes_and_ratio(tmp_path: Path) -> None:
     assert found["size/gzip_bytes"] < found["size/file_bytes"]
 
 
+@pytest.mark.parametrize(("wanted", "packed"), [({"size/file_bytes"}, False), ({"size/gzip_bytes"}, True)])
+def test_it_is_packed_only_for_who_asks(tmp_path: Path, wanted: set[str], packed: bool) -> None:
+    file = tmp_path / "model.tflite"
+    file.write_bytes(tiny.flat("dense"))
+    subject = Subject(file, file, tiny.data("dense"), 1, wanted=frozenset(wanted))
+    names = [figure.name for figure in Size().measure(subject)]
+    assert names == ["size/file_bytes", *(["size/gzip_bytes"] if packed else []), "size/ratio"]
+
+
 def test_the_control_is_one_of_itself(tmp_path: Path) -> None:
     file = tmp_path / "model.tflite"
     file.write_bytes(tiny.flat("dense"))
