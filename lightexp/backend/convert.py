@@ -58,7 +58,10 @@ def _converter(model: Any) -> Any:
 def _plain_errors() -> Iterator[None]:
     try:
         yield
-    except AttributeError:  # it could not save, says nothing of why, and asks for what only a Keras model has
+    except AttributeError as error:
+        if type(error.obj) is not tf.Module:
+            raise
+        # The converter could not save it, says nothing of why, and asks the module for what only a Keras model has.
         raise RunFailed(
             f"TensorFlow cannot save this model for its converter. Is there room in {tempfile.gettempdir()}?"
         ) from None

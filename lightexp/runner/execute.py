@@ -100,6 +100,7 @@ class Executor:
         """
         control = self.shipped(self._plan.control)
         cache: dict[tuple[Path, str], NDArray[np.float32]] = {}
+        asked = None if wanted is None else sorted(wanted)
         with self._watch.working("measure", 1, 1) as progress:
             for number, (node, record) in enumerate(zip(self._plan.nodes, records, strict=True)):
                 if only is not None and node.name not in only:
@@ -118,7 +119,6 @@ class Executor:
                     wanted=wanted,
                 )
                 for measurement in self._settings.measure.values():
-                    asked = wanted if wanted is None else sorted(wanted)
                     what = key([node.key, self._plan.control.key, self._data.key, test, asked, measurement])
                     if what not in self._measured:
                         self._measured[what] = measurement.measure(subject)

@@ -61,8 +61,8 @@ def test_a_launchers_jobs_run_what_is_missing(tmp_path: Path, monkeypatch: pytes
     assert (named(records, "done"), named(records, "failed")) == ([("control", 0), ("half", 0)], [("fails", 0)])
     assert "latency/p50_us" in next(r for r in records if r.tags["row"] == "control").figures
     del rows["fails"]
-    second = ablate("ray", [0, 1])
+    second = ablate("ray", [0, 1, 2])
     assert second.returncode == 0, second.stderr
-    assert named(found(outputs)[0], "done") == [(name, seed) for name in ("control", "half") for seed in range(2)]
-    assert "over 2 seeds" in second.stdout
+    assert named(found(outputs)[0], "done") == [(name, seed) for name in ("control", "half") for seed in range(3)]
+    assert "over 3 seeds" in second.stdout
     assert not list(outputs.glob("ablations/locks/call-*"))  # nothing of the calls is left
