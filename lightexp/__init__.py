@@ -34,10 +34,11 @@ def run(overrides: list[str] | None = None) -> Record:
         lightexp.core.errors.BadInput: If a setting or the data cannot be used.
         lightexp.core.errors.RunFailed: If the work could not be finished.
     """
-    from lightexp.runner.compose import settings
+    from lightexp.runner.compose import forget, settings
     from lightexp.runner.run import Runner
     from lightexp.runner.watch import Silent
 
+    forget()  # a config may have been edited since, as beside a notebook
     words = list(overrides or [])
     return Runner(Silent()).run(settings(words), words)
 

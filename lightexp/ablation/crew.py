@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +12,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lightexp.core.child import Child
+
+WORKER = "lightexp.ablation.worker"
 _POLL = 1.0  # seconds until another host's work is looked at again
 Say = Callable[[str], None]
 
@@ -60,7 +59,7 @@ class Crew:
         self._waiting, self._locks, self._has, self._ended, self._say = list(tasks), locks, has, ended, say
         self._changed = threading.Condition()
         self._broken: dict[str, str] = {}
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
         self._stopped = False
 
     def work(self, workers: int) -> None:
@@ -90,14 +89,14 @@ class Crew:
             self._changed.notify_all()
 
     def _serve(self) -> None:
-        child: _Child | None = None
+        child: Child | None = None
         while claimed := self._claim():
             task, lock = claimed
             try:
                 if child is None:
-                    child = _Child()
+                    child = Child(WORKER)
                     self._children.append(child)
-                answer = child.call(task.request, partial(self._told, task.name))
+                answer = _answer(child, task.request, partial(self._told, task.name))
             finally:
                 lock.release()
             if child.process.poll() is not None:
@@ -149,38 +148,10 @@ class Crew:
         return lock
 
 
-class _Child:
-    """A worker's process, from its parent's side."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lightexp.ablation.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-        )
-
-    def call(self, request: dict[str, Any], say: Say) -> dict[str, Any]:
-        """Has a task done; a process that dies over it is an answer, too."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-        for line in self.process.stdout:
-            answer: dict[str, Any] = json.loads(line)
-            if "say" not in answer:
-                return answer
-            say(answer["say"])
-        code = self.process.wait()
+def _answer(child: Child, request: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Has a task done; a process that dies over it is an answer, too."""
+    try:
+        return child.call(request, say)
+    except BrokenPipeError:
+        code = child.process.wait()
         return {"failed": f"its process ended with {code}" if code >= 0 else f"its process died of signal {-code}"}
-
-    def end(self) -> None:
-        """Lets it go home."""
-        for stream in (self.process.stdin, self.process.stdout):
-            with suppress(OSError):
-                if stream is not None:
-                    stream.close()
-        self.process.wait()

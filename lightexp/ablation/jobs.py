@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -81,10 +81,8 @@ def planned(study: Study, runner: Runner) -> list[Job]:
 
 
 def seeded(row: Row, seed: int) -> Settings:
-    """A row's settings with a seed; composed anew only where a setting is made from the seed."""
-    if any("${" in word for word in row.overrides):
-        return compose([*row.overrides, f"seed={seed}"])
-    return replace(row.settings, seed=seed, plain={**row.settings.plain, "seed": seed})
+    """A row's settings with a seed, from which a setting may be made."""
+    return compose([*row.overrides, f"seed={seed}"])
 
 
 class Finished:

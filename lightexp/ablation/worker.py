@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TextIO
 
 from lightexp.core import interrupt, unforeseen
+from lightexp.core.child import answer, answers
 from lightexp.core.errors import LightexpError
 from lightexp.core.protocols import Progress
 from lightexp.core.record import StageRecord, read
@@ -29,8 +30,7 @@ from lightexp.runner.watch import Silent
 def main() -> None:
     """Answers tasks until the input closes; if that is in the middle of one, its parent has died, and it stops."""
     interrupt.listen()
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
+    parent = answers()
     tasks: queue.Queue[dict[str, Any] | None] = queue.Queue()
     busy = threading.Event()
 
@@ -42,13 +42,13 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=listen, daemon=True).start()
-    runner = Runner(_Said(answers))
+    runner = Runner(_Said(parent))
     while (task := tasks.get()) is not None:
         busy.set()
-        answer = _answer(runner, task)
+        found = _answer(runner, task)
         busy.clear()
-        _write(answers, answer)
-        if "interrupted" in answer:
+        answer(parent, found)
+        if "interrupted" in found:
             return
 
 
@@ -105,22 +105,16 @@ class _Said:
 
     def say(self, words: str) -> None:
         if "threads, seed" not in words:  # where a run goes is told when it has ended
-            _write(self._answers, {"say": words})
+            answer(self._answers, {"say": words})
 
     def finished(self, stage: StageRecord) -> None:
         if not stage.from_store:
-            _write(self._answers, {"say": f"{stage.name} {stage.seconds:.1f} s"})
+            answer(self._answers, {"say": f"{stage.name} {stage.seconds:.1f} s"})
 
     @contextmanager
     def working(self, name: str, number: int, of: int) -> Iterator[Progress]:
         with Silent().working(name, number, of) as progress:
             yield progress
-
-
-def _write(answers: TextIO, words: dict[str, Any]) -> None:
-    with suppress(BrokenPipeError):
-        answers.write(json.dumps(words) + "\n")
-        answers.flush()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ A node names its class by `_target_`; the rest are the class's fields. Types and
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -138,3 +138,12 @@ def locate(target: str, where: str, plugins: tuple[str, ...] = ()) -> type[Any]:
 
 def _absent(error: BaseException, package: str) -> bool:
     return isinstance(error, ModuleNotFoundError) and error.name == package
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A nested mapping as dotted names and values; an empty one is a value."""
+    for name, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

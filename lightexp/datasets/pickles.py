@@ -6,6 +6,7 @@ import math
 import pickletools
 from dataclasses import dataclass
 from typing import Any
+from warnings import catch_warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,9 @@ def read(content: bytes) -> Any:
         ValueError: If it is damaged, or holds anything else.
     """
     try:
-        return _run(content)
-    except (IndexError, KeyError, TypeError, AttributeError) as error:
+        with catch_warnings(action="error", category=DeprecationWarning):  # at an escape in a name that is none
+            return _run(content)
+    except (IndexError, KeyError, TypeError, AttributeError, DeprecationWarning) as error:
         raise ValueError(f"it is cut off or altered ({type(error).__name__})") from None
 
 

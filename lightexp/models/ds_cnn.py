@@ -5,22 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lightexp.models.widths import Widths, needs_images
+from lightexp.models.widths import Images, Widths
 
 _L2 = 1e-4
 
 
 @dataclass(frozen=True)
-class DsCnn(Widths):
+class DsCnn(Images, Widths):
     """A 10x4 convolution and four depthwise-separable blocks of 64 filters, for spectrograms of 49x10x1 and 12 classes.
 
     DS-CNN (Zhang et al. 2017, arXiv 1711.07128) as MLPerf Tiny has it (Banbury et al. 2021, arXiv 2106.07597). The last
     map is averaged whole.
     """
-
-    def check(self, shape: tuple[int, ...], classes: int) -> None:
-        """Refuses data that are not of rank 3."""
-        needs_images(self, shape)
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""

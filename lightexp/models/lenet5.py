@@ -5,20 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lightexp.models.widths import Widths, needs_images
+from lightexp.models.widths import Images, Widths
 
 
 @dataclass(frozen=True)
-class LeNet5(Widths):
+class LeNet5(Images, Widths):
     """Two 5x5 convolutions of 20 and 50 filters, each max-pooled, and a dense layer of 500 (Caffe's LeNet-5).
 
     On 28x28x1 images and 10 classes it has the literature's 431,080 weights. On maps too small for a 5x5 kernel the
     convolution is padded, and a map of one pixel is not pooled.
     """
-
-    def check(self, shape: tuple[int, ...], classes: int) -> None:
-        """Refuses data that are not images."""
-        needs_images(self, shape)
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""

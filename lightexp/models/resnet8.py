@@ -5,21 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lightexp.models.widths import Widths, needs_images
+from lightexp.models.widths import Images, Widths
 
 _L2 = 1e-4
 
 
 @dataclass(frozen=True)
-class ResNet8(Widths):
+class ResNet8(Images, Widths):
     """Three residual stacks of 16, 32 and 64 filters: 78,666 weights on 32x32x3 and 10 classes.
 
     MLPerf Tiny v1.0 (Banbury et al. 2021, arXiv 2106.07597), after He et al. 2016. The last map is averaged whole.
     """
-
-    def check(self, shape: tuple[int, ...], classes: int) -> None:
-        """Refuses data that are not images."""
-        needs_images(self, shape)
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""

@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lightexp.models.widths import Widths, needs_images
+from lightexp.models.widths import Images, Widths
 
 
 @dataclass(frozen=True)
-class SmallCnn(Widths):
+class SmallCnn(Images, Widths):
     """Two blocks of 3x3 convolution (16 and 32 filters), batch normalisation, ReLU and max-pooling, and a dense layer.
 
     A map of one pixel is not pooled.
     """
-
-    def check(self, shape: tuple[int, ...], classes: int) -> None:
-        """Refuses data that are not images."""
-        needs_images(self, shape)
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from lightexp.models.widths import Widths, needs_images
+from lightexp.models.widths import Images, Widths
 
 
 @dataclass(frozen=True)
-class TutorialCnn(Widths):
+class TutorialCnn(Images, Widths):
     """A 3x3 convolution of 12 filters, max-pooling and a dense layer: 20,410 weights on 28x28x1 and 10 classes.
 
     TensorFlow Model Optimization, "Pruning in Keras example". The smallest images are 4x4.
     """
 
-    def check(self, shape: tuple[int, ...], classes: int) -> None:
-        """Refuses data that are not images of 4x4 pixels or more."""
-        needs_images(self, shape, least=4)
+    least: ClassVar[int] = 4
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""

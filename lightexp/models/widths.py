@@ -1,9 +1,9 @@
-"""What the shipped architectures share: one factor for the width of every hidden layer."""
+"""What shipped architectures share: one factor for the width of every hidden layer, and a need for images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 from lightexp.core.config import Positive
 from lightexp.core.errors import BadInput
@@ -29,20 +29,20 @@ class Widths(Model):
         return max(1, round(count * self.width))
 
 
-def needs_images(model: Model, shape: tuple[int, ...], least: int = 1) -> None:
-    """Refuses data that has no height, width and channels.
+class Images(Model):
+    """An architecture for images alone.
 
-    Args:
-        model: Who refuses.
-        shape: Of one example.
+    Attributes:
         least: The smallest height and width.
-
-    Raises:
-        BadInput: If `shape` is not of rank 3, or too small.
     """
-    if len(shape) != 3 or min(shape[:2]) < least:
-        size = f" and {least}x{least} pixels or more" if least > 1 else ""
-        raise BadInput(
-            f"{type(model).__name__} needs images of shape (height, width, channels){size}. Received: {shape}. "
-            "Use model=article_mlp, or reshape the data."
-        )
+
+    least: ClassVar[int] = 1
+
+    def check(self, shape: tuple[int, ...], classes: int) -> None:
+        """Refuses data that have no height, width and channels, or too few pixels."""
+        if len(shape) != 3 or min(shape[:2]) < self.least:
+            size = f" and {self.least}x{self.least} pixels or more" if self.least > 1 else ""
+            raise BadInput(
+                f"{type(self).__name__} needs images of shape (height, width, channels){size}. Received: {shape}. "
+                "Use model=article_mlp, or reshape the data."
+            )

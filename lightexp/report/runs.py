@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightexp.core.config import flat
 from lightexp.core.errors import BadInput
 from lightexp.core.record import Record, StageRecord, read
 from lightexp.core.records import folders
@@ -163,15 +164,8 @@ def _values(stage: StageRecord) -> dict[str, float]:
 
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
     """What of a config decides a result, but for the seed, as dotted names and values as text."""
-    return dict(_flat({k: v for k, v in config.items() if k not in _NOT_SETTINGS}, ""))
-
-
-def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
+    named = flat({k: v for k, v in config.items() if k not in _NOT_SETTINGS})
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in named}
 
 
 def named(records: Iterable[Record]) -> list[Run]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FolderPath
@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
-from lightexp.core.config import Count, Index, Positive, check, locate
+from lightexp.core.config import Count, Index, Positive, check, flat, locate
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import canonical
 from lightexp.core.protocols import Range, Stage
@@ -106,7 +106,7 @@ class Job:
         self.order |= {"config": config, "search": search}
         look_in(folders)
         self._fixed, sweeps = _split(words, config)
-        self._whole = whole = composed(self._fixed, config)
+        whole = composed(self._fixed, config)
         self.search = check(Search, _plain(whole.search) if search is None else search, "search")
         space = self.search.space if isinstance(self.search.space, dict) else {_AUTO: _AUTO}
         self._space = {name: str(text) for name, text in (space | sweeps).items()}
@@ -117,8 +117,7 @@ class Job:
         self.settings: Settings = read(self.base)
         if not any(word.startswith("measure=") for word in self._fixed) and not self._goals_are_measured:
             self._fixed.append("measure=default")  # everything there is, such as what `fits: nano33` takes
-            self._whole = composed(self._fixed, config)
-            self.base = without(_run_of(self._whole), set(), None)
+            self.base = without(self._composed([]), set(), None)
             self.settings = read(self.base)
             del self._measured
 
@@ -172,7 +171,7 @@ class Job:
 
     def _composed(self, groups: list[str]) -> DictConfig:
         """The run's config with some groups' choices."""
-        return _run_of(composed([*self._fixed, *groups], self._config) if groups else self._whole)
+        return _run_of(composed([*self._fixed, *groups], self._config))
 
     @cached_property
     def ranges(self) -> dict[str, str]:
@@ -277,8 +276,9 @@ class Job:
             **{f"search.space.{p.name}": str(p) for p in space.parameters},
             "search.structures": space.labels,
         }
-        flat = _flat(canonical(config), "")
-        return {name: json.dumps(value, sort_keys=True) for name, value in sorted(flat)}
+        # Names are as the config has them.
+        settings = {name.replace(".settings.", "."): value for name, value in flat(canonical(config))}
+        return {name: json.dumps(value, sort_keys=True) for name, value in sorted(settings.items())}
 
     @cached_property
     def _measured(self) -> dict[str, goals.Direction | None]:
@@ -339,11 +339,3 @@ def _run_of(config: DictConfig) -> DictConfig:
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     return {str(k): v for k, v in OmegaConf.to_container(config, resolve=True).items()}  # type: ignore[union-attr]
-
-
-def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}".replace(".settings.", "."), value  # as the config has it

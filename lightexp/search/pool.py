@@ -6,7 +6,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from lightexp.core.child import Child, write
 from lightexp.core.errors import RunFailed
 from lightexp.search.mirrored import Mirrored
 from lightexp.search.standing import Standing, standing
@@ -176,18 +176,9 @@ class Pool:
         log = self._study.folder / "workers" / f"{os.getpid()}-{index}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "lightexp.search.worker", str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                encoding="utf-8",
-                start_new_session=True,  # Ctrl-C is the parent's alone
-            )
+            process = Child("lightexp.search.worker", str(os.getpid()), errors=errors, session=True).process
         assert process.stdin is not None
-        process.stdin.write(json.dumps(self._order) + "\n")
-        process.stdin.flush()
+        write(process.stdin, self._order)
         worker = _Worker(process, log=log)
         threading.Thread(target=self._read, args=[worker], daemon=True).start()
         return worker

@@ -82,16 +82,13 @@ def structures(space: Mapping[str, str], compose: Callable[[list[str]], DictConf
     axes = {name: _choices(name, text) for name, text in space.items()}
     if (count := math.prod(map(len, axes.values()))) > _MOST:
         raise BadInput(f"search.space: {count} structures are too many, {_MOST} is the most. Leave some out.")
-    composed: dict[tuple[str, ...], DictConfig] = {}
     found: dict[str, Structure] = {}
     refused: BadInput | None = None
     for values in itertools.product(*axes.values()):
         picked = dict(zip(axes, values, strict=True))
-        groups = tuple(f"{name}={value}" for name, value in picked.items() if not name.startswith("pipeline."))
+        groups = [f"{name}={value}" for name, value in picked.items() if not name.startswith("pipeline.")]
         off = {name.split(".")[2] for name, v in picked.items() if name.startswith("pipeline.stages.") and v == "off"}
-        if groups not in composed:
-            composed[groups] = compose(list(groups))
-        config = without(composed[groups], off, picked.get("pipeline.order"))
+        config = without(compose(groups), off, picked.get("pipeline.order"))
         settings = read(config)
         try:
             check_order(settings)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lightexp.core import unforeseen
+from lightexp.core.child import answer, answers
 from lightexp.core.errors import LightexpError
 from lightexp.core.protocols import Progress
 from lightexp.core.record import StageRecord
@@ -34,8 +35,7 @@ def main() -> None:
     """Works on a study until nothing is left or it is told to stop. Ends with its parent, whatever ends that."""
     _die_with(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    told = _Told(os.fdopen(os.dup(1), "w", encoding="utf-8"))
-    os.dup2(2, 1)  # what libraries print is nothing for the parent
+    told = _Told(answers())
     order = json.loads(sys.stdin.readline())
     stopping = threading.Event()
     threading.Thread(target=_listen, args=[stopping], daemon=True).start()
@@ -100,9 +100,8 @@ class _Told:
         self._out, self._last, self._lock = out, 0.0, threading.Lock()
 
     def tell(self, **words: Any) -> None:
-        with self._lock, suppress(BrokenPipeError):
-            self._out.write(json.dumps(words) + "\n")
-            self._out.flush()
+        with self._lock:
+            answer(self._out, words)
 
     def say(self, words: str) -> None:
         self.tell(say=words)

@@ -31,8 +31,7 @@ class Calibration(Stage):
         """Runs the sample; see `Stage.apply`."""
         from lightexp.backend import apart
 
-        if parent is None:
-            raise TypeError("a calibration starts from a model")
+        assert parent is not None  # `accepts` says so
         sample = context.data.inputs(context.data.train.sample(self.count))
         if not len(sample):
             raise BadInput("there is no example to calibrate on: the train split is empty. Use more data.")

@@ -88,8 +88,7 @@ class Cluster(TrainingStage):
         from lightexp.backend.pruning import zero_signs
         from lightexp.backend.ties import Ties
 
-        if parent is None:
-            raise TypeError("cluster starts from a model")
+        assert parent is not None  # `accepts` says so
         model = keras_files.load(parent.folder, context.seed)
         kept: dict[str, str] = {}
         wanted = self.values(keras_files.describe(model))

@@ -28,8 +28,7 @@ class Encode(Stage):
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Encodes the file, and decodes it again; see `Stage.apply`."""
-        if parent is None:
-            raise TypeError("encode starts from a model")
+        assert parent is not None  # `accepts` says so
         from lightexp.backend.flatbuffer import constants
         from lightexp.export import lxe
 

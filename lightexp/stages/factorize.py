@@ -108,8 +108,7 @@ class Factorize(Surgery):
         from lightexp.backend import keras_files
         from lightexp.backend.factors import factorised
 
-        if parent is None:
-            raise TypeError("factorize starts from a model")
+        assert parent is not None  # `accepts` says so
         model = keras_files.load(parent.folder, context.seed)
         finite(model)
         context.progress.say("factorising")

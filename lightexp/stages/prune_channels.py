@@ -105,8 +105,7 @@ class PruneChannels(Surgery):
         from lightexp.backend.channels import ChannelGraph
         from lightexp.backend.importance import channel_scores
 
-        if parent is None:
-            raise TypeError("prune_channels starts from a model")
+        assert parent is not None  # `accepts` says so
         model = keras_files.load(parent.folder, context.seed)
         finite(model)
         graph = ChannelGraph(model)

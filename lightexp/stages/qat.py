@@ -83,8 +83,7 @@ class Qat(TrainingStage):
         from lightexp.backend.pruning import zero_signs
         from lightexp.backend.ties import Ties
 
-        if parent is None:
-            raise TypeError("qat starts from a model")
+        assert parent is not None  # `accepts` says so
         model, left = qat.simulated(keras_files.load(parent.folder, context.seed), ACTIVATIONS)
         qat.find_ranges(model, context.data.inputs(context.data.train.sample(_CALIBRATED_ON)))
         kept = _KEEPS[self.scheme]

@@ -139,8 +139,7 @@ class Quantize(Stage):
         """Quantises the model and tries the result; see `Stage.apply`."""
         from lightexp.backend import apart, flatbuffer
 
-        if parent is None:
-            raise TypeError("quantize starts from a model")
+        assert parent is not None  # `accepts` says so
         source, result = flatbuffer.read(parent.tflite), context.out / TFLITE
         _check_finite(source)
         names = [layer_names(source.title(op, kernel)) for op, kernel in source.kernels]

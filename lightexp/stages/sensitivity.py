@@ -76,8 +76,7 @@ class Sensitivity(Stage):
         """Tries every layer at every level; see `Stage.apply`."""
         from lightexp.backend import flatbuffer, litert
 
-        if parent is None:
-            raise TypeError("sensitivity starts from a model")
+        assert parent is not None  # `accepts` says so
         source, content, split = flatbuffer.read(parent.tflite), parent.tflite.read_bytes(), context.data.val
         if not len(split):
             raise BadInput("there is no example to measure on: the validation split is empty. Use more data.")

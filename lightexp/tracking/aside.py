@@ -53,7 +53,7 @@ class Aside(Mirror):
     def study(self, study: Study) -> dict[str, str]:
         """See `Mirror.study`."""
         try:
-            return self._worker.call({"call": "study", "study": asdict(study), **self._place}, self._say)
+            return self._ask({"call": "study", "study": asdict(study)})
         except (OSError, ValueError) as error:
             return {"missing": f"{error}"}
 
@@ -61,11 +61,13 @@ class Aside(Mirror):
         """See `Mirror.left`; the worker does it when its parent has died."""
 
     def _call(self, call: str, record: Record, **more: str) -> None:
-        request = {"call": call, "record": asdict(record), **self._place, **more}
         try:
-            record.mlflow = self._worker.call(request, self._say)
+            record.mlflow = self._ask({"call": call, "record": asdict(record), **more})
         except (OSError, ValueError) as error:
             record.mlflow["missing"] = f"{error}"
             if not self._told:
                 self._say(f"Tracking has stopped: {error}. The run goes on; its record is whole.")
                 self._told = True
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, str]:
+        return dict(self._worker.call({**request, **self._place}, self._say)["mlflow"])

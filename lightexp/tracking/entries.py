@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
+from lightexp.core.config import flat
 from lightexp.core.record import Record
 
 KEY_CHARS, PARAM_CHARS, TAG_CHARS, DIGEST_CHARS = 250, 6_000, 8_000, 36
@@ -59,15 +60,7 @@ def text(value: Any, limit: int) -> str:
 
 def params(config: Mapping[str, Any]) -> dict[str, str]:
     """The config as one flat level: dotted keys, lists and empty mappings as JSON."""
-    return {key(name): text(value, PARAM_CHARS) for name, value in _flat(config, "")}
-
-
-def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    return {key(name): text(value, PARAM_CHARS) for name, value in flat(config)}
 
 
 def tags(record: Record) -> dict[str, str]:

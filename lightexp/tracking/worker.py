@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from lightexp.core.child import answer, answers
 from lightexp.core.config import build
 from lightexp.core.record import from_plain
 from lightexp.tracking import stores, studies
@@ -20,8 +20,7 @@ def main() -> None:
     """Answers calls until the input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent still has calls to make
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
+    parent = answers()
     with suppress(Exception):  # whoever uses it meets the same error, and reports it
         stores.load()
     mirrors: dict[str, Mirror] = {}
@@ -29,29 +28,23 @@ def main() -> None:
         request = json.loads(line)
         place = json.dumps([request["tracking"], request["plugins"], request["outputs"]])
         if place not in mirrors:
-            mirrors[place] = _mirror(request, answers)
+            mirrors[place] = _mirror(request, parent)
         if request["call"] == "study":
-            _answer(answers, {"mlflow": mirrors[place].study(studies.from_plain(request["study"]))})
+            answer(parent, {"mlflow": mirrors[place].study(studies.from_plain(request["study"]))})
             continue
         record = from_plain(request["record"])
         if request["call"] == "end":
             mirrors[place].end(record, Path(request["folder"]))
         else:
             getattr(mirrors[place], request["call"])(record)
-        _answer(answers, {"mlflow": record.mlflow})
+        answer(parent, {"mlflow": record.mlflow})
     for mirror in mirrors.values():
         mirror.left()
 
 
-def _mirror(request: dict[str, Any], answers: TextIO) -> Mirror:
+def _mirror(request: dict[str, Any], parent: TextIO) -> Mirror:
     tracking: Tracking = build(request["tracking"], Tracking, "tracking", tuple(request["plugins"]))  # type: ignore[type-abstract]
-    return tracking.mirror(Path(request["outputs"]), lambda words: _answer(answers, {"say": words}))
-
-
-def _answer(answers: TextIO, words: dict[str, Any]) -> None:
-    with suppress(BrokenPipeError):
-        answers.write(json.dumps(words) + "\n")
-        answers.flush()
+    return tracking.mirror(Path(request["outputs"]), lambda words: answer(parent, {"say": words}))
 
 
 if __name__ == "__main__":

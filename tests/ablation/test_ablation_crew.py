@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from lightexp.ablation.crew import Crew, Task, _Child
+from lightexp.ablation.crew import WORKER, Crew, Task, _answer
+from lightexp.core.child import Child
 
 
 def task(name: str, needs: str = "", makes: str | None = None, done: Any = lambda: False) -> Task:
@@ -63,19 +64,19 @@ def test_what_others_are_at_is_waited_for_and_not_done_again(work, tmp_path) -> 
 
 
 def test_a_worker_that_dies_is_a_reason_and_one_without_tasks_goes_home() -> None:
-    child = _Child()
+    child = Child(WORKER)
     threading.Timer(1.0, lambda: child.process.send_signal(signal.SIGSTOP)).start()
     time.sleep(1.5)  # it can no longer answer
     threading.Timer(0.5, child.process.kill).start()
-    assert child.call(task("a").request, print) == {"failed": "its process died of signal 9"}
+    assert _answer(child, task("a").request, print) == {"failed": "its process died of signal 9"}
     child.end()
-    child = _Child()
+    child = Child(WORKER)
     child.end()
     assert child.process.returncode == 0
 
 
 def test_a_worker_stops_when_its_parent_has_died(tmp_path) -> None:
-    child = _Child()
+    child = Child(WORKER)
     assert child.process.stdin is not None
     overrides = [f"paths.outputs={tmp_path}", "pipeline=control", "pipeline.stages.train.epochs=10000", "tracking=none"]
     overrides += ["runtime.threads=1", "model.width=0.25"]

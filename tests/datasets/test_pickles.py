@@ -103,6 +103,7 @@ def test_a_shape_that_promises_what_is_not_there_is_refused() -> None:
         (b"}(C\xff" + b"k" * 255 + b"Nu.", "a name that is none"),
         (b"}(}}u.", "a name that is none"),
         (b"c" + b"m" * 99, "no newline found"),
+        (b"c\\m\nname\n.", "cut off or altered"),
         (b"(i__builtin__\neval\n.", "its operation INST is none"),
         (b"\x80\x05\x96\x01\0\0\0\0\0\0\0k.", "its operation BYTEARRAY8 is none"),
         (b"\x80\x05\x96" + b"\xff" * 7 + b"\x0f", "expected 1152921504606846975 bytes"),
