@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Generator
@@ -13,6 +14,8 @@ from tiny_runs import TinyRuns
 # Hundreds of processes import the same modules: they are compiled once, whatever the environment says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+gc.disable()  # until all is imported and collected, in which it would find nothing
 
 settings.register_profile("lightexp", deadline=None, max_examples=60)  # a busy machine is no failure
 settings.load_profile("lightexp")
@@ -41,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, words in enumerate(SLOW) if words in str(item.path)), len(SLOW))
 
     items.sort(key=rank)
+
+
+def pytest_collection_finish() -> None:
+    """Has garbage collected from here on, but not looked for in what is there now."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

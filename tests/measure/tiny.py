@@ -87,12 +87,12 @@ def flat(net: str, scheme: str = "float", zeroed: bool = False, batch: int | Non
         warnings.simplefilter("ignore")
         import tensorflow as tf
 
-        if batch is None:
-            converter = tf.lite.TFLiteConverter.from_keras_model(model)
-        else:
-            spec = tf.TensorSpec((batch, *SHAPES[net]), tf.float32)
-            fixed = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([fixed], model)
+        served = tf.Module()  # which is saved on the way; a model would be with every layer's functions
+        served.variables_of_the_model = model.variables
+        spec = tf.TensorSpec((batch, *SHAPES[net]), tf.float32, model.input_names[0])
+        name = model.output_names[0]
+        served.serve = tf.function(lambda x: {name: model(x, training=False)}, input_signature=[spec], autograph=False)
+        converter = tf.lite.TFLiteConverter.from_keras_model(served)
         if scheme != "float":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if scheme == "float16":
