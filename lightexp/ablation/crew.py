@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lightexp.core.child import Child
+from lightexp.core.child import Child, end
 
 WORKER = "lightexp.ablation.worker"
 _POLL = 1.0  # seconds until another host's work is looked at again
@@ -100,7 +100,7 @@ class Crew:
             finally:
                 lock.release()
             if child.process.poll() is not None:
-                child.end()
+                end(child.process)
                 child = None
             if "interrupted" in answer:
                 self.stop()
@@ -111,7 +111,7 @@ class Crew:
                 self._ended(task, answer)
                 self._changed.notify_all()
         if child:
-            child.end()
+            end(child.process)
 
     def _told(self, name: str, words: str) -> None:
         self._say(f"  {name}: {words}")

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightexp.core import interrupt, unforeseen
@@ -161,7 +161,7 @@ class _Application:
             settle(self._origin)
         self.started = True
         self._sweep = HydraConfig.get().mode is RunMode.MULTIRUN
-        overrides = list(HydraConfig.get().overrides.task)
+        overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # interpolations as they stand
         try:
             self._run(config, overrides)
         except LightexpError as error:

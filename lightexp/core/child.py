@@ -55,13 +55,9 @@ class Child:
             say(words["say"])
         raise BrokenPipeError("its process has ended")
 
-    def end(self) -> None:
-        """Closes its input, at which it ends, and waits for that."""
-        end(self.process)
-
 
 def end(process: subprocess.Popen[str]) -> None:
-    """See `Child.end`; for whoever must not hold the child itself."""
+    """Closes a child's input, at which it ends, and waits for that."""
     for stream in (process.stdin, process.stdout):
         with suppress(OSError):
             if stream is not None:

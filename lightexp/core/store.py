@@ -240,6 +240,7 @@ def plain_disk_errors(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunFailed(f"The disk that holds {root} is full. Free some space and run the same command.") from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        lost = error.errno == errno.ENOENT and f"{error.filename}".startswith(f"{root}")
+        if lost or error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise RunFailed(f"{root} cannot be written: {error.strerror}. Set paths.outputs=FOLDER.") from None
         raise

@@ -172,7 +172,8 @@ def explained(error: Exception, overrides: list[str], config: str = CONFIG) -> B
             f"{found[1]}: a list cannot take a mapping's place, nor a mapping a list's. A list is NAME=[VALUE], a "
             "mapping added to by '+NAME={KEY: VALUE}'."
         )
-    parts = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    whole = str(error).partition("Config search path:")[0]
+    parts = [" ".join(line.split()) for line in whole.splitlines() if line.strip()]
     return BadInput(f"config: {' '.join(parts[:2])}" if parts else f"config: {type(error).__name__}")
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
-from lightexp.core.config import Count, build, check
+from lightexp.core.config import Threads, build, check
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Dataset, Measurement, Model, Stage
 from lightexp.core.training import Rung
@@ -31,7 +31,7 @@ FILE = "file"
 class Runtime:
     """`runtime`: threads, or None for every core."""
 
-    threads: Count | None = None
+    threads: Threads | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from lightexp.ablation.crew import WORKER, Crew, Task, _answer
-from lightexp.core.child import Child
+from lightexp.core.child import Child, end
 
 
 def task(name: str, needs: str = "", makes: str | None = None, done: Any = lambda: False) -> Task:
@@ -69,9 +69,9 @@ def test_a_worker_that_dies_is_a_reason_and_one_without_tasks_goes_home() -> Non
     time.sleep(1.5)  # it can no longer answer
     threading.Timer(0.5, child.process.kill).start()
     assert _answer(child, task("a").request, print) == {"failed": "its process died of signal 9"}
-    child.end()
+    end(child.process)
     child = Child(WORKER)
-    child.end()
+    end(child.process)
     assert child.process.returncode == 0
 
 
@@ -88,6 +88,6 @@ def test_a_worker_stops_when_its_parent_has_died(tmp_path) -> None:
     child.process.stdin.close()  # as when the parent dies
     assert child.process.wait(30) == 0
     listener.join()
-    child.end()
+    end(child.process)
     [record] = tmp_path.glob("runs/*/record.json")
     assert '"status": "interrupted"' in record.read_text()

@@ -14,6 +14,7 @@ from lightexp.core.record import Record
 
 RATE = "pipeline.stages.train.learning_rate"
 NAN = f"{RATE}=1e+38"
+SAME = "pipeline.stages.prune.epochs=${pipeline.stages.train.epochs}"
 CHECK = """
 import sys
 from lightexp.cli.main import main
@@ -32,7 +33,7 @@ def own_lines(done: CompletedProcess[str]) -> list[str]:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[CompletedProcess[str], Path]:
     """A run of its own, from a folder and into a folder with spaces in their names."""
     folder = tmp_path_factory.mktemp("some folder")
-    done = lightexp("run", *TINY, f"{RATE}=0.002", "paths.outputs=all my outputs", cwd=folder)
+    done = lightexp("run", *TINY, SAME, f"{RATE}=0.002", "paths.outputs=all my outputs", cwd=folder)
     assert done.returncode == 0, done.stderr
     return done, folder / "all my outputs"
 
@@ -56,6 +57,7 @@ def test_a_run_shows_its_table_its_files_and_what_to_type_next(alone: tuple[Comp
     assert not own_lines(done)
     assert f"Again   {record.command}" in done.stdout
     assert "'paths.outputs=all my outputs'" in record.command
+    assert f"'{SAME}'" in record.command
     assert mlflow_status(outputs) == {record.mlflow["run_id"]: "FINISHED"}
 
 

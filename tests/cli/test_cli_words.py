@@ -53,6 +53,8 @@ def test_help_and_configs_import_nothing_heavy(words: list[str], shown: str, tmp
         (["run", "--plan", "dataset=arrays", "dataset.path=nothere.npz"], "dataset.path=nothere.npz is not a file"),
         (["run", "dataset.augment.cutout=8"], "dataset.augment.cutout must be smaller than the image, (8, 8)."),
         (["run", "-m", "seeed=1,2"], "seeed is not a setting"),
+        (["run", "seed=${sed}"], "Interpolation key 'sed' not found"),
+        (["run", "--config-name=runs"], "'runs'. Check that it's in your config search path.\n"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing_behind(words: list[str], said: str, tmp_path: Path) -> None:

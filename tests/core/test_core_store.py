@@ -262,6 +262,11 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path, reque
     store.release()  # else the disk is in use
 
 
+def test_a_folder_that_cannot_be_made_is_one_clear_line() -> None:
+    with pytest.raises(RunFailed, match=r"/proc/there cannot be written: .* Set paths.outputs=FOLDER."):
+        Store(Path("/proc/there")).ensure(KEY, "a", make)
+
+
 def test_an_entry_s_files_are_its_own(store: Store) -> None:
     entry, _ = store.ensure(KEY, "a", lambda folder: {})
     assert files(entry.folder) == [MANIFEST]

@@ -57,6 +57,7 @@ BAD = {
     "seed below 0": (["seed=-1"], "seed", "0"),
     "split_seed below 0": (["dataset.split_seed=-1"], "dataset.split_seed", "0"),
     "no threads": (["runtime.threads=0"], "runtime.threads", "1"),
+    "more threads than LiteRT bears": (["runtime.threads=1000000"], "runtime.threads", "1024"),
     "no width": (["model.width=0"], "model.width", "0"),
     "layer's sparsity": (["+pipeline.stages.prune.layers={conv1: 2}"], "pipeline.stages.prune.layers.conv1", "than 1"),
     "list of layers": (["pipeline.stages.prune.layers=[]"], "pipeline.stages.prune.layers=[]", "NAME={KEY: VALUE}"),
