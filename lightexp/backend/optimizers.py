@@ -39,10 +39,13 @@ class Optimizer:
         settings = self._settings
         time = tf.cast(step, tf.float32)
         beta1_power, beta2_power = tf.pow(_BETA1, time), tf.pow(_BETA2, time)
+        first, *others = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
+        # Updates run beside the first layer's product, the last and mostly the longest, not beside what it waits for.
+        with tf.control_dependencies([g for g in others[:1] if g is not None]):
+            gradients = [first, *(g if g is None else tf.identity(g) for g in others)]
         for variable, slots, gradient in zip(self._variables, self.slots, gradients, strict=True):
             if gradient is None:
                 continue
-            gradient = tf.convert_to_tensor(gradient)
             if settings.optimizer == "sgd":
                 _sgd(variable, slots, gradient, rate, settings.momentum)
                 continue
