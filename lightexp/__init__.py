@@ -34,17 +34,17 @@ def run(overrides: list[str] | None = None) -> Record:
         lightexp.core.errors.BadInput: If a setting or the data cannot be used.
         lightexp.core.errors.RunFailed: If the work could not be finished.
     """
-    from lightexp.runner.compose import forget, settings
+    from lightexp.runner.compose import clear_cache, compose_settings
+    from lightexp.runner.progress import SilentReporter
     from lightexp.runner.run import Runner
-    from lightexp.runner.watch import Silent
 
-    forget()  # a config may have been edited since, as beside a notebook
+    clear_cache()  # a config may have been edited since, as beside a notebook
     words = list(overrides or [])
-    return Runner(Silent()).run(settings(words), words)
+    return Runner(SilentReporter()).run(compose_settings(words), words)
 
 
 def records(where: Path | str = "outputs") -> pandas.DataFrame:
-    """Reads the records of many runs into a table, a row for each; `lightexp.core.records.frame` names the columns.
+    """Read the records of many runs into a table, a row for each run.
 
     Args:
         where: An outputs folder, its `runs/`, or one run's folder. Defaults to `outputs` below the current folder.
@@ -57,9 +57,9 @@ def records(where: Path | str = "outputs") -> pandas.DataFrame:
     """
     import warnings
 
-    from lightexp.core.records import found, frame
+    from lightexp.core.records import build_frame, load_records
 
-    sound, words = found(where)
+    sound, words = load_records(where)
     for line in words:
         warnings.warn(line, stacklevel=2)
-    return frame(sound)
+    return build_frame(sound)

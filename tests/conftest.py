@@ -9,7 +9,8 @@ from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
-from tiny_runs import TinyRuns
+
+from tests.tiny_runs import TinyRuns
 
 # Hundreds of processes import the same modules: they are compiled once, whatever the environment says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -57,7 +58,7 @@ def tensorflow() -> None:
     """TensorFlow as lightexp sets it up; to be asked for by every test that computes with it before a run does."""
     from lightexp.backend import session
 
-    session.start(len(os.sched_getaffinity(0)))
+    session.start_tensorflow(len(os.sched_getaffinity(0)))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lightexp.core.protocols import Figure
+from lightexp.core.protocols import Metric
 from lightexp.core.record import Record, StageRecord
 
 STAGES = {"train": (112_960, 0.0), "prune": (112_960, -0.004), "quantize": (28_240, -0.003)}
@@ -50,14 +50,14 @@ def record(
         size = int(size * (1 - 0.3 * sparsity)) if name == "quantize" else size
         zeros = sparsity if place and "prune" in stages[: place + 1] else 0.0
         figures = [
-            Figure("accuracy/val", accuracy + 0.004, "", "max", "val"),
-            Figure("accuracy/test", accuracy, "", "max", "test"),
-            Figure("size/file_bytes", size, "bytes", "min"),
-            Figure("size/gzip_bytes", size * (1 - 0.8 * zeros), "bytes", "min"),
-            Figure("size/ratio", 112_960 / size, "", "max"),
-            Figure("model/sparsity", zeros),
-            Figure("compute/macs", 84_224, "", "min"),
-            Figure("latency/p50_us", 4.0 - place + rng.normal(0, 0.1), "µs", "min"),
+            Metric("accuracy/val", accuracy + 0.004, "", "max", "val"),
+            Metric("accuracy/test", accuracy, "", "max", "test"),
+            Metric("size/file_bytes", size, "bytes", "min"),
+            Metric("size/gzip_bytes", size * (1 - 0.8 * zeros), "bytes", "min"),
+            Metric("size/ratio", 112_960 / size, "", "max"),
+            Metric("model/sparsity", zeros),
+            Metric("compute/macs", 84_224, "", "min"),
+            Metric("latency/p50_us", 4.0 - place + rng.normal(0, 0.1), "µs", "min"),
         ]
         curve = [float(1 / (1 + epoch)) for epoch in range(10)]
         history = {"loss": curve, "val_accuracy": [1 - v / 3 for v in curve]} if name != "quantize" else {}

@@ -12,27 +12,26 @@ from typing import Any
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from tiny_runs import TinyRuns
 
 from lightexp.core.config import build, locate
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
-from lightexp.core.fingerprint import canonical, key
-from lightexp.core.protocols import Dataset, Measurement, Model, Objective, Stage
+from lightexp.core.fingerprint import canonicalize, compute_key
+from lightexp.core.protocols import Dataset, Measurement, Model, Stage, TrainingObjective
 from lightexp.core.training import Training
 from lightexp.runner import plan
-from lightexp.runner.compose import composed
-from lightexp.runner.compose import settings as compose
-from lightexp.runner.conf import conf
+from lightexp.runner.compose import compose_config, compose_settings
+from lightexp.runner.config_dir import find_config_dir
 from lightexp.runner.plan import check_order
 from lightexp.runner.settings import Settings
 from lightexp.tracking.mirror import Tracking
+from tests.tiny_runs import TinyRuns
 
 # How a group's choice comes into the config, and where it then stands.
 PLACES: dict[str, tuple[str, str, type[Any]]] = {
     "dataset": ("dataset={}", "dataset", Dataset),
     "model": ("model={}", "model", Model),
-    "objective": ("objective@pipeline.stages.train.objective={}", "pipeline.stages.train.objective", Objective),
+    "objective": ("objective@pipeline.stages.train.objective={}", "pipeline.stages.train.objective", TrainingObjective),
     "stage": ("+stage@pipeline.stages.probe={}", "pipeline.stages.probe", Stage),
     "tracking": ("tracking={}", "tracking", Tracking),
     "measure": ("measure={}", "measure", Measurement),
@@ -43,7 +42,7 @@ BEFORE = {"none": [], "keras": ["train"], "tflite": ["train", "quantize"]}
 
 def choices(group: str) -> list[str]:
     """The names of a group's files; one that begins with `_` is only ever part of another."""
-    return sorted(path.stem for path in (conf() / group).glob("*.yaml") if not path.stem.startswith("_"))
+    return sorted(path.stem for path in (find_config_dir() / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
 EVERY = [(group, name) for group in PLACES for name in choices(group)]
@@ -53,7 +52,7 @@ EVERY = [(group, name) for group in PLACES for name in choices(group)]
 def nodes(group: str, name: str) -> dict[str, Any]:
     """The nodes that a file describes by place: one, or one for each of a set of measurements."""
     override, place, _ = PLACES[group]
-    node = OmegaConf.to_container(OmegaConf.select(composed([override.format(name)]), place), resolve=True)
+    node = OmegaConf.to_container(OmegaConf.select(compose_config([override.format(name)]), place), resolve=True)
     assert isinstance(node, dict)
     return {place: node} if "_target_" in node else {f"{place}.{k}": v for k, v in node.items()}
 
@@ -65,7 +64,7 @@ def nested(node: Mapping[str, Any], place: str) -> list[tuple[str, Mapping[str, 
 
 
 def test_every_folder_is_under_a_contract() -> None:
-    folders = {path.name for path in conf().iterdir() if path.is_dir()}
+    folders = {path.name for path in find_config_dir().iterdir() if path.is_dir()}
     own = {
         "deploy",
         "pipeline",
@@ -93,7 +92,7 @@ def test_the_keys_are_the_fields_with_their_defaults(group: str, name: str) -> N
 
 @pytest.mark.parametrize("name", choices("deploy"))
 def test_a_board_is_measured_by_itself(name: str) -> None:
-    boards = compose(["measure=default", f"deploy=[{name}]"]).measure["micro"].boards  # type: ignore[attr-defined]
+    boards = compose_settings(["measure=default", f"deploy=[{name}]"]).measure["micro"].boards  # type: ignore[attr-defined]
     assert set(boards) == {name}
     assert 0 < boards[name]["flash_taken"] < boards[name]["flash"]
     assert 0 < boards[name]["ram_taken"] < boards[name]["ram"]
@@ -104,19 +103,24 @@ def test_the_object_has_one_stable_key(group: str, name: str) -> None:
     for place, node in nodes(group, name).items():
         first, second = (build(node, PLACES[group][2], place) for _ in range(2))
         assert first == second
-        assert key(first) == key(second)
-        assert json.loads(json.dumps(canonical(first), allow_nan=False)) == canonical(first)
+        assert compute_key(first) == compute_key(second)
+        assert json.loads(json.dumps(canonicalize(first), allow_nan=False)) == canonicalize(first)
 
 
 @pytest.mark.parametrize("group", PLACES)
 def test_no_two_choices_have_the_same_key(group: str) -> None:
-    keys = [str(sorted(key(build(n, PLACES[group][2], p)) for p, n in nodes(group, c).items())) for c in choices(group)]
+    keys = [
+        str(sorted(compute_key(build(n, PLACES[group][2], p)) for p, n in nodes(group, c).items()))
+        for c in choices(group)
+    ]
     assert len(set(keys)) == len(keys)
 
 
 @cache
 def model(name: str) -> Model:
-    node = OmegaConf.to_container(OmegaConf.load(conf() / "model" / f"{name}.yaml"))  # as it stands: quicker to collect
+    node = OmegaConf.to_container(
+        OmegaConf.load(find_config_dir() / "model" / f"{name}.yaml")
+    )  # as it stands: quicker to collect
     return build(node, Model, "model")  # type: ignore[type-abstract]
 
 
@@ -147,7 +151,7 @@ def test_every_model_takes_some_shape_or_says_what_it_needs(name: str) -> None:
 def test_every_model_sizes_itself_to_the_data(name: str, shape: tuple[int, ...], classes: int) -> None:
     from lightexp.backend import session
 
-    session.fresh(0)
+    session.reset_graph(0)
     settings = model(name)
     built = settings.build(shape, classes)
     logits = built(np.random.default_rng(0).random((3, *shape), np.float32), training=False).numpy()
@@ -187,8 +191,8 @@ class TestStages:
         assert [s.key for s in again.stages] == [s.key for s in record.stages]
         assert tiny_runs.file(again).read_bytes() == tiny_runs.file(record).read_bytes()
         timeless = {"time/train_s"}
-        assert {k: v for k, v in again.figures.items() if k not in timeless} == {
-            k: v for k, v in record.figures.items() if k not in timeless
+        assert {k: v for k, v in again.metrics.items() if k not in timeless} == {
+            k: v for k, v in record.metrics.items() if k not in timeless
         }
 
     @pytest.mark.parametrize("name", choices("stage"))
@@ -207,8 +211,8 @@ def test_all_eight_of_the_article_s_pipelines_are_there() -> None:
     subsets = [[m for i, m in enumerate(methods) if mask >> i & 1] for mask in range(1, 8)]
     assert {"control", *("_".join(s) for s in subsets)} <= set(choices("pipeline"))
     for subset in subsets:
-        assert list(compose([f"pipeline={'_'.join(subset)}"]).stages) == ["train", *subset]
-    assert list(compose(["pipeline=control"]).stages) == ["train"]
+        assert list(compose_settings([f"pipeline={'_'.join(subset)}"]).stages) == ["train", *subset]
+    assert list(compose_settings(["pipeline=control"]).stages) == ["train"]
 
 
 @pytest.fixture(scope="module")
@@ -222,14 +226,14 @@ def fashion() -> Data:
 
 
 def experiment(name: str) -> Settings:
-    return compose([f"experiment={name}"])
+    return compose_settings([f"experiment={name}"])
 
 
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_every_experiment_plans(name: str, fashion: Data) -> None:
     settings = experiment(name)
     check_order(settings)
-    planned = plan.make(settings, fashion, compose)
+    planned = plan.make_plan(settings, fashion, compose_settings)
     assert [node.name for node in planned.nodes] == list(settings.stages)
     assert len({node.key for node in planned.nodes}) == len(planned.nodes)
 
@@ -241,7 +245,7 @@ class TestArticle:
     def test_what_all_three_share(self, name: str) -> None:
         settings = experiment(name)
         assert type(settings.dataset).__name__ == "FashionMnist"
-        assert canonical(settings.model) == canonical(model("article_mlp"))
+        assert canonicalize(settings.model) == canonicalize(model("article_mlp"))
         assert list(settings.stages) == ["train", name.removeprefix("article_")]
         for stage in settings.stages.values():
             if isinstance(stage, Training):
@@ -272,10 +276,12 @@ class TestArticle:
         assert (stage.objective.temperature, stage.objective.alpha) == (1.0, 1.0)
         student: Any = stage.replaces(settings.model)
         assert student.units(128) == 43  # a third
-        planned = plan.make(settings, fashion, compose)
+        planned = plan.make_plan(settings, fashion, compose_settings)
         assert planned.nodes[-1].inputs["teacher"] is planned.control
 
 
 def test_every_file_says_what_it_is() -> None:
-    for path in [p for p in Path(conf()).rglob("*.yaml") if p.parent.name in ("dataset", "model", "stage", "pipeline")]:
+    for path in [
+        p for p in Path(find_config_dir()).rglob("*.yaml") if p.parent.name in ("dataset", "model", "stage", "pipeline")
+    ]:
         assert path.read_text().startswith("# "), path

@@ -20,15 +20,14 @@ from typing import Any
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from tiny_runs import TinyRuns
 
-from lightexp.core.fingerprint import library_versions
-from lightexp.core.flatmodel import FlatTensor
+from lightexp.core.fingerprint import read_library_versions
 from lightexp.core.protocols import Stage
-from lightexp.core.training import VERSION
-from lightexp.runner.compose import composed
-from lightexp.runner.compose import settings as compose
-from lightexp.runner.conf import conf
+from lightexp.core.tflite_graph import Tensor
+from lightexp.core.training import TRAINING_VERSION
+from lightexp.runner.compose import compose_config, compose_settings
+from lightexp.runner.config_dir import find_config_dir
+from tests.tiny_runs import TinyRuns
 
 FILE = Path(__file__).with_name("golden.json")
 ROUNDING = 1e-3  # of another processor, after four steps of training
@@ -39,10 +38,10 @@ OF_THEIR_OWN = ["from_file"]  # a file is what it is
 
 def shipped(group: str) -> list[str]:
     """The names of a group's files."""
-    return sorted(path.stem for path in (conf() / group).glob("*.yaml") if path.stem not in OF_THEIR_OWN)
+    return sorted(path.stem for path in (find_config_dir() / group).glob("*.yaml") if path.stem not in OF_THEIR_OWN)
 
 
-def norm(tensor: FlatTensor) -> float:
+def norm(tensor: Tensor) -> float:
     """L2 norm of a weight's real values: the scales of quantised ones multiplied out."""
     values = np.asarray(tensor.data, np.float64)
     if tensor.scales:
@@ -62,7 +61,7 @@ def figures(runs: TinyRuns, pipeline: str) -> dict[str, Any]:
         parts |= {f"{name}.objective": stage.objective} if hasattr(stage, "objective") else {}
         parts |= {f"{name}.{role}": part for role, part in stage.inputs().items() if isinstance(part, Stage)}
     return {
-        "versions": {"training loop": VERSION} | {name: part.version for name, part in parts.items()},
+        "versions": {"training loop": TRAINING_VERSION} | {name: part.version for name, part in parts.items()},
         "bytes": runs.file(record).stat().st_size,
         "zeros": {s.name: zeros for s in record.stages if (zeros := s.facts.get("zeros"))},
         "weights": {tensor.name: float(f"{norm(tensor):.6g}") for tensor in runs.flat(record).weights},
@@ -73,8 +72,8 @@ def architecture(name: str) -> dict[str, Any]:
     """What is kept of a model: its layers and the size of its initial weights."""
     from lightexp.backend import session
 
-    session.fresh(0)
-    model = compose([f"model={name}"]).model
+    session.reset_graph(0)
+    model = compose_settings([f"model={name}"]).model
     layers = model.build((40, 1) if name == "cnn_1d" else (28, 28, 1), 10).layers
     norms = {f"{layer.name} {type(layer).__name__} {layer.count_params()}": layer.get_weights() for layer in layers}
     weights = {name: sum(float(np.linalg.norm(w.astype(np.float64))) for w in ws) for name, ws in norms.items()}
@@ -106,10 +105,10 @@ def test_every_pipeline_runs_to_its_end(name: str, tiny_runs: TinyRuns) -> None:
     record = tiny_runs.run(f"pipeline={name}")
     assert [(s.name, s.key) for s in record.stages] == [(n.name, n.key) for n in planned.nodes]
     assert record.control == planned.control.name == "train"
-    assert set(record.figures) >= {"accuracy/val", "accuracy/test", "size/file_bytes", "model/sparsity"}
-    assert tiny_runs.file(record).stat().st_size == record.figures["size/file_bytes"]
+    assert set(record.metrics) >= {"accuracy/val", "accuracy/test", "size/file_bytes", "model/sparsity"}
+    assert tiny_runs.file(record).stat().st_size == record.metrics["size/file_bytes"]
     stages = tiny_runs.settings(f"pipeline={name}").stages
-    assert list(stages) == OmegaConf.to_container(composed([f"pipeline={name}"]).pipeline.order)
+    assert list(stages) == OmegaConf.to_container(compose_config([f"pipeline={name}"]).pipeline.order)
     for stage, settings in stages.items():
         # In shipped pipelines a stage's key is its method's name.
         assert type(settings).__module__ == f"lightexp.stages.{stage}"
@@ -125,7 +124,7 @@ def test_a_result_changes_with_a_version_only(pipeline: str, tiny_runs: TinyRuns
             f"versions were {old['versions']}, are {new['versions']}. That is right if the result was meant to change "
             f"({change or 'it has not'}): write the new figures with python tests/test_golden.py"
         )
-    libraries = {n: v for n, v in library_versions().items() if golden["libraries"][n] != v}
+    libraries = {n: v for n, v in read_library_versions().items() if golden["libraries"][n] != v}
     assert change is None, (
         f"pipeline={pipeline}: {change}, though no version has changed (libraries that have: {libraries or 'none'}). "
         "If it was meant to, bump the version of the stage, objective, model or training loop that changed and run "
@@ -157,7 +156,7 @@ def main() -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     with TemporaryDirectory() as folder:
         runs = TinyRuns(Path(folder))
-        golden = {"libraries": library_versions(), "pipelines": {p: figures(runs, p) for p in shipped("pipeline")}}
+        golden = {"libraries": read_library_versions(), "pipelines": {p: figures(runs, p) for p in shipped("pipeline")}}
     golden["models"] = {name: architecture(name) for name in shipped("model")}
     FILE.write_text(json.dumps(golden, indent=1) + "\n")
 

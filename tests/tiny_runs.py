@@ -9,15 +9,15 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from lightexp.core.data import Data
-from lightexp.core.flatmodel import FlatModel
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record
 from lightexp.core.store import Store
-from lightexp.runner.compose import composed
+from lightexp.core.tflite_graph import TFLiteGraph
+from lightexp.runner.compose import compose_config
 from lightexp.runner.plan import Plan
+from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
-from lightexp.runner.settings import Settings, read
-from lightexp.runner.watch import Silent
+from lightexp.runner.settings import Settings, read_settings
 
 NARROW = {"width": 0.5, "alpha": 0.1}
 """Of models that take one: what it is set to."""
@@ -37,7 +37,7 @@ class TinyRuns:
         self.outputs = folder / "outputs"
         self.arrays = folder / "tiny.npz"
         np.savez(self.arrays, x=x, y=y)
-        self._runner = Runner(Silent())
+        self._runner = Runner(SilentReporter())
         self._known: dict[tuple[str, ...], tuple[list[str], Settings]] = {}
 
     def overrides(self, *words: str) -> list[str]:
@@ -53,13 +53,13 @@ class TinyRuns:
         if words not in self._known:
             place = [f"dataset.path={self.arrays}", f"paths.outputs={self.outputs}"]
             all_words = ["dataset=arrays", "tracking=none", "measure=quick", *place, *words]
-            config = composed(all_words)
+            config = compose_config(all_words)
             small = {f"model.{name}": share for name, share in NARROW.items() if name in config.model}
             trained = [name for name, stage in config.pipeline.stages.items() if "epochs" in stage]
             small |= {f"pipeline.stages.{name}.epochs": 1 for name in trained}
             for name, value in small.items():
                 OmegaConf.update(config, name, value)
-            self._known[words] = [*all_words, *(f"{n}={v}" for n, v in small.items())], read(config)
+            self._known[words] = [*all_words, *(f"{n}={v}" for n, v in small.items())], read_settings(config)
         return self._known[words]
 
     def plan(self, *words: str) -> tuple[Plan, Data]:
@@ -75,11 +75,11 @@ class TinyRuns:
         """The flatbuffer that a run ships."""
         return self.outputs / "runs" / record.id / TFLITE
 
-    def flat(self, record: Record) -> FlatModel:
+    def flat(self, record: Record) -> TFLiteGraph:
         """What the shipped flatbuffer holds."""
-        from lightexp.backend.flatbuffer import read
+        from lightexp.backend.flatbuffer import read_graph
 
-        return read(self.file(record))
+        return read_graph(self.file(record))
 
     def facts(self, key: str) -> dict[str, Any]:
         """What the maker of a store's entry said of it."""

@@ -143,7 +143,7 @@ if __name__ == "__main__":
     from lightexp.backend import session
     from lightexp.cli.main import main
 
-    session.tfmot()
+    session.import_tfmot()
     for name in ("lightexp.cli.run", "lightexp.search.study", "matplotlib.backends.backend_svg", "pandas", "sklearn"):
         import_module(name)
     gc.freeze()  # or each process would write to, and so copy, all that it shares with this one

@@ -17,10 +17,10 @@ import numpy as np
 from common import Result, fashion, parser, report
 
 import lightexp
-from lightexp.backend.litert import time_single
+from lightexp.backend.litert import time_single_example
 from lightexp.core.protocols import TFLITE
 from lightexp.core.store import Store
-from lightexp.measure.latency import host_lock
+from lightexp.metrics.latency import host_lock
 
 MODELS = ["small_cnn", "resnet8"]
 SETTINGS = {"prune_channels": ["round_to=16"], "factorize": []}
@@ -65,13 +65,13 @@ def _made(method: str, model: str, epochs: int, arrays: Path) -> tuple[list[Path
         *data,
     ]
     stages = lightexp.run([*words, "tracking=none", "measure=quick"]).stages
-    macs, accuracies = ([s.figure(n) or 0 for s in stages] for n in ("compute/macs", "accuracy/val"))
+    macs, accuracies = ([s.metric(n) or 0 for s in stages] for n in ("compute/macs", "accuracy/val"))
     note = f"{macs[1] / macs[0]:.2f}x the MACs, accuracy {accuracies[1]:.1%} (control {accuracies[0]:.1%})"
     return [Store(outputs / "store").folder(stage.key) / TFLITE for stage in stages], note
 
 
 def _median(file: Path, example: np.ndarray) -> float:
-    return float(np.median(time_single(file, example, warmup=50, runs=500)))
+    return float(np.median(time_single_example(file, example, warmup=50, runs=500)))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from common import Result, parser, report
 
-from lightexp.backend.flatbuffer import constants
+from lightexp.backend.flatbuffer import read_constant_spans
 from lightexp.export import lxe
 from lightexp.export.constants import patterns
 
@@ -40,19 +40,19 @@ def _write(side: int, folder: Path) -> list[Path]:
     """The layer in both forms."""
     from lightexp.backend import session
 
-    session.start(1)
-    session.fresh(0)
-    from lightexp.backend import convert
+    session.start_tensorflow(1)
+    session.reset_graph(0)
+    from lightexp.backend import converter
 
-    kl = session.keras().layers
-    model = session.keras().Sequential([kl.Input((side,)), kl.Dense(side, use_bias=False)])
+    kl = session.import_keras().layers
+    model = session.import_keras().Sequential([kl.Input((side,)), kl.Dense(side, use_bias=False)])
     weights = np.random.default_rng(0).normal(0, 0.05, (side, side)).astype(np.float32)
     model.set_weights([weights])
-    files = {"int8": convert.to_default(model)}
+    files = {"int8": converter.convert_default(model)}
     step = np.abs(weights).max() / 8
     shared = np.clip(np.round(weights / step), -8, 7) * step
     model.set_weights([np.where(np.abs(weights) < np.quantile(np.abs(weights), 0.9), 0, shared + 0.0)])
-    files["float32, pruned and clustered"] = convert.to_float32(model)
+    files["float32, pruned and clustered"] = converter.convert_to_float32(model)
     paths = []
     for name, content in files.items():
         paths.append(folder / f"{name}.tflite")
@@ -66,7 +66,7 @@ def _measure(file: Path, runs: int) -> list[Result]:
     encoding, decoding = [], []
     for _ in range(runs + 1):
         start = time.perf_counter()
-        encoded = lxe.encode(content, constants(file))
+        encoded = lxe.encode(content, read_constant_spans(file))
         between = time.perf_counter()
         decoded = lxe.decode(encoded)
         decoding.append(time.perf_counter() - between)
@@ -74,7 +74,7 @@ def _measure(file: Path, runs: int) -> list[Result]:
         if decoded != content:
             sys.exit(f"{file.stem}: it does not come back as it was.")
     ours, xz = float(len(encoded)), float(len(lzma.compress(content, preset=9)))
-    entropy = sum(_entropy(patterns(content[c.start : c.start + c.length], c.width)) for c in constants(file))
+    entropy = sum(_entropy(patterns(content[c.start : c.start + c.length], c.width)) for c in read_constant_spans(file))
     note = f"the file {len(content):,}, gzip -9 {len(gzip.compress(content, 9)):,}, constants' entropy {entropy:,.0f}"
     return [
         Result(f"encode a million weights, {file.stem}", encoding[1:], [], "s", SECONDS, at_least=False),

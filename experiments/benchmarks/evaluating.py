@@ -23,7 +23,7 @@ from common import Result, fashion, parser, report
 from numpy.typing import NDArray
 from training import build
 
-from lightexp.backend.litert import logits
+from lightexp.backend.litert import compute_logits
 from lightexp.core.data import Data
 
 TARGET = 1.5
@@ -44,14 +44,14 @@ def _write(data: Data, folder: Path, threads: int) -> list[Path]:
     """The model in both forms."""
     from lightexp.backend import session
 
-    session.start(threads)
-    session.fresh(0)
-    from lightexp.backend import convert, edge_quantizer, flatbuffer, litert
+    session.start_tensorflow(threads)
+    session.reset_graph(0)
+    from lightexp.backend import converter, edge_quantizer, flatbuffer, litert
 
     exact, small = folder / "float32.tflite", folder / "int8.tflite"
-    exact.write_bytes(convert.to_float32(build("lenet5", data.shape, data.classes)))
-    ranges = litert.ranges(exact, data.inputs(data.train.sample(200)), threads)
-    kernels = [(8, 0)] * len(flatbuffer.read(exact).kernels)
+    exact.write_bytes(converter.convert_to_float32(build("lenet5", data.shape, data.classes)))
+    ranges = litert.collect_ranges(exact, data.inputs(data.train.sample(200)), threads)
+    kernels = [(8, 0)] * len(flatbuffer.read_graph(exact).kernels)
     small.write_bytes(edge_quantizer.quantize(exact, ranges, "int8", 8, kernels, integer_io=False).tobytes())
     return [exact, small]
 
@@ -62,7 +62,7 @@ def _compare(file: Path, data: Data, runs: int, threads: int) -> Result:
     ours, theirs = [], []
     for _ in range(runs + 1):
         start = time.perf_counter()
-        found = np.mean(logits(file, data.test.x, data, threads).argmax(axis=1) == labels)
+        found = np.mean(compute_logits(file, data.test.x, data, threads).argmax(axis=1) == labels)
         between = time.perf_counter()
         expected = np.mean(_one_by_one(file, images) == labels)
         end = time.perf_counter()

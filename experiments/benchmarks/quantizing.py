@@ -22,11 +22,11 @@ from typing import Any
 from common import Result, fashion, parser, report
 from training import build
 
-from lightexp.backend.quiet import quiet
+from lightexp.backend.quiet import silence_stderr
 from lightexp.core.data import Data
 from lightexp.core.protocols import Artifact, Context
 from lightexp.models.lenet5 import LeNet5
-from lightexp.runner.watch import Silent
+from lightexp.runner.progress import SilentReporter
 from lightexp.stages.calibration import Calibration
 from lightexp.stages.quantize import Quantize
 
@@ -40,15 +40,15 @@ def main() -> None:
     from lightexp.backend import session
 
     threads = os.cpu_count() or 1
-    session.start(threads)
-    session.fresh(0)
+    session.start_tensorflow(threads)
+    session.reset_graph(0)
     from lightexp.backend import keras_files
 
     model = build("lenet5", data.shape, data.classes)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
         source.mkdir()
-        keras_files.save(model, source)
+        keras_files.save_model(model, source)
         ours = _Ours(Artifact("keras", source, {}, "k"), data, threads, Path(folder))
         ours.calibrate()
         theirs = {True: lambda: _converted(model, data), False: lambda: _converted(model, None)}
@@ -78,7 +78,7 @@ class _Ours:
 
     def _context(self, out: Path) -> Context:
         ranges = {"calibration": Artifact("keras", self._ranges, {}, "r")}
-        with Silent().working("quantize", 1, 1) as progress:
+        with SilentReporter().working("quantize", 1, 1) as progress:
             return Context(self._data, LeNet5(), 0, self._threads, out, progress, ranges)
 
 
@@ -91,7 +91,7 @@ def _converted(model: Any, data: Data | None) -> bytes:
         samples = data.inputs(data.train.sample(SAMPLES))
         converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    with quiet(), warnings.catch_warnings():
+    with silence_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return bytes(converter.convert())
 

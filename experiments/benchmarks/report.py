@@ -21,9 +21,9 @@ from common import Result, parser, report
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "report")]
 import synthetic  # noqa: E402
-from browser import CHROMIUM, PACKAGE, Browser  # noqa: E402
 
 from lightexp.core.record import Record  # noqa: E402
+from tests.report.browser import CHROMIUM, PACKAGE, Browser  # noqa: E402
 
 MANY, SHOWN, SEEDS = 10_000, 2_000, 20
 SCRIPT = """

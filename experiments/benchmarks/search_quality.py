@@ -24,14 +24,14 @@ from pathlib import Path
 from common import Result, parser, report
 from omegaconf import DictConfig, OmegaConf
 
-from lightexp.core.protocols import Figure
+from lightexp.core.protocols import Metric
 from lightexp.core.record import Record, StageRecord
-from lightexp.runner.execute import STOPPED
-from lightexp.search.halving import Halving
-from lightexp.search.job import Job
-from lightexp.search.space import Space
-from lightexp.search.standing import standing
-from lightexp.search.study import Proposal, Study
+from lightexp.runner.execute import STOPPED_FACT
+from lightexp.search.halving import SuccessiveHalving
+from lightexp.search.space import SearchSpace
+from lightexp.search.study import Proposal, SearchStudy
+from lightexp.search.study_spec import StudySpec
+from lightexp.search.study_status import compute_status
 
 TABLE = Path(__file__).parent / "search_table/table.csv"
 EXAMPLES, CLASSES, SETTLED, WHOLE = 800, 10, 3, 30
@@ -59,12 +59,12 @@ class Table:
         self.names = head[:count]
         self.trains = [".quantize." not in name for name in self.names]
         self.epochs = [SETTLED + int(name.partition("_")[2]) for name in head[count::2]]
-        self.rows: dict[tuple[str, ...], list[list[Figure]]] = {}
+        self.rows: dict[tuple[str, ...], list[list[Metric]]] = {}
         for row in rows:
             corner = len(row) == 3
             numbers = [int(n) for n in row[1 if corner else count :]]
             self.rows[tuple(row[: 1 if corner else count])] = [
-                [Figure("accuracy/val", right / EXAMPLES), Figure("size/gzip_bytes", size)]
+                [Metric("accuracy/val", right / EXAMPLES), Metric("size/gzip_bytes", size)]
                 for right, size in zip(numbers[::2], numbers[1::2], strict=True)
             ]
 
@@ -74,7 +74,7 @@ class Table:
             return ("int8",)
         return tuple(str(OmegaConf.select(config, name)) for name in self.names)
 
-    def record(self, proposal: Proposal, halving: Halving | None) -> tuple[Record, tuple[str, ...], int]:
+    def record(self, proposal: Proposal, halving: SuccessiveHalving | None) -> tuple[Record, tuple[str, ...], int]:
         """What running a proposal would have recorded, its row, and the epochs that its training has then."""
         row = self.key(proposal.config)
         trained = len(row) > 1
@@ -82,16 +82,16 @@ class Table:
         found = self.rows[row][self.epochs.index(stop) if stop else -1]
         stages = [StageRecord(n, n, True, 0.0, f) for n, f in (("train", self.rows["control",][0]), ("end", found))]
         if stop:
-            stages[1].facts = {STOPPED: stop}
+            stages[1].facts = {STOPPED_FACT: stop}
         facts = {"command": "", "config": {}, "varied": [], "environment": {}, "started": 0.0, "control": "train"}
         record = Record("r", "run", stages=stages, status="done", dataset={"classes": CLASSES}, **facts)
         return record, row, (stop or WHOLE) if trained else 0
 
 
-def searched(table: Table, job: Job, space: Space, seed: int, folder: Path) -> Found:
+def searched(table: Table, job: StudySpec, space: SearchSpace, seed: int, folder: Path) -> Found:
     """Searches the table."""
     job.settings = replace(job.settings, seed=seed)
-    study = Study(job, space, folder, print, {})
+    study = SearchStudy(job, space, folder, print, {})
     epochs: dict[tuple[str, ...], int] = {}
     trained: dict[tuple[str, ...], int] = {}
     while proposal := study.ask():
@@ -100,14 +100,14 @@ def searched(table: Table, job: Job, space: Space, seed: int, folder: Path) -> F
         training = tuple(itertools.compress(row, table.trains))
         for most, key in ((epochs, row), (trained, training)):  # what is in the store is not trained again
             most[key] = max(count, most.get(key, 0))
-    hypervolume = standing(study.trials, job.objectives).hypervolume
+    hypervolume = compute_status(study.trials, job.objectives).hypervolume
     return Found(hypervolume, sum(epochs.values()), sum(trained.values()))
 
 
 def searches(table: Table, words: list[str], seeds: range) -> Iterator[Found]:
     """Searches with each seed."""
     with tempfile.TemporaryDirectory() as temporary:
-        job = Job([*table.words, f"paths.outputs={temporary}", *words], [])
+        job = StudySpec([*table.words, f"paths.outputs={temporary}", *words], [])
         job.check()
         space = job.space({})
         for seed in seeds:

@@ -35,12 +35,12 @@ import numpy as np
 from common import Result, ended, fashion, few, hourly, lightexp, output, parser, report
 
 from lightexp.core.data import Data
-from lightexp.core.protocols import TFLITE, Subject
-from lightexp.core.record import Record, read
+from lightexp.core.protocols import TFLITE, MeasurementContext
+from lightexp.core.record import Record, read_record
 from lightexp.core.store import Store
 from lightexp.datasets.arrays import Arrays
-from lightexp.measure.accuracy import Accuracy
-from lightexp.measure.size import Size
+from lightexp.metrics.accuracy import Accuracy
+from lightexp.metrics.size import Size
 
 LAYERS = "pipeline.stages.quantize.layers"
 SAMPLES = "pipeline.stages.quantize.calibration_samples"
@@ -76,7 +76,7 @@ def _cost(trials: int) -> list[Result]:
             lightexp(["search", *words, f"search.trials={trials}", "runtime.threads=1"], folder)
         begun = [t.datetime_start.timestamp() for t in sorted(ended(folder, "cost"), key=lambda trial: trial.number)]
         cycles = np.diff(begun) * 1e3
-        records = [read(folder / f"outputs/searches/cost/trials/{n:04d}") for n in range(trials)]
+        records = [read_record(folder / f"outputs/searches/cost/trials/{n:04d}") for n in range(trials)]
         new = [not record.stages[-1].from_store for record in records]
         data = Arrays(str(folder / "few.npz")).load()
         made = [[record for record in records[low:high] if not record.stages[-1].from_store] for low, high in windows]
@@ -101,7 +101,7 @@ def _evaluation(folder: Path, data: Data, records: list[Record]) -> float:
         for _ in range(2):
             start = time.perf_counter()
             for measurement in (Accuracy(), Size()):
-                measurement.measure(Subject(file, control, data, threads=1, splits=("val",), wanted=GOALS))
+                measurement.measure(MeasurementContext(file, control, data, threads=1, splits=("val",), wanted=GOALS))
             taken.append(time.perf_counter() - start)
     return 1e3 * statistics.median(map(min, zip(taken[::2], taken[1::2], strict=True)))
 
@@ -184,7 +184,7 @@ def _by_hand(folder: Path, smoke: bool) -> None:
     data = fashion(IMAGES if smoke else None)
     x, y = data.inputs(data.val.x), data.val.y
     samples = data.inputs(data.train.x[:300])
-    model = keras_files.load(folder / "model")
+    model = keras_files.load_model(folder / "model")
     names = _outputs(tf, model)
 
     def objective(trial: Any) -> tuple[float, int]:

@@ -23,7 +23,7 @@ from common import Result, fashion, parser, report
 from omegaconf import OmegaConf
 
 import lightexp
-from lightexp.ablation.file import Study, read
+from lightexp.ablation.spec import AblationSpec, read_spec
 from lightexp.core.store import ENTRIES, MANIFEST
 
 FILE = Path(__file__).parents[1] / "01_article.yaml"
@@ -43,7 +43,7 @@ def main() -> None:
     for _ in range(1 if chosen.smoke else chosen.runs):
         with tempfile.TemporaryDirectory() as folder:
             file, words = _shortened(Path(folder), chosen.seeds, chosen.epochs, chosen.smoke)
-            separate, first = _separately(read(file, words), Path(folder))
+            separate, first = _separately(read_spec(file, words), Path(folder))
             spent, second = _together(file, words, Path(folder) / "together")
         whole = sum(map(sum, separate.values()))
         saved.append(whole - spent)
@@ -72,7 +72,7 @@ def _shortened(folder: Path, seeds: int | None, epochs: int | None, smoke: bool)
     return folder / FILE.name, words
 
 
-def _separately(study: Study, folder: Path) -> tuple[dict[str, list[float]], float]:
+def _separately(study: AblationSpec, folder: Path) -> tuple[dict[str, list[float]], float]:
     """Seconds of each stage, by key, in all runs that made it; and of everything."""
     found: defaultdict[str, list[float]] = defaultdict(list)
     start = time.perf_counter()

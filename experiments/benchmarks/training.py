@@ -116,13 +116,13 @@ def _ours(name: str, method: str, epochs: int, images: int | None, threads: int)
     data = fashion(images)
     from lightexp.backend import session
 
-    session.start(threads)
-    session.fresh(0)
+    session.start_tensorflow(threads)
+    session.reset_graph(0)
     from lightexp.backend import qat
     from lightexp.backend.pruning import PruningMasks
-    from lightexp.backend.ties import Ties
+    from lightexp.backend.tied_weights import TiedWeights
     from lightexp.backend.training import Trainer
-    from lightexp.core.clustering import clustered
+    from lightexp.core.clustering import cluster_weights
     from lightexp.core.data import Data, Split
     from lightexp.core.schedule import Schedule
     from lightexp.core.training import Training
@@ -135,7 +135,7 @@ def _ours(name: str, method: str, epochs: int, images: int | None, threads: int)
     model = build(name, data.shape, data.classes)
     settings = Training(objective=CrossEntropy(), epochs=epochs, batch_size=BATCH)
     kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
-    masks: PruningMasks | Ties | None = None
+    masks: PruningMasks | TiedWeights | None = None
     if method in ("prune", "2 of 4"):
         steps = epochs * -(-len(data.train) // BATCH)
         final = 0.5 if method == "2 of 4" else SPARSITY
@@ -144,10 +144,10 @@ def _ours(name: str, method: str, epochs: int, images: int | None, threads: int)
         masks = PruningMasks(kernels, groups, steps, None, 4 if method == "2 of 4" else None)
     elif method == "cluster":
         for kernel in kernels:
-            kernel.assign(clustered(kernel.numpy(), VALUES, "kmeans++", np.random.default_rng(0)))
-        masks = Ties(kernels, zeros=True, values=True)
+            kernel.assign(cluster_weights(kernel.numpy(), VALUES, "kmeans++", np.random.default_rng(0)))
+        masks = TiedWeights(kernels, zeros=True, values=True)
     elif method == "qat":
-        model, _ = qat.simulated(model, ACTIVATIONS)
+        model, _ = qat.simulate_int8(model, ACTIVATIONS)
         qat.find_ranges(model, data.inputs(data.train.x[:200]))
     turns = _Turns(len(data.train))
 

@@ -10,11 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from lightexp.core.config import check
-from lightexp.core.errors import BadInput, nearest
+from lightexp.core.config import construct
+from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.training import Training
-from lightexp.runner.compose import composed
-from lightexp.runner.compose import settings as compose
+from lightexp.runner.compose import compose_config, compose_settings
 from lightexp.runner.plan import check_order
 from lightexp.runner.settings import Settings
 from lightexp.stages.encode import Encode
@@ -29,7 +28,7 @@ Parts = Annotated[list[str], Field(min_length=1)] | Annotated[dict[str, list[str
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """A row of the table: one configuration, run once for each seed.
 
     Attributes:
@@ -52,7 +51,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Planner:
+class RowPlanner:
     """A row's node that stands for several rows: exactly one of these fields, and `base`.
 
     Attributes:
@@ -99,7 +98,7 @@ class Planner:
             raise ValueError(f"zip takes lists of one length. Received: { {k: len(v) for k, v in self.zip.items()} }.")
 
 
-def expanded(nodes: Mapping[str, Any], base: Sequence[str]) -> tuple[Row, ...]:
+def expand_rows(nodes: Mapping[str, Any], base: Sequence[str]) -> tuple[AblationRow, ...]:
     """The rows that a file's `rows` describe, each composed and checked as far as that goes without data.
 
     A planner's row that an earlier row already is stands in the table once, by the earlier name.
@@ -111,12 +110,12 @@ def expanded(nodes: Mapping[str, Any], base: Sequence[str]) -> tuple[Row, ...]:
     Raises:
         BadInput: For a row that cannot be composed, overrides nothing, or is another's twin.
     """
-    rows: dict[str, Row] = {}
+    rows: dict[str, AblationRow] = {}
     shared = _Base(base)
     for name, node in nodes.items():
         where = f"rows.{name}"
         if isinstance(node, Mapping):
-            planner = check(Planner, {str(k): v for k, v in node.items()}, where)
+            planner = construct(RowPlanner, {str(k): v for k, v in node.items()}, where)
             made = _planned(str(name), planner, shared, rows, where)
         elif isinstance(node, list) and all(isinstance(word, str) for word in node):
             if not node:
@@ -146,10 +145,10 @@ class _Base:
         self._of_stages = {word: found[1] for word in overrides if (found := _OF_STAGE.match(word))}
         self._used: set[str] = set()
 
-    def row(self, name: str, own: Sequence[str], where: str, refusable: bool = False) -> Row:
+    def row(self, name: str, own: Sequence[str], where: str, refusable: bool = False) -> AblationRow:
         try:
             overrides = [*self._fitting(own), *own]
-            settings = compose(overrides)
+            settings = compose_settings(overrides)
         except BadInput as error:
             raise BadInput(f"{where}: {error}") from None
         try:
@@ -157,14 +156,14 @@ class _Base:
         except BadInput as error:
             if not refusable:
                 raise BadInput(f"{where}: {error}") from None
-            return Row(name, tuple(overrides), settings, str(error))
-        return Row(name, tuple(overrides), settings)
+            return AblationRow(name, tuple(overrides), settings, str(error))
+        return AblationRow(name, tuple(overrides), settings)
 
     def _fitting(self, own: Sequence[str]) -> list[str]:
         if not self._of_stages:
             return self._overrides
         others = [word for word in self._overrides if word not in self._of_stages]
-        there = composed([*others, *own]).pipeline.stages
+        there = compose_config([*others, *own]).pipeline.stages
         self._used |= {word for word, stage in self._of_stages.items() if stage in there}
         return [word for word in self._overrides if self._of_stages.get(word) in (None, *there)]
 
@@ -175,7 +174,9 @@ class _Base:
                 raise BadInput(f"base: {word}: no row's pipeline has a stage '{stage}'. Leave it out.")
 
 
-def _planned(name: str, planner: Planner, base: _Base, rows: Mapping[str, Row], where: str) -> Iterator[Row]:
+def _planned(
+    name: str, planner: RowPlanner, base: _Base, rows: Mapping[str, AblationRow], where: str
+) -> Iterator[AblationRow]:
     kind = planner.kind
     where = f"{where}.{kind}"
     if kind in ("grid", "zip", "operating_points"):
@@ -217,11 +218,13 @@ def _with(parts: list[str] | dict[str, list[str]], chosen: Sequence[str]) -> lis
     return [f"~stage@pipeline.stages.{part}" for part in parts if part not in chosen]
 
 
-def _orders(name: str, stages: list[str], own: list[str], base: _Base, where: str) -> Iterator[Row]:
+def _orders(name: str, stages: list[str], own: list[str], base: _Base, where: str) -> Iterator[AblationRow]:
     order: list[str] = base.row(name, own, where, refusable=True).settings.plain["pipeline"]["order"]
     for stage in stages:
         if stage not in order or stages.count(stage) > 1:
-            raise BadInput(f"{where} names '{stage}', but the pipeline's order is {order}: {nearest(stage, order)}")
+            raise BadInput(
+                f"{where} names '{stage}', but the pipeline's order is {order}: {suggest_nearest(stage, order)}"
+            )
     places = sorted(order.index(stage) for stage in stages)
     for chosen in itertools.permutations(stages):
         whole = list(order)
@@ -232,9 +235,9 @@ def _orders(name: str, stages: list[str], own: list[str], base: _Base, where: st
         )
 
 
-def _equal_budget(name: str, of: str, own: list[str], rows: Mapping[str, Row], where: str) -> Row:
+def _equal_budget(name: str, of: str, own: list[str], rows: Mapping[str, AblationRow], where: str) -> AblationRow:
     if of not in rows:
-        raise BadInput(f"{where}: no row above is named '{of}': {nearest(of, rows)}")
+        raise BadInput(f"{where}: no row above is named '{of}': {suggest_nearest(of, rows)}")
     compared = rows[of]
     stages = [(n, s) for n, s in compared.settings.stages.items() if isinstance(s, TrainingStage)]
     first = next((i for i, (_, stage) in enumerate(stages) if stage.compresses), len(stages))

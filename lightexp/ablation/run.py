@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightexp.ablation.call import Call
-from lightexp.ablation.crew import Crew, Say, Task
-from lightexp.ablation.jobs import Finished, Job, Outlook, untimed
+from lightexp.ablation.command_session import CommandSession
+from lightexp.ablation.runs import AblationRun, Backlog, RunIndex, needs_latency
+from lightexp.ablation.task_pool import Say, Task, TaskPool
 from lightexp.core.store import Store
 
 LOCKS = "ablations/locks"
@@ -20,7 +20,7 @@ LOCKS = "ablations/locks"
 
 
 @dataclass
-class Outcome:
+class AblationOutcome:
     """What became of an ablation's jobs.
 
     Attributes:
@@ -32,9 +32,9 @@ class Outcome:
     failed: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
-def run(
-    outlook: Outlook, finished: Finished, outputs: Path, workers: int, say: Say, call: Call | None = None
-) -> Outcome:
+def run_backlog(
+    outlook: Backlog, finished: RunIndex, outputs: Path, workers: int, say: Say, call: CommandSession | None = None
+) -> AblationOutcome:
     """Runs the missing jobs, shared stages first, in processes of this host.
 
     Args:
@@ -48,7 +48,7 @@ def run(
     Raises:
         KeyboardInterrupt: If it was interrupted. What was finished is kept, and the same call goes on from there.
     """
-    outcome = Outcome()
+    outcome = AblationOutcome()
     store = Store(outputs / "store")
     threads = max(1, len(os.sched_getaffinity(0)) // (call.workers if call else workers))
     jobs = {_lock(job): job for job in outlook.missing}
@@ -66,20 +66,20 @@ def run(
         elif job:
             made = sum(map(store.has, outlook.seconds))
             left = (time.monotonic() - started) / max(made, 1) * (len(outlook.seconds) - made)
-            time_left = f"; about {duration(left)} left" if outcome.ran < len(jobs) else ""
-            say(f"[{outcome.ran}/{len(jobs)}] {task.name}: {figures(answer['figures'])}{time_left}")
+            time_left = f"; about {format_duration(left)} left" if outcome.ran < len(jobs) else ""
+            say(f"[{outcome.ran}/{len(jobs)}] {task.name}: {format_metrics(answer['metrics'])}{time_left}")
         elif task.makes:
-            say(f"  {task.name}: made in {duration(answer['figures']['seconds'])}")
+            say(f"  {task.name}: made in {format_duration(answer['metrics']['seconds'])}")
 
     rows = [_task(job, outlook, finished, threads, call) for job in outlook.missing]
-    crew = Crew([*_shared(outlook, store, threads), *rows], outputs / LOCKS, store.has, ended, say)
+    crew = TaskPool([*_shared(outlook, store, threads), *rows], outputs / LOCKS, store.has, ended, say)
     with call.watched(crew.stop) if call else nullcontext():
         crew.work(workers)
     finished.refresh()
     return outcome
 
 
-def timed(outlook: Outlook, finished: Finished, outputs: Path, say: Say) -> None:
+def measure_latencies(outlook: Backlog, finished: RunIndex, outputs: Path, say: Say) -> None:
     """Measures latency where it has not been, one run after another, while nothing else computes."""
 
     def ended(task: Task, answer: dict[str, Any]) -> None:
@@ -88,10 +88,10 @@ def timed(outlook: Outlook, finished: Finished, outputs: Path, say: Say) -> None
 
     if timings := [task for job in outlook.timings if (task := _timing(job, finished))]:
         say(f"Measuring the latency of {len(timings)} runs, one after another, while nothing else computes.")
-        Crew(timings, outputs / LOCKS, Store(outputs / "store").has, ended, say).work(1)
+        TaskPool(timings, outputs / LOCKS, Store(outputs / "store").has, ended, say).work(1)
 
 
-def _shared(outlook: Outlook, store: Store, threads: int) -> list[Task]:
+def _shared(outlook: Backlog, store: Store, threads: int) -> list[Task]:
     """A task for each missing stage that several jobs stand on: first those that come first and that most need."""
     found: dict[str, tuple[int, Task]] = {}
     for job in outlook.missing:
@@ -107,7 +107,7 @@ def _shared(outlook: Outlook, store: Store, threads: int) -> list[Task]:
     return [task for _, task in sorted(found.values(), key=lambda one: (one[0], -outlook.shared[one[1].lock]))]
 
 
-def _task(job: Job, outlook: Outlook, finished: Finished, threads: int, call: Call | None) -> Task:
+def _task(job: AblationRun, outlook: Backlog, finished: RunIndex, threads: int, call: CommandSession | None) -> Task:
     def done() -> bool:
         finished.refresh()
         return finished.of(job) is not None or (call is not None and job.place in call.failures())
@@ -117,9 +117,9 @@ def _task(job: Job, outlook: Outlook, finished: Finished, threads: int, call: Ca
     return Task(f"{job.row.name}, seed {job.seed}", request, _lock(job), needs, None, done)
 
 
-def _timing(job: Job, finished: Finished) -> Task | None:
+def _timing(job: AblationRun, finished: RunIndex) -> Task | None:
     record = finished.of(job)
-    if record is None or not untimed(job, record):
+    if record is None or not needs_latency(job, record):
         return None
     # The records of this process are as they were; one that another host has timed is timed twice, to no harm.
     request = {"call": "time", "overrides": job.overrides, "id": record.id}
@@ -127,17 +127,17 @@ def _timing(job: Job, finished: Finished) -> Task | None:
     return Task(name, request, f"time-{record.id}", frozenset(), None, lambda: False)
 
 
-def _overrides(job: Job, threads: int) -> list[str]:
+def _overrides(job: AblationRun, threads: int) -> list[str]:
     """A job's overrides, with its share of the cores unless they say how many threads it takes."""
     set_already = any(word.startswith("runtime.threads=") for word in job.overrides)
     return job.overrides if set_already else [*job.overrides, f"runtime.threads={threads}"]
 
 
-def _lock(job: Job) -> str:
+def _lock(job: AblationRun) -> str:
     return hashlib.sha256(repr((job.tags, job.seed, [node.key for node in job.plan.nodes])).encode()).hexdigest()
 
 
-def figures(found: dict[str, float]) -> str:
+def format_metrics(found: dict[str, float]) -> str:
     """A run's figures in a few words."""
     accuracy = found.get("accuracy/test", found.get("accuracy/val"))
     words = [] if accuracy is None else [f"accuracy {accuracy:.2%}"]
@@ -146,7 +146,7 @@ def figures(found: dict[str, float]) -> str:
     return ", ".join(words) or "done"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time in words, such as `40 s` or `1 h 5 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""Augmentation of a batch inside the training graph; see `lightexp.core.inputs.Augment`.
+"""Augmentation of a batch inside the training graph; see `lightexp.core.preprocessing.Augment`.
 
 Every draw comes from stateless operators seeded by (seed, step), so that it is new at every step, repeats with the run
 and does not depend on how the steps are called.
@@ -10,12 +10,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from lightexp.core.inputs import Augment
+from lightexp.core.preprocessing import Augment
 
 _TINY = 1e-30  # keeps a logarithm finite
 
 
-def augmented(inputs: Any, augment: Augment, seed: int, step: Any) -> tuple[Any, Any]:
+def augment_batch(inputs: Any, augment: Augment, seed: int, step: Any) -> tuple[Any, Any]:
     """Changes a batch, in the order flip, shift, cutout, mixup.
 
     Args:
@@ -39,10 +39,10 @@ def augmented(inputs: Any, augment: Augment, seed: int, step: Any) -> tuple[Any,
         return inputs, None
     share = _shares(augment.mixup, count, seeds[1], seeds[2])
     of_each = tf.reshape(share, [-1, *[1] * (len(inputs.shape) - 1)])
-    return of_each * inputs + (1 - of_each) * partners(inputs), share
+    return of_each * inputs + (1 - of_each) * draw_mixup_partners(inputs), share
 
 
-def partners(batch: Any) -> Any:
+def draw_mixup_partners(batch: Any) -> Any:
     """What each example of a batch is mixed with: the one before it, which the epoch's order has drawn already."""
     return tf.roll(batch, 1, axis=0)
 

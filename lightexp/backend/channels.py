@@ -32,7 +32,7 @@ _MERGE = ("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract")
 
 
 @dataclass(frozen=True)
-class Space:
+class ChannelGroup:
     """Layers whose outputs share channels.
 
     Attributes:
@@ -120,7 +120,7 @@ class ChannelGraph:
                 params += sum(int(kept[row].sum()) for weight in axes for row in weight.values())
         return Cost(macs, params)
 
-    def without(self, gone: Collection[int]) -> Any:
+    def remove(self, gone: Collection[int]) -> Any:
         """The same model, with its weights, without the channels `gone`."""
         kept, config = self._kept(gone), self._model.get_config()
         for described in config["layers"]:
@@ -214,7 +214,7 @@ class ChannelGraph:
             low, high = sorted((self._find(int(a)), self._find(int(b))))
             self._union[high] = low
 
-    def _spaces(self) -> list[Space]:
+    def _spaces(self) -> list[ChannelGroup]:
         """Puts layers together that share a channel which may go."""
         found: list[tuple[list[str], set[int]]] = []
         for name, row in self.made.items():
@@ -225,7 +225,7 @@ class ChannelGraph:
             if channels:
                 found.append((names, channels))
         order = list(self.made)
-        spaces = [Space(tuple(sorted(n, key=order.index)), tuple(sorted(c))) for n, c in found]
+        spaces = [ChannelGroup(tuple(sorted(n, key=order.index)), tuple(sorted(c))) for n, c in found]
         return sorted(spaces, key=lambda space: order.index(space.layers[0]))
 
 

@@ -13,9 +13,9 @@ from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-
 from numpy.typing import NDArray
 
 from lightexp.backend import flatbuffer
-from lightexp.backend.quiet import quiet
+from lightexp.backend.quiet import silence_stderr
 from lightexp.core.errors import BadInput
-from lightexp.core.flatmodel import FlatModel
+from lightexp.core.tflite_graph import TFLiteGraph
 
 _ACTIVATIONS = {"int8": 8, "int16x8": 16}
 _INLINE = 256 * 1024  # bytes of weights from which the quantiser puts them behind the flatbuffer
@@ -34,7 +34,7 @@ def quantize(
 
     Args:
         tflite: The float file.
-        ranges: Of its activations, `(tensors, 2)`, as `litert.ranges` gives them; for `int8` and `int16x8`.
+        ranges: Of its activations, `(tensors, 2)`, as `litert.collect_ranges` gives them; for `int8` and `int16x8`.
         scheme: `default` (as TensorFlow's converter does by default), `float16`, `dynamic`, `weight_only`, `int8` or
             `int16x8`.
         bits: Of weights that no kernel of `kernels` holds, such as an embedding's.
@@ -49,10 +49,10 @@ def quantize(
     """
     from ai_edge_quantizer import quantizer  # a second to import
 
-    model = flatbuffer.read(tflite)
+    model = flatbuffer.read_graph(tflite)
     statistics = _statistics(model, ranges, scheme, kernels) if scheme in _ACTIVATIONS else None
     try:
-        with quiet(), warnings.catch_warnings():
+        with silence_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             source = tflite.read_bytes()
             source = _packed(source) if _old(source) else source
@@ -65,7 +65,7 @@ def quantize(
 
 
 def _recipe(
-    model: FlatModel, scheme: str, bits: int, kernels: Sequence[Sequence[int]], integer_io: bool
+    model: TFLiteGraph, scheme: str, bits: int, kernels: Sequence[Sequence[int]], integer_io: bool
 ) -> list[dict[str, Any]]:
     """What to do with which operator; of rules that match the same, the last counts."""
     if scheme == "default":
@@ -110,7 +110,7 @@ def _rule(scope: str, scheme: str, bits: int, block: int, **more: Any) -> dict[s
 
 
 def _statistics(
-    model: FlatModel, ranges: NDArray[np.float32], scheme: str, kernels: Sequence[Sequence[int]]
+    model: TFLiteGraph, ranges: NDArray[np.float32], scheme: str, kernels: Sequence[Sequence[int]]
 ) -> dict[str, dict[str, NDArray[Any]]]:
     """The ranges by tensor, and those of kernels that must be taken wider than they are.
 

@@ -10,7 +10,7 @@ from itertools import chain, count
 from typing import Any
 
 from lightexp.backend.channels import Cost
-from lightexp.core.lowrank import Factors, Ranks, full, shares
+from lightexp.core.lowrank import Factors, Ranks, highest_ranks, ranks_for_ratio
 
 _KINDS = {"Conv1D": "filters", "Conv2D": "filters", "Dense": "units"}
 _WINDOW = ("kernel_size", "strides", "dilation_rate")
@@ -44,12 +44,12 @@ class Factorable:
 
     def highest(self) -> Ranks | None:
         """The highest ranks at which its factors are as many as they can be, and smaller; None if they never are."""
-        top = max(full(self.shape))
-        found = [ranks for n in range(top, 0, -1) if self.saved(ranks := shares(self.shape, n / top)).params]
+        top = max(highest_ranks(self.shape))
+        found = [ranks for n in range(top, 0, -1) if self.saved(ranks := ranks_for_ratio(self.shape, n / top)).params]
         return max(found, key=lambda r: (r.inputs < self.shape[-2]) + (r.outputs < self.shape[-1]), default=None)
 
 
-def factorable(model: Any) -> tuple[dict[str, Factorable], dict[str, str]]:
+def find_factorable(model: Any) -> tuple[dict[str, Factorable], dict[str, str]]:
     """The layers of a flat model that can be factorised; and of the others with weights, why they cannot."""
     found, others = {}, {}
     for layer in model.layers:
@@ -67,7 +67,7 @@ def factorable(model: Any) -> tuple[dict[str, Factorable], dict[str, str]]:
     return found, others
 
 
-def factorised(model: Any, factors: Mapping[str, Factors]) -> Any:
+def factorize_model(model: Any, factors: Mapping[str, Factors]) -> Any:
     """The same model with layers taken apart.
 
     The last of a layer's factors has its name, its bias and its activation, and so its place for whatever comes after;

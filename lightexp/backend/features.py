@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from lightexp.backend.session import keras
-from lightexp.core.errors import BadInput, nearest
-from lightexp.core.protocols import Objective
+from lightexp.backend.session import import_keras
+from lightexp.core.errors import BadInput, suggest_nearest
+from lightexp.core.protocols import TrainingObjective
 
 _SPATIAL = ("Conv1D", "Conv2D", "DepthwiseConv2D", "SeparableConv2D")
 
@@ -22,7 +22,7 @@ class Features:
             the objective does not adapt.
     """
 
-    def __init__(self, model: Any, teacher: Any, objective: Objective, seed: int) -> None:
+    def __init__(self, model: Any, teacher: Any, objective: TrainingObjective, seed: int) -> None:
         """Finds the layers.
 
         Args:
@@ -34,7 +34,7 @@ class Features:
         Raises:
             BadInput: If a layer is not there, or what a pair gives cannot be compared.
         """
-        chosen = pairs(model, teacher, objective)
+        chosen = match_layers(model, teacher, objective)
         self._model, self._teacher = _opened(model, list(chosen)), _opened(teacher, list(chosen.values()))
         self._objective = objective
         self.variables = []
@@ -56,7 +56,7 @@ class Features:
         return logits, tf.add_n(losses)
 
 
-def pairs(model: Any, teacher: Any, objective: Objective) -> dict[str, str]:
+def match_layers(model: Any, teacher: Any, objective: TrainingObjective) -> dict[str, str]:
     """The model's layers and the teacher's that they are compared with, checked; see `Features`."""
     wanted = objective.matched or _same(model, teacher)
     if not wanted:
@@ -93,10 +93,10 @@ def _named(model: Any) -> dict[str, tuple[str, Any]]:
 def _layer(model: Any, name: str, whose: str) -> Any:
     layers = _named(model)
     if name not in layers:
-        raise BadInput(f"objective.layers: the {whose} has no layer '{name}': {nearest(name, layers)}")
+        raise BadInput(f"objective.layers: the {whose} has no layer '{name}': {suggest_nearest(name, layers)}")
     return layers[name][1]
 
 
 def _opened(model: Any, names: list[str]) -> Any:
     """The same layers as a model that also gives what the named ones do."""
-    return keras().Model(model.inputs, [model.outputs[0], *(_named(model)[name][1] for name in names)])
+    return import_keras().Model(model.inputs, [model.outputs[0], *(_named(model)[name][1] for name in names)])

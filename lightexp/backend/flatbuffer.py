@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-
 from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput
-from lightexp.core.flatmodel import FlatModel, FlatOp, FlatTensor, Stored
+from lightexp.core.tflite_graph import ConstantSpan, Operator, Tensor, TFLiteGraph
 
 _T = TypeVar("_T")
 _TYPES = {value: name for name, value in vars(schema.TensorType).items() if name.isupper()}
@@ -38,7 +38,7 @@ _WIDTHS = {name: np.dtype(name.lower()).itemsize * 8 for name in _PLAIN} | _PACK
 _OPAQUE = ("STRING", "RESOURCE", "VARIANT")
 
 
-def read(path: Path) -> FlatModel:
+def read_graph(path: Path) -> TFLiteGraph:
     """Reads the main subgraph of a `.tflite` file.
 
     Args:
@@ -55,7 +55,7 @@ def read(path: Path) -> FlatModel:
     return _from(path, _model)
 
 
-def constants(path: Path) -> list[Stored]:
+def read_constant_spans(path: Path) -> list[ConstantSpan]:
     """Where the constants of all subgraphs' tensors lie in a `.tflite` file, in order; none overlaps another.
 
     Raises:
@@ -64,7 +64,7 @@ def constants(path: Path) -> list[Stored]:
     return _from(path, _constants)
 
 
-def replaced(content: bytes, tensor: int, values: NDArray[np.float32]) -> bytes:
+def replace_constant(content: bytes, tensor: int, values: NDArray[np.float32]) -> bytes:
     """A sound file with other values in one of its float32 constants, all else to the bit.
 
     Args:
@@ -101,7 +101,7 @@ class _Unknown(Exception):
 
 
 @lru_cache(2)  # a run's steps read two files again and again: what they start from, and what they make
-def _model(content: bytes) -> FlatModel:
+def _model(content: bytes) -> TFLiteGraph:
     model = schema.Model.GetRootAs(content)
     buffers = [_bytes(content, *_place(model.Buffers(i))) for i in range(model.BuffersLength())]
     graph = model.Subgraphs(0)
@@ -114,13 +114,13 @@ def _model(content: bytes) -> FlatModel:
         for index, table in enumerate(tables)
     )
     steps = [graph.Operators(i) for i in range(graph.OperatorsLength())]
-    ops = tuple(FlatOp(codes[s.OpcodeIndex()], _ints(s, "Inputs"), _ints(s, "Outputs")) for s in steps)
-    found = FlatModel(tensors, ops, _ints(graph, "Inputs"), _ints(graph, "Outputs"))
+    ops = tuple(Operator(codes[s.OpcodeIndex()], _ints(s, "Inputs"), _ints(s, "Outputs")) for s in steps)
+    found = TFLiteGraph(tensors, ops, _ints(graph, "Inputs"), _ints(graph, "Outputs"))
     _check_order(found)
     return found
 
 
-def _check_order(model: FlatModel) -> None:
+def _check_order(model: TFLiteGraph) -> None:
     """Makes sure that every index is a tensor's and that no operator reads what a later one makes.
 
     Whoever follows a tensor back to its maker then comes to an end.
@@ -156,15 +156,15 @@ def _bytes(content: bytes, start: int, length: int) -> NDArray[np.uint8] | None:
     return np.frombuffer(content, np.uint8, length, start) if length else None
 
 
-def _constants(content: bytes) -> list[Stored]:
+def _constants(content: bytes) -> list[ConstantSpan]:
     model = schema.Model.GetRootAs(content)
-    found: dict[int, Stored] = {}
+    found: dict[int, ConstantSpan] = {}
     for graph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
         for tensor in (graph.Tensors(i) for i in range(graph.TensorsLength())):
             start, length = _place(model.Buffers(tensor.Buffer()))
             kind = _TYPES[tensor.Type()]
             if length and kind in _WIDTHS:
-                stored = Stored(start, length, _WIDTHS[kind], "FLOAT" in kind, _ints(tensor, "Shape"))
+                stored = ConstantSpan(start, length, _WIDTHS[kind], "FLOAT" in kind, _ints(tensor, "Shape"))
                 found.setdefault(start, stored)
     ordered, end = [], 0
     for start in sorted(found):
@@ -194,7 +194,7 @@ def _blocks(tensor: Any) -> Any:
 
 def _tensor(
     tensor: Any, raw: NDArray[np.uint8] | None, blocks: Any, tables: list[Any], buffers: list[NDArray[np.uint8] | None]
-) -> FlatTensor:
+) -> Tensor:
     name = (tensor.Name() or b"").decode(errors="replace")
     shape = _ints(tensor, "Shape")
     kind = _TYPES[tensor.Type()]
@@ -210,12 +210,12 @@ def _tensor(
         scales = tuple(quantization.ScaleAsNumpy().tolist())
         zero_points = _ints(quantization, "ZeroPoint")
     if raw is None or kind in _OPAQUE:
-        return FlatTensor(name, shape, kind, None, scales, zero_points, block)
+        return Tensor(name, shape, kind, None, scales, zero_points, block)
     if tensor.Sparsity():
         raise _Unknown(
             f"'{name}' is stored in TensorFlow Lite's sparse format. Convert it without EXPERIMENTAL_SPARSITY"
         )
-    return FlatTensor(name, shape, kind, _values(name, kind, raw, shape), scales, zero_points, block)
+    return Tensor(name, shape, kind, _values(name, kind, raw, shape), scales, zero_points, block)
 
 
 def _values(name: str, kind: str, raw: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.generic]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lightexp.backend import apart
+from lightexp.backend import sandbox
 from lightexp.backend.keras_archive import ARCHITECTURE, LEGACY, NAMED
 from lightexp.core.errors import BadInput
 
@@ -56,7 +56,7 @@ _MODULE = re.compile(r"(tf_)?keras([.]\w+)*|tensorflow[.](python[.])?keras([.]\w
 Config = dict[str, Any]
 
 
-def check(path: Path, trust: bool) -> None:
+def check_file(path: Path, trust: bool) -> None:
     """Refuses what `load` would refuse, as far as that is seen without TensorFlow.
 
     Raises:
@@ -75,21 +75,21 @@ def check(path: Path, trust: bool) -> None:
         _architecture(path, Path(folder))
 
 
-def load(path: Path, trust: bool) -> Any:
+def load_file(path: Path, trust: bool) -> Any:
     """Reads `.h5`, a Keras 2 `.keras`, or a SavedModel that holds a Keras model; models inside it are taken apart.
 
     Raises:
         BadInput: As `check`; if the weights do not fit the architecture or are not finite; if a SavedModel holds no
             Keras model; if a model inside cannot be taken apart.
     """
-    check(path, trust)
+    check_file(path, trust)
     model = _from_saved_model(path) if path.is_dir() else _from_file(path)
     if not all(np.isfinite(w).all() for w in model.get_weights()):
         raise BadInput(f"{path} holds weights that are NaN or infinite. Train or get it again.")
-    from lightexp.backend.nested import flattened
+    from lightexp.backend.flatten import flatten_model
 
     try:
-        return flattened(model)
+        return flatten_model(model)
     except Exception as error:  # Keras raises many kinds at layers that cannot be called anew
         raise _broken(path, error, "taken apart into plain layers") from error
 
@@ -113,12 +113,12 @@ def without_softmax(model: Any) -> tuple[Any, bool]:
     Returns:
         The model, with the same weights, and whether it did end in a softmax.
     """
-    from lightexp.backend.session import keras
+    from lightexp.backend.session import import_keras
 
     last = model.layers[-1]
     is_softmax = type(last).__name__ == "Softmax" or _name(last, "function") in ("nn.softmax", "softmax")
     if is_softmax or (type(last).__name__ == "Activation" and _activation(last) == "softmax"):
-        return keras().Model(model.inputs, last.input), True
+        return import_keras().Model(model.inputs, last.input), True
     if _activation(last) != "softmax":
         return model, False
     config = model.get_config()
@@ -138,10 +138,10 @@ def _name(layer: Any, attribute: str) -> str:
 
 
 def _from_saved_model(path: Path) -> Any:
-    from lightexp.backend.session import keras
+    from lightexp.backend.session import import_keras
 
     try:
-        model = keras().models.load_model(path, compile=False)
+        model = import_keras().models.load_model(path, compile=False)
     except Exception as error:  # TensorFlow raises many kinds at what it cannot read
         raise _broken(path, error) from error
     if not hasattr(model, "to_json") or not hasattr(model, "get_config"):
@@ -156,10 +156,10 @@ def _from_saved_model(path: Path) -> Any:
 
 
 def _built(path: Path, architecture: Config) -> Any:
-    from lightexp.backend.session import keras
+    from lightexp.backend.session import import_keras
 
     try:
-        model = keras().models.model_from_json(json.dumps(architecture))
+        model = import_keras().models.model_from_json(json.dumps(architecture))
     except Exception as error:  # as many kinds as there are ways to be wrong
         raise _broken(path, error) from error
     if not model.built or len(model.inputs) != 1 or len(model.outputs) != 1:
@@ -168,7 +168,7 @@ def _built(path: Path, architecture: Config) -> Any:
 
 
 def _architecture(path: Path, folder: Path) -> Config:
-    apart.call("extract", path, np.empty(0, np.float32), out=str(folder))
+    sandbox.run_sandboxed("extract", path, np.empty(0, np.float32), out=str(folder))
     return _checked(path, json.loads((folder / ARCHITECTURE).read_text()))
 
 

@@ -9,14 +9,14 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lightexp.backend.channels import ChannelGraph
-from lightexp.backend.losses import cross_entropy
+from lightexp.backend.losses import compute_cross_entropy
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 
 _EXAMPLES, _BATCH = 1024, 32  # of the train split, for gradients
 
 
-def channel_scores(
+def score_channels(
     model: Any, graph: ChannelGraph, criterion: str, seed: int, data: Data | None = None
 ) -> NDArray[np.float64]:
     """The score of each channel of `graph`; the lowest go first.
@@ -64,7 +64,7 @@ def _taylor(model: Any, graph: ChannelGraph, data: Data) -> dict[str, NDArray[np
     @tf.function(reduce_retracing=True, autograph=False)
     def changes(x: Any, y: Any) -> Any:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(cross_entropy(model(x, training=False), y))
+            loss = tf.reduce_mean(compute_cross_entropy(model(x, training=False), y))
         slopes = iter(tape.gradient(loss, flat, unconnected_gradients="zero"))
         products = [
             [tf.reduce_sum(tf.reshape(next(slopes) * v, [-1, v.shape[-1]]), axis=0) for v in of_layer]

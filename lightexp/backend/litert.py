@@ -14,18 +14,18 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from lightexp.backend import apart, flatbuffer
-from lightexp.backend.quiet import quiet
-from lightexp.core.data import Data, scaled
+from lightexp.backend import flatbuffer, sandbox
+from lightexp.backend.quiet import silence_stderr
+from lightexp.core.data import Data, scale_inputs
 from lightexp.core.errors import BadInput
-from lightexp.core.inputs import Factor
+from lightexp.core.preprocessing import Factor
 
 LEAST_RUNS = 20
 _A_CALL = 1000  # examples that a process apart is given at once
 _INTEGERS = (np.int8, np.uint8, np.int16)
 
 
-def logits(
+def compute_logits(
     tflite: Path,
     raw: NDArray[np.generic],
     data: Data,
@@ -59,13 +59,15 @@ def logits(
     for start in range(0, len(raw), _A_CALL if foreign else len(raw)):
         part = raw[start : start + _A_CALL] if foreign else raw
         found[start : start + len(part)] = (
-            apart.call("outputs", tflite, part, **settings) if foreign else outputs(tflite, part, **settings)
+            sandbox.run_sandboxed("outputs", tflite, part, **settings)
+            if foreign
+            else run_model(tflite, part, **settings)
         )
-    gives = flatbuffer.read(tflite).ends_in_softmax if data.probabilities is None else data.probabilities
+    gives = flatbuffer.read_graph(tflite).ends_in_softmax if data.probabilities is None else data.probabilities
     return np.log(np.clip(found, 1e-7, None)) if gives else found
 
 
-def outputs(
+def run_model(
     tflite: Path,
     raw: NDArray[np.generic],
     name: str,
@@ -82,7 +84,9 @@ def outputs(
     values = np.zeros(model.shape, model.source.dtype)
     for start in range(0, len(raw), len(values)):
         part = raw[start : start + len(values)]
-        values[: len(part)] = model.source.encode(scaled(part, scale, offset))  # behind a shorter last one it is cut
+        values[: len(part)] = model.source.encode(
+            scale_inputs(part, scale, offset)
+        )  # behind a shorter last one it is cut
         model.feed(values)
         model.invoke()
         out = model.read()
@@ -95,7 +99,7 @@ def outputs(
     return found
 
 
-def ranges(tflite: Path, samples: NDArray[np.float32], threads: int, batch: int = 10) -> NDArray[np.float32]:
+def collect_ranges(tflite: Path, samples: NDArray[np.float32], threads: int, batch: int = 10) -> NDArray[np.float32]:
     """The least and the largest value that each float tensor of a model takes over all samples.
 
     Args:
@@ -110,7 +114,7 @@ def ranges(tflite: Path, samples: NDArray[np.float32], threads: int, batch: int 
     Raises:
         BadInput: As `logits`; or if a value is not finite.
     """
-    tensors = flatbuffer.read(tflite).tensors
+    tensors = flatbuffer.read_graph(tflite).tensors
     found = np.full((len(tensors), 2), np.nan, np.float32)
     wanted = [i for i, tensor in enumerate(tensors) if tensor.data is None and tensor.dtype == "FLOAT32"]
     model = _Model.open(tflite, (min(batch, len(samples)), *samples.shape[1:]), threads, keep=True)
@@ -129,7 +133,7 @@ def ranges(tflite: Path, samples: NDArray[np.float32], threads: int, batch: int 
     return found
 
 
-def time_single(
+def time_single_example(
     tflite: Path,
     example: NDArray[np.float32],
     warmup: int,
@@ -155,7 +159,7 @@ def time_single(
     """
     if foreign:
         settings = {"warmup": warmup, "runs": runs, "seconds": seconds}
-        return apart.call("time_single", tflite, example, **settings).astype(np.float64)
+        return sandbox.run_sandboxed("time_single", tflite, example, **settings).astype(np.float64)
     model = _Model.open(tflite, (1, *example.shape), threads=1)
     model.feed(np.broadcast_to(model.source.encode(example), model.shape))
     _timed(model, warmup, 1, seconds / 4)
@@ -222,7 +226,7 @@ class _Model:
     @classmethod
     def open(cls, tflite: Path, shape: tuple[int, ...], threads: int, keep: bool = False) -> _Model:
         """Opens a file for inputs of `shape`, or of the file's own batch where it has one; may `keep` all tensors."""
-        with quiet(), _plain_errors(tflite), warnings.catch_warnings():
+        with silence_stderr(), _plain_errors(tflite), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that keeping all tensors takes memory
             interpreter = Interpreter(str(tflite), num_threads=threads, experimental_preserve_all_tensors=keep)
             sources, sinks = interpreter.get_input_details(), interpreter.get_output_details()
@@ -239,7 +243,7 @@ class _Model:
             )
         source, sink = _Port.of(sources[0], tflite), _Port.of(sinks[0], tflite)
         shape = (shape[0] if batch == -1 else batch, *shape[1:])
-        with quiet(), _plain_errors(tflite):
+        with silence_stderr(), _plain_errors(tflite):
             interpreter.resize_tensor_input(source.index, shape)
             try:
                 interpreter.allocate_tensors()

@@ -9,12 +9,12 @@ from typing import Any
 import tensorflow as tf
 
 
-def cross_entropy(logits: Any, labels: Any) -> Any:
+def compute_cross_entropy(logits: Any, labels: Any) -> Any:
     """Cross-entropy `(batch,)`, in nats, of logits `(batch, classes)` with integer labels `(batch,)`."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
-def soft_divergence(teachers: Sequence[Any], student: Any, temperature: float) -> Any:
+def compute_soft_divergence(teachers: Sequence[Any], student: Any, temperature: float) -> Any:
     """`T^2 * KL(softmax(teacher / T) || softmax(student / T))`, `(batch,)`, of logits `(batch, classes)`.
 
     The softmax of several teachers is the mean of theirs.
@@ -27,12 +27,12 @@ def soft_divergence(teachers: Sequence[Any], student: Any, temperature: float) -
     return temperature**2 * tf.reduce_sum(tf.exp(target) * (target - soft), axis=-1)
 
 
-def mean_squares(differences: Any) -> Any:
+def compute_mean_squares(differences: Any) -> Any:
     """Mean of the squares of each example's values, `(batch,)`, of a tensor `(batch, ...)`."""
     return tf.reduce_mean(tf.square(differences), axis=list(range(1, len(differences.shape))))
 
 
-def attention_map(features: Any) -> Any:
+def compute_attention_map(features: Any) -> Any:
     """Mean square over the channels at each position, `(batch, positions)`, scaled to length 1."""
     positions = tf.reduce_mean(tf.square(features), axis=-1)
     return tf.math.l2_normalize(tf.reshape(positions, [tf.shape(features)[0], math.prod(features.shape[1:-1])]), axis=1)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.backend import apart
+from lightexp.backend import sandbox
 from lightexp.core.errors import BadInput
 
 _AMPLE = 256 << 20  # bytes, of which only what is written to is ever there
@@ -40,7 +40,7 @@ class Arena(NamedTuple):
     tail: int
 
 
-def missing() -> str | None:
+def find_unavailable_reason() -> str | None:
     """Why there is no embedded interpreter here, or None where there is one."""
     if find_spec("tflite_micro"):
         return None
@@ -49,7 +49,7 @@ def missing() -> str | None:
     return f"the package tflite-micro is made for Linux on x86-64, not for {platform.system()} on {platform.machine()}"
 
 
-def arena(tflite: Path) -> Arena:
+def measure_arena(tflite: Path) -> Arena:
     """Runs a file once on zeros, and finds the smallest arena that it runs in.
 
     Raises:
@@ -71,7 +71,7 @@ def arena(tflite: Path) -> Arena:
 
 
 def _run(tflite: Path, size: int) -> tuple[int, int]:
-    head, tail = apart.call("attempt", tflite, np.empty(0, np.float32), arena=size)
+    head, tail = sandbox.run_sandboxed("attempt", tflite, np.empty(0, np.float32), arena=size)
     return int(head), int(tail)
 
 
@@ -83,7 +83,7 @@ def _runs(tflite: Path, size: int) -> bool:
     return True
 
 
-def attempt(tflite: Path, nothing: NDArray[Any], arena: int) -> NDArray[np.int64]:
+def run_in_arena(tflite: Path, nothing: NDArray[Any], arena: int) -> NDArray[np.int64]:
     """Runs a file on zeros in an arena of so many bytes; to be called apart.
 
     Returns:

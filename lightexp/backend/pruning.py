@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lightexp.backend.session import tfmot
+from lightexp.backend.session import import_tfmot
 from lightexp.core.schedule import Schedule
 
 
-def table(schedule: Schedule, steps: int) -> tuple[Any, Any]:
+def tabulate_schedule(schedule: Schedule, steps: int) -> tuple[Any, Any]:
     """Whether masks change at each of the steps 0 to `steps`, and to which sparsity, as tfmot's schedule says."""
-    sparsity = tfmot().sparsity.keras
+    sparsity = import_tfmot().sparsity.keras
     if schedule.initial is None:
         rule = sparsity.ConstantSparsity(schedule.final, schedule.begin, schedule.end, schedule.frequency)
     else:
@@ -61,7 +61,7 @@ class PruningMasks:
         self.last_step = 0
         tables: dict[Schedule, tuple[Any, Any]] = {}
         for members, schedule in groups:
-            due, target = tables[schedule] = tables.get(schedule) or table(schedule, steps)
+            due, target = tables[schedule] = tables.get(schedule) or tabulate_schedule(schedule, steps)
             self._groups.append((list(members), tf.constant(due), tf.constant(target)))
             self.last_step = max(self.last_step, int(np.flatnonzero(due)[-1]) if due.any() else 0)
 
@@ -91,10 +91,10 @@ class PruningMasks:
         """Gives the masks of `members` one common threshold, as tfmot does for a single weight; or each its groups."""
         if self._m:
             for index in members:
-                self._masks[index].assign(grouped(self._scores(index), self._m, sparsity))
+                self._masks[index].assign(select_n_of_m(self._scores(index), self._m, sparsity))
             return
         whole = [self._scores(index) for index in members]
-        scores = whole if self._block == (1, 1) else [block_means(score, self._block) for score in whole]
+        scores = whole if self._block == (1, 1) else [average_blocks(score, self._block) for score in whole]
         together = tf.concat([tf.reshape(score, [-1]) for score in scores], axis=0)
         size = tf.cast(tf.size(together), tf.float32)
         kept = tf.cast(tf.maximum(tf.round(size * (1 - sparsity)), 1), tf.int32)
@@ -109,7 +109,7 @@ class PruningMasks:
             self._masks[index].assign(tf.reshape(mask, shape))
 
 
-def block_means(scores: Any, block: tuple[int, int]) -> Any:
+def average_blocks(scores: Any, block: tuple[int, int]) -> Any:
     """Means over blocks of a kernel as a matrix `(inputs, outputs)`; those at the edges may be smaller."""
     matrix = tf.reshape(scores, [-1, scores.shape[-1]])
     rows, columns = block
@@ -123,7 +123,7 @@ def block_means(scores: Any, block: tuple[int, int]) -> Any:
     return sums(matrix) / sums(tf.ones_like(matrix))
 
 
-def grouped(scores: Any, m: int, sparsity: Any) -> Any:
+def select_n_of_m(scores: Any, m: int, sparsity: Any) -> Any:
     """A mask that keeps, of every `m` neighbours along the inputs, those with the highest scores.
 
     Where `m * (1 - sparsity)` is no whole number, as it is on a schedule's way, some groups keep one more: those to
@@ -155,7 +155,7 @@ def _largest(values: Any, place: Any) -> Any:
     return tf.raw_ops.NthElement(input=values, n=place - 1, reverse=True)  # as sorting, but in O(n)
 
 
-def zero_signs(model: Any) -> None:
+def clear_negative_zeros(model: Any) -> None:
     """Turns -0.0, which masking leaves, into 0.0: to a coder they are two symbols."""
     for variable in model.weights:
         if variable.dtype.is_floating:

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lightexp.backend.nested import flattened
-from lightexp.backend.quiet import quiet
-from lightexp.backend.session import keras, tfmot
+from lightexp.backend.flatten import flatten_model
+from lightexp.backend.quiet import silence_stderr
+from lightexp.backend.session import import_keras, import_tfmot
 from lightexp.core.errors import BadInput
 
 # A batch normalisation after these is folded into them; one after a dense layer would make that float32.
@@ -21,7 +21,7 @@ _BATCH = 500
 _PER_STEP = 1000  # tfmot's ema_decay is 0.999
 
 
-def float_layers(model: Any, activations: Collection[str]) -> dict[str, str]:
+def find_float_layers(model: Any, activations: Collection[str]) -> dict[str, str]:
     """The layers of a flat model that tfmot cannot quantise, with the reason; see `simulated`."""
     registry = _scheme().get_quantize_registry()
     found = {}
@@ -43,7 +43,7 @@ def float_layers(model: Any, activations: Collection[str]) -> dict[str, str]:
 
 
 @tf.autograph.experimental.do_not_convert  # nothing to convert in tfmot's wrappers, which would take it seconds
-def simulated(model: Any, activations: Collection[str]) -> tuple[Any, dict[str, str]]:
+def simulate_int8(model: Any, activations: Collection[str]) -> tuple[Any, dict[str, str]]:
     """A model that computes as its int8 flatbuffer will, ready to be trained.
 
     tfmot's default 8-bit scheme, applied to each layer that it knows; the others stay float. Models inside the model
@@ -59,14 +59,14 @@ def simulated(model: Any, activations: Collection[str]) -> tuple[Any, dict[str, 
     Raises:
         BadInput: If no layer with weights can be quantised, or one is used more than once.
     """
-    quantization = tfmot().quantization.keras
+    quantization = import_tfmot().quantization.keras
     # Not in its public names.
     from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
 
-    flat = flattened(model)
+    flat = flatten_model(model)
     if shared := [layer.name for layer in flat.layers if len(layer.inbound_nodes) > 1]:
         raise BadInput(f"{shared[0]} is used more than once, which 8-bit training cannot follow. Use quantize instead.")
-    left = float_layers(flat, activations)
+    left = find_float_layers(flat, activations)
     if all(layer.name in left for layer in flat.layers if layer.weights):
         raise BadInput(f"no layer can be trained in 8 bits: {left}. Quantise after training: scheme=int8 of quantize.")
 
@@ -80,13 +80,13 @@ def simulated(model: Any, activations: Collection[str]) -> tuple[Any, dict[str, 
             return clone
         return quantization.quantize_annotate_layer(clone, output_only())  # so that the next takes integers
 
-    with quiet(), quantization.quantize_scope({output_only.__name__: output_only}):
-        marked = keras().models.clone_model(flat, clone_function=annotated)
+    with silence_stderr(), quantization.quantize_scope({output_only.__name__: output_only}):
+        marked = import_keras().models.clone_model(flat, clone_function=annotated)
         marked.set_weights(flat.get_weights())
         return quantization.quantize_apply(marked, _scheme()), left
 
 
-def kernels(model: Any) -> list[Any]:
+def list_kernels(model: Any) -> list[Any]:
     """The kernels of a simulated model: in its wrappers, where the layers hold what is made of them."""
     found = []
     for layer in model.layers:
@@ -114,7 +114,7 @@ def find_ranges(model: Any, inputs: NDArray[np.float32]) -> None:
                 variable.assign(was + _PER_STEP * (variable - was))
 
 
-def answers(model: Any, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def compute_logits(model: Any, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """The logits of a simulated model. As Keras's `predict`, which spends seconds on autograph for nothing."""
     call = tf.function(lambda x: model(x, training=False), reduce_retracing=True, autograph=False)
     batches = [call(inputs[start : start + _BATCH]).numpy() for start in range(0, len(inputs), _BATCH)]
@@ -130,4 +130,4 @@ def _before(layer: Any) -> list[Any]:
 
 
 def _scheme() -> Any:
-    return tfmot().quantization.keras.default_8bit.Default8BitQuantizeScheme()
+    return import_tfmot().quantization.keras.default_8bit.Default8BitQuantizeScheme()

@@ -15,7 +15,7 @@ _one_at_a_time = threading.RLock()
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_stderr() -> Iterator[None]:
     """Drops what is written to descriptor 2 meanwhile, unless an unforeseen exception passes: then it is shown.
 
     TensorFlow, its converter and LiteRT greet and chat there from C++, past Python and past their own log levels.

@@ -14,7 +14,7 @@ _OWN = "_random_generator"
 
 
 @contextmanager
-def by_step(model: Any, seed: int, step: Any) -> Iterator[None]:
+def seed_by_step(model: Any, seed: int, step: Any) -> Iterator[None]:
     """While the graph of a step is made, every layer of `model` draws by (seed, layer, step).
 
     Keras' own draws come from operators that count their calls inside TensorFlow, where nothing can be saved.

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from lightexp.backend.quiet import quiet
+from lightexp.backend.quiet import silence_stderr
 from lightexp.core.errors import RunFailed
 
 _threads: int | None = None
 
 
-def start(threads: int) -> None:
+def start_tensorflow(threads: int) -> None:
     """Imports TensorFlow and sets it up; a second call changes nothing.
 
     Args:
@@ -40,7 +40,7 @@ def start(threads: int) -> None:
                 "TensorFlow has computed in this process already, and takes its threads only once. "
                 "Call lightexp before you use TensorFlow, or in a process of its own."
             ) from None
-        with quiet():
+        with silence_stderr():
             gpus = tf.config.list_physical_devices("GPU")
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
@@ -58,7 +58,7 @@ def _import() -> Any:
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     gc.disable()  # a quarter of the import's time would go to collections that find nothing
-    with quiet():
+    with silence_stderr():
         import tensorflow as tf
         import tf_keras  # noqa: F401
 
@@ -68,7 +68,7 @@ def _import() -> Any:
     return tf
 
 
-def keras() -> Any:
+def import_keras() -> Any:
     """The legacy Keras that tfmot works with."""
     _import()
     import tf_keras
@@ -77,7 +77,7 @@ def keras() -> Any:
 
 
 @contextmanager
-def without_keras_3() -> Iterator[None]:
+def hide_keras_3() -> Iterator[None]:
     """An import of Keras 3 fails at once meanwhile, unless it has been imported already.
 
     tfmot and the converter would import it, and scikit-learn with it, more than a second, to see that a model of
@@ -93,15 +93,15 @@ def without_keras_3() -> Iterator[None]:
 
 
 @cache
-def tfmot() -> Any:
+def import_tfmot() -> Any:
     """tensorflow-model-optimization."""
     _import()
-    with without_keras_3():
+    with hide_keras_3():
         import tensorflow_model_optimization
     return tensorflow_model_optimization
 
 
-def fresh(seed: int) -> None:
+def reset_graph(seed: int) -> None:
     """Forgets all graphs and layer numbers and seeds everything random, so that what follows stands alone."""
-    keras().backend.clear_session()
-    keras().utils.set_random_seed(seed)
+    import_keras().backend.clear_session()
+    import_keras().utils.set_random_seed(seed)

@@ -18,17 +18,17 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lightexp.backend.augment import augmented, partners
+from lightexp.backend.augment import augment_batch, draw_mixup_partners
 from lightexp.backend.features import Features
-from lightexp.backend.losses import cross_entropy
+from lightexp.backend.losses import compute_cross_entropy
 from lightexp.backend.optimizers import Optimizer
-from lightexp.backend.randomness import by_step
-from lightexp.backend.session import keras
+from lightexp.backend.randomness import seed_by_step
+from lightexp.backend.session import import_keras
 from lightexp.core import interrupt
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import RunFailed
 from lightexp.core.protocols import Progress
-from lightexp.core.training import Training, steps_per_epoch
+from lightexp.core.training import Training, count_steps_per_epoch
 
 _SECONDS_A_CALL = 0.5
 _FIRST_CALL = 8  # steps: enough to trace and to time
@@ -87,7 +87,7 @@ class Trainer:
         self._variables = [*model.trainable_variables, *(features.variables if features else [])]
         self._optimizer = Optimizer(settings, self._variables)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._per_epoch = steps_per_epoch(len(data.train), settings.batch_size)
+        self._per_epoch = count_steps_per_epoch(len(data.train), settings.batch_size)
         self._rates = tf.constant(settings.learning_rates(self._per_epoch))
         self._validate = tf.function(self._validation, reduce_retracing=True, autograph=False)
         self._history: dict[str, list[float]] = {}
@@ -110,7 +110,7 @@ class Trainer:
         history = self._history
         best, best_weights, since = math.inf, None, 0
         for epoch in range(len(history.get("loss", [])), stop or self._settings.epochs):
-            interrupt.check()
+            interrupt.raise_if_requested()
             start = time.perf_counter()
             shown = {name: values[-1] for name, values in history.items() if name != "seconds"}
             figures = run_epoch(epoch, progress, shown)
@@ -161,14 +161,14 @@ class Trainer:
             self._masks.before_step(step)
         inputs, share = self._inputs(raw), None
         if self._data.augment.active:
-            inputs, share = augmented(inputs, self._data.augment, self._seed, step)
+            inputs, share = augment_batch(inputs, self._data.augment, self._seed, step)
         with tf.GradientTape() as tape:
-            with by_step(self._model, self._seed, step):
+            with seed_by_step(self._model, self._seed, step):
                 logits, beside = (self._features or self._alone)(inputs)
             losses = self._settings.objective.loss(logits, labels, teachers)
             if share is not None:
-                others = {role: partners(soft) for role, soft in teachers.items()}
-                mixed = self._settings.objective.loss(logits, partners(labels), others)
+                others = {role: draw_mixup_partners(soft) for role, soft in teachers.items()}
+                mixed = self._settings.objective.loss(logits, draw_mixup_partners(labels), others)
                 losses = share * losses + (1 - share) * mixed
             if beside is not None:
                 losses += beside
@@ -226,7 +226,7 @@ class Trainer:
         trainer, train, size = self, self._data.train, self._settings.batch_size
         roles = sorted(self._teachers)
 
-        class Fit(keras().Model):  # type: ignore[misc]
+        class Fit(import_keras().Model):  # type: ignore[misc]
             def train_step(self, batch: Any) -> dict[str, Any]:
                 loss, correct = trainer.train_step(batch[0], batch[1], dict(zip(roles, batch[2:], strict=True)))
                 totals.assign_add(tf.stack([tf.cast(loss, tf.float64), tf.cast(correct, tf.float64)]))
@@ -251,7 +251,7 @@ class Trainer:
 
             totals.assign([0.0, 0.0])
             stream = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(_PREFETCHED)
-            shows = keras().callbacks.LambdaCallback(on_batch_end=after)
+            shows = import_keras().callbacks.LambdaCallback(on_batch_end=after)
             # Counted steps: to find the stream's end, `fit` would start one more, whose counter runs ahead of its data.
             fitted.fit(stream, epochs=1, steps_per_epoch=self._per_epoch, verbose=0, callbacks=[shows])
             loss, correct = totals.numpy()
@@ -269,7 +269,7 @@ class Trainer:
 
     def _validation(self, raw: Any, labels: Any) -> tuple[Any, Any]:
         logits = self._model(self._inputs(raw), training=False)
-        return tf.reduce_sum(cross_entropy(logits, labels)), _correct(logits, labels)
+        return tf.reduce_sum(compute_cross_entropy(logits, labels)), _correct(logits, labels)
 
     def _evaluate(self, split: Split) -> dict[str, float]:
         loss, correct = 0.0, 0

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from lightexp.core import interrupt
-from lightexp.core.errors import BadInput, nearest
+from lightexp.core.errors import BadInput, suggest_nearest
 
 HELP = """lightexp ablate FILE [--plan] [workers=N] [setting=value ...]
 
@@ -31,36 +31,36 @@ def run(words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
         print(HELP, end="")
         return 0 if words else BadInput.exit_code
-    interrupt.listen()
+    interrupt.install_handlers()
     flags = [word for word in words if word.startswith("-")]
     for flag in flags:
         if flag not in FLAGS:
-            raise BadInput(f"{flag} is not a flag of lightexp ablate: {nearest(flag, FLAGS)}")
+            raise BadInput(f"{flag} is not a flag of lightexp ablate: {suggest_nearest(flag, FLAGS)}")
     file, *overrides = [word for word in words if word not in flags]
     workers = _workers([word for word in overrides if word.startswith("workers=")])
     overrides = [word for word in overrides if not word.startswith("workers=")]
 
-    from lightexp.ablation.file import read
-    from lightexp.ablation.jobs import Finished, outlook, planned
-    from lightexp.ablation.launched import Launched
-    from lightexp.ablation.run import run as work
-    from lightexp.ablation.run import timed
-    from lightexp.cli import table
+    from lightexp.ablation.launcher_pool import AblationLauncherPool
+    from lightexp.ablation.run import measure_latencies
+    from lightexp.ablation.run import run_backlog as work
+    from lightexp.ablation.runs import RunIndex, find_backlog, plan_runs
+    from lightexp.ablation.spec import read_spec
+    from lightexp.cli import ablation_view
     from lightexp.cli.report import run as report
     from lightexp.core.store import Store
-    from lightexp.runner.launch import apart, chosen
+    from lightexp.runner.launcher import select_launcher, split_hydra_overrides
+    from lightexp.runner.progress import SilentReporter
     from lightexp.runner.run import Runner
-    from lightexp.runner.watch import Silent
 
-    hydra, overrides = apart(overrides)
-    study = read(Path(file), overrides)
-    jobs = planned(study, Runner(Silent()))
+    hydra, overrides = split_hydra_overrides(overrides)
+    study = read_spec(Path(file), overrides)
+    jobs = plan_runs(study, Runner(SilentReporter()))
     outputs = jobs[0].settings.outputs
-    finished = Finished(outputs)
+    finished = RunIndex(outputs)
     finished.refresh()
-    ahead = outlook(jobs, finished, Store(outputs / "store").has)
+    ahead = find_backlog(jobs, finished, Store(outputs / "store").has)
     if "--plan" in flags:
-        table.outlook(study, jobs, ahead, workers)
+        ablation_view.print_backlog(study, jobs, ahead, workers)
         return 0
 
     def say(line: str) -> None:
@@ -68,13 +68,13 @@ def run(words: list[str]) -> int:
 
     say(f"{study.name}: {len(ahead.done)} of {len(jobs)} runs are there, {len(ahead.missing)} to do")
     try:
-        launcher = chosen(hydra, [], outputs) if hydra else None
-        elsewhere = launcher is not None and not launcher.here
+        launcher = select_launcher(hydra, [], outputs) if hydra else None
+        elsewhere = launcher is not None and not launcher.is_in_process
         if launcher and elsewhere:
-            outcome = Launched(study, overrides, outputs, launcher, say).run(ahead, finished, workers)
+            outcome = AblationLauncherPool(study, overrides, outputs, launcher, say).run(ahead, finished, workers)
         else:
             outcome = work(ahead, finished, outputs, workers, say)
-            timed(ahead, finished, outputs, say)
+            measure_latencies(ahead, finished, outputs, say)
     except KeyboardInterrupt:
         say("lightexp: Interrupted. What was finished is kept; the same command goes on from there.")
         return 130

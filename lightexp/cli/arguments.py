@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import Any, NoReturn
 
-from lightexp.core.errors import BadInput, nearest
+from lightexp.core.errors import BadInput, suggest_nearest
 
 
 class Arguments(argparse.ArgumentParser):
@@ -57,9 +57,9 @@ class Arguments(argparse.ArgumentParser):
             if word.startswith("-") or "=" not in word:
                 self.error(f"unrecognized arguments: {word}")
         if folders := getattr(flags, "config_dir", None):
-            from lightexp.runner.compose import look_in
+            from lightexp.runner.compose import add_config_dirs
 
-            look_in(folders)
+            add_config_dirs(folders)
         return flags, rest
 
     def parse_known_args(self, *words: Any) -> Any:  # type: ignore[override]
@@ -75,12 +75,12 @@ class Arguments(argparse.ArgumentParser):
             word = found[1].partition("=")[0]
             known = [name for name in self._option_string_actions if name.startswith("--")]
             hint = (
-                nearest(word, known)
+                suggest_nearest(word, known)
                 if word.startswith("-")
                 else f"settings are written name=value; see {self.prog} --help"
             )
             raise BadInput(f"{word} is not a word of {self.prog}: {hint}")
         if found := re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message):
             choices = [choice.strip(" '") for choice in found[3].split(",")]
-            raise BadInput(f"'{found[2]}' is not a {found[1]} of {self.prog}: {nearest(found[2], choices)}")
+            raise BadInput(f"'{found[2]}' is not a {found[1]} of {self.prog}: {suggest_nearest(found[2], choices)}")
         raise BadInput(f"{self.prog}: {message}. {self.prog} --help shows how.")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib import import_module
 
 from lightexp.cli.arguments import Arguments
-from lightexp.runner.conf import CONFIG, conf
+from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
 
 _HELP = """Prints a script that makes the Tab key complete commands, flags, groups, their choices and settings.
 
@@ -87,7 +87,7 @@ def offers(line: str) -> list[str]:
         return _matching(parser.flags if parser else sorted(module.FLAGS), word)
     if parser and before and parser.takes_value(before[-1]):
         return []
-    return _settings(word, before, "search" if command == "search" else CONFIG)
+    return _settings(word, before, "search" if command == "search" else PRIMARY_CONFIG)
 
 
 def _matching(names: Iterable[str], word: str) -> list[str]:
@@ -104,7 +104,7 @@ def _settings(word: str, before: list[str], config: str) -> list[str]:
     from omegaconf.errors import OmegaConfBaseException
 
     others = [w for w in before if ("=" in w or w.startswith("~")) and not w.startswith("-") and " " not in w]
-    with initialize_config_dir(str(conf()), version_base="1.3"):
+    with initialize_config_dir(str(find_config_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         place, equals, _ = word.partition("=")
         if equals and "@" in place:  # group@place=choice, which Hydra does not complete

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightexp.cli.arguments import Arguments
-from lightexp.cli.whole import write
+from lightexp.cli.atomic_write import write_files
 from lightexp.core.errors import BadInput
 
 
@@ -39,5 +39,5 @@ def run(words: list[str]) -> int:
         raise BadInput(f"{chosen.file} cannot be read: {error.strerror}. Give the path of a .lxe file.") from None
     except BadInput as error:
         raise BadInput(f"{chosen.file}: {error}") from None
-    write({chosen.output or chosen.file.with_suffix(".tflite"): content}, chosen.force)
+    write_files({chosen.output or chosen.file.with_suffix(".tflite"): content}, chosen.force)
     return 0

@@ -69,9 +69,9 @@ def run(words: list[str]) -> int:
     checks = [*versions()]
     whole = not any(check.words.startswith(_ABSENT) for check in checks)
     if whole:  # else the rest cannot even be looked at
-        from lightexp.runner.compose import composed
+        from lightexp.runner.compose import compose_config
 
-        config = composed(overrides)  # a wrong word is bad input, as it is for a run
+        config = compose_config(overrides)  # a wrong word is bad input, as it is for a run
         checks += [*libraries(), *job(overrides, config)]
     fit = all(check.state != "bad" for check in checks)
     if flags.json:
@@ -145,7 +145,7 @@ def libraries() -> Iterator[Check]:
 
 def job(overrides: list[str], config: Any) -> Iterator[Check]:
     """What the main job needs of this machine, with these overrides."""
-    from lightexp.runner.compose import settings
+    from lightexp.runner.compose import compose_settings
     from lightexp.runner.plan import check_order
 
     cores = len(os.sched_getaffinity(0))
@@ -155,7 +155,7 @@ def job(overrides: list[str], config: Any) -> Iterator[Check]:
     yield Check("machine", "threads", "note" if more else "ok", words)
     yield _memory()
     try:
-        chosen = settings(overrides)
+        chosen = compose_settings(overrides)
         check_order(chosen)
     except BadInput as error:  # such as a folder of outputs that cannot be written
         yield Check("job", "settings", "bad", str(error))
@@ -193,22 +193,22 @@ def _outputs(outputs: Path) -> Iterator[Check]:
 
 
 def _store(outputs: Path) -> Iterator[Check]:
-    from lightexp.core.records import found
-    from lightexp.core.storekeeping import items, tidy
+    from lightexp.core.records import load_records
+    from lightexp.core.store_gc import list_items, sweep_orphans
 
-    there = items(outputs / "store")
+    there = list_items(outputs / "store")
     entries = [item for item in there if item.state != "set aside"]
     words = f"{len(entries)} entries, {sum(item.bytes for item in there) / 1e6:,.1f} MB"
     strange = {
         "cannot be read (lightexp store verify)": sum(item.kind == "?" for item in entries),
         "set aside as broken": len(there) - len(entries),
-        "half-made or half-removed by killed processes (lightexp store gc clears them)": tidy(
+        "half-made or half-removed by killed processes (lightexp store gc clears them)": sweep_orphans(
             outputs / "store", dry=True
         ),
     }
     told = [f"{count} {what}" for what, count in strange.items() if count]
     yield Check("outputs", "store", "note" if told else "ok", "; ".join([words, *told]))
-    records, unsound = found(outputs) if outputs.is_dir() else ([], [])
+    records, unsound = load_records(outputs) if outputs.is_dir() else ([], [])
     words = f"{len(records)} records" + "".join(f"; {line}" for line in unsound[:1])
     yield Check("outputs", "runs", "note" if unsound else "ok", words)
 
@@ -220,7 +220,7 @@ def _tracking(tracking: Any, outputs: Path) -> Check:
 
     if not isinstance(tracking, Mlflow):
         return Check("outputs", "tracking", "ok", type(tracking).__name__)
-    uri = stores.address(tracking.uri, outputs)
+    uri = stores.resolve_uri(tracking.uri, outputs)
     if uri.startswith("http") and not reachable(uri):
         return Check(
             "outputs", "tracking", "note", f"{uri} does not answer; runs go on, and lightexp track sync makes up"
@@ -248,11 +248,11 @@ def _shipped() -> Iterator[Check]:
 
     from lightexp.core.config import build
     from lightexp.core.protocols import Dataset
-    from lightexp.runner.compose import composed
-    from lightexp.runner.conf import conf
+    from lightexp.runner.compose import compose_config
+    from lightexp.runner.config_dir import find_config_dir
 
-    for path in sorted((conf() / "dataset").glob("[!_]*.yaml")):
-        node = OmegaConf.to_container(composed([f"dataset={path.stem}"]).dataset, resolve=True)
+    for path in sorted((find_config_dir() / "dataset").glob("[!_]*.yaml")):
+        node = OmegaConf.to_container(compose_config([f"dataset={path.stem}"]).dataset, resolve=True)
         dataset: Any = build(node, Dataset, "dataset")  # type: ignore[type-abstract]
         yield _dataset(path.stem, dataset, needed=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightexp.cli.arguments import Arguments
-from lightexp.cli.whole import write
+from lightexp.cli.atomic_write import write_files
 from lightexp.core.errors import BadInput
 
 
@@ -34,13 +34,13 @@ def run(words: list[str]) -> int:
     """
     chosen = parser().parse_args(words)
     from lightexp import __version__
-    from lightexp.backend.flatbuffer import read as flat
-    from lightexp.core.fingerprint import file_digest
-    from lightexp.core.record import read
-    from lightexp.export.c_array import c_array
-    from lightexp.export.metadata import with_metadata
+    from lightexp.backend.flatbuffer import read_graph as flat
+    from lightexp.core.fingerprint import hash_file
+    from lightexp.core.record import read_record
+    from lightexp.export.c_array import write_c_array
+    from lightexp.export.metadata import add_metadata
 
-    record = read(chosen.run)
+    record = read_record(chosen.run)
     if record.status != "done":
         raise BadInput(f"{chosen.run} is {record.status} and ships no model. Give the folder of a run that is done.")
     model = chosen.run / record.files["model"]
@@ -49,16 +49,16 @@ def run(words: list[str]) -> int:
     if chosen.labels:
         dataset["labels"] = _labels(chosen.labels, dataset["classes"])
     made = f"lightexp {__version__}: {record.command}"
-    about = [f"{record.name}, run {record.id}", made, f"SHA-256 of the .tflite: {file_digest(model)}"]
-    header, source = c_array(model.read_bytes(), chosen.name, operators, about)
-    content = with_metadata(model.read_bytes(), record.name, record.id, made, dataset)
+    about = [f"{record.name}, run {record.id}", made, f"SHA-256 of the .tflite: {hash_file(model)}"]
+    header, source = write_c_array(model.read_bytes(), chosen.name, operators, about)
+    content = add_metadata(model.read_bytes(), record.name, record.id, made, dataset)
     folder = chosen.output or chosen.run / "export"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{folder} cannot be made: {error.strerror}. Give another place with -o.") from None
     files = {"tflite": content, "h": header.encode(), "cc": source.encode()}
-    write({folder / f"{chosen.name}.{ending}": whole for ending, whole in files.items()}, chosen.force)
+    write_files({folder / f"{chosen.name}.{ending}": whole for ending, whole in files.items()}, chosen.force)
     return 0
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from importlib import import_module
 
 import lightexp
-from lightexp.core import interrupt, unforeseen
-from lightexp.core.errors import LightexpError, nearest
+from lightexp.core import exceptions, interrupt
+from lightexp.core.errors import LightexpError, suggest_nearest
 
 HELP = """lightexp: compare ways of making deep-learning models small, on the file that would ship.
 
@@ -58,16 +58,16 @@ def main(words: list[str] | None = None) -> int:
         return _without_traceback(lambda: _run(words))
     if words[0] in COMMANDS:
         return _without_traceback(lambda: import_module(f"lightexp.cli.{words[0]}").run(words[1:]))
-    print(f"lightexp: '{words[0]}' is not a command: {nearest(words[0], COMMANDS)}", file=sys.stderr)
+    print(f"lightexp: '{words[0]}' is not a command: {suggest_nearest(words[0], COMMANDS)}", file=sys.stderr)
     return 2
 
 
 def _run(words: list[str]) -> int:
-    from lightexp.tracking.process import Worker
+    from lightexp.tracking.process import MirrorProcess
 
     # Started before anything else is imported; where no run seems to follow, it is not.
     asks = any((word.startswith("-") and word not in _RUNNING) or word.startswith(_NOT_HERE) for word in words)
-    worker = None if asks else Worker()
+    worker = None if asks else MirrorProcess()
     from lightexp.cli.run import run
 
     return run(words[1:], worker)
@@ -84,8 +84,8 @@ def _without_traceback(command: Callable[[], int]) -> int:
         print("lightexp: Interrupted.", file=sys.__stderr__)
         return 130
     except Exception as error:
-        if interrupt.asked():
+        if interrupt.was_requested():
             print("lightexp: Interrupted.", file=sys.__stderr__)
             return 130
-        print("lightexp:", unforeseen.told(error), file=sys.stderr)
+        print("lightexp:", exceptions.summarize_exception(error), file=sys.stderr)
         return 1

@@ -22,15 +22,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightexp.core import interrupt, unforeseen
-from lightexp.core.errors import BadInput, LightexpError, nearest
-from lightexp.runner.conf import CONFIG, conf
+from lightexp.core import exceptions, interrupt
+from lightexp.core.errors import BadInput, LightexpError, suggest_nearest
+from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
 
 if TYPE_CHECKING:
     from lightexp.cli.terminal import Terminal
     from lightexp.core.record import Record
     from lightexp.runner.run import Runner
-    from lightexp.tracking.process import Worker
+    from lightexp.tracking.process import MirrorProcess
 
 INTERRUPTED = 130
 PLAN = "--plan"
@@ -39,14 +39,14 @@ _SWEEP = ("-m", "--multirun")
 _LAUNCHER = "hydra/launcher="
 
 
-def run(words: list[str], worker: Worker | None = None) -> int:
+def run(words: list[str], worker: MirrorProcess | None = None) -> int:
     """Runs `lightexp run` and returns the exit code.
 
     Args:
         words: The command line after `run`.
         worker: The process that mirrors records, if it has been started.
     """
-    interrupt.listen()
+    interrupt.install_handlers()
     application = _Application(words, worker)
     try:
         _check_flags(words)
@@ -55,12 +55,12 @@ def run(words: list[str], worker: Worker | None = None) -> int:
         complain(str(error))
         return error.exit_code
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        from lightexp.runner.compose import explained, of_config
+        from lightexp.runner.compose import as_bad_input, is_config_error
 
-        if not of_config(error):
+        if not is_config_error(error):
             raise
         overrides = [word for word in words if not word.startswith("-")]
-        complain(str(explained(error, overrides)))
+        complain(str(as_bad_input(error, overrides)))
         return BadInput.exit_code
     except OSError as error:
         if application.started:
@@ -99,7 +99,7 @@ class Swept(Callback):
 class _Application:
     """One call of the command: one run, or the jobs of a sweep."""
 
-    def __init__(self, words: list[str], worker: Worker | None) -> None:
+    def __init__(self, words: list[str], worker: MirrorProcess | None) -> None:
         self.plan_only = PLAN in words
         self._worker = worker
         self._done: list[Record] = []
@@ -110,10 +110,10 @@ class _Application:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a launcher takes to a job's process: nothing that belongs to this one."""
-        from lightexp.runner.launch import origin
+        from lightexp.runner.launcher import launch_origin
 
         kept = ("plan_only", "_sweep", "started")
-        fresh: dict[str, Any] = {"_worker": None, "_done": [], "_failed": [], "_origin": origin()}
+        fresh: dict[str, Any] = {"_worker": None, "_done": [], "_failed": [], "_origin": launch_origin()}
         return {name: self.__dict__[name] for name in kept} | fresh
 
     @cached_property
@@ -134,7 +134,9 @@ class _Application:
         sys.argv = ["lightexp run", *_flags_first(words), *swept]
         try:
             with _launching(words):
-                hydra.main(version_base="1.3", config_path=str(conf()), config_name=CONFIG)(self._job)()
+                hydra.main(version_base="1.3", config_path=str(find_config_dir()), config_name=PRIMARY_CONFIG)(
+                    self._job
+                )()
         finally:
             self._show_sweep()
         if self._failed and not self._sweep:
@@ -144,9 +146,9 @@ class _Application:
     def _show_sweep(self) -> None:
         """Shows the jobs of a sweep that are done, wherever they ran."""
         if not self._sweep and (runs := Swept.runs()):
-            from lightexp.core.record import read
+            from lightexp.core.record import read_record
 
-            self._done = [read(run) for run in runs]
+            self._done = [read_record(run) for run in runs]
         if self._done and (self._sweep or Swept.folder):
             self.terminal.sweep(self._done)
 
@@ -156,9 +158,9 @@ class _Application:
         In another process, where a launcher has all of them run whatever becomes of one, it raises to be heard of.
         """
         if self._origin:
-            from lightexp.runner.launch import settle
+            from lightexp.runner.launcher import join_as_worker
 
-            settle(self._origin)
+            join_as_worker(self._origin)
         self.started = True
         self._sweep = HydraConfig.get().mode is RunMode.MULTIRUN
         overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # interpolations as they stand
@@ -167,9 +169,9 @@ class _Application:
         except LightexpError as error:
             self._fail(error, overrides)
         except (Exception, SystemExit) as error:
-            if interrupt.asked():
+            if interrupt.was_requested():
                 raise
-            self._fail(unforeseen.told(error, config.get("plugins") or ()), overrides)
+            self._fail(exceptions.summarize_exception(error, config.get("plugins") or ()), overrides)
         if self._origin and self._failed:
             raise self._failed[0]
 
@@ -180,21 +182,21 @@ class _Application:
 
     def _run(self, config: DictConfig, overrides: list[str]) -> None:
         from lightexp.core.records import RUNS
-        from lightexp.runner.compose import without_removed
-        from lightexp.runner.settings import read
+        from lightexp.runner.compose import drop_removed_stages
+        from lightexp.runner.settings import read_settings
 
-        settings = read(without_removed(config, overrides))
+        settings = read_settings(drop_removed_stages(config, overrides))
         if self._sweep:
             self.terminal.say(f"— {' '.join(overrides)}")
         if self.plan_only:
-            from lightexp.runner.preview import preview
+            from lightexp.runner.preview import preview_plan
 
             plan, data = self._runner.plan(settings)
-            self.terminal.plan(plan, settings, *preview(plan, settings, data))
+            self.terminal.plan(plan, settings, *preview_plan(plan, settings, data))
             return
         sources = HydraConfig.get().runtime.config_sources
         own = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
-        if (name := HydraConfig.get().job.config_name) != CONFIG:
+        if (name := HydraConfig.get().job.config_name) != PRIMARY_CONFIG:
             own.append(f"--config-name={name}")
         record = self._runner.run(settings, overrides, test=not self._sweep, flags=own)
         self._done.append(record)
@@ -209,9 +211,9 @@ def _launching(words: list[str]) -> Iterator[None]:
     if not any(word.startswith(_LAUNCHER) for word in words):
         yield
         return
-    from lightexp.runner.launch import alone_with_ctrl_c
+    from lightexp.runner.launcher import sigint_blocked
 
-    with alone_with_ctrl_c():
+    with sigint_blocked():
         yield
 
 
@@ -235,6 +237,6 @@ def _check_flags(words: list[str]) -> None:
     for word in words:
         flag = word.partition("=")[0]
         if flag.startswith("--") and flag not in FLAGS:
-            raise BadInput(f"{flag} is not a flag of lightexp run: {nearest(flag, FLAGS)}")
+            raise BadInput(f"{flag} is not a flag of lightexp run: {suggest_nearest(flag, FLAGS)}")
     if set(words) & set(_SWEEP) and set(words) & {"-c", "--cfg"}:
         raise BadInput("--cfg shows one config, -m runs several. Leave one of them out.")

@@ -7,18 +7,18 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lightexp.core import interrupt
-from lightexp.core.errors import BadInput, RunFailed, nearest
-from lightexp.runner.conf import conf
+from lightexp.core.errors import BadInput, RunFailed, suggest_nearest
+from lightexp.runner.config_dir import find_config_dir
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext
     from omegaconf import DictConfig
 
     from lightexp.core.data import Data
-    from lightexp.runner.launch import Launcher
+    from lightexp.runner.launcher import Launcher
     from lightexp.runner.run import Runner
-    from lightexp.search.job import Job
-    from lightexp.search.space import Space
+    from lightexp.search.space import SearchSpace
+    from lightexp.search.study_spec import StudySpec
 
 _INTERRUPTED = 130
 PLAN, FOLDER, HELP = "--plan", "--config-dir", ("-h", "--help")
@@ -51,18 +51,18 @@ def run(words: list[str]) -> int:
         words: The command line after `search`.
     """
     if set(words) & set(HELP):
-        settings = (conf() / "search" / "_settings.yaml").read_text().splitlines()[1:]
-        presets = sorted(path.stem for path in (conf() / "search").glob("[!_]*.yaml"))
+        settings = (find_config_dir() / "search" / "_settings.yaml").read_text().splitlines()[1:]
+        presets = sorted(path.stem for path in (find_config_dir() / "search").glob("[!_]*.yaml"))
         print(_HELP.format(presets=", ".join(presets), settings="\n".join(f"  {line}" for line in settings)), end="")
         return 0
-    interrupt.listen()
+    interrupt.install_handlers()
     overrides, folders, plan = _read(words)
-    from lightexp.runner.launch import apart, chosen
-    from lightexp.search.job import Job
+    from lightexp.runner.launcher import select_launcher, split_hydra_overrides
+    from lightexp.search.study_spec import StudySpec
 
-    hydra, overrides = apart(overrides)
-    job = Job(overrides, folders)
-    launcher = chosen(hydra, folders, job.settings.outputs) if hydra else None
+    hydra, overrides = split_hydra_overrides(overrides)
+    job = StudySpec(overrides, folders)
+    launcher = select_launcher(hydra, folders, job.settings.outputs) if hydra else None
     if plan:
         return _planned(job)
     command = ["lightexp", "search", *words]
@@ -85,12 +85,12 @@ def sweep(words: list[str], fields: dict[str, Any], config: DictConfig, context:
         LightexpError: If it is wrong, or no trial of it has succeeded.
         KeyboardInterrupt: If it was interrupted.
     """
-    from lightexp.runner.launch import Launcher, fixed
-    from lightexp.search.job import Job
+    from lightexp.runner.launcher import Launcher, without_sweeps
+    from lightexp.search.study_spec import StudySpec
 
     folders = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
-    job = Job(words, folders, config.hydra.job.config_name, {k: v for k, v in fields.items() if k != "_target_"})
-    launcher = Launcher(config, context, fixed(words))
+    job = StudySpec(words, folders, config.hydra.job.config_name, {k: v for k, v in fields.items() if k != "_target_"})
+    launcher = Launcher(config, context, without_sweeps(words))
     code = _planned(job) if plan else _searched(job, ["lightexp", "run", *sys.argv[1:]], launcher)
     if code == _INTERRUPTED:
         raise KeyboardInterrupt
@@ -108,32 +108,32 @@ def _read(words: list[str]) -> tuple[list[str], list[str], bool]:
         if flag == FOLDER:
             folders.append(value if equals else next(rest, ""))
         elif word.startswith("-") and word != PLAN:
-            raise BadInput(f"{flag} is not a flag of lightexp search: {nearest(flag, FLAGS)}")
+            raise BadInput(f"{flag} is not a flag of lightexp search: {suggest_nearest(flag, FLAGS)}")
         elif word != PLAN:
             overrides.append(word)
     return overrides, folders, PLAN in words
 
 
-def _planned(job: Job) -> int:
+def _planned(job: StudySpec) -> int:
     from lightexp.cli.study_view import StudyView
+    from lightexp.runner.progress import SilentReporter
     from lightexp.runner.run import Runner
-    from lightexp.runner.watch import Silent
-    from lightexp.search import finish, layers
-    from lightexp.search.storage import count
+    from lightexp.search import export_front, layer_names
+    from lightexp.search.storage import count_trials
 
     view = StudyView(job.objectives)
     job.check()
-    runner = Runner(Silent())
+    runner = Runner(SilentReporter())
     _data_fits(job, runner)
-    space = _space(job, layers.names(job))
-    corners = job.corners(space)
-    found = finish.stored(job, [corner.config for corner in corners], runner)
+    space = _space(job, layer_names.find_layer_names(job))
+    corners = job.seed_trials(space)
+    found = export_front.read_stored(job, [corner.config for corner in corners], runner)
     tried = [(c.name, list(c.config.pipeline.order), *f) for c, f in zip(corners, found, strict=True)]
-    view.plan(job, space, tried, count(job.search.storage, job.folder, job.name))
+    view.plan(job, space, tried, count_trials(job.search.storage, job.folder, job.name))
     return 0
 
 
-def _data_fits(job: Job, runner: Runner) -> Data:
+def _data_fits(job: StudySpec, runner: Runner) -> Data:
     """The data; what cannot work with it is told before anything is started."""
     _, data = runner.plan(job.settings)
     if job.halving:
@@ -141,49 +141,49 @@ def _data_fits(job: Job, runner: Runner) -> Data:
     return data
 
 
-def _space(job: Job, found: dict[str, list[str]]) -> Space:
+def _space(job: StudySpec, found: dict[str, list[str]]) -> SearchSpace:
     """The space, as the sampler can work with."""
     from lightexp.search import samplers
 
     space = job.space(found)
     if job.search.sampler == "grid":
-        samplers.sampler(job, space, 0, {})
+        samplers.make_sampler(job, space, 0, {})
     return space
 
 
-def _searched(job: Job, command: list[str], launcher: Launcher | None) -> int:
+def _searched(job: StudySpec, command: list[str], launcher: Launcher | None) -> int:
     from lightexp.cli.study_view import StudyView
+    from lightexp.runner.progress import SilentReporter
     from lightexp.runner.run import Runner
-    from lightexp.runner.watch import Silent
-    from lightexp.search import finish, layers
-    from lightexp.search.launched import Launched
-    from lightexp.search.mirrored import Mirrored
+    from lightexp.search import export_front, layer_names
+    from lightexp.search.launcher_pool import StudyLauncherPool
     from lightexp.search.pool import Pool
-    from lightexp.search.standing import standing
-    from lightexp.search.study import Study
+    from lightexp.search.study import SearchStudy
+    from lightexp.search.study_status import compute_status
+    from lightexp.search.study_tracker import StudyTracker
 
     job.check()
     with StudyView(job.objectives) as view:
-        runner = Runner(Silent())
+        runner = Runner(SilentReporter())
         data = _data_fits(job, runner)
-        found = layers.names(job)
+        found = layer_names.find_layer_names(job)
         space = _space(job, found)
-        study = Study(job, space, job.folder, view.say, job.identity(space, data.key))
+        study = SearchStudy(job, space, job.folder, view.say, job.identity(space, data.key))
         view.say(f"{job.name}: {job.workers} workers of {job.threads} threads, into {job.folder}")
         if job.workers < job.search.workers:
             view.say("Latency is timed with nothing else computing: one worker, not search.workers.")
-        mirror = Mirrored(study, view.say)
-        status, points = "FAILED", list[finish.Point]()
+        mirror = StudyTracker(study, view.say)
+        status, points = "FAILED", list[export_front.FrontPoint]()
         try:
-            if launcher is None or launcher.here:
+            if launcher is None or launcher.is_in_process:
                 interrupted = Pool(study, found, command, view, mirror, job.workers).run()
             else:
-                interrupted = Launched(study, found, command, view, mirror, launcher).run()
+                interrupted = StudyLauncherPool(study, found, command, view, mirror, launcher).run()
             view.say("The front is being tested.")
-            points = finish.finish(study, standing(study.trials, job.objectives), runner, command)
+            points = export_front.export_front(study, compute_status(study.trials, job.objectives), runner, command)
             status = "KILLED" if interrupted else "FINISHED"
         finally:
-            now = standing(study.trials, job.objectives)
+            now = compute_status(study.trials, job.objectives)
             mirror.end(status, now, points)
     view.front(job, now, points, mirror.where)
     if interrupted:

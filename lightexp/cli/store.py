@@ -18,13 +18,13 @@ from rich.table import Table
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.terminal import width
-from lightexp.core import storekeeping
+from lightexp.core import store_gc
 from lightexp.core.columns import MISSING
 from lightexp.core.errors import BadInput
-from lightexp.core.records import found
+from lightexp.core.records import load_records
 from lightexp.core.store import Store
-from lightexp.core.storekeeping import Item
-from lightexp.runner.compose import settings
+from lightexp.core.store_gc import StoreItem
+from lightexp.runner.compose import compose_settings
 
 _HELP = """Everything that was trained or made is kept once, in outputs/store, for every run that needs it again.
 
@@ -64,20 +64,20 @@ def parser() -> Arguments:
 def run(words: list[str]) -> int:
     """Runs `lightexp store` and returns the exit code."""
     flags, overrides = parser().read(words)
-    outputs = settings(overrides).outputs
+    outputs = compose_settings(overrides).outputs
     store = Store(outputs / "store")
     if not store.root.is_dir():
         raise BadInput(f"{outputs} holds no store, as nothing has been run into it. Set paths.outputs=FOLDER.")
     if flags.what == "ls":
-        return _list(outputs, storekeeping.items(store.root))
+        return _list(outputs, store_gc.list_items(store.root))
     if flags.what == "verify":
-        return _verify(store, storekeeping.items(store.root))
+        return _verify(store, store_gc.list_items(store.root))
     if flags.older_than is None and flags.max_size is None and not flags.unreferenced:
         raise BadInput("store gc needs a rule: --older-than AGE, --max-size SIZE or --unreferenced. Received: none.")
     return _collect(outputs, store.root, flags)
 
 
-def _list(outputs: Path, items: list[Item]) -> int:
+def _list(outputs: Path, items: list[StoreItem]) -> int:
     named, words = _named(outputs)
     now = time.time()
     table = Table("Key", "What", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -99,13 +99,13 @@ def _list(outputs: Path, items: list[Item]) -> int:
     return 0
 
 
-def _verify(store: Store, items: list[Item]) -> int:
+def _verify(store: Store, items: list[StoreItem]) -> int:
     entries = [item for item in items if item.state != "set aside"]
     broken = []
     for item in track(
         entries, "verifying", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
     ):
-        if not storekeeping.verify(store, item):
+        if not store_gc.verify_item(store, item):
             broken.append(item)
             print(f"broken, set aside: {item.key} {item.kind}")
     print(f"{len(entries) - len(broken)} of {len(entries)} entries are whole, {_size_words(entries)} read.")
@@ -114,18 +114,18 @@ def _verify(store: Store, items: list[Item]) -> int:
 
 def _collect(outputs: Path, root: Path, flags: Namespace) -> int:
     # The order counts: what a run made that ends meanwhile is in use in the list, or named by the record it has left.
-    items = storekeeping.items(root)
+    items = store_gc.list_items(root)
     named, words = _named(outputs) if flags.unreferenced else (None, [])
     if words:
         raise BadInput(
             f"--unreferenced needs to read every record, and cannot: {words[0]} Move that folder elsewhere first."
         )
-    chosen = storekeeping.surplus(items, time.time(), flags.older_than, flags.max_size, named)
+    chosen = store_gc.select_evictable(items, time.time(), flags.older_than, flags.max_size, named)
     if flags.dry_run:
         gone = chosen
     else:
-        gone = [item for item in chosen if storekeeping.remove(root, item)]
-        storekeeping.tidy(root)
+        gone = [item for item in chosen if store_gc.remove_item(root, item)]
+        store_gc.sweep_orphans(root)
     for item in gone:
         print(f"{item.key[:12]}  {item.bytes:>12,}  {item.kind}")
     kept = [item for item in items if item not in gone]
@@ -139,10 +139,10 @@ def _collect(outputs: Path, root: Path, flags: Namespace) -> int:
 
 def _named(outputs: Path) -> tuple[dict[str, list[str]], list[str]]:
     """The runs and the searches' trials that name each key; and a line for each record that cannot be read."""
-    records, words = found(outputs)
+    records, words = load_records(outputs)
     of = [(record, record.id) for record in records]
     for trials in sorted(outputs.glob("searches/*/trials")):
-        sound, broken = found(trials)
+        sound, broken = load_records(trials)
         of += [(record, f"search {trials.parent.name}") for record in sound]
         words += broken
     named = defaultdict[str, list[str]](list)
@@ -171,5 +171,5 @@ def _since(seconds: float) -> str:
     return f"{max(0, seconds) // _UNITS[unit]:.0f} {unit}"
 
 
-def _size_words(items: list[Item]) -> str:
+def _size_words(items: list[StoreItem]) -> str:
     return decimal(sum(item.bytes for item in items))

@@ -14,12 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lightexp.search.finish import Point, rows
-from lightexp.search.goals import Objective
-from lightexp.search.job import Job
-from lightexp.search.outcome import OUTCOME, cut_short, feasible
-from lightexp.search.space import Space
-from lightexp.search.standing import Standing
+from lightexp.search.export_front import FrontPoint, list_front_rows
+from lightexp.search.goals import SearchObjective
+from lightexp.search.outcome import OUTCOME, is_feasible, stopped_epoch
+from lightexp.search.space import SearchSpace
+from lightexp.search.study_spec import StudySpec
+from lightexp.search.study_status import StudyStatus
 
 _WIDE = 150  # columns of a line where there is no terminal to ask
 _SHOWN = 10  # points of the front in the live view
@@ -28,7 +28,7 @@ _SHOWN = 10  # points of the front in the live view
 class StudyView:
     """Shows a study; see `lightexp.search.pool.View`. Progress on standard error, results on standard output."""
 
-    def __init__(self, objectives: tuple[Objective, ...]) -> None:
+    def __init__(self, objectives: tuple[SearchObjective, ...]) -> None:
         # A descriptor of its own: standard error is turned away while C++ libraries chat.
         wide = None if sys.stderr.isatty() else _WIDE
         self._err = Console(file=os.fdopen(os.dup(2), "w", buffering=1), width=wide, highlight=False)
@@ -49,7 +49,7 @@ class StudyView:
         """Shows one line."""
         self._err.print(escape(words), soft_wrap=True)
 
-    def show(self, now: Standing, workers: list[str], seconds: float, left: float | None) -> None:
+    def show(self, now: StudyStatus, workers: list[str], seconds: float, left: float | None) -> None:
         """Shows how the study stands: live, or where there is no terminal a line for each trial that has ended."""
         ended = now.ended
         if self._told is None:  # those from before are no news
@@ -63,19 +63,19 @@ class StudyView:
         if self._live.is_started:
             self._live.update(self._picture(now, workers, seconds, left))
 
-    def _line(self, trial: FrozenTrial, now: Standing) -> str:
+    def _line(self, trial: FrozenTrial, now: StudyStatus) -> str:
         outcome = trial.user_attrs[OUTCOME]
         if trial.state is TrialState.FAIL:
             return f"trial {trial.number} failed: {outcome['reason']}  {' '.join(outcome['varied'])}"
         if trial.state is TrialState.PRUNED:
             return f"trial {trial.number} {outcome['reason']}  {' '.join(outcome['varied'])}"
         figures = "  ".join(f"{o.name} {v:.6g}" for o, v in zip(self._objectives, trial.values, strict=True))
-        mark = "" if feasible(trial) else " infeasible"
+        mark = "" if is_feasible(trial) else " infeasible"
         mark = " front" if any(trial.number == one.number for one in now.front) else mark
-        mark = f" cut short after epoch {stopped}" if (stopped := cut_short(trial)) else mark
+        mark = f" cut short after epoch {stopped}" if (stopped := stopped_epoch(trial)) else mark
         return f"trial {trial.number}  {figures}{mark}  {' '.join(outcome['varied'])}"
 
-    def _picture(self, now: Standing, workers: list[str], seconds: float, left: float | None) -> Group:
+    def _picture(self, now: StudyStatus, workers: list[str], seconds: float, left: float | None) -> Group:
         head = f"{len(now.done)} done, {_short(now)}{len(now.failed)} failed, {len(now.running)} running"
         head += f"   hypervolume {now.hypervolume:.4f}   {_clock(seconds)} gone"
         head += f", about {_clock(left)} left" if left is not None else ""
@@ -85,10 +85,12 @@ class StudyView:
             table.add_row(str(trial.number), *(f"{v:.6g}" for v in trial.values), escape(words))
         return Group(Text(head), table, *(Text(f"worker {n}: {words}") for n, words in enumerate(workers)))
 
-    def plan(self, job: Job, space: Space, corners: list[tuple[str, list[str], int, int]], there: int) -> None:
+    def plan(
+        self, job: StudySpec, space: SearchSpace, corners: list[tuple[str, list[str], int, int]], there: int
+    ) -> None:
         """What a study would search."""
         table = Table("Searched", "From", box=box.SIMPLE, title=escape(job.name))
-        if len(space.structures) > 1:
+        if len(space.variants) > 1:
             table.add_row("structure", escape("\n".join(space.labels)))
         for parameter in space.parameters:
             table.add_row(escape(parameter.name), escape(str(parameter)))
@@ -104,9 +106,9 @@ class StudyView:
         )
         self._out.print("Nothing was run. Leave out --plan to run it.")
 
-    def front(self, job: Job, now: Standing, points: Sequence[Point], mlflow: dict[str, str]) -> None:
+    def front(self, job: StudySpec, now: StudyStatus, points: Sequence[FrontPoint], mlflow: dict[str, str]) -> None:
         """The front, where things are, what to type next."""
-        head, _, *body = rows(self._objectives, points)
+        head, _, *body = list_front_rows(self._objectives, points)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in head:
             table.add_column(heading, justify="left" if heading == "Settings" else "right", overflow="fold")
@@ -125,7 +127,7 @@ class StudyView:
             self._out.print(f"Again   {escape(points[0].command)}", soft_wrap=True)
 
 
-def _short(now: Standing) -> str:
+def _short(now: StudyStatus) -> str:
     return f"{len(now.short)} cut short, " if now.short else ""
 
 

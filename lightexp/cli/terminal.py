@@ -18,14 +18,14 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lightexp.core.columns import Column, shown
+from lightexp.core.columns import Column, select_columns
 from lightexp.core.record import Record, StageRecord
-from lightexp.core.sensitivity import KINDS, title
-from lightexp.core.sensitivity import Table as Sensitivities
+from lightexp.core.sensitivity import KINDS, format_level
+from lightexp.core.sensitivity import SensitivityTable as Sensitivities
+from lightexp.report import heatmap
+from lightexp.report.tradeoff import order_stages
 from lightexp.runner.plan import Plan
 from lightexp.runner.settings import Settings
-from lightexp.tracking import heatmap
-from lightexp.tracking.tradeoff import ordered
 
 _WIDE = 150  # columns of a line where there is no terminal to ask
 _PERCENT = ("accuracy", "sparsity", "val_accuracy")
@@ -33,7 +33,7 @@ _LINE_EVERY = 2.0  # seconds, where lines cannot be written over
 
 
 class Terminal:
-    """Shows runs on a terminal, or as plain lines where there is none; see `lightexp.runner.watch.Watch`."""
+    """Show runs on a terminal, or as plain lines where there is none."""
 
     def __init__(self) -> None:
         # A descriptor of its own: standard error is turned away while C++ libraries chat.
@@ -45,7 +45,7 @@ class Terminal:
         self._err.print(escape(words), soft_wrap=True)
 
     @contextmanager
-    def working(self, name: str, number: int, of: int) -> Iterator[_Line]:
+    def stage(self, name: str, number: int, of: int) -> Iterator[_Line]:
         """A live line for one stage."""
         columns = (
             SpinnerColumn(),
@@ -70,11 +70,11 @@ class Terminal:
     def record(self, record: Record, outputs: Path) -> None:
         """A finished run: the table, where things are, what to type next."""
         rows = []
-        for stage in ordered(record):
+        for stage in order_stages(record):
             mark = " (control)" if stage.name == record.control else ""
-            rows.append((stage.name + mark, {figure.name: figure.value for figure in stage.figures}))
+            rows.append((stage.name + mark, {figure.name: figure.value for figure in stage.metrics}))
         self._table("Stage", rows)
-        if table := heatmap.last(record):
+        if table := heatmap.find_last_table(record):
             self._sensitivity(table)
         for kind, words in record.waived.items():
             self._out.print(f"[yellow]waived {escape(kind)}[/yellow]: {escape(words)}", soft_wrap=True)
@@ -89,7 +89,7 @@ class Terminal:
     def sweep(self, records: list[Record]) -> None:
         """A sweep's jobs, each with the figures of the file that it would ship."""
         shared = set.intersection(*(set(record.varied) for record in records)) if len(records) > 1 else set()
-        rows = [(" ".join(w for w in record.varied if w not in shared), record.figures) for record in records]
+        rows = [(" ".join(w for w in record.varied if w not in shared), record.metrics) for record in records]
         self._table("Job", rows)
         self._out.print("The jobs of a sweep do not look at the test split; a run of its own does:")
         self._out.print(f"Next    {escape(records[-1].command)}", soft_wrap=True)
@@ -101,7 +101,7 @@ class Terminal:
                 shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
                 shown.add_column("One layer alone", overflow="fold")
                 for level in levels:
-                    shown.add_column(title(kind, level), justify="right", no_wrap=True)
+                    shown.add_column(format_level(kind, level), justify="right", no_wrap=True)
                 for name, row in table.layers.items():
                     found = (row.levels.get(kind, {}).get(level) for level in levels)
                     shown.add_row(escape(name), *("–" if value is None else f"{value:.2%}" for value in found))
@@ -109,7 +109,7 @@ class Terminal:
 
     def _table(self, first: str, rows: list[tuple[str, dict[str, float]]]) -> None:
         """A row for each, in one table, or in several below one another where the terminal is narrow."""
-        columns = shown(figures for _, figures in rows)
+        columns = select_columns(figures for _, figures in rows)
         width = len(columns)
         free = self._out.options.update(max_width=10_000)
         while Measurement.get(self._out, free, _part(first, rows, columns[:width])).maximum > self._out.width:

@@ -14,11 +14,11 @@ from lightexp.cli.arguments import Arguments
 from lightexp.core.config import build
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.record import Record
-from lightexp.core.records import RUNS, found
-from lightexp.core.store import plain_disk_errors
-from lightexp.runner import live
-from lightexp.runner.compose import settings
-from lightexp.tracking.mirror import Nowhere, Tracking
+from lightexp.core.records import RUNS, load_records
+from lightexp.core.store import explain_disk_errors
+from lightexp.runner import run_lock
+from lightexp.runner.compose import compose_settings
+from lightexp.tracking.mirror import NoTracking, Tracking
 from lightexp.tracking.mlflow import Mlflow, MlflowMirror
 
 _HELP = """A run's record is whole whatever becomes of MLflow. Runs that MLflow has not seen (it could not be reached,
@@ -47,15 +47,15 @@ def parser() -> Arguments:
 def run(words: list[str]) -> int:
     """Runs `lightexp track` and returns the exit code."""
     _, overrides = parser().read(words)
-    chosen = settings(overrides)
+    chosen = compose_settings(overrides)
     if not isinstance(chosen.tracking, Mlflow):
         raise BadInput("track sync uploads to MLflow. Received: tracking=none. Leave it out, or set tracking.uri=URI.")
     all_there = any(word.lstrip("+").startswith("tracking") for word in overrides)
     runs = chosen.outputs / RUNS
     if not runs.is_dir():
         raise BadInput(f"{chosen.outputs} holds no runs. Set paths.outputs=FOLDER.")
-    with plain_disk_errors(chosen.outputs), FileLock(runs / ".sync.lock"):  # two at once would show a run twice
-        live.close_killed(runs, lambda record: Nowhere().mirror(chosen.outputs, _say))
+    with explain_disk_errors(chosen.outputs), FileLock(runs / ".sync.lock"):  # two at once would show a run twice
+        run_lock.reap_dead_runs(runs, lambda record: NoTracking().mirror(chosen.outputs, _say))
         return _Sync(chosen.outputs, chosen.tracking, all_there).run()
 
 
@@ -71,7 +71,7 @@ class _Sync:
         self._mirrors: dict[Mlflow, tuple[MlflowMirror, dict[str, Any]] | None] = {}  # None where it is down
 
     def run(self) -> int:
-        records, words = found(self._outputs)
+        records, words = load_records(self._outputs)
         for line in words:
             _say(f"left out: {line}")
         done = Counter[str]()
@@ -88,7 +88,7 @@ class _Sync:
     def _one(self, record: Record) -> str:
         """Uploads a run where it is not shown yet; returns what became of it."""
         folder = self._outputs / RUNS / record.id
-        if record.status == "running" or live.alive(folder.parent, record.id):
+        if record.status == "running" or run_lock.is_alive(folder.parent, record.id):
             return "still running"
         place = self._mirror(self._tracking if self._all_there else self._own(record))
         if place is None:

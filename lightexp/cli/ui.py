@@ -18,7 +18,7 @@ from pathlib import Path
 from lightexp.cli.arguments import Arguments
 from lightexp.core import interrupt
 from lightexp.core.errors import BadInput, RunFailed
-from lightexp.runner.compose import settings
+from lightexp.runner.compose import compose_settings
 from lightexp.tracking import stores
 from lightexp.tracking.mlflow import Mlflow
 
@@ -60,14 +60,14 @@ def run(words: list[str]) -> int:
     flags, overrides = parser().read(words)
     if flags.optuna:
         return _dashboard(overrides, flags.host, flags.port)
-    chosen = settings(overrides)
+    chosen = compose_settings(overrides)
     if not isinstance(chosen.tracking, Mlflow):
         raise BadInput("ui shows what MLflow has. Received: tracking=none. Leave it out, or set tracking.uri=URI.")
-    uri = stores.address(chosen.tracking.uri, chosen.outputs)
+    uri = stores.resolve_uri(chosen.tracking.uri, chosen.outputs)
     if not stores.is_database(uri):
         print(f"{uri} is a server of its own: open it in a browser.")
         return 0
-    if (file := stores.database_file(uri)) and not file.exists():
+    if (file := stores.get_database_file(uri)) and not file.exists():
         raise BadInput(f"{file} is not there, as nothing has been run into it. Set paths.outputs=FOLDER, or run first.")
     port = _free(flags.host, flags.port)
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", flags.host, "--port", str(port)]
@@ -78,13 +78,13 @@ def run(words: list[str]) -> int:
 
 def _dashboard(overrides: list[str], host: str, port: int) -> int:
     from lightexp.search import storage
-    from lightexp.search.job import Job
+    from lightexp.search.study_spec import StudySpec
 
     if find_spec("optuna_dashboard") is None:
         raise BadInput("--optuna needs optuna-dashboard: pip install 'lightexp[dashboard]'.")
-    job = Job(overrides, [])
-    place = storage.address(job.search.storage, job.folder)
-    if not storage.count(job.search.storage, job.folder, job.name):
+    job = StudySpec(overrides, [])
+    place = storage.resolve_address(job.search.storage, job.folder)
+    if not storage.count_trials(job.search.storage, job.folder, job.name):
         there = sorted(path.parent.name for path in job.folder.parent.glob(f"*/{storage.JOURNAL}"))
         words = f" There are: {', '.join(there)}." if there else ""
         raise BadInput(f"{place} has no study '{job.name}'.{words} Set search.study=NAME, or paths.outputs=FOLDER.")
@@ -112,7 +112,7 @@ def _free(host: str, port: int) -> int:
 
 def _serve(command: list[str], host: str, port: int, page: str, what: str) -> int:
     """Runs a server until it is to end, and says where it is once it answers."""
-    interrupt.listen()
+    interrupt.install_handlers()
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # the terminal was closed
     quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     shown = f"[{host}]" if ":" in host else host

@@ -11,7 +11,7 @@ Init = Literal["kmeans++", "linear", "density", "random"]
 _ROUNDS = 100
 
 
-def clustered(values: NDArray[np.float32], k: int, init: Init, rng: np.random.Generator) -> NDArray[np.float32]:
+def cluster_weights(values: NDArray[np.float32], k: int, init: Init, rng: np.random.Generator) -> NDArray[np.float32]:
     """The same array with every value moved to the nearest of at most `k`; zeros stay, and are one of them.
 
     Lloyd's algorithm from k-means++ (Arthur and Vassilvitskii 2007), from values evenly spread between the extremes

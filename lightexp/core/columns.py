@@ -64,7 +64,7 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-def shown(rows: Iterable[Container[str]]) -> list[Column]:
+def select_columns(rows: Iterable[Container[str]]) -> list[Column]:
     """The columns of a table whose rows have figures of these names; a column without any is left out."""
     names = {column.name for row in rows for column in COLUMNS if column.name in row}
     return [column for column in COLUMNS if column.name in names]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
-from lightexp.core.errors import BadInput, nearest
+from lightexp.core.errors import BadInput, suggest_nearest
 
 T = TypeVar("T")
 
@@ -49,10 +49,10 @@ def build(node: Any, base: type[T], where: str, plugins: tuple[str, ...] = ()) -
     cls = locate(str(node["_target_"]), where, plugins)
     if not issubclass(cls, base):
         raise BadInput(f"{where}._target_ must be a {base.__name__}. Received: {node['_target_']}.")
-    return check(cls, values, where)
+    return construct(cls, values, where)
 
 
-def check(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Makes `cls` from `values`, turning every complaint into one line that begins with the field's place.
 
     Raises:
@@ -62,7 +62,9 @@ def check(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     hints = _hints(kind)
     for name in values:
         if name not in hints:
-            raise BadInput(f"{_place(where, name)} is not a setting of {cls.__name__}: {nearest(str(name), hints)}")
+            raise BadInput(
+                f"{_place(where, name)} is not a setting of {cls.__name__}: {suggest_nearest(str(name), hints)}"
+            )
     try:
         return cls(**{name: _adapter(kind, name).validate_python(value) for name, value in values.items()})
     except ValidationError as error:
@@ -141,10 +143,10 @@ def _absent(error: BaseException, package: str) -> bool:
     return isinstance(error, ModuleNotFoundError) and error.name == package
 
 
-def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A nested mapping as dotted names and values; an empty one is a value."""
     for name, value in node.items():
         if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.inputs import Augment, Factor
+from lightexp.core.preprocessing import Augment, Factor
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,15 @@ class Data:
 
     def inputs(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         """Scales raw examples to the float32 inputs that models see."""
-        return scaled(raw, self.scale, self.offset)
+        return scale_inputs(raw, self.scale, self.offset)
 
 
-def scaled(raw: NDArray[np.generic], scale: Factor, offset: Factor) -> NDArray[np.float32]:
+def scale_inputs(raw: NDArray[np.generic], scale: Factor, offset: Factor) -> NDArray[np.float32]:
     """`raw * scale + offset` in float32, with one factor or one for each channel, which is the last axis."""
     return raw.astype(np.float32) * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
 
 
-def stratified(y: NDArray[np.int32], count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def split_stratified(y: NDArray[np.int32], count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Splits indices into (rest, chosen) with `count` chosen, each class in its share.
 
     Shares are rounded by largest remainder, ties going to the lower class, so that exactly `count` are chosen.

@@ -29,7 +29,7 @@ class RunFailed(LightexpError):
     """The input was sound but the work could not be finished."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggest_nearest(word: str, known: Iterable[str]) -> str:
     """Returns the words ", did you mean `x`?" for the nearest of `known`, else lists them.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def front(points: ArrayLike) -> NDArray[np.bool_]:
+def find_front(points: ArrayLike) -> NDArray[np.bool_]:
     """Which points no other dominates; of equal points each is on the front or none is.
 
     Args:
@@ -29,7 +29,7 @@ def front(points: ArrayLike) -> NDArray[np.bool_]:
     return on
 
 
-def hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
+def compute_hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
     """Volume that the points dominate below a reference point (Zitzler and Thiele 1998).
 
     Exact: with two columns by sweeping the first, with more by slicing along the last.
@@ -57,11 +57,13 @@ def _volume(values: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
     total = 0.0
     for height, n in slices:
         flat = values[:n, :-1]
-        total += height * _volume(flat[front(flat)], corner[:-1])
+        total += height * _volume(flat[find_front(flat)], corner[:-1])
     return total
 
 
-def tradeoff(sizes: Sequence[float], errors: Sequence[float], control: float, classes: int) -> float:
+def compute_tradeoff_hypervolume(
+    sizes: Sequence[float], errors: Sequence[float], control: float, classes: int
+) -> float:
     """Hypervolume of models on the house's axes: log2(bytes / control's bytes) and error.
 
     The reference point is (control's bytes, error of guessing): a model as large as the control adds nothing.
@@ -73,4 +75,4 @@ def tradeoff(sizes: Sequence[float], errors: Sequence[float], control: float, cl
         classes: Number of classes.
     """
     points = [(math.log2(size / control), error) for size, error in zip(sizes, errors, strict=True)]
-    return hypervolume(points, (0.0, 1 - 1 / classes))
+    return compute_hypervolume(points, (0.0, 1 - 1 / classes))

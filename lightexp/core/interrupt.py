@@ -11,26 +11,26 @@ from contextlib import contextmanager
 _asked = False
 
 
-def listen() -> None:
+def install_handlers() -> None:
     """Makes SIGTERM end the process as Ctrl-C does, and remembers either; Ctrl-C stays ignored where it was."""
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
 
 
-def asked() -> bool:
+def was_requested() -> bool:
     """Whether the user has asked to stop."""
     return _asked
 
 
-def check() -> None:
+def raise_if_requested() -> None:
     """Raises KeyboardInterrupt if the user has asked to stop and the request was lost on its way."""
     if _asked:
         raise KeyboardInterrupt
 
 
 @contextmanager
-def put_off(told: Callable[[], None]) -> Iterator[None]:
+def defer_first_signal(told: Callable[[], None]) -> Iterator[None]:
     """A context in which the first request to stop is only told of, by a call; the next one raises as ever."""
     asked = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
     asked = {sign: handler for sign, handler in asked.items() if handler is _interrupt}

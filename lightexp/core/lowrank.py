@@ -34,16 +34,16 @@ class Factors(NamedTuple):
     expand: Array | None
 
 
-def full(shape: Sequence[int]) -> Ranks:
+def highest_ranks(shape: Sequence[int]) -> Ranks:
     """The highest ranks that a kernel of this shape can have; the inputs' number where that side stays as it is."""
     positions, inputs, outputs = math.prod(shape[:-2]), *shape[-2:]
     whole = positions == 1 or inputs <= _FEW
     return Ranks(inputs if whole else min(inputs, positions * outputs), min(outputs, positions * inputs))
 
 
-def shares(shape: Sequence[int], ratio: float) -> Ranks:
+def ranks_for_ratio(shape: Sequence[int], ratio: float) -> Ranks:
     """The share `ratio` of the highest ranks, rounded, at least 1."""
-    highest = full(shape)
+    highest = highest_ranks(shape)
     part = Ranks(*(max(1, math.floor(ratio * rank + 0.5)) for rank in highest))
     return part if _reducible(shape) else part._replace(inputs=shape[-2])
 
@@ -68,7 +68,7 @@ class Spectra:
 
     def kept(self, factors: Factors) -> float:
         """The share of the kernel's squared norm that its factors have."""
-        lost = np.sum((self._kernel - product(factors)) ** 2)
+        lost = np.sum((self._kernel - multiply_factors(factors)) ** 2)
         return float(1 - lost / max(np.sum(self._kernel**2), np.finfo(np.float64).tiny))
 
     def factors(self, ranks: Ranks) -> Factors:
@@ -85,7 +85,7 @@ class Spectra:
         return Factors(reduce, core, expand)
 
 
-def product(factors: Factors) -> Array:
+def multiply_factors(factors: Factors) -> Array:
     """The kernel that the factors stand for."""
     core = factors.core if factors.expand is None else factors.core @ factors.expand
     return core if factors.reduce is None else np.einsum("...ao,ia->...io", core, factors.reduce)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.flatmodel import FlatModel, FlatTensor, layer_names
+from lightexp.core.tflite_graph import Tensor, TFLiteGraph, extract_layer_names
 
 Found = tuple[list[str], int, float]
 """Of a kernel: the names that its layer may have, its size, and how much of something it has."""
 
 
-def real(tensor: FlatTensor) -> NDArray[np.generic]:
+def read_kernel(tensor: Tensor) -> NDArray[np.generic]:
     """A flatbuffer's kernel in Keras' layout, its zero point taken off: 0 stands for 0.0."""
     values: NDArray[Any] = np.moveaxis(np.asarray(tensor.data), 0, -1)
     if any(tensor.zero_points):
@@ -26,14 +26,14 @@ def real(tensor: FlatTensor) -> NDArray[np.generic]:
     return values
 
 
-def obeys(kernel: NDArray[np.generic], n: int, m: int) -> bool:
+def is_n_of_m(kernel: NDArray[np.generic], n: int, m: int) -> bool:
     """Whether at most `n` of every `m` neighbours along the inputs are not zero; a shorter last group counts too."""
     used = np.moveaxis(kernel != 0, -2, -1)
     used = np.pad(used, [(0, 0)] * (used.ndim - 1) + [(0, -used.shape[-1] % m)])
     return bool((used.reshape(-1, m).sum(axis=1) <= n).all())
 
 
-def zero_blocks(kernel: NDArray[np.generic], block: tuple[int, int]) -> int:
+def count_zero_blocks(kernel: NDArray[np.generic], block: tuple[int, int]) -> int:
     """How many blocks of `(rows, columns)` are all zero, of the kernel as a matrix `(inputs, outputs)`.
 
     A convolution's rows are height x width x inputs. Blocks at the edges may be smaller.
@@ -45,23 +45,23 @@ def zero_blocks(kernel: NDArray[np.generic], block: tuple[int, int]) -> int:
     return int((~split.any(axis=(1, 3))).sum())
 
 
-def distinct(kernel: NDArray[np.generic], per_channel: bool) -> int:
+def count_distinct_values(kernel: NDArray[np.generic], per_channel: bool) -> int:
     """How many different values a kernel has, or the output channel that has the most."""
     if not per_channel:
         return len(np.unique(kernel))
     return max(len(np.unique(kernel[..., channel])) for channel in range(kernel.shape[-1]))
 
 
-def measured(model: FlatModel, of: Callable[[FlatTensor], float]) -> list[Found]:
+def measure_kernels(model: TFLiteGraph, of: Callable[[Tensor], float]) -> list[Found]:
     """How much of something is in each kernel of a file that may bear a pattern: all but the depthwise ones."""
     return [
-        (layer_names(model.title(op, tensor)), int(np.prod(tensor.shape)), of(tensor))
+        (extract_layer_names(model.title(op, tensor)), int(np.prod(tensor.shape)), of(tensor))
         for op, tensor in model.kernels
         if op.kind != "DEPTHWISE_CONV_2D"
     ]
 
 
-def by_layer(sizes: Mapping[str, int], found: Iterable[Found]) -> tuple[dict[str, float], list[Found]]:
+def assign_to_layers(sizes: Mapping[str, int], found: Iterable[Found]) -> tuple[dict[str, float], list[Found]]:
     """What the kernel of each layer has that one of its size names; and the kernels that are left.
 
     The converter puts layers' names into those of kernels, after 8-bit training as `quant_NAME`.
@@ -76,7 +76,7 @@ def by_layer(sizes: Mapping[str, int], found: Iterable[Found]) -> tuple[dict[str
     return values, left
 
 
-def shortfall(
+def find_shortfall(
     wanted: Mapping[str, float], sizes: Mapping[str, int], found: Iterable[Found]
 ) -> tuple[int, float, float] | None:
     """Where the kernels of a file have less of something than the layers were given.
@@ -92,7 +92,7 @@ def shortfall(
     Returns:
         Size, what was given and what is there, of the first that falls short; None if none does.
     """
-    named, left = by_layer({name: sizes[name] for name in wanted}, found)
+    named, left = assign_to_layers({name: sizes[name] for name in wanted}, found)
     there: dict[int, list[float]] = {}
     for _, size, value in left:
         there.setdefault(size, []).append(value)

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from lightexp.core.data import Data
-from lightexp.core.flatmodel import FlatModel
-from lightexp.core.measured import Figure as Figure
-from lightexp.core.measured import Measurement as Measurement
-from lightexp.core.measured import Note as Note
-from lightexp.core.measured import Subject as Subject
-from lightexp.core.sensitivity import Table
+from lightexp.core.metrics import Measurement as Measurement
+from lightexp.core.metrics import MeasurementContext as MeasurementContext
+from lightexp.core.metrics import Metric as Metric
+from lightexp.core.metrics import Note as Note
+from lightexp.core.sensitivity import SensitivityTable
+from lightexp.core.tflite_graph import TFLiteGraph
 
 Form = Literal["none", "keras", "tflite", "quantized", "encoded"]
 """What a stage starts from and makes; `quantized` and `encoded` are a .tflite that can only be measured."""
-TFLITE, ENCODED, STATE = "model.tflite", "model.lxe", "state.npz"
+TFLITE, ENCODED, STATE_FILE = "model.tflite", "model.lxe", "state.npz"
 
 
 class Progress(Protocol):
@@ -101,7 +101,7 @@ class Model(ABC):
         """Whether it has Keras layers; a .tflite has none."""
         return True
 
-    def sees(self, data: Data) -> Data:
+    def select_view(self, data: Data) -> Data:
         """The data as a run with this model sees them: labels in the order of its outputs."""
         return data
 
@@ -113,7 +113,7 @@ class Model(ABC):
         """
 
 
-class Objective(ABC):
+class TrainingObjective(ABC):
     """What a training stage minimises.
 
     Attributes:
@@ -238,7 +238,7 @@ class Stage(ABC):
     needs_tensorflow: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
-    def makes(self, form: Form) -> Form:
+    def output_form(self, form: Form) -> Form:
         """The form of its result, started from `form`."""
         return self.produces
 
@@ -250,7 +250,7 @@ class Stage(ABC):
         """Whether an invariant of an earlier stage survives this one."""
         return False
 
-    def after(self, standing: tuple[Invariant, ...]) -> Stage:
+    def resolve(self, standing: tuple[Invariant, ...]) -> Stage:
         """This stage with the settings that depend on `standing`, what earlier stages have established."""
         return self
 
@@ -278,7 +278,7 @@ class Stage(ABC):
             BadInput: If the settings cannot work with this data.
         """
 
-    def touches(self, layers: Sequence[Layer], table: Table | None = None) -> list[tuple[str, str]]:
+    def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """What it will do to each layer, as (name, words), with the reason where one is passed over.
 
         Args:
@@ -295,7 +295,7 @@ class Stage(ABC):
             Facts for the record, as JSON types: curves, a value an epoch, under `history`.
         """
 
-    def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
+    def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
         """Checks one established invariant on the file that ships.
 
         Args:

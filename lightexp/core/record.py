@@ -11,12 +11,12 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
-from lightexp.core.columns import shown
+from lightexp.core.columns import select_columns
 from lightexp.core.errors import BadInput
-from lightexp.core.protocols import Figure, Note
+from lightexp.core.protocols import Metric, Note
 
-FILE = "record.json"
-FORMAT = 1
+RECORD_FILE = "record.json"
+FORMAT = 2
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
 
 
@@ -38,18 +38,18 @@ class StageRecord:
     key: str
     from_store: bool
     seconds: float
-    figures: list[Figure] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
-    def add(self, measured: Sequence[Figure | Note]) -> None:
+    def add(self, measured: Sequence[Metric | Note]) -> None:
         """Enters what was measured."""
-        self.figures += [figure for figure in measured if isinstance(figure, Figure)]
+        self.metrics += [figure for figure in measured if isinstance(figure, Metric)]
         self.notes |= {note.name: note.words for note in measured if isinstance(note, Note)}
 
-    def figure(self, name: str) -> float | None:
+    def metric(self, name: str) -> float | None:
         """A figure's value, or None where it was not measured."""
-        return next((f.value for f in self.figures if f.name == name), None)
+        return next((f.value for f in self.metrics if f.name == name), None)
 
 
 @dataclass
@@ -98,17 +98,22 @@ class Record:
     format: int = FORMAT
 
     @property
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """The shipped file's figures by name."""
-        return {f.name: f.value for f in self.stages[-1].figures} if self.stages else {}
+        return {f.name: f.value for f in self.stages[-1].metrics} if self.stages else {}
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Deprecated name of `metrics`, kept for scripts and notebooks of version 0.1."""
+        return self.metrics
 
     def rows(self) -> list[list[str]]:
         """The table that the terminal shows, as text: its headings, then a row for each stage, the control first."""
-        columns = shown([figure.name for figure in stage.figures] for stage in self.stages)
+        columns = select_columns([figure.name for figure in stage.metrics] for stage in self.stages)
         rows = [["Stage", *(column.heading for column in columns)]]
         for stage in sorted(self.stages, key=lambda stage: stage.name != self.control):
             mark = " (control)" if stage.name == self.control else ""
-            rows.append([stage.name + mark, *(column.text(stage.figure(column.name)) for column in columns)])
+            rows.append([stage.name + mark, *(column.text(stage.metric(column.name)) for column in columns)])
         return rows
 
     def table(self) -> str:
@@ -136,29 +141,39 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Writes `record.json` into `folder`, whole or not at all."""
-        path = folder / FILE
+        path = folder / RECORD_FILE
         draft = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
         draft.write_text(json.dumps(vars(self), default=asdict, indent=1, ensure_ascii=False) + "\n")
         draft.replace(path)
 
 
-def from_plain(values: dict[str, Any]) -> Record:
+def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
+    """Bring the JSON of a record of format 1, whose stages hold `figures`, to the present format."""
+    stages = [
+        {("metrics" if name == "figures" else name): value for name, value in s.items()} for s in values["stages"]
+    ]
+    return {**values, "stages": stages, "format": FORMAT}
+
+
+def parse_record(values: dict[str, Any]) -> Record:
     """A record from the JSON types that `dataclasses.asdict` makes of it."""
-    stages = [StageRecord(**{**s, "figures": [Figure(**f) for f in s["figures"]]}) for s in values["stages"]]
+    stages = [StageRecord(**{**s, "metrics": [Metric(**m) for m in s["metrics"]]}) for s in values["stages"]]
     return Record(**{**values, "stages": stages})
 
 
-def read(folder: Path) -> Record:
+def read_record(folder: Path) -> Record:
     """Reads a run's record.
 
     Raises:
         BadInput: If there is none, it cannot be read, or another version of lightexp wrote it.
     """
-    path = folder / FILE
+    path = folder / RECORD_FILE
     try:
         values = json.loads(path.read_text())
+        if values.get("format") == 1:
+            values = _upgrade(values)
         if values.get("format") != FORMAT:
-            raise BadInput(f"{path} is of format {values.get('format')}. This lightexp reads format {FORMAT}.")
-        return from_plain(values)
+            raise BadInput(f"{path} is of format {values.get('format')}. This lightexp reads formats 1 and {FORMAT}.")
+        return parse_record(values)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadInput(f"{path} is not a record: {error}. Run it again, or leave its folder out.") from None

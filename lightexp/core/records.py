@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightexp.core.errors import BadInput
-from lightexp.core.record import FILE, Record, read
+from lightexp.core.record import RECORD_FILE, Record, read_record
 
 if TYPE_CHECKING:
     import pandas
@@ -15,7 +15,7 @@ RUNS = "runs"
 """The folder of all runs in the outputs folder."""
 
 
-def folders(where: Path | str) -> list[Path]:
+def list_run_folders(where: Path | str) -> list[Path]:
     """The folders of the runs below a folder, oldest first; folders that hold no record are passed over.
 
     Args:
@@ -27,13 +27,13 @@ def folders(where: Path | str) -> list[Path]:
     place = Path(where).expanduser()
     if not place.is_dir():
         raise BadInput(f"{place} is not a folder. Name an outputs folder, its {RUNS}/, or one run's folder.")
-    if (place / FILE).is_file():
+    if (place / RECORD_FILE).is_file():
         return [place]
     below = place / RUNS if (place / RUNS).is_dir() else place
-    return sorted(path.parent for path in below.glob(f"*/{FILE}"))
+    return sorted(path.parent for path in below.glob(f"*/{RECORD_FILE}"))
 
 
-def found(where: Path | str) -> tuple[list[Record], list[str]]:
+def load_records(where: Path | str) -> tuple[list[Record], list[str]]:
     """Reads the runs below a folder.
 
     Args:
@@ -47,9 +47,9 @@ def found(where: Path | str) -> tuple[list[Record], list[str]]:
     """
     sound: list[Record] = []
     words: list[str] = []
-    for folder in folders(where):
+    for folder in list_run_folders(where):
         try:
-            sound.append(read(folder))
+            sound.append(read_record(folder))
         except BadInput as error:
             words.append(str(error))
     return sorted(sound, key=lambda record: record.started), words
@@ -58,7 +58,7 @@ def found(where: Path | str) -> tuple[list[Record], list[str]]:
 HEAD = ("id", "name", "status", "reason", "started", "seconds", "seed", "model", "dataset", "pipeline", "varied")
 
 
-def frame(records: list[Record]) -> pandas.DataFrame:
+def build_frame(records: list[Record]) -> pandas.DataFrame:
     """Runs as a table, one a row.
 
     Columns: `id`, `name`, `status`, `reason`, `started` (UTC), `seconds` (NaN until it has ended), `seed`, `model`,
@@ -70,10 +70,10 @@ def frame(records: list[Record]) -> pandas.DataFrame:
     named = dict.fromkeys(_setting(override) for record in records for override in record.varied)
     settings = [name for name in named if name not in HEAD and any(_value(r.config, name) is not None for r in records)]
     rows = [
-        {**dict(zip(HEAD, _head(r), strict=True)), **{s: _value(r.config, s) for s in settings}, **r.figures}
+        {**dict(zip(HEAD, _head(r), strict=True)), **{s: _value(r.config, s) for s in settings}, **r.metrics}
         for r in records
     ]
-    figures = dict.fromkeys(name for record in records for name in record.figures)
+    figures = dict.fromkeys(name for record in records for name in record.metrics)
     table = pandas.DataFrame(rows, columns=[*HEAD, *settings, *figures])
     table["started"] = pandas.to_datetime(table["started"], unit="s", utc=True)
     return table

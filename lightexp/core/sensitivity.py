@@ -20,7 +20,7 @@ from lightexp.core.errors import BadInput
 
 Kind = Literal["sparsity", "rank", "bits"]
 KINDS: tuple[Kind, ...] = ("sparsity", "rank", "bits")
-FACT = "sensitivity"
+SENSITIVITY_FACT = "sensitivity"
 """Under which a stage's facts hold a table, as `Table.of` reads it."""
 _FLOAT = 32  # bits
 
@@ -29,7 +29,7 @@ Curve = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerSensitivity:
     """One layer.
 
     Attributes:
@@ -45,7 +45,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class SensitivityTable:
     """A model's layers.
 
     Attributes:
@@ -58,14 +58,14 @@ class Table:
     accuracy: float
     chance: float
     examples: int
-    layers: dict[str, Row]
+    layers: dict[str, LayerSensitivity]
 
     @classmethod
-    def read(cls, facts: Mapping[str, Any]) -> Table:
+    def read(cls, facts: Mapping[str, Any]) -> SensitivityTable:
         """The table in the facts of a stage that has made one; its levels are text, as JSON has them."""
-        table = facts[FACT]
+        table = facts[SENSITIVITY_FACT]
         layers = {
-            name: Row(
+            name: LayerSensitivity(
                 list(row["names"]),
                 int(row["weights"]),
                 {kind: {float(level): float(of[level]) for level in of} for kind, of in row["levels"].items()},
@@ -75,14 +75,14 @@ class Table:
         return cls(float(table["accuracy"]), float(table["chance"]), int(table["examples"]), layers)
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Table | None:
+    def of(cls, facts: Mapping[str, Any]) -> SensitivityTable | None:
         """The table in the facts of any stage; None if it made none, or none that can be read."""
         try:
             return found if (found := cls.read(facts)).layers else None
         except (KeyError, TypeError, ValueError, AttributeError):  # also in a record of somebody else's
             return None
 
-    def row(self, names: Iterable[str]) -> Row:
+    def row(self, names: Iterable[str]) -> LayerSensitivity:
         """The row of the layer that is known by any of `names`, the likeliest last.
 
         Raises:
@@ -100,7 +100,7 @@ class Table:
     def drops(self, names: Iterable[str], kind: Kind) -> Curve:
         """The accuracy that a layer loses at each level; at least what it loses at a weaker one."""
         levels = self.row(names).levels.get(kind, {})
-        found = sorted((strength(kind, level), self.accuracy - accuracy) for level, accuracy in levels.items())
+        found = sorted((compute_strength(kind, level), self.accuracy - accuracy) for level, accuracy in levels.items())
         places, drops = zip((0.0, 0.0), *found, strict=True)
         return list(zip(places, accumulate(drops, max), strict=True))
 
@@ -118,20 +118,20 @@ class Table:
     def levels(self, kind: Kind) -> list[float]:
         """All levels of a kind, the weakest first."""
         found = {level for row in self.layers.values() for level in row.levels.get(kind, {})}
-        return sorted(found, key=lambda level: strength(kind, level))
+        return sorted(found, key=lambda level: compute_strength(kind, level))
 
 
-def strength(kind: Kind, level: float) -> float:
+def compute_strength(kind: Kind, level: float) -> float:
     """How hard a level compresses, from 0 to 1."""
     return {"sparsity": level, "rank": 1 - level, "bits": 1 - level / _FLOAT}[kind]
 
 
-def title(kind: Kind, level: float) -> str:
+def format_level(kind: Kind, level: float) -> str:
     """A level in words, as a column's head."""
     return {"sparsity": f"{level:g} zeros", "rank": f"rank {level:g}", "bits": f"{level:g} bits"}[kind]
 
 
-def shares(curves: Mapping[str, Curve], sizes: Mapping[str, float], share: float) -> dict[str, float]:
+def allocate(curves: Mapping[str, Curve], sizes: Mapping[str, float], share: float) -> dict[str, float]:
     """How hard to compress each layer so that all together are compressed by `share` at the least total cost.
 
     Costs are taken to add up, as `Table.costs` do, and lie on the curves' convex envelopes. The pieces of these that
@@ -173,20 +173,20 @@ def _envelope(curve: Curve) -> list[tuple[float, float]]:
     return hull
 
 
-def fewest_bits(curve: Curve, drop: float, among: Sequence[int]) -> int:
+def choose_fewest_bits(curve: Curve, drop: float, among: Sequence[int]) -> int:
     """The fewest bits that cost a layer at most `drop`, as do all more; 32 if there are none such."""
     costs = {round(_FLOAT * (1 - place)): cost for place, cost in curve}
     return min((bits for bits in among if costs.get(bits, 1.0) <= drop), default=_FLOAT)
 
 
-def pruned(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+def prune_kernel(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:
     """A kernel without the `share` of its weights that are smallest."""
     values = kernel.copy()
     values.flat[np.argsort(np.abs(kernel), axis=None, kind="stable")[: round(share * kernel.size)]] = 0
     return values
 
 
-def rounded(kernel: NDArray[np.float32], bits: int, channel: int) -> NDArray[np.float32]:
+def round_kernel(kernel: NDArray[np.float32], bits: int, channel: int) -> NDArray[np.float32]:
     """A kernel whose weights are those of as few `bits`: symmetric, with a scale for each place on the axis `channel`.
 
     These are the very numbers that ai-edge-quantizer gives, made float again.
@@ -197,11 +197,11 @@ def rounded(kernel: NDArray[np.float32], bits: int, channel: int) -> NDArray[np.
     return found
 
 
-def low_rank(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+def truncate_rank(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:
     """A kernel, outputs first, `(outputs, ..., inputs)`, of `share` of its highest rank along outputs and inputs.
 
     Truncated SVD of a matrix, and of a convolution's kernel the truncated higher-order SVD (De Lathauwer et al. 2000).
     """
     values = np.moveaxis(kernel, 0, -1)  # as `lowrank` has it
-    factors = lowrank.Spectra(values).factors(lowrank.shares(values.shape, share))
-    return np.moveaxis(lowrank.product(factors), -1, 0).astype(np.float32)
+    factors = lowrank.Spectra(values).factors(lowrank.ranks_for_ratio(values.shape, share))
+    return np.moveaxis(lowrank.multiply_factors(factors), -1, 0).astype(np.float32)

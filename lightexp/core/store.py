@@ -18,10 +18,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lightexp.core.errors import RunFailed
-from lightexp.core.fingerprint import file_digest
+from lightexp.core.fingerprint import hash_file
 
 MANIFEST = "manifest.json"
-ENTRIES, DRAFTS, LOCKS, SET_ASIDE = "entries", "drafts", "locks", "set-aside"
+ENTRIES, DRAFTS, LOCKS, QUARANTINE = "entries", "drafts", "locks", "set-aside"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -74,7 +74,7 @@ class Store:
 
         It counts as used now, and is held.
         """
-        with held(self.folder(key), fcntl.LOCK_SH) as descriptor:
+        with entry_lock(self.folder(key), fcntl.LOCK_SH) as descriptor:
             entry = self.check(key)
             if entry and descriptor is not None:
                 with suppress(OSError):  # a store that others own
@@ -91,13 +91,13 @@ class Store:
             manifest = json.loads((folder / MANIFEST).read_text())
             files = manifest["files"]
             whole = manifest["key"] == key and set(files) == {p.name for p in folder.iterdir()} - {MANIFEST}
-            whole = whole and all(file_digest(folder / name) == digest for name, digest in files.items())
+            whole = whole and all(hash_file(folder / name) == digest for name, digest in files.items())
             entry = Entry(key, folder, dict(manifest["facts"]), float(manifest["seconds"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             whole = False
         if whole:
             return entry
-        aside = self.root / SET_ASIDE / f"{key}-{time.time_ns()}"
+        aside = self.root / QUARANTINE / f"{key}-{time.time_ns()}"
         aside.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # another process has just set it aside
             folder.rename(aside)
@@ -124,10 +124,10 @@ class Store:
         Raises:
             RunFailed: If the disk is full or the store cannot be written.
         """
-        with plain_disk_errors(self.root):
+        with explain_disk_errors(self.root):
             if entry := self.load(key):
                 return entry, True
-        with plain_disk_errors(self.root), self._lock(key, on_wait):
+        with explain_disk_errors(self.root), self._lock(key, on_wait):
             if entry := self.load(key):
                 return entry, True
             draft = self.root / DRAFTS / key
@@ -137,20 +137,20 @@ class Store:
                 start, computed = time.perf_counter(), time.process_time()
                 facts = make(draft)
                 seconds, computed = time.perf_counter() - start, time.process_time() - computed
-                files = {p.name: file_digest(p) for p in sorted(draft.iterdir())}
+                files = {p.name: hash_file(p) for p in sorted(draft.iterdir())}
                 spent = {"seconds": seconds, "cpu_seconds": computed}
                 manifest = {"key": key, "kind": kind, "made": time.time(), **spent, "facts": facts}
                 (draft / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=1))
                 for path in draft.iterdir():
-                    sync(path)
-                sync(draft)
+                    fsync_path(path)
+                fsync_path(draft)
                 target = self.folder(key)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with held(draft, fcntl.LOCK_SH) as descriptor:  # before anybody can see it
+                with entry_lock(draft, fcntl.LOCK_SH) as descriptor:  # before anybody can see it
                     draft.rename(target)
                     if descriptor is not None:
                         self._hold(key, os.dup(descriptor))
-                sync(target.parent)
+                fsync_path(target.parent)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         return Entry(key, target, json.loads(json.dumps(facts)), seconds), False
@@ -178,7 +178,7 @@ class Store:
 
 
 @contextmanager
-def held(folder: Path, how: int) -> Iterator[int | None]:
+def entry_lock(folder: Path, how: int) -> Iterator[int | None]:
     """Holds an entry that is where it was when the lock was got.
 
     Args:
@@ -223,7 +223,7 @@ def _let_go(held: dict[str, int]) -> None:
         os.close(held.popitem()[1])
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Makes sure that a file's bytes, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -233,7 +233,7 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def plain_disk_errors(root: Path) -> Iterator[None]:
+def explain_disk_errors(root: Path) -> Iterator[None]:
     """Turns a full or unwritable disk below `root` into one clear line (`RunFailed`)."""
     try:
         yield

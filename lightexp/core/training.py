@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.core.config import Count, Fraction, Index, NonNegative, Positive
-from lightexp.core.protocols import Objective
+from lightexp.core.protocols import TrainingObjective
 
-VERSION = 2
+TRAINING_VERSION = 2
 """Of the training loop: part of every trained artifact's key."""
 
 
@@ -39,7 +39,7 @@ class Training:
             disk. Both give the same bytes. Defaults to `graph`.
     """
 
-    objective: Objective = field(kw_only=True)
+    objective: TrainingObjective = field(kw_only=True)
     epochs: Count = 10
     batch_size: Count = 32
     optimizer: Literal["adam", "sgd", "adamw"] = "adam"
@@ -88,6 +88,6 @@ class Rung:
         return [*before, *([None] if len(before) <= self.number else [])]
 
 
-def steps_per_epoch(examples: int, batch_size: int) -> int:
+def count_steps_per_epoch(examples: int, batch_size: int) -> int:
     """Steps of one pass over `examples`, the last, smaller batch included."""
     return math.ceil(examples / batch_size)

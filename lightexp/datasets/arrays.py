@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from lightexp.core.config import Count, Index
 from lightexp.core.data import Data, Split
-from lightexp.core.errors import BadInput, nearest
-from lightexp.datasets import large, npz
-from lightexp.datasets.inputs import InputDataset
+from lightexp.core.errors import BadInput, suggest_nearest
+from lightexp.datasets import memmap, npz
+from lightexp.datasets.base import InputDataset
 from lightexp.datasets.splits import as_split, fifth, hold_out
 
 _REMEDY = "Save it again: numpy.savez_compressed(FILE, x_train=..., y_train=...)."
@@ -102,7 +102,7 @@ class Arrays(InputDataset):
         for name in (f"x{suffix}", f"y{suffix}"):
             if name not in there:
                 unknown = [other for other in there if other not in _NAMES]
-                hint = nearest(name, unknown) if unknown else f"it holds {', '.join(there) or 'none'}."
+                hint = suggest_nearest(name, unknown) if unknown else f"it holds {', '.join(there) or 'none'}."
                 raise BadInput(f"{path} holds no array {name}: {hint} {_REMEDY}")
         limit = self.memory_mb * 1e6
         x = _examples(path, f"x{suffix}", limit)
@@ -134,7 +134,7 @@ def _examples(path: Path, name: str, limit: float) -> NDArray[np.generic]:
         return np.dtype(np.uint8 if dtype == np.uint8 else np.float32)
 
     x = npz.read(path, name, _REMEDY, kept, limit)
-    if x.dtype.kind == "f" and not all(np.isfinite(x[piece]).all() for piece in large.pieces(x)):
+    if x.dtype.kind == "f" and not all(np.isfinite(x[piece]).all() for piece in memmap.iterate_chunks(x)):
         raise BadInput(f"{path}: {name} holds NaN, infinity or numbers too large for float32. Clean it first.")
     return x[..., None] if x.ndim == 3 and x.shape[2] > 1 else x
 
@@ -165,7 +165,7 @@ def _labels(path: Path, name: str, limit: float) -> tuple[NDArray[np.generic], i
 
 def _from_one_hot(path: Path, name: str, y: NDArray[np.generic]) -> NDArray[np.intp]:
     found = np.empty(len(y), np.intp)
-    for piece in large.pieces(y):
+    for piece in memmap.iterate_chunks(y):
         ones = y[piece] == 1
         wrong = np.flatnonzero((ones.sum(1) != 1) | ((y[piece] != 0).sum(1) != 1))
         if len(wrong):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput
 from lightexp.datasets import fetch, pickles
-from lightexp.datasets.published import Arrays, Published
+from lightexp.datasets.downloadable import Arrays, Downloadable
 
 LIMIT = 200_000_000
 """Bytes of the largest file, or of all that an archive holds."""
@@ -40,7 +40,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Cifar(Published):
+class Cifar(Downloadable):
     """Colour images of 32x32, in the files of CIFAR's Python version or of its binary version; see `Published`.
 
     Pickles are read as data, so that no code in them runs.

@@ -13,7 +13,7 @@ import numpy as np
 from lightexp.core.config import Index
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
-from lightexp.datasets.inputs import InputDataset
+from lightexp.datasets.base import InputDataset
 from lightexp.datasets.splits import as_split, fifth, hold_out
 
 

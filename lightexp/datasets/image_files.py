@@ -12,8 +12,8 @@ import numpy as np
 
 from lightexp.core.errors import BadInput
 from lightexp.datasets import fetch, npz
+from lightexp.datasets.downloadable import Arrays, Downloadable
 from lightexp.datasets.idx import read_idx
-from lightexp.datasets.published import Arrays, Published
 
 PARTS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -21,7 +21,7 @@ IDX = tuple(f"{part}.gz" for part in PARTS)
 
 
 @dataclass(frozen=True)
-class ImageFiles(Published):
+class ImageFiles(Downloadable):
     """Images of 28x28 bytes in 10 classes, in the files of MNIST; see `Published`."""
 
     shape: ClassVar[tuple[int, ...]] = (28, 28, 1)

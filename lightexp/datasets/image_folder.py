@@ -12,10 +12,10 @@ from pydantic import Field
 
 from lightexp.core.config import Count, Index
 from lightexp.core.data import Data, Split
-from lightexp.core.errors import BadInput, nearest
-from lightexp.datasets import decode
-from lightexp.datasets.decode import shown
-from lightexp.datasets.inputs import InputDataset
+from lightexp.core.errors import BadInput, suggest_nearest
+from lightexp.datasets import images
+from lightexp.datasets.base import InputDataset
+from lightexp.datasets.images import shown
 from lightexp.datasets.splits import as_split, fifth, hold_out
 
 PARTS = ("train", "val", "test")
@@ -80,8 +80,8 @@ class ImageFolder(InputDataset):
             if part not in listed:
                 rest = listed["train"]
                 listed["train"], listed[part] = hold_out(rest, fifth(len(rest)), self.split_seed)
-        kept = decode.Kept(self.channels, (self.size[0], self.size[1]) if self.size else None)
-        arrays = decode.read([[files[i] for i in listed[part].x] for part in PARTS], kept, self.memory_mb * 1e6)
+        kept = images.ImageFormat(self.channels, (self.size[0], self.size[1]) if self.size else None)
+        arrays = images.read([[files[i] for i in listed[part].x] for part in PARTS], kept, self.memory_mb * 1e6)
         train, val, test = (as_split(x, listed[part].y) for part, x in zip(PARTS, arrays, strict=True))
         data = self.data(self._folder().resolve().name or "images", train, val, test, len(classes), top=255)
         return replace(data, names=tuple(classes))
@@ -119,7 +119,9 @@ def _labelled(folders: list[Path], classes: dict[str, int], part: str) -> list[t
     found: list[tuple[Path, int]] = []
     for folder in folders:
         if folder.name not in classes:
-            raise BadInput(f"{shown(folder)} is a class that is not in train/: {nearest(shown(folder.name), classes)}")
+            raise BadInput(
+                f"{shown(folder)} is a class that is not in train/: {suggest_nearest(shown(folder.name), classes)}"
+            )
         files = _files(folder)
         if not files and part == "train":
             raise BadInput(f"{shown(folder)} holds no image. Put some there, or delete it.")
@@ -149,7 +151,7 @@ def _folders(folder: Path) -> list[Path]:
 def _files(folder: Path) -> list[Path]:
     there = _entries(folder)
     for path in there:
-        if path.suffix.lower() not in decode.SUFFIXES or not path.is_file():
-            known = ", ".join(sorted(decode.SUFFIXES))
+        if path.suffix.lower() not in images.SUFFIXES or not path.is_file():
+            known = ", ".join(sorted(images.SUFFIXES))
             raise BadInput(f"{shown(path)} is not an image file ({known}). Move it elsewhere, or convert it.")
     return there

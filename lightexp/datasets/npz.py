@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput, LightexpError
-from lightexp.datasets import large
+from lightexp.datasets import memmap
 
 Type = np.dtype[Any]
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -71,7 +71,7 @@ def read(
             count = math.prod(shape)
             if file.tell() + count * dtype.itemsize != info.file_size or info.file_size > _most(info, path):
                 raise ValueError(f"{name}'s header announces shape {shape} of {dtype}, which is not what follows")
-            array = large.room(shape[::-1] if fortran else shape, kept(shape, dtype) if kept else dtype, limit)
+            array = memmap.allocate(shape[::-1] if fortran else shape, kept(shape, dtype) if kept else dtype, limit)
             flat = array.reshape(-1)
             step = max(1, _PIECE // dtype.itemsize)
             for start in range(0, count, step):

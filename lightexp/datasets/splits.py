@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.data import Split, stratified
+from lightexp.core.data import Split, split_stratified
 from lightexp.core.errors import BadInput
-from lightexp.datasets import large
+from lightexp.datasets import memmap
 
 
 def fifth(count: int) -> int:
@@ -33,11 +33,11 @@ def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
     """
     if count >= len(split):
         raise BadInput(f"The data has too few examples to be split. Received: {len(split)}, of which {count} held out.")
-    rest, taken = stratified(split.y, count, seed)
-    left, held = (Split(large.rows(split.x, chosen), split.y[chosen]) for chosen in (rest, taken))
+    rest, taken = split_stratified(split.y, count, seed)
+    left, held = (Split(memmap.read_rows(split.x, chosen), split.y[chosen]) for chosen in (rest, taken))
     return left, held
 
 
 def as_split(x: NDArray[np.generic], y: NDArray[np.generic]) -> Split:
     """A split of raw examples `(n, ...)` and whole-number labels `(n,)`, laid out in C order."""
-    return Split(large.in_order(x), np.ascontiguousarray(y, np.int32))
+    return Split(memmap.reorder(x), np.ascontiguousarray(y, np.int32))

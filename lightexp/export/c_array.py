@@ -12,7 +12,7 @@ _WORDS = {"MATMUL": "MatMul", "CUMSUM": "CumSum", "PADV2": "PadV2", "LSTM": "LST
 _LINE = 12  # bytes
 
 
-def c_array(content: bytes, name: str, operators: Iterable[str], about: Sequence[str]) -> tuple[str, str]:
+def write_c_array(content: bytes, name: str, operators: Iterable[str], about: Sequence[str]) -> tuple[str, str]:
     """Header and source that hold a `.tflite`, for C11 and C++11.
 
     The array `<name>_tflite` is aligned to 16 bytes, as TensorFlow Lite Micro needs it, and `<name>_tflite_len` long;

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.flatmodel import Stored
+from lightexp.core.tflite_graph import ConstantSpan
 from lightexp.export.coder import UNIT, Coder, Counts, Grid, Ints, code, learning
 
 Bits = NDArray[np.unsignedinteger[Any]]
@@ -73,7 +73,7 @@ def packed(values: Bits, width: int) -> bytes:
     return values.tobytes()
 
 
-def ways(stored: Stored, raw: bytes, gap: int) -> Iterator[tuple[Notes, Bits]]:
+def ways(stored: ConstantSpan, raw: bytes, gap: int) -> Iterator[tuple[Notes, Bits]]:
     """The ways worth trying of coding a constant's values, each with its book."""
     values = patterns(raw, stored.width)
     distinct, counts = np.unique(values, return_counts=True)

@@ -17,7 +17,7 @@ from dataclasses import astuple, fields
 import numpy as np
 
 from lightexp.core.errors import BadInput, RunFailed
-from lightexp.core.flatmodel import Stored
+from lightexp.core.tflite_graph import ConstantSpan
 from lightexp.export.coder import UNIT, Coder, Counts
 from lightexp.export.constants import (
     ALL,
@@ -47,7 +47,7 @@ def limit(size: int) -> int:
     return (16 << 20) + 1024 * size
 
 
-def encode(content: bytes, constants: Sequence[Stored]) -> bytes:
+def encode(content: bytes, constants: Sequence[ConstantSpan]) -> bytes:
     """Encodes a `.tflite` file.
 
     Args:
@@ -85,7 +85,7 @@ def _signed(body: bytes) -> bytes:
 
 
 def _tried(
-    coder: Coder, models: Counts, stored: Stored, raw: bytes, gap: int
+    coder: Coder, models: Counts, stored: ConstantSpan, raw: bytes, gap: int
 ) -> Iterator[tuple[int, Coder, Counts, bytes]]:
     """For each way of coding a constant its bytes, the coder and counts after it, and its notes."""
     if len(raw) >= _SMALLEST and len(raw) * 8 % stored.width == 0:

@@ -19,7 +19,7 @@ _NORMALIZATION, _IMAGE, _AXIS_LABELS = 1, 2, 2  # of unions, and of an enumerati
 _COLOURS = {3: 1, 1: 2}  # by channels
 
 
-def with_metadata(content: bytes, name: str, version: str, made: str, dataset: Mapping[str, Any]) -> bytes:
+def add_metadata(content: bytes, name: str, version: str, made: str, dataset: Mapping[str, Any]) -> bytes:
     """A `.tflite` with its labels, how its inputs are scaled, and how it was made.
 
     Args:
@@ -32,9 +32,9 @@ def with_metadata(content: bytes, name: str, version: str, made: str, dataset: M
     Raises:
         BadInput: If the file cannot take it.
     """
-    from lightexp.backend.metadata import with_entries
+    from lightexp.backend.metadata import add_metadata
 
-    file = io.BytesIO(with_entries(content, {"TFLITE_METADATA": _model(name, version, made, dataset)}))
+    file = io.BytesIO(add_metadata(content, {"TFLITE_METADATA": _model(name, version, made, dataset)}))
     with zipfile.ZipFile(file, "a") as archive:  # after what is there
         archive.writestr(
             zipfile.ZipInfo(_LABELS), "".join(" ".join(label.split()) + "\n" for label in dataset["labels"])

@@ -24,11 +24,11 @@ class ArticleMlp(Widths):
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""
-        from lightexp.backend.session import keras
+        from lightexp.backend.session import import_keras
 
-        layers = keras().layers
+        layers = import_keras().layers
         inputs = layers.Input(shape, name="image")
         x = layers.Flatten(name="flatten")(inputs)
         x = layers.Dense(self.units(128), activation="relu", name="dense1")(x)
         x = layers.Dropout(self.dropout, name="dropout")(x)
-        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="article_mlp")
+        return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="article_mlp")

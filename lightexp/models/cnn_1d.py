@@ -26,12 +26,12 @@ class Cnn1d(Widths):
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""
-        from lightexp.backend.session import keras
+        from lightexp.backend.session import import_keras
 
-        layers = keras().layers
+        layers = import_keras().layers
         x = inputs = layers.Input(shape, name="series")
         for number, size in enumerate((5, 3, 3), start=1):
             settings = {"strides": 2, "padding": "same", "activation": "relu"}
             x = layers.Conv1D(self.units(25), size, name=f"conv{number}", **settings)(x)
         x = layers.Flatten(name="flatten")(x)
-        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="cnn_1d")
+        return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="cnn_1d")

@@ -20,9 +20,9 @@ class DsCnn(Images, Widths):
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""
-        from lightexp.backend.session import keras
+        from lightexp.backend.session import import_keras
 
-        layers, regularizer = keras().layers, keras().regularizers.L2(_L2)
+        layers, regularizer = import_keras().layers, import_keras().regularizers.L2(_L2)
 
         def rectified(x: Any, name: str) -> Any:
             x = layers.BatchNormalization(name=f"{name}_norm")(x)
@@ -40,4 +40,4 @@ class DsCnn(Images, Widths):
             x = rectified(layers.Conv2D(filters, 1, name=f"{name}_point", **settings)(x), f"{name}_point")
         x = layers.Dropout(0.4, name="dropout")(x)
         x = layers.GlobalAveragePooling2D(name="pool")(x)
-        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="ds_cnn")
+        return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="ds_cnn")

@@ -11,9 +11,9 @@ import numpy as np
 from lightexp.core.config import Index
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
-from lightexp.core.fingerprint import digest
-from lightexp.core.flatmodel import FlatModel
+from lightexp.core.fingerprint import hash_path
 from lightexp.core.protocols import Layer, Model
+from lightexp.core.tflite_graph import TFLiteGraph
 
 _TFLITE_MAGIC = b"TFL3"
 
@@ -42,7 +42,7 @@ class FromFile(Model):
 
     def __post_init__(self) -> None:
         if self.path is not None and self.place.exists():
-            object.__setattr__(self, "digest", digest(self.place))
+            object.__setattr__(self, "digest", hash_path(self.place))
         if self.labels is not None and sorted(self.labels) != list(range(len(self.labels))):
             raise ValueError(f"labels must name each class once, from 0. Received: {self.labels}.")
 
@@ -70,7 +70,7 @@ class FromFile(Model):
         """Whether it has Keras layers."""
         return not self.is_tflite
 
-    def flat(self) -> FlatModel:
+    def flat(self) -> TFLiteGraph:
         """A `.tflite` as data.
 
         Raises:
@@ -78,7 +78,7 @@ class FromFile(Model):
         """
         from lightexp.backend import flatbuffer
 
-        return flatbuffer.read(self.place)
+        return flatbuffer.read_graph(self.place)
 
     def layers(self) -> list[Layer]:
         """The kernels of a `.tflite`, as plans list layers."""
@@ -96,13 +96,13 @@ class FromFile(Model):
             return
         from lightexp.backend import foreign_keras
 
-        foreign_keras.check(self.place, self.trust)
+        foreign_keras.check_file(self.place, self.trust)
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """The file's architecture with new weights; see `Model.build`."""
-        from lightexp.backend.session import keras
+        from lightexp.backend.session import import_keras
 
-        return keras().models.clone_model(self.load(shape, classes))
+        return import_keras().models.clone_model(self.load(shape, classes))
 
     def load(self, shape: tuple[int, ...], classes: int) -> Any:
         """The file's model with its weights, without a softmax at its end.
@@ -112,7 +112,7 @@ class FromFile(Model):
         """
         from lightexp.backend import foreign_keras
 
-        model = foreign_keras.load(self.place, self.trust)
+        model = foreign_keras.load_file(self.place, self.trust)
         if self.outputs != "logits":
             model, found = foreign_keras.without_softmax(model)
             if self.outputs == "probabilities" and not found:
@@ -129,7 +129,7 @@ class FromFile(Model):
             "+model@pipeline.stages.distill.student=small_cnn"
         )
 
-    def sees(self, data: Data) -> Data:
+    def select_view(self, data: Data) -> Data:
         """The data with its labels in the file's order; see `Model.sees`."""
         forced = {"logits": False, "probabilities": True}.get(self.outputs)
         if forced and not self.is_tflite:
@@ -143,7 +143,7 @@ class FromFile(Model):
         return replace(data, probabilities=forced, train=train, val=val, test=test, names=names)
 
 
-def check_shapes(path: Path, model: FlatModel, shape: tuple[int, ...], classes: int) -> None:
+def check_shapes(path: Path, model: TFLiteGraph, shape: tuple[int, ...], classes: int) -> None:
     """Refuses a `.tflite` that was made for other data.
 
     Raises:
@@ -158,15 +158,15 @@ def check_shapes(path: Path, model: FlatModel, shape: tuple[int, ...], classes: 
         raise _mismatch(path, takes, gives, shape, classes)
 
 
-def try_out(path: Path, data: Data) -> None:
+def try_on_example(path: Path, data: Data) -> None:
     """Runs a `.tflite` on the first validation example, in a process of its own.
 
     Raises:
         BadInput: If LiteRT cannot run it, it kills that process, or it gives NaN, infinity or another shape.
     """
-    from lightexp.backend.litert import logits
+    from lightexp.backend.litert import compute_logits
 
-    if not np.isfinite(logits(path, data.val.x[:1], data, threads=1, foreign=True)).all():
+    if not np.isfinite(compute_logits(path, data.val.x[:1], data, threads=1, foreign=True)).all():
         raise BadInput(f"{path} gives NaN or infinity for an example of {data.name}. Train or get it again.")
 
 

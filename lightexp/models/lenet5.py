@@ -18,9 +18,9 @@ class LeNet5(Images, Widths):
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""
-        from lightexp.backend.session import keras
+        from lightexp.backend.session import import_keras
 
-        layers = keras().layers
+        layers = import_keras().layers
         inputs = x = layers.Input(shape, name="image")
         for number, filters in enumerate((20, 50), start=1):
             padding = "valid" if min(x.shape[1:3]) >= 5 else "same"
@@ -29,4 +29,4 @@ class LeNet5(Images, Widths):
                 x = layers.MaxPooling2D(name=f"pool{number}")(x)
         x = layers.Flatten(name="flatten")(x)
         x = layers.Dense(self.units(500), activation="relu", name="dense1")(x)
-        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="lenet5")
+        return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="lenet5")

@@ -14,11 +14,11 @@ class LeNet300100(Widths):
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""
-        from lightexp.backend.session import keras
+        from lightexp.backend.session import import_keras
 
-        layers = keras().layers
+        layers = import_keras().layers
         inputs = layers.Input(shape, name="image")
         x = layers.Flatten(name="flatten")(inputs)
         x = layers.Dense(self.units(300), activation="relu", name="dense1")(x)
         x = layers.Dense(self.units(100), activation="relu", name="dense2")(x)
-        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="lenet_300_100")
+        return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="lenet_300_100")

@@ -32,9 +32,9 @@ class MobileNetV1(Images):
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""
-        from lightexp.backend.session import keras
+        from lightexp.backend.session import import_keras
 
-        layers = keras().layers
+        layers = import_keras().layers
 
         def filters(count: int) -> int:
             return max(1, int(count * self.alpha))
@@ -56,4 +56,4 @@ class MobileNetV1(Images):
             x = rectified(x, f"{name}_depth")
             x = rectified(layers.Conv2D(filters(count), 1, name=f"{name}_point", **plain)(x), f"{name}_point")
         x = layers.GlobalAveragePooling2D(name="pool")(x)
-        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="mobilenet_v1")
+        return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="mobilenet_v1")

@@ -19,16 +19,16 @@ class ResNet8(Images, Widths):
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""
-        from lightexp.backend.session import keras
+        from lightexp.backend.session import import_keras
 
-        layers = keras().layers
+        layers = import_keras().layers
 
         def convolution(x: Any, filters: int, size: int, stride: int, name: str) -> Any:
             settings = {
                 "strides": stride,
                 "padding": "same",
                 "kernel_initializer": "he_normal",
-                "kernel_regularizer": keras().regularizers.L2(_L2),
+                "kernel_regularizer": import_keras().regularizers.L2(_L2),
             }
             return layers.Conv2D(self.units(filters), size, name=name, **settings)(x)
 
@@ -46,4 +46,4 @@ class ResNet8(Images, Widths):
                 x = convolution(x, filters, 1, stride, f"{name}_shortcut")
             x = layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
         x = layers.GlobalAveragePooling2D(name="pool")(x)
-        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="resnet8")
+        return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="resnet8")

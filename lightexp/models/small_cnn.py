@@ -17,9 +17,9 @@ class SmallCnn(Images, Widths):
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""
-        from lightexp.backend.session import keras
+        from lightexp.backend.session import import_keras
 
-        layers = keras().layers
+        layers = import_keras().layers
         inputs = x = layers.Input(shape, name="image")
         for number, filters in enumerate((16, 32), start=1):
             x = layers.Conv2D(self.units(filters), 3, padding="same", use_bias=False, name=f"conv{number}")(x)
@@ -28,4 +28,4 @@ class SmallCnn(Images, Widths):
             if min(x.shape[1:3]) >= 2:
                 x = layers.MaxPooling2D(name=f"pool{number}")(x)
         x = layers.Flatten(name="flatten")(x)
-        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="small_cnn")
+        return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="small_cnn")

@@ -19,11 +19,11 @@ class TutorialCnn(Images, Widths):
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""
-        from lightexp.backend.session import keras
+        from lightexp.backend.session import import_keras
 
-        layers = keras().layers
+        layers = import_keras().layers
         inputs = layers.Input(shape, name="image")
         x = layers.Conv2D(self.units(12), 3, activation="relu", name="conv")(inputs)
         x = layers.MaxPooling2D(name="pool")(x)
         x = layers.Flatten(name="flatten")(x)
-        return keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="tutorial_cnn")
+        return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="tutorial_cnn")

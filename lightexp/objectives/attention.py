@@ -33,6 +33,6 @@ class Attention(Distill):
 
     def feature_loss(self, features: Any, teachers: Any) -> Any:
         """Loss of one pair of layers; see `Objective.feature_loss`."""
-        from lightexp.backend.losses import attention_map, mean_squares
+        from lightexp.backend.losses import compute_attention_map, compute_mean_squares
 
-        return self.beta * mean_squares(attention_map(features) - attention_map(teachers))
+        return self.beta * compute_mean_squares(compute_attention_map(features) - compute_attention_map(teachers))

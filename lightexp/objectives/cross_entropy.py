@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightexp.core.protocols import Objective
+from lightexp.core.protocols import TrainingObjective
 
 
 @dataclass(frozen=True)
-class CrossEntropy(Objective):
+class CrossEntropy(TrainingObjective):
     """Cross-entropy between the labels and the softmax of the logits."""
 
     def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
         """Loss of each example; see `Objective.loss`."""
-        from lightexp.backend.losses import cross_entropy
+        from lightexp.backend.losses import compute_cross_entropy
 
-        return cross_entropy(logits, labels)
+        return compute_cross_entropy(logits, labels)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightexp.core.config import Fraction, Positive
-from lightexp.core.protocols import Objective, Teacher
+from lightexp.core.protocols import Teacher, TrainingObjective
 
 
 @dataclass(frozen=True)
-class Distill(Objective):
+class Distill(TrainingObjective):
     """`alpha * T^2 * KL(softmax(teacher / T) || softmax(logits / T)) + (1 - alpha) * cross-entropy`.
 
     Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531); T^2 keeps the
@@ -41,9 +41,9 @@ class Distill(Objective):
 
     def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
         """Loss of each example; see `Objective.loss`."""
-        from lightexp.backend.losses import cross_entropy, soft_divergence
+        from lightexp.backend.losses import compute_cross_entropy, compute_soft_divergence
 
-        soft = soft_divergence([teachers[name] for name in sorted(teachers)], logits, self.temperature)
+        soft = compute_soft_divergence([teachers[name] for name in sorted(teachers)], logits, self.temperature)
         if self.alpha == 1:
             return soft
-        return self.alpha * soft + (1 - self.alpha) * cross_entropy(logits, labels)
+        return self.alpha * soft + (1 - self.alpha) * compute_cross_entropy(logits, labels)

@@ -35,6 +35,6 @@ class Hint(Distill):
 
     def feature_loss(self, features: Any, teachers: Any) -> Any:
         """Loss of one pair of layers; see `Objective.feature_loss`."""
-        from lightexp.backend.losses import mean_squares
+        from lightexp.backend.losses import compute_mean_squares
 
-        return self.weight / 2 * mean_squares(features - teachers)
+        return self.weight / 2 * compute_mean_squares(features - teachers)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from lightexp.core.columns import COLUMNS
 from lightexp.core.errors import BadInput
 from lightexp.report.runs import Run
-from lightexp.report.statistics import Difference, difference, summary
-from lightexp.report.summary import is_ratio, text
+from lightexp.report.statistics import Difference, compare_paired, summarize
+from lightexp.report.summary import format_cell, is_ratio
 
 
-def compare(first: Sequence[Run], second: Sequence[Run]) -> tuple[list[tuple[str, str, str]], list[list[str]]]:
+def compare_runs(first: Sequence[Run], second: Sequence[Run]) -> tuple[list[tuple[str, str, str]], list[list[str]]]:
     """Compares rows of one name, or the only rows of both, paired by seed.
 
     Returns:
@@ -39,12 +39,12 @@ def compare(first: Sequence[Run], second: Sequence[Run]) -> tuple[list[tuple[str
                 settings[name, before.get(name, "–"), after.get(name, "–")] = None
         for column in COLUMNS:
             ratio = is_ratio(column.name)
-            x = {seed: run.figures[column.name] for seed, run in one.items() if column.name in run.figures}
-            y = {seed: run.figures[column.name] for seed, run in other.items() if column.name in run.figures}
+            x = {seed: run.metrics[column.name] for seed, run in one.items() if column.name in run.metrics}
+            y = {seed: run.metrics[column.name] for seed, run in other.items() if column.name in run.metrics}
             if x and y:
-                means = [text(column, summary(list(values.values()), ratio)) for values in (x, y)]
+                means = [format_cell(column, summarize(list(values.values()), ratio)) for values in (x, y)]
                 label = a if a == b else f"{a} / {b}"
-                lines.append([label, column.heading, *means, *_told(difference(y, x, ratio), ratio)])
+                lines.append([label, column.heading, *means, *_told(compare_paired(y, x, ratio), ratio)])
     return list(settings), lines
 
 

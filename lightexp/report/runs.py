@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightexp.core.config import flat
+from lightexp.core.config import flatten
 from lightexp.core.errors import BadInput
-from lightexp.core.record import Record, StageRecord, read
-from lightexp.core.records import folders
+from lightexp.core.record import Record, StageRecord, read_record
+from lightexp.core.records import list_run_folders
 
 _NOT_SETTINGS = ("seed", "paths", "runtime", "tracking", "measure", "hydra", "plugins")
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RunStage:
     """One stage of a run.
 
     Attributes:
@@ -29,7 +29,7 @@ class Step:
     """
 
     name: str
-    figures: dict[str, float]
+    metrics: dict[str, float]
     history: dict[str, list[float]]
     facts: dict[str, Any]
 
@@ -62,10 +62,10 @@ class Run:
     id: str
     row: str
     seed: int
-    figures: dict[str, float]
+    metrics: dict[str, float]
     control: dict[str, float]
     versions: dict[str, int]
-    steps: tuple[Step, ...]
+    steps: tuple[RunStage, ...]
     settings: dict[str, str]
     command: str
     host: str
@@ -79,7 +79,7 @@ class Run:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-def each(
+def iterate_records(
     places: Iterable[Path | str], complaints: list[str], wanted: Callable[[Record], bool] = lambda _: True
 ) -> Iterator[Record]:
     """Reads the records below some folders, one after another, oldest folder first.
@@ -95,12 +95,12 @@ def each(
     """
     seen: set[Path] = set()
     for place in places:
-        for folder in folders(place):
+        for folder in list_run_folders(place):
             if folder.resolve() in seen:
                 continue
             seen.add(folder.resolve())
             try:
-                record = read(folder)
+                record = read_record(folder)
             except BadInput as error:
                 complaints.append(str(error))
                 continue
@@ -109,13 +109,13 @@ def each(
             if record.status != "done":
                 reason = f": {record.reason}" if record.reason and record.reason != record.status else ""
                 complaints.append(f"{folder.name} is left out, it is {record.status}{reason}")
-            elif not record.stages or not record.figures:
+            elif not record.stages or not record.metrics:
                 complaints.append(f"{folder.name} is left out, nothing was measured")
             else:
                 yield record
 
 
-class Reader:
+class RunReader:
     """Makes runs of records; equal settings and environments are kept once."""
 
     def __init__(self) -> None:
@@ -133,11 +133,11 @@ class Reader:
             id=record.id,
             row=row,
             seed=int(record.config.get("seed", 0)),
-            figures=_values(shipped),
+            metrics=_values(shipped),
             control=_values(control),
-            versions=self._once({f.name: f.version for f in shipped.figures}),
+            versions=self._once({f.name: f.version for f in shipped.metrics}),
             steps=tuple(self._step(stage) for stage in record.stages),
-            settings=self._once(settings(record.config)),
+            settings=self._once(flatten_settings(record.config)),
             command=record.command,
             host=str(environment.get("host", "")),
             timed_on=str(environment.get("timed_on", environment.get("host", ""))),
@@ -150,38 +150,38 @@ class Reader:
             tags=record.tags,
         )
 
-    def _step(self, stage: StageRecord) -> Step:
+    def _step(self, stage: StageRecord) -> RunStage:
         facts = {k: v for k, v in stage.facts.items() if k != "history"}
-        return Step(stage.name, _values(stage), stage.facts.get("history") or {}, self._once(facts))
+        return RunStage(stage.name, _values(stage), stage.facts.get("history") or {}, self._once(facts))
 
     def _once(self, values: dict[str, Any]) -> dict[str, Any]:
         return self._kept.setdefault(json.dumps(values, sort_keys=True, default=str), values)
 
 
 def _values(stage: StageRecord) -> dict[str, float]:
-    return {figure.name: figure.value for figure in stage.figures}
+    return {figure.name: figure.value for figure in stage.metrics}
 
 
-def settings(config: Mapping[str, Any]) -> dict[str, str]:
+def flatten_settings(config: Mapping[str, Any]) -> dict[str, str]:
     """What of a config decides a result, but for the seed, as dotted names and values as text."""
-    named = flat({k: v for k, v in config.items() if k not in _NOT_SETTINGS})
+    named = flatten({k: v for k, v in config.items() if k not in _NOT_SETTINGS})
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in named}
 
 
-def named(records: Iterable[Record]) -> list[Run]:
+def name_rows(records: Iterable[Record]) -> list[Run]:
     """Runs of any kind by row: those whose settings are equal but for the seed are one row.
 
     A row is named by its ablation's row where it has one, else by the overrides that made it, else by model, data set
     and stages. Of two runs of one row and seed the later counts.
     """
-    reader = Reader()
+    reader = RunReader()
     found: dict[tuple[str, int], Run] = {}
     names: dict[str, str] = {}  # of settings and data
     taken: Counter[str] = Counter()
     for record in records:
         words = " ".join(w for w in record.varied if not w.startswith(("seed=", "paths.", "tracking", "runtime.")))
         wanted = record.tags.get("row") or words or record.name
-        mark = json.dumps([settings(record.config), record.dataset], sort_keys=True)
+        mark = json.dumps([flatten_settings(record.config), record.dataset], sort_keys=True)
         if mark not in names:
             taken[wanted] += 1
             names[mark] = wanted if taken[wanted] == 1 else f"{wanted} ({taken[wanted]})"

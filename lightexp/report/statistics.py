@@ -66,7 +66,7 @@ class Difference:
     within: bool | None = None
 
 
-def summary(values: Sequence[float], ratio: bool = False) -> Summary:
+def summarize(values: Sequence[float], ratio: bool = False) -> Summary:
     """Describes a sample.
 
     Args:
@@ -78,14 +78,14 @@ def summary(values: Sequence[float], ratio: bool = False) -> Summary:
     low = high = iqm = None
     if len(x) >= MANY:
         low, high = bootstrap(x)
-        iqm = float(interquartile_mean(x))
+        iqm = float(compute_interquartile_mean(x))
     found = Summary(len(x), mean, std, low, high, iqm)
     if not ratio:
         return found
     return Summary(len(x), math.exp(mean), *map(_exp, (std, low, high, iqm)))
 
 
-def difference(
+def compare_paired(
     row: Mapping[int, float], control: Mapping[int, float], ratio: bool = False, margin: float | None = None
 ) -> Difference | None:
     """Compares a row with its control over the seeds that both have; None if there is none.
@@ -120,9 +120,9 @@ def difference(
     return Difference(n, mean, low, high, p, within=within)
 
 
-def corrected(found: Sequence[Difference | None], margin: bool = False) -> list[Difference | None]:
+def correct_p_values(found: Sequence[Difference | None], margin: bool = False) -> list[Difference | None]:
     """Enters Holm's correction over all p values that there are; see `Difference.adjusted`."""
-    adjusted = iter(holm([one.p for one in found if one is not None and one.p is not None]))
+    adjusted = iter(adjust_holm([one.p for one in found if one is not None and one.p is not None]))
     corrected: list[Difference | None] = []
     for one in found:
         if one is not None and one.p is not None:
@@ -132,7 +132,7 @@ def corrected(found: Sequence[Difference | None], margin: bool = False) -> list[
     return corrected
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def adjust_holm(p: Sequence[float]) -> list[float]:
     """Holm's step-down correction (1979): the k-th smallest of m times m - k + 1, never falling, at most 1."""
     order = np.argsort(p)
     adjusted, highest = [0.0] * len(p), 0.0
@@ -142,7 +142,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def interquartile_mean(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def compute_interquartile_mean(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean of the last axis without its lowest and its highest quarter, each rounded down to whole values."""
     cut = x.shape[-1] // 4
     return np.asarray(np.sort(x, axis=-1)[..., cut : x.shape[-1] - cut].mean(axis=-1))
@@ -151,11 +151,11 @@ def interquartile_mean(x: NDArray[np.float64]) -> NDArray[np.float64]:
 def bootstrap(x: NDArray[np.float64]) -> tuple[float, float]:
     """95% percentile interval of the interquartile mean; always from the same resamples."""
     drawn = np.random.default_rng(0).integers(0, len(x), (_RESAMPLES, len(x)))
-    low, high = np.quantile(interquartile_mean(x[drawn]), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    low, high = np.quantile(compute_interquartile_mean(x[drawn]), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
     return float(low), float(high)
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+def compute_mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean and its 95% t interval; without a width where there is one value."""
     x = np.asarray(values, np.float64)
     half = float(stdtrit(len(x) - 1, 0.5 + LEVEL / 2)) * float(x.std(ddof=1)) / math.sqrt(len(x)) if len(x) > 1 else 0.0

@@ -8,11 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lightexp.core.columns import COLUMNS, MISSING, Column
-from lightexp.core.errors import BadInput, nearest
-from lightexp.core.hypervolume import front, tradeoff
+from lightexp.core.errors import BadInput, suggest_nearest
+from lightexp.core.hypervolume import compute_tradeoff_hypervolume, find_front
 from lightexp.report.runs import Run
-from lightexp.report.sheet import Show
-from lightexp.report.statistics import Difference, Summary, corrected, difference, mean_interval, summary
+from lightexp.report.statistics import (
+    Difference,
+    Summary,
+    compare_paired,
+    compute_mean_interval,
+    correct_p_values,
+    summarize,
+)
+from lightexp.report.table_spec import TableSpec
 
 OWN = "control"
 RATIO = {"size/file_bytes": "size/ratio", "size/encoded_bytes": "size/encoded_ratio"}
@@ -45,7 +52,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class Row:
     """One row of the table.
 
     Attributes:
@@ -87,8 +94,8 @@ class Report:
         history: A study's hypervolume after each trial.
     """
 
-    show: Show
-    lines: tuple[Line, ...]
+    show: TableSpec
+    lines: tuple[Row, ...]
     runs: tuple[Run, ...]
     accuracy: str
     size: str
@@ -107,7 +114,7 @@ def is_ratio(name: str) -> bool:
     return name.endswith("ratio")
 
 
-def text(column: Column, found: Summary | None) -> str:
+def format_cell(column: Column, found: Summary | None) -> str:
     """A cell: the mean, and its spread where there is one."""
     if found is None:
         return MISSING
@@ -119,8 +126,8 @@ def text(column: Column, found: Summary | None) -> str:
     return f"{words} ± {column.text(found.std).rstrip('%x')}"
 
 
-def make(
-    runs: Sequence[Run], show: Show, refused: Mapping[str, str] | None = None, order: Sequence[str] = ()
+def build_summary(
+    runs: Sequence[Run], show: TableSpec, refused: Mapping[str, str] | None = None, order: Sequence[str] = ()
 ) -> Report:
     """Summarises runs.
 
@@ -140,12 +147,14 @@ def make(
         rows[name] = {}
     for run in runs:
         rows[run.row][run.seed] = run
-    measured = dict.fromkeys(name for run in runs for name in run.figures)
+    measured = dict.fromkeys(name for run in runs for name in run.metrics)
     columns = show.columns or tuple(column for column in COLUMNS if column.name in measured)
     for one in columns:
         if one.name not in measured and not any(one.name in external.figures for external in show.external):
-            raise BadInput(f"{show.title}: columns: no run has measured '{one.name}': {nearest(one.name, measured)}")
-    accuracy = "accuracy/test" if all("accuracy/test" in run.figures for run in runs) else "accuracy/val"
+            raise BadInput(
+                f"{show.title}: columns: no run has measured '{one.name}': {suggest_nearest(one.name, measured)}"
+            )
+    accuracy = "accuracy/test" if all("accuracy/test" in run.metrics for run in runs) else "accuracy/val"
     size = next(
         (c.name for c in columns if c.name.startswith("size/") and c.name.endswith("_bytes")), "size/file_bytes"
     )
@@ -156,7 +165,7 @@ def make(
     cells = {name: _cells(name, rows, control, show, name not in neutral) for name in names}
     fronts, volume = _fronts(rows, control, accuracy, size)
     lines = [
-        Line(
+        Row(
             name,
             "control" if name == show.control else "row",
             tuple(sorted(of)),
@@ -169,9 +178,9 @@ def make(
     if control is None and (own := _own_control(runs, names)):
         lines.insert(0, own)
     lines.sort(key=lambda line: line.kind != "control")
-    lines += [Line(name, "refused", (), {}, reason) for name, reason in (refused or {}).items()]
+    lines += [Row(name, "refused", (), {}, reason) for name, reason in (refused or {}).items()]
     lines += [
-        Line(e.name, "external", (), {n: Cell(Summary(1, float(v), None)) for n, v in e.figures.items()}, e.source)
+        Row(e.name, "external", (), {n: Cell(Summary(1, float(v), None)) for n, v in e.figures.items()}, e.source)
         for e in show.external
     ]
     ranked = _ranked(lines, columns)
@@ -179,7 +188,7 @@ def make(
 
 
 def _cells(
-    name: str, rows: Mapping[str, Mapping[int, Run]], control: Mapping[int, Run] | None, show: Show, tested: bool
+    name: str, rows: Mapping[str, Mapping[int, Run]], control: Mapping[int, Run] | None, show: TableSpec, tested: bool
 ) -> dict[str, Cell]:
     """One column: each row's summary, and its difference to the control row, or to its runs' own controls.
 
@@ -187,16 +196,16 @@ def _cells(
     """
     ratio = is_ratio(name)
     margin = show.margin / 100 if show.margin is not None and name.startswith("accuracy/") else None
-    values = {row: _sound({seed: run.figures.get(name) for seed, run in of.items()}, ratio) for row, of in rows.items()}
+    values = {row: _sound({seed: run.metrics.get(name) for seed, run in of.items()}, ratio) for row, of in rows.items()}
     differences: list[Difference | None] = []
     for row, of in rows.items():
-        of_control = {s: r.figures.get(name) for s, r in control.items()} if control is not None else None
+        of_control = {s: r.metrics.get(name) for s, r in control.items()} if control is not None else None
         against = _sound(of_control or {s: r.control.get(name) for s, r in of.items()}, ratio)
-        found = None if row == show.control else difference(values[row], against, ratio, margin)
+        found = None if row == show.control else compare_paired(values[row], against, ratio, margin)
         differences.append(found if found is None or tested else replace(found, p=None))
-    judged = corrected(differences, margin is not None)
+    judged = correct_p_values(differences, margin is not None)
     return {
-        row: Cell(summary(list(of.values()), ratio) if of else None, judged[place])
+        row: Cell(summarize(list(of.values()), ratio) if of else None, judged[place])
         for place, (row, of) in enumerate(values.items())
     }
 
@@ -216,7 +225,7 @@ def _waived(runs: Sequence[Run]) -> str:
     return "; ".join(found)
 
 
-def _own_control(runs: Sequence[Run], names: Mapping[str, None]) -> Line | None:
+def _own_control(runs: Sequence[Run], names: Mapping[str, None]) -> Row | None:
     """The runs' own float32 control as a line, where all runs of one seed have the same one."""
     found: dict[int, dict[str, float]] = {}
     for run in runs:
@@ -226,8 +235,8 @@ def _own_control(runs: Sequence[Run], names: Mapping[str, None]) -> Line | None:
     cells = {}
     for name in names:
         values = list(_sound({seed: of.get(name) for seed, of in found.items()}, is_ratio(name)).values())
-        cells[name] = Cell(summary(values, is_ratio(name)) if values else None)
-    return Line(f"{OWN} (of the runs)", "control", tuple(sorted(found)), cells)
+        cells[name] = Cell(summarize(values, is_ratio(name)) if values else None)
+    return Row(f"{OWN} (of the runs)", "control", tuple(sorted(found)), cells)
 
 
 def _fronts(
@@ -239,20 +248,20 @@ def _fronts(
     volumes: list[float] = []
     for seed in sorted(seeds):
         of = {name: runs[seed] for name, runs in rows.items()}
-        points = {n: (r.figures.get(size), r.figures.get(accuracy)) for n, r in of.items()}
+        points = {n: (r.metrics.get(size), r.metrics.get(accuracy)) for n, r in of.items()}
         sound = {n: (s, 1 - a) for n, (s, a) in points.items() if s and a is not None and math.isfinite(a)}
-        for name, there in zip(sound, front(list(sound.values())), strict=True):
+        for name, there in zip(sound, find_front(list(sound.values())), strict=True):
             on[name] += bool(there)
         one = next(iter(of.values()))
-        reference = (control[seed].figures if control else one.control).get("size/file_bytes")
+        reference = (control[seed].metrics if control else one.control).get("size/file_bytes")
         if sound and reference and one.classes > 1:
             sizes, errors = zip(*sound.values(), strict=True)
-            volumes.append(tradeoff(sizes, errors, reference, one.classes))
+            volumes.append(compute_tradeoff_hypervolume(sizes, errors, reference, one.classes))
     shares = {name: on[name] / len(seeds) for name in rows} if seeds else {}
-    return shares, mean_interval(volumes) if volumes else None
+    return shares, compute_mean_interval(volumes) if volumes else None
 
 
-def _ranked(lines: Sequence[Line], columns: Sequence[Column]) -> tuple[Line, ...]:
+def _ranked(lines: Sequence[Row], columns: Sequence[Column]) -> tuple[Row, ...]:
     places: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for column in columns:
         if column.direction is None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from lightexp.core.columns import MISSING, Column
 from lightexp.report.runs import Run
 from lightexp.report.statistics import Difference
-from lightexp.report.summary import Cell, Line, Report, is_ratio, text
+from lightexp.report.summary import Cell, Report, Row, format_cell, is_ratio
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -22,19 +22,19 @@ _STARS = "* p < 0.05, ** p < 0.01, *** p < 0.001: paired by seed against the con
 _DAGGER = "† no worse than the control by {margin:g} pp or more (one-sided paired test, Holm-corrected, p < 0.05)"
 
 
-def latex(words: str) -> str:
+def escape_latex(words: str) -> str:
     """Text as LaTeX shows it; a character that it may not have becomes a question mark."""
     return "".join(_LATEX.get(c, c if c.isascii() and c.isprintable() else "?") for c in " ".join(words.split()))
 
 
-def markdown(words: str) -> str:
+def escape_markdown(words: str) -> str:
     """Text as Markdown shows it."""
     for special in "\\|<>*_`$[]":
         words = words.replace(special, f"\\{special}")
     return " ".join(words.split())
 
 
-def change(found: Difference | None) -> str:
+def format_difference(found: Difference | None) -> str:
     """An accuracy's difference to the control in percentage points, with its interval."""
     if found is None:
         return MISSING
@@ -46,7 +46,7 @@ def change(found: Difference | None) -> str:
     )
 
 
-def legend(report: Report) -> list[str]:
+def list_legend(report: Report) -> list[str]:
     """What the table's figures and marks mean."""
     few = {len(line.seeds) for line in report.lines if line.seeds}
     count = f"{min(few)}" if len(few) == 1 else f"{min(few)} to {max(few)}"
@@ -66,7 +66,7 @@ def legend(report: Report) -> list[str]:
     return found
 
 
-def as_markdown(report: Report) -> str:
+def render_markdown(report: Report) -> str:
     """The table as Markdown: best bold, with the claim above and the linter's words below."""
     columns = report.show.columns
     rows = [
@@ -75,44 +75,44 @@ def as_markdown(report: Report) -> str:
     ]
     for line in report.lines:
         if line.kind == "refused":
-            rows.append([markdown(line.name), "refused", *[""] * len(columns)])
+            rows.append([escape_markdown(line.name), "refused", *[""] * len(columns)])
             continue
         cells = [_markdown_cell(column, line.cells.get(column.name, Cell())) for column in columns]
-        rows.append([markdown(line.label), *cells, change(_accuracy(report, line))])
+        rows.append([escape_markdown(line.label), *cells, format_difference(_accuracy(report, line))])
     show = report.show
-    head = [f"# {markdown(show.title)}", ""]
+    head = [f"# {escape_markdown(show.title)}", ""]
     for label, words in (("", show.claim), ("Reference: ", show.reference), ("Cost: ", show.cost)):
-        head += [label + markdown(words), ""] if words else []
+        head += [label + escape_markdown(words), ""] if words else []
     noted = [line for line in report.lines if line.kind in ("external", "refused")]
     table = ["| " + " | ".join(row) + " |" for row in rows]
-    below = ["", *(f"{markdown(words)}  " for words in legend(report))]
-    notes = ["", *(f"- {markdown(line.label)}: {markdown(line.note)}" for line in noted)] if noted else []
-    asked = ["", "What a reviewer would ask:", "", *(f"- {markdown(word)}" for word in report.words)]
+    below = ["", *(f"{escape_markdown(words)}  " for words in list_legend(report))]
+    notes = ["", *(f"- {escape_markdown(line.label)}: {escape_markdown(line.note)}" for line in noted)] if noted else []
+    asked = ["", "What a reviewer would ask:", "", *(f"- {escape_markdown(word)}" for word in report.words)]
     commands = ["", "Commands:", "", "```bash", *report.commands, "```"] if report.commands else []
     return "\n".join([*head, *table, *below, *notes, *(asked if report.words else []), *commands]) + "\n"
 
 
 def _markdown_cell(column: Column, cell: Cell) -> str:
-    words = text(column, cell.summary)
+    words = format_cell(column, cell.summary)
     words = {1: f"**{words}**", 2: f"<u>{words}</u>"}.get(cell.place, words)
-    return words + markdown(cell.mark)
+    return words + escape_markdown(cell.mark)
 
 
 def _heading(column: Column) -> str:
     arrow = {"max": " ↑", "min": " ↓", None: ""}[column.direction]
-    return markdown(column.heading) + arrow
+    return escape_markdown(column.heading) + arrow
 
 
-def as_latex(report: Report) -> str:
+def render_latex(report: Report) -> str:
     """The table as LaTeX with booktabs: best bold, second underlined, published rows below a rule."""
     columns = report.show.columns
     arrows = {"max": r" $\uparrow$", "min": r" $\downarrow$", None: ""}
-    heads = [latex(column.heading) + arrows[column.direction] for column in columns]
+    heads = [escape_latex(column.heading) + arrows[column.direction] for column in columns]
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{latex(report.show.claim or report.show.title)}}}",
+        rf"\caption{{{escape_latex(report.show.claim or report.show.title)}}}",
         rf"\label{{tab:{''.join(c if c.isalnum() and c.isascii() else '-' for c in report.show.title)}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(columns) + 1)}}}",
         r"\toprule",
@@ -124,40 +124,40 @@ def as_latex(report: Report) -> str:
         if (line.kind != kind and line.kind in ("external", "refused")) or kind == "control" != line.kind:
             lines.append(r"\midrule")
         kind = line.kind
-        name = latex(line.name) + (r" (published)" if kind == "external" else "")
+        name = escape_latex(line.name) + (r" (published)" if kind == "external" else "")
         if kind == "refused":
             lines.append(rf"{name} & \multicolumn{{{len(columns) + 1}}}{{l}}{{refused}} \\")
             continue
         cells = [_latex_cell(column, line.cells.get(column.name, Cell())) for column in columns]
-        delta = latex(change(_accuracy(report, line)))
+        delta = escape_latex(format_difference(_accuracy(report, line)))
         lines.append(" & ".join([name, *cells, re.sub(r"-(?=\d)", "$-$", delta)]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\par\smallskip\footnotesize"]
-    lines += [latex(" ".join(legend(report))), r"\end{table}"]
+    lines += [escape_latex(" ".join(list_legend(report))), r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
 def _latex_cell(column: Column, cell: Cell) -> str:
-    words = latex(text(column, cell.summary))
+    words = escape_latex(format_cell(column, cell.summary))
     words = {1: rf"\textbf{{{words}}}", 2: rf"\underline{{{words}}}"}.get(cell.place, words)
-    return words + (f"$^{{{cell.mark}}}$" if "*" in cell.mark else latex(cell.mark))
+    return words + (f"$^{{{cell.mark}}}$" if "*" in cell.mark else escape_latex(cell.mark))
 
 
-def _accuracy(report: Report, line: Line) -> Difference | None:
+def _accuracy(report: Report, line: Row) -> Difference | None:
     return line.cells.get(report.accuracy, Cell()).difference
 
 
-def as_csv(report: Report) -> str:
+def render_csv(report: Report) -> str:
     """All statistics, a line for each row and measurement."""
     heads = ["row", "kind", "measurement", "n", "mean", "std", "iqm", "iqm_low", "iqm_high"]
     heads += ["difference", "low", "high", "p", "p_holm", "within_margin", "front_share", "note"]
     return _csv(heads, (_statistics(line, name, cell) for line in report.lines for name, cell in _of(line)))
 
 
-def _of(line: Line) -> Iterable[tuple[str, Cell]]:
+def _of(line: Row) -> Iterable[tuple[str, Cell]]:
     return line.cells.items() or [("", Cell())]
 
 
-def _statistics(line: Line, name: str, cell: Cell) -> list[object]:
+def _statistics(line: Row, name: str, cell: Cell) -> list[object]:
     s, d = cell.summary, cell.difference
     found: list[object] = [line.name, line.kind, name]
     found += [s.n, s.mean, s.std, s.iqm, s.low, s.high] if s else [0, *[None] * 5]
@@ -165,10 +165,10 @@ def _statistics(line: Line, name: str, cell: Cell) -> list[object]:
     return [*found, line.front, line.note]
 
 
-def runs_csv(runs: Sequence[Run]) -> str:
+def render_runs_csv(runs: Sequence[Run]) -> str:
     """Every run with its figures and the settings in which runs differ."""
-    names = list(dict.fromkeys(name for run in runs for name in run.figures))
-    varied = differing(runs)
+    names = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    varied = list_varying_settings(runs)
     heads = ["id", "row", "seed", "host", "command", *names, *varied]
     lines = (
         [
@@ -177,7 +177,7 @@ def runs_csv(runs: Sequence[Run]) -> str:
             r.seed,
             r.host,
             r.command,
-            *(r.figures.get(n) for n in names),
+            *(r.metrics.get(n) for n in names),
             *(r.settings.get(k) for k in varied),
         ]
         for r in runs
@@ -185,7 +185,7 @@ def runs_csv(runs: Sequence[Run]) -> str:
     return _csv(heads, lines)
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
+def list_varying_settings(runs: Sequence[Run]) -> list[str]:
     """The settings that not all runs share, in their order."""
     distinct = list({id(run.settings): run.settings for run in runs}.values())
     names = dict.fromkeys(name for settings in distinct for name in settings)

@@ -18,8 +18,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from lightexp.core.errors import BadInput, nearest
-from lightexp.runner.conf import CONFIG, conf
+from lightexp.core.errors import BadInput, suggest_nearest
+from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
 
 if TYPE_CHECKING:
     from lightexp.runner.settings import Settings
@@ -33,7 +33,7 @@ _SWEEP = re.compile(r"Ambiguous value for argument '([^']+)'")
 _MERGED = re.compile(r"Error merging override (.+)")
 
 
-def composed(overrides: list[str], name: str = CONFIG) -> DictConfig:
+def compose_config(overrides: list[str], name: str = PRIMARY_CONFIG) -> DictConfig:
     """Composes the run's config; inside a Hydra application with its search path.
 
     What many runs have in common is composed once, until `forget`: Hydra takes a tenth of a second for it.
@@ -46,11 +46,11 @@ def composed(overrides: list[str], name: str = CONFIG) -> DictConfig:
         BadInput: If Hydra cannot.
     """
     try:
-        return without_removed(_composed(name, overrides), overrides)
+        return drop_removed_stages(_composed(name, overrides), overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if not of_config(error):
+        if not is_config_error(error):
             raise
-        raise explained(error, overrides, name) from None
+        raise as_bad_input(error, overrides, name) from None
 
 
 def _composed(name: str, overrides: list[str]) -> DictConfig:
@@ -85,16 +85,16 @@ def _shared(place: str, name: str, *overrides: str) -> bytes:
 def _whole(name: str, overrides: list[str]) -> DictConfig:
     if GlobalHydra.instance().is_initialized():
         return compose(name, overrides)
-    with initialize_config_dir(str(conf()), version_base="1.3"):
+    with initialize_config_dir(str(find_config_dir()), version_base="1.3"):
         return compose(name, overrides)
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Has all config files read anew."""
     _shared.cache_clear()
 
 
-def look_in(folders: list[str]) -> None:
+def add_config_dirs(folders: list[str]) -> None:
     """Makes this process a Hydra application that finds configs also in the user's own folders.
 
     Raises:
@@ -103,14 +103,14 @@ def look_in(folders: list[str]) -> None:
     for folder in folders:
         if not folder or not Path(folder).is_dir():
             raise BadInput(f"--config-dir={folder} is not a folder. Name one that holds your own config groups.")
-    path = create_config_search_path(str(conf()))
+    path = create_config_search_path(str(find_config_dir()))
     for folder in folders:
         path.prepend("command-line", str(Path(folder).absolute()), "schema")
     GlobalHydra.instance().clear()
     Hydra.create_main_hydra2("lightexp", path)
 
 
-def without_removed(config: DictConfig, overrides: list[str]) -> DictConfig:
+def drop_removed_stages(config: DictConfig, overrides: list[str]) -> DictConfig:
     """The config without what a pipeline still says of stages that `~stage@pipeline.stages.NAME` has removed."""
     for override in overrides:
         if override.startswith("~stage@"):
@@ -122,23 +122,23 @@ def without_removed(config: DictConfig, overrides: list[str]) -> DictConfig:
     return config
 
 
-def settings(overrides: list[str]) -> Settings:
+def compose_settings(overrides: list[str]) -> Settings:
     """The typed settings that some overrides describe.
 
     Raises:
         BadInput: If they cannot be composed or are wrong.
     """
-    from lightexp.runner.settings import read  # not on the way to saying that a word is misspelt
+    from lightexp.runner.settings import read_settings  # not on the way to saying that a word is misspelt
 
-    return read(composed(overrides))
+    return read_settings(compose_config(overrides))
 
 
-def of_config(error: Exception) -> bool:
+def is_config_error(error: Exception) -> bool:
     """Whether an error is Hydra's or OmegaConf's complaint; for `model=null` Hydra raises a bare ValueError."""
     return isinstance(error, HydraException | OmegaConfBaseException) or _NO_WORD in str(error)
 
 
-def explained(error: Exception, overrides: list[str], config: str = CONFIG) -> BadInput:
+def as_bad_input(error: Exception, overrides: list[str], config: str = PRIMARY_CONFIG) -> BadInput:
     """Hydra's or OmegaConf's complaint in one line, with the nearest right word."""
     words = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
@@ -160,10 +160,10 @@ def explained(error: Exception, overrides: list[str], config: str = CONFIG) -> B
         options = getattr(error, "options", None) if isinstance(error, MissingConfigException) else None
         if extra := _EXTRAS.get(found[2]) if found[1] == "hydra/launcher" else None:
             return BadInput(f"{found[1]}={found[2]} is not installed: pip install 'lightexp[{extra}]'.")
-        return BadInput(f"{found[1]}={found[2]}: no such choice, {nearest(found[2], options or [])}")
+        return BadInput(f"{found[1]}={found[2]}: no such choice, {suggest_nearest(found[2], options or [])}")
     if found := _NOT_LISTED.search(words):
-        options = (path.stem for path in (conf() / found[1]).glob("*.yaml"))
-        return BadInput(f"{found[1]}=[{found[2]}]: no such choice, {nearest(found[2], options)}")
+        options = (path.stem for path in (find_config_dir() / found[1]).glob("*.yaml"))
+        return BadInput(f"{found[1]}=[{found[2]}]: no such choice, {suggest_nearest(found[2], options)}")
     if found := _SWEEP.search(words):
         name, _, value = found[1].partition("=")
         return BadInput(f"{found[1]} is several values: add -m to run each, or write '{name}=[{value}]' for a list.")
@@ -182,7 +182,7 @@ def _unknown(name: str, overrides: list[str], primary: str) -> BadInput:
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != name]
     place, _, word = name.rpartition("@")[2].rpartition(".")  # of group@place, the place
     try:
-        config = composed(others, primary) if len(others) < len(overrides) else None
+        config = compose_config(others, primary) if len(others) < len(overrides) else None
     except BadInput:
         config = None
     node = OmegaConf.select(config, place) if config is not None and place else config
@@ -195,4 +195,6 @@ def _unknown(name: str, overrides: list[str], primary: str) -> BadInput:
     if not place:
         known.append("experiment")
     added = f" To add it, write '+{name}=CHOICE'." if "@" in name else ""
-    return BadInput(f"{name} is not a setting: {nearest(word, known)}" + (f" (in {place})" if place else "") + added)
+    return BadInput(
+        f"{name} is not a setting: {suggest_nearest(word, known)}" + (f" (in {place})" if place else "") + added
+    )

@@ -10,16 +10,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lightexp.core.fingerprint import library_versions
+from lightexp.core.fingerprint import read_library_versions
 
 
-def describe(threads: int) -> dict[str, Any]:
+def describe_environment(threads: int) -> dict[str, Any]:
     """Versions, host, threads and the state of the current folder's git repository, as JSON types."""
     return {
         "lightexp": metadata.version("lightexp"),
         "python": platform.python_version(),
         "libraries": {
-            **library_versions(),
+            **read_library_versions(),
             "mlflow": metadata.version("mlflow"),
             "hydra": metadata.version("hydra-core"),
         },

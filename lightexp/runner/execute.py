@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from lightexp.core.data import Data
 from lightexp.core.errors import LightexpError, RunFailed
-from lightexp.core.fingerprint import key
-from lightexp.core.protocols import STATE, Artifact, Context, Figure, Note, Progress, Subject
+from lightexp.core.fingerprint import compute_key
+from lightexp.core.protocols import STATE_FILE, Artifact, Context, MeasurementContext, Metric, Note, Progress
 from lightexp.core.record import StageRecord
 from lightexp.core.store import Entry, Store
 from lightexp.runner.plan import Node, Plan
-from lightexp.runner.preview import preview
+from lightexp.runner.preview import preview_plan
+from lightexp.runner.progress import ProgressReporter
 from lightexp.runner.settings import Settings
-from lightexp.runner.watch import Watch
 from lightexp.stages.model_file import ModelFile
 
-STOPPED = "stopped"
+STOPPED_FACT = "stopped"
 """The fact, of a training that was cut short, after which epoch."""
-Measured = dict[str, Sequence[Figure | Note]]
+Measured = dict[str, Sequence[Metric | Note]]
 """Figures and notes by what they were measured of and how."""
 
 
@@ -36,7 +36,7 @@ class Executor:
         settings: Settings,
         data: Data,
         store: Store,
-        watch: Watch,
+        watch: ProgressReporter,
         measured: Measured | None = None,
     ) -> None:
         """Makes nothing yet.
@@ -62,9 +62,9 @@ class Executor:
             BadInput: If a stage cannot work with the model.
         """
         if any(node.needs_tensorflow and not self._store.has(node.key) for node in self._plan.nodes):
-            with self._watch.working("TensorFlow", 1, 1) as progress:
+            with self._watch.stage("TensorFlow", 1, 1) as progress:
                 progress.say("loading")
-                preview(self._plan, self._settings, self._data)
+                preview_plan(self._plan, self._settings, self._data)
 
     def make(self) -> list[StageRecord]:
         """Makes every stage's artifact that is not in the store, in order.
@@ -74,7 +74,7 @@ class Executor:
         """
         records = []
         for number, node in enumerate(self._plan.nodes, start=1):
-            with self._watch.working(node.name, number, len(self._plan.nodes)) as progress:
+            with self._watch.stage(node.name, number, len(self._plan.nodes)) as progress:
                 entry, found = self._ensure(node, progress)
             record = StageRecord(node.name, node.key, found, entry.seconds, facts=entry.facts)
             self._watch.finished(record)
@@ -101,12 +101,12 @@ class Executor:
         control = self.shipped(self._plan.control)
         cache: dict[tuple[Path, str], NDArray[np.float32]] = {}
         asked = None if wanted is None else sorted(wanted)
-        with self._watch.working("measure", 1, 1) as progress:
+        with self._watch.stage("measure", 1, 1) as progress:
             for number, (node, record) in enumerate(zip(self._plan.nodes, records, strict=True)):
                 if only is not None and node.name not in only:
                     continue
                 progress.step(number, len(records))
-                subject = Subject(
+                subject = MeasurementContext(
                     self.shipped(node).tflite,
                     control.tflite,
                     self._data,
@@ -119,13 +119,13 @@ class Executor:
                     wanted=wanted,
                 )
                 for measurement in self._settings.measure.values():
-                    what = key([node.key, self._plan.control.key, self._data.key, test, asked, measurement])
+                    what = compute_key([node.key, self._plan.control.key, self._data.key, test, asked, measurement])
                     if what not in self._measured:
                         self._measured[what] = measurement.measure(subject)
                     record.add(self._measured[what])
                 for file, split in [place for place in cache if place[0] != control.tflite]:
                     del cache[file, split]  # nobody else asks for it
-                record.figures.append(Figure("time/train_s", self._training(node), "s", "min"))
+                record.metrics.append(Metric("time/train_s", self._training(node), "s", "min"))
 
     def verify(self, records: list[StageRecord]) -> dict[str, str]:
         """Checks on the file that ships what each stage has established.
@@ -138,7 +138,7 @@ class Executor:
         """
         from lightexp.backend import flatbuffer
 
-        shipped = flatbuffer.read(self.shipped(self._plan.nodes[-1]).tflite)
+        shipped = flatbuffer.read_graph(self.shipped(self._plan.nodes[-1]).tflite)
         waived: dict[str, str] = {}
         for node, record in zip(self._plan.nodes, records, strict=True):
             for invariant in node.stage.establishes():
@@ -175,17 +175,17 @@ class Executor:
             if node.needs_tensorflow:
                 from lightexp.backend import session
 
-                session.start(self._settings.threads)
+                session.start_tensorflow(self._settings.threads)
             parent = node.inputs.get("parent")
             others = {role: self._artifacts[n.key] for role, n in node.inputs.items() if role != "parent"}
             model = node.model or self._settings.model
             before = next(filter(None, map(self._store.load, reversed(node.earlier))), None)
-            state = before.folder / STATE if before else None
+            state = before.folder / STATE_FILE if before else None
             seed, threads = self._settings.seed, self._settings.threads
             context = Context(self._data, model, seed, threads, out, progress, others, node.stop, state)
             try:
                 facts = node.stage.apply(self._artifacts[parent.key] if parent else None, context)
-                return {**facts, STOPPED: node.stop} if node.stop else facts
+                return {**facts, STOPPED_FACT: node.stop} if node.stop else facts
             except LightexpError as error:
                 raise type(error)(f"{node.name}: {error}") from error
 

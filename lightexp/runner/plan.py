@@ -10,14 +10,14 @@ from itertools import permutations
 from pathlib import Path
 
 from lightexp.core.data import Data
-from lightexp.core.errors import BadInput, nearest
-from lightexp.core.fingerprint import file_digest, key, library_versions
+from lightexp.core.errors import BadInput, suggest_nearest
+from lightexp.core.fingerprint import compute_key, hash_file, read_library_versions
 from lightexp.core.protocols import Form, Input, Invariant, Model, Stage
-from lightexp.core.training import VERSION, Training
-from lightexp.models.from_file import check_shapes, try_out
+from lightexp.core.training import TRAINING_VERSION, Training
+from lightexp.models.from_file import check_shapes, try_on_example
 from lightexp.runner.settings import Settings
+from lightexp.stages.architecture_stage import ArchitectureStage, undetermined_stage
 from lightexp.stages.model_file import ModelFile
-from lightexp.stages.surgery import Surgery, unforeseen
 from lightexp.stages.train import TrainingStage
 
 Compose = Callable[[list[str]], Settings]
@@ -51,7 +51,7 @@ class Node:
     @property
     def form(self) -> Form:
         """The form of its result."""
-        return self.stage.makes(self._given)
+        return self.stage.output_form(self._given)
 
     @property
     def needs_tensorflow(self) -> bool:
@@ -125,12 +125,12 @@ def check_order(settings: Settings) -> None:
                     f"{_earlier(settings, name, owner)}, or to show the damage, 'pipeline.waive=[{invariant.kind}]'."
                 )
         standing += [(name, invariant) for invariant in stage.establishes()]
-        form = stage.makes(form)
+        form = stage.output_form(form)
         _check_earlier_stages(settings, name)
     kinds = {invariant.kind for _, invariant in standing}
     for kind in settings.waive:
         if kind not in kinds:
-            raise BadInput(f"pipeline.waive names '{kind}', which no stage establishes: {nearest(kind, kinds)}")
+            raise BadInput(f"pipeline.waive names '{kind}', which no stage establishes: {suggest_nearest(kind, kinds)}")
 
 
 def _check_earlier_stages(settings: Settings, name: str) -> None:
@@ -171,11 +171,11 @@ def _accepted(stages: Sequence[Stage], waive: Sequence[str]) -> bool:
         if form not in stage.accepts or not kept:
             return False
         standing += stage.establishes()
-        form = stage.makes(form)
+        form = stage.output_form(form)
     return True
 
 
-def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Plan:
+def make_plan(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Plan:
     """Plans a pipeline on loaded data.
 
     Args:
@@ -193,13 +193,13 @@ def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Pl
     model = settings.model
     standing: tuple[Invariant, ...] = ()
     for name, given in settings.stages.items():
-        stage = given.after(standing)
+        stage = given.resolve(standing)
         standing += stage.establishes()
         with _at(f"pipeline.stages.{name}"):
             model, before = stage.replaces(model), model
             if model is not before or not nodes:
                 model.check(data.shape, data.classes)
-            if nodes and not stage.needs_parent and (by := unforeseen(model)):
+            if nodes and not stage.needs_parent and (by := undetermined_stage(model)):
                 known = next(node.name for node in nodes if node.stage is by)
                 raise BadInput(
                     f"it starts from new weights, but what '{known}' leaves of the model is known only once that has "
@@ -208,7 +208,7 @@ def make(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Pl
                 )
             stage.check(len(data.train))
             if isinstance(stage, ModelFile):
-                try_out(Path(stage.path), data)
+                try_on_example(Path(stage.path), data)
         if stage.compresses and control is None and nodes:
             control = nodes[-1]
         inputs: dict[str, Node] = {}
@@ -232,7 +232,7 @@ def _stops(settings: Settings, name: str, stage: Stage, examples: int) -> list[i
     rung = settings.rung
     if rung is None or name != settings.fidelity or not isinstance(stage, TrainingStage):
         return [None]
-    return rung.stops(stage.settled(examples), stage.epochs)
+    return rung.stops(stage.schedule_epochs(examples), stage.epochs)
 
 
 def _looks_inside(stage: Stage) -> str | None:
@@ -266,7 +266,7 @@ def _input(
     if isinstance(wanted, type):
         found = next(node for node in reversed(before) if isinstance(node.stage, wanted))
         for node in before[before.index(found) + 1 :]:
-            if node.model is not found.model or isinstance(node.stage, Surgery):
+            if node.model is not found.model or isinstance(node.stage, ArchitectureStage):
                 raise BadInput(
                     f"pipeline.order: '{name}' takes what it does to each layer from '{found.name}', but '{node.name}' "
                     f"makes them other layers. Put '{found.name}' behind '{node.name}'."
@@ -284,7 +284,7 @@ def _input(
                 if group in _THE_RUNS:
                     raise BadInput(f"{override} has no effect on a teacher, which shares this run's. Leave it out.")
             other = replace(compose([*wanted, f"plugins={settings.plain['plugins']}"]), seed=settings.seed)
-            return make(other, data, compose, depth + 1).nodes[-1]
+            return make_plan(other, data, compose, depth + 1).nodes[-1]
     if wanted == "control":
         if control is None:
             raise BadInput(
@@ -300,16 +300,16 @@ def _input(
         raise BadInput(
             f"{where} must be 'control', a float .tflite file that exists, or a list of overrides. Received: {wanted}."
         )
-    check_shapes(path, flatbuffer.read(path), data.shape, data.classes)
-    try_out(path, data)
-    stage = ModelFile(str(path.absolute()), file_digest(path))
+    check_shapes(path, flatbuffer.read_graph(path), data.shape, data.classes)
+    try_on_example(path, data)
+    stage = ModelFile(str(path.absolute()), hash_file(path))
     return Node(f"{name}.{role}", stage, None, {}, _key(stage, None, 0, data, {}))
 
 
 def _key(
     stage: Stage, model: Model | None, seed: int, data: Data, inputs: dict[str, Node], stop: int | None = None
 ) -> str:
-    return key(
+    return compute_key(
         {
             **({"stop": stop} if stop else {}),
             "stage": stage,
@@ -317,7 +317,7 @@ def _key(
             "seed": seed,
             "data": data.key,
             "inputs": {role: node.key for role, node in inputs.items()},
-            "training": VERSION if isinstance(stage, Training) else None,
-            "libraries": library_versions(),
+            "training": TRAINING_VERSION if isinstance(stage, Training) else None,
+            "libraries": read_library_versions(),
         }
     )

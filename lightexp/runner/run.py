@@ -14,22 +14,22 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from lightexp.core import interrupt, unforeseen
+from lightexp.core import exceptions, interrupt
 from lightexp.core.data import Data
 from lightexp.core.errors import LightexpError
 from lightexp.core.protocols import ENCODED, TFLITE, Dataset
 from lightexp.core.record import Record
-from lightexp.core.store import Store, plain_disk_errors
-from lightexp.runner import environment, live
-from lightexp.runner.compose import settings as compose
+from lightexp.core.store import Store, explain_disk_errors
+from lightexp.report import heatmap, tradeoff
+from lightexp.runner import environment, run_lock
+from lightexp.runner.compose import compose_settings as compose
 from lightexp.runner.execute import Executor, Measured
-from lightexp.runner.plan import Plan, check_order, make
+from lightexp.runner.plan import Plan, check_order, make_plan
+from lightexp.runner.progress import ProgressReporter
 from lightexp.runner.settings import Settings
-from lightexp.runner.watch import Watch
-from lightexp.tracking import heatmap, tradeoff
-from lightexp.tracking.aside import Aside
-from lightexp.tracking.mirror import Mirror, Nowhere
-from lightexp.tracking.process import Worker
+from lightexp.tracking.mirror import Mirror, NoTracking
+from lightexp.tracking.process import MirrorProcess
+from lightexp.tracking.remote_mirror import RemoteMirror
 
 ERROR = "error.txt"
 
@@ -37,7 +37,7 @@ ERROR = "error.txt"
 class Runner:
     """Runs pipelines, one after another; what they share (the loaded data, MLflow's client) is kept between them."""
 
-    def __init__(self, watch: Watch, worker: Worker | None = None) -> None:
+    def __init__(self, watch: ProgressReporter, worker: MirrorProcess | None = None) -> None:
         """Opens nothing yet.
 
         Args:
@@ -63,8 +63,8 @@ class Runner:
             self._data = settings.dataset, settings.dataset.load()
             if large := [name for name, split in self._data[1].splits.items() if split.on_disk]:
                 self._watch.say(f"Kept on disk, by dataset.memory_mb, and read batch by batch: {', '.join(large)}.")
-        data = settings.model.sees(self._data[1])
-        return make(settings, data, compose), data
+        data = settings.model.select_view(self._data[1])
+        return make_plan(settings, data, compose), data
 
     def run(
         self,
@@ -96,9 +96,9 @@ class Runner:
         record.tags = dict(tags or {})
         runs = settings.outputs / "runs"
         folder = runs / record.id
-        with plain_disk_errors(settings.outputs):
-            live.close_killed(runs, lambda killed: self._mirror(killed.config, settings.outputs))
-            with live.marked(runs, record.id), ThreadPoolExecutor(1) as aside:
+        with explain_disk_errors(settings.outputs):
+            run_lock.reap_dead_runs(runs, lambda killed: self._mirror(killed.config, settings.outputs))
+            with run_lock.hold(runs, record.id), ThreadPoolExecutor(1) as aside:
                 folder.mkdir(parents=True)
                 record.write(folder)
                 self._watch.say(f"{record.name}: {settings.threads} threads, seed {settings.seed}, into {folder}")
@@ -166,7 +166,9 @@ class Runner:
     def _record(self, settings: Settings, plan: Plan, data: Data, varied: list[str], command: list[str]) -> Record:
         source = self._data[1] if self._data else data  # labels as the source has them
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-        self._environment = self._environment or environment.describe(settings.threads)  # asks git: once is enough
+        self._environment = self._environment or environment.describe_environment(
+            settings.threads
+        )  # asks git: once is enough
         return Record(
             id=f"{stamp}-{uuid.uuid4().hex[:6]}",
             name=settings.name,
@@ -191,7 +193,7 @@ class Runner:
     def show_again(self, record: Record, settings: Settings) -> None:
         """Writes and mirrors a finished run's record anew, after something has been added to it."""
         folder = settings.outputs / "runs" / record.id
-        with plain_disk_errors(settings.outputs):
+        with explain_disk_errors(settings.outputs):
             tradeoff.write(record, folder)
             record.write(folder)
             self._mirror(settings.plain, settings.outputs).end(record, folder)
@@ -210,10 +212,10 @@ class Runner:
         except LightexpError as plain:
             record.status, record.reason, error = "failed", str(plain), plain
         except (Exception, SystemExit) as strange:
-            if interrupt.asked():
+            if interrupt.was_requested():
                 record.status, record.reason, record.ended = "interrupted", "interrupted", time.time()
                 return KeyboardInterrupt()
-            error = unforeseen.told(strange, record.config["plugins"], folder / ERROR)
+            error = exceptions.summarize_exception(strange, record.config["plugins"], folder / ERROR)
             record.status, record.reason = "failed", str(error)
         record.ended = time.time()
         return error
@@ -244,10 +246,10 @@ class Runner:
         place = json.dumps([config["tracking"], config["plugins"], str(outputs)])
         if place not in self._mirrors:
             tracking, plugins = config["tracking"], config["plugins"]
-            if tracking["_target_"] == f"{Nowhere.__module__}.{Nowhere.__name__}":
-                return Nowhere().mirror(outputs, self._watch.say)  # needs no process
-            self._worker = self._worker or Worker()
-            self._mirrors[place] = Aside(self._worker, tracking, plugins, outputs, self._watch.say)
+            if tracking["_target_"] == f"{NoTracking.__module__}.{NoTracking.__name__}":
+                return NoTracking().mirror(outputs, self._watch.say)  # needs no process
+            self._worker = self._worker or MirrorProcess()
+            self._mirrors[place] = RemoteMirror(self._worker, tracking, plugins, outputs, self._watch.say)
         return self._mirrors[place]
 
 

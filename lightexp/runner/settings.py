@@ -14,16 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
-from lightexp.core.config import Threads, build, check
+from lightexp.core.config import Threads, build, construct
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Dataset, Measurement, Model, Stage
 from lightexp.core.training import Rung
 from lightexp.models.from_file import FromFile
-from lightexp.stages.model_file import source
+from lightexp.stages.model_file import make_file_stage
 from lightexp.stages.train import Train, TrainingStage
 from lightexp.tracking.mirror import Tracking
 
-FILE = "file"
+FILE_STAGE = "file"
 """The stage that takes a model from its file."""
 
 
@@ -108,7 +108,7 @@ class Settings:
         return f"{_word(self.model)} {_word(self.dataset)} {'-'.join(self.stages)}"
 
 
-def read(config: DictConfig) -> Settings:
+def read_settings(config: DictConfig) -> Settings:
     """Types and checks a composed config.
 
     Raises:
@@ -120,11 +120,11 @@ def read(config: DictConfig) -> Settings:
         raise BadInput(f"config: {str(error).splitlines()[0]}") from None
     if not isinstance(plain, dict):
         raise BadInput(f"config must be a mapping. Received: {type(plain).__name__}.")
-    top = check(Top, {str(k): v for k, v in plain.items() if k != "hydra"}, "")
+    top = construct(Top, {str(k): v for k, v in plain.items() if k != "hydra"}, "")
     plugins = tuple(top.plugins)
-    pipeline = check(Pipeline, top.pipeline, "pipeline")
-    outputs = check(Paths, top.paths, "paths").outputs
-    threads = check(Runtime, top.runtime, "runtime").threads
+    pipeline = construct(Pipeline, top.pipeline, "pipeline")
+    outputs = construct(Paths, top.paths, "paths").outputs
+    threads = construct(Runtime, top.runtime, "runtime").threads
     model = build(top.model, Model, "model", plugins)  # type: ignore[type-abstract]
     return Settings(
         dataset=build(top.dataset, Dataset, "dataset", plugins),  # type: ignore[type-abstract]
@@ -164,9 +164,9 @@ def _with_file(model: Model, stages: dict[str, Stage]) -> dict[str, Stage]:
         return stages
     first, *_ = stages
     rest = {name: stage for name, stage in stages.items() if name != first or not isinstance(stage, Train)}
-    if FILE in rest:
-        raise BadInput(f"pipeline.stages.{FILE}: with model=from_file that name is taken. Give it another.")
-    return {FILE: source(model), **rest}
+    if FILE_STAGE in rest:
+        raise BadInput(f"pipeline.stages.{FILE_STAGE}: with model=from_file that name is taken. Give it another.")
+    return {FILE_STAGE: make_file_stage(model), **rest}
 
 
 def _named(name: str, strange: list[str]) -> str:

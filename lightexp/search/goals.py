@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lightexp.core.errors import BadInput, RunFailed, nearest
+from lightexp.core.errors import BadInput, RunFailed, suggest_nearest
 
 Direction = Literal["max", "min"]
 Figures = Mapping[str, float]
@@ -26,7 +26,7 @@ _FITS = re.compile(r"fits\s*:\s*(?P<board>[\w.-]+)")
 
 
 @dataclass(frozen=True)
-class Objective:
+class SearchObjective:
     """A measurement and the direction that is better."""
 
     name: str
@@ -76,7 +76,7 @@ class Constraint:
         return float(beyond / (abs(bound) or 1.0))
 
 
-def objectives(words: list[str], known: Mapping[str, Direction | None]) -> tuple[Objective, ...]:
+def parse_objectives(words: list[str], known: Mapping[str, Direction | None]) -> tuple[SearchObjective, ...]:
     """Reads objectives: a measurement's name, after `max` or `min` where its own direction is not meant or it has none.
 
     Raises:
@@ -94,13 +94,13 @@ def objectives(words: list[str], known: Mapping[str, Direction | None]) -> tuple
             raise BadInput(
                 f"search.objectives: trials do not look at the test split. Received: {name}. Take {name[:-4]}val"
             )
-        found.append(Objective(name, "max" if chosen == "max" else "min"))
+        found.append(SearchObjective(name, "max" if chosen == "max" else "min"))
     if not found or len({o.name for o in found}) < len(found):
         raise BadInput(f"search.objectives must name at least one measurement, each once. Received: {words}.")
     return tuple(found)
 
 
-def constraints(words: list[Any], known: Iterable[str]) -> tuple[Constraint, ...]:
+def parse_constraints(words: list[Any], known: Iterable[str]) -> tuple[Constraint, ...]:
     """Reads constraints such as `size/file_bytes <= 64 KiB`, `accuracy/val >= control - 0.01` and `fits: nano33`.
 
     Raises:
@@ -138,7 +138,7 @@ def _number(digits: str, unit: str, name: str, relative: str | None, where: str)
     try:
         found = float(digits) * (factors[unit.lower()] if unit else 1)
     except KeyError:
-        raise BadInput(f"{where}: '{unit}' is not a unit of {name}: {nearest(unit, factors)}") from None
+        raise BadInput(f"{where}: '{unit}' is not a unit of {name}: {suggest_nearest(unit, factors)}") from None
     except ValueError:
         found = math.nan
     if not math.isfinite(found):
@@ -148,11 +148,13 @@ def _number(digits: str, unit: str, name: str, relative: str | None, where: str)
 
 def _measured(name: str, known: Iterable[str], where: str) -> str:
     if name not in known:
-        raise BadInput(f"{where}: {name} is not measured: {nearest(name, known)} What is measured: the group measure.")
+        raise BadInput(
+            f"{where}: {name} is not measured: {suggest_nearest(name, known)} What is measured: the group measure."
+        )
     return name
 
 
-def values(objectives: tuple[Objective, ...], figures: Figures, notes: Mapping[str, str]) -> list[float]:
+def read_values(objectives: tuple[SearchObjective, ...], figures: Figures, notes: Mapping[str, str]) -> list[float]:
     """The objectives' values.
 
     Raises:

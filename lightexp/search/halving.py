@@ -17,16 +17,16 @@ from pydantic import Field
 
 from lightexp.core.config import Count
 from lightexp.core.errors import BadInput
-from lightexp.core.hypervolume import front, hypervolume
+from lightexp.core.hypervolume import compute_hypervolume, find_front
 from lightexp.core.training import Rung
 from lightexp.runner.settings import Settings
-from lightexp.search.goals import Objective
-from lightexp.search.outcome import OF, RUNG, axis_values, cut_short
+from lightexp.search.goals import SearchObjective
+from lightexp.search.outcome import PROMOTED_FROM, RUNG, place_on_axes, stopped_epoch
 from lightexp.stages.train import TrainingStage
 
 
 @dataclass(frozen=True)
-class Halving:
+class SuccessiveHalving:
     """`search.halving`: the epochs of the last training stage that a configuration gets.
 
     A front has many points, so that many have to reach the end, which `eta ** -len(epochs)` of all do: with more rungs,
@@ -67,7 +67,7 @@ class Halving:
         if not stage.once or stage.early_stopping:
             why = "sets early_stopping" if stage.once else "trains in several rounds"
             raise BadInput(f"search.halving: '{name}' {why}, and cannot be cut short. Set search.halving=null.")
-        settled = stage.settled(examples)
+        settled = stage.schedule_epochs(examples)
         if self.rung(0).stops(settled, stage.epochs) == [None]:
             raise BadInput(
                 f"search.halving: nothing of '{name}' is left to cut short: its schedules take {settled} of "
@@ -75,40 +75,40 @@ class Halving:
                 "let its schedule end earlier."
             )
 
-    def promotable(self, trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> FrozenTrial | None:
+    def promotable(self, trials: Sequence[FrozenTrial], objectives: Sequence[SearchObjective]) -> FrozenTrial | None:
         """The trial whose configuration goes on, when all have begun; None where none may, or not yet.
 
         The lowest rung comes first, and none before what runs there, or below, has ended.
         """
-        promoted = {t.user_attrs[OF] for t in trials if OF in t.user_attrs}
+        promoted = {t.user_attrs[PROMOTED_FROM] for t in trials if PROMOTED_FROM in t.user_attrs}
         rungs: dict[int, list[FrozenTrial]] = {}
         for trial in trials:
             rungs.setdefault(trial.user_attrs.get(RUNG, 0), []).append(trial)
         for _, all_there in sorted(rungs.items()):
             if any(t.state is TrialState.RUNNING for t in all_there):
                 return None
-            there = [t for t in all_there if t.state is TrialState.COMPLETE and cut_short(t) is not None]
-            left = [t for t in ranked(there, objectives) if t.number not in promoted]
+            there = [t for t in all_there if t.state is TrialState.COMPLETE and stopped_epoch(t) is not None]
+            left = [t for t in rank_trials(there, objectives) if t.number not in promoted]
             if left and len(there) - len(left) < max(1, len(there) // self.eta):
                 return left[0]
         return None
 
 
-def ranked(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> list[FrozenTrial]:
+def rank_trials(trials: Sequence[FrozenTrial], objectives: Sequence[SearchObjective]) -> list[FrozenTrial]:
     """Trials, best first: those within the constraints, front by front; then the others, the least beyond first.
 
     Within a front that one comes next which adds most to the hypervolume of those before it.
     """
     beyond = {t.number: sum(max(0.0, v) for v in t.constraints.values()) for t in trials}
     rest = [t for t in trials if not beyond[t.number]]
-    places = {t.number: axis_values(t, objectives) for t in rest}
+    places = {t.number: place_on_axes(t, objectives) for t in rest}
     order: list[FrozenTrial] = []
     while rest:
-        on = front([places[t.number][0] for t in rest])
+        on = find_front([places[t.number][0] for t in rest])
         level = [t for t, there in zip(rest, on, strict=True) if there]
         rest = [t for t, there in zip(rest, on, strict=True) if not there]
         while level:
             before = [places[t.number][0] for t in order]
-            gains = [hypervolume([*before, places[t.number][0]], places[t.number][1]) for t in level]
+            gains = [compute_hypervolume([*before, places[t.number][0]], places[t.number][1]) for t in level]
             order.append(level.pop(gains.index(max(gains))))
     return order + sorted((t for t in trials if beyond[t.number]), key=lambda t: beyond[t.number])

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial
 
-from lightexp.search.goals import Objective
+from lightexp.search.goals import SearchObjective
 
 OUTCOME = "outcome"
-RUNG, OF = "rung", "of"
+RUNG, PROMOTED_FROM = "rung", "of"
 """Of a trial that goes on with another's training: how far (`lightexp.core.training.Rung`), and the other's number."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """What is kept of a finished trial.
 
     Attributes:
@@ -30,7 +30,7 @@ class Outcome:
         stopped: The epoch after which its training was cut short, or None.
     """
 
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     control: dict[str, float] = field(default_factory=dict)
     reason: str | None = None
     varied: list[str] = field(default_factory=list)
@@ -40,18 +40,18 @@ class Outcome:
     stopped: int | None = None
 
 
-def cut_short(trial: FrozenTrial) -> int | None:
+def stopped_epoch(trial: FrozenTrial) -> int | None:
     """The epoch after which a finished trial's training was cut short, or None."""
     stopped: int | None = trial.user_attrs[OUTCOME].get("stopped")
     return stopped
 
 
-def feasible(trial: FrozenTrial) -> bool:
+def is_feasible(trial: FrozenTrial) -> bool:
     """Whether a finished trial keeps to every constraint."""
     return all(value <= 0 for value in trial.constraints.values())
 
 
-def axis_values(trial: FrozenTrial, objectives: Sequence[Objective]) -> tuple[list[float], list[float]]:
+def place_on_axes(trial: FrozenTrial, objectives: Sequence[SearchObjective]) -> tuple[list[float], list[float]]:
     """A finished trial's place on the hypervolume's axes, and the reference point."""
     outcome = trial.user_attrs[OUTCOME]
     pairs = [

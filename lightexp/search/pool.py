@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lightexp.core.child import Child, write
 from lightexp.core.errors import RunFailed
-from lightexp.search.mirrored import Mirrored
-from lightexp.search.standing import Standing, standing
-from lightexp.search.study import Study
+from lightexp.execution.process import WorkerProcess, write_line
+from lightexp.search.study import SearchStudy
+from lightexp.search.study_status import StudyStatus, compute_status
+from lightexp.search.study_tracker import StudyTracker
 from lightexp.search.worker import STOP
 
 FINISHING = "The running trials are being finished; Ctrl-C again drops them."
@@ -34,7 +34,7 @@ class View(Protocol):
     def say(self, words: str) -> None:
         """Shows one line."""
 
-    def show(self, now: Standing, workers: list[str], seconds: float, left: float | None) -> None:
+    def show(self, now: StudyStatus, workers: list[str], seconds: float, left: float | None) -> None:
         """Shows how it stands, what each worker does, how long it has run, and how long it may take."""
 
 
@@ -56,7 +56,7 @@ class _Worker:
             self.process.stdin.flush()
 
 
-def order(study: Study, layers: Mapping[str, list[str]], command: list[str]) -> dict[str, Any]:
+def order(study: SearchStudy, layers: Mapping[str, list[str]], command: list[str]) -> dict[str, Any]:
     """What another process needs to work on a study, as JSON has it; see `Pool`."""
     return {"job": study.job.order, "layers": dict(layers), "folder": str(study.folder), "command": command}
 
@@ -66,11 +66,11 @@ class Pool:
 
     def __init__(
         self,
-        study: Study,
+        study: SearchStudy,
         layers: Mapping[str, list[str]],
         command: list[str],
         view: View,
-        mirror: Mirrored | None,
+        mirror: StudyTracker | None,
         workers: int,
         call: int | None = None,
     ) -> None:
@@ -116,7 +116,7 @@ class Pool:
                 except KeyboardInterrupt:
                     if self._interrupted:
                         self._end()
-                        self._study.put_back()
+                        self._study.requeue_interrupted()
                         return True
                     self._interrupted = True
                     self._stop(FINISHING)
@@ -147,13 +147,13 @@ class Pool:
         if not self._stopping:
             if job.search.timeout and seconds > job.search.timeout:
                 self._stop(LATE)
-            elif self._study.hopeless(trials):
+            elif self._study.too_many_failures(trials):
                 self._stop(f"More than {job.search.max_failures} trials in a row have failed (search.max_failures).")
-            elif self._call is not None and self._study.left(self._call):
+            elif self._call is not None and self._study.is_orphaned(self._call):
                 self._stop()
-        if self._call is not None and self._study.left(self._call - 1):
+        if self._call is not None and self._study.is_orphaned(self._call - 1):
             return True
-        now = standing(trials, job.objectives)
+        now = compute_status(trials, job.objectives)
         if self._mirror:
             self._mirror.update(now)
         ended = len(now.ended)
@@ -168,7 +168,7 @@ class Pool:
         if not self._waiting:
             self._waiting = True
             self._view.say(f"Waiting for {len(now.running)} trials that run elsewhere.")
-        if any(self._study.left(trial.number) for trial in now.running):
+        if any(self._study.is_orphaned(trial.number) for trial in now.running):
             self._workers = []
         return False
 
@@ -176,9 +176,9 @@ class Pool:
         log = self._study.folder / "workers" / f"{os.getpid()}-{index}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as errors:
-            process = Child("lightexp.search.worker", str(os.getpid()), errors=errors, session=True).process
+            process = WorkerProcess("lightexp.search.worker", str(os.getpid()), errors=errors, session=True).process
         assert process.stdin is not None
-        write(process.stdin, self._order)
+        write_line(process.stdin, self._order)
         worker = _Worker(process, log=log)
         threading.Thread(target=self._read, args=[worker], daemon=True).start()
         return worker

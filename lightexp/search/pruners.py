@@ -9,13 +9,13 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import Trial
 
-from lightexp.core.errors import BadInput, RunFailed, nearest
-from lightexp.search.goals import Objective
+from lightexp.core.errors import BadInput, RunFailed, suggest_nearest
+from lightexp.search.goals import SearchObjective
 
 REPORTED = "accuracy/val"
 
 
-def pruner(asked: str | Mapping[str, Any] | None, objectives: Sequence[Objective]) -> BasePruner | None:
+def make_pruner(asked: str | Mapping[str, Any] | None, objectives: Sequence[SearchObjective]) -> BasePruner | None:
     """Makes a pruner.
 
     Args:
@@ -37,7 +37,9 @@ def pruner(asked: str | Mapping[str, Any] | None, objectives: Sequence[Objective
     settings = {"_target_": short.get(asked, asked)} if isinstance(asked, str) else dict(asked)
     target = settings.pop("_target_", None)
     if target not in known:
-        raise BadInput(f"search.pruner: {target} is no pruner of Optuna's: {nearest(str(target), [*short, *known])}")
+        raise BadInput(
+            f"search.pruner: {target} is no pruner of Optuna's: {suggest_nearest(str(target), [*short, *known])}"
+        )
     try:
         made: BasePruner = getattr(optuna.pruners, known[target])(**settings)
     except (TypeError, ValueError) as error:
@@ -45,11 +47,11 @@ def pruner(asked: str | Mapping[str, Any] | None, objectives: Sequence[Objective
     return made
 
 
-class Pruned(RunFailed):
+class PrunedTraining(RunFailed):
     """A training was stopped because others were better at that point."""
 
 
-class Reports:
+class EpochReports:
     """Tells Optuna of each epoch of one stage's training.
 
     Attributes:
@@ -79,4 +81,4 @@ class Reports:
         self._trial.report(figures["val_accuracy"], epoch - self._settled)
         if self._trial.should_prune():
             self.stopped = epoch
-            raise Pruned(f"pruned after epoch {epoch} of {total:.0f}")
+            raise PrunedTraining(f"pruned after epoch {epoch} of {total:.0f}")

@@ -89,7 +89,7 @@ class Parameter:
     def __str__(self) -> str:
         """For people."""
         if isinstance(self.distribution, CategoricalDistribution):
-            return f"one of {', '.join(map(shown, self.ends()))}"
+            return f"one of {', '.join(map(format_value, self.ends()))}"
         assert isinstance(self.distribution, IntDistribution | FloatDistribution)
         step = f" in steps of {self.distribution.step:g}" if self.distribution.step not in (None, 1) else ""
         kind = "whole numbers " if isinstance(self.distribution, IntDistribution) else ""
@@ -97,14 +97,14 @@ class Parameter:
         return f"{kind}{self.distribution.low:g} to {self.distribution.high:g}{step}{log}"
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as a command line has it."""
     if isinstance(value, list):
-        return f"[{','.join(map(shown, value))}]"
+        return f"[{','.join(map(format_value, value))}]"
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def parameter(path: Path, text: str, like: Any, strongest: Any = None) -> Parameter:
+def parse_parameter(path: Path, text: str, like: Any, strongest: Any = None) -> Parameter:
     """Reads one parameter.
 
     Args:
@@ -117,11 +117,11 @@ def parameter(path: Path, text: str, like: Any, strongest: Any = None) -> Parame
         BadInput: If it cannot be read, or is empty or reversed.
     """
     where = ".".join(path)
-    sweep = swept(where, text)
+    sweep = parse_sweep(where, text)
     if isinstance(sweep, ChoiceSweep):
-        values = chosen(sweep)
+        values = parse_choice(sweep)
         plain = all(v is None or isinstance(v, bool | int | float | str) for v in values)
-        choices: dict[CategoricalChoiceType, Any] = {(v if plain else shown(v)): v for v in values}
+        choices: dict[CategoricalChoiceType, Any] = {(v if plain else format_value(v)): v for v in values}
         if len(choices) < len(values):
             raise BadInput(f"search.space: {where}={text} names a value twice.")
         return Parameter(path, CategoricalDistribution(tuple(choices)), choices, strongest)
@@ -152,24 +152,24 @@ def parameter(path: Path, text: str, like: Any, strongest: Any = None) -> Parame
     return Parameter(path, FloatDistribution(float(low), float(high), log, step), {}, strongest)
 
 
-def readable(word: str) -> str:
+def parse_range(word: str) -> str:
     """A word in which Hydra's parser takes null among the choices, too; `chosen` makes it null again."""
     return re.sub(r"(?<=[(,\s])null(?=\s*[,)])", _NULL, word) if "choice(" in word else word
 
 
-def chosen(sweep: ChoiceSweep) -> list[Any]:
+def parse_choice(sweep: ChoiceSweep) -> list[Any]:
     """The values of a choice."""
     return [None if v == _NULL else getattr(v, "text", v) for v in sweep.list]
 
 
-def swept(where: str, text: str) -> ChoiceSweep | IntervalSweep | RangeSweep:
+def parse_sweep(where: str, text: str) -> ChoiceSweep | IntervalSweep | RangeSweep:
     """Parses a sweep.
 
     Raises:
         BadInput: If it is none.
     """
     try:
-        value = OverridesParser.create().parse_override(f"x={readable(text)}").value()
+        value = OverridesParser.create().parse_override(f"x={parse_range(text)}").value()
     except HydraException:
         value = None
     if not isinstance(value, ChoiceSweep | IntervalSweep | RangeSweep):

@@ -15,10 +15,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.errors import BadInput
-from lightexp.search.job import Job
-from lightexp.search.outcome import OF
+from lightexp.search.outcome import PROMOTED_FROM
 from lightexp.search.ranges import Parameter
-from lightexp.search.space import STRUCTURE, Space
+from lightexp.search.space import STRUCTURE, SearchSpace
+from lightexp.search.study_spec import StudySpec
 
 Rows = dict[tuple[str, ...], dict[int, list[float] | None]]
 """Of some parameters by name, what TPE takes of each finished trial; None of one that lacks any of them."""
@@ -27,7 +27,7 @@ _DRAWS, _CHANCES = 10, 100
 _ASKED = 1_000  # trials that the sampler may be shown for one proposal, in sum over its draws
 
 
-class Begun(optuna.Study):
+class FirstRungStudy(optuna.Study):
     """A study as Optuna is to know it: each configuration as its first rung has left it.
 
     What went on was trained for longer, and is not to be compared with what did not; nor does it count twice.
@@ -36,17 +36,17 @@ class Begun(optuna.Study):
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        return [t for t in super()._get_trials(deepcopy, states, use_cache) if OF not in t.user_attrs]
+        return [t for t in super()._get_trials(deepcopy, states, use_cache) if PROMOTED_FROM not in t.user_attrs]
 
 
-class Untried(samplers.BaseSampler):
+class DeduplicatingSampler(samplers.BaseSampler):
     """Proposes by another sampler what no trial has tried: Optuna's own propose what they know, in a small space often.
 
     The other is asked up to ten times, fewer late in a study, where that takes long. Then chance changes what it said
     last, one parameter at a time, up to a hundred times; where all of that has been tried, the last is again.
     """
 
-    def __init__(self, inner: samplers.BaseSampler, space: Space, seed: int) -> None:
+    def __init__(self, inner: samplers.BaseSampler, space: SearchSpace, seed: int) -> None:
         """Proposes nothing yet."""
         self._inner, self._space, self._chance = inner, space, samplers.RandomSampler(seed=seed)
         self._which = random.Random(seed)
@@ -87,9 +87,9 @@ class Untried(samplers.BaseSampler):
             found[name] = sampler.sample_independent(study, trial, name, ranged) if alone else together[name]
             return found[name]
 
-        structure, labels = self._space.structures[0], self._space.labels
+        structure, labels = self._space.variants[0], self._space.labels
         if len(labels) > 1:
-            structure = self._space.structures[labels.index(draw(STRUCTURE, CategoricalDistribution(labels)))]
+            structure = self._space.variants[labels.index(draw(STRUCTURE, CategoricalDistribution(labels)))]
         for parameter in self._space.applying(structure):
             draw(parameter.name, parameter.distribution)
         return found
@@ -101,7 +101,7 @@ class Untried(samplers.BaseSampler):
         return self._chance.sample_independent(study, trial, param_name, param_distribution)
 
 
-class _Kinds:
+class _SingleKindStudy:
     """A study of the first trial with each set of parameters: how they are grouped, another like it does not change."""
 
     def __init__(self, study: Study) -> None:
@@ -117,7 +117,7 @@ class _Kinds:
         return list(first.values())
 
 
-class _Tpe(samplers.TPESampler):
+class _OneHotTPESampler(samplers.TPESampler):
     """TPE as Optuna's, proposal for proposal, that reads a finished trial once and not for every proposal after it."""
 
     def __init__(self, rows: Rows, **settings: Any) -> None:
@@ -126,7 +126,7 @@ class _Tpe(samplers.TPESampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """See Optuna."""
-        return super().infer_relative_search_space(_Kinds(study), trial)  # type: ignore[arg-type]
+        return super().infer_relative_search_space(_SingleKindStudy(study), trial)  # type: ignore[arg-type]
 
     def _get_internal_repr(
         self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
@@ -146,7 +146,7 @@ class _Tpe(samplers.TPESampler):
         return [ranged.to_internal_repr(params[name]) for name, ranged in search_space.items()]
 
 
-def sampler(job: Job, space: Space, count: int, rows: Rows) -> samplers.BaseSampler:
+def make_sampler(job: StudySpec, space: SearchSpace, count: int, rows: Rows) -> samplers.BaseSampler:
     """The sampler that proposes the next trial.
 
     Each trial has one of its own, seeded by the study's seed and the number of trials before it, so that going on with
@@ -165,7 +165,7 @@ def sampler(job: Job, space: Space, count: int, rows: Rows) -> samplers.BaseSamp
     own = int.from_bytes(hashlib.sha256(f"{seed} {count}".encode()).digest()[:4])
     if kind == "grid":
         axes = {p.name: _points(p) for p in space.parameters}
-        if len(space.structures) > 1:
+        if len(space.variants) > 1:
             axes[STRUCTURE] = list(space.labels)
         return samplers.GridSampler(axes, seed=seed)
     inner: samplers.BaseSampler
@@ -176,8 +176,8 @@ def sampler(job: Job, space: Space, count: int, rows: Rows) -> samplers.BaseSamp
     elif kind == "nsga2":
         inner = samplers.NSGAIISampler(seed=own, population_size=20)
     else:
-        inner = _Tpe(rows, seed=own, multivariate=True, group=True, constant_liar=job.search.workers > 1)
-    return Untried(inner, space, own)
+        inner = _OneHotTPESampler(rows, seed=own, multivariate=True, group=True, constant_liar=job.search.workers > 1)
+    return DeduplicatingSampler(inner, space, own)
 
 
 def _points(parameter: Parameter) -> list[str | int | float | bool | None]:

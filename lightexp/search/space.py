@@ -7,32 +7,32 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
+from lightexp.search.pipeline_variants import PipelineVariant
 from lightexp.search.ranges import Parameter, Path
-from lightexp.search.structures import Structure
 
 STRUCTURE = "structure"
 """The parameter that chooses among several structures."""
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """What is searched: one of the structures, and the parameters that apply to it."""
 
-    structures: tuple[Structure, ...]
+    variants: tuple[PipelineVariant, ...]
     parameters: tuple[Parameter, ...]
 
-    def applying(self, structure: Structure) -> list[Parameter]:
+    def applying(self, structure: PipelineVariant) -> list[Parameter]:
         """The parameters that a structure has a place for."""
         return [p for p in self.parameters if structure.has(p.path)]
 
     @property
     def labels(self) -> tuple[str, ...]:
         """What sets the structures apart."""
-        return tuple(structure.label for structure in self.structures)
+        return tuple(structure.label for structure in self.variants)
 
-    def propose(self, trial: BaseTrial) -> tuple[Structure, dict[Path, Any]]:
+    def propose(self, trial: BaseTrial) -> tuple[PipelineVariant, dict[Path, Any]]:
         """A trial's structure and the values of the parameters that apply to it."""
-        structure = self.structures[0]
-        if len(self.structures) > 1:
-            structure = self.structures[self.labels.index(trial.suggest_categorical(STRUCTURE, self.labels))]
+        structure = self.variants[0]
+        if len(self.variants) > 1:
+            structure = self.variants[self.labels.index(trial.suggest_categorical(STRUCTURE, self.labels))]
         return structure, {p.path: p.suggest(trial) for p in self.applying(structure)}

@@ -28,23 +28,25 @@ _POLL = 0.002  # seconds between two looks at a lock that is held for millisecon
 _GRACE = 5.0  # seconds after an outage in which the living take their trials again
 
 
-class Claims(ABC):
+class TrialLocks(ABC):
     """Who works on which trial. A claim dies with its owner, so that what is running and unclaimed was left."""
 
     @abstractmethod
-    def take(self, number: int) -> bool:
+    def acquire(self, number: int) -> bool:
         """Claims a trial; False where another has it."""
 
     @abstractmethod
-    def drop(self, number: int) -> None:
+    def release(self, number: int) -> None:
         """Gives a claim up."""
 
     @abstractmethod
-    def turn(self) -> Any:
+    def exclusive(self) -> Any:
         """A context that one worker at a time is in."""
 
 
-def opened(where: str | None, folder: Path, study: str, say: Callable[[str], None]) -> tuple[BaseStorage, Claims]:
+def open_storage(
+    where: str | None, folder: Path, study: str, say: Callable[[str], None]
+) -> tuple[BaseStorage, TrialLocks]:
     """Opens a study's storage.
 
     Args:
@@ -58,7 +60,7 @@ def opened(where: str | None, folder: Path, study: str, say: Callable[[str], Non
     """
     wait = _Wait(say)
     if where is None or not _parts(where).scheme:
-        path = Path(address(where, folder))
+        path = Path(resolve_address(where, folder))
         if path.is_dir():
             raise BadInput(f"search.storage: {where} is a folder. Name a file in it, such as {where}/{JOURNAL}.")
         try:
@@ -66,7 +68,7 @@ def opened(where: str | None, folder: Path, study: str, say: Callable[[str], Non
             journal: BaseStorage = JournalStorage(_Journal(path))
         except (OSError, ValueError) as error:
             raise BadInput(f"search.storage: {path} cannot be used: {error}. Name another journal file.") from None
-        patient = _Patient(journal, wait)  # type: ignore[abstract]
+        patient = _RetryingStorage(journal, wait)  # type: ignore[abstract]
         return patient, _FileClaims(path.with_name(f".{path.name}-{study}"), wait)
     parts = _parts(where)
     if parts.scheme not in ("postgresql", "postgres"):
@@ -75,13 +77,13 @@ def opened(where: str | None, folder: Path, study: str, say: Callable[[str], Non
         raise BadInput("search.storage holds a password, which every record would show. Set PGPASSWORD instead.")
     claims = _PostgresClaims(parts._replace(scheme="postgresql").geturl(), study, wait)
     engine = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
-    rdb = RDBStorage(address(where, folder), engine_kwargs=engine)
-    patient = _Patient(get_storage(rdb), wait)  # type: ignore[abstract]
+    rdb = RDBStorage(resolve_address(where, folder), engine_kwargs=engine)
+    patient = _RetryingStorage(get_storage(rdb), wait)  # type: ignore[abstract]
     weakref.finalize(patient, _closed, rdb)
     return patient, claims
 
 
-def address(where: str | None, folder: Path) -> str:
+def resolve_address(where: str | None, folder: Path) -> str:
     """The storage as Optuna names it: a journal file, or SQLAlchemy's URL."""
     if where is None or not _parts(where).scheme:
         return str(Path(where).expanduser().absolute() if where else folder / JOURNAL)
@@ -100,11 +102,11 @@ def _closed(storage: RDBStorage) -> None:
     storage.engine.dispose()
 
 
-def count(where: str | None, folder: Path, study: str) -> int:
+def count_trials(where: str | None, folder: Path, study: str) -> int:
     """How many trials of a study there are; makes nothing."""
-    if (where is None or not _parts(where).scheme) and not Path(address(where, folder)).exists():
+    if (where is None or not _parts(where).scheme) and not Path(resolve_address(where, folder)).exists():
         return 0
-    kept, _ = opened(where, folder, study, print)
+    kept, _ = open_storage(where, folder, study, print)
     names = {found.study_name: found._study_id for found in kept.get_all_studies()}
     return len(kept.get_all_trials(names[study])) if study in names else 0
 
@@ -138,7 +140,7 @@ def _passing(error: Exception) -> bool:
     )
 
 
-class _Patient(BaseStorage):  # its methods are set below
+class _RetryingStorage(BaseStorage):  # its methods are set below
     """A storage of which every call waits for it to come back."""
 
     def __init__(self, inner: BaseStorage, wait: _Wait) -> None:
@@ -146,7 +148,7 @@ class _Patient(BaseStorage):  # its methods are set below
 
 
 def _patient(name: str) -> Callable[..., Any]:
-    def call(self: _Patient, *args: Any, **more: Any) -> Any:
+    def call(self: _RetryingStorage, *args: Any, **more: Any) -> Any:
         waited = False
         while True:
             try:
@@ -168,8 +170,8 @@ def _patient(name: str) -> Callable[..., Any]:
 
 
 for _name in (n for n in dir(BaseStorage) if not n.startswith("_")):
-    setattr(_Patient, _name, _patient(_name))
-_Patient.__abstractmethods__ = frozenset()
+    setattr(_RetryingStorage, _name, _patient(_name))
+_RetryingStorage.__abstractmethods__ = frozenset()
 
 
 class _Journal(JournalFileBackend):
@@ -209,12 +211,12 @@ class _Journal(JournalFileBackend):
                 file.truncate(file.read().rfind(b"\n") + 1)
 
 
-class _FileClaims(Claims):
+class _FileClaims(TrialLocks):
     def __init__(self, folder: Path, wait: _Wait) -> None:
         self._folder, self._wait = folder, wait
         self._held: dict[int, FileLock] = {}
 
-    def take(self, number: int) -> bool:
+    def acquire(self, number: int) -> bool:
         self._folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._folder / f"{number}.lock")
         try:
@@ -224,19 +226,19 @@ class _FileClaims(Claims):
         self._held[number] = lock
         return True
 
-    def drop(self, number: int) -> None:
+    def release(self, number: int) -> None:
         if lock := self._held.pop(number, None):
             (self._folder / f"{number}.lock").unlink(missing_ok=True)
             lock.release()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         self._folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self._folder / "turn.lock", poll_interval=_POLL):
             yield
 
 
-class _PostgresClaims(Claims):
+class _PostgresClaims(TrialLocks):
     """Advisory locks of one connection, which the server drops when that ends; taken again after an outage."""
 
     def __init__(self, url: str, study: str, wait: _Wait) -> None:
@@ -258,19 +260,19 @@ class _PostgresClaims(Claims):
         with suppress(AttributeError):  # if it was never connected
             self._connection.close()
 
-    def take(self, number: int) -> bool:
+    def acquire(self, number: int) -> bool:
         taken = bool(self._ask("select pg_try_advisory_lock(hashtext(%s), %s)", number))
         if taken:
             self._held.add(number)
         return taken
 
-    def drop(self, number: int) -> None:
+    def release(self, number: int) -> None:
         if number in self._held:
             self._held.discard(number)
             self._ask("select pg_advisory_unlock(hashtext(%s), %s)", number)
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         while not self._ask("select pg_try_advisory_lock(hashtext(%s), %s)", -1):
             time.sleep(0.05)
         try:

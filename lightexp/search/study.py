@@ -21,14 +21,14 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.record import Record
-from lightexp.runner.execute import STOPPED
+from lightexp.runner.execute import STOPPED_FACT
 from lightexp.search import pruners, samplers, storage
-from lightexp.search.corners import Corner
-from lightexp.search.goals import values
-from lightexp.search.job import Job
-from lightexp.search.outcome import OF, OUTCOME, RUNG, Outcome
-from lightexp.search.ranges import shown
-from lightexp.search.space import STRUCTURE, Space
+from lightexp.search.goals import read_values
+from lightexp.search.outcome import OUTCOME, PROMOTED_FROM, RUNG, TrialOutcome
+from lightexp.search.ranges import format_value
+from lightexp.search.seed_trials import SeedTrial
+from lightexp.search.space import STRUCTURE, SearchSpace
+from lightexp.search.study_spec import StudySpec
 
 ID, IDENTITY, CORNER, STARTS = "id", "identity", "corner", "starts"
 _STARTS = 3
@@ -57,13 +57,13 @@ class Proposal:
         return int(self.trial.user_attrs.get(RUNG, 0))
 
 
-class Study:
+class SearchStudy:
     """A study on its storage, shared by every process that works on it."""
 
     def __init__(
         self,
-        job: Job,
-        space: Space,
+        job: StudySpec,
+        space: SearchSpace,
         folder: Path,
         say: Callable[[str], None],
         identity: dict[str, str] | None = None,
@@ -83,20 +83,20 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.job, self.space, self.folder = job, space, folder
         self._rows: samplers.Rows = {}
-        kept, self._claims = storage.opened(job.search.storage, folder, job.name, say)
+        kept, self._claims = storage.open_storage(job.search.storage, folder, job.name, say)
         ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         directions = [ways[o.direction] for o in job.objectives]
-        with self._claims.turn():
+        with self._claims.exclusive():
             optuna.create_study(storage=kept, study_name=job.name, directions=directions, load_if_exists=True)
-            pruner = pruners.pruner(job.search.pruner, job.objectives)
-            self._study = samplers.Begun(job.name, kept, pruner=pruner)
+            pruner = pruners.make_pruner(job.search.pruner, job.objectives)
+            self._study = samplers.FirstRungStudy(job.name, kept, pruner=pruner)
             if identity is not None:
                 self._check(identity)
 
     def _check(self, identity: dict[str, str]) -> None:
         made = self._study.user_attrs.get(IDENTITY)
         if made is None:
-            for corner in self.job.corners(self.space):
+            for corner in self.job.seed_trials(self.space):
                 self._study.enqueue_trial(corner.params, user_attrs={CORNER: corner.name})
             self._study.set_user_attr(ID, uuid.uuid4().hex)
             self._study.set_user_attr(IDENTITY, identity)
@@ -121,32 +121,32 @@ class Study:
         return str(self._study.user_attrs[ID])
 
     @contextmanager
-    def claimed(self, number: int) -> Iterator[None]:
+    def lock(self, number: int) -> Iterator[None]:
         """A context that one process at a time is in, beside the work on trials."""
-        while not self._claims.take(number):
+        while not self._claims.acquire(number):
             time.sleep(0.1)
         try:
             yield
         finally:
-            self._claims.drop(number)
+            self._claims.release(number)
 
-    def left(self, number: int) -> bool:
+    def is_orphaned(self, number: int) -> bool:
         """Whether nobody works on a running trial."""
-        if not self._claims.take(number):
+        if not self._claims.acquire(number):
             return False
-        self._claims.drop(number)
+        self._claims.release(number)
         return True
 
-    def put_back(self) -> None:
+    def requeue_interrupted(self) -> None:
         """Has trials that were dropped, and whose processes end, wait as they are for the next start."""
         end = time.monotonic() + _ENDING
         while True:
-            with self._claims.turn():
+            with self._claims.exclusive():
                 for frozen in self.trials:
-                    if frozen.state is TrialState.RUNNING and self._claims.take(frozen.number):
+                    if frozen.state is TrialState.RUNNING and self._claims.acquire(frozen.number):
                         if self.trials[frozen.number].state is TrialState.RUNNING:
                             self._study._storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
-                        self._claims.drop(frozen.number)
+                        self._claims.release(frozen.number)
             if time.monotonic() > end or not any(t.state is TrialState.RUNNING for t in self.trials):
                 return
             time.sleep(0.2)
@@ -159,7 +159,7 @@ class Study:
     def ask(self) -> Proposal | None:
         """Takes up a trial that was left, else a corner, a new one or one that goes on; None where nothing is left."""
         while True:
-            with self._claims.turn():
+            with self._claims.exclusive():
                 trial = self._left() or self._next()
             if trial is None:
                 return None
@@ -171,7 +171,7 @@ class Study:
     def _left(self) -> Trial | None:
         """A running trial whose process has died."""
         for frozen in self.trials:
-            if frozen.state is not TrialState.RUNNING or not self._claims.take(frozen.number):
+            if frozen.state is not TrialState.RUNNING or not self._claims.acquire(frozen.number):
                 continue
             now = self.trials[frozen.number]
             starts = int(now.user_attrs.get(STARTS, 1)) + 1
@@ -180,21 +180,21 @@ class Study:
                 trial.set_user_attr(STARTS, starts)
                 return trial
             if now.state is TrialState.RUNNING:
-                self._tell(now.number, None, Outcome(reason=f"its process died {_STARTS} times (out of memory?)"))
-            self._claims.drop(frozen.number)
+                self._tell(now.number, None, TrialOutcome(reason=f"its process died {_STARTS} times (out of memory?)"))
+            self._claims.release(frozen.number)
         return None
 
     def _next(self) -> Trial | None:
         trials = self.trials
         asked = [t for t in trials if t.state is not TrialState.WAITING]
-        if self.hopeless(trials):
+        if self.too_many_failures(trials):
             return None
         sampler: BaseSampler = RandomSampler()  # is asked nothing for what goes on
-        new = sum(OF not in t.user_attrs for t in asked) < self.job.search.trials
+        new = sum(PROMOTED_FROM not in t.user_attrs for t in asked) < self.job.search.trials
         if new:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                sampler = samplers.sampler(self.job, self.space, len(asked), self._rows)
+                sampler = samplers.make_sampler(self.job, self.space, len(asked), self._rows)
             if isinstance(sampler, GridSampler):
                 begun = {t.system_attrs.get("grid_id") for t in asked} - {None}
                 new = len(begun) < sampler._n_min_trials  # Optuna would propose what is being tried once more
@@ -202,25 +202,25 @@ class Study:
             return None
         self._study.sampler = sampler
         trial = self._study.ask()
-        if not {OF, CORNER} & set(trial.user_attrs):
+        if not {PROMOTED_FROM, CORNER} & set(trial.user_attrs):
             self.space.propose(trial)  # in this process's turn: another must not propose the same
-        self._claims.take(trial.number)
+        self._claims.acquire(trial.number)
         return trial
 
     def _goes_on(self, trials: Sequence[FrozenTrial]) -> bool:
         """Enqueues the configuration that successive halving goes on with; whether one is what is asked for next."""
         if waiting := [t for t in trials if t.state is TrialState.WAITING]:
-            return OF in waiting[0].user_attrs
+            return PROMOTED_FROM in waiting[0].user_attrs
         found = self.job.halving and self.job.halving.promotable(trials, self.job.objectives)
         if not found:
             return False
         kept = {name: found.user_attrs[name] for name in (CORNER,) if name in found.user_attrs}
-        attrs = {**kept, OF: found.number, RUNG: found.user_attrs.get(RUNG, 0) + 1}
+        attrs = {**kept, PROMOTED_FROM: found.number, RUNG: found.user_attrs.get(RUNG, 0) + 1}
         self._study.enqueue_trial(found.params, user_attrs=attrs)
         return True
 
     @property
-    def awaited(self) -> bool:
+    def may_promote(self) -> bool:
         """Whether a trial that runs may let another go on."""
         return self.job.halving is not None and any(t.state is TrialState.RUNNING for t in self.trials)
 
@@ -233,15 +233,17 @@ class Study:
                 trial.suggest_categorical(STRUCTURE, self.space.labels)
             return Proposal(trial, corner.config, corner.varied)
         structure, chosen = self.space.propose(trial)
-        varied = [structure.label] * bool(structure.label) + [f"{'.'.join(k)}={shown(v)}" for k, v in chosen.items()]
+        varied = [structure.label] * bool(structure.label) + [
+            f"{'.'.join(k)}={format_value(v)}" for k, v in chosen.items()
+        ]
         return Proposal(trial, structure.configured(chosen), varied)
 
-    def _corner(self, trial: Trial | FrozenTrial) -> Corner | None:
+    def _corner(self, trial: Trial | FrozenTrial) -> SeedTrial | None:
         if (name := trial.user_attrs.get(CORNER)) is None:
             return None
-        return next((c for c in self.job.corners(self.space) if c.name == name), None)
+        return next((c for c in self.job.seed_trials(self.space) if c.name == name), None)
 
-    def again(self, trial: FrozenTrial) -> DictConfig:
+    def config_of(self, trial: FrozenTrial) -> DictConfig:
         """The config of a trial that has ended."""
         if corner := self._corner(trial):
             return corner.config
@@ -269,50 +271,50 @@ class Study:
 
     def finish(self, proposal: Proposal, record: Record) -> None:
         """Enters what a trial's run has measured, or why it failed."""
-        ends = [{f.name: f.value for f in stage.figures} for stage in record.stages]
+        ends = [{f.name: f.value for f in stage.metrics} for stage in record.stages]
         control = next((e for s, e in zip(record.stages, ends, strict=True) if s.name == record.control), {})
         found: list[float] | None = None
         reason = record.reason
         if record.status == "done":
             try:
-                found = values(self.job.objectives, record.figures, {})
+                found = read_values(self.job.objectives, record.metrics, {})
             except RunFailed as error:
                 reason = str(error)
         if found is not None:
             for constraint in self.job.constraints:
-                proposal.trial.set_constraint(constraint.text, constraint.violation(record.figures, control))
-        outcome = Outcome(
-            {n: v for n, v in record.figures.items() if math.isfinite(v)},
+                proposal.trial.set_constraint(constraint.text, constraint.violation(record.metrics, control))
+        outcome = TrialOutcome(
+            {n: v for n, v in record.metrics.items() if math.isfinite(v)},
             control,
             reason,
             proposal.varied,
             folder=str(self.trial_folder(proposal.trial.number)),
             classes=record.dataset["classes"],
-            stopped=next((stage.facts[STOPPED] for stage in record.stages if STOPPED in stage.facts), None),
+            stopped=next((stage.facts[STOPPED_FACT] for stage in record.stages if STOPPED_FACT in stage.facts), None),
         )
         self._tell(proposal.trial.number, found, outcome)
 
     def fail(self, number: int, reason: str) -> None:
         """Enters that a trial has failed."""
-        self._tell(number, None, Outcome(reason=reason))
+        self._tell(number, None, TrialOutcome(reason=reason))
 
     def prune(self, proposal: Proposal, epoch: int) -> None:
         """Enters that a trial's training was stopped after an epoch."""
-        outcome = Outcome(reason=f"pruned after epoch {epoch}", varied=proposal.varied, stopped=epoch)
+        outcome = TrialOutcome(reason=f"pruned after epoch {epoch}", varied=proposal.varied, stopped=epoch)
         self._tell(proposal.trial.number, None, outcome, TrialState.PRUNED)
 
     def trial_folder(self, number: int) -> Path:
         """Where the record of a trial goes."""
         return self.folder / "trials" / f"{number:04d}"
 
-    def hopeless(self, trials: Sequence[FrozenTrial]) -> bool:
+    def too_many_failures(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether the last trials that ended, `search.max_failures` and one more, have all failed."""
         ended = sorted((t for t in trials if t.datetime_complete), key=lambda t: t.datetime_complete or t.number)
         last = ended[-(self.job.search.max_failures + 1) :]
         return len(last) > self.job.search.max_failures and all(t.state is TrialState.FAIL for t in last)
 
     def _tell(
-        self, number: int, found: list[float] | None, outcome: Outcome, without: TrialState = TrialState.FAIL
+        self, number: int, found: list[float] | None, outcome: TrialOutcome, without: TrialState = TrialState.FAIL
     ) -> None:
         trial = self.trials[number]
         self._study.sampler = RandomSampler()  # a grid's own would stop a loop that is not Optuna's
@@ -322,7 +324,7 @@ class Study:
         except (UpdateFinishedTrialError, ValueError):
             if not self.trials[number].state.is_finished():  # by another, who took it for left: it counts once
                 raise
-        self._claims.drop(number)
+        self._claims.release(number)
 
 
 def _lower_is_better(objective: int, sign: int, trial: FrozenTrial) -> float:

@@ -14,16 +14,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from lightexp.core import unforeseen
-from lightexp.core.child import answer, answers
+from lightexp.core import exceptions
 from lightexp.core.errors import LightexpError
 from lightexp.core.protocols import Progress
 from lightexp.core.record import StageRecord
+from lightexp.execution.process import claim_stdout, reply
 from lightexp.runner.run import Runner
 from lightexp.runner.settings import Settings
-from lightexp.search.job import Job
-from lightexp.search.pruners import Reports
-from lightexp.search.study import Proposal, Study
+from lightexp.search.pruners import EpochReports
+from lightexp.search.study import Proposal, SearchStudy
+from lightexp.search.study_spec import StudySpec
 from lightexp.stages.train import TrainingStage
 
 STOP = "stop\n"
@@ -35,16 +35,16 @@ def main() -> None:
     """Works on a study until nothing is left or it is told to stop. Ends with its parent, whatever ends that."""
     _die_with(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    told = _Told(answers())
+    told = _Told(claim_stdout())
     order = json.loads(sys.stdin.readline())
     stopping = threading.Event()
     threading.Thread(target=_listen, args=[stopping], daemon=True).start()
-    job = Job(**order["job"])
-    study = Study(job, job.space(order["layers"]), Path(order["folder"]), told.say)
+    job = StudySpec(**order["job"])
+    study = SearchStudy(job, job.space(order["layers"]), Path(order["folder"]), told.say)
     runner = Runner(told)
     while not stopping.is_set():
         if (proposal := study.ask()) is None:
-            if not study.awaited:
+            if not study.may_promote:
                 break
             time.sleep(_EVERY)
             continue
@@ -55,11 +55,13 @@ def main() -> None:
         except LightexpError as error:
             study.fail(number, str(error))
         except Exception as error:
-            study.fail(number, str(unforeseen.told(error, job.settings.plain["plugins"])))
+            study.fail(number, str(exceptions.summarize_exception(error, job.settings.plain["plugins"])))
         told.tell(ended=number)
 
 
-def _try(job: Job, study: Study, runner: Runner, told: _Told, proposal: Proposal, command: list[str]) -> None:
+def _try(
+    job: StudySpec, study: SearchStudy, runner: Runner, told: _Told, proposal: Proposal, command: list[str]
+) -> None:
     settings, folder = job.trial(proposal.config, proposal.rung), study.trial_folder(proposal.trial.number)
     told.reports = _reports(settings, runner, proposal) if job.search.pruner else None
     wanted = frozenset([o.name for o in job.objectives] + [c.name for c in job.constraints])
@@ -70,11 +72,13 @@ def _try(job: Job, study: Study, runner: Runner, told: _Told, proposal: Proposal
         study.finish(proposal, record)
 
 
-def _reports(settings: Settings, runner: Runner, proposal: Proposal) -> Reports:
+def _reports(settings: Settings, runner: Runner, proposal: Proposal) -> EpochReports:
     name = settings.fidelity
     stage = settings.stages[name] if name else None
     examples = len(runner.plan(settings)[1].train)
-    return Reports(proposal.trial, name, stage.settled(examples) if isinstance(stage, TrainingStage) else 0)
+    return EpochReports(
+        proposal.trial, name, stage.schedule_epochs(examples) if isinstance(stage, TrainingStage) else 0
+    )
 
 
 def _die_with(parent: int) -> None:
@@ -92,16 +96,16 @@ def _listen(stopping: threading.Event) -> None:
 
 
 class _Told:
-    """Tells the parent what happens; see `lightexp.runner.watch.Watch`."""
+    """Tells the parent what happens; see `lightexp.runner.progress.ProgressReporter`."""
 
-    reports: Reports | None = None
+    reports: EpochReports | None = None
 
     def __init__(self, out: TextIO) -> None:
         self._out, self._last, self._lock = out, 0.0, threading.Lock()
 
     def tell(self, **words: Any) -> None:
         with self._lock:
-            answer(self._out, words)
+            reply(self._out, words)
 
     def say(self, words: str) -> None:
         self.tell(say=words)
@@ -115,7 +119,7 @@ class _Told:
             self.tell(at=words)
 
     @contextmanager
-    def working(self, name: str, number: int, of: int) -> Iterator[Progress]:
+    def stage(self, name: str, number: int, of: int) -> Iterator[Progress]:
         self.at(name)
         yield _Stage(self, name)
 

@@ -29,12 +29,12 @@ class Calibration(Stage):
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Runs the sample; see `Stage.apply`."""
-        from lightexp.backend import apart
+        from lightexp.backend import sandbox
 
         assert parent is not None  # `accepts` says so
         sample = context.data.inputs(context.data.train.sample(self.count))
         if not len(sample):
             raise BadInput("there is no example to calibrate on: the train split is empty. Use more data.")
-        found = apart.call("ranges", parent.tflite, sample, threads=context.threads)
+        found = sandbox.run_sandboxed("ranges", parent.tflite, sample, threads=context.threads)
         np.save(context.out / RANGES, found)
         return {"samples": len(sample)}

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from lightexp.core.clustering import Init, clustered
+from lightexp.core.clustering import Init, cluster_weights
 from lightexp.core.errors import BadInput
-from lightexp.core.flatmodel import FlatModel, FlatTensor
-from lightexp.core.patterns import by_layer, distinct, measured, real, shortfall
+from lightexp.core.patterns import assign_to_layers, count_distinct_values, find_shortfall, measure_kernels, read_kernel
 from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer, Range
-from lightexp.core.sensitivity import Table
-from lightexp.stages.by_layer import check_patterns, passed_over, single
+from lightexp.core.sensitivity import SensitivityTable
+from lightexp.core.tflite_graph import Tensor, TFLiteGraph
+from lightexp.stages.layer_patterns import check_patterns, resolve_patterns, skip_reason
 from lightexp.stages.train import TrainingStage
 
 K = Annotated[int, Field(ge=2)]
@@ -54,7 +54,7 @@ class Cluster(TrainingStage):
             return not self.exclude and invariant.value >= max([self.k, *self.layers.values()])
         return invariant.kind in ("sparsity", "n_m", "blocks")
 
-    def touches(self, layers: Sequence[Layer], table: Table | None = None) -> list[tuple[str, str]]:
+    def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """Each layer's number of values, or why it is left alone; see `Stage.touches`."""
         values = self.values(layers)
         words = []
@@ -72,7 +72,7 @@ class Cluster(TrainingStage):
         """
         check_patterns([*self.layers, *self.exclude], layers)
         able = [layer for layer in layers if not self._reason(layer)]
-        alone = single([layer.name for layer in able], self.layers, "clustered", "numbers of values")
+        alone = resolve_patterns([layer.name for layer in able], self.layers, "clustered", "numbers of values")
         found = {layer.name: alone.get(layer.name, self.k) for layer in able}
         smaller = {layer.name: found[layer.name] for layer in able if np.prod(layer.kernel or ()) > found[layer.name]}
         if not smaller:
@@ -85,54 +85,58 @@ class Cluster(TrainingStage):
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Clusters, then trains the shared values; see `Stage.apply`."""
         from lightexp.backend import flatbuffer, keras_files
-        from lightexp.backend.pruning import zero_signs
-        from lightexp.backend.ties import Ties
+        from lightexp.backend.pruning import clear_negative_zeros
+        from lightexp.backend.tied_weights import TiedWeights
 
         assert parent is not None  # `accepts` says so
-        model = keras_files.load(parent.folder, context.seed)
+        model = keras_files.load_model(parent.folder, context.seed)
         kept: dict[str, str] = {}
-        wanted = self.values(keras_files.describe(model))
+        wanted = self.values(keras_files.describe_layers(model))
         for number, (name, k) in enumerate(wanted.items()):
             kernel = model.get_layer(name).kernel
             array = kernel.numpy()
-            if (there := distinct(array, per_channel=False)) <= k:
+            if (there := count_distinct_values(array, per_channel=False)) <= k:
                 kept[name] = f"{there} values already, no more than {k}"
             else:
-                kernel.assign(clustered(array, k, self.init, np.random.default_rng([context.seed, number])))
+                kernel.assign(cluster_weights(array, k, self.init, np.random.default_rng([context.seed, number])))
         if len(kept) == len(wanted):
             raise BadInput(f"k={self.k}: no kernel has more values than it may have: {kept}. Lower k.")
-        ties = Ties([layer.kernel for layer in model.layers if hasattr(layer, "kernel")], zeros=True, values=True)
+        ties = TiedWeights(
+            [layer.kernel for layer in model.layers if hasattr(layer, "kernel")], zeros=True, values=True
+        )
         history = self.fit(model, context, ties)
-        zero_signs(model)
-        keras_files.save(model, context.out)
+        clear_negative_zeros(model)
+        keras_files.save_model(model, context.out)
         arrays = {name: model.get_layer(name).kernel.numpy() for name in wanted}
         sizes = {name: int(array.size) for name, array in arrays.items()}
-        file = measured(flatbuffer.read(context.out / TFLITE), partial(_values, channel=False))
+        file = measure_kernels(flatbuffer.read_graph(context.out / TFLITE), partial(_values, channel=False))
         return {
             "history": history,
             **({"note": f"left as they are: {', '.join(f'{n} ({why})' for n, why in kept.items())}"} if kept else {}),
             "sizes": sizes,
-            "values": {name: distinct(array, per_channel=False) for name, array in arrays.items()},
-            "unscaled": {name: count for name, count in by_layer(sizes, file)[0].items() if count <= wanted[name]},
+            "values": {name: count_distinct_values(array, per_channel=False) for name, array in arrays.items()},
+            "unscaled": {
+                name: count for name, count in assign_to_layers(sizes, file)[0].items() if count <= wanted[name]
+            },
         }
 
-    def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
+    def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
         """Checks the number of values in each kernel of the file; see `Stage.verify`.
 
         Counted in each output channel; and in the whole kernel, where nothing scales the channels.
         """
         for given, channel in ((facts["values"], True), (facts["unscaled"], False)):
-            found = measured(shipped, partial(_values, channel=channel))
+            found = measure_kernels(shipped, partial(_values, channel=channel))
             fewer = [(names, size, -count) for names, size, count in found]
-            if lost := shortfall({name: -count for name, count in given.items()}, facts["sizes"], fewer):
+            if lost := find_shortfall({name: -count for name, count in given.items()}, facts["sizes"], fewer):
                 where = "in a channel" if channel else "in all"
                 return f"a kernel of {lost[0]} weights has {-lost[2]:.0f} values {where}, was to have {-lost[1]:.0f}"
         return None
 
     def _reason(self, layer: Layer) -> str:
-        return passed_over(layer, self.exclude, "clustered")
+        return skip_reason(layer, self.exclude, "clustered")
 
 
-def _values(kernel: FlatTensor, channel: bool) -> int:
+def _values(kernel: Tensor, channel: bool) -> int:
     """The number of values of a kernel, or of its fullest channel; 0 where no such thing is said."""
-    return 0 if not channel and len(kernel.scales) > 1 else distinct(real(kernel), channel)
+    return 0 if not channel and len(kernel.scales) > 1 else count_distinct_values(read_kernel(kernel), channel)

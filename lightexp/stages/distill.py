@@ -49,5 +49,5 @@ class Distill(TrainingStage):
 
         student = self.untrained(context)
         history = self.fit(student, context)
-        keras_files.save(student, context.out)
+        keras_files.save_model(student, context.out)
         return {"history": history}

@@ -29,11 +29,11 @@ class Encode(Stage):
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Encodes the file, and decodes it again; see `Stage.apply`."""
         assert parent is not None  # `accepts` says so
-        from lightexp.backend.flatbuffer import constants
+        from lightexp.backend.flatbuffer import read_constant_spans
         from lightexp.export import lxe
 
         content = parent.tflite.read_bytes()
-        encoded = lxe.encode(content, constants(parent.tflite))
+        encoded = lxe.encode(content, read_constant_spans(parent.tflite))
         if lxe.decode(encoded) != content:
             raise RunFailed("the encoded file does not decode to the model. That is a fault of lightexp's.")
         (context.out / ENCODED).write_bytes(encoded)

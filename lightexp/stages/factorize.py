@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from lightexp.core.errors import BadInput
-from lightexp.core.lowrank import Factors, Ranks, Spectra, full, shares
+from lightexp.core.lowrank import Factors, Ranks, Spectra, highest_ranks, ranks_for_ratio
 from lightexp.core.protocols import TFLITE, Artifact, Context, Input, Range
-from lightexp.core.sensitivity import FACT, Table
-from lightexp.core.sensitivity import shares as shared_out
-from lightexp.measure.graph import macs
-from lightexp.stages.by_layer import check_patterns, passed_over, single
-from lightexp.stages.sensitivity import Sensitivity, given
-from lightexp.stages.surgery import Surgery, finite
+from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable
+from lightexp.core.sensitivity import allocate as shared_out
+from lightexp.metrics.graph import count_macs
+from lightexp.stages.architecture_stage import ArchitectureStage, require_finite
+from lightexp.stages.layer_patterns import check_patterns, resolve_patterns, skip_reason
+from lightexp.stages.sensitivity import Sensitivity, sensitivity_table
 
 if TYPE_CHECKING:
     from lightexp.backend.channels import Cost
@@ -30,7 +30,7 @@ _HALVINGS = 24
 
 
 @dataclass(frozen=True)
-class Factorize(Surgery):
+class Factorize(ArchitectureStage):
     """Replaces layers by products of smaller ones, and trains these.
 
     A dense layer or a 1x1 convolution becomes two (truncated SVD: Denton et al. 2014, arXiv 1404.0736), a larger
@@ -53,7 +53,7 @@ class Factorize(Surgery):
     """
 
     search = {
-        **Surgery.search,
+        **ArchitectureStage.search,
         "ratio": Range("interval(0.1, 0.6)", strongest=0.1),
         "layers": Range("interval(0.1, 0.6)", strongest=0.1),
     }
@@ -75,17 +75,17 @@ class Factorize(Surgery):
             )
 
     @property
-    def foreseeable(self) -> bool:
+    def is_static(self) -> bool:
         """Not where weights, or the table of sensitivity, decide which layers are factorised."""
         return self.energy is None and self.allocation == "uniform"
 
     def inputs(self) -> dict[str, Input]:
         """The teachers, and the table of sensitivity where it shares out the ratio."""
-        return {**super().inputs(), **({FACT: Sensitivity} if self.allocation == FACT else {})}
+        return {**super().inputs(), **({SENSITIVITY_FACT: Sensitivity} if self.allocation == SENSITIVITY_FACT else {})}
 
-    def foreseen(self, model: Any, table: Table | None = None) -> tuple[Any, list[tuple[str, str]]]:
+    def preview(self, model: Any, table: SensitivityTable | None = None) -> tuple[Any, list[tuple[str, str]]]:
         """The model in factors; and what becomes of each layer; see `Surgery.foreseen`."""
-        from lightexp.backend.factors import factorised
+        from lightexp.backend.factors import factorize_model
 
         plan = self._plan(model, table, trained=False)
         if not plan.ranks:
@@ -101,54 +101,54 @@ class Factorize(Surgery):
             if does:
                 shape = f" {tuple(layer.kernel.shape)}" if layer.name in plan.spectra else ""
                 words.append((layer.name, f"{type(layer).__name__}{shape}: {does}"))
-        return factorised(model, plan.factors()), words
+        return factorize_model(model, plan.factors()), words
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Factorises and trains; see `Stage.apply`."""
         from lightexp.backend import keras_files
-        from lightexp.backend.factors import factorised
+        from lightexp.backend.factors import factorize_model
 
         assert parent is not None  # `accepts` says so
-        model = keras_files.load(parent.folder, context.seed)
-        finite(model)
+        model = keras_files.load_model(parent.folder, context.seed)
+        require_finite(model)
         context.progress.say("factorising")
-        plan = self._plan(model, given(context), trained=True)
+        plan = self._plan(model, sensitivity_table(context), trained=True)
         if not plan.ranks:
             raise self._nothing(plan)
         factors = plan.factors()
         kept = {name: plan.spectra[name].kept(parts) for name, parts in factors.items()}
-        model = factorised(model, factors)
+        model = factorize_model(model, factors)
         history = self.fit(model, context)
-        keras_files.save(model, context.out)
+        keras_files.save_model(model, context.out)
         return {"history": history, "ranks": plan.ranks, "energy": kept, "left": plan.left}
 
-    def _plan(self, model: Any, table: Table | None, trained: bool) -> Plan:
+    def _plan(self, model: Any, table: SensitivityTable | None, trained: bool) -> FactorizationPlan:
         """What is to become of each layer; of those of which weights or a table decide that are not there, at most.
 
         Raises:
             BadInput: If a pattern matches no layer, none can be factorised, or the budget cannot be met.
         """
         from lightexp.backend import keras_files
-        from lightexp.backend.factors import factorable
+        from lightexp.backend.factors import find_factorable
 
-        layers = keras_files.describe(model)
+        layers = keras_files.describe_layers(model)
         check_patterns(self.exclude, layers)
-        able, others = factorable(model)
-        why = {n.name: passed_over(n, self.exclude, "factorised") or others.get(n.name, "") for n in layers}
+        able, others = find_factorable(model)
+        why = {n.name: skip_reason(n, self.exclude, "factorised") or others.get(n.name, "") for n in layers}
         left = {name: words for name, words in why.items() if words}
         able = {name: layer for name, layer in able.items() if name not in left}
         if not able:
             raise BadInput("the model has no layer that can be factorised. Leave the stage out, or exclude less.")
-        own = single(list(able), self.layers, "factorised", "ratios")
+        own = resolve_patterns(list(able), self.layers, "factorised", "ratios")
         rest = {name: float(math.prod(layer.shape)) for name, layer in able.items() if name not in own}
         curves = {name: table.costs([name], "rank") for name in rest} if table else {}
-        later = set() if self.foreseeable or table or (self.energy and trained) else set(rest)
+        later = set() if self.is_static or table or (self.energy and trained) else set(rest)
         spectra = {name: Spectra(model.get_layer(name).kernel.numpy()) for name in able}
 
         def ranks(ratio: float) -> dict[str, Ranks]:
             gone = shared_out(curves, rest, 1 - ratio) if curves else {}
             each = {name: 1 - gone[name] if gone else ratio for name in rest} | own
-            return {name: shares(layer.shape, each[name]) for name, layer in able.items()}
+            return {name: ranks_for_ratio(layer.shape, each[name]) for name, layer in able.items()}
 
         wanted = ranks(self._ratio(model, able, ranks) if self.budget else self.ratio)
         if self.energy:
@@ -157,7 +157,7 @@ class Factorize(Surgery):
         smaller = {name: rank for name, rank in wanted.items() if able[name].saved(rank).params}
         for name in [name for name in wanted if name not in smaller]:
             left[name] = f"its factors would not be smaller ({_words(able[name].shape, wanted[name])})"
-        return Plan(smaller, left, spectra, later)
+        return FactorizationPlan(smaller, left, spectra, later)
 
     def _ratio(self, model: Any, able: dict[str, Factorable], ranks: Callable[[float], dict[str, Ranks]]) -> float:
         """The highest ratio that keeps the budget."""
@@ -179,14 +179,14 @@ class Factorize(Surgery):
             low, high = (middle, high) if share(middle) <= self.share else (low, middle)
         return low
 
-    def _nothing(self, plan: Plan) -> BadInput:
+    def _nothing(self, plan: FactorizationPlan) -> BadInput:
         asked = f"energy={self.energy:g}" if self.energy else f"ratio={self.ratio:g}"
         asked = f"budget={self.budget}, share={self.share:g}" if self.budget else asked
         return BadInput(f"{asked}: {'; '.join(f'{name}: {plan.left[name]}' for name in plan.spectra)}. Ask for less.")
 
 
 @dataclass(frozen=True)
-class Plan:
+class FactorizationPlan:
     """What becomes of each layer.
 
     Attributes:
@@ -207,18 +207,18 @@ class Plan:
 
 
 def _words(shape: Sequence[int], ranks: Ranks) -> str:
-    highest = full(shape)
+    highest = highest_ranks(shape)
     inputs = f"{ranks.inputs} of {highest.inputs} inputs, " if ranks.inputs < shape[-2] else ""
     return f"rank {inputs}{ranks.outputs} of {highest.outputs}{' outputs' if inputs else ''}"
 
 
 def _cost(model: Any) -> Cost:
     """What the model's float32 flatbuffer costs."""
-    from lightexp.backend import convert, flatbuffer
+    from lightexp.backend import converter, flatbuffer
     from lightexp.backend.channels import Cost
 
     with TemporaryDirectory() as folder:
         file = Path(folder) / TFLITE
-        file.write_bytes(convert.to_float32(model))
-        flat = flatbuffer.read(file)
-    return Cost(macs(flat)[0], sum(math.prod(tensor.shape) for tensor in flat.weights))
+        file.write_bytes(converter.convert_to_float32(model))
+        flat = flatbuffer.read_graph(file)
+    return Cost(count_macs(flat)[0], sum(math.prod(tensor.shape) for tensor in flat.weights))

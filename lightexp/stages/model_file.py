@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightexp.core.errors import RunFailed
-from lightexp.core.fingerprint import file_digest
+from lightexp.core.fingerprint import hash_file
 from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Stage
 from lightexp.models.from_file import FromFile
 
@@ -44,7 +44,7 @@ class ModelFile(Stage):
         """Copies the file; see `Stage.apply`."""
         copy = context.out / TFLITE
         shutil.copyfile(Path(self.path), copy)
-        if file_digest(copy) != self.digest:
+        if hash_file(copy) != self.digest:
             raise RunFailed(f"{self.path} has changed since the run began. Run the same command again.")
         return {}
 
@@ -59,16 +59,16 @@ class KerasFile(Stage):
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Reads the file; see `Stage.apply`."""
         from lightexp.backend import keras_files
-        from lightexp.backend.session import fresh
+        from lightexp.backend.session import reset_graph
 
         if not isinstance(context.model, FromFile):
             raise TypeError("KerasFile stands on model=from_file")
-        fresh(context.seed)
-        keras_files.save(context.model.load(context.data.shape, context.data.classes), context.out)
+        reset_graph(context.seed)
+        keras_files.save_model(context.model.load(context.data.shape, context.data.classes), context.out)
         return {}
 
 
-def source(model: FromFile) -> ModelFile | KerasFile:
+def make_file_stage(model: FromFile) -> ModelFile | KerasFile:
     """The stage that takes a model's file into the store.
 
     Raises:

@@ -11,14 +11,14 @@ import numpy as np
 
 from lightexp.core.config import Count, Fraction, Index, Sparsity
 from lightexp.core.errors import BadInput, RunFailed
-from lightexp.core.flatmodel import FlatModel
-from lightexp.core.patterns import measured, obeys, real, shortfall, zero_blocks
+from lightexp.core.patterns import count_zero_blocks, find_shortfall, is_n_of_m, measure_kernels, read_kernel
 from lightexp.core.protocols import Artifact, Context, Input, Invariant, Layer, Range
 from lightexp.core.schedule import Schedule, Span
-from lightexp.core.sensitivity import FACT, Table, shares
-from lightexp.core.training import steps_per_epoch
-from lightexp.stages.by_layer import check_patterns, passed_over, single
-from lightexp.stages.sensitivity import Sensitivity, given
+from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable, allocate
+from lightexp.core.tflite_graph import TFLiteGraph
+from lightexp.core.training import count_steps_per_epoch
+from lightexp.stages.layer_patterns import check_patterns, resolve_patterns, skip_reason
+from lightexp.stages.sensitivity import Sensitivity, sensitivity_table
 from lightexp.stages.train import TrainingStage
 
 _DEFAULT = 0.8
@@ -129,24 +129,24 @@ class Prune(TrainingStage):
 
     def inputs(self) -> dict[str, Input]:
         """The teachers, and the table of sensitivity where it shares out the sparsity."""
-        return {**super().inputs(), **({FACT: Sensitivity} if self.allocation == FACT else {})}
+        return {**super().inputs(), **({SENSITIVITY_FACT: Sensitivity} if self.allocation == SENSITIVITY_FACT else {})}
 
     def check(self, examples: int) -> None:
         """Checks that the schedule ends within training; see `Stage.check`."""
         self._span(examples)
 
-    def settled(self, examples: int) -> int:
+    def schedule_epochs(self, examples: int) -> int:
         """The epochs after which the masks stand still."""
-        return math.ceil(self._span(examples)[1] / steps_per_epoch(examples, self.batch_size))
+        return math.ceil(self._span(examples)[1] / count_steps_per_epoch(examples, self.batch_size))
 
-    def touches(self, layers: Sequence[Layer], table: Table | None = None) -> list[tuple[str, str]]:
+    def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """Each layer's sparsity, or why it is left alone; see `Stage.touches`."""
         targets = self.targets(layers, table)
         known = {layer.name: layer for layer in layers}
         words = []
         for name, layer in known.items():
             if name in targets:
-                shared = "by the table of sensitivity" if self.allocation == FACT else "global threshold"
+                shared = "by the table of sensitivity" if self.allocation == SENSITIVITY_FACT else "global threshold"
                 target = shared if targets[name] is None else f"sparsity {targets[name]:.3g}"
                 target = f"{self.n} of {self.m} stay" if self.n else target
                 target += f" in blocks of {self.block[0]}x{self.block[1]}" if self.block else ""
@@ -155,7 +155,7 @@ class Prune(TrainingStage):
                 words.append((name, f"{layer.kind}: left alone, {self._reason(layer)}"))
         return words
 
-    def targets(self, layers: Sequence[Layer], table: Table | None = None) -> dict[str, float | None]:
+    def targets(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> dict[str, float | None]:
         """The final sparsity of each layer that is pruned; None where a global threshold decides, or a `table` to come.
 
         Raises:
@@ -165,71 +165,71 @@ class Prune(TrainingStage):
         prunable = [layer for layer in layers if not self._reason(layer)]
         if not prunable:
             raise BadInput("the model has no layer that can be pruned. Leave the stage out, or exclude less.")
-        alone = single([layer.name for layer in prunable], self.layers, "pruned", "sparsities")
+        alone = resolve_patterns([layer.name for layer in prunable], self.layers, "pruned", "sparsities")
         rest = [layer for layer in prunable if layer.name not in alone]
         shared: dict[str, float | None]
         if self.allocation == "erk":
-            shared = dict(erdos_renyi_kernel(rest, self.sparsity))
+            shared = dict(allocate_erdos_renyi(rest, self.sparsity))
         elif table and rest:
             curves = {layer.name: table.costs([layer.name], "sparsity") for layer in rest}
             sizes = {layer.name: float(np.prod(layer.kernel or ())) for layer in rest}
-            shared = dict(shares(curves, sizes, self.sparsity))
+            shared = dict(allocate(curves, sizes, self.sparsity))
         else:
-            later = self.allocation in ("global", FACT)
+            later = self.allocation in ("global", SENSITIVITY_FACT)
             shared = dict.fromkeys((r.name for r in rest), None if later else self._final)
         return {layer.name: alone[layer.name] if layer.name in alone else shared[layer.name] for layer in prunable}
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Prunes while training; see `Stage.apply`."""
         from lightexp.backend import keras_files
-        from lightexp.backend.pruning import PruningMasks, zero_signs
+        from lightexp.backend.pruning import PruningMasks, clear_negative_zeros
 
-        model = keras_files.load(parent.folder, context.seed) if parent else self.untrained(context)
-        targets = self.targets(keras_files.describe(model), given(context))
+        model = keras_files.load_model(parent.folder, context.seed) if parent else self.untrained(context)
+        targets = self.targets(keras_files.describe_layers(model), sensitivity_table(context))
         names = list(targets)
         kernels = [model.get_layer(name).kernel for name in names]
-        steps = self.epochs * steps_per_epoch(len(context.data.train), self.batch_size)
+        steps = self.epochs * count_steps_per_epoch(len(context.data.train), self.batch_size)
         seed = context.seed if self.criterion == "random" else None
         groups = self._groups(names, targets, len(context.data.train))
         block = (self.block[0], self.block[1]) if self.block else (1, 1)
         masks = PruningMasks(kernels, groups, steps, seed, self.m, block)
         history = self.fit(model, context, masks)
-        zero_signs(model)
+        clear_negative_zeros(model)
         weights = {name: model.get_layer(name).kernel.numpy() for name in names}
         sizes = {name: int(kernel.size) for name, kernel in weights.items()}
         zeros = {name: int(np.sum(kernel == 0)) for name, kernel in weights.items()}
         facts: dict[str, Any] = {"history": history, "zeros": zeros, "sizes": sizes}
         if self.block:
-            facts["zero_blocks"] = {name: zero_blocks(kernel, block) for name, kernel in weights.items()}
-            all_blocks = {name: zero_blocks(np.zeros_like(kernel), block) for name, kernel in weights.items()}
+            facts["zero_blocks"] = {name: count_zero_blocks(kernel, block) for name, kernel in weights.items()}
+            all_blocks = {name: count_zero_blocks(np.zeros_like(kernel), block) for name, kernel in weights.items()}
             self._check_reached(targets, facts["zero_blocks"], all_blocks)
         elif not self.n:
             self._check_reached(targets, zeros, sizes)
-        keras_files.save(model, context.out)
+        keras_files.save_model(model, context.out)
         return facts
 
-    def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
+    def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
         """Checks that no kernel of the file has fewer zeros, or less of a pattern, than it was given; see `Stage`."""
         sizes = facts["sizes"]
         if self.n and self.m:
             n, m = self.n, self.m
-            obeying = measured(shipped, lambda kernel: obeys(real(kernel), n, m))
-            lost = shortfall(dict.fromkeys(sizes, 1), sizes, obeying)
+            obeying = measure_kernels(shipped, lambda kernel: is_n_of_m(read_kernel(kernel), n, m))
+            lost = find_shortfall(dict.fromkeys(sizes, 1), sizes, obeying)
             return f"a kernel of {lost[0]} weights has more than {n} non-zeros in {m}" if lost else None
         if self.block:
             block = (self.block[0], self.block[1])
-            blocks = measured(shipped, lambda kernel: zero_blocks(real(kernel), block))
-            lost = shortfall(facts["zero_blocks"], sizes, blocks)
+            blocks = measure_kernels(shipped, lambda kernel: count_zero_blocks(read_kernel(kernel), block))
+            lost = find_shortfall(facts["zero_blocks"], sizes, blocks)
             words = "a kernel of {} weights has {:.0f} blocks of zeros, was {:.0f}"
             return words.format(lost[0], max(lost[2], 0), lost[1]) if lost else None
-        lost = shortfall(facts["zeros"], sizes, measured(shipped, lambda kernel: kernel.zeros))
+        lost = find_shortfall(facts["zeros"], sizes, measure_kernels(shipped, lambda kernel: kernel.zeros))
         if not lost:
             return None
         size, was, found = lost
         return f"a kernel of {size} weights has sparsity {max(found, 0) / size:.3f}, was {was / size:.3f}"
 
     def _reason(self, layer: Layer) -> str:
-        reason = passed_over(layer, self.exclude, "pruned")
+        reason = skip_reason(layer, self.exclude, "pruned")
         if reason or layer.kernel is None:
             return reason
         if self._pattern and layer.kind not in _PATTERNED:
@@ -238,7 +238,7 @@ class Prune(TrainingStage):
 
     def _span(self, examples: int) -> tuple[int, int, int]:
         span = Span(self.begin, self.end, self.begin_step, self.end_step, self.frequency)
-        total = self.epochs * steps_per_epoch(examples, self.batch_size)
+        total = self.epochs * count_steps_per_epoch(examples, self.batch_size)
         return span.steps(total, constant=self.schedule == "constant")
 
     def _groups(
@@ -272,7 +272,7 @@ class Prune(TrainingStage):
                 )
 
 
-def erdos_renyi_kernel(layers: Sequence[Layer], sparsity: float) -> dict[str, float]:
+def allocate_erdos_renyi(layers: Sequence[Layer], sparsity: float) -> dict[str, float]:
     """Sparsity of each layer by the Erdős–Rényi-Kernel rule (Evci et al. 2020, arXiv 1911.11134).
 
     A layer's density is proportional to sum(kernel's dimensions) / product(them); layers that would be more than

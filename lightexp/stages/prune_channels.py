@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from lightexp.core.config import Count, Positive, Sparsity
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Artifact, Context, Input, Range
-from lightexp.core.sensitivity import FACT, Table, shares
-from lightexp.stages.by_layer import single
-from lightexp.stages.sensitivity import Sensitivity, given
-from lightexp.stages.surgery import Surgery, finite
+from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable, allocate
+from lightexp.stages.architecture_stage import ArchitectureStage, require_finite
+from lightexp.stages.layer_patterns import resolve_patterns
+from lightexp.stages.sensitivity import Sensitivity, sensitivity_table
 
 if TYPE_CHECKING:
-    from lightexp.backend.channels import ChannelGraph, Space
+    from lightexp.backend.channels import ChannelGraph, ChannelGroup
 
 _HALVINGS = 24
 _FLOAT32 = 4  # bytes
@@ -26,7 +26,7 @@ _ALIGNED = 16  # bytes to which a flatbuffer pads a tensor
 
 
 @dataclass(frozen=True)
-class PruneChannels(Surgery):
+class PruneChannels(ArchitectureStage):
     """Removes the least important filters and neurons, in all layers that they tie together, and trains what is left.
 
     Li et al. 2017, "Pruning Filters for Efficient ConvNets" (arXiv 1608.08710). The inputs' and the outputs' channels
@@ -54,7 +54,7 @@ class PruneChannels(Surgery):
 
     once = False
     search = {
-        **Surgery.search,
+        **ArchitectureStage.search,
         "ratio": Range("interval(0.1, 0.8)", strongest=0.8),
         "layers": Range("interval(0.1, 0.8)", strongest=0.8),
     }
@@ -73,60 +73,62 @@ class PruneChannels(Surgery):
             raise ValueError(f"share must be at most 1. Received: {self.share}.")
 
     @property
-    def foreseeable(self) -> bool:
+    def is_static(self) -> bool:
         """Not where weights, or the table of sensitivity, decide how many channels a layer keeps."""
         return self.allocation == "uniform"
 
     def inputs(self) -> dict[str, Input]:
         """The teachers, and the table of sensitivity where it shares out the ratio."""
-        return {**super().inputs(), **({FACT: Sensitivity} if self.allocation == FACT else {})}
+        return {**super().inputs(), **({SENSITIVITY_FACT: Sensitivity} if self.allocation == SENSITIVITY_FACT else {})}
 
-    def tied(self, model: Any) -> list[tuple[str, ...]]:
+    def coupled_layers(self, model: Any) -> list[tuple[str, ...]]:
         """Layers whose outputs are added."""
         from lightexp.backend.channels import ChannelGraph
 
         return [space.layers for space in ChannelGraph(model).spaces]
 
-    def foreseen(self, model: Any, table: Table | None = None) -> tuple[Any, list[tuple[str, str]]]:
+    def preview(self, model: Any, table: SensitivityTable | None = None) -> tuple[Any, list[tuple[str, str]]]:
         """The narrower model, and how many channels each layer keeps; see `Surgery.foreseen`."""
         from lightexp.backend.channels import ChannelGraph
 
         graph = ChannelGraph(model)
         scores = np.arange(graph.count, dtype=np.float64)
-        gone = self.gone(graph, scores, Target.of(self, model, graph), table)
-        later = "" if self.foreseeable or table else "those go that rank lowest of all"
-        if later and self.allocation == FACT:
+        gone = self.select_removed(graph, scores, ChannelTarget.of(self, model, graph), table)
+        later = "" if self.is_static or table else "those go that rank lowest of all"
+        if later and self.allocation == SENSITIVITY_FACT:
             later = "some go, how many by the table of sensitivity"
-        return graph.without(() if later else gone), self._words(model, graph, gone, later)
+        return graph.remove(() if later else gone), self._words(model, graph, gone, later)
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Removes channels and trains; see `Stage.apply`."""
         from lightexp.backend import keras_files
         from lightexp.backend.channels import ChannelGraph
-        from lightexp.backend.importance import channel_scores
+        from lightexp.backend.importance import score_channels
 
         assert parent is not None  # `accepts` says so
-        model = keras_files.load(parent.folder, context.seed)
-        finite(model)
+        model = keras_files.load_model(parent.folder, context.seed)
+        require_finite(model)
         graph = ChannelGraph(model)
-        before, target = {name: len(row) for name, row in graph.made.items()}, Target.of(self, model, graph)
+        before, target = {name: len(row) for name, row in graph.made.items()}, ChannelTarget.of(self, model, graph)
         history: dict[str, list[float]] = {}
         for number in range(1, self.iterations + 1):
             context.progress.say(f"removing channels, round {number} of {self.iterations}")
-            scores = channel_scores(model, graph, self.criterion, context.seed, context.data)
-            model = graph.without(self.gone(graph, scores, target, given(context), number / self.iterations))
+            scores = score_channels(model, graph, self.criterion, context.seed, context.data)
+            model = graph.remove(
+                self.select_removed(graph, scores, target, sensitivity_table(context), number / self.iterations)
+            )
             for name, values in self.fit(model, context).items():
                 history.setdefault(name, []).extend(values)
             graph = ChannelGraph(model)
-        keras_files.save(model, context.out)
+        keras_files.save_model(model, context.out)
         return {"history": history, "channels": {n: [before[n], len(row)] for n, row in graph.made.items()}}
 
-    def gone(
+    def select_removed(
         self,
         graph: ChannelGraph,
         scores: NDArray[np.float64],
-        target: Target,
-        table: Table | None = None,
+        target: ChannelTarget,
+        table: SensitivityTable | None = None,
         done: float = 1.0,
     ) -> set[int]:
         """The channels that go.
@@ -148,7 +150,7 @@ class PruneChannels(Surgery):
                 raise BadInput(f"exclude: '{pattern}' matches no layer with channels: {', '.join(graph.made)}.")
         if not free:
             raise BadInput("the model has no layer whose channels may go. Leave the stage out, or exclude less.")
-        own = single(names, self.layers, "pruned", "ratios")
+        own = resolve_patterns(names, self.layers, "pruned", "ratios")
         rest = [space for space in free if not own.keys() & space.layers]
         curves = {space.layers[0]: _curve(space, table) for space in rest} if table else {}
         widths = {space.layers[0]: float(target.width(space)) for space in rest}
@@ -162,17 +164,17 @@ class PruneChannels(Surgery):
                     f"{1 - 1 / width:.3g}, as in layers={{{space.layers[0]}: {1 - 1 / width:.3g}}}."
                 )
 
-        def kept(ratio: float) -> dict[Space, int]:
+        def kept(ratio: float) -> dict[ChannelGroup, int]:
             counts = {s: target.width(s) * (1 - self._ratio(s, own, ratio)) for s in free}
             if curves:
-                ratios = shares(curves, widths, ratio)
+                ratios = allocate(curves, widths, ratio)
                 counts |= {s: target.width(s) * (1 - ratios[s.layers[0]]) for s in rest}
             if self.allocation == "global":
                 counts |= _ranked(rest, scores, ratio, target, relative=self.criterion in ("l1", "l2"))
             units = {s: 1 if own.keys() & s.layers else self._unit(target.width(s), n) for s, n in counts.items()}
             return {s: max(1, _rounded(n / units[s])) * units[s] for s, n in counts.items()}
 
-        def lowest(counts: dict[Space, int]) -> set[int]:
+        def lowest(counts: dict[ChannelGroup, int]) -> set[int]:
             return set().union(*(_lowest(space, graph, scores, count) for space, count in counts.items()))
 
         if target.limit is None:
@@ -190,7 +192,7 @@ class PruneChannels(Surgery):
             )
         units = {s: self._unit(target.width(s), n) for s, n in counts.items() if not own.keys() & s.layers}
 
-        def dearer(space: Space) -> float:
+        def dearer(space: ChannelGroup) -> float:
             return target.figure(graph, lowest(counts | {space: counts[space] + units[space]}))
 
         for space in sorted(units, key=lambda s: (dearer(s) - limit) / units[s]):  # what rounding has left over
@@ -205,14 +207,14 @@ class PruneChannels(Surgery):
             unit //= 2
         return unit
 
-    def _ratio(self, space: Space, own: dict[str, float], ratio: float) -> float:
+    def _ratio(self, space: ChannelGroup, own: dict[str, float], ratio: float) -> float:
         """The ratio of a space's layers, or the common one."""
         given = {name: own[name] for name in space.layers if name in own}
         if len(set(given.values())) > 1:
             raise BadInput(f"layers: {given} must be one ratio, since these layers are added. Give them the same.")
         return next(iter(given.values()), ratio)
 
-    def _matched(self, space: Space, patterns: list[str]) -> bool:
+    def _matched(self, space: ChannelGroup, patterns: list[str]) -> bool:
         return any(fnmatchcase(name, pattern) for name in space.layers for pattern in patterns)
 
     def _words(self, model: Any, graph: ChannelGraph, gone: set[int], later: str) -> list[tuple[str, str]]:
@@ -240,7 +242,7 @@ class PruneChannels(Surgery):
 
 
 @dataclass(frozen=True)
-class Target:
+class ChannelTarget:
     """What is to be reached, in the terms of the model at the start.
 
     Attributes:
@@ -258,7 +260,7 @@ class Target:
     rest: int = 0
 
     @classmethod
-    def of(cls, stage: PruneChannels, model: Any, graph: ChannelGraph) -> Target:
+    def of(cls, stage: PruneChannels, model: Any, graph: ChannelGraph) -> ChannelTarget:
         """The stage's target for a model at the start."""
         widths = {space.layers: len(space.channels) for space in graph.spaces}
         if stage.budget is None:
@@ -267,13 +269,13 @@ class Target:
         if stage.budget != "file_bytes":
             start = cost.macs if stage.budget == "macs" else cost.params
             return cls(stage.budget, widths, start, stage.share * start)
-        from lightexp.backend import convert
+        from lightexp.backend import converter
 
-        start = len(convert.to_float32(model))
+        start = len(converter.convert_to_float32(model))
         rest = start - _FLOAT32 * cost.params + _ALIGNED * len(graph.made)
         return cls(stage.budget, widths, start, stage.share * start, rest)
 
-    def width(self, space: Space) -> int:
+    def width(self, space: ChannelGroup) -> int:
         """How many channels a space had at the start."""
         return self.widths.get(space.layers, len(space.channels))
 
@@ -283,15 +285,15 @@ class Target:
         return {"macs": cost.macs, "params": cost.params}.get(self.budget or "", _FLOAT32 * cost.params + self.rest)
 
 
-def _curve(space: Space, table: Table) -> list[tuple[float, float]]:
+def _curve(space: ChannelGroup, table: SensitivityTable) -> list[tuple[float, float]]:
     """What it costs to prune all layers of a space, each as much."""
     curves = [table.costs([name], "sparsity") for name in space.layers]
     return [(points[0][0], sum(cost for _, cost in points)) for points in zip(*curves, strict=True)]
 
 
 def _ranked(
-    spaces: list[Space], scores: NDArray[np.float64], ratio: float, target: Target, relative: bool
-) -> dict[Space, float]:
+    spaces: list[ChannelGroup], scores: NDArray[np.float64], ratio: float, target: ChannelTarget, relative: bool
+) -> dict[ChannelGroup, float]:
     """How many channels of each space are not among the lowest `ratio` of all that there were at the start."""
     means = {s: float(np.mean(scores[list(s.channels)])) or 1.0 if relative else 1.0 for s in spaces}
     ranked = sorted((scores[c] / means[s], i, c) for i, s in enumerate(spaces) for c in s.channels)
@@ -303,7 +305,7 @@ def _ranked(
     return dict(zip(spaces, map(float, left), strict=True))
 
 
-def _lowest(space: Space, graph: ChannelGraph, scores: NDArray[np.float64], kept: int) -> set[int]:
+def _lowest(space: ChannelGroup, graph: ChannelGraph, scores: NDArray[np.float64], kept: int) -> set[int]:
     """The lowest channels of a space, all but `kept`; one of each layer stays."""
     rows = [set(graph.made[name].tolist()) for name in space.layers]
     found: set[int] = set()

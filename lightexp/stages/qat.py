@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lightexp.core.flatmodel import FlatModel
 from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer
-from lightexp.core.sensitivity import Table
+from lightexp.core.sensitivity import SensitivityTable
+from lightexp.core.tflite_graph import TFLiteGraph
 from lightexp.stages.train import TrainingStage
 
 _KINDS = ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "Dense")
@@ -44,7 +44,7 @@ class Qat(TrainingStage):
     scheme: Literal["auto", "plain", "prune", "cluster", "prune_cluster"] = "auto"
     io: Literal["float", "integer"] = "float"
 
-    def after(self, standing: tuple[Invariant, ...]) -> Qat:
+    def resolve(self, standing: tuple[Invariant, ...]) -> Qat:
         """With the scheme that keeps what stands before, where it is `auto`; see `Stage.after`."""
         if self.scheme != "auto":
             return self
@@ -62,7 +62,7 @@ class Qat(TrainingStage):
         """What the scheme keeps."""
         return invariant.kind in _KEEPS[self.scheme]
 
-    def touches(self, layers: Sequence[Layer], table: Table | None = None) -> list[tuple[str, str]]:
+    def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """Each layer's data type; see `Stage.touches`."""
         words = []
         for layer in layers:
@@ -79,23 +79,25 @@ class Qat(TrainingStage):
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Trains and converts; see `Stage.apply`."""
-        from lightexp.backend import convert, keras_files, litert, qat
-        from lightexp.backend.pruning import zero_signs
-        from lightexp.backend.ties import Ties
+        from lightexp.backend import converter, keras_files, litert, qat
+        from lightexp.backend.pruning import clear_negative_zeros
+        from lightexp.backend.tied_weights import TiedWeights
 
         assert parent is not None  # `accepts` says so
-        model, left = qat.simulated(keras_files.load(parent.folder, context.seed), ACTIVATIONS)
+        model, left = qat.simulate_int8(keras_files.load_model(parent.folder, context.seed), ACTIVATIONS)
         qat.find_ranges(model, context.data.inputs(context.data.train.sample(_CALIBRATED_ON)))
         kept = _KEEPS[self.scheme]
-        ties = Ties(qat.kernels(model), zeros="sparsity" in kept, values="codebook" in kept) if kept else None
+        ties = (
+            TiedWeights(qat.list_kernels(model), zeros="sparsity" in kept, values="codebook" in kept) if kept else None
+        )
         history = self.fit(model, context, ties)
-        zero_signs(model)
+        clear_negative_zeros(model)
         file = context.out / TFLITE
-        file.write_bytes(convert.to_default(model, integer_io=self.io == "integer"))
+        file.write_bytes(converter.convert_default(model, integer_io=self.io == "integer"))
         val = context.data.val
         answers = {
-            "simulated": qat.answers(model, context.data.inputs(val.x)),
-            "file": litert.logits(file, val.x, context.data, context.threads),
+            "simulated": qat.compute_logits(model, context.data.inputs(val.x)),
+            "file": litert.compute_logits(file, val.x, context.data, context.threads),
         }
         accuracy = {name: float(np.mean(found.argmax(axis=1) == val.y)) for name, found in answers.items()}
         gap = abs(accuracy["simulated"] - accuracy["file"])
@@ -104,7 +106,7 @@ class Qat(TrainingStage):
             facts["note"] = f"the file's validation accuracy differs from the simulated one by {100 * gap:.1f} points"
         return facts
 
-    def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
+    def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
         """Checks the data types of the file's kernels and ends; see `Stage.verify`."""
         ends = {shipped.tensors[index].dtype for index in (*shipped.inputs, *shipped.outputs)}
         wanted = "INT8" if self.io == "integer" else "FLOAT32"

@@ -11,12 +11,12 @@ import numpy as np
 
 from lightexp.core.config import Count, NonNegative
 from lightexp.core.errors import BadInput, RunFailed
-from lightexp.core.flatmodel import FlatModel, FlatTensor, layer_names
 from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Input, Invariant, Layer, Range, Stage
-from lightexp.core.sensitivity import FACT, Table, fewest_bits
-from lightexp.models.from_file import try_out
+from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable, choose_fewest_bits
+from lightexp.core.tflite_graph import Tensor, TFLiteGraph, extract_layer_names
+from lightexp.models.from_file import try_on_example
 from lightexp.stages.calibration import RANGES, Calibration
-from lightexp.stages.sensitivity import Sensitivity, given
+from lightexp.stages.sensitivity import Sensitivity, sensitivity_table
 
 _DEFAULT_FROM = 1024  # weights; the converter leaves smaller tensors in float
 _OPERATORS = {"Dense": "FULLY_CONNECTED", "Conv2D": "CONV_2D", "Conv1D": "CONV_2D", "Conv3D": "CONV_3D"}
@@ -111,11 +111,11 @@ class Quantize(Stage):
         found: dict[str, Input] = {}
         if self._calibrated:
             found["calibration"] = Calibration(self.calibration_samples)
-        return found if self.tolerance is None else {**found, FACT: Sensitivity}
+        return found if self.tolerance is None else {**found, SENSITIVITY_FACT: Sensitivity}
 
-    def touches(self, layers: Sequence[Layer], table: Table | None = None) -> list[tuple[str, str]]:
+    def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """Each layer's data type, and why it is not the one asked for; see `Stage.touches`."""
-        self._check_patterns([layer_names(layer.name) for layer in layers if layer.kernel])
+        self._check_patterns([extract_layer_names(layer.name) for layer in layers if layer.kernel])
         words = []
         for layer in layers:
             if not layer.kernel:
@@ -124,51 +124,51 @@ class Quantize(Stage):
             if (
                 self.tolerance is not None
                 and not table
-                and not any(_matches(p, layer_names(layer.name)) for p in self.layers)
+                and not any(_matches(p, extract_layer_names(layer.name)) for p in self.layers)
             ):
                 words.append((layer.name, f"{layer.kind}: by the table of sensitivity, for {self.tolerance:g} points"))
                 continue
             inputs = layer.kernel[0] if layer.kind == "Dense" else layer.kernel[-1]
             operator = _OPERATORS.get(layer.kind, layer.kind)
-            kind, block, why = self._kernel(layer_names(layer.name), operator, layer.kernel, inputs, table)
+            kind, block, why = self._kernel(extract_layer_names(layer.name), operator, layer.kernel, inputs, table)
             stored = _type(f"{kind.lower()}{'' if kind == 'FLOAT32' else ' weights'}", block)
             words.append((layer.name, f"{layer.kind}: {stored}{f', {why}' if why else ''}"))
         return words
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Quantises the model and tries the result; see `Stage.apply`."""
-        from lightexp.backend import apart, flatbuffer
+        from lightexp.backend import flatbuffer, sandbox
 
         assert parent is not None  # `accepts` says so
-        source, result = flatbuffer.read(parent.tflite), context.out / TFLITE
+        source, result = flatbuffer.read_graph(parent.tflite), context.out / TFLITE
         _check_finite(source)
-        names = [layer_names(source.title(op, kernel)) for op, kernel in source.kernels]
+        names = [extract_layer_names(source.title(op, kernel)) for op, kernel in source.kernels]
         self._check_patterns(names)
-        table = given(context)
+        table = sensitivity_table(context)
         found = [
             self._kernel(known, op.kind, kernel.shape, kernel.shape[-1], table)
             for known, (op, kernel) in zip(names, source.kernels, strict=True)
         ]
         if parent.form == "keras" and self.scheme == "default":
-            from lightexp.backend import convert, keras_files
+            from lightexp.backend import converter, keras_files
 
-            result.write_bytes(convert.to_default(keras_files.load(parent.folder)))
+            result.write_bytes(converter.convert_default(keras_files.load_model(parent.folder)))
         else:
             ranges = np.empty(0, np.float32)
             if self._calibrated:
                 ranges = np.load(context.inputs["calibration"].folder / RANGES, allow_pickle=False)
             each = [(_BITS[kind], block) for kind, block, _ in found]
             settings = {"scheme": self.scheme, "bits": self.bits, "kernels": each, "integer_io": self.io == "integer"}
-            result.write_bytes(apart.call("quantize", parent.tflite, ranges, **settings).tobytes())
+            result.write_bytes(sandbox.run_sandboxed("quantize", parent.tflite, ranges, **settings).tobytes())
         facts: dict[str, Any] = {
             "kernels": {k.name: _type(kind, n) for (_, k), (kind, n, _) in zip(source.kernels, found, strict=True)},
             "reasons": {known[0]: why for known, (*_, why) in zip(names, found, strict=True) if why},
         }
-        shipped = flatbuffer.read(result)
+        shipped = flatbuffer.read_graph(result)
         if broken := self.verify("dtype", facts, shipped):
             raise RunFailed(f"{broken}. Keep its layer in float (layers: {{NAME: 32}}), or take another scheme.")
         try:
-            try_out(result, context.data)
+            try_on_example(result, context.data)
         except BadInput as error:
             raise BadInput(f"scheme={self.scheme}: {str(error).replace(str(result), 'the result')}") from None
         stay = _in_float(shipped, activations=self._calibrated)
@@ -178,7 +178,7 @@ class Quantize(Stage):
         notes += [f"in float: {', '.join(stay)}"] if stay else []
         return {**facts, "float": stay, **({"note": "; ".join(notes)} if notes else {})}
 
-    def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
+    def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
         """Checks the data types of the file's kernels, biases and ends; see `Stage.verify`."""
         for op, kernel in shipped.kernels:
             wanted, found = facts["kernels"].get(kernel.name), _type(kernel.dtype, kernel.block)
@@ -194,7 +194,7 @@ class Quantize(Stage):
         return f"inputs and outputs are {sorted(ends)}, were to be {wanted}" if ends != {wanted} else None
 
     def _kernel(
-        self, names: list[str], operator: str, shape: Sequence[int], inputs: int, table: Table | None = None
+        self, names: list[str], operator: str, shape: Sequence[int], inputs: int, table: SensitivityTable | None = None
     ) -> tuple[str, int, str]:
         """A kernel's data type and block (0: none), and why it is not the one that was asked for."""
         if operator == "CONV_3D":
@@ -206,7 +206,7 @@ class Quantize(Stage):
         wanted: int | None = next((bits for p, bits in self.layers.items() if _matches(p, names)), None)
         if wanted is None and table and self.tolerance is not None:
             among = (2, 4, 8) if self.scheme == "dynamic" else (4, 8)
-            wanted = fewest_bits(table.drops(names, "bits"), self.tolerance / 100, among)
+            wanted = choose_fewest_bits(table.drops(names, "bits"), self.tolerance / 100, among)
             if wanted == 32:
                 return "FLOAT32", 0, f"fewer bits cost more than {self.tolerance:g} points"
         wanted = self.bits if wanted is None else wanted
@@ -247,12 +247,12 @@ def _matches(pattern: str, names: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def _bias(model: FlatModel, op: Any) -> FlatTensor | None:
+def _bias(model: TFLiteGraph, op: Any) -> Tensor | None:
     place = 3 if op.kind == "TRANSPOSE_CONV" else 2
     return model.tensors[op.inputs[place]] if len(op.inputs) > place and op.inputs[place] >= 0 else None
 
 
-def _check_finite(model: FlatModel) -> None:
+def _check_finite(model: TFLiteGraph) -> None:
     for op, kernel in model.kernels:
         for tensor in (kernel, _bias(model, op)):
             if tensor and tensor.data is not None and not np.isfinite(tensor.data).all():
@@ -262,7 +262,7 @@ def _check_finite(model: FlatModel) -> None:
                 )
 
 
-def _in_float(model: FlatModel, activations: bool) -> list[str]:
+def _in_float(model: TFLiteGraph, activations: bool) -> list[str]:
     """Other matrices of weights than kernels that are float after all, and the operators whose `activations` are."""
     kernels = {kernel.name for _, kernel in model.kernels}
     weights = [t.name for t in model.weights if t.dtype == "FLOAT32" and len(t.shape) > 1 and t.name not in kernels]

@@ -15,12 +15,20 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from lightexp.core.config import Count
-from lightexp.core.data import stratified
+from lightexp.core.data import split_stratified
 from lightexp.core.errors import BadInput
-from lightexp.core.flatmodel import FlatOp, FlatTensor, layer_names
 from lightexp.core.protocols import Artifact, Context, Form, Invariant, Layer, Stage
-from lightexp.core.sensitivity import FACT, Kind, Table, low_rank, pruned, rounded, title
+from lightexp.core.sensitivity import (
+    SENSITIVITY_FACT,
+    Kind,
+    SensitivityTable,
+    format_level,
+    prune_kernel,
+    round_kernel,
+    truncate_rank,
+)
 from lightexp.core.store import MANIFEST
+from lightexp.core.tflite_graph import Operator, Tensor, extract_layer_names
 
 _Share = Annotated[float, Field(gt=0, lt=1)]
 _CHANNELS_LAST = ("DEPTHWISE_CONV_2D", "CONV_3D", "BATCH_MATMUL")  # kernels of the others have their outputs first
@@ -52,7 +60,7 @@ class Sensitivity(Stage):
     bits: Annotated[list[Literal[2, 4, 8]], Field(min_length=1)] = field(default_factory=lambda: [8, 4, 2])
     examples: Count | None = None
 
-    def makes(self, form: Form) -> Form:
+    def output_form(self, form: Form) -> Form:
         """The form that it was given."""
         return form
 
@@ -60,7 +68,7 @@ class Sensitivity(Stage):
         """The model stays as it is."""
         return True
 
-    def touches(self, layers: Sequence[Layer], table: Table | None = None) -> list[tuple[str, str]]:
+    def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """How often each layer is tried; see `Stage.touches`."""
         words = {
             True: f"{len(self.bits)} trials (bits)",
@@ -77,23 +85,23 @@ class Sensitivity(Stage):
         from lightexp.backend import flatbuffer, litert
 
         assert parent is not None  # `accepts` says so
-        source, content, split = flatbuffer.read(parent.tflite), parent.tflite.read_bytes(), context.data.val
+        source, content, split = flatbuffer.read_graph(parent.tflite), parent.tflite.read_bytes(), context.data.val
         if not len(split):
             raise BadInput("there is no example to measure on: the validation split is empty. Use more data.")
         x, y = split.x, split.y
         if self.examples and self.examples < len(split):
-            _, chosen = stratified(split.y, self.examples, seed=0)
+            _, chosen = split_stratified(split.y, self.examples, seed=0)
             x, y = split.x[chosen], split.y[chosen]
 
         def accuracy(file: Path) -> float:
-            found = litert.logits(file, x, context.data, context.threads, foreign=parent.foreign)
+            found = litert.compute_logits(file, x, context.data, context.threads, foreign=parent.foreign)
             return float(np.mean(found.argmax(axis=1) == y))
 
         layers: dict[str, dict[str, Any]] = {}
         trials = []
         for op, kernel in {id(kernel): (op, kernel) for op, kernel in source.kernels}.values():
             _check_finite(kernel)
-            names = layer_names(source.title(op, kernel))
+            names = extract_layer_names(source.title(op, kernel))
             name = names[0] if names[-1] in layers else names[-1]
             layers[name] = {"names": names, "weights": int(np.prod(kernel.shape)), "levels": {}}
             trials += [(name, kernel, *trial) for trial in self._trials(op)]
@@ -103,34 +111,36 @@ class Sensitivity(Stage):
         with TemporaryDirectory() as drafts:
             for number, (name, kernel, kind, level, changed) in enumerate(trials):
                 context.progress.step(number, len(trials))
-                context.progress.say(f"{name}: {title(kind, level)}")
+                context.progress.say(f"{name}: {format_level(kind, level)}")
                 file = Path(drafts, f"{number}.tflite")
                 index = next(i for i, tensor in enumerate(source.tensors) if tensor is kernel)
-                file.write_bytes(flatbuffer.replaced(content, index, changed(np.asarray(kernel.data, np.float32))))
+                file.write_bytes(
+                    flatbuffer.replace_constant(content, index, changed(np.asarray(kernel.data, np.float32)))
+                )
                 layers[name]["levels"].setdefault(kind, {})[str(level)] = accuracy(file)
                 file.unlink()
         for path in parent.folder.iterdir():
             if path.name != MANIFEST:
                 shutil.copyfile(path, context.out / path.name)
         chance = float(np.bincount(y).max() / len(y))
-        return {FACT: {"accuracy": whole, "chance": chance, "examples": len(y), "layers": layers}}
+        return {SENSITIVITY_FACT: {"accuracy": whole, "chance": chance, "examples": len(y), "layers": layers}}
 
-    def _trials(self, op: FlatOp) -> list[tuple[Kind, float, Callable[[NDArray[np.float32]], NDArray[np.float32]]]]:
+    def _trials(self, op: Operator) -> list[tuple[Kind, float, Callable[[NDArray[np.float32]], NDArray[np.float32]]]]:
         """What is done to a kernel, by kind and level."""
         found: list[tuple[Kind, float, Callable[[NDArray[np.float32]], NDArray[np.float32]]]] = []
         if op.kind != "DEPTHWISE_CONV_2D":
-            found += [("sparsity", share, partial(pruned, share=share)) for share in self.sparsities]
-            found += [("rank", share, partial(low_rank, share=share)) for share in self.ranks]
+            found += [("sparsity", share, partial(prune_kernel, share=share)) for share in self.sparsities]
+            found += [("rank", share, partial(truncate_rank, share=share)) for share in self.ranks]
         channel = -1 if op.kind in _CHANNELS_LAST else 0
-        return found + [("bits", bits, partial(rounded, bits=bits, channel=channel)) for bits in self.bits]
+        return found + [("bits", bits, partial(round_kernel, bits=bits, channel=channel)) for bits in self.bits]
 
 
-def given(context: Context) -> Table | None:
+def sensitivity_table(context: Context) -> SensitivityTable | None:
     """The table that a stage takes settings from, where it has asked for one."""
-    return Table.read(context.inputs[FACT].facts) if FACT in context.inputs else None
+    return SensitivityTable.read(context.inputs[SENSITIVITY_FACT].facts) if SENSITIVITY_FACT in context.inputs else None
 
 
-def _check_finite(kernel: FlatTensor) -> None:
+def _check_finite(kernel: Tensor) -> None:
     if not np.isfinite(np.asarray(kernel.data, np.float32)).all():
         raise BadInput(
             f"'{kernel.name}' holds weights that are not finite. Train the model again, with a smaller learning rate."

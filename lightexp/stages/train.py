@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lightexp.core.protocols import STATE, Artifact, Context, Input, Range, Stage
+from lightexp.core.protocols import STATE_FILE, Artifact, Context, Input, Range, Stage
 from lightexp.core.training import Training
 
 if TYPE_CHECKING:
@@ -28,20 +28,20 @@ class TrainingStage(Training, Stage):
         """The objective's teachers."""
         return dict(self.objective.teachers)
 
-    def settled(self, examples: int) -> int:
+    def schedule_epochs(self, examples: int) -> int:
         """The epochs after which no schedule changes anything but the learning rate."""
         return 0
 
     def untrained(self, context: Context) -> Any:
         """The architecture at this point of the pipeline with new weights; the same whenever the seed is."""
-        from lightexp.backend.session import fresh
+        from lightexp.backend.session import reset_graph
 
-        fresh(context.seed)
+        reset_graph(context.seed)
         return context.model.build(context.data.shape, context.data.classes)
 
     def fit(self, model: Any, context: Context, masks: Masks | None = None) -> dict[str, list[float]]:
         """Trains `model` in place and returns the curves; see `Trainer.run`."""
-        from lightexp.backend.litert import logits
+        from lightexp.backend.litert import compute_logits
         from lightexp.backend.training import Trainer
 
         features = None
@@ -49,20 +49,22 @@ class TrainingStage(Training, Stage):
             from lightexp.backend import keras_files
             from lightexp.backend.features import Features
 
-            teacher = keras_files.beside(context.inputs["teacher"].folder)
+            teacher = keras_files.rebuild_model(context.inputs["teacher"].folder)
             features = Features(model, teacher, self.objective, context.seed)
         # Read off the flatbuffer once, not computed again at every step: any teacher that LiteRT runs will do.
         train, teachers = context.data.train.x, {}
         for role in self.objective.teachers:
             context.progress.say("asking the teacher")
             teacher = context.inputs[role]
-            teachers[role] = logits(teacher.tflite, train, context.data, context.threads, foreign=teacher.foreign)
+            teachers[role] = compute_logits(
+                teacher.tflite, train, context.data, context.threads, foreign=teacher.foreign
+            )
         trainer = Trainer(model, self, context.data, context.seed, teachers, masks, features)
         if context.state:
             trainer.load(context.state)
         history = trainer.run(context.progress, context.stop)
         if context.stop:
-            trainer.save(context.out / STATE)
+            trainer.save(context.out / STATE_FILE)
         return history
 
 
@@ -77,7 +79,7 @@ class Train(TrainingStage):
         """Trains; see `Stage.apply`."""
         from lightexp.backend import keras_files
 
-        model = keras_files.load(parent.folder, context.seed) if parent else self.untrained(context)
+        model = keras_files.load_model(parent.folder, context.seed) if parent else self.untrained(context)
         history = self.fit(model, context)
-        keras_files.save(model, context.out)
+        keras_files.save_model(model, context.out)
         return {"history": history}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightexp.core.record import Record
-from lightexp.tracking.studies import Study
+from lightexp.tracking.study_payload import StudyPayload
 
 
 class Mirror(ABC):
@@ -35,7 +35,7 @@ class Mirror(ABC):
         """Shows that a run was killed, if it is shown as running."""
 
     @abstractmethod
-    def study(self, study: Study) -> dict[str, str]:
+    def study(self, study: StudyPayload) -> dict[str, str]:
         """Shows a study and its trials, and returns where, as it would stand in `record.mlflow`."""
 
     @abstractmethod
@@ -57,7 +57,7 @@ class Tracking(ABC):
 
 
 @dataclass(frozen=True)
-class Nowhere(Tracking):
+class NoTracking(Tracking):
     """Mirrors nothing."""
 
     def mirror(self, outputs: Path, say: Callable[[str], None]) -> Mirror:
@@ -75,7 +75,7 @@ class _NoMirror(Mirror):
     def close(self, record: Record) -> None:
         pass
 
-    def study(self, study: Study) -> dict[str, str]:
+    def study(self, study: StudyPayload) -> dict[str, str]:
         return {"missing": "tracking=none"}
 
     def left(self) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from lightexp.core.errors import RunFailed
 from lightexp.core.record import Record
-from lightexp.tracking import entries, stores, studies
+from lightexp.tracking import mlflow_payload, stores, study_payload
 from lightexp.tracking.mirror import Mirror, Tracking
 
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "killed": "KILLED"}
@@ -39,12 +39,12 @@ class Mlflow(Tracking):
         Raises:
             ValueError: If it names a plain folder or holds a password.
         """
-        if self.uri is not None and (words := stores.complaint(self.uri)):
+        if self.uri is not None and (words := stores.find_uri_problem(self.uri)):
             raise ValueError(words)
 
     def mirror(self, outputs: Path, say: Callable[[str], None]) -> MlflowMirror:
         """Makes the mirror; see `Tracking.mirror`."""
-        return MlflowMirror(stores.address(self.uri, outputs), self.experiment, outputs / "mlartifacts", say)
+        return MlflowMirror(stores.resolve_uri(self.uri, outputs), self.experiment, outputs / "mlartifacts", say)
 
 
 class MlflowMirror(Mirror):
@@ -62,7 +62,7 @@ class MlflowMirror(Mirror):
         self._say = say
         self._clients: dict[str, Any] = {}
         self._open: dict[str, str] = {}  # studies that are shown as running: their runs' ids by the studies'
-        self._shown: dict[str, studies.Shown] = {}
+        self._shown: dict[str, study_payload.StudyUploader] = {}
         self._down: dict[str, str] = {}  # URI to why it cannot be reached: each is tried, and complained of, once
 
     def start(self, record: Record) -> None:
@@ -73,8 +73,8 @@ class MlflowMirror(Mirror):
             run = client.create_run(
                 self._experiment_id(client),
                 start_time=int(record.started * 1000),
-                tags=entries.tags(record),
-                run_name=entries.text(record.name, entries.TAG_CHARS),
+                tags=mlflow_payload.build_tags(record),
+                run_name=mlflow_payload.format_value(record.name, mlflow_payload.TAG_CHARS),
             )
             record.mlflow["run_id"] = run.info.run_id
             _log_params(client, run.info.run_id, record)
@@ -91,15 +91,15 @@ class MlflowMirror(Mirror):
         stamp = int((record.ended or record.started) * 1000)
 
         def work(client: Any) -> None:
-            entities = stores.load().entities
+            entities = stores.import_mlflow().entities
             if "missing" in record.mlflow:
                 _log_params(client, run_id, record)
-            for part in entries.batches(entries.tags(record), entries.TAGS):
+            for part in mlflow_payload.split_batches(mlflow_payload.build_tags(record), mlflow_payload.TAGS):
                 client.log_batch(run_id, tags=[entities.RunTag(name, value) for name, value in part.items()])
             # One stamp for all, and not the present time, so that a second time adds nothing.
-            metrics = [entities.Metric(p.key, p.value, stamp, p.step) for p in entries.points(record)]
-            for first in range(0, len(metrics), entries.METRICS):
-                client.log_batch(run_id, metrics=metrics[first : first + entries.METRICS])
+            metrics = [entities.Metric(p.key, p.value, stamp, p.step) for p in mlflow_payload.list_points(record)]
+            for first in range(0, len(metrics), mlflow_payload.METRICS):
+                client.log_batch(run_id, metrics=metrics[first : first + mlflow_payload.METRICS])
             # The status before the files: if the process dies over these, the run does not look as if it went on.
             client.set_terminated(run_id, status, end_time=stamp)
             _log_inputs(client, run_id, record)
@@ -114,15 +114,18 @@ class MlflowMirror(Mirror):
         if "run_id" not in record.mlflow:
             return
         uri, run_id = self._uri_of(record), record.mlflow["run_id"]
-        if (file := stores.database_file(uri)) and not file.exists():
+        if (file := stores.get_database_file(uri)) and not file.exists():
             return  # the store is gone, and the run with it
 
         def work(client: Any) -> None:
             if client.get_run(run_id).info.status != "RUNNING":
                 return
             words = {"lightexp.status": "killed", "lightexp.reason": record.reason or "the process was killed"}
-            tag = stores.load().entities.RunTag
-            client.log_batch(run_id, tags=[tag(k, entries.text(v, entries.TAG_CHARS)) for k, v in words.items()])
+            tag = stores.import_mlflow().entities.RunTag
+            client.log_batch(
+                run_id,
+                tags=[tag(k, mlflow_payload.format_value(v, mlflow_payload.TAG_CHARS)) for k, v in words.items()],
+            )
             client.set_terminated(run_id, "KILLED", end_time=None if record.ended is None else int(record.ended * 1000))
 
         self._try(uri, record.mlflow, record.id, work)
@@ -140,18 +143,18 @@ class MlflowMirror(Mirror):
         """
         found: dict[str, Any] = {}
         try:
-            with stores.patience(**_IS_IT_THERE):
+            with stores.bound_retries(**_IS_IT_THERE):
                 client = self._client(self.uri)
-            with stores.patience(**_WRITE):
+            with stores.bound_retries(**_WRITE):
                 experiment, token = client.get_experiment_by_name(self._experiment), None
                 while experiment:
-                    both = stores.load().entities.ViewType.ALL
+                    both = stores.import_mlflow().entities.ViewType.ALL
                     page = client.search_runs([experiment.experiment_id], "", both, 1000, page_token=token)
                     found |= {run.data.tags.get("lightexp.run_id", ""): run for run in page}
                     if not (token := page.token):
                         break
         except Exception as error:
-            raise RunFailed(f"MLflow at {self.uri} cannot be used: {reason(error)}.") from None
+            raise RunFailed(f"MLflow at {self.uri} cannot be used: {summarize_mlflow_error(error)}.") from None
         return found
 
     def holds(self, run: Any, folder: Path) -> bool:
@@ -164,23 +167,23 @@ class MlflowMirror(Mirror):
             return False
         there: dict[str, int] = {}
         try:
-            with stores.patience(**_WRITE):
+            with stores.bound_retries(**_WRITE):
                 for place in {where for _, where in _files(folder)}:
                     listed = self._client(self.uri).list_artifacts(run.info.run_id, place)
                     there |= {file.path: file.file_size for file in listed}
         except Exception as error:
-            raise RunFailed(f"MLflow at {self.uri} cannot be used: {reason(error)}.") from None
+            raise RunFailed(f"MLflow at {self.uri} cannot be used: {summarize_mlflow_error(error)}.") from None
         return all(there.get(path.relative_to(folder).as_posix()) == path.stat().st_size for path, _ in _files(folder))
 
     def _uri_of(self, record: Record) -> str:
         return record.mlflow.get("uri", self.uri)
 
-    def study(self, study: studies.Study) -> dict[str, str]:
+    def study(self, study: study_payload.StudyPayload) -> dict[str, str]:
         """See `Mirror.study`."""
         noted = {"uri": self.uri, "experiment": self._experiment}
 
         def work(client: Any) -> None:
-            shown = self._shown.pop(study.id, None) or studies.Shown(self._experiment_id(client))
+            shown = self._shown.pop(study.id, None) or study_payload.StudyUploader(self._experiment_id(client))
             noted["run_id"] = self._open[study.id] = shown.show(client, study)
             self._shown[study.id] = shown  # only now: what fails in the middle is read again
 
@@ -192,35 +195,35 @@ class MlflowMirror(Mirror):
     def left(self) -> None:
         """See `Mirror.left`."""
         for run_id in self._open.values():
-            self._try(self.uri, {}, run_id, lambda client, run_id=run_id: studies.close(client, run_id))  # type: ignore[misc]
+            self._try(self.uri, {}, run_id, lambda client, run_id=run_id: study_payload.close_study(client, run_id))  # type: ignore[misc]
 
     def _try(self, uri: str, noted: dict[str, str], name: str, work: Callable[[Any], None]) -> bool:
         """Does `work` with a client of `uri`; says and notes why, where that fails."""
         if uri not in self._down:
             try:
-                with stores.patience(**_IS_IT_THERE):
+                with stores.bound_retries(**_IS_IT_THERE):
                     client = self._client(uri)
             except Exception as error:  # whatever a mirror meets, the run goes on
-                self._down[uri] = reason(error)
+                self._down[uri] = summarize_mlflow_error(error)
                 self._say(f"MLflow at {uri} cannot be used: {self._down[uri]}. The run goes on; its record is whole.")
         if uri in self._down:
             noted["missing"] = self._down[uri]
             return False
         try:
-            with stores.patience(**_WRITE):
+            with stores.bound_retries(**_WRITE):
                 work(client)
         except Exception as error:
-            noted["missing"] = reason(error)
-            self._say(f"MLflow did not take all of {name}: {reason(error)}. Its record is whole.")
+            noted["missing"] = summarize_mlflow_error(error)
+            self._say(f"MLflow did not take all of {name}: {summarize_mlflow_error(error)}. Its record is whole.")
             return False
         return True
 
     def _client(self, uri: str) -> Any:
         """A client of a store that has just answered."""
         if uri not in self._clients:
-            if file := stores.database_file(uri):
-                stores.prepare(file, self._artifacts)
-            self._clients[uri] = stores.load().MlflowClient(tracking_uri=uri)
+            if file := stores.get_database_file(uri):
+                stores.prepare_database(file, self._artifacts)
+            self._clients[uri] = stores.import_mlflow().MlflowClient(tracking_uri=uri)
         self._clients[uri].get_experiment_by_name(self._experiment)
         return self._clients[uri]
 
@@ -232,7 +235,7 @@ class MlflowMirror(Mirror):
         place = self._artifacts.absolute().as_uri() if stores.is_database(self.uri) else None
         try:
             return str(client.create_experiment(self._experiment, artifact_location=place))
-        except stores.load().MlflowException:
+        except stores.import_mlflow().MlflowException:
             if found := client.get_experiment_by_name(self._experiment):
                 return str(found.experiment_id)
             raise
@@ -245,28 +248,28 @@ def _files(folder: Path) -> list[tuple[Path, str | None]]:
 
 
 def _log_params(client: Any, run_id: str, record: Record) -> None:
-    param = stores.load().entities.Param
-    for part in entries.batches(entries.params(record.config), entries.PARAMS):
+    param = stores.import_mlflow().entities.Param
+    for part in mlflow_payload.split_batches(mlflow_payload.build_params(record.config), mlflow_payload.PARAMS):
         client.log_batch(run_id, params=[param(name, value) for name, value in part.items()])
 
 
 def _log_inputs(client: Any, run_id: str, record: Record) -> None:
-    entities = stores.load().entities
+    entities = stores.import_mlflow().entities
     source = json.dumps({"tags": {"mlflow.source.name": "lightexp", "mlflow.source.type": "LOCAL"}})
     found = [
         entities.DatasetInput(
             entities.Dataset(name, digest, "code", source, profile=profile),
             [entities.InputTag("mlflow.data.context", split)],
         )
-        for name, digest, profile, split in entries.inputs(record)
+        for name, digest, profile, split in mlflow_payload.list_inputs(record)
     ]
     if found:
         client.log_inputs(run_id, found)
 
 
-def reason(error: BaseException) -> str:
+def summarize_mlflow_error(error: BaseException) -> str:
     """The first cause in one line: MLflow and its libraries wrap `Connection refused` in five others."""
     while cause := error.__cause__ or error.__context__:
         error = cause
     lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
-    return entries.text(lines[0].rstrip(".") if lines else type(error).__name__, 300)
+    return mlflow_payload.format_value(lines[0].rstrip(".") if lines else type(error).__name__, 300)

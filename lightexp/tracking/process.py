@@ -9,10 +9,10 @@ from __future__ import annotations
 import subprocess
 import weakref
 
-from lightexp.core.child import Child, end
+from lightexp.execution.process import WorkerProcess, close
 
 
-class Worker(Child):
+class MirrorProcess(WorkerProcess):
     """The process: `lightexp.tracking.worker`."""
 
     def __init__(self) -> None:
@@ -24,4 +24,4 @@ class Worker(Child):
 def _end(process: subprocess.Popen[str]) -> None:
     """Ends the process, which has answered every call and has nothing left to write."""
     process.kill()
-    end(process)
+    close(process)

@@ -19,7 +19,7 @@ _LOGGERS = ("mlflow", "alembic", "urllib3", "sqlalchemy")
 
 
 @cache
-def load() -> Any:
+def import_mlflow() -> Any:
     """Imports MLflow (about 2 s the first time) with all that a local store needs, and returns its module."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would report each use to its makers
     # MLflow's own; no catch_warnings, which would not be safe in a thread
@@ -34,7 +34,7 @@ def load() -> Any:
     return mlflow
 
 
-def complaint(uri: str) -> str | None:
+def find_uri_problem(uri: str) -> str | None:
     """What is wrong with a tracking URI, in words, or None."""
     parts = urlsplit(uri)
     if not parts.scheme or parts.scheme == "file":
@@ -47,7 +47,7 @@ def complaint(uri: str) -> str | None:
     return None
 
 
-def address(uri: str | None, outputs: Path) -> str:
+def resolve_uri(uri: str | None, outputs: Path) -> str:
     """The whole tracking URI: `mlflow.db` in `outputs` for None, a relative SQLite path made absolute."""
     if uri is None:
         return _sqlite(outputs.absolute() / "mlflow.db")
@@ -67,7 +67,7 @@ def is_database(uri: str) -> bool:
     return urlsplit(uri).scheme.partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql")
 
 
-def database_file(uri: str) -> Path | None:
+def get_database_file(uri: str) -> Path | None:
     """The file of a SQLite URI, or None."""
     if not uri.startswith("sqlite:"):
         return None
@@ -77,7 +77,7 @@ def database_file(uri: str) -> Path | None:
     return Path(path) if path and path != ":memory:" else None
 
 
-def prepare(database: Path, artifacts: Path) -> None:
+def prepare_database(database: Path, artifacts: Path) -> None:
     """Makes a SQLite store where there is none, whole or not at all: many may ask for it at once, or die over it.
 
     Args:
@@ -90,7 +90,7 @@ def prepare(database: Path, artifacts: Path) -> None:
     with FileLock(f"{database}.lock"):
         if database.exists():
             return
-        store_type = load().store.tracking.sqlalchemy_store.SqlAlchemyStore
+        store_type = import_mlflow().store.tracking.sqlalchemy_store.SqlAlchemyStore
         draft = database.with_name(f"{database.name}.draft")
         for leftover in (draft, draft.with_name(f"{draft.name}-journal")):
             leftover.unlink(missing_ok=True)  # of a process that died: the lock is ours
@@ -100,7 +100,7 @@ def prepare(database: Path, artifacts: Path) -> None:
 
 
 @contextmanager
-def patience(timeout: int, retries: int) -> Iterator[None]:
+def bound_retries(timeout: int, retries: int) -> Iterator[None]:
     """Bounds how long MLflow tries, and keeps it from logging and printing, while the context lasts.
 
     MLflow's own limits are minutes. What the user has set in the environment stands.
@@ -118,7 +118,7 @@ def patience(timeout: int, retries: int) -> Iterator[None]:
     }
     added = {name: value for name, value in wanted.items() if name not in os.environ}
     loggers = [logging.getLogger(name) for name in _LOGGERS]
-    utils = load().store.db.utils
+    utils = import_mlflow().store.db.utils
     levels, attempts = [logger.level for logger in loggers], utils.MAX_RETRY_COUNT
     os.environ.update(added)
     utils.MAX_RETRY_COUNT = 1  # no setting reaches it: ten attempts take 100 s at a database that is not there
@@ -135,14 +135,14 @@ def patience(timeout: int, retries: int) -> Iterator[None]:
 
 
 @contextmanager
-def together(client: Any) -> Iterator[None]:
+def batch_writes(client: Any) -> Iterator[None]:
     """Makes one transaction of all that a client writes to a SQLite file in the context; elsewhere nothing changes.
 
     MLflow commits each of its calls several times, and SQLite waits for the disk at each. Others that write wait until
     the context ends.
     """
     store = client._tracking_client.store
-    managed = getattr(load().store.db.utils, "_get_managed_session_maker", None)
+    managed = getattr(import_mlflow().store.db.utils, "_get_managed_session_maker", None)
     if managed is None or not hasattr(store, "ManagedSessionMaker") or store.engine.dialect.name != "sqlite":
         yield
         return

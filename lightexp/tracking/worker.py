@@ -1,4 +1,4 @@
-"""The process in which records are mirrored; see `lightexp.tracking.aside`."""
+"""The process in which records are mirrored; see `lightexp.tracking.remote_mirror`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from lightexp.core.child import answer, answers
 from lightexp.core.config import build
-from lightexp.core.record import from_plain
-from lightexp.tracking import stores, studies
+from lightexp.core.record import parse_record
+from lightexp.execution.process import claim_stdout, reply
+from lightexp.tracking import stores, study_payload
 from lightexp.tracking.mirror import Mirror, Tracking
 
 
@@ -20,9 +20,9 @@ def main() -> None:
     """Answers calls until the input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent still has calls to make
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    parent = answers()
+    parent = claim_stdout()
     with suppress(Exception):  # whoever uses it meets the same error, and reports it
-        stores.load()
+        stores.import_mlflow()
     mirrors: dict[str, Mirror] = {}
     for line in sys.stdin:
         request = json.loads(line)
@@ -30,21 +30,21 @@ def main() -> None:
         if place not in mirrors:
             mirrors[place] = _mirror(request, parent)
         if request["call"] == "study":
-            answer(parent, {"mlflow": mirrors[place].study(studies.from_plain(request["study"]))})
+            reply(parent, {"mlflow": mirrors[place].study(study_payload.parse_study(request["study"]))})
             continue
-        record = from_plain(request["record"])
+        record = parse_record(request["record"])
         if request["call"] == "end":
             mirrors[place].end(record, Path(request["folder"]))
         else:
             getattr(mirrors[place], request["call"])(record)
-        answer(parent, {"mlflow": record.mlflow})
+        reply(parent, {"mlflow": record.mlflow})
     for mirror in mirrors.values():
         mirror.left()
 
 
 def _mirror(request: dict[str, Any], parent: TextIO) -> Mirror:
     tracking: Tracking = build(request["tracking"], Tracking, "tracking", tuple(request["plugins"]))  # type: ignore[type-abstract]
-    return tracking.mirror(Path(request["outputs"]), lambda words: answer(parent, {"say": words}))
+    return tracking.mirror(Path(request["outputs"]), lambda words: reply(parent, {"say": words}))
 
 
 if __name__ == "__main__":

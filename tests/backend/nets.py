@@ -28,10 +28,10 @@ def data(train: int = EXAMPLES) -> Data:
 
 def model(kind: str, seed: int = 0, l2: float = 0.0) -> Any:
     """A `dense` model, a `conv` one, one with batch normalisation (`norm`) or one with `dropout`."""
-    from lightexp.backend.session import fresh, keras
+    from lightexp.backend.session import import_keras, reset_graph
 
-    fresh(seed)
-    kl = keras().layers
+    reset_graph(seed)
+    kl = import_keras().layers
     x = inputs = kl.Input(SHAPE)
     if kind in ("conv", "norm"):
         # Before a normalisation a bias has no gradient but rounding, which Adam makes large.
@@ -39,9 +39,11 @@ def model(kind: str, seed: int = 0, l2: float = 0.0) -> Any:
         x = kl.BatchNormalization(momentum=0.8)(x) if kind == "norm" else x
         x = kl.ReLU()(x)
     x = kl.Flatten()(x)
-    x = kl.Dense(9, activation="relu", name="hidden", kernel_regularizer=keras().regularizers.L2(l2) if l2 else None)(x)
+    x = kl.Dense(
+        9, activation="relu", name="hidden", kernel_regularizer=import_keras().regularizers.L2(l2) if l2 else None
+    )(x)
     x = kl.Dropout(0.3)(x) if kind == "dropout" else x
-    return keras().Model(inputs, kl.Dense(CLASSES, name="logits")(x))
+    return import_keras().Model(inputs, kl.Dense(CLASSES, name="logits")(x))
 
 
 def settings(**changes: Any) -> Training:
@@ -71,10 +73,10 @@ def fit_by_hand(net: Any, source: Data, chosen: Training, seed: int, callbacks: 
     """What one writes with Keras alone: `compile` with Adam and `fit`, on our batches in our order."""
     import tensorflow as tf
 
-    from lightexp.backend.session import keras
+    from lightexp.backend.session import import_keras
 
-    loss = keras().losses.SparseCategoricalCrossentropy(from_logits=True)
-    net.compile(keras().optimizers.Adam(chosen.learning_rate), loss)
+    loss = import_keras().losses.SparseCategoricalCrossentropy(from_logits=True)
+    net.compile(import_keras().optimizers.Adam(chosen.learning_rate), loss)
     x, y = source.inputs(source.train.x), source.train.y
     for epoch in range(chosen.epochs):
         order = tf.random.experimental.stateless_shuffle(tf.range(len(y)), seed=[seed, epoch]).numpy()

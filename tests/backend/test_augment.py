@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import nets
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
 from lightexp.core.data import Data, Split
-from lightexp.core.inputs import Augment
-from lightexp.core.protocols import Objective
+from lightexp.core.preprocessing import Augment
+from lightexp.core.protocols import TrainingObjective
 from lightexp.objectives.cross_entropy import CrossEntropy
 from lightexp.objectives.distill import Distill
+from tests.backend import nets
 
 MANY = 2000
 IMAGE = np.arange(1, 4 * 5 * 2 + 1, dtype=np.float32).reshape(4, 5, 2)
@@ -32,7 +32,7 @@ def augmented(inputs: Array, augment: Augment, seed: int = 0, step: int = 1) -> 
     from lightexp.backend import augment as room
 
     signature = [tf.TensorSpec([None, *inputs.shape[1:]], tf.float32), tf.TensorSpec([], tf.int64)]
-    graph = tf.function(lambda x, at: room.augmented(x, augment, seed, at)[: 2 if augment.mixup else 1], signature)
+    graph = tf.function(lambda x, at: room.augment_batch(x, augment, seed, at)[: 2 if augment.mixup else 1], signature)
     found = [tensor.numpy() for tensor in graph(inputs, tf.constant(step, tf.int64))]
     return found[0], found[1] if augment.mixup else None
 
@@ -149,7 +149,7 @@ def _bytes(net: Any) -> list[bytes]:
 
 
 @pytest.mark.parametrize("objective", [CrossEntropy(), Distill()], ids=["cross_entropy", "distill"])
-def test_augmented_graph_and_fit_are_one_training(tensorflow: None, objective: Objective) -> None:
+def test_augmented_graph_and_fit_are_one_training(tensorflow: None, objective: TrainingObjective) -> None:
     source = replace(nets.data(), augment=EVERYTHING)
     found = []
     for loop in ("graph", "fit", "graph"):
@@ -179,25 +179,25 @@ def test_every_step_and_every_epoch_draws_anew(tensorflow: None) -> None:
     """Of a constant image all that a hole of half its size leaves is seen in the logits."""
     import tensorflow as tf
 
-    from lightexp.backend.session import keras
+    from lightexp.backend.session import import_keras
 
     seen: list[bytes] = []
 
-    class Recording(keras().layers.Layer):  # type: ignore[misc]
+    class Recording(import_keras().layers.Layer):  # type: ignore[misc]
         def call(self, inputs: Any, training: bool = False) -> Any:
             if training:
                 tf.py_function(lambda x: seen.append(x.numpy().tobytes()), [inputs], [])
             return inputs
 
     net = nets.model("dense")
-    net = keras().Model(net.inputs, net(Recording()(net.inputs[0])))
+    net = import_keras().Model(net.inputs, net(Recording()(net.inputs[0])))
     ones = Split(np.ones((32, *nets.SHAPE), np.float32), np.zeros(32, np.int32))
     _train("graph", Data("ones", ones, ones, ones, nets.CLASSES, augment=Augment(cutout=3)), net, epochs=3)
     assert len(seen) == len(set(seen)) == 3 * 2
 
 
 @dataclass(frozen=True)
-class _Labelled(Objective):
+class _Labelled(TrainingObjective):
     """What labels and teachers say, whatever the logits: 10 a class, and the teacher's first logit."""
 
     @property
@@ -243,7 +243,7 @@ def test_validation_is_not_augmented(tensorflow: None) -> None:
 @pytest.mark.parametrize("loop", ["graph", "fit"])
 def test_factors_of_each_channel_reach_training_and_validation(tensorflow: None, loop: str) -> None:
     """Raw values with factors train to the bytes of values that were scaled before."""
-    from lightexp.backend.session import fresh, keras
+    from lightexp.backend.session import import_keras, reset_graph
 
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (40, 6, 6, 3), np.uint8), rng.integers(0, nets.CLASSES, 40).astype(np.int32)
@@ -254,9 +254,9 @@ def test_factors_of_each_channel_reach_training_and_validation(tensorflow: None,
     assert not np.allclose(before.x[..., 0], before.x[..., 2])
     found = []
     for source in (given, Data("scaled", before, before, before, nets.CLASSES)):
-        fresh(0)
-        inputs = keras().layers.Input((6, 6, 3))
-        flat = keras().layers.Flatten()(keras().layers.Conv2D(4, 3)(inputs))
-        net = keras().Model(inputs, keras().layers.Dense(nets.CLASSES)(flat))
+        reset_graph(0)
+        inputs = import_keras().layers.Input((6, 6, 3))
+        flat = import_keras().layers.Flatten()(import_keras().layers.Conv2D(4, 3)(inputs))
+        net = import_keras().Model(inputs, import_keras().layers.Dense(nets.CLASSES)(flat))
         found.append((_train(loop, source, net, epochs=2), _bytes(net)))
     assert found[0] == found[1]

@@ -28,8 +28,8 @@ def fresh() -> Any:
     """Keras, with nothing built."""
     from lightexp.backend import session
 
-    session.fresh(0)
-    return session.keras()
+    session.reset_graph(0)
+    return session.import_keras()
 
 
 def lively(model: Any) -> Any:
@@ -112,7 +112,7 @@ def zeroed(model: Any, gone: dict[str, list[int]]) -> None:
     That is known by running the model, not from its graph; with ReLUs that let all through, so that no filter is off
     for another reason.
     """
-    from lightexp.backend.session import keras
+    from lightexp.backend.session import import_keras
 
     relus = [(layer, layer.max_value) for layer in model.layers if type(layer).__name__ == "ReLU"]
     for layer, _ in relus:
@@ -123,7 +123,7 @@ def zeroed(model: Any, gone: dict[str, list[int]]) -> None:
             for weight in weights:
                 weight[..., gone[layer.name]] = 0
         elif weights and not hasattr(layer, "alpha"):
-            seen = logits(keras().Model(model.inputs, layer.input))
+            seen = logits(import_keras().Model(model.inputs, layer.input))
             dark = np.abs(seen).max(axis=tuple(range(seen.ndim - 1))) == 0
             if hasattr(layer, "gamma"):
                 weights[1][dark] = weights[2][dark] = 0  # beta and the moving mean
@@ -147,7 +147,7 @@ def test_removing_is_zeroing(net: str) -> None:
     before = logits(model)
     graph = ChannelGraph(model)
     gone = half(graph)
-    smaller, filters = graph.without(gone), places(graph, gone)
+    smaller, filters = graph.remove(gone), places(graph, gone)
     assert sum(map(len, filters.values())) >= 3
     for name, row in graph.made.items():
         assert smaller.get_layer(name).output.shape[-1] == len(row) - len(filters[name])
@@ -163,16 +163,16 @@ def test_removing_is_zeroing(net: str) -> None:
 
 @pytest.mark.parametrize("net", ["small_cnn", "resnet8", "ds_cnn", "lenet_300_100", "cnn_1d"])
 def test_the_costs_are_the_file_s(net: str, tmp_path: Path) -> None:
-    from lightexp.backend import convert
+    from lightexp.backend import converter
     from lightexp.backend.channels import ChannelGraph
-    from lightexp.backend.flatbuffer import read
-    from lightexp.measure.graph import macs
+    from lightexp.backend.flatbuffer import read_graph
+    from lightexp.metrics.graph import count_macs
 
     graph = ChannelGraph(lively(NETS[net]()))
     file, gone = tmp_path / "model.tflite", half(graph)
-    file.write_bytes(convert.to_float32(graph.without(gone)))
-    flat, cost = read(file), graph.cost(gone)
-    assert cost.macs == macs(flat)[0] < graph.cost().macs
+    file.write_bytes(converter.convert_to_float32(graph.remove(gone)))
+    flat, cost = read_graph(file), graph.cost(gone)
+    assert cost.macs == count_macs(flat)[0] < graph.cost().macs
     assert cost.params == sum(int(np.prod(t.shape)) for t in flat.weights) < graph.cost().params
 
 
@@ -267,7 +267,7 @@ def test_removing_is_zeroing_in_any_net(steps: list[str], seed: int) -> None:
     model = lively(keras.Model(inputs, kl.Dense(CLASSES)(kl.Flatten()(x))))
     graph = ChannelGraph(model)
     gone = half(graph, seed)
-    smaller = graph.without(gone)
+    smaller = graph.remove(gone)
     zeroed(model, places(graph, gone))
     scale = max(1.0, float(np.abs(logits(model)).max()))
     assert np.abs(logits(smaller) - logits(model)).max() < 1e-5 * scale

@@ -12,8 +12,8 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from lightexp.backend import edge_quantizer, flatbuffer, litert
 from lightexp.core.errors import BadInput
-from lightexp.core.flatmodel import FlatTensor
-from tests.measure import tiny
+from lightexp.core.tflite_graph import Tensor
+from tests.metrics import tiny
 
 BITS = {"FLOAT32": 32, "FLOAT16": 16, "INT8": 8, "INT4": 4, "INT2": 2}
 
@@ -24,7 +24,7 @@ def written(folder: Path, content: bytes, name: str = "float.tflite") -> Path:
 
 
 def quantized(source: Path, scheme: str, kernels: list[tuple[int, int]], samples: np.ndarray) -> Path:
-    ranges = litert.ranges(source, samples, 1) if scheme.startswith("int") else np.empty(0, np.float32)
+    ranges = litert.collect_ranges(source, samples, 1) if scheme.startswith("int") else np.empty(0, np.float32)
     content = edge_quantizer.quantize(source, ranges, scheme, 8, kernels, integer_io=False)
     return written(source.parent, content.tobytes(), "quantized.tflite")
 
@@ -39,7 +39,7 @@ def outputs(path: Path, samples: np.ndarray) -> np.ndarray:
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
-def real(tensor: FlatTensor) -> np.ndarray:
+def real(tensor: Tensor) -> np.ndarray:
     """What a symmetrically quantised kernel stands for."""
     assert not any(tensor.zero_points)
     values = np.asarray(tensor.data, np.float32)
@@ -53,7 +53,7 @@ def with_kernels(source: Path, kernels: list[np.ndarray], name: str) -> Path:
     """The float file with other kernels."""
     tree = flatbuffer_utils.read_model(str(source))
     by_name = {tensor.name.decode(): tensor for tensor in tree.subgraphs[0].tensors}
-    for (_, kernel), values in zip(flatbuffer.read(source).kernels, kernels, strict=True):
+    for (_, kernel), values in zip(flatbuffer.read_graph(source).kernels, kernels, strict=True):
         tree.buffers[by_name[kernel.name].buffer].data = np.frombuffer(values.astype("<f4").tobytes(), np.uint8)
     return written(source.parent, bytes(flatbuffer_utils.convert_object_to_bytearray(tree)), name)
 
@@ -88,12 +88,12 @@ def test_litert_computes_with_the_weights_that_are_stored(
 ) -> None:
     source = written(tmp_path, tiny.flat(net))
     result = quantized(source, scheme, kernels, samples(net))
-    found = [tensor for _, tensor in flatbuffer.read(result).kernels]
+    found = [tensor for _, tensor in flatbuffer.read_graph(result).kernels]
     assert [(BITS[t.dtype], t.block) for t in found] == (kernels or [(16, 0)] * 3)
     expected = outputs(with_kernels(source, [real(t) for t in found], "expected.tflite"), samples(net))
     spread = expected.max() - expected.min()
     assert np.abs(outputs(result, samples(net)) - expected).mean() < 0.01 * spread
-    for (_, exact), kernel in zip(flatbuffer.read(source).kernels, found, strict=True):
+    for (_, exact), kernel in zip(flatbuffer.read_graph(source).kernels, found, strict=True):
         step = max(kernel.scales, default=np.abs(exact.data).max() / 1024)
         assert np.abs(real(kernel) - exact.data).max() <= step * 1.01  # the lowest step of 4 bits is not used
 
@@ -102,7 +102,7 @@ def test_litert_computes_2_bit_convolutions_wrongly(tmp_path: Path) -> None:
     """Why they are not offered; once this fails, they can be."""
     source = written(tmp_path, tiny.flat("conv"))
     result = quantized(source, "dynamic", [(2, 0), (32, 0), (32, 0)], samples("conv"))
-    found = [tensor for _, tensor in flatbuffer.read(result).kernels]
+    found = [tensor for _, tensor in flatbuffer.read_graph(result).kernels]
     assert found[0].dtype == "INT2"
     expected = outputs(with_kernels(source, [real(t) for t in found], "expected.tflite"), samples("conv"))
     with np.errstate(all="ignore"):
@@ -113,7 +113,7 @@ def test_litert_computes_2_bit_convolutions_wrongly(tmp_path: Path) -> None:
 @pytest.mark.parametrize("net", ["conv", "depthwise"])
 def test_it_is_as_good_as_the_converters(net: str, scheme: str, tmp_path: Path) -> None:
     source = written(tmp_path, tiny.flat(net))
-    count = len(flatbuffer.read(source).kernels)
+    count = len(flatbuffer.read_graph(source).kernels)
     ours = quantized(source, scheme, [EIGHT] * count if scheme != "default" else [], samples(net))
     theirs = written(tmp_path, tiny.flat(net, "dynamic" if scheme == "default" else scheme), "theirs.tflite")
     exact = outputs(source, samples(net))
@@ -131,7 +131,7 @@ def test_it_is_as_good_as_the_converters(net: str, scheme: str, tmp_path: Path) 
 @pytest.mark.parametrize("net", ["conv", "depthwise", "dense"])
 def test_the_bias_of_a_channel_without_weights_is_whole(net: str, scheme: str, tmp_path: Path) -> None:
     source = written(tmp_path, tiny.flat(net))
-    values = [np.array(kernel.data) for _, kernel in flatbuffer.read(source).kernels]
+    values = [np.array(kernel.data) for _, kernel in flatbuffer.read_graph(source).kernels]
     for kernel, scale in zip(values, (0.0, 1e-12, 0.0), strict=False):
         channel = (..., 0) if kernel.shape[0] == 1 else (0,)
         kernel[channel] *= scale
@@ -158,33 +158,35 @@ def test_zeros_stay_zeros(scheme: str, bits: int, block: int, tmp_path: Path) ->
     source = written(tmp_path, tiny.flat("conv", zeroed=True))
     kernels = [(8, 0), (8, 0), (bits, block)] if scheme != "float16" else []
     result = quantized(source, scheme, kernels, samples("conv"))
-    for (_, before), (_, after) in zip(flatbuffer.read(source).kernels, flatbuffer.read(result).kernels, strict=True):
+    for (_, before), (_, after) in zip(
+        flatbuffer.read_graph(source).kernels, flatbuffer.read_graph(result).kernels, strict=True
+    ):
         assert before.zeros >= 0.7 * before.data.size
         assert not np.asarray(after.data)[before.data == 0].any()
 
 
 def test_equal_weights_of_a_channel_stay_equal(tmp_path: Path) -> None:
     source = written(tmp_path, tiny.flat("conv"))
-    kernels = [np.sign(np.asarray(k.data)) * 0.3 for _, k in flatbuffer.read(source).kernels]
+    kernels = [np.sign(np.asarray(k.data)) * 0.3 for _, k in flatbuffer.read_graph(source).kernels]
     result = quantized(with_kernels(source, kernels, "book.tflite"), "int8", [EIGHT] * 3, samples("conv"))
-    for _, kernel in flatbuffer.read(result).kernels:
+    for _, kernel in flatbuffer.read_graph(result).kernels:
         assert len(np.unique(kernel.data)) == 2
 
 
 def test_a_large_file_holds_its_weights_inside(tensorflow: None, tmp_path: Path) -> None:
-    from lightexp.backend import convert
-    from lightexp.backend.session import keras
+    from lightexp.backend import converter
+    from lightexp.backend.session import import_keras
 
-    kl = keras().layers
+    kl = import_keras().layers
     inputs = kl.Input((512,))
-    source = written(tmp_path, convert.to_float32(keras().Model(inputs, kl.Dense(600)(inputs))))
+    source = written(tmp_path, converter.convert_to_float32(import_keras().Model(inputs, kl.Dense(600)(inputs))))
     x = np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32)
     result = quantized(source, "dynamic", [EIGHT], x)
     assert result.stat().st_size > 256 * 1024
     model = flatbuffer_utils.convert_bytearray_to_object(result.read_bytes())
     assert not any(buffer.offset for buffer in model.buffers)
-    [(_, kernel)] = flatbuffer.read(result).kernels
-    assert np.abs(real(kernel) - flatbuffer.read(source).kernels[0][1].data).max() <= max(kernel.scales)
+    [(_, kernel)] = flatbuffer.read_graph(result).kernels
+    assert np.abs(real(kernel) - flatbuffer.read_graph(source).kernels[0][1].data).max() <= max(kernel.scales)
     np.testing.assert_allclose(outputs(result, x), outputs(source, x), atol=0.1)
 
 
@@ -202,15 +204,17 @@ def test_files_of_other_writers(form: str, tmp_path: Path) -> None:
         outputs(quantized(p, "int8", [EIGHT] * 2, samples("depthwise")), samples("depthwise")) for p in (other, source)
     )
     np.testing.assert_array_equal(found, expected)
-    assert {t.dtype for _, t in flatbuffer.read(quantized(other, "dynamic", [EIGHT] * 2, None)).kernels} == {"INT8"}
+    assert {t.dtype for _, t in flatbuffer.read_graph(quantized(other, "dynamic", [EIGHT] * 2, None)).kernels} == {
+        "INT8"
+    }
 
 
 class TestRanges:
     @pytest.mark.parametrize("batch", [1, 5, 10, 64])
     def test_they_are_the_extremes_over_all_samples(self, batch: int, tmp_path: Path) -> None:
         source = written(tmp_path, tiny.flat("conv"))
-        tensors = flatbuffer.read(source)
-        found = litert.ranges(source, samples("conv"), 1, batch)
+        tensors = flatbuffer.read_graph(source)
+        found = litert.collect_ranges(source, samples("conv"), 1, batch)
         assert np.isnan(found[[t.data is not None for t in tensors.tensors]]).all()
         exact = outputs(source, samples("conv"))
         np.testing.assert_allclose(found[tensors.inputs[0]], [samples("conv").min(), samples("conv").max()])
@@ -220,7 +224,7 @@ class TestRanges:
         fixed = written(tmp_path, tiny.flat("conv", batch=8))
         open_ = written(tmp_path, tiny.flat("conv"), "open.tflite")
         some = samples("conv")[:5] + 3  # zeros in place of examples would be seen
-        ends = [litert.ranges(path, some, 1)[flatbuffer.read(path).inputs[0]] for path in (fixed, open_)]
+        ends = [litert.collect_ranges(path, some, 1)[flatbuffer.read_graph(path).inputs[0]] for path in (fixed, open_)]
         np.testing.assert_array_equal(*ends)
 
     def test_values_that_are_not_finite_are_refused(self, tmp_path: Path) -> None:
@@ -228,7 +232,7 @@ class TestRanges:
         bad = samples("conv").copy()
         bad[7, 0, 0, 0] = np.inf
         with pytest.raises(BadInput, match="not finite on examples of the train split"):
-            litert.ranges(source, bad, 1)
+            litert.collect_ranges(source, bad, 1)
 
 
 def test_what_the_quantiser_cannot_take_is_one_line(tmp_path: Path) -> None:

@@ -7,27 +7,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_channels import CLASSES, IMAGE, NETS, fresh, lively, logits
 
-from lightexp.core.lowrank import Ranks, Spectra, product, shares
+from lightexp.core.lowrank import Ranks, Spectra, multiply_factors, ranks_for_ratio
+from tests.backend.test_channels import CLASSES, IMAGE, NETS, fresh, lively, logits
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
 
 def factors(model: Any, ratio: float) -> dict[str, Any]:
     """Of every layer that can be factorised, whether smaller or not."""
-    from lightexp.backend.factors import factorable
+    from lightexp.backend.factors import find_factorable
 
-    able, _ = factorable(model)
+    able, _ = find_factorable(model)
     kernels = {name: model.get_layer(name).kernel.numpy() for name in able}
-    return {name: Spectra(kernel).factors(shares(kernel.shape, ratio)) for name, kernel in kernels.items()}
+    return {name: Spectra(kernel).factors(ranks_for_ratio(kernel.shape, ratio)) for name, kernel in kernels.items()}
 
 
 def multiplied_out(model: Any, given: dict[str, Any]) -> Any:
     """The model itself with the factors' products for kernels."""
     for name, parts in given.items():
         kernel = model.get_layer(name).kernel
-        kernel.assign(product(parts).astype(np.float32))
+        kernel.assign(multiply_factors(parts).astype(np.float32))
     return model
 
 
@@ -65,16 +65,16 @@ NETS = {name: NETS[name] for name in ("resnet8", "mobilenet_v1", "cnn_1d", "lene
 
 @pytest.mark.parametrize("net", [*NETS, "geometry", "unnamed_input"])
 def test_factors_compute_as_their_product(net: str) -> None:
-    from lightexp.backend.factors import factorised
+    from lightexp.backend.factors import factorize_model
 
     model = lively((NETS | {"geometry": geometry, "unnamed_input": unnamed_input})[net]())
     before, weights, given = logits(model), model.get_weights(), factors(model, 0.5)
-    smaller = factorised(model, given)
+    smaller = factorize_model(model, given)
     assert type(smaller) is type(model)
     assert all(np.array_equal(*pair) for pair in zip(model.get_weights(), weights, strict=True))  # left as it was
     found, rounding = logits(smaller), 2e-6 * max(1.0, float(np.abs(before).max()))
     assert np.abs(found - before).max() > 1e-3
-    assert np.abs(logits(factorised(model, factors(model, 1.0))) - before).max() < rounding  # at full rank
+    assert np.abs(logits(factorize_model(model, factors(model, 1.0))) - before).max() < rounding  # at full rank
     assert np.abs(logits(multiplied_out(model, given)) - found).max() < rounding
     for name in given:  # the last factor stands where the layer stood
         assert smaller.get_layer(name).output.shape == model.get_layer(name).output.shape
@@ -85,10 +85,10 @@ def test_factors_compute_as_their_product(net: str) -> None:
 
 
 def test_names_are_stable_and_new() -> None:
-    from lightexp.backend.factors import factorable, factorised
+    from lightexp.backend.factors import factorize_model, find_factorable
 
     model = geometry()
-    smaller = factorised(model, factors(model, 0.5))
+    smaller = factorize_model(model, factors(model, 0.5))
     names = [layer.name for layer in smaller.layers]
     assert [n for n in names if n.startswith("twice")] == [
         "twice_reduce",
@@ -97,12 +97,12 @@ def test_names_are_stable_and_new() -> None:
         "twice_core_core",
         "twice_core",
     ]
-    assert factorable(model)[1] == {
+    assert find_factorable(model)[1] == {
         "batch_normalization": "only Conv1D, Conv2D, Dense are factorised",
         "groups": "its filters are in 3 groups",
         **dict.fromkeys(("depth", "separable", "transposed"), "only Conv1D, Conv2D, Dense are factorised"),
     }
-    again = factorised(smaller, factors(smaller, 0.5))
+    again = factorize_model(smaller, factors(smaller, 0.5))
     assert len({layer.name for layer in again.layers}) == len(again.layers)
     assert {"twice_core_2_reduce", "twice_core_2_core", "twice_core_2", "twice"} <= {
         layer.name for layer in again.layers
@@ -111,23 +111,23 @@ def test_names_are_stable_and_new() -> None:
 
 @pytest.mark.parametrize("net", ["resnet8", "cnn_1d", "lenet_300_100"])
 def test_what_is_saved_is_saved_in_the_file(net: str, tmp_path: Path) -> None:
-    from lightexp.backend import convert
+    from lightexp.backend import converter
     from lightexp.backend.channels import Cost
-    from lightexp.backend.factors import factorable, factorised
-    from lightexp.backend.flatbuffer import read
-    from lightexp.measure.graph import macs
+    from lightexp.backend.factors import factorize_model, find_factorable
+    from lightexp.backend.flatbuffer import read_graph
+    from lightexp.metrics.graph import count_macs
 
     model = lively(NETS[net]())
-    able, _ = factorable(model)
-    saved = {name: layer.saved(shares(layer.shape, 0.4)) for name, layer in able.items()}
+    able, _ = find_factorable(model)
+    saved = {name: layer.saved(ranks_for_ratio(layer.shape, 0.4)) for name, layer in able.items()}
     smaller = {name: parts for name, parts in factors(model, 0.4).items() if saved[name].params}
     assert smaller
     assert all(layer.saved(Ranks(*layer.shape[-2:])) == Cost(0, 0) for layer in able.values())
     costs = []
-    for built in (model, factorised(model, smaller)):
-        (tmp_path / "m").write_bytes(convert.to_float32(built))
-        flat = read(tmp_path / "m")
-        costs.append((macs(flat)[0], sum(int(np.prod(t.shape)) for t in flat.weights)))
+    for built in (model, factorize_model(model, smaller)):
+        (tmp_path / "m").write_bytes(converter.convert_to_float32(built))
+        flat = read_graph(tmp_path / "m")
+        costs.append((count_macs(flat)[0], sum(int(np.prod(t.shape)) for t in flat.weights)))
     assert costs[0][0] - costs[1][0] == sum(cost.macs for cost in saved.values()) > 0
     # Biases of zero that are alike stand in the file once, so that a little more may be saved.
     predicted, rest = (

@@ -6,24 +6,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import TinyRuns
 
 from lightexp.core.errors import BadInput
 from lightexp.objectives.attention import Attention
 from lightexp.objectives.hint import Hint
 from tests.backend import nets
+from tests.tiny_runs import TinyRuns
 
 STUDENT = ["pipeline=distill", "model=small_cnn", "pipeline.stages.distill.width=0.5"]
 
 
 def widths(filters: int, size: int = 3, name: str = "conv") -> Any:
-    from lightexp.backend.session import keras
+    from lightexp.backend.session import import_keras
 
-    kl = keras().layers
+    kl = import_keras().layers
     inputs = kl.Input(nets.SHAPE)
     x = kl.Conv2D(filters, size, activation="relu", name=name)(inputs)
     x = kl.Dense(5, activation="relu", name="hidden")(kl.Flatten()(x))
-    return keras().Model(inputs, kl.Dense(nets.CLASSES, name="logits")(x))
+    return import_keras().Model(inputs, kl.Dense(nets.CLASSES, name="logits")(x))
 
 
 @pytest.mark.usefixtures("tensorflow")
@@ -52,11 +52,11 @@ class TestFeatures:
             np.testing.assert_array_equal(old, new)
 
     def test_without_names_it_takes_what_has_the_same_one(self) -> None:
-        from lightexp.backend.features import pairs
+        from lightexp.backend.features import match_layers
 
-        assert pairs(widths(3), widths(6), Hint()) == {"conv": "conv"}
-        assert pairs(widths(3), widths(6, name="other"), Hint()) == {"hidden": "hidden"}
-        assert pairs(widths(3), widths(6, name="other"), Hint(layers={"conv": "other"})) == {"conv": "other"}
+        assert match_layers(widths(3), widths(6), Hint()) == {"conv": "conv"}
+        assert match_layers(widths(3), widths(6, name="other"), Hint()) == {"hidden": "hidden"}
+        assert match_layers(widths(3), widths(6, name="other"), Hint(layers={"conv": "other"})) == {"conv": "other"}
 
     @pytest.mark.parametrize(
         ("objective", "size", "words"),
@@ -69,10 +69,10 @@ class TestFeatures:
         ],
     )
     def test_what_cannot_be_compared_is_refused(self, objective: Any, size: int, words: str) -> None:
-        from lightexp.backend.features import pairs
+        from lightexp.backend.features import match_layers
 
         with pytest.raises(BadInput, match=words):
-            pairs(widths(3), widths(6, size), objective)
+            match_layers(widths(3), widths(6, size), objective)
 
 
 @pytest.mark.parametrize("name", ["hint", "attention"])

@@ -1,4 +1,4 @@
-"""What `flatbuffer.read` finds in converted files, and that no broken file gives a traceback."""
+"""What `flatbuffer.read_graph` finds in converted files, and that no broken file gives a traceback."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightexp.backend.flatbuffer import _unpack, read
+from lightexp.backend.flatbuffer import _unpack, read_graph
 from lightexp.core.errors import BadInput
-from lightexp.core.flatmodel import FlatModel
-from tests.measure import tiny
+from lightexp.core.tflite_graph import TFLiteGraph
+from tests.metrics import tiny
 
 
-def model(path: Path, net: str, scheme: str = "float") -> FlatModel:
+def model(path: Path, net: str, scheme: str = "float") -> TFLiteGraph:
     path.write_bytes(tiny.flat(net, scheme))
-    return read(path)
+    return read_graph(path)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "m.tflite"
 
 
-def kernel(net: FlatModel, kind: str) -> tuple[np.ndarray, tuple[float, ...], str]:
+def kernel(net: TFLiteGraph, kind: str) -> tuple[np.ndarray, tuple[float, ...], str]:
     found = next(tensor for op, tensor in net.kernels if op.kind == kind)
     return found.data, found.scales, found.dtype
 
@@ -86,7 +86,7 @@ def test_an_int4_file(path: Path) -> None:
     nibbles = np.append(values, 0) & 15
     tree.buffers[tensor.buffer].data = (nibbles[::2] | nibbles[1::2] << 4).astype(np.uint8)
     path.write_bytes(pack(tree))
-    data, scales, dtype = kernel(read(path), "DEPTHWISE_CONV_2D")
+    data, scales, dtype = kernel(read_graph(path), "DEPTHWISE_CONV_2D")
     assert dtype == "INT4" and len(scales) == 6
     np.testing.assert_array_equal(data.reshape(-1), values)
 
@@ -106,14 +106,14 @@ def pack(tree: schema.ModelT) -> bytes:
 def test_what_is_no_flatbuffer_is_refused(path: Path, content: bytes, words: str) -> None:
     path.write_bytes(content)
     with pytest.raises(BadInput, match=words) as caught:
-        read(path)
+        read_graph(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
 def test_what_is_not_there_or_a_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.tflite"):
         with pytest.raises(BadInput, match="cannot be read"):
-            read(path)
+            read_graph(path)
 
 
 anything = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -125,7 +125,7 @@ def test_random_bytes_are_refused(path: Path, content: bytes) -> None:
     for head in (b"", b"\x10\0\0\0TFL3"):
         path.write_bytes(head + content)
         with pytest.raises(BadInput):
-            read(path)
+            read_graph(path)
 
 
 @anything
@@ -134,7 +134,7 @@ def test_a_file_cut_off_anywhere_is_refused(path: Path, share: float, scheme: st
     whole = tiny.flat("conv", scheme)
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(BadInput) as caught:
-        read(path)
+        read_graph(path)
     assert "\n" not in str(caught.value)
 
 
@@ -146,7 +146,7 @@ def test_altered_bytes_are_read_or_refused(path: Path, places: list[tuple[float,
         content[int(share * len(content))] = value
     path.write_bytes(content)
     try:
-        found = read(path)
+        found = read_graph(path)
     except BadInput as error:
         assert "\n" not in str(error)  # noqa: PT017 - either may happen
     else:
@@ -159,7 +159,7 @@ def test_operators_that_go_round_in_a_circle_are_refused(path: Path) -> None:
     reshape.inputs = np.array([reshape.outputs[0], reshape.inputs[1]], np.int32)
     path.write_bytes(pack(tree))
     with pytest.raises(BadInput, match="has not been made"):
-        read(path)
+        read_graph(path)
 
 
 def blockwise(scales: int) -> schema.ModelT:
@@ -180,7 +180,7 @@ def blockwise(scales: int) -> schema.ModelT:
 def test_weights_quantised_in_blocks_have_a_scale_for_each(path: Path) -> None:
     whole = model(path, "dense", "int8")
     path.write_bytes(pack(blockwise(30)))
-    found = read(path)
+    found = read_graph(path)
     _, kernel = found.kernels[0]
     assert kernel.shape == (10, 36) and kernel.block == 12 and kernel.zero_points == ()
     np.testing.assert_array_equal(kernel.scales, np.linspace(0.5, 1, 30, dtype=np.float16).astype(float))
@@ -191,7 +191,7 @@ def test_weights_quantised_in_blocks_have_a_scale_for_each(path: Path) -> None:
 def test_blocks_that_do_not_cover_the_weights_are_refused(path: Path) -> None:
     path.write_bytes(pack(blockwise(29)))
     with pytest.raises(BadInput, match="29 blocks of 12"):
-        read(path)
+        read_graph(path)
 
 
 def test_weights_quantised_by_a_custom_scheme_are_refused(path: Path) -> None:
@@ -202,7 +202,7 @@ def test_weights_quantised_by_a_custom_scheme_are_refused(path: Path) -> None:
     quantization.details = schema.CustomQuantizationT()
     path.write_bytes(pack(tree))
     with pytest.raises(BadInput, match="custom scheme"):
-        read(path)
+        read_graph(path)
 
 
 @pytest.mark.parametrize("cut", [0, 1])
@@ -221,6 +221,6 @@ def test_weights_behind_the_flatbuffer_are_seen(path: Path, cut: int) -> None:
     path.write_bytes(head + data[: len(data) - cut])
     if cut:
         with pytest.raises(BadInput, match="cut off or broken: buffer is smaller"):
-            read(path)
+            read_graph(path)
     else:
-        np.testing.assert_array_equal(read(path).kernels[0][1].data, whole.kernels[0][1].data)
+        np.testing.assert_array_equal(read_graph(path).kernels[0][1].data, whole.kernels[0][1].data)

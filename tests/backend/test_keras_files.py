@@ -3,11 +3,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import nets
 import numpy as np
 import pytest
 
 from lightexp.core.protocols import TFLITE, Layer
+from tests.backend import nets
 
 
 def _trained(folder: Path, kind: str, seed: int = 0) -> bytes:
@@ -17,7 +17,7 @@ def _trained(folder: Path, kind: str, seed: int = 0) -> bytes:
     net = nets.model(kind, seed)
     Trainer(net, nets.settings(epochs=2), nets.data(), seed, {}).run(nets.Quiet())
     folder.mkdir()
-    keras_files.save(net, folder)
+    keras_files.save_model(net, folder)
     return (folder / TFLITE).read_bytes()
 
 
@@ -38,12 +38,12 @@ def test_what_is_read_is_what_was_written(tensorflow: None, tmp_path: Path) -> N
     source = nets.data()
     expected = net(source.inputs(source.train.x)).numpy()
     weights = net.get_weights()
-    keras_files.save(net, tmp_path)
-    one, two = keras_files.load(tmp_path), keras_files.load(tmp_path)
+    keras_files.save_model(net, tmp_path)
+    one, two = keras_files.load_model(tmp_path), keras_files.load_model(tmp_path)
     for mine, other in zip(weights, one.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, other)
     np.testing.assert_array_equal(one(source.inputs(source.train.x)).numpy(), expected)
-    shipped = litert.logits(tmp_path / TFLITE, source.train.x, source, threads=1)
+    shipped = litert.compute_logits(tmp_path / TFLITE, source.train.x, source, threads=1)
     np.testing.assert_allclose(shipped, expected, atol=1e-5)
     one.set_weights([weight + 1 for weight in weights])  # a clone of its own
     np.testing.assert_array_equal(two.get_weights()[0], weights[0])
@@ -51,18 +51,18 @@ def test_what_is_read_is_what_was_written(tensorflow: None, tmp_path: Path) -> N
 
 
 def test_layers_are_described_by_their_main_kernel(tensorflow: None) -> None:
-    from lightexp.backend.keras_files import describe
-    from lightexp.backend.session import fresh, keras
+    from lightexp.backend.keras_files import describe_layers
+    from lightexp.backend.session import import_keras, reset_graph
 
-    fresh(0)
-    kl = keras().layers
+    reset_graph(0)
+    kl = import_keras().layers
     inputs = kl.Input((6, 6, 2))
     x = kl.BatchNormalization(name="norm")(kl.SeparableConv2D(5, 3, name="separable")(inputs))
     x = kl.Flatten()(kl.DepthwiseConv2D(3, name="depthwise")(x))
-    net = keras().Model(inputs, kl.Dense(3, name="logits")(x))
-    assert describe(net)[1:] == [
+    net = import_keras().Model(inputs, kl.Dense(3, name="logits")(x))
+    assert describe_layers(net)[1:] == [
         Layer("norm", "BatchNormalization", None, 20),
         Layer("depthwise", "DepthwiseConv2D", (3, 3, 5, 1), 50, "linear"),
         Layer("logits", "Dense", (20, 3), 63, "linear"),
     ]
-    assert describe(net)[0].parameters == 3 * 3 * 2 + 2 * 5 + 5
+    assert describe_layers(net)[0].parameters == 3 * 3 * 2 + 2 * 5 + 5

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightexp.backend.litert import _Port, logits, time_single
+from lightexp.backend.litert import _Port, compute_logits, time_single_example
 from lightexp.core.errors import BadInput
-from tests.measure import tiny
+from tests.metrics import tiny
 
 
 def file(tmp_path: Path, net: str, scheme: str = "float", batch: int | None = None) -> Path:
@@ -30,7 +30,7 @@ def expected(net: str) -> np.ndarray:
 @pytest.mark.parametrize("net", list(tiny.SHAPES))
 def test_float_outputs_are_those_of_keras(net: str, tmp_path: Path) -> None:
     data = tiny.data(net)
-    found = logits(file(tmp_path, net), data.test.x, data, 2)
+    found = compute_logits(file(tmp_path, net), data.test.x, data, 2)
     assert found.dtype == np.float32 and found.shape == (len(data.test), data.classes)
     np.testing.assert_allclose(found, expected(net), atol=1e-5)
 
@@ -39,17 +39,17 @@ def test_float_outputs_are_those_of_keras(net: str, tmp_path: Path) -> None:
 def test_the_batch_does_not_matter(scheme: str, tmp_path: Path) -> None:
     data = tiny.data("conv")
     path = file(tmp_path, "conv", scheme)
-    whole = logits(path, data.test.x, data, 1)
+    whole = compute_logits(path, data.test.x, data, 1)
     for batch in (7, 1):
-        np.testing.assert_allclose(logits(path, data.test.x, data, 1, batch), whole, atol=1e-6)
-    np.testing.assert_allclose(logits(path, data.test.x[:3], data, 1), whole[:3], atol=1e-6)
-    assert logits(path, data.test.x[:0], data, 1).shape == (0, data.classes)
+        np.testing.assert_allclose(compute_logits(path, data.test.x, data, 1, batch), whole, atol=1e-6)
+    np.testing.assert_allclose(compute_logits(path, data.test.x[:3], data, 1), whole[:3], atol=1e-6)
+    assert compute_logits(path, data.test.x[:0], data, 1).shape == (0, data.classes)
 
 
 @pytest.mark.parametrize(("net", "batch"), [("conv", 4), ("steps", 1)])
 def test_a_file_of_a_fixed_batch_gives_the_same(net: str, batch: int, tmp_path: Path) -> None:
     data = tiny.data(net)
-    found = logits(file(tmp_path, net, batch=batch), data.test.x, data, 1)
+    found = compute_logits(file(tmp_path, net, batch=batch), data.test.x, data, 1)
     np.testing.assert_allclose(found, expected(net), atol=1e-5)
 
 
@@ -65,7 +65,7 @@ def test_an_open_batch_that_the_operators_do_not_bear_out_is_run_one_by_one(tmp_
     path = tmp_path / "m.tflite"
     path.write_bytes(pack(tree))
     data = tiny.data("dense")
-    np.testing.assert_allclose(logits(path, data.test.x, data, 1), expected("dense"), atol=1e-5)
+    np.testing.assert_allclose(compute_logits(path, data.test.x, data, 1), expected("dense"), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,9 @@ def test_an_open_batch_that_the_operators_do_not_bear_out_is_run_one_by_one(tmp_
 )
 def test_quantised_outputs_are_close_to_float(net: str, scheme: str, tmp_path: Path) -> None:
     data = tiny.data(net)
-    found = logits(file(tmp_path, net, scheme), data.train.x, data, 1)  # what it was calibrated on: nothing saturates
+    found = compute_logits(
+        file(tmp_path, net, scheme), data.train.x, data, 1
+    )  # what it was calibrated on: nothing saturates
     outputs = tiny.keras(net).predict(data.inputs(data.train.x), verbose=0)
     share = 0.01 if scheme == "int16x8" else 0.05
     assert 0 < np.abs(found - outputs).max() < share * np.ptp(outputs)
@@ -99,30 +101,30 @@ def test_inputs_out_of_range_are_clipped_not_wrapped(tmp_path: Path) -> None:
     path = file(tmp_path, "dense", "int8")
     twice, often = (replace(data, scale=data.scale * k, offset=data.offset * k) for k in (2, 50))
     edges = np.where(data.test.x > 127, 255, 0).astype(np.uint8)
-    np.testing.assert_array_equal(logits(path, edges, often, 1), logits(path, edges, twice, 1))
+    np.testing.assert_array_equal(compute_logits(path, edges, often, 1), compute_logits(path, edges, twice, 1))
 
 
 def test_shapes_that_do_not_match_are_named(tmp_path: Path) -> None:
     path = file(tmp_path, "dense")
     with pytest.raises(BadInput, match=r"\(6, 6, 1\).*\(8, 8, 3\)"):
-        logits(path, tiny.data("conv").test.x, tiny.data("conv"), 1)
+        compute_logits(path, tiny.data("conv").test.x, tiny.data("conv"), 1)
     with pytest.raises(BadInput, match=r"\(6, 6, 1\).*\(5, 4\)"):
-        logits(path, tiny.data("steps").test.x, tiny.data("steps"), 1)
+        compute_logits(path, tiny.data("steps").test.x, tiny.data("steps"), 1)
     with pytest.raises(BadInput, match=r"\(4,\).*\(9,\)"):
-        logits(path, tiny.data("dense").test.x, tiny.data("dense", classes=9), 1)
+        compute_logits(path, tiny.data("dense").test.x, tiny.data("dense", classes=9), 1)
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     data = tiny.data("dense")
     with pytest.raises(BadInput, match=r"none\.tflite") as caught:
-        logits(tmp_path / "none.tflite", data.test.x, data, 1)
+        compute_logits(tmp_path / "none.tflite", data.test.x, data, 1)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scheme", ["float", "int8"])
 def test_single_runs_are_timed(scheme: str, tmp_path: Path) -> None:
     data = tiny.data("conv")
-    found = time_single(file(tmp_path, "conv", scheme), data.inputs(data.val.x[:1])[0], 3, 30)
+    found = time_single_example(file(tmp_path, "conv", scheme), data.inputs(data.val.x[:1])[0], 3, 30)
     assert found.shape == (30,) and found.dtype == np.float64
     assert (found > 0).all() and np.median(found) < 1e5
 
@@ -130,10 +132,10 @@ def test_single_runs_are_timed(scheme: str, tmp_path: Path) -> None:
 def test_timing_ends_when_its_time_is_over(tmp_path: Path) -> None:
     data = tiny.data("conv")
     start = time.perf_counter()
-    found = time_single(file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 10**8, 10**8, seconds=0.2)
+    found = time_single_example(file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 10**8, 10**8, seconds=0.2)
     assert time.perf_counter() - start < 2
     assert 20 <= len(found) < 10**6
-    assert len(time_single(file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 0, 50, seconds=0)) == 20
+    assert len(time_single_example(file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 0, 50, seconds=0)) == 20
 
 
 QUIET = """

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import nets
 import numpy as np
 import pytest
+
+from tests.backend import nets
 
 
 @pytest.mark.parametrize(
@@ -23,13 +24,13 @@ def test_twenty_steps_are_keras_own(
     import tensorflow as tf
 
     from lightexp.backend.optimizers import Optimizer
-    from lightexp.backend.session import keras
+    from lightexp.backend.session import import_keras
 
     rng = np.random.default_rng(2)
     start = [rng.normal(size=shape).astype(np.float32) for shape in ((5, 4), (4,))]
     ours, expected = ([tf.Variable(value) for value in start] for _ in range(2))
     optimizer = Optimizer(nets.settings(**changes), ours)
-    keras_own = getattr(keras().optimizers, theirs)(learning_rate=1.0, **words)
+    keras_own = getattr(import_keras().optimizers, theirs)(learning_rate=1.0, **words)
     take = tf.function(optimizer.apply)
     for step in range(1, 21):
         rate = np.float32(0.05 / step)

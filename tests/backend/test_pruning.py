@@ -3,7 +3,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import nets
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +10,8 @@ from hypothesis import strategies as st
 
 from lightexp.core.protocols import Layer
 from lightexp.core.schedule import Schedule
-from lightexp.stages.prune import erdos_renyi_kernel
+from lightexp.stages.prune import allocate_erdos_renyi
+from tests.backend import nets
 
 STEPS = 20  # four epochs of 70 examples in batches of 16
 POLYNOMIAL = Schedule(0.1, 0.75, 2, 14, 3)
@@ -40,7 +40,7 @@ def _tfmot(net: Any, schedule: Schedule, chosen: Any) -> tuple[Any, list[list[np
     """The model pruned by tfmot under Keras' `fit`, and its masks after every step."""
     import tensorflow_model_optimization.sparsity.keras as tfmot
 
-    from lightexp.backend.session import keras
+    from lightexp.backend.session import import_keras
 
     place = schedule.begin, schedule.end
     if schedule.initial is None:
@@ -54,7 +54,7 @@ def _tfmot(net: Any, schedule: Schedule, chosen: Any) -> tuple[Any, list[list[np
         layers = [layer for layer in wrapped.layers if getattr(layer, "pruning_vars", None)]
         masks.append([layer.pruning_vars[0][1].numpy() for layer in layers])
 
-    callbacks = [tfmot.UpdatePruningStep(), keras().callbacks.LambdaCallback(on_batch_end=keep)]
+    callbacks = [tfmot.UpdatePruningStep(), import_keras().callbacks.LambdaCallback(on_batch_end=keep)]
     nets.fit_by_hand(wrapped, nets.data(), chosen, 5, callbacks)
     return tfmot.strip_pruning(wrapped), masks
 
@@ -158,13 +158,13 @@ def test_one_weight_at_least_stays(tensorflow: None) -> None:
 
 
 def test_no_negative_zero_is_left(tensorflow: None) -> None:
-    from lightexp.backend.pruning import zero_signs
+    from lightexp.backend.pruning import clear_negative_zeros
 
     net = nets.model("dense")
     values = [np.where(w > 0, w, -0.0 * np.ones_like(w)).astype(np.float32) for w in net.get_weights()]
     net.set_weights(values)
     assert any((np.signbit(w) & (w == 0)).any() for w in net.get_weights())
-    zero_signs(net)
+    clear_negative_zeros(net)
     for before, after in zip(values, net.get_weights(), strict=True):
         assert not (np.signbit(after) & (after == 0)).any()
         np.testing.assert_array_equal(before, after)
@@ -181,7 +181,7 @@ def test_erk_spends_the_whole_budget_and_no_layer_is_more_than_dense(
     shapes: list[tuple[int, ...]], sparsity: float
 ) -> None:
     layers = [Layer(str(number), "Dense", shape, 0) for number, shape in enumerate(shapes)]
-    found = erdos_renyi_kernel(layers, sparsity)
+    found = allocate_erdos_renyi(layers, sparsity)
     sizes = {layer.name: int(np.prod(layer.kernel or ())) for layer in layers}
     assert all(-1e-9 <= value <= 1 for value in found.values())
     kept = sum(sizes[name] * (1 - value) for name, value in found.items())
@@ -196,7 +196,7 @@ def test_erk_spends_the_whole_budget_and_no_layer_is_more_than_dense(
 
 def test_erk_keeps_small_layers_denser() -> None:
     layers = [Layer("large", "Dense", (784, 300), 0), Layer("small", "Dense", (100, 10), 0)]
-    found = erdos_renyi_kernel(layers, 0.9)
+    found = allocate_erdos_renyi(layers, 0.9)
     assert found["small"] == 0 < 0.9 < found["large"]
 
 

@@ -16,17 +16,19 @@ def net(kind: str) -> Any:
     """A model of layers that 8-bit training knows (`known`), with models in it (`nested`), or with what it does not."""
     import tensorflow as tf
 
-    from lightexp.backend.session import fresh, keras
+    from lightexp.backend.session import import_keras, reset_graph
 
-    fresh(0)
-    kl, model = keras().layers, keras().Model
+    reset_graph(0)
+    kl, model = import_keras().layers, import_keras().Model
     x = inputs = kl.Input(SHAPE, name="image")
     if kind == "known":
         x = kl.BatchNormalization(name="norm")(kl.Conv2D(4, 3, name="conv")(x))
         x = kl.MaxPooling2D()(kl.ReLU()(x))
         x = kl.Dropout(0.2)(x)
     elif kind == "nested":
-        first = keras().Sequential([kl.Input(SHAPE), kl.Conv2D(4, 3, name="conv"), kl.BatchNormalization(), kl.ReLU()])
+        first = import_keras().Sequential(
+            [kl.Input(SHAPE), kl.Conv2D(4, 3, name="conv"), kl.BatchNormalization(), kl.ReLU()]
+        )
         y = kl.Input((6, 6, 4))
         second = model(y, kl.Add(name="add")([y, kl.Conv2D(4, 3, padding="same", name="conv")(y)]))
         x = second(first(x))
@@ -63,12 +65,12 @@ def test_the_file_computes_what_was_simulated_and_nothing_is_quietly_left_out(
 ) -> None:
     from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 
-    from lightexp.backend import convert, flatbuffer, qat
+    from lightexp.backend import converter, flatbuffer, qat
 
     model = net(kind)
     weights = model.get_weights()
     expected = model.predict(INPUTS, verbose=0)
-    simulated, left = qat.simulated(model, ACTIVATIONS)
+    simulated, left = qat.simulate_int8(model, ACTIVATIONS)
     assert set(left) == NOT_SIMULATED[kind]
     qat.find_ranges(simulated, INPUTS)
     answers = simulated.predict(INPUTS, verbose=0)
@@ -78,8 +80,8 @@ def test_the_file_computes_what_was_simulated_and_nothing_is_quietly_left_out(
         np.testing.assert_array_equal(before, after)
     np.testing.assert_array_equal(model.predict(INPUTS, verbose=0), expected)
     file = tmp_path / "m.tflite"
-    file.write_bytes(convert.to_default(simulated))
-    found = flatbuffer.read(file)
+    file.write_bytes(converter.convert_default(simulated))
+    found = flatbuffer.read_graph(file)
     floats = [tensor.name for _, tensor in found.kernels if tensor.dtype != "INT8"]
     assert len(floats) == (kind == "unknown")
     interpreter = Interpreter(model_path=str(file))
@@ -95,9 +97,9 @@ def test_the_file_computes_what_was_simulated_and_nothing_is_quietly_left_out(
 def test_the_kernels_are_the_variables_that_train(tensorflow: None) -> None:
     from lightexp.backend import qat
 
-    simulated, _ = qat.simulated(net("unknown"), ACTIVATIONS)
+    simulated, _ = qat.simulate_int8(net("unknown"), ACTIVATIONS)
     simulated(INPUTS, training=True)  # replaces each layer's kernel by what is made of it
-    kernels = qat.kernels(simulated)
+    kernels = qat.list_kernels(simulated)
     assert [kernel.name for kernel in kernels] == [f"{n}/kernel:0" for n in ("elu", "conv", "hidden", "logits")]
     assert {id(kernel) for kernel in kernels} <= {id(variable) for variable in simulated.trainable_variables}
 
@@ -105,7 +107,7 @@ def test_the_kernels_are_the_variables_that_train(tensorflow: None) -> None:
 def test_ranges_are_those_of_the_sample_and_nothing_else_moves(tensorflow: None) -> None:
     from lightexp.backend import qat
 
-    simulated, _ = qat.simulated(net("known"), ACTIVATIONS)
+    simulated, _ = qat.simulate_int8(net("known"), ACTIVATIONS)
     before = {v.name: v.numpy() for v in simulated.weights}
     qat.find_ranges(simulated, INPUTS)
     moved = {v.name for v in simulated.weights if not np.array_equal(v.numpy(), before[v.name])}
@@ -119,12 +121,12 @@ def test_ranges_are_those_of_the_sample_and_nothing_else_moves(tensorflow: None)
 
 def test_what_cannot_be_trained_in_8_bits_is_refused(tensorflow: None) -> None:
     from lightexp.backend import qat
-    from lightexp.backend.session import keras
+    from lightexp.backend.session import import_keras
 
     with pytest.raises(BadInput, match="conv is used more than once"):
-        qat.simulated(net("twice"), ACTIVATIONS)
-    kl = keras().layers
+        qat.simulate_int8(net("twice"), ACTIVATIONS)
+    kl = import_keras().layers
     inputs = kl.Input((8, 1))
-    only = keras().Model(inputs, kl.GlobalMaxPooling1D()(kl.Conv1D(3, 3, name="c")(inputs)))
+    only = import_keras().Model(inputs, kl.GlobalMaxPooling1D()(kl.Conv1D(3, 3, name="c")(inputs)))
     with pytest.raises(BadInput, match=r"no layer can be trained in 8 bits: .*'c': 'Conv1D'"):
-        qat.simulated(only, ACTIVATIONS)
+        qat.simulate_int8(only, ACTIVATIONS)

@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nets
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import RunFailed
-from lightexp.core.protocols import Objective
+from lightexp.core.protocols import TrainingObjective
 from lightexp.core.schedule import Schedule
 from lightexp.core.training import Training
-from lightexp.datasets import large
+from lightexp.datasets import memmap
 from lightexp.objectives.cross_entropy import CrossEntropy
 from lightexp.objectives.distill import Distill
+from tests.backend import nets
 
 CURVES = {"loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
 
@@ -78,7 +78,7 @@ def test_graph_and_fit_are_one_training(tensorflow: None, kind: str) -> None:
 
 
 def _on_disk(array: NDArray[Any]) -> NDArray[np.generic]:
-    copy = large.room(array.shape, array.dtype, 0)
+    copy = memmap.allocate(array.shape, array.dtype, 0)
     copy[...] = array
     return copy
 
@@ -105,7 +105,7 @@ from pathlib import Path
 import numpy as np
 from lightexp.backend import convert, litert, session
 from lightexp.core.data import Data, Split
-from lightexp.core.inputs import Augment
+from lightexp.core.preprocessing import Augment
 from lightexp.core.protocols import TFLITE
 from lightexp.core.training import Training
 from lightexp.datasets import large
@@ -168,7 +168,7 @@ def test_masks_work_in_both_loops(tensorflow: None) -> None:
 
 
 @dataclass(frozen=True)
-class _Matching(Objective):
+class _Matching(TrainingObjective):
     """Zero where the teacher's row is the example's."""
 
     def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
@@ -215,7 +215,7 @@ def test_the_seed_decides_the_order(tensorflow: None) -> None:
 
 
 @dataclass(frozen=True)
-class _First(Objective):
+class _First(TrainingObjective):
     """The first logit, negated: its gradient never changes."""
 
     def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
@@ -223,11 +223,11 @@ class _First(Objective):
 
 
 def _linear(features: int = 1, outputs: int = 2) -> Any:
-    from lightexp.backend.session import fresh, keras
+    from lightexp.backend.session import import_keras, reset_graph
 
-    fresh(0)
-    inputs = keras().layers.Input((features,))
-    net = keras().Model(inputs, keras().layers.Dense(outputs, use_bias=False)(inputs))
+    reset_graph(0)
+    inputs = import_keras().layers.Input((features,))
+    net = import_keras().Model(inputs, import_keras().layers.Dense(outputs, use_bias=False)(inputs))
     net.set_weights([np.full((features, outputs), 1e-3, np.float32)])
     return net
 

@@ -6,17 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nets
 import numpy as np
 import pytest
 
 from lightexp.core.data import Data
-from lightexp.core.inputs import Augment
+from lightexp.core.preprocessing import Augment
 from lightexp.core.schedule import Schedule
 from lightexp.core.training import Training
 from lightexp.objectives.attention import Attention
 from lightexp.objectives.hint import Hint
 from lightexp.stages.qat import ACTIVATIONS
+from tests.backend import nets
 
 Made = tuple[Any, Training, Data, Any, Any]
 
@@ -37,18 +37,18 @@ def _tied() -> Made:
     """In simulated 8 bits, to look where its teacher does."""
     from lightexp.backend import qat
     from lightexp.backend.features import Features
-    from lightexp.backend.ties import Ties
+    from lightexp.backend.tied_weights import TiedWeights
 
     net, attention = nets.model("norm"), Attention(layers={"conv": "conv"})
     for kernel in nets.kernels(net):
         kernel.assign(np.round(kernel.numpy() * 8) / 8)
-    net, _ = qat.simulated(net, ACTIVATIONS)
+    net, _ = qat.simulate_int8(net, ACTIVATIONS)
     source = replace(nets.data(), augment=Augment(mixup=0.3))
     qat.find_ranges(net, source.inputs(source.train.x))
     schedule: dict[str, Any] = {"learning_rate_schedule": "step", "decay_epochs": 1, "decay_factor": 0.5}
     settings = nets.settings(objective=attention, optimizer="sgd", **schedule)
     features = Features(net, nets.model("norm", 3), attention, 5)
-    return net, settings, source, Ties(qat.kernels(net), True, True), features
+    return net, settings, source, TiedWeights(qat.list_kernels(net), True, True), features
 
 
 def _streamed() -> Made:
@@ -110,18 +110,18 @@ def test_all_of_the_state_matters(tensorflow: None, tmp_path: Path) -> None:
 def test_dropout_is_new_at_every_step_and_in_every_layer(tensorflow: None) -> None:
     import tensorflow as tf
 
-    from lightexp.backend.randomness import by_step
-    from lightexp.backend.session import keras
+    from lightexp.backend.randomness import seed_by_step
+    from lightexp.backend.session import import_keras
 
-    layers = keras().layers
+    layers = import_keras().layers
     inputs = layers.Input((200,))
-    model = keras().Model(
+    model = import_keras().Model(
         inputs, [layers.Dropout(0.5)(inputs), layers.GaussianNoise(1.0)(inputs), layers.Dropout(0.5)(inputs)]
     )
 
     @tf.function
     def drawn(seed: int, step: Any) -> Any:
-        with by_step(model, seed, step):
+        with seed_by_step(model, seed, step):
             return model(tf.ones((1, 200)), training=True)
 
     def at(step: int, seed: int = 5) -> list[bytes]:

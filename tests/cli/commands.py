@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lightexp.core.record import Record, read
-from lightexp.runner.compose import settings
+from lightexp.core.record import Record, read_record
+from lightexp.runner.compose import compose_settings
+from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
-from lightexp.runner.watch import Silent
 from tests import warm
 
 COMMAND = Path(sys.executable).parent / "lightexp"
@@ -75,12 +75,14 @@ class Running:
 
 def records(outputs: Path) -> list[Record]:
     """The records below an outputs folder, oldest first."""
-    return sorted((read(path.parent) for path in outputs.glob("runs/*/record.json")), key=lambda record: record.started)
+    return sorted(
+        (read_record(path.parent) for path in outputs.glob("runs/*/record.json")), key=lambda record: record.started
+    )
 
 
 def keys(*words: str) -> dict[str, str]:
     """The keys that a run's stages have."""
-    plan, _ = Runner(Silent()).plan(settings(list(words)))
+    plan, _ = Runner(SilentReporter()).plan(compose_settings(list(words)))
     return {node.name: node.key for node in plan.nodes}
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from lightexp.core.config import build
 from lightexp.core.errors import BadInput
-from lightexp.core.fingerprint import key
-from lightexp.core.inputs import Augment, Scaling
+from lightexp.core.fingerprint import compute_key
+from lightexp.core.preprocessing import Augment, Scaling
 from lightexp.core.protocols import Dataset
 from lightexp.datasets.arrays import Arrays
 
@@ -95,7 +95,7 @@ def test_shapes_and_types(x: Any, shape: tuple[int, ...], scale: float, file: Pa
 
 def test_scaling_reaches_the_inputs(file: Path) -> None:
     saved(file, x=X, y=Y)
-    scaling = {"_target_": "lightexp.core.inputs.Scaling", "range": [-1.0, 1.0]}
+    scaling = {"_target_": "lightexp.core.preprocessing.Scaling", "range": [-1.0, 1.0]}
     node = {"_target_": "lightexp.datasets.arrays.Arrays", "path": str(file), "scaling": scaling}
     data = build(node, Dataset, "dataset").load()  # type: ignore[type-abstract]
     inputs = data.inputs(data.train.x)
@@ -169,7 +169,7 @@ def test_bad_pixels_are_found_on_disk_too(file: Path) -> None:
 
 
 def test_where_the_data_are_kept_is_no_part_of_a_key(file: Path) -> None:
-    assert key(Arrays(str(file))) == key(Arrays(str(file), memory_mb=7))
+    assert compute_key(Arrays(str(file))) == compute_key(Arrays(str(file), memory_mb=7))
 
 
 def test_a_class_of_one_example_works(file: Path) -> None:

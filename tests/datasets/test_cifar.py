@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightexp.core.errors import BadInput
-from lightexp.core.fingerprint import key
+from lightexp.core.fingerprint import compute_key
 from lightexp.datasets import cifar
 from lightexp.datasets.cifar import Cifar
 from lightexp.datasets.cifar10 import Cifar10
@@ -70,7 +70,7 @@ def test_labels_fine_and_coarse(tmp_path: Path) -> None:
         assert [data.classes for data in read] == [classes] * 2
         assert read[0].key == read[1].key
         assert len(np.unique(read[0].test.y)) == classes
-    assert key(Cifar100()) != key(Cifar100(labels="coarse"))
+    assert compute_key(Cifar100()) != compute_key(Cifar100(labels="coarse"))
 
 
 PLACES = ["{f}", "{f}-target/{f}", "{f}.tar.gz", "{f}-target.tar.gz", "{f}-target_archive", "{a}", ""]

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from lightexp.core.errors import BadInput
 from lightexp.datasets import fetch
+from lightexp.datasets.downloadable import SYSTEM
 from lightexp.datasets.fashion_mnist import FashionMnist
 from lightexp.datasets.idx import read_idx
 from lightexp.datasets.image_files import IDX, ImageFiles
 from lightexp.datasets.mnist import Mnist
-from lightexp.datasets.published import SYSTEM
 from tests.datasets.files import idx_bytes, write_archive, write_idx
 
 DEBIAN = next((root / "fashion-mnist" for root in SYSTEM if (root / "fashion-mnist" / IDX[0]).is_file()), None)

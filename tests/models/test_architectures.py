@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tiny_runs import TinyRuns
 
 from lightexp.core.protocols import Model
 from lightexp.models.cnn_1d import Cnn1d
@@ -12,6 +11,7 @@ from lightexp.models.ds_cnn import DsCnn
 from lightexp.models.mobilenet_v1 import MobileNetV1
 from lightexp.models.resnet8 import ResNet8
 from lightexp.models.tutorial_cnn import TutorialCnn
+from tests.tiny_runs import TinyRuns
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ def test_it_has_the_weights_of_its_source(model: Model, shape: tuple[int, ...], 
 def test_residual_and_depthwise_networks_are_pruned_and_quantised(name: str, tiny_runs: TinyRuns) -> None:
     record = tiny_runs.run(f"model={name}", "pipeline=prune_int8")
     assert [stage.name for stage in record.stages] == ["train", "prune", "quantize"]
-    assert record.figures["model/sparsity"] > 0.5
-    assert np.isfinite(record.figures["loss/val"])
-    assert record.figures["size/ratio"] > 1
+    assert record.metrics["model/sparsity"] > 0.5
+    assert np.isfinite(record.metrics["loss/val"])
+    assert record.metrics["size/ratio"] > 1
 
 
 def test_a_series_is_pruned_and_quantised(tiny_runs: TinyRuns, tmp_path: object) -> None:
@@ -45,4 +45,4 @@ def test_a_series_is_pruned_and_quantised(tiny_runs: TinyRuns, tmp_path: object)
     path = f"{tmp_path}/series.npz"
     np.savez(path, x=x[..., 0][..., None], y=y)
     record = tiny_runs.run("model=cnn_1d", f"dataset.path={path}", "pipeline=prune_int8")
-    assert record.figures["model/sparsity"] > 0.5
+    assert record.metrics["model/sparsity"] > 0.5

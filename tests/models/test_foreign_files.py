@@ -18,8 +18,8 @@ import pytest
 
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
-from lightexp.models.from_file import FromFile, try_out
-from lightexp.stages.model_file import source
+from lightexp.models.from_file import FromFile, try_on_example
+from lightexp.stages.model_file import make_file_stage
 
 SHAPE, CLASSES = (8, 8, 2), 4
 X = np.random.default_rng(0).random((6, *SHAPE), np.float32)
@@ -180,9 +180,9 @@ def test_keras_3_is_told_how_to_convert(folder: Path, tmp_path: Path) -> None:
 
 def test_nan_is_seen_in_weights_and_in_what_a_tflite_gives(folder: Path) -> None:
     assert "NaN or infinite" in refusal(folder / "nan.h5")
-    try_out(folder / "net.tflite", DATA)
+    try_on_example(folder / "net.tflite", DATA)
     with pytest.raises(BadInput, match=r"nan\.tflite gives NaN or infinity for an example of noise"):
-        try_out(folder / "nan.tflite", DATA)
+        try_on_example(folder / "nan.tflite", DATA)
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:
@@ -203,10 +203,10 @@ def test_damaged_files_are_read_or_told_in_one_line(name: str, cases: int, folde
         (tmp_path / name).write_bytes(damaged(content, draw))
         try:
             model = FromFile(str(tmp_path / name))
-            source(model)
+            make_file_stage(model)
             model.check(SHAPE, CLASSES)
             if model.is_tflite:
-                try_out(tmp_path / name, DATA)
+                try_on_example(tmp_path / name, DATA)
             else:
                 model.load(SHAPE, CLASSES)
         except BadInput as error:
@@ -216,8 +216,8 @@ def test_damaged_files_are_read_or_told_in_one_line(name: str, cases: int, folde
 
 
 def test_classes_keep_their_names_in_another_order(folder: Path) -> None:
-    seen = FromFile(str(folder / "net.h5"), labels=[2, 0, 3, 1]).sees(DATA)
+    seen = FromFile(str(folder / "net.h5"), labels=[2, 0, 3, 1]).select_view(DATA)
     assert seen.names == ("2", "0", "3", "1")
     assert [seen.names[label] for label in seen.val.y] == [str(label) for label in DATA.val.y]
-    named = FromFile(str(folder / "net.h5"), labels=[2, 0, 3, 1]).sees(replace(DATA, names=("a", "b", "c", "d")))
+    named = FromFile(str(folder / "net.h5"), labels=[2, 0, 3, 1]).select_view(replace(DATA, names=("a", "b", "c", "d")))
     assert named.names == ("c", "a", "d", "b")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lightexp.core.config import check
+from lightexp.core.config import construct
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Model
 from lightexp.models.article_mlp import ArticleMlp
@@ -85,4 +85,4 @@ def test_widths_multiply_and_keep_at_least_one_unit() -> None:
 @pytest.mark.parametrize("value", [-0.1, 1, 1.5, float("nan")])
 def test_a_dropout_out_of_range_is_refused(value: float) -> None:
     with pytest.raises(BadInput, match="dropout"):
-        check(ArticleMlp, {"dropout": value}, "model")
+        construct(ArticleMlp, {"dropout": value}, "model")

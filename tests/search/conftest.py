@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from lightexp.search.job import Job
+from lightexp.search.study_spec import StudySpec
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +17,6 @@ def no_hydra_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Callable[..., Job]:
+def job(tmp_path: Path) -> Callable[..., StudySpec]:
     """Makes jobs that write nowhere but here."""
-    return lambda *words: Job([f"paths.outputs={tmp_path}", "tracking=none", *words], [])
+    return lambda *words: StudySpec([f"paths.outputs={tmp_path}", "tracking=none", *words], [])

@@ -85,7 +85,7 @@ class Studies:
         """The runs in MLflow, the study's first and then its trials by number."""
         from lightexp.tracking import stores
 
-        mlflow = stores.load()
+        mlflow = stores.import_mlflow()
         if not (self.outputs / "mlflow.db").exists():
             return []
         client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{self.outputs / 'mlflow.db'}")

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import TinyRuns
 
 from lightexp.core.errors import BadInput
-from lightexp.core.patterns import distinct, obeys, real
+from lightexp.core.patterns import count_distinct_values, is_n_of_m, read_kernel
 from lightexp.core.protocols import ENCODED
 from lightexp.export import lxe
-from lightexp.runner.compose import settings
+from lightexp.runner.compose import compose_settings
 from lightexp.runner.plan import check_order
+from tests.tiny_runs import TinyRuns
 
 METHODS = {
     "sparse": ["prune", "sparsity=0.8"],
@@ -49,15 +49,15 @@ SHAPES = {"sparse": WHOLE, "two_of_four": WHOLE, "channels": HALVED, "factors": 
 @pytest.fixture(scope="module")
 def residual(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Keras file of a net of two convolutions around a shortcut of 1x1."""
-    from lightexp.backend.session import fresh, keras
+    from lightexp.backend.session import import_keras, reset_graph
 
-    fresh(0)
-    kl = keras().layers
+    reset_graph(0)
+    kl = import_keras().layers
     inputs = kl.Input((8, 8, 1))
     x = kl.ReLU()(kl.BatchNormalization(momentum=0.8)(kl.Conv2D(8, 3, name="stem")(inputs)))
     y = kl.BatchNormalization(momentum=0.8)(kl.Conv2D(16, 3, padding="same", use_bias=False, name="branch")(x))
     x = kl.ReLU()(kl.Add()([y, kl.Conv2D(16, 1, name="shortcut")(x)]))
-    model = keras().Model(inputs, kl.Dense(4, name="logits")(kl.GlobalAveragePooling2D()(x)))
+    model = import_keras().Model(inputs, kl.Dense(4, name="logits")(kl.GlobalAveragePooling2D()(x)))
     path = tmp_path_factory.mktemp("residual") / "residual.keras"
     model.save(path)
     return path
@@ -85,14 +85,14 @@ def test_each_keeps_what_came_before(
     found = [kernel for _, kernel in tiny_runs.flat(record).kernels]
     assert sorted(tensor.shape for tensor in found) == sorted(SHAPES[first])
     for tensor in found:
-        kernel = real(tensor)
+        kernel = read_kernel(tensor)
         assert tensor.dtype == ("INT4" if last == "int4" else "INT8")
         if first == "two_of_four":
-            assert obeys(kernel, 2, 4) or tensor.shape[-1] < 4
+            assert is_n_of_m(kernel, 2, 4) or tensor.shape[-1] < 4
         if first == "sparse":
             assert np.mean(kernel == 0) > 0.75
         if clustered:
-            assert distinct(kernel, per_channel=True) <= 6
+            assert count_distinct_values(kernel, per_channel=True) <= 6
     packed = tiny_runs.run(*model, *words(*methods, "encode"))
     assert [stage.from_store for stage in packed.stages] == [True] * (len(methods) + 1) + [False]
     content = tiny_runs.file(record).read_bytes()
@@ -102,7 +102,7 @@ def test_each_keeps_what_came_before(
 
 def test_no_two_methods_undo_one_another_in_any_order() -> None:
     """What makes layers anew stands before what makes their weights special, quantised ones before the encoder."""
-    chosen = settings(["dataset=digits", *words(*METHODS)])
+    chosen = compose_settings(["dataset=digits", *words(*METHODS)])
 
     def refusal(*methods: str) -> str:
         try:

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from lightexp.core.protocols import Figure
+from lightexp.core.protocols import Metric
 from lightexp.core.record import Record, StageRecord
 
 
 def _stage(name: str, accuracy: float, size: float) -> StageRecord:
     figures = [
-        Figure("accuracy/val", accuracy),
-        Figure("accuracy/test", accuracy - 0.01),
-        Figure("size/file_bytes", size, "bytes"),
-        Figure("size/ratio", 112_960 / size),
-        Figure("loss/test", float("nan")),
+        Metric("accuracy/val", accuracy),
+        Metric("accuracy/test", accuracy - 0.01),
+        Metric("size/file_bytes", size, "bytes"),
+        Metric("size/ratio", 112_960 / size),
+        Metric("loss/test", float("nan")),
     ]
     history = {"loss": [0.5, float("inf"), 0.25], "sparsity": [0.0, None, 0.8]}
     return StageRecord(name, "0" * 64, False, 1.5, figures, {"history": history})

@@ -30,10 +30,10 @@ from lightexp.core.data import Data
 from lightexp.core.protocols import TFLITE, Context
 from lightexp.core.store import Store
 from lightexp.runner.execute import Executor
+from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 from lightexp.runner.settings import Settings
-from lightexp.runner.watch import Silent
-from lightexp.search.job import Job
+from lightexp.search.study_spec import StudySpec
 from lightexp.stages.prune import Prune
 
 BITS = "pipeline.stages.quantize.layers."
@@ -99,9 +99,9 @@ class File:
         from lightexp.backend import keras_files  # TensorFlow, which `session` sets up first
 
         self.content = bytearray((folder / TFLITE).read_bytes())
-        stored = flatbuffer.constants(folder / TFLITE)
+        stored = flatbuffer.read_constant_spans(folder / TFLITE)
         self.places = []
-        for weight in keras_files.load(folder).get_weights():
+        for weight in keras_files.load_model(folder).get_weights():
             raw = _as_stored(weight).tobytes()
             places = [s.start for s in stored if self.content[s.start : s.start + s.length] == raw]
             assert len(places) == 1, places
@@ -122,7 +122,7 @@ def _as_stored(weight: Any) -> Any:
 
 def measured(path: Path, data: Data) -> tuple[int, int]:
     """How many validation examples a file gets right, and its bytes after gzip."""
-    found = litert.logits(path, data.val.x, data, 1)
+    found = litert.compute_logits(path, data.val.x, data, 1)
     return int(np.sum(found.argmax(axis=1) == data.val.y)), len(gzip.compress(path.read_bytes(), 9, mtime=0))
 
 
@@ -130,13 +130,13 @@ def quantised(tflite: Path, bits: list[int], scheme: str, data: Data, out: Path)
     """As `measured`, of the file quantised after training."""
     ranges = np.empty(0, np.float32)
     if scheme == "int8":
-        ranges = litert.ranges(tflite, data.inputs(data.train.sample(200)), 1)
+        ranges = litert.collect_ranges(tflite, data.inputs(data.train.sample(200)), 1)
     content = edge_quantizer.quantize(tflite, ranges, scheme, 8, [(b, 0) for b in bits], False)
     out.write_bytes(content.tobytes())
     return measured(out, data)
 
 
-def rows(job: Job, have: set[tuple[str, ...]], outputs: Path) -> Iterator[list[Any]]:
+def rows(job: StudySpec, have: set[tuple[str, ...]], outputs: Path) -> Iterator[list[Any]]:
     """The rows that are not there yet."""
     space = job.space({})
     names = [p.path for p in space.parameters]
@@ -145,9 +145,11 @@ def rows(job: Job, have: set[tuple[str, ...]], outputs: Path) -> Iterator[list[A
     grids = [axis for axis, path in zip(axes, names, strict=True) if BITS not in ".".join(path)]
     widths = list(itertools.product(*axes[len(grids) :]))
     settings = job.trial(structure.configured({}))
-    plan, data = Runner(Silent()).plan(settings)
-    session.start(1)
-    executor = Executor(replace(plan, nodes=(plan.control,)), settings, data, Store(outputs / "store"), Silent())
+    plan, data = Runner(SilentReporter()).plan(settings)
+    session.start_tensorflow(1)
+    executor = Executor(
+        replace(plan, nodes=(plan.control,)), settings, data, Store(outputs / "store"), SilentReporter()
+    )
     executor.make()
     control = executor.shipped(plan.control)
     with tempfile.TemporaryDirectory() as temporary:
@@ -192,7 +194,7 @@ def main() -> None:
     outputs = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs").absolute()
     table = Path(sys.argv[2]) if len(sys.argv) > 2 else TABLE
     words = [*WORDS, *sys.argv[3:]]
-    job = Job([*words, f"paths.outputs={outputs}"], [])
+    job = StudySpec([*words, f"paths.outputs={outputs}"], [])
     count = len(job.space({}).parameters)
     have = set()
     if table.exists():

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class LightexpSweeper(Sweeper):
-    """Ranges on the command line are the space; see `lightexp.search.job.Search` for the fields."""
+    """Ranges on the command line are the space; see `lightexp.search.study_spec.SearchSettings` for the fields."""
 
     def __init__(self, **search: Any) -> None:
         """Takes the fields as the config has them."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightexp.core.config import NonNegative
-from lightexp.core.protocols import Objective
+from lightexp.core.protocols import TrainingObjective
 
 
 @dataclass(frozen=True)
-class Focal(Objective):
+class Focal(TrainingObjective):
     """Focal loss (Lin et al. 2017, arXiv 1708.02002): `(1 - p)^gamma * -log p` of the label's probability p."""
 
     gamma: NonNegative = 2.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightexp.core.config import Positive
-from lightexp.core.protocols import Figure, Measurement, Subject
+from lightexp.core.protocols import Measurement, MeasurementContext, Metric
 from roundoff.grid import nearest
 
 
@@ -17,10 +17,10 @@ class OnGrid(Measurement):
 
     step: Positive = 0.0625
 
-    def measure(self, subject: Subject) -> list[Figure]:
+    def measure(self, subject: MeasurementContext) -> list[Metric]:
         from lightexp.backend import flatbuffer
 
-        kernels = [np.ravel(t.data) for _, t in flatbuffer.read(subject.tflite).kernels]
+        kernels = [np.ravel(t.data) for _, t in flatbuffer.read_graph(subject.tflite).kernels]
         values = np.concatenate(kernels).astype(np.float32)
         share = np.isclose(values, nearest(values, self.step)).mean()
-        return [Figure("roundoff/on_grid", share, "", "max", version=self.version)]
+        return [Metric("roundoff/on_grid", share, "", "max", version=self.version)]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lightexp.core.config import Positive
-from lightexp.core.flatmodel import FlatModel
 from lightexp.core.protocols import Artifact, Context, Invariant, Stage
+from lightexp.core.tflite_graph import TFLiteGraph
 from roundoff.grid import nearest
 
 
@@ -27,11 +27,11 @@ class Roundoff(Stage):
         from lightexp.backend import keras_files
 
         assert parent is not None
-        model = keras_files.load(parent.folder, context.seed)
+        model = keras_files.load_model(parent.folder, context.seed)
         model.set_weights([nearest(w, self.step) if w.ndim > 1 else w for w in model.get_weights()])
-        keras_files.save(model, context.out)
+        keras_files.save_model(model, context.out)
         return {}
 
-    def verify(self, kind: str, facts: Mapping[str, Any], shipped: FlatModel) -> str | None:
+    def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
         off = [t.name for _, t in shipped.kernels if not np.allclose(nearest(t.data, self.step), t.data)]
         return f"{', '.join(off)} off the grid of {self.step}" if off else None

@@ -16,11 +16,11 @@ class TwoLayers(Model):
     units: Count = 16
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        from lightexp.backend.session import keras
+        from lightexp.backend.session import import_keras
 
-        layers = keras().layers
+        layers = import_keras().layers
         body = [layers.Flatten(), layers.Dense(self.units, "relu"), layers.Dense(classes)]
-        return keras().Sequential([layers.Input(shape), *body])
+        return import_keras().Sequential([layers.Input(shape), *body])
 
     def scaled(self, width: float) -> TwoLayers:
         return replace(self, units=max(1, round(self.units * width)))

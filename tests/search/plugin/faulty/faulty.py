@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from lightexp.core.config import Fraction, NonNegative
-from lightexp.core.protocols import TFLITE, Artifact, Context, Figure, Measurement, Range, Stage, Subject
+from lightexp.core.protocols import TFLITE, Artifact, Context, Measurement, MeasurementContext, Metric, Range, Stage
 
 BYTES = 10_000
 """Of padding at level 1."""
@@ -52,8 +52,8 @@ class Padding(Measurement):
 
     gives: ClassVar[Mapping[str, Literal["max", "min"] | None]] = {"faulty/error": "min", "faulty/level": None}
 
-    def measure(self, subject: Subject) -> list[Figure]:
+    def measure(self, subject: MeasurementContext) -> list[Metric]:
         padding = subject.tflite.stat().st_size - subject.control.stat().st_size
         level = padding / BYTES
         error = float("nan") if padding == 1 else 2 - level
-        return [Figure("faulty/error", error, "", "min"), Figure("faulty/level", level)]
+        return [Metric("faulty/error", error, "", "min"), Metric("faulty/level", level)]

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightexp.cli.doctor import Check, job, libraries, versions
+from lightexp.cli.main import main
+from lightexp.core.record import RECORD_FILE
+from lightexp.core.store import MANIFEST, Store
+from lightexp.runner.compose import compose_config
+from tests.cli.commands import lightexp
+
+QUIET = "import sys; from lightexp.cli.main import main; code = main(sys.argv[1:]); "
+QUIET += "assert not {'tensorflow', 'mlflow', 'sklearn', 'ai_edge_litert'} & set(sys.modules), sorted(sys.modules); "
+QUIET += "sys.exit(code)"
+
+
+def found(*words: str) -> dict[tuple[str, str], Check]:
+    return {(check.topic, check.name): check for check in job(list(words), compose_config(list(words)))}
+
+
+def distribution(folder: Path, name: str, version: str, *requires: str) -> None:
+    """An installed package, as pip leaves its description."""
+    place = folder / f"{name}-{version}.dist-info"
+    place.mkdir()
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", "Requires-Python: >=3.11"]
+    (place / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {line}" for line in requires)]) + "\n")
+
+
+def test_a_sound_machine_is_fit_and_the_command_loads_no_tensorflow_itself(tmp_path: Path) -> None:
+    done = lightexp("doctor", "--json", cwd=tmp_path, program=[sys.executable, "-c", QUIET])
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert told["fit"] is True
+    checks = {(check["topic"], check["name"]): check for check in told["checks"]}
+    assert {check["state"] for check in checks.values()} <= {"ok", "note"}
+    assert checks["versions", "tensorflow"]["words"].startswith("2.21.")
+    assert checks["libraries", "import"]["state"] == "ok"
+    assert checks["data sets", "digits"]["words"].endswith("digits.csv.gz")
+    assert checks["data sets", "arrays"]["state"] == "note"
+    assert "mlflow.db" in checks["outputs", "tracking"]["words"]
+    assert not list(tmp_path.iterdir())  # it leaves nothing
+
+
+def test_versions_are_held_against_the_package_s_own_ranges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {check.state for check in versions()} == {"ok"}
+    distribution(tmp_path, "rich", "1.0")
+    monkeypatch.syspath_prepend(tmp_path)
+    wrong = [check for check in versions() if check.state != "ok"]
+    assert [(check.name, check.state) for check in wrong] == [("rich", "bad")]
+    assert wrong[0].words.startswith("1.0, not <16,>=13.9: pip install 'rich")
+    distribution(tmp_path, "lightexp", "0.1.0", "rich>=1", "nowhere-to-be-found>=2", 'absent; extra == "test"')
+    assert [(check.name, check.state) for check in versions()] == [
+        ("python", "ok"),
+        ("rich", "ok"),
+        ("nowhere-to-be-found", "bad"),
+    ]
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().out == "nowhere-to-be-found: not installed: pip install 'nowhere-to-be-found>=2'\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "the process died of signal 4. Install"),
+        ("raise ImportError('libcudart.so.99 is missing')", "ImportError: libcudart.so.99 is missing. Install"),
+    ],
+)
+def test_a_tensorflow_that_cannot_be_imported_is_bad(
+    code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorflow.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    (check,) = libraries()
+    assert check.state == "bad" and check.words.startswith(said)
+
+
+def test_what_the_job_needs_is_looked_at_as_its_words_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sound = found()
+    assert {check.state for check in sound.values()} <= {"ok", "note"}
+    assert sound["outputs", "writable"].words == f"{tmp_path / 'outputs'}, which is to be made"
+    assert sound["outputs", "store"].words == "0 entries, 0.0 MB"
+    assert sound["machine", "threads"].state == "ok"
+    cores = len(os.sched_getaffinity(0))
+    more = found(f"runtime.threads={cores + 1}", "tracking=none")
+    assert more["machine", "threads"] == Check(
+        "machine", "threads", "note", f"{cores + 1} compute, of {cores} cores: runtime.threads={cores} would be faster"
+    )
+    assert more["outputs", "tracking"].words == "Nowhere"
+    (tmp_path / "file").write_text("")
+    for words, where in [
+        (["paths.outputs=file"], ("job", "settings")),
+        (["pipeline.order=[train,quantize,prune]"], ("job", "settings")),
+        (["dataset=arrays", "dataset.path=missing.npz"], ("data sets", "dataset of the job")),
+        (["plugins=[nowhere_to_be_found]"], ("plugins", "nowhere_to_be_found")),
+    ]:
+        bad = found(*words)
+        assert [place for place, check in bad.items() if check.state == "bad"] == [where]
+    assert found("tracking.uri=http://127.0.0.1:9")["outputs", "tracking"].state == "note"
+
+
+def test_plugins_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("")
+    distribution(tmp_path, "mine", "3.0", "lightexp>=0.1")
+    distribution(tmp_path, "other", "1.0", "lightexp-viewer")
+    monkeypatch.syspath_prepend(tmp_path)
+    checks = list(job(["plugins=[mine]"], compose_config(["plugins=[mine]"])))
+    assert [(check.state, check.words) for check in checks if check.topic == "plugins"] == [
+        ("ok", f"can be imported from {tmp_path / 'mine.py'}"),
+        ("ok", "3.0 builds on lightexp; plugins=[PACKAGE] allows it"),
+    ]
+
+
+def test_the_store_s_and_the_runs_health_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "outputs" / "store")
+    entries = [store.ensure(f"{n:02d}" + "0" * 62, "a", lambda folder: {})[0] for n in range(3)]
+    (entries[0].folder / MANIFEST).write_text("{")
+    (entries[1].folder / "more").write_text("")
+    assert store.load(entries[1].key) is None
+    (store.root / "drafts" / entries[1].key).mkdir(parents=True)
+    told = found()["outputs", "store"]
+    assert told.state == "note"
+    assert "2 entries, " in told.words and "1 cannot be read (lightexp store verify)" in told.words
+    assert "1 set aside as broken" in told.words and "1 half-made or half-removed" in told.words
+    assert (store.root / "drafts" / entries[1].key).exists()  # it only looks
+    (tmp_path / "outputs" / "runs" / "cut").mkdir(parents=True)
+    (tmp_path / "outputs" / "runs" / "cut" / RECORD_FILE).write_text("{")
+    runs = found()["outputs", "runs"]
+    assert runs.state == "note" and runs.words.startswith("0 records; ")
+    store.release()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--jsn"], "--jsn is not a word of lightexp doctor: did you mean '--json'?"),
+        (["sed=1"], "sed is not a setting: did you mean 'seed'?"),
+        (["dataset=nothing"], "dataset=nothing: no such choice"),
+    ],
+)
+def test_bad_input_to_doctor_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", *words]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and len(shown.err.splitlines()) == 1
+    assert said in shown.err
+
+
+def test_the_table_says_whether_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('no AVX')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    done = lightexp("doctor", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "ImportError: no AVX" in done.stdout and "It cannot run here: see what is bad." in done.stdout
+    assert "Exit codes: 0 it can, 1 it cannot" in lightexp("doctor", "--help", cwd=tmp_path).stdout

@@ -1,0 +1,197 @@
+"""`lightexp report` of an ablation, of runs, of a study and of MLflow: from records alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightexp.ablation.runs import seed_settings
+from lightexp.ablation.spec import read_spec
+from lightexp.cli.main import main
+from lightexp.core.record import Record
+from lightexp.core.record import read_record as read_record
+from lightexp.tracking.mlflow import Mlflow
+from tests.synthetic import record, records, write
+
+OUTPUTS = {"index.html", "table.md", "table.tex", "table.csv", "runs.csv", "front.svg", "front.pdf"}
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write(tmp_path / "outputs", records(3))
+
+
+@pytest.fixture
+def ablation(tmp_path, monkeypatch) -> Path:
+    """An ablation whose rows have run with three seeds each, and once with other settings."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "05_small.yaml"
+    rows = {"control": ["pipeline=control"], "half": ["pipeline.stages.prune.sparsity=0.5"]}
+    rows["order"] = {"orders": ["prune", "quantize"]}  # type: ignore[assignment]
+    base = ["pipeline=prune_quantize", "tracking=none"]
+    values = {"claim": "Half is enough.", "control": "control", "seeds": [0, 1, 2], "base": base, "rows": rows}
+    path.write_text(yaml.safe_dump({**values, "margin": 2.0, "columns": ["accuracy/test", "size/file_bytes"]}))
+    study = read_spec(path, [])
+
+    def made(name: str, seed: int, number: int) -> Record:
+        row = next(row for row in study.rows if row.name == name)
+        tags = {"ablation": "05_small", "row": name, "measured": "x"}
+        stages = ("train",) if name == "control" else ("train", "prune", "quantize")
+        return record(
+            name, seed, stages, number=100 + number, config=deepcopy(seed_settings(row, seed).plain), tags=tags
+        )
+
+    names = [row.name for row in study.rows if row.refused is None]
+    assert names == ["control", "half", "order prune>quantize"]
+    found = [made(name, seed, 10 * seed + place) for place, name in enumerate(names) for seed in range(3)]
+    stale = made("half", 0, 90)
+    stale.config["pipeline"]["stages"]["prune"]["sparsity"] = 0.4
+    failed = made("half", 1, 91)
+    failed.status, failed.reason = "failed", "the loss is NaN"
+    foreign = record("half", 0, number=192)
+    write(tmp_path / "outputs", iter([*found, stale, failed, foreign]))
+    return path
+
+
+def report(*words: str) -> int:
+    return main(["report", *words])
+
+
+def test_an_ablation(ablation, capsys) -> None:
+    assert report(str(ablation)) == 0
+    out, err = capsys.readouterr()
+    folder = ablation.parent / "results" / "05_small"
+    assert {path.name for path in folder.iterdir()} >= OUTPUTS
+    assert f"Page    {folder}/index.html" in out
+    table = (folder / "table.md").read_text()
+    assert "Half is enough." in table
+    assert "- order quantize\\>prune (refused): pipeline.order: 'prune' cannot follow" in table
+    assert "'half' was tested with 2 different settings: they may have been chosen on test" in table
+    assert "no worse than the control by 2 pp" in table
+    assert err.count("lightexp: ") == 1
+    assert "is left out, it is failed: the loss is NaN" in err
+    runs = (folder / "runs.csv").read_text().splitlines()
+    assert len(runs) == 1 + 9
+    assert "lightexp ablate" in table
+
+
+def test_it_needs_no_tensorflow(ablation) -> None:
+    words = "import sys\nfrom lightexp.cli.main import main\ncode = main(sys.argv[1:])\n"
+    words += "print(code, [m for m in ('tensorflow', 'tf_keras', 'ai_edge_litert', 'mlflow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", words, "report", str(ablation)], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+
+
+def test_runs_of_which_some_are_not_sound(outputs, capsys) -> None:
+    broken = sorted(outputs.glob("runs/*/record.json"))[0]
+    broken.write_text(broken.read_text()[:100])
+    assert report("outputs", "out=there", "only=both") == 0
+    out, err = capsys.readouterr()
+    assert "is not a record" in err
+    assert len(err.splitlines()) == 1
+    assert {path.name for path in Path("there").iterdir()} >= OUTPUTS
+    assert "control (of the runs)" in out
+    assert "both, harder" in out
+    assert "fewer than 5 operating points" in out
+    assert report("outputs") == 0
+    assert Path("outputs/reports/outputs/index.html").is_file()
+    folders = [str(path.parent) for path in sorted(outputs.glob("runs/*/record.json"))[1:4]]
+    assert report(*folders, "out=few") == 0
+    assert len(Path("few/runs.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_a_study(outputs, capsys) -> None:
+    study = Path("outputs/searches/one")
+    for number, one in enumerate(records(1)):
+        for folder in ("front", "trials") if number < 2 else ("trials",):
+            place = study / folder / f"{number:04d}"
+            place.mkdir(parents=True)
+            one.write(place)
+    assert report(str(study), "out=trials") == 0
+    (study / "front.json").write_text(json.dumps({"hypervolume": [0.1, 0.3, 0.4]}))
+    assert report(str(study)) == 0
+    folder = Path("outputs/reports/one")
+    assert (folder / "hypervolume.svg").is_file()
+    assert len((folder / "runs.csv").read_text().splitlines()) == 1 + 2  # the front's points, which were tested
+    capsys.readouterr()
+
+
+def test_an_mlflow_experiment(outputs, capsys) -> None:
+    said: list[str] = []
+    uri = f"sqlite:///{Path.cwd()}/theirs.db"
+    mirror = Mlflow(uri, "paper").mirror(Path("elsewhere"), said.append)
+    for folder in sorted(Path("outputs/runs").iterdir())[:4]:
+        one = read_record(folder)
+        mirror.start(one)
+        mirror.end(one, folder)
+    assert said == []
+    first = next(Path("elsewhere").rglob("record.json"))
+    first.write_text("{}")
+    assert report(f"tracking.uri={uri}", "tracking.experiment=paper", "out=paper") == 0
+    out, err = capsys.readouterr()
+    assert "MLflow run" in err
+    assert len(err.splitlines()) == 1
+    assert len(Path("paper/runs.csv").read_text().splitlines()) == 1 + 3
+    assert "lightexp report tracking.uri=sqlite" in Path("paper/table.md").read_text()
+    assert report(f"tracking.uri={uri}", "tracking.experiment=papre") == 2
+    assert "'papre' is not at sqlite" in capsys.readouterr().err
+    assert out
+
+
+def test_two_beside_each_other(outputs, ablation, capsys) -> None:
+    other = Path("other")
+    write(
+        other,
+        (record(row, seed, number=seed, lost=0.01, tags={"row": "both"}) for row in ("both",) for seed in range(3)),
+    )
+    assert report("--compare", "outputs", "other") == 0
+    out = capsys.readouterr().out
+    assert "Second - first" in out
+    line = next(line for line in out.splitlines() if "Accuracy test" in line)
+    assert "-0.01 [-0.01, -0.01]" in line
+    assert report("--compare", str(ablation), str(ablation)) == 0
+    assert report("--compare", str(ablation), "other") == 2
+    assert "no row in common" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "nowhere is not a folder"),
+        (["nowhere.yaml"], "nowhere.yaml is not there"),
+        (["empty"], "there is no finished run to report"),
+        (["outputs", "only=zzz"], "only=zzz: no finished run"),
+        (["outputs", "olny=x"], "olny is not a setting of a report of runs: did you mean 'only'?"),
+        (["outputs", "--compere", "x"], "--compere is not a flag of lightexp report: did you mean '--compare'?"),
+        (["--compare", "outputs"], "--compare takes two"),
+        (["--compare", "outputs", "empty"], "--compare: empty has no finished run"),
+        (["a.yaml", "outputs"], "a report is of one ablation"),
+        (["outputs", "tracking.uri=x"], "a report is of folders or of an MLflow experiment"),
+        (["tracking.uri=sqlite:///none.db"], "none.db is not there"),
+        (["tracking.uri=/folder"], "MLflow keeps no runs in plain folders"),
+        (["tracking.uri=http://127.0.0.1:9"], "MLflow at http://127.0.0.1:9 cannot be used"),
+        (["outputs", "out=outputs/runs/2026-01-01_00-00-00-000000/record.json"], "cannot be written"),
+        ([], ""),
+    ],
+)
+def test_bad_input_is_one_line(outputs, capsys, words, said) -> None:
+    Path("empty").mkdir()
+    assert report(*words) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.splitlines()) == bool(said)
+
+
+def test_different_data_are_refused(outputs, capsys) -> None:
+    other = record(number=999, dataset={"name": "mnist", "splits": {"test": {"n": 1, "digest": "z"}}}, name="x mnist y")
+    write(outputs, iter([other]))
+    assert report("outputs") == 2
+    assert "the runs saw different data (15 runs of digits and 1 runs of mnist)" in capsys.readouterr().err
+    assert report("outputs", "only=digits") == 0

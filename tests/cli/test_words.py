@@ -1,0 +1,98 @@
+"""What the command answers without running anything: help, configs, bad input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import lightexp
+
+HEAVY = ("tensorflow", "tf_keras", "ai_edge_litert", "mlflow", "sklearn", "matplotlib")
+CHECK = f"""
+import sys
+from lightexp.cli.main import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as end:  # argparse's, after its help
+    code = end.code
+assert not {set(HEAVY)!r} & set(sys.modules), sorted(sys.modules)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--help"], "Exit codes: 0 done"),
+        ([], "Usage: lightexp COMMAND"),
+        (["--version"], "lightexp 0."),
+        (["run", "--help"], "pipeline: control, distill, distill_prune"),
+        (["run", "--cfg", "job"], "_target_: lightexp.stages.prune.Prune"),
+        (["run", "--cfg", "job", "model=lenet5"], "lightexp.models.lenet5.LeNet5"),
+    ],
+)
+def test_help_and_configs_import_nothing_heavy(words: list[str], shown: str, tmp_path: Path) -> None:
+    done = lightexp(*words, cwd=tmp_path, program=[sys.executable, "-c", CHECK])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shown in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["runn"], "'runn' is not a command: did you mean 'run'?"),
+        (["run", "--plna"], "--plna is not a flag of lightexp run: did you mean '--plan'?"),
+        (["run", "seeed=1"], "seeed is not a setting: did you mean 'seed'?"),
+        (["run", "model=lenet55"], "model=lenet55: no such choice, did you mean 'lenet5'?"),
+        (["run", "deploy=[pico,nano34]"], "deploy=[nano34]: no such choice, did you mean 'nano33'?"),
+        (["run", "model=null"], "model=null: a group takes the name of one of its choices"),
+        (["run", "pipeline.stages.prune.sparsity=2"], "pipeline.stages.prune.sparsity: Input should be less than 1"),
+        (["run", "pipeline.order=[train,quantize,prune]"], "'pipeline.order=[train,prune,quantize]'"),
+        (["run", "--plan", "dataset=arrays", "dataset.path=nothere.npz"], "dataset.path=nothere.npz is not a file"),
+        (["run", "dataset.augment.cutout=8"], "dataset.augment.cutout must be smaller than the image, (8, 8)."),
+        (["run", "-m", "seeed=1,2"], "seeed is not a setting"),
+        (["run", "seed=${sed}"], "Interpolation key 'sed' not found"),
+        (["run", "--config-name=runs"], "'runs'. Check that it's in your config search path.\n"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing_behind(words: list[str], said: str, tmp_path: Path) -> None:
+    done = lightexp(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("lightexp: ")
+    assert said in done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "multirun.yaml"]
+    if "-m" not in words:  # Hydra makes a sweep's folder before it looks at the jobs
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_removed_stage_is_gone_though_its_pipeline_has_settings_for_it(tmp_path: Path) -> None:
+    done = lightexp("run", "--plan", "~stage@pipeline.stages.quantize", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "train-prune" in done.stdout and "Quantize" not in done.stdout
+    misspelt = lightexp("run", "--plan", "+pipeline.stages.quantise.scheme=int8", cwd=tmp_path)
+    assert (misspelt.returncode, misspelt.stdout) == (2, "")
+    assert "pipeline.order does not name the stage 'quantise'" in misspelt.stderr
+
+
+def test_outputs_below_a_file_are_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("as it was")
+    done = lightexp("run", "paths.outputs=file/outputs", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"lightexp: paths.outputs: {tmp_path / 'file'} is not a folder.")
+    assert len(done.stderr.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "as it was"
+
+
+def test_an_interrupt_while_everything_is_still_being_imported_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "hydra.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    code = (
+        f"import signal, sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from lightexp.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = lightexp("run", "tracking=none", cwd=tmp_path, program=[sys.executable, "-c", code])
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "lightexp: Interrupted.\n")

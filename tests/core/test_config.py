@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightexp.core.config import Count, Fraction, Index, NonNegative, Positive, Sparsity, build, construct, locate
+from lightexp.core.errors import BadInput, suggest_nearest
+from lightexp.core.protocols import Model, Stage, TrainingObjective
+from lightexp.models.lenet5 import LeNet5
+from lightexp.models.small_cnn import SmallCnn
+from lightexp.objectives.cross_entropy import CrossEntropy
+from lightexp.stages.distill import Distill
+from lightexp.stages.prune import Prune
+from lightexp.stages.quantize import Quantize
+
+PRUNE = {
+    "_target_": "lightexp.stages.prune.Prune",
+    "objective": {"_target_": f"{CrossEntropy.__module__}.CrossEntropy"},
+}
+DISTILL = {
+    "_target_": "lightexp.stages.distill.Distill",
+    "objective": {"_target_": "lightexp.objectives.distill.Distill"},
+}
+
+
+@dataclass(frozen=True)
+class Every:
+    """One field of every kind."""
+
+    share: Fraction = 0.0
+    sparsity: Sparsity = 0.0
+    positive: Positive = 1.0
+    at_least_zero: NonNegative = 0.0
+    count: Count = 1
+    index: Index = 0
+    maybe: Count | None = None
+    word: Literal["one", "two"] = "one"
+    text: str = ""
+    flag: bool = False
+    several: list[str] = field(default_factory=list)
+    named: dict[str, Sparsity] = field(default_factory=dict)
+
+
+def refused(values: dict[str, Any]) -> str:
+    with pytest.raises(BadInput) as caught:
+        construct(Every, values, "here.every")
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "place"),
+    [
+        ("share", "0.5", "share"),
+        ("share", True, "share"),
+        ("share", 1.1, "share"),
+        ("share", math.nan, "share"),
+        ("share", None, "share"),
+        ("sparsity", 1.0, "sparsity"),
+        ("sparsity", math.nan, "sparsity"),
+        ("positive", 0, "positive"),
+        ("positive", math.inf, "positive"),
+        ("positive", math.nan, "positive"),
+        ("at_least_zero", -1e-9, "at_least_zero"),
+        ("at_least_zero", math.inf, "at_least_zero"),
+        ("count", 0, "count"),
+        ("count", 1.0, "count"),
+        ("count", True, "count"),
+        ("count", "3", "count"),
+        ("index", -1, "index"),
+        ("maybe", 0, "maybe"),
+        ("maybe", "none", "maybe"),
+        ("word", "three", "word"),
+        ("word", 1, "word"),
+        ("text", 5, "text"),
+        ("flag", 1, "flag"),
+        ("flag", "yes", "flag"),
+        ("several", "a", "several"),
+        ("several", ["a", 2], "several.1"),
+        ("named", [], "named"),
+        ("named", {"conv1": 2.0}, "named.conv1"),
+        ("named", {"conv1": "all\nof it"}, "named.conv1"),
+    ],
+)
+def test_each_kind_of_bad_value_is_one_line_with_its_place(name: str, value: Any, place: str) -> None:
+    words = refused({name: value})
+    assert words.startswith(f"here.every.{place}: ")
+    received = value[1] if place == "several.1" else value.get("conv1") if isinstance(value, dict) else value
+    assert words.endswith(f"Received: {received!r}.")
+
+
+def test_good_values_of_every_kind() -> None:
+    values = {
+        "share": 1,
+        "sparsity": 0.5,
+        "positive": 1e-300,
+        "at_least_zero": 0,
+        "count": 3,
+        "index": 0,
+        "maybe": None,
+        "word": "two",
+        "text": "",
+        "flag": True,
+        "several": ["a", "b"],
+        "named": {"conv1": 0},
+    }
+    made = construct(Every, values, "here")
+    assert {name: getattr(made, name) for name in values} == values
+    assert type(made.share) is type(made.named["conv1"]) is float
+
+
+def test_a_misspelt_setting_names_the_nearest() -> None:
+    assert refused({"sparsty": 0.5}) == "here.every.sparsty is not a setting of Every: did you mean 'sparsity'?"
+    assert "choose from: at_least_zero, count," in refused({"xyz": 1})
+    assert suggest_nearest("x", []) == "nothing is known by that name."
+
+
+def test_a_class_s_own_complaint_gets_the_place() -> None:
+    with pytest.raises(BadInput, match=r"^stages\.p: initial_sparsity must not be above sparsity\. Received: 0\.9 and"):
+        build({**PRUNE, "initial_sparsity": 0.9}, Stage, "stages.p")  # type: ignore[type-abstract]
+
+
+def test_a_setting_without_default_must_be_given() -> None:
+    with pytest.raises(BadInput, match=r"^stages\.p: Prune needs more than it was given\. Not given: .*'objective'"):
+        build({"_target_": PRUNE["_target_"]}, Stage, "stages.p")  # type: ignore[type-abstract]
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (None, "m must be a mapping with _target_. Received: None"),
+        ("lenet5", "m must be a mapping with _target_. Received: 'lenet5'"),
+        ({"width": 1.0}, "m must be a mapping with _target_."),
+        ({"_target_": "os.system"}, "m._target_ names 'os.system', but only lightexp's own classes may be named."),
+        ({"_target_": "lightexpx.A"}, "m._target_ names 'lightexpx.A', but only"),
+        ({"_target_": "lightexp.models.lenet6.LeNet6"}, "which cannot be imported (ModuleNotFoundError: No module"),
+        ({"_target_": "lightexp.models.lenet5.LeNet6"}, "which cannot be imported ("),
+        ({"_target_": "lightexp"}, "which cannot be imported ("),
+        ({"_target_": 5}, "m._target_ names '5', but only"),
+        ({"_target_": "lightexp.core.errors.suggest_nearest"}, "which is not a dataclass."),
+        ({"_target_": "lightexp.core.errors.BadInput"}, "which is not a dataclass."),
+        ({"_target_": "lightexp.core.data.Data"}, "m._target_ must be a Model. Received: lightexp.core.data.Data."),
+    ],
+)
+def test_targets_that_are_refused(node: Any, words: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        build(node, Model, "m")  # type: ignore[type-abstract]
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_nested_nodes_are_built_and_their_complaints_have_the_whole_place() -> None:
+    built = build({**DISTILL, "student": {"_target_": "lightexp.models.lenet5.LeNet5", "width": 2}}, Stage, "s")  # type: ignore[type-abstract]
+    assert isinstance(built, Distill)
+    assert built.student == LeNet5(2.0)
+    with pytest.raises(BadInput, match=r"^s\.objective\.temperature: .* greater than 0\. Received: 0\.$"):
+        build({**DISTILL, "objective": {**DISTILL["objective"], "temperature": 0}}, Stage, "s")  # type: ignore
+    with pytest.raises(BadInput, match=r"^s\.student: .*instance of Model\. Received: CrossEntropy\(\)"):
+        build({**DISTILL, "student": PRUNE["objective"]}, Stage, "s")  # type: ignore[type-abstract]
+
+
+def test_a_user_s_package_must_be_allowed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ownplugin.py").write_text(
+        "from dataclasses import dataclass\nfrom lightexp.models.lenet5 import LeNet5\n"
+        "@dataclass(frozen=True)\nclass Own(LeNet5):\n    depth: int = 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "ownplugin.Own", "depth": 3}
+    with pytest.raises(BadInput, match=r"add plugins=\[ownplugin\]"):
+        build(node, Model, "model")  # type: ignore[type-abstract]
+    assert "ownplugin" not in sys.modules  # not even imported
+    assert build(node, Model, "model", ("ownplugin",)).depth == 3  # type: ignore
+    del sys.modules["ownplugin"]
+
+
+def test_locate_finds_what_is_named() -> None:
+    assert locate("lightexp.models.small_cnn.SmallCnn", "m") is SmallCnn
+    assert issubclass(locate("lightexp.objectives.distill.Distill", "m"), TrainingObjective)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+names = sorted(Every.__dataclass_fields__)
+
+
+@given(name=st.sampled_from(names), value=anything)
+def test_whatever_is_accepted_is_of_the_field_s_type_and_range(name: str, value: Any) -> None:
+    try:
+        got = getattr(construct(Every, {name: value}, "e"), name)
+    except BadInput as error:
+        assert str(error).startswith(f"e.{name}")  # noqa: PT017
+        assert len(str(error).splitlines()) == 1  # noqa: PT017
+        return
+    good = {
+        "share": lambda v: type(v) is float and 0 <= v <= 1,
+        "sparsity": lambda v: type(v) is float and 0 <= v < 1,
+        "positive": lambda v: type(v) is float and 0 < v < math.inf,
+        "at_least_zero": lambda v: type(v) is float and 0 <= v < math.inf,
+        "count": lambda v: type(v) is int and v >= 1,
+        "index": lambda v: type(v) is int and v >= 0,
+        "maybe": lambda v: v is None or (type(v) is int and v >= 1),
+        "word": lambda v: v in ("one", "two"),
+        "text": lambda v: type(v) is str,
+        "flag": lambda v: type(v) is bool,
+        "several": lambda v: all(type(i) is str for i in v),
+        "named": lambda v: all(type(k) is str and 0 <= i < 1 for k, i in v.items()),
+    }
+    assert good[name](got)
+    assert got == value
+
+
+@given(numbers=st.one_of(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True)))
+def test_good_numbers_are_never_refused(numbers: float) -> None:
+    if isinstance(numbers, int):
+        assert construct(Every, {"count": numbers, "maybe": numbers, "index": numbers}, "e").maybe == numbers
+    else:
+        assert construct(Every, {"sparsity": numbers, "share": numbers, "named": {"a": numbers}}, "e").share == numbers
+
+
+def test_settings_are_taken_as_they_stand() -> None:
+    stage = build({**PRUNE, "sparsity": 0.75, "layers": {"conv*": 0.5}, "end_step": 10}, Stage, "s")  # type: ignore
+    assert stage == Prune(objective=CrossEntropy(), sparsity=0.75, layers={"conv*": 0.5}, end_step=10)
+    with pytest.raises(BadInput, match=r"^s: io=integer needs scheme=int8 or int16x8\. Received: scheme=default"):
+        construct(Quantize, {"io": "integer"}, "s")

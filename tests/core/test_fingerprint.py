@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightexp.core import fingerprint
+from lightexp.core.config import Fraction, NonNegative, construct
+from lightexp.core.fingerprint import canonicalize, compute_key, hash_file, hash_source, read_library_versions
+from lightexp.models.article_mlp import ArticleMlp
+from lightexp.models.lenet5 import LeNet5
+from lightexp.models.lenet_300_100 import LeNet300100
+from lightexp.objectives.cross_entropy import CrossEntropy
+from lightexp.stages.model_file import ModelFile
+from lightexp.stages.prune import Prune
+
+
+@dataclass(frozen=True)
+class Some:
+    """Settings of several types."""
+
+    version: ClassVar[int] = 1
+    number: NonNegative = 0.0
+    share: Fraction = 0.0
+    named: dict[str, Any] = field(default_factory=dict)
+    shown: str = field(default="", metadata={"keyed": False})
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def shuffled(value: Any) -> Any:
+    """The same value with every mapping's order reversed."""
+    if isinstance(value, dict):
+        return {k: shuffled(v) for k, v in reversed(value.items())}
+    return [shuffled(v) for v in value] if isinstance(value, list) else value
+
+
+@given(plain)
+def test_the_order_of_a_mapping_is_irrelevant(value: Any) -> None:
+    assert compute_key(value) == compute_key(shuffled(value))
+    assert compute_key(Some(named={"a": value, "b": 1})) == compute_key(Some(named={"b": 1, "a": shuffled(value)}))
+
+
+@given(plain, plain)
+def test_different_values_have_different_keys(one: Any, other: Any) -> None:
+    same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    assert (compute_key(one) == compute_key(other)) == same
+
+
+@given(plain)
+def test_canonical_is_json_and_its_own_canonical_form(value: Any) -> None:
+    once = canonicalize(Some(named={"v": value}))
+    assert canonicalize(once) == once
+    assert json.loads(json.dumps(once, allow_nan=False)) == once
+
+
+@given(st.integers(0, 2**53))
+def test_a_whole_number_in_a_float_field_is_one_key_once_it_is_checked(number: int) -> None:
+    assert compute_key(construct(Some, {"number": number}, "s")) == compute_key(
+        construct(Some, {"number": float(number)}, "s")
+    )
+    assert (
+        compute_key(construct(Some, {"share": 0}, "s"))
+        == compute_key(construct(Some, {"share": 0.0}, "s"))
+        == compute_key(Some())
+    )
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1), st.text(max_size=3))
+def test_settings_that_differ_have_different_keys(number: float, share: float, word: str) -> None:
+    every = {
+        compute_key(s) for s in (Some(), Some(number=number), Some(number=number, share=share), Some(named={"n": word}))
+    }
+    settings = {(0.0, 0.0, None), (number + 0.0, 0.0, None), (number + 0.0, share + 0.0, None), (0.0, 0.0, word)}
+    assert len(every) == len(settings)
+
+
+def test_sequences_and_types() -> None:
+    assert compute_key((1, 2)) == compute_key([1, 2]) != compute_key([2, 1])
+    assert len({compute_key(v) for v in (0, 0.0, False, None, "0", [], {})}) == 7
+    assert compute_key(LeNet5()) != compute_key(LeNet300100())  # the class counts, not the settings alone
+    assert canonicalize(LeNet5(0.5))["type"] == "lightexp.models.lenet5.LeNet5"
+
+
+def test_the_version_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = compute_key(LeNet5())
+    monkeypatch.setattr(LeNet5, "version", 2)
+    assert compute_key(LeNet5()) != before
+
+
+def test_nested_settings_count() -> None:
+    stage = Prune(objective=CrossEntropy(), layers={"a": 0.5, "b": 0.25})
+    assert compute_key(stage) == compute_key(Prune(objective=CrossEntropy(), layers={"b": 0.25, "a": 0.5}))
+    assert compute_key(stage) != compute_key(replace(stage, layers={"a": 0.25, "b": 0.5}))
+    assert compute_key(ArticleMlp(dropout=0.2)) == compute_key(ArticleMlp())
+
+
+@given(st.text(max_size=5))
+def test_a_field_that_is_not_keyed_is_left_out(words: str) -> None:
+    assert compute_key(Some(shown=words)) == compute_key(Some())
+    assert compute_key(ModelFile(path=words, digest="d")) == compute_key(ModelFile(path="x", digest="d"))
+    assert compute_key(ModelFile(path="x", digest=f"d{words}!")) != compute_key(ModelFile(path="x", digest="d"))
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), {"a": object()}, [b"bytes"], {1, 2}, LeNet5])
+def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="has no canonical form"):
+        compute_key(value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [-float("inf")]])
+def test_numbers_that_are_not_finite_are_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="must be finite"):
+        compute_key(value)
+
+
+def test_a_user_s_source_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Own:\n    a: int = 1\n"
+    file = tmp_path / "own_stage.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    for text in (source, source + "# another word\n", source):
+        file.write_text(text)
+        sys.modules.pop("own_stage", None)
+        hash_source.cache_clear()
+        made = importlib.import_module("own_stage").Own()
+        assert canonicalize(made)["source"] == compute_key([hash_file(file)])
+        keys.append(compute_key(made))
+    assert keys[0] == keys[2] != keys[1]
+    del sys.modules["own_stage"]
+    hash_source.cache_clear()
+    assert "source" not in canonicalize(LeNet5())  # lightexp's own classes have versions instead
+
+
+def test_another_process_comes_to_the_same_key() -> None:
+    words = "from lightexp.core.fingerprint import key; from lightexp.models.lenet5 import LeNet5; "
+    words += "print(key({'m': LeNet5(0.5), 'b': [1, 2.5], 'a': {'z': None, 'y': True}}))"
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == compute_key({"a": {"y": True, "z": None}, "b": [1, 2.5], "m": LeNet5(0.5)})
+
+
+def test_digests_and_versions(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"abc")
+    assert hash_file(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert "tensorflow" in read_library_versions()
+    assert (
+        fingerprint.compute_key(None) == "74234e98afe7498fb5daf1f36ac2d78acc339464f950703b8c019892f982b90b"
+    )  # SHA-256 of null

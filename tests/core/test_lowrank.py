@@ -1,0 +1,83 @@
+"""Factors of kernels against what NumPy's own SVD says is possible."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightexp.core.lowrank import Factors, Ranks, Spectra, highest_ranks, multiply_factors, ranks_for_ratio
+
+SHAPES = st.sampled_from(
+    [(7, 5), (4, 9), (1, 1, 6, 8), (3, 3, 1, 5), (3, 3, 6, 4), (3, 1, 5, 16), (5, 6, 7), (2, 9, 1)]
+)
+
+
+def drawn(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def values(kernel: np.ndarray, axis: int) -> np.ndarray:
+    """Singular values of a kernel unfolded along an axis."""
+    rows = np.moveaxis(kernel.astype(np.float64), axis, 0).reshape(kernel.shape[axis], -1)
+    return np.linalg.svd(rows, compute_uv=False)
+
+
+def error(kernel: np.ndarray, factors: Factors) -> float:
+    return float(np.sum((kernel - multiply_factors(factors)) ** 2))
+
+
+@given(rank=st.integers(1, 5), seed=st.integers(0, 99), shape=st.sampled_from([(7, 5), (5, 9), (1, 1, 6, 8)]))
+def test_a_matrix_is_factorised_as_well_as_can_be(rank: int, seed: int, shape: tuple[int, ...]) -> None:
+    kernel = drawn(shape, seed)
+    spectra = Spectra(kernel)
+    reduce, core, expand = factors = spectra.factors(Ranks(shape[-2], rank))
+    optimum = float(np.sum(values(kernel, -1)[rank:] ** 2))
+    assert error(kernel, factors) == pytest.approx(optimum, abs=1e-9)
+    assert spectra.kept(factors) == pytest.approx(1 - optimum / np.sum(kernel.astype(float) ** 2))
+    assert reduce is None
+    assert core.shape == (*shape[:-1], rank) or expand is None
+    if expand is not None:  # both bear the root of each singular value
+        norms = [np.linalg.norm(core.reshape(-1, rank), axis=0), np.linalg.norm(expand, axis=1)]
+        assert norms[0] == pytest.approx(norms[1])
+
+
+@given(shape=SHAPES, seed=st.integers(0, 99), ratio=st.floats(0.01, 1))
+def test_what_both_sides_lose_bounds_the_error(shape: tuple[int, ...], seed: int, ratio: float) -> None:
+    kernel, ranks = drawn(shape, seed), ranks_for_ratio(shape, ratio)
+    assert all(1 <= rank <= high for rank, high in zip(ranks, highest_ranks(shape), strict=True))
+    lost = [np.sum(values(kernel, axis)[rank:] ** 2) for axis, rank in ((-2, ranks.inputs), (-1, ranks.outputs))]
+    if ranks.inputs == shape[-2]:
+        lost[0] = 0
+    found = error(kernel, Spectra(kernel).factors(ranks))
+    assert max(lost) - 1e-9 <= found <= sum(lost) + 1e-9  # De Lathauwer et al. 2000, property 10
+
+
+@given(shape=SHAPES, seed=st.integers(0, 99))
+def test_at_full_rank_nothing_is_lost(shape: tuple[int, ...], seed: int) -> None:
+    kernel = drawn(shape, seed)
+    assert ranks_for_ratio(shape, 1) == highest_ranks(shape)
+    assert error(kernel, Spectra(kernel).factors(highest_ranks(shape))) < 1e-10
+
+
+@given(shape=SHAPES, seed=st.integers(0, 99), energy=st.floats(0.05, 1))
+def test_the_energy_that_was_asked_for_is_kept(shape: tuple[int, ...], seed: int, energy: float) -> None:
+    spectra = Spectra(drawn(shape, seed))
+    ranks = spectra.ranks(energy)
+    assert spectra.kept(spectra.factors(ranks)) >= energy - 1e-9
+    if len(shape) == 2 and ranks.outputs > 1:  # and no rank less would do
+        assert spectra.kept(spectra.factors(Ranks(ranks.inputs, ranks.outputs - 1))) < energy
+
+
+def test_a_low_rank_is_found() -> None:
+    one = np.outer(np.arange(1, 7), np.arange(1, 5)).astype(np.float32)
+    assert Spectra(one).ranks(0.999999) == (6, 1)
+    assert Spectra(np.zeros((3, 3, 8, 4), np.float32)).ranks(1.0) == (1, 1)
+    blank = Spectra(np.zeros((6, 4), np.float32))
+    assert not multiply_factors(blank.factors(Ranks(6, 2))).any()
+    assert ranks_for_ratio((3, 3, 4, 64), 0.5) == (4, 18)
+    # Input channels that are few, and matrices', stay; there may be fewer ranks than channels.
+    assert [highest_ranks(s) for s in ((9, 4), (1, 1, 9, 4), (3, 3, 4, 64), (3, 3, 64, 1), (3, 3, 8, 8))] == [
+        *((9, 4), (9, 4), (4, 36), (9, 1), (8, 8)),
+    ]

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightexp.core.columns import COLUMNS, MISSING
+from lightexp.core.errors import BadInput
+from lightexp.core.protocols import Metric
+from lightexp.core.record import FORMAT, RECORD_FILE, Record, StageRecord, read_record
+
+
+@pytest.fixture
+def record() -> Record:
+    figures = [Metric("accuracy/val", 0.5, "", "max", "val", 2), Metric("size/file_bytes", 100, "bytes", "min")]
+    stages = [
+        StageRecord("train", "k" * 64, False, 1.25, figures, {"history": {"loss": [1.0, 0.5]}, "notes": ["µ"]}),
+        StageRecord("prune", "l" * 64, True, 0.5, [*figures, Metric("accuracy/test", 0.25)]),
+    ]
+    return Record(
+        "2026-01-01_00-00-00-abc123",
+        "small_cnn digits train-prune",
+        "lightexp run seed=1",
+        {"seed": 1, "pipeline": {"stages": {"prune": {"layers": {"conv*": 0.5}}}, "order": ["train"]}},
+        ["seed=1"],
+        {"threads": 2, "git": {"commit": None, "dirty": None}},
+        1.5,
+        stages=stages,
+    )
+
+
+def test_a_record_comes_back_as_it_was(record: Record, tmp_path: Path) -> None:
+    record.write(tmp_path)
+    assert read_record(tmp_path) == record
+    record.status, record.reason, record.ended, record.control = "failed", "a disk\nfull of “words”", 2.5, "train"
+    record.waived, record.files, record.mlflow = {"sparsity": "prune: kept"}, {"model": "m"}, {"missing": "none"}
+    record.dataset = {"name": "digits", "splits": {"val": {"n": 3, "digest": "d"}}}
+    record.write(tmp_path)
+    assert read_record(tmp_path) == record
+    assert [p.name for p in tmp_path.iterdir()] == [RECORD_FILE]  # no draft stays
+
+
+def test_figures_are_the_shipped_file_s(record: Record) -> None:
+    assert record.metrics == {"accuracy/val": 0.5, "size/file_bytes": 100, "accuracy/test": 0.25}
+    assert record.stages[0].metric("accuracy/test") is None
+    assert record.stages[0].metric("size/file_bytes") == 100
+    assert Record("i", "n", "c", {}, [], {}, 0.0).metrics == {}
+
+
+def test_a_notebook_and_print_show_the_terminal_s_table(record: Record) -> None:
+    record.control, record.status, record.waived = "prune", "done", {"sparsity": "prune: <kept>"}
+    headings, first, second = record.rows()
+    known = ("accuracy/val", "accuracy/test", "size/file_bytes")
+    assert headings == ["Stage", *(column.heading for column in COLUMNS if column.name in known)]
+    assert first[:4] == ["prune (control)", "50.00%", "25.00%", "100"]
+    assert second[:4] == ["train", "50.00%", MISSING, "100"]
+    title, *lines, waived = record.table().splitlines()
+    assert title == "small_cnn digits train-prune: done" and waived == "waived sparsity: prune: <kept>"
+    assert [line.split("  ")[0] for line in lines] == ["Stage", "prune (control)", "train"]
+    assert len({len(line) for line in lines}) == 1
+    page = record._repr_html_()
+    assert all(f"<td>{cell}</td>" in page for cell in (*first, *second))
+    assert page.count("<tr>") == 3 and "prune: &lt;kept&gt;" in page
+    record.status, record.reason, record.stages = "failed", "a disk full", []
+    assert record.table().splitlines()[0] == "small_cnn digits train-prune: failed (a disk full)"
+    assert "failed (a disk full)" in record._repr_html_()
+
+
+def without(name: str, place: str | None = None) -> Any:
+    def change(values: dict[str, Any]) -> dict[str, Any]:
+        del (values[place][0] if place else values)[name]
+        return values
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: {**values, "more": 1},
+        lambda values: {**values, "stages": None},
+        lambda values: {**values, "stages": [{**values["stages"][0], "metrics": [{"nom": "a"}]}]},
+        lambda values: [values],
+        without("started"),
+        without("stages"),
+        without("key", "stages"),
+    ],
+)
+def test_what_is_no_record_is_one_line(record: Record, tmp_path: Path, change: Any) -> None:
+    record.write(tmp_path)
+    path = tmp_path / RECORD_FILE
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(BadInput, match=r"is not a record: .*Run it again, or leave its folder out") as caught:
+        read_record(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b'{"id": "cut', b"\xff\xfe\x00\x01", b"null", b"3"])
+def test_bytes_that_are_no_record_are_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / RECORD_FILE).write_bytes(content)
+    with pytest.raises(BadInput, match="is not a record"):
+        read_record(tmp_path)
+
+
+def test_no_record_and_another_format(record: Record, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"is not a record: .*No such file"):
+        read_record(tmp_path)
+    record.write(tmp_path)
+    path = tmp_path / RECORD_FILE
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
+    with pytest.raises(BadInput, match=f"is of format 99. This lightexp reads format {FORMAT}"):
+        read_record(tmp_path)
+
+
+def test_a_cell_is_in_the_column_s_words() -> None:
+    text = {c.name: c.text for c in COLUMNS}
+    assert text["accuracy/val"](0.98765) == "98.77%"
+    assert text["size/file_bytes"](112960) == "112,960"
+    assert text["size/ratio"](3.96) == "4.0x"
+    assert text["latency/p50_us"](1234.56) == "1,234.6"
+    assert {text["model/params"](v) for v in (None, math.nan, math.inf)} == {MISSING}
+    assert len(text) == len(COLUMNS)

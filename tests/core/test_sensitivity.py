@@ -1,0 +1,193 @@
+"""Curves of single layers, and what is shared out by them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lightexp.core.errors import BadInput
+from lightexp.core.sensitivity import (
+    LayerSensitivity,
+    SensitivityTable,
+    allocate,
+    choose_fewest_bits,
+    compute_strength,
+    prune_kernel,
+    round_kernel,
+    truncate_rank,
+)
+
+FACTS: dict[str, Any] = {
+    "sensitivity": {
+        "accuracy": 0.9,
+        "chance": 0.1,
+        "examples": 100,
+        "layers": {
+            "conv": {
+                "names": ["net/conv/Conv2D", "conv"],
+                "weights": 100,
+                "levels": {
+                    "sparsity": {"0.5": 0.91, "0.9": 0.5, "0.8": 0.8},
+                    "rank": {"0.5": 0.85, "0.25": 0.86},
+                    "bits": {"8": 0.89, "4": 0.9, "2": 0.3},
+                },
+            },
+            "depth": {"names": ["depth"], "weights": 9, "levels": {"bits": {"8": 0.9}}},
+        },
+    }
+}
+places = st.lists(st.floats(0.01, 0.99), min_size=0, max_size=5, unique=True).map(sorted)
+drops = st.lists(st.floats(0, 5), min_size=5, max_size=5).map(sorted)
+curves = st.builds(lambda x, y: [(0.0, 0.0), *zip(x, y, strict=False)], places, drops)
+layers = st.lists(st.tuples(curves, st.integers(1, 10_000)), min_size=1, max_size=5)
+
+
+def table() -> SensitivityTable:
+    found = SensitivityTable.of(json.loads(json.dumps(FACTS)))
+    assert found
+    return found
+
+
+def test_a_curve_never_falls() -> None:
+    zeros, rank = (np.array(table().drops(["conv"], kind)) for kind in ("sparsity", "rank"))
+    assert zeros == pytest.approx(np.array([(0, 0), (0.5, 0), (0.8, 0.1), (0.9, 0.4)]))
+    assert rank == pytest.approx(np.array([(0, 0), (0.5, 0.05), (0.75, 0.05)]))
+    assert table().drops(["net/conv/Conv2D"], "bits")[1] == pytest.approx((0.75, 0.01))
+    assert table().drops(["depth"], "sparsity") == [(0, 0)]  # nothing measured, nothing promised
+
+
+def test_a_cost_is_the_logarithm_of_the_skill_that_is_left() -> None:
+    assert [cost for _, cost in table().costs(["conv"], "sparsity")] == pytest.approx([0, 0, -np.log(7 / 8), np.log(2)])
+    at_chance = SensitivityTable(0.9, 0.1, 100, {"a": LayerSensitivity(["a"], 5, {"sparsity": {0.5: 0.05}})})
+    assert at_chance.costs(["a"], "sparsity")[-1] == pytest.approx((0.5, np.log(100)))
+    untrained = SensitivityTable(0.1, 0.1, 100, at_chance.layers)
+    assert untrained.costs(["a"], "sparsity") == [(0, 0), (0.5, 0)]
+
+
+def test_levels_go_from_weak_to_strong() -> None:
+    assert table().levels("sparsity") == [0.5, 0.8, 0.9]
+    assert table().levels("bits") == [8, 4, 2]
+    assert table().levels("rank") == [0.5, 0.25]
+    assert compute_strength("rank", 1.0) == compute_strength("bits", 32) == compute_strength("sparsity", 0) == 0
+
+
+def test_a_layer_that_is_not_in_the_table_is_named() -> None:
+    with pytest.raises(BadInput, match=r"no layer 'dense'. Its layers are: conv, depth"):
+        table().row(["net/dense", "dense"])
+
+
+@pytest.mark.parametrize("facts", [{}, {"sensitivity": 3}, {"sensitivity": {"accuracy": 1, "layers": {"a": {}}}}])
+def test_what_is_no_table_is_none(facts: dict[str, Any]) -> None:
+    assert SensitivityTable.of(facts) is None
+
+
+@given(layers, st.floats(0, 0.99))
+@example([([(0.0, 0.0)], 1), ([(0.0, 0.0)], 8368), ([(0.0, 0.0), (0.19055608756706835, 0.0)], 6418)], 2.6927502739e-213)
+def test_what_is_shared_out_adds_up(given_layers: Any, share: float) -> None:
+    by_name = {str(i): curve for i, (curve, _) in enumerate(given_layers)}
+    sizes = {str(i): float(size) for i, (_, size) in enumerate(given_layers)}
+    found = allocate(by_name, sizes, share)
+    assert all(0 <= value < 1 + 1e-9 for value in found.values())
+    assert sum(found[n] * sizes[n] for n in found) / sum(sizes.values()) == pytest.approx(share, abs=1e-9)
+    highest = {name: curve[-1][0] for name, curve in by_name.items()}
+    if any(found[name] > highest[name] + 1e-9 for name in found):  # beyond what was measured only if all are
+        assert all(found[name] >= highest[name] - 1e-9 for name in found)
+
+
+@given(layers, st.floats(0.05, 0.9), st.data())
+def test_no_exchange_between_two_layers_costs_less(given_layers: Any, share: float, data: Any) -> None:
+    by_name = {str(i): [(x, x * y) for x, y in curve] for i, (curve, _) in enumerate(given_layers)}  # convex or not
+    sizes = {str(i): float(size) for i, (_, size) in enumerate(given_layers)}
+    found = allocate(by_name, sizes, share)
+    hulls = {name: convex(curve) for name, curve in by_name.items()}
+    names = [name for name in found if 1e-3 < found[name] < by_name[name][-1][0] - 1e-3]
+    if len(names) < 2:
+        return
+    giver, taker = data.draw(st.permutations(names))[:2]
+    moved = 1e-4 * min(sizes[giver], sizes[taker])
+
+    def cost(name: str, change: float) -> float:
+        return hulls[name](found[name] + change / sizes[name]) - hulls[name](found[name])
+
+    assert cost(giver, -moved) + cost(taker, moved) >= -1e-9
+
+
+def convex(curve: list[tuple[float, float]]) -> Callable[[float], float]:
+    """The lower convex envelope by its definition: the least of all chords."""
+    pairs = [(p, q) for i, p in enumerate(curve) for q in curve[i:]]
+
+    def value(x: float) -> float:
+        chords = [(*p, *q) for p, q in pairs if p[0] <= x <= q[0]]
+        return min(a + (b - a) * ((x - x0) / (x1 - x0) if x1 > x0 else 0) for x0, a, x1, b in chords)
+
+    return value
+
+
+def test_a_small_layer_is_spared_and_one_that_bears_more_gets_more() -> None:
+    tough, soft = [(0.0, 0.0), (0.9, 0.01)], [(0.0, 0.0), (0.5, 0.3), (0.9, 2.0)]
+    found = allocate({"tough": tough, "soft": soft}, {"tough": 100, "soft": 100}, 0.5)
+    assert found == pytest.approx({"tough": 0.9, "soft": 0.1})
+    found = allocate({"large": soft, "small": soft}, {"large": 1000, "small": 10}, 0.8)
+    assert found == pytest.approx({"large": 0.808, "small": 0})  # whose weights each cost a hundred times as much
+    level = [(0.0, 0.0), (0.9, 0.0)]  # costs nothing: both give the same part
+    assert allocate({"a": level, "b": level}, {"a": 1, "b": 2}, 0.6) == pytest.approx({"a": 0.6, "b": 0.6})
+    assert allocate({"a": level, "b": level}, {"a": 1, "b": 2}, 0.96) == pytest.approx({"a": 0.96, "b": 0.96})
+
+
+def test_a_dear_piece_is_taken_for_the_cheap_one_behind_it_or_not_at_all() -> None:
+    step, ramp = [(0.0, 0.0), (0.5, 1.0), (0.9, 1.0)], [(0.0, 0.0), (0.9, 1.35)]
+    assert allocate({"step": step, "ramp": ramp}, {"step": 1, "ramp": 1}, 0.45) == pytest.approx(
+        {"step": 0.9, "ramp": 0}
+    )
+
+
+def test_the_fewest_bits_have_no_dearer_ones_above_them() -> None:
+    curve = table().drops(["conv"], "bits")
+    assert [choose_fewest_bits(curve, drop, (2, 4, 8)) for drop in (0.0, 0.0101, 0.59, 0.7)] == [32, 4, 4, 2]
+    assert choose_fewest_bits(curve, 0.7, (4, 8)) == 4
+    assert choose_fewest_bits([(0.0, 0.0)], 0.5, (2, 4, 8)) == 32
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_the_smallest_weights_go(share: float) -> None:
+    kernel = np.random.default_rng(0).normal(size=(4, 3, 3, 5)).astype(np.float32)
+    found = prune_kernel(kernel, share)
+    gone = found == 0
+    assert gone.sum() == round(share * kernel.size)
+    assert np.abs(kernel[gone]).max(initial=0) <= np.abs(kernel[~gone]).min()
+    assert (found[~gone] == kernel[~gone]).all()
+
+
+def test_a_channel_of_zeros_stays_one() -> None:
+    kernel = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float32)
+    kernel[1] = 0
+    found = round_kernel(kernel, 4, 0)
+    assert (found[1] == 0).all()
+    assert len(np.unique(found[0])) <= 15
+    assert np.abs(found - kernel).max() <= np.abs(kernel).max() / 7 / 2 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("shape", "highest"), [((30, 20), 20), ((16, 3, 3, 2), 16), ((8, 3, 3, 12), 8), ((8, 1, 1, 6), 6)]
+)
+def test_the_rank_is_what_was_asked_for(shape: tuple[int, ...], highest: int) -> None:
+    kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    outputs = truncate_rank(kernel, 0.5).reshape(shape[0], -1)
+    assert np.linalg.matrix_rank(outputs, tol=1e-4) == highest // 2
+    assert truncate_rank(kernel, 0.999) == pytest.approx(kernel, abs=1e-4)  # rounds to all of it
+    inputs = np.moveaxis(truncate_rank(kernel, 0.5), -1, 0).reshape(shape[-1], -1)
+    fewer = shape[-1] // 2 if len(shape) > 2 and shape[1] > 1 and shape[-1] > 4 else min(shape[-1], highest // 2)
+    fewer = 2 if shape[-1] == 2 else fewer
+    assert np.linalg.matrix_rank(inputs, tol=1e-4) == fewer
+
+
+def test_of_a_matrix_it_is_the_nearest_of_that_rank() -> None:
+    kernel = np.random.default_rng(0).normal(size=(10, 8)).astype(np.float32)
+    values = np.linalg.svd(kernel, compute_uv=False)
+    assert np.linalg.norm(kernel - truncate_rank(kernel, 0.5)) == pytest.approx(np.linalg.norm(values[4:]), rel=1e-4)

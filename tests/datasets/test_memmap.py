@@ -1,0 +1,116 @@
+"""Arrays on disk: the same as in memory, leaving nothing behind."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from lightexp.core.data import Split
+from lightexp.core.errors import RunFailed
+from lightexp.datasets import memmap
+from lightexp.datasets.splits import as_split, fifth, hold_out
+
+
+def on_disk(array: NDArray[Any]) -> NDArray[np.generic]:
+    copy = memmap.allocate(array.shape, array.dtype, 0)
+    copy[...] = array
+    return copy
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def peak() -> Iterator[Any]:
+    """Says how many bytes were allocated at most since the test began."""
+    tracemalloc.start()
+    yield lambda: tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+
+def test_what_is_over_the_limit_is_on_disk_and_has_no_name(folder: Path) -> None:
+    assert type(memmap.allocate((10, 10), np.uint8, 100)) is np.ndarray
+    assert type(memmap.allocate((10, 10), np.uint8)) is np.ndarray
+    assert memmap.allocate((0, 10), np.uint8, 0).shape == (0, 10)
+    room = memmap.allocate((10, 10), np.float32, 399)
+    assert isinstance(room, np.memmap)
+    assert (room.shape, room.dtype) == ((10, 10), np.float32)
+    room[3] = 7
+    assert room.sum() == 70
+    assert list(folder.iterdir()) == []
+
+
+def test_tmpdir_says_where(tmp_path: Path) -> None:
+    words = "import numpy; from lightexp.datasets.memmap import room; a = room((10,), numpy.uint8, 0);"
+    words += "print(open('/proc/self/maps').read())"
+    command = [sys.executable, "-c", words]
+    done = subprocess.run(command, env={"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True)
+    assert f"{tmp_path}/" in done.stdout
+
+
+def test_no_room_is_one_line() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(RunFailed, match=r"need 0\.0 GB on disk, in .*: File too large\. Set TMPDIR") as caught:
+            memmap.allocate((1001,), np.uint8, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RunFailed, match=r"need 1,000,000\.0 GB on disk, in .*: No space left on device"):
+        memmap.allocate((10**15,), np.uint8, 0)
+    with pytest.raises(RunFailed, match=r"GB of memory.*dataset\.memory_mb"):
+        memmap.allocate((10**17,), np.uint8)
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.sampled_from(["u1", "<f4"]), st.integers(0, 3), st.booleans())
+def test_splits_on_disk_are_those_in_memory(count: int, width: int, kind: str, seed: int, fortran: bool) -> None:
+    x = np.random.default_rng(seed).integers(0, 99, (count + 1, width, 3)).astype(kind)
+    y = np.arange(count + 1) % 3
+    disk = as_split(on_disk(x.T.copy()).T if fortran else on_disk(x), y)
+    memory = as_split(x, y)
+    for there, here in zip(
+        [disk, *hold_out(disk, fifth(len(y)), seed)], [memory, *hold_out(memory, fifth(len(y)), seed)], strict=True
+    ):
+        assert isinstance(there.x, np.memmap)
+        assert there.x.flags.c_contiguous
+        assert type(here.x) is np.ndarray
+        assert there.digest == here.digest
+        assert type(there.sample(3)) is np.ndarray
+
+
+@given(st.integers(0, 50), st.integers(0, 4), st.integers(1, 40))
+def test_pieces_are_the_whole(count: int, width: int, size: int) -> None:
+    array = np.arange(count * width).reshape(count, width)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memmap, "_PIECE", size)
+        found = [array[piece] for piece in memmap.iterate_chunks(array)]
+    assert all(len(piece) for piece in found)
+    assert np.array_equal(np.concatenate([array[:0], *found]), array)
+    assert all(piece.nbytes <= size or len(piece) == 1 for piece in found)
+
+
+def test_what_is_on_disk_is_never_all_in_memory(peak: Any) -> None:
+    room = memmap.allocate((640, 100_000), np.uint8, 0)
+    split = as_split(room, np.arange(640) % 2)
+    rest, held = hold_out(split, 128, 0)
+    assert rest.digest != held.digest
+    assert as_split(rest.x.T, np.zeros(100_000)).x.shape == (100_000, 512)
+    assert Split(room[:5], split.y[:5]).x.base is not None
+    assert peak() < 50_000_000

@@ -1,0 +1,162 @@
+"""What a stage's key depends on: all that decides its result, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightexp.runner.compose import compose_settings
+from lightexp.runner.plan import Node
+from lightexp.runner.progress import SilentReporter
+from lightexp.runner.run import Runner
+
+ALL = {"train", "prune", "quantize", "calibration"}
+PRUNE, QUANTIZE = "pipeline.stages.prune", "pipeline.stages.quantize"
+
+
+@pytest.fixture(scope="module")
+def runner() -> Runner:
+    return Runner(SilentReporter())
+
+
+def nodes(runner: Runner, *overrides: str) -> dict[str, Node]:
+    return {node.name: node for node in runner.plan(compose_settings(list(overrides)))[0].nodes}
+
+
+def keys(runner: Runner, *overrides: str) -> dict[str, str]:
+    """Each stage's key, and the calibration's."""
+    found = nodes(runner, *overrides)
+    calibration = found["quantize"].inputs["calibration"].key if "quantize" in found else ""
+    return {name: node.key for name, node in found.items()} | {"calibration": calibration}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changed"),
+    [
+        ([f"{QUANTIZE}.scheme=int16x8"], {"quantize"}),
+        ([f"{QUANTIZE}.calibration_samples=100"], {"quantize", "calibration"}),
+        ([f"{PRUNE}.sparsity=0.5"], ALL - {"train"}),
+        ([f"+{PRUNE}.layers={{conv1: 0.5}}"], ALL - {"train"}),
+        (["pipeline.stages.train.epochs=3"], ALL),
+        (["pipeline.stages.train.learning_rate=0.002"], ALL),
+        (["model.width=0.5"], ALL),
+        (["seed=1"], ALL),
+        (["dataset.split_seed=1"], ALL),
+        ([f"{PRUNE}.from_scratch=true"], ALL - {"train"}),
+        (["~stage@pipeline.stages.prune"], {"quantize", "calibration"}),
+        # What decides no byte of any result:
+        (["runtime.threads=1"], set()),
+        (["paths.outputs=elsewhere"], set()),
+        (["tracking=none", "measure=quick"], set()),
+        (["pipeline.waive=[sparsity]"], set()),
+        (["pipeline.order=[train,nothing,prune,quantize]"], set()),
+        # The same number written in another way:
+        (["pipeline.stages.train.learning_rate=1e-3", f"{PRUNE}.initial_sparsity=0", "model.width=1"], set()),
+    ],
+)
+def test_a_key_changes_with_what_decides_the_result(runner: Runner, overrides: list[str], changed: set[str]) -> None:
+    before, after = keys(runner), keys(runner, *overrides)
+    assert {name for name in after if after[name] != before[name]} == changed
+
+
+def test_pruning_from_scratch_does_not_stand_on_the_training_before_it(runner: Runner) -> None:
+    longer = "pipeline.stages.train.epochs=3"
+    scratch = f"{PRUNE}.from_scratch=true"
+    assert keys(runner, scratch)["prune"] == keys(runner, scratch, longer)["prune"]
+    assert keys(runner, scratch)["train"] != keys(runner, scratch, longer)["train"]
+    other = f"{PRUNE}.objective.teacher"
+    soft = [scratch, "objective@pipeline.stages.prune.objective=distill", f"{other}=control"]
+    assert keys(runner, *soft)["prune"] != keys(runner, *soft, longer)["prune"]  # the teacher is trained otherwise
+
+
+def flatbuffer(description: str) -> bytes:
+    """A .tflite file for digits, of one dense layer of zeros."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model, graph, dense, code, weights = (
+        getattr(schema, f"{name}T")() for name in ("Model", "SubGraph", "Operator", "OperatorCode", "Buffer")
+    )
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
+    weights.data = np.zeros(640, np.float32).view(np.uint8)
+    model.version, model.description, model.subgraphs = 3, description, [graph]
+    model.buffers, model.operatorCodes = [schema.BufferT(), weights], [code]
+    dense.inputs, dense.outputs = [0, 1], [2]
+    dense.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+    dense.builtinOptions = schema.FullyConnectedOptionsT()
+    graph.tensors, graph.inputs, graph.outputs, graph.operators = [], [0], [2], [dense]
+    for name, shape, buffer in (("image", [1, 8, 8, 1], 0), ("kernel", [10, 64], 1), ("logits", [1, 10], 0)):
+        tensor = schema.TensorT()
+        tensor.shape, tensor.type, tensor.buffer, tensor.name = shape, schema.TensorType.FLOAT32, buffer, name
+        graph.tensors.append(tensor)
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_a_student_stands_on_its_teacher(runner: Runner, tmp_path: Path) -> None:
+    def student(*overrides: str) -> str:
+        return keys(runner, "pipeline=distill", *overrides)["distill"]
+
+    teacher, longer = "pipeline.stages.distill.objective.teacher", "pipeline.stages.train.epochs=3"
+    for name, words in {"a": "one", "b": "two", "c": "one"}.items():
+        (tmp_path / f"{name}.tflite").write_bytes(flatbuffer(words))
+    a, b, c = (f"{teacher}={tmp_path / name}.tflite" for name in "abc")
+    lenet = f'{teacher}=["model=lenet5","pipeline=control"]'
+    assert student() == student(f"{teacher}=control") != student(longer)
+    assert len({student(), student(a), student(b), student(lenet)}) == 4
+    assert student(a) == student(c) == student(a, longer)  # the bytes count, not the path; nor an unused training
+    assert student(lenet) == student(lenet, longer)
+    assert student(lenet) != student(lenet.replace('"]', '","pipeline.stages.train.epochs=3"]'))
+
+
+def test_a_teacher_described_as_the_control_is_the_control(runner: Runner) -> None:
+    same = 'pipeline.stages.distill.objective.teacher=["pipeline=control"]'
+    found = nodes(runner, "pipeline=distill", same)
+    assert found["distill"].inputs["teacher"].key == found["train"].key
+
+
+def test_the_data_count_but_not_the_test_split(runner: Runner, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    parts = {f"x_{s}": rng.integers(0, 256, (40, 4, 4, 1), np.uint8) for s in ("train", "val", "test")}
+    parts |= {f"y_{s}": np.arange(40) % 2 for s in ("train", "val", "test")}
+
+    def trained(**changed: np.ndarray) -> str:
+        path = tmp_path / f"{'-'.join(changed) or 'as-it-was'}.npz"
+        np.savez(path, **{**parts, **changed})
+        return keys(runner, "pipeline=control", "dataset=arrays", f"dataset.path={path}")["train"]
+
+    as_it_was = trained()
+    assert trained(x_test=parts["x_test"] + 1) == as_it_was
+    assert trained(y_test=1 - parts["y_test"]) == as_it_was
+    assert trained(x_train=parts["x_train"] + 1) != as_it_was
+    assert trained(y_train=1 - parts["y_train"]) != as_it_was
+    assert trained(x_val=parts["x_val"] + 1) != as_it_was  # early stopping looks at it
+
+
+PRINT_KEYS = """
+import sys
+from lightexp.runner.compose import settings
+from lightexp.runner.run import Runner
+from lightexp.runner.progress import Silent
+print(*(node.key for node in Runner(Silent()).plan(settings([]))[0].nodes))
+assert not {"tensorflow", "mlflow", "ai_edge_litert"} & set(sys.modules)
+"""
+
+
+def test_keys_are_the_same_in_another_process_and_change_with_a_library(runner: Runner, tmp_path: Path) -> None:
+    def printed(*folders: Path) -> list[str]:
+        code = f"import sys; sys.path[:0] = {[str(f) for f in folders]}\n{PRINT_KEYS}"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+        return done.stdout.split()
+
+    metadata = tmp_path / "newer" / "tf_keras-99.0.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: tf-keras\nVersion: 99.0\n")
+    here = [node.key for node in nodes(runner).values()]
+    assert printed() == here
+    assert not set(printed(metadata.parents[1])) & set(here)

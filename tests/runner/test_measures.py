@@ -1,0 +1,73 @@
+"""All measurements of whole runs: of our files and of others'."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lightexp.backend import micro
+from lightexp.cli.terminal import Terminal
+from lightexp.core.record import read_record
+from tests.tiny_runs import TinyRuns
+
+pytestmark = pytest.mark.skipif(
+    micro.find_unavailable_reason() is not None, reason=micro.find_unavailable_reason() or ""
+)
+ALL = ["measure=default", "measure.latency.runs=3", "measure.latency.warmup=0"]
+BOARD = "deploy.targets.small={flash: 8, ram: 4, flash_taken: 1, ram_taken: 1}"
+EXPECTED = {
+    *("accuracy/val", "accuracy/test", "size/file_bytes", "model/bits_per_weight", "model/entropy_bytes"),
+    *("compute/effective_macs", "model/nonzeros", "fidelity/agreement", "fidelity/kl_test", "calibration/ece"),
+    *("accuracy/class/0", "accuracy/class_test/3", "micro/runs", "fits/nano33", "fits/small", "latency/p50_us"),
+}
+
+
+def test_notes_say_why_figures_are_missing(tiny_runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*ALL, f"+{BOARD}", "model=article_mlp", "pipeline=quantize", "pipeline.stages.quantize.scheme=float16"]
+    record = tiny_runs.run(*words)
+    control, quantized = record.stages
+    assert {figure.name for figure in quantized.metrics} >= EXPECTED
+    assert (control.metric("micro/runs"), quantized.metric("micro/runs")) == (1, 0)
+    assert control.metric("micro/arena_bytes") and quantized.metric("micro/arena_bytes") is None
+    assert (control.metric("fits/nano33"), control.metric("fits/small")) == (1, 0)
+    assert "KiB of flash where 7 are free" in control.notes["fits/small"]
+    assert "DEQUANTIZE" in record.notes["micro/runs"]
+    assert (control.metric("fidelity/agreement"), control.metric("fidelity/kl")) == (1, 0)
+    assert quantized.metric("fidelity/agreement") == pytest.approx(1, abs=0.05)
+    kept = read_record(tiny_runs.outputs / "runs" / record.id)
+    assert kept == record
+    assert kept.environment["latency_threads"] == 1 and kept.environment["host"]
+
+    capsys.readouterr()
+    terminal = Terminal()
+    terminal.record(record, tiny_runs.outputs)
+    terminal._err.file.close()
+    shown = capsys.readouterr().out
+    assert f"micro/runs: {record.notes['micro/runs']}" in shown
+    [line] = [line for line in shown.splitlines() if "it does not run on TFLite Micro" in line]
+    assert line.startswith("fits/nano33, fits/pico, ")
+    assert "RAM bytes" in shown
+
+
+def test_a_float_file_of_others_goes_through_everything(tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    ours = tiny_runs.run("pipeline=control", "model=article_mlp")
+    other = tmp_path / "theirs.tflite"
+    other.write_bytes(tiny_runs.file(ours).read_bytes())
+    words = ["model=from_file", f"model.path={other}", "pipeline=quantize", "pipeline.stages.quantize.scheme=int8"]
+    record = tiny_runs.run(*ALL, *words)
+    control, quantized = record.stages
+    for stage in record.stages:
+        assert {figure.name for figure in stage.metrics} >= EXPECTED - {"fits/small"}
+        assert (stage.metric("micro/runs"), stage.notes) == (1, {})
+    assert control.metric("accuracy/val") == ours.stages[0].metric("accuracy/val")
+    assert quantized.metric("model/bits_per_weight") < 12
+    assert json.loads(json.dumps(record.metrics)) == record.metrics
+
+
+def test_a_board_that_is_misspelt_is_refused(tiny_runs: TinyRuns) -> None:
+    from lightexp.core.errors import BadInput
+
+    with pytest.raises(BadInput, match=r"measure\.micro\.boards\.nano33\.rom: Extra inputs are not permitted"):
+        tiny_runs.settings("measure=default", "+deploy.targets.nano33.rom=3")

@@ -1,0 +1,85 @@
+"""What is refused because it would give a wrong figure without a word."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.protocols import Invariant, Layer
+from lightexp.objectives.cross_entropy import CrossEntropy
+from lightexp.runner.compose import compose_settings
+from lightexp.runner.progress import SilentReporter
+from lightexp.runner.run import Runner
+from lightexp.stages.model_file import ModelFile
+from lightexp.stages.prune import Prune
+
+LAYERS = [Layer("conv1", "Conv2D", (3, 3, 1, 4), 36), Layer("norm1", "BatchNormalization", None, 16)]
+
+
+def prune(**values: object) -> Prune:
+    return Prune(objective=CrossEntropy(), **values)  # type: ignore[arg-type]
+
+
+def test_patterns_that_contradict_each_other_are_refused():
+    with pytest.raises(BadInput, match="several sparsities"):
+        prune(layers={"conv*": 0.5, "conv1": 0.9}).targets(LAYERS)
+    assert prune(layers={"conv*": 0.9, "conv1": 0.9}).targets(LAYERS) == {"conv1": 0.9}
+
+
+def test_a_pattern_of_layers_that_are_not_pruned_is_refused():
+    with pytest.raises(BadInput, match="'norm1' matches no layer that is pruned"):
+        prune(layers={"norm1": 0.5}).targets(LAYERS)
+
+
+def test_a_second_pruning_that_would_lower_a_layer_is_seen_beforehand():
+    again = prune(sparsity=0.8)
+    assert again.preserves(*prune(sparsity=0.8).establishes())
+    assert not again.preserves(*prune(sparsity=0.5, layers={"conv1": 0.95}).establishes())
+    assert not again.preserves(*prune(sparsity=0.5, allocation="global").establishes())
+    assert prune(sparsity=0.8).establishes() == (Invariant("sparsity", 0.8),)
+
+
+@pytest.mark.parametrize("override", ["dataset=mnist", "seed=3", "runtime.threads=1"])
+def test_a_teacher_shares_the_runs_data(override):
+    words = ["pipeline=distill", f'pipeline.stages.distill.objective.teacher=["{override}","pipeline=control"]']
+    with pytest.raises(BadInput, match="has no effect on a teacher"):
+        Runner(SilentReporter()).plan(compose_settings(words))
+
+
+def test_a_seed_that_tensorflow_cannot_take_is_refused():
+    with pytest.raises(BadInput, match=r"^seed: "):
+        compose_settings([f"seed={2**32}"])
+
+
+def test_a_file_that_changed_is_not_stored_under_its_old_digest(tmp_path):
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "net.tflite"
+    file.write_bytes(b"new")
+
+    class Context:
+        out = tmp_path
+
+    with pytest.raises(RunFailed, match="has changed"):
+        ModelFile(str(file), "0" * 64).apply(None, Context())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "paths.outputs=taken", "seed=0,1"],
+        ["-m", "--cfg", "job"],
+        ["tracking=none", "-m", "seed=-1,x"],
+    ],
+)
+def test_one_line_and_exit_code_2(words, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    command = [Path(sys.executable).parent / "lightexp", "run", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    if "seed=-1,x" not in words:
+        assert len(done.stderr.splitlines()) == 1
+    assert "whole error" not in done.stderr

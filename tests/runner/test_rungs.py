@@ -1,0 +1,48 @@
+"""A pipeline whose training is cut short, gone on with, and in the end an ordinary run's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lightexp.core.protocols import STATE_FILE
+from lightexp.core.record import Record
+from lightexp.core.training import Rung
+from lightexp.runner.compose import compose_settings as compose
+from lightexp.runner.execute import STOPPED_FACT
+from lightexp.runner.progress import SilentReporter
+from lightexp.runner.run import Runner
+from tests.tiny_runs import TinyRuns
+
+WORDS = ("model=article_mlp", "pipeline=prune", "pipeline.stages.prune.end=0.25")
+
+
+def at(tiny: TinyRuns, folder: Path, rung: Rung | None) -> tuple[Record, dict[str, bytes]]:
+    """The record of a run, and the files of its last stage."""
+    settings = compose([*tiny.overrides(*WORDS), "pipeline.stages.prune.epochs=4"])
+    record = Runner(SilentReporter()).trial(replace(settings, rung=rung), [], folder, [])
+    assert record.status == "done", record.reason
+    key = record.stages[-1].key
+    entry = tiny.outputs / "store" / "entries" / key[:2] / key
+    return record, {path.name: path.read_bytes() for path in entry.iterdir() if path.name != "manifest.json"}
+
+
+def test_rung_by_rung_comes_to_the_same_entry_as_straight_through(tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    keys = []
+    for number, stopped in enumerate((2, 3, None)):
+        record, files = at(tiny_runs, tmp_path / str(number), Rung(number, (1, 2)))
+        stage = record.stages[-1]
+        assert (stage.facts.get(STOPPED_FACT), stage.from_store) == (stopped, False)
+        assert len(stage.facts["history"]["loss"]) == (stopped or 4)
+        assert (STATE_FILE in files) == (stopped is not None)
+        keys.append(stage.key)
+    assert len(set(keys)) == 3
+    ordinary, _ = at(tiny_runs, tmp_path / "ordinary", None)
+    assert (ordinary.stages[-1].key, ordinary.stages[-1].from_store) == (keys[-1], True)
+    assert STOPPED_FACT not in ordinary.stages[-1].facts
+    (tmp_path / "alone").mkdir()
+    straight, others = at(TinyRuns(tmp_path / "alone"), tmp_path / "straight", None)
+    assert (straight.stages[-1].key, straight.stages[-1].from_store) == (keys[-1], False)
+    assert others == files
+    skipped, files = at(TinyRuns(tmp_path / "alone"), tmp_path / "skipped", Rung(1, (1, 2)))  # no rung 0 to go on from
+    assert skipped.stages[-1].key == keys[1]

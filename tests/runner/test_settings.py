@@ -1,0 +1,221 @@
+"""What is refused before anything is trained: one line each, with the place and what to do."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightexp.core.errors import BadInput
+from lightexp.runner.compose import compose_settings
+from lightexp.runner.plan import Plan, check_order
+from lightexp.runner.progress import SilentReporter
+from lightexp.runner.run import Runner
+
+SOFT = "objective@pipeline.stages.prune.objective=distill"
+TEACHER = "pipeline.stages.prune.objective.teacher"
+
+BAD = {
+    # Misspelt, with the nearest right word.
+    "setting": (["seeed=1"], "seeed", "'seed'"),
+    "nested setting": (["pipeline.stages.prune.sparcity=0.5"], "pipeline.stages.prune.sparcity", "'sparsity'"),
+    "model's setting": (["model.widht=0.5"], "model.widht", "'width'"),
+    "added setting": (["+model.widht=0.5"], "model.widht", "'width'"),
+    "added top setting": (["+sed=1"], "sed", "'seed'"),
+    "choice": (["model=lenet55"], "model=lenet55", "'lenet5'"),
+    "pipeline": (["pipeline=prune_quantise"], "pipeline=prune_quantise", "'prune_quantize'"),
+    "experiment": (["experiment=article_prun"], "experiment=article_prun", "'article_prune'"),
+    "stage's choice": (["stage@pipeline.stages.prune=prunee"], "stage=prunee", "'prune'"),
+    "stage's place": (["stage@pipeline.stages.prun=prune"], "stage@pipeline.stages.prun", "'prune'"),
+    "objective": ([SOFT + "l"], "objective=distilll", "'distill'"),
+    "value": (["pipeline.stages.prune.criterion=magnitud"], "pipeline.stages.prune.criterion", "'magnitude' or"),
+    "nothing like it": (["model=zzz"], "model=zzz", "article_mlp, cnn_1d"),
+    # Of the wrong type.
+    "word for a number": (["seed=abc"], "seed", "integer"),
+    "float for an integer": (["pipeline.stages.train.epochs=2.5"], "pipeline.stages.train.epochs", "integer"),
+    "number for a bool": (["pipeline.stages.prune.from_scratch=1"], "pipeline.stages.prune.from_scratch", "boolean"),
+    "bool for a number": (["pipeline.stages.prune.sparsity=true"], "pipeline.stages.prune.sparsity", "number"),
+    "number for a word": (["paths.outputs=3"], "paths.outputs", "string"),
+    "null": (["seed=null"], "seed", "integer"),
+    "word for a list": (["pipeline.order=train"], "pipeline.order", "list"),
+    "number for a stage": (["pipeline.stages.prune=3"], "pipeline.stages.prune", "mapping"),
+    "number for a group": (["model=3"], "model=3", "choices"),
+    "null for a group": (["model=null"], "model=null", "choices"),
+    "nothing for a group": (["model="], "model=", "lenet5"),
+    "no name": (["=3"], "=3", "choices"),
+    "no value": (["seed"], "seed", "setting=value"),
+    "two values": (["seed=1,2"], "seed=1,2", "-m"),
+    # Out of range.
+    "sparsity of 1": (["pipeline.stages.prune.sparsity=1.0"], "pipeline.stages.prune.sparsity", "less than 1"),
+    "sparsity below 0": (["pipeline.stages.prune.sparsity=-0.1"], "pipeline.stages.prune.sparsity", "greater"),
+    "no epochs": (["pipeline.stages.train.epochs=0"], "pipeline.stages.train.epochs", "1"),
+    "NaN": (["pipeline.stages.train.learning_rate=nan"], "pipeline.stages.train.learning_rate", "finite"),
+    "infinite": (["pipeline.stages.train.learning_rate=inf"], "pipeline.stages.train.learning_rate", "finite"),
+    "seed below 0": (["seed=-1"], "seed", "0"),
+    "split_seed below 0": (["dataset.split_seed=-1"], "dataset.split_seed", "0"),
+    "no threads": (["runtime.threads=0"], "runtime.threads", "1"),
+    "more threads than LiteRT bears": (["runtime.threads=1000000"], "runtime.threads", "1024"),
+    "no width": (["model.width=0"], "model.width", "0"),
+    "layer's sparsity": (["+pipeline.stages.prune.layers={conv1: 2}"], "pipeline.stages.prune.layers.conv1", "than 1"),
+    "list of layers": (["pipeline.stages.prune.layers=[]"], "pipeline.stages.prune.layers=[]", "NAME={KEY: VALUE}"),
+    "initial above final": (["pipeline.stages.prune.initial_sparsity=0.9"], "pipeline.stages.prune", "0.9 and 0.8"),
+    "schedule too long": (["pipeline.stages.prune.end_step=99999"], "pipeline.stages.prune", "end_step="),
+    "io without integers": (["pipeline.stages.quantize.io=integer", "pipeline.stages.quantize.scheme=float16"],
+                            "pipeline.stages.quantize", "scheme=int8"),
+    # Stages and their order.
+    "tflite to keras": (["pipeline.order=[train,quantize,prune]"], "pipeline.order", "'pipeline.order=[train,prune"),
+    "tflite to tflite": (["stage@pipeline.stages.prune=quantize"], "pipeline.order", "Leave out 'prune' or 'quantize'"),
+    "nothing to start from": (["pipeline.order=[prune,train,quantize]"], "pipeline.order", "train stage before it"),
+    "undone": (["+stage@pipeline.stages.again=train", "pipeline.order=[train,prune,again,quantize]"],
+               "pipeline.order", "'pipeline.order=[train,again,prune,quantize]'"),
+    "undone by a student": (["pipeline=distill_prune", "pipeline.order=[train,prune,distill]"],
+                            "pipeline.order", "'pipeline.order=[train,distill,prune]'"),
+    "undone, how to show it": (["+stage@pipeline.stages.again=train", "pipeline.order=[train,prune,again,quantize]"],
+                               "pipeline.order", "'pipeline.waive=[sparsity]'"),
+    "pruned less later": (["pipeline=prune", "+stage@pipeline.stages.less=prune", "pipeline.stages.less.sparsity=0.5",
+                           "pipeline.order=[train,prune,less]"], "pipeline.order", "order=[train,less,prune]'"),
+    "not in order": (["+stage@pipeline.stages.again=train"], "pipeline.order", "'again'"),
+    "misspelt in order": (["pipeline.order=[train,prune,quantise]"], "pipeline.order", "'quantize' by 'quantise'"),
+    "twice in order": (["pipeline.order=[train,prune,prune,quantize]"], "pipeline.order", "prune twice"),
+    "empty order": (["pipeline.order=[]"], "pipeline.order", "'train'"),
+    "no stage": (["pipeline=control", "~stage@pipeline.stages.train"], "pipeline", "pipeline=control"),
+    "only an empty stage": (["pipeline=control", "pipeline.stages.train=null"], "pipeline", "pipeline=control"),
+    "misspelt waive": (["pipeline.waive=[sparsty]"], "pipeline.waive", "'sparsity'"),
+    "nothing to waive": (["pipeline=control", "pipeline.waive=[sparsity]"], "pipeline.waive", "no stage"),
+    # Teachers.
+    "no such file": ([SOFT, f"{TEACHER}=nothere.tflite"], TEACHER, "'control', a float .tflite"),
+    "misspelt control": ([SOFT, f"{TEACHER}=controll"], TEACHER, "'control', a float .tflite"),
+    "a file of another kind": ([SOFT, f"{TEACHER}=/etc/hostname"], TEACHER, ".tflite"),
+    "misspelt in a teacher": ([SOFT, f'{TEACHER}=["modle=lenet5"]'], TEACHER, "'model'"),
+    "teacher's choice": ([SOFT, f'{TEACHER}=["model=lenet55"]'], TEACHER, "'lenet5'"),
+    "teacher's order": ([SOFT, f'{TEACHER}=["pipeline.order=[train,quantize,prune]"]'], TEACHER, "[train,prune,q"),
+    "unquoted teacher": ([SOFT, f"{TEACHER}=[model=lenet5]"], TEACHER, '["model=lenet5",'),
+    "no control": ([SOFT.replace("prune", "train")], "pipeline.stages.train.objective.teacher=control", "train stage"),
+    "distil from labels": (["pipeline=distill", "objective@pipeline.stages.distill.objective=cross_entropy"],
+                           "pipeline.stages.distill", "objective@pipeline.stages.distill.objective=distill"),
+    # Data.
+    "no folder": (["dataset=fashion_mnist", "dataset.folder=/nowhere"], "dataset.folder=/nowhere", "apt-get install"),
+    "no file named": (["dataset=arrays"], "dataset", "dataset.path=FILE.npz"),
+    "no such data": (["dataset=arrays", "dataset.path=/nowhere.npz"], "dataset.path=/nowhere.npz", "FILE.npz"),
+    # Classes.
+    "foreign class": (["model._target_=mine.Net"], "model._target_", "plugins=[mine]"),
+    "nested foreign class": (["pipeline.stages.prune.objective._target_=os.system"],
+                             "pipeline.stages.prune.objective._target_", "plugins=[os]"),
+    "no such class": (["model._target_=lightexp.models.small_cnn.Nope"], "model._target_", "Nope"),
+    "not a class of settings": (["model._target_=lightexp.core.fingerprint.compute_key"], "model._target_", "dataclass"),
+    "class of another kind": (["model._target_=lightexp.stages.train.Train"], "model._target_", "Model"),
+    "allowed but not there": (["model._target_=no_such_pkg.Net", "plugins=[no_such_pkg]"], "model._target_", "No mod"),
+    # Places.
+    "outputs below a file": (["paths.outputs=/etc/hostname/out"], "paths.outputs", "/etc/hostname is not a folder"),
+    "MLflow in a folder": (["tracking.uri=./mlruns"], "tracking", "sqlite:///FILE"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runner() -> Runner:
+    return Runner(SilentReporter())
+
+
+def planned(runner: Runner, *overrides: str) -> Plan:
+    return runner.plan(compose_settings(list(overrides)))[0]
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_setting_is_one_line_with_its_place_and_what_to_do(runner: Runner, case: str) -> None:
+    overrides, place, advice = BAD[case]
+    with pytest.raises(BadInput) as caught:
+        planned(runner, *overrides)
+    words = str(caught.value)
+    assert words.removeprefix("config.").startswith(place)
+    assert advice in words
+    assert len(words.splitlines()) == 1
+    assert "hydra.cc" not in words
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names", "kinds"),
+    [
+        ([], ["train", "prune", "quantize"], ["Train", "Prune", "Quantize"]),
+        (["~stage@pipeline.stages.prune"], ["train", "quantize"], ["Train", "Quantize"]),
+        (
+            ["~stage@pipeline.stages.quantize"],
+            ["train", "prune"],
+            ["Train", "Prune"],
+        ),  # the pipeline still sets its scheme
+        (["pipeline.stages.prune=null"], ["train", "quantize"], ["Train", "Quantize"]),
+        (
+            ["+stage@pipeline.stages.again=train", "pipeline.order=[train,again,prune,quantize]"],
+            ["train", "again", "prune", "quantize"],
+            ["Train", "Train", "Prune", "Quantize"],
+        ),
+        (["stage@pipeline.stages.prune=distill"], ["train", "prune", "quantize"], ["Train", "Distill", "Quantize"]),
+        (
+            ["pipeline.order=[train,nothing,prune,quantize]"],
+            ["train", "prune", "quantize"],
+            ["Train", "Prune", "Quantize"],
+        ),
+        (["pipeline=distill_prune_quantize"], ["train", "distill", "prune", "quantize"], None),
+        (["experiment=article_prune", "dataset=digits"], ["train", "prune"], ["Train", "Prune"]),
+    ],
+)
+def test_stages_are_swapped_added_and_removed_by_overrides(
+    overrides: list[str], names: list[str], kinds: list[str] | None
+) -> None:
+    stages = compose_settings(overrides).stages
+    assert list(stages) == names
+    if kinds:
+        assert [type(stage).__name__ for stage in stages.values()] == kinds
+
+
+def test_what_stands_in_a_stage_is_swapped_by_overrides() -> None:
+    assert type(compose_settings([]).stages["prune"].objective).__name__ == "CrossEntropy"
+    soft = compose_settings([SOFT, "pipeline.stages.prune.objective.temperature=2"]).stages["prune"].objective
+    assert (type(soft).__name__, soft.temperature, soft.teacher) == ("Distill", 2.0, "control")
+    words = ["pipeline=distill", "model@pipeline.stages.distill.student=lenet_300_100"]
+    assert type(compose_settings(words).stages["distill"].student).__name__ == "LeNet300100"
+
+
+def test_what_the_advice_says_works(runner: Runner) -> None:
+    planned(runner, "+stage@pipeline.stages.again=train", "pipeline.order=[train,again,prune,quantize]")
+    again = ["+stage@pipeline.stages.again=train", "pipeline.order=[train,prune,again,quantize]"]
+    planned(runner, *again, "pipeline.waive=[sparsity]")
+    planned(runner, SOFT, f'{TEACHER}=["model=lenet5","pipeline=control"]')
+    planned(runner, "pipeline=distill_prune", "pipeline.order=[train,distill,prune]")
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(("prune", "cluster", "qat", "encode"))])
+def test_an_order_that_a_refusal_names_is_accepted(order: tuple[str, ...]) -> None:
+    words = ["pipeline=prune_cluster_qat", "+stage@pipeline.stages.encode=encode"]
+    try:
+        check_order(compose_settings([*words, f"pipeline.order=[train,{','.join(order)}]"]))
+    except BadInput as error:
+        (advice,) = re.findall(r"'(pipeline\.order=[^']+)'", str(error))
+        check_order(compose_settings([*words, advice]))
+    else:
+        assert order == ("prune", "cluster", "qat", "encode")
+
+
+def test_the_control_is_the_last_stage_before_the_first_that_compresses(runner: Runner) -> None:
+    def control(*overrides: str) -> str:
+        return planned(runner, *overrides).control.name
+
+    again = ["+stage@pipeline.stages.again=train", "pipeline.order=[train,again,prune,quantize]"]
+    assert (control(), control("pipeline=control"), control(*again)) == ("train", "train", "again")
+
+
+def test_too_little_data_for_a_schedule_is_refused_with_its_place(tmp_path: Path, runner: Runner) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "few.npz", x=rng.integers(0, 256, (40, 4, 4, 1), np.uint8), y=np.arange(40) % 2)
+    few = ["dataset=arrays", f"dataset.path={tmp_path / 'few.npz'}", "pipeline.stages.prune.epochs=1"]
+    with pytest.raises(BadInput, match=r"^pipeline\.stages\.prune: the pruning schedule .*raise epochs"):
+        planned(runner, *few)
+
+
+def test_a_model_that_does_not_fit_the_data_is_refused_with_its_place(tmp_path: Path, runner: Runner) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "flat.npz", x=rng.random((40, 5), np.float32), y=np.arange(40) % 2)
+    with pytest.raises(BadInput, match=r"^pipeline\.stages\.train: SmallCnn needs images .*model=article_mlp"):
+        planned(runner, "dataset=arrays", f"dataset.path={tmp_path / 'flat.npz'}", "pipeline=control")

@@ -1,0 +1,71 @@
+"""`encode` in real runs: the file beside the model, its figures, and what may stand where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lightexp.core.errors import BadInput
+from lightexp.core.protocols import ENCODED, Invariant, MeasurementContext
+from lightexp.core.record import Record
+from lightexp.export.lxe import decode
+from lightexp.metrics.size import Size
+from lightexp.runner.compose import compose_settings
+from lightexp.runner.plan import check_order
+from lightexp.stages.encode import Encode
+from tests.metrics import tiny
+from tests.tiny_runs import TinyRuns
+
+
+def encoded(runs: TinyRuns, *words: str, order: str) -> Record:
+    return runs.run(*words, "+stage@pipeline.stages.encode=encode", f"pipeline.order=[{order},encode]")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "order"),
+    [("control", "train"), ("prune", "train,prune"), ("prune_int8", "train,prune,quantize")],
+)
+def test_the_run_s_folder_holds_the_file_and_its_figures(pipeline: str, order: str, tiny_runs: TinyRuns) -> None:
+    record = encoded(tiny_runs, f"pipeline={pipeline}", order=order)
+    file = tiny_runs.file(record).with_name(record.files["encoded"])
+    assert file.name == ENCODED
+    assert decode(file.read_bytes()) == tiny_runs.file(record).read_bytes()
+    *before, last = record.stages
+    assert last.metric("size/encoded_bytes") == file.stat().st_size < last.metric("size/gzip_bytes")
+    control = before[0].metric("size/file_bytes")
+    assert last.metric("size/encoded_ratio") == pytest.approx(control / file.stat().st_size)
+    assert all(stage.metric("size/encoded_bytes") is None for stage in before)
+    for name in ("accuracy/val", "size/file_bytes", "model/sparsity"):
+        assert last.metric(name) == before[-1].metric(name)
+    assert "Encoded bytes" in tiny_runs.file(record).with_name(record.files["table"]).read_text()
+
+
+def test_a_file_of_others_is_encoded(tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    given = tiny_runs.file(tiny_runs.run("pipeline=control"))
+    path = tmp_path / "theirs.tflite"
+    path.write_bytes(given.read_bytes() + b"and what they appended")
+    record = encoded(tiny_runs, "model=from_file", f"model.path={path}", "pipeline=control", order="train")
+    assert [stage.name for stage in record.stages] == ["file", "encode"]
+    file = tiny_runs.file(record)
+    assert decode(file.with_name(ENCODED).read_bytes()) == path.read_bytes() == file.read_bytes()
+    assert record.metrics["size/encoded_ratio"] > 1
+
+
+def test_it_ends_a_pipeline_and_undoes_nothing() -> None:
+    words = ["pipeline=prune", "+stage@pipeline.stages.encode=encode"]
+    check_order(compose_settings([*words, "pipeline.order=[train,prune,encode]"]))
+    with pytest.raises(BadInput, match=r"'prune' cannot follow 'encode'.*pipeline.order=\[train,prune,encode\]"):
+        check_order(compose_settings([*words, "pipeline.order=[train,encode,prune]"]))
+    assert all(Encode().preserves(Invariant(kind)) for kind in ("sparsity", "n_m", "blocks", "codebook", "dtype"))
+
+
+def test_sizes_of_what_is_encoded_are_against_the_control(tmp_path: Path) -> None:
+    control, file, packed = (tmp_path / name for name in ("control.tflite", "model.tflite", "model.lxe"))
+    control.write_bytes(bytes(1000))
+    file.write_bytes(bytes(500))
+    packed.write_bytes(bytes(40))
+    found = {
+        f.name: f.value for f in Size().measure(MeasurementContext(file, control, tiny.data("conv"), 1, encoded=packed))
+    }
+    assert (found["size/encoded_bytes"], found["size/encoded_ratio"], found["size/ratio"]) == (40, 25, 2)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lightexp.core.record import StageRecord
+from lightexp.tracking import mlflow_payload, stores
+
+NASTY = ["", ".", "..", "/", "a//b", "a/../b", "../a", "/a", "a/", "a\n", "acc@1", "x[0].y", "+a", "a b", "é", "\ud800"]
+
+
+@pytest.fixture(scope="module")
+def validation():
+    stores.import_mlflow()
+    import mlflow.utils.validation
+
+    return mlflow.utils.validation
+
+
+@settings(deadline=None)
+@given(st.one_of(st.text(), st.text("ab./ -_@+\n", max_size=8), st.sampled_from(NASTY), st.text("a.", min_size=240)))
+@example("a" * 251)
+@example("a" * 240 + "/..")
+def test_any_name_becomes_one_that_mlflow_takes(validation, name):
+    key = mlflow_payload.sanitize_key(name)
+    validation._validate_param(key, "1")
+    validation._validate_metric(key, 1.0, 0, 0)
+    validation._validate_tag(key, "1")
+    assert len(key) <= 250
+    assert key.isascii()
+    assert mlflow_payload.sanitize_key(key) == key
+
+
+@given(st.text("ab./@+ ", max_size=6), st.text("ab./@+ ", max_size=6))
+@example("a+b", "a=b")
+@example("a//b", "a/b")
+@example("x" * 300, "x" * 301)
+def test_two_names_never_become_one(one, other):
+    assert (mlflow_payload.sanitize_key(one) == mlflow_payload.sanitize_key(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy/val", "train/prune/loss", "pipeline.stages.prune.sparsity", "lightexp.run_id"]
+)
+def test_names_of_our_own_stay_as_they_are(name):
+    assert mlflow_payload.sanitize_key(name) == name
+
+
+@given(st.text(), st.integers(1, 20))
+def test_text_is_cut_and_can_be_stored(words, limit):
+    text = mlflow_payload.format_value(words, limit)
+    text.encode()
+    assert len(text) <= limit
+    assert "\0" not in text
+
+
+def test_params_are_flat_and_keep_every_value():
+    config = {"a": {"b": True, "c": {}, "d": [1, "x"], "e": None}, "f*": 0.5, "f+": "0.5", "long": "x" * 7000}
+    params = mlflow_payload.build_params(config)
+    assert params["a.b"] == "true"
+    assert params["a.c"] == "{}"
+    assert params["a.d"] == '[1, "x"]'
+    assert params["a.e"] == "null"
+    assert len(params) == 7
+    assert len(params["long"]) == 6000
+
+
+def test_points_skip_what_is_not_a_number(make_record):
+    record = make_record()
+    record.stages.append(StageRecord("odd", "k", True, 0.0, [], {"history": {"flag": [True], "word": ["x"]}}))
+    points = mlflow_payload.list_points(record)
+    assert all(math.isfinite(p.value) for p in points)
+    assert not [p for p in points if p.key.startswith("train/odd") or "loss/test" in p.key]
+
+
+def test_tags_leave_out_what_is_not_known(make_record):
+    tags = mlflow_payload.build_tags(make_record(environment={}, config={}, varied=[]))
+    assert "mlflow.source.git.commit" not in tags
+    assert "lightexp.reason" not in tags
+    assert "lightexp.seed" not in tags
+
+
+@given(st.dictionaries(st.text(max_size=9), st.text(max_size=50), max_size=250))
+def test_batches_lose_nothing(values):
+    parts = list(mlflow_payload.split_batches(values, 100))
+    assert all(0 < len(part) <= 100 for part in parts)
+    assert {k: v for part in parts for k, v in part.items()} == values
+
+
+def test_batches_fit_into_a_request():
+    parts = list(mlflow_payload.split_batches({str(n): "é" * 6000 for n in range(100)}, 100))
+    assert sum(map(len, parts)) == 100
+    assert all(len(json.dumps([{"key": k, "value": v} for k, v in part.items()])) < 1_000_000 for part in parts)
+
+
+def test_notes_of_the_shipped_file_are_tags(make_record):
+    record = make_record(environment={"host": "here", "processor": "this one"})
+    record.stages[0].notes["micro/runs"] = "of another file"
+    record.stages[-1].notes["fits/board"] = "it is too large"
+    tags = mlflow_payload.build_tags(record)
+    assert {name: words for name, words in tags.items() if name.startswith("note/")} == {
+        "note/fits/board": "it is too large"
+    }
+    assert (tags["lightexp.host"], tags["lightexp.processor"]) == ("here", "this one")
