@@ -105,7 +105,7 @@ BAD = {
     "nested foreign class": (["pipeline.stages.prune.objective._target_=os.system"],
                              "pipeline.stages.prune.objective._target_", "plugins=[os]"),
     "no such class": (["model._target_=lightexp.models.small_cnn.Nope"], "model._target_", "Nope"),
-    "not a class of settings": (["model._target_=lightexp.core.fingerprint.compute_key"], "model._target_", "dataclass"),
+    "not a settings class": (["model._target_=lightexp.core.fingerprint.compute_key"], "model._target_", "dataclass"),
     "class of another kind": (["model._target_=lightexp.stages.train.Train"], "model._target_", "Model"),
     "allowed but not there": (["model._target_=no_such_pkg.Net", "plugins=[no_such_pkg]"], "model._target_", "No mod"),
     # Places.
