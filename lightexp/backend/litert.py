@@ -59,7 +59,7 @@ def compute_logits(
     for start in range(0, len(raw), _A_CALL if foreign else len(raw)):
         part = raw[start : start + _A_CALL] if foreign else raw
         found[start : start + len(part)] = (
-            sandbox.run_sandboxed("outputs", tflite, part, **settings)
+            sandbox.run_sandboxed("run_model", tflite, part, **settings)
             if foreign
             else run_model(tflite, part, **settings)
         )
@@ -159,7 +159,7 @@ def time_single_example(
     """
     if foreign:
         settings = {"warmup": warmup, "runs": runs, "seconds": seconds}
-        return sandbox.run_sandboxed("time_single", tflite, example, **settings).astype(np.float64)
+        return sandbox.run_sandboxed("time_single_example", tflite, example, **settings).astype(np.float64)
     model = _Model.open(tflite, (1, *example.shape), threads=1)
     model.feed(np.broadcast_to(model.source.encode(example), model.shape))
     _timed(model, warmup, 1, seconds / 4)

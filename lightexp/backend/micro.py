@@ -71,7 +71,7 @@ def measure_arena(tflite: Path) -> Arena:
 
 
 def _run(tflite: Path, size: int) -> tuple[int, int]:
-    head, tail = sandbox.run_sandboxed("attempt", tflite, np.empty(0, np.float32), arena=size)
+    head, tail = sandbox.run_sandboxed("run_in_arena", tflite, np.empty(0, np.float32), arena=size)
     return int(head), int(tail)
 
 

@@ -26,12 +26,12 @@ from lightexp.core.errors import BadInput
 PATIENCE = 300.0
 """Seconds for one call's answer; a file that takes longer for 500 examples hangs."""
 _FUNCTIONS = {
-    "outputs": "litert",
-    "ranges": "litert",
-    "time_single": "litert",
+    "run_model": "litert",
+    "collect_ranges": "litert",
+    "time_single_example": "litert",
     "quantize": "edge_quantizer",
     "extract": "keras_archive",
-    "attempt": "micro",
+    "run_in_arena": "micro",
 }
 """What can be called, by the module that is imported for it."""
 

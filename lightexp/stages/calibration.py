@@ -35,6 +35,6 @@ class Calibration(Stage):
         sample = context.data.inputs(context.data.train.sample(self.count))
         if not len(sample):
             raise BadInput("there is no example to calibrate on: the train split is empty. Use more data.")
-        found = sandbox.run_sandboxed("ranges", parent.tflite, sample, threads=context.threads)
+        found = sandbox.run_sandboxed("collect_ranges", parent.tflite, sample, threads=context.threads)
         np.save(context.out / RANGES, found)
         return {"samples": len(sample)}

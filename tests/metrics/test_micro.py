@@ -51,9 +51,9 @@ def test_the_arena_is_the_least_that_it_runs_in(net: str, scheme: str, path: Pat
     assert least >= counted > 0
     assert (least - counted) % 64 == 0
     nothing = np.empty(0, np.float32)
-    sandbox.run_sandboxed("attempt", path, nothing, arena=least)
+    sandbox.run_sandboxed("run_in_arena", path, nothing, arena=least)
     with pytest.raises(BadInput, match=r"^[^\n]+$"):
-        sandbox.run_sandboxed("attempt", path, nothing, arena=least - 64)
+        sandbox.run_sandboxed("run_in_arena", path, nothing, arena=least - 64)
     assert values["fits/roomy"] == 1
     assert values["fits/tiny"] == 0
     assert set(notes) == {"fits/tiny"}
