@@ -80,12 +80,12 @@ def finish(axes: Any, points: Sequence[tuple[str, float, float]], important: Any
             words[place] = "" if value in said else value
         said.update(curve.values)
     many = len(set(words)) > _NAMED
-    axes.metric.canvas.draw()
+    axes.figure.canvas.draw()
     taken: list[Any] = [(px, py, px, py) for px, py in axes.transData.transform([(x, y) for _, x, y in points])]
     for (_, x, y), name, told in zip(points, words, important, strict=True):
         if not name or (many and not told):
             continue
-        width, height = 4.6 * len(name) * axes.metric.dpi / 72, 9 * axes.metric.dpi / 72
+        width, height = 4.6 * len(name) * axes.figure.dpi / 72, 9 * axes.figure.dpi / 72
         px, py = axes.transData.transform((x, y))
         for dx, dy, side in (
             (7, 4, "left"),

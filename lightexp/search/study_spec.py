@@ -77,7 +77,7 @@ class SearchSettings:
     constraints: list[Any] = field(default_factory=list)
     space: dict[str, Any] | Literal["auto"] = field(default_factory=dict)
     per_layer: dict[str, str] = field(default_factory=dict)
-    seed_trials: list[Literal["recipe", "int8", "strongest"]] = field(default_factory=list)
+    corners: list[Literal["recipe", "int8", "strongest"]] = field(default_factory=list)
     max_failures: Index = 10
 
 
@@ -234,7 +234,7 @@ class StudySpec:
 
     def seed_trials(self, space: SearchSpace) -> list[SeedTrial]:
         """What is tried first."""
-        return make_seed_trials(list(self.search.seed_trials), self.base, self.settings, space)
+        return make_seed_trials(list(self.search.corners), self.base, self.settings, space)
 
     @property
     def workers(self) -> int:

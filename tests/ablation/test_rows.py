@@ -158,7 +158,7 @@ def test_values_are_written_as_hydra_reads_them(value: list[object]) -> None:
 
 
 WRONG = {
-    "unknown field": ({"sead": [1]}, "sead is not a setting of Ablation: did you mean 'seed"),
+    "unknown field": ({"sead": [1]}, "sead is not a setting of AblationFile: did you mean 'seed"),
     "no claim": ({"claim": ""}, "claim: String should have at least 1 character"),
     "control missing": ({"control": "kontrol"}, "control: no row is named 'kontrol'. The rows are: control, both"),
     "seeds twice": ({"seeds": [1, 2, 1]}, "seeds: 1 is there twice"),
@@ -176,7 +176,7 @@ WRONG = {
     "row of a strange type": ({"rows": {"control": "pipeline=control"}}, "rows.control must be a list of overrides"),
     "planner misspelt": (
         {"rows": {"control": ["pipeline=control"], "x": {"gird": {}}}},
-        "rows.x.gird is not a setting of Planner: did you mean 'grid'?",
+        "rows.x.gird is not a setting of RowPlanner: did you mean 'grid'?",
     ),
     "two planners": (
         {"rows": {"control": ["pipeline=control"], "x": {"grid": {"seed": [1]}, "orders": ["a", "b"]}}},

@@ -142,9 +142,9 @@ QUIET = """
 import sys, os
 import numpy as np
 from pathlib import Path
-from lightexp.backend.litert import time_single
+from lightexp.backend.litert import time_single_example
 for _ in range(2):
-    time_single(Path(sys.argv[1]), np.zeros((8, 8, 3), np.float32), 1, 1)
+    time_single_example(Path(sys.argv[1]), np.zeros((8, 8, 3), np.float32), 1, 1)
 os.write(2, b"still here")
 """
 

@@ -103,15 +103,15 @@ import resource, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from lightexp.backend import convert, litert, session
+from lightexp.backend import converter, litert, session
 from lightexp.core.data import Data, Split
 from lightexp.core.preprocessing import Augment
 from lightexp.core.protocols import TFLITE
 from lightexp.core.training import Training
-from lightexp.datasets import large
+from lightexp.datasets import memmap
 from lightexp.objectives.distill import Distill
 
-session.start(1)
+session.start_tensorflow(1)
 from lightexp.backend.training import Trainer
 
 class Silent:
@@ -119,17 +119,17 @@ class Silent:
     def say(self, words): pass
 
 def use(count):
-    x = large.room((count, 32, 32, 3), np.uint8, 0)
+    x = memmap.allocate((count, 32, 32, 3), np.uint8, 0)
     split = Split(x, (np.arange(count) % 2).astype(np.int32))
     data = Data("large", split, split, split, 2, 1 / 255, augment=Augment(flip=True))
-    session.fresh(0)
-    kl = session.keras().layers
+    session.reset_graph(0)
+    kl = session.import_keras().layers
     inputs = kl.Input((32, 32, 3))
-    net = session.keras().Model(inputs, kl.Dense(2)(kl.Flatten()(kl.AveragePooling2D(16)(inputs))))
+    net = session.import_keras().Model(inputs, kl.Dense(2)(kl.Flatten()(kl.AveragePooling2D(16)(inputs))))
     file = Path(sys.argv[1])
-    file.write_bytes(convert.to_float32(net))
-    teachers = {"teacher": litert.logits(file, split.x, data, 1)}
-    litert.logits(file, split.x[:2000], data, 1, foreign=True)
+    file.write_bytes(converter.convert_to_float32(net))
+    teachers = {"teacher": litert.compute_logits(file, split.x, data, 1)}
+    litert.compute_logits(file, split.x[:2000], data, 1, foreign=True)
     settings = Training(objective=Distill(), epochs=1, batch_size=500)
     Trainer(net, settings, data, 0, teachers).run(Silent())
     assert len(split.digest) == 64 and len(split.sample(200)) == 200

@@ -49,14 +49,14 @@ def test_a_stage_an_objective_a_model_a_data_set_and_a_measurement_of_ones_own(
 KEYS = """
 import sys
 from hydra import initialize_config_dir
-from lightexp.runner.compose import composed
-from lightexp.runner.config_dir import conf
+from lightexp.runner.compose import compose_config
+from lightexp.runner.config_dir import find_config_dir
 from lightexp.runner.run import Runner
-from lightexp.runner.settings import read
-from lightexp.runner.progress import Silent
-with initialize_config_dir(str(conf()), version_base="1.3"):
-    config = composed([f"hydra.searchpath=[file://{sys.argv[1]}]", *sys.argv[2:]])
-print(*(node.key for node in Runner(Silent()).plan(read(config))[0].nodes))
+from lightexp.runner.settings import read_settings
+from lightexp.runner.progress import SilentReporter
+with initialize_config_dir(str(find_config_dir()), version_base="1.3"):
+    config = compose_config([f"hydra.searchpath=[file://{sys.argv[1]}]", *sys.argv[2:]])
+print(*(node.key for node in Runner(SilentReporter()).plan(read_settings(config))[0].nodes))
 """
 
 

@@ -148,8 +148,8 @@ def test_a_user_s_source_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_another_process_comes_to_the_same_key() -> None:
-    words = "from lightexp.core.fingerprint import key; from lightexp.models.lenet5 import LeNet5; "
-    words += "print(key({'m': LeNet5(0.5), 'b': [1, 2.5], 'a': {'z': None, 'y': True}}))"
+    words = "from lightexp.core.fingerprint import compute_key; from lightexp.models.lenet5 import LeNet5; "
+    words += "print(compute_key({'m': LeNet5(0.5), 'b': [1, 2.5], 'a': {'z': None, 'y': True}}))"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == compute_key({"a": {"y": True, "z": None}, "b": [1, 2.5], "m": LeNet5(0.5)})

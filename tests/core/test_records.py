@@ -93,8 +93,8 @@ def test_the_table_has_a_row_a_run_and_a_column_a_setting_and_a_figure(tmp_path:
 def test_reading_records_loads_neither_pandas_nor_tensorflow(tmp_path: Path) -> None:
     write(tmp_path, "a", 10.0)
     words = (
-        "import sys, json; from lightexp.core.records import found\n"
-        "n = len(found(sys.argv[1])[0])\n"
+        "import sys, json; from lightexp.core.records import load_records\n"
+        "n = len(load_records(sys.argv[1])[0])\n"
         "print(json.dumps([n, [m for m in ('pandas', 'tensorflow', 'mlflow') if m in sys.modules]]))"
     )
     done = subprocess.run([sys.executable, "-c", words, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -163,7 +163,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from lightexp.core.store import Store
-from lightexp.core.store_gc import items, remove, tidy
+from lightexp.core.store_gc import list_items, remove_item, sweep_orphans
 
 root, keys = Path(sys.argv[1]), sys.argv[2:]
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
@@ -181,9 +181,9 @@ def collect(last):
             if not left[0]:
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(watch)
-    tidy(root)
-    for item in items(root):
-        assert remove(root, item)
+    sweep_orphans(root)
+    for item in list_items(root):
+        assert remove_item(root, item)
     os._exit(0)
 
 for number in range(1, 1000):
@@ -195,13 +195,13 @@ for number in range(1, 1000):
     if not child:
         collect(number)
     _, status = os.waitpid(child, 0)
-    there = [item.key for item in items(root)]
+    there = [item.key for item in list_items(root)]
     whole = [key for key in keys if Store(root).check(key)]
     aside = (root / "set-aside").exists()
     print(number, os.WTERMSIG(status), int(there == whole), int(aside), len(whole), flush=True)
     if not os.WIFSIGNALED(status):
         break
-tidy(root)
+sweep_orphans(root)
 print(len(list((root / "trash").iterdir())))
 """
 
@@ -224,7 +224,7 @@ RACER = """
 import sys, time
 from pathlib import Path
 from lightexp.core.store import Store
-from lightexp.core.store_gc import items, remove, tidy
+from lightexp.core.store_gc import list_items, remove_item, sweep_orphans
 
 root, what, keys = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
 
@@ -235,8 +235,8 @@ def make(folder):
 end, count = time.monotonic() + 1.5, 0
 while time.monotonic() < end or not count:  # a busy machine may start one late
     if what == "collect":
-        tidy(root)
-        count += sum(remove(root, item) for item in items(root))
+        sweep_orphans(root)
+        count += sum(remove_item(root, item) for item in list_items(root))
         continue
     store = Store(root)
     entries = [store.ensure(key, "a", make) for key in keys]

@@ -57,7 +57,7 @@ def test_what_is_over_the_limit_is_on_disk_and_has_no_name(folder: Path) -> None
 
 
 def test_tmpdir_says_where(tmp_path: Path) -> None:
-    words = "import numpy; from lightexp.datasets.memmap import room; a = room((10,), numpy.uint8, 0);"
+    words = "import numpy; from lightexp.datasets.memmap import allocate; a = allocate((10,), numpy.uint8, 0);"
     words += "print(open('/proc/self/maps').read())"
     command = [sys.executable, "-c", words]
     done = subprocess.run(command, env={"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True)

@@ -126,8 +126,8 @@ def test_without_its_package_the_figures_are_empty_and_say_why(path: Path) -> No
     words = (
         "import sys\nsys.modules['tflite_micro'] = None\n"
         "from pathlib import Path\n"
-        "from lightexp.metrics.micro import Micro\nfrom lightexp.core.protocols import Subject\n"
-        "print(*Micro({}).measure(Subject(Path('no'), Path('no'), None, 1)))"
+        "from lightexp.metrics.micro import Micro\nfrom lightexp.core.protocols import MeasurementContext\n"
+        "print(*Micro({}).measure(MeasurementContext(Path('no'), Path('no'), None, 1)))"
     )
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Note(name='micro/runs', words='the package tflite-micro is ")

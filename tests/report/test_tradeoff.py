@@ -106,8 +106,8 @@ def test_the_same_record_gives_the_same_bytes_in_another_process(make_record, tm
     other = tmp_path / "other"
     other.mkdir()
     code = (
-        "import sys, pathlib\nfrom lightexp.core.record import read\nfrom lightexp.tracking import tradeoff\n"
-        "tradeoff.write(read(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))\n"
+        "import sys, pathlib\nfrom lightexp.core.record import read_record\nfrom lightexp.report import tradeoff\n"
+        "tradeoff.write(read_record(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     words = [sys.executable, "-W", "error", "-c", code, str(tmp_path), str(other)]

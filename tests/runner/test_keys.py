@@ -140,10 +140,10 @@ def test_the_data_count_but_not_the_test_split(runner: Runner, tmp_path: Path) -
 
 PRINT_KEYS = """
 import sys
-from lightexp.runner.compose import settings
+from lightexp.runner.compose import compose_settings
 from lightexp.runner.run import Runner
-from lightexp.runner.progress import Silent
-print(*(node.key for node in Runner(Silent()).plan(settings([]))[0].nodes))
+from lightexp.runner.progress import SilentReporter
+print(*(node.key for node in Runner(SilentReporter()).plan(compose_settings([]))[0].nodes))
 assert not {"tensorflow", "mlflow", "ai_edge_litert"} & set(sys.modules)
 """
 

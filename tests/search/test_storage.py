@@ -22,9 +22,9 @@ from lightexp.search.storage import JOURNAL, open_storage
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lightexp.search.storage import opened
-_, claims = opened({where!r}, Path({folder!r}), "s", print)
-print(claims.take(3), flush=True)
+from lightexp.search.storage import open_storage
+_, claims = open_storage({where!r}, Path({folder!r}), "s", print)
+print(claims.acquire(3), flush=True)
 time.sleep(1000)
 """
 

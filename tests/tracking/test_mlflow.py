@@ -216,9 +216,9 @@ def test_two_processes_begin_at_once_on_a_fresh_folder(tmp_path):
         from pathlib import Path
         from lightexp.core.record import Record
         from lightexp.tracking.mlflow import Mlflow
-        from lightexp.tracking.stores import load
+        from lightexp.tracking.stores import import_mlflow
         outputs, name = Path(sys.argv[1]), sys.argv[2]
-        load()
+        import_mlflow()
         Path(name).touch()
         while len(list(Path().glob("ready*"))) < 2:
             time.sleep(0.001)
