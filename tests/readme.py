@@ -9,11 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from lightexp.core.errors import BadInput
 from lightexp.datasets.fashion_mnist import FashionMnist
 from tests import warm
+from tests.system_packages import skip_without
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -39,4 +38,4 @@ def need_fashion_mnist() -> None:
     try:
         FashionMnist().check()
     except BadInput:
-        pytest.skip("Fashion-MNIST is missing: apt-get install dataset-fashion-mnist")
+        skip_without("dataset-fashion-mnist")

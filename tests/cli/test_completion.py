@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from lightexp.cli.completion import offers
 from lightexp.cli.main import COMMANDS, main
 from tests.cli.commands import COMMAND, environment, lightexp
+from tests.system_packages import require_program
 
 QUIET = "import sys; from lightexp.cli.main import main; main(sys.argv[1:]); "
 QUIET += "assert not {'tensorflow', 'mlflow', 'sklearn', 'ai_edge_litert'} & set(sys.modules), sorted(sys.modules)"
@@ -76,9 +76,7 @@ def test_it_loads_nothing_heavy(tmp_path: Path) -> None:
 
 
 def in_shell(shell: str, script: str, cwd: Path) -> list[str]:
-    path = shutil.which(shell)
-    if path is None:
-        pytest.skip(f"there is no {shell} here (Debian's package {shell})")
+    path = "bash" if shell == "bash" else require_program(shell)
     flags = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
     home = {**environment(), "PATH": f"{COMMAND.parent}:{os.environ['PATH']}", "HOME": str(cwd)}
     done = subprocess.run([path, *flags, "-c", script], cwd=cwd, env=home, capture_output=True, text=True, timeout=60)

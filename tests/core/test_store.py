@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 
 from lightexp.core.errors import RunFailed
 from lightexp.core.store import MANIFEST, Entry, Store
+from tests.system_packages import require_program
 
 KEY = "ab" + "0" * 62
 
@@ -210,8 +210,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root can mount a small file system (Debian's package mount)")
+    require_program("mount")
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
     )

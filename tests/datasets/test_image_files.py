@@ -15,22 +15,20 @@ from hypothesis import strategies as st
 
 from lightexp.core.errors import BadInput
 from lightexp.datasets import fetch
-from lightexp.datasets.downloadable import SYSTEM
 from lightexp.datasets.fashion_mnist import FashionMnist
 from lightexp.datasets.idx import read_idx
 from lightexp.datasets.image_files import IDX, ImageFiles
 from lightexp.datasets.mnist import Mnist
 from tests.datasets.files import idx_bytes, write_archive, write_idx
+from tests.system_packages import require_fashion_mnist
 
-DEBIAN = next((root / "fashion-mnist" for root in SYSTEM if (root / "fashion-mnist" / IDX[0]).is_file()), None)
 OFFLINE = "http://127.0.0.1:9/"  # the port of `discard`: nothing listens
 
 
 def test_real_fashion_mnist() -> None:
-    if DEBIAN is None:
-        pytest.skip("needs Debian's package dataset-fashion-mnist")
-    dataset = FashionMnist(folder=str(DEBIAN))
-    assert dataset.check() == DEBIAN
+    folder = require_fashion_mnist()
+    dataset = FashionMnist(folder=str(folder))
+    assert dataset.check() == folder
     data = dataset.load()
     assert (len(data.train), len(data.val), len(data.test)) == (50_000, 10_000, 10_000)
     assert (data.name, data.classes, data.shape, data.scale) == ("fashion_mnist", 10, (28, 28, 1), 1 / 255)
@@ -42,9 +40,8 @@ def test_real_fashion_mnist() -> None:
 
 
 def test_the_sums_are_those_of_the_files_that_debian_ships() -> None:
-    if DEBIAN is None:
-        pytest.skip("needs Debian's package dataset-fashion-mnist")
-    assert {name: fetch._digest(DEBIAN / name, unpack=True) for name in IDX} == FashionMnist.sums
+    folder = require_fashion_mnist()
+    assert {name: fetch._digest(folder / name, unpack=True) for name in IDX} == FashionMnist.sums
 
 
 @pytest.mark.parametrize("cls", [FashionMnist, Mnist])

@@ -23,6 +23,7 @@ from lightexp.core.record import read_record as read_record
 from lightexp.export.c_array import adder, write_c_array
 from lightexp.export.metadata import add_metadata
 from tests.metrics import tiny
+from tests.system_packages import require_program
 from tests.tiny_runs import TinyRuns
 
 C = """
@@ -68,7 +69,7 @@ def compiled(folder: Path, compiler: str, standard: str, main: str) -> Path:
     source = folder / "main.cc"
     source.write_text(main)
     out = folder / compiler
-    words = [compiler, *flags, *kind, str(source), str(folder / "net.cc"), "-o", str(out)]
+    words = [require_program(compiler), *flags, *kind, str(source), str(folder / "net.cc"), "-o", str(out)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out

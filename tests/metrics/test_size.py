@@ -10,6 +10,7 @@ import pytest
 from lightexp.core.protocols import MeasurementContext
 from lightexp.metrics.size import Size
 from tests.metrics import tiny
+from tests.system_packages import require_program
 
 
 def test_sizes_and_ratio(tmp_path: Path) -> None:
@@ -20,7 +21,7 @@ def test_sizes_and_ratio(tmp_path: Path) -> None:
     assert set(found) == {"size/file_bytes", "size/gzip_bytes", "size/ratio"}
     assert found["size/file_bytes"] == len(file.read_bytes())
     assert found["size/ratio"] == pytest.approx(len(control.read_bytes()) / len(file.read_bytes()))
-    packed = subprocess.run(["gzip", "-9nc", file], capture_output=True, check=True).stdout
+    packed = subprocess.run([require_program("gzip"), "-9nc", file], capture_output=True, check=True).stdout
     assert abs(found["size/gzip_bytes"] - len(packed)) <= 0.02 * len(packed)  # another program of the same format
     assert found["size/gzip_bytes"] < found["size/file_bytes"]
 

@@ -10,8 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PACKAGE = "needs the Debian package chromium"
+CHROMIUM = shutil.which("chromium")
 
 
 class Browser:

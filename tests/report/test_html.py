@@ -20,8 +20,9 @@ from lightexp.report.runs import name_rows
 from lightexp.report.summary import Report, build_summary
 from lightexp.report.table_spec import PublishedRow, TableSpec
 from lightexp.report.write import write_report
-from tests.report.browser import CHROMIUM, PACKAGE, Browser
+from tests.report.browser import Browser
 from tests.synthetic import record, records
+from tests.system_packages import require_program
 
 NASTY = "</script><script>console.log('ran')</script><img src=x onerror=console.log('ran')> {{data}} "
 NASTY += "& \"q\" 'q' \u2028 %$_#"
@@ -38,8 +39,7 @@ def reported(seeds: int = 5) -> Report:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip(PACKAGE)
+    require_program("chromium")
     made = Browser(tmp_path_factory.mktemp("profile"))
     yield made
     made.close()

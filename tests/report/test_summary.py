@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 import subprocess
 from dataclasses import replace
 from typing import Any
@@ -22,6 +21,7 @@ from lightexp.report.statistics import adjust_holm
 from lightexp.report.summary import Cell, Report, build_summary
 from lightexp.report.table_spec import PublishedRow, TableSpec
 from tests.synthetic import record, records, write
+from tests.system_packages import require_program
 
 SHOW = TableSpec("a_table", claim="Both are smaller.", control="control")
 
@@ -218,8 +218,7 @@ def test_markdown(report) -> None:
 
 
 def test_latex_compiles(report, tmp_path) -> None:
-    if shutil.which("pdflatex") is None:
-        pytest.skip("needs the Debian packages texlive-latex-base and texlive-latex-recommended")
+    require_program("pdflatex")
     table = tables.render_latex(report)
     assert table.isascii()
     assert "\\textbf{" in table

@@ -24,6 +24,7 @@ from lightexp.search.storage import _passing
 from tests.search.launchers import launcher
 from tests.search.studies import COMMAND, SECONDS, Studies, until
 from tests.search.test_storage import dies_with_its_owner, one_at_a_time
+from tests.system_packages import require_postgresql
 
 
 class Server:
@@ -58,11 +59,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs:
-        pytest.skip("PostgreSQL is missing: apt-get install postgresql")
+    programs = require_postgresql()
     with tempfile.TemporaryDirectory(prefix="lightexp-postgres-") as folder:
-        made = Server(Path(folder), programs[-1])
+        made = Server(Path(folder), programs)
         made.start()
         try:
             yield made
