@@ -88,30 +88,30 @@ class Table:
         return record, row, (stop or WHOLE) if trained else 0
 
 
-def searched(table: Table, job: StudySpec, space: SearchSpace, seed: int, folder: Path) -> Found:
+def searched(table: Table, spec: StudySpec, space: SearchSpace, seed: int, folder: Path) -> Found:
     """Searches the table."""
-    job.settings = replace(job.settings, seed=seed)
-    study = SearchStudy(job, space, folder, print, {})
+    spec.settings = replace(spec.settings, seed=seed)
+    study = SearchStudy(spec, space, folder, print, {})
     epochs: dict[tuple[str, ...], int] = {}
     trained: dict[tuple[str, ...], int] = {}
     while proposal := study.ask():
-        record, row, count = table.record(proposal, job.halving)
+        record, row, count = table.record(proposal, spec.halving)
         study.finish(proposal, record)
         training = tuple(itertools.compress(row, table.trains))
         for most, key in ((epochs, row), (trained, training)):  # what is in the store is not trained again
             most[key] = max(count, most.get(key, 0))
-    hypervolume = compute_status(study.trials, job.objectives).hypervolume
+    hypervolume = compute_status(study.trials, spec.objectives).hypervolume
     return Found(hypervolume, sum(epochs.values()), sum(trained.values()))
 
 
 def searches(table: Table, words: list[str], seeds: range) -> Iterator[Found]:
     """Searches with each seed."""
     with tempfile.TemporaryDirectory() as temporary:
-        job = StudySpec([*table.words, f"paths.outputs={temporary}", *words], [])
-        job.check()
-        space = job.space({})
+        spec = StudySpec([*table.words, f"paths.outputs={temporary}", *words], [])
+        spec.check()
+        space = spec.make_space({})
         for seed in seeds:
-            yield searched(table, job, space, seed, Path(temporary) / str(seed))
+            yield searched(table, spec, space, seed, Path(temporary) / str(seed))
 
 
 def main() -> None:

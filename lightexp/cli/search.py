@@ -61,17 +61,17 @@ def run(words: list[str]) -> int:
     from lightexp.search.study_spec import StudySpec
 
     hydra, overrides = split_hydra_overrides(overrides)
-    job = StudySpec(overrides, folders)
-    launcher = select_launcher(hydra, folders, job.settings.outputs) if hydra else None
+    spec = StudySpec(overrides, folders)
+    launcher = select_launcher(hydra, folders, spec.settings.outputs) if hydra else None
     if plan:
-        return _planned(job)
+        return _planned(spec)
     command = ["lightexp", "search", *words]
-    if (code := _searched(job, command, launcher)) == _INTERRUPTED:
+    if (code := _searched(spec, command, launcher)) == _INTERRUPTED:
         print(f"lightexp: Interrupted. This goes on: {shlex.join(command)}", file=sys.__stderr__)
     return code
 
 
-def sweep(words: list[str], fields: dict[str, Any], config: DictConfig, context: HydraContext, plan: bool) -> None:
+def run_sweep(words: list[str], fields: dict[str, Any], config: DictConfig, context: HydraContext, plan: bool) -> None:
     """Runs, or plans, a study as the sweeper of `lightexp run -m`.
 
     Args:
@@ -89,9 +89,9 @@ def sweep(words: list[str], fields: dict[str, Any], config: DictConfig, context:
     from lightexp.search.study_spec import StudySpec
 
     folders = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
-    job = StudySpec(words, folders, config.hydra.job.config_name, {k: v for k, v in fields.items() if k != "_target_"})
+    spec = StudySpec(words, folders, config.hydra.job.config_name, {k: v for k, v in fields.items() if k != "_target_"})
     launcher = Launcher(config, context, without_sweeps(words))
-    code = _planned(job) if plan else _searched(job, ["lightexp", "run", *sys.argv[1:]], launcher)
+    code = _planned(spec) if plan else _searched(spec, ["lightexp", "run", *sys.argv[1:]], launcher)
     if code == _INTERRUPTED:
         raise KeyboardInterrupt
     if code:
@@ -114,44 +114,44 @@ def _read(words: list[str]) -> tuple[list[str], list[str], bool]:
     return overrides, folders, PLAN in words
 
 
-def _planned(job: StudySpec) -> int:
+def _planned(spec: StudySpec) -> int:
     from lightexp.cli.study_view import StudyView
     from lightexp.runner.progress import SilentReporter
     from lightexp.runner.run import Runner
     from lightexp.search import export_front, layer_names
     from lightexp.search.storage import count_trials
 
-    view = StudyView(job.objectives)
-    job.check()
+    view = StudyView(spec.objectives)
+    spec.check()
     runner = Runner(SilentReporter())
-    _data_fits(job, runner)
-    space = _space(job, layer_names.find_layer_names(job))
-    corners = job.seed_trials(space)
-    found = export_front.read_stored(job, [corner.config for corner in corners], runner)
+    _data_fits(spec, runner)
+    space = _space(spec, layer_names.find_layer_names(spec))
+    corners = spec.make_seed_trials(space)
+    found = export_front.count_stored_stages(spec, [corner.config for corner in corners], runner)
     tried = [(c.name, list(c.config.pipeline.order), *f) for c, f in zip(corners, found, strict=True)]
-    view.plan(job, space, tried, count_trials(job.search.storage, job.folder, job.name))
+    view.plan(spec, space, tried, count_trials(spec.search.storage, spec.folder, spec.name))
     return 0
 
 
-def _data_fits(job: StudySpec, runner: Runner) -> Data:
+def _data_fits(spec: StudySpec, runner: Runner) -> Data:
     """The data; what cannot work with it is told before anything is started."""
-    _, data = runner.plan(job.settings)
-    if job.halving:
-        job.halving.check(job.settings, len(data.train))
+    _, data = runner.plan(spec.settings)
+    if spec.halving:
+        spec.halving.check(spec.settings, len(data.train))
     return data
 
 
-def _space(job: StudySpec, found: dict[str, list[str]]) -> SearchSpace:
+def _space(spec: StudySpec, found: dict[str, list[str]]) -> SearchSpace:
     """The space, as the sampler can work with."""
     from lightexp.search import samplers
 
-    space = job.space(found)
-    if job.search.sampler == "grid":
-        samplers.make_sampler(job, space, 0, {})
+    space = spec.make_space(found)
+    if spec.search.sampler == "grid":
+        samplers.make_sampler(spec, space, 0, {})
     return space
 
 
-def _searched(job: StudySpec, command: list[str], launcher: Launcher | None) -> int:
+def _searched(spec: StudySpec, command: list[str], launcher: Launcher | None) -> int:
     from lightexp.cli.study_view import StudyView
     from lightexp.runner.progress import SilentReporter
     from lightexp.runner.run import Runner
@@ -162,30 +162,30 @@ def _searched(job: StudySpec, command: list[str], launcher: Launcher | None) -> 
     from lightexp.search.study_status import compute_status
     from lightexp.search.study_tracker import StudyTracker
 
-    job.check()
-    with StudyView(job.objectives) as view:
+    spec.check()
+    with StudyView(spec.objectives) as view:
         runner = Runner(SilentReporter())
-        data = _data_fits(job, runner)
-        found = layer_names.find_layer_names(job)
-        space = _space(job, found)
-        study = SearchStudy(job, space, job.folder, view.say, job.identity(space, data.key))
-        view.say(f"{job.name}: {job.workers} workers of {job.threads} threads, into {job.folder}")
-        if job.workers < job.search.workers:
+        data = _data_fits(spec, runner)
+        found = layer_names.find_layer_names(spec)
+        space = _space(spec, found)
+        study = SearchStudy(spec, space, spec.folder, view.say, spec.compute_identity(space, data.key))
+        view.say(f"{spec.name}: {spec.workers} workers of {spec.threads} threads, into {spec.folder}")
+        if spec.workers < spec.search.workers:
             view.say("Latency is timed with nothing else computing: one worker, not search.workers.")
         mirror = StudyTracker(study, view.say)
         status, points = "FAILED", list[export_front.FrontPoint]()
         try:
             if launcher is None or launcher.is_in_process:
-                interrupted = Pool(study, found, command, view, mirror, job.workers).run()
+                interrupted = Pool(study, found, command, view, mirror, spec.workers).run()
             else:
                 interrupted = StudyLauncherPool(study, found, command, view, mirror, launcher).run()
             view.say("The front is being tested.")
-            points = export_front.export_front(study, compute_status(study.trials, job.objectives), runner, command)
+            points = export_front.export_front(study, compute_status(study.trials, spec.objectives), runner, command)
             status = "KILLED" if interrupted else "FINISHED"
         finally:
-            now = compute_status(study.trials, job.objectives)
+            now = compute_status(study.trials, spec.objectives)
             mirror.end(status, now, points)
-    view.front(job, now, points, mirror.where)
+    view.front(spec, now, points, mirror.where)
     if interrupted:
         return _INTERRUPTED
     return 0 if points or now.done else 1

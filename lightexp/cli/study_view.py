@@ -16,7 +16,7 @@ from rich.text import Text
 
 from lightexp.search.export_front import FrontPoint, list_front_rows
 from lightexp.search.goals import SearchObjective
-from lightexp.search.outcome import OUTCOME, is_feasible, stopped_epoch
+from lightexp.search.outcome import OUTCOME, is_feasible, read_stopped_epoch
 from lightexp.search.space import SearchSpace
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import StudyStatus
@@ -72,7 +72,7 @@ class StudyView:
         figures = "  ".join(f"{o.name} {v:.6g}" for o, v in zip(self._objectives, trial.values, strict=True))
         mark = "" if is_feasible(trial) else " infeasible"
         mark = " front" if any(trial.number == one.number for one in now.front) else mark
-        mark = f" cut short after epoch {stopped}" if (stopped := stopped_epoch(trial)) else mark
+        mark = f" cut short after epoch {stopped}" if (stopped := read_stopped_epoch(trial)) else mark
         return f"trial {trial.number}  {figures}{mark}  {' '.join(outcome['varied'])}"
 
     def _picture(self, now: StudyStatus, workers: list[str], seconds: float, left: float | None) -> Group:
@@ -86,10 +86,10 @@ class StudyView:
         return Group(Text(head), table, *(Text(f"worker {n}: {words}") for n, words in enumerate(workers)))
 
     def plan(
-        self, job: StudySpec, space: SearchSpace, corners: list[tuple[str, list[str], int, int]], there: int
+        self, spec: StudySpec, space: SearchSpace, corners: list[tuple[str, list[str], int, int]], there: int
     ) -> None:
         """What a study would search."""
-        table = Table("Searched", "From", box=box.SIMPLE, title=escape(job.name))
+        table = Table("Searched", "From", box=box.SIMPLE, title=escape(spec.name))
         if len(space.variants) > 1:
             table.add_row("structure", escape("\n".join(space.labels)))
         for parameter in space.parameters:
@@ -99,14 +99,14 @@ class StudyView:
         for name, stages, found, of in corners:
             table.add_row(name, escape(", ".join(stages)), f"{found} of {of}")
         self._out.print(table)
-        goals = [f"{o.direction} {o.name}" for o in job.objectives] + [c.text for c in job.constraints]
+        goals = [f"{o.direction} {o.name}" for o in spec.objectives] + [c.text for c in spec.constraints]
         self._out.print(escape(f"Goals: {'; '.join(goals)}"), soft_wrap=True)
         self._out.print(
-            f"{job.search.trials} trials on {job.workers} workers of {job.threads} threads; {there} are there."
+            f"{spec.search.trials} trials on {spec.workers} workers of {spec.threads} threads; {there} are there."
         )
         self._out.print("Nothing was run. Leave out --plan to run it.")
 
-    def front(self, job: StudySpec, now: StudyStatus, points: Sequence[FrontPoint], mlflow: dict[str, str]) -> None:
+    def front(self, spec: StudySpec, now: StudyStatus, points: Sequence[FrontPoint], mlflow: dict[str, str]) -> None:
         """The front, where things are, what to type next."""
         head, _, *body = list_front_rows(self._objectives, points)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -118,7 +118,7 @@ class StudyView:
         infeasible = len(now.done) - len(now.feasible)
         words = f"{len(now.done)} trials done, {_short(now)}{len(now.failed)} failed, {infeasible} beyond a constraint"
         self._out.print(f"{words}; hypervolume {now.hypervolume:.4f}")
-        self._out.print(f"Files   {escape(str(job.folder))}", soft_wrap=True)
+        self._out.print(f"Files   {escape(str(spec.folder))}", soft_wrap=True)
         if "run_id" in mlflow:
             self._out.print(
                 f"MLflow  run {mlflow['run_id']} in experiment {escape(mlflow['experiment'])}", soft_wrap=True
@@ -128,7 +128,7 @@ class StudyView:
 
 
 def _short(now: StudyStatus) -> str:
-    return f"{len(now.short)} cut short, " if now.short else ""
+    return f"{len(now.cut_short)} cut short, " if now.cut_short else ""
 
 
 def _clock(seconds: float) -> str:

@@ -67,17 +67,17 @@ def export_front(study: SearchStudy, now: StudyStatus, runner: Runner, command: 
         LightexpError: If a point cannot be made again.
     """
     points = [_point(study, trial, runner, command) for trial in now.front]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in list_front_rows(study.job.objectives, points)) + "\n"
+    table = "\n".join("| " + " | ".join(row) + " |" for row in list_front_rows(study.spec.objectives, points)) + "\n"
     (study.folder / TABLE).write_text(table, encoding="utf-8")
-    weights = study.importance()
-    plots.draw_front(study.job.objectives, now, study.folder / "front.svg", study.job.name)
+    weights = study.compute_importance()
+    plots.draw_front(study.spec.objectives, now, study.folder / "front.svg", study.spec.name)
     plots.draw_history(now, study.folder / "hypervolume.svg")
     title = "importance of the parameters" + " (trainings cut short at the first rung)" * (
-        study.job.halving is not None
+        study.spec.halving is not None
     )
     plots.draw_importance(weights, study.folder / "importance.svg", title)
     data = {
-        "study": study.job.name,
+        "study": study.spec.name,
         "hypervolume": now.history,
         "importance": weights,
         "front": [
@@ -93,7 +93,7 @@ def _point(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list
     folder = study.folder / "front" / f"trial_{trial.number:04d}"
     record = _tested(folder)
     if record is None:
-        settings = study.job.trial(study.config_of(trial))
+        settings = study.spec.make_trial_settings(study.config_of(trial))
         varied = trial.user_attrs[OUTCOME]["varied"]
         record = runner.trial(settings, varied, folder, command, test=True)
         if record.status != "done":
@@ -102,8 +102,8 @@ def _point(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list
         shutil.copyfile(store.folder(record.stages[-1].key) / TFLITE, folder / TFLITE)
     path = folder.with_suffix(".yaml")
     words = ["lightexp", "run", f"--config-dir={path.parent}", f"--config-name={path.stem}"]
-    head = f"# Trial {trial.number} of the study {study.job.name}: {shlex.join(words)}\n"
-    tracked = {**record.config, "tracking": study.job.settings.plain["tracking"]}
+    head = f"# Trial {trial.number} of the study {study.spec.name}: {shlex.join(words)}\n"
+    tracked = {**record.config, "tracking": study.spec.settings.plain["tracking"]}
     path.write_text(head + OmegaConf.to_yaml(OmegaConf.create({**_HYDRA, **tracked})), encoding="utf-8")
     return FrontPoint(
         trial.number, trial.user_attrs[OUTCOME]["varied"], record.metrics, path, folder / TFLITE, shlex.join(words)
@@ -133,11 +133,11 @@ def list_front_rows(objectives: Sequence[SearchObjective], points: Sequence[Fron
     return [["Trial", *heads, "Settings"], ["---:"] * (len(names) + 1) + ["---"], *body]
 
 
-def read_stored(job: StudySpec, configs: Sequence[Any], runner: Runner) -> list[tuple[int, int]]:
+def count_stored_stages(spec: StudySpec, configs: Sequence[Any], runner: Runner) -> list[tuple[int, int]]:
     """Of each config, how many of its stages are in the store, of how many."""
     found = []
     for config in configs:
-        settings = job.trial(config)
+        settings = spec.make_trial_settings(config)
         plan, _ = runner.plan(settings)
         store = Store(settings.outputs / "store")
         found.append((sum(store.has(node.key) for node in plan.nodes), len(plan.nodes)))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lightexp.core.errors import BadInput, RunFailed, suggest_nearest
 
 Direction = Literal["max", "min"]
-Figures = Mapping[str, float]
+Metrics = Mapping[str, float]
 
 _UNITS = {
     "bytes": {"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "kib": 2**10, "mb": 1e6, "mib": 2**20, "gib": 2**30},
@@ -32,7 +32,7 @@ class SearchObjective:
     name: str
     direction: Direction
 
-    def axis(self, value: float, control: float, classes: int) -> tuple[float, float]:
+    def to_axis(self, value: float, control: float, classes: int) -> tuple[float, float]:
         """A value on the axis that hypervolumes are taken on, to be minimised, and the reference point there.
 
         Accuracies become errors, against guessing among `classes`; everything else becomes the log2 of its ratio to
@@ -64,7 +64,7 @@ class Constraint:
     number: float
     relative: str | None
 
-    def violation(self, figures: Figures, control: Figures) -> float:
+    def compute_violation(self, figures: Metrics, control: Metrics) -> float:
         """How far beyond the bound a value is, as a share of the bound; at most 0 within it, 1 where there is none."""
         if self.name not in figures or (self.relative and self.name not in control):
             return 1.0
@@ -154,7 +154,7 @@ def _measured(name: str, known: Iterable[str], where: str) -> str:
     return name
 
 
-def read_values(objectives: tuple[SearchObjective, ...], figures: Figures, notes: Mapping[str, str]) -> list[float]:
+def read_values(objectives: tuple[SearchObjective, ...], figures: Metrics, notes: Mapping[str, str]) -> list[float]:
     """The objectives' values.
 
     Raises:

@@ -21,7 +21,7 @@ from lightexp.core.hypervolume import compute_hypervolume, find_front
 from lightexp.core.training import Rung
 from lightexp.runner.settings import Settings
 from lightexp.search.goals import SearchObjective
-from lightexp.search.outcome import PROMOTED_FROM, RUNG, place_on_axes, stopped_epoch
+from lightexp.search.outcome import PROMOTED_FROM, RUNG, place_on_axes, read_stopped_epoch
 from lightexp.stages.train import TrainingStage
 
 
@@ -75,7 +75,9 @@ class SuccessiveHalving:
                 "let its schedule end earlier."
             )
 
-    def promotable(self, trials: Sequence[FrozenTrial], objectives: Sequence[SearchObjective]) -> FrozenTrial | None:
+    def select_promotable(
+        self, trials: Sequence[FrozenTrial], objectives: Sequence[SearchObjective]
+    ) -> FrozenTrial | None:
         """The trial whose configuration goes on, when all have begun; None where none may, or not yet.
 
         The lowest rung comes first, and none before what runs there, or below, has ended.
@@ -87,7 +89,7 @@ class SuccessiveHalving:
         for _, all_there in sorted(rungs.items()):
             if any(t.state is TrialState.RUNNING for t in all_there):
                 return None
-            there = [t for t in all_there if t.state is TrialState.COMPLETE and stopped_epoch(t) is not None]
+            there = [t for t in all_there if t.state is TrialState.COMPLETE and read_stopped_epoch(t) is not None]
             left = [t for t in rank_trials(there, objectives) if t.number not in promoted]
             if left and len(there) - len(left) < max(1, len(there) // self.eta):
                 return left[0]

@@ -83,7 +83,7 @@ class StudyLauncherPool:
 
     def _again(self) -> bool:
         """Launches jobs where there is work, else waits a moment for others; False where all is over."""
-        study, search = self._study, self._study.job.search
+        study, search = self._study, self._study.spec.search
         trials = study.trials
         if self._late or self._interrupted.is_set() or study.too_many_failures(trials):
             return False
@@ -95,7 +95,7 @@ class StudyLauncherPool:
                 self._view.say(f"Waiting for {len(running)} trials that run elsewhere.")
             time.sleep(_TICK * bool(running))
             return bool(running)
-        wanted = max(1, min(study.job.workers, search.trials - sum(t.state.is_finished() for t in trials)))
+        wanted = max(1, min(study.spec.workers, search.trials - sum(t.state.is_finished() for t in trials)))
         before = self._progress()
         failed = self._launcher.launch(partial(work, self._order), wanted)
         for words in failed:
@@ -110,7 +110,7 @@ class StudyLauncherPool:
         return [(t.state, t.user_attrs.get(STARTS)) for t in self._study.trials]
 
     def _watch(self) -> None:
-        limit = self._study.job.search.timeout
+        limit = self._study.spec.search.timeout
         with self._study.lock(self._call - 1):
             with self._study.lock(self._call):
                 self._claimed.set()
@@ -123,7 +123,7 @@ class StudyLauncherPool:
                 self._show()
 
     def _show(self) -> None:
-        job = self._study.job
+        job = self._study.spec
         now = compute_status(self._study.trials, job.objectives)
         self._mirror.update(now)
         ended, seconds = len(now.done) + len(now.failed), time.monotonic() - self._start
@@ -141,7 +141,7 @@ def work(given: dict[str, Any], config: DictConfig) -> None:
     join_as_worker(given["origin"])
     job = StudySpec(**given["job"])
     view = _Quiet()
-    study = SearchStudy(job, job.space(given["layers"]), Path(given["folder"]), view.say)
+    study = SearchStudy(job, job.make_space(given["layers"]), Path(given["folder"]), view.say)
     if not study.is_orphaned(given["call"]):  # it may have waited for its turn on a cluster for longer
         Pool(study, given["layers"], given["command"], view, None, 1, given["call"]).run()
 

@@ -19,41 +19,41 @@ from lightexp.search.study_spec import StudySpec
 from lightexp.stages.architecture_stage import ArchitectureStage
 
 
-def find_layer_names(job: StudySpec) -> dict[str, list[str]]:
+def find_layer_names(spec: StudySpec) -> dict[str, list[str]]:
     """The layers of each setting of `search.per_layer`, by its pattern; only those that its stage takes a value for.
 
     Raises:
         BadInput: If a setting holds no values for layers, or its pattern matches none.
     """
-    if not job.search.per_layer:
+    if not spec.search.per_layer:
         return {}
-    if not job.settings.model.trainable:
-        return _names(job)
+    if not spec.settings.model.trainable:
+        return find_layer_names_in_process(spec)
     # Building a model takes TensorFlow, which the process that watches over a study does without.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-        return apart.submit(_apart, job.order).result()
+        return apart.submit(_apart, spec.arguments).result()
 
 
 def _apart(order: dict[str, Any]) -> dict[str, list[str]]:
-    return _names(StudySpec(**order))
+    return find_layer_names_in_process(StudySpec(**order))
 
 
-def _names(job: StudySpec) -> dict[str, list[str]]:
-    plan, data = Runner(SilentReporter()).plan(job.settings)
-    models, before = dict[str, Model](), job.settings.model
+def find_layer_names_in_process(spec: StudySpec) -> dict[str, list[str]]:
+    plan, data = Runner(SilentReporter()).plan(spec.settings)
+    models, before = dict[str, Model](), spec.settings.model
     for node in plan.nodes:
-        after = node.model or job.settings.model
+        after = node.model or spec.settings.model
         models[node.name] = before if isinstance(node.stage, ArchitectureStage) else after
         before = after
     found = {}
-    for name, pattern in job.search.per_layer.items():
+    for name, pattern in spec.search.per_layer.items():
         *_, owner, field = path = name.split(".")
-        stage = job.settings.stages.get(owner)
+        stage = spec.settings.stages.get(owner)
         if path[:2] != ["pipeline", "stages"] or not isinstance(getattr(stage, field, None), dict):
             raise BadInput(f"search.per_layer: {name} is not a setting that holds a value for each layer.")
         assert stage is not None
-        value = parse_parameter(tuple(path), job.ranges[name], None).ends()[0]
-        built, layers = _layers(models[owner], data.shape, data.classes, job)
+        value = parse_parameter(tuple(path), spec.ranges[name], None).list_end_values()[0]
+        built, layers = _layers(models[owner], data.shape, data.classes, spec)
         known = {extract_layer_names(layer.name)[-1]: layer for layer in layers}
         able = [n for n in known if fnmatchcase(n, pattern) and _takes(stage, field, n, value, built, layers)]
         groups = stage.coupled_layers(built) if isinstance(stage, ArchitectureStage) else []
@@ -66,16 +66,16 @@ def _names(job: StudySpec) -> dict[str, list[str]]:
     return found
 
 
-def _layers(model: Model, shape: tuple[int, ...], classes: int, job: StudySpec) -> tuple[Any, list[Layer]]:
+def _layers(model: Model, shape: tuple[int, ...], classes: int, spec: StudySpec) -> tuple[Any, list[Layer]]:
     """The model, untrained (None for a .tflite), and its layers."""
     if isinstance(model, FromFile) and model.is_tflite:
         return None, model.layers()
     from lightexp.backend import session
 
-    session.start_tensorflow(job.settings.threads)
+    session.start_tensorflow(spec.settings.threads)
     from lightexp.backend import keras_files  # imports TensorFlow, which the session sets up first
 
-    session.reset_graph(job.settings.seed)
+    session.reset_graph(spec.settings.seed)
     built = model.build(shape, classes)
     return built, keras_files.describe_layers(built)
 

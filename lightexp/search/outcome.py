@@ -40,7 +40,7 @@ class TrialOutcome:
     stopped: int | None = None
 
 
-def stopped_epoch(trial: FrozenTrial) -> int | None:
+def read_stopped_epoch(trial: FrozenTrial) -> int | None:
     """The epoch after which a finished trial's training was cut short, or None."""
     stopped: int | None = trial.user_attrs[OUTCOME].get("stopped")
     return stopped
@@ -55,7 +55,7 @@ def place_on_axes(trial: FrozenTrial, objectives: Sequence[SearchObjective]) -> 
     """A finished trial's place on the hypervolume's axes, and the reference point."""
     outcome = trial.user_attrs[OUTCOME]
     pairs = [
-        o.axis(value, _control(outcome["control"], o.name, value), outcome["classes"])
+        o.to_axis(value, _control(outcome["control"], o.name, value), outcome["classes"])
         for o, value in zip(objectives, trial.values, strict=True)
     ]
     return [value for value, _ in pairs], [reference for _, reference in pairs]

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.runner.plan import check_order
 from lightexp.runner.settings import read_settings
-from lightexp.search.ranges import Path, format_value, parse_choice, parse_sweep
+from lightexp.search.ranges import ConfigPath, format_value, list_choices, parse_sweep
 
 _GROUPS = ("model", "pipeline")
 _MOST = 64  # each is composed before the study starts
@@ -33,28 +33,28 @@ class PipelineVariant:
     label: str
     config: DictConfig
 
-    def node(self, path: Path) -> Any:
+    def get_value(self, path: ConfigPath) -> Any:
         """What stands at a place of the config; None where nothing does."""
         found: Any = self.config
         for key in path:
             found = found.get(key) if isinstance(found, DictConfig) else None
         return found
 
-    def has(self, path: Path) -> bool:
+    def has(self, path: ConfigPath) -> bool:
         """Whether there is such a setting here; a mapping over layers takes any name."""
-        parent, owner = self.node(path[:-1]), self.node(path[:-2])
+        parent, owner = self.get_value(path[:-1]), self.get_value(path[:-2])
         over_layers = isinstance(owner, DictConfig) and "_target_" in owner and "_target_" not in (parent or ())
         return isinstance(parent, DictConfig) and (path[-1] in parent or over_layers)
 
-    def meant(self, path: Path) -> str:
+    def suggest_name(self, path: ConfigPath) -> str:
         """What may have been meant by a place that is not here."""
         depth = next(n for n in range(len(path)) if not self.has(path[: n + 1]))
-        node = self.node(path[:depth])
+        node = self.get_value(path[:depth])
         return suggest_nearest(
             path[depth], [str(k) for k in node if k != "_target_"] if isinstance(node, DictConfig) else []
         )
 
-    def configured(self, values: Mapping[Path, Any]) -> DictConfig:
+    def set_values(self, values: Mapping[ConfigPath, Any]) -> DictConfig:
         """The config with values set."""
         config = copy_config(self.config)
         for path, value in values.items():
@@ -127,7 +127,7 @@ def _choices(name: str, text: str) -> list[Any]:
     sweep = parse_sweep(name, text)
     if not isinstance(sweep, ChoiceSweep):
         raise BadInput(f"search.space: {name}={text} must be a choice(A, B).")
-    values = parse_choice(sweep)
+    values = list_choices(sweep)
     if name.startswith("pipeline.stages."):
         values = [{True: "on", False: "off"}.get(v, v) if isinstance(v, bool) else v for v in values]
         if set(values) != {"on", "off"}:

@@ -58,7 +58,7 @@ class _Worker:
 
 def order(study: SearchStudy, layers: Mapping[str, list[str]], command: list[str]) -> dict[str, Any]:
     """What another process needs to work on a study, as JSON has it; see `Pool`."""
-    return {"job": study.job.order, "layers": dict(layers), "folder": str(study.folder), "command": command}
+    return {"job": study.spec.arguments, "layers": dict(layers), "folder": str(study.folder), "command": command}
 
 
 class Pool:
@@ -134,7 +134,7 @@ class Pool:
             until = time.monotonic() + _TICK
             while (left := until - time.monotonic()) > 0:
                 self._hear(*self._events.get(timeout=left))
-        job, seconds = self._study.job, time.monotonic() - self._start
+        job, seconds = self._study.spec, time.monotonic() - self._start
         for index, worker in enumerate(self._workers):
             limit = job.search.trial_timeout
             if limit and worker.trial is not None and time.monotonic() - worker.since > limit:

@@ -51,7 +51,7 @@ class PrunedTraining(RunFailed):
     """A training was stopped because others were better at that point."""
 
 
-class EpochReports:
+class EpochReporter:
     """Tells Optuna of each epoch of one stage's training.
 
     Attributes:

@@ -23,7 +23,7 @@ from optuna.trial import BaseTrial
 
 from lightexp.core.errors import BadInput
 
-Path = tuple[str, ...]
+ConfigPath = tuple[str, ...]
 _NULL = "lightexp-null"
 
 
@@ -38,7 +38,7 @@ class Parameter:
         strongest: The value that compresses most, if one does.
     """
 
-    path: Path
+    path: ConfigPath
     distribution: BaseDistribution
     choices: Mapping[CategoricalChoiceType, Any] = field(default_factory=dict)
     strongest: Any = None
@@ -58,7 +58,7 @@ class Parameter:
         assert isinstance(ranged, FloatDistribution)
         return trial.suggest_float(self.name, ranged.low, ranged.high, step=ranged.step, log=ranged.log)
 
-    def inner(self, value: Any) -> Any:
+    def to_optuna(self, value: Any) -> Any:
         """What Optuna calls the nearest value that it can propose; None where there is none."""
         if isinstance(self.distribution, CategoricalDistribution):
             return next((inner for inner, outer in self.choices.items() if outer == value), None)
@@ -71,25 +71,25 @@ class Parameter:
             inside = low + round((inside - low) / step) * step
         return int(inside) if isinstance(self.distribution, IntDistribution) else float(inside)
 
-    def outer(self, inner: Any) -> Any:
+    def from_optuna(self, inner: Any) -> Any:
         """The value that Optuna calls `inner`."""
         return self.choices.get(inner, inner)
 
-    def ends(self) -> list[Any]:
+    def list_end_values(self) -> list[Any]:
         """The values that are checked before a study starts: the ends of a range, or every choice."""
         if isinstance(self.distribution, CategoricalDistribution):
             return list(self.choices.values())
         assert isinstance(self.distribution, IntDistribution | FloatDistribution)
         return [self.distribution.low, self.distribution.high]
 
-    def strongest_end(self) -> Any:
+    def find_strongest(self) -> Any:
         """Of what it can propose, what is nearest to the strongest; None where nothing is stronger."""
-        return None if self.strongest is None else self.inner(self.strongest)
+        return None if self.strongest is None else self.to_optuna(self.strongest)
 
     def __str__(self) -> str:
         """For people."""
         if isinstance(self.distribution, CategoricalDistribution):
-            return f"one of {', '.join(map(format_value, self.ends()))}"
+            return f"one of {', '.join(map(format_value, self.list_end_values()))}"
         assert isinstance(self.distribution, IntDistribution | FloatDistribution)
         step = f" in steps of {self.distribution.step:g}" if self.distribution.step not in (None, 1) else ""
         kind = "whole numbers " if isinstance(self.distribution, IntDistribution) else ""
@@ -104,7 +104,7 @@ def format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def parse_parameter(path: Path, text: str, like: Any, strongest: Any = None) -> Parameter:
+def parse_parameter(path: ConfigPath, text: str, like: Any, strongest: Any = None) -> Parameter:
     """Reads one parameter.
 
     Args:
@@ -119,7 +119,7 @@ def parse_parameter(path: Path, text: str, like: Any, strongest: Any = None) -> 
     where = ".".join(path)
     sweep = parse_sweep(where, text)
     if isinstance(sweep, ChoiceSweep):
-        values = parse_choice(sweep)
+        values = list_choices(sweep)
         plain = all(v is None or isinstance(v, bool | int | float | str) for v in values)
         choices: dict[CategoricalChoiceType, Any] = {(v if plain else format_value(v)): v for v in values}
         if len(choices) < len(values):
@@ -152,12 +152,12 @@ def parse_parameter(path: Path, text: str, like: Any, strongest: Any = None) -> 
     return Parameter(path, FloatDistribution(float(low), float(high), log, step), {}, strongest)
 
 
-def parse_range(word: str) -> str:
+def escape_null_choices(word: str) -> str:
     """A word in which Hydra's parser takes null among the choices, too; `chosen` makes it null again."""
     return re.sub(r"(?<=[(,\s])null(?=\s*[,)])", _NULL, word) if "choice(" in word else word
 
 
-def parse_choice(sweep: ChoiceSweep) -> list[Any]:
+def list_choices(sweep: ChoiceSweep) -> list[Any]:
     """The values of a choice."""
     return [None if v == _NULL else getattr(v, "text", v) for v in sweep.list]
 
@@ -169,7 +169,7 @@ def parse_sweep(where: str, text: str) -> ChoiceSweep | IntervalSweep | RangeSwe
         BadInput: If it is none.
     """
     try:
-        value = OverridesParser.create().parse_override(f"x={parse_range(text)}").value()
+        value = OverridesParser.create().parse_override(f"x={escape_null_choices(text)}").value()
     except HydraException:
         value = None
     if not isinstance(value, ChoiceSweep | IntervalSweep | RangeSweep):

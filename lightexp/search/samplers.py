@@ -17,10 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 from lightexp.core.errors import BadInput
 from lightexp.search.outcome import PROMOTED_FROM
 from lightexp.search.ranges import Parameter
-from lightexp.search.space import STRUCTURE, SearchSpace
+from lightexp.search.space import VARIANT, SearchSpace
 from lightexp.search.study_spec import StudySpec
 
-Rows = dict[tuple[str, ...], dict[int, list[float] | None]]
+RowCache = dict[tuple[str, ...], dict[int, list[float] | None]]
 """Of some parameters by name, what TPE takes of each finished trial; None of one that lacks any of them."""
 
 _DRAWS, _CHANCES = 10, 100
@@ -54,7 +54,7 @@ class DeduplicatingSampler(samplers.BaseSampler):
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole space; see Optuna."""
         return {
-            STRUCTURE: CategoricalDistribution(self._space.labels),
+            VARIANT: CategoricalDistribution(self._space.labels),
             **{p.name: p.distribution for p in self._space.parameters},
         }
 
@@ -70,7 +70,7 @@ class DeduplicatingSampler(samplers.BaseSampler):
         ranges = {p.name: p.distribution for p in self._space.parameters}
         for _ in range(_CHANCES):
             name = self._which.choice(list(found))
-            if name == STRUCTURE:
+            if name == VARIANT:
                 found = self._drawn(self._chance, study, trial)
             else:
                 found[name] = self._chance.sample_independent(study, trial, name, ranges[name])
@@ -89,8 +89,8 @@ class DeduplicatingSampler(samplers.BaseSampler):
 
         structure, labels = self._space.variants[0], self._space.labels
         if len(labels) > 1:
-            structure = self._space.variants[labels.index(draw(STRUCTURE, CategoricalDistribution(labels)))]
-        for parameter in self._space.applying(structure):
+            structure = self._space.variants[labels.index(draw(VARIANT, CategoricalDistribution(labels)))]
+        for parameter in self._space.select_parameters(structure):
             draw(parameter.name, parameter.distribution)
         return found
 
@@ -101,7 +101,7 @@ class DeduplicatingSampler(samplers.BaseSampler):
         return self._chance.sample_independent(study, trial, param_name, param_distribution)
 
 
-class _SingleKindStudy:
+class DistinctSpacesStudy:
     """A study of the first trial with each set of parameters: how they are grouped, another like it does not change."""
 
     def __init__(self, study: Study) -> None:
@@ -117,16 +117,16 @@ class _SingleKindStudy:
         return list(first.values())
 
 
-class _OneHotTPESampler(samplers.TPESampler):
+class CachingTPESampler(samplers.TPESampler):
     """TPE as Optuna's, proposal for proposal, that reads a finished trial once and not for every proposal after it."""
 
-    def __init__(self, rows: Rows, **settings: Any) -> None:
+    def __init__(self, rows: RowCache, **settings: Any) -> None:
         super().__init__(**settings)
         self._rows = rows
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """See Optuna."""
-        return super().infer_relative_search_space(_SingleKindStudy(study), trial)  # type: ignore[arg-type]
+        return super().infer_relative_search_space(DistinctSpacesStudy(study), trial)  # type: ignore[arg-type]
 
     def _get_internal_repr(
         self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
@@ -146,14 +146,14 @@ class _OneHotTPESampler(samplers.TPESampler):
         return [ranged.to_internal_repr(params[name]) for name, ranged in search_space.items()]
 
 
-def make_sampler(job: StudySpec, space: SearchSpace, count: int, rows: Rows) -> samplers.BaseSampler:
+def make_sampler(spec: StudySpec, space: SearchSpace, count: int, rows: RowCache) -> samplers.BaseSampler:
     """The sampler that proposes the next trial.
 
     Each trial has one of its own, seeded by the study's seed and the number of trials before it, so that going on with
     a study repeats nothing. QMC and grid instead number their points in the storage, and share one seed.
 
     Args:
-        job: The study.
+        spec: The study.
         space: What is searched.
         count: Trials before this one.
         rows: What TPE has read of the study's trials in this process; it is added to.
@@ -161,12 +161,12 @@ def make_sampler(job: StudySpec, space: SearchSpace, count: int, rows: Rows) -> 
     Raises:
         BadInput: If a grid is asked for over an interval.
     """
-    kind, seed = job.search.sampler, job.settings.seed
+    kind, seed = spec.search.sampler, spec.settings.seed
     own = int.from_bytes(hashlib.sha256(f"{seed} {count}".encode()).digest()[:4])
     if kind == "grid":
-        axes = {p.name: _points(p) for p in space.parameters}
+        axes = {p.name: list_grid_points(p) for p in space.parameters}
         if len(space.variants) > 1:
-            axes[STRUCTURE] = list(space.labels)
+            axes[VARIANT] = list(space.labels)
         return samplers.GridSampler(axes, seed=seed)
     inner: samplers.BaseSampler
     if kind == "qmc":
@@ -176,11 +176,11 @@ def make_sampler(job: StudySpec, space: SearchSpace, count: int, rows: Rows) -> 
     elif kind == "nsga2":
         inner = samplers.NSGAIISampler(seed=own, population_size=20)
     else:
-        inner = _OneHotTPESampler(rows, seed=own, multivariate=True, group=True, constant_liar=job.search.workers > 1)
+        inner = CachingTPESampler(rows, seed=own, multivariate=True, group=True, constant_liar=spec.search.workers > 1)
     return DeduplicatingSampler(inner, space, own)
 
 
-def _points(parameter: Parameter) -> list[str | int | float | bool | None]:
+def list_grid_points(parameter: Parameter) -> list[str | int | float | bool | None]:
     ranged = parameter.distribution
     if isinstance(ranged, CategoricalDistribution):
         return list(ranged.choices)

@@ -13,8 +13,8 @@ from lightexp.core.errors import BadInput
 from lightexp.runner.plan import check_order
 from lightexp.runner.settings import Settings, read_settings
 from lightexp.search.pipeline_variants import PipelineVariant, drop_unordered_stages
-from lightexp.search.ranges import Path, format_value
-from lightexp.search.space import STRUCTURE, SearchSpace
+from lightexp.search.ranges import ConfigPath, format_value
+from lightexp.search.space import VARIANT, SearchSpace
 from lightexp.stages.quantize import Quantize
 
 
@@ -55,12 +55,14 @@ def make_seed_trials(names: list[str], base: DictConfig, settings: Settings, spa
     return list(found.values())
 
 
-def _recipe(base: DictConfig, settings: Settings, space: SearchSpace) -> tuple[PipelineVariant, Mapping[Path, Any]]:
+def _recipe(
+    base: DictConfig, settings: Settings, space: SearchSpace
+) -> tuple[PipelineVariant, Mapping[ConfigPath, Any]]:
     structure = next((s for s in space.variants if s.config == base), PipelineVariant("", base))
-    return structure, {p.path: structure.node(p.path) for p in space.parameters}
+    return structure, {p.path: structure.get_value(p.path) for p in space.parameters}
 
 
-def _int8(base: DictConfig, settings: Settings, space: SearchSpace) -> tuple[PipelineVariant, Mapping[Path, Any]]:
+def _int8(base: DictConfig, settings: Settings, space: SearchSpace) -> tuple[PipelineVariant, Mapping[ConfigPath, Any]]:
     """Every compressing stage left out but the first that quantises; none where none does."""
     kept = next((name for name, stage in settings.stages.items() if isinstance(stage, Quantize)), "")
     order = [n for n in base.pipeline.order if n == kept or not settings.stages[n].compresses]
@@ -69,29 +71,31 @@ def _int8(base: DictConfig, settings: Settings, space: SearchSpace) -> tuple[Pip
     if not kept:
         return structure, {}
     place = ("pipeline", "stages", kept)
-    values: dict[Path, Any] = {(*place, "scheme"): "int8", (*place, "bits"): 8}
-    if structure.node((*place, "bits")) == 8 and (*place, "bits") not in [p.path for p in space.parameters]:
+    values: dict[ConfigPath, Any] = {(*place, "scheme"): "int8", (*place, "bits"): 8}
+    if structure.get_value((*place, "bits")) == 8 and (*place, "bits") not in [p.path for p in space.parameters]:
         del values[*place, "bits"]  # nothing to say of it
-    plain: dict[Path, Any] = {
+    plain: dict[ConfigPath, Any] = {
         (*place, name): value for name, value in (("block", None), ("tolerance", None), ("layers", {}))
     }
-    return PipelineVariant(structure.label, structure.configured(plain)), values
+    return PipelineVariant(structure.label, structure.set_values(plain)), values
 
 
-def _strongest(base: DictConfig, settings: Settings, space: SearchSpace) -> tuple[PipelineVariant, Mapping[Path, Any]]:
+def _strongest(
+    base: DictConfig, settings: Settings, space: SearchSpace
+) -> tuple[PipelineVariant, Mapping[ConfigPath, Any]]:
     structure = max(space.variants, key=lambda s: len(s.config.pipeline.order))
-    ends = {p.path: p.strongest_end() for p in space.applying(structure)}
-    return structure, {path: structure.node(path) if end is None else end for path, end in ends.items()}
+    ends = {p.path: p.find_strongest() for p in space.select_parameters(structure)}
+    return structure, {path: structure.get_value(path) if end is None else end for path, end in ends.items()}
 
 
-def _corner(name: str, space: SearchSpace, structure: PipelineVariant, values: Mapping[Path, Any]) -> SeedTrial:
+def _corner(name: str, space: SearchSpace, structure: PipelineVariant, values: Mapping[ConfigPath, Any]) -> SeedTrial:
     params = {}
-    for parameter in space.applying(structure):
+    for parameter in space.select_parameters(structure):
         value = values.get(parameter.path)
-        inner = parameter.inner(value)
-        if inner is not None and parameter.outer(inner) == value:
+        inner = parameter.to_optuna(value)
+        if inner is not None and parameter.from_optuna(inner) == value:
             params[parameter.name] = inner
     if len(space.variants) > 1 and structure.label in space.labels:
-        params[STRUCTURE] = structure.label
+        params[VARIANT] = structure.label
     varied = [f"corner={name}", *(f"{'.'.join(path)}={format_value(value)}" for path, value in values.items())]
-    return SeedTrial(name, structure.configured(values), params, varied)
+    return SeedTrial(name, structure.set_values(values), params, varied)

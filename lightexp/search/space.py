@@ -8,9 +8,9 @@ from typing import Any
 from optuna.trial import BaseTrial
 
 from lightexp.search.pipeline_variants import PipelineVariant
-from lightexp.search.ranges import Parameter, Path
+from lightexp.search.ranges import ConfigPath, Parameter
 
-STRUCTURE = "structure"
+VARIANT = "structure"
 """The parameter that chooses among several structures."""
 
 
@@ -21,7 +21,7 @@ class SearchSpace:
     variants: tuple[PipelineVariant, ...]
     parameters: tuple[Parameter, ...]
 
-    def applying(self, structure: PipelineVariant) -> list[Parameter]:
+    def select_parameters(self, structure: PipelineVariant) -> list[Parameter]:
         """The parameters that a structure has a place for."""
         return [p for p in self.parameters if structure.has(p.path)]
 
@@ -30,9 +30,9 @@ class SearchSpace:
         """What sets the structures apart."""
         return tuple(structure.label for structure in self.variants)
 
-    def propose(self, trial: BaseTrial) -> tuple[PipelineVariant, dict[Path, Any]]:
+    def propose(self, trial: BaseTrial) -> tuple[PipelineVariant, dict[ConfigPath, Any]]:
         """A trial's structure and the values of the parameters that apply to it."""
         structure = self.variants[0]
         if len(self.variants) > 1:
-            structure = self.variants[self.labels.index(trial.suggest_categorical(STRUCTURE, self.labels))]
-        return structure, {p.path: p.suggest(trial) for p in self.applying(structure)}
+            structure = self.variants[self.labels.index(trial.suggest_categorical(VARIANT, self.labels))]
+        return structure, {p.path: p.suggest(trial) for p in self.select_parameters(structure)}

@@ -27,10 +27,10 @@ from lightexp.search.goals import read_values
 from lightexp.search.outcome import OUTCOME, PROMOTED_FROM, RUNG, TrialOutcome
 from lightexp.search.ranges import format_value
 from lightexp.search.seed_trials import SeedTrial
-from lightexp.search.space import STRUCTURE, SearchSpace
+from lightexp.search.space import VARIANT, SearchSpace
 from lightexp.search.study_spec import StudySpec
 
-ID, IDENTITY, CORNER, STARTS = "id", "identity", "corner", "starts"
+STUDY_ID, IDENTITY, SEED_TRIAL, STARTS = "id", "identity", "corner", "starts"
 _STARTS = 3
 """How often a trial is taken up before it has failed; what dies each time is no accident."""
 _ENDING = 5.0  # seconds in which this command's processes end; what still runs then is another's
@@ -62,7 +62,7 @@ class SearchStudy:
 
     def __init__(
         self,
-        job: StudySpec,
+        spec: StudySpec,
         space: SearchSpace,
         folder: Path,
         say: Callable[[str], None],
@@ -71,7 +71,7 @@ class SearchStudy:
         """Opens the study, or makes it with its corners enqueued.
 
         Args:
-            job: What is wanted.
+            spec: What is wanted.
             space: What is searched.
             folder: Where the study's files are.
             say: Takes each line for the user.
@@ -81,44 +81,44 @@ class SearchStudy:
             BadInput: If the storage cannot be used, or the study that is there is another.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.job, self.space, self.folder = job, space, folder
-        self._rows: samplers.Rows = {}
-        kept, self._claims = storage.open_storage(job.search.storage, folder, job.name, say)
+        self.spec, self.space, self.folder = spec, space, folder
+        self._rows: samplers.RowCache = {}
+        kept, self._claims = storage.open_storage(spec.search.storage, folder, spec.name, say)
         ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-        directions = [ways[o.direction] for o in job.objectives]
+        directions = [ways[o.direction] for o in spec.objectives]
         with self._claims.exclusive():
-            optuna.create_study(storage=kept, study_name=job.name, directions=directions, load_if_exists=True)
-            pruner = pruners.make_pruner(job.search.pruner, job.objectives)
-            self._study = samplers.FirstRungStudy(job.name, kept, pruner=pruner)
+            optuna.create_study(storage=kept, study_name=spec.name, directions=directions, load_if_exists=True)
+            pruner = pruners.make_pruner(spec.search.pruner, spec.objectives)
+            self._study = samplers.FirstRungStudy(spec.name, kept, pruner=pruner)
             if identity is not None:
                 self._check(identity)
 
     def _check(self, identity: dict[str, str]) -> None:
         made = self._study.user_attrs.get(IDENTITY)
         if made is None:
-            for corner in self.job.seed_trials(self.space):
-                self._study.enqueue_trial(corner.params, user_attrs={CORNER: corner.name})
-            self._study.set_user_attr(ID, uuid.uuid4().hex)
+            for corner in self.spec.make_seed_trials(self.space):
+                self._study.enqueue_trial(corner.params, user_attrs={SEED_TRIAL: corner.name})
+            self._study.set_user_attr(STUDY_ID, uuid.uuid4().hex)
             self._study.set_user_attr(IDENTITY, identity)
             return
         begun = [t for t in self.trials if t.state is not TrialState.WAITING]
-        if not self.job.search.resume and begun:
+        if not self.spec.search.resume and begun:
             raise BadInput(
-                f"search.study: '{self.job.name}' is there already, with {len(begun)} trials. "
+                f"search.study: '{self.spec.name}' is there already, with {len(begun)} trials. "
                 "Leave out search.resume=false to go on with it, or choose another name."
             )
         for name in sorted(set(made) | set(identity)):
             was, now = made.get(name, "nothing"), identity.get(name, "nothing")
             if was != now:
                 raise BadInput(
-                    f"search.study: '{self.job.name}' was made with {name}={was}. Received: {now}. "
+                    f"search.study: '{self.spec.name}' was made with {name}={was}. Received: {now}. "
                     "Set it back, or choose another name: search.study=NAME."
                 )
 
     @property
     def id(self) -> str:
         """What tells it from another of the same name."""
-        return str(self._study.user_attrs[ID])
+        return str(self._study.user_attrs[STUDY_ID])
 
     @contextmanager
     def lock(self, number: int) -> Iterator[None]:
@@ -190,11 +190,11 @@ class SearchStudy:
         if self.too_many_failures(trials):
             return None
         sampler: BaseSampler = RandomSampler()  # is asked nothing for what goes on
-        new = sum(PROMOTED_FROM not in t.user_attrs for t in asked) < self.job.search.trials
+        new = sum(PROMOTED_FROM not in t.user_attrs for t in asked) < self.spec.search.trials
         if new:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                sampler = samplers.make_sampler(self.job, self.space, len(asked), self._rows)
+                sampler = samplers.make_sampler(self.spec, self.space, len(asked), self._rows)
             if isinstance(sampler, GridSampler):
                 begun = {t.system_attrs.get("grid_id") for t in asked} - {None}
                 new = len(begun) < sampler._n_min_trials  # Optuna would propose what is being tried once more
@@ -202,7 +202,7 @@ class SearchStudy:
             return None
         self._study.sampler = sampler
         trial = self._study.ask()
-        if not {PROMOTED_FROM, CORNER} & set(trial.user_attrs):
+        if not {PROMOTED_FROM, SEED_TRIAL} & set(trial.user_attrs):
             self.space.propose(trial)  # in this process's turn: another must not propose the same
         self._claims.acquire(trial.number)
         return trial
@@ -211,10 +211,10 @@ class SearchStudy:
         """Enqueues the configuration that successive halving goes on with; whether one is what is asked for next."""
         if waiting := [t for t in trials if t.state is TrialState.WAITING]:
             return PROMOTED_FROM in waiting[0].user_attrs
-        found = self.job.halving and self.job.halving.promotable(trials, self.job.objectives)
+        found = self.spec.halving and self.spec.halving.select_promotable(trials, self.spec.objectives)
         if not found:
             return False
-        kept = {name: found.user_attrs[name] for name in (CORNER,) if name in found.user_attrs}
+        kept = {name: found.user_attrs[name] for name in (SEED_TRIAL,) if name in found.user_attrs}
         attrs = {**kept, PROMOTED_FROM: found.number, RUNG: found.user_attrs.get(RUNG, 0) + 1}
         self._study.enqueue_trial(found.params, user_attrs=attrs)
         return True
@@ -222,35 +222,35 @@ class SearchStudy:
     @property
     def may_promote(self) -> bool:
         """Whether a trial that runs may let another go on."""
-        return self.job.halving is not None and any(t.state is TrialState.RUNNING for t in self.trials)
+        return self.spec.halving is not None and any(t.state is TrialState.RUNNING for t in self.trials)
 
     def _proposal(self, trial: Trial) -> Proposal:
         if corner := self._corner(trial):
             for parameter in self.space.parameters:
                 if parameter.name in corner.params:
                     parameter.suggest(trial)
-            if STRUCTURE in corner.params:
-                trial.suggest_categorical(STRUCTURE, self.space.labels)
+            if VARIANT in corner.params:
+                trial.suggest_categorical(VARIANT, self.space.labels)
             return Proposal(trial, corner.config, corner.varied)
         structure, chosen = self.space.propose(trial)
         varied = [structure.label] * bool(structure.label) + [
             f"{'.'.join(k)}={format_value(v)}" for k, v in chosen.items()
         ]
-        return Proposal(trial, structure.configured(chosen), varied)
+        return Proposal(trial, structure.set_values(chosen), varied)
 
     def _corner(self, trial: Trial | FrozenTrial) -> SeedTrial | None:
-        if (name := trial.user_attrs.get(CORNER)) is None:
+        if (name := trial.user_attrs.get(SEED_TRIAL)) is None:
             return None
-        return next((c for c in self.job.seed_trials(self.space) if c.name == name), None)
+        return next((c for c in self.spec.make_seed_trials(self.space) if c.name == name), None)
 
     def config_of(self, trial: FrozenTrial) -> DictConfig:
         """The config of a trial that has ended."""
         if corner := self._corner(trial):
             return corner.config
         structure, chosen = self.space.propose(FixedTrial(trial.params))
-        return structure.configured(chosen)
+        return structure.set_values(chosen)
 
-    def importance(self) -> dict[str, dict[str, float]]:
+    def compute_importance(self) -> dict[str, dict[str, float]]:
         """Of each objective, the parameters' importance for good values (PED-ANOVA, arXiv 2304.10255), 0 to 1 in sum.
 
         Parameters that apply to every trial alone; none where there are too few trials to tell: it compares the best
@@ -261,7 +261,7 @@ class SearchStudy:
         from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # brings scikit-learn: 1 s
 
         found = {}
-        for n, objective in enumerate(self.job.objectives):
+        for n, objective in enumerate(self.spec.objectives):
             with suppress(ValueError, RuntimeError), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 evaluator = PedAnovaImportanceEvaluator()
@@ -277,18 +277,18 @@ class SearchStudy:
         reason = record.reason
         if record.status == "done":
             try:
-                found = read_values(self.job.objectives, record.metrics, {})
+                found = read_values(self.spec.objectives, record.metrics, {})
             except RunFailed as error:
                 reason = str(error)
         if found is not None:
-            for constraint in self.job.constraints:
-                proposal.trial.set_constraint(constraint.text, constraint.violation(record.metrics, control))
+            for constraint in self.spec.constraints:
+                proposal.trial.set_constraint(constraint.text, constraint.compute_violation(record.metrics, control))
         outcome = TrialOutcome(
             {n: v for n, v in record.metrics.items() if math.isfinite(v)},
             control,
             reason,
             proposal.varied,
-            folder=str(self.trial_folder(proposal.trial.number)),
+            folder=str(self.get_trial_folder(proposal.trial.number)),
             classes=record.dataset["classes"],
             stopped=next((stage.facts[STOPPED_FACT] for stage in record.stages if STOPPED_FACT in stage.facts), None),
         )
@@ -303,15 +303,15 @@ class SearchStudy:
         outcome = TrialOutcome(reason=f"pruned after epoch {epoch}", varied=proposal.varied, stopped=epoch)
         self._tell(proposal.trial.number, None, outcome, TrialState.PRUNED)
 
-    def trial_folder(self, number: int) -> Path:
+    def get_trial_folder(self, number: int) -> Path:
         """Where the record of a trial goes."""
         return self.folder / "trials" / f"{number:04d}"
 
     def too_many_failures(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether the last trials that ended, `search.max_failures` and one more, have all failed."""
         ended = sorted((t for t in trials if t.datetime_complete), key=lambda t: t.datetime_complete or t.number)
-        last = ended[-(self.job.search.max_failures + 1) :]
-        return len(last) > self.job.search.max_failures and all(t.state is TrialState.FAIL for t in last)
+        last = ended[-(self.spec.search.max_failures + 1) :]
+        return len(last) > self.spec.search.max_failures and all(t.state is TrialState.FAIL for t in last)
 
     def _tell(
         self, number: int, found: list[float] | None, outcome: TrialOutcome, without: TrialState = TrialState.FAIL

@@ -31,7 +31,7 @@ from lightexp.search.pipeline_variants import (
     is_structural,
 )
 from lightexp.search.pruners import make_pruner
-from lightexp.search.ranges import Parameter, parse_parameter, parse_range
+from lightexp.search.ranges import Parameter, escape_null_choices, parse_parameter
 from lightexp.search.seed_trials import SeedTrial, make_seed_trials
 from lightexp.search.space import SearchSpace
 
@@ -108,8 +108,8 @@ class StudySpec:
             BadInput: If it cannot be composed, or a setting of `search` is wrong.
         """
         self.words, self.folders, self._config = words, folders, config
-        self.order: dict[str, Any] = {"words": words, "folders": [str(FolderPath(f).absolute()) for f in folders]}
-        self.order |= {"config": config, "search": search}
+        self.arguments: dict[str, Any] = {"words": words, "folders": [str(FolderPath(f).absolute()) for f in folders]}
+        self.arguments |= {"config": config, "search": search}
         add_config_dirs(folders)
         self._fixed, sweeps = _split(words, config)
         whole = compose_config(self._fixed, config)
@@ -204,7 +204,7 @@ class StudySpec:
             found.setdefault(name, self._defaults(stage)[last].values if last in self._defaults(stage) else "")
         return found
 
-    def space(self, layers: Mapping[str, list[str]]) -> SearchSpace:
+    def make_space(self, layers: Mapping[str, list[str]]) -> SearchSpace:
         """The space.
 
         Args:
@@ -217,7 +217,7 @@ class StudySpec:
         for name, text in self.ranges.items():
             path = tuple(name.split("."))
             if not any(s.has(path) for s in self.variants):
-                raise BadInput(f"search.space: {name} is not a setting: {self.variants[0].meant(path)}")
+                raise BadInput(f"search.space: {name} is not a setting: {self.variants[0].suggest_name(path)}")
             default = self._defaults(name.rpartition(".")[0]).get(path[-1])
             strongest = default.strongest if default else None
             like = None if name in layers else self._node(name)
@@ -232,7 +232,7 @@ class StudySpec:
             self._check_ends(one)
         return SearchSpace(self.variants, tuple(found))
 
-    def seed_trials(self, space: SearchSpace) -> list[SeedTrial]:
+    def make_seed_trials(self, space: SearchSpace) -> list[SeedTrial]:
         """What is tried first."""
         return make_seed_trials(list(self.search.corners), self.base, self.settings, space)
 
@@ -246,7 +246,7 @@ class StudySpec:
         """Of one process."""
         return max(1, self.settings.threads // self.workers)
 
-    def trial(self, config: DictConfig, rung: int | None = None) -> Settings:
+    def make_trial_settings(self, config: DictConfig, rung: int | None = None) -> Settings:
         """The settings of one trial; latency is left out unless the study is after it.
 
         Args:
@@ -261,7 +261,7 @@ class StudySpec:
         cut = None if rung is None or self.halving is None else self.halving.rung(rung)
         return replace(read_settings(config), rung=cut)
 
-    def identity(self, space: SearchSpace, data: Mapping[str, object]) -> dict[str, str]:
+    def compute_identity(self, space: SearchSpace, data: Mapping[str, object]) -> dict[str, str]:
         """What makes two studies the same, flat, as text: not how many trials, on what, or where it is kept.
 
         Args:
@@ -301,7 +301,7 @@ class StudySpec:
     def _node(self, name: str) -> Any:
         """What stands at a place of the first structure that has it."""
         path = tuple(name.split("."))
-        return next((s.node(path) for s in self.variants if s.has(path)), None)
+        return next((s.get_value(path) for s in self.variants if s.has(path)), None)
 
     def _defaults(self, stage: str) -> Mapping[str, Range]:
         """The default ranges of the stage at a place; none where there is none."""
@@ -312,9 +312,9 @@ class StudySpec:
     def _check_ends(self, one: Parameter) -> None:
         """Checks that a range's ends are values of its setting, whatever the others are."""
         structure = next(s for s in self.variants if s.has(one.path))
-        for value in one.ends():
+        for value in one.list_end_values():
             try:
-                read_settings(structure.configured({one.path: value}))
+                read_settings(structure.set_values({one.path: value}))
             except BadInput as error:
                 if str(error).startswith(f"{one.name}:"):  # not for what it would be beside other values
                     raise BadInput(f"search.space: {error}") from None
@@ -325,7 +325,7 @@ def _split(words: list[str], config: str) -> tuple[list[str], dict[str, str]]:
     fixed, sweeps = [], {}
     for word in words:
         try:
-            override = OverridesParser.create().parse_overrides([parse_range(word)])[0]
+            override = OverridesParser.create().parse_overrides([escape_null_choices(word)])[0]
         except HydraException as error:
             raise as_bad_input(error, words, config) from None
         if override.is_sweep_override():

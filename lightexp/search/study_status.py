@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.hypervolume import compute_hypervolume, find_front
 from lightexp.search.goals import SearchObjective
-from lightexp.search.outcome import is_feasible, place_on_axes, stopped_epoch
+from lightexp.search.outcome import is_feasible, place_on_axes, read_stopped_epoch
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class StudyStatus:
     """
 
     done: list[FrozenTrial]
-    short: list[FrozenTrial]
+    cut_short: list[FrozenTrial]
     failed: list[FrozenTrial]
     running: list[FrozenTrial]
     feasible: list[FrozenTrial]
@@ -38,7 +38,7 @@ class StudyStatus:
     @property
     def ended(self) -> list[FrozenTrial]:
         """All that do not run."""
-        return [*self.done, *self.short, *self.failed]
+        return [*self.done, *self.cut_short, *self.failed]
 
     @property
     def best(self) -> FrozenTrial | None:
@@ -54,7 +54,7 @@ class StudyStatus:
 def compute_status(trials: Sequence[FrozenTrial], objectives: tuple[SearchObjective, ...]) -> StudyStatus:
     """Works out how a study stands."""
     told = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    whole = [t for t in told if stopped_epoch(t) is None]
+    whole = [t for t in told if read_stopped_epoch(t) is None]
     done = sorted(whole, key=lambda t: (t.datetime_complete, t.number))
     axes = {t.number: place_on_axes(t, objectives) for t in done}
     kept_to = [t for t in done if is_feasible(t)]
@@ -73,7 +73,7 @@ def compute_status(trials: Sequence[FrozenTrial], objectives: tuple[SearchObject
         history.append(volume)
     return StudyStatus(
         done,
-        [t for t in told if stopped_epoch(t) is not None],
+        [t for t in told if read_stopped_epoch(t) is not None],
         [t for t in trials if t.state is TrialState.FAIL],
         [t for t in trials if t.state is TrialState.RUNNING],
         kept_to,

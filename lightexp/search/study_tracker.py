@@ -9,9 +9,9 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.search.export_front import FrontPoint
-from lightexp.search.outcome import OUTCOME, is_feasible, stopped_epoch
+from lightexp.search.outcome import OUTCOME, is_feasible, read_stopped_epoch
 from lightexp.search.ranges import format_value
-from lightexp.search.study import CORNER, SearchStudy
+from lightexp.search.study import SEED_TRIAL, SearchStudy
 from lightexp.search.study_status import StudyStatus
 from lightexp.tracking import study_payload
 from lightexp.tracking.mirror import Mirror, NoTracking
@@ -20,7 +20,7 @@ from lightexp.tracking.remote_mirror import RemoteMirror
 
 _ALONE = -2
 """The claim of whoever shows the study: one command at a time."""
-_AT_ONCE = 20  # trials a call
+_BATCH_SIZE = 20  # trials a call
 
 
 class StudyTracker:
@@ -29,7 +29,7 @@ class StudyTracker:
     def __init__(self, study: SearchStudy, say: Any) -> None:
         """Starts the process that mirrors, unless nothing is to be mirrored."""
         self._study = study
-        settings = study.job.settings
+        settings = study.spec.settings
         self._mirror: Mirror | None = None
         if not isinstance(settings.tracking, NoTracking):
             plain = settings.plain
@@ -44,7 +44,7 @@ class StudyTracker:
         """Shows trials that have ended since, unless the last call is still under way."""
         if self._mirror is None or (self._call and not self._call.done()):
             return
-        new = [t for t in now.ended if t.number not in self._sent][:_AT_ONCE]
+        new = [t for t in now.ended if t.number not in self._sent][:_BATCH_SIZE]
         if self._call is None or new:
             self._sent |= {t.number for t in new}
             self._call = self._thread.submit(self._show, "RUNNING", now, [self._trial(t, now) for t in new], {})
@@ -71,22 +71,22 @@ class StudyTracker:
         self, status: str, now: StudyStatus, trials: list[study_payload.TrialPayload], files: dict[str, str]
     ) -> dict[str, str]:
         assert self._mirror is not None
-        job, space = self._study.job, self._study.space
+        spec, space = self._study.spec, self._study.space
         params = {f"space/{p.name}": str(p) for p in space.parameters}
-        params |= {f"objective/{o.name}": o.direction for o in job.objectives}
-        params |= {f"constraint/{n}": c.text for n, c in enumerate(job.constraints)}
-        params["sampler"] = job.search.sampler
+        params |= {f"objective/{o.name}": o.direction for o in spec.objectives}
+        params |= {f"constraint/{n}": c.text for n, c in enumerate(spec.constraints)}
+        params["sampler"] = spec.search.sampler
         ended = len(now.ended)
         sent = 0 if status != "RUNNING" else self._steps
         metrics = [("hypervolume", value, step) for step, value in enumerate(now.history, start=1) if step > sent]
         self._steps = len(now.history)
-        counts = {"done": now.done, "failed": now.failed} | ({"short": now.short} if now.short else {})
+        counts = {"done": now.done, "failed": now.failed} | ({"short": now.cut_short} if now.cut_short else {})
         metrics += [(f"trials/{name}", float(len(trials)), ended) for name, trials in counts.items()]
         if now.best:
-            metrics += [(f"best/{o.name}", v, ended) for o, v in zip(job.objectives, now.best.values, strict=True)]
+            metrics += [(f"best/{o.name}", v, ended) for o, v in zip(spec.objectives, now.best.values, strict=True)]
         with self._study.lock(_ALONE):
             return self._mirror.study(
-                study_payload.StudyPayload(self._study.id, job.name, status, params, metrics, trials, files)
+                study_payload.StudyPayload(self._study.id, spec.name, status, params, metrics, trials, files)
             )
 
     def _trial(self, trial: FrozenTrial, now: StudyStatus) -> study_payload.TrialPayload:
@@ -96,8 +96,8 @@ class StudyTracker:
         if trial.state is TrialState.COMPLETE:
             metrics |= {f"constraint/{n}": value for n, value in enumerate(trial.constraints.values())}
             metrics["feasible"] = float(is_feasible(trial))
-        tags = {"lightexp.host": outcome["host"], "lightexp.corner": trial.user_attrs.get(CORNER)}
-        tags["lightexp.stopped"] = str(stopped_epoch(trial) or "")
+        tags = {"lightexp.host": outcome["host"], "lightexp.corner": trial.user_attrs.get(SEED_TRIAL)}
+        tags["lightexp.stopped"] = str(read_stopped_epoch(trial) or "")
         tags["lightexp.front"] = str(trial.number in {one.number for one in now.front}).lower()  # as yet
         tags |= {"lightexp.reason": outcome["reason"], "lightexp.folder": outcome["folder"]}
         params = {name: format_value(value) for name, value in trial.params.items()}

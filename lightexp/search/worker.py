@@ -21,7 +21,7 @@ from lightexp.core.record import StageRecord
 from lightexp.execution.process import claim_stdout, reply
 from lightexp.runner.run import Runner
 from lightexp.runner.settings import Settings
-from lightexp.search.pruners import EpochReports
+from lightexp.search.pruners import EpochReporter
 from lightexp.search.study import Proposal, SearchStudy
 from lightexp.search.study_spec import StudySpec
 from lightexp.stages.train import TrainingStage
@@ -40,7 +40,7 @@ def main() -> None:
     stopping = threading.Event()
     threading.Thread(target=_listen, args=[stopping], daemon=True).start()
     job = StudySpec(**order["job"])
-    study = SearchStudy(job, job.space(order["layers"]), Path(order["folder"]), told.say)
+    study = SearchStudy(job, job.make_space(order["layers"]), Path(order["folder"]), told.say)
     runner = Runner(told)
     while not stopping.is_set():
         if (proposal := study.ask()) is None:
@@ -62,7 +62,10 @@ def main() -> None:
 def _try(
     job: StudySpec, study: SearchStudy, runner: Runner, told: _Told, proposal: Proposal, command: list[str]
 ) -> None:
-    settings, folder = job.trial(proposal.config, proposal.rung), study.trial_folder(proposal.trial.number)
+    settings, folder = (
+        job.make_trial_settings(proposal.config, proposal.rung),
+        study.get_trial_folder(proposal.trial.number),
+    )
     told.reports = _reports(settings, runner, proposal) if job.search.pruner else None
     wanted = frozenset([o.name for o in job.objectives] + [c.name for c in job.constraints])
     record = runner.trial(settings, proposal.varied, folder, command, wanted=wanted)
@@ -72,11 +75,11 @@ def _try(
         study.finish(proposal, record)
 
 
-def _reports(settings: Settings, runner: Runner, proposal: Proposal) -> EpochReports:
+def _reports(settings: Settings, runner: Runner, proposal: Proposal) -> EpochReporter:
     name = settings.fidelity
     stage = settings.stages[name] if name else None
     examples = len(runner.plan(settings)[1].train)
-    return EpochReports(
+    return EpochReporter(
         proposal.trial, name, stage.schedule_epochs(examples) if isinstance(stage, TrainingStage) else 0
     )
 
@@ -98,7 +101,7 @@ def _listen(stopping: threading.Event) -> None:
 class _Told:
     """Tells the parent what happens; see `lightexp.runner.progress.ProgressReporter`."""
 
-    reports: EpochReports | None = None
+    reports: EpochReporter | None = None
 
     def __init__(self, out: TextIO) -> None:
         self._out, self._last, self._lock = out, 0.0, threading.Lock()

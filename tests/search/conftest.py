@@ -11,12 +11,12 @@ from lightexp.search.study_spec import StudySpec
 
 @pytest.fixture(autouse=True)
 def no_hydra_left() -> Iterator[None]:
-    """A job makes its process a Hydra application; the next test is none."""
+    """A spec makes its process a Hydra application; the next test is none."""
     yield
     GlobalHydra.instance().clear()
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Callable[..., StudySpec]:
+def make_spec(tmp_path: Path) -> Callable[..., StudySpec]:
     """Makes jobs that write nowhere but here."""
     return lambda *words: StudySpec([f"paths.outputs={tmp_path}", "tracking=none", *words], [])

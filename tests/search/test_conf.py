@@ -21,7 +21,7 @@ from tests.tiny_runs import TinyRuns
 
 PRESETS = sorted(path.stem for path in (find_config_dir() / "search").glob("[!_]*.yaml"))
 STAGES = sorted(path.stem for path in (find_config_dir() / "stage").glob("[!_]*.yaml"))
-Jobs = Callable[..., StudySpec]
+MakeSpec = Callable[..., StudySpec]
 
 
 def test_the_settings_are_the_fields_with_their_defaults() -> None:
@@ -43,16 +43,16 @@ def test_the_sweepers_fields_are_the_settings() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_has_a_space_and_corners_that_can_run(job: Jobs, preset: str) -> None:
-    made = job(f"search={preset}")
-    made.check()
-    layers = {name: ["one"] for name in made.search.per_layer}
-    space = made.space(layers)
+def test_every_preset_has_a_space_and_corners_that_can_run(make_spec: MakeSpec, preset: str) -> None:
+    spec = make_spec(f"search={preset}")
+    spec.check()
+    layers = {name: ["one"] for name in spec.search.per_layer}
+    space = spec.make_space(layers)
     assert space.parameters
-    corners = made.seed_trials(space)
+    corners = spec.make_seed_trials(space)
     assert corners
     for corner in corners:
-        check_order(made.trial(corner.config))
+        check_order(spec.make_trial_settings(corner.config))
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -65,12 +65,12 @@ def test_a_stages_default_ranges_are_of_its_fields_and_can_be_proposed(name: str
     assert cls.search or not cls.compresses or not known or unchanged, "search.space=auto has nothing to search of it"
     for field, values in cls.search.items():
         read_as = parse_parameter((name, field), values.values, node.get(field), values.strongest)
-        assert values.strongest is None or read_as.strongest_end() == values.strongest
+        assert values.strongest is None or read_as.find_strongest() == values.strongest
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name not in ("train", "distill", "encode", "sensitivity")])
-def test_a_default_ranges_ends_are_values_of_the_field(job: Jobs, name: str) -> None:
-    job("search.space=auto", f"stage@pipeline.stages.prune={name}", "pipeline.order=[train,prune]").space({})
+def test_a_default_ranges_ends_are_values_of_the_field(make_spec: MakeSpec, name: str) -> None:
+    make_spec("search.space=auto", f"stage@pipeline.stages.prune={name}", "pipeline.order=[train,prune]").make_space({})
 
 
 OF_RUNS = ("time/train_s",)  # and a class's accuracy, whose name is the data's

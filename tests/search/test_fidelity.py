@@ -59,24 +59,24 @@ def test_two_workers_cut_trainings_short_and_go_on_with_the_best(tmp_path: Path)
 
 @pytest.mark.parametrize(("lower", "stopped"), [(2.0, 2), (0.0, None)])
 def test_a_pruner_stops_a_training_that_falls_behind(
-    tensorflow: None, job: Callable[..., StudySpec], tmp_path: Path, lower: float, stopped: int | None
+    tensorflow: None, make_spec: Callable[..., StudySpec], tmp_path: Path, lower: float, stopped: int | None
 ) -> None:
     pruner = f"search.pruner={{_target_:optuna.pruners.ThresholdPruner,lower:{lower}}}"
     words = ["search.objectives=[accuracy/val]", "search.corners=[]", f"dataset.path={TinyRuns(tmp_path).arrays}"]
-    made = job(*TINY, *words, pruner)
-    made.check()
-    space = made.space({})
-    study = SearchStudy(made, space, tmp_path / "study", print, made.identity(space, {"train": "0"}))
+    spec = make_spec(*TINY, *words, pruner)
+    spec.check()
+    space = spec.make_space({})
+    study = SearchStudy(spec, space, tmp_path / "study", print, spec.compute_identity(space, {"train": "0"}))
     proposal = study.ask()
     assert proposal is not None
     told = worker._Told(io.StringIO())
-    worker._try(made, study, Runner(told), told, proposal, [])
+    worker._try(spec, study, Runner(told), told, proposal, [])
     trial = study.trials[0]
     assert trial.state is (TrialState.PRUNED if stopped else TrialState.COMPLETE)
     assert list(trial.intermediate_values) == [1]  # the schedule's epoch and the last one are no ones to compare
     assert trial.user_attrs[OUTCOME]["stopped"] == stopped
-    now = compute_status(study.trials, made.objectives)
-    assert (len(now.done), len(now.short)) == ((0, 1) if stopped else (1, 0))
-    record = read_record(study.trial_folder(0))
+    now = compute_status(study.trials, spec.objectives)
+    assert (len(now.done), len(now.cut_short)) == ((0, 1) if stopped else (1, 0))
+    record = read_record(study.get_trial_folder(0))
     assert (record.reason or "").startswith("prune: pruned after epoch 2 of 3" if stopped else "")
     assert not any(STOPPED_FACT in stage.facts for stage in record.stages)

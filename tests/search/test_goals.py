@@ -49,14 +49,14 @@ def test_objectives_take_the_measurements_direction_or_the_words() -> None:
 )
 def test_a_constraint_is_violated_by_a_share_of_its_bound(text, figures, control, expected) -> None:
     (constraint,) = parse_constraints([text], KNOWN)
-    assert constraint.violation(figures, control) == pytest.approx(expected)
+    assert constraint.compute_violation(figures, control) == pytest.approx(expected)
 
 
 @given(st.floats(1, 1e9), st.floats(1, 1e9), st.sampled_from(["<=", ">="]))
 def test_within_the_bound_is_at_most_zero(value: float, bound: float, sense: str) -> None:
     (constraint,) = parse_constraints([f"size/file_bytes {sense} {bound!r}"], KNOWN)
     kept = value <= bound if sense == "<=" else value >= bound
-    assert (constraint.violation({"size/file_bytes": value}, {}) <= 0) == kept
+    assert (constraint.compute_violation({"size/file_bytes": value}, {}) <= 0) == kept
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_an_objective_that_cannot_be_used_is_refused(names: list[str], words: st
 
 
 def test_the_axes_are_errors_and_halvings_of_the_controls_bytes() -> None:
-    assert SearchObjective("accuracy/val", "max").axis(0.75, 0.9, classes=4) == (0.25, 0.75)
-    assert SearchObjective("size/file_bytes", "min").axis(25, 100, classes=4) == (-2.0, 0.0)
-    assert SearchObjective("size/ratio", "max").axis(4, 1, classes=4) == (-2.0, 0.0)
-    assert SearchObjective("loss/val", "min").axis(0.0, 0.5, classes=4) == (0.0, 0.5)
+    assert SearchObjective("accuracy/val", "max").to_axis(0.75, 0.9, classes=4) == (0.25, 0.75)
+    assert SearchObjective("size/file_bytes", "min").to_axis(25, 100, classes=4) == (-2.0, 0.0)
+    assert SearchObjective("size/ratio", "max").to_axis(4, 1, classes=4) == (-2.0, 0.0)
+    assert SearchObjective("loss/val", "min").to_axis(0.0, 0.5, classes=4) == (0.0, 0.5)

@@ -61,7 +61,7 @@ def test_the_front_goes_first_and_what_breaks_a_constraint_last(points: list[tup
     assert violations == sorted(violations)
     places = np.array([place_on_axes(t, GOALS)[0] for t in inside]).reshape(-1, 2)
     for index, place in enumerate(places):  # nothing that comes later dominates it
-        assert not ((places[index:] <= place).all(axis=1) & (places[index:] < place).any(axis=1)).any()
+        assert not ((places[index:] <= place).all(to_axis=1) & (places[index:] < place).any(to_axis=1)).any()
 
 
 @given(POINTS, st.integers(1, 5))
@@ -90,7 +90,7 @@ def test_one_of_eta_goes_on_rung_by_rung_and_only_the_best(
             new.number = len(seen)
             seen.append(new)
         rungs = []
-        while found := halving.promotable(seen, GOALS):
+        while found := halving.select_promotable(seen, GOALS):
             rungs.append(found.user_attrs.get(RUNG, 0))
             there = [t for t in seen if t.user_attrs.get(RUNG, 0) == rungs[-1]]
             came = {t.user_attrs[PROMOTED_FROM] for t in seen if PROMOTED_FROM in t.user_attrs}
@@ -100,7 +100,7 @@ def test_one_of_eta_goes_on_rung_by_rung_and_only_the_best(
             attrs = {PROMOTED_FROM: found.number, RUNG: rungs[-1] + 1}
             seen.append(trial(len(seen), found.values[0], found.values[1], found.constraints["c"], stopped, **attrs))
             seen[-1].state = TrialState.RUNNING
-            after = halving.promotable(seen, GOALS)
+            after = halving.select_promotable(seen, GOALS)
             assert after is None or after.user_attrs.get(RUNG, 0) == rungs[-1]  # none above what runs
             seen[-1].state = TrialState.COMPLETE
         assert rungs == sorted(rungs)
@@ -110,13 +110,13 @@ def test_one_of_eta_goes_on_rung_by_rung_and_only_the_best(
 
 def test_trials_that_run_or_were_trained_to_the_end_are_not_compared() -> None:
     there = [trial(n, 0.5 + n / 100, 500, stopped=None) for n in range(9)]
-    assert SuccessiveHalving().promotable(there, GOALS) is None
+    assert SuccessiveHalving().select_promotable(there, GOALS) is None
     there = [trial(n, 0.5 + n / 100, 500) for n in range(3)]
-    assert SuccessiveHalving().promotable(there, GOALS) is there[2]
+    assert SuccessiveHalving().select_promotable(there, GOALS) is there[2]
     there[2].state = TrialState.FAIL
-    assert SuccessiveHalving().promotable(there, GOALS) is there[1]
+    assert SuccessiveHalving().select_promotable(there, GOALS) is there[1]
     there[0].state = TrialState.RUNNING
-    assert SuccessiveHalving().promotable(there, GOALS) is None
+    assert SuccessiveHalving().select_promotable(there, GOALS) is None
 
 
 @given(st.integers(0, 9), st.integers(1, 40), st.integers(0, 6), st.sets(st.integers(1, 50), min_size=1))
@@ -138,24 +138,24 @@ def record(accuracy: float, size: float, stopped: int | None) -> Record:
     return Record("r", "run", stages=stages, status="done", dataset={"classes": 2}, **made)
 
 
-def test_a_study_begins_all_and_then_goes_on_with_its_best(job: Callable[..., StudySpec], tmp_path: Path) -> None:
+def test_a_study_begins_all_and_then_goes_on_with_its_best(make_spec: Callable[..., StudySpec], tmp_path: Path) -> None:
     words = ["search.halving={epochs:[1,2],eta:2}", "search.trials=12"]
-    made = job("search.objectives=[accuracy/val,size/file_bytes]", *words)
-    made.check()
-    space = made.space({})
+    spec = make_spec("search.objectives=[accuracy/val,size/file_bytes]", *words)
+    spec.check()
+    space = spec.make_space({})
 
     def opened() -> SearchStudy:
-        return SearchStudy(made, space, tmp_path / "study", print, made.identity(space, {"train": "0"}))
+        return SearchStudy(spec, space, tmp_path / "study", print, spec.compute_identity(space, {"train": "0"}))
 
     asked, weights = [], []
     while proposal := (one := opened()).ask():  # anew for every trial, as by a process that died
         assert one.may_promote
-        settings = made.trial(proposal.config, proposal.rung)
+        settings = spec.make_trial_settings(proposal.config, proposal.rung)
         assert settings.rung == Rung(proposal.rung, (1, 2))
         asked.append(
             (proposal.trial.number, proposal.rung, proposal.trial.user_attrs.get(PROMOTED_FROM), proposal.config)
         )
-        weights.append(one.importance())
+        weights.append(one.compute_importance())
         if len(asked) in (12, 18):  # the last of its rung, which the next waits for
             assert opened().ask() is None
         accuracy = 0.5 + 0.01 * (asked[-1][2] or proposal.trial.number)
@@ -165,11 +165,11 @@ def test_a_study_begins_all_and_then_goes_on_with_its_best(job: Callable[..., St
     assert [of for *_, of, _ in asked[12:]] == [11, 10, 9, 8, 7, 6, 12, 13, 14]
     configs = {number: config for number, _, _, config in asked}
     assert all(config == configs[of] for _, _, of, config in asked if of is not None)
-    now = compute_status(one.trials, made.objectives)
-    assert (len(now.done), len(now.short)) == (3, 18)
+    now = compute_status(one.trials, spec.objectives)
+    assert (len(now.done), len(now.cut_short)) == (3, 18)
     assert set(map(id, now.front)) <= set(map(id, now.done))
     assert len(now.history) == 3
-    assert one.importance() == weights[12] != {}  # of what begun, each once
+    assert one.compute_importance() == weights[12] != {}  # of what begun, each once
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,10 @@ def test_a_study_begins_all_and_then_goes_on_with_its_best(job: Callable[..., St
             "search.halving: each of epochs must be above the one before. Received: [3,",
         ),
         (["search.halving={epochs:1}"], "search.halving.epochs: Input should be a valid list. Received: 1."),
-        (["search.halving={epoch:1}"], "search.halving.epoch is not a setting of Halving: did you mean 'epochs'"),
+        (
+            ["search.halving={epoch:1}"],
+            "search.halving.epoch is not a setting of SuccessiveHalving: did you mean 'epochs'",
+        ),
         (["search.halving={}", "search.pruner=median", "search.objectives=[accuracy/val]"], "both cut trainings short"),
         (["search.pruner=median"], "search.pruner goes by accuracy/val alone."),
         (["search.pruner=medium", "search.objectives=[accuracy/val]"], "medium is no pruner of Optuna's: "),
@@ -192,10 +195,10 @@ def test_a_study_begins_all_and_then_goes_on_with_its_best(job: Callable[..., St
     ],
 )
 def test_what_cannot_be_cut_short_that_way_is_refused(
-    job: Callable[..., StudySpec], words: list[str], expected: str
+    make_spec: Callable[..., StudySpec], words: list[str], expected: str
 ) -> None:
     with pytest.raises(BadInput) as refused:
-        job(*words).check()
+        make_spec(*words).check()
     assert expected.lower() in str(refused.value).lower()
     assert "\n" not in str(refused.value)
 
@@ -210,10 +213,10 @@ def test_what_cannot_be_cut_short_that_way_is_refused(
     ],
 )
 def test_a_pipeline_that_has_nothing_to_cut_short_is_refused(
-    job: Callable[..., StudySpec], words: list[str], expected: str
+    make_spec: Callable[..., StudySpec], words: list[str], expected: str
 ) -> None:
-    made = job("search=_settings", "search.halving={}", *words)
-    assert made.halving is not None
+    spec = make_spec("search=_settings", "search.halving={}", *words)
+    assert spec.halving is not None
     with pytest.raises(BadInput, match=r"search\.halving") as refused:
-        made.halving.check(made.settings, 1_000)
+        spec.halving.check(spec.settings, 1_000)
     assert expected in str(refused.value)

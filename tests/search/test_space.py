@@ -13,12 +13,12 @@ from optuna.trial import FixedTrial
 
 from lightexp.core.errors import BadInput
 from lightexp.search.ranges import parse_parameter
-from lightexp.search.space import STRUCTURE
+from lightexp.search.space import VARIANT
 from lightexp.search.study_spec import StudySpec
 
 PRUNE = "pipeline.stages.prune"
 SPARSITY = f"{PRUNE}.sparsity"
-Jobs = Callable[..., StudySpec]
+MakeSpec = Callable[..., StudySpec]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_what_is_proposed_lies_in_the_interval(one: float, other: float, log: bo
     found = parse_parameter(("a",), text, 1.0)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     assert low <= found.suggest(study.ask()) <= high
-    assert low <= found.inner(seed) <= high
+    assert low <= found.to_optuna(seed) <= high
 
 
 WORDS = st.sampled_from(["a", "b", "[1,2]", "true"])
@@ -70,9 +70,9 @@ WORDS = st.sampled_from(["a", "b", "[1,2]", "true"])
 @given(st.lists(st.one_of(st.integers(2, 9), WORDS), min_size=2, unique=True))
 def test_choices_come_back_as_they_were(values: list[object]) -> None:
     found = parse_parameter(("a",), f"choice({','.join(map(str, values))})", None)
-    for inner, outer in zip(found.distribution.choices, found.ends(), strict=True):
-        assert found.suggest(FixedTrial({"a": inner})) == outer == found.outer(inner)
-        assert found.inner(outer) == inner
+    for inner, outer in zip(found.distribution.choices, found.list_end_values(), strict=True):
+        assert found.suggest(FixedTrial({"a": inner})) == outer == found.from_optuna(inner)
+        assert found.to_optuna(outer) == inner
 
 
 def test_a_folder_of_configs_that_is_not_there_is_refused() -> None:
@@ -133,73 +133,75 @@ def test_a_range_that_is_none_is_refused(text: str, words: str) -> None:
         (["search.study=a/b"], "search.study"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_line_before_anything_is_started(job: Jobs, words: list[str], expected: str) -> None:
+def test_bad_input_is_one_line_before_anything_is_started(make_spec: MakeSpec, words: list[str], expected: str) -> None:
     def start() -> None:
-        made = job(*words)
-        made.check()
-        made.space({})
+        spec = make_spec(*words)
+        spec.check()
+        spec.make_space({})
 
     with pytest.raises(BadInput) as refused:
         start()
     assert expected in str(refused.value)
 
 
-def test_the_command_line_adds_to_the_presets_space_and_overrides_it(job: Jobs) -> None:
-    made = job(f"{SPARSITY}=interval(0.1,0.2)", "pipeline.stages.train.learning_rate=tag(log,interval(1e-4,1e-2))")
-    found = {p.name: p.distribution for p in made.space({}).parameters}
+def test_the_command_line_adds_to_the_presets_space_and_overrides_it(make_spec: MakeSpec) -> None:
+    spec = make_spec(
+        f"{SPARSITY}=interval(0.1,0.2)", "pipeline.stages.train.learning_rate=tag(log,interval(1e-4,1e-2))"
+    )
+    found = {p.name: p.distribution for p in spec.make_space({}).parameters}
     assert found[SPARSITY] == FloatDistribution(0.1, 0.2)
     assert found["pipeline.stages.train.learning_rate"] == FloatDistribution(1e-4, 1e-2, log=True)
     assert f"{PRUNE}.allocation" in found
 
 
-def test_a_stage_that_is_off_has_no_parameters(job: Jobs) -> None:
-    space = job(f"{PRUNE}=choice(on,off)").space({})
+def test_a_stage_that_is_off_has_no_parameters(make_spec: MakeSpec) -> None:
+    space = make_spec(f"{PRUNE}=choice(on,off)").make_space({})
     off = next(s for s in space.variants if "prune" not in s.config.pipeline.order)
-    trial = FixedTrial({STRUCTURE: off.label, "pipeline.stages.quantize.scheme": "int8"})
+    trial = FixedTrial({VARIANT: off.label, "pipeline.stages.quantize.scheme": "int8"})
     structure, values = space.propose(trial)
     assert structure is off
     assert list(structure.config.pipeline.order) == ["train", "quantize"]
     assert values == {("pipeline", "stages", "quantize", "scheme"): "int8"}
-    assert "prune" not in structure.configured(values).pipeline.stages
+    assert "prune" not in structure.set_values(values).pipeline.stages
 
 
-def test_structures_that_cannot_stand_are_left_out_and_equal_ones_are_one(job: Jobs) -> None:
+def test_structures_that_cannot_stand_are_left_out_and_equal_ones_are_one(make_spec: MakeSpec) -> None:
     orders = "pipeline.order=choice([train,prune,quantize],[train,quantize,prune])"
-    found = job(f"{PRUNE}=choice(on,off)", orders).variants
+    found = make_spec(f"{PRUNE}=choice(on,off)", orders).variants
     assert [list(s.config.pipeline.order) for s in found] == [["train", "prune", "quantize"], ["train", "quantize"]]
 
 
-def test_another_method_has_parameters_of_its_own(job: Jobs) -> None:
-    space = job(
+def test_another_method_has_parameters_of_its_own(make_spec: MakeSpec) -> None:
+    space = make_spec(
         "stage@pipeline.stages.prune=choice(prune,distill)", "pipeline.stages.prune.width=interval(0.2,0.5)"
-    ).space({})
+    ).make_space({})
     prune, distill = space.variants
-    assert {p.path[-1] for p in space.applying(prune)} == {"sparsity", "allocation", "scheme"}
-    assert {p.path[-1] for p in space.applying(distill)} == {"width", "scheme"}
+    assert {p.path[-1] for p in space.select_parameters(prune)} == {"sparsity", "allocation", "scheme"}
+    assert {p.path[-1] for p in space.select_parameters(distill)} == {"width", "scheme"}
 
 
-def test_auto_takes_every_compressing_stages_default_ranges(job: Jobs) -> None:
-    names = {p.name.removeprefix("pipeline.stages.") for p in job("search.space=auto").space({}).parameters}
+def test_auto_takes_every_compressing_stages_default_ranges(make_spec: MakeSpec) -> None:
+    names = {p.name.removeprefix("pipeline.stages.") for p in make_spec("search.space=auto").make_space({}).parameters}
     assert names == {"prune.learning_rate", "prune.sparsity", "prune.allocation", "quantize.scheme", "quantize.bits"}
 
 
-def test_layers_are_set_one_by_one(job: Jobs) -> None:
+def test_layers_are_set_one_by_one(make_spec: MakeSpec) -> None:
     field = f"{PRUNE}.layers"
-    made = job(f"+search.per_layer={{{field}: 'conv*'}}")
-    space = made.space({field: ["conv2d", "conv2d.1"]})
+    spec = make_spec(f"+search.per_layer={{{field}: 'conv*'}}")
+    space = spec.make_space({field: ["conv2d", "conv2d.1"]})
     last = space.parameters[-1]
     assert last.path == ("pipeline", "stages", "prune", "layers", "conv2d.1")
     assert last.distribution == FloatDistribution(0.5, 0.98)  # the field's own default range
-    config = space.variants[0].configured({last.path: 0.75})
-    assert made.trial(config).stages["prune"].layers == {"conv2d.1": 0.75}
+    config = space.variants[0].set_values({last.path: 0.75})
+    assert spec.make_trial_settings(config).stages["prune"].layers == {"conv2d.1": 0.75}
 
 
-def test_the_corners_are_the_recipe_plain_int8_and_the_strongest(job: Jobs) -> None:
+def test_the_corners_are_the_recipe_plain_int8_and_the_strongest(make_spec: MakeSpec) -> None:
     stage = "pipeline.stages.quantize"
-    made = job("model=lenet5", f"{stage}.scheme=dynamic", f"{stage}.bits=4", f"+{stage}.layers={{conv*: 8}}")
-    corners = {c.name: c for c in made.seed_trials(made.space({}))}
+    spec = make_spec("model=lenet5", f"{stage}.scheme=dynamic", f"{stage}.bits=4", f"+{stage}.layers={{conv*: 8}}")
+    corners = {c.name: c for c in spec.make_seed_trials(spec.make_space({}))}
     assert list(corners) == ["recipe", "int8", "strongest"]
-    assert corners["recipe"].config == made.base
+    assert corners["recipe"].config == spec.base
     assert list(corners["int8"].config.pipeline.order) == ["train", "quantize"]
     plain = corners["int8"].config.pipeline.stages.quantize
     assert (plain.scheme, plain.bits, plain.layers) == ("int8", 8, {})
@@ -208,35 +210,35 @@ def test_the_corners_are_the_recipe_plain_int8_and_the_strongest(job: Jobs) -> N
     assert corners["strongest"].params[SPARSITY] == 0.98
 
 
-def test_the_strongest_stays_within_the_range(job: Jobs) -> None:
-    made = job(f"{SPARSITY}=interval(0.1,0.6)")
-    corners = {c.name: c for c in made.seed_trials(made.space({}))}
+def test_the_strongest_stays_within_the_range(make_spec: MakeSpec) -> None:
+    spec = make_spec(f"{SPARSITY}=interval(0.1,0.6)")
+    corners = {c.name: c for c in spec.make_seed_trials(spec.make_space({}))}
     assert corners["strongest"].config.pipeline.stages.prune.sparsity == 0.6
     assert SPARSITY not in corners["recipe"].params  # 0.8 is not in the space, but tried all the same
     assert corners["recipe"].config.pipeline.stages.prune.sparsity == 0.8
 
 
-def test_threads_are_shared_out_but_latency_is_timed_alone(job: Jobs) -> None:
-    shared = job("search.workers=2", "runtime.threads=4", "measure=default")
+def test_threads_are_shared_out_but_latency_is_timed_alone(make_spec: MakeSpec) -> None:
+    shared = make_spec("search.workers=2", "runtime.threads=4", "measure=default")
     assert (shared.workers, shared.threads) == (2, 2)
-    assert "latency" not in shared.trial(shared.base).measure
-    alone = job("search.workers=2", "runtime.threads=4", "measure=default", "search.objectives=[latency/p50_us]")
+    assert "latency" not in shared.make_trial_settings(shared.base).measure
+    alone = make_spec("search.workers=2", "runtime.threads=4", "measure=default", "search.objectives=[latency/p50_us]")
     assert (alone.workers, alone.threads) == (1, 4)
-    assert "latency" in alone.trial(alone.base).measure
+    assert "latency" in alone.make_trial_settings(alone.base).measure
 
 
-def test_a_goal_beyond_the_quick_measurements_gets_them_all(job: Jobs) -> None:
-    assert "micro" not in job().settings.measure
-    made = job("search.constraints=['fits: nano33', 'micro/arena_bytes <= 128 KiB']", "search.workers=2")
-    assert [(c.name, c.number) for c in made.constraints] == [("fits/nano33", 1.0), ("micro/arena_bytes", 2.0**17)]
-    space = made.space({})
-    for corner in made.seed_trials(
+def test_a_goal_beyond_the_quick_measurements_gets_them_all(make_spec: MakeSpec) -> None:
+    assert "micro" not in make_spec().settings.measure
+    spec = make_spec("search.constraints=['fits: nano33', 'micro/arena_bytes <= 128 KiB']", "search.workers=2")
+    assert [(c.name, c.number) for c in spec.constraints] == [("fits/nano33", 1.0), ("micro/arena_bytes", 2.0**17)]
+    space = spec.make_space({})
+    for corner in spec.make_seed_trials(
         space
     ):  # trials measure it, on the boards of the group deploy, and may run side by side
-        measured = made.trial(corner.config).measure
+        measured = spec.make_trial_settings(corner.config).measure
         assert "fits/nano33" in measured["micro"].gives
         assert "latency" not in measured
-    assert made.workers == 2
-    assert "accuracy" in job("search.objectives=[latency/p50_us]").settings.measure
+    assert spec.workers == 2
+    assert "accuracy" in make_spec("search.objectives=[latency/p50_us]").settings.measure
     with pytest.raises(BadInput, match="fits/nano33 is not measured"):
-        job("measure=quick", "search.constraints=['fits: nano33']").check()
+        make_spec("measure=quick", "search.constraints=['fits: nano33']").check()

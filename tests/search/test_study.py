@@ -24,14 +24,14 @@ SPARSITY = "pipeline.stages.prune.sparsity"
 
 
 @pytest.fixture
-def study(job: Callable[..., StudySpec], tmp_path: Path) -> Open:
+def study(make_spec: Callable[..., StudySpec], tmp_path: Path) -> Open:
     """Opens the study that some words describe, always on the same storage."""
 
     def opens(*words: str) -> SearchStudy:
-        made = job("search.objectives=[accuracy/val,size/file_bytes]", "search.study=s", *words)
-        made.check()
-        space = made.space({})
-        return SearchStudy(made, space, tmp_path / "study", print, made.identity(space, {"train": "0"}))
+        spec = make_spec("search.objectives=[accuracy/val,size/file_bytes]", "search.study=s", *words)
+        spec.check()
+        space = spec.make_space({})
+        return SearchStudy(spec, space, tmp_path / "study", print, spec.compute_identity(space, {"train": "0"}))
 
     return opens
 
@@ -133,14 +133,14 @@ def test_the_standing_counts_what_keeps_to_the_constraints(study: Open) -> None:
     one = study("search.constraints=['accuracy/val >= control - 0.2']")
     for accuracy, size in [(0.8, 500), (0.6, 250), (0.85, 1_000), (0.75, 500), (0.8, 500)]:
         one.finish(asked(one), record(accuracy, size))
-    now = compute_status(one.trials, one.job.objectives)
+    now = compute_status(one.trials, one.spec.objectives)
     assert [t.number for t in now.feasible] == [0, 2, 3, 4]
     assert [t.number for t in now.front] == [2, 0]
     assert now.best is not None
     assert now.best.number == 2
     # A halving of the bytes times the 0.3 between guessing among two and an error of 0.2; none for the control's bytes.
     assert now.history == pytest.approx([0.3] * 5)
-    assert one.importance() == {}  # five do not tell
+    assert one.compute_importance() == {}  # five do not tell
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "qmc"])
@@ -164,7 +164,7 @@ def test_tpe_proposes_what_optunas_own_does(study: Open) -> None:
     while proposal := one.ask():
         number = proposal.trial.number
         found = []
-        for make in (partial(samplers._OneHotTPESampler, one._rows), TPESampler):
+        for make in (partial(samplers.CachingTPESampler, one._rows), TPESampler):
             with pytest.warns(ExperimentalWarning):
                 sampler = make(seed=number, **how)
             space = sampler.infer_relative_search_space(one._study, one.trials[number])
@@ -174,7 +174,7 @@ def test_tpe_proposes_what_optunas_own_does(study: Open) -> None:
     assert SPARSITY in found[0]
     sparsities = [t.params[SPARSITY] for t in one.trials if SPARSITY in t.params]
     assert len(set(sparsities)) == len(sparsities)
-    assert one.importance().keys() == {"accuracy/val", "size/file_bytes"}
+    assert one.compute_importance().keys() == {"accuracy/val", "size/file_bytes"}
 
 
 def test_a_grid_is_gone_through_once_and_needs_steps(study: Open) -> None:
@@ -185,7 +185,7 @@ def test_a_grid_is_gone_through_once_and_needs_steps(study: Open) -> None:
     for proposal in proposals:  # the allocation decides what is bad, the scheme what is good
         _, allocation, scheme = proposal.trial.params.values()
         one.finish(proposal, record(0.1 if allocation == "uniform" else 0.9 if scheme == "int8" else 0.5, 500))
-    weights = {name.rpartition(".")[2]: value for name, value in one.importance()["accuracy/val"].items()}
+    weights = {name.rpartition(".")[2]: value for name, value in one.compute_importance()["accuracy/val"].items()}
     assert weights["scheme"] > weights["allocation"] > weights["sparsity"]
     with pytest.raises(BadInput, match="grid needs choices or steps"):
         study("search.sampler=grid", "search.study=other").ask()

@@ -7,22 +7,22 @@ import itertools
 import json
 from collections.abc import Callable
 
-from lightexp.search.samplers import _points
+from lightexp.search.samplers import list_grid_points
 from lightexp.search.study_spec import StudySpec
 from tests.readme import ROOT
 
 TABLE = ROOT / "experiments/benchmarks/search_table/table.csv"
 
 
-def test_every_configuration_is_there_once_with_real_figures(job: Callable[..., StudySpec]) -> None:
+def test_every_configuration_is_there_once_with_real_figures(make_spec: Callable[..., StudySpec]) -> None:
     with TABLE.open() as file:
         words = json.loads(file.readline().partition("search ")[2])
         head, *rows = csv.reader(file)
-    parameters = job(*words).space({}).parameters
+    parameters = make_spec(*words).make_space({}).parameters
     count = len(parameters)
     assert head[:count] == [p.name for p in parameters]
     assert [row[0] for row in rows[:2]] == ["control", "int8"]
-    points = itertools.product(*(map(str, map(p.outer, _points(p))) for p in parameters))
+    points = itertools.product(*(map(str, map(p.from_optuna, list_grid_points(p))) for p in parameters))
     there = [tuple(row[:count]) for row in rows[2:]]
     assert len(there) >= 1_000
     assert sorted(there) == sorted(points)

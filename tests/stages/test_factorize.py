@@ -221,6 +221,6 @@ def test_a_search_sets_the_ratio_of_each_layer_that_takes_one(
     field = f"pipeline.stages.{words[0].partition('=')[2]}.layers"
     try:
         job = StudySpec([f"paths.outputs={tmp_path}", *words, f"+search.per_layer={{{field}: '*'}}"], [])
-        assert layer_names._names(job) == {field: found}
+        assert layer_names.find_layer_names_in_process(job) == {field: found}
     finally:
         GlobalHydra.instance().clear()

@@ -136,15 +136,15 @@ def quantised(tflite: Path, bits: list[int], scheme: str, data: Data, out: Path)
     return measured(out, data)
 
 
-def rows(job: StudySpec, have: set[tuple[str, ...]], outputs: Path) -> Iterator[list[Any]]:
+def rows(spec: StudySpec, have: set[tuple[str, ...]], outputs: Path) -> Iterator[list[Any]]:
     """The rows that are not there yet."""
-    space = job.space({})
+    space = spec.make_space({})
     names = [p.path for p in space.parameters]
-    structure = space.structures[0]
-    axes = [[p.outer(v) for v in _points(p)] for p in space.parameters]
+    structure = space.variants[0]
+    axes = [[p.from_optuna(v) for v in _points(p)] for p in space.parameters]
     grids = [axis for axis, path in zip(axes, names, strict=True) if BITS not in ".".join(path)]
     widths = list(itertools.product(*axes[len(grids) :]))
-    settings = job.trial(structure.configured({}))
+    settings = spec.make_trial_settings(structure.set_values({}))
     plan, data = Runner(SilentReporter()).plan(settings)
     session.start_tensorflow(1)
     executor = Executor(
@@ -162,7 +162,7 @@ def rows(job: StudySpec, have: set[tuple[str, ...]], outputs: Path) -> Iterator[
         for values in itertools.product(*grids):
             wanted = [w for w in widths if tuple(map(str, [*values, *w])) not in have]
             if wanted:
-                at = job.trial(structure.configured(dict(zip(names, values, strict=False))))
+                at = spec.make_trial_settings(structure.set_values(dict(zip(names, values, strict=False))))
                 progress = Epochs()
                 out = folder / "out"
                 out.mkdir(exist_ok=True)
@@ -179,7 +179,7 @@ def rows(job: StudySpec, have: set[tuple[str, ...]], outputs: Path) -> Iterator[
 
 
 def _points(parameter: Any) -> list[Any]:
-    from lightexp.search.samplers import _points as points
+    from lightexp.search.samplers import list_grid_points as points
 
     return points(parameter)
 
@@ -194,8 +194,8 @@ def main() -> None:
     outputs = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs").absolute()
     table = Path(sys.argv[2]) if len(sys.argv) > 2 else TABLE
     words = [*WORDS, *sys.argv[3:]]
-    job = StudySpec([*words, f"paths.outputs={outputs}"], [])
-    count = len(job.space({}).parameters)
+    spec = StudySpec([*words, f"paths.outputs={outputs}"], [])
+    count = len(spec.make_space({}).parameters)
     have = set()
     if table.exists():
         with table.open() as file:
@@ -203,11 +203,11 @@ def main() -> None:
     with table.open("a") as file:
         if not have:
             file.write(f"# lightexp search {json.dumps(words)}\n")
-            names = [p.name for p in job.space({}).parameters]
+            names = [p.name for p in spec.make_space({}).parameters]
             file.write(",".join([*names, *(f"{name}_{n}" for n in RUNGS for name in ("right", "bytes"))]))
             file.write("\n")
         start = time.monotonic()
-        for number, row in enumerate(rows(job, have, outputs), start=1):
+        for number, row in enumerate(rows(spec, have, outputs), start=1):
             file.write(",".join(map(str, row)) + "\n")
             file.flush()
             if number % 24 == 2:

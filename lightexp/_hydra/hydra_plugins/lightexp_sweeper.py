@@ -31,7 +31,7 @@ class LightexpSweeper(Sweeper):
             LightexpError: If it is wrong, or no trial of it has succeeded.
             KeyboardInterrupt: If it was interrupted.
         """
-        from lightexp.cli.search import sweep
+        from lightexp.cli.search import run_sweep
 
         fields = {name: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for name, v in self._search.items()}
-        sweep(arguments, fields, self._config, self._context, self._plan_only)
+        run_sweep(arguments, fields, self._config, self._context, self._plan_only)
