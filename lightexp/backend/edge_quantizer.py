@@ -1,4 +1,4 @@
-"""Quantises a float `.tflite` by ai-edge-quantizer, without TensorFlow."""
+"""Quantises a float `.tflite` with litert-quantizer, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def quantize(
     Raises:
         BadInput: If the quantiser cannot take the file; says why.
     """
-    from ai_edge_quantizer import quantizer  # a second to import
+    from litert_quantizer import quantizer  # a second to import
 
     model = flatbuffer.read_graph(tflite)
     statistics = _statistics(model, ranges, scheme, kernels) if scheme in _ACTIVATIONS else None

@@ -31,7 +31,7 @@ _HELP = """Looks whether this machine can run `lightexp run` with the same words
 Exit codes: 0 it can, 1 it cannot, 2 bad input."""
 
 _LIBRARIES = (
-    "lightexp, tensorflow, tf_keras, tensorflow_model_optimization, ai_edge_litert.interpreter, ai_edge_quantizer"
+    "lightexp, tensorflow, tf_keras, tensorflow_model_optimization, ai_edge_litert.interpreter, litert_quantizer"
 )
 _PATIENCE = 300  # seconds for a busy machine to import them in
 _LITTLE_MEMORY, _LITTLE_DISK, _NO_DISK = 2e9, 2e9, 50e6  # bytes

@@ -189,7 +189,7 @@ def prune_kernel(kernel: NDArray[np.float32], share: float) -> NDArray[np.float3
 def round_kernel(kernel: NDArray[np.float32], bits: int, channel: int) -> NDArray[np.float32]:
     """A kernel whose weights are those of as few `bits`: symmetric, with a scale for each place on the axis `channel`.
 
-    These are the very numbers that ai-edge-quantizer gives, made float again.
+    These are the very numbers that litert-quantizer gives, made float again.
     """
     others = tuple(axis for axis in range(kernel.ndim) if axis != channel % kernel.ndim)
     scales = np.abs(kernel).max(axis=others, keepdims=True) / np.float32(2 ** (bits - 1) - 1)

@@ -34,7 +34,7 @@ _ENDS = {"int8": "INT8", "int16x8": "INT16"}
 class Quantize(Stage):
     """Stores weights, and with `int8` and `int16x8` also activations, as small numbers, without training.
 
-    Jacob et al. 2018 (arXiv 1712.05877). ai-edge-quantizer does it on the float `.tflite`, also on that of a Keras
+    Jacob et al. 2018 (arXiv 1712.05877). litert-quantizer does it on the float `.tflite`, also on that of a Keras
     model, without TensorFlow; the `default` of a Keras model is TensorFlow's converter's own.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What ai-edge-quantizer makes of a float file, as LiteRT computes it."""
+"""What litert-quantizer makes of a float file, as LiteRT computes it."""
 
 from __future__ import annotations
 

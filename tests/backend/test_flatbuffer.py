@@ -207,7 +207,7 @@ def test_weights_quantised_by_a_custom_scheme_are_refused(path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [0, 1])
 def test_weights_behind_the_flatbuffer_are_seen(path: Path, cut: int) -> None:
-    """As ai-edge-quantizer writes a file of 256 KiB or more, before we put them back."""
+    """As litert-quantizer writes a file of 256 KiB or more, before we put them back."""
     whole = model(path, "dense")
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("dense")))
     graph = tree.subgraphs[0]

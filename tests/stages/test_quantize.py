@@ -277,7 +277,7 @@ class TestApply:
     def test_a_kernel_that_came_out_as_another_type_is_refused(
         self, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As ai-edge-quantizer does, without a word, with what its policy does not know."""
+        """As litert-quantizer does, without a word, with what its policy does not know."""
         from lightexp.stages import quantize
 
         monkeypatch.setitem(quantize._NARROW, 4, ("FULLY_CONNECTED", "CONV_2D", "TRANSPOSE_CONV"))
