@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from lightexp.core.version import __version__
+
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 if TYPE_CHECKING:
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
 
     from lightexp.core.record import Record
 
-__version__ = "0.1.0"
-__all__ = ["records", "run"]
+__all__ = ["__version__", "records", "run"]
 
 
 def run(overrides: list[str] | None = None) -> Record:

@@ -33,10 +33,10 @@ def run(words: list[str]) -> int:
         BadInput: If there is no such run, it has no model, or a file cannot be written.
     """
     chosen = parser().parse_args(words)
-    from lightexp import __version__
     from lightexp.backend.flatbuffer import read_graph as flat
     from lightexp.core.fingerprint import hash_file
     from lightexp.core.record import read_record
+    from lightexp.core.version import __version__
     from lightexp.export.c_array import write_c_array
     from lightexp.export.metadata import add_metadata
 

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-import lightexp
 from lightexp.core import exceptions, interrupt
 from lightexp.core.errors import LightexpError, suggest_nearest
+from lightexp.core.version import __version__
 
 HELP = """lightexp: compare ways of making deep-learning models small, on the file that would ship.
 
@@ -52,7 +52,7 @@ def main(words: list[str] | None = None) -> int:
         print(HELP, end="")
         return 0
     if words[0] == "--version":
-        print(f"lightexp {lightexp.__version__}")
+        print(f"lightexp {__version__}")
         return 0
     if words[0] == "run":
         return _without_traceback(lambda: _run(words))

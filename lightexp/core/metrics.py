@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # records are read in the user's own process, which loads no NumPy for them
+    import numpy as np
+    from numpy.typing import NDArray
 
-from lightexp.core.data import Data
+    from lightexp.core.data import Data
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from lightexp.core.columns import select_columns
 from lightexp.core.errors import BadInput
-from lightexp.core.protocols import Metric, Note
+from lightexp.core.metrics import Metric, Note
 
 RECORD_FILE = "record.json"
 FORMAT = 2

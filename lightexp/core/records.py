@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,46 +14,70 @@ if TYPE_CHECKING:
 
 RUNS = "runs"
 """The folder of all runs in the outputs folder."""
+_TRIAL_PATTERNS = ("trials/*", "*/trials/*", "searches/*/trials/*")
+"""Where trials are below a study's folder, the folder of all studies, and an outputs folder."""
 
 
 def list_run_folders(where: Path | str) -> list[Path]:
-    """The folders of the runs below a folder, oldest first; folders that hold no record are passed over.
+    """Return the folders of the runs below a folder, in the order of their names.
 
     Args:
-        where: An outputs folder, its `runs/`, or one run's folder.
-
-    Raises:
-        BadInput: If it is not a folder.
-    """
-    place = Path(where).expanduser()
-    if not place.is_dir():
-        raise BadInput(f"{place} is not a folder. Name an outputs folder, its {RUNS}/, or one run's folder.")
-    if (place / RECORD_FILE).is_file():
-        return [place]
-    below = place / RUNS if (place / RUNS).is_dir() else place
-    return sorted(path.parent for path in below.glob(f"*/{RECORD_FILE}"))
-
-
-def load_records(where: Path | str) -> tuple[list[Record], list[str]]:
-    """Reads the runs below a folder.
-
-    Args:
-        where: As in `folders`.
-
-    Returns:
-        The sound records, oldest first, and a line for each that is not sound (cut short, or of another format).
+        where: An outputs folder, its `runs/`, or one run's folder. Folders below it without a record are ignored.
 
     Raises:
         BadInput: If `where` is not a folder.
     """
-    sound: list[Record] = []
-    words: list[str] = []
-    for folder in list_run_folders(where):
+    root = Path(where).expanduser()
+    if not root.is_dir():
+        raise BadInput(f"{root} is not a folder. Name an outputs folder, its {RUNS}/, or one run's folder.")
+    if (root / RECORD_FILE).is_file():
+        return [root]
+    runs = root / RUNS if (root / RUNS).is_dir() else root
+    return sorted(path.parent for path in runs.glob(f"*/{RECORD_FILE}"))
+
+
+def list_trial_folders(where: Path | str) -> list[Path]:
+    """Return the folders of the trials of searches below a folder, in the order of their names.
+
+    Args:
+        where: An outputs folder, its `searches/`, or one study's folder. Folders without a record are ignored.
+    """
+    root = Path(where).expanduser()
+    return sorted(path.parent for pattern in _TRIAL_PATTERNS for path in root.glob(f"{pattern}/{RECORD_FILE}"))
+
+
+def load_records(where: Path | str) -> tuple[list[Record], list[str]]:
+    """Read the records of the runs below a folder.
+
+    Args:
+        where: See `list_run_folders`.
+
+    Returns:
+        The sound records, oldest first, and a message for each that cannot be read (cut short, or of another format).
+
+    Raises:
+        BadInput: If `where` is not a folder.
+    """
+    return read_folders(list_run_folders(where))
+
+
+def read_folders(folders: Iterable[Path]) -> tuple[list[Record], list[str]]:
+    """Read the records of some run folders.
+
+    Args:
+        folders: Folders that hold a record.
+
+    Returns:
+        The sound records, oldest first, and a message for each that cannot be read.
+    """
+    records: list[Record] = []
+    messages: list[str] = []
+    for folder in folders:
         try:
-            sound.append(read_record(folder))
+            records.append(read_record(folder))
         except BadInput as error:
-            words.append(str(error))
-    return sorted(sound, key=lambda record: record.started), words
+            messages.append(str(error))
+    return sorted(records, key=lambda record: record.started), messages
 
 
 HEAD = ("id", "name", "status", "reason", "started", "seconds", "seed", "model", "dataset", "pipeline", "varied")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import lightexp
-
 PRIMARY_CONFIG = "run"
 
 
 def find_config_dir() -> Path:
     """The folder of lightexp's own configs: inside an installed package, beside it in a checkout."""
-    package = Path(lightexp.__file__).parent
+    package = Path(__file__).parents[1]
     shipped = package / "_conf"
     return shipped if shipped.is_dir() else package.parent / "conf"
