@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lightexp.datasets.downloadable import SYSTEM
-from lightexp.datasets.image_files import IDX
+from lightexp.datasets.downloadable import SYSTEM_FOLDERS
+from lightexp.datasets.mnist_files import IDX_FILES
 
 PROGRAMS = {
     "chromium": "chromium",
@@ -48,7 +48,9 @@ def require_postgresql() -> Path:
 
 def require_fashion_mnist() -> Path:
     """Return the folder of Debian's Fashion-MNIST files, or skip the test."""
-    folder = next((root / "fashion-mnist" for root in SYSTEM if (root / "fashion-mnist" / IDX[0]).is_file()), None)
+    folder = next(
+        (root / "fashion-mnist" for root in SYSTEM_FOLDERS if (root / "fashion-mnist" / IDX_FILES[0]).is_file()), None
+    )
     if folder is None:
         skip_without("dataset-fashion-mnist")
     assert folder is not None

@@ -214,14 +214,14 @@ def _store(outputs: Path) -> Iterator[Check]:
 
 
 def _tracking(tracking: Any, outputs: Path) -> Check:
-    from lightexp.datasets.fetch import reachable
+    from lightexp.datasets.fetch import is_reachable
     from lightexp.tracking import stores
     from lightexp.tracking.mlflow import Mlflow
 
     if not isinstance(tracking, Mlflow):
         return Check("outputs", "tracking", "ok", type(tracking).__name__)
     uri = stores.resolve_uri(tracking.uri, outputs)
-    if uri.startswith("http") and not reachable(uri):
+    if uri.startswith("http") and not is_reachable(uri):
         return Check(
             "outputs", "tracking", "note", f"{uri} does not answer; runs go on, and lightexp track sync makes up"
         )

@@ -16,7 +16,7 @@ from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.datasets import memmap, npz
 from lightexp.datasets.base import InputDataset
-from lightexp.datasets.splits import as_split, fifth, hold_out
+from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 _REMEDY = "Save it again: numpy.savez_compressed(FILE, x_train=..., y_train=...)."
 _NAMES = {f"{array}{part}" for array in "xy" for part in ("", "_train", "_val", "_test")}
@@ -58,7 +58,7 @@ class Arrays(InputDataset):
             RunFailed: If neither memory nor disk has room for them.
         """
         path = self._file()
-        there = npz.names(path, _REMEDY)
+        there = npz.list_names(path, _REMEDY)
         plain = "" if "x_train" not in there and "x" in there else "_train"
         train, columns = self._split(path, there, plain)
         labels = np.unique(train.y)
@@ -85,9 +85,9 @@ class Arrays(InputDataset):
                 )
         for part in ("test", "val"):
             if part not in given:
-                train, given[part] = hold_out(train, fifth(len(train)), self.split_seed)
+                train, given[part] = hold_out(train, count_fifth(len(train)), self.split_seed)
         top = 255 if train.x.dtype == np.uint8 else None
-        return self.data(path.stem, train, given["val"], given["test"], classes, top)
+        return self.make_data(path.stem, train, given["val"], given["test"], classes, top)
 
     def _file(self) -> Path:
         if self.path is None:
@@ -111,7 +111,7 @@ class Arrays(InputDataset):
             raise BadInput(
                 f"{path}: x{suffix} holds {len(x)} examples, y{suffix} {len(y)} labels. They must be as many."
             )
-        return as_split(x, y), columns
+        return make_split(x, y), columns
 
 
 def _either(there: list[str], part: str) -> bool:
@@ -133,7 +133,7 @@ def _examples(path: Path, name: str, limit: float) -> NDArray[np.generic]:
             raise BadInput(f"{path}: {name} is empty, of shape {shape}.")
         return np.dtype(np.uint8 if dtype == np.uint8 else np.float32)
 
-    x = npz.read(path, name, _REMEDY, kept, limit)
+    x = npz.read_array(path, name, _REMEDY, kept, limit)
     if x.dtype.kind == "f" and not all(np.isfinite(x[piece]).all() for piece in memmap.iterate_chunks(x)):
         raise BadInput(f"{path}: {name} holds NaN, infinity or numbers too large for float32. Clean it first.")
     return x[..., None] if x.ndim == 3 and x.shape[2] > 1 else x
@@ -154,7 +154,7 @@ def _labels(path: Path, name: str, limit: float) -> tuple[NDArray[np.generic], i
             raise BadInput(f"{path}: {name} is empty, of shape {shape}.")
         return dtype
 
-    y = npz.read(path, name, _REMEDY, kept, limit)
+    y = npz.read_array(path, name, _REMEDY, kept, limit)
     if y.ndim == 2 and y.shape[1] > 1:
         return _from_one_hot(path, name, y), y.shape[1]
     y = y.reshape(-1)

@@ -21,7 +21,7 @@ class InputDataset(Dataset):
     scaling: Scaling = field(default_factory=Scaling, kw_only=True)
     augment: Augment = field(default_factory=Augment, kw_only=True)
 
-    def data(self, name: str, train: Split, val: Split, test: Split, classes: int, top: float | None) -> Data:
+    def make_data(self, name: str, train: Split, val: Split, test: Split, classes: int, top: float | None) -> Data:
         """The data set of three splits.
 
         Args:

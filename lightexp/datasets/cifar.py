@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput
 from lightexp.datasets import fetch, pickles
-from lightexp.datasets.downloadable import Arrays, Downloadable
+from lightexp.datasets.downloadable import Downloadable, TrainTestArrays
 
-LIMIT = 200_000_000
+MAX_BYTES = 200_000_000
 """Bytes of the largest file, or of all that an archive holds."""
 PIXELS = 3 * 32 * 32
 
@@ -25,7 +25,7 @@ _Part = tuple[NDArray[np.uint8], NDArray[np.integer]]  # images and labels
 
 
 @dataclass(frozen=True)
-class Form:
+class CifarFormat:
     """One of the forms in which the authors publish the data.
 
     Attributes:
@@ -47,9 +47,9 @@ class Cifar(Downloadable):
     """
 
     shape: ClassVar[tuple[int, ...]] = (32, 32, 3)
-    base: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/"
-    python: ClassVar[Form]
-    binary: ClassVar[Form]
+    base_url: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/"
+    python: ClassVar[CifarFormat]
+    binary: ClassVar[CifarFormat]
     sha256: ClassVar[str]
     """Of the Python version's archive."""
     columns: ClassVar[tuple[str, ...]]
@@ -59,7 +59,7 @@ class Cifar(Downloadable):
         """Which of `columns` counts."""
         return self.columns[-1]
 
-    def _source(self, folder: Path) -> tuple[Form, Path] | None:
+    def _source(self, folder: Path) -> tuple[CifarFormat, Path] | None:
         """Which form is there, and the folder or the archive that holds it."""
         for form in (self.python, self.binary):
             unpacked = f"{form.folder}-target"  # Keras 3's
@@ -77,9 +77,9 @@ class Cifar(Downloadable):
 
     def _fetch(self, folder: Path) -> None:
         archive = folder / f"{self.python.folder}.tar.gz"  # as Keras 2 names it
-        fetch.download(self.base + self.python.archive, self.sha256, archive, self._advice())
+        fetch.download(self.base_url + self.python.archive, self.sha256, archive, self._advice())
 
-    def _read(self, folder: Path, remedy: str) -> Arrays:
+    def _read(self, folder: Path, remedy: str) -> TrainTestArrays:
         form, path = self._source(folder) or (self.python, folder)
         parts: dict[str, _Part] = {}
         try:
@@ -97,10 +97,10 @@ class Cifar(Downloadable):
         return *_together(train), *_together([test])
 
     def _pickled(self, content: bytes) -> _Part:
-        whole = pickles.read(content)
+        whole = pickles.read_pickle(content)
         if not isinstance(whole, dict) or not {"data", self._column()} <= set(whole):
             raise ValueError(f"there is no dict of data and {self._column()}")
-        x, y = pickles.array(whole["data"]), whole[self._column()]
+        x, y = pickles.decode_array(whole["data"]), whole[self._column()]
         if not isinstance(y, list) or not all(isinstance(label, int) for label in y):
             raise ValueError(f"{self._column()} is no list of whole numbers")
         return _part(x, np.array(y, np.int64))
@@ -114,8 +114,8 @@ class Cifar(Downloadable):
 
     def _advice(self) -> str:
         return (
-            f"To get it, put {self.python.archive} or {self.binary.archive} from {self.base} into FOLDER, packed or "
-            "unpacked, and set dataset.folder=FOLDER."
+            f"To get it, put {self.python.archive} or {self.binary.archive} from {self.base_url} into FOLDER, "
+            "packed or unpacked, and set dataset.folder=FOLDER."
         )
 
 
@@ -131,12 +131,12 @@ def _together(parts: list[_Part]) -> _Part:
     return np.concatenate([images for images, _ in parts], out=x), np.concatenate([labels for _, labels in parts])
 
 
-def _contents(form: Form, path: Path) -> Iterator[tuple[str, bytes]]:
+def _contents(form: CifarFormat, path: Path) -> Iterator[tuple[str, bytes]]:
     """The files of a folder or an archive, each with its content; an archive's links are not followed."""
     if path.is_dir():
         for name in form.files:
             with (path / name).open("rb") as file:
-                yield name, _Bounded(file).read(LIMIT + 1)
+                yield name, _Bounded(file).read(MAX_BYTES + 1)
         return
     wanted = {f"{form.folder}/{name}": name for name in form.files}
     with gzip.open(path) as unpacked:
@@ -155,11 +155,11 @@ class _Bounded:
     """A stream that ends in an error where it goes on for longer than any file of these data."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream, self._left = stream, LIMIT
+        self._stream, self._left = stream, MAX_BYTES
 
     def read(self, size: int) -> bytes:
         content: bytes = self._stream.read(size)
         self._left -= len(content)
         if self._left < 0:
-            raise ValueError(f"there are more than {LIMIT} bytes")
+            raise ValueError(f"there are more than {MAX_BYTES} bytes")
         return content

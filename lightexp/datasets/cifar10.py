@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightexp.datasets.cifar import Cifar, Form
+from lightexp.datasets.cifar import Cifar, CifarFormat
 
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 
@@ -26,9 +26,11 @@ class Cifar10(Cifar):
     names: ClassVar[tuple[str, ...]] = (
         "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
     )  # fmt: skip
-    system: ClassVar[str] = "cifar-10"
-    python: ClassVar[Form] = Form("cifar-10-batches-py", "cifar-10-python.tar.gz", (*_BATCHES, "test_batch"))
-    binary: ClassVar[Form] = Form(
+    system_folder: ClassVar[str] = "cifar-10"
+    python: ClassVar[CifarFormat] = CifarFormat(
+        "cifar-10-batches-py", "cifar-10-python.tar.gz", (*_BATCHES, "test_batch")
+    )
+    binary: ClassVar[CifarFormat] = CifarFormat(
         "cifar-10-batches-bin", "cifar-10-binary.tar.gz", (*(f"{name}.bin" for name in _BATCHES), "test_batch.bin")
     )
     sha256: ClassVar[str] = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from lightexp.datasets.cifar import Cifar, Form
+from lightexp.datasets.cifar import Cifar, CifarFormat
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,11 @@ class Cifar100(Cifar):
     """
 
     title: ClassVar[str] = "cifar100"
-    system: ClassVar[str] = "cifar-100"
-    python: ClassVar[Form] = Form("cifar-100-python", "cifar-100-python.tar.gz", ("train", "test"))
-    binary: ClassVar[Form] = Form("cifar-100-binary", "cifar-100-binary.tar.gz", ("train.bin", "test.bin"))
+    system_folder: ClassVar[str] = "cifar-100"
+    python: ClassVar[CifarFormat] = CifarFormat("cifar-100-python", "cifar-100-python.tar.gz", ("train", "test"))
+    binary: ClassVar[CifarFormat] = CifarFormat(
+        "cifar-100-binary", "cifar-100-binary.tar.gz", ("train.bin", "test.bin")
+    )
     sha256: ClassVar[str] = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
     columns: ClassVar[tuple[str, ...]] = ("coarse_labels", "fine_labels")
 

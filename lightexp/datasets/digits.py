@@ -14,7 +14,7 @@ from lightexp.core.config import Index
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.datasets.base import InputDataset
-from lightexp.datasets.splits import as_split, fifth, hold_out
+from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Digits(InputDataset):
                 raise ValueError(f"a table of {table.shape}, not of (1797, 65)")
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise BadInput(f"{path} cannot be read: {error}. Install scikit-learn again.") from None
-        whole = as_split(table[:, :64].astype(np.uint8).reshape(-1, 8, 8, 1), table[:, 64])
-        rest, test = hold_out(whole, fifth(len(whole)), self.split_seed)
-        train, val = hold_out(rest, fifth(len(rest)), self.split_seed)
-        return self.data("digits", train, val, test, classes=10, top=16)
+        whole = make_split(table[:, :64].astype(np.uint8).reshape(-1, 8, 8, 1), table[:, 64])
+        rest, test = hold_out(whole, count_fifth(len(whole)), self.split_seed)
+        train, val = hold_out(rest, count_fifth(len(rest)), self.split_seed)
+        return self.make_data("digits", train, val, test, classes=10, top=16)
 
 
 def _file() -> Path:

@@ -16,12 +16,12 @@ from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.datasets import fetch
 from lightexp.datasets.base import InputDataset
-from lightexp.datasets.splits import as_split, fifth, hold_out
+from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
-SYSTEM = (Path("/usr/local/share/datasets"), Path("/usr/share/datasets"))
+SYSTEM_FOLDERS = (Path("/usr/local/share/datasets"), Path("/usr/share/datasets"))
 """Where system packages put data sets, each in a folder of its own."""
 
-Arrays = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
+TrainTestArrays = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]
 """Images and labels to train on, images and labels to test on."""
 
 
@@ -43,11 +43,11 @@ class Downloadable(InputDataset):
     """Of the classes, if numbers are not names enough."""
     shape: ClassVar[tuple[int, ...]]
     """Of one image."""
-    base: ClassVar[str]
+    base_url: ClassVar[str]
     """The address that its files are below."""
-    system: ClassVar[str]
+    system_folder: ClassVar[str]
     """Name of its folder below `SYSTEM`."""
-    cache: ClassVar[str] = ""
+    cache_folder: ClassVar[str] = ""
     """Name of its folder in Keras' cache, if it has one of its own."""
 
     split_seed: Index = 0
@@ -63,7 +63,7 @@ class Downloadable(InputDataset):
             BadInput: If files are missing in the user's folder, or are nowhere and this machine is offline.
         """
         found = self._found()
-        if found is None and not fetch.reachable(self.base):
+        if found is None and not fetch.is_reachable(self.base_url):
             raise BadInput(
                 f"dataset={self.title} is not on this machine (looked in {', '.join(map(str, self._places()))}) and "
                 f"its server cannot be reached. {self._advice()}"
@@ -91,13 +91,13 @@ class Downloadable(InputDataset):
                     f"{labels.max()}; {self.title} has {'x'.join(map(str, self.shape[:2]))} images, each with a label "
                     f"of 0 to {self._classes() - 1}. {remedy}"
                 )
-        train, val = hold_out(as_split(x, y), 10_000 if len(y) == 60_000 else fifth(len(y)), self.split_seed)
-        data = self.data(self.title, train, val, as_split(x_test, y_test), self._classes(), top=255)
+        train, val = hold_out(make_split(x, y), 10_000 if len(y) == 60_000 else count_fifth(len(y)), self.split_seed)
+        data = self.make_data(self.title, train, val, make_split(x_test, y_test), self._classes(), top=255)
         return replace(data, names=self.names)
 
     def _places(self) -> list[Path]:
         """Where it may be; the last is where it is fetched to."""
-        return [*(root / self.system for root in SYSTEM), fetch.keras_folder() / self.cache]
+        return [*(root / self.system_folder for root in SYSTEM_FOLDERS), fetch.get_keras_folder() / self.cache_folder]
 
     def _found(self) -> Path | None:
         """The folder that holds all files, or None if they must be fetched."""
@@ -120,7 +120,7 @@ class Downloadable(InputDataset):
         """Fetches what is not there."""
 
     @abstractmethod
-    def _read(self, folder: Path, remedy: str) -> Arrays:
+    def _read(self, folder: Path, remedy: str) -> TrainTestArrays:
         """Reads the files, or raises BadInput that ends in `remedy`."""
 
     @abstractmethod

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightexp.datasets.image_files import ImageFiles
+from lightexp.datasets.mnist_files import MnistFiles
 
 
 @dataclass(frozen=True)
-class FashionMnist(ImageFiles):
+class FashionMnist(MnistFiles):
     """Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017): 28x28 grey images of clothing in 10 classes.
 
     60,000 for training, of which 10,000 are held out for validation, and 10,000 for the test. Raw pixels are uint8,
@@ -24,10 +24,10 @@ class FashionMnist(ImageFiles):
     names: ClassVar[tuple[str, ...]] = (
         "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
     )  # fmt: skip
-    system: ClassVar[str] = "fashion-mnist"
-    cache: ClassVar[str] = "fashion-mnist"
+    system_folder: ClassVar[str] = "fashion-mnist"
+    cache_folder: ClassVar[str] = "fashion-mnist"
     package: ClassVar[str | None] = "dataset-fashion-mnist"
-    sums: ClassVar[dict[str, str]] = {
+    digests: ClassVar[dict[str, str]] = {
         "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
         "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
         "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",

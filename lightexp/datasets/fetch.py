@@ -23,18 +23,18 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from lightexp.core.errors import BadInput
 
-LIMIT = 200_000_000
+MAX_BYTES = 200_000_000
 """Size in bytes of the largest file that is downloaded."""
 _TIMEOUT_S = 20  # to connect, and between two chunks
 _CHUNK_BYTES = 1 << 16
 
 
-def keras_folder() -> Path:
+def get_keras_folder() -> Path:
     """Return the folder of Keras' data sets, below `KERAS_HOME` or `~/.keras`."""
     return Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras")) / "datasets"
 
 
-def reachable(address: str, timeout: float = 0.5) -> bool:
+def is_reachable(address: str, timeout: float = 0.5) -> bool:
     """Return whether a server accepts connections, or its proxy if one is configured.
 
     Args:
@@ -120,8 +120,8 @@ class _DownloadFile:
             OSError: If the download is larger than `LIMIT`, or the disk is full.
         """
         self.size += len(chunk)
-        if self.size > LIMIT:
-            raise OSError(f"it is larger than {LIMIT} bytes")
+        if self.size > MAX_BYTES:
+            raise OSError(f"it is larger than {MAX_BYTES} bytes")
         self._file.write(chunk)
         self._bar.update(self._task, completed=self.size, total=self.total or None)
 

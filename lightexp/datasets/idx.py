@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput
 
-LIMIT = 100_000
+MAX_EXAMPLES = 100_000
 """The most examples that a file may announce, so that a damaged header cannot ask for all memory."""
 
 
@@ -38,8 +38,10 @@ def read_idx(path: Path, example: tuple[int, ...], remedy: str) -> NDArray[np.ui
             magic, count, *shape = map(int, np.frombuffer(header, ">u4"))
             if magic != 0x801 + len(example):
                 raise ValueError(f"its magic number is {magic:#x}, not {0x801 + len(example):#x}")
-            if tuple(shape) != example or not 0 < count <= LIMIT:
-                raise ValueError(f"it announces {count} examples of {tuple(shape)}, not 1 to {LIMIT} of {example}")
+            if tuple(shape) != example or not 0 < count <= MAX_EXAMPLES:
+                raise ValueError(
+                    f"it announces {count} examples of {tuple(shape)}, not 1 to {MAX_EXAMPLES} of {example}"
+                )
             size = count * math.prod(example)
             body = file.read(size + 1)  # one more, so that the end is met and gzip compares its checksum
         if len(body) != size:

@@ -15,8 +15,8 @@ from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.datasets import images
 from lightexp.datasets.base import InputDataset
-from lightexp.datasets.images import shown
-from lightexp.datasets.splits import as_split, fifth, hold_out
+from lightexp.datasets.images import format_path
+from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 PARTS = ("train", "val", "test")
 _SIDES = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=2, max_length=2)]
@@ -74,16 +74,16 @@ class ImageFolder(InputDataset):
         listed: dict[str, Split] = {}  # examples are places in `files`, so that what is split is decoded into its place
         for part, folders in parts.items():
             found = _labelled(folders, classes, part)
-            listed[part] = as_split(np.arange(len(files), len(files) + len(found)), np.array([y for _, y in found]))
+            listed[part] = make_split(np.arange(len(files), len(files) + len(found)), np.array([y for _, y in found]))
             files += [path for path, _ in found]
         for part in ("test", "val"):
             if part not in listed:
                 rest = listed["train"]
-                listed["train"], listed[part] = hold_out(rest, fifth(len(rest)), self.split_seed)
+                listed["train"], listed[part] = hold_out(rest, count_fifth(len(rest)), self.split_seed)
         kept = images.ImageFormat(self.channels, (self.size[0], self.size[1]) if self.size else None)
-        arrays = images.read([[files[i] for i in listed[part].x] for part in PARTS], kept, self.memory_mb * 1e6)
-        train, val, test = (as_split(x, listed[part].y) for part, x in zip(PARTS, arrays, strict=True))
-        data = self.data(self._folder().resolve().name or "images", train, val, test, len(classes), top=255)
+        arrays = images.decode_files([[files[i] for i in listed[part].x] for part in PARTS], kept, self.memory_mb * 1e6)
+        train, val, test = (make_split(x, listed[part].y) for part, x in zip(PARTS, arrays, strict=True))
+        data = self.make_data(self._folder().resolve().name or "images", train, val, test, len(classes), top=255)
         return replace(data, names=tuple(classes))
 
     def _folder(self) -> Path:
@@ -91,7 +91,7 @@ class ImageFolder(InputDataset):
             raise BadInput("dataset=image_folder needs a folder. Received: none. Set dataset.path=FOLDER")
         folder = os.path.expanduser(self.path)
         if not os.path.isdir(folder):
-            raise BadInput(f"dataset.path={shown(self.path)} is not a folder. Set dataset.path=FOLDER")
+            raise BadInput(f"dataset.path={format_path(self.path)} is not a folder. Set dataset.path=FOLDER")
         return Path(folder)
 
     def _parts(self) -> dict[str, list[Path]]:
@@ -103,13 +103,14 @@ class ImageFolder(InputDataset):
             parts = {"train": inside}
         else:
             if stray := [folder for folder in inside if folder.name not in PARTS]:
-                raise BadInput(f"{shown(stray[0])} stands beside the splits. {_LAYOUT}.")
+                raise BadInput(f"{format_path(stray[0])} stands beside the splits. {_LAYOUT}.")
             parts = {folder.name: _folders(folder) for folder in inside}
             if "train" not in parts:
-                raise BadInput(f"{shown(root)} holds {', '.join(parts)} but no folder train. {_LAYOUT}.")
+                raise BadInput(f"{format_path(root)} holds {', '.join(parts)} but no folder train. {_LAYOUT}.")
         if (count := len(parts["train"])) < 2:
             raise BadInput(
-                f"dataset.path={shown(self.path)} needs folders of two classes or more. Received: {count}. {_LAYOUT}."
+                f"dataset.path={format_path(self.path)} needs folders of two classes or more. "
+                f"Received: {count}. {_LAYOUT}."
             )
         return parts
 
@@ -119,12 +120,11 @@ def _labelled(folders: list[Path], classes: dict[str, int], part: str) -> list[t
     found: list[tuple[Path, int]] = []
     for folder in folders:
         if folder.name not in classes:
-            raise BadInput(
-                f"{shown(folder)} is a class that is not in train/: {suggest_nearest(shown(folder.name), classes)}"
-            )
+            hint = suggest_nearest(format_path(folder.name), classes)
+            raise BadInput(f"{format_path(folder)} is a class that is not in train/: {hint}")
         files = _files(folder)
         if not files and part == "train":
-            raise BadInput(f"{shown(folder)} holds no image. Put some there, or delete it.")
+            raise BadInput(f"{format_path(folder)} holds no image. Put some there, or delete it.")
         found += [(path, classes[folder.name]) for path in files]
     if not found:
         raise BadInput(f"The folders of {part}/ hold no image. Put some there, or delete {part}/.")
@@ -136,7 +136,7 @@ def _entries(folder: Path) -> list[Path]:
     try:
         there = sorted(os.listdir(folder))
     except OSError as error:
-        raise BadInput(f"{shown(folder)} cannot be read: {error.strerror}.") from None
+        raise BadInput(f"{format_path(folder)} cannot be read: {error.strerror}.") from None
     return [folder / name for name in there if not name.startswith(".") and name.lower() not in _CLUTTER]
 
 
@@ -144,7 +144,7 @@ def _folders(folder: Path) -> list[Path]:
     there = _entries(folder)
     for path in there:
         if not path.is_dir():
-            raise BadInput(f"{shown(path)} is not a folder of a class. Move it elsewhere. {_LAYOUT}.")
+            raise BadInput(f"{format_path(path)} is not a folder of a class. Move it elsewhere. {_LAYOUT}.")
     return there
 
 
@@ -153,5 +153,5 @@ def _files(folder: Path) -> list[Path]:
     for path in there:
         if path.suffix.lower() not in images.SUFFIXES or not path.is_file():
             known = ", ".join(sorted(images.SUFFIXES))
-            raise BadInput(f"{shown(path)} is not an image file ({known}). Move it elsewhere, or convert it.")
+            raise BadInput(f"{format_path(path)} is not an image file ({known}). Move it elsewhere, or convert it.")
     return there

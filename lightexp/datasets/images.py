@@ -32,7 +32,7 @@ from lightexp.core.errors import BadInput
 from lightexp.datasets import memmap
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm"}
-PATIENCE = 1.0
+BAR_DELAY_S = 1.0
 """Seconds without a progress bar."""
 # Importing a format's module is what makes it known; no other is tried.
 _PLUGINS = (
@@ -62,13 +62,13 @@ class ImageFormat:
     size: tuple[int, int] | None
 
 
-def shown(path: Path | str | None) -> str:
+def format_path(path: Path | str | None) -> str:
     """A path as a message shows it, on one line."""
     text = str(path)
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
-def read(lists: Sequence[Sequence[Path]], kept: ImageFormat, limit: float) -> list[NDArray[np.generic]]:
+def decode_files(lists: Sequence[Sequence[Path]], kept: ImageFormat, limit: float) -> list[NDArray[np.generic]]:
     """Decodes files in parallel, each list into an array `(n, height, width, channels)` of uint8.
 
     Args:
@@ -84,16 +84,16 @@ def read(lists: Sequence[Sequence[Path]], kept: ImageFormat, limit: float) -> li
         warnings.simplefilter("ignore")  # of metadata that nobody asked for
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         first = lists[0][0]
-        size = kept.size or decoded(first, kept).shape[:2]
+        size = kept.size or decode_image(first, kept).shape[:2]
         arrays = [memmap.allocate((len(files), *size, kept.channels), np.uint8, limit) for files in lists]
 
         def fill(array: NDArray[np.generic], files: Sequence[Path], start: int) -> int:
             for row, path in enumerate(files[start : start + _TOGETHER], start):
-                pixels = decoded(path, kept)
+                pixels = decode_image(path, kept)
                 if pixels.shape[:2] != size:
                     raise BadInput(
-                        f"{shown(path)} is {_words(pixels.shape[:2])}, {shown(first)} {_words(size)}. To resize all "
-                        "images, set dataset.size=[HEIGHT,WIDTH]."
+                        f"{format_path(path)} is {_words(pixels.shape[:2])}, {format_path(first)} {_words(size)}. "
+                        "To resize all images, set dataset.size=[HEIGHT,WIDTH]."
                     )
                 array[row] = pixels
             return min(_TOGETHER, len(files) - start)
@@ -111,7 +111,7 @@ def read(lists: Sequence[Sequence[Path]], kept: ImageFormat, limit: float) -> li
     return arrays
 
 
-def decoded(path: Path, kept: ImageFormat) -> NDArray[np.uint8]:
+def decode_image(path: Path, kept: ImageFormat) -> NDArray[np.uint8]:
     """One image, `(height, width, channels)`; with no size set, of its own.
 
     Raises:
@@ -120,7 +120,7 @@ def decoded(path: Path, kept: ImageFormat) -> NDArray[np.uint8]:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             if image.mode.startswith(_DEEP):  # Pillow would cut values off at 255
-                raise BadInput(f"{shown(path)} has more than 8 bits a channel ({image.mode}). Save it with 8.")
+                raise BadInput(f"{format_path(path)} has more than 8 bits a channel ({image.mode}). Save it with 8.")
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             plain: Any = image.convert("RGB" if kept.channels == 3 else "L")
@@ -134,7 +134,7 @@ def decoded(path: Path, kept: ImageFormat) -> NDArray[np.uint8]:
     except Exception as error:  # decoders of damaged files raise of every kind
         words = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
         why = f"cannot be decoded: {' '.join(words.split())[:200] or type(error).__name__}"
-    raise BadInput(f"{shown(path)} {why}. Replace it or delete it.")
+    raise BadInput(f"{format_path(path)} {why}. Replace it or delete it.")
 
 
 def _wait(jobs: Sequence[Future[int]], total: int) -> None:
@@ -146,7 +146,7 @@ def _wait(jobs: Sequence[Future[int]], total: int) -> None:
     with ExitStack() as shown_late:
         for job in jobs:
             bar.advance(task, job.result())
-            if not bar.live.is_started and time.monotonic() - began > PATIENCE:
+            if not bar.live.is_started and time.monotonic() - began > BAR_DELAY_S:
                 shown_late.enter_context(bar)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lightexp.datasets.image_files import ImageFiles
+from lightexp.datasets.mnist_files import MnistFiles
 
 
 @dataclass(frozen=True)
-class Mnist(ImageFiles):
+class Mnist(MnistFiles):
     """MNIST (LeCun, Cortes and Burges): 28x28 grey images of handwritten digits in 10 classes.
 
     60,000 for training, of which 10,000 are held out for validation, and 10,000 for the test. Raw pixels are uint8,
@@ -21,6 +21,8 @@ class Mnist(ImageFiles):
     """
 
     title: ClassVar[str] = "mnist"
-    system: ClassVar[str] = "mnist"
+    system_folder: ClassVar[str] = "mnist"
     archive: ClassVar[str | None] = "mnist.npz"
-    sums: ClassVar[dict[str, str]] = {"mnist.npz": "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"}
+    digests: ClassVar[dict[str, str]] = {
+        "mnist.npz": "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
+    }

@@ -13,7 +13,7 @@ from lightexp.core.config import Index
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.datasets.base import InputDataset
-from lightexp.datasets.splits import as_split, fifth, hold_out
+from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,6 @@ class Mnist1d(InputDataset):
             random.setstate(before[0])
             np.random.set_state(before[1])
         parts = ((made[f"x{part}"].astype(np.float32)[..., None], made[f"y{part}"]) for part in ("", "_test"))
-        whole, test = (as_split(x, y) for x, y in parts)
-        train, val = hold_out(whole, fifth(len(whole)), self.split_seed)
-        return self.data("mnist1d", train, val, test, classes=10, top=None)
+        whole, test = (make_split(x, y) for x, y in parts)
+        train, val = hold_out(whole, count_fifth(len(whole)), self.split_seed)
+        return self.make_data("mnist1d", train, val, test, classes=10, top=None)

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from lightexp.core.errors import BadInput, LightexpError
 from lightexp.datasets import memmap
 
-Type = np.dtype[Any]
+ArrayType = np.dtype[Any]
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _RATIOS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
 """How many bytes one of the archive may stand for: a deflated one for four matches of 258 bytes at most."""
 _PIECE = 1 << 22
 
 
-def names(path: Path, remedy: str) -> list[str]:
+def list_names(path: Path, remedy: str) -> list[str]:
     """Names of the arrays in a file.
 
     Args:
@@ -39,11 +39,11 @@ def names(path: Path, remedy: str) -> list[str]:
         return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
-def read(
+def read_array(
     path: Path,
     name: str,
     remedy: str,
-    kept: Callable[[tuple[int, ...], Type], Type] | None = None,
+    kept: Callable[[tuple[int, ...], ArrayType], ArrayType] | None = None,
     limit: float = math.inf,
 ) -> NDArray[np.generic]:
     """Reads one array, a piece at a time.
@@ -81,7 +81,7 @@ def read(
         return array.T if fortran else array
 
 
-def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, Type]:
+def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, ArrayType]:
     version = npy.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"{name} is in version {version} of the .npy format")

@@ -64,11 +64,11 @@ class _RecordingUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> RecordedCall:
         """Return a stand-in for a function or class; nothing is imported."""
         if (module, name) not in _GLOBALS:
-            raise ValueError(f"it names {ascii(f'{module}.{name}'[:_MAX_KEY])}, which plain data do not need")
+            raise ValueError(f"it names {f'{module}.{name}'[:_MAX_KEY]!a}, which plain data do not need")
         return RecordedCall(name)
 
 
-def read(content: bytes) -> Any:
+def read_pickle(content: bytes) -> Any:
     """Read a pickle of protocols 2 to 4 that holds dicts, lists, tuples, numbers, strings and arrays.
 
     Args:
@@ -93,7 +93,7 @@ def read(content: bytes) -> Any:
             raise ValueError(f"it is cut off or altered ({type(error).__name__})") from None
 
 
-def array(value: Any) -> NDArray[np.uint8]:
+def decode_array(value: Any) -> NDArray[np.uint8]:
     """Decode an array of bytes.
 
     Args:
@@ -122,7 +122,7 @@ def _check_operations(content: bytes) -> None:
         if operation.name not in _OPERATIONS:
             raise ValueError(f"its operation {operation.name} is none that plain data need")
         # The unpickler allocates a table as long as the largest index.
-        if operation.name in ("BINPUT", "LONG_BINPUT") and argument > count:
+        if operation.name in ("BINPUT", "LONG_BINPUT") and (argument or 0) > count:
             raise ValueError(f"it stores its value {count} at index {argument}")
 
 

@@ -10,7 +10,7 @@ from lightexp.core.errors import BadInput
 from lightexp.datasets import memmap
 
 
-def fifth(count: int) -> int:
+def count_fifth(count: int) -> int:
     """A fifth of `count`, rounded, and at least one."""
     return max(1, round(count / 5))
 
@@ -38,6 +38,6 @@ def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
     return left, held
 
 
-def as_split(x: NDArray[np.generic], y: NDArray[np.generic]) -> Split:
+def make_split(x: NDArray[np.generic], y: NDArray[np.generic]) -> Split:
     """A split of raw examples `(n, ...)` and whole-number labels `(n,)`, laid out in C order."""
     return Split(memmap.reorder(x), np.ascontiguousarray(y, np.int32))

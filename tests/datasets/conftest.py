@@ -11,5 +11,5 @@ import pytest
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty Keras cache on a machine without system data sets; returns its folder of data sets."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr("lightexp.datasets.downloadable.SYSTEM", (tmp_path / "system",))
+    monkeypatch.setattr("lightexp.datasets.downloadable.SYSTEM_FOLDERS", (tmp_path / "system",))
     return tmp_path / "keras" / "datasets"

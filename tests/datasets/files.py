@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.datasets.cifar import Form
-from lightexp.datasets.image_files import IDX
+from lightexp.datasets.cifar import CifarFormat
+from lightexp.datasets.mnist_files import IDX_FILES
 
 
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:
@@ -29,7 +29,7 @@ def write_idx(folder: Path, train: int = 200, test: int = 50, seed: int = 0) -> 
     for count in (train, test):
         arrays.append(rng.integers(0, 256, (count, 28, 28), np.uint8))
         arrays.append((np.arange(count) % 10).astype(np.uint8))
-    for name, array in zip(IDX, arrays, strict=True):
+    for name, array in zip(IDX_FILES, arrays, strict=True):
         (folder / name).write_bytes(gzip.compress(idx_bytes(array), 1, mtime=0))
     return arrays
 
@@ -73,7 +73,7 @@ def pickled(x: NDArray[np.uint8], **others: Sequence[int] | Sequence[str] | str)
     return out + b"T" + struct.pack("<I", x.nbytes) + x.tobytes() + b"tbu."
 
 
-def cifar_files(form: Form, per_file: int = 30, seed: int = 0) -> dict[str, bytes]:
+def cifar_files(form: CifarFormat, per_file: int = 30, seed: int = 0) -> dict[str, bytes]:
     """The files of a form of CIFAR with some random images in each; the same in all forms of one seed."""
     rng = np.random.default_rng(seed)
     hundred, bare = "100" in form.folder, form.files[0].endswith(".bin")
@@ -91,7 +91,7 @@ def cifar_files(form: Form, per_file: int = 30, seed: int = 0) -> dict[str, byte
     return files
 
 
-def write_cifar(path: Path, form: Form, per_file: int = 30, seed: int = 0) -> None:
+def write_cifar(path: Path, form: CifarFormat, per_file: int = 30, seed: int = 0) -> None:
     """Writes `cifar_files` into a folder, or as an archive where the path's name says so."""
     files = cifar_files(form, per_file, seed)
     if path.suffix == ".gz" or path.name.endswith("_archive"):

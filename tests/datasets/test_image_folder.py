@@ -130,39 +130,41 @@ class TestPixels:
     def test_every_format(self, suffix: str, tmp_path: Path) -> None:
         grey = np.full((8, 6), 7, np.uint8)
         path = save(tmp_path / f"a.{suffix}", grey, **({"lossless": True} if suffix == "webp" else {}))
-        assert (images.decoded(path, images.ImageFormat(1, None)) == grey[..., None]).all()
-        assert (images.decoded(path, images.ImageFormat(3, None)) == 7).all()
+        assert (images.decode_image(path, images.ImageFormat(1, None)) == grey[..., None]).all()
+        assert (images.decode_image(path, images.ImageFormat(3, None)) == 7).all()
 
     def test_colour_becomes_grey_and_grey_colour(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.png", PIXELS[0])
-        grey = images.decoded(path, images.ImageFormat(1, None))
+        grey = images.decode_image(path, images.ImageFormat(1, None))
         assert np.abs(grey[..., 0] - PIXELS[0] @ np.array([0.299, 0.587, 0.114])).max() < 1.5
 
     def test_transparency_is_dropped(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.png", np.concatenate([PIXELS[0], PIXELS[1, ..., :1]], 2))
-        assert np.array_equal(images.decoded(path, images.ImageFormat(3, None)), PIXELS[0])
+        assert np.array_equal(images.decode_image(path, images.ImageFormat(3, None)), PIXELS[0])
 
     def test_an_animation_is_its_first_frame(self, tmp_path: Path) -> None:
         frames = [Image.new("L", (6, 8), value) for value in (7, 99)]
         frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-        assert (images.decoded(tmp_path / "a.gif", images.ImageFormat(1, None)) == 7).all()
+        assert (images.decode_image(tmp_path / "a.gif", images.ImageFormat(1, None)) == 7).all()
 
     @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
     def test_a_camera_s_orientation_is_applied(self, orientation: int, turns: int, tmp_path: Path) -> None:
         exif = Image.Exif()
         exif[0x0112] = orientation
         path = save(tmp_path / "a.png", PIXELS[0], exif=exif)
-        assert np.array_equal(images.decoded(path, images.ImageFormat(3, None)), np.rot90(PIXELS[0], turns))
+        assert np.array_equal(images.decode_image(path, images.ImageFormat(3, None)), np.rot90(PIXELS[0], turns))
 
     def test_resizing_is_antialiased_and_height_comes_first(self, tmp_path: Path) -> None:
         stripes = (np.arange(64) % 2 * 200).astype(np.uint8)[None].repeat(32, 0)
-        small = images.decoded(save(tmp_path / "a.png", stripes), images.ImageFormat(1, (4, 8)))
+        small = images.decode_image(save(tmp_path / "a.png", stripes), images.ImageFormat(1, (4, 8)))
         assert small.shape == (4, 8, 1)
         assert np.abs(small.astype(int) - 100).max() < 10
 
     def test_deep_pixels_are_refused(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.png", PIXELS[0, ..., 0].astype(np.uint16) * 257)
-        assert "more than 8 bits a channel (I;16)" in refusal(lambda: images.decoded(path, images.ImageFormat(1, None)))
+        assert "more than 8 bits a channel (I;16)" in refusal(
+            lambda: images.decode_image(path, images.ImageFormat(1, None))
+        )
 
 
 class TestFoldersThatCannotBeUsed:
@@ -298,7 +300,7 @@ class TestBrokenFiles:
         path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))] if cut else content)
         line = ""
         try:
-            (array,) = images.read([[path]], images.ImageFormat(3, (6, 6)), 1e6)
+            (array,) = images.decode_files([[path]], images.ImageFormat(3, (6, 6)), 1e6)
         except BadInput as error:
             line = str(error)
         else:
@@ -311,7 +313,7 @@ def test_a_bar_is_shown_only_where_it_takes_long(
 ) -> None:
     load(fill(tmp_path))
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(images, "PATIENCE", -1.0)
+    monkeypatch.setattr(images, "BAR_DELAY_S", -1.0)
     load(tmp_path)
     out, err = capsys.readouterr()
     assert out == ""

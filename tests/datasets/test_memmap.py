@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lightexp.core.data import Split
 from lightexp.core.errors import RunFailed
 from lightexp.datasets import memmap
-from lightexp.datasets.splits import as_split, fifth, hold_out
+from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 
 def on_disk(array: NDArray[Any]) -> NDArray[np.generic]:
@@ -83,10 +83,12 @@ def test_no_room_is_one_line() -> None:
 def test_splits_on_disk_are_those_in_memory(count: int, width: int, kind: str, seed: int, fortran: bool) -> None:
     x = np.random.default_rng(seed).integers(0, 99, (count + 1, width, 3)).astype(kind)
     y = np.arange(count + 1) % 3
-    disk = as_split(on_disk(x.T.copy()).T if fortran else on_disk(x), y)
-    memory = as_split(x, y)
+    disk = make_split(on_disk(x.T.copy()).T if fortran else on_disk(x), y)
+    memory = make_split(x, y)
     for there, here in zip(
-        [disk, *hold_out(disk, fifth(len(y)), seed)], [memory, *hold_out(memory, fifth(len(y)), seed)], strict=True
+        [disk, *hold_out(disk, count_fifth(len(y)), seed)],
+        [memory, *hold_out(memory, count_fifth(len(y)), seed)],
+        strict=True,
     ):
         assert isinstance(there.x, np.memmap)
         assert there.x.flags.c_contiguous
@@ -108,9 +110,9 @@ def test_pieces_are_the_whole(count: int, width: int, size: int) -> None:
 
 def test_what_is_on_disk_is_never_all_in_memory(peak: Any) -> None:
     room = memmap.allocate((640, 100_000), np.uint8, 0)
-    split = as_split(room, np.arange(640) % 2)
+    split = make_split(room, np.arange(640) % 2)
     rest, held = hold_out(split, 128, 0)
     assert rest.digest != held.digest
-    assert as_split(rest.x.T, np.zeros(100_000)).x.shape == (100_000, 512)
-    assert Split(room[:5], split.y[:5]).x.base is not None
+    assert make_split(rest.x.T, np.zeros(100_000)).x.shape == (100_000, 512)
+    assert Split(room[:5], split.y[:5]).x.base_url is not None
     assert peak() < 50_000_000

@@ -37,7 +37,7 @@ def refusal(path: Path, name: str = "a") -> str:
     tracemalloc.start()
     try:
         with pytest.raises(BadInput) as caught:
-            npz.read(path, name, REMEDY)
+            npz.read_array(path, name, REMEDY)
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
@@ -55,8 +55,8 @@ def refusal(path: Path, name: str = "a") -> str:
 def test_what_was_saved_is_read(save: Any, array: Any, limit: int, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(npz, "_PIECE", 100)
     save(file, a=array, b=A)
-    assert npz.names(file, REMEDY) == ["a", "b"]
-    found = npz.read(file, "a", REMEDY, limit=limit)
+    assert npz.list_names(file, REMEDY) == ["a", "b"]
+    found = npz.read_array(file, "a", REMEDY, limit=limit)
     assert found.dtype == array.dtype
     assert np.array_equal(found, array)
     assert isinstance(found, np.memmap) == (limit == 0 and array.size > 0)
@@ -70,7 +70,7 @@ def test_it_is_kept_as_another_type_or_refused_before_it_is_read(limit: int, fil
         seen.append((shape, dtype))
         return np.dtype(np.float32)
 
-    found = npz.read(file, "a", REMEDY, kept, limit)
+    found = npz.read_array(file, "a", REMEDY, kept, limit)
     assert seen == [(A.shape, np.float64)]
     assert found.dtype == np.float32
     assert np.isinf(found.max())
@@ -79,7 +79,7 @@ def test_it_is_kept_as_another_type_or_refused_before_it_is_read(limit: int, fil
         raise BadInput("not these")
 
     with pytest.raises(BadInput, match=r"^not these$"):
-        npz.read(file, "a", REMEDY, refuse, limit)
+        npz.read_array(file, "a", REMEDY, refuse, limit)
 
 
 def test_the_last_bytes_are_checked_too(file: Path) -> None:
@@ -152,7 +152,7 @@ def test_altered_files_are_refused_or_read_right(limit: int, file: Path, draw: A
     file.write_bytes(content[: draw.draw(st.integers(0, len(content) - 1))] if cut else content)
     line = ""
     try:
-        found = npz.read(file, "a", REMEDY, limit=limit)
+        found = npz.read_array(file, "a", REMEDY, limit=limit)
     except BadInput as error:
         line = str(error)
     else:

@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 
 from lightexp.core.data import Split
 from lightexp.core.errors import BadInput
-from lightexp.datasets.splits import as_split, fifth, hold_out
+from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 
 def numbered(labels: list[int]) -> Split:
     """A split whose examples are their own row numbers."""
-    return as_split(np.arange(len(labels), dtype=np.int64)[:, None], np.array(labels))
+    return make_split(np.arange(len(labels), dtype=np.int64)[:, None], np.array(labels))
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=200), st.integers(0, 3))
 def test_every_example_is_on_one_side_and_classes_keep_their_share(labels: list[int], seed: int) -> None:
     whole = numbered(labels)
-    rest, taken = hold_out(whole, fifth(len(whole)), seed)
+    rest, taken = hold_out(whole, count_fifth(len(whole)), seed)
     assert sorted([*rest.x[:, 0], *taken.x[:, 0]]) == list(range(len(labels)))
-    assert len(taken) == fifth(len(whole))
+    assert len(taken) == count_fifth(len(whole))
     for part in (rest, taken):
         assert [labels[i] for i in part.x[:, 0]] == part.y.tolist()
     for label in set(labels):

@@ -9,7 +9,7 @@ import numpy as np
 from lightexp.core.config import Count, Index
 from lightexp.core.data import Data
 from lightexp.datasets.base import InputDataset
-from lightexp.datasets.splits import as_split, fifth, hold_out
+from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,6 @@ class Stripes(InputDataset):
         y = np.arange(self.examples) % 2
         lying = np.where(np.arange(8) % 2, 200, 0)[:, None].repeat(8, 1)
         x = np.where(y[:, None, None] == 0, lying, lying.T) + rng.integers(0, 56, (self.examples, 8, 8))
-        rest, test = hold_out(as_split(x.astype(np.uint8)[..., None], y), fifth(self.examples), self.split_seed)
-        train, val = hold_out(rest, fifth(len(rest)), self.split_seed)
-        return self.data("stripes", train, val, test, classes=2, top=255)
+        rest, test = hold_out(make_split(x.astype(np.uint8)[..., None], y), count_fifth(self.examples), self.split_seed)
+        train, val = hold_out(rest, count_fifth(len(rest)), self.split_seed)
+        return self.make_data("stripes", train, val, test, classes=2, top=255)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import time
 from dataclasses import replace
 from functools import partial
@@ -14,11 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightexp.core.errors import BadInput
-from lightexp.datasets import fetch
 from lightexp.datasets.fashion_mnist import FashionMnist
 from lightexp.datasets.idx import read_idx
-from lightexp.datasets.image_files import IDX, ImageFiles
 from lightexp.datasets.mnist import Mnist
+from lightexp.datasets.mnist_files import IDX_FILES, MnistFiles
 from tests.datasets.files import idx_bytes, write_archive, write_idx
 from tests.system_packages import require_fashion_mnist
 
@@ -41,7 +41,8 @@ def test_real_fashion_mnist() -> None:
 
 def test_the_sums_are_those_of_the_files_that_debian_ships() -> None:
     folder = require_fashion_mnist()
-    assert {name: fetch._digest(folder / name, unpack=True) for name in IDX} == FashionMnist.sums
+    contents = {name: gzip.decompress((folder / name).read_bytes()) for name in IDX_FILES}
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()} == FashionMnist.digests
 
 
 @pytest.mark.parametrize("cls", [FashionMnist, Mnist])
@@ -65,9 +66,9 @@ def test_a_folder_that_the_user_names(cls: type[FashionMnist], tmp_path: Path, c
 @pytest.mark.parametrize("cls", [FashionMnist, Mnist])
 def test_a_folder_that_lacks_a_file(cls: type[FashionMnist], tmp_path: Path) -> None:
     write_idx(tmp_path)
-    (tmp_path / IDX[2]).unlink()
+    (tmp_path / IDX_FILES[2]).unlink()
     for act in (cls(folder=str(tmp_path)).check, cls(folder=str(tmp_path)).load):
-        with pytest.raises(BadInput, match=rf"lacks {IDX[2]}[. ].*dataset.folder=FOLDER") as caught:
+        with pytest.raises(BadInput, match=rf"lacks {IDX_FILES[2]}[. ].*dataset.folder=FOLDER") as caught:
             act()
         assert "\n" not in str(caught.value)
 
@@ -99,7 +100,7 @@ def test_keras_archive_without_an_array_or_damaged(cache: Path) -> None:
 
 @pytest.mark.parametrize("cls", [FashionMnist, Mnist])
 def test_offline_and_nowhere(cls: type[FashionMnist], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageFiles, "base", OFFLINE)
+    monkeypatch.setattr(MnistFiles, "base_url", OFFLINE)
     start = time.perf_counter()
     with pytest.raises(
         BadInput, match=rf"dataset={cls.title} is not on this machine .*{cache}.* dataset.folder=FOLDER"
@@ -111,7 +112,7 @@ def test_offline_and_nowhere(cls: type[FashionMnist], cache: Path, monkeypatch: 
 
 
 def test_debians_package_is_named_to_whoever_is_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageFiles, "base", OFFLINE)
+    monkeypatch.setattr(MnistFiles, "base_url", OFFLINE)
     with pytest.raises(BadInput, match="apt-get install dataset-fashion-mnist"):
         FashionMnist().check()
 
@@ -137,23 +138,23 @@ packed = partial(gzip.compress, mtime=0)  # a test's name has these bytes, and i
 )
 def test_damaged_images(content: bytes, words: str, tmp_path: Path, cache: Path) -> None:
     write_idx(tmp_path)
-    (tmp_path / IDX[0]).write_bytes(content)
-    with pytest.raises(BadInput, match=rf"{IDX[0]} cannot be used: .*({words}).*Put a good copy") as caught:
+    (tmp_path / IDX_FILES[0]).write_bytes(content)
+    with pytest.raises(BadInput, match=rf"{IDX_FILES[0]} cannot be used: .*({words}).*Put a good copy") as caught:
         FashionMnist(folder=str(tmp_path)).load()
     assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_file_in_the_cache_is_to_be_deleted(cache: Path) -> None:
     write_idx(cache / "fashion-mnist")
-    (cache / "fashion-mnist" / IDX[3]).write_bytes(b"")
-    with pytest.raises(BadInput, match=rf"{IDX[3]} .*Delete it: it is fetched again"):
+    (cache / "fashion-mnist" / IDX_FILES[3]).write_bytes(b"")
+    with pytest.raises(BadInput, match=rf"{IDX_FILES[3]} .*Delete it: it is fetched again"):
         FashionMnist().load()
 
 
 @pytest.mark.parametrize("labels", [np.full(200, 10, np.uint8), np.zeros(199, np.uint8)])
 def test_labels_that_do_not_fit(labels: np.ndarray, tmp_path: Path) -> None:
     write_idx(tmp_path)
-    (tmp_path / IDX[1]).write_bytes(packed(idx_bytes(labels)))
+    (tmp_path / IDX_FILES[1]).write_bytes(packed(idx_bytes(labels)))
     with pytest.raises(BadInput, match="each with a label of 0 to 9"):
         FashionMnist(folder=str(tmp_path)).load()
 
