@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lightexp.execution.process import WorkerProcess, close
+from lightexp.execution.json_lines import WorkerProcess, close
 
 WORKER = "lightexp.ablation.worker"
 _POLL = 1.0  # seconds until another host's work is looked at again

@@ -19,7 +19,7 @@ from lightexp.core.protocols import Progress
 from lightexp.core.record import StageRecord, read_record
 from lightexp.core.records import RUNS
 from lightexp.core.store import Store
-from lightexp.execution.process import claim_stdout, reply
+from lightexp.execution.json_lines import claim_stdout, reply
 from lightexp.metrics.latency import Latency
 from lightexp.runner.compose import compose_settings as compose
 from lightexp.runner.execute import Executor

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from lightexp.cli.arguments import Arguments
 from lightexp.core import interrupt
 from lightexp.core.errors import BadInput, RunFailed
+from lightexp.execution.process import WorkerProcess
 from lightexp.runner.compose import compose_settings
 from lightexp.tracking import stores
 from lightexp.tracking.mlflow import Mlflow
@@ -36,14 +36,6 @@ could not start, 2 bad input."""
 
 _PATIENCE = 120  # seconds for it to start in
 _ENDING = 10  # seconds for it to end in
-_WITH_ITS_PARENT = """
-import os, signal, subprocess, sys, threading
-def end_with_parent():
-    sys.stdin.buffer.read()  # until the parent is gone, whatever ends it
-    os.killpg(0, signal.SIGKILL)
-threading.Thread(target=end_with_parent, daemon=True).start()
-sys.exit(subprocess.call(sys.argv[1:], stdin=subprocess.DEVNULL))
-"""
 
 
 def parser() -> Arguments:
@@ -120,11 +112,7 @@ def _serve(command: list[str], host: str, port: int, page: str, what: str) -> in
     with tempfile.TemporaryDirectory(prefix="lightexp-ui-") as folder:
         log = Path(folder) / "log"
         with log.open("wb") as file:
-            # a session of its own, so that all its processes can be ended at once
-            watched = [sys.executable, "-P", "-c", _WITH_ITS_PARENT, *command]
-            server = subprocess.Popen(
-                watched, stdin=subprocess.PIPE, stdout=file, stderr=file, env=quiet, start_new_session=True
-            )
+            server = WorkerProcess("lightexp.execution.supervisor", *command, stderr=file, environment=quiet)
         try:
             _wait(server, f"http://{here}:{port}/{page}", log)
             print(f"http://{shown}:{port}  {what}. Ctrl-C ends it.", flush=True)
@@ -132,26 +120,18 @@ def _serve(command: list[str], host: str, port: int, page: str, what: str) -> in
         except KeyboardInterrupt:
             return 0
         finally:
-            _end(server)
+            server.close(2 * _ENDING)
         raise RunFailed(f"The server has ended: {_last_words(log)}")
 
 
-def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+def _wait(server: WorkerProcess, address: str, log: Path) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     end = time.monotonic() + _PATIENCE
-    while server.poll() is None and time.monotonic() < end:
+    while server.is_running and time.monotonic() < end:
         with suppress(OSError), opener.open(address, timeout=2):
             return
         time.sleep(0.1)
     raise RunFailed(f"The server did not start: {_last_words(log)}")
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, sign)
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(_ENDING)
 
 
 def _last_words(log: Path) -> str:

@@ -1,63 +1,287 @@
-"""A process that takes calls and gives answers as lines of JSON, from both sides.
+"""Worker processes: start one, exchange messages and arrays with it, limit its time, and end it with its parent.
 
-It imports what it needs beside its parent's own work, and whatever becomes of it, the parent goes on.
+Both sides write lines of JSON, each followed by the bytes of an array if the message has one. A worker reads its
+input in a thread of its own. The input closes when the parent closes it or when the parent ends, however it ends; a
+worker that is idle then returns from its loop, and one that is busy receives SIGTERM. This works on every platform and
+needs no further mechanism: Linux' `PR_SET_PDEATHSIG`, for one, fires when the starting *thread* ends.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import IO, Any, TextIO
+from dataclasses import dataclass
+from io import FileIO
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Kind = Literal["request", "reply", "event", "stop"]
+_CHUNK_BYTES = 1 << 16
+_CLOSE_GRACE_S = 5.0
+
+
+class WorkerDied(BrokenPipeError):
+    """Raised by a call to a worker that has ended, or that was killed at its time limit.
+
+    Attributes:
+        cause: What the worker died of, such as `SIGKILL` or `exit code 1`.
+    """
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"its process has ended ({cause})")
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message between a parent and its worker.
+
+    Attributes:
+        kind: `request` and `stop` go to the worker, `reply` and `event` to the parent.
+        content: JSON types.
+        array: An array that goes with it. Defaults to None.
+        number: The number of the request that a reply answers.
+    """
+
+    kind: Kind
+    content: dict[str, Any]
+    array: NDArray[Any] | None = None
+    number: int = 0
+
+
+class _Channel:
+    """Two pipes that carry messages. Reads and writes without buffers that a thread could hold at exit."""
+
+    def __init__(self, source: FileIO, target: FileIO) -> None:
+        self._source, self._target = source, target
+        self._pending = bytearray()
+        self._write_lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        header: dict[str, Any] = {"kind": message.kind, "number": message.number, "content": message.content}
+        body = b""
+        if message.array is not None:
+            header["array"] = [message.array.dtype.str, message.array.shape]
+            body = message.array.tobytes()
+        with self._write_lock:
+            for part in (f"{json.dumps(header)}\n".encode(), body):
+                remaining = memoryview(part)
+                while remaining:
+                    remaining = remaining[self._target.write(remaining) :]
+
+    def receive(self) -> Message | None:
+        """Return the next message; None at the end of the input."""
+        while (line := self._read_line()) is not None:
+            try:
+                header = json.loads(line)
+                kind, number, content = header["kind"], header["number"], header["content"]
+            except (ValueError, TypeError, KeyError):
+                continue  # printed by something that started before the worker claimed its output
+            if "array" not in header:
+                return Message(kind, content, None, number)
+            array = self._read_array(*header["array"])
+            return None if array is None else Message(kind, content, array, number)
+        return None
+
+    def _read_line(self) -> bytes | None:
+        searched = 0
+        while (end := self._pending.find(b"\n", searched)) < 0:
+            searched = len(self._pending)
+            if not self._fill():
+                return None
+        return self._take(end + 1)
+
+    def _read_array(self, dtype: str, shape: list[int]) -> NDArray[Any] | None:
+        import numpy as np  # not on the way to a command's --help
+
+        size = np.dtype(dtype).itemsize * int(np.prod(shape))
+        while len(self._pending) < size:
+            if not self._fill():
+                return None
+        return np.frombuffer(self._take(size), np.dtype(dtype)).reshape(shape)
+
+    def _fill(self) -> bool:
+        try:
+            chunk = self._source.read(_CHUNK_BYTES)
+        except (OSError, ValueError):  # the pipe was closed by another thread
+            return False
+        self._pending += chunk
+        return bool(chunk)
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._pending[:count])
+        del self._pending[:count]
+        return taken
 
 
 class WorkerProcess:
-    """The process, from its parent's side. It ends with its parent, whatever ends that, as its input then closes."""
+    """A worker process, from its parent's side.
 
-    def __init__(self, module: str, *words: str, errors: Any = subprocess.DEVNULL, session: bool = False) -> None:
-        """Starts the process.
+    The worker has a session of its own, so that Ctrl-C on a terminal reaches the parent alone. It ends when this object
+    is collected and when the parent ends.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        stderr: Any = subprocess.DEVNULL,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start the process.
 
         Args:
-            module: That it runs.
-            words: Its arguments.
-            errors: Where its standard error goes. Defaults to nowhere.
-            session: Whether it has one of its own, so that Ctrl-C is the parent's alone. Defaults to False.
+            module: The module that it runs, as `python -P -m MODULE`: no file of the current folder replaces a module.
+            arguments: The module's arguments.
+            stderr: A file for its standard error. Defaults to none.
+            environment: Its environment variables. Defaults to those of this process.
         """
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *words],  # -P: no file of the current folder stands in for a module
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-            start_new_session=session,
+            stderr=stderr,
+            env=environment,
+            bufsize=0,
+            start_new_session=True,
         )
+        assert isinstance(self._process.stdin, FileIO) and isinstance(self._process.stdout, FileIO)
+        self._channel = _Channel(self._process.stdout, self._process.stdin)
+        self._call_lock = threading.Lock()
+        self._calls = 0
+        self._finalizer = weakref.finalize(self, _end_process, self._process, os.getpid())
 
-    def call(self, request: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
-        """Sends a call and waits for its answer.
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of its group."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def call(
+        self,
+        request: dict[str, Any],
+        array: NDArray[Any] | None = None,
+        *,
+        on_event: Callable[[dict[str, Any]], None] | None = None,
+        timeout: float | None = None,
+    ) -> Message:
+        """Send a request and return the reply.
 
         Args:
-            request: The call, as JSON types.
-            say: Takes each line for the user.
+            request: JSON types.
+            array: An array that goes with it. Defaults to None.
+            on_event: Called with each event that the worker sends meanwhile. Defaults to ignoring them.
+            timeout: Seconds after which the worker is killed. Defaults to no limit.
 
         Raises:
-            BrokenPipeError: If the process has ended.
+            WorkerDied: If the worker ends before it replies.
         """
-        assert self.process.stdin and self.process.stdout
-        write_line(self.process.stdin, request)
-        for line in self.process.stdout:
-            words: dict[str, Any] = json.loads(line)
-            if "say" not in words:
-                return words
-            say(words["say"])
-        raise BrokenPipeError("its process has ended")
+        watchdog = threading.Timer(timeout, self.kill) if timeout else None
+        with self._call_lock:
+            self._calls += 1
+            number = self._calls
+            if watchdog:
+                watchdog.start()
+            try:
+                self._channel.send(Message("request", request, array, number))
+                for message in self.messages():
+                    if message.kind == "event" and on_event:
+                        on_event(message.content)
+                    elif message.kind == "reply" and message.number == number:  # an older one: its call was interrupted
+                        return message
+            except (OSError, ValueError):  # it has ended, or was closed
+                pass
+            finally:
+                if watchdog:
+                    watchdog.cancel()
+        raise WorkerDied(self.describe_exit())
+
+    def send(self, content: dict[str, Any]) -> None:
+        """Send a request whose reply nobody waits for; nothing happens if the worker has ended."""
+        with suppress(OSError, ValueError):
+            self._channel.send(Message("request", content))
+
+    def messages(self) -> Iterator[Message]:
+        """Yield what the worker sends until it ends or closes its output."""
+        while (message := self._channel.receive()) is not None:
+            yield message
+
+    def request_stop(self) -> None:
+        """Ask the worker to finish its task and take no other."""
+        with suppress(OSError, ValueError):
+            self._channel.send(Message("stop", {}))
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the worker and to the processes that it has started."""
+        _signal_group(self._process, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the worker and to the processes that it has started."""
+        _signal_group(self._process, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: If it still runs after `timeout` seconds.
+        """
+        return self._process.wait(timeout)
+
+    def disconnect(self) -> None:
+        """Close the worker's input, as the end of this process would."""
+        with suppress(OSError):
+            assert self._process.stdin
+            self._process.stdin.close()
+
+    def close(self, grace: float = _CLOSE_GRACE_S) -> int:
+        """Close the worker's input, wait for its end and return its exit code.
+
+        Args:
+            grace: Seconds after which it is killed. Defaults to 5.
+        """
+        self.disconnect()
+        try:
+            self._process.wait(grace)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._finalizer()
+        return self._process.wait()
+
+    def describe_exit(self) -> str:
+        """Wait for its end and say what it died of: a signal's name or an exit code."""
+        code = self.close()
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def close(process: subprocess.Popen[str]) -> None:
-    """Closes a child's input, at which it ends, and waits for that."""
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if process.poll() is None:  # else the group's id may belong to others by now
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+
+
+def _end_process(process: subprocess.Popen[bytes], owner: int) -> None:
+    if os.getpid() != owner:  # a fork of the owner, which still uses the worker
+        return
+    _signal_group(process, signal.SIGKILL)
     for stream in (process.stdin, process.stdout):
         with suppress(OSError):
             if stream is not None:
@@ -65,20 +289,79 @@ def close(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def write_line(stream: IO[str], words: dict[str, Any]) -> None:
-    """Writes one line."""
-    stream.write(json.dumps(words) + "\n")
-    stream.flush()
+class ParentConnection:
+    """The connection to the parent, from the worker's side."""
+
+    def __init__(self, on_orphaned: Callable[[], None] | None = None) -> None:
+        """Claim this process' standard input and output; what libraries print goes to standard error.
+
+        Args:
+            on_orphaned: Called, in another thread, when the parent has ended while the worker is busy. Defaults to
+                sending SIGTERM to this process.
+        """
+        requests, replies = FileIO(os.dup(0), "rb"), FileIO(os.dup(1), "wb")
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        os.dup2(2, 1)
+        self._channel = _Channel(requests, replies)
+        self._on_orphaned = on_orphaned or _terminate_self
+        self._requests: queue.Queue[Message | None] = queue.Queue()
+        self._lock = threading.Lock()
+        self._busy = self._orphaned = False
+        self._number = 0
+        self._stop_requested = threading.Event()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the parent has asked the worker to take no further task."""
+        return self._stop_requested.is_set()
+
+    def receive(self) -> Message | None:
+        """Wait for the next request, during which the worker is idle; None once the parent has gone."""
+        with self._lock:
+            self._busy = False
+        message = self._requests.get()
+        with self._lock:
+            self._busy = message is not None
+            orphaned = self._orphaned
+        if message is None:
+            return None
+        self._number = message.number
+        if orphaned:
+            self._on_orphaned()
+        return message
+
+    def reply(self, content: dict[str, Any], array: NDArray[Any] | None = None) -> None:
+        """Answer the request that was received last."""
+        self._send(Message("reply", content, array, self._number))
+
+    def send_event(self, **content: Any) -> None:
+        """Tell the parent something that is no answer."""
+        self._send(Message("event", content))
+
+    def wait_for_stop(self, timeout: float) -> bool:
+        """Sleep for `timeout` seconds, or until the parent asks to stop; return whether it has."""
+        return self._stop_requested.wait(timeout)
+
+    def _send(self, message: Message) -> None:
+        with suppress(BrokenPipeError):
+            self._channel.send(message)
+
+    def _read(self) -> None:
+        while (message := self._channel.receive()) is not None:
+            if message.kind == "stop":
+                self._stop_requested.set()
+            else:
+                self._requests.put(message)
+        with self._lock:
+            self._orphaned = True
+            busy = self._busy
+        self._requests.put(None)
+        if busy:
+            self._on_orphaned()
 
 
-def claim_stdout() -> TextIO:
-    """Where this process, a child, is to answer; what libraries print is no answer, and goes to standard error."""
-    found = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return found
-
-
-def reply(stream: TextIO, words: dict[str, Any]) -> None:
-    """Answers the parent, if it is still there."""
-    with suppress(BrokenPipeError):
-        write_line(stream, words)
+def _terminate_self() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)

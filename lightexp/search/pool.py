@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lightexp.core.errors import RunFailed
-from lightexp.execution.process import WorkerProcess, write_line
+from lightexp.execution.json_lines import WorkerProcess, write_line
 from lightexp.search.study import SearchStudy
 from lightexp.search.study_status import StudyStatus, compute_status
 from lightexp.search.study_tracker import StudyTracker

@@ -18,7 +18,7 @@ from lightexp.core import exceptions
 from lightexp.core.errors import LightexpError
 from lightexp.core.protocols import Progress
 from lightexp.core.record import StageRecord
-from lightexp.execution.process import claim_stdout, reply
+from lightexp.execution.json_lines import claim_stdout, reply
 from lightexp.runner.run import Runner
 from lightexp.runner.settings import Settings
 from lightexp.search.pruners import EpochReporter

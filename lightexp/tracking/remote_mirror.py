@@ -70,4 +70,5 @@ class RemoteMirror(Mirror):
                 self._told = True
 
     def _ask(self, request: dict[str, Any]) -> dict[str, str]:
-        return dict(self._worker.call({**request, **self._place}, self._say)["mlflow"])
+        reply = self._worker.call({**request, **self._place}, on_event=lambda event: self._say(event["message"]))
+        return dict(reply.content["mlflow"])

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from lightexp.ablation.task_pool import WORKER, Task, TaskPool, _answer
-from lightexp.execution.process import WorkerProcess, close
+from lightexp.execution.json_lines import WorkerProcess, close
 
 
 def task(name: str, needs: str = "", makes: str | None = None, done: Any = lambda: False) -> Task:

@@ -17,7 +17,7 @@ NODE = {"_target_": "lightexp.tracking.mlflow.Mlflow", "uri": None, "experiment"
 
 def test_a_record_reaches_mlflow_and_the_process_ends_with_its_owner(tmp_path, make_record, said):
     worker = MirrorProcess()
-    pid = worker.process.pid
+    pid = worker.pid
     record, folder = make_record(), tmp_path / "run"
     folder.mkdir()
     (folder / "record.json").write_text("{}")
@@ -37,7 +37,7 @@ def test_a_record_reaches_mlflow_and_the_process_ends_with_its_owner(tmp_path, m
 def test_a_killed_process_is_told_once_and_stops_nothing(tmp_path, make_record, said):
     worker = MirrorProcess()
     mirror = RemoteMirror(worker, NODE, [], tmp_path, said.append)
-    os.kill(worker.process.pid, signal.SIGKILL)
+    os.kill(worker.pid, signal.SIGKILL)
     record = make_record()
     mirror.start(record)
     mirror.end(record, tmp_path)

@@ -1,0 +1,27 @@
+"""A worker for tests: answers, reports, prints, sleeps or dies, as each request says."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from lightexp.execution.process import ParentConnection
+
+
+def main() -> None:
+    parent = ParentConnection()
+    while (request := parent.receive()) is not None:
+        print("printed by a library")
+        for number in range(request.content.get("events", 0)):
+            parent.send_event(number=number)
+        if "exit" in request.content:
+            os._exit(request.content["exit"])
+        if "until_stopped" in request.content:
+            while not parent.wait_for_stop(0.05):
+                pass
+        time.sleep(request.content.get("sleep", 0))
+        parent.reply(request.content, request.array)
+
+
+if __name__ == "__main__":
+    main()
