@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from lightexp.core.config import construct
+from lightexp.core.config import construct, settings_dataclass
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.training import Training
 from lightexp.runner.compose import compose_config, compose_settings
@@ -50,7 +50,7 @@ class AblationRow:
         return repr((one.dataset, one.model, list(one.stages.items()), one.waive))
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class RowPlanner:
     """A row's node that stands for several rows: exactly one of these fields, and `base`.
 

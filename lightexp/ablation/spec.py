@@ -15,14 +15,14 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from lightexp.ablation.rows import AblationRow, expand_rows
 from lightexp.core.columns import Column
-from lightexp.core.config import Positive, construct
+from lightexp.core.config import Positive, construct, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.report.table_spec import PublishedRow, TableSpec, parse_column
 
 _ASIDE = ("paths", "tracking", "runtime", "measure", "hydra")  # what changes no row
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class AblationFile:
     """An ablation's file, checked.
 

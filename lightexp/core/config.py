@@ -1,20 +1,23 @@
-"""From plain config nodes to checked dataclasses.
+"""Settings: the decorator that validates them, their annotated ranges, and their construction from config nodes.
 
-A node names its class by `_target_`; the rest are the class's fields. Types and ranges come from the annotations
-(pydantic, strict: `true` is no number and `"3"` is no integer), so that a class states its own limits once.
+A config node names its class by `_target_`; the other entries are the class's fields. Types and ranges come from the
+annotations (pydantic in strict mode: `true` is not a number and `"3"` is not an integer), and are checked whenever an
+instance is constructed, from a config file or from Python.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
-from typing import Annotated, Any, TypeVar, get_type_hints
+from dataclasses import MISSING, field, fields, is_dataclass
+from functools import cache, wraps
+from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.dataclasses import is_pydantic_dataclass
 
-from lightexp.core.errors import BadInput, suggest_nearest
+from lightexp.core.errors import BadInput, InvalidSetting, suggest_nearest
 
 T = TypeVar("T")
 
@@ -23,8 +26,78 @@ Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-Threads = Annotated[int, Field(ge=1, le=1024)]  # of many more, LiteRT dies
+Threads = Annotated[int, Field(ge=1, le=1024)]  # LiteRT aborts when asked for many more
 Index = Annotated[int, Field(ge=0)]
+
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+_BUILT_ON_FIRST_USE = ConfigDict(extra="forbid", defer_build=True, **_STRICT)  # importing a class stays cheap
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def settings_dataclass(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass whose fields are validated whenever an instance is constructed.
+
+    Subclasses are decorated in turn. `dataclasses.replace` and `dataclasses.field` work as usual; a `__post_init__` may
+    raise ValueError for fields that do not fit together.
+
+    Args:
+        cls: A class with annotated fields.
+
+    Returns:
+        The class. Its constructor raises InvalidSetting, a BadInput and a ValueError, for the first wrong field.
+
+    Example:
+        >>> @settings_dataclass
+        ... class Blur:
+        ...     radius: Count = 1
+        >>> Blur(radius=0)
+        Traceback (most recent call last):
+        ...
+        lightexp.core.errors.InvalidSetting: Blur.radius: Input should be greater than or equal to 1. Received: 0.
+    """
+    settings: Any = pydantic_dataclass(frozen=True, config=_BUILT_ON_FIRST_USE)(cls)
+    initialize = settings.__init__
+
+    @wraps(initialize)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        try:
+            initialize(self, *args, **kwargs)
+        except ValidationError as error:
+            place, problem = _describe(settings, error)
+            raise InvalidSetting(f"{_join(cls.__name__, place)}: {problem}", place, problem) from None
+        finally:
+            settings.__init__ = __init__  # the first call builds the validator, and pydantic then sets its own again
+
+    settings.__init__ = __init__
+    return settings  # type: ignore[no-any-return]
+
+
+def _describe(cls: Any, error: ValidationError) -> tuple[str, str]:
+    """Return the place within the settings, empty for all of them, and one sentence or two on what is wrong there."""
+    errors = error.errors()
+    wrong = [e for e in errors if e["type"] != "missing"]
+    if not wrong:
+        absent = [str(e["loc"][0]) for e in errors]
+        return "", f"{cls.__name__} needs more than it was given. Not given: {absent}."
+    first = wrong[0]
+    place = ".".join(part for part in map(str, first["loc"]) if not _is_union_branch(part))
+    message = first["msg"].removeprefix("Value error, ")
+    if not place:  # raised by `__post_init__`
+        return "", message
+    if first["type"] == "unexpected_keyword_argument":
+        return place, f"not a setting of {cls.__name__}: {suggest_nearest(place, _hints(cls))}"
+    if first["type"] == "dataclass_exact_type":
+        message = f"must be a mapping with _target_: {_find_class(cls, first['loc'][0], first['ctx']['class_name'])}"
+    return place, f"{message}. Received: {first['input']!r}."
+
+
+def _find_class(cls: Any, name: int | str, class_name: str) -> str:
+    """Return the qualified name of the class that a field's annotation calls `class_name`."""
+    hint = _hints(cls).get(str(name))
+    for candidate in (hint, *get_args(hint)):
+        if getattr(candidate, "__name__", None) == class_name:
+            return f"{candidate.__module__}.{candidate.__qualname__}"
+    return class_name
 
 
 def build(node: Any, base: type[T], where: str, plugins: tuple[str, ...] = ()) -> T:
@@ -63,29 +136,45 @@ def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     for name in values:
         if name not in hints:
             raise BadInput(
-                f"{_place(where, name)} is not a setting of {cls.__name__}: {suggest_nearest(str(name), hints)}"
+                f"{_join(where, name)} is not a setting of {cls.__name__}: {suggest_nearest(str(name), hints)}"
             )
+    if is_pydantic_dataclass(kind):
+        instance: T = _construct_settings(kind, values, where)
+    else:
+        instance = _construct_plain(kind, values, where)
+    return instance
+
+
+def _construct_settings(cls: Any, values: Mapping[str, Any], where: str) -> Any:
     try:
-        return cls(**{name: _adapter(kind, name).validate_python(value) for name, value in values.items()})
+        return cls(**values)
+    except InvalidSetting as error:
+        raise BadInput(f"{_join(where, error.place)}: {error.problem}") from None
+
+
+def _construct_plain(cls: Any, values: Mapping[str, Any], where: str) -> Any:
+    """Construct a plain dataclass, such as a plugin's, with each value validated against its annotation."""
+    try:
+        return cls(**{name: _adapter(cls, name).validate_python(value) for name, value in values.items()})
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join([_place(where, error.title), *(p for p in map(str, first["loc"]) if not _names_type(p))])
-        words = first["msg"].removeprefix("Value error, ")
-        raise BadInput(f"{place}: {words}. Received: {first['input']!r}.") from None
+        place = ".".join([_join(where, error.title), *(p for p in map(str, first["loc"]) if not _is_union_branch(p))])
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{place}: {message}. Received: {first['input']!r}.") from None
     except ValueError as error:
         raise BadInput(f"{where}: {error}") from None
     except TypeError as error:
-        needed = (f.name for f in fields(kind) if f.init and f.default is MISSING and f.default_factory is MISSING)
-        if missing := [name for name in needed if name not in values]:
+        required = (f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING)
+        if missing := [name for name in required if name not in values]:
             raise BadInput(f"{where}: {cls.__name__} needs more than it was given. Not given: {missing}.") from None
         raise BadInput(f"{where}: {error}.") from None
 
 
-def _place(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where and name else where or name
 
 
-def _names_type(part: str) -> bool:
+def _is_union_branch(part: str) -> bool:
     """Says whether a piece of pydantic's location names a union's branch, which no user wrote."""
     return "[" in part or part in {"int", "float", "str", "bool"}
 
@@ -102,8 +191,7 @@ def _adapter(cls: Any, name: str) -> TypeAdapter[Any]:
     if is_dataclass(hint):  # built already; pydantic would take it for a model of its own
         hint = Annotated[Any, PlainValidator(_instance(hint))]
     hint = Annotated[hint, Field(title=name)]
-    config = ConfigDict(strict=True, arbitrary_types_allowed=True, title=name)
-    return TypeAdapter(hint, config=config)
+    return TypeAdapter(hint, config=ConfigDict(title=name, **_STRICT))
 
 
 def _instance(cls: Any) -> Callable[[Any], Any]:

@@ -25,6 +25,20 @@ class BadInput(LightexpError):
     exit_code = 2
 
 
+class InvalidSetting(BadInput, ValueError):
+    """A field of a settings class has the wrong type or is out of range, or two fields do not fit together.
+
+    Attributes:
+        place: Dotted place of the wrong value within the settings; empty where it is several fields.
+        problem: What is wrong and what was received.
+    """
+
+    def __init__(self, message: str, place: str = "", problem: str = "") -> None:
+        """Make the error; see the class."""
+        super().__init__(message)
+        self.place, self.problem = place, problem
+
+
 class RunFailed(LightexpError):
     """The input was sound but the work could not be finished."""
 

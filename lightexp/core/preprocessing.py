@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from lightexp.core.config import Index, NonNegative
+from lightexp.core.config import Index, NonNegative, settings_dataclass
 from lightexp.core.errors import BadInput
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -16,7 +15,7 @@ Factor = float | tuple[float, ...]
 """One number for all channels, or one for each."""
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Scaling:
     """Inputs are `(ranged - mean) / std`, where `ranged` are the raw values mapped linearly onto `range`.
 
@@ -67,7 +66,7 @@ def _each(value: float | list[float] | None, default: float, channels: int, name
     return [default if value is None else value] * channels
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Augment:
     """Random changes of the examples that are trained on, new ones at every step, made inside the graph.
 

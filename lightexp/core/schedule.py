@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
 
 _FREQUENCY = 100  # tfmot's default
@@ -29,7 +30,7 @@ class Schedule:
     frequency: int
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Span:
     """A schedule's place in training: in steps where they are given, else in shares of training."""
 

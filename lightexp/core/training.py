@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.config import Count, Fraction, Index, NonNegative, Positive
+from lightexp.core.config import Count, Fraction, Index, NonNegative, Positive, settings_dataclass
 from lightexp.core.protocols import TrainingObjective
 
 TRAINING_VERSION = 2
 """Of the training loop: part of every trained artifact's key."""
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Training:
     """How a stage trains.
 
@@ -65,7 +65,7 @@ class Training:
         return (self.learning_rate * factor).astype(np.float32)
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Rung:
     """How far a training goes that successive halving may cut short.
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.config import Count, Index
+from lightexp.core.config import Count, Index, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.datasets import memmap, npz
@@ -22,7 +22,7 @@ _REMEDY = "Save it again: numpy.savez_compressed(FILE, x_train=..., y_train=...)
 _NAMES = {f"{array}{part}" for array in "xy" for part in ("", "_train", "_val", "_test")}
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Arrays(InputDataset):
     """A `.npz` file of the user's: `x_train` and `y_train` (or `x` and `y`), and `x_val`, `y_val`, `x_test`, `y_test`.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.preprocessing import Augment, Scaling
 from lightexp.core.protocols import Dataset
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class InputDataset(Dataset):
     """A source of data with its scaling and augmentation.
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.datasets import fetch, pickles
 from lightexp.datasets.downloadable import Downloadable, TrainTestArrays
@@ -39,7 +40,7 @@ class CifarFormat:
     files: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Cifar(Downloadable):
     """Colour images of 32x32, in the files of CIFAR's Python version or of its binary version; see `Published`.
 

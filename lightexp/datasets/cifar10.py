@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from lightexp.core.config import settings_dataclass
 from lightexp.datasets.cifar import Cifar, CifarFormat
 
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Cifar10(Cifar):
     """CIFAR-10 (Krizhevsky, 2009): 32x32 colour photographs of animals and vehicles in 10 classes.
 

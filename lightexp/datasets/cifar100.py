@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from lightexp.core.config import settings_dataclass
 from lightexp.datasets.cifar import Cifar, CifarFormat
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Cifar100(Cifar):
     """CIFAR-100 (Krizhevsky, 2009): 32x32 colour photographs in 100 classes, or the 20 that these belong to.
 

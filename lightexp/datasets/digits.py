@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from lightexp.core.config import Index
+from lightexp.core.config import Index, settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Digits(InputDataset):
     """1,797 handwritten digits of 8x8 pixels in 10 classes, which come with scikit-learn.
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.config import Index
+from lightexp.core.config import Index, settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.datasets import fetch
@@ -25,7 +25,7 @@ TrainTestArrays = tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.gen
 """Images and labels to train on, images and labels to test on."""
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Downloadable(InputDataset):
     """Images of bytes with a test split of their own.
 

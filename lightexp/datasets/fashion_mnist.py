@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from lightexp.core.config import settings_dataclass
 from lightexp.datasets.mnist_files import MnistFiles
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class FashionMnist(MnistFiles):
     """Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017): 28x28 grey images of clothing in 10 classes.
 

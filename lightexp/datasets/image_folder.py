@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from lightexp.core.config import Count, Index
+from lightexp.core.config import Count, Index, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.datasets import images
@@ -24,7 +24,7 @@ _CLUTTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}
 _LAYOUT = "Images go in PATH/<class>/, or in PATH/train/<class>/, PATH/val/<class>/ and PATH/test/<class>/"
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ImageFolder(InputDataset):
     """Images in `PATH/<class>/`, or in `PATH/train/<class>/` with `val/` and `test/` beside `train/`.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from lightexp.core.config import settings_dataclass
 from lightexp.datasets.mnist_files import MnistFiles
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Mnist(MnistFiles):
     """MNIST (LeCun, Cortes and Burges): 28x28 grey images of handwritten digits in 10 classes.
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from lightexp.core.config import Index
+from lightexp.core.config import Index, settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Mnist1d(InputDataset):
     """MNIST-1D (Greydanus and Kobak 2020, arXiv 2011.14439): series of 40 numbers in 10 classes.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.datasets import fetch, npz
 from lightexp.datasets.downloadable import Downloadable, TrainTestArrays
@@ -20,7 +20,7 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 IDX_FILES = tuple(f"{part}.gz" for part in PARTS)
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class MnistFiles(Downloadable):
     """Images of 28x28 bytes in 10 classes, in the files of MNIST; see `Published`."""
 

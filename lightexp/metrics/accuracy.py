@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.config import Count
+from lightexp.core.config import Count, settings_dataclass
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric
 from lightexp.metrics.logits import load_logits
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Accuracy(Measurement):
     """Accuracy and mean cross-entropy, run by LiteRT on each split that may be looked at.
 

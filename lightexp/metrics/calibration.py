@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.config import Count
+from lightexp.core.config import Count, settings_dataclass
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric
 from lightexp.metrics.logits import compute_log_softmax, get_split_suffix, load_logits
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Calibration(Measurement):
     """Expected calibration error (Guo et al. 2017, arXiv 1706.04599), from 0 to 1.
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric
 
 _FEW = 256
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Entropy(Measurement):
     """The bytes that order-0 entropy coding of each tensor by itself comes down to, as in Deep Compression.
 

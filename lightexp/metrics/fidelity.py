@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric
 from lightexp.metrics.logits import compute_log_softmax, get_split_suffix, load_logits
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Fidelity(Measurement):
     """Agreement with the control's top class, and the divergence of the file's probabilities from the control's.
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric
 from lightexp.core.tflite_graph import COMPUTE, Operator, TFLiteGraph
 
 _PER_POSITION = ("CONV_2D", "DEPTHWISE_CONV_2D", "EXPAND_DIMS", "SQUEEZE")
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Graph(Measurement):
     """Parameters, zeros and multiply-accumulates of one example.
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
-from lightexp.core.config import Count, Index
+from lightexp.core.config import Count, Index, settings_dataclass
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Latency(Measurement):
     """Median and 95th percentile of one example's time, by LiteRT on one thread, on the first validation example.
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
-from lightexp.core.config import Count, Index
+from lightexp.core.config import Count, Index, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Note
 
@@ -34,7 +33,7 @@ class Board(TypedDict):
     ram_taken: Index
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Micro(Measurement):
     """What TensorFlow Lite for Microcontrollers makes of the file, run on zeros on this machine.
 

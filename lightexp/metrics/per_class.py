@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Note
 from lightexp.metrics.logits import get_split_suffix, load_logits
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class PerClass(Measurement):
     """Of each class's examples the share that is put into that class, from 0 to 1.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Size(Measurement):
     """Bytes of the file as it is, after gzip (level 9) and encoded; how many times smaller than the control it is."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from lightexp.core.config import settings_dataclass
 from lightexp.models.widths import Widths
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ArticleMlp(Widths):
     """Flatten, Dense(128, relu), Dropout, Dense(classes), from inputs of any shape.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.models.widths import Widths
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Cnn1d(Widths):
     """Three strided convolutions of 25 filters and a dense layer: 5,210 weights on MNIST-1D.
 

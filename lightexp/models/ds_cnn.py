@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from lightexp.core.config import settings_dataclass
 from lightexp.models.widths import Images, Widths
 
 _L2 = 1e-4
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class DsCnn(Images, Widths):
     """A 10x4 convolution and four depthwise-separable blocks of 64 filters, for spectrograms of 49x10x1 and 12 classes.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from lightexp.core.config import Index
+from lightexp.core.config import Index, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import hash_path
@@ -18,7 +18,7 @@ from lightexp.core.tflite_graph import TFLiteGraph
 _TFLITE_MAGIC = b"TFL3"
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class FromFile(Model):
     """A trained classifier: a Keras v2 file (`.h5`, `.keras`), a SavedModel that holds a Keras model, or a `.tflite`.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from lightexp.core.config import settings_dataclass
 from lightexp.models.widths import Images, Widths
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class LeNet5(Images, Widths):
     """Two 5x5 convolutions of 20 and 50 filters, each max-pooled, and a dense layer of 500 (Caffe's LeNet-5).
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from lightexp.core.config import settings_dataclass
 from lightexp.models.widths import Widths
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class LeNet300100(Widths):
     """Two hidden dense layers of 300 and 100 (LeCun et al. 1998), from inputs of any shape."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from lightexp.core.config import Positive
+from lightexp.core.config import Positive, settings_dataclass
 from lightexp.core.protocols import Model
 from lightexp.models.widths import Images
 
@@ -13,7 +13,7 @@ _BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)
 _LEAST = 4  # a map this small is not halved again
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class MobileNetV1(Images):
     """A strided convolution and 13 depthwise-separable blocks (Howard et al. 2017, arXiv 1704.04861).
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from lightexp.core.config import settings_dataclass
 from lightexp.models.widths import Images, Widths
 
 _L2 = 1e-4
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ResNet8(Images, Widths):
     """Three residual stacks of 16, 32 and 64 filters: 78,666 weights on 32x32x3 and 10 classes.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from lightexp.core.config import settings_dataclass
 from lightexp.models.widths import Images, Widths
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class SmallCnn(Images, Widths):
     """Two blocks of 3x3 convolution (16 and 32 filters), batch normalisation, ReLU and max-pooling, and a dense layer.
 

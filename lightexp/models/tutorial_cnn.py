@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from lightexp.core.config import settings_dataclass
 from lightexp.models.widths import Images, Widths
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class TutorialCnn(Images, Widths):
     """A 3x3 convolution of 12 filters, max-pooling and a dense layer: 20,410 weights on 28x28x1 and 10 classes.
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Self
 
-from lightexp.core.config import Positive
+from lightexp.core.config import Positive, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Model
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Widths(Model):
     """An architecture whose hidden layers all widen by one factor.
 

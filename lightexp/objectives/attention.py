@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
-from lightexp.core.config import NonNegative
+from lightexp.core.config import NonNegative, settings_dataclass
 from lightexp.objectives.distill import Distill
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Attention(Distill):
     """Adds to `Distill` the mean squared difference between attention maps and the teacher's.
 

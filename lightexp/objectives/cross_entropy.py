@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.protocols import TrainingObjective
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class CrossEntropy(TrainingObjective):
     """Cross-entropy between the labels and the softmax of the logits."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
-from lightexp.core.config import Fraction, Positive
+from lightexp.core.config import Fraction, Positive, settings_dataclass
 from lightexp.core.protocols import Teacher, TrainingObjective
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Distill(TrainingObjective):
     """`alpha * T^2 * KL(softmax(teacher / T) || softmax(logits / T)) + (1 - alpha) * cross-entropy`.
 

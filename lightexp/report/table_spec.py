@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lightexp.core.columns import COLUMNS, Column
-from lightexp.core.config import construct
+from lightexp.core.config import construct, settings_dataclass
 from lightexp.core.errors import BadInput
 
 _FORMAT = re.compile(r"(,?(?:\.\d+)?[f%geE])(x?)")
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class PublishedRow:
     """A row of published figures: marked, and outside all tests.
 
@@ -58,7 +58,7 @@ class TableSpec:
     external: tuple[PublishedRow, ...] = ()
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class _Column:
     measurement: Annotated[str, Field(min_length=1)]
     heading: str | None = None

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
-from lightexp.core.config import Threads, build, construct
+from lightexp.core.config import Threads, build, construct, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Dataset, Measurement, Model, Stage
 from lightexp.core.training import Rung
@@ -27,21 +27,21 @@ FILE_STAGE = "file"
 """The stage that takes a model from its file."""
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Runtime:
     """`runtime`: threads, or None for every core."""
 
     threads: Threads | None = None
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Paths:
     """`paths`: the folder of all outputs."""
 
     outputs: str = "outputs"
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Pipeline:
     """`pipeline`: stages by name, their order, and the invariants that may be broken."""
 
@@ -50,7 +50,7 @@ class Pipeline:
     waive: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Top:
     """The config's groups and settings as they stand in the file."""
 

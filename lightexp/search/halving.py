@@ -9,13 +9,13 @@ goes on early is the best of few.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated
 
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
-from lightexp.core.config import Count
+from lightexp.core.config import Count, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.hypervolume import compute_hypervolume, find_front
 from lightexp.core.training import Rung
@@ -25,7 +25,7 @@ from lightexp.search.outcome import PROMOTED_FROM, RUNG, place_on_axes, read_sto
 from lightexp.stages.train import TrainingStage
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class SuccessiveHalving:
     """`search.halving`: the epochs of the last training stage that a configuration gets.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path as FolderPath
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
-from lightexp.core.config import Count, Index, Positive, construct, flatten, locate
+from lightexp.core.config import Count, Index, Positive, construct, flatten, locate, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import canonicalize
 from lightexp.core.protocols import Range, Stage
@@ -40,7 +40,7 @@ _FIXED = ("dataset", "measure", "tracking", "plugins", "runtime", "paths", "seed
 _AUTO = "auto"
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class SearchSettings:
     """`search`: how a study runs.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Model
@@ -15,7 +16,7 @@ from lightexp.core.sensitivity import SensitivityTable
 from lightexp.stages.train import TrainingStage
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ArchitectureStage(TrainingStage):
     """A stage that takes layers of a trained model apart, and trains what it leaves."""
 

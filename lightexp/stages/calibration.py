@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lightexp.core.config import Count
+from lightexp.core.config import Count, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Artifact, Context, Stage
 
 RANGES = "ranges.npy"
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Calibration(Stage):
     """The least and the largest value of each tensor of a float flatbuffer over a sample of the train split.
 

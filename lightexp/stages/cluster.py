@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from lightexp.core.clustering import Init, cluster_weights
+from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.patterns import assign_to_layers, count_distinct_values, find_shortfall, measure_kernels, read_kernel
 from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer, Range
@@ -22,7 +23,7 @@ from lightexp.stages.train import TrainingStage
 K = Annotated[int, Field(ge=2)]
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Cluster(TrainingStage):
     """Gives the weights of a kernel few values to share, then trains these (Han et al. 2015, arXiv 1510.00149).
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from lightexp.core.config import Positive
+from lightexp.core.config import Positive, settings_dataclass
 from lightexp.core.protocols import Artifact, Context, Model, Range
 from lightexp.stages.train import TrainingStage
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Distill(TrainingStage):
     """Replaces the model by an untrained student and trains that against the objective's teacher.
 

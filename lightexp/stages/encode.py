@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from typing import Any
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import RunFailed
 from lightexp.core.protocols import ENCODED, TFLITE, Artifact, Context, Invariant, Stage
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Encode(Stage):
     """Packs the `.tflite` into a `.lxe`, from which `lightexp decode` makes it again to the bit.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.lowrank import Factors, Ranks, Spectra, highest_ranks, ranks_for_ratio
 from lightexp.core.protocols import TFLITE, Artifact, Context, Input, Range
@@ -29,7 +30,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 _HALVINGS = 24
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Factorize(ArchitectureStage):
     """Replaces layers by products of smaller ones, and trains these.
 

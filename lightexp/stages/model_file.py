@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import RunFailed
 from lightexp.core.fingerprint import hash_file
 from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Stage
 from lightexp.models.from_file import FromFile
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class ModelFile(Stage):
     """Takes a `.tflite` into the store; the plan has tried it out on an example.
 
@@ -49,7 +50,7 @@ class ModelFile(Stage):
         return {}
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class KerasFile(Stage):
     """Takes a Keras file into the store; the architecture, `from_file`, knows where it is."""
 

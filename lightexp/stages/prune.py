@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 import numpy as np
 
-from lightexp.core.config import Count, Fraction, Index, Sparsity
+from lightexp.core.config import Count, Fraction, Index, Sparsity, settings_dataclass
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.patterns import count_zero_blocks, find_shortfall, is_n_of_m, measure_kernels, read_kernel
 from lightexp.core.protocols import Artifact, Context, Input, Invariant, Layer, Range
@@ -25,7 +25,7 @@ _DEFAULT = 0.8
 _PATTERNED = ("Dense", "Conv1D", "Conv2D")  # kernels whose last two axes are inputs and outputs
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Prune(TrainingStage):
     """Sets the least important weights to zero while training goes on (tfmot's `prune_low_magnitude`).
 

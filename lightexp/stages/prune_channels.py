@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.config import Count, Positive, Sparsity
+from lightexp.core.config import Count, Positive, Sparsity, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Artifact, Context, Input, Range
 from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable, allocate
@@ -25,7 +25,7 @@ _FLOAT32 = 4  # bytes
 _ALIGNED = 16  # bytes to which a flatbuffer pads a tensor
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class PruneChannels(ArchitectureStage):
     """Removes the least important filters and neurons, in all layers that they tie together, and trains what is left.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.core.tflite_graph import TFLiteGraph
@@ -23,7 +24,7 @@ _CALIBRATED_ON = 200
 _GAP = 0.005
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Qat(TrainingStage):
     """Trains the model while it computes as in 8 bits, then makes the int8 `.tflite` of it (Jacob et al. 2018).
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import numpy as np
 
-from lightexp.core.config import Count, NonNegative
+from lightexp.core.config import Count, NonNegative, settings_dataclass
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Input, Invariant, Layer, Range, Stage
 from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable, choose_fewest_bits
@@ -30,7 +30,7 @@ _BIASES = {"int8": "INT32", "int16x8": "INT64"}
 _ENDS = {"int8": "INT8", "int16x8": "INT16"}
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Quantize(Stage):
     """Stores weights, and with `int8` and `int16x8` also activations, as small numbers, without training.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lightexp.core.config import Count
+from lightexp.core.config import Count, settings_dataclass
 from lightexp.core.data import split_stratified
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Artifact, Context, Form, Invariant, Layer, Stage
@@ -34,7 +34,7 @@ _Share = Annotated[float, Field(gt=0, lt=1)]
 _CHANNELS_LAST = ("DEPTHWISE_CONV_2D", "CONV_3D", "BATCH_MATMUL")  # kernels of the others have their outputs first
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Sensitivity(Stage):
     """Measures what each layer costs in validation accuracy when it alone is compressed; the model stays as it is.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.protocols import STATE_FILE, Artifact, Context, Input, Range, Stage
 from lightexp.core.training import Training
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lightexp.backend.training import Masks
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class TrainingStage(Training, Stage):
     """A stage that trains a Keras model.
 
@@ -68,7 +68,7 @@ class TrainingStage(Training, Stage):
         return history
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Train(TrainingStage):
     """Trains the model: from its initial weights where it stands first, else from those that come before."""
 

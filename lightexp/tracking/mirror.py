@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.record import Record
 from lightexp.tracking.study_payload import StudyPayload
 
@@ -56,7 +56,7 @@ class Tracking(ABC):
         """
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class NoTracking(Tracking):
     """Mirrors nothing."""
 

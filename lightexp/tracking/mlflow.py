@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import RunFailed
 from lightexp.core.record import Record
 from lightexp.tracking import mlflow_payload, stores, study_payload
@@ -21,7 +21,7 @@ _IS_IT_THERE = {"timeout": 4, "retries": 0}
 _WRITE = {"timeout": 30, "retries": 2}
 
 
-@dataclass(frozen=True)
+@settings_dataclass
 class Mlflow(Tracking):
     """Mirrors records in MLflow.
 
