@@ -1,4 +1,4 @@
-"""`lightexp completion`: what the Tab key offers in bash, zsh and fish."""
+"""`lightexp completion`: the scripts behind the Tab key in bash, zsh and fish, and the query that they call."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import shlex
 from collections.abc import Iterable
 from importlib import import_module
 
-from lightexp.cli.arguments import Arguments
+from lightexp.cli.arguments import Arguments, is_setting
+from lightexp.core import compat
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
 
-_HELP = """Prints a script that makes the Tab key complete commands, flags, groups, their choices and settings.
+_HELP = """Print a script that makes the Tab key complete commands, flags, groups, their choices and settings.
 
   eval "$(lightexp completion bash)"                    for this bash; put the line into ~/.bashrc for every one
-  eval "$(lightexp completion zsh)"                     likewise, in ~/.zshrc after compinit
-  lightexp completion fish | source                     likewise, in ~/.config/fish/config.fish"""
+  eval "$(lightexp completion zsh)"                     for zsh: the same in ~/.zshrc, after compinit
+  lightexp completion fish | source                     for fish: the same in ~/.config/fish/config.fish"""
 
-# bash takes '=', ':' and '@' for the end of a word, so that only what follows the last of them is to be offered.
+# bash splits words at '=', ':' and '@', so that only what follows the last of them may be offered.
 _BASH = r"""_lightexp() {
     local line="${COMP_LINE:0:COMP_POINT}" IFS=$'\n' before="" i
     local word="${line##* }" breaks="${COMP_WORDBREAKS//[^=:@]/}"
@@ -43,77 +44,104 @@ complete -c lightexp -f -a '(__lightexp)'
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 
-def parser() -> Arguments:
-    """The command's flags."""
-    made = Arguments("completion", description=_HELP)
-    made.add_argument("shell", metavar="SHELL", choices=list(_SCRIPTS), help="bash, zsh or fish")
-    return made
+def make_parser() -> Arguments:
+    """Make the parser of `lightexp completion`."""
+    parser = Arguments("completion", description=_HELP)
+    parser.add_argument("shell", metavar="SHELL", choices=list(_SCRIPTS), help="bash, zsh or fish")
+    return parser
 
 
-def run(words: list[str]) -> int:
-    """Runs `lightexp completion` and returns the exit code."""
-    if words[:1] == ["query"]:  # by the scripts
-        print("\n".join(offers(words[1] if len(words) > 1 else "")))
+def run(argv: list[str]) -> int:
+    """Run `lightexp completion` and return the exit code."""
+    if argv[:1] == ["query"]:  # called by the scripts
+        print("\n".join(complete_line(argv[1] if len(argv) > 1 else "")))
         return 0
-    print(_SCRIPTS[parser().read(words)[0].shell], end="")
+    options, _ = make_parser().read(argv)
+    print(_SCRIPTS[options.shell], end="")
     return 0
 
 
-def offers(line: str) -> list[str]:
-    """What may stand in place of the last word of a line, which begins with the program's name."""
+def complete_line(line: str) -> list[str]:
+    """Return what may stand in place of the last word of a command line.
+
+    Args:
+        line: Up to the cursor, beginning with the program's name.
+    """
     from lightexp.cli.main import COMMANDS
 
     try:
-        done = shlex.split(line)
+        arguments = shlex.split(line)
     except ValueError:  # within quotes
-        done = line.split()
-    word = "" if not line or line[-1].isspace() else done.pop()
-    if len(done) < 2:
-        return _matching((*COMMANDS, "--help", "--version"), word)
-    command, before = done[1], done[2:]
+        arguments = line.split()
+    prefix = "" if not line or line[-1].isspace() else arguments.pop()
+    if len(arguments) < 2:
+        return _select_matching((*COMMANDS, "--help", "--version"), prefix)
+    command, before = arguments[1], arguments[2:]
     if command not in COMMANDS:
         return []
-    module = import_module(f"lightexp.cli.{command}")
-    parser: Arguments | None = module.parser() if hasattr(module, "parser") else None  # else it has FLAGS
-    while parser and parser.choices:
-        chosen = next((w for w in before if w in parser.choices), None)
-        if chosen is None and not word.startswith("-"):
-            return _matching(parser.choices, word)
+    parser = _make_parser(command)
+    while parser.choices:
+        chosen = next((argument for argument in before if argument in parser.choices), None)
         if chosen is None:
-            break
-        if (parser := parser.choices[chosen]) is None:
+            if prefix.startswith("-"):
+                break
+            return _select_matching(parser.choices, prefix)
+        following = parser.choices[chosen]
+        if following is None:
             return []
-    if word.startswith("-"):
-        return _matching(parser.flags if parser else sorted(module.FLAGS), word)
-    if parser and before and parser.takes_value(before[-1]):
+        parser = following
+    if prefix.startswith("-"):
+        return _select_matching(parser.flags, prefix)
+    if before and parser.takes_value(before[-1]):
         return []
-    return _settings(word, before, "search" if command == "search" else PRIMARY_CONFIG)
+    return _complete_setting(prefix, before, "search" if command == "search" else PRIMARY_CONFIG)
 
 
-def _matching(names: Iterable[str], word: str) -> list[str]:
-    return [name for name in names if name.startswith(word)]
+def _make_parser(command: str) -> Arguments:
+    module = import_module(f"lightexp.cli.{command}")
+    if hasattr(module, "make_parser"):
+        parser: Arguments = module.make_parser()
+        return parser
+    parser = Arguments(command, add_help=False)  # until every command has `make_parser`
+    for flag in module.FLAGS:
+        parser.add_argument(flag, action="store_true")
+    return parser
 
 
-def _settings(word: str, before: list[str], config: str) -> list[str]:
-    """Groups, choices and settings, as Hydra completes them where the words before have their effect."""
+def _select_matching(names: Iterable[str], prefix: str) -> list[str]:
+    return [name for name in names if name.startswith(prefix)]
+
+
+def _complete_setting(prefix: str, before: list[str], config: str) -> list[str]:
+    """Return the groups, choices and settings that begin with a prefix.
+
+    Args:
+        prefix: What the user has typed of the last word.
+        before: The arguments before it: a choice such as `pipeline=quantize` decides which settings there are.
+        config: Name of the primary config.
+    """
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.object_type import ObjectType
     from hydra.errors import HydraException
-    from hydra.plugins.completion_plugin import DefaultCompletionPlugin
     from omegaconf.errors import OmegaConfBaseException
 
-    others = [w for w in before if ("=" in w or w.startswith("~")) and not w.startswith("-") and " " not in w]
+    settings = [argument for argument in before if is_setting(argument) and " " not in argument]
     with initialize_config_dir(str(find_config_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        place, equals, _ = word.partition("=")
-        if equals and "@" in place:  # group@place=choice, which Hydra does not complete
-            choices = loader.get_group_options(place.partition("@")[0].lstrip("+~"), ObjectType.CONFIG)
-            found = _matching([f"{place}={choice}" for choice in choices], word)
+        name, equals, _ = prefix.partition("=")
+        if equals and "@" in name:  # group@place=choice, which Hydra does not complete
+            choices = loader.get_group_options(name.partition("@")[0].lstrip("+~"), ObjectType.CONFIG)
+            offers = _select_matching([f"{name}={choice}" for choice in choices], prefix)
         else:
             try:
-                found = DefaultCompletionPlugin(loader)._query(config, " ".join([*others, word]))
-            except (HydraException, OmegaConfBaseException, ValueError):  # the words before are wrong
+                offers = compat.complete_with_hydra(loader, config, " ".join([*settings, prefix]))
+            except (HydraException, OmegaConfBaseException, ValueError):  # a setting before the last word is wrong
                 return []
-    hidden = ("hydra", "_") if not word.startswith("hydra") else ("_",)
-    return [name for name in found if not re.split(r"[=.](?=[^=.]+=?$)", name)[-1].startswith(hidden)]
+    hidden = ("_",) if prefix.startswith("hydra") else ("hydra", "_")
+    return [offer for offer in offers if not _last_part(offer).startswith(hidden)]
+
+
+def _last_part(offer: str) -> str:
+    """Return what follows the last dot or equals sign inside an offer: `b=` of `a.b=`, `c` of `a=c`."""
+    return re.split(r"[=.](?=[^=.]+=?$)", offer)[-1]

@@ -9,7 +9,7 @@ from lightexp.cli.atomic_write import write_files
 from lightexp.core.errors import BadInput
 
 
-def parser() -> Arguments:
+def make_parser() -> Arguments:
     """The command's flags."""
     made = Arguments(
         "decode",
@@ -30,7 +30,7 @@ def run(words: list[str]) -> int:
     Raises:
         BadInput: If the file cannot be decoded, or its result not be written.
     """
-    chosen = parser().parse_args(words)
+    chosen = make_parser().parse_args(words)
     from lightexp.export.lxe import decode
 
     try:

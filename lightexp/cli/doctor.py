@@ -56,16 +56,16 @@ class Check:
     words: str
 
 
-def parser() -> Arguments:
+def make_parser() -> Arguments:
     """The command's flags."""
-    made = Arguments("doctor", description=_HELP).with_folders()
+    made = Arguments("doctor", description=_HELP).add_config_dir()
     made.add_argument("--json", action="store_true", help="prints JSON")
     return made
 
 
 def run(words: list[str]) -> int:
     """Runs `lightexp doctor` and returns the exit code."""
-    flags, overrides = parser().read(words)
+    flags, overrides = make_parser().read(words)
     checks = [*versions()]
     whole = not any(check.words.startswith(_ABSENT) for check in checks)
     if whole:  # else the rest cannot even be looked at

@@ -9,7 +9,7 @@ from lightexp.cli.atomic_write import write_files
 from lightexp.core.errors import BadInput
 
 
-def parser() -> Arguments:
+def make_parser() -> Arguments:
     """The command's flags."""
     made = Arguments(
         "export",
@@ -32,7 +32,7 @@ def run(words: list[str]) -> int:
     Raises:
         BadInput: If there is no such run, it has no model, or a file cannot be written.
     """
-    chosen = parser().parse_args(words)
+    chosen = make_parser().parse_args(words)
     from lightexp.backend.flatbuffer import read_graph as flat
     from lightexp.core.fingerprint import hash_file
     from lightexp.core.record import read_record

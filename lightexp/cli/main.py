@@ -1,4 +1,4 @@
-"""`lightexp`: one word a command; nothing is imported before it is needed."""
+"""The program `lightexp`: dispatch to one module a command, imported on use, and turn errors into one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightexp.core.version import __version__
 
 HELP = """lightexp: compare ways of making deep-learning models small, on the file that would ship.
 
-Usage: lightexp COMMAND [words]
+Usage: lightexp COMMAND [arguments]
 
   run         train a model, compress it stage by stage, measure the file after each, log the run
               lightexp run                    a first run: digits, a small CNN, pruned, then int8 (under a minute)
@@ -22,59 +22,64 @@ Usage: lightexp COMMAND [words]
               lightexp search search=prune_quantize model=lenet5 dataset=fashion_mnist
               lightexp search --help          presets and settings
   ablate      run what is missing of a paper's table: a file of rows and seeds
-              lightexp ablate FILE --plan     what is there already, what is not, how long it will take
-  report      tables, figures and one HTML page from what has been run: an ablation's file, runs, a study, MLflow
-  doctor      whether this machine can run it: versions, memory, disk, store, plugins, data sets
-  store       what the store of artifacts holds, whether it is whole, and what may go: ls, verify, gc
-  track       sync: uploads the runs that MLflow has not seen yet
+              lightexp ablate FILE --plan     what is done already, what is missing, how long it will take
+  report      tables, plots and one HTML page from finished runs: an ablation's file, runs, a study, MLflow
+  doctor      check whether this machine can run it: versions, memory, disk, store, plugins, data sets
+  store       list, verify and clean up the store of artifacts: ls, verify, gc
+  track       sync: upload the runs that MLflow has not seen yet
   ui          MLflow's pages over the runs
-  completion  what makes the Tab key complete commands, groups and settings: bash, zsh, fish
-  decode      an encoded model (.lxe) back to its .tflite
+  completion  scripts that make the Tab key complete commands, groups and settings: bash, zsh, fish
+  decode      turn an encoded model (.lxe) back into its .tflite
   export      a run's model with metadata, and as a C array
 
 Each takes --help. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
 
 COMMANDS = ("run", "search", "ablate", "report", "decode", "export", "doctor", "store", "track", "ui", "completion")
-"""Each a module of this folder with `run(words) -> exit code`, and `parser()`, or FLAGS that stand among settings."""
-_RUNNING = ("-m", "--multirun", "-r", "--run")
-_NOT_HERE = ("tracking=", "hydra/launcher=", "hydra/sweeper=")
+"""Each is a module of this folder with `run(argv) -> exit code` and `make_parser() -> Arguments`."""
+_INTERRUPTED = 130
+_STARTING_FLAGS = ("-m", "--multirun", "-r", "--run")
+"""Flags of `lightexp run` with which a run follows; with others, such as `--cfg`, none does."""
+_NO_MIRROR = ("tracking=", "hydra/launcher=", "hydra/sweeper=")
+"""Settings with which records may be mirrored nowhere, or by other processes."""
 
 
-def main(words: list[str] | None = None) -> int:
-    """Runs a command and returns its exit code.
+def main(argv: list[str] | None = None) -> int:
+    """Run a command and return its exit code.
 
     Args:
-        words: The command line without the program's name. Defaults to the process's own.
+        argv: The command line without the program's name. Defaults to the process's own.
     """
-    words = sys.argv[1:] if words is None else words
-    if not words or words[0] in ("-h", "--help", "help"):
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
-    if words[0] == "--version":
+    command, *rest = argv
+    if command == "--version":
         print(f"lightexp {__version__}")
         return 0
-    if words[0] == "run":
-        return _without_traceback(lambda: _run(words))
-    if words[0] in COMMANDS:
-        return _without_traceback(lambda: import_module(f"lightexp.cli.{words[0]}").run(words[1:]))
-    print(f"lightexp: '{words[0]}' is not a command: {suggest_nearest(words[0], COMMANDS)}", file=sys.stderr)
+    if command == "run":
+        return _without_traceback(lambda: _run(rest))
+    if command in COMMANDS:
+        return _without_traceback(lambda: int(import_module(f"lightexp.cli.{command}").run(rest)))
+    print(f"lightexp: '{command}' is not a command: {suggest_nearest(command, COMMANDS)}", file=sys.stderr)
     return 2
 
 
-def _run(words: list[str]) -> int:
+def _run(argv: list[str]) -> int:
+    """Run `lightexp run`, with the process that mirrors records started before anything else is imported."""
     from lightexp.tracking.process import MirrorProcess
 
-    # Started before anything else is imported; where no run seems to follow, it is not.
-    asks = any((word.startswith("-") and word not in _RUNNING) or word.startswith(_NOT_HERE) for word in words)
-    worker = None if asks else MirrorProcess()
+    no_run = any(argument.startswith("-") and argument not in _STARTING_FLAGS for argument in argv)
+    no_mirror = any(argument.startswith(_NO_MIRROR) for argument in argv)
+    mirror_process = None if no_run or no_mirror else MirrorProcess()
     from lightexp.cli.run import run
 
-    return run(words[1:], worker)
+    return run(argv, mirror_process)
 
 
 def _without_traceback(command: Callable[[], int]) -> int:
-    """Runs a command; an error that nobody foresaw goes into a file, and one line to the user."""
+    """Run a command; write the traceback of an unexpected error to a file, and one line to the user."""
     try:
         return command()
     except LightexpError as error:
@@ -82,10 +87,10 @@ def _without_traceback(command: Callable[[], int]) -> int:
         return error.exit_code
     except KeyboardInterrupt:  # while the command was being imported
         print("lightexp: Interrupted.", file=sys.__stderr__)
-        return 130
-    except Exception as error:
+        return _INTERRUPTED
+    except Exception as error:  # the last resort: nothing below has turned it into a LightexpError
         if interrupt.was_requested():
             print("lightexp: Interrupted.", file=sys.__stderr__)
-            return 130
+            return _INTERRUPTED
         print("lightexp:", exceptions.summarize_exception(error), file=sys.stderr)
         return 1

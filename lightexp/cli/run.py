@@ -1,6 +1,6 @@
-"""`lightexp run`: a Hydra application around the runner.
+"""`lightexp run`: a Hydra application around the runner, for one run or the jobs of a sweep.
 
-Only Hydra is imported at the top: `--help` and `--cfg` need no more, and are to be quick.
+Only Hydra is imported at the top, so that `--help` and `--cfg`, which need no more, answer quickly.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -22,35 +21,48 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightexp.core import exceptions, interrupt
-from lightexp.core.errors import BadInput, LightexpError, suggest_nearest
+from lightexp.cli.arguments import Arguments
+from lightexp.core import compat, exceptions, interrupt
+from lightexp.core.errors import BadInput, LightexpError
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
 
 if TYPE_CHECKING:
     from lightexp.cli.terminal import Terminal
     from lightexp.core.record import Record
     from lightexp.runner.run import Runner
+    from lightexp.runner.settings import Settings
     from lightexp.tracking.process import MirrorProcess
 
 INTERRUPTED = 130
 PLAN = "--plan"
-FLAGS = {name for action in get_args_parser()._actions for name in action.option_strings} | {PLAN}
 _SWEEP = ("-m", "--multirun")
+_SHOW_CONFIG = ("-c", "--cfg")
 _LAUNCHER = "hydra/launcher="
 
 
-def run(words: list[str], worker: MirrorProcess | None = None) -> int:
-    """Runs `lightexp run` and returns the exit code.
+def make_parser() -> Arguments:
+    """Describe Hydra's flags and `--plan`. Hydra does the parsing; this checks flags and completes them in a shell."""
+    parser = Arguments("run", add_help=False)
+    for flags, has_value in compat.list_hydra_flags().items():
+        parser.add_argument(*flags, action="store" if has_value else "store_true")
+    parser.add_argument(PLAN, action="store_true", help="show what would be done")
+    return parser
+
+
+def run(argv: list[str], mirror_process: MirrorProcess | None = None) -> int:
+    """Run `lightexp run`.
 
     Args:
-        words: The command line after `run`.
-        worker: The process that mirrors records, if it has been started.
+        argv: The command line after `run`.
+        mirror_process: The process that mirrors records in MLflow, if it has been started already.
+
+    Returns:
+        The exit code.
     """
     interrupt.install_handlers()
-    application = _Application(words, worker)
+    application = _Application(argv, mirror_process)
     try:
-        _check_flags(words)
-        return application.start([word for word in words if word != PLAN])
+        return application.start(_check_arguments(argv))
     except LightexpError as error:
         complain(str(error))
         return error.exit_code
@@ -59,7 +71,7 @@ def run(words: list[str], worker: MirrorProcess | None = None) -> int:
 
         if not is_config_error(error):
             raise
-        overrides = [word for word in words if not word.startswith("-")]
+        overrides = [argument for argument in argv if not argument.startswith("-")]
         complain(str(as_bad_input(error, overrides)))
         return BadInput.exit_code
     except OSError as error:
@@ -72,52 +84,62 @@ def run(words: list[str], worker: MirrorProcess | None = None) -> int:
         return INTERRUPTED
 
 
-class Swept(Callback):
-    """Hydra's callback that tells where the jobs of a sweep leave word, whatever process a launcher runs them in."""
+def complain(message: str) -> None:
+    """Print what went wrong as one line of standard error."""
+    print("lightexp:", " ".join(message.split()), file=sys.__stderr__)
+
+
+class SweptRuns(Callback):
+    """Hydra callback that tells the sweep which runs its jobs made, whatever process a launcher ran them in."""
 
     folder: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Keeps the sweep's folder."""
-        Swept.folder = Path(config.hydra.sweep.dir).absolute()
+        """Remember the sweep's folder, in which jobs leave a file each."""
+        SweptRuns.folder = Path(config.hydra.sweep.dir).absolute()
 
     @staticmethod
-    def leave(run: Path) -> None:
-        """Has a job leave word of its run."""
-        hydra = HydraConfig.get()
-        file = Path(hydra.sweep.dir) / f"job-{hydra.job.num}.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(str(run.absolute()))
+    def add(run_folder: Path) -> None:
+        """Note the run of the job that calls this."""
+        config = HydraConfig.get()
+        path = Path(config.sweep.dir) / f"job-{config.job.num}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(run_folder.absolute()))
 
     @staticmethod
-    def runs() -> list[Path]:
-        """The runs of the jobs that left word, in their order."""
-        files = list(Swept.folder.glob("job-*.txt")) if Swept.folder else []
-        return [Path(f.read_text()) for f in sorted(files, key=lambda f: int(f.stem.partition("-")[2]))]
+    def list_folders() -> list[Path]:
+        """Return the run folders of the jobs that have noted them, in the order of the jobs."""
+        paths = list(SweptRuns.folder.glob("job-*.txt")) if SweptRuns.folder else []
+        return [Path(path.read_text()) for path in sorted(paths, key=_job_number)]
+
+
+def _job_number(path: Path) -> int:
+    return int(path.stem.partition("-")[2])
 
 
 class _Application:
     """One call of the command: one run, or the jobs of a sweep."""
 
-    def __init__(self, words: list[str], worker: MirrorProcess | None) -> None:
-        self.plan_only = PLAN in words
-        self._worker = worker
-        self._done: list[Record] = []
-        self._failed: list[LightexpError] = []
-        self._sweep = False
-        self._origin: dict[str, str] | None = None
+    def __init__(self, argv: list[str], mirror_process: MirrorProcess | None) -> None:
+        self.plan_only = PLAN in argv
         self.started = False
+        self._mirror_process = mirror_process
+        self._finished: list[Record] = []
+        self._errors: list[LightexpError] = []
+        self._is_sweep = False
+        self._origin: dict[str, str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a launcher takes to a job's process: nothing that belongs to this one."""
+        """Return what a launcher pickles for a job's process: nothing that belongs to this process."""
         from lightexp.runner.launcher import launch_origin
 
-        kept = ("plan_only", "_sweep", "started")
-        fresh: dict[str, Any] = {"_worker": None, "_done": [], "_failed": [], "_origin": launch_origin()}
-        return {name: self.__dict__[name] for name in kept} | fresh
+        names = ("plan_only", "started", "_is_sweep")
+        fresh: dict[str, Any] = {"_mirror_process": None, "_finished": [], "_errors": [], "_origin": launch_origin()}
+        return {name: self.__dict__[name] for name in names} | fresh
 
     @cached_property
     def terminal(self) -> Terminal:
+        """The user's terminal, which takes a moment to import."""
         from lightexp.cli.terminal import Terminal
 
         return Terminal()
@@ -126,59 +148,60 @@ class _Application:
     def _runner(self) -> Runner:
         from lightexp.runner.run import Runner
 
-        return Runner(self.terminal, self._worker)
+        return Runner(self.terminal, self._mirror_process)
 
-    def start(self, words: list[str]) -> int:
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, so that we can say it in one line
-        swept = [f"+hydra.callbacks.swept._target_={__name__}.Swept"] if set(words) & set(_SWEEP) else []
-        sys.argv = ["lightexp run", *_flags_first(words), *swept]
+    def start(self, argv: list[str]) -> int:
+        """Hand the command line to Hydra, which calls `_run_job` for each job; return the exit code."""
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors, which `run` prints as one line
+        sys.argv = ["lightexp run", *make_parser().move_flags_first(argv)]
+        if set(argv) & set(_SWEEP):
+            sys.argv.append(f"+hydra.callbacks.swept._target_={__name__}.{SweptRuns.__name__}")
+        application = hydra.main(version_base="1.3", config_path=str(find_config_dir()), config_name=PRIMARY_CONFIG)
         try:
-            with _launching(words):
-                hydra.main(version_base="1.3", config_path=str(find_config_dir()), config_name=PRIMARY_CONFIG)(
-                    self._job
-                )()
+            with _launching(argv):
+                application(self._run_job)()
         finally:
             self._show_sweep()
-        if self._failed and not self._sweep:
-            raise self._failed[0]
-        return min((error.exit_code for error in self._failed), default=0)
+        if self._errors and not self._is_sweep:
+            raise self._errors[0]
+        return min((error.exit_code for error in self._errors), default=0)
 
     def _show_sweep(self) -> None:
-        """Shows the jobs of a sweep that are done, wherever they ran."""
-        if not self._sweep and (runs := Swept.runs()):
+        """Show the finished jobs of a sweep, whatever process they ran in."""
+        if not self._is_sweep and (folders := SweptRuns.list_folders()):
             from lightexp.core.record import read_record
 
-            self._done = [read_record(run) for run in runs]
-        if self._done and (self._sweep or Swept.folder):
-            self.terminal.sweep(self._done)
+            self._finished = [read_record(folder) for folder in folders]
+        if self._finished and (self._is_sweep or SweptRuns.folder):
+            self.terminal.sweep(self._finished)
 
-    def _job(self, config: DictConfig) -> None:
-        """Runs one job. It raises nothing: a failed job of a sweep does not stop the others.
+    def _run_job(self, config: DictConfig) -> None:
+        """Run one job. A failed job of a sweep raises nothing, so that the others go on.
 
-        In another process, where a launcher has all of them run whatever becomes of one, it raises to be heard of.
+        In another process, where a launcher runs all jobs whatever becomes of one, the job raises to be heard of.
         """
         if self._origin:
             from lightexp.runner.launcher import join_as_worker
 
             join_as_worker(self._origin)
         self.started = True
-        self._sweep = HydraConfig.get().mode is RunMode.MULTIRUN
-        overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # interpolations as they stand
+        self._is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+        overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # interpolations are kept
         try:
             self._run(config, overrides)
         except LightexpError as error:
-            self._fail(error, overrides)
-        except (Exception, SystemExit) as error:
+            self._add_error(error, overrides)
+        except (Exception, SystemExit) as error:  # a plugin's stage may raise anything; the sweep's other jobs go on
             if interrupt.was_requested():
                 raise
-            self._fail(exceptions.summarize_exception(error, config.get("plugins") or ()), overrides)
-        if self._origin and self._failed:
-            raise self._failed[0]
+            self._add_error(exceptions.summarize_exception(error, config.get("plugins") or ()), overrides)
+        if self._origin and self._errors:
+            raise self._errors[0]
 
-    def _fail(self, error: LightexpError, overrides: list[str]) -> None:
-        if self._sweep:
+    def _add_error(self, error: LightexpError, overrides: list[str]) -> None:
+        if self._is_sweep:
             complain(f"{' '.join(overrides)}: {error}")
-        self._failed.append(error)
+        self._errors.append(error)
 
     def _run(self, config: DictConfig, overrides: list[str]) -> None:
         from lightexp.core.records import RUNS
@@ -186,29 +209,39 @@ class _Application:
         from lightexp.runner.settings import read_settings
 
         settings = read_settings(drop_removed_stages(config, overrides))
-        if self._sweep:
+        if self._is_sweep:
             self.terminal.say(f"— {' '.join(overrides)}")
         if self.plan_only:
-            from lightexp.runner.preview import preview_plan
-
-            plan, data = self._runner.plan(settings)
-            self.terminal.plan(plan, settings, *preview_plan(plan, settings, data))
+            self._show_plan(settings)
             return
-        sources = HydraConfig.get().runtime.config_sources
-        own = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
-        if (name := HydraConfig.get().job.config_name) != PRIMARY_CONFIG:
-            own.append(f"--config-name={name}")
-        record = self._runner.run(settings, overrides, test=not self._sweep, flags=own)
-        self._done.append(record)
+        record = self._runner.run(settings, overrides, test=not self._is_sweep, flags=_list_config_flags())
+        self._finished.append(record)
         if self._origin:
-            Swept.leave(settings.outputs / RUNS / record.id)
-        if not self._sweep:
+            SweptRuns.add(settings.outputs / RUNS / record.id)
+        if not self._is_sweep:
             self.terminal.record(record, settings.outputs)
+
+    def _show_plan(self, settings: Settings) -> None:
+        from lightexp.runner.preview import preview_plan
+
+        plan, data = self._runner.plan(settings)
+        self.terminal.plan(plan, settings, *preview_plan(plan, settings, data))
+
+
+def _list_config_flags() -> list[str]:
+    """Return the flags that the present job's config was composed with, for the command that runs it again."""
+    config = HydraConfig.get()
+    sources = [source for source in config.runtime.config_sources if source.provider == "command-line"]
+    flags = [f"--config-dir={source.path}" for source in sources]
+    if config.job.config_name != PRIMARY_CONFIG:
+        flags.append(f"--config-name={config.job.config_name}")
+    return flags
 
 
 @contextmanager
-def _launching(words: list[str]) -> Iterator[None]:
-    if not any(word.startswith(_LAUNCHER) for word in words):
+def _launching(argv: list[str]) -> Iterator[None]:
+    """Block Ctrl-C in the processes that a launcher starts: this command ends them."""
+    if not any(argument.startswith(_LAUNCHER) for argument in argv):
         yield
         return
     from lightexp.runner.launcher import sigint_blocked
@@ -217,26 +250,9 @@ def _launching(words: list[str]) -> Iterator[None]:
         yield
 
 
-def complain(words: str) -> None:
-    """Says what went wrong, on one line of standard error."""
-    print("lightexp:", " ".join(words.split()), file=sys.__stderr__)
-
-
-def _flags_first(words: list[str]) -> list[str]:
-    """Flags, with the values that they take, before overrides: argparse takes those before a flag for all of them."""
-    valued = {name for action in get_args_parser()._actions if action.nargs is None for name in action.option_strings}
-    flags: list[str] = []
-    overrides: list[str] = []
-    for word in words:
-        value = bool(flags) and flags[-1] in valued and not word.startswith("-")
-        (flags if value or word.startswith("-") else overrides).append(word)
-    return flags + overrides
-
-
-def _check_flags(words: list[str]) -> None:
-    for word in words:
-        flag = word.partition("=")[0]
-        if flag.startswith("--") and flag not in FLAGS:
-            raise BadInput(f"{flag} is not a flag of lightexp run: {suggest_nearest(flag, FLAGS)}")
-    if set(words) & set(_SWEEP) and set(words) & {"-c", "--cfg"}:
-        raise BadInput("--cfg shows one config, -m runs several. Leave one of them out.")
+def _check_arguments(argv: list[str]) -> list[str]:
+    """Return the command line for Hydra, without `--plan`; raise BadInput where flags are wrong."""
+    make_parser().check_flags(argv)
+    if set(argv) & set(_SWEEP) and set(argv) & set(_SHOW_CONFIG):
+        raise BadInput("--cfg shows one config, -m runs several. Received: both. Leave one of them out.")
+    return [argument for argument in argv if argument != PLAN]

@@ -42,18 +42,14 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SIZES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
-def parser() -> Arguments:
+def make_parser() -> Arguments:
     """The command's flags."""
-    made = Arguments("store", description=_HELP).with_folders()
-    commands = made.add_subparsers(dest="what", metavar="COMMAND", required=True)
-    commands.add_parser(
-        "ls", help="lists the entries", description="Lists the entries, the least recently used first."
-    ).with_folders()
-    commands.add_parser(
-        "verify", help="checks every digest", description="Checks every digest; broken entries are set aside."
-    ).with_folders()
-    gc = commands.add_parser("gc", help="takes entries away", description="Takes away what every given rule lets go.")
-    gc.with_folders()
+    made = Arguments("store", description=_HELP).add_config_dir()
+    made.add_command("ls", "list the entries", "Lists the entries, the least recently used first.").add_config_dir()
+    made.add_command(
+        "verify", "check every digest", "Checks every digest; broken entries are set aside."
+    ).add_config_dir()
+    gc = made.add_command("gc", "remove entries", "Removes the entries that every given rule lets go.").add_config_dir()
     gc.add_argument("--older-than", type=_age, metavar="AGE", help="not used for so long: 90m, 12h, 30d, 2w")
     gc.add_argument("--max-size", type=_size, metavar="SIZE", help="until no more than this is left: 500M, 2G")
     gc.add_argument("--unreferenced", action="store_true", help="not named by any record in outputs/runs")
@@ -63,14 +59,14 @@ def parser() -> Arguments:
 
 def run(words: list[str]) -> int:
     """Runs `lightexp store` and returns the exit code."""
-    flags, overrides = parser().read(words)
+    flags, overrides = make_parser().read(words)
     outputs = compose_settings(overrides).outputs
     store = Store(outputs / "store")
     if not store.root.is_dir():
         raise BadInput(f"{outputs} holds no store, as nothing has been run into it. Set paths.outputs=FOLDER.")
-    if flags.what == "ls":
+    if flags.command == "ls":
         return _list(outputs, store_gc.list_items(store.root))
-    if flags.what == "verify":
+    if flags.command == "verify":
         return _verify(store, store_gc.list_items(store.root))
     if flags.older_than is None and flags.max_size is None and not flags.unreferenced:
         raise BadInput("store gc needs a rule: --older-than AGE, --max-size SIZE or --unreferenced. Received: none.")

@@ -34,19 +34,16 @@ Runs that are still going on are left out. Runs that were deleted in MLflow's bi
 0 done, 1 not everything could be uploaded, 2 bad input, 130 interrupted: the same command goes on from there."""
 
 
-def parser() -> Arguments:
+def make_parser() -> Arguments:
     """The command's flags."""
-    made = Arguments("track", description=_HELP).with_folders()
-    commands = made.add_subparsers(dest="what", metavar="COMMAND", required=True)
-    commands.add_parser(
-        "sync", help="uploads what MLflow has not seen", description="Uploads what MLflow has not seen."
-    ).with_folders()
+    made = Arguments("track", description=_HELP).add_config_dir()
+    made.add_command("sync", "upload what MLflow has not seen").add_config_dir()
     return made
 
 
 def run(words: list[str]) -> int:
     """Runs `lightexp track` and returns the exit code."""
-    _, overrides = parser().read(words)
+    _, overrides = make_parser().read(words)
     chosen = compose_settings(overrides)
     if not isinstance(chosen.tracking, Mlflow):
         raise BadInput("track sync uploads to MLflow. Received: tracking=none. Leave it out, or set tracking.uri=URI.")

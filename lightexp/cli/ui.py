@@ -38,9 +38,9 @@ _PATIENCE = 120  # seconds for it to start in
 _ENDING = 10  # seconds for it to end in
 
 
-def parser() -> Arguments:
+def make_parser() -> Arguments:
     """The command's flags."""
-    made = Arguments("ui", description=_HELP).with_folders()
+    made = Arguments("ui", description=_HELP).add_config_dir()
     made.add_argument("--host", default="127.0.0.1", help="the address to listen at. Defaults to 127.0.0.1")
     made.add_argument("--port", type=int, default=5000, help="the port; 0 for any that is free. Defaults to 5000")
     made.add_argument("--optuna", action="store_true", help="optuna-dashboard, on the study that lightexp search has")
@@ -49,7 +49,7 @@ def parser() -> Arguments:
 
 def run(words: list[str]) -> int:
     """Runs `lightexp ui` and returns the exit code."""
-    flags, overrides = parser().read(words)
+    flags, overrides = make_parser().read(words)
     if flags.optuna:
         return _dashboard(overrides, flags.host, flags.port)
     chosen = compose_settings(overrides)

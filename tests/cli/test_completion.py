@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lightexp.cli.completion import offers
+from lightexp.cli.completion import complete_line
 from lightexp.cli.main import COMMANDS, main
 from tests.cli.commands import COMMAND, environment, lightexp
 from tests.system_packages import require_program
@@ -51,7 +51,7 @@ QUIET += "assert not {'tensorflow', 'mlflow', 'sklearn', 'ai_edge_litert'} & set
     ],
 )
 def test_what_is_offered(line: str, offered: set[str] | None) -> None:
-    found = offers(line)
+    found = complete_line(line)
     if offered is None:
         assert {"--plan", "--multirun", "-m", "--config-dir"} <= set(found)
     else:
@@ -59,13 +59,13 @@ def test_what_is_offered(line: str, offered: set[str] | None) -> None:
 
 
 def test_groups_and_settings_of_a_run_are_offered_but_nothing_hidden() -> None:
-    found = offers("lightexp run ")
+    found = complete_line("lightexp run ")
     assert {"dataset=", "model=", "pipeline=", "seed=", "model.", "pipeline."} <= set(found)
     assert not any(name.startswith(("hydra", "_")) for name in found)
-    assert "dataset=digits" in offers("lightexp run dataset=")
-    assert not any("=_" in name for name in offers("lightexp run dataset="))
-    assert "model._target_=" not in offers("lightexp run model.")
-    assert any(name.startswith("hydra.") for name in offers("lightexp run hydra."))
+    assert "dataset=digits" in complete_line("lightexp run dataset=")
+    assert not any("=_" in name for name in complete_line("lightexp run dataset="))
+    assert "model._target_=" not in complete_line("lightexp run model.")
+    assert any(name.startswith("hydra.") for name in complete_line("lightexp run hydra."))
 
 
 def test_it_loads_nothing_heavy(tmp_path: Path) -> None:

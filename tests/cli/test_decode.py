@@ -58,7 +58,7 @@ def test_it_replaces_nothing_unless_it_is_told_to(file: Path) -> None:
         (["a model.lxe", "-o", "no/where"], "no/where cannot be written: No such file or directory"),
         (["a model.lxe", "-o", ".", "--force"], ". exists"),
         ([], "the following arguments are required: file"),
-        (["a model.lxe", "--forse"], "--forse is not a word of lightexp decode: did you mean '--force'?"),
+        (["a model.lxe", "--forse"], "--forse is not a flag of lightexp decode: did you mean '--force'?"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(words: list[str], told: str, file: Path) -> None:

@@ -141,7 +141,7 @@ def test_the_store_s_and_the_runs_health_is_told(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--jsn"], "--jsn is not a word of lightexp doctor: did you mean '--json'?"),
+        (["--jsn"], "--jsn is not a flag of lightexp doctor: did you mean '--json'?"),
         (["sed=1"], "sed is not a setting: did you mean 'seed'?"),
         (["dataset=nothing"], "dataset=nothing: no such choice"),
     ],

@@ -134,11 +134,11 @@ def test_beside_a_run_nothing_that_it_stands_on_goes(tmp_path: Path) -> None:
         (["store", "gc"], "store gc needs a rule: --older-than AGE"),
         (
             ["store", "gc", "--older-then", "3d"],
-            "--older-then is not a word of lightexp store gc: did you mean '--older-than'?",
+            "--older-then is not a flag of lightexp store gc: did you mean '--older-than'?",
         ),
         (["store", "gc", "--older-than", "30"], "'30' is no age"),
         (["store", "gc", "--max-size", "2Q"], "'2Q' is no size"),
-        (["store", "ls", "nonsense"], "nonsense is not a word of lightexp store: settings are written name=value"),
+        (["store", "ls", "nonsense"], "nonsense is not an argument of lightexp store: settings are written name=value"),
         (["store", "ls", "paths.outputs=nowhere"], "nowhere holds no store"),
         (["store", "ls", "sed=1"], "sed is not a setting: did you mean 'seed'?"),
         (["store", "--config-dir", "nowhere", "ls"], "--config-dir=nowhere is not a folder"),

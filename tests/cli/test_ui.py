@@ -105,7 +105,7 @@ def test_a_taken_port_and_other_bad_input_are_one_line(tmp_path: Path, capsys: p
             (["--host", "256.1.1.1"], "256.1.1.1:5000 cannot be listened at:"),
             (["--port", "70000"], "--port goes from 0 (any that is free) to 65535. Received: 70000."),
             (["--port", "x"], "argument --port: invalid int value: 'x'"),
-            (["--prot", "1"], "--prot is not a word of lightexp ui: did you mean '--port'?"),
+            (["--prot", "1"], "--prot is not a flag of lightexp ui: did you mean '--port'?"),
             (["tracking=none"], "ui shows what MLflow has. Received: tracking=none."),
             (["paths.outputs=nowhere"], "nothing has been run into it"),
         ]:

@@ -185,7 +185,7 @@ def test_two_at_once_upload_once_and_a_kill_is_made_good(outputs: Outputs, write
         (["sync", "tracking.uri=folder"], "MLflow keeps no runs in plain folders"),
         (["sync", "tracking.url=x"], "tracking.url is not a setting: did you mean 'uri'?"),
         (["sync", "paths.outputs=nowhere"], "nowhere holds no runs. Set paths.outputs=FOLDER."),
-        (["sync", "--all"], "--all is not a word of lightexp track sync"),
+        (["sync", "--all"], "--all is not a flag of lightexp track sync"),
         ([], "lightexp track --help shows how"),
     ],
 )
