@@ -1,4 +1,4 @@
-"""What a study tries before anything is proposed."""
+"""Seed trials: the configurations that a study runs before its sampler proposes any (`search.corners`)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from lightexp.search.ranges import ConfigPath, format_value
 from lightexp.search.space import VARIANT, SearchSpace
 from lightexp.stages.quantize import Quantize
 
+_Choice = tuple[PipelineVariant, Mapping[ConfigPath, Any]]
+"""A variant and the values that a seed trial sets in its config; None leaves a value as it is."""
+
 
 @dataclass(frozen=True)
 class SeedTrial:
-    """A configuration that is tried first.
+    """A configuration that a study runs before its sampler proposes any.
 
     Attributes:
-        name: For people.
-        config: The whole of it.
-        params: Those of the space's parameters that it lies on, as Optuna calls their values.
-        varied: What it sets, for people.
+        name: As `search.corners` names it: `recipe`, `int8` or `strongest`.
+        config: The run's config.
+        params: Optuna's values of the parameters whose ranges contain this configuration.
+        varied: The overrides that describe it to the user.
     """
 
     name: str
@@ -36,66 +39,73 @@ class SeedTrial:
 
 
 def make_seed_trials(names: list[str], base: DictConfig, settings: Settings, space: SearchSpace) -> list[SeedTrial]:
-    """The corners, each once; one that cannot be run in this pipeline is left out.
+    """Make the seed trials, without duplicates and without those that this pipeline cannot run.
 
     Args:
-        names: `recipe` is the config as it stands, `int8` nothing but int8 quantisation, `strongest` every setting
-            where it compresses most.
-        base: The config as it stands.
-        settings: The same, typed.
-        space: What is searched.
+        names: `recipe` is the config without changes; `int8` quantises to int8 and compresses in no other way;
+            `strongest` sets every parameter to the value that compresses most.
+        base: The config without changes.
+        settings: Typed settings of `base`.
+        space: The space that is searched.
     """
-    found: dict[str, SeedTrial] = {}
+    seed_trials: dict[str, SeedTrial] = {}
     for name in names:
-        structure, values = {"recipe": _recipe, "int8": _int8, "strongest": _strongest}[name](base, settings, space)
-        with suppress(BadInput):
-            corner = _corner(name, space, structure, {path: v for path, v in values.items() if v is not None})
-            check_order(read_settings(corner.config))
-            found.setdefault(OmegaConf.to_yaml(corner.config), corner)
-    return list(found.values())
+        if name == "recipe":
+            variant, values = _choose_recipe(base, space)
+        elif name == "int8":
+            variant, values = _choose_int8(base, settings, space)
+        else:
+            variant, values = _choose_strongest(space)
+        with suppress(BadInput):  # this pipeline cannot run it
+            seed_trial = _make_seed_trial(name, space, variant, {p: v for p, v in values.items() if v is not None})
+            check_order(read_settings(seed_trial.config))
+            seed_trials.setdefault(OmegaConf.to_yaml(seed_trial.config), seed_trial)
+    return list(seed_trials.values())
 
 
-def _recipe(
-    base: DictConfig, settings: Settings, space: SearchSpace
-) -> tuple[PipelineVariant, Mapping[ConfigPath, Any]]:
-    structure = next((s for s in space.variants if s.config == base), PipelineVariant("", base))
-    return structure, {p.path: structure.get_value(p.path) for p in space.parameters}
+def _choose_recipe(base: DictConfig, space: SearchSpace) -> _Choice:
+    variant = next((v for v in space.variants if v.config == base), PipelineVariant("", base))
+    return variant, {p.path: variant.get_value(p.path) for p in space.select_parameters(variant)}
 
 
-def _int8(base: DictConfig, settings: Settings, space: SearchSpace) -> tuple[PipelineVariant, Mapping[ConfigPath, Any]]:
-    """Every compressing stage left out but the first that quantises; none where none does."""
-    kept = next((name for name, stage in settings.stages.items() if isinstance(stage, Quantize)), "")
-    order = [n for n in base.pipeline.order if n == kept or not settings.stages[n].compresses]
-    same = next((s for s in space.variants if list(s.config.pipeline.order) == order), None)
-    structure = same or PipelineVariant("", drop_unordered_stages(base, set(), order))
-    if not kept:
-        return structure, {}
-    place = ("pipeline", "stages", kept)
-    values: dict[ConfigPath, Any] = {(*place, "scheme"): "int8", (*place, "bits"): 8}
-    if structure.get_value((*place, "bits")) == 8 and (*place, "bits") not in [p.path for p in space.parameters]:
-        del values[*place, "bits"]  # nothing to say of it
-    plain: dict[ConfigPath, Any] = {
-        (*place, name): value for name, value in (("block", None), ("tolerance", None), ("layers", {}))
-    }
-    return PipelineVariant(structure.label, structure.set_values(plain)), values
+def _choose_int8(base: DictConfig, settings: Settings, space: SearchSpace) -> _Choice:
+    """Keep the first quantisation and leave every other compressing stage out."""
+    quantizer = next((name for name, stage in settings.stages.items() if isinstance(stage, Quantize)), None)
+    # The order may name a training stage that a model's file replaces; it compresses nothing and stays.
+    omitted = {name for name, stage in settings.stages.items() if stage.compresses and name != quantizer}
+    order = [name for name in base.pipeline.order if name not in omitted]
+    existing = next((v for v in space.variants if list(v.config.pipeline.order) == order), None)
+    variant = existing or PipelineVariant("", drop_unordered_stages(base, omitted, None))
+    if quantizer is None:
+        return variant, {}
+    stage = ("pipeline", "stages", quantizer)
+    scheme, bits = (*stage, "scheme"), (*stage, "bits")
+    values: dict[ConfigPath, Any] = {scheme: "int8", bits: 8}
+    if variant.get_value(bits) == 8 and bits not in [p.path for p in space.parameters]:
+        del values[bits]  # the default needs no mention in the list of overrides
+    plain: dict[ConfigPath, Any] = {(*stage, "block"): None, (*stage, "tolerance"): None, (*stage, "layers"): {}}
+    return PipelineVariant(variant.label, variant.set_values(plain)), values
 
 
-def _strongest(
-    base: DictConfig, settings: Settings, space: SearchSpace
-) -> tuple[PipelineVariant, Mapping[ConfigPath, Any]]:
-    structure = max(space.variants, key=lambda s: len(s.config.pipeline.order))
-    ends = {p.path: p.find_strongest() for p in space.select_parameters(structure)}
-    return structure, {path: structure.get_value(path) if end is None else end for path, end in ends.items()}
+def _choose_strongest(space: SearchSpace) -> _Choice:
+    variant = max(space.variants, key=lambda v: len(v.config.pipeline.order))
+    values: dict[ConfigPath, Any] = {}
+    for parameter in space.select_parameters(variant):
+        strongest = parameter.find_strongest()
+        values[parameter.path] = variant.get_value(parameter.path) if strongest is None else strongest
+    return variant, values
 
 
-def _corner(name: str, space: SearchSpace, structure: PipelineVariant, values: Mapping[ConfigPath, Any]) -> SeedTrial:
-    params = {}
-    for parameter in space.select_parameters(structure):
+def _make_seed_trial(
+    name: str, space: SearchSpace, variant: PipelineVariant, values: Mapping[ConfigPath, Any]
+) -> SeedTrial:
+    params: dict[str, Any] = {}
+    for parameter in space.select_parameters(variant):
         value = values.get(parameter.path)
-        inner = parameter.to_optuna(value)
-        if inner is not None and parameter.from_optuna(inner) == value:
-            params[parameter.name] = inner
-    if len(space.variants) > 1 and structure.label in space.labels:
-        params[VARIANT] = structure.label
+        nearest = parameter.to_optuna(value)
+        if nearest is not None and parameter.from_optuna(nearest) == value:
+            params[parameter.name] = nearest
+    if len(space.variants) > 1 and variant.label in space.labels:
+        params[VARIANT] = variant.label
     varied = [f"corner={name}", *(f"{'.'.join(path)}={format_value(value)}" for path, value in values.items())]
-    return SeedTrial(name, structure.set_values(values), params, varied)
+    return SeedTrial(name, variant.set_values(values), params, varied)

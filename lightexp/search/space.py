@@ -1,4 +1,4 @@
-"""The space that a study searches: structures, and the parameters that apply to some of them."""
+"""Search space: pipeline variants and the parameters that apply to each of them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,33 @@ from lightexp.search.pipeline_variants import PipelineVariant
 from lightexp.search.ranges import ConfigPath, Parameter
 
 VARIANT = "structure"
-"""The parameter that chooses among several structures."""
+"""Name of the Optuna parameter that chooses among several pipeline variants; stored studies hold it."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What is searched: one of the structures, and the parameters that apply to it."""
+    """The pipeline variants and parameters that a study searches.
+
+    Attributes:
+        variants: At least one; a trial runs one of them.
+        parameters: The searched settings; each applies to at least one variant.
+    """
 
     variants: tuple[PipelineVariant, ...]
     parameters: tuple[Parameter, ...]
 
-    def select_parameters(self, structure: PipelineVariant) -> list[Parameter]:
-        """The parameters that a structure has a place for."""
-        return [p for p in self.parameters if structure.has(p.path)]
+    def select_parameters(self, variant: PipelineVariant) -> list[Parameter]:
+        """Return the parameters whose setting a variant has."""
+        return [p for p in self.parameters if variant.has(p.path)]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What sets the structures apart."""
-        return tuple(structure.label for structure in self.variants)
+        """Labels of the variants."""
+        return tuple(variant.label for variant in self.variants)
 
     def propose(self, trial: BaseTrial) -> tuple[PipelineVariant, dict[ConfigPath, Any]]:
-        """A trial's structure and the values of the parameters that apply to it."""
-        structure = self.variants[0]
+        """Return a trial's variant, and the values of the parameters that apply to it."""
+        variant = self.variants[0]
         if len(self.variants) > 1:
-            structure = self.variants[self.labels.index(trial.suggest_categorical(VARIANT, self.labels))]
-        return structure, {p.path: p.suggest(trial) for p in self.select_parameters(structure)}
+            variant = self.variants[self.labels.index(trial.suggest_categorical(VARIANT, self.labels))]
+        return variant, {p.path: p.suggest(trial) for p in self.select_parameters(variant)}

@@ -186,6 +186,7 @@ class StudySpec:
         for name, text in self._space.items():
             if is_structural(name, text):
                 continue
+            self._refuse_replaced_stage(name, text)
             if text != _AUTO:
                 found[name] = text
                 continue
@@ -216,7 +217,7 @@ class StudySpec:
         found: list[Parameter] = []
         for name, text in self.ranges.items():
             path = tuple(name.split("."))
-            if not any(s.has(path) for s in self.variants):
+            if not any(variant.has(path) for variant in self.variants):
                 raise BadInput(f"search.space: {name} is not a setting: {self.variants[0].suggest_name(path)}")
             default = self._defaults(name.rpartition(".")[0]).get(path[-1])
             strongest = default.strongest if default else None
@@ -302,6 +303,15 @@ class StudySpec:
         """What stands at a place of the first structure that has it."""
         path = tuple(name.split("."))
         return next((s.get_value(path) for s in self.variants if s.has(path)), None)
+
+    def _refuse_replaced_stage(self, name: str, text: str) -> None:
+        """Refuse a range for a stage that does not run because the model comes trained from a file."""
+        path = tuple(name.split("."))
+        if all(variant.is_replaced(path) for variant in self.variants):
+            raise BadInput(
+                f"search.space: the stage '{path[2]}' does not run: its place is taken by the model's file. "
+                f"Received: {name}={text}. Leave this range out."
+            )
 
     def _defaults(self, stage: str) -> Mapping[str, Range]:
         """The default ranges of the stage at a place; none where there is none."""

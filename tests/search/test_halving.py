@@ -61,7 +61,7 @@ def test_the_front_goes_first_and_what_breaks_a_constraint_last(points: list[tup
     assert violations == sorted(violations)
     places = np.array([place_on_axes(t, GOALS)[0] for t in inside]).reshape(-1, 2)
     for index, place in enumerate(places):  # nothing that comes later dominates it
-        assert not ((places[index:] <= place).all(to_axis=1) & (places[index:] < place).any(to_axis=1)).any()
+        assert not ((places[index:] <= place).all(axis=1) & (places[index:] < place).any(axis=1)).any()
 
 
 @given(POINTS, st.integers(1, 5))
