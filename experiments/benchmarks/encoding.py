@@ -21,7 +21,7 @@ from common import Result, parser, report
 
 from lightexp.backend.flatbuffer import read_constant_spans
 from lightexp.export import lxe
-from lightexp.export.constants import patterns
+from lightexp.export.constants import unpack_values
 
 SECONDS = 2.0
 WEIGHTS = 1000  # times as many
@@ -74,7 +74,9 @@ def _measure(file: Path, runs: int) -> list[Result]:
         if decoded != content:
             sys.exit(f"{file.stem}: it does not come back as it was.")
     ours, xz = float(len(encoded)), float(len(lzma.compress(content, preset=9)))
-    entropy = sum(_entropy(patterns(content[c.start : c.start + c.length], c.width)) for c in read_constant_spans(file))
+    entropy = sum(
+        _entropy(unpack_values(content[c.start : c.start + c.length], c.width)) for c in read_constant_spans(file)
+    )
     note = f"the file {len(content):,}, gzip -9 {len(gzip.compress(content, 9)):,}, constants' entropy {entropy:,.0f}"
     return [
         Result(f"encode a million weights, {file.stem}", encoding[1:], [], "s", SECONDS, at_least=False),

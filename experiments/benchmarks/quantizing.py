@@ -22,7 +22,7 @@ from typing import Any
 from common import Result, fashion, parser, report
 from training import build
 
-from lightexp.backend.quiet import silence_stderr
+from lightexp.backend.stderr import silence_stderr
 from lightexp.core.data import Data
 from lightexp.core.protocols import Artifact, Context
 from lightexp.models.lenet5 import LeNet5

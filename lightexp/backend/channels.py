@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput
 
-Row = NDArray[np.intp]
+ChannelRow = NDArray[np.intp]
 _LEARN = {"Conv1D": "filters", "Conv2D": "filters", "Dense": "units"}
 _DEPTHWISE = ("DepthwiseConv1D", "DepthwiseConv2D")
 _PASS = re.compile(
@@ -45,7 +45,7 @@ class ChannelGroup:
 
 
 @dataclass(frozen=True)
-class Cost:
+class ModelCost:
     """What the float32 flatbuffer of a model will cost, as `compute/macs` and `model/params` count it."""
 
     macs: int
@@ -69,12 +69,16 @@ class ChannelGraph:
         """
         self._model = model
         self._union = [0]
-        self._axes: dict[str, list[dict[int, Row]]] = {}  # of each weight, the channels along the axes that have them
-        self._sizes: dict[str, tuple[str, tuple[int, ...] | None, Row]] = {}  # what a layer's config says of its size
+        self._axes: dict[
+            str, list[dict[int, ChannelRow]]
+        ] = {}  # of each weight, the channels along the axes that have them
+        self._sizes: dict[
+            str, tuple[str, tuple[int, ...] | None, ChannelRow]
+        ] = {}  # what a layer's config says of its size
         self._positions: dict[str, int] = {}
-        self.made: dict[str, Row] = {}
-        self.read: dict[str, Row] = {}
-        mixed: list[tuple[Any, Row]] = []
+        self.output_channels: dict[str, ChannelRow] = {}
+        self.normalized_channels: dict[str, ChannelRow] = {}
+        mixed: list[tuple[Any, ChannelRow]] = []
         rows = {id(t): np.zeros(t.shape[-1], np.intp) for t in model.inputs}
         for layer in model.layers:
             if type(layer).__name__ == "InputLayer":
@@ -92,14 +96,14 @@ class ChannelGraph:
         for layer, row in mixed:
             if root[row].any():
                 raise _lost(layer, "its softmax mixes the channels")
-        self.made = {name: root[row] for name, row in self.made.items()}
-        self.read = {name: root[row] for name, row in self.read.items()}
+        self.output_channels = {name: root[row] for name, row in self.output_channels.items()}
+        self.normalized_channels = {name: root[row] for name, row in self.normalized_channels.items()}
         self._axes = {n: [{a: root[r] for a, r in axes.items()} for axes in ws] for n, ws in self._axes.items()}
         self._sizes = {name: (field, lead, root[row]) for name, (field, lead, row) in self._sizes.items()}
         self.count = len(root)
-        self.spaces = self._spaces()
+        self.groups = self._spaces()
 
-    def cost(self, gone: Collection[int] = ()) -> Cost:
+    def compute_cost(self, gone: Collection[int] = ()) -> ModelCost:
         """The costs without the channels `gone`."""
         kept, macs, params = self._kept(gone), 0, 0
         for layer in self._model.layers:
@@ -111,14 +115,14 @@ class ChannelGraph:
                 for axis, row in axes[0].items():
                     shape[axis] = int(kept[row].sum())
                 macs += self._positions[layer.name] * math.prod(shape)
-                out = shape[-1] if layer.name in self.made else shape[-2] * shape[-1]
+                out = shape[-1] if layer.name in self.output_channels else shape[-2] * shape[-1]
                 biased = layer.use_bias or type(layer).__name__ != "Dense" or _normalised(layer)
                 params += math.prod(shape) + (out if biased else 0)
-            elif layer.name in self.read:  # folded into the layer before it, if that is linear
-                params += 0 if _folds(layer) else 2 * int(kept[self.read[layer.name]].sum())
+            elif layer.name in self.normalized_channels:  # folded into the layer before it, if that is linear
+                params += 0 if _folds(layer) else 2 * int(kept[self.normalized_channels[layer.name]].sum())
             else:
                 params += sum(int(kept[row].sum()) for weight in axes for row in weight.values())
-        return Cost(macs, params)
+        return ModelCost(macs, params)
 
     def remove(self, gone: Collection[int]) -> Any:
         """The same model, with its weights, without the channels `gone`."""
@@ -144,7 +148,7 @@ class ChannelGraph:
         kept[list(gone)] = False
         return kept
 
-    def _follow(self, layer: Any, given: list[Row]) -> Row:
+    def _follow(self, layer: Any, given: list[ChannelRow]) -> ChannelRow:
         """The channels that a layer gives, from those that it is given."""
         kind, name, row = type(layer).__name__, layer.name, given[0]
         shape = tuple(layer.output.shape[1:])
@@ -158,7 +162,7 @@ class ChannelGraph:
             self._positions[name] = math.prod(shape[:-1])
             if kind in _LEARN:
                 out = self._new(shape[-1])
-                self.made[name], self._sizes[name] = out, (_LEARN[kind], None, out)
+                self.output_channels[name], self._sizes[name] = out, (_LEARN[kind], None, out)
                 kernel = {-2: row, -1: out}
             else:
                 out, kernel = np.repeat(row, layer.depth_multiplier), {-2: row}
@@ -168,7 +172,7 @@ class ChannelGraph:
             axes = np.atleast_1d(layer.axis).tolist()
             if axes not in ([-1], [len(shape)]):
                 raise _lost(layer, f"it normalises axis {axes[0]}, not the last")
-            self.read[name] = row
+            self.normalized_channels[name] = row
             self._axes[name] = [{0: row} for _ in layer.weights]
             return row
         if kind == "PReLU":
@@ -198,7 +202,7 @@ class ChannelGraph:
             return np.zeros(shape[-1], np.intp)  # before the first layer that learns everything stays
         raise _lost(layer, f"what a {kind} does to channels is not known")
 
-    def _new(self, count: int) -> Row:
+    def _new(self, count: int) -> ChannelRow:
         first = len(self._union)
         self._union += range(first, first + count)
         return np.arange(first, first + count)
@@ -208,7 +212,7 @@ class ChannelGraph:
             self._union[channel] = channel = self._union[self._union[channel]]
         return channel
 
-    def _join(self, one: Row, other: Row) -> None:
+    def _join(self, one: ChannelRow, other: ChannelRow) -> None:
         """Makes channels one, pair by pair; one channel alone with every other."""
         for a, b in zip(*np.broadcast_arrays(one, other), strict=True):
             low, high = sorted((self._find(int(a)), self._find(int(b))))
@@ -217,14 +221,14 @@ class ChannelGraph:
     def _spaces(self) -> list[ChannelGroup]:
         """Puts layers together that share a channel which may go."""
         found: list[tuple[list[str], set[int]]] = []
-        for name, row in self.made.items():
+        for name, row in self.output_channels.items():
             names, channels = [name], set(row.tolist()) - {0}
             for space in [s for s in found if s[1] & channels]:
                 found.remove(space)
                 names, channels = space[0] + names, channels | space[1]
             if channels:
                 found.append((names, channels))
-        order = list(self.made)
+        order = list(self.output_channels)
         spaces = [ChannelGroup(tuple(sorted(n, key=order.index)), tuple(sorted(c))) for n, c in found]
         return sorted(spaces, key=lambda space: order.index(space.layers[0]))
 

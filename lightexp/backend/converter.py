@@ -11,8 +11,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.lite.python.convert import ConverterError
 
-from lightexp.backend.quiet import silence_stderr
 from lightexp.backend.session import hide_keras_3
+from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import RunFailed
 
 

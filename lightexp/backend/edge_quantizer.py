@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-
 from numpy.typing import NDArray
 
 from lightexp.backend import flatbuffer
-from lightexp.backend.quiet import silence_stderr
+from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import BadInput
 from lightexp.core.tflite_graph import TFLiteGraph
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, count
 from typing import Any
 
-from lightexp.backend.channels import Cost
+from lightexp.backend.channels import ModelCost
 from lightexp.core.lowrank import Factors, Ranks, highest_ranks, ranks_for_ratio
 
 _KINDS = {"Conv1D": "filters", "Conv2D": "filters", "Dense": "units"}
@@ -17,7 +17,7 @@ _WINDOW = ("kernel_size", "strides", "dilation_rate")
 
 
 @dataclass(frozen=True)
-class Factorable:
+class FactorableLayer:
     """A layer that can be factorised.
 
     Attributes:
@@ -28,28 +28,32 @@ class Factorable:
     """
 
     shape: tuple[int, ...]
-    reads: int
-    gives: int
-    biased: bool
+    input_positions: int
+    output_positions: int
+    always_biased: bool
 
-    def saved(self, ranks: Ranks) -> Cost:
+    def compute_savings(self, ranks: Ranks) -> ModelCost:
         """What its factors cost less than it does; nothing where they are no smaller, so that it stays."""
         (*window, inputs, outputs), (a, b) = self.shape, ranks
         core, reduce, expand = math.prod(window) * a * b, inputs * a * (a < inputs), b * outputs * (b < outputs)
-        biases = a * (a < inputs) + b * (b < outputs) if self.biased else 0
+        biases = a * (a < inputs) + b * (b < outputs) if self.always_biased else 0
         whole = math.prod(self.shape)
         params = whole - core - reduce - expand - biases
-        macs = self.gives * (whole - core - expand) - self.reads * reduce
-        return Cost(macs, params) if params > 0 and macs >= 0 else Cost(0, 0)
+        macs = self.output_positions * (whole - core - expand) - self.input_positions * reduce
+        return ModelCost(macs, params) if params > 0 and macs >= 0 else ModelCost(0, 0)
 
-    def highest(self) -> Ranks | None:
+    def find_highest_ranks(self) -> Ranks | None:
         """The highest ranks at which its factors are as many as they can be, and smaller; None if they never are."""
         top = max(highest_ranks(self.shape))
-        found = [ranks for n in range(top, 0, -1) if self.saved(ranks := ranks_for_ratio(self.shape, n / top)).params]
+        found = [
+            ranks
+            for n in range(top, 0, -1)
+            if self.compute_savings(ranks := ranks_for_ratio(self.shape, n / top)).params
+        ]
         return max(found, key=lambda r: (r.inputs < self.shape[-2]) + (r.outputs < self.shape[-1]), default=None)
 
 
-def find_factorable(model: Any) -> tuple[dict[str, Factorable], dict[str, str]]:
+def find_factorable(model: Any) -> tuple[dict[str, FactorableLayer], dict[str, str]]:
     """The layers of a flat model that can be factorised; and of the others with weights, why they cannot."""
     found, others = {}, {}
     for layer in model.layers:
@@ -63,7 +67,7 @@ def find_factorable(model: Any) -> tuple[dict[str, Factorable], dict[str, str]]:
         else:
             calls = [(node.input_shapes, node.output_shapes) for node in layer.inbound_nodes]
             reads, gives = (sum(map(_positions, side)) for side in zip(*calls, strict=True))
-            found[layer.name] = Factorable(tuple(layer.kernel.shape), reads, gives, kind != "Dense")
+            found[layer.name] = FactorableLayer(tuple(layer.kernel.shape), reads, gives, kind != "Dense")
     return found, others
 
 

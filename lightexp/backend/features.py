@@ -14,7 +14,7 @@ from lightexp.core.protocols import TrainingObjective
 _SPATIAL = ("Conv1D", "Conv2D", "DepthwiseConv2D", "SeparableConv2D")
 
 
-class Features:
+class FeatureMatcher:
     """The matched layers of one model and one teacher.
 
     Attributes:

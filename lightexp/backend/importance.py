@@ -38,18 +38,18 @@ def score_channels(
         return np.random.default_rng(seed).random(graph.count)
     scores = np.zeros(graph.count)
     if criterion == "bn_scale":
-        normalised = {channel for row in graph.read.values() for channel in row.tolist()}
-        for space in graph.spaces:
+        normalised = {channel for row in graph.normalized_channels.values() for channel in row.tolist()}
+        for space in graph.groups:
             if not normalised.issuperset(space.channels):
                 raise BadInput(
                     f"criterion=bn_scale needs batch normalisation. There is none after '{space.layers[0]}'. Take l1"
                 )
-        for name, row in graph.read.items():
+        for name, row in graph.normalized_channels.items():
             layer = model.get_layer(name)
             np.add.at(scores, row, np.abs(layer.gamma.numpy()) if layer.scale else np.ones(len(row)))
         return scores
     filters = _taylor(model, graph, data) if criterion == "taylor" and data else {}
-    for name, row in graph.made.items():
+    for name, row in graph.output_channels.items():
         kernel = model.get_layer(name).kernel.numpy().astype(np.float64).reshape(-1, len(row))
         norms = {"l1": np.abs(kernel).sum(axis=0), "l2": np.linalg.norm(kernel, axis=0)}
         np.add.at(scores, row, filters.get(name, norms.get(criterion, norms["l1"])))
@@ -57,7 +57,7 @@ def score_channels(
 
 
 def _taylor(model: Any, graph: ChannelGraph, data: Data) -> dict[str, NDArray[np.float64]]:
-    layers = [model.get_layer(name) for name in graph.made]
+    layers = [model.get_layer(name) for name in graph.output_channels]
     variables = [[layer.kernel, *([layer.bias] if layer.use_bias else [])] for layer in layers]
     flat = [variable for of_layer in variables for variable in of_layer]
 

@@ -15,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untype
 from numpy.typing import NDArray
 
 from lightexp.backend import flatbuffer, sandbox
-from lightexp.backend.quiet import silence_stderr
+from lightexp.backend.stderr import silence_stderr
 from lightexp.core.data import Data, scale_inputs
 from lightexp.core.errors import BadInput
 from lightexp.core.preprocessing import Factor

@@ -15,7 +15,7 @@ from lightexp.core.errors import BadInput
 _ALIGNMENT = 16  # of every buffer, as the schema has it and kernels rely on
 
 
-def add_metadata(content: bytes, entries: Mapping[str, bytes]) -> bytes:
+def add_metadata_entries(content: bytes, entries: Mapping[str, bytes]) -> bytes:
     """A `.tflite` with more entries of metadata, or others instead of those of the same names.
 
     Raises:

@@ -25,7 +25,7 @@ _MOST = 1 << 20  # bytes beyond what the interpreter has counted
 _SOURCE = re.compile(r"\S+[.]cc:\d+ ")
 
 
-class Arena(NamedTuple):
+class ArenaSizes(NamedTuple):
     """Bytes of the memory that a model works in.
 
     Attributes:
@@ -35,7 +35,7 @@ class Arena(NamedTuple):
         tail: For what lives as long as the interpreter.
     """
 
-    least: int
+    minimum: int
     head: int
     tail: int
 
@@ -49,7 +49,7 @@ def find_unavailable_reason() -> str | None:
     return f"the package tflite-micro is made for Linux on x86-64, not for {platform.system()} on {platform.machine()}"
 
 
-def measure_arena(tflite: Path) -> Arena:
+def measure_arena(tflite: Path) -> ArenaSizes:
     """Runs a file once on zeros, and finds the smallest arena that it runs in.
 
     Raises:
@@ -58,7 +58,7 @@ def measure_arena(tflite: Path) -> Arena:
     head, tail = _run(tflite, _AMPLE)
     counted = head + tail
     if _runs(tflite, counted):
-        return Arena(counted, head, tail)
+        return ArenaSizes(counted, head, tail)
     fails, runs = 0, 1  # in steps beyond what was counted
     while not _runs(tflite, counted + runs * _STEP):
         fails, runs = runs, 2 * runs
@@ -67,7 +67,7 @@ def measure_arena(tflite: Path) -> Arena:
     while runs - fails > 1:
         middle = (fails + runs) // 2
         fails, runs = (fails, middle) if _runs(tflite, counted + middle * _STEP) else (middle, runs)
-    return Arena(counted + runs * _STEP, head, tail)
+    return ArenaSizes(counted + runs * _STEP, head, tail)
 
 
 def _run(tflite: Path, size: int) -> tuple[int, int]:

@@ -33,7 +33,7 @@ def tabulate_schedule(schedule: Schedule, steps: int) -> tuple[Any, Any]:
 
 
 class PruningMasks:
-    """Masks over some kernels of a model; see `lightexp.backend.training.Masks`."""
+    """Masks over some kernels of a model; see `lightexp.backend.training.WeightConstraint`."""
 
     def __init__(
         self,
@@ -65,13 +65,13 @@ class PruningMasks:
             self._groups.append((list(members), tf.constant(due), tf.constant(target)))
             self.last_step = max(self.last_step, int(np.flatnonzero(due)[-1]) if due.any() else 0)
 
-    def before_step(self, step: Any) -> None:
+    def on_step_begin(self, step: Any) -> None:
         """Updates the masks if the schedule says so, and masks the weights."""
         for members, due, target in self._groups:
             tf.cond(due[step], lambda m=members, t=target: self._update(m, t[step]), lambda: None)
-        self.after_epoch()
+        self.on_epoch_end()
 
-    def after_epoch(self) -> None:
+    def on_epoch_end(self) -> None:
         """Masks the weights."""
         for kernel, mask in zip(self._kernels, self._masks, strict=True):
             kernel.assign(kernel * mask)

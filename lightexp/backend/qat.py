@@ -10,8 +10,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lightexp.backend.flatten import flatten_model
-from lightexp.backend.quiet import silence_stderr
 from lightexp.backend.session import import_keras, import_tfmot
+from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import BadInput
 
 # A batch normalisation after these is folded into them; one after a dense layer would make that float32.

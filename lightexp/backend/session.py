@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from lightexp.backend.quiet import silence_stderr
+from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import RunFailed
 
 _threads: int | None = None

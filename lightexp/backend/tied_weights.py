@@ -14,7 +14,7 @@ import tensorflow as tf
 
 
 class TiedWeights:
-    """What is equal in some kernels, at the time it is made; see `lightexp.backend.training.Masks`."""
+    """What is equal in some kernels, at the time it is made; see `lightexp.backend.training.WeightConstraint`."""
 
     last_step = 0
 
@@ -48,11 +48,11 @@ class TiedWeights:
         """The shared values."""
         return [found for _, found, *_ in self._shared]
 
-    def before_step(self, step: Any) -> None:
+    def on_step_begin(self, step: Any) -> None:
         """Undoes what the step before has moved apart."""
-        self.after_epoch()
+        self.on_epoch_end()
 
-    def after_epoch(self) -> None:
+    def on_epoch_end(self) -> None:
         """Brings weights that belong together back together."""
         for kernel, mask in self._masked:
             kernel.assign(kernel * mask)

@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from lightexp.backend.augment import augment_batch, draw_mixup_partners
-from lightexp.backend.features import Features
+from lightexp.backend.augmentation import augment_batch, draw_mixup_partners
+from lightexp.backend.features import FeatureMatcher
 from lightexp.backend.losses import compute_cross_entropy
 from lightexp.backend.optimizers import Optimizer
 from lightexp.backend.randomness import seed_by_step
@@ -37,13 +37,13 @@ _PREFETCHED = 2  # batches that are read while one is trained on
 _CURVE = "history/"
 
 
-class Masks(Protocol):
+class WeightConstraint(Protocol):
     """What keeps weights in a pattern while they are trained: at zero, or equal."""
 
-    def before_step(self, step: Any) -> None:
+    def on_step_begin(self, step: Any) -> None:
         """In the graph, before the forward pass of step `step` (int64, from 1)."""
 
-    def after_epoch(self) -> None:
+    def on_epoch_end(self) -> None:
         """After an epoch's last step."""
 
     def sparsity(self) -> float:
@@ -68,8 +68,8 @@ class Trainer:
         data: Data,
         seed: int,
         teachers: Mapping[str, NDArray[np.float32]],
-        masks: Masks | None = None,
-        features: Features | None = None,
+        masks: WeightConstraint | None = None,
+        features: FeatureMatcher | None = None,
     ) -> None:
         """Puts the data and the optimiser's state in place.
 
@@ -115,7 +115,7 @@ class Trainer:
             shown = {name: values[-1] for name, values in history.items() if name != "seconds"}
             figures = run_epoch(epoch, progress, shown)
             if self._masks:
-                self._masks.after_epoch()
+                self._masks.on_epoch_end()
                 figures["sparsity"] = self._masks.sparsity()
             figures |= self._evaluate(self._data.val)
             self._checked(figures["val_loss"], 0, 1, epoch)  # the last step may have broken the weights
@@ -158,7 +158,7 @@ class Trainer:
         rate = self._rates[self._step]
         step = self._step.assign_add(1)
         if self._masks:
-            self._masks.before_step(step)
+            self._masks.on_step_begin(step)
         inputs, share = self._inputs(raw), None
         if self._data.augment.active:
             inputs, share = augment_batch(inputs, self._data.augment, self._seed, step)

@@ -37,7 +37,7 @@ def run(words: list[str]) -> int:
     from lightexp.core.fingerprint import hash_file
     from lightexp.core.record import read_record
     from lightexp.core.version import __version__
-    from lightexp.export.c_array import write_c_array
+    from lightexp.export.c_array import render_c_array
     from lightexp.export.metadata import add_metadata
 
     record = read_record(chosen.run)
@@ -50,7 +50,7 @@ def run(words: list[str]) -> int:
         dataset["labels"] = _labels(chosen.labels, dataset["classes"])
     made = f"lightexp {__version__}: {record.command}"
     about = [f"{record.name}, run {record.id}", made, f"SHA-256 of the .tflite: {hash_file(model)}"]
-    header, source = write_c_array(model.read_bytes(), chosen.name, operators, about)
+    header, source = render_c_array(model.read_bytes(), chosen.name, operators, about)
     content = add_metadata(model.read_bytes(), record.name, record.id, made, dataset)
     folder = chosen.output or chosen.run / "export"
     try:

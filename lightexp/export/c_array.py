@@ -12,7 +12,7 @@ _WORDS = {"MATMUL": "MatMul", "CUMSUM": "CumSum", "PADV2": "PadV2", "LSTM": "LST
 _LINE = 12  # bytes
 
 
-def write_c_array(content: bytes, name: str, operators: Iterable[str], about: Sequence[str]) -> tuple[str, str]:
+def render_c_array(content: bytes, name: str, operators: Iterable[str], about: Sequence[str]) -> tuple[str, str]:
     """Header and source that hold a `.tflite`, for C11 and C++11.
 
     The array `<name>_tflite` is aligned to 16 bytes, as TensorFlow Lite Micro needs it, and `<name>_tflite_len` long;
@@ -33,7 +33,10 @@ def write_c_array(content: bytes, name: str, operators: Iterable[str], about: Se
     used = sorted(set(operators))
     top = "".join(f"// {_printable(line)}\n" for line in about)
     guard = f"LIGHTEXP_{name.upper()}_H_"
-    calls = " &&\n         ".join(f"resolver.{adder(kind)}() == 0" for kind in used if kind != "CUSTOM") or "true"
+    calls = (
+        " &&\n         ".join(f"resolver.{name_resolver_method(kind)}() == 0" for kind in used if kind != "CUSTOM")
+        or "true"
+    )
     custom = "// The model has operators of its own kind besides, which AddCustom adds.\n" if "CUSTOM" in used else ""
     header = f"""{top}#ifndef {guard}
 #define {guard}
@@ -74,7 +77,7 @@ const unsigned int {name}_tflite_len = {len(content)};
     return header, source
 
 
-def adder(kind: str) -> str:
+def name_resolver_method(kind: str) -> str:
     """The method of `MicroMutableOpResolver` that adds an operator: `AddConv2D` for `CONV_2D`."""
     return "Add" + "".join(
         _WORDS.get(word, word if word[0].isdigit() else word.capitalize()) for word in kind.split("_")

@@ -24,7 +24,7 @@ _LEVELS = 1 << np.arange(5, 12)  # of a place's density: octaves around the mean
 _BIT = stream.model.Bernoulli(perfect=False)
 
 
-class Coder:
+class RangeCoder:
     """A stream of symbols: writes those that it is given or, made of what another has written, reads them.
 
     One walk over the data so serves both: whoever reads has nothing to give.
@@ -50,9 +50,9 @@ class Coder:
         self._coder.encode(given.astype(np.int32), model)
         return given
 
-    def copy(self) -> Coder:
+    def copy(self) -> RangeCoder:
         """The same, on which something can be tried."""
-        other = Coder()
+        other = RangeCoder()
         other._coder = self._coder.clone()
         return other
 
@@ -66,10 +66,10 @@ class Coder:
         return bytes(self._coder.get_compressed().astype("<u4").tobytes())
 
 
-class Counts:
+class SymbolCounts:
     """How often symbols were seen, by what they are symbols of; kept from one tensor to the next."""
 
-    def __init__(self, earlier: Counts | None = None) -> None:
+    def __init__(self, earlier: SymbolCounts | None = None) -> None:
         """What `earlier` has seen, on which something can be tried."""
         self._seen: dict[tuple[int, ...], NDArray[np.int64]] = dict(earlier._seen) if earlier else {}
 
@@ -82,7 +82,7 @@ class Counts:
         return counts
 
 
-def learning(coder: Coder, counts: NDArray[np.int64], size: int, given: Ints | None) -> Ints:
+def code_adaptively(coder: RangeCoder, counts: NDArray[np.int64], size: int, given: Ints | None) -> Ints:
     """Codes `size` symbols, and counts them."""
     if len(counts) == 1:
         return np.zeros(size, np.int32)
@@ -121,8 +121,8 @@ class Grid:
         return (lines.T if self.turned else lines).reshape(-1)
 
 
-def code(
-    coder: Coder,
+def code_symbols(
+    coder: RangeCoder,
     grid: Grid,
     share: int,
     signs: NDArray[np.int8],
@@ -167,5 +167,7 @@ def code(
         lines[number] = other
         for sign, counts in enumerate(values, start=-1):
             where = np.flatnonzero(other & (np.sign(above + further) == sign) if len(values) > 1 else other)
-            lines[number, where] = 1 + learning(coder, counts, len(where), None if line is None else line[where] - 1)
+            lines[number, where] = 1 + code_adaptively(
+                coder, counts, len(where), None if line is None else line[where] - 1
+            )
     return grid.back(lines)

@@ -10,16 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.core.tflite_graph import ConstantSpan
-from lightexp.export.coder import UNIT, Coder, Counts, Grid, Ints, code, learning
+from lightexp.export.coder import UNIT, Grid, Ints, RangeCoder, SymbolCounts, code_adaptively, code_symbols
 
 Bits = NDArray[np.unsignedinteger[Any]]
-BOOK, ALL, PLANES = range(3)  # a value's symbol: its place among the distinct ones, itself, its bytes one by one
-LARGEST_BOOK = 4096
+CODEBOOK, DIRECT, BYTE_PLANES = range(
+    3
+)  # a value's symbol: its place among the distinct ones, itself, its bytes one by one
+MAX_CODEBOOK_SIZE = 4096
 _COMMON = 64  # a value that is at least one in so many is told apart first, as zeros are
 
 
 @dataclass(frozen=True)
-class Notes:
+class CodingParameters:
     """How a constant was coded; small integers all.
 
     Attributes:
@@ -56,7 +58,7 @@ class Notes:
         return Grid(self.lines, self.count // self.lines, bool(self.turned), self.lag)
 
 
-def patterns(raw: bytes, width: int) -> Bits:
+def unpack_values(raw: bytes, width: int) -> Bits:
     """The bit patterns of `width` bits that bytes hold, the lowest bits of a byte first."""
     if width >= 8:
         return np.frombuffer(raw, f"<u{width // 8}")
@@ -65,7 +67,7 @@ def patterns(raw: bytes, width: int) -> Bits:
     return (split & ((1 << width) - 1)).reshape(-1).astype(np.uint8)
 
 
-def packed(values: Bits, width: int) -> bytes:
+def pack_values(values: Bits, width: int) -> bytes:
     """What `patterns` was given."""
     if width < 8:
         shifts = np.arange(0, 8, width, dtype=np.uint8)
@@ -73,30 +75,30 @@ def packed(values: Bits, width: int) -> bytes:
     return values.tobytes()
 
 
-def ways(stored: ConstantSpan, raw: bytes, gap: int) -> Iterator[tuple[Notes, Bits]]:
+def list_candidates(stored: ConstantSpan, raw: bytes, gap: int) -> Iterator[tuple[CodingParameters, Bits]]:
     """The ways worth trying of coding a constant's values, each with its book."""
-    values = patterns(raw, stored.width)
+    values = unpack_values(raw, stored.width)
     distinct, counts = np.unique(values, return_counts=True)
-    basis = Notes(gap, len(values), stored.width, int(stored.floats), BOOK)
+    basis = CodingParameters(gap, len(values), stored.width, int(stored.floats), CODEBOOK)
     kinds = []
     if stored.width <= 8 and 2 * len(distinct) > 1 << stored.width:
-        kinds.append((replace(basis, kind=ALL), np.arange(1 << stored.width, dtype=distinct.dtype)))
-    elif len(distinct) <= LARGEST_BOOK:
+        kinds.append((replace(basis, kind=DIRECT), np.arange(1 << stored.width, dtype=distinct.dtype)))
+    elif len(distinct) <= MAX_CODEBOOK_SIZE:
         kinds.append((replace(basis, distinct=len(distinct)), distinct))
     if stored.width >= 8 and len(distinct) > 128:
-        kinds.append((replace(basis, kind=PLANES), np.zeros(1, distinct.dtype)))
+        kinds.append((replace(basis, kind=BYTE_PLANES), np.zeros(1, distinct.dtype)))
     for notes, book in kinds:
-        zero = book[0] if notes.kind == PLANES else distinct[counts.argmax()]
+        zero = book[0] if notes.kind == BYTE_PLANES else distinct[counts.argmax()]
         others = np.count_nonzero(values != zero)
         if 0 < others <= len(values) * (1 - 1 / _COMMON):
             place = 1 + int(np.searchsorted(book, zero))
             notes = replace(notes, zero=place, share=int(np.clip(others * UNIT // len(values), 1, UNIT - 1)))
-        if notes.kind == PLANES:
+        if notes.kind == BYTE_PLANES:
             notes = replace(notes, flat=_flat(values[values != 0] if notes.zero else values, notes))
         yield from ((order, book) for order in _orders(notes, book, stored.shape, values))
 
 
-def _flat(values: Bits, notes: Notes) -> int:
+def _flat(values: Bits, notes: CodingParameters) -> int:
     """The planes of which a model would say less than it costs to learn."""
     flat = 0
     for plane, part in enumerate(_planes(values, notes)):
@@ -106,22 +108,22 @@ def _flat(values: Bits, notes: Notes) -> int:
     return flat
 
 
-def _orders(notes: Notes, book: Bits, shape: tuple[int, ...], values: Bits) -> Iterator[Notes]:
+def _orders(notes: CodingParameters, book: Bits, shape: tuple[int, ...], values: Bits) -> Iterator[CodingParameters]:
     """All at once, or row by row or column by column of a matrix with and without regard to the lines before."""
     yield notes
     rows = shape[0] if len(shape) > 1 and shape[0] > 1 else notes.count // shape[-1] if shape and shape[-1] else 1
-    if notes.count % rows or (notes.kind == PLANES and not notes.zero):
+    if notes.count % rows or (notes.kind == BYTE_PLANES and not notes.zero):
         return
     alphabet = _Alphabet(notes, book)
     signs = alphabet.signs[alphabet.symbols(values)]
     for turned, lines in enumerate((rows, notes.count // rows)):
-        if 1 < lines <= most_lines(notes.count):
+        if 1 < lines <= max_lines(notes.count):
             order = replace(notes, lines=lines, turned=turned)
             yield order
             yield replace(order, lag=_lag(order.grid.of(signs)))
 
 
-def most_lines(count: int) -> int:
+def max_lines(count: int) -> int:
     """How many lines may take their time."""
     return 256 + count // 96
 
@@ -136,9 +138,9 @@ def _lag(signs: Ints) -> int:
 class _Alphabet:
     """The symbols of a constant: 0 is the value that is told apart first, then comes the book."""
 
-    def __init__(self, notes: Notes, book: Bits) -> None:
+    def __init__(self, notes: CodingParameters, book: Bits) -> None:
         self._zero = book[notes.zero - 1] if notes.zero else None
-        self._book, self._planes = book, notes.kind == PLANES
+        self._book, self._planes = book, notes.kind == BYTE_PLANES
         self.values = np.concatenate([book[max(notes.zero - 1, 0)][None], book])
         self.signs = np.where(self.values >> (notes.width - 1), -1, 1).astype(np.int8)
         self.signs[0] = 0
@@ -152,7 +154,9 @@ class _Alphabet:
         return symbols
 
 
-def through(coder: Coder, models: Counts, notes: Notes, book: Bits, given: Bits | None) -> Bits:
+def code_constant(
+    coder: RangeCoder, models: SymbolCounts, notes: CodingParameters, book: Bits, given: Bits | None
+) -> Bits:
     """Codes a constant.
 
     Args:
@@ -168,14 +172,14 @@ def through(coder: Coder, models: Counts, notes: Notes, book: Bits, given: Bits 
     alphabet = _Alphabet(notes, book)
     contexts = 3 if notes.lag else 1
     size = len(alphabet.values) - 1
-    if notes.kind == ALL:
+    if notes.kind == DIRECT:
         counts = [models.begin((notes.width, contexts, context), size) for context in range(contexts)]
     else:
-        counts = [np.ones(size, np.int64) for _ in range(contexts if notes.kind == BOOK else 0)]
+        counts = [np.ones(size, np.int64) for _ in range(contexts if notes.kind == CODEBOOK else 0)]
     symbols = None if given is None else alphabet.symbols(given)
-    symbols = code(coder, notes.grid, notes.share, alphabet.signs, counts, symbols)
+    symbols = code_symbols(coder, notes.grid, notes.share, alphabet.signs, counts, symbols)
     values = alphabet.values[symbols]
-    if notes.kind == PLANES:
+    if notes.kind == BYTE_PLANES:
         others = np.flatnonzero(symbols)
         parts = None if given is None else list(_planes(given[others], notes))
         found = np.zeros(len(others), values.dtype)
@@ -184,20 +188,20 @@ def through(coder: Coder, models: Counts, notes: Notes, book: Bits, given: Bits 
             if notes.flat >> plane & 1:
                 part = coder.symbols(np.ones(256, np.int64), len(others), part)
             else:
-                part = learning(coder, models.begin((notes.width, notes.floats, -plane), 256), len(others), part)
+                part = code_adaptively(coder, models.begin((notes.width, notes.floats, -plane), 256), len(others), part)
             found |= part.astype(values.dtype) << values.dtype.type(8 * plane)
         values[others] = _rotated(found, notes, back=True)
     return values
 
 
-def _planes(values: Bits, notes: Notes) -> Iterator[Ints]:
+def _planes(values: Bits, notes: CodingParameters) -> Iterator[Ints]:
     """The bytes of values, lowest first; a float's exponent has come to the top, its sign to the bottom."""
     turned = _rotated(values, notes)
     for plane in range(notes.width // 8):
         yield ((turned >> turned.dtype.type(8 * plane)) & turned.dtype.type(255)).astype(np.int32)
 
 
-def _rotated(values: Bits, notes: Notes, back: bool = False) -> Bits:
+def _rotated(values: Bits, notes: CodingParameters, back: bool = False) -> Bits:
     """Bit patterns of floats rotated to the left by one, or back."""
     one, rest = values.dtype.type(1), values.dtype.type(notes.width - 1)
     if not notes.floats:

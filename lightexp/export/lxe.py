@@ -18,19 +18,19 @@ import numpy as np
 
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.tflite_graph import ConstantSpan
-from lightexp.export.coder import UNIT, Coder, Counts
+from lightexp.export.coder import UNIT, RangeCoder, SymbolCounts
 from lightexp.export.constants import (
-    ALL,
-    BOOK,
-    LARGEST_BOOK,
-    PLANES,
+    BYTE_PLANES,
+    CODEBOOK,
+    DIRECT,
+    MAX_CODEBOOK_SIZE,
     Bits,
-    Notes,
-    most_lines,
-    packed,
-    patterns,
-    through,
-    ways,
+    CodingParameters,
+    code_constant,
+    list_candidates,
+    max_lines,
+    pack_values,
+    unpack_values,
 )
 
 _MAGIC = b"LXE1"
@@ -42,7 +42,7 @@ class _Broken(Exception):
     """Not a file that `encode` made."""
 
 
-def limit(size: int) -> int:
+def max_decoded_size(size: int) -> int:
     """Bytes that an encoded file of `size` bytes may decode to."""
     return (16 << 20) + 1024 * size
 
@@ -57,7 +57,7 @@ def encode(content: bytes, constants: Sequence[ConstantSpan]) -> bytes:
     Raises:
         RunFailed: If the file says so little for its size that `decode` would not believe it.
     """
-    coder, models = Coder(), Counts()
+    coder, models = RangeCoder(), SymbolCounts()
     notes, rest, end = b"", [], 0
     for stored in constants:
         raw = content[stored.start : stored.start + stored.length]
@@ -75,7 +75,7 @@ def encode(content: bytes, constants: Sequence[ConstantSpan]) -> bytes:
     quick = lzma.compress(content, lzma.FORMAT_RAW, filters=_filters(0, len(content), preset=1))
     if constants and len(quick) < 1.05 * len(body):  # it may repeat itself over long distances
         return min(encode(content, ()), _signed(body), key=len)
-    if len(content) > limit(len(body)):
+    if len(content) > max_decoded_size(len(body)):
         raise RunFailed(f"The file's {len(content):,} bytes say next to nothing. Pack it with gzip instead.")
     return _signed(body)
 
@@ -85,14 +85,14 @@ def _signed(body: bytes) -> bytes:
 
 
 def _tried(
-    coder: Coder, models: Counts, stored: ConstantSpan, raw: bytes, gap: int
-) -> Iterator[tuple[int, Coder, Counts, bytes]]:
+    coder: RangeCoder, models: SymbolCounts, stored: ConstantSpan, raw: bytes, gap: int
+) -> Iterator[tuple[int, RangeCoder, SymbolCounts, bytes]]:
     """For each way of coding a constant its bytes, the coder and counts after it, and its notes."""
     if len(raw) >= _SMALLEST and len(raw) * 8 % stored.width == 0:
-        values = patterns(raw, stored.width)
-        for notes, book in ways(stored, raw, gap):
-            copy, learnt, words = coder.copy(), Counts(models), _written(notes, book)
-            through(copy, learnt, notes, book, values)
+        values = unpack_values(raw, stored.width)
+        for notes, book in list_candidates(stored, raw, gap):
+            copy, learnt, words = coder.copy(), SymbolCounts(models), _written(notes, book)
+            code_constant(copy, learnt, notes, book, values)
             yield copy.size - coder.size + len(words), copy, learnt, words
 
 
@@ -115,17 +115,17 @@ def _decode(encoded: bytes) -> bytes:
     _, crc, digest, size, unpacked, noted, length = _HEAD.unpack_from(encoded)
     if crc != zlib.crc32(encoded[8:]):
         raise _Broken("its checksum is another")
-    if max(size, unpacked) > limit(len(encoded)) or noted > unpacked:
+    if max(size, unpacked) > max_decoded_size(len(encoded)) or noted > unpacked:
         raise _Broken(f"it claims {max(size, unpacked):,} bytes")
     start = _HEAD.size
     plain = _unpacked(encoded[start : start + length], unpacked)
-    coder, models = Coder(encoded[start + length :]), Counts()
+    coder, models = RangeCoder(encoded[start + length :]), SymbolCounts()
     parts, at, total = [], noted, unpacked - noted
     for notes, book in _read(plain[:noted]):
         total += notes.count * notes.width // 8
         if total > size:
             raise _Broken(f"it claims to be {size:,} bytes and is more")
-        parts += [plain[at : at + notes.gap], packed(through(coder, models, notes, book, None), notes.width)]
+        parts += [plain[at : at + notes.gap], pack_values(code_constant(coder, models, notes, book, None), notes.width)]
         at += notes.gap
     content = b"".join([*parts, plain[at:]])
     if len(content) != size or hashlib.sha256(content).digest()[:16] != digest:
@@ -156,7 +156,7 @@ def _filters(way: int, size: int, preset: int = 9 | lzma.PRESET_EXTREME) -> list
     return [{"id": lzma.FILTER_LZMA1, "preset": preset, "dict_size": window, **literals}]
 
 
-def _written(notes: Notes, book: Bits) -> bytes:
+def _written(notes: CodingParameters, book: Bits) -> bytes:
     """Notes as bytes: each number 7 bits a byte, lowest first; then the steps from value to value of the book."""
     words = bytearray()
     for number in astuple(notes):
@@ -164,27 +164,27 @@ def _written(notes: Notes, book: Bits) -> bytes:
             words.append(number & 127 | 128)
             number >>= 7
         words.append(number)
-    return bytes(words) + (np.diff(book, prepend=book.dtype.type(0)).tobytes() if notes.kind == BOOK else b"")
+    return bytes(words) + (np.diff(book, prepend=book.dtype.type(0)).tobytes() if notes.kind == CODEBOOK else b"")
 
 
-def _read(words: bytes) -> Iterator[tuple[Notes, Bits]]:
+def _read(words: bytes) -> Iterator[tuple[CodingParameters, Bits]]:
     """What `_written` wrote, one constant after another."""
     at = 0
     while at < len(words):
         numbers = []
-        for _ in fields(Notes):
+        for _ in fields(CodingParameters):
             number = shift = 0
             while words[at] > 127 and shift < 63:
                 number |= (words[at] & 127) << shift
                 at, shift = at + 1, shift + 7
             numbers.append(number | words[at] << shift)
             at += 1
-        notes = Notes(*numbers)
+        notes = CodingParameters(*numbers)
         if not _sound(notes):
             raise _Broken("its notes make no sense")
         kind = np.dtype(f"<u{max(8, notes.width) // 8}")
-        book = np.arange(1 << notes.width if notes.kind == ALL else 1).astype(kind)
-        if notes.kind == BOOK:
+        book = np.arange(1 << notes.width if notes.kind == DIRECT else 1).astype(kind)
+        if notes.kind == CODEBOOK:
             size = notes.distinct * kind.itemsize
             book = np.cumsum(np.frombuffer(words[at : at + size], kind), dtype=kind)
             at += size
@@ -193,16 +193,16 @@ def _read(words: bytes) -> Iterator[tuple[Notes, Bits]]:
         yield notes, book
 
 
-def _sound(notes: Notes) -> bool:
+def _sound(notes: CodingParameters) -> bool:
     return (
         notes.width in (2, 4, 8, 16, 32, 64)
         and notes.count > 0
         and notes.count * notes.width % 8 == 0
-        and notes.kind in (BOOK, ALL, PLANES)
-        and (notes.kind != ALL or notes.width <= 8)
-        and (notes.kind != PLANES or notes.width >= 8)
-        and 1 <= notes.lines <= most_lines(notes.count)
+        and notes.kind in (CODEBOOK, DIRECT, BYTE_PLANES)
+        and (notes.kind != DIRECT or notes.width <= 8)
+        and (notes.kind != BYTE_PLANES or notes.width >= 8)
+        and 1 <= notes.lines <= max_lines(notes.count)
         and notes.count % notes.lines == 0
-        and notes.distinct <= LARGEST_BOOK
+        and notes.distinct <= MAX_CODEBOOK_SIZE
         and 1 <= notes.share <= UNIT
     )

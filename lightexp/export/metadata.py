@@ -32,9 +32,9 @@ def add_metadata(content: bytes, name: str, version: str, made: str, dataset: Ma
     Raises:
         BadInput: If the file cannot take it.
     """
-    from lightexp.backend.metadata import add_metadata
+    from lightexp.backend.metadata import add_metadata_entries
 
-    file = io.BytesIO(add_metadata(content, {"TFLITE_METADATA": _model(name, version, made, dataset)}))
+    file = io.BytesIO(add_metadata_entries(content, {"TFLITE_METADATA": _model(name, version, made, dataset)}))
     with zipfile.ZipFile(file, "a") as archive:  # after what is there
         archive.writestr(
             zipfile.ZipInfo(_LABELS), "".join(" ".join(label.split()) + "\n" for label in dataset["labels"])

@@ -72,11 +72,11 @@ class Micro(Measurement):
             no += [self._yes_or_no(f"fits/{name}", "it does not run on TFLite Micro") for name in self.boards]
             return [one for pair in no for one in pair]
         found: list[Metric | Note] = [*self._yes_or_no("micro/runs", None)]
-        parts = {"": arena.least, "_head": arena.head, "_tail": arena.tail}
+        parts = {"": arena.minimum, "_head": arena.head, "_tail": arena.tail}
         for part, size in parts.items():
             found.append(Metric(f"micro/arena{part}_bytes", size, "bytes", "min", version=self.version))
         for name, board in self.boards.items():
-            found += self._yes_or_no(f"fits/{name}", too_large(board, subject.tflite, arena.least))
+            found += self._yes_or_no(f"fits/{name}", too_large(board, subject.tflite, arena.minimum))
         return found
 
     def _yes_or_no(self, name: str, why_not: str | None) -> list[Metric | Note]:

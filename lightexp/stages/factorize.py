@@ -23,8 +23,8 @@ from lightexp.stages.layer_patterns import check_patterns, resolve_patterns, ski
 from lightexp.stages.sensitivity import Sensitivity, sensitivity_table
 
 if TYPE_CHECKING:
-    from lightexp.backend.channels import Cost
-    from lightexp.backend.factors import Factorable
+    from lightexp.backend.channels import ModelCost
+    from lightexp.backend.factors import FactorableLayer
 
 Share = Annotated[float, Field(gt=0, le=1)]
 _HALVINGS = 24
@@ -154,19 +154,19 @@ class Factorize(ArchitectureStage):
         wanted = ranks(self._ratio(model, able, ranks) if self.budget else self.ratio)
         if self.energy:
             wanted |= {name: spectra[name].ranks(self.energy) for name in rest}
-        wanted |= {name: able[name].highest() or wanted[name] for name in later}
-        smaller = {name: rank for name, rank in wanted.items() if able[name].saved(rank).params}
+        wanted |= {name: able[name].find_highest_ranks() or wanted[name] for name in later}
+        smaller = {name: rank for name, rank in wanted.items() if able[name].compute_savings(rank).params}
         for name in [name for name in wanted if name not in smaller]:
             left[name] = f"its factors would not be smaller ({_words(able[name].shape, wanted[name])})"
         return FactorizationPlan(smaller, left, spectra, later)
 
-    def _ratio(self, model: Any, able: dict[str, Factorable], ranks: Callable[[float], dict[str, Ranks]]) -> float:
+    def _ratio(self, model: Any, able: dict[str, FactorableLayer], ranks: Callable[[float], dict[str, Ranks]]) -> float:
         """The highest ratio that keeps the budget."""
         budget = self.budget or "params"
         start = getattr(_cost(model), budget)
 
         def share(ratio: float) -> float:
-            saved = sum(int(getattr(able[name].saved(rank), budget)) for name, rank in ranks(ratio).items())
+            saved = sum(int(getattr(able[name].compute_savings(rank), budget)) for name, rank in ranks(ratio).items())
             return 1 - saved / float(start)
 
         low, high = 0.0, 1.0
@@ -213,13 +213,13 @@ def _words(shape: Sequence[int], ranks: Ranks) -> str:
     return f"rank {inputs}{ranks.outputs} of {highest.outputs}{' outputs' if inputs else ''}"
 
 
-def _cost(model: Any) -> Cost:
+def _cost(model: Any) -> ModelCost:
     """What the model's float32 flatbuffer costs."""
     from lightexp.backend import converter, flatbuffer
-    from lightexp.backend.channels import Cost
+    from lightexp.backend.channels import ModelCost
 
     with TemporaryDirectory() as folder:
         file = Path(folder) / TFLITE
         file.write_bytes(converter.convert_to_float32(model))
         flat = flatbuffer.read_graph(file)
-    return Cost(count_macs(flat)[0], sum(math.prod(tensor.shape) for tensor in flat.weights))
+    return ModelCost(count_macs(flat)[0], sum(math.prod(tensor.shape) for tensor in flat.weights))

@@ -85,7 +85,7 @@ class PruneChannels(ArchitectureStage):
         """Layers whose outputs are added."""
         from lightexp.backend.channels import ChannelGraph
 
-        return [space.layers for space in ChannelGraph(model).spaces]
+        return [space.layers for space in ChannelGraph(model).groups]
 
     def preview(self, model: Any, table: SensitivityTable | None = None) -> tuple[Any, list[tuple[str, str]]]:
         """The narrower model, and how many channels each layer keeps; see `Surgery.foreseen`."""
@@ -109,7 +109,10 @@ class PruneChannels(ArchitectureStage):
         model = keras_files.load_model(parent.folder, context.seed)
         require_finite(model)
         graph = ChannelGraph(model)
-        before, target = {name: len(row) for name, row in graph.made.items()}, ChannelTarget.of(self, model, graph)
+        before, target = (
+            {name: len(row) for name, row in graph.output_channels.items()},
+            ChannelTarget.of(self, model, graph),
+        )
         history: dict[str, list[float]] = {}
         for number in range(1, self.iterations + 1):
             context.progress.say(f"removing channels, round {number} of {self.iterations}")
@@ -121,7 +124,7 @@ class PruneChannels(ArchitectureStage):
                 history.setdefault(name, []).extend(values)
             graph = ChannelGraph(model)
         keras_files.save_model(model, context.out)
-        return {"history": history, "channels": {n: [before[n], len(row)] for n, row in graph.made.items()}}
+        return {"history": history, "channels": {n: [before[n], len(row)] for n, row in graph.output_channels.items()}}
 
     def select_removed(
         self,
@@ -143,11 +146,13 @@ class PruneChannels(ArchitectureStage):
         Raises:
             BadInput: If a pattern matches no layer, a layer would be left empty, or the budget cannot be met.
         """
-        free = [space for space in graph.spaces if not self._matched(space, self.exclude)]
+        free = [space for space in graph.groups if not self._matched(space, self.exclude)]
         names = [name for space in free for name in space.layers]
         for pattern in self.exclude:
-            if not any(fnmatchcase(name, pattern) for name in graph.made):
-                raise BadInput(f"exclude: '{pattern}' matches no layer with channels: {', '.join(graph.made)}.")
+            if not any(fnmatchcase(name, pattern) for name in graph.output_channels):
+                raise BadInput(
+                    f"exclude: '{pattern}' matches no layer with channels: {', '.join(graph.output_channels)}."
+                )
         if not free:
             raise BadInput("the model has no layer whose channels may go. Leave the stage out, or exclude less.")
         own = resolve_patterns(names, self.layers, "pruned", "ratios")
@@ -218,14 +223,14 @@ class PruneChannels(ArchitectureStage):
         return any(fnmatchcase(name, pattern) for name in space.layers for pattern in patterns)
 
     def _words(self, model: Any, graph: ChannelGraph, gone: set[int], later: str) -> list[tuple[str, str]]:
-        spaces = {name: space for space in graph.spaces for name in space.layers}
+        spaces = {name: space for space in graph.groups for name in space.layers}
         words = []
         for layer in model.layers:
-            if layer.name not in graph.made:
+            if layer.name not in graph.output_channels:
                 if layer.weights:
                     words.append((layer.name, f"{type(layer).__name__}: follows the layers before it"))
                 continue
-            row = graph.made[layer.name]
+            row = graph.output_channels[layer.name]
             left = sum(channel not in gone for channel in row.tolist())
             what = f"{left} of {len(row)} channels stay"
             space = spaces.get(layer.name)
@@ -262,17 +267,17 @@ class ChannelTarget:
     @classmethod
     def of(cls, stage: PruneChannels, model: Any, graph: ChannelGraph) -> ChannelTarget:
         """The stage's target for a model at the start."""
-        widths = {space.layers: len(space.channels) for space in graph.spaces}
+        widths = {space.layers: len(space.channels) for space in graph.groups}
         if stage.budget is None:
             return cls(None, widths)
-        cost = graph.cost()
+        cost = graph.compute_cost()
         if stage.budget != "file_bytes":
             start = cost.macs if stage.budget == "macs" else cost.params
             return cls(stage.budget, widths, start, stage.share * start)
         from lightexp.backend import converter
 
         start = len(converter.convert_to_float32(model))
-        rest = start - _FLOAT32 * cost.params + _ALIGNED * len(graph.made)
+        rest = start - _FLOAT32 * cost.params + _ALIGNED * len(graph.output_channels)
         return cls(stage.budget, widths, start, stage.share * start, rest)
 
     def width(self, space: ChannelGroup) -> int:
@@ -281,7 +286,7 @@ class ChannelTarget:
 
     def figure(self, graph: ChannelGraph, gone: set[int]) -> float:
         """What the model costs without the channels `gone`."""
-        cost = graph.cost(gone)
+        cost = graph.compute_cost(gone)
         return {"macs": cost.macs, "params": cost.params}.get(self.budget or "", _FLOAT32 * cost.params + self.rest)
 
 
@@ -307,7 +312,7 @@ def _ranked(
 
 def _lowest(space: ChannelGroup, graph: ChannelGraph, scores: NDArray[np.float64], kept: int) -> set[int]:
     """The lowest channels of a space, all but `kept`; one of each layer stays."""
-    rows = [set(graph.made[name].tolist()) for name in space.layers]
+    rows = [set(graph.output_channels[name].tolist()) for name in space.layers]
     found: set[int] = set()
     for channel in sorted(space.channels, key=lambda c: (scores[c], c)):
         if len(space.channels) - len(found) <= kept:

@@ -10,7 +10,7 @@ from lightexp.core.protocols import STATE_FILE, Artifact, Context, Input, Range,
 from lightexp.core.training import Training
 
 if TYPE_CHECKING:
-    from lightexp.backend.training import Masks
+    from lightexp.backend.training import WeightConstraint
 
 
 @settings_dataclass
@@ -39,7 +39,7 @@ class TrainingStage(Training, Stage):
         reset_graph(context.seed)
         return context.model.build(context.data.shape, context.data.classes)
 
-    def fit(self, model: Any, context: Context, masks: Masks | None = None) -> dict[str, list[float]]:
+    def fit(self, model: Any, context: Context, masks: WeightConstraint | None = None) -> dict[str, list[float]]:
         """Trains `model` in place and returns the curves; see `Trainer.run`."""
         from lightexp.backend.litert import compute_logits
         from lightexp.backend.training import Trainer
@@ -47,10 +47,10 @@ class TrainingStage(Training, Stage):
         features = None
         if self.objective.matched is not None:
             from lightexp.backend import keras_files
-            from lightexp.backend.features import Features
+            from lightexp.backend.features import FeatureMatcher
 
             teacher = keras_files.rebuild_model(context.inputs["teacher"].folder)
-            features = Features(model, teacher, self.objective, context.seed)
+            features = FeatureMatcher(model, teacher, self.objective, context.seed)
         # Read off the flatbuffer once, not computed again at every step: any teacher that LiteRT runs will do.
         train, teachers = context.data.train.x, {}
         for role in self.objective.teachers:

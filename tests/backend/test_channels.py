@@ -99,9 +99,9 @@ NETS = {
 def half(graph: Any, seed: int = 3) -> set[int]:
     """About half of the channels of each space, drawn by chance, but not all of any layer."""
     rng, gone = np.random.default_rng(seed), set[int]()
-    for space in graph.spaces:
+    for space in graph.groups:
         for channel in rng.permutation(space.channels)[: len(space.channels) // 2].tolist():
-            if all(set(graph.made[name].tolist()) - gone - {channel} for name in space.layers):
+            if all(set(graph.output_channels[name].tolist()) - gone - {channel} for name in space.layers):
                 gone.add(channel)
     return gone
 
@@ -136,7 +136,7 @@ def zeroed(model: Any, gone: dict[str, list[int]]) -> None:
 
 def places(graph: Any, gone: set[int]) -> dict[str, list[int]]:
     """Which of each layer's filters are among the channels `gone`."""
-    return {name: [i for i, c in enumerate(row.tolist()) if c in gone] for name, row in graph.made.items()}
+    return {name: [i for i, c in enumerate(row.tolist()) if c in gone] for name, row in graph.output_channels.items()}
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -149,7 +149,7 @@ def test_removing_is_zeroing(net: str) -> None:
     gone = half(graph)
     smaller, filters = graph.remove(gone), places(graph, gone)
     assert sum(map(len, filters.values())) >= 3
-    for name, row in graph.made.items():
+    for name, row in graph.output_channels.items():
         assert smaller.get_layer(name).output.shape[-1] == len(row) - len(filters[name])
     assert not filters[model.layers[-1].name if net != "concatenating" else "out"]
     assert np.array_equal(logits(model), before)  # the model itself is left as it was
@@ -157,8 +157,8 @@ def test_removing_is_zeroing(net: str) -> None:
     assert np.abs(logits(smaller) - logits(model)).max() < 1e-5
     assert np.abs(logits(smaller) - before).max() > 1e-3
     again = ChannelGraph(smaller)
-    assert again.cost() == graph.cost(gone)
-    assert [space.layers for space in again.spaces] == [space.layers for space in graph.spaces]
+    assert again.compute_cost() == graph.compute_cost(gone)
+    assert [space.layers for space in again.groups] == [space.layers for space in graph.groups]
 
 
 @pytest.mark.parametrize("net", ["small_cnn", "resnet8", "ds_cnn", "lenet_300_100", "cnn_1d"])
@@ -171,15 +171,15 @@ def test_the_costs_are_the_file_s(net: str, tmp_path: Path) -> None:
     graph = ChannelGraph(lively(NETS[net]()))
     file, gone = tmp_path / "model.tflite", half(graph)
     file.write_bytes(converter.convert_to_float32(graph.remove(gone)))
-    flat, cost = read_graph(file), graph.cost(gone)
-    assert cost.macs == count_macs(flat)[0] < graph.cost().macs
-    assert cost.params == sum(int(np.prod(t.shape)) for t in flat.weights) < graph.cost().params
+    flat, cost = read_graph(file), graph.compute_cost(gone)
+    assert cost.macs == count_macs(flat)[0] < graph.compute_cost().macs
+    assert cost.params == sum(int(np.prod(t.shape)) for t in flat.weights) < graph.compute_cost().params
 
 
 def test_what_is_added_goes_together() -> None:
     from lightexp.backend.channels import ChannelGraph
 
-    tied = {space.layers: len(space.channels) for space in ChannelGraph(NETS["resnet8"]()).spaces}
+    tied = {space.layers: len(space.channels) for space in ChannelGraph(NETS["resnet8"]()).groups}
     assert tied == {
         ("stem", "stack1_conv2"): 8,
         ("stack1_conv1",): 8,
@@ -188,7 +188,7 @@ def test_what_is_added_goes_together() -> None:
         ("stack3_conv1",): 32,
         ("stack3_conv2", "stack3_shortcut"): 32,
     }
-    tied = {space.layers: len(space.channels) for space in ChannelGraph(concatenating()).spaces}
+    tied = {space.layers: len(space.channels) for space in ChannelGraph(concatenating()).groups}
     # 'c' is added to 'a' beside 'b'; 'e' is folded into rows of three.
     assert tied == {("b", "a", "c", "gate"): 11, ("e",): 3, ("f",): 6}
 
@@ -224,7 +224,7 @@ def test_what_cannot_be_followed_is_named() -> None:
     inputs = kl.Input(IMAGE)
     x = kl.Conv2D(6, 1)(kl.LayerNormalization()(kl.Permute((2, 1, 3))(inputs)))
     model = keras.Model(inputs, kl.Softmax()(kl.Dense(CLASSES)(kl.Flatten()(x))))
-    assert len(ChannelGraph(model).spaces) == 1
+    assert len(ChannelGraph(model).groups) == 1
 
 
 STEPS = ["conv", "depth", "norm", "relu", "pool", "branch", "cat", "mul", "flat", "dense", "fold"]

@@ -112,17 +112,17 @@ def test_names_are_stable_and_new() -> None:
 @pytest.mark.parametrize("net", ["resnet8", "cnn_1d", "lenet_300_100"])
 def test_what_is_saved_is_saved_in_the_file(net: str, tmp_path: Path) -> None:
     from lightexp.backend import converter
-    from lightexp.backend.channels import Cost
+    from lightexp.backend.channels import ModelCost
     from lightexp.backend.factors import factorize_model, find_factorable
     from lightexp.backend.flatbuffer import read_graph
     from lightexp.metrics.graph import count_macs
 
     model = lively(NETS[net]())
     able, _ = find_factorable(model)
-    saved = {name: layer.saved(ranks_for_ratio(layer.shape, 0.4)) for name, layer in able.items()}
+    saved = {name: layer.compute_savings(ranks_for_ratio(layer.shape, 0.4)) for name, layer in able.items()}
     smaller = {name: parts for name, parts in factors(model, 0.4).items() if saved[name].params}
     assert smaller
-    assert all(layer.saved(Ranks(*layer.shape[-2:])) == Cost(0, 0) for layer in able.values())
+    assert all(layer.compute_savings(Ranks(*layer.shape[-2:])) == ModelCost(0, 0) for layer in able.values())
     costs = []
     for built in (model, factorize_model(model, smaller)):
         (tmp_path / "m").write_bytes(converter.convert_to_float32(built))

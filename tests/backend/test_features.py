@@ -33,13 +33,13 @@ class TestFeatures:
         "objective", [Hint(alpha=0.0, weight=5.0), Attention(alpha=0.0)], ids=["hint", "attention"]
     )
     def test_training_brings_the_layers_together(self, objective: Any, loop: str) -> None:
-        from lightexp.backend.features import Features
+        from lightexp.backend.features import FeatureMatcher
         from lightexp.backend.training import Trainer
 
         source = nets.data()
         teacher, model = widths(6), widths(3)
         kept = [w.copy() for w in teacher.get_weights()]
-        features = Features(model, teacher, objective, 0)
+        features = FeatureMatcher(model, teacher, objective, 0)
         assert [v.shape for v in features.variables] == ([(3, 6)] if objective.adapts else [])
         inputs = source.inputs(source.train.x)
         before = float(np.mean(features(inputs)[1]))

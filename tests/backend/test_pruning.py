@@ -26,8 +26,8 @@ def _recording(net: Any, schedule: Schedule) -> tuple[Any, Any]:
     from lightexp.backend.pruning import PruningMasks
 
     class Recording(PruningMasks):
-        def before_step(self, step: Any) -> None:
-            super().before_step(step)
+        def on_step_begin(self, step: Any) -> None:
+            super().on_step_begin(step)
             for mask, place in zip(self._masks, kept, strict=True):
                 place.scatter_nd_update([[step]], [mask])
 
@@ -93,7 +93,7 @@ def test_equal_weights_stay_together_as_in_tfmot(tensorflow: None) -> None:
     values = np.random.default_rng(0).integers(-3, 4, (7, 9)).astype(np.float32)
     kernel = tf.Variable(values)
     masks = PruningMasks([kernel], [([0], Schedule(None, 0.5, 1, 2, 1))], 2, None)
-    masks.before_step(tf.constant(1, tf.int64))
+    masks.on_step_begin(tf.constant(1, tf.int64))
     mask, threshold = tf.Variable(tf.ones_like(kernel)), tf.Variable(0.0)
     rule = Pruning(lambda: tf.constant(1), [(values, mask, threshold)], ConstantSparsity(0.5, 1), (1, 1), "AVG")
     expected = rule._update_mask(tf.constant(values))[1].numpy()
@@ -109,7 +109,7 @@ def _pruned(arrays: list[np.ndarray], groups: list[tuple[list[int], Schedule]], 
     variables = [tf.Variable(array) for array in arrays]
     masks = PruningMasks(variables, groups, 10, seed)
     for now in range(1, step + 1):
-        masks.before_step(tf.constant(now, tf.int64))
+        masks.on_step_begin(tf.constant(now, tf.int64))
     return [variable.numpy() for variable in variables]
 
 
@@ -208,7 +208,7 @@ def _patterned(array: np.ndarray, schedule: Schedule, step: int, **pattern: Any)
     kernel = tf.Variable(array)
     masks = PruningMasks([kernel], [([0], schedule)], 10, None, **pattern)
     for now in range(1, step + 1):
-        masks.before_step(tf.constant(now, tf.int64))
+        masks.on_step_begin(tf.constant(now, tf.int64))
     return np.asarray(kernel.numpy())
 
 

@@ -23,20 +23,20 @@ Made = tuple[Any, Training, Data, Any, Any]
 
 def _pruned() -> Made:
     """By a schedule, with a hint's own variables beside the model's."""
-    from lightexp.backend.features import Features
+    from lightexp.backend.features import FeatureMatcher
     from lightexp.backend.pruning import PruningMasks
 
     net, hint = nets.model("dropout"), Hint(layers={"hidden": "hidden"})
     masks = PruningMasks(nets.kernels(net), [([0, 1], Schedule(0.0, 0.6, 0, 8, 2))], 20, None)
     settings = nets.settings(objective=hint, learning_rate_schedule="cosine")
-    features = Features(net, nets.model("dense", 3), hint, 5)
+    features = FeatureMatcher(net, nets.model("dense", 3), hint, 5)
     return net, settings, replace(nets.data(), augment=Augment(shift=1)), masks, features
 
 
 def _tied() -> Made:
     """In simulated 8 bits, to look where its teacher does."""
     from lightexp.backend import qat
-    from lightexp.backend.features import Features
+    from lightexp.backend.features import FeatureMatcher
     from lightexp.backend.tied_weights import TiedWeights
 
     net, attention = nets.model("norm"), Attention(layers={"conv": "conv"})
@@ -47,7 +47,7 @@ def _tied() -> Made:
     qat.find_ranges(net, source.inputs(source.train.x))
     schedule: dict[str, Any] = {"learning_rate_schedule": "step", "decay_epochs": 1, "decay_factor": 0.5}
     settings = nets.settings(objective=attention, optimizer="sgd", **schedule)
-    features = Features(net, nets.model("norm", 3), attention, 5)
+    features = FeatureMatcher(net, nets.model("norm", 3), attention, 5)
     return net, settings, source, TiedWeights(qat.list_kernels(net), True, True), features
 
 

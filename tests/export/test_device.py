@@ -20,7 +20,7 @@ from lightexp.backend.litert import compute_logits
 from lightexp.cli import export
 from lightexp.core.errors import BadInput
 from lightexp.core.record import read_record as read_record
-from lightexp.export.c_array import adder, write_c_array
+from lightexp.export.c_array import name_resolver_method, render_c_array
 from lightexp.export.metadata import add_metadata
 from tests.metrics import tiny
 from tests.system_packages import require_program
@@ -80,7 +80,7 @@ def test_compilers_take_the_array_and_its_bytes_are_the_file_s(compiler: str, st
     file = tmp_path / "net.tflite"
     file.write_bytes(tiny.flat("conv"))
     operators = [op.kind for op in read_graph(file).ops]
-    header, source = write_c_array(file.read_bytes(), "net", operators, NASTY)
+    header, source = render_c_array(file.read_bytes(), "net", operators, NASTY)
     (tmp_path / "net.h").write_text(header)
     (tmp_path / "net.cc").write_text(source)
     program = compiled(tmp_path, compiler, standard, C)
@@ -92,7 +92,7 @@ def test_compilers_take_the_array_and_its_bytes_are_the_file_s(compiler: str, st
         done = subprocess.run([program], capture_output=True, text=True, check=False)
         assert done.returncode == 0
         ours = sorted(set(done.stdout.splitlines()))
-        assert ours == sorted({adder(kind).removeprefix("Add") for kind in operators})
+        assert ours == sorted({name_resolver_method(kind).removeprefix("Add") for kind in operators})
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_compilers_take_the_array_and_its_bytes_are_the_file_s(compiler: str, st
     ],
 )
 def test_operators_are_called_as_the_resolver_calls_them(kind: str, method: str) -> None:
-    assert adder(kind) == method
+    assert name_resolver_method(kind) == method
 
 
 @pytest.mark.parametrize("name", ["", "9net", "my-net", "_net", "a" * 64, "net;int x", "nèt"])
 def test_a_name_that_c_cannot_have_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match="C needs a name"):
-        write_c_array(b"", name, [], [])
+        render_c_array(b"", name, [], [])
 
 
 def field(table: Table, slot: int) -> int | None:

@@ -50,7 +50,7 @@ def bound(content: bytes, places: list[ConstantSpan]) -> float:
     """What the issue allows for the constants."""
     total = 512.0
     for place in places:
-        values = one.patterns(content[place.start : place.start + place.length], place.width)
+        values = one.unpack_values(content[place.start : place.start + place.length], place.width)
         distinct = len(np.unique(values))
         if place.floats and distinct > 256:
             zeros = values << values.dtype.type(1) == 0
@@ -98,7 +98,7 @@ def test_every_constant_comes_back_to_the_bit(given_arrays: list[np.ndarray], be
 def test_any_bytes_are_bit_patterns(raw: bytes, width: int, floats: bool) -> None:
     raw = raw[: len(raw) // 8 * 8] * 3
     there_and_back(raw, [ConstantSpan(0, len(raw), width, floats, (7, 5))])
-    assert one.packed(one.patterns(raw, width), width) == raw
+    assert one.pack_values(one.unpack_values(raw, width), width) == raw
 
 
 def test_two_zeros_and_every_nan_are_kept_apart() -> None:
@@ -227,7 +227,7 @@ def test_shipped_models_are_smaller_than_gzip_and_xz_make_them(name: str, tmp_pa
     import tensorflow as tf
 
     from lightexp.backend import converter, session
-    from lightexp.backend.quiet import silence_stderr
+    from lightexp.backend.stderr import silence_stderr
 
     session.reset_graph(0)
     shape = (49, 10, 1) if name == "ds_cnn" else (28, 28, 1)

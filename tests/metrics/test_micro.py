@@ -63,7 +63,7 @@ def test_the_arena_is_the_least_that_it_runs_in(net: str, scheme: str, path: Pat
 def test_what_is_counted_is_not_always_enough(path: Path) -> None:
     path.write_bytes(tiny.flat("dense", "int8"))
     arena = micro.measure_arena(path)
-    assert arena.least > arena.head + arena.tail
+    assert arena.minimum > arena.head + arena.tail
 
 
 @needed

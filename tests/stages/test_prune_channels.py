@@ -72,10 +72,10 @@ def test_a_global_ranking_takes_where_it_is_lowest() -> None:
 
     graph = ChannelGraph(model())
     scores = np.ones(graph.count)
-    scores[graph.made["conv1"][:10]] = 0.1
+    scores[graph.output_channels["conv1"][:10]] = 0.1
     chosen = stage(allocation="global", ratio=0.25, round_to=1)
     gone = chosen.select_removed(graph, scores, ChannelTarget.of(chosen, None, graph))
-    assert gone >= set(graph.made["conv1"][:10].tolist())
+    assert gone >= set(graph.output_channels["conv1"][:10].tolist())
     assert len(gone) == 12  # of 48
     everything = stage(allocation="global", ratio=0.99)
     assert len(everything.select_removed(graph, scores, ChannelTarget.of(everything, None, graph))) == 48 - 2
@@ -126,7 +126,7 @@ def test_a_budget_is_kept_and_used(budget: str, share: float, allocation: str, r
     chosen = stage(budget=budget, share=share, allocation=allocation, round_to=round_to)
     scores = np.random.default_rng(0).random(graph.count)
     gone = chosen.select_removed(graph, scores, ChannelTarget.of(chosen, None, graph))
-    used = getattr(graph.cost(gone), budget) / getattr(graph.cost(), budget)
+    used = getattr(graph.compute_cost(gone), budget) / getattr(graph.compute_cost(), budget)
     assert used <= share
     assert used > share - (0.25 if round_to > 1 else 0.1)
 
@@ -176,7 +176,7 @@ def test_each_criterion_ranks_by_what_it_says() -> None:
     rng = np.random.default_rng(1)
     built.get_layer("norm1").gamma.assign(rng.normal(size=16))
     graph = ChannelGraph(built)
-    row = graph.made["conv1"]
+    row = graph.output_channels["conv1"]
     kernel = built.get_layer("conv1").kernel.numpy().reshape(-1, 16)
 
     def scores(criterion: str, seed: int = 0) -> Any:
@@ -200,7 +200,7 @@ def test_taylor_finds_the_filters_that_nobody_reads() -> None:
     blind[:, :, [2, 5, 11], :] = 0
     kernel.assign(blind)
     graph = ChannelGraph(built)
-    scores = score_channels(built, graph, "taylor", 0, data())[graph.made["conv1"]]
+    scores = score_channels(built, graph, "taylor", 0, data())[graph.output_channels["conv1"]]
     assert set(np.flatnonzero(scores == 0).tolist()) == {2, 5, 11}
 
 

@@ -29,7 +29,7 @@ def augmented(inputs: Array, augment: Augment, seed: int = 0, step: int = 1) -> 
     """As the graph does it: with a batch that is not known before."""
     import tensorflow as tf
 
-    from lightexp.backend import augment as room
+    from lightexp.backend import augmentation as room
 
     signature = [tf.TensorSpec([None, *inputs.shape[1:]], tf.float32), tf.TensorSpec([], tf.int64)]
     graph = tf.function(lambda x, at: room.augment_batch(x, augment, seed, at)[: 2 if augment.mixup else 1], signature)
