@@ -1,1 +1,1 @@
-"""Sources of data, one file each; how they are split is in `splits`."""
+"""Data sets, one file per source; `splits` holds out validation and test examples."""

@@ -1,4 +1,4 @@
-"""What all sources of data share: the settings of how raw examples become inputs."""
+"""Base class of all data sets: the settings of scaling and augmentation."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from lightexp.core.protocols import Dataset
 
 @settings_dataclass
 class InputDataset(Dataset):
-    """A source of data with its scaling and augmentation.
+    """A data set with its scaling and augmentation.
 
     Attributes:
-        scaling: From raw values to inputs.
-        augment: Of the examples that are trained on.
+        scaling: How raw values become inputs.
+        augment: How training examples are augmented.
     """
 
     scaling: Scaling = field(default_factory=Scaling, kw_only=True)
     augment: Augment = field(default_factory=Augment, kw_only=True)
 
     def make_data(self, name: str, train: Split, val: Split, test: Split, classes: int, top: float | None) -> Data:
-        """The data set of three splits.
+        """Combine three splits with the scaling and the augmentation.
 
         Args:
-            name: The data set's name, for people.
-            train: See `Data`.
-            val: See `Data`.
-            test: See `Data`.
+            name: Name of the data set, for display.
+            train: Training split.
+            val: Validation split.
+            test: Test split.
             classes: Number of classes.
-            top: The largest raw value there can be (255 for bytes); None where raw values are floats.
+            top: Largest possible raw value (255 for bytes); None if raw values are floats.
+
+        Returns:
+            The data set.
 
         Raises:
             BadInput: If the scaling or the augmentation does not fit the examples.

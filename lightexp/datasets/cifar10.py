@@ -1,4 +1,4 @@
-"""CIFAR-10."""
+"""The CIFAR-10 data set."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 class Cifar10(Cifar):
     """CIFAR-10 (Krizhevsky, 2009): 32x32 colour photographs of animals and vehicles in 10 classes.
 
-    50,000 for training, of which 10,000 are held out for validation, and 10,000 for the test. Raw pixels are uint8,
+    50,000 for training, of which 10,000 are held out for validation, and 10,000 for testing. Raw pixels are uint8,
     `(n, 32, 32, 3)`; inputs are from 0 to 1.
 
     Attributes:
-        split_seed: Decides which training examples are held out for validation.
-        folder: A folder that holds the files of the Python or the binary version, or its `.tar.gz`; None to search.
+        split_seed: Seed that decides which training examples are held out for validation.
+        folder: Folder that holds the files of the Python or the binary version, or its `.tar.gz`; None to search for
+            them.
     """
 
     title: ClassVar[str] = "cifar10"

@@ -1,4 +1,4 @@
-"""CIFAR-100."""
+"""The CIFAR-100 data set."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from lightexp.datasets.cifar import Cifar, CifarFormat
 
 @settings_dataclass
 class Cifar100(Cifar):
-    """CIFAR-100 (Krizhevsky, 2009): 32x32 colour photographs in 100 classes, or the 20 that these belong to.
+    """CIFAR-100 (Krizhevsky, 2009): 32x32 colour photographs in 100 classes, or in the 20 superclasses of these.
 
-    50,000 for training, of which 10,000 are held out for validation, and 10,000 for the test. Raw pixels are uint8,
+    50,000 for training, of which 10,000 are held out for validation, and 10,000 for testing. Raw pixels are uint8,
     `(n, 32, 32, 3)`; inputs are from 0 to 1.
 
     Attributes:
-        labels: `fine`, 100 classes, or `coarse`, 20. Defaults to `fine`.
-        split_seed: Decides which training examples are held out for validation.
-        folder: A folder that holds the files of the Python or the binary version, or its `.tar.gz`; None to search.
+        labels: `fine` for 100 classes or `coarse` for 20. Defaults to `fine`.
+        split_seed: Seed that decides which training examples are held out for validation.
+        folder: Folder that holds the files of the Python or the binary version, or its `.tar.gz`; None to search for
+            them.
     """
 
     title: ClassVar[str] = "cifar100"
@@ -32,8 +33,8 @@ class Cifar100(Cifar):
 
     labels: Literal["fine", "coarse"] = "fine"
 
-    def _column(self) -> str:
+    def _label_column(self) -> str:
         return f"{self.labels}_labels"
 
-    def _classes(self) -> int:
-        return {"fine": 100, "coarse": 20}[self.labels]
+    def _count_classes(self) -> int:
+        return 100 if self.labels == "fine" else 20

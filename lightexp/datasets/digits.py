@@ -1,4 +1,4 @@
-"""Scikit-learn's digits."""
+"""The data set of scikit-learn's handwritten digits."""
 
 from __future__ import annotations
 
@@ -18,32 +18,43 @@ from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 @settings_dataclass
 class Digits(InputDataset):
-    """1,797 handwritten digits of 8x8 pixels in 10 classes, which come with scikit-learn.
+    """1,797 handwritten digits of 8x8 pixels in 10 classes, part of scikit-learn.
 
     Raw pixels are uint8 from 0 to 16, `(n, 8, 8, 1)`; inputs are from 0 to 1. The source has no test split: a fifth is
-    held out for the test, and a fifth of the rest for validation.
+    held out for testing, and a fifth of the rest for validation.
 
     Attributes:
-        split_seed: Decides which examples are in which split.
+        split_seed: Seed that decides which examples are in which split.
+
+    Example:
+        >>> data = Digits().load()
+        >>> len(data.train), len(data.val), len(data.test)
+        (1150, 288, 359)
     """
 
     split_seed: Index = 0
 
     def check(self) -> Path:
-        """Checks that scikit-learn's file is there, and returns it.
+        """Check that scikit-learn's file exists.
+
+        Returns:
+            Path of the file.
 
         Raises:
             BadInput: If scikit-learn is not installed.
         """
-        return _file()
+        return _find_file()
 
     def load(self) -> Data:
-        """Reads and splits the digits.
+        """Read and split the digits.
+
+        Returns:
+            The data set.
 
         Raises:
             BadInput: If scikit-learn is not installed, or its file is damaged.
         """
-        path = _file()
+        path = _find_file()
         try:
             with gzip.open(path) as file:
                 table = np.loadtxt(file, delimiter=",")
@@ -51,14 +62,14 @@ class Digits(InputDataset):
                 raise ValueError(f"a table of {table.shape}, not of (1797, 65)")
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise BadInput(f"{path} cannot be read: {error}. Install scikit-learn again.") from None
-        whole = make_split(table[:, :64].astype(np.uint8).reshape(-1, 8, 8, 1), table[:, 64])
-        rest, test = hold_out(whole, count_fifth(len(whole)), self.split_seed)
+        examples = make_split(table[:, :64].astype(np.uint8).reshape(-1, 8, 8, 1), table[:, 64])
+        rest, test = hold_out(examples, count_fifth(len(examples)), self.split_seed)
         train, val = hold_out(rest, count_fifth(len(rest)), self.split_seed)
         return self.make_data("digits", train, val, test, classes=10, top=16)
 
 
-def _file() -> Path:
-    # importing scikit-learn would take two seconds; finding its folder does not
+def _find_file() -> Path:
+    # Importing scikit-learn takes two seconds; finding its folder does not.
     spec = find_spec("sklearn")
     for folder in (spec and spec.submodule_search_locations) or ():
         path = Path(folder) / "datasets" / "data" / "digits.csv.gz"

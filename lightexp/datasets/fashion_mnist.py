@@ -1,4 +1,4 @@
-"""Fashion-MNIST."""
+"""The Fashion-MNIST data set."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lightexp.datasets.mnist_files import MnistFiles
 class FashionMnist(MnistFiles):
     """Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017): 28x28 grey images of clothing in 10 classes.
 
-    60,000 for training, of which 10,000 are held out for validation, and 10,000 for the test. Raw pixels are uint8,
+    60,000 for training, of which 10,000 are held out for validation, and 10,000 for testing. Raw pixels are uint8,
     `(n, 28, 28, 1)`; inputs are from 0 to 1. The files may come from Debian's package `dataset-fashion-mnist`.
 
     Attributes:
-        split_seed: Decides which training examples are held out for validation.
-        folder: A folder that holds the four `.gz` files; None to search for them.
+        split_seed: Seed that decides which training examples are held out for validation.
+        folder: Folder that holds the four `.gz` files; None to search for them.
     """
 
     title: ClassVar[str] = "fashion_mnist"

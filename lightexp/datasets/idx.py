@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST: a magic number, the shape, then unsigned bytes."""
+"""Read IDX files, the format of MNIST: a magic number, the shape, then unsigned bytes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 from lightexp.core.errors import BadInput
 
 MAX_EXAMPLES = 100_000
-"""The most examples that a file may announce, so that a damaged header cannot ask for all memory."""
+"""Largest number of examples in a file, so that a damaged header does not exhaust memory."""
 
 
 def read_idx(path: Path, example: tuple[int, ...], remedy: str) -> NDArray[np.uint8]:
-    """Reads a gzipped IDX file of unsigned bytes.
+    """Read a gzipped IDX file of unsigned bytes.
 
     Args:
-        path: The file.
-        example: Shape that each example must have; `()` for labels.
-        remedy: What the user is to do about a file that cannot be used, as a sentence.
+        path: Path of the file.
+        example: Expected shape of each example; `()` for labels.
+        remedy: What the user can do about an unusable file, as a sentence.
 
     Returns:
         A read-only array `(n, *example)`.
 
     Raises:
-        BadInput: If the file cannot be read, is cut short, is altered, or is of another shape or type.
+        BadInput: If the file cannot be read, is truncated or altered, or has another shape or type.
     """
     try:
         with gzip.open(path) as file:
@@ -43,7 +43,7 @@ def read_idx(path: Path, example: tuple[int, ...], remedy: str) -> NDArray[np.ui
                     f"it announces {count} examples of {tuple(shape)}, not 1 to {MAX_EXAMPLES} of {example}"
                 )
             size = count * math.prod(example)
-            body = file.read(size + 1)  # one more, so that the end is met and gzip compares its checksum
+            body = file.read(size + 1)  # one more, so that gzip reaches the end and compares the checksum
         if len(body) != size:
             raise ValueError(f"it holds {'more' if len(body) > size else 'less'} than the {size} bytes it announces")
     except (OSError, EOFError, ValueError, zlib.error) as error:

@@ -1,4 +1,4 @@
-"""Image files of a user's into arrays: many at once, and a broken one is named."""
+"""Decode image files in parallel into arrays; an error names the damaged file."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from lightexp.datasets import memmap
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm"}
 BAR_DELAY_S = 1.0
-"""Seconds without a progress bar."""
-# Importing a format's module is what makes it known; no other is tried.
+"""Seconds after which the progress bar appears."""
+# Importing a format's module registers the format with Pillow; no other format is tried.
 _PLUGINS = (
     PngImagePlugin.PngImageFile,
     JpegImagePlugin.JpegImageFile,
@@ -44,18 +44,18 @@ _PLUGINS = (
     PpmImagePlugin.PpmImageFile,
 )
 _FORMATS = [plugin.format for plugin in _PLUGINS]
-_DEEP = ("I", "F")
-_TOGETHER = 16
-_THREADS = 8  # each may hold an image of Pillow's largest size
+_DEEP_MODES = ("I", "F")
+_BATCH = 16
+_MAX_THREADS = 8  # each may hold an image of Pillow's largest size
 
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How images are to be.
+    """The channels and size to convert images to.
 
     Attributes:
         channels: 3 for colour, 1 for grey.
-        size: Height and width that they are resized to; None where all are to be of the first one's.
+        size: Height and width to resize to; None if all images must have the size of the first.
     """
 
     channels: int
@@ -63,92 +63,103 @@ class ImageFormat:
 
 
 def format_path(path: Path | str | None) -> str:
-    """A path as a message shows it, on one line."""
+    """Return a path for a message, with unprintable characters escaped."""
     text = str(path)
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
-def decode_files(lists: Sequence[Sequence[Path]], kept: ImageFormat, limit: float) -> list[NDArray[np.generic]]:
-    """Decodes files in parallel, each list into an array `(n, height, width, channels)` of uint8.
+def decode_files(lists: Sequence[Sequence[Path]], image_format: ImageFormat, limit: float) -> list[NDArray[np.generic]]:
+    """Decode lists of files in parallel, each into an array `(n, height, width, channels)` of uint8.
 
     Args:
-        lists: The files; the first list has one at least.
-        kept: How they are to be.
-        limit: Bytes above which an array is on disk: see `large.room`.
+        lists: Paths of the files; the first list must not be empty.
+        image_format: Channels and size of the arrays.
+        limit: Size in bytes above which an array is on disk; see `memmap.allocate`.
+
+    Returns:
+        An array for each list.
 
     Raises:
-        BadInput: If a file is no image, is damaged, or (where sizes are not set) is not of the first one's size.
+        BadInput: If a file is not an image, is damaged, or (if no size is set) has another size than the first.
         RunFailed: If there is no room.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of metadata that nobody asked for
+        warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used here
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         first = lists[0][0]
-        size = kept.size or decode_image(first, kept).shape[:2]
-        arrays = [memmap.allocate((len(files), *size, kept.channels), np.uint8, limit) for files in lists]
+        size = image_format.size or decode_image(first, image_format).shape[:2]
+        arrays = [memmap.allocate((len(paths), *size, image_format.channels), np.uint8, limit) for paths in lists]
 
-        def fill(array: NDArray[np.generic], files: Sequence[Path], start: int) -> int:
-            for row, path in enumerate(files[start : start + _TOGETHER], start):
-                pixels = decode_image(path, kept)
+        def fill(array: NDArray[np.generic], paths: Sequence[Path], start: int) -> int:
+            for row, path in enumerate(paths[start : start + _BATCH], start):
+                pixels = decode_image(path, image_format)
                 if pixels.shape[:2] != size:
                     raise BadInput(
-                        f"{format_path(path)} is {_words(pixels.shape[:2])}, {format_path(first)} {_words(size)}. "
-                        "To resize all images, set dataset.size=[HEIGHT,WIDTH]."
+                        f"{format_path(path)} is {_format_size(pixels.shape[:2])}, {format_path(first)} "
+                        f"{_format_size(size)}. To resize all images, set dataset.size=[HEIGHT,WIDTH]."
                     )
                 array[row] = pixels
-            return min(_TOGETHER, len(files) - start)
+            return min(_BATCH, len(paths) - start)
 
-        with ThreadPoolExecutor(min(_THREADS, len(os.sched_getaffinity(0)))) as pool:
-            jobs = [
-                pool.submit(fill, array, files, start)
-                for array, files in zip(arrays, lists, strict=True)
-                for start in range(0, len(files), _TOGETHER)
+        with ThreadPoolExecutor(min(_MAX_THREADS, len(os.sched_getaffinity(0)))) as pool:
+            futures = [
+                pool.submit(fill, array, paths, start)
+                for array, paths in zip(arrays, lists, strict=True)
+                for start in range(0, len(paths), _BATCH)
             ]
             try:
-                _wait(jobs, sum(map(len, lists)))
+                _wait(futures, sum(map(len, lists)))
             finally:
                 pool.shutdown(cancel_futures=True)
     return arrays
 
 
-def decode_image(path: Path, kept: ImageFormat) -> NDArray[np.uint8]:
-    """One image, `(height, width, channels)`; with no size set, of its own.
+def decode_image(path: Path, image_format: ImageFormat) -> NDArray[np.uint8]:
+    """Decode an image.
+
+    Args:
+        path: Path of the file.
+        image_format: Channels and size of the array; with no size, the image's own.
+
+    Returns:
+        An array `(height, width, channels)`.
 
     Raises:
-        BadInput: If it cannot be decoded, or has more than 8 bits a channel.
+        BadInput: If it cannot be decoded, or has more than 8 bits per channel.
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            if image.mode.startswith(_DEEP):  # Pillow would cut values off at 255
+            if image.mode.startswith(_DEEP_MODES):  # Pillow would clip values at 255
                 raise BadInput(f"{format_path(path)} has more than 8 bits a channel ({image.mode}). Save it with 8.")
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            plain: Any = image.convert("RGB" if kept.channels == 3 else "L")
-            if kept.size:
-                plain = plain.resize(kept.size[::-1], Image.Resampling.BILINEAR)
-            return np.asarray(plain).reshape(plain.height, plain.width, kept.channels)
+            converted: Any = image.convert("RGB" if image_format.channels == 3 else "L")
+            if image_format.size:
+                height, width = image_format.size
+                converted = converted.resize((width, height), Image.Resampling.BILINEAR)
+            return np.asarray(converted).reshape(converted.height, converted.width, image_format.channels)
     except BadInput:
         raise
     except UnidentifiedImageError:
-        why = f"is damaged or not an image of a known format ({', '.join(_FORMATS)})"
-    except Exception as error:  # decoders of damaged files raise of every kind
-        words = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
-        why = f"cannot be decoded: {' '.join(words.split())[:200] or type(error).__name__}"
-    raise BadInput(f"{format_path(path)} {why}. Replace it or delete it.")
+        reason = f"is damaged or not an image of a known format ({', '.join(_FORMATS)})"
+    except Exception as error:  # decoders raise errors of any kind on damaged files
+        message = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
+        reason = f"cannot be decoded: {' '.join(message.split())[:200] or type(error).__name__}"
+    raise BadInput(f"{format_path(path)} {reason}. Replace it or delete it.")
 
 
-def _wait(jobs: Sequence[Future[int]], total: int) -> None:
-    """Waits for all jobs, or for the first in order that fails."""
+def _wait(futures: Sequence[Future[int]], total: int) -> None:
+    """Wait until all batches are decoded, or raise the error of the first in order that fails."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True))
     task = bar.add_task("reading images", total=total)
-    began = time.monotonic()
-    with ExitStack() as shown_late:
-        for job in jobs:
-            bar.advance(task, job.result())
-            if not bar.live.is_started and time.monotonic() - began > BAR_DELAY_S:
-                shown_late.enter_context(bar)
+    start = time.monotonic()
+    with ExitStack() as stack:
+        for future in futures:
+            bar.advance(task, future.result())
+            if not bar.live.is_started and time.monotonic() - start > BAR_DELAY_S:
+                stack.enter_context(bar)
 
 
-def _words(size: tuple[int, ...]) -> str:
+def _format_size(size: tuple[int, ...]) -> str:
     return f"{size[0]} pixels high and {size[1]} wide"

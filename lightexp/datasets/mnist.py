@@ -1,4 +1,4 @@
-"""MNIST."""
+"""The MNIST data set."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lightexp.datasets.mnist_files import MnistFiles
 class Mnist(MnistFiles):
     """MNIST (LeCun, Cortes and Burges): 28x28 grey images of handwritten digits in 10 classes.
 
-    60,000 for training, of which 10,000 are held out for validation, and 10,000 for the test. Raw pixels are uint8,
+    60,000 for training, of which 10,000 are held out for validation, and 10,000 for testing. Raw pixels are uint8,
     `(n, 28, 28, 1)`; inputs are from 0 to 1.
 
     Attributes:
-        split_seed: Decides which training examples are held out for validation.
-        folder: A folder that holds Keras' `mnist.npz` or the four `.gz` files; None to search for them.
+        split_seed: Seed that decides which training examples are held out for validation.
+        folder: Folder that holds Keras' `mnist.npz` or the four `.gz` files; None to search for them.
     """
 
     title: ClassVar[str] = "mnist"

@@ -1,4 +1,4 @@
-"""MNIST-1D."""
+"""The MNIST-1D data set."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from lightexp.datasets.splits import count_fifth, hold_out, make_split
 class Mnist1d(InputDataset):
     """MNIST-1D (Greydanus and Kobak 2020, arXiv 2011.14439): series of 40 numbers in 10 classes.
 
-    The package `mnist1d` makes them, always the same: 4,000 for training, of which a fifth is held out for validation,
-    and 1,000 for the test. Raw values are float32 of mean 0 and standard deviation 1, `(n, 40, 1)`.
+    The package `mnist1d` generates the same series each time: 4,000 for training, of which a fifth is held out for
+    validation, and 1,000 for testing. Raw values are float32 of mean 0 and standard deviation 1, `(n, 40, 1)`.
 
     Attributes:
-        split_seed: Decides which training examples are held out for validation.
+        split_seed: Seed that decides which training examples are held out for validation.
     """
 
     split_seed: Index = 0
 
     def check(self) -> Path:
-        """Checks that the package is installed, and returns its folder.
+        """Check that the package is installed.
+
+        Returns:
+            Folder of the package.
 
         Raises:
-            BadInput: If it is not.
+            BadInput: If it is not installed.
         """
         spec = find_spec("mnist1d")
         if spec is None or spec.origin is None:
@@ -40,7 +43,10 @@ class Mnist1d(InputDataset):
         return Path(spec.origin).parent
 
     def load(self) -> Data:
-        """Makes and splits the series, in some three seconds.
+        """Generate and split the series, in about three seconds.
+
+        Returns:
+            The data set.
 
         Raises:
             BadInput: If the package is not installed.
@@ -48,13 +54,14 @@ class Mnist1d(InputDataset):
         self.check()
         from mnist1d.data import get_dataset_args, make_dataset  # imports matplotlib's pyplot
 
-        before = random.getstate(), np.random.get_state()
+        # The package seeds the process-wide random number generators.
+        states = random.getstate(), np.random.get_state()
         try:
-            made = make_dataset(get_dataset_args())
+            arrays = make_dataset(get_dataset_args())
         finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
-        parts = ((made[f"x{part}"].astype(np.float32)[..., None], made[f"y{part}"]) for part in ("", "_test"))
-        whole, test = (make_split(x, y) for x, y in parts)
-        train, val = hold_out(whole, count_fifth(len(whole)), self.split_seed)
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+        splits = ((arrays[f"x{part}"].astype(np.float32)[..., None], arrays[f"y{part}"]) for part in ("", "_test"))
+        examples, test = (make_split(x, y) for x, y in splits)
+        train, val = hold_out(examples, count_fifth(len(examples)), self.split_seed)
         return self.make_data("mnist1d", train, val, test, classes=10, top=None)

@@ -1,4 +1,4 @@
-"""How a source's examples become train, validation and test."""
+"""Hold out validation and test examples, stratified by class."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from lightexp.datasets import memmap
 
 
 def count_fifth(count: int) -> int:
-    """A fifth of `count`, rounded, and at least one."""
+    """Return a fifth of `count`, rounded, and at least one."""
     return max(1, round(count / 5))
 
 
 def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
-    """Takes `count` examples out of a split, each class in its share.
+    """Move examples from a split to a new one, the same share of each class.
 
-    A class of a single example goes to one side only. What is on disk stays on disk.
+    A class with a single example is in one of the two only. A split on disk gives two splits on disk.
 
     Args:
-        split: What to take from.
-        count: How many to take.
-        seed: Decides which; the same seed takes the same examples.
+        split: Split to take examples from.
+        count: Number of examples to take.
+        seed: Seed that decides which; the same seed takes the same examples.
 
     Returns:
-        What is left and what was taken, both in the order they had.
+        The remaining and the taken examples, both in their original order.
 
     Raises:
-        BadInput: If nothing would be left.
+        BadInput: If no example would remain.
     """
     if count >= len(split):
         raise BadInput(f"The data has too few examples to be split. Received: {len(split)}, of which {count} held out.")
-    rest, taken = split_stratified(split.y, count, seed)
-    left, held = (Split(memmap.read_rows(split.x, chosen), split.y[chosen]) for chosen in (rest, taken))
-    return left, held
+    rest, taken = (
+        Split(memmap.read_rows(split.x, indices), split.y[indices])
+        for indices in split_stratified(split.y, count, seed)
+    )
+    return rest, taken
 
 
 def make_split(x: NDArray[np.generic], y: NDArray[np.generic]) -> Split:
-    """A split of raw examples `(n, ...)` and whole-number labels `(n,)`, laid out in C order."""
+    """Return a split of raw examples `(n, ...)` and integer labels `(n,)`, both in C order."""
     return Split(memmap.reorder(x), np.ascontiguousarray(y, np.int32))

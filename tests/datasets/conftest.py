@@ -1,4 +1,4 @@
-"""What tests of data sets share."""
+"""Fixtures for the tests of data sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty Keras cache on a machine without system data sets; returns its folder of data sets."""
+    """Return the data sets folder of an empty Keras cache, on a machine without system data sets."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setattr("lightexp.datasets.downloadable.SYSTEM_FOLDERS", (tmp_path / "system",))
     return tmp_path / "keras" / "datasets"

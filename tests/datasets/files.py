@@ -1,4 +1,4 @@
-"""Small files of the kinds that data sets are read from."""
+"""Write small files in the formats of MNIST and CIFAR."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lightexp.datasets.mnist_files import IDX_FILES
 
 
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:
-    """An IDX file's bytes, before gzip."""
+    """Return the content of an IDX file, before gzip."""
     return np.array([0x800 + array.ndim, *array.shape], ">u4").tobytes() + array.tobytes()
 
 
 def write_idx(folder: Path, train: int = 200, test: int = 50, seed: int = 0) -> list[NDArray[np.uint8]]:
-    """Writes the four files of an MNIST-like set and returns their arrays."""
+    """Write the four files of a data set like MNIST, and return their arrays."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     arrays: list[NDArray[np.uint8]] = []
@@ -35,14 +35,14 @@ def write_idx(folder: Path, train: int = 200, test: int = 50, seed: int = 0) -> 
 
 
 def write_archive(path: Path, arrays: list[NDArray[np.uint8]]) -> None:
-    """Writes what `write_idx` returned as Keras' `mnist.npz`."""
+    """Write arrays in the order of `write_idx` as Keras' `mnist.npz`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     x_train, y_train, x_test, y_test = arrays
     np.savez_compressed(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 
 
-def pickled(x: NDArray[np.uint8], **others: Sequence[int] | Sequence[str] | str) -> bytes:
-    """A pickle of images and lists beside them, to the byte as Python 2's cPickle wrote those of CIFAR."""
+def make_pickle(x: NDArray[np.uint8], **others: Sequence[int] | Sequence[str] | str) -> bytes:
+    """Return a pickle of images and lists, identical to what Python 2's cPickle writes."""
     memo = iter(range(2**31))
 
     def put() -> bytes:
@@ -74,37 +74,37 @@ def pickled(x: NDArray[np.uint8], **others: Sequence[int] | Sequence[str] | str)
 
 
 def cifar_files(form: CifarFormat, per_file: int = 30, seed: int = 0) -> dict[str, bytes]:
-    """The files of a form of CIFAR with some random images in each; the same in all forms of one seed."""
+    """Return files of CIFAR with random images; the same images in both formats of one seed."""
     rng = np.random.default_rng(seed)
-    hundred, bare = "100" in form.folder, form.files[0].endswith(".bin")
+    is_cifar100, is_binary = "100" in form.folder, form.files[0].endswith(".bin")
     files = {}
     for name in form.files:
         x = rng.integers(0, 256, (per_file, 3072), np.uint8)
-        fine = rng.permutation(np.arange(per_file) % (100 if hundred else 10)).astype(np.uint8)
-        labels = {"coarse_labels": fine // 5, "fine_labels": fine} if hundred else {"labels": fine}
-        if bare:
+        fine = rng.permutation(np.arange(per_file) % (100 if is_cifar100 else 10)).astype(np.uint8)
+        labels = {"coarse_labels": fine // 5, "fine_labels": fine} if is_cifar100 else {"labels": fine}
+        if is_binary:
             files[name] = np.column_stack([*labels.values(), x]).tobytes()
         else:
             names = [f"photo_s_{number:06}.png" for number in range(per_file)]
             lists = {column: values.tolist() for column, values in labels.items()}
-            files[name] = pickled(x, filenames=names, batch_label=f"batch {name}", **lists)
+            files[name] = make_pickle(x, filenames=names, batch_label=f"batch {name}", **lists)
     return files
 
 
 def write_cifar(path: Path, form: CifarFormat, per_file: int = 30, seed: int = 0) -> None:
-    """Writes `cifar_files` into a folder, or as an archive where the path's name says so."""
+    """Write `cifar_files` to a folder, or to an archive if the path has the name of one."""
     files = cifar_files(form, per_file, seed)
     if path.suffix == ".gz" or path.name.endswith("_archive"):
         others = {f"{form.folder}/readme.html": b"about", f"{form.folder}/batches.meta": b"names"}
-        archived(path, {**others, **{f"{form.folder}/{name}": content for name, content in files.items()}})
+        write_tar(path, {**others, **{f"{form.folder}/{name}": content for name, content in files.items()}})
         return
     path.mkdir(parents=True)
     for name, content in files.items():
         (path / name).write_bytes(content)
 
 
-def archived(path: Path, files: dict[str, bytes]) -> None:
-    """Writes files as a `.tar.gz`."""
+def write_tar(path: Path, files: dict[str, bytes]) -> None:
+    """Write files to a `.tar.gz` archive."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.GzipFile(path, "wb", 1, mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
         for name, content in files.items():

@@ -1,4 +1,4 @@
-"""The user's own arrays, good and bad."""
+"""Tests of the data set of a user's `.npz` file."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ FLOATS = X.astype(np.float32) / 255
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the user's file is to be."""
+    """Return the path of the user's file."""
     return tmp_path / "mine.npz"
 
 
-def saved(path: Path, **arrays: Any) -> Arrays:
+def save(path: Path, **arrays: Any) -> Arrays:
     np.savez_compressed(path, **arrays)
     return Arrays(str(path))
 
 
 def refusal(dataset: Arrays) -> str:
-    """The one line with which a data set is refused."""
+    """Return the one-line message with which a data set is refused."""
     with pytest.raises(BadInput) as caught:
         dataset.load()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_train_alone_is_split_in_three(file: Path) -> None:
-    dataset = saved(file, x_train=X, y_train=Y)
+def test_load_splits_train_in_three(file: Path) -> None:
+    dataset = save(file, x_train=X, y_train=Y)
     assert dataset.check() == file
     data = dataset.load()
     assert (data.name, data.classes, data.shape, data.scale, data.offset) == ("mine", 3, (4, 5, 1), 1 / 255, 0.0)
     splits = (data.train, data.val, data.test)
     assert [len(split) for split in splits] == [38, 10, 12]
-    seen = {image.tobytes(): int(label) for split in splits for image, label in zip(split.x, split.y, strict=True)}
-    assert seen == {image.tobytes(): int(label) for image, label in zip(X, Y, strict=True)}
+    labels = {image.tobytes(): int(label) for split in splits for image, label in zip(split.x, split.y, strict=True)}
+    assert labels == {image.tobytes(): int(label) for image, label in zip(X, Y, strict=True)}
     assert all(np.ptp(np.bincount(split.y)) <= 1 for split in splits)
     assert dataset.load().key == data.key
     assert Arrays(str(file), split_seed=1).load().key != data.key
 
 
-def test_splits_that_are_given_are_kept(file: Path) -> None:
-    data = saved(file, x=X[:40], y=Y[:40], x_val=X[40:50], y_val=Y[40:50], x_test=X[50:], y_test=Y[50:]).load()
+def test_load_keeps_existing_splits(file: Path) -> None:
+    data = save(file, x=X[:40], y=Y[:40], x_val=X[40:50], y_val=Y[40:50], x_test=X[50:], y_test=Y[50:]).load()
     assert (len(data.train), len(data.val), len(data.test)) == (40, 10, 10)
     assert np.array_equal(data.train.x[..., 0], X[:40])
     assert np.array_equal(data.val.y, Y[40:50])
@@ -69,11 +69,11 @@ def test_splits_that_are_given_are_kept(file: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
-def test_only_what_is_missing_is_split_off(part: str, file: Path) -> None:
-    data = saved(file, x_train=X[:50], y_train=Y[:50], **{f"x_{part}": X[50:], f"y_{part}": Y[50:]}).load()
-    kept, made = (data.val, data.test) if part == "val" else (data.test, data.val)
-    assert np.array_equal(kept.x[..., 0], X[50:])
-    assert (len(made), len(data.train)) == (10, 40)
+def test_load_holds_out_missing_split_only(part: str, file: Path) -> None:
+    data = save(file, x_train=X[:50], y_train=Y[:50], **{f"x_{part}": X[50:], f"y_{part}": Y[50:]}).load()
+    existing, held_out = (data.val, data.test) if part == "val" else (data.test, data.val)
+    assert np.array_equal(existing.x[..., 0], X[50:])
+    assert (len(held_out), len(data.train)) == (10, 40)
 
 
 @pytest.mark.parametrize(
@@ -86,15 +86,15 @@ def test_only_what_is_missing_is_split_off(part: str, file: Path) -> None:
         (np.asfortranarray(FLOATS), (4, 5, 1), 1.0),
     ],
 )
-def test_shapes_and_types(x: Any, shape: tuple[int, ...], scale: float, file: Path) -> None:
-    data = saved(file, x=x, y=Y, x_test=x, y_test=Y).load()
+def test_load_accepts_shapes_and_types(x: Any, shape: tuple[int, ...], scale: float, file: Path) -> None:
+    data = save(file, x=x, y=Y, x_test=x, y_test=Y).load()
     assert (data.shape, data.scale) == (shape, scale)
     assert data.train.x.dtype == (np.uint8 if x.dtype == np.uint8 else np.float32)
     assert np.allclose(data.inputs(data.test.x).reshape(60, -1), x.reshape(60, -1) * scale)
 
 
-def test_scaling_reaches_the_inputs(file: Path) -> None:
-    saved(file, x=X, y=Y)
+def test_scaling_changes_inputs(file: Path) -> None:
+    save(file, x=X, y=Y)
     scaling = {"_target_": "lightexp.core.preprocessing.Scaling", "range": [-1.0, 1.0]}
     node = {"_target_": "lightexp.datasets.arrays.Arrays", "path": str(file), "scaling": scaling}
     data = build(node, Dataset, "dataset").load()  # type: ignore[type-abstract]
@@ -105,20 +105,21 @@ def test_scaling_reaches_the_inputs(file: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(60, 7), (60, 9, 1)])
 @pytest.mark.parametrize("augment", [Augment(flip=True), Augment(shift=1), Augment(cutout=1)], ids=str)
-def test_what_is_no_image_is_not_moved_but_mixed(augment: Augment, shape: tuple[int, ...], file: Path) -> None:
-    dataset = saved(file, x=np.ones(shape, np.float32), y=Y)
-    words = refusal(replace(dataset, augment=replace(augment, mixup=0.2)))
-    assert re.match(r"dataset\.augment\.(flip|shift|cutout) needs images", words) and str(shape[1:]) in words
+def test_augment_of_series_allows_mixup_only(augment: Augment, shape: tuple[int, ...], file: Path) -> None:
+    dataset = save(file, x=np.ones(shape, np.float32), y=Y)
+    message = refusal(replace(dataset, augment=replace(augment, mixup=0.2)))
+    assert re.match(r"dataset\.augment\.(flip|shift|cutout) needs images", message)
+    assert str(shape[1:]) in message
     assert replace(dataset, augment=Augment(mixup=0.2)).load().augment.active
 
 
 @pytest.mark.parametrize("augment", [Augment(shift=4), Augment(cutout=4)], ids=str)
-def test_no_image_is_lost_altogether(augment: Augment, file: Path) -> None:
-    assert "must be smaller than the image, (4, 5)" in refusal(replace(saved(file, x=X, y=Y), augment=augment))
+def test_augment_refuses_removing_entire_image(augment: Augment, file: Path) -> None:
+    assert "must be smaller than the image, (4, 5)" in refusal(replace(save(file, x=X, y=Y), augment=augment))
 
 
-def test_floats_have_no_range_to_scale_from(file: Path) -> None:
-    saved(file, x=FLOATS, y=Y)
+def test_scaling_range_of_floats_is_refused(file: Path) -> None:
+    save(file, x=FLOATS, y=Y)
     assert "dataset.scaling.range" in refusal(Arrays(str(file), scaling=Scaling(range=[0.0, 1.0])))
 
 
@@ -135,23 +136,23 @@ def test_floats_have_no_range_to_scale_from(file: Path) -> None:
         np.asfortranarray(np.eye(3)[Y]),
     ],
 )
-def test_labels_of_every_kind_are_the_same_labels(y: Any, file: Path) -> None:
-    expected = saved(file, x=X, y=Y).load()
-    data = saved(file, x=X, y=y).load()
+def test_labels_of_every_type_are_equal(y: Any, file: Path) -> None:
+    expected = save(file, x=X, y=Y).load()
+    data = save(file, x=X, y=y).load()
     assert (data.key, data.test.digest) == (expected.key, expected.test.digest)
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64, np.longdouble])
-def test_floats_of_every_size_are_kept_as_float32(kind: Any, file: Path) -> None:
+def test_floats_of_every_size_become_float32(kind: Any, file: Path) -> None:
     x = (FLOATS * 8).round().astype(kind)  # the same number in all of them
-    data = saved(file, x=x, y=Y, x_test=x, y_test=Y).load()
+    data = save(file, x=x, y=Y, x_test=x, y_test=Y).load()
     assert data.test.x.dtype == np.float32
     assert np.array_equal(data.test.x[..., 0], x)
 
 
 @pytest.mark.parametrize("x", [X, FLOATS.astype(float), np.asfortranarray(FLOATS)])
 @pytest.mark.parametrize("compress", [True, False])
-def test_data_on_disk_are_the_same_data(x: Any, compress: bool, file: Path) -> None:
+def test_data_on_disk_equal_data_in_memory(x: Any, compress: bool, file: Path) -> None:
     x = x.repeat(300, 1).repeat(10, 2)  # a train split of over a megabyte
     (np.savez_compressed if compress else np.savez)(file, x=x, y=Y, x_val=x[:3], y_val=Y[:3])
     memory, disk = Arrays(str(file)).load(), Arrays(str(file), memory_mb=1).load()
@@ -161,27 +162,27 @@ def test_data_on_disk_are_the_same_data(x: Any, compress: bool, file: Path) -> N
     assert disk.test.digest == memory.test.digest
 
 
-def test_bad_pixels_are_found_on_disk_too(file: Path) -> None:
+def test_nan_on_disk_is_refused(file: Path) -> None:
     x = np.zeros((60, 10_000), np.float32)
     x[-1, -1] = np.nan
     np.savez(file, x=x, y=Y)
     assert "x holds NaN" in refusal(Arrays(str(file), memory_mb=1))
 
 
-def test_where_the_data_are_kept_is_no_part_of_a_key(file: Path) -> None:
+def test_memory_mb_is_not_keyed(file: Path) -> None:
     assert compute_key(Arrays(str(file))) == compute_key(Arrays(str(file), memory_mb=7))
 
 
-def test_a_class_of_one_example_works(file: Path) -> None:
+def test_class_with_one_example_loads(file: Path) -> None:
     labels = Y.copy()
     labels[7] = 3
-    data = saved(file, x=X, y=labels).load()
+    data = save(file, x=X, y=labels).load()
     assert data.classes == 4
     assert sum(int((split.y == 3).sum()) for split in (data.train, data.val, data.test)) == 1
 
 
 @pytest.mark.parametrize(
-    ("arrays", "words"),
+    ("arrays", "message"),
     [
         ({"x_train": X}, "no array y_train: it holds x_train."),
         ({"X_train": X, "y_train": Y}, "no array x_train: did you mean 'X_train'?"),
@@ -235,28 +236,27 @@ def test_a_class_of_one_example_works(file: Path) -> None:
         ({"x": X, "y": Y.astype(object)}, "y holds Python objects, which are never unpickled"),
     ],
 )
-def test_arrays_that_cannot_be_used(arrays: dict[str, Any], words: str, file: Path) -> None:
-    line = refusal(saved(file, **arrays))
-    assert words in line
+def test_unusable_arrays_are_refused(arrays: dict[str, Any], message: str, file: Path) -> None:
+    assert message in refusal(save(file, **arrays))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x05\x06", b"x,y\n1,2\n", b"\x93NUMPY\x01\x00"])
-def test_files_of_another_kind(content: bytes, file: Path) -> None:
+def test_other_file_types_are_refused(content: bytes, file: Path) -> None:
     file.write_bytes(content)
     assert "cannot be read as .npz" in refusal(Arrays(str(file)))
 
 
-def test_a_file_that_cannot_be_found(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     for path in (str(tmp_path / "none.npz"), str(tmp_path), "", "\0"):
-        for act in (Arrays(path).check, Arrays(path).load):
+        for method in (Arrays(path).check, Arrays(path).load):
             with pytest.raises(BadInput, match=r"is not a file\. Set dataset\.path=FILE\.npz"):
-                act()
+                method()
     with pytest.raises(BadInput, match=r"dataset\.path=FILE\.npz"):
         Arrays().check()
 
 
-def with_header(path: Path, header: str, body: bytes, version: bytes = b"\x01\x00") -> Arrays:
-    """A file whose array `x` has a header of one's own making."""
+def write_with_header(path: Path, header: str, body: bytes, version: bytes = b"\x01\x00") -> Arrays:
+    """Write a file whose array `x` has a hand-written header."""
     text = header.encode().ljust(117) + b"\n"
     y = io.BytesIO()
     np.save(y, Y)
@@ -279,19 +279,19 @@ def with_header(path: Path, header: str, body: bytes, version: bytes = b"\x01\x0
         ("(60, True)", "nonsense"),
     ],
 )
-def test_headers_that_promise_what_is_not_there(shape: str, kind: str, file: Path) -> None:
+def test_header_of_other_size_is_refused(shape: str, kind: str, file: Path) -> None:
     header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}"
     body = b"" if shape.startswith(("(0", "(1")) else bytes(120)
-    assert "cannot be read as .npz" in refusal(with_header(file, header, body))
+    assert "cannot be read as .npz" in refusal(write_with_header(file, header, body))
 
 
-def test_a_header_of_a_version_unknown(file: Path) -> None:
+def test_header_of_unknown_version_is_refused(file: Path) -> None:
     header = "{'descr': '|u1', 'fortran_order': False, 'shape': (60, 2)}"
-    assert with_header(file, header, bytes(120)).load().shape == (2,)
-    assert "version (3, 0)" in refusal(with_header(file, header, bytes(120), b"\x03\x00"))
+    assert write_with_header(file, header, bytes(120)).load().shape == (2,)
+    assert "version (3, 0)" in refusal(write_with_header(file, header, bytes(120), b"\x03\x00"))
 
 
-def whole(compress: bool) -> bytes:
+def make_file(compress: bool) -> bytes:
     buffer = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(buffer, x_train=FLOATS[:12, :2, :2], y_train=Y[:12])
     return buffer.getvalue()
@@ -299,37 +299,37 @@ def whole(compress: bool) -> bytes:
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data(), st.booleans(), st.booleans())
-def test_altered_bytes_are_bad_input_or_change_nothing(file: Path, draw: Any, compress: bool, cut: bool) -> None:
-    content = whole(compress)
+def test_altered_bytes_are_refused_or_harmless(file: Path, draw: Any, compress: bool, cut: bool) -> None:
+    content = make_file(compress)
     file.write_bytes(content)
-    sound = Arrays(str(file)).load()
+    expected = Arrays(str(file)).load()
     at = draw.draw(st.integers(0, len(content) - 1))
     mask = draw.draw(st.integers(1, 255))
     file.write_bytes(content[:at] if cut else content[:at] + bytes([content[at] ^ mask]) + content[at + 1 :])
-    refused = ""
+    message = ""
     try:
         data = Arrays(str(file)).load()
     except BadInput as error:
-        refused = str(error)
-    else:  # a date, a flag or a comment in zip's own records
+        message = str(error)
+    else:  # a date, a flag or a comment in zip's records
         assert not cut
-        assert data.key == sound.key
-    assert "\n" not in refused
+        assert data.key == expected.key
+    assert "\n" not in message
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.binary(max_size=40), st.integers(0, 100))
-def test_altered_headers_are_bad_input_or_read(file: Path, junk: bytes, at: int) -> None:
-    """The zip's checksums are right here, so that numpy's parser meets the junk."""
+def test_altered_header_is_refused_or_read(file: Path, junk: bytes, at: int) -> None:
+    """The zip's checksums are right here, so that numpy's parser reads the junk."""
     buffer = io.BytesIO()
     np.save(buffer, X)
     content = buffer.getvalue()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("x.npy", content[:at] + junk + content[at + len(junk) :])
         archive.writestr("y.npy", content)
-    refused = ""
+    message = ""
     try:
         Arrays(str(file)).load()
     except BadInput as error:
-        refused = str(error)
-    assert "\n" not in refused
+        message = str(error)
+    assert "\n" not in message

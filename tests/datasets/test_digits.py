@@ -1,4 +1,4 @@
-"""The digits, as scikit-learn ships them."""
+"""Tests of the data set of scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from lightexp.datasets.digits import Digits
 
 
-def test_it_says_where_the_file_is() -> None:
+def test_check_returns_path() -> None:
     assert Digits().check().name == "digits.csv.gz"
 
 
-def test_golden_digests() -> None:
-    """Results in the store stand on these: a change here orphans them."""
+def test_load_matches_golden_digests() -> None:
+    """Store keys depend on these: a change invalidates all stored results."""
     data = Digits().load()
     assert [split.digest for split in (data.train, data.val, data.test)] == [
         "6e7865bf873c44238c5736807e376383d10a568fb4e75a653fa3556334380ea3",
@@ -25,36 +25,34 @@ def test_golden_digests() -> None:
     ]
 
 
-def test_is_what_scikit_learn_loads() -> None:
-    theirs = import_module("sklearn.datasets").load_digits()
+def test_load_equals_scikit_learn() -> None:
+    bunch = import_module("sklearn.datasets").load_digits()
     data = Digits().load()
     x = np.concatenate([data.train.x, data.val.x, data.test.x])
     y = np.concatenate([data.train.y, data.val.y, data.test.y])
     rows = sorted((label, *pixels) for label, pixels in zip(y.tolist(), x.reshape(-1, 64).tolist(), strict=True))
-    assert rows == sorted(
-        (t, *d) for t, d in zip(theirs.target.tolist(), theirs.data.astype(int).tolist(), strict=True)
-    )
+    assert rows == sorted((t, *d) for t, d in zip(bunch.target.tolist(), bunch.data.astype(int).tolist(), strict=True))
 
 
-def test_counts_shapes_and_scale() -> None:
+def test_load_counts_shapes_and_scale() -> None:
     data = Digits().load()
     assert (len(data.train), len(data.val), len(data.test)) == (1150, 288, 359)
     assert (data.name, data.classes, data.shape) == ("digits", 10, (8, 8, 1))
     assert data.train.x.dtype == np.uint8
     inputs = data.inputs(data.train.x)
     assert (inputs.min(), inputs.max()) == (0.0, 1.0)
-    whole = np.bincount(np.concatenate([data.train.y, data.val.y, data.test.y]))
-    assert np.all(abs(np.bincount(data.test.y) - whole * 359 / 1797) < 1)
+    totals = np.bincount(np.concatenate([data.train.y, data.val.y, data.test.y]))
+    assert np.all(abs(np.bincount(data.test.y) - totals * 359 / 1797) < 1)
 
 
-def test_split_seed_alone_fixes_the_splits() -> None:
-    first, other, again = (Digits(seed).load() for seed in (0, 1, 1))
-    assert (other.key, other.test.digest) == (again.key, again.test.digest)
+def test_split_seed_determines_splits() -> None:
+    first, other, repeated = (Digits(seed).load() for seed in (0, 1, 1))
+    assert (other.key, other.test.digest) == (repeated.key, repeated.test.digest)
     assert first.test.digest != other.test.digest
     assert first.val.digest != other.val.digest
 
 
-def test_scikit_learn_is_not_imported() -> None:
+def test_load_does_not_import_scikit_learn() -> None:
     """Importing it takes two seconds."""
     script = (
         "import sys; from lightexp.datasets.digits import Digits; Digits().load(); sys.exit('sklearn' in sys.modules)"

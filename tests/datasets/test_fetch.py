@@ -1,4 +1,4 @@
-"""Fetching, from a real server on this machine."""
+"""Tests of downloads, from a server on this machine."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from lightexp.datasets.mnist_files import IDX_FILES, MnistFiles
 from tests.datasets.files import idx_bytes, write_archive, write_cifar, write_idx
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves files without a word, and cuts short those whose name says so."""
+class SilentHandler(SimpleHTTPRequestHandler):
+    """Serve files without logging, and truncate the file `short`."""
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
-        """Announces more than it sends for `short`."""
+        """Announce more bytes than are sent for `short`."""
         if not self.path.endswith("short"):
             return super().do_GET()
         self.send_response(200)
@@ -44,12 +44,12 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder whose files the storage serves."""
+    """Return a folder whose files the server serves."""
     folder = tmp_path / "served"
     folder.mkdir()
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentHandler, directory=str(folder))) as server:
         for cls in (MnistFiles, Cifar):
             monkeypatch.setattr(cls, "base_url", f"http://127.0.0.1:{server.server_port}/")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -59,21 +59,21 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         thread.join()
 
 
-def files(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.rglob("*") if p.is_file()) if folder.exists() else []
 
 
-def test_what_is_nowhere_is_fetched_once(
+def test_load_downloads_once(
     served: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     arrays = write_idx(served)
-    sums = {n: hashlib.sha256(idx_bytes(a)).hexdigest() for n, a in zip(IDX_FILES, arrays, strict=True)}
-    monkeypatch.setattr(FashionMnist, "digests", sums)
+    digests = {n: hashlib.sha256(idx_bytes(a)).hexdigest() for n, a in zip(IDX_FILES, arrays, strict=True)}
+    monkeypatch.setattr(FashionMnist, "digests", digests)
     assert FashionMnist().check() is None
-    assert not cache.exists()  # check fetches nothing
+    assert not cache.exists()  # check downloads nothing
     data = FashionMnist().load()
     assert np.array_equal(data.test.x[..., 0], arrays[2])
-    assert files(cache) == sorted(IDX_FILES)
+    assert list_files(cache) == sorted(IDX_FILES)
     out, err = capfd.readouterr()
     assert (out, IDX_FILES[0] in err) == ("", True)
     for path in served.iterdir():
@@ -81,7 +81,7 @@ def test_what_is_nowhere_is_fetched_once(
     assert FashionMnist().load().key == data.key
 
 
-def test_only_what_is_missing_is_fetched(served: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_downloads_missing_files_only(served: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = write_idx(cache / "fashion-mnist")
     (cache / "fashion-mnist" / IDX_FILES[1]).rename(served / IDX_FILES[1])
     monkeypatch.setattr(
@@ -92,93 +92,93 @@ def test_only_what_is_missing_is_fetched(served: Path, cache: Path, monkeypatch:
     assert len(FashionMnist().load().train) == 160
 
 
-def test_an_archive_is_fetched(served: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_load_downloads_archive(served: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     arrays = write_idx(tmp_path / "mine")
     write_archive(served / "mnist.npz", arrays)
     monkeypatch.setattr(
         Mnist, "digests", {"mnist.npz": hashlib.sha256((served / "mnist.npz").read_bytes()).hexdigest()}
     )
     assert Mnist().load().key == Mnist(folder=str(tmp_path / "mine")).load().key
-    assert files(cache) == ["mnist.npz"]
+    assert list_files(cache) == ["mnist.npz"]
 
 
-def test_an_archive_is_fetched_under_keras_s_name(served: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_uses_name_of_keras(served: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar(served / "cifar-10-python.tar.gz", Cifar10.python)
     content = (served / "cifar-10-python.tar.gz").read_bytes()
     monkeypatch.setattr(Cifar10, "sha256", hashlib.sha256(content).hexdigest())
     data = Cifar10().load()
-    assert files(cache) == ["cifar-10-batches-py.tar.gz"]
+    assert list_files(cache) == ["cifar-10-batches-py.tar.gz"]
     (served / "cifar-10-python.tar.gz").unlink()
     assert Cifar10().load().key == data.key
     monkeypatch.setattr(Cifar100, "sha256", "0" * 64)
     (served / "cifar-100-python.tar.gz").write_bytes(content)
     with pytest.raises(BadInput, match=r"SHA-256 differs, so it was not kept.*dataset\.folder=FOLDER"):
         Cifar100().load()
-    assert files(cache) == ["cifar-10-batches-py.tar.gz"]
+    assert list_files(cache) == ["cifar-10-batches-py.tar.gz"]
 
 
-def test_other_files_than_expected_are_not_kept(served: Path, cache: Path) -> None:
+def test_download_with_other_digest_is_deleted(served: Path, cache: Path) -> None:
     write_idx(served)
     with pytest.raises(BadInput, match=r"SHA-256 differs, so it was not kept.*dataset\.folder=FOLDER"):
         FashionMnist().load()
     (served / IDX_FILES[0]).write_bytes(b"<html>sign in to this network</html>")
     with pytest.raises(BadInput, match="SHA-256 differs"):
         FashionMnist().load()
-    assert files(cache) == []
+    assert list_files(cache) == []
 
 
-@pytest.mark.parametrize(("name", "words"), [("none", "404"), ("short", "connection broke after 10 of 1000 bytes")])
-def test_what_the_server_does_not_give(name: str, words: str, served: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=rf"{name} could not be fetched .*{words}.*Do this\."):
+@pytest.mark.parametrize(("name", "message"), [("none", "404"), ("short", "connection broke after 10 of 1000 bytes")])
+def test_failed_download_is_one_line(name: str, message: str, served: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=rf"{name} could not be fetched .*{message}.*Do this\."):
         fetch.download(Mnist.base_url + name, "", tmp_path / "cache" / name, "Do this.")
-    assert files(tmp_path / "cache") == []
+    assert list_files(tmp_path / "cache") == []
 
 
-def test_a_file_too_large(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_above_limit_is_refused(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "MAX_BYTES", 10)
     (served / "large").write_bytes(b"x" * 11)
     with pytest.raises(BadInput, match="larger than 10 bytes"):
         fetch.download(f"{Mnist.base_url}large", "", tmp_path / "cache" / "large", "")
-    assert files(tmp_path / "cache") == []
+    assert list_files(tmp_path / "cache") == []
 
 
-def test_a_cache_that_cannot_be_made(served: Path, tmp_path: Path) -> None:
+def test_download_to_invalid_folder_is_refused(served: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match=r"could not be fetched into .*file/cache"):
         fetch.download(f"{Mnist.base_url}any", "", tmp_path / "file" / "cache" / "any", "")
 
 
-def test_reachable(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_reachable(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fetch.is_reachable(Mnist.base_url)
     assert not fetch.is_reachable("http://127.0.0.1:9/")
     assert not fetch.is_reachable("http://storage.invalid/")
-    monkeypatch.setenv("http_proxy", Mnist.base_url)  # then it is the proxy that must answer
+    monkeypatch.setenv("http_proxy", Mnist.base_url)  # then the proxy must answer
     assert fetch.is_reachable("http://storage.invalid/")
 
 
-def test_reachable_leaves_a_slow_name_server_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    over = threading.Event()
+def test_is_reachable_abandons_slow_dns(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
 
     def slow(*args: object, **kwargs: object) -> None:
-        over.wait(30)
+        released.wait(30)
         raise OSError("no such name")
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     start = time.perf_counter()
     assert not fetch.is_reachable("http://storage.invalid/", 0.1)
-    assert time.perf_counter() - start < 10  # far from 30, for a busy machine's sake
-    over.set()
+    assert time.perf_counter() - start < 10  # far from 30 even on a busy machine
+    released.set()
 
 
-def test_reachable_gives_up_in_time() -> None:
+def test_is_reachable_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         address = server.getsockname()
-        full = [socket.socket() for _ in range(4)]  # a full queue drops what knocks
-        for knock in full:
-            knock.setblocking(False)
-            knock.connect_ex(address)
+        clients = [socket.socket() for _ in range(4)]  # a full backlog drops connections
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(address)
         start = time.perf_counter()
         assert not fetch.is_reachable(f"http://127.0.0.1:{address[1]}/", 0.2)
-        assert time.perf_counter() - start < 10  # the system itself would try for minutes
-        for knock in full:
-            knock.close()
+        assert time.perf_counter() - start < 10  # the operating system would retry for minutes
+        for client in clients:
+            client.close()

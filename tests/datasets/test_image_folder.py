@@ -1,4 +1,4 @@
-"""The user's own images: every layout and format, and every way in which a file can be broken."""
+"""Tests of the data set of a user's images: layouts, formats and damaged files."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def save(path: Path, pixels: Any, **options: Any) -> Path:
 
 
 def fill(folder: Path, start: int = 0, count: int = 10, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
-    """Writes images, a row of `PIXELS` each, class by class."""
+    """Write images, a row of `PIXELS` each, class by class."""
     for number, name in enumerate(classes):
         for i in range(count):
             save(folder / name / f"{i:03}.png", PIXELS[start + number * count + i])
     return folder
 
 
-def refusal(act: Callable[[], Any]) -> str:
-    """The one line with which a folder is refused."""
+def refusal(load: Callable[[], Any]) -> str:
+    """Return the one-line message with which a folder is refused."""
     with pytest.raises(BadInput) as caught:
-        act()
+        load()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -57,7 +57,7 @@ def load(folder: Path, **fields: Any) -> Data:
     return ImageFolder(str(folder), **fields).load()
 
 
-def test_classes_alone_are_split_in_three(tmp_path: Path) -> None:
+def test_load_splits_classes_in_three(tmp_path: Path) -> None:
     folder = fill(tmp_path / "pets", count=25)
     dataset = ImageFolder(str(folder))
     assert dataset.check() == folder
@@ -65,14 +65,14 @@ def test_classes_alone_are_split_in_three(tmp_path: Path) -> None:
     assert (data.name, data.classes, data.shape, data.scale, data.offset) == ("pets", 2, (12, 10, 3), 1 / 255, 0.0)
     splits = data.splits.values()
     assert [len(split) for split in splits] == [32, 8, 10]
-    seen = {image.tobytes(): int(label) for split in splits for image, label in zip(split.x, split.y, strict=True)}
-    assert seen == {PIXELS[i].tobytes(): i // 25 for i in range(50)}
+    labels = {image.tobytes(): int(label) for split in splits for image, label in zip(split.x, split.y, strict=True)}
+    assert labels == {PIXELS[i].tobytes(): i // 25 for i in range(50)}
     assert all(np.ptp(np.bincount(split.y)) == 0 for split in splits)
     assert dataset.load().key == data.key
     assert load(folder, split_seed=1).key != data.key
 
 
-def test_splits_that_are_given_are_kept(tmp_path: Path) -> None:
+def test_load_keeps_existing_splits(tmp_path: Path) -> None:
     for part, start in (("train", 0), ("val", 20), ("test", 40)):
         fill(tmp_path / part, start)
     data = load(tmp_path)
@@ -83,7 +83,7 @@ def test_splits_that_are_given_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("part", "other"), [("val", "test"), ("test", "val")])
-def test_only_what_is_missing_is_split_off(part: str, other: str, tmp_path: Path) -> None:
+def test_load_holds_out_missing_split_only(part: str, other: str, tmp_path: Path) -> None:
     fill(tmp_path / "train")
     fill(tmp_path / part, 20, 3, ("dog",))  # a class may be absent
     data = load(tmp_path)
@@ -91,11 +91,11 @@ def test_only_what_is_missing_is_split_off(part: str, other: str, tmp_path: Path
     assert (len(data.splits[other]), len(data.train)) == (4, 16)
 
 
-def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
+def test_class_named_like_a_split_loads(tmp_path: Path) -> None:
     assert load(fill(tmp_path, classes=("plane", "test", "train"))).classes == 3
 
 
-def test_what_systems_hide_is_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_are_ignored(tmp_path: Path) -> None:
     fill(tmp_path)
     expected = load(tmp_path).key
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "cat/.DS_Store", "dog/Thumbs.db", "dog/._000.png"):
@@ -104,7 +104,7 @@ def test_what_systems_hide_is_passed_over(tmp_path: Path) -> None:
     assert load(tmp_path).key == expected
 
 
-def test_data_on_disk_are_the_same_data(tmp_path: Path) -> None:
+def test_data_on_disk_equal_data_in_memory(tmp_path: Path) -> None:
     folder = fill(tmp_path)
     memory, disk = load(folder, size=[250, 200]), load(folder, size=[250, 200], memory_mb=1)
     assert isinstance(disk.train.x, np.memmap)
@@ -113,7 +113,7 @@ def test_data_on_disk_are_the_same_data(tmp_path: Path) -> None:
     assert compute_key(ImageFolder("a")) == compute_key(ImageFolder("a", memory_mb=1))
 
 
-def test_settings_reach_the_data(tmp_path: Path) -> None:
+def test_settings_are_applied(tmp_path: Path) -> None:
     node = {"_target_": "lightexp.datasets.image_folder.ImageFolder", "path": str(fill(tmp_path)), "channels": 1}
     build(node, Dataset, "dataset").load()  # type: ignore[type-abstract]
     for bad in ({"channels": 2}, {"size": [8]}, {"size": [0, 8]}, {"size": [8, 100_000]}, {"memory_mb": 0}):
@@ -123,8 +123,8 @@ def test_settings_reach_the_data(tmp_path: Path) -> None:
     assert data.inputs(data.train.x).min() < -0.9
 
 
-class TestPixels:
-    """What becomes of one image."""
+class TestDecodeImage:
+    """Decoding of a single image."""
 
     @pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "gif", "webp", "PNG", "jpg", "jpeg"])
     def test_every_format(self, suffix: str, tmp_path: Path) -> None:
@@ -142,47 +142,47 @@ class TestPixels:
         path = save(tmp_path / "a.png", np.concatenate([PIXELS[0], PIXELS[1, ..., :1]], 2))
         assert np.array_equal(images.decode_image(path, images.ImageFormat(3, None)), PIXELS[0])
 
-    def test_an_animation_is_its_first_frame(self, tmp_path: Path) -> None:
+    def test_first_frame_of_animation_is_used(self, tmp_path: Path) -> None:
         frames = [Image.new("L", (6, 8), value) for value in (7, 99)]
         frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
         assert (images.decode_image(tmp_path / "a.gif", images.ImageFormat(1, None)) == 7).all()
 
     @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
-    def test_a_camera_s_orientation_is_applied(self, orientation: int, turns: int, tmp_path: Path) -> None:
+    def test_exif_orientation_is_applied(self, orientation: int, turns: int, tmp_path: Path) -> None:
         exif = Image.Exif()
         exif[0x0112] = orientation
         path = save(tmp_path / "a.png", PIXELS[0], exif=exif)
         assert np.array_equal(images.decode_image(path, images.ImageFormat(3, None)), np.rot90(PIXELS[0], turns))
 
-    def test_resizing_is_antialiased_and_height_comes_first(self, tmp_path: Path) -> None:
+    def test_resizing_is_antialiased(self, tmp_path: Path) -> None:
         stripes = (np.arange(64) % 2 * 200).astype(np.uint8)[None].repeat(32, 0)
         small = images.decode_image(save(tmp_path / "a.png", stripes), images.ImageFormat(1, (4, 8)))
         assert small.shape == (4, 8, 1)
         assert np.abs(small.astype(int) - 100).max() < 10
 
-    def test_deep_pixels_are_refused(self, tmp_path: Path) -> None:
+    def test_more_than_8_bits_are_refused(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.png", PIXELS[0, ..., 0].astype(np.uint16) * 257)
         assert "more than 8 bits a channel (I;16)" in refusal(
             lambda: images.decode_image(path, images.ImageFormat(1, None))
         )
 
 
-class TestFoldersThatCannotBeUsed:
-    """One line each, and it names the file."""
+class TestUnusableFolders:
+    """Each is refused in one line that names the file."""
 
-    def test_no_folder(self, tmp_path: Path) -> None:
+    def test_missing_folder_is_refused(self, tmp_path: Path) -> None:
         for path in (str(tmp_path / "none"), __file__, "", "\0", "a\nb"):
             assert "is not a folder. Set dataset.path=FOLDER" in refusal(ImageFolder(path).check)
         assert "dataset.path=FOLDER" in refusal(ImageFolder().check)
 
     @pytest.mark.parametrize("part", ["", "train"])
-    def test_fewer_than_two_classes(self, part: str, tmp_path: Path) -> None:
+    def test_fewer_than_two_classes_are_refused(self, part: str, tmp_path: Path) -> None:
         (tmp_path / "none").mkdir()
         assert "Received: 0." in refusal(ImageFolder(str(tmp_path / "none")).check)
         fill(tmp_path / "one" / part, classes=("cat",))
         assert "Received: 1." in refusal(ImageFolder(str(tmp_path / "one")).check)
 
-    def test_stray_files(self, tmp_path: Path) -> None:
+    def test_stray_files_are_refused(self, tmp_path: Path) -> None:
         fill(tmp_path)
         stray = tmp_path / "labels.csv"
         stray.write_text("a")
@@ -193,61 +193,61 @@ class TestFoldersThatCannotBeUsed:
         (tmp_path / "dog" / "more.png").mkdir()
         assert f"{tmp_path}/dog/more.png is not an image file" in refusal(lambda: load(tmp_path))
 
-    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+    def test_pipe_is_refused(self, tmp_path: Path) -> None:
         os.mkfifo(fill(tmp_path) / "cat" / "pipe.png")
         assert "pipe.png is not an image file" in refusal(lambda: load(tmp_path))
 
-    def test_folders_beside_the_splits(self, tmp_path: Path) -> None:
+    def test_other_folder_next_to_splits_is_refused(self, tmp_path: Path) -> None:
         fill(tmp_path / "train")
         fill(tmp_path / "valid")
-        assert f"{tmp_path}/valid stands beside the splits" in refusal(ImageFolder(str(tmp_path)).check)
+        assert f"{tmp_path}/valid is not a split, but is next to one" in refusal(ImageFolder(str(tmp_path)).check)
 
-    def test_no_train(self, tmp_path: Path) -> None:
+    def test_missing_train_is_refused(self, tmp_path: Path) -> None:
         fill(tmp_path / "test")
         fill(tmp_path / "val")
         assert "holds test, val but no folder train" in refusal(ImageFolder(str(tmp_path)).check)
 
-    def test_a_class_that_is_not_trained_on(self, tmp_path: Path) -> None:
+    def test_class_missing_in_train_is_refused(self, tmp_path: Path) -> None:
         fill(tmp_path / "train")
         fill(tmp_path / "test", 20, classes=("cat", "dogs"))
         line = refusal(lambda: load(tmp_path))
         assert line == f"{tmp_path}/test/dogs is a class that is not in train/: did you mean 'dog'?"
 
     @pytest.mark.parametrize("part", ["train/bird", "val/cat"])
-    def test_folders_without_images(self, part: str, tmp_path: Path) -> None:
+    def test_folder_without_images_is_refused(self, part: str, tmp_path: Path) -> None:
         fill(tmp_path / "train")
         (tmp_path / part).mkdir(parents=True)
-        words = f"{tmp_path}/train/bird holds no" if part == "train/bird" else "The folders of val/ hold no"
-        assert words in refusal(lambda: load(tmp_path))
+        message = f"{tmp_path}/train/bird holds no" if part == "train/bird" else "The folders of val/ hold no"
+        assert message in refusal(lambda: load(tmp_path))
 
-    def test_too_few_images(self, tmp_path: Path) -> None:
+    def test_too_few_images_are_refused(self, tmp_path: Path) -> None:
         assert "too few examples" in refusal(lambda: load(fill(tmp_path, count=1)))
 
-    def test_sizes_that_differ(self, tmp_path: Path) -> None:
+    def test_different_sizes_are_refused(self, tmp_path: Path) -> None:
         save(fill(tmp_path) / "dog" / "wide.png", PIXELS[0].transpose(1, 0, 2))
         line = refusal(lambda: load(tmp_path))
         assert f"{tmp_path}/dog/wide.png is 10 pixels high and 12 wide, {tmp_path}/cat/" in line
         assert "12 pixels high and 10 wide. To resize all images, set dataset.size=[HEIGHT,WIDTH]." in line
         assert load(tmp_path, size=[8, 9]).shape == (8, 9, 3)
 
-    def test_names_are_shown_on_one_line(self, tmp_path: Path) -> None:
+    def test_message_escapes_file_names(self, tmp_path: Path) -> None:
         (fill(tmp_path) / "dog" / "a\nb\udcff.png").write_bytes(b"")
         line = refusal(lambda: load(tmp_path))
         assert r"dog/a\nb\udcff.png is damaged" in line
         assert line.isprintable()
 
 
-def chunk(kind: bytes, body: bytes) -> bytes:
+def make_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(width: int, height: int) -> bytes:
-    """A PNG that announces a size, with hardly any pixels."""
-    start = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + start + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+def make_png(width: int, height: int) -> bytes:
+    """Return a PNG whose header announces a size, with few pixels."""
+    start = make_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + start + make_chunk(b"IDAT", zlib.compress(bytes(1000))) + make_chunk(b"IEND", b"")
 
 
-def encoded(suffix: str) -> bytes:
+def encode(suffix: str) -> bytes:
     file = io.BytesIO()
     image = Image.fromarray(PIXELS[0])
     exif = Image.Exif()
@@ -256,43 +256,43 @@ def encoded(suffix: str) -> bytes:
     return file.getvalue()
 
 
-class TestBrokenFiles:
-    """A file that cannot be decoded is named; no warning leaks (here they are errors), nothing is held back."""
+class TestDamagedFiles:
+    """The message names the damaged file, and no warning of Pillow appears (pytest makes warnings errors)."""
 
     @pytest.mark.parametrize(
-        ("content", "words"),
+        ("content", "message"),
         [
             (b"", "is damaged or not an image"),
             (b"<html>", "is damaged or not an image"),
             (b"II*\0" + bytes(100), "is damaged or not an image"),  # TIFF
-            (encoded("png")[:200], "cannot be decoded"),
-            (encoded("jpeg")[:-50], "cannot be decoded: image file is truncated"),
-            (png(60_000, 60_000), "exceeds limit of"),  # Pillow's error
-            (png(10_000, 9_500), "exceeds limit of"),  # Pillow's warning
-            (png(9_000, 9_000), "cannot be decoded"),
-            (png(0, 0), "is damaged or not an image"),
+            (encode("png")[:200], "cannot be decoded"),
+            (encode("jpeg")[:-50], "cannot be decoded: image file is truncated"),
+            (make_png(60_000, 60_000), "exceeds limit of"),  # Pillow's error
+            (make_png(10_000, 9_500), "exceeds limit of"),  # Pillow's warning
+            (make_png(9_000, 9_000), "cannot be decoded"),
+            (make_png(0, 0), "is damaged or not an image"),
         ],
     )
     @pytest.mark.parametrize("name", ["000.png", "zzz.jpg"])
-    def test_it_is_named(self, content: bytes, words: str, name: str, tmp_path: Path) -> None:
+    def test_message_names_damaged_file(self, content: bytes, message: str, name: str, tmp_path: Path) -> None:
         path = fill(tmp_path, count=3) / "dog" / name
         path.write_bytes(content)
         for fields in ({}, {"size": [8, 8]}):
             line = refusal(lambda fields=fields: load(tmp_path, **fields))  # type: ignore[misc]
             assert line.startswith(f"{path} ")
-            assert words in line
+            assert message in line
             assert line.endswith("Replace it or delete it.")
 
-    def test_a_link_to_nowhere(self, tmp_path: Path) -> None:
+    def test_broken_link_is_refused(self, tmp_path: Path) -> None:
         (fill(tmp_path) / "cat" / "000.png").unlink()
-        (tmp_path / "cat" / "000.png").symlink_to(tmp_path / "gone.png")
+        (tmp_path / "cat" / "000.png").symlink_to(tmp_path / "missing.png")
         assert "cat/000.png is not an image file" in refusal(lambda: load(tmp_path))
 
     @pytest.mark.parametrize("suffix", ["png", "jpeg", "bmp", "gif", "webp", "ppm"])
     @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data(), cut=st.booleans())
-    def test_altered_bytes(self, suffix: str, data: Any, cut: bool, tmp_path: Path) -> None:
-        content = bytearray(encoded(suffix))
+    def test_altered_bytes_are_refused_or_read(self, suffix: str, data: Any, cut: bool, tmp_path: Path) -> None:
+        content = bytearray(encode(suffix))
         for _ in range(data.draw(st.integers(1, 4))):
             at = data.draw(st.integers(0, len(content) - 1) | st.integers(0, 100))
             content[at] = data.draw(st.integers(0, 255))
@@ -308,7 +308,7 @@ class TestBrokenFiles:
         assert "\n" not in line
 
 
-def test_a_bar_is_shown_only_where_it_takes_long(
+def test_progress_bar_appears_after_delay(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(fill(tmp_path))
@@ -321,18 +321,18 @@ def test_a_bar_is_shown_only_where_it_takes_long(
     assert "20/20" in err
 
 
-def test_a_run_from_the_command_line(tmp_path: Path) -> None:
+def test_run_from_command_line(tmp_path: Path) -> None:
     for i in range(60):
         save(tmp_path / "mine" / ("bright" if i % 2 else "dark") / f"{i}.png", PIXELS[i, :, :, 0] // 2 + i % 2 * 120)
-    place = ["dataset=image_folder", "dataset.path=mine", "dataset.channels=1", "dataset.size=[12,12]"]
+    dataset = ["dataset=image_folder", "dataset.path=mine", "dataset.channels=1", "dataset.size=[12,12]"]
     small = ["pipeline=control", "pipeline.stages.train.epochs=1", "model.width=0.25", "measure=quick", "tracking=none"]
-    command = [sys.executable, "-m", "lightexp.cli", "run", *place, *small, "runtime.threads=1"]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
-    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "lightexp.cli", "run", *dataset, *small, "runtime.threads=1"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "train (control)" in done.stdout
     (tmp_path / "mine" / "dark" / "0.png").write_bytes(b"")
-    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("lightexp: mine/dark/0.png is damaged")
     assert done.stderr.count("\n") == 1

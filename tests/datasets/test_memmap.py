@@ -1,4 +1,4 @@
-"""Arrays on disk: the same as in memory, leaving nothing behind."""
+"""Tests of arrays on disk: equal to those in memory, and no file is left."""
 
 from __future__ import annotations
 
@@ -31,40 +31,40 @@ def on_disk(array: NDArray[Any]) -> NDArray[np.generic]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder for temporary files."""
+    """Return the folder for temporary files."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
 
 @pytest.fixture
 def peak() -> Iterator[Any]:
-    """Says how many bytes were allocated at most since the test began."""
+    """Return a function that measures the peak of allocated bytes since the test began."""
     tracemalloc.start()
     yield lambda: tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
 
-def test_what_is_over_the_limit_is_on_disk_and_has_no_name(folder: Path) -> None:
+def test_allocate_above_limit_uses_unnamed_file(folder: Path) -> None:
     assert type(memmap.allocate((10, 10), np.uint8, 100)) is np.ndarray
     assert type(memmap.allocate((10, 10), np.uint8)) is np.ndarray
     assert memmap.allocate((0, 10), np.uint8, 0).shape == (0, 10)
-    room = memmap.allocate((10, 10), np.float32, 399)
-    assert isinstance(room, np.memmap)
-    assert (room.shape, room.dtype) == ((10, 10), np.float32)
-    room[3] = 7
-    assert room.sum() == 70
+    array = memmap.allocate((10, 10), np.float32, 399)
+    assert isinstance(array, np.memmap)
+    assert (array.shape, array.dtype) == ((10, 10), np.float32)
+    array[3] = 7
+    assert array.sum() == 70
     assert list(folder.iterdir()) == []
 
 
-def test_tmpdir_says_where(tmp_path: Path) -> None:
-    words = "import numpy; from lightexp.datasets.memmap import allocate; a = allocate((10,), numpy.uint8, 0);"
-    words += "print(open('/proc/self/maps').read())"
-    command = [sys.executable, "-c", words]
+def test_allocate_uses_tmpdir(tmp_path: Path) -> None:
+    script = "import numpy; from lightexp.datasets.memmap import allocate; a = allocate((10,), numpy.uint8, 0);"
+    script += "print(open('/proc/self/maps').read())"
+    command = [sys.executable, "-c", script]
     done = subprocess.run(command, env={"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True)
     assert f"{tmp_path}/" in done.stdout
 
 
-def test_no_room_is_one_line() -> None:
+def test_allocate_without_room_is_one_line() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
@@ -80,39 +80,39 @@ def test_no_room_is_one_line() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.sampled_from(["u1", "<f4"]), st.integers(0, 3), st.booleans())
-def test_splits_on_disk_are_those_in_memory(count: int, width: int, kind: str, seed: int, fortran: bool) -> None:
+def test_splits_on_disk_equal_those_in_memory(count: int, width: int, kind: str, seed: int, fortran: bool) -> None:
     x = np.random.default_rng(seed).integers(0, 99, (count + 1, width, 3)).astype(kind)
     y = np.arange(count + 1) % 3
     disk = make_split(on_disk(x.T.copy()).T if fortran else on_disk(x), y)
     memory = make_split(x, y)
-    for there, here in zip(
+    for on_disk_split, in_memory_split in zip(
         [disk, *hold_out(disk, count_fifth(len(y)), seed)],
         [memory, *hold_out(memory, count_fifth(len(y)), seed)],
         strict=True,
     ):
-        assert isinstance(there.x, np.memmap)
-        assert there.x.flags.c_contiguous
-        assert type(here.x) is np.ndarray
-        assert there.digest == here.digest
-        assert type(there.sample(3)) is np.ndarray
+        assert isinstance(on_disk_split.x, np.memmap)
+        assert on_disk_split.x.flags.c_contiguous
+        assert type(in_memory_split.x) is np.ndarray
+        assert on_disk_split.digest == in_memory_split.digest
+        assert type(on_disk_split.sample(3)) is np.ndarray
 
 
 @given(st.integers(0, 50), st.integers(0, 4), st.integers(1, 40))
-def test_pieces_are_the_whole(count: int, width: int, size: int) -> None:
+def test_iterate_chunks_covers_array(count: int, width: int, size: int) -> None:
     array = np.arange(count * width).reshape(count, width)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memmap, "_PIECE", size)
-        found = [array[piece] for piece in memmap.iterate_chunks(array)]
-    assert all(len(piece) for piece in found)
-    assert np.array_equal(np.concatenate([array[:0], *found]), array)
-    assert all(piece.nbytes <= size or len(piece) == 1 for piece in found)
+        patch.setattr(memmap, "CHUNK_BYTES", size)
+        chunks = [array[chunk] for chunk in memmap.iterate_chunks(array)]
+    assert all(len(chunk) for chunk in chunks)
+    assert np.array_equal(np.concatenate([array[:0], *chunks]), array)
+    assert all(chunk.nbytes <= size or len(chunk) == 1 for chunk in chunks)
 
 
-def test_what_is_on_disk_is_never_all_in_memory(peak: Any) -> None:
-    room = memmap.allocate((640, 100_000), np.uint8, 0)
-    split = make_split(room, np.arange(640) % 2)
+def test_split_on_disk_is_never_all_in_memory(peak: Any) -> None:
+    array = memmap.allocate((640, 100_000), np.uint8, 0)
+    split = make_split(array, np.arange(640) % 2)
     rest, held = hold_out(split, 128, 0)
     assert rest.digest != held.digest
     assert make_split(rest.x.T, np.zeros(100_000)).x.shape == (100_000, 512)
-    assert Split(room[:5], split.y[:5]).x.base_url is not None
+    assert Split(array[:5], split.y[:5]).x.base is not None
     assert peak() < 50_000_000

@@ -1,4 +1,4 @@
-"""MNIST-1D, made by its package."""
+"""Tests of the MNIST-1D data set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightexp.core.errors import BadInput
 from lightexp.datasets.mnist1d import Mnist1d
 
 
-def test_the_series_are_the_same_every_time_and_nobody_elses_chance_is_touched() -> None:
+def test_load_repeats_and_keeps_random_state() -> None:
     random.seed(5)
     np.random.seed(5)
     expected = random.random(), np.random.rand()
@@ -25,8 +25,8 @@ def test_the_series_are_the_same_every_time_and_nobody_elses_chance_is_touched()
     assert [len(split) for split in data.splits.values()] == [3200, 800, 1000]
     assert data.train.x.dtype == np.float32
     assert np.ptp(np.bincount(data.train.y) / 4 - np.bincount(data.val.y)) < 2
-    everything = np.concatenate([split.x for split in data.splits.values()])
-    assert (everything.mean(), everything.std()) == (pytest.approx(0, abs=1e-3), pytest.approx(1, abs=1e-3))
+    values = np.concatenate([split.x for split in data.splits.values()])
+    assert (values.mean(), values.std()) == (pytest.approx(0, abs=1e-3), pytest.approx(1, abs=1e-3))
     other = Mnist1d(split_seed=1).load()
     assert other.key != data.key
     assert other.test.digest == data.test.digest
@@ -34,19 +34,19 @@ def test_the_series_are_the_same_every_time_and_nobody_elses_chance_is_touched()
     assert next(rows) == next(rows)
 
 
-def test_whether_it_is_there_is_seen_without_importing_it() -> None:
-    words = (
+def test_check_does_not_import_package() -> None:
+    script = (
         "import sys\n"
         "from lightexp.datasets.mnist1d import Mnist1d\n"
         "assert (Mnist1d().check() / 'data.py').is_file()\n"
         "print([name for name in ('mnist1d', 'matplotlib', 'requests', 'scipy') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
-def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightexp.datasets.mnist1d.find_spec", lambda name: None)
-    for act in (Mnist1d().check, Mnist1d().load):
+    for method in (Mnist1d().check, Mnist1d().load):
         with pytest.raises(BadInput, match="pip install mnist1d"):
-            act()
+            method()

@@ -1,4 +1,4 @@
-"""`.npz` files piece by piece: whole or refused, and never more memory than they are worth."""
+"""Tests of reading `.npz` files: complete or refused, in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ A = np.random.default_rng(0).integers(0, 9, (3, 40, 5))
 
 @pytest.fixture(params=[0, 1_000_000], ids=["disk", "memory"])
 def limit(request: pytest.FixtureRequest) -> int:
-    """Bytes above which arrays are on disk."""
+    """Return the size in bytes above which arrays are on disk."""
     return int(request.param)
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the file is to be."""
+    """Return the path of the file."""
     return tmp_path / "a.npz"
 
 
 def refusal(path: Path, name: str = "a") -> str:
-    """The one line with which an array is refused; little memory is taken on the way."""
+    """Return the one-line message with which an array is refused, after checking that little memory was used."""
     tracemalloc.start()
     try:
         with pytest.raises(BadInput) as caught:
@@ -52,28 +52,28 @@ def refusal(path: Path, name: str = "a") -> str:
 @pytest.mark.parametrize(
     "array", [A, A[..., 0].T, A.T, A.astype(">f4"), A > 4, A[:0], np.float64(3), A.astype("U3"), A[::2]]
 )
-def test_what_was_saved_is_read(save: Any, array: Any, limit: int, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(npz, "_PIECE", 100)
+def test_read_saved_array(save: Any, array: Any, limit: int, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npz, "CHUNK_BYTES", 100)
     save(file, a=array, b=A)
     assert npz.list_names(file, REMEDY) == ["a", "b"]
-    found = npz.read_array(file, "a", REMEDY, limit=limit)
-    assert found.dtype == array.dtype
-    assert np.array_equal(found, array)
-    assert isinstance(found, np.memmap) == (limit == 0 and array.size > 0)
+    array_read = npz.read_array(file, "a", REMEDY, limit=limit)
+    assert array_read.dtype == array.dtype
+    assert np.array_equal(array_read, array)
+    assert isinstance(array_read, np.memmap) == (limit == 0 and array.size > 0)
 
 
-def test_it_is_kept_as_another_type_or_refused_before_it_is_read(limit: int, file: Path) -> None:
+def test_choose_type_converts_or_refuses(limit: int, file: Path) -> None:
     np.savez(file, a=A.astype(float) * 1e200)
-    seen: list[Any] = []
+    calls: list[Any] = []
 
-    def kept(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.dtype[Any]:
-        seen.append((shape, dtype))
+    def choose_type(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.dtype[Any]:
+        calls.append((shape, dtype))
         return np.dtype(np.float32)
 
-    found = npz.read_array(file, "a", REMEDY, kept, limit)
-    assert seen == [(A.shape, np.float64)]
-    assert found.dtype == np.float32
-    assert np.isinf(found.max())
+    array_read = npz.read_array(file, "a", REMEDY, choose_type, limit)
+    assert calls == [(A.shape, np.float64)]
+    assert array_read.dtype == np.float32
+    assert np.isinf(array_read.max())
 
     def refuse(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.dtype[Any]:
         raise BadInput("not these")
@@ -82,8 +82,8 @@ def test_it_is_kept_as_another_type_or_refused_before_it_is_read(limit: int, fil
         npz.read_array(file, "a", REMEDY, refuse, limit)
 
 
-def test_the_last_bytes_are_checked_too(file: Path) -> None:
-    """A deflated member may give its last byte before its checksum has been compared."""
+def test_checksum_of_last_bytes_is_checked(file: Path) -> None:
+    """A deflated member may return its last byte before its checksum is compared."""
     for compress in (np.savez, np.savez_compressed):
         compress(file, a=A)
         content = bytearray(file.read_bytes())
@@ -100,7 +100,7 @@ def header(shape: str, kind: str = "|u1") -> bytes:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("size", [4_000_000_000, 4_294_967_000])
-def test_an_archive_that_lies_of_its_sizes_gets_no_memory(method: int, size: int, file: Path) -> None:
+def test_false_sizes_do_not_allocate(method: int, size: int, file: Path) -> None:
     start = header(f"({size},)")
     with zipfile.ZipFile(file, "w", method) as archive:
         archive.writestr("a.npy", start + bytes(1000))
@@ -112,7 +112,7 @@ def test_an_archive_that_lies_of_its_sizes_gets_no_memory(method: int, size: int
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_methods_are_refused(method: int, file: Path) -> None:
+def test_other_compression_methods_are_refused(method: int, file: Path) -> None:
     with zipfile.ZipFile(file, "w", method) as archive:
         archive.writestr("a.npy", header("(1000000,)") + bytes(1_000_000))
     assert "neither stored nor deflated" in refusal(file)
@@ -121,23 +121,23 @@ def test_other_methods_are_refused(method: int, file: Path) -> None:
 @pytest.mark.parametrize(
     "shape", ["(1000000000000, 1000000000000)", "(-1, -1000)", "(1000, 9999999999999999999999, 0)", "(1001,)", "(999,)"]
 )
-def test_shapes_that_are_not_there(shape: str, file: Path) -> None:
+def test_shape_of_other_size_is_refused(shape: str, file: Path) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.npy", header(shape) + bytes(1000))
     assert "header announces shape" in refusal(file)
 
 
-def test_objects_are_never_unpickled(file: Path) -> None:
+def test_python_objects_are_refused(file: Path) -> None:
     np.savez(file, a=np.array([{}, print], object))
     assert "a holds Python objects" in refusal(file)
 
 
-def test_an_array_that_is_not_there(file: Path) -> None:
+def test_missing_array_is_refused(file: Path) -> None:
     np.savez(file, b=A)
     assert "cannot be read as .npz" in refusal(file)
 
 
-def whole(compress: bool) -> bytes:
+def make_file(compress: bool) -> bytes:
     buffer = io.BytesIO()
     (np.savez_compressed if compress else np.savez)(buffer, a=A)
     return buffer.getvalue()
@@ -145,16 +145,16 @@ def whole(compress: bool) -> bytes:
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), st.booleans(), st.booleans())
-def test_altered_files_are_refused_or_read_right(limit: int, file: Path, draw: Any, compress: bool, cut: bool) -> None:
-    content = bytearray(whole(compress))
+def test_altered_file_is_refused_or_read(limit: int, file: Path, draw: Any, compress: bool, cut: bool) -> None:
+    content = bytearray(make_file(compress))
     for _ in range(draw.draw(st.integers(1, 3))):
         content[draw.draw(st.integers(0, len(content) - 1))] = draw.draw(st.integers(0, 255))
     file.write_bytes(content[: draw.draw(st.integers(0, len(content) - 1))] if cut else content)
     line = ""
     try:
-        found = npz.read_array(file, "a", REMEDY, limit=limit)
+        array_read = npz.read_array(file, "a", REMEDY, limit=limit)
     except BadInput as error:
         line = str(error)
     else:
-        assert np.array_equal(found, A)
+        assert np.array_equal(array_read, A)
     assert "\n" not in line

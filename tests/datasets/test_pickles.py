@@ -1,4 +1,4 @@
-"""Pickles read as data: nothing in them runs, whatever they say."""
+"""Tests of the restricted unpickler: code in a pickle does not run, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightexp.datasets import pickles
-from tests.datasets.files import pickled
+from tests.datasets.files import make_pickle
 
 X = np.random.default_rng(0).integers(0, 256, (5, 3072), np.uint8)
 Y = [4, 0, 300, -7, 1]
 NAMES = [f"some_s_{number}.png" for number in range(5)]
-WHOLE = pickled(X, batch_label="training batch 1 of 5", labels=Y, filenames=NAMES)
+CONTENT = make_pickle(X, batch_label="training batch 1 of 5", labels=Y, filenames=NAMES)
 
 
-def test_our_files_are_what_python_2_wrote() -> None:
-    found = pickle.loads(WHOLE, encoding="bytes")
-    assert found.keys() == {b"batch_label", b"labels", b"filenames", b"data"}
-    assert np.array_equal(found[b"data"], X)
-    assert (found[b"labels"], found[b"filenames"]) == (Y, [name.encode() for name in NAMES])
+def test_make_pickle_is_readable_by_pickle() -> None:
+    batch = pickle.loads(CONTENT, encoding="bytes")
+    assert batch.keys() == {b"batch_label", b"labels", b"filenames", b"data"}
+    assert np.array_equal(batch[b"data"], X)
+    assert (batch[b"labels"], batch[b"filenames"]) == (Y, [name.encode() for name in NAMES])
 
 
-def test_what_python_2_wrote() -> None:
-    found = pickles.read_pickle(WHOLE)
-    assert list(found) == ["batch_label", "labels", "filenames", "data"]
-    assert found["labels"] == Y
-    assert found["filenames"] == NAMES
-    assert np.array_equal(pickles.decode_array(found["data"]), X)
+def test_read_pickle_of_python_2() -> None:
+    batch = pickles.read_pickle(CONTENT)
+    assert list(batch) == ["batch_label", "labels", "filenames", "data"]
+    assert batch["labels"] == Y
+    assert batch["filenames"] == NAMES
+    assert np.array_equal(pickles.decode_array(batch["data"]), X)
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("encoded", [True, False])
-def test_what_python_3_writes(protocol: int, order: Any, encoded: bool) -> None:
-    labels = Y * 200 + [7]  # one more than is written at once
+def test_read_pickle_of_python_3(protocol: int, order: Any, encoded: bool) -> None:
+    labels = Y * 200 + [7]  # one more than pickle writes in a batch
     names = (name.encode() if encoded else name for name in ("data", "labels"))
-    found = pickles.read_pickle(
+    batch = pickles.read_pickle(
         pickle.dumps(dict(zip(names, (np.asarray(X, order=order), labels), strict=True)), protocol)
     )
-    assert np.array_equal(pickles.decode_array(found["data"]), X)
-    assert found["labels"] == labels
+    assert np.array_equal(pickles.decode_array(batch["data"]), X)
+    assert batch["labels"] == labels
 
 
 class Malicious:
-    """Leaves a file behind where it is unpickled."""
+    """Create a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,12 +63,12 @@ class Malicious:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_nothing_in_it_runs(protocol: int, tmp_path: Path) -> None:
+def test_read_pickle_runs_no_code(protocol: int, tmp_path: Path) -> None:
     content = pickle.dumps({"data": Malicious(tmp_path / "ran"), "labels": [0]}, protocol)
     with pytest.raises(ValueError, match=r"it names 'posix\.mkdir', which plain data do not need"):
         pickles.read_pickle(content)
     assert not (tmp_path / "ran").exists()
-    pickle.loads(content)  # ... which did hold what it seemed to
+    pickle.loads(content)  # the pickle is indeed malicious
     assert (tmp_path / "ran").exists()
 
 
@@ -77,26 +77,26 @@ def test_nothing_in_it_runs(protocol: int, tmp_path: Path) -> None:
     [X.astype(np.uint16), X.astype(object), X.view(np.int8), np.array(["a"]), np.empty((0, 3072), np.uint8)],
     ids=["uint16", "object", "int8", "text", "empty"],
 )
-def test_other_arrays_than_of_bytes_are_refused(array: Any) -> None:
+def test_decode_array_refuses_other_types(array: Any) -> None:
     with pytest.raises(ValueError, match=r"something else|operation"):
         pickles.decode_array(pickles.read_pickle(pickle.dumps(array, 4)))
 
 
-def test_a_shape_that_promises_what_is_not_there_is_refused() -> None:
+def test_decode_array_refuses_other_shape() -> None:
     shape = b"K\x05M\x00\x0c\x86"
-    assert shape in WHOLE
-    for promised in (b"J\xff\xff\xff\x7fM\x00\x0c\x86", b"J\xff\xff\xff\xffJ\x00\xc4\xff\xff\x86", b"K\x05N\x86"):
+    assert shape in CONTENT
+    for other in (b"J\xff\xff\xff\x7fM\x00\x0c\x86", b"J\xff\xff\xff\xffJ\x00\xc4\xff\xff\x86", b"K\x05N\x86"):
         with pytest.raises(ValueError, match="something else"):
-            pickles.decode_array(pickles.read_pickle(WHOLE.replace(shape, promised))["data"])
+            pickles.decode_array(pickles.read_pickle(CONTENT.replace(shape, other))["data"])
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         (b"", "exhausted"),
         (b"\x80\x02", "exhausted"),
         (b"\x80\x02T\xff\xff\xff\x7f", "expected 2147483647 bytes in a string4, but only 0 remain"),
-        (b"\x80\x02]r\xff\xff\xff\xff", "at index 4294967295"),  # Python's own reader takes 32 GB for this
+        (b"\x80\x02]r\xff\xff\xff\xff", "at index 4294967295"),  # pickle would allocate 32 GB
         (b"\x80\x02u.", "cut off or altered"),
         (b"\x80\x02h\x01.", "cut off or altered"),
         (b"\x80\x02K\x01K\x02b.", "cut off or altered"),
@@ -113,8 +113,8 @@ def test_a_shape_that_promises_what_is_not_there_is_refused() -> None:
         (b"<html>not found</html>", "opcode b'<' unknown"),
     ],
 )
-def test_what_is_no_such_pickle(content: bytes, words: str) -> None:
-    with pytest.raises(ValueError, match=words) as caught:
+def test_read_pickle_refuses_damaged_content(content: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
         pickles.read_pickle(content)
     assert "\n" not in str(caught.value)
 
@@ -131,8 +131,8 @@ BOMBS = {
 }
 
 
-def test_a_small_pickle_takes_little_memory(tmp_path: Path) -> None:
-    words = (
+def test_read_pickle_memory_is_bounded(tmp_path: Path) -> None:
+    script = (
         "import pathlib, resource, sys\n"
         "from lightexp.datasets import pickles\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
@@ -143,35 +143,36 @@ def test_a_small_pickle_takes_little_memory(tmp_path: Path) -> None:
     )
     for name, content in BOMBS.items():
         (tmp_path / name).write_bytes(content)
-    done = subprocess.run([sys.executable, "-c", words, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
     assert (done.stdout.splitlines(), done.stderr) == (sorted(BOMBS), "")
 
 
 @settings(max_examples=300)
-@given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255), st.booleans())
-def test_altered_bytes_are_refused_or_change_values_only(at: int, mask: int, cut: bool) -> None:
-    content = WHOLE[:at] if cut else WHOLE[:at] + bytes([WHOLE[at] ^ mask]) + WHOLE[at + 1 :]
+@given(st.integers(0, len(CONTENT) - 1), st.integers(1, 255), st.booleans())
+def test_altered_bytes_are_refused_or_change_values(at: int, mask: int, cut: bool) -> None:
+    content = CONTENT[:at] if cut else CONTENT[:at] + bytes([CONTENT[at] ^ mask]) + CONTENT[at + 1 :]
     try:
-        found = pickles.read_pickle(content)
-        array = pickles.decode_array(found["data"]) if isinstance(found, dict) and "data" in found else None
+        batch = pickles.read_pickle(content)
+        array = pickles.decode_array(batch["data"]) if isinstance(batch, dict) and "data" in batch else None
     except ValueError:
-        return
-    assert not cut
+        array = None
+    else:
+        assert not cut
     assert array is None or array.size == X.size
 
 
 @settings(max_examples=300)
 @given(st.binary(max_size=60) | st.lists(st.sampled_from(b"\x80\x02(}])NqUTK\x85\x86\x87cRbtesu.\x00\x01h")).map(bytes))
-def test_anything_is_read_or_refused(content: bytes) -> None:
-    refused = ""
+def test_any_bytes_are_read_or_refused(content: bytes) -> None:
+    message = ""
     try:
         pickles.decode_array(pickles.read_pickle(content))
     except ValueError as error:
-        refused = str(error)
-    assert "\n" not in refused
+        message = str(error)
+    assert "\n" not in message
 
 
-def test_the_length_of_a_string_is_not_believed() -> None:
-    at = WHOLE.index(b"T" + struct.pack("<I", X.nbytes))
+def test_false_string_length_is_refused() -> None:
+    at = CONTENT.index(b"T" + struct.pack("<I", X.nbytes))
     with pytest.raises(ValueError, match="a string4"):
-        pickles.read_pickle(WHOLE[: at + 1] + struct.pack("<I", 2**31 - 1) + WHOLE[at + 5 :])
+        pickles.read_pickle(CONTENT[: at + 1] + struct.pack("<I", 2**31 - 1) + CONTENT[at + 5 :])
