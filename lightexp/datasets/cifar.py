@@ -149,8 +149,8 @@ def _iterate_files(form: CifarFormat, path: Path) -> Iterator[tuple[str, bytes]]
             for member in archive:
                 name = names.pop(member.name.removeprefix("./"), "")
                 is_plain = member.isreg() and not member.issparse()
-                if name and is_plain and (file := archive.extractfile(member)):
-                    yield name, file.read()
+                if name and is_plain and (content := archive.extractfile(member)):
+                    yield name, content.read()
         while stream.read(1 << 20):  # gzip compares the checksum at the end of the file
             pass
 
