@@ -13,6 +13,7 @@ from typing import Any
 from lightexp.ablation.command_session import CommandSession
 from lightexp.ablation.runs import AblationRun, Backlog, RunIndex, needs_latency
 from lightexp.ablation.task_pool import Say, Task, TaskPool
+from lightexp.core.formatting import format_duration
 from lightexp.core.store import Store
 
 LOCKS = "ablations/locks"
@@ -144,11 +145,3 @@ def format_metrics(found: dict[str, float]) -> str:
     if "size/file_bytes" in found:
         words.append(f"{found['size/file_bytes']:,.0f} bytes")
     return ", ".join(words) or "done"
-
-
-def format_duration(seconds: float) -> str:
-    """A time in words, such as `40 s` or `1 h 5 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

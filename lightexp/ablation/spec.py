@@ -14,7 +14,7 @@ from pydantic import Field
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from lightexp.ablation.rows import AblationRow, expand_rows
-from lightexp.core.columns import Column
+from lightexp.core.columns import MetricColumn
 from lightexp.core.config import Positive, construct, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.report.table_spec import PublishedRow, TableSpec, parse_column
@@ -106,7 +106,9 @@ def read_spec(path: Path, overrides: list[str]) -> AblationSpec:
         if refused := next(row.refused for row in rows if row.name == file.control):
             raise BadInput(f"control: '{file.control}' cannot run: {refused}")
         external = tuple(_external(name, node, names) for name, node in file.external.items())
-        columns: tuple[Column, ...] = tuple(parse_column(node, f"columns[{i}]") for i, node in enumerate(file.columns))
+        columns: tuple[MetricColumn, ...] = tuple(
+            parse_column(node, f"columns[{i}]") for i, node in enumerate(file.columns)
+        )
     except BadInput as error:
         raise BadInput(f"{path}: {str(error).removeprefix(': ')}") from None
     show = TableSpec(

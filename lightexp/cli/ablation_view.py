@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lightexp.ablation.run import format_duration
 from lightexp.ablation.runs import AblationRun, Backlog
 from lightexp.ablation.spec import AblationSpec
+from lightexp.core.formatting import format_duration
 from lightexp.report.summary import Cell, Report, format_cell
 from lightexp.report.tables import format_difference, list_legend
 

@@ -20,6 +20,7 @@ from packaging.specifiers import SpecifierSet
 
 from lightexp.cli.arguments import Arguments
 from lightexp.core.errors import BadInput, LightexpError
+from lightexp.core.formatting import format_bytes
 
 _HELP = """Looks whether this machine can run `lightexp run` with the same words, and what stands in the way.
 
@@ -36,7 +37,7 @@ _LIBRARIES = (
 _PATIENCE = 300  # seconds for a busy machine to import them in
 _LITTLE_MEMORY, _LITTLE_DISK, _NO_DISK = 2e9, 2e9, 50e6  # bytes
 _ABSENT = "not installed"
-_MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "bad": "[red]bad[/red]"}
+_STATE_STYLES = {"ok": "green", "note": "yellow", "bad": "red"}
 
 
 @dataclass(frozen=True)
@@ -84,21 +85,21 @@ def run(words: list[str]) -> int:
 
 
 def _show(checks: list[Check], fit: bool) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     from lightexp.cli.terminal import width
+    from lightexp.report.table import Table, TableCell, TableColumn, TableRow, build_rich_table
 
-    table = Table("", "What", "", "Found", box=box.SIMPLE_HEAD, pad_edge=False)
-    before = ""
+    rows = []
+    previous = ""
     for check in checks:
-        topic = check.topic if check.topic != before else ""
-        table.add_row(topic, escape(check.name), _MARKS[check.state], escape(check.words))
-        before = check.topic
+        topic = check.topic if check.topic != previous else ""
+        state = TableCell(check.state, style=_STATE_STYLES[check.state])
+        rows.append(TableRow((TableCell(topic), TableCell(check.name), state, TableCell(check.words))))
+        previous = check.topic
+    columns = tuple(TableColumn(heading, align="left") for heading in ("", "What", "", "Found"))
     console = Console(width=width(sys.stdout), highlight=False)
-    console.print(table)
+    console.print(build_rich_table(Table(columns, tuple(rows))))
     console.print("This machine can run it." if fit else "It cannot run here: see what is bad.")
 
 
@@ -173,7 +174,7 @@ def _memory() -> Check:
     free = {line.split(":")[0]: line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines()}
     available = int(free["MemAvailable"]) * 1024
     little = available < _LITTLE_MEMORY
-    words = f"{available / 1e9:.1f} GB of {int(free['MemTotal']) * 1024 / 1e9:.1f} GB are free"
+    words = f"{format_bytes(available)} of {format_bytes(int(free['MemTotal']) * 1024)} are free"
     return Check("machine", "memory", "note" if little else "ok", words + (": little for TensorFlow" if little else ""))
 
 
@@ -189,7 +190,7 @@ def _outputs(outputs: Path) -> Iterator[Check]:
     free = shutil.disk_usage(there).free
     state: Literal["ok", "note", "bad"] = "bad" if free < _NO_DISK else "note" if free < _LITTLE_DISK else "ok"
     more = "" if state == "ok" else ": make room (lightexp store gc), or set paths.outputs=FOLDER"
-    yield Check("outputs", "disk", state, f"{free / 1e9:.1f} GB are free{more}")
+    yield Check("outputs", "disk", state, f"{format_bytes(free)} are free{more}")
 
 
 def _store(outputs: Path) -> Iterator[Check]:
@@ -198,7 +199,7 @@ def _store(outputs: Path) -> Iterator[Check]:
 
     there = list_items(outputs / "store")
     entries = [item for item in there if item.state != "set aside"]
-    words = f"{len(entries)} entries, {sum(item.bytes for item in there) / 1e6:,.1f} MB"
+    words = f"{len(entries)} entries, {format_bytes(sum(item.bytes for item in there))}"
     strange = {
         "cannot be read (lightexp store verify)": sum(item.kind == "?" for item in entries),
         "set aside as broken": len(there) - len(entries),

@@ -9,21 +9,20 @@ from argparse import ArgumentTypeError, Namespace
 from collections import defaultdict
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
-from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.terminal import width
 from lightexp.core import store_gc
 from lightexp.core.columns import MISSING
 from lightexp.core.errors import BadInput
+from lightexp.core.formatting import format_age, format_bytes
 from lightexp.core.records import load_records
 from lightexp.core.store import Store
 from lightexp.core.store_gc import StoreItem
+from lightexp.report.table import Table, TableColumn, build_rich_table
 from lightexp.runner.compose import compose_settings
 
 _HELP = """Everything that was trained or made is kept once, in outputs/store, for every run that needs it again.
@@ -76,20 +75,23 @@ def run(words: list[str]) -> int:
 def _list(outputs: Path, items: list[StoreItem]) -> int:
     named, words = _named(outputs)
     now = time.time()
-    table = Table("Key", "What", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("Bytes", "Made", "Used"):
-        table.add_column(heading, justify="right")
-    table.add_column("Runs that name it", overflow="fold")
-    table.add_column("")
+    headings: list[TableColumn | str] = [
+        "Key",
+        "What",
+        *map(TableColumn, ("Bytes", "Made", "Used")),
+        "Runs that name it",
+        "",
+    ]
+    rows = []
     for item in items:
         runs = named.get(item.key, []) if item.state != "set aside" else []
         whose = MISSING if not runs else runs[-1] + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")
-        ages = (_since(now - item.made), _since(now - item.used))
+        ages = (format_age(now - item.made), format_age(now - item.used))
         state = "" if item.state == "idle" else item.state
-        table.add_row(item.key[:12], escape(item.kind), f"{item.bytes:,}", *ages, whose, state)
+        rows.append([item.key[:12], item.kind, f"{item.bytes:,}", *ages, whose, state])
     console = Console(width=width(sys.stdout), highlight=False)
-    console.print(table)
-    console.print(f"{len(items)} entries, {_size_words(items)}.")
+    console.print(build_rich_table(Table.from_text(headings, rows)))
+    console.print(f"{len(items)} entries, {_format_total(items)}.")
     for line in words:
         console.print(escape(f"Not counted: {line}"), soft_wrap=True)
     return 0
@@ -104,7 +106,7 @@ def _verify(store: Store, items: list[StoreItem]) -> int:
         if not store_gc.verify_item(store, item):
             broken.append(item)
             print(f"broken, set aside: {item.key} {item.kind}")
-    print(f"{len(entries) - len(broken)} of {len(entries)} entries are whole, {_size_words(entries)} read.")
+    print(f"{len(entries) - len(broken)} of {len(entries)} entries are whole, {_format_total(entries)} read.")
     return 1 if broken else 0
 
 
@@ -127,8 +129,8 @@ def _collect(outputs: Path, root: Path, flags: Namespace) -> int:
     kept = [item for item in items if item not in gone]
     busy = sum(item.state == "in use" for item in kept)
     print(
-        f"{len(gone)} of {len(items)} entries {'would go' if flags.dry_run else 'are gone'}, {_size_words(gone)}; "
-        f"{_size_words(kept)} left" + (f" ({busy} in use)." if busy else ".")
+        f"{len(gone)} of {len(items)} entries {'would go' if flags.dry_run else 'are gone'}, {_format_total(gone)}; "
+        f"{_format_total(kept)} left" + (f" ({busy} in use)." if busy else ".")
     )
     return 0
 
@@ -161,11 +163,5 @@ def _size(text: str) -> float:
     return float(parts[1]) * _SIZES[parts[2]]
 
 
-def _since(seconds: float) -> str:
-    """An age in the largest unit that it fills."""
-    unit = next((u for u in "dhm" if seconds >= _UNITS[u]), "s")
-    return f"{max(0, seconds) // _UNITS[unit]:.0f} {unit}"
-
-
-def _size_words(items: list[StoreItem]) -> str:
-    return decimal(sum(item.bytes for item in items))
+def _format_total(items: list[StoreItem]) -> str:
+    return format_bytes(sum(item.bytes for item in items))

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from lightexp.search.export_front import FrontPoint, list_front_rows
+from lightexp.core.formatting import format_clock
+from lightexp.report.table import Table, build_rich_table
+from lightexp.search.export_front import FrontPoint, build_front_table
 from lightexp.search.goals import SearchObjective
 from lightexp.search.outcome import OUTCOME, is_feasible, read_stopped_epoch
 from lightexp.search.space import SearchSpace
@@ -77,28 +77,27 @@ class StudyView:
 
     def _picture(self, now: StudyStatus, workers: list[str], seconds: float, left: float | None) -> Group:
         head = f"{len(now.done)} done, {_short(now)}{len(now.failed)} failed, {len(now.running)} running"
-        head += f"   hypervolume {now.hypervolume:.4f}   {_clock(seconds)} gone"
-        head += f", about {_clock(left)} left" if left is not None else ""
-        table = Table("Front", *(o.name for o in self._objectives), "", box=box.SIMPLE_HEAD, pad_edge=False)
-        for trial in now.front[:_SHOWN]:
-            words = " ".join(trial.user_attrs[OUTCOME]["varied"])
-            table.add_row(str(trial.number), *(f"{v:.6g}" for v in trial.values), escape(words))
-        return Group(Text(head), table, *(Text(f"worker {n}: {words}") for n, words in enumerate(workers)))
+        head += f"   hypervolume {now.hypervolume:.4f}   {format_clock(seconds)} gone"
+        head += f", about {format_clock(left)} left" if left is not None else ""
+        rows = [
+            [str(trial.number), *(f"{v:.6g}" for v in trial.values), " ".join(trial.user_attrs[OUTCOME]["varied"])]
+            for trial in now.front[:_SHOWN]
+        ]
+        table = Table.from_text(["Front", *(objective.name for objective in self._objectives), ""], rows)
+        return Group(
+            Text(head), build_rich_table(table), *(Text(f"worker {n}: {words}") for n, words in enumerate(workers))
+        )
 
     def plan(
         self, spec: StudySpec, space: SearchSpace, corners: list[tuple[str, list[str], int, int]], there: int
     ) -> None:
         """What a study would search."""
-        table = Table("Searched", "From", box=box.SIMPLE, title=escape(spec.name))
-        if len(space.variants) > 1:
-            table.add_row("structure", escape("\n".join(space.labels)))
-        for parameter in space.parameters:
-            table.add_row(escape(parameter.name), escape(str(parameter)))
-        self._out.print(table)
-        table = Table("Tried first", "Stages", "In the store", box=box.SIMPLE)
-        for name, stages, found, of in corners:
-            table.add_row(name, escape(", ".join(stages)), f"{found} of {of}")
-        self._out.print(table)
+        rows = [["structure", "\n".join(space.labels)]] if len(space.variants) > 1 else []
+        rows += [[parameter.name, str(parameter)] for parameter in space.parameters]
+        self._out.print(build_rich_table(Table.from_text(["Searched", "From"], rows, spec.name), framed=True))
+        rows = [[name, ", ".join(stages), f"{found} of {of}"] for name, stages, found, of in corners]
+        table = Table.from_text(["Tried first", "Stages", "In the store"], rows)
+        self._out.print(build_rich_table(table, framed=True))
         goals = [f"{o.direction} {o.name}" for o in spec.objectives] + [c.text for c in spec.constraints]
         self._out.print(escape(f"Goals: {'; '.join(goals)}"), soft_wrap=True)
         self._out.print(
@@ -108,13 +107,7 @@ class StudyView:
 
     def front(self, spec: StudySpec, now: StudyStatus, points: Sequence[FrontPoint], mlflow: dict[str, str]) -> None:
         """The front, where things are, what to type next."""
-        head, _, *body = list_front_rows(self._objectives, points)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in head:
-            table.add_column(heading, justify="left" if heading == "Settings" else "right", overflow="fold")
-        for row in body:
-            table.add_row(*map(escape, row))
-        self._out.print(table)
+        self._out.print(build_rich_table(build_front_table(self._objectives, points)))
         infeasible = len(now.done) - len(now.feasible)
         words = f"{len(now.done)} trials done, {_short(now)}{len(now.failed)} failed, {infeasible} beyond a constraint"
         self._out.print(f"{words}; hypervolume {now.hypervolume:.4f}")
@@ -129,8 +122,3 @@ class StudyView:
 
 def _short(now: StudyStatus) -> str:
     return f"{len(now.cut_short)} cut short, " if now.cut_short else ""
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

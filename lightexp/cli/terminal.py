@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from lightexp.core.columns import Column, select_columns
+from lightexp.core.columns import MISSING, build_metrics_table
 from lightexp.core.record import Record, StageRecord
 from lightexp.core.sensitivity import KINDS, format_level
 from lightexp.core.sensitivity import SensitivityTable as Sensitivities
 from lightexp.report import heatmap
-from lightexp.report.tradeoff import order_stages
+from lightexp.report.table import Table, TableColumn, build_rich_table, print_table
 from lightexp.runner.plan import Plan
 from lightexp.runner.settings import Settings
 
@@ -69,11 +66,7 @@ class Terminal:
 
     def record(self, record: Record, outputs: Path) -> None:
         """A finished run: the table, where things are, what to type next."""
-        rows = []
-        for stage in order_stages(record):
-            mark = " (control)" if stage.name == record.control else ""
-            rows.append((stage.name + mark, {figure.name: figure.value for figure in stage.metrics}))
-        self._table("Stage", rows)
+        print_table(self._out, replace(record.build_table(), caption=""))
         if table := heatmap.find_last_table(record):
             self._sensitivity(table)
         for kind, words in record.waived.items():
@@ -90,7 +83,7 @@ class Terminal:
         """A sweep's jobs, each with the figures of the file that it would ship."""
         shared = set.intersection(*(set(record.varied) for record in records)) if len(records) > 1 else set()
         rows = [(" ".join(w for w in record.varied if w not in shared), record.metrics) for record in records]
-        self._table("Job", rows)
+        print_table(self._out, build_metrics_table("Job", rows))
         self._out.print("The jobs of a sweep do not look at the test split; a run of its own does:")
         self._out.print(f"Next    {escape(records[-1].command)}", soft_wrap=True)
 
@@ -98,37 +91,24 @@ class Terminal:
         """Validation accuracy with each layer alone at each level, a table for each kind."""
         for kind in KINDS:
             if levels := table.levels(kind):
-                shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-                shown.add_column("One layer alone", overflow="fold")
-                for level in levels:
-                    shown.add_column(format_level(kind, level), justify="right", no_wrap=True)
+                columns: list[TableColumn | str] = ["One layer alone"]
+                columns += [TableColumn(format_level(kind, level), wrap=False) for level in levels]
+                rows = []
                 for name, row in table.layers.items():
-                    found = (row.levels.get(kind, {}).get(level) for level in levels)
-                    shown.add_row(escape(name), *("–" if value is None else f"{value:.2%}" for value in found))
-                self._out.print(shown)
-
-    def _table(self, first: str, rows: list[tuple[str, dict[str, float]]]) -> None:
-        """A row for each, in one table, or in several below one another where the terminal is narrow."""
-        columns = select_columns(figures for _, figures in rows)
-        width = len(columns)
-        free = self._out.options.update(max_width=10_000)
-        while Measurement.get(self._out, free, _part(first, rows, columns[:width])).maximum > self._out.width:
-            width -= 1
-            if width == 1:
-                break
-        width = math.ceil(len(columns) / math.ceil(len(columns) / width))  # parts of like width
-        for start in range(0, len(columns), width):
-            self._out.print(_part(first, rows, columns[start : start + width]))
+                    accuracies = (row.levels.get(kind, {}).get(level) for level in levels)
+                    rows.append([name, *(MISSING if value is None else f"{value:.2%}" for value in accuracies)])
+                self._out.print(build_rich_table(Table.from_text(columns, rows)))
 
     def plan(self, plan: Plan, settings: Settings, found: list[bool], layers: list[list[tuple[str, str]]]) -> None:
         """What a run would do, and to which layers."""
-        table = Table("Stage", "Method", "Key", "Store", "Layers", box=box.SIMPLE, title=escape(settings.name))
+        rows = []
         for node, there, touched in zip(plan.nodes, found, layers, strict=True):
             mark = " (control)" if node is plan.control else ""
             words = "\n".join(f"{name}: {what}" for name, what in touched) or "all"
             store = "there" if there else "to be made"
-            table.add_row(escape(node.name) + mark, type(node.stage).__name__, node.key[:12], store, escape(words))
-        self._out.print(table)
+            rows.append([node.name + mark, type(node.stage).__name__, node.key[:12], store, words])
+        table = Table.from_text(["Stage", "Method", "Key", "Store", "Layers"], rows, settings.name)
+        self._out.print(build_rich_table(table, framed=True))
         self._out.print("Nothing was run. Leave out --plan to run it.")
 
 
@@ -157,16 +137,6 @@ class _Line:
 def _figures(figures: dict[str, float]) -> str:
     shown = (f"{k} {v:.1%}" if k in _PERCENT else f"{k} {v:.3f}" for k, v in figures.items() if k != "val_loss")
     return "  ".join(shown)
-
-
-def _part(first: str, rows: list[tuple[str, dict[str, float]]], columns: list[Column]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, overflow="fold")
-    for column in columns:
-        table.add_column(column.heading, justify="right", no_wrap=True)
-    for name, figures in rows:
-        table.add_row(escape(name), *(column.text(figures.get(column.name)) for column in columns))
-    return table
 
 
 def _mlflow(record: Record) -> str:

@@ -1,70 +1,102 @@
-"""The columns of every table of runs: one list, so that the terminal, Markdown and reports show the same."""
+"""The columns of every table of runs: which metrics are shown, their headings, number formats and directions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+
+from lightexp.core.table import Direction, Table, TableColumn
 
 MISSING = "–"
 
 
 @dataclass(frozen=True)
-class Column:
-    """A measurement as tables show it.
+class MetricColumn:
+    """A metric as tables show it.
 
     Attributes:
-        name: The measurement's name, such as `size/file_bytes`.
-        heading: For people; names the unit where the cells do not.
-        shown: From a finite value to text.
+        name: Name of the metric, such as `size/file_bytes`.
+        heading: Heading for people; names the unit where the cells do not.
+        formatter: Formats a finite value as text.
         direction: Which way is better; None where neither is.
+
+    Example:
+        >>> column = MetricColumn("size/file_bytes", "File bytes", "{:,.0f}".format, "min")
+        >>> column.format(12345), column.format(None)
+        ('12,345', '–')
     """
 
     name: str
     heading: str
-    shown: Callable[[float], str]
-    direction: Literal["max", "min"] | None = None
+    formatter: Callable[[float], str]
+    direction: Direction | None = None
 
-    def text(self, value: float | None) -> str:
-        """A cell: the value in words, or a dash where it was not measured or is not a number."""
-        return MISSING if value is None or not math.isfinite(value) else self.shown(value)
+    def format(self, value: float | None) -> str:
+        """Return the value as text, or a dash where it was not measured or is not finite."""
+        return MISSING if value is None or not math.isfinite(value) else self.formatter(value)
 
 
-def _count(value: float) -> str:
+def _format_count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _percent(digits: int) -> Callable[[float], str]:
-    return lambda value: f"{value:.{digits}%}"
-
-
-def _times(value: float) -> str:
-    return f"{value:,.1f}x"
-
-
-def _microseconds(value: float) -> str:
+def _format_tenths(value: float) -> str:
     return f"{value:,.1f}"
 
 
-COLUMNS: tuple[Column, ...] = (
-    Column("accuracy/val", "Accuracy val", _percent(2), "max"),
-    Column("accuracy/test", "Accuracy test", _percent(2), "max"),
-    Column("size/file_bytes", "File bytes", _count, "min"),
-    Column("size/gzip_bytes", "Gzip bytes", _count, "min"),
-    Column("size/ratio", "Ratio", _times, "max"),
-    Column("size/encoded_bytes", "Encoded bytes", _count, "min"),
-    Column("size/encoded_ratio", "Encoded ratio", _times, "max"),
-    Column("model/sparsity", "Sparsity", _percent(1)),
-    Column("model/params", "Params", _count, "min"),
-    Column("compute/macs", "MACs", _count, "min"),
-    Column("micro/arena_bytes", "RAM bytes", _count, "min"),
-    Column("latency/p50_us", "p50 µs", _microseconds, "min"),
-    Column("latency/p95_us", "p95 µs", _microseconds, "min"),
+def _format_factor(value: float) -> str:
+    return f"{value:,.1f}x"
+
+
+def _format_percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def _format_fine_percent(value: float) -> str:
+    return f"{value:.2%}"
+
+
+COLUMNS: tuple[MetricColumn, ...] = (
+    MetricColumn("accuracy/val", "Accuracy val", _format_fine_percent, "max"),
+    MetricColumn("accuracy/test", "Accuracy test", _format_fine_percent, "max"),
+    MetricColumn("size/file_bytes", "File bytes", _format_count, "min"),
+    MetricColumn("size/gzip_bytes", "Gzip bytes", _format_count, "min"),
+    MetricColumn("size/ratio", "Ratio", _format_factor, "max"),
+    MetricColumn("size/encoded_bytes", "Encoded bytes", _format_count, "min"),
+    MetricColumn("size/encoded_ratio", "Encoded ratio", _format_factor, "max"),
+    MetricColumn("model/sparsity", "Sparsity", _format_percent),
+    MetricColumn("model/params", "Params", _format_count, "min"),
+    MetricColumn("compute/macs", "MACs", _format_count, "min"),
+    MetricColumn("micro/arena_bytes", "RAM bytes", _format_count, "min"),
+    MetricColumn("latency/p50_us", "p50 µs", _format_tenths, "min"),
+    MetricColumn("latency/p95_us", "p95 µs", _format_tenths, "min"),
 )
 
 
-def select_columns(rows: Iterable[Container[str]]) -> list[Column]:
-    """The columns of a table whose rows have figures of these names; a column without any is left out."""
+def select_columns(rows: Iterable[Container[str]]) -> list[MetricColumn]:
+    """Return the columns of a table whose rows have these metrics; a column that no row has is left out.
+
+    Args:
+        rows: The names of each row's metrics.
+    """
     names = {column.name for row in rows for column in COLUMNS if column.name in row}
     return [column for column in COLUMNS if column.name in names]
+
+
+def build_metrics_table(
+    heading: str, rows: Sequence[tuple[str, Mapping[str, float]]], caption: str = "", notes: Sequence[str] = ()
+) -> Table:
+    """Return a table with a row for each name and a column for each of `COLUMNS` that was measured.
+
+    Args:
+        heading: Heading of the column of names.
+        rows: Names with their metrics.
+        caption: Title of the table.
+        notes: Lines below the table.
+    """
+    columns = select_columns(metrics for _, metrics in rows)
+    headings: list[TableColumn | str] = [heading]
+    headings += [TableColumn(column.heading, wrap=False) for column in columns]
+    body = [[name, *(column.format(metrics.get(column.name)) for column in columns)] for name, metrics in rows]
+    return Table.from_text(headings, body, caption, notes)

@@ -7,13 +7,13 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
-from lightexp.core.columns import select_columns
+from lightexp.core.columns import build_metrics_table
 from lightexp.core.errors import BadInput
 from lightexp.core.metrics import Metric, Note
+from lightexp.core.table import Table, render_html, render_text
 
 RECORD_FILE = "record.json"
 FORMAT = 2
@@ -50,6 +50,11 @@ class StageRecord:
     def metric(self, name: str) -> float | None:
         """A figure's value, or None where it was not measured."""
         return next((f.value for f in self.metrics if f.name == name), None)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The metrics' values by name."""
+        return {metric.name: metric.value for metric in self.metrics}
 
 
 @dataclass
@@ -100,39 +105,34 @@ class Record:
     @property
     def metrics(self) -> dict[str, float]:
         """The shipped file's figures by name."""
-        return {f.name: f.value for f in self.stages[-1].metrics} if self.stages else {}
+        return self.stages[-1].values if self.stages else {}
 
     @property
     def figures(self) -> dict[str, float]:
         """Deprecated name of `metrics`, kept for scripts and notebooks of version 0.1."""
         return self.metrics
 
-    def rows(self) -> list[list[str]]:
-        """The table that the terminal shows, as text: its headings, then a row for each stage, the control first."""
-        columns = select_columns([figure.name for figure in stage.metrics] for stage in self.stages)
-        rows = [["Stage", *(column.heading for column in columns)]]
-        for stage in sorted(self.stages, key=lambda stage: stage.name != self.control):
-            mark = " (control)" if stage.name == self.control else ""
-            rows.append([stage.name + mark, *(column.text(stage.metric(column.name)) for column in columns)])
-        return rows
+    @property
+    def table_stages(self) -> list[StageRecord]:
+        """The stages as tables list them: the control first, then the others in the order they ran."""
+        return sorted(self.stages, key=lambda stage: stage.name != self.control)
+
+    def build_table(self) -> Table:
+        """Return the run's table: a row for each stage, the control first; the status and the waivers around it."""
+        rows = [
+            (f"{stage.name} (control)" if stage.name == self.control else stage.name, stage.values)
+            for stage in self.table_stages
+        ]
+        caption = f"{self.name}: {self.status}" + (f" ({self.reason})" if self.reason else "")
+        return build_metrics_table("Stage", rows, caption, [f"waived {k}: {text}" for k, text in self.waived.items()])
 
     def table(self) -> str:
-        """The run's name, its table and what was waived, as lines to print."""
-        rows = self.rows()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [f"{self.name}: {self.status}" + (f" ({self.reason})" if self.reason else "")]
-        for first, *cells in rows:
-            lines.append("  ".join([first.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]))
-        return "\n".join([*lines, *(f"waived {kind}: {words}" for kind, words in self.waived.items())])
+        """Return the run's name, its table and what was waived, as lines to print."""
+        return render_text(self.build_table())
 
     def _repr_html_(self) -> str:
-        """The same for a notebook."""
-        caption, *_ = self.table().splitlines()
-        headings, *stages = [[escape(cell) for cell in row] for row in self.rows()]
-        lines = [f"<table><caption>{escape(caption)}</caption>", f"<tr><th>{'</th><th>'.join(headings)}</th></tr>"]
-        lines += [f"<tr><td>{'</td><td>'.join(cells)}</td></tr>" for cells in stages]
-        notes = [f"<p>waived {escape(kind)}: {escape(words)}</p>" for kind, words in self.waived.items()]
-        return "\n".join([*lines, "</table>", *notes])
+        """Return the same as HTML, which a notebook shows."""
+        return render_html(self.build_table())
 
     @property
     def notes(self) -> dict[str, str]:

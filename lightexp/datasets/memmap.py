@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lightexp.core.errors import RunFailed
+from lightexp.core.formatting import format_bytes
 
 CHUNK_BYTES = 1 << 24
 
@@ -45,13 +46,13 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike, limit: float = math.inf) 
             return np.memmap(file, dtype, "r+", shape=shape)
     except MemoryError:
         raise RunFailed(
-            f"The data need {_format_size(size)} of memory, which is not available. Set dataset.memory_mb to less, to "
+            f"The data need {format_bytes(size)} of memory, which is not available. Set dataset.memory_mb to less, to "
             "keep them on disk."
         ) from None
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise RunFailed(
-            f"The data need {_format_size(size)} on disk, in {tempfile.tempdir or 'a temporary folder'}: {reason}. Set "
+            f"The data need {format_bytes(size)} on disk, in {tempfile.tempdir or 'a temporary folder'}: {reason}. Set "
             "TMPDIR to a folder with room for them."
         ) from None
 
@@ -77,7 +78,3 @@ def reorder(array: NDArray[np.generic]) -> NDArray[np.generic]:
     if array.flags.c_contiguous:
         return array
     return read_rows(array, np.arange(len(array))) if isinstance(array, np.memmap) else np.ascontiguousarray(array)
-
-
-def _format_size(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB"

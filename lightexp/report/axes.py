@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightexp.core.formatting import shorten_name
+
 LOOKS: dict[str, dict[str, Any]] = {
     "control": {"color": "#000000", "marker": "s", "label": "control"},
     "front": {"color": "#D55E00", "marker": "D", "label": "on the front"},
@@ -43,7 +45,11 @@ def curves(names: Sequence[str]) -> list[Curve]:
             found[parts[1]].append((place, parts[2]))
     long = {name: points for name, points in found.items() if len(points) >= 3}
     return [
-        Curve({"color": color, "marker": marker, "label": short(name)}, [p for p, _ in points], [v for _, v in points])
+        Curve(
+            {"color": color, "marker": marker, "label": shorten_name(name)},
+            [p for p, _ in points],
+            [v for _, v in points],
+        )
         for (name, points), (color, marker) in zip(long.items(), _CURVES, strict=False)
     ]
 
@@ -71,7 +77,7 @@ def finish(axes: Any, points: Sequence[tuple[str, float, float]], important: Any
     """
     axes.margins(x=0.08, y=0.12)
     drawn = curves([name for name, *_ in points])
-    words = [short(name) for name, *_ in points]
+    words = [shorten_name(name) for name, *_ in points]
     said: set[str] = set()
     for curve in drawn:
         xy = sorted(points[place][1:] for place in curve.places)
@@ -127,18 +133,3 @@ def percent(axes: Any) -> None:
     from matplotlib.ticker import PercentFormatter
 
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-
-
-def in_bytes(size: float) -> str:
-    """A size in words, such as `64 KiB`."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} GiB"
-
-
-def short(name: str) -> str:
-    """A name that fits into a figure."""
-    shown = "".join(c if c.isprintable() else "?" for c in name)
-    return shown if len(shown) <= 34 else shown[:33] + "…"

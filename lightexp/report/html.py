@@ -160,7 +160,7 @@ def _run(report: Report, run: Run, config: int) -> dict[str, Any]:
         "row": run.row,
         "seed": run.seed,
         "values": values,
-        "texts": [column.text(value) for column, value in zip(report.show.columns, values, strict=True)],
+        "texts": [column.format(value) for column, value in zip(report.show.columns, values, strict=True)],
         "config": config,
         "command": run.command,
         "host": run.host,

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from lightexp.core.formatting import format_binary_bytes, shorten_name
 from lightexp.core.hypervolume import find_front
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.report import heatmap
-from lightexp.report.axes import LOOKS, binary, curves, finish, in_bytes, percent, point, short
+from lightexp.report.axes import LOOKS, binary, curves, finish, percent, point
 from lightexp.report.runs import Run
 from lightexp.report.summary import RATIO, Cell, Report, Row
 
@@ -91,7 +92,7 @@ def _front(report: Report, figure: Any) -> bool:
         kind = line.kind if line.kind != "row" else "front" if on[index] else "row"
         cell = line.cells[report.accuracy].summary
         point(axes, x[index], y[index], cell.std if cell else None, looks.get(index, LOOKS[kind]))
-    binary(axes, x, in_bytes)
+    binary(axes, x, format_binary_bytes)
     axes.set_xlabel(f"{report.heading(report.size)} (log scale)")
     axes.set_ylabel(f"{report.heading(report.accuracy)}, mean ± std")
     percent(axes)
@@ -151,8 +152,10 @@ def _waterfall(report: Report, figure: Any) -> bool:
         above, below = axes[0][column], axes[1][column]
         above.bar(places, sizes, color=[LOOKS["control"]["color"], *[PALETTE[0]] * (len(names) - 1)], width=0.7)
         for place, size in zip(places, sizes, strict=True):
-            above.annotate(in_bytes(size), (place, size), (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
-        above.set_title(short(row), fontsize=9)
+            above.annotate(
+                format_binary_bytes(size), (place, size), (0, 2), textcoords="offset points", ha="center", fontsize=7.5
+            )
+        above.set_title(shorten_name(row), fontsize=9)
         above.set_xticks([])
         above.margins(y=0.15)
         above.yaxis.set_major_locator(MultipleLocator(2.0 ** math.floor(math.log2(max(sizes) / 3))))
@@ -170,7 +173,7 @@ def _waterfall(report: Report, figure: Any) -> bool:
         below.set_xticks(list(places), names, rotation=30, ha="right")
         below.margins(y=0.25)
     axes[0][0].set_ylabel("bytes")
-    axes[0][0].yaxis.set_major_formatter(lambda value, _: in_bytes(value))
+    axes[0][0].yaxis.set_major_formatter(lambda value, _: format_binary_bytes(value))
     axes[1][0].set_ylabel(f"{report.heading(report.accuracy)}\nchange (pp)")
     return True
 
@@ -204,7 +207,7 @@ def _curves(report: Report, figure: Any) -> bool:
     for number, (row, of) in enumerate(list(curves.items())[:_LINES]):
         look = {"color": PALETTE[number % len(PALETTE)], "linestyle": _DASHES[number % len(_DASHES)], "linewidth": 1.3}
         for axes, name in ((left, "val_accuracy"), (right, "loss")):
-            axes.plot(range(1, len(of[name]) + 1), of[name], label=short(row), **look)
+            axes.plot(range(1, len(of[name]) + 1), of[name], label=shorten_name(row), **look)
     left.set_ylabel("validation accuracy")
     right.set_ylabel("training loss")
     if all(value > 0 for of in curves.values() for value in of["loss"]):
@@ -245,7 +248,7 @@ def _layers(report: Report, figure: Any) -> bool:
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlabel(f"weights of each layer after {step.name}: {short(run.row)}, seed {run.seed}")
+    axes.set_xlabel(f"weights of each layer after {step.name}: {shorten_name(run.row)}, seed {run.seed}")
     axes.legend()
     return True
 
@@ -255,7 +258,7 @@ def _sensitivity(report: Report, figure: Any) -> bool:
     for run in report.runs:
         for step in run.steps:
             if table := SensitivityTable.of(step.facts):
-                heatmap.draw(figure, table, f"{short(run.row)}, seed {run.seed}")
+                heatmap.draw(figure, table, f"{shorten_name(run.row)}, seed {run.seed}")
                 return True
     return False
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lightexp.core.columns import COLUMNS, MISSING, Column
+from lightexp.core.columns import COLUMNS, MISSING, MetricColumn
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.hypervolume import compute_tradeoff_hypervolume, find_front
 from lightexp.report.runs import Run
@@ -114,16 +114,16 @@ def is_ratio(name: str) -> bool:
     return name.endswith("ratio")
 
 
-def format_cell(column: Column, found: Summary | None) -> str:
+def format_cell(column: MetricColumn, found: Summary | None) -> str:
     """A cell: the mean, and its spread where there is one."""
     if found is None:
         return MISSING
-    words = column.text(found.mean)
+    words = column.format(found.mean)
     if is_ratio(column.name):
         return f"{words} ×/÷ {found.std:.2f}" if found.std and found.std > 1.005 else words
-    if not found.std or column.text(found.std) == column.text(0.0):
+    if not found.std or column.format(found.std) == column.format(0.0):
         return words
-    return f"{words} ± {column.text(found.std).rstrip('%x')}"
+    return f"{words} ± {column.format(found.std).rstrip('%x')}"
 
 
 def build_summary(
@@ -261,7 +261,7 @@ def _fronts(
     return shares, compute_mean_interval(volumes) if volumes else None
 
 
-def _ranked(lines: Sequence[Row], columns: Sequence[Column]) -> tuple[Row, ...]:
+def _ranked(lines: Sequence[Row], columns: Sequence[MetricColumn]) -> tuple[Row, ...]:
     places: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for column in columns:
         if column.direction is None:

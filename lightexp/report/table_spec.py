@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lightexp.core.columns import COLUMNS, Column
+from lightexp.core.columns import COLUMNS, MetricColumn
 from lightexp.core.config import construct, settings_dataclass
 from lightexp.core.errors import BadInput
 
@@ -52,7 +52,7 @@ class TableSpec:
     reference: str = ""
     cost: str = ""
     control: str | None = None
-    columns: tuple[Column, ...] = ()
+    columns: tuple[MetricColumn, ...] = ()
     margin: float | None = None
     figures: tuple[str, ...] = ()
     external: tuple[PublishedRow, ...] = ()
@@ -70,7 +70,7 @@ class _Column:
             raise ValueError(f"format must be such as .2% or ,.0f or .1fx. Received: {self.format!r}.")
 
 
-def parse_column(node: str | Mapping[str, Any], where: str) -> Column:
+def parse_column(node: str | Mapping[str, Any], where: str) -> MetricColumn:
     """A column from a measurement's name, or from a mapping of it, `heading`, `format` and `direction`.
 
     What is not given is as in every other table of lightexp, where that has the measurement.
@@ -82,12 +82,12 @@ def parse_column(node: str | Mapping[str, Any], where: str) -> Column:
         raise BadInput(f"{where} must name a measurement, such as accuracy/test. Received: {dict(node)!r}.")
     given = construct(_Column, {"measurement": node} if isinstance(node, str) else node, where)
     name = given.measurement
-    usual = next((known for known in COLUMNS if known.name == name), Column(name, name, _plain))
-    shown = usual.shown
+    usual = next((known for known in COLUMNS if known.name == name), MetricColumn(name, name, _plain))
+    shown = usual.formatter
     if given.format and (found := _FORMAT.fullmatch(given.format)):
         shape, times = found.groups()
         shown = lambda value: f"{value:{shape}}{times}"  # noqa: E731
-    return Column(name, given.heading or usual.heading, shown, given.direction or usual.direction)
+    return MetricColumn(name, given.heading or usual.heading, shown, given.direction or usual.direction)
 
 
 def _plain(value: float) -> str:

@@ -7,31 +7,14 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 
-from lightexp.core.columns import MISSING, Column
+from lightexp.core.columns import MISSING, MetricColumn
+from lightexp.core.formatting import escape_latex, escape_markdown
 from lightexp.report.runs import Run
 from lightexp.report.statistics import Difference
 from lightexp.report.summary import Cell, Report, Row, format_cell, is_ratio
 
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "±": r"$\pm$", "×": r"$\times$", "÷": r"$\div$", "µ": r"$\mu$", "†": r"$^{\dagger}$", "–": "--", "Δ": r"$\Delta$",
-    "\"": "''", "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "’": "'", "…": r"\ldots{}",
-}  # fmt: skip
 _STARS = "* p < 0.05, ** p < 0.01, *** p < 0.001: paired by seed against the control, Holm-corrected over the rows"
 _DAGGER = "† no worse than the control by {margin:g} pp or more (one-sided paired test, Holm-corrected, p < 0.05)"
-
-
-def escape_latex(words: str) -> str:
-    """Text as LaTeX shows it; a character that it may not have becomes a question mark."""
-    return "".join(_LATEX.get(c, c if c.isascii() and c.isprintable() else "?") for c in " ".join(words.split()))
-
-
-def escape_markdown(words: str) -> str:
-    """Text as Markdown shows it."""
-    for special in "\\|<>*_`$[]":
-        words = words.replace(special, f"\\{special}")
-    return " ".join(words.split())
 
 
 def format_difference(found: Difference | None) -> str:
@@ -92,13 +75,13 @@ def render_markdown(report: Report) -> str:
     return "\n".join([*head, *table, *below, *notes, *(asked if report.words else []), *commands]) + "\n"
 
 
-def _markdown_cell(column: Column, cell: Cell) -> str:
+def _markdown_cell(column: MetricColumn, cell: Cell) -> str:
     words = format_cell(column, cell.summary)
     words = {1: f"**{words}**", 2: f"<u>{words}</u>"}.get(cell.place, words)
     return words + escape_markdown(cell.mark)
 
 
-def _heading(column: Column) -> str:
+def _heading(column: MetricColumn) -> str:
     arrow = {"max": " ↑", "min": " ↓", None: ""}[column.direction]
     return escape_markdown(column.heading) + arrow
 
@@ -136,7 +119,7 @@ def render_latex(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _latex_cell(column: Column, cell: Cell) -> str:
+def _latex_cell(column: MetricColumn, cell: Cell) -> str:
     words = escape_latex(format_cell(column, cell.summary))
     words = {1: rf"\textbf{{{words}}}", 2: rf"\underline{{{words}}}"}.get(cell.place, words)
     return words + (f"$^{{{cell.mark}}}$" if "*" in cell.mark else escape_latex(cell.mark))

@@ -9,7 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightexp.core.formatting import escape_markdown, format_binary_bytes, replace_unprintable
 from lightexp.core.record import Record, StageRecord
+from lightexp.core.table import render_markdown
 
 TABLE = "table.md"
 FIGURE = "tradeoff.svg"
@@ -32,25 +34,12 @@ def write(record: Record, folder: Path) -> None:
     draw(record, folder / FIGURE)
 
 
-def order_stages(record: Record) -> list[StageRecord]:
-    """The stages as tables list them: the control, then the others in the order they ran."""
-    return sorted(record.stages, key=lambda stage: stage.name != record.control)
-
-
 def render_table(record: Record) -> str:
-    """A Markdown table with a row per stage, then what the run was told to break."""
-    headings, *stages = record.rows()
-    rows = [headings, ["---", *("---:" for _ in headings[1:])], *([_cell(first), *rest] for first, *rest in stages)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    """Return a Markdown table with a row for each stage, followed by what was waived."""
+    lines = [render_markdown(record.build_table())]
     if record.waived:
-        lines += ["", *(f"Waived {_cell(name)}: {_cell(words)}" for name, words in record.waived.items())]
+        lines += ["", *(f"Waived {escape_markdown(k)}: {escape_markdown(text)}" for k, text in record.waived.items())]
     return "\n".join(lines) + "\n"
-
-
-def _cell(words: str) -> str:
-    for special in "\\|<>*_`$":
-        words = words.replace(special, f"\\{special}")
-    return " ".join(words.split())
 
 
 class _Point(NamedTuple):
@@ -62,14 +51,14 @@ class _Point(NamedTuple):
 
 def _points(record: Record) -> tuple[str, list[_Point]]:
     """What is drawn: the accuracy's name (test's where every stage has it), and the stages that have figures."""
-    stages = order_stages(record)
+    stages = record.table_stages
     split = "test" if all(_drawable(stage, "accuracy/test") for stage in stages) else "val"
     points = []
     for stage in stages:
         if found := _drawable(stage, f"accuracy/{split}"):
             shipped = stage is record.stages[-1]
             look = _CONTROL if stage.name == record.control else _SHIPPED if shipped else _STAGE
-            points.append(_Point("".join(c if c.isprintable() else "?" for c in stage.name), *found, look))
+            points.append(_Point(replace_unprintable(stage.name), *found, look))
     return split, points
 
 
@@ -131,12 +120,4 @@ def _scale(axes: Any, sizes: Sequence[float]) -> None:
     powers = range(low, high + 1, 1 + (high - low) // 8)
     axes.xaxis.set_major_locator(FixedLocator([2.0**p for p in powers]))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda size, _: _binary(size))
-
-
-def _binary(size: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:g} {unit}"
-        size /= 1024
-    return f"{size:g} GiB"
+    axes.xaxis.set_major_formatter(lambda size, _: format_binary_bytes(size))

@@ -13,11 +13,12 @@ from typing import Any
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
-from lightexp.core.columns import COLUMNS
+from lightexp.core.columns import COLUMNS, MetricColumn
 from lightexp.core.errors import LightexpError
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record, read_record
 from lightexp.core.store import Store
+from lightexp.core.table import Table, TableColumn, render_markdown
 from lightexp.runner.run import Runner
 from lightexp.search import plots
 from lightexp.search.goals import SearchObjective
@@ -67,8 +68,8 @@ def export_front(study: SearchStudy, now: StudyStatus, runner: Runner, command: 
         LightexpError: If a point cannot be made again.
     """
     points = [_point(study, trial, runner, command) for trial in now.front]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in list_front_rows(study.spec.objectives, points)) + "\n"
-    (study.folder / TABLE).write_text(table, encoding="utf-8")
+    table = build_front_table(study.spec.objectives, points)
+    (study.folder / TABLE).write_text(render_markdown(table) + "\n", encoding="utf-8")
     weights = study.compute_importance()
     plots.draw_front(study.spec.objectives, now, study.folder / "front.svg", study.spec.name)
     plots.draw_history(now, study.folder / "hypervolume.svg")
@@ -119,18 +120,19 @@ def _tested(folder: Path) -> Record | None:
     return record if record.status == "done" and (folder / TFLITE).is_file() else None
 
 
-def list_front_rows(objectives: Sequence[SearchObjective], points: Sequence[FrontPoint]) -> list[list[str]]:
-    """The front as a table's rows, the heading and Markdown's rule first."""
-    names = [o.name for o in objectives]
+def build_front_table(objectives: Sequence[SearchObjective], points: Sequence[FrontPoint]) -> Table:
+    """Return the front as a table: a row for each point, with its objectives, usual metrics and settings."""
+    names = [objective.name for objective in objectives]
     names += [n for n in ("accuracy/val", "accuracy/test", "size/file_bytes", "size/ratio") if n not in names]
-    columns = {column.name: column for column in COLUMNS}
-    cells = [
-        [columns[n].text(p.metrics.get(n)) if n in columns else f"{p.metrics.get(n, float('nan')):.6g}" for n in names]
-        for p in points
-    ]
-    heads = [columns[n].heading if n in columns else n for n in names]
-    body = [[str(p.number), *row, " ".join(p.varied)] for p, row in zip(points, cells, strict=True)]
-    return [["Trial", *heads, "Settings"], ["---:"] * (len(names) + 1) + ["---"], *body]
+    known = {column.name: column for column in COLUMNS}
+    columns = [known.get(name, MetricColumn(name, name, "{:.6g}".format)) for name in names]
+    rows = []
+    for point in points:
+        cells = [column.format(point.metrics.get(column.name)) for column in columns]
+        rows.append([str(point.number), *cells, " ".join(point.varied)])
+    headings: list[TableColumn | str] = [TableColumn("Trial")]
+    headings += [TableColumn(column.heading) for column in columns]
+    return Table.from_text([*headings, "Settings"], rows)
 
 
 def count_stored_stages(spec: StudySpec, configs: Sequence[Any], runner: Runner) -> list[tuple[int, int]]:

@@ -86,7 +86,7 @@ def test_what_the_job_needs_is_looked_at_as_its_words_say(tmp_path: Path, monkey
     sound = found()
     assert {check.state for check in sound.values()} <= {"ok", "note"}
     assert sound["outputs", "writable"].words == f"{tmp_path / 'outputs'}, which is to be made"
-    assert sound["outputs", "store"].words == "0 entries, 0.0 MB"
+    assert sound["outputs", "store"].words == "0 entries, 0 bytes"
     assert sound["machine", "threads"].state == "ok"
     cores = len(os.sched_getaffinity(0))
     more = found(f"runtime.threads={cores + 1}", "tracking=none")

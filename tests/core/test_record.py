@@ -52,7 +52,7 @@ def test_figures_are_the_shipped_file_s(record: Record) -> None:
 
 def test_a_notebook_and_print_show_the_terminal_s_table(record: Record) -> None:
     record.control, record.status, record.waived = "prune", "done", {"sparsity": "prune: <kept>"}
-    headings, first, second = record.rows()
+    headings, first, second = record.build_table().texts
     known = ("accuracy/val", "accuracy/test", "size/file_bytes")
     assert headings == ["Stage", *(column.heading for column in COLUMNS if column.name in known)]
     assert first[:4] == ["prune (control)", "50.00%", "25.00%", "100"]
@@ -116,7 +116,7 @@ def test_no_record_and_another_format(record: Record, tmp_path: Path) -> None:
 
 
 def test_a_cell_is_in_the_column_s_words() -> None:
-    text = {c.name: c.text for c in COLUMNS}
+    text = {c.name: c.format for c in COLUMNS}
     assert text["accuracy/val"](0.98765) == "98.77%"
     assert text["size/file_bytes"](112960) == "112,960"
     assert text["size/ratio"](3.96) == "4.0x"

@@ -68,14 +68,14 @@ def test_allocate_without_room_is_one_line() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(RunFailed, match=r"need 0\.0 GB on disk, in .*: File too large\. Set TMPDIR") as caught:
+        with pytest.raises(RunFailed, match=r"need 1\.0 kB on disk, in .*: File too large\. Set TMPDIR") as caught:
             memmap.allocate((1001,), np.uint8, 0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(caught.value)
-    with pytest.raises(RunFailed, match=r"need 1,000,000\.0 GB on disk, in .*: No space left on device"):
+    with pytest.raises(RunFailed, match=r"need 1,000\.0 TB on disk, in .*: No space left on device"):
         memmap.allocate((10**15,), np.uint8, 0)
-    with pytest.raises(RunFailed, match=r"GB of memory.*dataset\.memory_mb"):
+    with pytest.raises(RunFailed, match=r"TB of memory.*dataset\.memory_mb"):
         memmap.allocate((10**17,), np.uint8)
 
 

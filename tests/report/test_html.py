@@ -179,7 +179,7 @@ def test_figures_are_the_same_every_time_and_only_where_there_are_data(folder) -
     low, high = figure.axes[0].get_xlim()
     assert 0.5 < low < 1 < 4 < high < 10  # times smaller, not bytes
     assert figure.axes[0].get_xlabel() == "Ratio: times smaller than the control (log scale)"
-    wanted = replace(report, show=replace(report.show, metrics=("hypervolume", "front")), history=(0.1, 0.2, 0.4))
+    wanted = replace(report, show=replace(report.show, figures=("hypervolume", "front")), history=(0.1, 0.2, 0.4))
     assert list(plots.draw_plots(wanted)) == ["hypervolume", "front"]
     pruned = record("p")
     pruned.stages[1].facts |= {"sizes": {"conv": 100, "dense": 900}, "zeros": {"conv": 50, "dense": 810}}

@@ -24,8 +24,8 @@ CELLS = [
 @pytest.mark.parametrize(("name", "value", "words"), CELLS)
 def test_cells(name, value, words):
     column = next(c for c in COLUMNS if c.name == name)
-    assert column.text(value) == words
-    assert column.text(None) == column.text(float("nan")) == "–"
+    assert column.format(value) == words
+    assert column.format(None) == column.format(float("nan")) == "–"
 
 
 def rows_of(text):

@@ -1,0 +1,133 @@
+"""Format bytes, durations and names for people, and escape text for Markdown, LaTeX and HTML."""
+
+from __future__ import annotations
+
+import html
+
+_DECIMAL_UNITS = ("kB", "MB", "GB", "TB")
+_BINARY_UNITS = ("B", "KiB", "MiB", "GiB")
+_AGE_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60))
+_MARKDOWN_SPECIAL = "\\|<>*_`$[]"
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", "×": r"$\times$", "÷": r"$\div$", "µ": r"$\mu$", "†": r"$^{\dagger}$", "–": "--", "Δ": r"$\Delta$",
+    "\"": "''", "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "’": "'", "…": r"\ldots{}",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$",
+}  # fmt: skip
+
+
+def format_bytes(size: float) -> str:
+    """Return a size in decimal units, such as `340 bytes` or `12.3 MB`.
+
+    Args:
+        size: Number of bytes.
+
+    Example:
+        >>> format_bytes(12_345_678)
+        '12.3 MB'
+    """
+    if size < 1000:
+        return "1 byte" if size == 1 else f"{size:,.0f} bytes"
+    power = 1
+    while size >= 1000 ** (power + 1) and power < len(_DECIMAL_UNITS):
+        power += 1
+    return f"{size / 1000**power:,.1f} {_DECIMAL_UNITS[power - 1]}"
+
+
+def format_binary_bytes(size: float) -> str:
+    """Return a size in powers of 1024, as plots label their log2 axes.
+
+    Args:
+        size: Number of bytes.
+
+    Example:
+        >>> format_binary_bytes(65_536)
+        '64 KiB'
+    """
+    power = 0
+    while size >= 1024 ** (power + 1) and power < len(_BINARY_UNITS) - 1:
+        power += 1
+    size /= 1024**power
+    number = f"{size:.0f}" if size >= 1000 else f"{size:.3g}"  # .3g would write 1e+03
+    return f"{number} {_BINARY_UNITS[power]}"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in words, to the second below 90 seconds and to the minute above.
+
+    Example:
+        >>> format_duration(40), format_duration(3900), format_duration(7500)
+        ('40 s', '65 min', '2 h 5 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_clock(seconds: float) -> str:
+    """Return a duration as a clock shows it.
+
+    Example:
+        >>> format_clock(75), format_clock(3675)
+        ('1:15', '1:01:15')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def format_age(seconds: float) -> str:
+    """Return an age in the largest unit that it fills; a negative age counts as zero.
+
+    Example:
+        >>> format_age(59), format_age(7300), format_age(200_000)
+        ('59 s', '2 h', '2 d')
+    """
+    for unit, length in _AGE_UNITS:
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(0.0, seconds) // 1:.0f} s"
+
+
+def replace_unprintable(text: str) -> str:
+    """Return the text with a question mark for each character that cannot be printed."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def shorten_name(name: str, length: int = 34) -> str:
+    """Return a printable name of at most `length` characters; a longer one ends in an ellipsis."""
+    printable = replace_unprintable(name)
+    return printable if len(printable) <= length else printable[: length - 1] + "…"
+
+
+def escape_markdown(text: str) -> str:
+    r"""Return text on one line that Markdown shows as it is, also within a table.
+
+    Example:
+        >>> print(escape_markdown("a|b_c"))
+        a\|b\_c
+    """
+    for special in _MARKDOWN_SPECIAL:
+        text = text.replace(special, f"\\{special}")
+    return " ".join(text.split())
+
+
+def escape_latex(text: str) -> str:
+    r"""Return text on one line that LaTeX shows as it is; other non-ASCII characters become `?`.
+
+    Example:
+        >>> print(escape_latex("50% ± 1"))
+        50\% $\pm$ 1
+    """
+    return "".join(_LATEX.get(c, c if c.isascii() and c.isprintable() else "?") for c in " ".join(text.split()))
+
+
+def escape_html(text: str) -> str:
+    """Return text that HTML shows as it is, also within a quoted attribute.
+
+    Example:
+        >>> escape_html("<b>")
+        '&lt;b&gt;'
+    """
+    return html.escape(text)

@@ -1,0 +1,115 @@
+"""Renderers of `lightexp.core.table.Table`: text, Markdown and HTML from there, LaTeX and the terminal (rich) here."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Literal
+
+from lightexp.core.formatting import escape_latex
+from lightexp.core.table import (
+    Table,
+    TableCell,
+    TableColumn,
+    TableRow,
+    render_html,
+    render_markdown,
+    render_text,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+__all__ = [
+    "Table",
+    "TableCell",
+    "TableColumn",
+    "TableRow",
+    "build_rich_table",
+    "print_table",
+    "render_html",
+    "render_latex",
+    "render_markdown",
+    "render_text",
+]
+
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")  # not the hyphen of an exponent or of a range
+_ROW_STYLES = {"control": "bold", "row": "", "external": "italic dim", "refused": "dim"}
+
+
+def render_latex(table: Table) -> str:
+    """Return the table as a LaTeX `tabular` with booktabs rules; the best value is bold, the second underlined.
+
+    A rule follows the control, and precedes published and refused rows. A refused row spans all columns.
+    """
+    headings = [escape_latex(column.arrow_heading) for column in table.columns]
+    alignment = "".join("l" if column.align == "left" else "r" for column in table.columns)
+    lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", " & ".join(headings) + r" \\", r"\midrule"]
+    previous = "control"
+    for row in table.rows:
+        starts_group = row.kind != previous and row.kind in ("external", "refused")
+        ends_control = previous == "control" and row.kind != "control"
+        if starts_group or ends_control:
+            lines.append(r"\midrule")
+        previous = row.kind
+        cells = [_latex_cell(cell) for cell in row.cells]
+        missing = len(table.columns) - len(cells)
+        if missing:
+            cells[-1] = rf"\multicolumn{{{missing + 1}}}{{l}}{{{cells[-1]}}}"
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _latex_cell(cell: TableCell) -> str:
+    text = _MINUS.sub("$-$", escape_latex(cell.text))
+    if cell.emphasis == "best":
+        text = rf"\textbf{{{text}}}"
+    elif cell.emphasis == "second":
+        text = rf"\underline{{{text}}}"
+    return text + (f"$^{{{cell.mark}}}$" if "*" in cell.mark else escape_latex(cell.mark))
+
+
+def build_rich_table(table: Table, framed: bool = False) -> RichTable:
+    """Return the table for a rich console; whatever a cell holds is shown as text.
+
+    Args:
+        table: The table; its notes are left to the caller, because a console wraps them differently.
+        framed: Whether to draw a rule below the last row and pad the edges.
+    """
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    caption = escape(table.caption) or None  # rich styles a title only where it is a string
+    rich_table = RichTable(box=box.SIMPLE if framed else box.SIMPLE_HEAD, pad_edge=framed, title=caption)
+    for column in table.columns:
+        overflow: Literal["fold", "ellipsis"] = "fold" if column.wrap else "ellipsis"
+        rich_table.add_column(Text(column.heading), justify=column.align, overflow=overflow, no_wrap=not column.wrap)
+    for row in table.rows:
+        cells = (Text(cell.text + cell.mark, style=cell.style) for cell in row.cells)
+        rich_table.add_row(*cells, style=_ROW_STYLES[row.kind])
+    return rich_table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print the table; where it is wider than the terminal, in parts of similar width below one another.
+
+    Each part repeats the first column.
+    """
+    from rich.measure import Measurement
+
+    count = len(table.columns) - 1
+    width = max(count, 1)
+    unlimited = console.options.update(max_width=10_000)
+    while width > 1:
+        part = build_rich_table(table.select_columns(1, 1 + width))
+        if Measurement.get(console, unlimited, part).maximum <= console.width:
+            break
+        width -= 1
+    parts = max(math.ceil(count / width), 1)
+    width = max(math.ceil(count / parts), 1)
+    for part_index in range(parts):
+        start = 1 + part_index * width
+        console.print(build_rich_table(table.select_columns(start, start + width)))
