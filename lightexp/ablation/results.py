@@ -10,7 +10,7 @@ from lightexp.ablation.runs import seed_settings
 from lightexp.ablation.spec import AblationSpec
 from lightexp.core.record import Record
 from lightexp.report import review
-from lightexp.report.runs import Run, RunReader, flatten_settings, iterate_records
+from lightexp.report.runs import Run, RunReader, identify_settings, iterate_records
 from lightexp.report.summary import Report, build_summary
 
 
@@ -30,9 +30,9 @@ def report_results(study: AblationSpec, outputs: Path, overrides: list[str], com
         BadInput: If nothing has run, or what has run cannot stand in one table.
     """
     rows = {row.name: row for row in study.rows}
-    wanted = {
-        (row.name, seed): flatten_settings(seed_settings(row, seed).plain) for row in study.rows for seed in study.seeds
-    }
+    configs = {(row.name, seed): seed_settings(row, seed).plain for row in study.rows for seed in study.seeds}
+    plugins = {place: config["plugins"] for place, config in configs.items()}
+    wanted = {place: identify_settings(config, plugins[place]) for place, config in configs.items()}
 
     def ours(record: Record) -> bool:
         place = record.tags.get("row", ""), record.config.get("seed", -1)
@@ -43,7 +43,7 @@ def report_results(study: AblationSpec, outputs: Path, overrides: list[str], com
     unfinished: list[str] = []
     for record in iterate_records([outputs] if outputs.is_dir() else [], unfinished, ours):
         place = record.tags["row"], record.config["seed"]
-        now = flatten_settings(record.config)
+        now = identify_settings(record.config, plugins[place])
         if "accuracy/test" in record.metrics:
             tested.setdefault(place[0], set()).add(repr(now))
         if now == wanted[place]:

@@ -1,4 +1,4 @@
-"""Keys: what a result is made of, as one SHA-256."""
+"""Store keys: SHA-256 of the settings, data and versions that a result depends on."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import hashlib
 import json
 import math
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 
-def canonicalize(value: Any) -> Any:
-    """Returns `value` as JSON types in which equal settings are equal text.
+def canonicalize(value: Any, *, with_defaults: bool = False) -> Any:
+    """Return `value` as JSON types in which equal settings are equal text.
 
-    Dataclasses become their qualified name, `version` if they have one, and the fields that matter (those without
-    `metadata={"keyed": False}`); mappings are sorted by key.
+    A dataclass becomes its qualified name, its `version` (1 where it has none) and those of its fields that differ from
+    their defaults, so that a new field with a default changes no key; a changed default therefore needs a new
+    `version`. Fields with `metadata={"keyed": False}` are left out. Mappings are sorted by key.
+
+    Args:
+        value: None, a boolean, a number, text, a list, tuple, mapping or dataclass of these.
+        with_defaults: Whether to include fields that equal their defaults. Defaults to False.
 
     Raises:
         TypeError: For a type that has no canonical form, such as an array or an open file.
@@ -30,65 +35,120 @@ def canonicalize(value: Any) -> Any:
             raise ValueError(f"a setting must be finite, not {value}")
         return value
     if isinstance(value, dict):
-        return {str(k): canonicalize(v) for k, v in sorted(value.items(), key=lambda item: str(item[0]))}
+        items = sorted(value.items(), key=lambda item: str(item[0]))
+        return {str(name): canonicalize(item, with_defaults=with_defaults) for name, item in items}
     if isinstance(value, list | tuple):
-        return [canonicalize(v) for v in value]
+        return [canonicalize(item, with_defaults=with_defaults) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        cls = type(value)
-        settings = {
-            f.name: canonicalize(getattr(value, f.name)) for f in fields(value) if f.metadata.get("keyed", True)
-        }
-        named = {"type": f"{cls.__module__}.{cls.__qualname__}", "version": getattr(cls, "version", 1)}
-        source = hash_source(cls.__module__)
-        return {**named, "settings": settings} | ({"source": source} if source else {})
+        return _canonicalize_settings(value, with_defaults)
     raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def _canonicalize_settings(value: Any, with_defaults: bool) -> dict[str, Any]:
+    cls = type(value)
+    settings: dict[str, Any] = {}
+    for field in fields(value):
+        if field.metadata.get("keyed", True):
+            setting = canonicalize(getattr(value, field.name), with_defaults=with_defaults)
+            if with_defaults or _has_new_version(setting) or not equals_default(field, setting):
+                settings[field.name] = setting
+    canonical = {
+        "type": f"{cls.__module__}.{cls.__qualname__}",
+        "version": getattr(cls, "version", 1),
+        "settings": settings,
+    }
+    source = None if "version" in vars(cls) else hash_source(cls.__module__)
+    return {**canonical, "source": source} if source else canonical
+
+
+def equals_default(field: Field[Any], setting: Any) -> bool:
+    """Check whether a setting is the default of its dataclass field.
+
+    Args:
+        field: The field.
+        setting: Its value in canonical form. 1 and 1.0 are equal, 1 and `True` are not.
+    """
+    try:
+        return _normalize(setting) == _normalize(canonicalize(get_default(field)))
+    except (TypeError, ValueError):  # no default, or one without a canonical form
+        return False
+
+
+def get_default(field: Field[Any]) -> Any:
+    """Return the default of a dataclass field; `dataclasses.MISSING` if it has none."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _has_new_version(setting: Any) -> bool:
+    """Check whether a nested settings object is of a class whose results have changed since its first version."""
+    return isinstance(setting, dict) and "settings" in setting and setting.get("version", 1) != 1
+
+
+def _normalize(value: Any) -> str:
+    """Return JSON text in which a whole number is the same text as an integer and as a float."""
+
+    def normalize(item: Any) -> Any:
+        if isinstance(item, float) and item.is_integer():
+            return int(item)
+        if isinstance(item, dict):
+            return {name: normalize(inner) for name, inner in item.items()}
+        return [normalize(inner) for inner in item] if isinstance(item, list) else item
+
+    return json.dumps(normalize(value), sort_keys=True)
 
 
 @cache
 def hash_source(module: str) -> str | None:
-    """Digest of a user's own package, whose code, all of it, is part of the key; None for lightexp's, with versions."""
+    """Return a digest of all source files of a user's package; None for lightexp's own.
+
+    The digest is part of the key of every class of the package that does not declare a `version` itself, so that any
+    change of its code changes the key. lightexp's classes, and a user's that declare one, have their `version` instead.
+
+    Args:
+        module: Name of the module that defines the class.
+    """
     package = module.partition(".")[0]
     if package == "lightexp":
         return None
-    found = find_package_paths(package)
-    return compute_key([hash_path(Path(place), "*.py") for place in found]) if found else None
+    paths = find_package_paths(package)
+    return compute_key([hash_path(Path(path), "*.py") for path in paths]) if paths else None
 
 
 def find_package_paths(package: str) -> list[str]:
-    """The folders of a package that was imported, or the file of a module."""
-    found = sys.modules.get(package)
-    return list(getattr(found, "__path__", None) or filter(None, [getattr(found, "__file__", None)]))
+    """Return the folders of an imported package, or the file of an imported module."""
+    module = sys.modules.get(package)
+    return list(getattr(module, "__path__", None) or filter(None, [getattr(module, "__file__", None)]))
 
 
 def compute_key(value: Any) -> str:
-    """SHA-256 (64 hexadecimal digits) of a value's canonical form."""
+    """Return the SHA-256 (64 hexadecimal digits) of a value's canonical form."""
     text = json.dumps(canonicalize(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 (64 hexadecimal digits) of a file's bytes."""
+    """Return the SHA-256 (64 hexadecimal digits) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_path(place: Path, pattern: str = "*") -> str:
-    """SHA-256 of a file, or of the names and the bytes of a folder's files.
+    """Return the SHA-256 of a file, or of the names and bytes of all files in a folder.
 
     Args:
         place: The file or folder.
-        pattern: Which files count of a folder, and of the folders in it. Defaults to all.
+        pattern: Glob pattern of the files that count, in the folder and in those below it. Defaults to all.
     """
     if place.is_file():
         return hash_file(place)
-    seen = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(p for p in place.rglob(pattern) if p.is_file()):
-        seen.update(f"{path.relative_to(place)} {hash_file(path)}\n".encode())
-    return seen.hexdigest()
+        digest.update(f"{path.relative_to(place)} {hash_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 @cache
 def read_library_versions() -> dict[str, str]:
-    """Versions of the libraries whose code decides a result's bytes, read without importing them."""
+    """Return the versions of the libraries that decide a result's bytes, without importing them."""
     names = ("tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy")
     return {name: metadata.version(name) for name in names}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightexp.core.config import flatten
+from lightexp.core.defaults import drop_defaults
 from lightexp.core.errors import BadInput
 from lightexp.core.record import Record, StageRecord, read_record
 from lightexp.core.records import list_run_folders
@@ -166,6 +167,18 @@ def flatten_settings(config: Mapping[str, Any]) -> dict[str, str]:
     """What of a config decides a result, but for the seed, as dotted names and values as text."""
     named = flatten({k: v for k, v in config.items() if k not in _NOT_SETTINGS})
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in named}
+
+
+def identify_settings(config: Mapping[str, Any], plugins: Sequence[str] = ()) -> dict[str, str]:
+    """Return those settings of `flatten_settings` that differ from their defaults.
+
+    Records of the same settings have the same ones, also if a setting with a default has been added in between.
+
+    Args:
+        config: The config of a record or of a row.
+        plugins: Packages outside `lightexp` whose classes may be imported. Defaults to none.
+    """
+    return flatten_settings(drop_defaults(config, tuple(plugins)))
 
 
 def name_rows(records: Iterable[Record]) -> list[Run]:

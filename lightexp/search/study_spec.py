@@ -284,7 +284,9 @@ class StudySpec:
             "search.structures": space.labels,
         }
         # Names are as the config has them.
-        settings = {name.replace(".settings.", "."): value for name, value in flatten(canonicalize(config))}
+        settings = {
+            name.replace(".settings.", "."): value for name, value in flatten(canonicalize(config, with_defaults=True))
+        }
         return {name: json.dumps(value, sort_keys=True) for name, value in sorted(settings.items())}
 
     @cached_property

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -101,6 +101,92 @@ def test_the_version_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     before = compute_key(LeNet5())
     monkeypatch.setattr(LeNet5, "version", 2)
     assert compute_key(LeNet5()) != before
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Settings inside settings."""
+
+    version: ClassVar[int] = 1
+    depth: int = 1
+
+
+@dataclass(frozen=True)
+class Later:
+    """The fields of `Some` of before and one more."""
+
+    version: ClassVar[int] = 1
+    number: NonNegative = 0.0
+    named: dict[str, Any] = field(default_factory=dict)
+    added: Any = 1.0
+
+
+def _canonical_settings(value: Any) -> Any:
+    return canonicalize(value)["settings"]
+
+
+def test_a_new_field_with_a_default_changes_no_key() -> None:
+    @dataclass(frozen=True)
+    class Before:
+        version: ClassVar[int] = 1
+        number: NonNegative = 0.0
+        named: dict[str, Any] = field(default_factory=dict)
+
+    Before.__qualname__ = Later.__qualname__
+    for settings in ({}, {"number": 0.5}, {"named": {"a": 1}}):
+        assert compute_key(Before(**settings)) == compute_key(Later(**settings))
+    assert compute_key(Later(added=2.0)) != compute_key(Later())
+
+
+def test_canonicalize_leaves_out_defaults_alone() -> None:
+    assert _canonical_settings(Some()) == {}
+    assert _canonical_settings(Some(number=0.5, share=0.0)) == {"number": 0.5}
+    assert _canonical_settings(Some(named={"a": 0})) == {"named": {"a": 0}}
+    assert _canonical_settings(Later(added=1)) == {}  # the same number
+    assert _canonical_settings(Later(added=True)) == {"added": True}  # not a number
+    assert _canonical_settings(Later(added="1.0")) == {"added": "1.0"}
+    assert _canonical_settings(Later(added=[1.0])) == {"added": [1.0]}
+    assert canonicalize(Some(), with_defaults=True)["settings"] == {"number": 0.0, "share": 0.0, "named": {}}
+
+
+@pytest.mark.parametrize(
+    ("default", "same", "different"),
+    [
+        (0.5, 0.5, 0),
+        ([1, 2.0], [1.0, 2], [2, 1]),
+        (None, None, 0),
+        ({"a": 1}, {"a": 1.0}, {"a": True}),
+        (0, 0.0, False),
+    ],
+)
+def test_a_setting_equals_its_default_by_value(default: Any, same: Any, different: Any) -> None:
+    made = make_dataclass("Made", [("value", Any, field(default_factory=lambda: default))])
+    assert _canonical_settings(made(same)) == {}
+    assert _canonical_settings(made(different)) == {"value": different}
+
+
+def test_default_settings_of_a_newer_version_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    outer = make_dataclass("Outer", [("inner", Inner, field(default_factory=Inner))])
+    before = compute_key(outer())
+    assert _canonical_settings(outer()) == {}
+    monkeypatch.setattr(Inner, "version", 2)
+    assert compute_key(outer()) != before
+
+
+def test_a_class_with_a_version_of_its_own_needs_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field with a default is added to a plugin; its old store entries are still found."""
+    before = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Own:\n    version = 3\n    a: int = 1\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    for text in (before, before + "    b: float = 0.5\n", before.replace("3", "4")):
+        (tmp_path / "own_versioned.py").write_text(text)
+        sys.modules.pop("own_versioned", None)
+        importlib.invalidate_caches()
+        hash_source.cache_clear()
+        keys.append(compute_key(importlib.import_module("own_versioned").Own(a=2)))
+    assert keys[0] == keys[1] != keys[2]
+    del sys.modules["own_versioned"]
+    hash_source.cache_clear()
 
 
 def test_nested_settings_count() -> None:
