@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
-from filelock import FileLock
 
 from lightexp.core.config import Count, Index, settings_dataclass
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric
+from lightexp.execution.locks import host_lock
 
 
 @settings_dataclass
@@ -39,8 +36,3 @@ class Latency(Measurement):
             Metric("latency/p50_us", float(p50), "µs", "min", version=self.version),
             Metric("latency/p95_us", float(p95), "µs", "min", version=self.version),
         ]
-
-
-def host_lock() -> FileLock:
-    """The lock that whoever times on this host holds, whichever user it is; it dies with its owner."""
-    return FileLock(Path(tempfile.gettempdir()) / "lightexp-latency.lock", mode=0o666)

@@ -89,7 +89,7 @@ class StudyLauncherPool:
             return False
         running = [t.number for t in trials if t.state is TrialState.RUNNING]
         asked = sum(t.state is not TrialState.WAITING for t in trials)
-        if (self._all_asked or asked >= search.trials) and not any(map(study.is_orphaned, running)):
+        if (self._all_asked or asked >= search.trials) and not any(map(study.locks.is_free, running)):
             if running and not self._waiting:
                 self._waiting = True
                 self._view.say(f"Waiting for {len(running)} trials that run elsewhere.")
@@ -111,8 +111,8 @@ class StudyLauncherPool:
 
     def _watch(self) -> None:
         limit = self._study.spec.search.timeout
-        with self._study.lock(self._call - 1):
-            with self._study.lock(self._call):
+        with self._study.locks.hold(self._call - 1):
+            with self._study.locks.hold(self._call):
                 self._claimed.set()
                 while not (self._over.wait(_TICK) or self._interrupted.is_set() or self._late):
                     self._show()
@@ -142,7 +142,7 @@ def work(given: dict[str, Any], config: DictConfig) -> None:
     job = StudySpec(**given["job"])
     view = _Quiet()
     study = SearchStudy(job, job.make_space(given["layers"]), Path(given["folder"]), view.say)
-    if not study.is_orphaned(given["call"]):  # it may have waited for its turn on a cluster for longer
+    if not study.locks.is_free(given["call"]):  # it may have waited for its turn on a cluster for longer
         Pool(study, given["layers"], given["command"], view, None, 1, given["call"]).run()
 
 

@@ -149,9 +149,9 @@ class Pool:
                 self._stop(LATE)
             elif self._study.too_many_failures(trials):
                 self._stop(f"More than {job.search.max_failures} trials in a row have failed (search.max_failures).")
-            elif self._call is not None and self._study.is_orphaned(self._call):
+            elif self._call is not None and self._study.locks.is_free(self._call):
                 self._stop()
-        if self._call is not None and self._study.is_orphaned(self._call - 1):
+        if self._call is not None and self._study.locks.is_free(self._call - 1):
             return True
         now = compute_status(trials, job.objectives)
         if self._mirror:
@@ -168,7 +168,7 @@ class Pool:
         if not self._waiting:
             self._waiting = True
             self._view.say(f"Waiting for {len(now.running)} trials that run elsewhere.")
-        if any(self._study.is_orphaned(trial.number) for trial in now.running):
+        if any(self._study.locks.is_free(trial.number) for trial in now.running):
             self._workers = []
         return False
 

@@ -1,321 +1,208 @@
-"""Where a study is kept: a journal file or a PostgreSQL database, patient with either, and who works on which trial."""
+"""Optuna storage of a study: a journal file or PostgreSQL, which retries through outages, and the trials' locks."""
 
 from __future__ import annotations
 
 import json
 import os
-import threading
-import time
 import weakref
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 
 from lightexp.core.errors import BadInput
+from lightexp.execution.locks import FileLocks, Locks, OutageReporter, PostgresLocks
 
 JOURNAL = "journal.log"
-_BEGINNING = b'{"op_code":'
-_PATIENCE = 1.0  # seconds between two tries
-_POLL = 0.002  # seconds between two looks at a lock that is held for milliseconds
-_GRACE = 5.0  # seconds after an outage in which the living take their trials again
-
-
-class TrialLocks(ABC):
-    """Who works on which trial. A claim dies with its owner, so that what is running and unclaimed was left."""
-
-    @abstractmethod
-    def acquire(self, number: int) -> bool:
-        """Claims a trial; False where another has it."""
-
-    @abstractmethod
-    def release(self, number: int) -> None:
-        """Gives a claim up."""
-
-    @abstractmethod
-    def exclusive(self) -> Any:
-        """A context that one worker at a time is in."""
+_JOURNAL_START = b'{"op_code":'
+_LOCK_POLL_S = 0.002  # of a lock that is held for milliseconds
 
 
 def open_storage(
-    where: str | None, folder: Path, study: str, say: Callable[[str], None]
-) -> tuple[BaseStorage, TrialLocks]:
-    """Opens a study's storage.
+    address: str | None, folder: Path, study: str, report: Callable[[str], None]
+) -> tuple[BaseStorage, Locks]:
+    """Open a study's storage and the locks of its trials, each named by a trial's number.
 
     Args:
-        where: `search.storage`.
+        address: `search.storage`.
         folder: The study's folder.
         study: Its name.
-        say: Takes each line for the user, when the storage goes away and comes back.
+        report: Called with a line for the user when the storage goes away and when it is back.
 
     Raises:
-        BadInput: If it is of another kind or cannot be reached.
+        BadInput: If the storage is of another kind or cannot be reached.
     """
-    wait = _Wait(say)
-    if where is None or not _parts(where).scheme:
-        path = Path(resolve_address(where, folder))
+    outage = OutageReporter("The study's storage", report)
+    if _is_journal(address):
+        path = Path(resolve_address(address, folder))
         if path.is_dir():
-            raise BadInput(f"search.storage: {where} is a folder. Name a file in it, such as {where}/{JOURNAL}.")
+            raise BadInput(f"search.storage: {address} is a folder. Name a file in it, such as {address}/{JOURNAL}.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            journal: BaseStorage = JournalStorage(_Journal(path))
+            journal = JournalStorage(_JournalFile(path))
         except (OSError, ValueError) as error:
             raise BadInput(f"search.storage: {path} cannot be used: {error}. Name another journal file.") from None
-        patient = _RetryingStorage(journal, wait)  # type: ignore[abstract]
-        return patient, _FileClaims(path.with_name(f".{path.name}-{study}"), wait)
-    parts = _parts(where)
+        return _retry_calls(journal, outage), FileLocks(path.with_name(f".{path.name}-{study}"))
+    assert address is not None
+    parts = _split_url(address)
     if parts.scheme not in ("postgresql", "postgres"):
-        raise BadInput(f"search.storage must be a journal file or postgresql://HOST/DATABASE. Received: {where}.")
+        raise BadInput(f"search.storage must be a journal file or postgresql://HOST/DATABASE. Received: {address}.")
     if parts.password:
         raise BadInput("search.storage holds a password, which every record would show. Set PGPASSWORD instead.")
-    claims = _PostgresClaims(parts._replace(scheme="postgresql").geturl(), study, wait)
-    engine = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
-    rdb = RDBStorage(resolve_address(where, folder), engine_kwargs=engine)
-    patient = _RetryingStorage(get_storage(rdb), wait)  # type: ignore[abstract]
-    weakref.finalize(patient, _closed, rdb)
-    return patient, claims
-
-
-def resolve_address(where: str | None, folder: Path) -> str:
-    """The storage as Optuna names it: a journal file, or SQLAlchemy's URL."""
-    if where is None or not _parts(where).scheme:
-        return str(Path(where).expanduser().absolute() if where else folder / JOURNAL)
-    return _parts(where)._replace(scheme="postgresql+psycopg").geturl()
-
-
-def _parts(where: str) -> SplitResult:
+    url = parts._replace(scheme="postgresql").geturl()
     try:
-        return urlsplit(where)
-    except ValueError as error:
-        raise BadInput(f"search.storage: {where} cannot be read: {error}. Name a journal file or a URL.") from None
+        locks = PostgresLocks(url, study, outage)
+    except ImportError:
+        raise BadInput("search.storage: PostgreSQL needs psycopg: pip install 'lightexp[postgresql]'.") from None
+    except ConnectionError as error:
+        raise BadInput(f"search.storage: {url} cannot be reached: {error}. Is the server up?") from None
+    engine = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
+    database = RDBStorage(resolve_address(address, folder), engine_kwargs=engine)
+    storage = _retry_calls(get_storage(database), outage)
+    weakref.finalize(storage, _close_database, database)
+    return storage, locks
 
 
-def _closed(storage: RDBStorage) -> None:
-    storage.remove_session()
-    storage.engine.dispose()
+def resolve_address(address: str | None, folder: Path) -> str:
+    """Return the storage's address as Optuna takes it: a journal file's path or SQLAlchemy's URL.
+
+    Args:
+        address: `search.storage`; None is a journal file in the study's folder.
+        folder: The study's folder.
+    """
+    if address is None:
+        return str(folder / JOURNAL)
+    if _is_journal(address):
+        return str(Path(address).expanduser().absolute())
+    return _split_url(address)._replace(scheme="postgresql+psycopg").geturl()
 
 
-def count_trials(where: str | None, folder: Path, study: str) -> int:
-    """How many trials of a study there are; makes nothing."""
-    if (where is None or not _parts(where).scheme) and not Path(resolve_address(where, folder)).exists():
+def count_trials(address: str | None, folder: Path, study: str) -> int:
+    """Count the trials of a study without creating anything; the arguments are those of `open_storage`."""
+    if _is_journal(address) and not Path(resolve_address(address, folder)).exists():
         return 0
-    kept, _ = open_storage(where, folder, study, print)
-    names = {found.study_name: found._study_id for found in kept.get_all_studies()}
-    return len(kept.get_all_trials(names[study])) if study in names else 0
+    storage, _ = open_storage(address, folder, study, print)
+    try:
+        return storage.get_n_trials(storage.get_study_id_from_name(study))
+    except KeyError:
+        return 0
 
 
-class _Wait:
-    """Waits for a storage that has gone away, and says so once."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._gone = say, False
-
-    def __call__(self, error: Exception) -> None:
-        if not self._gone:
-            self._say(f"The study's storage has gone away ({str(error).splitlines()[0]}). Waiting for it.")
-        self._gone = True
-        time.sleep(_PATIENCE)
-
-    def over(self) -> None:
-        if self._gone:
-            self._gone = False
-            self._say("The study's storage is back.")
-
-
-def _passing(error: Exception) -> bool:
-    """Whether an error is the storage's being away."""
+def is_outage(error: Exception) -> bool:
+    """Return whether an error of a storage means that it does not answer at the moment."""
     from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    # PendingRollbackError: the connection was lost within a transaction; Optuna has rolled it back since.
+    # PendingRollbackError: the connection was lost within a transaction, which Optuna has rolled back since.
     return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError | OSError) or (
         isinstance(cause, DBAPIError) and cause.connection_invalidated
     )
 
 
-class _RetryingStorage(BaseStorage):  # its methods are set below
-    """A storage of which every call waits for it to come back."""
-
-    def __init__(self, inner: BaseStorage, wait: _Wait) -> None:
-        self._inner, self._wait = inner, wait
+def _is_journal(address: str | None) -> bool:
+    return address is None or not _split_url(address).scheme
 
 
-def _patient(name: str) -> Callable[..., Any]:
-    def call(self: _RetryingStorage, *args: Any, **more: Any) -> Any:
-        waited = False
+def _split_url(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise BadInput(f"search.storage: {address} cannot be read: {error}. Name a journal file or a URL.") from None
+
+
+def _close_database(storage: RDBStorage) -> None:
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+class RetryingStorage(BaseStorage):
+    """A storage whose calls wait through outages of another one. All public methods are set below."""
+
+    def __init__(self, storage: BaseStorage, outage: OutageReporter) -> None:
+        """Wrap a storage.
+
+        Args:
+            storage: The storage that is called.
+            outage: Waits between two tries.
+        """
+        self._wrapped, self._outage = storage, outage
+
+    def retry(self, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method of the wrapped storage until the storage answers."""
+        has_waited = False
         while True:
             try:
-                found = getattr(self._inner, name)(*args, **more)
+                result = getattr(self._wrapped, method)(*args, **options)
             except UpdateFinishedTrialError:
-                if not waited or name != "set_trial_state_values":
+                if not has_waited or method != "set_trial_state_values":
                     raise
-                found = True  # by the try whose answer was lost
-            except Exception as error:
-                if not _passing(error):
+                result = True  # the try whose answer was lost has written it
+            except Exception as error:  # Optuna passes on the errors of SQLAlchemy, of the driver and of the system
+                if not is_outage(error):
                     raise
-                self._wait(error)
-                waited = True
+                self._outage.wait(error)
+                has_waited = True
                 continue
-            self._wait.over()
-            return found
-
-    return call
+            self._outage.end()
+            return result
 
 
-for _name in (n for n in dir(BaseStorage) if not n.startswith("_")):
-    setattr(_RetryingStorage, _name, _patient(_name))
-_RetryingStorage.__abstractmethods__ = frozenset()
+def _make_retrying_method(name: str) -> Callable[..., Any]:
+    def method(self: RetryingStorage, *args: Any, **options: Any) -> Any:
+        return self.retry(name, *args, **options)
+
+    return method
 
 
-class _Journal(JournalFileBackend):
-    """Optuna's journal file, mended where a process died while writing, synced to disk where a trial ends.
+for _name in (name for name in dir(BaseStorage) if not name.startswith("_")):
+    setattr(RetryingStorage, _name, _make_retrying_method(_name))
+RetryingStorage.__abstractmethods__ = frozenset()
 
-    Its lock dies with its owner; Optuna's own would keep the others waiting for 30 s.
+
+def _retry_calls(storage: BaseStorage, outage: OutageReporter) -> BaseStorage:
+    return RetryingStorage(storage, outage)  # type: ignore[abstract]  # its methods are set above
+
+
+class _JournalFile(JournalFileBackend):
+    """Optuna's journal file, repaired where a process died while writing and synced to disk when a trial ends.
+
+    Its lock dies with its owner; Optuna's own lock would block the others for 30 s.
     """
 
     def __init__(self, path: Path) -> None:
         if path.exists():
             with path.open("rb") as file:
-                found = file.read(len(_BEGINNING))
-            if not _BEGINNING.startswith(found):  # before it is locked and mended
-                raise ValueError(f"it begins with {found!r}, as no journal does")
+                start = file.read(len(_JOURNAL_START))
+            if not _JOURNAL_START.startswith(start):  # checked before the file is locked and repaired
+                raise ValueError(f"it begins with {start!r}, as no journal does")
         super().__init__(str(path))
-        self._path, self._flock = path, FileLock(f"{path}.flock", poll_interval=_POLL)
-        with self._flock:
-            self._mend()
+        self._path, self._file_lock = path, FileLock(f"{path}.flock", poll_interval=_LOCK_POLL_S)
+        with self._file_lock:
+            self._repair()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Appends whole lines."""
+        """Append whole lines."""
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with self._flock:
-            self._mend()
+        with self._file_lock:
+            self._repair()
             with self._path.open("ab") as file:
                 file.write(text.encode())
                 file.flush()
                 if any("state" in log for log in logs):
                     os.fsync(file.fileno())
 
-    def _mend(self) -> None:
-        """Cuts off a last line that was not finished: whoever wrote it was not told that it stands."""
+    def _repair(self) -> None:
+        """Cut off an unfinished last line, whose writer never heard that it was written."""
         with self._path.open("rb+") as file:
-            end = file.seek(0, os.SEEK_END)
-            if end and (file.seek(end - 1), file.read(1))[1] != b"\n":
+            size = file.seek(0, os.SEEK_END)
+            if size == 0:
+                return
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-
-
-class _FileClaims(TrialLocks):
-    def __init__(self, folder: Path, wait: _Wait) -> None:
-        self._folder, self._wait = folder, wait
-        self._held: dict[int, FileLock] = {}
-
-    def acquire(self, number: int) -> bool:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._folder / f"{number}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        self._held[number] = lock
-        return True
-
-    def release(self, number: int) -> None:
-        if lock := self._held.pop(number, None):
-            (self._folder / f"{number}.lock").unlink(missing_ok=True)
-            lock.release()
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._folder / "turn.lock", poll_interval=_POLL):
-            yield
-
-
-class _PostgresClaims(TrialLocks):
-    """Advisory locks of one connection, which the server drops when that ends; taken again after an outage."""
-
-    def __init__(self, url: str, study: str, wait: _Wait) -> None:
-        try:
-            import psycopg
-        except ImportError:
-            raise BadInput("search.storage: PostgreSQL needs psycopg: pip install 'lightexp[postgresql]'.") from None
-        self._psycopg, self._url, self._study, self._wait = psycopg, url, study, wait
-        self._held: set[int] = set()
-        self._lock = threading.RLock()
-        try:
-            self._connection = self._connected()
-        except psycopg.Error as error:
-            words = str(error).strip().splitlines()[0]
-            raise BadInput(f"search.storage: {url} cannot be reached: {words}. Is the server up?") from None
-        threading.Thread(target=_keep, args=[weakref.ref(self)], daemon=True).start()
-
-    def __del__(self) -> None:
-        with suppress(AttributeError):  # if it was never connected
-            self._connection.close()
-
-    def acquire(self, number: int) -> bool:
-        taken = bool(self._ask("select pg_try_advisory_lock(hashtext(%s), %s)", number))
-        if taken:
-            self._held.add(number)
-        return taken
-
-    def release(self, number: int) -> None:
-        if number in self._held:
-            self._held.discard(number)
-            self._ask("select pg_advisory_unlock(hashtext(%s), %s)", number)
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        while not self._ask("select pg_try_advisory_lock(hashtext(%s), %s)", -1):
-            time.sleep(0.05)
-        try:
-            yield
-        finally:
-            self._ask("select pg_advisory_unlock(hashtext(%s), %s)", -1)
-
-    def _connected(self) -> Any:
-        connection = self._psycopg.connect(self._url, connect_timeout=5, autocommit=True)
-        for setting in ("idle", "interval"):  # a host that is gone is noticed within a minute
-            with suppress(self._psycopg.Error):
-                connection.execute(f"set tcp_keepalives_{setting} = 15")
-        return connection
-
-    def _ask(self, words: str, number: int | None = None) -> Any:
-        with self._lock:
-            while True:
-                try:
-                    given = None if number is None else (self._study, number)
-                    return self._connection.execute(words, given).fetchone()[0]
-                except self._psycopg.Error as error:
-                    self._again(error)
-
-    def _again(self, error: Exception) -> None:
-        """Waits for the server, connects and takes what was held; gives others the time to do so, too."""
-        while True:
-            self._wait(error)
-            try:
-                self._connection = self._connected()
-                for number in self._held:
-                    self._connection.execute(
-                        "select pg_try_advisory_lock(hashtext(%s), %s)", (self._study, number)
-                    ).fetchone()
-                break
-            except self._psycopg.Error as another:
-                error = another
-        self._wait.over()
-        time.sleep(_GRACE)
-
-
-def _keep(claims: weakref.ref[_PostgresClaims]) -> None:
-    """Notices an outage while a trial is being worked on, when nothing else would be asked."""
-    while (held := claims()) is not None:
-        held._ask("select 1")
-        del held
-        time.sleep(_GRACE / 5)

@@ -6,8 +6,8 @@ import math
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.record import Record
+from lightexp.execution.locks import Locks
 from lightexp.runner.execute import STOPPED_FACT
 from lightexp.search import pruners, samplers, storage
 from lightexp.search.goals import read_values
@@ -33,7 +34,7 @@ from lightexp.search.study_spec import StudySpec
 STUDY_ID, IDENTITY, SEED_TRIAL, STARTS = "id", "identity", "corner", "starts"
 _STARTS = 3
 """How often a trial is taken up before it has failed; what dies each time is no accident."""
-_ENDING = 5.0  # seconds in which this command's processes end; what still runs then is another's
+_SHUTDOWN_GRACE_S = 5.0  # after this, running trials belong to another host
 _TO_TELL = 10  # trials that are done: a tenth of them is one
 
 
@@ -83,13 +84,14 @@ class SearchStudy:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.spec, self.space, self.folder = spec, space, folder
         self._rows: samplers.RowCache = {}
-        kept, self._claims = storage.open_storage(spec.search.storage, folder, spec.name, say)
+        self._storage, self._locks = storage.open_storage(spec.search.storage, folder, spec.name, say)
         ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         directions = [ways[o.direction] for o in spec.objectives]
-        with self._claims.exclusive():
-            optuna.create_study(storage=kept, study_name=spec.name, directions=directions, load_if_exists=True)
+        with self._locks.exclusive():
+            optuna.create_study(storage=self._storage, study_name=spec.name, directions=directions, load_if_exists=True)
             pruner = pruners.make_pruner(spec.search.pruner, spec.objectives)
-            self._study = samplers.FirstRungStudy(spec.name, kept, pruner=pruner)
+            self._study = samplers.FirstRungStudy(spec.name, self._storage, pruner=pruner)
+            self._study_id = self._storage.get_study_id_from_name(spec.name)
             if identity is not None:
                 self._check(identity)
 
@@ -120,46 +122,40 @@ class SearchStudy:
         """What tells it from another of the same name."""
         return str(self._study.user_attrs[STUDY_ID])
 
-    @contextmanager
-    def lock(self, number: int) -> Iterator[None]:
-        """A context that one process at a time is in, beside the work on trials."""
-        while not self._claims.acquire(number):
-            time.sleep(0.1)
-        try:
-            yield
-        finally:
-            self._claims.release(number)
-
-    def is_orphaned(self, number: int) -> bool:
-        """Whether nobody works on a running trial."""
-        if not self._claims.acquire(number):
-            return False
-        self._claims.release(number)
-        return True
+    @property
+    def locks(self) -> Locks:
+        """Locks of the running trials, by number; negative numbers are free for other purposes."""
+        return self._locks
 
     def requeue_interrupted(self) -> None:
-        """Has trials that were dropped, and whose processes end, wait as they are for the next start."""
-        end = time.monotonic() + _ENDING
+        """Return trials whose workers have been stopped to the queue, for the next start.
+
+        Waits for the workers to end, but not for trials that run on other hosts.
+        """
+        end = time.monotonic() + _SHUTDOWN_GRACE_S
         while True:
-            with self._claims.exclusive():
-                for frozen in self.trials:
-                    if frozen.state is TrialState.RUNNING and self._claims.acquire(frozen.number):
-                        if self.trials[frozen.number].state is TrialState.RUNNING:
-                            self._study._storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
-                        self._claims.release(frozen.number)
+            with self._locks.exclusive():
+                for trial in self.trials:
+                    if trial.state is TrialState.RUNNING and self._locks.acquire(trial.number):
+                        if self.trials[trial.number].state is TrialState.RUNNING:
+                            self._storage.set_trial_state_values(self._trial_id(trial.number), TrialState.WAITING)
+                        self._locks.release(trial.number)
             if time.monotonic() > end or not any(t.state is TrialState.RUNNING for t in self.trials):
                 return
             time.sleep(0.2)
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """All trials, oldest first."""
-        return self._study._storage.get_all_trials(self._study._study_id, deepcopy=False)
+        """All trials, oldest first, including those that `samplers.FirstRungStudy` hides from samplers."""
+        return self._storage.get_all_trials(self._study_id, deepcopy=False)
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
     def ask(self) -> Proposal | None:
         """Takes up a trial that was left, else a corner, a new one or one that goes on; None where nothing is left."""
         while True:
-            with self._claims.exclusive():
+            with self._locks.exclusive():
                 trial = self._left() or self._next()
             if trial is None:
                 return None
@@ -171,17 +167,17 @@ class SearchStudy:
     def _left(self) -> Trial | None:
         """A running trial whose process has died."""
         for frozen in self.trials:
-            if frozen.state is not TrialState.RUNNING or not self._claims.acquire(frozen.number):
+            if frozen.state is not TrialState.RUNNING or not self._locks.acquire(frozen.number):
                 continue
             now = self.trials[frozen.number]
             starts = int(now.user_attrs.get(STARTS, 1)) + 1
             if now.state is TrialState.RUNNING and starts <= _STARTS:
-                trial = Trial(self._study, now._trial_id)
+                trial = Trial(self._study, self._trial_id(now.number))
                 trial.set_user_attr(STARTS, starts)
                 return trial
             if now.state is TrialState.RUNNING:
                 self._tell(now.number, None, TrialOutcome(reason=f"its process died {_STARTS} times (out of memory?)"))
-            self._claims.release(frozen.number)
+            self._locks.release(frozen.number)
         return None
 
     def _next(self) -> Trial | None:
@@ -204,7 +200,7 @@ class SearchStudy:
         trial = self._study.ask()
         if not {PROMOTED_FROM, SEED_TRIAL} & set(trial.user_attrs):
             self.space.propose(trial)  # in this process's turn: another must not propose the same
-        self._claims.acquire(trial.number)
+        self._locks.acquire(trial.number)
         return trial
 
     def _goes_on(self, trials: Sequence[FrozenTrial]) -> bool:
@@ -316,15 +312,14 @@ class SearchStudy:
     def _tell(
         self, number: int, found: list[float] | None, outcome: TrialOutcome, without: TrialState = TrialState.FAIL
     ) -> None:
-        trial = self.trials[number]
         self._study.sampler = RandomSampler()  # a grid's own would stop a loop that is not Optuna's
         try:
-            self._study._storage.set_trial_user_attr(trial._trial_id, OUTCOME, asdict(outcome))
+            self._storage.set_trial_user_attr(self._trial_id(number), OUTCOME, asdict(outcome))
             self._study.tell(number, found, state=without if found is None else TrialState.COMPLETE)
         except (UpdateFinishedTrialError, ValueError):
             if not self.trials[number].state.is_finished():  # by another, who took it for left: it counts once
                 raise
-        self._claims.release(number)
+        self._locks.release(number)
 
 
 def _lower_is_better(objective: int, sign: int, trial: FrozenTrial) -> float:

@@ -84,7 +84,7 @@ class StudyTracker:
         metrics += [(f"trials/{name}", float(len(trials)), ended) for name, trials in counts.items()]
         if now.best:
             metrics += [(f"best/{o.name}", v, ended) for o, v in zip(spec.objectives, now.best.values, strict=True)]
-        with self._study.lock(_ALONE):
+        with self._study.locks.hold(_ALONE):
             return self._mirror.study(
                 study_payload.StudyPayload(self._study.id, spec.name, status, params, metrics, trials, files)
             )

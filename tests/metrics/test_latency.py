@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from lightexp.core.protocols import MeasurementContext
-from lightexp.metrics.latency import Latency, host_lock
+from lightexp.execution.locks import host_lock
+from lightexp.metrics.latency import Latency
 from tests.metrics import tiny
 
 HOLD = """
 import time
-from lightexp.metrics.latency import host_lock
+from lightexp.execution.locks import host_lock
 with host_lock():
     print(time.monotonic_ns(), flush=True)
     time.sleep(0.3)

@@ -20,10 +20,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import OperationalError, PendingRollbackError
 from sqlalchemy.orm import Session
 
-from lightexp.search.storage import _passing
+from lightexp.search.storage import is_outage
 from tests.search.launchers import launcher
 from tests.search.studies import COMMAND, SECONDS, Studies, until
-from tests.search.test_storage import dies_with_its_owner, one_at_a_time
+from tests.search.test_storage import check_exclusive_blocks_do_not_overlap, check_lock_dies_with_owner
 from tests.system_packages import require_postgresql
 
 
@@ -81,29 +81,29 @@ def trials(server: Server, name: str = "tried") -> list[FrozenTrial]:
         storage.engine.dispose()
 
 
-def test_a_claim_dies_with_its_owner(server: Server, tmp_path: Path) -> None:
-    dies_with_its_owner(server.url, tmp_path)
+def test_postgres_lock_dies_with_its_owner(server: Server, tmp_path: Path) -> None:
+    check_lock_dies_with_owner(server.url, tmp_path)
 
 
-def test_turns_are_taken_one_at_a_time(server: Server, tmp_path: Path) -> None:
-    one_at_a_time(server.url, tmp_path)
+def test_exclusive_postgres_blocks_do_not_overlap(server: Server, tmp_path: Path) -> None:
+    check_exclusive_blocks_do_not_overlap(server.url, tmp_path)
 
 
-def test_a_connection_lost_within_a_transaction_is_waited_for(server: Server) -> None:
+def test_connection_lost_in_a_transaction_is_an_outage(server: Server) -> None:
     engine = sqlalchemy.create_engine(server.url.replace("postgresql:", "postgresql+psycopg:"))
     words = sqlalchemy.text("select pg_terminate_backend(pg_backend_pid())")
     with Session(engine) as session:
         for error in (OperationalError, PendingRollbackError):  # as an Optuna storage meets them
             with pytest.raises(error) as lost:
                 session.execute(words)
-            assert _passing(lost.value)
+            assert is_outage(lost.value)
             with pytest.raises(StorageInternalError) as wrapped:
                 raise StorageInternalError("the commit") from lost.value
-            assert _passing(wrapped.value)
+            assert is_outage(wrapped.value)
     engine.dispose()
 
 
-def test_two_hosts_share_a_study_and_wait_for_a_server_that_goes_away(server: Server, tmp_path: Path) -> None:
+def test_two_hosts_share_a_study_through_an_outage(server: Server, tmp_path: Path) -> None:
     hosts = []
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
@@ -126,7 +126,7 @@ def test_two_hosts_share_a_study_and_wait_for_a_server_that_goes_away(server: Se
         assert len(host.front()["front"]) == 8  # either reports the whole front
 
 
-def test_a_launchers_jobs_share_a_study_which_optuna_dashboard_shows(
+def test_launcher_jobs_share_a_study_and_dashboard_shows_it(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("optuna_dashboard")

@@ -1,0 +1,71 @@
+"""Locks on files, and the lease by which workers know whether their command goes on."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from lightexp.execution.locks import CommandLease, FileLocks, OutageReporter
+
+
+def test_file_locks_keep_other_owners_out(tmp_path: Path) -> None:
+    mine, other = FileLocks(tmp_path / "locks"), FileLocks(tmp_path / "locks")
+    assert mine.acquire("a-name")
+    assert not other.acquire("a-name")
+    assert other.acquire(7)
+    other.release("a-name")  # is not its own
+    assert not other.is_free("a-name")
+    mine.release("a-name")
+    assert other.is_free("a-name")
+    other.release(7)
+    assert not list((tmp_path / "locks").iterdir())
+
+
+def test_file_lock_is_released_by_another_thread(tmp_path: Path) -> None:
+    locks = FileLocks(tmp_path)
+    thread = threading.Thread(target=locks.acquire, args=[1])
+    thread.start()
+    thread.join()
+    locks.release(1)
+    assert FileLocks(tmp_path).acquire(1)
+
+
+def test_hold_waits_for_the_lock(tmp_path: Path) -> None:
+    mine, other = FileLocks(tmp_path), FileLocks(tmp_path)
+    assert other.acquire(1)
+    is_held = threading.Event()
+
+    def hold() -> None:
+        with mine.hold(1):
+            is_held.set()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert not is_held.wait(0.3)
+    other.release(1)
+    assert is_held.wait(30)
+    thread.join()
+    assert other.is_free(1)
+
+
+def test_lease_tells_workers_to_drain_and_to_stop(tmp_path: Path) -> None:
+    lease = CommandLease(FileLocks(tmp_path))
+    seen_by_worker = CommandLease(FileLocks(tmp_path), lease.key)
+    assert (seen_by_worker.is_accepting, seen_by_worker.is_alive) == (False, False)
+    with lease.hold_alive():
+        with lease.hold_accepting():
+            assert (seen_by_worker.is_accepting, seen_by_worker.is_alive) == (True, True)
+        assert (seen_by_worker.is_accepting, seen_by_worker.is_alive) == (False, True)
+    assert (seen_by_worker.is_accepting, seen_by_worker.is_alive) == (False, False)
+    assert CommandLease(FileLocks(tmp_path)).key != lease.key
+
+
+def test_outage_is_reported_once() -> None:
+    reports: list[str] = []
+    outage = OutageReporter("The store", reports.append)
+    outage.end()
+    outage.wait(OSError("no route\nto host"))
+    outage.wait(OSError("no route"))
+    outage.end()
+    outage.end()
+    assert reports == ["The store has gone away (no route). Waiting for it.", "The store is back."]
