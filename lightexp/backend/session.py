@@ -53,6 +53,11 @@ def start_tensorflow(threads: int) -> None:
         )
 
 
+def get_threads() -> int | None:
+    """Return the number of threads that TensorFlow was set up with in this process; None before that."""
+    return _threads
+
+
 @cache
 def _import() -> Any:
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
