@@ -15,12 +15,13 @@ _import_module("lightexp.search")
 
 from lightexp.api.ablate import ablate  # noqa: E402
 from lightexp.api.records import records  # noqa: E402
+from lightexp.api.report import report  # noqa: E402
 from lightexp.api.run import run  # noqa: E402
 from lightexp.api.search import search  # noqa: E402
 from lightexp.core.errors import BadInput, RunFailed  # noqa: E402
 from lightexp.core.version import __version__  # noqa: E402
 
-__all__ = ["BadInput", "RunFailed", "__version__", "ablate", "records", "run", "search"]
+__all__ = ["BadInput", "RunFailed", "__version__", "ablate", "records", "report", "run", "search"]
 
 
 def __dir__() -> list[str]:

@@ -42,7 +42,22 @@ def ablate(parent: ParentConnection, overrides: list[str], path: str, workers: i
     return {"folder": str(spec.results.absolute())}
 
 
-COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {"search": search, "ablate": ablate}
+def report(parent: ParentConnection, overrides: list[str], places: list[str]) -> dict[str, Any]:
+    """Run `lightexp report` and return the folder of the report."""
+    from lightexp.cli import report as command
+
+    _run_command(parent, lambda: command.run([*places, *overrides]), "the report cannot be made.")
+    if len(places) == 1 and places[0].endswith((".yaml", ".yml")):
+        from lightexp.ablation.spec import read_spec
+
+        return {"folder": str(read_spec(Path(places[0]), overrides).results.absolute())}
+    settings = dict(override.split("=", 1) for override in overrides)
+    title = Path(places[0]).resolve().name if places else settings.get("tracking.experiment", "lightexp")
+    folder = Path(settings.get("out") or Path("outputs") / "reports" / (title or "runs"))
+    return {"folder": str(folder.absolute())}
+
+
+COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {"search": search, "ablate": ablate, "report": report}
 """By the name of a request's call."""
 
 

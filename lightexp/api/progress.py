@@ -46,7 +46,8 @@ class EventReporter:
     @contextmanager
     def stage(self, name: str, number: int, of: int) -> Iterator[Progress]:
         """Open the progress of a stage."""
-        self.say(f"{name}: stage {number} of {of}")
+        if of > 1:
+            self.say(f"{name}: stage {number} of {of}")
         yield _EventProgress(self, name)
 
 

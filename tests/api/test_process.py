@@ -1,0 +1,147 @@
+"""The user's process stays as it is, whatever it has done before and however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.api.snapshots import SNAPSHOT
+from tests.cli.commands import PATIENCE, environment, records
+
+TINY = "model.width=0.25 pipeline=control pipeline.stages.train.epochs=1 measure=quick tracking=none runtime.threads=1"
+LONG = TINY.replace("epochs=1", "epochs=100000")
+
+
+def run_script(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script as a user does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE
+    )
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Poll until a condition holds."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import lightexp",
+        f"import lightexp; lightexp.run({TINY!r})",
+        "import lightexp\ntry: lightexp.run('modle=lenet5')\nexcept lightexp.BadInput: pass\nelse: raise SystemExit(3)",
+    ],
+    ids=["import", "run", "bad input"],
+)
+def test_the_users_process_is_not_changed(use: str, tmp_path: Path) -> None:
+    code = (
+        f"{SNAPSHOT}\nbefore, known = take_snapshot(), set(sys.modules)\n{use}\nafter = take_snapshot()\n"
+        "print([name for name in before if before[name] != after[name]], list_foreign_modules(known))"
+    )
+    done = run_script(code, tmp_path)
+    assert (done.stdout, done.stderr, done.returncode) == ("[] []\n", "", 0)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import tensorflow as tf; tf.reduce_sum(tf.ones(3))",
+        "import keras, numpy as np; m = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)]); "
+        "m.compile('sgd', 'mse'); m.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)",
+    ],
+    ids=["tensorflow", "keras 3"],
+)
+def test_tensorflow_may_have_computed_before(before: str, tmp_path: Path) -> None:
+    after = before.partition("; ")[2]
+    done = run_script(f"{before}\nimport lightexp\nprint(lightexp.run({TINY!r}).status)\n{after}", tmp_path)
+    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+
+
+def start_long_run(folder: Path) -> subprocess.Popen[str]:
+    """Start a script whose run takes hours, and wait until it trains."""
+    code = (
+        "import logging, lightexp\n"
+        "logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
+        f"try: lightexp.run({LONG!r})\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+        f"print(lightexp.run({TINY!r}).status)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stderr is not None
+    while "epoch" not in (line := process.stderr.readline()):
+        assert line, process.communicate()
+    return process
+
+
+def list_workers(parent: int) -> list[int]:
+    """Return the worker processes of the Python API that a process has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes()
+            status = (path / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if b"lightexp.api.worker" in command and int(status[1]) == parent and status[0] != "Z":
+            found.append(int(path.name))
+    return found
+
+
+def test_ctrl_c_interrupts_the_run_and_not_the_script(tmp_path: Path) -> None:
+    process = start_long_run(tmp_path)
+    os.kill(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert (output.split(), process.returncode) == (["interrupted", "done"], 0), errors
+    assert [record.status for record in records(tmp_path / "outputs")] == ["interrupted", "done"]
+
+
+def test_a_worker_ends_with_the_users_process(tmp_path: Path) -> None:
+    process = start_long_run(tmp_path)
+    [worker] = list_workers(process.pid)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not Path(f"/proc/{worker}").exists())
+    wait_until(lambda: [record.status for record in records(tmp_path / "outputs")] == ["interrupted"])
+
+
+def test_a_killed_worker_fails_the_run_alone(tmp_path: Path) -> None:
+    process = start_long_run(tmp_path)
+    [worker] = list_workers(process.pid)
+    os.kill(worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    last_line = errors.strip().splitlines()[-1]
+    assert "RunFailed: lightexp's worker process has ended (SIGKILL). It may have run out of memory." in last_line
+
+
+def test_importing_lightexp_is_light_and_lists_the_api(tmp_path: Path) -> None:
+    code = (
+        "import json, sys, lightexp, lightexp.search.space, lightexp.report.runs\n"
+        "from lightexp.search import space\n"
+        "print(json.dumps([dir(lightexp), callable(lightexp.search), callable(lightexp.report)]))"
+    )
+    done = run_script(code, tmp_path)
+    names, *are_callable = json.loads(done.stdout)
+    assert names == ["BadInput", "RunFailed", "__version__", "ablate", "records", "report", "run", "search"]
+    assert are_callable == [True, True]
