@@ -38,8 +38,8 @@ def records(where: Path | str = "outputs") -> pandas.DataFrame:
     if not folders:
         searched = Path(where).expanduser().absolute()
         warnings.warn(
-            f"no run and no trial is recorded in {searched}. Name an outputs folder, its runs/ or searches/, the folder "
-            "of a study, or the folder of one run.",
+            f"no run and no trial is recorded in {searched}. Name an outputs folder, its runs/ or searches/, the "
+            "folder of a study, or the folder of one run.",
             stacklevel=2,
         )
     return build_frame(sound)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def search(overrides: str | Iterable[str] | None = None) -> SearchResult:
     """Search a pipeline's settings with Optuna, as `lightexp search` does, and return the trade-off front.
 
-    The same call continues a study. Progress is logged to the logger `lightexp` at level INFO. The first Ctrl-C lets the
-    running trials finish, the second one stops them.
+    The same call continues a study. Progress is logged to the logger `lightexp` at level INFO. The first Ctrl-C lets
+    the running trials finish, the second one stops them.
 
     Args:
         overrides: Settings and ranges such as `"search.trials=20 pipeline.stages.prune.sparsity=interval(0.5,0.98)"`,

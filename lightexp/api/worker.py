@@ -26,7 +26,7 @@ from lightexp.backend import session
 from lightexp.core import exceptions, interrupt
 from lightexp.core.errors import BadInput, LightexpError, RunFailed
 from lightexp.core.records import RUNS
-from lightexp.execution.process import ParentConnection
+from lightexp.execution.process import EXTRA_PATH_VARIABLE, ParentConnection
 from lightexp.runner.compose import clear_cache, compose_settings
 from lightexp.runner.run import Runner
 
@@ -41,6 +41,7 @@ class ApiServer:
         self._parent = parent
         self._own_path = list(sys.path)
         self._plugins = PluginSources()
+        self._packages: list[str] = []
         logger = logging.getLogger("lightexp")
         logger.addHandler(LogEventHandler(parent))
         logger.setLevel(logging.INFO)
@@ -67,7 +68,7 @@ class ApiServer:
         except Exception as error:  # a defect: the user gets one line and the traceback's file, as from the commands
             if interrupt.was_requested():
                 return {"status": "interrupted"}
-            return _describe(exceptions.summarize_exception(error))
+            return _describe(exceptions.summarize_exception(error, self._packages))
 
     def _enter(self, request: dict[str, Any]) -> None:
         """Take over the current folder, the environment and the import path of the user's process."""
@@ -81,14 +82,17 @@ class ApiServer:
                 del os.environ[name]
         os.environ.update({k: v for k, v in environment.items() if not k.startswith(STARTUP_VARIABLES)})
         # At the end: a file of the user's folders must not replace a module of the libraries.
-        sys.path[:] = [*self._own_path, *(entry for entry in request["path"] if entry not in self._own_path)]
+        extra_path = [entry for entry in request["path"] if entry not in self._own_path]
+        sys.path[:] = [*self._own_path, *extra_path]
+        os.environ[EXTRA_PATH_VARIABLE] = os.pathsep.join(extra_path)  # for the workers of a search or an ablation
 
     def _run(self, overrides: list[str]) -> Reply:
         if self._plugins.have_changed():
             return {"status": "outdated"}
         clear_cache()  # the user may have edited a config file since the last call
         settings = compose_settings(overrides)
-        self._plugins.add(settings.plain["plugins"])
+        self._packages = settings.plain["plugins"]
+        self._plugins.add(self._packages)
         if session.get_threads() not in (None, settings.threads):
             return {"status": "other_threads", "requested_threads": settings.threads}
         record = Runner(EventReporter(self._parent)).run(settings, overrides)

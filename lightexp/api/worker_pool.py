@@ -1,7 +1,7 @@
 """Worker processes of the Python API: the user's process starts them, reuses them and interrupts them.
 
-TensorFlow, Hydra and MLflow are loaded in a worker, never in the user's process. A worker that has finished a run is kept
-for the next one, so that TensorFlow is imported once. It ends with the user's process.
+TensorFlow, Hydra and MLflow are loaded in a worker, never in the user's process. A worker that has finished a run is
+kept for the next one, so that TensorFlow is imported once. It ends with the user's process.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import queue
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class ApiWorker:
         self.startup = startup
         self.threads: int | None = None
         self._stderr = TemporaryFile()  # noqa: SIM115 - open as long as the process runs
+        weakref.finalize(self, self._stderr.close)
         # The user may have made lightexp importable by `sys.path` alone, which a new process does not inherit.
         python_path = [*filter(None, [os.environ.get("PYTHONPATH")]), _PACKAGE_PARENT]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(python_path)}

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Kind = Literal["request", "reply", "event", "stop"]
+EXTRA_PATH_VARIABLE = "LIGHTEXP_EXTRA_PATH"
+"""Environment variable: folders that workers append to `sys.path`, where a user's plugins are found."""
 _CHUNK_BYTES = 1 << 16
 _CLOSE_GRACE_S = 5.0
 
@@ -305,6 +307,8 @@ class ParentConnection:
         os.close(nothing)
         os.dup2(2, 1)
         self._channel = _Channel(requests, replies)
+        extra_path = os.environ.get(EXTRA_PATH_VARIABLE, "").split(os.pathsep)
+        sys.path += [entry for entry in extra_path if entry and entry not in sys.path]
         self._on_orphaned = on_orphaned or _terminate_self
         self._requests: queue.Queue[Message | None] = queue.Queue()
         self._lock = threading.Lock()

@@ -70,20 +70,27 @@ def test_run_follows_the_current_folder_and_environment(folder: Path, monkeypatc
     ],
 )
 def test_bad_input_is_raised_as_such(overrides: str | list[str], message: str, folder: Path) -> None:
-    with pytest.raises(lightexp.BadInput, match="") as raised:
+    with pytest.raises(lightexp.BadInput) as raised:
         lightexp.run(overrides)
     assert message in str(raised.value)
     assert list(folder.iterdir()) == []
 
 
-def test_a_failed_run_raises_and_is_recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "mine").mkdir()
-    (folder / "mine" / "broken_model.py").write_text(
+def test_a_failed_run_raises_and_is_recorded(folder: Path) -> None:
+    with pytest.raises(lightexp.RunFailed) as raised:
+        lightexp.run([*TINY.split(), "pipeline.stages.train.learning_rate=1e30"])
+    [record] = records(folder / "outputs")
+    assert (record.status, record.reason) == ("failed", str(raised.value))
+
+
+def test_an_error_names_the_line_of_the_plugin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "broken_model.py").write_text(
         "from dataclasses import dataclass\nfrom lightexp.models.small_cnn import SmallCnn\n\n"
-        "@dataclass(frozen=True)\nclass Broken(SmallCnn):\n    def build(self, data):\n        raise KeyError('no layer')\n"
+        "@dataclass(frozen=True)\nclass Broken(SmallCnn):\n"
+        "    def build(self, *arguments):\n        raise KeyError('no layer')\n"
     )
-    monkeypatch.syspath_prepend(folder / "mine")
-    with pytest.raises(lightexp.RunFailed, match="KeyError: 'no layer'"):
+    monkeypatch.syspath_prepend(folder)
+    with pytest.raises(lightexp.RunFailed, match=r"broken_model\.py, line 7: KeyError: 'no layer'"):
         lightexp.run([*TINY.split(), "plugins=[broken_model]", "model._target_=broken_model.Broken"])
 
 
