@@ -66,7 +66,8 @@ def test_a_place_that_is_no_folder_is_bad_input_and_an_empty_one_holds_nothing(t
         with pytest.raises(BadInput, match="is not a folder"):
             load_records(tmp_path / place)
     assert load_records(tmp_path) == ([], [])
-    table = lightexp.records(tmp_path)
+    with pytest.warns(UserWarning, match=f"no run and no trial is recorded in {tmp_path}"):
+        table = lightexp.records(tmp_path)
     assert (len(table), list(table.columns)) == (0, list(HEAD))
 
 
