@@ -1,7 +1,7 @@
-"""What a table may say of a few seeds: means, paired differences, and intervals that hold for small numbers.
+"""Statistics over few seeds: means, differences paired by seed, Holm's correction and intervals.
 
-Seeds are paired: a row and its control start from the same weights and see the same batches, so differences by seed
-vary less than either. Henderson et al. 2018 (arXiv 1709.06560), Agarwal et al. 2021 (arXiv 2108.13264).
+A row and its control start from the same weights and see the same batches for each seed, so the difference by seed
+varies less than either. See Henderson et al. 2018 (arXiv 1709.06560) and Agarwal et al. 2021 (arXiv 2108.13264).
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy  # its subpackages load at first use; scipy.stats takes most of a second
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
 
 LEVEL = 0.95
-MANY = 10
-"""Seeds from which the bootstrap is of use."""
+"""Confidence level of all intervals; 1 - LEVEL is the level of significance."""
+MIN_BOOTSTRAP_SEEDS = 10
+"""Number of seeds from which the bootstrap interval is meaningful."""
 _RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A sample's description.
+    """Description of a sample.
 
     Attributes:
-        n: Values.
-        mean: Arithmetic, or of ratios geometric.
-        std: Sample standard deviation (n - 1); of ratios a factor, the geometric one. None for one value.
-        low: Lower end of the bootstrap's interval of `iqm`; None for fewer than ten values.
-        high: Upper end.
-        iqm: Mean of the middle half; None for fewer than ten values.
+        n: Number of values.
+        mean: Arithmetic mean, or geometric mean of ratios.
+        std: Sample standard deviation (n - 1); for ratios the geometric one, a factor. None for one value.
+        low: Lower end of the bootstrap interval of `iqm`; None for fewer than ten values.
+        high: Upper end of that interval.
+        iqm: Interquartile mean, the mean of the middle half; None for fewer than ten values.
     """
 
     n: int
@@ -43,18 +44,18 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A row against its control, paired by seed.
+    """Difference between a row and its control, paired by seed.
 
     Attributes:
-        n: Pairs.
-        mean: Row minus control; of ratios the geometric mean of row / control.
+        n: Number of pairs.
+        mean: Mean of row minus control; for ratios the geometric mean of row / control.
         low: Lower end of the 95% t interval of `mean`; None for one pair.
-        high: Upper end.
-        p: Two-sided, of no difference, or with a margin one-sided, of being worse by the margin or more. None where
-            all differences are equal, so that there is nothing to test, or there is one pair.
+        high: Upper end of that interval.
+        p: p value of the paired t test, two-sided against no difference; with a margin one-sided against the row being
+            worse by the margin or more. None where all differences are equal or there is one pair.
         adjusted: `p` after Holm's correction over the rows.
-        within: With a margin, whether the row is shown to be no worse by more than that: `adjusted` below 0.05, or,
-            where all differences are equal, the difference itself. Else None.
+        within: With a margin, whether the row is shown to be no worse than the margin: `adjusted` is below 0.05, or all
+            differences are equal and smaller than the margin. None without a margin.
     """
 
     n: int
@@ -67,102 +68,138 @@ class Difference:
 
 
 def summarize(values: Sequence[float], ratio: bool = False) -> Summary:
-    """Describes a sample.
+    """Return the description of a sample.
 
     Args:
-        values: At least one, finite; of ratios positive.
-        ratio: Whether to describe on the logarithm's scale.
+        values: At least one finite value; positive for ratios.
+        ratio: Whether the values are quotients, which are described on the scale of their logarithm.
+
+    Example:
+        >>> summarize([2.0, 4.0, 6.0])
+        Summary(n=3, mean=4.0, std=2.0, low=None, high=None, iqm=None)
     """
-    x = _scaled(values, ratio)
-    mean, std = float(x.mean()), float(x.std(ddof=1)) if len(x) > 1 else None
+    x = _to_scale(values, ratio)
+    mean = float(x.mean())
+    std = float(x.std(ddof=1)) if len(x) > 1 else None
     low = high = iqm = None
-    if len(x) >= MANY:
-        low, high = bootstrap(x)
+    if len(x) >= MIN_BOOTSTRAP_SEEDS:
+        low, high = bootstrap_interval(x)
         iqm = float(compute_interquartile_mean(x))
-    found = Summary(len(x), mean, std, low, high, iqm)
-    if not ratio:
-        return found
-    return Summary(len(x), math.exp(mean), *map(_exp, (std, low, high, iqm)))
+    if ratio:
+        return Summary(len(x), math.exp(mean), *map(_exp, (std, low, high, iqm)))
+    return Summary(len(x), mean, std, low, high, iqm)
 
 
 def compare_paired(
     row: Mapping[int, float], control: Mapping[int, float], ratio: bool = False, margin: float | None = None
 ) -> Difference | None:
-    """Compares a row with its control over the seeds that both have; None if there is none.
+    """Compare a row with its control over the seeds that both have.
 
     Args:
-        row: Values by seed.
-        control: Likewise.
-        ratio: As in `summary`.
-        margin: What `row` may be lower by, in its own unit, and still count as no worse; None tests for a difference.
+        row: Values of the row by seed.
+        control: Values of the control by seed.
+        ratio: As in `summarize`.
+        margin: How much lower `row` may be, in its own unit, and still count as no worse. None tests for a difference.
+
+    Returns:
+        The difference, or None where no seed is in both.
     """
     seeds = sorted(set(row) & set(control))
     if not seeds:
         return None
-    d = _scaled([row[s] for s in seeds], ratio) - _scaled([control[s] for s in seeds], ratio)
-    n, mean = len(d), float(d.mean())
-    equal = bool(np.ptp(d) <= 1e-12 * max(1.0, float(np.abs(d).max())))
-    low = high = p = None
-    if equal and n > 1:
+    a = _to_scale([row[seed] for seed in seeds], ratio)
+    b = _to_scale([control[seed] for seed in seeds], ratio)
+    differences = a - b
+    n, mean = len(differences), float(differences.mean())
+    low = high = p = within = None
+    if n > 1 and _is_constant(differences):  # scipy's t test gives NaN here
         low = high = mean
+        within = None if margin is None else mean > -margin
     elif n > 1:
-        error = float(d.std(ddof=1)) / math.sqrt(n)
-        half = float(stdtrit(n - 1, 0.5 + LEVEL / 2)) * error
-        low, high = mean - half, mean + half
-        p = (
-            2 * float(stdtr(n - 1, -abs(mean / error)))
-            if margin is None
-            else float(stdtr(n - 1, -(mean + margin) / error))
-        )
-    within = mean > -margin if margin is not None and equal and n > 1 else None
+        test = scipy.stats.ttest_rel(a, b)
+        low, high = map(float, test.confidence_interval(LEVEL))
+        if margin is not None:
+            test = scipy.stats.ttest_1samp(differences, -margin, alternative="greater")
+        p = float(test.pvalue)
     if ratio:
         mean, low, high = math.exp(mean), _exp(low), _exp(high)
     return Difference(n, mean, low, high, p, within=within)
 
 
-def correct_p_values(found: Sequence[Difference | None], margin: bool = False) -> list[Difference | None]:
-    """Enters Holm's correction over all p values that there are; see `Difference.adjusted`."""
-    adjusted = iter(adjust_holm([one.p for one in found if one is not None and one.p is not None]))
+def correct_p_values(differences: Sequence[Difference | None], margin: bool = False) -> list[Difference | None]:
+    """Return the differences with Holm's correction over all their p values.
+
+    Args:
+        differences: One for each row; those without a p value are returned unchanged.
+        margin: Whether they were tested against a margin, so that `within` follows from the corrected p value.
+    """
+    adjusted = iter(adjust_holm([d.p for d in differences if d is not None and d.p is not None]))
     corrected: list[Difference | None] = []
-    for one in found:
-        if one is not None and one.p is not None:
-            value = next(adjusted)
-            one = replace(one, adjusted=value, within=value < 1 - LEVEL if margin else None)
-        corrected.append(one)
+    for difference in differences:
+        if difference is None or difference.p is None:
+            corrected.append(difference)
+            continue
+        p = next(adjusted)
+        corrected.append(replace(difference, adjusted=p, within=p < 1 - LEVEL if margin else None))
     return corrected
 
 
 def adjust_holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979): the k-th smallest of m times m - k + 1, never falling, at most 1."""
-    order = np.argsort(p)
+    """Return p values after Holm's step-down correction (1979).
+
+    The k-th smallest of m values is multiplied by m - k + 1; the results never fall and are at most 1.
+
+    Example:
+        >>> adjust_holm([0.01, 0.5])
+        [0.02, 0.5]
+    """
     adjusted, highest = [0.0] * len(p), 0.0
-    for place, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p) - place) * p[index]))
+    for rank, index in enumerate(np.argsort(p)):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[index]))
         adjusted[index] = highest
     return adjusted
 
 
 def compute_interquartile_mean(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of the last axis without its lowest and its highest quarter, each rounded down to whole values."""
-    cut = x.shape[-1] // 4
-    return np.asarray(np.sort(x, axis=-1)[..., cut : x.shape[-1] - cut].mean(axis=-1))
+    """Return the mean over the last axis without its lowest and highest quarter, each rounded down."""
+    return np.asarray(scipy.stats.trim_mean(x, 0.25, axis=-1))
 
 
-def bootstrap(x: NDArray[np.float64]) -> tuple[float, float]:
-    """95% percentile interval of the interquartile mean; always from the same resamples."""
-    drawn = np.random.default_rng(0).integers(0, len(x), (_RESAMPLES, len(x)))
-    low, high = np.quantile(compute_interquartile_mean(x[drawn]), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-    return float(low), float(high)
+def bootstrap_interval(x: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95% percentile interval of the interquartile mean.
+
+    The resamples are always the same. BCa intervals are NaN for tied seeds, hence percentiles.
+
+    Args:
+        x: `(n,)`, the sample.
+    """
+    result = scipy.stats.bootstrap(
+        (x,),
+        lambda sample, axis: scipy.stats.trim_mean(sample, 0.25, axis=axis),
+        n_resamples=_RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def compute_mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and its 95% t interval; without a width where there is one value."""
+    """Return the mean and its 95% t interval; equal values, or a single one, give an interval of no width."""
     x = np.asarray(values, np.float64)
-    half = float(stdtrit(len(x) - 1, 0.5 + LEVEL / 2)) * float(x.std(ddof=1)) / math.sqrt(len(x)) if len(x) > 1 else 0.0
-    return float(x.mean()), float(x.mean()) - half, float(x.mean()) + half
+    mean = float(x.mean())
+    if len(x) < 2 or _is_constant(x):
+        return mean, mean, mean
+    low, high = scipy.stats.ttest_1samp(x, 0.0).confidence_interval(LEVEL)
+    return mean, float(low), float(high)
 
 
-def _scaled(values: Sequence[float], ratio: bool) -> NDArray[np.float64]:
+def _is_constant(x: NDArray[np.float64]) -> bool:
+    """Whether all values are equal but for rounding."""
+    return bool(np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())))
+
+
+def _to_scale(values: Sequence[float], ratio: bool) -> NDArray[np.float64]:
     x = np.asarray(values, np.float64)
     return np.log(x) if ratio else x
 
