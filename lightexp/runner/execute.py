@@ -15,11 +15,11 @@ from lightexp.core.fingerprint import compute_key
 from lightexp.core.protocols import STATE_FILE, Artifact, Context, MeasurementContext, Metric, Note, Progress
 from lightexp.core.record import StageRecord
 from lightexp.core.store import Entry, Store
+from lightexp.models.file_stages import ModelFile
 from lightexp.runner.plan import Node, Plan
 from lightexp.runner.preview import preview_plan
 from lightexp.runner.progress import ProgressReporter
 from lightexp.runner.settings import Settings
-from lightexp.stages.model_file import ModelFile
 
 STOPPED_FACT = "stopped"
 """The fact, of a training that was cut short, after which epoch."""

@@ -14,10 +14,10 @@ from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.fingerprint import compute_key, hash_file, read_library_versions
 from lightexp.core.protocols import Form, Input, Invariant, Model, Stage
 from lightexp.core.training import TRAINING_VERSION, Training
+from lightexp.models.file_stages import ModelFile
 from lightexp.models.from_file import check_shapes, try_on_example
 from lightexp.runner.settings import Settings
 from lightexp.stages.architecture_stage import ArchitectureStage, undetermined_stage
-from lightexp.stages.model_file import ModelFile
 from lightexp.stages.train import TrainingStage
 
 Compose = Callable[[list[str]], Settings]

@@ -18,8 +18,8 @@ from lightexp.core.config import Threads, build, construct, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Dataset, Measurement, Model, Stage
 from lightexp.core.training import Rung
+from lightexp.models.file_stages import make_file_stage
 from lightexp.models.from_file import FromFile
-from lightexp.stages.model_file import make_file_stage
 from lightexp.stages.train import Train, TrainingStage
 from lightexp.tracking.mirror import Tracking
 

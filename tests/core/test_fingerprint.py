@@ -18,10 +18,10 @@ from lightexp.core import fingerprint
 from lightexp.core.config import Fraction, NonNegative, construct
 from lightexp.core.fingerprint import canonicalize, compute_key, hash_file, hash_source, read_library_versions
 from lightexp.models.article_mlp import ArticleMlp
+from lightexp.models.file_stages import ModelFile
 from lightexp.models.lenet5 import LeNet5
 from lightexp.models.lenet_300_100 import LeNet300100
 from lightexp.objectives.cross_entropy import CrossEntropy
-from lightexp.stages.model_file import ModelFile
 from lightexp.stages.prune import Prune
 
 

@@ -18,8 +18,8 @@ import pytest
 
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
+from lightexp.models.file_stages import make_file_stage
 from lightexp.models.from_file import FromFile, try_on_example
-from lightexp.stages.model_file import make_file_stage
 
 SHAPE, CLASSES = (8, 8, 2), 4
 X = np.random.default_rng(0).random((6, *SHAPE), np.float32)

@@ -10,11 +10,11 @@ import pytest
 
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.protocols import Invariant, Layer
+from lightexp.models.file_stages import ModelFile
 from lightexp.objectives.cross_entropy import CrossEntropy
 from lightexp.runner.compose import compose_settings
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
-from lightexp.stages.model_file import ModelFile
 from lightexp.stages.prune import Prune
 
 LAYERS = [Layer("conv1", "Conv2D", (3, 3, 1, 4), 36), Layer("norm1", "BatchNormalization", None, 16)]

@@ -11,13 +11,13 @@ from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import hash_file
 from lightexp.core.protocols import Artifact, Context
+from lightexp.models.file_stages import ModelFile
 from lightexp.models.lenet5 import LeNet5
 from lightexp.models.small_cnn import SmallCnn
 from lightexp.objectives.cross_entropy import CrossEntropy
 from lightexp.objectives.distill import Distill as Soft
 from lightexp.runner.progress import SilentReporter
 from lightexp.stages.distill import Distill
-from lightexp.stages.model_file import ModelFile
 from lightexp.stages.train import Train
 from tests.tiny_runs import TinyRuns
 
