@@ -275,7 +275,7 @@ class TestArticle:
         assert stage.objective.teacher == "control"
         assert (stage.objective.temperature, stage.objective.alpha) == (1.0, 1.0)
         student: Any = stage.replaces(settings.model)
-        assert student.units(128) == 43  # a third
+        assert student.scale_units(128) == 43  # a third
         planned = plan.make_plan(settings, fashion, compose_settings)
         assert planned.nodes[-1].inputs["teacher"] is planned.control
 

@@ -20,7 +20,7 @@ import lightexp
 from lightexp.backend.litert import time_single_example
 from lightexp.core.protocols import TFLITE
 from lightexp.core.store import Store
-from lightexp.metrics.latency import host_lock
+from lightexp.execution.locks import host_lock
 
 MODELS = ["small_cnn", "resnet8"]
 SETTINGS = {"prune_channels": ["round_to=16"], "factorize": []}

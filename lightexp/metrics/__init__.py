@@ -1,1 +1,1 @@
-"""What is measured of the file that would ship, one kind a file."""
+"""Measurements of the file that would ship, one kind per file."""

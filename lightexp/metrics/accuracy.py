@@ -1,4 +1,4 @@
-"""How often the shipped file is right."""
+"""Measure accuracy and cross-entropy of the shipped file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lightexp.metrics.logits import load_logits
 
 @settings_dataclass
 class Accuracy(Measurement):
-    """Accuracy and mean cross-entropy, run by LiteRT on each split that may be looked at.
+    """Accuracy and mean cross-entropy on each visible split, run by LiteRT.
 
-    Accuracies are fractions from 0 to 1, losses are nats an example. With more than ten classes the test split also
-    gives the share of examples whose label is among the five likeliest.
+    Accuracies are fractions from 0 to 1, losses are nats per example. With more than ten classes, `accuracy/top5` is
+    the fraction of test examples whose label is among the five most likely classes.
 
     Attributes:
-        batch: Examples that go in at once.
+        batch: Examples per batch.
     """
 
     gives = {
@@ -30,27 +30,47 @@ class Accuracy(Measurement):
     }
     batch: Count = 50
 
-    def measure(self, subject: MeasurementContext) -> list[Metric]:
-        """Measures `accuracy/*` and `loss/*`."""
-        figures = []
-        for name in subject.splits:
-            split, found = subject.data.splits[name], load_logits(subject, name, batch=self.batch)
-            right = float(np.mean(found.argmax(axis=1) == split.y))
-            figures.append(Metric(f"accuracy/{name}", right, "", "max", name, self.version))
-            figures.append(Metric(f"loss/{name}", cross_entropy(found, split.y), "nats", "min", name, self.version))
-            if name == "test" and subject.data.classes > 10:
-                figures.append(Metric("accuracy/top5", top(found, split.y, 5), "", "max", name, self.version))
-        return figures
+    def measure(self, context: MeasurementContext) -> list[Metric]:
+        """Measure `accuracy/*` and `loss/*`."""
+        metrics = []
+        for name in context.splits:
+            labels = context.data.splits[name].y
+            logits = load_logits(context, name, batch=self.batch)
+            accuracy = float(np.mean(logits.argmax(axis=1) == labels))
+            loss = compute_cross_entropy(logits, labels)
+            metrics.append(Metric(f"accuracy/{name}", accuracy, "", "max", name, self.version))
+            metrics.append(Metric(f"loss/{name}", loss, "nats", "min", name, self.version))
+            if name == "test" and context.data.classes > 10:
+                top5 = compute_top_k(logits, labels, 5)
+                metrics.append(Metric("accuracy/top5", top5, "", "max", name, self.version))
+        return metrics
 
 
-def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> float:
-    """Mean cross-entropy in nats of logits `(n, classes)` against labels `(n,)`."""
+def compute_cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> float:
+    """Compute the mean cross-entropy in nats.
+
+    Args:
+        logits: Array `(n, classes)`.
+        labels: Array `(n,)`.
+
+    Returns:
+        Mean over the examples.
+    """
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    of_label = shifted[np.arange(len(labels)), labels]
-    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - of_label))
+    label_logits = shifted[np.arange(len(labels)), labels]
+    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - label_logits))
 
 
-def top(logits: NDArray[np.float32], labels: NDArray[np.int32], k: int) -> float:
-    """Share of examples for which fewer than `k` classes have a higher logit than the label."""
-    of_label = logits[np.arange(len(labels)), labels][:, None]
-    return float(np.mean((logits > of_label).sum(axis=1) < k))
+def compute_top_k(logits: NDArray[np.float32], labels: NDArray[np.int32], k: int) -> float:
+    """Compute the fraction of examples for which fewer than `k` classes have a higher logit than the label.
+
+    Args:
+        logits: Array `(n, classes)`.
+        labels: Array `(n,)`.
+        k: Number of classes.
+
+    Returns:
+        Fraction from 0 to 1.
+    """
+    label_logits = logits[np.arange(len(labels)), labels][:, None]
+    return float(np.mean((logits > label_logits).sum(axis=1) < k))

@@ -1,4 +1,4 @@
-"""Whether the shipped file is as sure as it is right."""
+"""Measure the calibration error of the shipped file: the gap between its confidence and its accuracy."""
 
 from __future__ import annotations
 
@@ -11,43 +11,40 @@ from lightexp.metrics.logits import compute_log_softmax, get_split_suffix, load_
 
 
 @settings_dataclass
-class Calibration(Measurement):
+class CalibrationError(Measurement):
     """Expected calibration error (Guo et al. 2017, arXiv 1706.04599), from 0 to 1.
 
-    `calibration/ece` on the validation split; `calibration/ece_test` where the test split may be looked at.
+    `calibration/ece` on the validation split; `calibration/ece_test` on the test split if it is visible.
 
     Attributes:
-        bins: Of equal width, over the probability of the class put first. Defaults to 15, the paper's.
+        bins: Number of bins of equal width over the top class's probability. Defaults to 15, as in the paper.
     """
 
     gives = {"calibration/ece": "min", "calibration/ece_test": "min"}
     bins: Count = 15
 
-    def measure(self, subject: MeasurementContext) -> list[Metric]:
-        """Measures `calibration/*`."""
-        return [
-            Metric(
-                f"calibration/ece{get_split_suffix(name)}",
-                expected_error(load_logits(subject, name), subject.data.splits[name].y, self.bins),
-                "",
-                "min",
-                name,
-                self.version,
-            )
-            for name in subject.splits
-        ]
+    def measure(self, context: MeasurementContext) -> list[Metric]:
+        """Measure `calibration/*`."""
+        metrics = []
+        for name in context.splits:
+            error = compute_calibration_error(load_logits(context, name), context.data.splits[name].y, self.bins)
+            metrics.append(Metric(f"calibration/ece{get_split_suffix(name)}", error, "", "min", name, self.version))
+        return metrics
 
 
-def expected_error(logits: NDArray[np.float32], labels: NDArray[np.int32], bins: int) -> float:
-    """Mean gap between confidence and accuracy over bins of confidence, weighted by the examples in each.
+def compute_calibration_error(logits: NDArray[np.float32], labels: NDArray[np.int32], bins: int) -> float:
+    """Compute the mean gap between confidence and accuracy over bins of confidence, weighted by examples.
 
     Args:
-        logits: `(n, classes)`.
-        labels: `(n,)`.
-        bins: How many; a bin holds the confidences above its lower edge up to its upper one.
+        logits: Array `(n, classes)`.
+        labels: Array `(n,)`.
+        bins: Number of bins; each includes its upper edge and excludes its lower edge.
+
+    Returns:
+        Error from 0 to 1.
     """
     confidence = np.exp(compute_log_softmax(logits).max(axis=1))
-    right = logits.argmax(axis=1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(place, weights=right - confidence, minlength=bins)
+    is_correct = logits.argmax(axis=1) == labels
+    bin_index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_index, weights=is_correct - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))

@@ -1,4 +1,4 @@
-"""How small the shipped file's weights could be coded."""
+"""Measure the entropy of the shipped file's weights: the size that an ideal order-0 coder reaches."""
 
 from __future__ import annotations
 
@@ -10,37 +10,40 @@ from numpy.typing import NDArray
 from lightexp.core.config import settings_dataclass
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric
 
-_FEW = 256
+_MAX_CODEBOOK = 256
 
 
 @settings_dataclass
 class Entropy(Measurement):
-    """The bytes that order-0 entropy coding of each tensor by itself comes down to, as in Deep Compression.
+    """Bytes after ideal order-0 entropy coding of each weight tensor (Han et al. 2016, arXiv 1510.00149).
 
-    `model/entropy_bytes` sums over all learnt constants (Han et al. 2016, arXiv 1510.00149). Of whole numbers, and of
-    floats of at most 256 different values, it is the entropy of the values, code books left out; of other floats, that
-    of the map of zeros, and the floats that are not zero as they are.
+    `model/entropy_bytes` is the sum over all learnt constants. For integers, and for floats with at most 256 distinct
+    values, it is the entropy of the values, without codebooks; for other floats, the entropy of the map of zeros plus
+    the non-zero floats uncoded.
     """
 
     gives = {"model/entropy_bytes": "min"}
 
-    def measure(self, subject: MeasurementContext) -> list[Metric]:
-        """Measures `model/entropy_bytes`."""
+    def measure(self, context: MeasurementContext) -> list[Metric]:
+        """Measure `model/entropy_bytes`."""
         from lightexp.backend.flatbuffer import read_graph
 
-        bits = sum(coded_bits(t.data) for t in read_graph(subject.tflite).weights if t.data is not None)
+        weights = read_graph(context.tflite).weights
+        bits = sum(count_entropy_bits(tensor.data) for tensor in weights if tensor.data is not None)
         return [Metric("model/entropy_bytes", bits / 8, "bytes", "min", version=self.version)]
 
 
-def coded_bits(values: NDArray[Any]) -> float:
-    """Bits of one tensor of any shape; see `Entropy`."""
+def count_entropy_bits(values: NDArray[Any]) -> float:
+    """Compute the bits of a tensor of any shape after ideal coding; see `Entropy`."""
     counts = np.unique(values, return_counts=True)[1]
-    if values.dtype.kind == "f" and len(counts) > _FEW:
+    if values.dtype.kind == "f" and len(counts) > _MAX_CODEBOOK:
         nonzeros = int(np.count_nonzero(values))
-        return _entropy(np.array([nonzeros, values.size - nonzeros])) + nonzeros * 8 * values.dtype.itemsize
-    return _entropy(counts)
+        zero_map_bits = _sum_entropy(np.array([nonzeros, values.size - nonzeros]))
+        return zero_map_bits + nonzeros * 8 * values.dtype.itemsize
+    return _sum_entropy(counts)
 
 
-def _entropy(counts: NDArray[np.integer[Any]]) -> float:
+def _sum_entropy(counts: NDArray[np.integer[Any]]) -> float:
+    """Return the bits of all symbols that occur with these counts."""
     counts = counts[counts > 0]
     return float((counts * np.log2(counts.sum() / counts)).sum())

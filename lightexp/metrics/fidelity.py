@@ -1,4 +1,4 @@
-"""How faithful the shipped file is to the control, whether that is right or wrong."""
+"""Measure how closely the shipped file's predictions follow those of the control."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lightexp.metrics.logits import compute_log_softmax, get_split_suffix, load_
 
 @settings_dataclass
 class Fidelity(Measurement):
-    """Agreement with the control's top class, and the divergence of the file's probabilities from the control's.
+    """Agreement with the control's top class, and KL divergence from the control's probabilities.
 
-    `fidelity/agreement` is the share of examples for which both put the same class first; `fidelity/kl` the mean of
-    KL(control || file) between the softmaxes, in nats. On the validation split; on the test split, where it may be
-    looked at, `fidelity/agreement_test` and `fidelity/kl_test`.
+    `fidelity/agreement` is the fraction of examples with the same top class; `fidelity/kl` the mean of
+    KL(control || file) between the softmaxes, in nats. Both are measured on the validation split;
+    `fidelity/agreement_test` and `fidelity/kl_test` on the test split if it is visible.
     """
 
     gives = {
@@ -25,16 +25,17 @@ class Fidelity(Measurement):
         "fidelity/kl_test": "min",
     }
 
-    def measure(self, subject: MeasurementContext) -> list[Metric]:
-        """Measures `fidelity/*`."""
-        figures = []
-        for name in subject.splits:
-            mine, controls = load_logits(subject, name), load_logits(subject, name, control=True)
-            same = float(np.mean(mine.argmax(axis=1) == controls.argmax(axis=1)))
-            target = compute_log_softmax(controls)
-            kl = float(np.mean((np.exp(target) * (target - compute_log_softmax(mine))).sum(axis=1)))
-            figures += [
-                Metric(f"fidelity/agreement{get_split_suffix(name)}", same, "", "max", name, self.version),
-                Metric(f"fidelity/kl{get_split_suffix(name)}", max(kl, 0.0), "nats", "min", name, self.version),
+    def measure(self, context: MeasurementContext) -> list[Metric]:
+        """Measure `fidelity/*`."""
+        metrics = []
+        for name in context.splits:
+            logits, control_logits = load_logits(context, name), load_logits(context, name, control=True)
+            agreement = float(np.mean(logits.argmax(axis=1) == control_logits.argmax(axis=1)))
+            log_target = compute_log_softmax(control_logits)
+            kl = float(np.mean((np.exp(log_target) * (log_target - compute_log_softmax(logits))).sum(axis=1)))
+            suffix = get_split_suffix(name)
+            metrics += [
+                Metric(f"fidelity/agreement{suffix}", agreement, "", "max", name, self.version),
+                Metric(f"fidelity/kl{suffix}", max(kl, 0.0), "nats", "min", name, self.version),
             ]
-        return figures
+        return metrics

@@ -1,4 +1,4 @@
-"""What a file answers on a split, computed once however many measurements ask."""
+"""Logits of a file on a split, computed once and shared by all measurements."""
 
 from __future__ import annotations
 
@@ -8,37 +8,39 @@ from numpy.typing import NDArray
 from lightexp.core.protocols import MeasurementContext
 
 
-def load_logits(subject: MeasurementContext, split: str, control: bool = False, batch: int = 50) -> NDArray[np.float32]:
-    """Logits of the subject's file, or of its control, on a split.
+def load_logits(context: MeasurementContext, split: str, control: bool = False, batch: int = 50) -> NDArray[np.float32]:
+    """Return the logits of the measured file or of the control on a split.
 
     Args:
-        subject: What is measured.
+        context: The measured file, with the cache of logits.
         split: `val` or `test`.
-        control: Whether the control's are wanted. Defaults to False, the file's.
-        batch: Examples that go in at once, where nobody has asked before.
+        control: Whether to return the control's logits. Defaults to False.
+        batch: Examples per batch, if the logits are not in the cache. Defaults to 50.
 
     Returns:
-        Logits `(n, classes)`, not to be written to.
+        Logits `(n, classes)`, not to be modified.
 
     Raises:
-        BadInput: If LiteRT cannot run the file, or its shapes are not the data set's.
+        BadInput: If LiteRT cannot run the file, or its shapes differ from the data set's.
     """
     from lightexp.backend import litert
 
-    file, foreign = (subject.control, subject.foreign_control) if control else (subject.tflite, subject.foreign)
-    if (file, split) not in subject.cache:
-        raw = subject.data.splits[split].x
-        subject.cache[file, split] = litert.compute_logits(file, raw, subject.data, subject.threads, batch, foreign)
-    return subject.cache[file, split]
+    file, foreign = (context.control, context.foreign_control) if control else (context.tflite, context.foreign)
+    if (file, split) not in context.cache:
+        examples = context.data.splits[split].x
+        context.cache[file, split] = litert.compute_logits(
+            file, examples, context.data, context.threads, batch, foreign
+        )
+    return context.cache[file, split]
 
 
 def compute_log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Logarithms of the probabilities, `(n, classes)`, in nats."""
+    """Compute log-probabilities `(n, classes)` in nats from logits of the same shape."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return found
+    log_probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_probabilities
 
 
 def get_split_suffix(split: str) -> str:
-    """What stands behind a figure's name: nothing on validation, where choices are made."""
+    """Return the suffix of a metric's name: empty for the validation split, which choices are based on."""
     return "" if split == "val" else f"_{split}"

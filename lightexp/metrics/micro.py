@@ -1,4 +1,4 @@
-"""Whether the shipped file runs on the embedded interpreter, in how much RAM, and which boards it fits."""
+"""Measure whether the shipped file runs on TFLite Micro, its arena size, and which boards it fits."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Not
 
 
 class Board(TypedDict):
-    """A microcontroller, in KiB.
+    """Memory of a microcontroller, in KiB.
 
     Attributes:
-        flash: That it has.
-        ram: That it has, of the largest piece that an arena can lie in.
-        flash_taken: Of that by the interpreter, its kernels and the application.
-        ram_taken: Likewise, with stack and buffers.
+        flash: Total flash.
+        ram: RAM of the largest region that can hold an arena.
+        flash_taken: Flash used by the interpreter, its kernels and the application.
+        ram_taken: RAM used by the same, with stack and buffers.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
@@ -35,22 +35,22 @@ class Board(TypedDict):
 
 @settings_dataclass
 class Micro(Measurement):
-    """What TensorFlow Lite for Microcontrollers makes of the file, run on zeros on this machine.
+    """Result of running the file by TensorFlow Lite for Microcontrollers, on zeros, on this machine.
 
-    `micro/runs` is 1 if it runs there. `micro/arena_bytes` is the smallest arena, in steps of 64 bytes beyond head and
-    tail, in which it starts and runs; `micro/arena_head_bytes` (activations) and `micro/arena_tail_bytes` (what stays)
-    are what the interpreter counts of it. `fits/<board>` is 1 if file and arena go into what a board leaves free. What
-    does not run or fit has a note that says why.
+    `micro/runs` is 1 if it runs. `micro/arena_bytes` is the smallest arena in which it starts and runs, in steps of 64
+    bytes above head plus tail; `micro/arena_head_bytes` (activations) and `micro/arena_tail_bytes` (persistent data)
+    are the interpreter's own counts. `fits/<board>` is 1 if file and arena fit into the board's free memory. A note
+    gives the reason if it does not run or fit.
 
     Attributes:
-        boards: By name; see `Board` and `conf/deploy/`.
+        boards: Boards by name; see `Board` and `conf/deploy/`.
     """
 
     boards: dict[str, Board]
 
     @property
     def gives(self) -> Mapping[str, Literal["max", "min"] | None]:  # type: ignore[override]
-        """See `Measurement`; a figure for each board."""
+        """Names and directions of the metrics, one of them for each board; see `Measurement`."""
         arena: Mapping[str, Literal["max", "min"] | None] = {
             "micro/runs": "max",
             "micro/arena_bytes": "min",
@@ -59,38 +59,54 @@ class Micro(Measurement):
         }
         return {**arena, **{f"fits/{board}": "max" for board in self.boards}}
 
-    def measure(self, subject: MeasurementContext) -> list[Metric | Note]:
-        """Measures `micro/*` and `fits/*`."""
+    def measure(self, context: MeasurementContext) -> list[Metric | Note]:
+        """Measure `micro/*` and `fits/*`."""
         from lightexp.backend import micro
 
-        if why := micro.find_unavailable_reason():
-            return [Note("micro/runs", why)]
+        if reason := micro.find_unavailable_reason():
+            return [Note("micro/runs", reason)]
         try:
-            arena = micro.measure_arena(subject.tflite)
+            arena = micro.measure_arena(context.tflite)
         except BadInput as error:
-            no = [self._yes_or_no("micro/runs", str(error))]
-            no += [self._yes_or_no(f"fits/{name}", "it does not run on TFLite Micro") for name in self.boards]
-            return [one for pair in no for one in pair]
-        found: list[Metric | Note] = [*self._yes_or_no("micro/runs", None)]
-        parts = {"": arena.minimum, "_head": arena.head, "_tail": arena.tail}
-        for part, size in parts.items():
-            found.append(Metric(f"micro/arena{part}_bytes", size, "bytes", "min", version=self.version))
+            results = self._make_flag("micro/runs", str(error))
+            for name in self.boards:
+                results += self._make_flag(f"fits/{name}", "it does not run on TFLite Micro")
+            return results
+        results = self._make_flag("micro/runs", None)
+        for name, size in (
+            ("micro/arena_bytes", arena.minimum),
+            ("micro/arena_head_bytes", arena.head),
+            ("micro/arena_tail_bytes", arena.tail),
+        ):
+            results.append(Metric(name, size, "bytes", "min", version=self.version))
         for name, board in self.boards.items():
-            found += self._yes_or_no(f"fits/{name}", too_large(board, subject.tflite, arena.minimum))
-        return found
+            results += self._make_flag(f"fits/{name}", explain_misfit(board, context.tflite, arena.minimum))
+        return results
 
-    def _yes_or_no(self, name: str, why_not: str | None) -> list[Metric | Note]:
-        figure = Metric(name, float(why_not is None), "", "max", version=self.version)
-        return [figure] if why_not is None else [figure, Note(name, why_not)]
+    def _make_flag(self, name: str, problem: str | None) -> list[Metric | Note]:
+        """Return a metric of 1 if there is no problem, else of 0 with a note."""
+        metric = Metric(name, float(problem is None), "", "max", version=self.version)
+        return [metric] if problem is None else [metric, Note(name, problem)]
 
 
-def too_large(board: Board, tflite: Path, arena: int) -> str | None:
-    """Why a file that needs an arena of so many bytes does not go onto a board, or None if it does."""
-    needs = {"flash": (tflite.stat().st_size, board["flash"] - board["flash_taken"])}
-    needs["RAM"] = arena, board["ram"] - board["ram_taken"]
-    words = [
+def explain_misfit(board: Board, tflite: Path, arena: int) -> str | None:
+    """Explain why a file does not fit on a board.
+
+    Args:
+        board: The board's memory.
+        tflite: Path of the file.
+        arena: Size of the arena in bytes.
+
+    Returns:
+        The reason, or None if it fits.
+    """
+    needs = {
+        "flash": (tflite.stat().st_size, board["flash"] - board["flash_taken"]),
+        "RAM": (arena, board["ram"] - board["ram_taken"]),
+    }
+    problems = [
         f"{math.ceil(size / 1024):,} KiB of {kind} where {max(free, 0):,} are free"
         for kind, (size, free) in needs.items()
         if size > free * 1024
     ]
-    return f"it takes {' and '.join(words)}" if words else None
+    return f"it takes {' and '.join(problems)}" if problems else None

@@ -1,4 +1,4 @@
-"""How often the shipped file is right, class by class: compression does not hurt all alike."""
+"""Measure the accuracy of the shipped file for each class, since compression may harm some classes more."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from lightexp.metrics.logits import get_split_suffix, load_logits
 
 @settings_dataclass
 class PerClass(Measurement):
-    """Of each class's examples the share that is put into that class, from 0 to 1.
+    """Fraction of each class's examples that are classified correctly, from 0 to 1.
 
-    `accuracy/class/<name>` on the validation split; `accuracy/class_test/<name>` where the test split may be looked at.
-    For records and MLflow; tables do not show it.
+    `accuracy/class/<name>` on the validation split; `accuracy/class_test/<name>` on the test split if it is visible.
+    Logged to records and MLflow; not shown in tables.
     """
 
-    def measure(self, subject: MeasurementContext) -> list[Metric | Note]:
-        """Measures `accuracy/class/*`."""
-        found: list[Metric | Note] = []
-        for split in subject.splits:
-            labels = subject.data.splits[split].y
-            right = load_logits(subject, split).argmax(axis=1) == labels
-            for label, name in enumerate(subject.data.names or map(str, range(subject.data.classes))):
-                mine = right[labels == label]
-                title = f"accuracy/class{get_split_suffix(split)}/{name}"
-                if len(mine):
-                    found.append(Metric(title, float(np.mean(mine)), "", "max", split, self.version))
+    def measure(self, context: MeasurementContext) -> list[Metric | Note]:
+        """Measure `accuracy/class/*`."""
+        results: list[Metric | Note] = []
+        for split in context.splits:
+            labels = context.data.splits[split].y
+            is_correct = load_logits(context, split).argmax(axis=1) == labels
+            for label, class_name in enumerate(context.data.names or map(str, range(context.data.classes))):
+                is_class_correct = is_correct[labels == label]
+                name = f"accuracy/class{get_split_suffix(split)}/{class_name}"
+                if len(is_class_correct):
+                    accuracy = float(np.mean(is_class_correct))
+                    results.append(Metric(name, accuracy, "", "max", split, self.version))
                 else:
-                    found.append(Note(title, f"the {split} split has no example of it"))
-        return found
+                    results.append(Note(name, f"the {split} split has no example of it"))
+        return results

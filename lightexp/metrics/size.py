@@ -1,4 +1,4 @@
-"""How large the shipped file is."""
+"""Measure the size of the shipped file."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from lightexp.core.protocols import Measurement, MeasurementContext, Metric
 
 @settings_dataclass
 class Size(Measurement):
-    """Bytes of the file as it is, after gzip (level 9) and encoded; how many times smaller than the control it is."""
+    """Bytes of the file, plain, after gzip (level 9) and encoded, and the ratio of the control's size to it."""
 
     gives = {"size/file_bytes": "min", "size/gzip_bytes": "min", "size/ratio": "max"}
 
-    def measure(self, subject: MeasurementContext) -> list[Metric]:
-        """Measures `size/file_bytes`, `size/gzip_bytes`, `size/ratio`; `size/encoded_*` where there is such a file."""
-        content = subject.tflite.read_bytes()
-        control = subject.control.stat().st_size
-        figures = [
-            Metric("size/file_bytes", len(content), "bytes", "min", version=self.version),
-            Metric("size/ratio", control / len(content), "", "max", version=self.version),
-        ]
-        if subject.wanted is None or "size/gzip_bytes" in subject.wanted:  # of a megabyte, it takes 50 ms
-            packed = len(gzip.compress(content, compresslevel=9, mtime=0))
-            figures.insert(1, Metric("size/gzip_bytes", packed, "bytes", "min", version=self.version))
-        if subject.encoded:
-            size = subject.encoded.stat().st_size
-            figures += [
-                Metric("size/encoded_bytes", size, "bytes", "min", version=self.version),
-                Metric("size/encoded_ratio", control / size, "", "max", version=self.version),
+    def measure(self, context: MeasurementContext) -> list[Metric]:
+        """Measure `size/file_bytes`, `size/gzip_bytes`, `size/ratio`, and `size/encoded_*` of an encoded file."""
+        content = context.tflite.read_bytes()
+        control_size = context.control.stat().st_size
+        metrics = [Metric("size/file_bytes", len(content), "bytes", "min", version=self.version)]
+        # gzip takes 50 ms per megabyte
+        if context.wanted is None or "size/gzip_bytes" in context.wanted:
+            gzip_size = len(gzip.compress(content, compresslevel=9, mtime=0))
+            metrics.append(Metric("size/gzip_bytes", gzip_size, "bytes", "min", version=self.version))
+        metrics.append(Metric("size/ratio", control_size / len(content), "", "max", version=self.version))
+        if context.encoded:
+            encoded_size = context.encoded.stat().st_size
+            metrics += [
+                Metric("size/encoded_bytes", encoded_size, "bytes", "min", version=self.version),
+                Metric("size/encoded_ratio", control_size / encoded_size, "", "max", version=self.version),
             ]
-        return figures
+        return metrics

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lightexp.core.config import settings_dataclass
-from lightexp.models.widths import Widths
+from lightexp.models.base import ScalableModel
 
 
 @settings_dataclass
-class ArticleMlp(Widths):
+class ArticleMlp(ScalableModel):
     """Flatten, Dense(128, relu), Dropout, Dense(classes), from inputs of any shape.
 
     Attributes:
@@ -29,6 +29,6 @@ class ArticleMlp(Widths):
         layers = import_keras().layers
         inputs = layers.Input(shape, name="image")
         x = layers.Flatten(name="flatten")(inputs)
-        x = layers.Dense(self.units(128), activation="relu", name="dense1")(x)
+        x = layers.Dense(self.scale_units(128), activation="relu", name="dense1")(x)
         x = layers.Dropout(self.dropout, name="dropout")(x)
         return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="article_mlp")

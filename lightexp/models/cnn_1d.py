@@ -6,11 +6,11 @@ from typing import Any
 
 from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
-from lightexp.models.widths import Widths
+from lightexp.models.base import ScalableModel
 
 
 @settings_dataclass
-class Cnn1d(Widths):
+class Cnn1d(ScalableModel):
     """Three strided convolutions of 25 filters and a dense layer: 5,210 weights on MNIST-1D.
 
     The convolutional baseline of Greydanus and Kobak 2020 (arXiv 2011.14439).
@@ -32,6 +32,6 @@ class Cnn1d(Widths):
         x = inputs = layers.Input(shape, name="series")
         for number, size in enumerate((5, 3, 3), start=1):
             settings = {"strides": 2, "padding": "same", "activation": "relu"}
-            x = layers.Conv1D(self.units(25), size, name=f"conv{number}", **settings)(x)
+            x = layers.Conv1D(self.scale_units(25), size, name=f"conv{number}", **settings)(x)
         x = layers.Flatten(name="flatten")(x)
         return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="cnn_1d")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from lightexp.core.config import settings_dataclass
-from lightexp.models.widths import Images, Widths
+from lightexp.models.base import ImageModel, ScalableModel
 
 _L2 = 1e-4
 
 
 @settings_dataclass
-class DsCnn(Images, Widths):
+class DsCnn(ImageModel, ScalableModel):
     """A 10x4 convolution and four depthwise-separable blocks of 64 filters, for spectrograms of 49x10x1 and 12 classes.
 
     DS-CNN (Zhang et al. 2017, arXiv 1711.07128) as MLPerf Tiny has it (Banbury et al. 2021, arXiv 2106.07597). The last
@@ -28,7 +28,7 @@ class DsCnn(Images, Widths):
             x = layers.BatchNormalization(name=f"{name}_norm")(x)
             return layers.ReLU(name=f"{name}_relu")(x)
 
-        filters = self.units(64)
+        filters = self.scale_units(64)
         inputs = layers.Input(shape, name="spectrogram")
         settings = {"padding": "same", "kernel_regularizer": regularizer}
         x = layers.Conv2D(filters, (10, 4), strides=2, name="stem", **settings)(inputs)

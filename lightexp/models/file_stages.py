@@ -78,5 +78,5 @@ def make_file_stage(model: FromFile) -> ModelFile | KerasFile:
     if not model.digest:
         model.check((), 0)  # says why
     if model.is_tflite:
-        return ModelFile(str(model.place), model.digest, model.flat().quantized)
+        return ModelFile(str(model.file_path), model.digest, model.read_graph().quantized)
     return KerasFile()

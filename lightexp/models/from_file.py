@@ -41,13 +41,13 @@ class FromFile(Model):
     digest: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        if self.path is not None and self.place.exists():
-            object.__setattr__(self, "digest", hash_path(self.place))
+        if self.path is not None and self.file_path.exists():
+            object.__setattr__(self, "digest", hash_path(self.file_path))
         if self.labels is not None and sorted(self.labels) != list(range(len(self.labels))):
             raise ValueError(f"labels must name each class once, from 0. Received: {self.labels}.")
 
     @property
-    def place(self) -> Path:
+    def file_path(self) -> Path:
         """The file.
 
         Raises:
@@ -60,17 +60,17 @@ class FromFile(Model):
     @property
     def is_tflite(self) -> bool:
         """Whether it is a `.tflite`, by its name or its first bytes."""
-        if self.place.is_dir():
+        if self.file_path.is_dir():
             return False
-        with self.place.open("rb") as file:
-            return self.place.suffix == ".tflite" or file.read(8)[4:] == _TFLITE_MAGIC
+        with self.file_path.open("rb") as file:
+            return self.file_path.suffix == ".tflite" or file.read(8)[4:] == _TFLITE_MAGIC
 
     @property
     def trainable(self) -> bool:
         """Whether it has Keras layers."""
         return not self.is_tflite
 
-    def flat(self) -> TFLiteGraph:
+    def read_graph(self) -> TFLiteGraph:
         """A `.tflite` as data.
 
         Raises:
@@ -78,11 +78,11 @@ class FromFile(Model):
         """
         from lightexp.backend import flatbuffer
 
-        return flatbuffer.read_graph(self.place)
+        return flatbuffer.read_graph(self.file_path)
 
     def layers(self) -> list[Layer]:
         """The kernels of a `.tflite`, as plans list layers."""
-        model = self.flat()
+        model = self.read_graph()
         return [Layer(model.title(op, k), op.kind, k.shape, int(np.prod(k.shape))) for op, k in model.kernels]
 
     def check(self, shape: tuple[int, ...], classes: int) -> None:
@@ -92,11 +92,11 @@ class FromFile(Model):
         if self.labels is not None and len(self.labels) != classes:
             raise BadInput(f"model.labels names {len(self.labels)} classes, the data have {classes}.")
         if self.is_tflite:
-            check_shapes(self.place, self.flat(), shape, classes)
+            check_shapes(self.file_path, self.read_graph(), shape, classes)
             return
         from lightexp.backend import foreign_keras
 
-        foreign_keras.check_file(self.place, self.trust)
+        foreign_keras.check_file(self.file_path, self.trust)
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """The file's architecture with new weights; see `Model.build`."""
@@ -112,14 +112,14 @@ class FromFile(Model):
         """
         from lightexp.backend import foreign_keras
 
-        model = foreign_keras.load_file(self.place, self.trust)
+        model = foreign_keras.load_file(self.file_path, self.trust)
         if self.outputs != "logits":
             model, found = foreign_keras.without_softmax(model)
             if self.outputs == "probabilities" and not found:
-                raise BadInput(f"{self.place} does not end in a softmax. Set model.outputs=logits")
+                raise BadInput(f"{self.file_path} does not end in a softmax. Set model.outputs=logits")
         takes, gives = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
         if takes != shape or gives != (classes,):
-            raise _mismatch(self.place, takes, gives, shape, classes)
+            raise _mismatch(self.file_path, takes, gives, shape, classes)
         return model
 
     def scaled(self, width: float) -> Model:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lightexp.core.config import settings_dataclass
-from lightexp.models.widths import Images, Widths
+from lightexp.models.base import ImageModel, ScalableModel
 
 
 @settings_dataclass
-class LeNet5(Images, Widths):
+class LeNet5(ImageModel, ScalableModel):
     """Two 5x5 convolutions of 20 and 50 filters, each max-pooled, and a dense layer of 500 (Caffe's LeNet-5).
 
     On 28x28x1 images and 10 classes it has the literature's 431,080 weights. On maps too small for a 5x5 kernel the
@@ -24,9 +24,9 @@ class LeNet5(Images, Widths):
         inputs = x = layers.Input(shape, name="image")
         for number, filters in enumerate((20, 50), start=1):
             padding = "valid" if min(x.shape[1:3]) >= 5 else "same"
-            x = layers.Conv2D(self.units(filters), 5, padding=padding, activation="relu", name=f"conv{number}")(x)
+            x = layers.Conv2D(self.scale_units(filters), 5, padding=padding, activation="relu", name=f"conv{number}")(x)
             if min(x.shape[1:3]) >= 2:
                 x = layers.MaxPooling2D(name=f"pool{number}")(x)
         x = layers.Flatten(name="flatten")(x)
-        x = layers.Dense(self.units(500), activation="relu", name="dense1")(x)
+        x = layers.Dense(self.scale_units(500), activation="relu", name="dense1")(x)
         return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="lenet5")

@@ -7,14 +7,14 @@ from typing import Any
 
 from lightexp.core.config import Positive, settings_dataclass
 from lightexp.core.protocols import Model
-from lightexp.models.widths import Images
+from lightexp.models.base import ImageModel
 
 _BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 _LEAST = 4  # a map this small is not halved again
 
 
 @settings_dataclass
-class MobileNetV1(Images):
+class MobileNetV1(ImageModel):
     """A strided convolution and 13 depthwise-separable blocks (Howard et al. 2017, arXiv 1704.04861).
 
     On 96x96x3, 2 classes and alpha 0.25 it is MLPerf Tiny's network for visual wake words, of 221,794 weights. So that

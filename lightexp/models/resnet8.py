@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from lightexp.core.config import settings_dataclass
-from lightexp.models.widths import Images, Widths
+from lightexp.models.base import ImageModel, ScalableModel
 
 _L2 = 1e-4
 
 
 @settings_dataclass
-class ResNet8(Images, Widths):
+class ResNet8(ImageModel, ScalableModel):
     """Three residual stacks of 16, 32 and 64 filters: 78,666 weights on 32x32x3 and 10 classes.
 
     MLPerf Tiny v1.0 (Banbury et al. 2021, arXiv 2106.07597), after He et al. 2016. The last map is averaged whole.
@@ -30,7 +30,7 @@ class ResNet8(Images, Widths):
                 "kernel_initializer": "he_normal",
                 "kernel_regularizer": import_keras().regularizers.L2(_L2),
             }
-            return layers.Conv2D(self.units(filters), size, name=name, **settings)(x)
+            return layers.Conv2D(self.scale_units(filters), size, name=name, **settings)(x)
 
         def normalised(x: Any, name: str, rectified: bool = True) -> Any:
             x = layers.BatchNormalization(name=f"{name}_norm")(x)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lightexp.core.config import settings_dataclass
-from lightexp.models.widths import Images, Widths
+from lightexp.models.base import ImageModel, ScalableModel
 
 
 @settings_dataclass
-class SmallCnn(Images, Widths):
+class SmallCnn(ImageModel, ScalableModel):
     """Two blocks of 3x3 convolution (16 and 32 filters), batch normalisation, ReLU and max-pooling, and a dense layer.
 
     A map of one pixel is not pooled.
@@ -22,7 +22,7 @@ class SmallCnn(Images, Widths):
         layers = import_keras().layers
         inputs = x = layers.Input(shape, name="image")
         for number, filters in enumerate((16, 32), start=1):
-            x = layers.Conv2D(self.units(filters), 3, padding="same", use_bias=False, name=f"conv{number}")(x)
+            x = layers.Conv2D(self.scale_units(filters), 3, padding="same", use_bias=False, name=f"conv{number}")(x)
             x = layers.BatchNormalization(momentum=0.9, name=f"norm{number}")(x)
             x = layers.ReLU(name=f"relu{number}")(x)
             if min(x.shape[1:3]) >= 2:

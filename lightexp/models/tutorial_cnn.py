@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lightexp.core.config import settings_dataclass
-from lightexp.models.widths import Images, Widths
+from lightexp.models.base import ImageModel, ScalableModel
 
 
 @settings_dataclass
-class TutorialCnn(Images, Widths):
+class TutorialCnn(ImageModel, ScalableModel):
     """A 3x3 convolution of 12 filters, max-pooling and a dense layer: 20,410 weights on 28x28x1 and 10 classes.
 
     TensorFlow Model Optimization, "Pruning in Keras example". The smallest images are 4x4.
     """
 
-    least: ClassVar[int] = 4
+    min_size: ClassVar[int] = 4
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Builds it; see `Model.build`."""
@@ -23,7 +23,7 @@ class TutorialCnn(Images, Widths):
 
         layers = import_keras().layers
         inputs = layers.Input(shape, name="image")
-        x = layers.Conv2D(self.units(12), 3, activation="relu", name="conv")(inputs)
+        x = layers.Conv2D(self.scale_units(12), 3, activation="relu", name="conv")(inputs)
         x = layers.MaxPooling2D(name="pool")(x)
         x = layers.Flatten(name="flatten")(x)
         return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="tutorial_cnn")

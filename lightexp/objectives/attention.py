@@ -1,4 +1,4 @@
-"""Distillation from where a teacher looks."""
+"""Distillation that also matches the teacher's attention maps."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import field
 from typing import Any
 
 from lightexp.core.config import NonNegative, settings_dataclass
-from lightexp.objectives.distill import Distill
+from lightexp.objectives.distill import Distillation
 
 
 @settings_dataclass
-class Attention(Distill):
-    """Adds to `Distill` the mean squared difference between attention maps and the teacher's.
+class Attention(Distillation):
+    """Attention transfer: `Distillation` plus the mean squared difference between attention maps and the teacher's.
 
     Zagoruyko and Komodakis, "Paying More Attention to Attention", 2017 (arXiv 1612.03928). A layer's map is the mean of
     its squared channels at each position, scaled to length 1, so that model and teacher may differ in channels.
 
     Attributes:
-        layers: The model's layers and the teacher's that they are to be like, by name. Defaults to none: see
-            `Objective.matched`.
-        beta: Weight of the maps, each layer alike. Defaults to the paper's 1000.
+        layers: Names of the model's layers, each with that of the teacher's layer to match. Defaults to none: see
+            `TrainingObjective.matched`.
+        beta: Weight of the maps, equal for all layers. Defaults to 1000, as in the paper.
     """
 
     layers: dict[str, str] = field(default_factory=dict)
@@ -28,11 +28,11 @@ class Attention(Distill):
 
     @property
     def matched(self) -> Mapping[str, str]:
-        """The pairs of layers; see `Objective.matched`."""
+        """Pairs of layers to match; see `TrainingObjective.matched`."""
         return self.layers
 
     def feature_loss(self, features: Any, teachers: Any) -> Any:
-        """Loss of one pair of layers; see `Objective.feature_loss`."""
+        """Compute the loss of a pair of layers; see `TrainingObjective.feature_loss`."""
         from lightexp.backend.losses import compute_attention_map, compute_mean_squares
 
         return self.beta * compute_mean_squares(compute_attention_map(features) - compute_attention_map(teachers))

@@ -1,4 +1,4 @@
-"""Cross-entropy with the labels."""
+"""Cross-entropy with the labels, the default training objective."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class CrossEntropy(TrainingObjective):
     """Cross-entropy between the labels and the softmax of the logits."""
 
     def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
-        """Loss of each example; see `Objective.loss`."""
+        """Compute the loss of each example; see `TrainingObjective.loss`."""
         from lightexp.backend.losses import compute_cross_entropy
 
         return compute_cross_entropy(logits, labels)

@@ -1,4 +1,4 @@
-"""Distillation from a teacher's hidden layers."""
+"""Distillation that also matches the teacher's hidden layers (FitNets)."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import field
 from typing import Any, ClassVar
 
 from lightexp.core.config import NonNegative, settings_dataclass
-from lightexp.objectives.distill import Distill
+from lightexp.objectives.distill import Distillation
 
 
 @settings_dataclass
-class Hint(Distill):
-    """Adds to `Distill` half the mean squared difference between hidden layers and the teacher's.
+class Hint(Distillation):
+    """Hints: `Distillation` plus half the mean squared difference between hidden layers and the teacher's.
 
     Romero et al., "FitNets: Hints for Thin Deep Nets", 2015 (arXiv 1412.6550). A 1x1 convolution, trained with the
-    model and then thrown away, brings the model's channels to the teacher's. The paper trains on the hint first and on
-    the soft targets after; here the two are one loss.
+    model and discarded afterwards, maps the model's channels to the teacher's. The paper trains on the hint first and
+    on the soft targets afterwards; here both are one loss.
 
     Attributes:
-        layers: The model's layers and the teacher's that they are to be like, by name. Defaults to none: see
-            `Objective.matched`.
-        weight: Of the hints, each layer alike. Defaults to 1.
+        layers: Names of the model's layers, each with that of the teacher's layer to match. Defaults to none: see
+            `TrainingObjective.matched`.
+        weight: Weight of the hints, equal for all layers. Defaults to 1.
     """
 
     adapts: ClassVar[bool] = True
@@ -30,11 +30,11 @@ class Hint(Distill):
 
     @property
     def matched(self) -> Mapping[str, str]:
-        """The pairs of layers; see `Objective.matched`."""
+        """Pairs of layers to match; see `TrainingObjective.matched`."""
         return self.layers
 
     def feature_loss(self, features: Any, teachers: Any) -> Any:
-        """Loss of one pair of layers; see `Objective.feature_loss`."""
+        """Compute the loss of a pair of layers; see `TrainingObjective.feature_loss`."""
         from lightexp.backend.losses import compute_mean_squares
 
         return self.weight / 2 * compute_mean_squares(features - teachers)

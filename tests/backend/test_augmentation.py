@@ -15,7 +15,7 @@ from lightexp.core.data import Data, Split
 from lightexp.core.preprocessing import Augment
 from lightexp.core.protocols import TrainingObjective
 from lightexp.objectives.cross_entropy import CrossEntropy
-from lightexp.objectives.distill import Distill
+from lightexp.objectives.distill import Distillation
 from tests.backend import nets
 
 MANY = 2000
@@ -139,7 +139,7 @@ def _train(loop: str, source: Data, net: Any, **changes: Any) -> dict[str, list[
     from lightexp.backend.training import Trainer
 
     words = {"teacher": np.random.default_rng(0).normal(size=(len(source.train), nets.CLASSES)).astype(np.float32)}
-    teachers = words if isinstance(changes.get("objective"), Distill) else {}
+    teachers = words if isinstance(changes.get("objective"), Distillation) else {}
     history = Trainer(net, nets.settings(loop=loop, **changes), source, 5, teachers).run(nets.Quiet())
     return {name: values for name, values in history.items() if name != "seconds"}
 
@@ -148,7 +148,7 @@ def _bytes(net: Any) -> list[bytes]:
     return [weight.tobytes() for weight in net.get_weights()]
 
 
-@pytest.mark.parametrize("objective", [CrossEntropy(), Distill()], ids=["cross_entropy", "distill"])
+@pytest.mark.parametrize("objective", [CrossEntropy(), Distillation()], ids=["cross_entropy", "distill"])
 def test_augmented_graph_and_fit_are_one_training(tensorflow: None, objective: TrainingObjective) -> None:
     source = replace(nets.data(), augment=EVERYTHING)
     found = []

@@ -19,7 +19,7 @@ from lightexp.core.schedule import Schedule
 from lightexp.core.training import Training
 from lightexp.datasets import memmap
 from lightexp.objectives.cross_entropy import CrossEntropy
-from lightexp.objectives.distill import Distill
+from lightexp.objectives.distill import Distillation
 from tests.backend import nets
 
 CURVES = {"loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
@@ -64,7 +64,7 @@ def test_the_graph_trains_as_keras_fit_does(tensorflow: None, l2: float) -> None
 @pytest.mark.parametrize("kind", ["norm", "dense"])
 def test_graph_and_fit_are_one_training(tensorflow: None, kind: str) -> None:
     teachers = {"teacher": np.random.default_rng(0).normal(size=(nets.EXAMPLES, nets.CLASSES)).astype(np.float32)}
-    changes = {"objective": Distill()} if kind == "dense" else {}
+    changes = {"objective": Distillation()} if kind == "dense" else {}
     graph, fit = nets.model(kind), nets.model(kind)
     words = {"teachers": teachers if changes else {}}
     curves = _train(graph, nets.settings(loop="graph", **changes), **words)
@@ -93,7 +93,7 @@ def test_what_is_on_disk_trains_to_the_bytes_of_what_is_in_memory(tensorflow: No
     found = []
     for each in (source, disk):
         net = nets.model("norm")
-        curves = _train(net, nets.settings(objective=Distill(), epochs=2), each, teachers=teachers)
+        curves = _train(net, nets.settings(objective=Distillation(), epochs=2), each, teachers=teachers)
         found.append((_bytes(net), curves["val_loss"], curves["val_accuracy"], curves["accuracy"]))
     assert found[0] == found[1]
 
@@ -109,7 +109,7 @@ from lightexp.core.preprocessing import Augment
 from lightexp.core.protocols import TFLITE
 from lightexp.core.training import Training
 from lightexp.datasets import memmap
-from lightexp.objectives.distill import Distill
+from lightexp.objectives.distill import Distillation
 
 session.start_tensorflow(1)
 from lightexp.backend.training import Trainer
@@ -130,7 +130,7 @@ def use(count):
     file.write_bytes(converter.convert_to_float32(net))
     teachers = {"teacher": litert.compute_logits(file, split.x, data, 1)}
     litert.compute_logits(file, split.x[:2000], data, 1, foreign=True)
-    settings = Training(objective=Distill(), epochs=1, batch_size=500)
+    settings = Training(objective=Distillation(), epochs=1, batch_size=500)
     Trainer(net, settings, data, 0, teachers).run(Silent())
     assert len(split.digest) == 64 and len(split.sample(200)) == 200
     return x

@@ -26,7 +26,7 @@ PRUNE = {
 }
 DISTILL = {
     "_target_": "lightexp.stages.distill.Distill",
-    "objective": {"_target_": "lightexp.objectives.distill.Distill"},
+    "objective": {"_target_": "lightexp.objectives.distill.Distillation"},
 }
 
 
@@ -182,7 +182,7 @@ def test_a_user_s_package_must_be_allowed_by_name(tmp_path: Path, monkeypatch: p
 
 def test_locate_finds_what_is_named() -> None:
     assert locate("lightexp.models.small_cnn.SmallCnn", "m") is SmallCnn
-    assert issubclass(locate("lightexp.objectives.distill.Distill", "m"), TrainingObjective)
+    assert issubclass(locate("lightexp.objectives.distill.Distillation", "m"), TrainingObjective)
 
 
 anything = st.recursive(

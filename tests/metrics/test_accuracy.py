@@ -9,7 +9,7 @@ import pytest
 
 from lightexp.core.data import Data, Split
 from lightexp.core.protocols import MeasurementContext
-from lightexp.metrics.accuracy import Accuracy, cross_entropy, top
+from lightexp.metrics.accuracy import Accuracy, compute_cross_entropy, compute_top_k
 from tests.metrics import tiny
 
 
@@ -42,12 +42,12 @@ def test_splits_that_may_not_be_looked_at_are_not(tmp_path: Path) -> None:
 
 def test_loss_is_stable_for_large_logits() -> None:
     logits = np.array([[1e4, 0, -1e4], [-1e4, 0, 1e4]], np.float32)
-    assert cross_entropy(logits, np.array([0, 1], np.int32)) == pytest.approx(1e4 / 2)
+    assert compute_cross_entropy(logits, np.array([0, 1], np.int32)) == pytest.approx(1e4 / 2)
 
 
 def test_top_five_counts_labels_among_the_five_likeliest() -> None:
     logits = np.tile(np.arange(12, dtype=np.float32), (12, 1))
-    assert top(logits, np.arange(12, dtype=np.int32), 5) == 5 / 12
+    assert compute_top_k(logits, np.arange(12, dtype=np.int32), 5) == 5 / 12
 
 
 def test_top_five_is_measured_from_eleven_classes_on(tmp_path: Path) -> None:

@@ -12,33 +12,33 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lightexp.core.protocols import MeasurementContext
-from lightexp.metrics.entropy import Entropy, coded_bits
+from lightexp.metrics.entropy import Entropy, count_entropy_bits
 from lightexp.metrics.graph import Graph
 from tests.metrics import tiny
 
 
 def test_known_entropies() -> None:
-    assert coded_bits(np.zeros((3, 4), np.int8)) == 0
-    assert coded_bits(np.array([[0, 0], [1, 1]], np.int8)) == 4
-    assert coded_bits(np.array([0, 0, 1, 2], np.float32)) == pytest.approx(2 * 1 + 2 * 2)
+    assert count_entropy_bits(np.zeros((3, 4), np.int8)) == 0
+    assert count_entropy_bits(np.array([[0, 0], [1, 1]], np.int8)) == 4
+    assert count_entropy_bits(np.array([0, 0, 1, 2], np.float32)) == pytest.approx(2 * 1 + 2 * 2)
     few = np.arange(256, dtype=np.float32)
-    assert coded_bits(few) == pytest.approx(256 * 8)
+    assert count_entropy_bits(few) == pytest.approx(256 * 8)
 
 
 def test_many_different_floats_are_kept_as_they_are_beside_a_map_of_zeros() -> None:
     values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
-    assert coded_bits(values) == 32_000
+    assert count_entropy_bits(values) == 32_000
     values[:250] = 0
     map_of_zeros = -1000 * (0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
-    assert coded_bits(values.reshape(10, 100)) == pytest.approx(750 * 32 + map_of_zeros)
-    assert coded_bits(values.astype(np.float16)) <= 750 * 16 + map_of_zeros
+    assert count_entropy_bits(values.reshape(10, 100)) == pytest.approx(750 * 32 + map_of_zeros)
+    assert count_entropy_bits(values.astype(np.float16)) <= 750 * 16 + map_of_zeros
 
 
 @given(arrays(np.int8, st.integers(1, 200)))
 def test_whole_numbers_take_no_more_than_their_type_and_do_not_mind_order(values: np.ndarray) -> None:
-    bits = coded_bits(values)
+    bits = count_entropy_bits(values)
     assert 0 <= bits <= 8 * len(values) + 1e-9
-    assert coded_bits(np.sort(values)) == bits
+    assert count_entropy_bits(np.sort(values)) == bits
     assert bits == pytest.approx(-sum(math.log2((values == v).mean()) for v in values))
 
 

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from lightexp.core.data import Data, Split
 from lightexp.core.protocols import MeasurementContext, Metric, Note
 from lightexp.metrics.accuracy import Accuracy
-from lightexp.metrics.calibration import Calibration, expected_error
+from lightexp.metrics.calibration import CalibrationError, compute_calibration_error
 from lightexp.metrics.fidelity import Fidelity
 from lightexp.metrics.logits import compute_log_softmax, load_logits
 from lightexp.metrics.per_class import PerClass
@@ -66,8 +66,8 @@ def test_a_class_that_a_split_lacks_is_a_note() -> None:
 def test_calibration_by_hand() -> None:
     # Sure of 0.6 and right once of two; sure of 0.9 and always right; two bins of ten hold them.
     sure = np.log([[0.6, 0.4], [0.6, 0.4], [0.1, 0.9], [0.1, 0.9]]).astype(np.float32)
-    assert expected_error(sure, np.array([0, 1, 1, 1], np.int32), 10) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
-    [figure] = Calibration().measure(subject(HALF, CONTROLS))
+    assert compute_calibration_error(sure, np.array([0, 1, 1, 1], np.int32), 10) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1)
+    [figure] = CalibrationError().measure(subject(HALF, CONTROLS))
     assert (figure.name, figure.direction) == ("calibration/ece", "min")
     assert figure.value == pytest.approx(abs(0.5 - np.exp(2) / (np.exp(2) + 2)))
 
@@ -85,7 +85,7 @@ def test_calibration_is_that_of_a_loop_over_bins(answers: np.ndarray, labels: np
         inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    assert expected_error(answers, labels, 15) == pytest.approx(expected, abs=1e-9)
+    assert compute_calibration_error(answers, labels, 15) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_file_answers_once_for_all_measurements(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_file_answers_once_for_all_measurements(tmp_path: Path) -> None:
     load_logits(one, "test", control=True)
     path.unlink()
     control.unlink()
-    measured = [*Fidelity().measure(one), *Calibration().measure(one), *PerClass().measure(one)]
+    measured = [*Fidelity().measure(one), *CalibrationError().measure(one), *PerClass().measure(one)]
     figures |= {figure.name: figure.value for figure in measured if isinstance(figure, Metric)}
     assert 0.5 < figures["fidelity/agreement"] <= 1
     assert 0 < figures["fidelity/kl_test"] < 0.1
@@ -112,6 +112,6 @@ def test_the_test_split_is_looked_at_only_where_it_may(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(tiny.flat("dense"))
     one = MeasurementContext(path, path, tiny.data("dense"), 1, ("val",))
-    for measurement in (Fidelity(), Calibration(), PerClass()):
+    for measurement in (Fidelity(), CalibrationError(), PerClass()):
         assert all(figure.split == "val" for figure in measurement.measure(one) if isinstance(figure, Metric))
     assert set(one.cache) == {(path, "val")}

@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from lightexp.backend import micro, sandbox
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import MeasurementContext, Metric, Note
-from lightexp.metrics.micro import Board, Micro, too_large
+from lightexp.metrics.micro import Board, Micro, explain_misfit
 from tests.metrics import tiny
 
 needed = pytest.mark.skipif(micro.find_unavailable_reason() is not None, reason=micro.find_unavailable_reason() or "")
@@ -114,10 +114,10 @@ def test_damaged_files_run_or_are_told_in_one_line(path: Path) -> None:
 
 def test_what_is_too_large_for_a_board_is_told_in_numbers(path: Path) -> None:
     path.write_bytes(bytes(2048))
-    assert too_large(BOARDS["tiny"], path, 1024) is None
-    assert too_large(BOARDS["tiny"], path, 1025) == "it takes 2 KiB of RAM where 1 are free"
+    assert explain_misfit(BOARDS["tiny"], path, 1024) is None
+    assert explain_misfit(BOARDS["tiny"], path, 1025) == "it takes 2 KiB of RAM where 1 are free"
     path.write_bytes(bytes(5 * 2**20))
-    assert too_large(BOARDS["tiny"], path, 2**20) == (
+    assert explain_misfit(BOARDS["tiny"], path, 2**20) == (
         "it takes 5,120 KiB of flash where 2 are free and 1,024 KiB of RAM where 1 are free"
     )
 

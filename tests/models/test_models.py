@@ -28,9 +28,9 @@ def test_the_article_s_network() -> None:
     assert kinds(ArticleMlp()) == ["InputLayer", "Flatten", "Dense", "Dropout", "Dense"]
     assert inputs.input_shape == [(None, 28, 28, 1)]
     assert flatten.output_shape == (None, 784)
-    assert (dense.units, dense.activation.__name__, dense.use_bias) == (128, "relu", True)
+    assert (dense.scale_units, dense.activation.__name__, dense.use_bias) == (128, "relu", True)
     assert dropout.rate == 0.2
-    assert (logits.units, logits.activation.__name__) == (10, "linear")
+    assert (logits.scale_units, logits.activation.__name__) == (10, "linear")
     assert ArticleMlp().build((28, 28, 1), 10).count_params() == 784 * 128 + 128 + 128 * 10 + 10
 
 
@@ -43,7 +43,7 @@ def test_lenet_5_has_the_literature_s_weights() -> None:
 
 
 def test_lenet_300_100() -> None:
-    units = [layer.units for layer in layers(LeNet300100()) if hasattr(layer, "units")]
+    units = [layer.scale_units for layer in layers(LeNet300100()) if hasattr(layer, "units")]
     assert units == [300, 100, 10]
     assert LeNet300100().build((28, 28, 1), 10).count_params() == 266_610
 
@@ -76,8 +76,8 @@ def test_features_are_enough_for_dense_networks() -> None:
 
 def test_widths_multiply_and_keep_at_least_one_unit() -> None:
     third = LeNet5().scaled(1 / 3)
-    assert (third.units(20), third.units(50), third.units(500)) == (7, 17, 167)
-    assert third.scaled(3).units(500) == 500
+    assert (third.scale_units(20), third.scale_units(50), third.scale_units(500)) == (7, 17, 167)
+    assert third.scaled(3).scale_units(500) == 500
     assert LeNet5(1e-6).build((28, 28, 1), 10).output_shape == (None, 10)
     assert ArticleMlp(dropout=0.5).scaled(0.5) == ArticleMlp(width=0.5, dropout=0.5)
 

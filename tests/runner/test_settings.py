@@ -173,7 +173,7 @@ def test_stages_are_swapped_added_and_removed_by_overrides(
 def test_what_stands_in_a_stage_is_swapped_by_overrides() -> None:
     assert type(compose_settings([]).stages["prune"].objective).__name__ == "CrossEntropy"
     soft = compose_settings([SOFT, "pipeline.stages.prune.objective.temperature=2"]).stages["prune"].objective
-    assert (type(soft).__name__, soft.temperature, soft.teacher) == ("Distill", 2.0, "control")
+    assert (type(soft).__name__, soft.temperature, soft.teacher) == ("Distillation", 2.0, "control")
     words = ["pipeline=distill", "model@pipeline.stages.distill.student=lenet_300_100"]
     assert type(compose_settings(words).stages["distill"].student).__name__ == "LeNet300100"
 

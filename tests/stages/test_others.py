@@ -15,7 +15,7 @@ from lightexp.models.file_stages import ModelFile
 from lightexp.models.lenet5 import LeNet5
 from lightexp.models.small_cnn import SmallCnn
 from lightexp.objectives.cross_entropy import CrossEntropy
-from lightexp.objectives.distill import Distill as Soft
+from lightexp.objectives.distill import Distillation as Soft
 from lightexp.runner.progress import SilentReporter
 from lightexp.stages.distill import Distill
 from lightexp.stages.train import Train

@@ -11,7 +11,7 @@ from lightexp.core.protocols import Model
 
 
 @settings_dataclass
-class Widths(Model):
+class ScalableModel(Model):
     """An architecture whose hidden layers all widen by one factor.
 
     Attributes:
@@ -24,24 +24,24 @@ class Widths(Model):
         """The same architecture at `width` of this one's width."""
         return replace(self, width=self.width * width)
 
-    def units(self, count: int) -> int:
+    def scale_units(self, count: int) -> int:
         """`count` filters or neurons, scaled and rounded, at least one."""
         return max(1, round(count * self.width))
 
 
-class Images(Model):
+class ImageModel(Model):
     """An architecture for images alone.
 
     Attributes:
         least: The smallest height and width.
     """
 
-    least: ClassVar[int] = 1
+    min_size: ClassVar[int] = 1
 
     def check(self, shape: tuple[int, ...], classes: int) -> None:
         """Refuses data that have no height, width and channels, or too few pixels."""
-        if len(shape) != 3 or min(shape[:2]) < self.least:
-            size = f" and {self.least}x{self.least} pixels or more" if self.least > 1 else ""
+        if len(shape) != 3 or min(shape[:2]) < self.min_size:
+            size = f" and {self.min_size}x{self.min_size} pixels or more" if self.min_size > 1 else ""
             raise BadInput(
                 f"{type(self).__name__} needs images of shape (height, width, channels){size}. Received: {shape}. "
                 "Use model=article_mlp, or reshape the data."
