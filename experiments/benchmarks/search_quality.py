@@ -30,6 +30,7 @@ from lightexp.runner.execute import STOPPED_FACT
 from lightexp.search.halving import SuccessiveHalving
 from lightexp.search.space import SearchSpace
 from lightexp.search.study import Proposal, SearchStudy
+from lightexp.search.study_identity import StudyIdentity
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import compute_status
 
@@ -78,7 +79,7 @@ class Table:
         """What running a proposal would have recorded, its row, and the epochs that its training has then."""
         row = self.key(proposal.config)
         trained = len(row) > 1
-        stop = halving.rung(proposal.rung).stops(SETTLED, WHOLE)[-1] if halving and trained else None
+        stop = halving.make_rung(proposal.rung).stops(SETTLED, WHOLE)[-1] if halving and trained else None
         found = self.rows[row][self.epochs.index(stop) if stop else -1]
         stages = [StageRecord(n, n, True, 0.0, f) for n, f in (("train", self.rows["control",][0]), ("end", found))]
         if stop:
@@ -91,7 +92,7 @@ class Table:
 def searched(table: Table, spec: StudySpec, space: SearchSpace, seed: int, folder: Path) -> Found:
     """Searches the table."""
     spec.settings = replace(spec.settings, seed=seed)
-    study = SearchStudy(spec, space, folder, print, {})
+    study = SearchStudy(spec, space, folder, print, StudyIdentity({}))
     epochs: dict[tuple[str, ...], int] = {}
     trained: dict[tuple[str, ...], int] = {}
     while proposal := study.ask():

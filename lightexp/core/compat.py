@@ -6,7 +6,19 @@ fails when the library changes what the function relies on.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import TPESampler
+    from optuna.trial import FrozenTrial
+
+ParameterCache = dict[tuple[str, ...], dict[int, list[float] | None]]
+"""By the names of some parameters and a trial's number: Optuna's internal values of that trial's parameters.
+
+None stands for a trial that lacks one of the parameters.
+"""
 
 
 def list_hydra_flags() -> dict[tuple[str, ...], bool]:
@@ -35,3 +47,60 @@ def complete_with_hydra(config_loader: Any, config_name: str, line: str) -> list
     from hydra.plugins.completion_plugin import DefaultCompletionPlugin
 
     return list(DefaultCompletionPlugin(config_loader)._query(config_name, line))
+
+
+def make_caching_tpe_sampler(cache: ParameterCache, **settings: Any) -> TPESampler:
+    """Make a TPE sampler that reads each finished trial once, and proposes exactly what Optuna's own proposes.
+
+    Optuna 5.0 converts the parameters of all trials for every proposal (`TPESampler._get_internal_repr`), and with
+    `group=True` also compares the parameters' names of all trials (`Study._get_trials`), so that a proposal after a
+    thousand trials takes longer than a trial. Neither can be replaced through its public interface.
+
+    Args:
+        cache: Parameters of the study's finished trials; the sampler adds to it.
+        settings: Arguments of `optuna.samplers.TPESampler`.
+    """
+    import numpy as np
+    from optuna.samplers import TPESampler
+
+    class CachingTPESampler(TPESampler):
+        def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+            first_trials: Any = _FirstTrialsStudy(study)
+            return super().infer_relative_search_space(first_trials, trial)
+
+        def _get_internal_repr(
+            self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
+        ) -> dict[str, Any]:
+            known = cache.setdefault(tuple(search_space), {})
+            new = {t.number: self._convert(t, search_space, study) for t in trials if t.number not in known}
+            known |= {t.number: new[t.number] for t in trials if t.number in new and t.state.is_finished()}
+            rows = [known[t.number] if t.number in known else new[t.number] for t in trials]
+            complete = [row for row in rows if row is not None]
+            columns = zip(*complete, strict=True) if complete else [()] * len(search_space)
+            return dict(zip(search_space, map(np.asarray, columns), strict=True))
+
+        def _convert(
+            self, trial: FrozenTrial, search_space: dict[str, BaseDistribution], study: Study
+        ) -> list[float] | None:
+            params = self._get_params(trial, study)
+            if not search_space.keys() <= params.keys():
+                return None
+            return [distribution.to_internal_repr(params[name]) for name, distribution in search_space.items()]
+
+    return CachingTPESampler(**settings)
+
+
+class _FirstTrialsStudy:
+    """View of a study with the first trial of each set of parameters; further ones do not change their grouping."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        first: dict[frozenset[str], FrozenTrial] = {}
+        for trial in self._study._get_trials(*args, **kwargs):
+            first.setdefault(frozenset(trial.distributions), trial)
+        return list(first.values())

@@ -1,4 +1,4 @@
-"""What a study is after: objectives with directions, and constraints in their measurements' units."""
+"""Search goals: objectives with directions, and constraints with units, parsed from `search.*`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _UNITS = {
     "s": {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600},
     "": {"%": 0.01, "k": 1e3, "m": 1e6},
 }
+"""Factors of the units, by the suffix of the metric's name."""
 _NUMBER = r"(?P<number>[0-9.]+(?:e[+-]?[0-9]+)?)\s*(?P<unit>[a-zµ%]*)"
 _BOUND = re.compile(rf"(?P<control>control\s*(?P<sign>[-+*])?\s*)?(?:{_NUMBER})?", re.IGNORECASE)
 _CONSTRAINT = re.compile(r"(?P<name>[\w./@-]+)\s*(?P<sense><=|>=)\s*(?P<bound>.+)")
@@ -27,16 +28,28 @@ _FITS = re.compile(r"fits\s*:\s*(?P<board>[\w.-]+)")
 
 @dataclass(frozen=True)
 class SearchObjective:
-    """A measurement and the direction that is better."""
+    """A metric that a study optimises, and the direction that is better.
+
+    Example:
+        >>> SearchObjective("accuracy/val", "max").to_axis(0.75, control=0.9, classes=4)
+        (0.25, 0.75)
+        >>> SearchObjective("size/file_bytes", "min").to_axis(25, control=100, classes=4)
+        (-2.0, 0.0)
+    """
 
     name: str
     direction: Direction
 
     def to_axis(self, value: float, control: float, classes: int) -> tuple[float, float]:
-        """A value on the axis that hypervolumes are taken on, to be minimised, and the reference point there.
+        """Return a value on the axis that hypervolumes are computed on, and the reference point of that axis.
 
-        Accuracies become errors, against guessing among `classes`; everything else becomes the log2 of its ratio to
-        the control's value, against 0.
+        An accuracy becomes an error, with the error of guessing as the reference. Any other metric becomes log2 of its
+        ratio to the control's value, with 0 as the reference. Smaller is better on every axis.
+
+        Args:
+            value: The trial's value.
+            control: The control's value.
+            classes: Number of the data set's classes.
         """
         if self.name.startswith("accuracy/"):
             return 1 - value, 1 - 1 / classes
@@ -48,14 +61,20 @@ class SearchObjective:
 
 @dataclass(frozen=True)
 class Constraint:
-    """An upper or lower bound of a measurement.
+    """An upper or lower bound of a metric.
 
     Attributes:
-        text: As it was written.
-        name: The measurement.
+        text: The constraint as the user wrote it.
+        name: The metric.
         sense: `<=` or `>=`.
-        number: In the measurement's unit.
-        relative: None for a bound by itself; else how `number` is put to the control's value, `+`, `-` or `*`.
+        number: The bound, or the operand of `relative`, in the metric's unit.
+        relative: The operator that combines the control's value with `number`: `+`, `-` or `*`. None for a bound that
+            does not depend on the control.
+
+    Example:
+        >>> (constraint,) = parse_constraints(["size/file_bytes <= 64 KiB"], ["size/file_bytes"])
+        >>> constraint.compute_violation({"size/file_bytes": 98304}, control={})
+        0.5
     """
 
     text: str
@@ -64,108 +83,144 @@ class Constraint:
     number: float
     relative: str | None
 
-    def compute_violation(self, figures: Metrics, control: Metrics) -> float:
-        """How far beyond the bound a value is, as a share of the bound; at most 0 within it, 1 where there is none."""
-        if self.name not in figures or (self.relative and self.name not in control):
+    def compute_violation(self, metrics: Metrics, control: Metrics) -> float:
+        """Return how far a value lies beyond the bound, as a fraction of the bound.
+
+        Args:
+            metrics: The trial's metrics.
+            control: The control's metrics.
+
+        Returns:
+            At most 0 where the constraint is satisfied; 1 where a needed metric is missing.
+        """
+        if self.name not in metrics or (self.relative and self.name not in control):
             return 1.0
-        bound = self.number
-        if self.relative:
-            base = control[self.name]
-            bound = base * bound if self.relative == "*" else base + bound * (1 if self.relative == "+" else -1)
-        beyond = figures[self.name] - bound if self.sense == "<=" else bound - figures[self.name]
-        return float(beyond / (abs(bound) or 1.0))
+        bound = self._find_bound(control)
+        excess = metrics[self.name] - bound if self.sense == "<=" else bound - metrics[self.name]
+        return float(excess / (abs(bound) or 1.0))
+
+    def _find_bound(self, control: Metrics) -> float:
+        if self.relative == "*":
+            return control[self.name] * self.number
+        if self.relative == "+":
+            return control[self.name] + self.number
+        if self.relative == "-":
+            return control[self.name] - self.number
+        return self.number
 
 
-def parse_objectives(words: list[str], known: Mapping[str, Direction | None]) -> tuple[SearchObjective, ...]:
-    """Reads objectives: a measurement's name, after `max` or `min` where its own direction is not meant or it has none.
+def parse_objectives(texts: list[str], known: Mapping[str, Direction | None]) -> tuple[SearchObjective, ...]:
+    """Parse objectives such as `accuracy/val` and `max micro/runs`.
+
+    Args:
+        texts: Names of metrics; `max` or `min` before a name sets its direction.
+        known: The direction of every metric that is measured, or None for a metric without one.
 
     Raises:
-        BadInput: If one is not measured or has no direction.
+        BadInput: If a metric is not measured or has no direction, or there is no objective.
     """
-    found = []
-    for word in words:
-        direction, _, name = word.rpartition(" ")
-        name = _measured(name, known, "search.objectives")
-        if direction.strip() not in ("", "max", "min"):
-            raise BadInput(f"search.objectives: '{word}' must be NAME, 'max NAME' or 'min NAME'.")
-        if not (chosen := direction.strip() or known[name]):
-            raise BadInput(f"search.objectives: {name} has no direction. Write 'max {name}' or 'min {name}'.")
-        if name.endswith("/test"):
-            raise BadInput(
-                f"search.objectives: trials do not look at the test split. Received: {name}. Take {name[:-4]}val"
-            )
-        found.append(SearchObjective(name, "max" if chosen == "max" else "min"))
-    if not found or len({o.name for o in found}) < len(found):
-        raise BadInput(f"search.objectives must name at least one measurement, each once. Received: {words}.")
-    return tuple(found)
+    objectives = [_parse_objective(text, known) for text in texts]
+    if not objectives or len({o.name for o in objectives}) < len(objectives):
+        raise BadInput(f"search.objectives must name at least one measurement, each once. Received: {texts}.")
+    return tuple(objectives)
 
 
-def parse_constraints(words: list[Any], known: Iterable[str]) -> tuple[Constraint, ...]:
-    """Reads constraints such as `size/file_bytes <= 64 KiB`, `accuracy/val >= control - 0.01` and `fits: nano33`.
+def _parse_objective(text: str, known: Mapping[str, Direction | None]) -> SearchObjective:
+    prefix, _, name = text.rpartition(" ")
+    prefix = prefix.strip()
+    _require_measured(name, known, "search.objectives")
+    if prefix not in ("", "max", "min"):
+        raise BadInput(f"search.objectives: '{text}' must be NAME, 'max NAME' or 'min NAME'.")
+    direction = prefix or known[name]
+    if not direction:
+        raise BadInput(f"search.objectives: {name} has no direction. Write 'max {name}' or 'min {name}'.")
+    if name.endswith("/test"):
+        raise BadInput(
+            f"search.objectives: trials do not look at the test split. Received: {name}. Take {name[:-4]}val"
+        )
+    return SearchObjective(name, "max" if direction == "max" else "min")
+
+
+def parse_constraints(texts: list[Any], known: Iterable[str]) -> tuple[Constraint, ...]:
+    """Parse constraints such as `size/file_bytes <= 64 KiB`, `accuracy/val >= control - 0.01` and `fits: nano33`.
+
+    Args:
+        texts: Constraints as YAML reads them; `fits: nano33` is a mapping.
+        known: Names of the metrics that are measured.
 
     Raises:
-        BadInput: If one cannot be read or is on something that is not measured.
+        BadInput: If a constraint cannot be parsed or its metric is not measured.
     """
     names = set(known)
-    return tuple(_constraint(word, names) for word in words)
+    return tuple(_parse_constraint(text, names) for text in texts)
 
 
-def _constraint(word: Any, known: set[str]) -> Constraint:
-    text = ", ".join(f"{k}: {v}" for k, v in word.items()) if isinstance(word, Mapping) else str(word)
-    where = f"search.constraints: '{text}'"
+def _parse_constraint(entry: Any, known: set[str]) -> Constraint:
+    text = ", ".join(f"{k}: {v}" for k, v in entry.items()) if isinstance(entry, Mapping) else str(entry)
+    place = f"search.constraints: '{text}'"
     if fits := _FITS.fullmatch(text.strip()):
-        return Constraint(text, _measured(f"fits/{fits['board']}", known, where), ">=", 1.0, None)
-    if not (read := _CONSTRAINT.fullmatch(text.strip())):
-        raise BadInput(f"{where} must be like 'size/file_bytes <= 64 KiB' or 'accuracy/val >= control - 0.01'.")
-    name = _measured(read["name"], known, where)
+        name = f"fits/{fits['board']}"
+        _require_measured(name, known, place)
+        return Constraint(text, name, ">=", 1.0, None)
+    parts = _CONSTRAINT.fullmatch(text.strip())
+    if parts is None:
+        raise BadInput(f"{place} must be like 'size/file_bytes <= 64 KiB' or 'accuracy/val >= control - 0.01'.")
+    name = parts["name"]
+    _require_measured(name, known, place)
     if name.endswith("/test"):
-        raise BadInput(f"{where}: trials do not look at the test split. Take {name[:-4]}val")
-    bound = _BOUND.fullmatch(read["bound"].strip())
-    if (
-        not bound
-        or not (bound["number"] or bound["control"])
-        or bool(bound["number"]) == bool(bound["control"] and not bound["sign"])
-    ):
-        raise BadInput(f"{where}: '{read['bound']}' is no bound. Write a number with its unit, or control - NUMBER.")
+        raise BadInput(f"{place}: trials do not look at the test split. Take {name[:-4]}val")
+    bound = _BOUND.fullmatch(parts["bound"].strip())
+    if bound is None or not _is_complete(bound):
+        raise BadInput(f"{place}: '{parts['bound']}' is no bound. Write a number with its unit, or control - NUMBER.")
     relative = (bound["sign"] or "+") if bound["control"] else None
-    number = _number(bound["number"] or "0", bound["unit"] or "", name, relative, where)
-    return Constraint(text, name, read["sense"], number, relative)
+    number = _parse_number(bound["number"] or "0", bound["unit"] or "", _list_units(name, relative), f"{place}: ", name)
+    return Constraint(text, name, parts["sense"], number, relative)
 
 
-def _number(digits: str, unit: str, name: str, relative: str | None, where: str) -> float:
-    kind = next((kind for kind in ("bytes", "us", "s") if name.endswith(f"_{kind}")), "")
-    factors = _UNITS["" if relative == "*" else kind]
+def _is_complete(bound: re.Match[str]) -> bool:
+    """Return whether a bound is a number, `control`, or `control`, a sign and a number."""
+    if not bound["control"]:
+        return bool(bound["number"])
+    return bool(bound["number"]) == bool(bound["sign"])
+
+
+def _list_units(name: str, relative: str | None) -> Mapping[str, float]:
+    """Return the units that a bound of a metric may have, with their factors."""
+    suffix = next((suffix for suffix in ("bytes", "us", "s") if name.endswith(f"_{suffix}")), "")
+    return _UNITS["" if relative == "*" else suffix]
+
+
+def _parse_number(digits: str, unit: str, units: Mapping[str, float], prefix: str, name: str) -> float:
+    if unit and unit.lower() not in units:
+        raise BadInput(f"{prefix}'{unit}' is not a unit of {name}: {suggest_nearest(unit, units)}")
     try:
-        found = float(digits) * (factors[unit.lower()] if unit else 1)
-    except KeyError:
-        raise BadInput(f"{where}: '{unit}' is not a unit of {name}: {suggest_nearest(unit, factors)}") from None
+        number = float(digits) * (units[unit.lower()] if unit else 1)
     except ValueError:
-        found = math.nan
-    if not math.isfinite(found):
-        raise BadInput(f"{where}: '{digits}' is not a number.")
-    return found
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadInput(f"{prefix}'{digits}' is not a number.")
+    return number
 
 
-def _measured(name: str, known: Iterable[str], where: str) -> str:
+def _require_measured(name: str, known: Iterable[str], place: str) -> None:
     if name not in known:
         raise BadInput(
-            f"{where}: {name} is not measured: {suggest_nearest(name, known)} What is measured: the group measure."
+            f"{place}: {name} is not measured: {suggest_nearest(name, known)} The group measure sets what is measured."
         )
-    return name
 
 
-def read_values(objectives: tuple[SearchObjective, ...], figures: Metrics, notes: Mapping[str, str]) -> list[float]:
-    """The objectives' values.
+def read_values(objectives: tuple[SearchObjective, ...], metrics: Metrics) -> list[float]:
+    """Return the objectives' values.
 
     Raises:
-        RunFailed: If one is missing or is not a number.
+        RunFailed: If a value is missing or not finite.
     """
-    found = []
+    values = []
     for objective in objectives:
-        value = figures.get(objective.name)
+        value = metrics.get(objective.name)
         if value is None:
-            raise RunFailed(f"{objective.name} was not measured{': ' * bool(notes)}{notes.get(objective.name, '')}")
+            raise RunFailed(f"{objective.name} was not measured.")
         if not math.isfinite(value):
             raise RunFailed(f"{objective.name} is {value}.")
-        found.append(value)
-    return found
+        values.append(value)
+    return values

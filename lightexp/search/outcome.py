@@ -1,33 +1,37 @@
-"""What is kept of a trial, and where that stands among others."""
+"""Trial outcomes: what a study stores of each finished trial, and where the trial lies among the others."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from lightexp.search.goals import SearchObjective
 
 OUTCOME = "outcome"
-RUNG, PROMOTED_FROM = "rung", "of"
-"""Of a trial that goes on with another's training: how far (`lightexp.core.training.Rung`), and the other's number."""
+"""Name of the trial attribute that holds the outcome, as `dataclasses.asdict` writes it."""
+RUNG = "rung"
+"""Name of the trial attribute that holds the rung (`lightexp.core.training.Rung`); absent on the first."""
+PROMOTED_FROM = "of"
+"""Name of the trial attribute that holds the number of the trial whose training this trial continues."""
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """What is kept of a finished trial.
+    """What a study stores of a finished trial.
 
     Attributes:
-        figures: Of its file, by name.
-        control: Of its control's.
-        reason: Why it failed, or None.
-        varied: What the study had set, as overrides.
-        host: Where it ran.
-        folder: Its record's, on that host.
-        classes: The data set's.
-        stopped: The epoch after which its training was cut short, or None.
+        metrics: The shipped file's metrics by name; NaN and infinity are left out.
+        control: The control's metrics by name.
+        reason: Why the trial failed or was pruned. Defaults to None.
+        varied: The overrides that the study has set.
+        host: Name of the computer that ran the trial.
+        folder: The folder of the trial's record on that computer.
+        classes: Number of the data set's classes.
+        stopped: The epoch after which the training was cut short. Defaults to None: it was trained to its end.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -40,27 +44,59 @@ class TrialOutcome:
     stopped: int | None = None
 
 
+def read_outcome(trial: FrozenTrial) -> TrialOutcome:
+    """Return the outcome that a finished trial stores.
+
+    Raises:
+        KeyError: If the trial has not finished.
+    """
+    return TrialOutcome(**upgrade_outcome(trial.user_attrs[OUTCOME]))
+
+
+def upgrade_outcome(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored outcome with the present names of its fields.
+
+    Studies made before format 2 of the record call the field `metrics` `figures`.
+    """
+    return {"metrics" if name == "figures" else name: value for name, value in stored.items()}
+
+
 def read_stopped_epoch(trial: FrozenTrial) -> int | None:
-    """The epoch after which a finished trial's training was cut short, or None."""
+    """Return the epoch after which a finished trial's training was cut short, or None if it was not."""
     stopped: int | None = trial.user_attrs[OUTCOME].get("stopped")
     return stopped
 
 
 def is_feasible(trial: FrozenTrial) -> bool:
-    """Whether a finished trial keeps to every constraint."""
+    """Return whether a finished trial satisfies every constraint."""
     return all(value <= 0 for value in trial.constraints.values())
 
 
 def place_on_axes(trial: FrozenTrial, objectives: Sequence[SearchObjective]) -> tuple[list[float], list[float]]:
-    """A finished trial's place on the hypervolume's axes, and the reference point."""
-    outcome = trial.user_attrs[OUTCOME]
+    """Return a finished trial's point on the axes of the hypervolume, and the reference point.
+
+    Args:
+        trial: A trial with a value for each objective.
+        objectives: The study's objectives.
+
+    Returns:
+        Two lists with a number for each objective, smaller is better; see `SearchObjective.to_axis`.
+    """
+    outcome = read_outcome(trial)
     pairs = [
-        o.to_axis(value, _control(outcome["control"], o.name, value), outcome["classes"])
-        for o, value in zip(objectives, trial.values, strict=True)
+        objective.to_axis(value, _find_control_value(outcome.control, objective.name, value), outcome.classes)
+        for objective, value in zip(objectives, trial.values, strict=True)
     ]
     return [value for value, _ in pairs], [reference for _, reference in pairs]
 
 
-def _control(figures: dict[str, float], name: str, value: float) -> float:
-    """What a figure is compared with: the control's; of bytes that the control does not have, its file's."""
-    return figures.get(name, figures.get("size/file_bytes", value) if name.endswith("_bytes") else value)
+def _find_control_value(control: Mapping[str, float], name: str, value: float) -> float:
+    """Return the control's value that a trial's value is compared with.
+
+    A control has no bytes of a coding that only compressed files get; those are compared with its plain file.
+    """
+    if name in control:
+        return control[name]
+    if name.endswith("_bytes"):
+        return control.get("size/file_bytes", value)
+    return value

@@ -1,4 +1,4 @@
-"""How configurations are proposed."""
+"""Samplers: propose the configuration of the next trial with Optuna, without repeating earlier trials."""
 
 from __future__ import annotations
 
@@ -7,52 +7,70 @@ import random
 from collections.abc import Container
 from typing import Any
 
-import numpy as np
 import optuna
-from numpy.typing import NDArray
-from optuna import Study, samplers
+from optuna import samplers
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from lightexp.core import compat
 from lightexp.core.errors import BadInput
 from lightexp.search.outcome import PROMOTED_FROM
 from lightexp.search.ranges import Parameter
 from lightexp.search.space import VARIANT, SearchSpace
 from lightexp.search.study_spec import StudySpec
 
-RowCache = dict[tuple[str, ...], dict[int, list[float] | None]]
-"""Of some parameters by name, what TPE takes of each finished trial; None of one that lacks any of them."""
+GridValues = list[str | int | float | bool | None]
+_MAX_DRAWS = 10
+_MAX_COMPARED = 1_000  # trials that one proposal may show to the sampler, in sum over its draws
+_MAX_CHANGES = 100
 
-_DRAWS, _CHANCES = 10, 100
-_ASKED = 1_000  # trials that the sampler may be shown for one proposal, in sum over its draws
 
+class FirstRungStorage:
+    """View of a study's storage that hides promoted trials, so that samplers compare all trials at the first rung.
 
-class FirstRungStudy(optuna.Study):
-    """A study as Optuna is to know it: each configuration as its first rung has left it.
-
-    What went on was trained for longer, and is not to be compared with what did not; nor does it count twice.
+    A promoted trial was trained for longer than the others and repeats the configuration of a trial that samplers know.
+    While it waits to be started it is visible, since Optuna looks there for enqueued trials.
     """
 
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    def __init__(self, storage: BaseStorage) -> None:
+        """Wrap a storage, which does everything else."""
+        self._storage = storage
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the wrapped storage."""
+        return getattr(self._storage, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        return [t for t in super()._get_trials(deepcopy, states, use_cache) if PROMOTED_FROM not in t.user_attrs]
+        """Return the visible trials; see `optuna.storages.BaseStorage.get_all_trials`."""
+        trials = self._storage.get_all_trials(study_id, deepcopy, states)
+        return [t for t in trials if PROMOTED_FROM not in t.user_attrs or t.state is TrialState.WAITING]
 
 
 class DeduplicatingSampler(samplers.BaseSampler):
-    """Proposes by another sampler what no trial has tried: Optuna's own propose what they know, in a small space often.
+    """Wrap a sampler to propose configurations that no trial has tried; Optuna's own repeat them in small spaces.
 
-    The other is asked up to ten times, fewer late in a study, where that takes long. Then chance changes what it said
-    last, one parameter at a time, up to a hundred times; where all of that has been tried, the last is again.
+    The wrapped sampler is asked up to ten times, fewer times late in a study, where each takes longer. Then its last
+    proposal is changed at random, one parameter at a time, up to a hundred times. If all of these configurations have
+    been tried, the last one is proposed again.
     """
 
     def __init__(self, inner: samplers.BaseSampler, space: SearchSpace, seed: int) -> None:
-        """Proposes nothing yet."""
-        self._inner, self._space, self._chance = inner, space, samplers.RandomSampler(seed=seed)
-        self._which = random.Random(seed)
+        """Wrap a sampler.
+
+        Args:
+            inner: The sampler that is asked first.
+            space: The study's space.
+            seed: Seed of the random changes.
+        """
+        self._inner, self._space = inner, space
+        self._random_sampler = samplers.RandomSampler(seed=seed)
+        self._random = random.Random(seed)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The whole space; see Optuna."""
+        """Return the complete space; see `optuna.samplers.BaseSampler`."""
         return {
             VARIANT: CategoricalDistribution(self._space.labels),
             **{p.name: p.distribution for p in self._space.parameters},
@@ -61,131 +79,121 @@ class DeduplicatingSampler(samplers.BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A structure and the parameters that apply to it; see Optuna."""
+        """Return a variant and the parameters that apply to it; see `optuna.samplers.BaseSampler`."""
         tried = [t.params for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        for _ in range(max(1, min(_DRAWS, _ASKED // (len(tried) + 1)))):
-            found = self._drawn(self._inner, study, trial)
-            if found not in tried:
-                return found
-        ranges = {p.name: p.distribution for p in self._space.parameters}
-        for _ in range(_CHANCES):
-            name = self._which.choice(list(found))
-            if name == VARIANT:
-                found = self._drawn(self._chance, study, trial)
+        draws = max(1, min(_MAX_DRAWS, _MAX_COMPARED // (len(tried) + 1)))
+        for _ in range(draws):
+            params = self._draw(self._inner, study, trial)
+            if params not in tried:
+                return params
+        return self._change_randomly(params, tried, study, trial)
+
+    def _change_randomly(
+        self, params: dict[str, Any], tried: list[dict[str, Any]], study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, Any]:
+        """Change one parameter after another until no trial has tried the configuration."""
+        distributions = {p.name: p.distribution for p in self._space.parameters}
+        for _ in range(_MAX_CHANGES):
+            name = self._random.choice(list(params))
+            if name == VARIANT:  # other parameters apply to another variant
+                params = self._draw(self._random_sampler, study, trial)
             else:
-                found[name] = self._chance.sample_independent(study, trial, name, ranges[name])
-            if found not in tried:
+                params[name] = self._random_sampler.sample_independent(study, trial, name, distributions[name])
+            if params not in tried:
                 break
-        return found
+        return params
 
-    def _drawn(self, sampler: samplers.BaseSampler, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        together = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
-        found: dict[str, Any] = {}
-
-        def draw(name: str, ranged: BaseDistribution) -> Any:
-            alone = name not in together
-            found[name] = sampler.sample_independent(study, trial, name, ranged) if alone else together[name]
-            return found[name]
-
-        structure, labels = self._space.variants[0], self._space.labels
+    def _draw(self, sampler: samplers.BaseSampler, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """Return a sampler's proposal: a variant and the parameters that apply to it."""
+        relative = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
+        variant, labels = self._space.variants[0], self._space.labels
+        params: dict[str, Any] = {}
         if len(labels) > 1:
-            structure = self._space.variants[labels.index(draw(VARIANT, CategoricalDistribution(labels)))]
-        for parameter in self._space.select_parameters(structure):
-            draw(parameter.name, parameter.distribution)
-        return found
+            distribution = CategoricalDistribution(labels)
+            params[VARIANT] = _pick(sampler, study, trial, VARIANT, distribution, relative)
+            variant = self._space.variants[labels.index(params[VARIANT])]
+        for parameter in self._space.select_parameters(variant):
+            params[parameter.name] = _pick(sampler, study, trial, parameter.name, parameter.distribution, relative)
+        return params
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A parameter that nothing was proposed for; see Optuna."""
-        return self._chance.sample_independent(study, trial, param_name, param_distribution)
+        """Return a random value of a parameter without a proposal; see `optuna.samplers.BaseSampler`."""
+        return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
-class DistinctSpacesStudy:
-    """A study of the first trial with each set of parameters: how they are grouped, another like it does not change."""
+def make_sampler(spec: StudySpec, space: SearchSpace, count: int, cache: compat.ParameterCache) -> samplers.BaseSampler:
+    """Make the sampler that proposes the next trial.
 
-    def __init__(self, study: Study) -> None:
-        self._study = study
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def _get_trials(self, *args: Any, **more: Any) -> list[FrozenTrial]:
-        first: dict[frozenset[str], FrozenTrial] = {}
-        for trial in self._study._get_trials(*args, **more):
-            first.setdefault(frozenset(trial.distributions), trial)
-        return list(first.values())
-
-
-class CachingTPESampler(samplers.TPESampler):
-    """TPE as Optuna's, proposal for proposal, that reads a finished trial once and not for every proposal after it."""
-
-    def __init__(self, rows: RowCache, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._rows = rows
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """See Optuna."""
-        return super().infer_relative_search_space(DistinctSpacesStudy(study), trial)  # type: ignore[arg-type]
-
-    def _get_internal_repr(
-        self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
-    ) -> dict[str, NDArray[Any]]:
-        known = self._rows.setdefault(tuple(search_space), {})
-        new = [t for t in trials if t.number not in known]
-        rows = {t.number: self._row(t, search_space, study) for t in new}
-        known |= {t.number: rows[t.number] for t in new if t.state.is_finished()}
-        found = [row for t in trials if (row := known.get(t.number, rows.get(t.number))) is not None]
-        columns = zip(*found, strict=True) if found else [()] * len(search_space)
-        return dict(zip(search_space, map(np.asarray, columns), strict=True))
-
-    def _row(self, trial: FrozenTrial, search_space: dict[str, BaseDistribution], study: Study) -> list[float] | None:
-        params = self._get_params(trial, study)
-        if not search_space.keys() <= params.keys():
-            return None
-        return [ranged.to_internal_repr(params[name]) for name, ranged in search_space.items()]
-
-
-def make_sampler(spec: StudySpec, space: SearchSpace, count: int, rows: RowCache) -> samplers.BaseSampler:
-    """The sampler that proposes the next trial.
-
-    Each trial has one of its own, seeded by the study's seed and the number of trials before it, so that going on with
-    a study repeats nothing. QMC and grid instead number their points in the storage, and share one seed.
+    Each trial has its own sampler, seeded by the study's seed and the number of earlier trials, so that a resumed study
+    repeats no proposal. QMC and grid number their points in the storage instead, and share one seed.
 
     Args:
         spec: The study.
-        space: What is searched.
-        count: Trials before this one.
-        rows: What TPE has read of the study's trials in this process; it is added to.
+        space: The study's space.
+        count: Number of earlier trials.
+        cache: What TPE has read of finished trials in this process; the sampler adds to it.
 
     Raises:
-        BadInput: If a grid is asked for over an interval.
+        BadInput: If a grid is requested over an interval.
     """
     kind, seed = spec.search.sampler, spec.settings.seed
-    own = int.from_bytes(hashlib.sha256(f"{seed} {count}".encode()).digest()[:4])
+    trial_seed = int.from_bytes(hashlib.sha256(f"{seed} {count}".encode()).digest()[:4])
     if kind == "grid":
-        axes = {p.name: list_grid_points(p) for p in space.parameters}
-        if len(space.variants) > 1:
-            axes[VARIANT] = list(space.labels)
-        return samplers.GridSampler(axes, seed=seed)
+        return samplers.GridSampler(list_grid_axes(space), seed=seed)
     inner: samplers.BaseSampler
     if kind == "qmc":
         inner = samplers.QMCSampler(seed=seed, scramble=True)
     elif kind == "random":
-        inner = samplers.RandomSampler(seed=own)
+        inner = samplers.RandomSampler(seed=trial_seed)
     elif kind == "nsga2":
-        inner = samplers.NSGAIISampler(seed=own, population_size=20)
+        inner = samplers.NSGAIISampler(seed=trial_seed, population_size=20)
     else:
-        inner = CachingTPESampler(rows, seed=own, multivariate=True, group=True, constant_liar=spec.search.workers > 1)
-    return DeduplicatingSampler(inner, space, own)
+        inner = compat.make_caching_tpe_sampler(
+            cache, seed=trial_seed, multivariate=True, group=True, constant_liar=spec.search.workers > 1
+        )
+    return DeduplicatingSampler(inner, space, trial_seed)
 
 
-def list_grid_points(parameter: Parameter) -> list[str | int | float | bool | None]:
-    ranged = parameter.distribution
-    if isinstance(ranged, CategoricalDistribution):
-        return list(ranged.choices)
-    if ranged.step is None:  # type: ignore[attr-defined]
+def list_grid_axes(space: SearchSpace) -> dict[str, GridValues]:
+    """Return the values of each parameter on a grid.
+
+    Raises:
+        BadInput: If a range is continuous.
+    """
+    axes = {p.name: list_grid_values(p) for p in space.parameters}
+    if len(space.variants) > 1:
+        axes[VARIANT] = list(space.labels)
+    return axes
+
+
+def list_grid_values(parameter: Parameter) -> GridValues:
+    """Return the values of one parameter on a grid, as Optuna stores them.
+
+    Raises:
+        BadInput: If the range is continuous.
+    """
+    distribution = parameter.distribution
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    low, high, step = distribution.low, distribution.high, distribution.step  # type: ignore[attr-defined]
+    if step is None:
         raise BadInput(f"search.sampler=grid needs choices or steps. Received: {parameter.name} from {parameter}.")
-    count = round((ranged.high - ranged.low) / ranged.step) + 1  # type: ignore[attr-defined]
-    kind = int if isinstance(ranged, IntDistribution) else float
-    return [kind(ranged.low + n * ranged.step) for n in range(count)]  # type: ignore[attr-defined]
+    kind = int if isinstance(distribution, IntDistribution) else float
+    count = round((high - low) / step) + 1
+    return [kind(low + n * step) for n in range(count)]
+
+
+def _pick(
+    sampler: samplers.BaseSampler,
+    study: optuna.Study,
+    trial: FrozenTrial,
+    name: str,
+    distribution: BaseDistribution,
+    relative: dict[str, Any],
+) -> Any:
+    """Return a parameter's value from a joint proposal, or one of its own where the proposal lacks it."""
+    if name in relative:
+        return relative[name]
+    return sampler.sample_independent(study, trial, name, distribution)

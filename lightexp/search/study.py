@@ -1,4 +1,4 @@
-"""The ask/tell core: which configuration is tried next, and what became of each."""
+"""Search study: asks Optuna for the next trial, and stores what became of each (the ask-and-tell interface)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
 from omegaconf import DictConfig
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.samplers import BaseSampler, GridSampler, RandomSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
+from lightexp.core.compat import ParameterCache
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.record import Record
 from lightexp.execution.locks import Locks
@@ -29,23 +31,26 @@ from lightexp.search.outcome import OUTCOME, PROMOTED_FROM, RUNG, TrialOutcome
 from lightexp.search.ranges import format_value
 from lightexp.search.seed_trials import SeedTrial
 from lightexp.search.space import VARIANT, SearchSpace
+from lightexp.search.study_identity import StudyIdentity
 from lightexp.search.study_spec import StudySpec
 
-STUDY_ID, IDENTITY, SEED_TRIAL, STARTS = "id", "identity", "corner", "starts"
-_STARTS = 3
-"""How often a trial is taken up before it has failed; what dies each time is no accident."""
+STUDY_ID, IDENTITY = "id", "identity"
+"""Names of the study attributes that hold its random name and its identity."""
+SEED_TRIAL, STARTS = "corner", "starts"
+"""Names of the trial attributes that hold the seed trial's name, and how often the trial was started."""
+_MAX_STARTS = 3  # a trial whose process died so often does not fail by accident
 _SHUTDOWN_GRACE_S = 5.0  # after this, running trials belong to another host
-_TO_TELL = 10  # trials that are done: a tenth of them is one
+_MIN_TRIALS_FOR_IMPORTANCE = 10  # PED-ANOVA compares the best tenth of all trials
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial that this process is to run.
+    """A trial for a worker to run.
 
     Attributes:
-        trial: Optuna's.
-        config: What to run.
-        varied: What the study has set, as overrides.
+        trial: Optuna's trial.
+        config: The run's config.
+        varied: The overrides that the study has set.
     """
 
     trial: Trial
@@ -54,7 +59,7 @@ class Proposal:
 
     @property
     def rung(self) -> int:
-        """How far it goes, under successive halving."""
+        """The rung of successive halving; 0 is the shortest training."""
         return int(self.trial.user_attrs.get(RUNG, 0))
 
 
@@ -66,60 +71,65 @@ class SearchStudy:
         spec: StudySpec,
         space: SearchSpace,
         folder: Path,
-        say: Callable[[str], None],
-        identity: dict[str, str] | None = None,
+        report: Callable[[str], None],
+        identity: StudyIdentity | None = None,
     ) -> None:
-        """Opens the study, or makes it with its corners enqueued.
+        """Open the study, or create it and enqueue its seed trials.
 
         Args:
-            spec: What is wanted.
-            space: What is searched.
-            folder: Where the study's files are.
-            say: Takes each line for the user.
-            identity: What the study must have been made with; None where that has been checked.
+            spec: The study's specification.
+            space: The study's space.
+            folder: Folder of the study's files.
+            report: Called with a line for the user when the storage goes away or returns.
+            identity: What an existing study must have been made with. Defaults to None: another process has checked it.
 
         Raises:
-            BadInput: If the storage cannot be used, or the study that is there is another.
+            BadInput: If the storage cannot be used, or an existing study was made with other settings.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.spec, self.space, self.folder = spec, space, folder
-        self._rows: samplers.RowCache = {}
-        self._storage, self._locks = storage.open_storage(spec.search.storage, folder, spec.name, say)
-        ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-        directions = [ways[o.direction] for o in spec.objectives]
+        self._cache: ParameterCache = {}
+        self._storage, self._locks = storage.open_storage(spec.search.storage, folder, spec.name, report)
+        directions = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         with self._locks.exclusive():
-            optuna.create_study(storage=self._storage, study_name=spec.name, directions=directions, load_if_exists=True)
+            optuna.create_study(
+                storage=self._storage,
+                study_name=spec.name,
+                directions=[directions[o.direction] for o in spec.objectives],
+                load_if_exists=True,
+            )
+            view: Any = samplers.FirstRungStorage(self._storage)
             pruner = pruners.make_pruner(spec.search.pruner, spec.objectives)
-            self._study = samplers.FirstRungStudy(spec.name, self._storage, pruner=pruner)
+            self._study = optuna.load_study(study_name=spec.name, storage=view, pruner=pruner)
             self._study_id = self._storage.get_study_id_from_name(spec.name)
             if identity is not None:
-                self._check(identity)
+                self._initialize(identity)
 
-    def _check(self, identity: dict[str, str]) -> None:
-        made = self._study.user_attrs.get(IDENTITY)
-        if made is None:
-            for corner in self.spec.make_seed_trials(self.space):
-                self._study.enqueue_trial(corner.params, user_attrs={SEED_TRIAL: corner.name})
+    def _initialize(self, identity: StudyIdentity) -> None:
+        """Fill a new study, or check that an existing one was made with the same settings."""
+        stored = self._study.user_attrs.get(IDENTITY)
+        if stored is None:
+            for seed_trial in self.spec.make_seed_trials(self.space):
+                self._study.enqueue_trial(seed_trial.params, user_attrs={SEED_TRIAL: seed_trial.name})
             self._study.set_user_attr(STUDY_ID, uuid.uuid4().hex)
-            self._study.set_user_attr(IDENTITY, identity)
+            self._study.set_user_attr(IDENTITY, identity.values)
             return
-        begun = [t for t in self.trials if t.state is not TrialState.WAITING]
-        if not self.spec.search.resume and begun:
+        started = [t for t in self.trials if t.state is not TrialState.WAITING]
+        if started and not self.spec.search.resume:
             raise BadInput(
-                f"search.study: '{self.spec.name}' is there already, with {len(begun)} trials. "
-                "Leave out search.resume=false to go on with it, or choose another name."
+                f"search.study: '{self.spec.name}' exists already, with {len(started)} trials. "
+                "Leave out search.resume=false to continue it, or choose another name."
             )
-        for name in sorted(set(made) | set(identity)):
-            was, now = made.get(name, "nothing"), identity.get(name, "nothing")
-            if was != now:
-                raise BadInput(
-                    f"search.study: '{self.spec.name}' was made with {name}={was}. Received: {now}. "
-                    "Set it back, or choose another name: search.study=NAME."
-                )
+        if difference := identity.find_difference(stored):
+            name, before, now = difference
+            raise BadInput(
+                f"search.study: '{self.spec.name}' was made with {name}={before}. Received: {now}. "
+                "Set it back, or choose another name: search.study=NAME."
+            )
 
     @property
     def id(self) -> str:
-        """What tells it from another of the same name."""
+        """Random text that distinguishes the study from others of the same name."""
         return str(self._study.user_attrs[STUDY_ID])
 
     @property
@@ -146,181 +156,215 @@ class SearchStudy:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """All trials, oldest first, including those that `samplers.FirstRungStudy` hides from samplers."""
+        """All trials, oldest first, including those that `samplers.FirstRungStorage` hides from samplers."""
         return self._storage.get_all_trials(self._study_id, deepcopy=False)
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
     def ask(self) -> Proposal | None:
-        """Takes up a trial that was left, else a corner, a new one or one that goes on; None where nothing is left."""
+        """Return the next trial to run: an orphaned one, a seed trial, a new one or a promoted one.
+
+        Returns:
+            The trial, locked for this process; None if no trial is left.
+        """
         while True:
             with self._locks.exclusive():
-                trial = self._left() or self._next()
+                trial = self._resume_orphaned() or self._start_next()
             if trial is None:
                 return None
             try:
-                return self._proposal(trial)
-            except BadInput as error:  # of a conditional range, say
+                return self._make_proposal(trial)
+            except BadInput as error:  # the values are not allowed together
                 self.fail(trial.number, str(error))
 
-    def _left(self) -> Trial | None:
-        """A running trial whose process has died."""
-        for frozen in self.trials:
-            if frozen.state is not TrialState.RUNNING or not self._locks.acquire(frozen.number):
+    def _resume_orphaned(self) -> Trial | None:
+        """Take over a running trial whose process has died."""
+        for orphan in self.trials:
+            if orphan.state is not TrialState.RUNNING or not self._locks.acquire(orphan.number):
                 continue
-            now = self.trials[frozen.number]
-            starts = int(now.user_attrs.get(STARTS, 1)) + 1
-            if now.state is TrialState.RUNNING and starts <= _STARTS:
-                trial = Trial(self._study, self._trial_id(now.number))
+            current = self.trials[orphan.number]  # it may have ended before it was locked
+            starts = int(current.user_attrs.get(STARTS, 1)) + 1
+            if current.state is TrialState.RUNNING and starts <= _MAX_STARTS:
+                trial = Trial(self._study, self._trial_id(current.number))
                 trial.set_user_attr(STARTS, starts)
                 return trial
-            if now.state is TrialState.RUNNING:
-                self._tell(now.number, None, TrialOutcome(reason=f"its process died {_STARTS} times (out of memory?)"))
-            self._locks.release(frozen.number)
+            if current.state is TrialState.RUNNING:
+                self.fail(current.number, f"its process died {_MAX_STARTS} times (out of memory?)")
+            self._locks.release(orphan.number)
         return None
 
-    def _next(self) -> Trial | None:
+    def _start_next(self) -> Trial | None:
         trials = self.trials
-        asked = [t for t in trials if t.state is not TrialState.WAITING]
         if self.too_many_failures(trials):
             return None
-        sampler: BaseSampler = RandomSampler()  # is asked nothing for what goes on
-        new = sum(PROMOTED_FROM not in t.user_attrs for t in asked) < self.spec.search.trials
-        if new:
+        started = [t for t in trials if t.state is not TrialState.WAITING]
+        if self._has_configurations_left(started):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                sampler = samplers.make_sampler(self.spec, self.space, len(asked), self._rows)
-            if isinstance(sampler, GridSampler):
-                begun = {t.system_attrs.get("grid_id") for t in asked} - {None}
-                new = len(begun) < sampler._n_min_trials  # Optuna would propose what is being tried once more
-        if not new and not self._goes_on(trials):
+                sampler = samplers.make_sampler(self.spec, self.space, len(started), self._cache)
+        elif self._enqueue_promoted(trials):
+            sampler = RandomSampler()  # proposes nothing for an enqueued trial
+        else:
             return None
+        return self._start_trial(sampler)
+
+    def _has_configurations_left(self, started: Sequence[FrozenTrial]) -> bool:
+        """Return whether a configuration that has not been started may be started."""
+        if sum(PROMOTED_FROM not in t.user_attrs for t in started) >= self.spec.search.trials:
+            return False
+        if self.spec.search.sampler != "grid":
+            return True
+        # Optuna's grid would propose points that run now once more.
+        points = {t.system_attrs.get("grid_id") for t in started} - {None}
+        return len(points) < math.prod(map(len, samplers.list_grid_axes(self.space).values()))
+
+    def _start_trial(self, sampler: BaseSampler) -> Trial:
         self._study.sampler = sampler
         trial = self._study.ask()
         if not {PROMOTED_FROM, SEED_TRIAL} & set(trial.user_attrs):
-            self.space.propose(trial)  # in this process's turn: another must not propose the same
+            self.space.propose(trial)  # while this process is exclusive, so that no other proposes the same
         self._locks.acquire(trial.number)
         return trial
 
-    def _goes_on(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Enqueues the configuration that successive halving goes on with; whether one is what is asked for next."""
+    def _enqueue_promoted(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Enqueue the configuration that successive halving promotes.
+
+        Returns:
+            Whether a promoted trial is the next in the queue.
+        """
         if waiting := [t for t in trials if t.state is TrialState.WAITING]:
             return PROMOTED_FROM in waiting[0].user_attrs
-        found = self.spec.halving and self.spec.halving.select_promotable(trials, self.spec.objectives)
-        if not found:
+        if self.spec.halving is None:
             return False
-        kept = {name: found.user_attrs[name] for name in (SEED_TRIAL,) if name in found.user_attrs}
-        attrs = {**kept, PROMOTED_FROM: found.number, RUNG: found.user_attrs.get(RUNG, 0) + 1}
-        self._study.enqueue_trial(found.params, user_attrs=attrs)
+        origin = self.spec.halving.select_promotable(trials, self.spec.objectives)
+        if origin is None:
+            return False
+        attributes = {PROMOTED_FROM: origin.number, RUNG: origin.user_attrs.get(RUNG, 0) + 1}
+        if SEED_TRIAL in origin.user_attrs:
+            attributes[SEED_TRIAL] = origin.user_attrs[SEED_TRIAL]
+        self._study.enqueue_trial(origin.params, user_attrs=attributes)
         return True
 
     @property
     def may_promote(self) -> bool:
-        """Whether a trial that runs may let another go on."""
+        """Whether the end of a running trial may let successive halving promote one."""
         return self.spec.halving is not None and any(t.state is TrialState.RUNNING for t in self.trials)
 
-    def _proposal(self, trial: Trial) -> Proposal:
-        if corner := self._corner(trial):
+    def _make_proposal(self, trial: Trial) -> Proposal:
+        if seed_trial := self._find_seed_trial(trial):
             for parameter in self.space.parameters:
-                if parameter.name in corner.params:
+                if parameter.name in seed_trial.params:
                     parameter.suggest(trial)
-            if VARIANT in corner.params:
+            if VARIANT in seed_trial.params:
                 trial.suggest_categorical(VARIANT, self.space.labels)
-            return Proposal(trial, corner.config, corner.varied)
-        structure, chosen = self.space.propose(trial)
-        varied = [structure.label] * bool(structure.label) + [
-            f"{'.'.join(k)}={format_value(v)}" for k, v in chosen.items()
-        ]
-        return Proposal(trial, structure.set_values(chosen), varied)
+            return Proposal(trial, seed_trial.config, seed_trial.varied)
+        variant, values = self.space.propose(trial)
+        varied = [variant.label] if variant.label else []
+        varied += [f"{'.'.join(path)}={format_value(value)}" for path, value in values.items()]
+        return Proposal(trial, variant.set_values(values), varied)
 
-    def _corner(self, trial: Trial | FrozenTrial) -> SeedTrial | None:
-        if (name := trial.user_attrs.get(SEED_TRIAL)) is None:
+    def _find_seed_trial(self, trial: Trial | FrozenTrial) -> SeedTrial | None:
+        name = trial.user_attrs.get(SEED_TRIAL)
+        if name is None:
             return None
-        return next((c for c in self.spec.make_seed_trials(self.space) if c.name == name), None)
+        return next((s for s in self.spec.make_seed_trials(self.space) if s.name == name), None)
 
     def config_of(self, trial: FrozenTrial) -> DictConfig:
-        """The config of a trial that has ended."""
-        if corner := self._corner(trial):
-            return corner.config
-        structure, chosen = self.space.propose(FixedTrial(trial.params))
-        return structure.set_values(chosen)
+        """Return the config of a trial that has ended."""
+        if seed_trial := self._find_seed_trial(trial):
+            return seed_trial.config
+        variant, values = self.space.propose(FixedTrial(trial.params))
+        return variant.set_values(values)
 
     def compute_importance(self) -> dict[str, dict[str, float]]:
-        """Of each objective, the parameters' importance for good values (PED-ANOVA, arXiv 2304.10255), 0 to 1 in sum.
+        """Compute how much each parameter matters for good values (PED-ANOVA, arXiv 2304.10255).
 
-        Parameters that apply to every trial alone; none where there are too few trials to tell: it compares the best
-        tenth with all. Under successive halving each configuration counts once, as the first rung has left it.
+        Only parameters that apply to every trial are compared. Under successive halving each configuration counts once,
+        with its values on the first rung.
+
+        Returns:
+            For each objective, the importance of each parameter; they sum to 1. Empty for less than ten trials.
         """
-        if len(self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])) < _TO_TELL:
+        complete = self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        if len(complete) < _MIN_TRIALS_FOR_IMPORTANCE:
             return {}
-        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # brings scikit-learn: 1 s
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # imports scikit-learn: 1 s
 
-        found = {}
-        for n, objective in enumerate(self.spec.objectives):
+        importance = {}
+        for index, objective in enumerate(self.spec.objectives):
+            # Optuna raises where the values or the parameters do not vary.
             with suppress(ValueError, RuntimeError), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 evaluator = PedAnovaImportanceEvaluator()
-                target = partial(_lower_is_better, n, -1 if objective.direction == "max" else 1)
-                found[objective.name] = get_param_importances(self._study, evaluator=evaluator, target=target)
-        return found
+                target = partial(_read_minimized_value, index, objective.direction == "max")
+                importance[objective.name] = get_param_importances(self._study, evaluator=evaluator, target=target)
+        return importance
 
     def finish(self, proposal: Proposal, record: Record) -> None:
-        """Enters what a trial's run has measured, or why it failed."""
-        ends = [{f.name: f.value for f in stage.metrics} for stage in record.stages]
-        control = next((e for s, e in zip(record.stages, ends, strict=True) if s.name == record.control), {})
-        found: list[float] | None = None
-        reason = record.reason
+        """Store the metrics of a trial's run, or why it failed."""
+        metrics = record.metrics
+        control = next((s for s in record.stages if s.name == record.control), None)
+        control_metrics = {metric.name: metric.value for metric in control.metrics} if control else {}
+        values, reason = None, record.reason
         if record.status == "done":
             try:
-                found = read_values(self.spec.objectives, record.metrics, {})
+                values = read_values(self.spec.objectives, metrics)
             except RunFailed as error:
                 reason = str(error)
-        if found is not None:
+        if values is not None:
             for constraint in self.spec.constraints:
-                proposal.trial.set_constraint(constraint.text, constraint.compute_violation(record.metrics, control))
+                proposal.trial.set_constraint(constraint.text, constraint.compute_violation(metrics, control_metrics))
         outcome = TrialOutcome(
-            {n: v for n, v in record.metrics.items() if math.isfinite(v)},
-            control,
-            reason,
-            proposal.varied,
+            metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+            control=control_metrics,
+            reason=reason,
+            varied=proposal.varied,
             folder=str(self.get_trial_folder(proposal.trial.number)),
             classes=record.dataset["classes"],
-            stopped=next((stage.facts[STOPPED_FACT] for stage in record.stages if STOPPED_FACT in stage.facts), None),
+            stopped=next((s.facts[STOPPED_FACT] for s in record.stages if STOPPED_FACT in s.facts), None),
         )
-        self._tell(proposal.trial.number, found, outcome)
+        self._tell(proposal.trial.number, values, outcome)
 
     def fail(self, number: int, reason: str) -> None:
-        """Enters that a trial has failed."""
+        """Store that a trial has failed, and why."""
         self._tell(number, None, TrialOutcome(reason=reason))
 
     def prune(self, proposal: Proposal, epoch: int) -> None:
-        """Enters that a trial's training was stopped after an epoch."""
+        """Store that a pruner has stopped a trial's training after an epoch."""
         outcome = TrialOutcome(reason=f"pruned after epoch {epoch}", varied=proposal.varied, stopped=epoch)
         self._tell(proposal.trial.number, None, outcome, TrialState.PRUNED)
 
     def get_trial_folder(self, number: int) -> Path:
-        """Where the record of a trial goes."""
+        """Return the folder of a trial's record."""
         return self.folder / "trials" / f"{number:04d}"
 
     def too_many_failures(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether the last trials that ended, `search.max_failures` and one more, have all failed."""
+        """Return whether more than `search.max_failures` trials have failed, one after another."""
         ended = sorted((t for t in trials if t.datetime_complete), key=lambda t: t.datetime_complete or t.number)
         last = ended[-(self.spec.search.max_failures + 1) :]
         return len(last) > self.spec.search.max_failures and all(t.state is TrialState.FAIL for t in last)
 
     def _tell(
-        self, number: int, found: list[float] | None, outcome: TrialOutcome, without: TrialState = TrialState.FAIL
+        self,
+        number: int,
+        values: list[float] | None,
+        outcome: TrialOutcome,
+        state_without_values: TrialState = TrialState.FAIL,
     ) -> None:
-        self._study.sampler = RandomSampler()  # a grid's own would stop a loop that is not Optuna's
+        state = state_without_values if values is None else TrialState.COMPLETE
+        self._study.sampler = RandomSampler()  # Optuna's grid sampler expects to be told within `Study.optimize`
         try:
             self._storage.set_trial_user_attr(self._trial_id(number), OUTCOME, asdict(outcome))
-            self._study.tell(number, found, state=without if found is None else TrialState.COMPLETE)
+            self._study.tell(number, values, state=state)
         except (UpdateFinishedTrialError, ValueError):
-            if not self.trials[number].state.is_finished():  # by another, who took it for left: it counts once
+            # Another process may have taken the trial for orphaned and finished it first; it counts once.
+            if not self.trials[number].state.is_finished():
                 raise
         self._locks.release(number)
 
 
-def _lower_is_better(objective: int, sign: int, trial: FrozenTrial) -> float:
-    return sign * float(trial.values[objective])
+def _read_minimized_value(index: int, is_maximized: bool, trial: FrozenTrial) -> float:
+    """Return a trial's value of one objective, with the sign with which smaller is better."""
+    value = float(trial.values[index])
+    return -value if is_maximized else value

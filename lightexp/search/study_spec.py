@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import field, replace
 from functools import cached_property
@@ -14,9 +13,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
-from lightexp.core.config import Count, Index, Positive, construct, flatten, locate, settings_dataclass
+from lightexp.core.config import Count, Index, Positive, construct, locate, settings_dataclass
 from lightexp.core.errors import BadInput
-from lightexp.core.fingerprint import canonicalize
 from lightexp.core.protocols import Range, Stage
 from lightexp.metrics.latency import Latency
 from lightexp.runner.compose import add_config_dirs, as_bad_input, compose_config
@@ -34,6 +32,7 @@ from lightexp.search.pruners import make_pruner
 from lightexp.search.ranges import Parameter, escape_null_choices, parse_parameter
 from lightexp.search.seed_trials import SeedTrial, make_seed_trials
 from lightexp.search.space import SearchSpace
+from lightexp.search.study_identity import StudyIdentity, describe_identity
 
 CONFIG = "search"
 _FIXED = ("dataset", "measure", "tracking", "plugins", "runtime", "paths", "seed", "search", "hydra", "experiment")
@@ -259,35 +258,35 @@ class StudySpec:
         for name, measurement in self.settings.measure.items():
             if not self._timed and isinstance(measurement, Latency):
                 config.measure[name] = None
-        cut = None if rung is None or self.halving is None else self.halving.rung(rung)
+        cut = None if rung is None or self.halving is None else self.halving.make_rung(rung)
         return replace(read_settings(config), rung=cut)
 
-    def compute_identity(self, space: SearchSpace, data: Mapping[str, object]) -> dict[str, str]:
-        """What makes two studies the same, flat, as text: not how many trials, on what, or where it is kept.
+    def compute_identity(self, space: SearchSpace, data: Mapping[str, object]) -> StudyIdentity:
+        """Describe what two commands must share to work on one study.
+
+        The number of trials and workers, the data's place and the storage are not part of it.
 
         Args:
-            space: What is searched.
+            space: The study's space.
             data: `Data.key` of the data set.
         """
         run = self.settings
-        config = {
-            "dataset": data,
-            "model": run.model,
-            "pipeline.stages": run.stages,
-            "pipeline.order": list(run.stages),
-            "pipeline.waive": run.waive,
-            "measure": run.measure,
-            "seed": run.seed,
-            **{f"search.{name}": getattr(self.search, name) for name in ("objectives", "constraints", "sampler")},
-            **{f"search.{n}": v for n in ("pruner", "halving") if (v := getattr(self.search, n)) is not None},
-            **{f"search.space.{p.name}": str(p) for p in space.parameters},
-            "search.structures": space.labels,
-        }
-        # Names are as the config has them.
-        settings = {
-            name.replace(".settings.", "."): value for name, value in flatten(canonicalize(config, with_defaults=True))
-        }
-        return {name: json.dumps(value, sort_keys=True) for name, value in sorted(settings.items())}
+        optional = {name: getattr(self.search, name) for name in ("pruner", "halving")}
+        return describe_identity(
+            {
+                "dataset": data,
+                "model": run.model,
+                "pipeline.stages": run.stages,
+                "pipeline.order": list(run.stages),
+                "pipeline.waive": run.waive,
+                "measure": run.measure,
+                "seed": run.seed,
+                **{f"search.{name}": getattr(self.search, name) for name in ("objectives", "constraints", "sampler")},
+                **{f"search.{name}": value for name, value in optional.items() if value is not None},
+                **{f"search.space.{p.name}": str(p) for p in space.parameters},
+                "search.structures": space.labels,
+            }
+        )
 
     @cached_property
     def _measured(self) -> dict[str, goals.Direction | None]:

@@ -1,10 +1,9 @@
-"""How a study stands: its front, its best trial, its hypervolume."""
+"""Study status: its front, best trial and hypervolume so far."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import le
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -15,16 +14,16 @@ from lightexp.search.outcome import is_feasible, place_on_axes, read_stopped_epo
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """What there is so far.
+    """The state of a study at one moment.
 
     Attributes:
-        done: Trials with figures of the whole training.
-        short: Trials whose training was cut short: pruned, or not, or not yet, gone on with.
-        failed: Trials without.
-        running: Trials that are being worked on.
-        feasible: Of those done, the ones that keep to every constraint.
-        front: Feasible trials that no other dominates, by the first objective's order; of equal ones the first.
-        history: The hypervolume after each trial that is done, in the order they ended.
+        done: Trials with metrics of the complete training, in the order in which they ended.
+        cut_short: Trials whose training was cut short: pruned, or not promoted, or not yet.
+        failed: Trials without metrics.
+        running: Trials that workers are running.
+        feasible: The trials of `done` that satisfy every constraint.
+        front: Feasible trials that no other dominates, sorted by the first objective; the first of equal ones.
+        history: The hypervolume after each trial of `done`.
     """
 
     done: list[FrozenTrial]
@@ -37,7 +36,7 @@ class StudyStatus:
 
     @property
     def ended(self) -> list[FrozenTrial]:
-        """All that do not run."""
+        """All trials that have ended."""
         return [*self.done, *self.cut_short, *self.failed]
 
     @property
@@ -47,36 +46,58 @@ class StudyStatus:
 
     @property
     def hypervolume(self) -> float:
-        """Of the front; see `lightexp.search.goals.SearchObjective.axis`."""
+        """Hypervolume of the front; see `lightexp.search.goals.SearchObjective.to_axis`."""
         return self.history[-1] if self.history else 0.0
 
 
 def compute_status(trials: Sequence[FrozenTrial], objectives: tuple[SearchObjective, ...]) -> StudyStatus:
-    """Works out how a study stands."""
-    told = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    whole = [t for t in told if read_stopped_epoch(t) is None]
-    done = sorted(whole, key=lambda t: (t.datetime_complete, t.number))
-    axes = {t.number: place_on_axes(t, objectives) for t in done}
-    kept_to = [t for t in done if is_feasible(t)]
-    within = {t.number for t in kept_to}
-    kept: list[FrozenTrial] = []
-    history: list[float] = []
-    volume = 0.0
-    for trial in done:
-        if trial.number in within:
-            points, reference = axes[trial.number]
-            if not any(all(map(le, axes[t.number][0], points)) for t in kept):  # most add nothing, late in a study
-                kept.append(trial)
-                on = find_front([axes[t.number][0] for t in kept])
-                kept = [t for t, there in zip(kept, on, strict=True) if there]
-                volume = compute_hypervolume([axes[t.number][0] for t in kept], reference)
-        history.append(volume)
+    """Compute the status of a study.
+
+    Args:
+        trials: All trials.
+        objectives: The study's objectives.
+    """
+    ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    done = [t for t in ended if read_stopped_epoch(t) is None]
+    done.sort(key=lambda t: (t.datetime_complete, t.number))
+    feasible = [t for t in done if is_feasible(t)]
+    places = {t.number: place_on_axes(t, objectives) for t in feasible}
+    front, history = _follow_front(done, places)
     return StudyStatus(
-        done,
-        [t for t in told if read_stopped_epoch(t) is not None],
-        [t for t in trials if t.state is TrialState.FAIL],
-        [t for t in trials if t.state is TrialState.RUNNING],
-        kept_to,
-        sorted(kept, key=lambda t: axes[t.number][0]),
-        history,
+        done=done,
+        cut_short=[t for t in ended if read_stopped_epoch(t) is not None],
+        failed=[t for t in trials if t.state is TrialState.FAIL],
+        running=[t for t in trials if t.state is TrialState.RUNNING],
+        feasible=feasible,
+        front=sorted(front, key=lambda t: places[t.number][0]),
+        history=history,
     )
+
+
+def _follow_front(
+    done: Sequence[FrozenTrial], places: Mapping[int, tuple[list[float], list[float]]]
+) -> tuple[list[FrozenTrial], list[float]]:
+    """Return the front after all trials, and the hypervolume after each of them.
+
+    Args:
+        done: Trials in the order in which they ended.
+        places: The point and the reference point of each feasible trial, by its number.
+    """
+    front: list[FrozenTrial] = []
+    history: list[float] = []
+    hypervolume = 0.0
+    for trial in done:
+        if trial.number in places:
+            point, reference = places[trial.number]
+            # Late in a study most trials are dominated, and the front does not have to be computed again.
+            if not any(_is_at_least_as_good(places[t.number][0], point) for t in front):
+                front.append(trial)
+                on_front = find_front([places[t.number][0] for t in front])
+                front = [t for t, is_on_front in zip(front, on_front, strict=True) if is_on_front]
+                hypervolume = compute_hypervolume([places[t.number][0] for t in front], reference)
+        history.append(hypervolume)
+    return front, history
+
+
+def _is_at_least_as_good(point: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a <= b for a, b in zip(point, other, strict=True))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
+import optuna
+import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from optuna.exceptions import ExperimentalWarning
 
 from lightexp.core import compat
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
@@ -20,3 +25,29 @@ def test_complete_with_hydra_offers_groups_and_choices() -> None:
     with initialize_config_dir(str(find_config_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         assert "dataset=digits" in compat.complete_with_hydra(loader, PRIMARY_CONFIG, "seed=1 dataset=")
+
+
+@pytest.mark.parametrize("constant_liar", [True, False])
+def test_caching_tpe_sampler_proposes_what_optuna_s_own_does(constant_liar: bool) -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    cache: compat.ParameterCache = {}
+    settings = {"multivariate": True, "group": True, "constant_liar": constant_liar}
+    warnings.simplefilter("ignore", ExperimentalWarning)
+    seen = set()
+    for number in range(24):
+        optuna_s_own = optuna.samplers.TPESampler(seed=number, **settings)
+        caching = compat.make_caching_tpe_sampler(cache, seed=number, **settings)
+        study.sampler = caching
+        trial = study.ask()
+        proposals = []
+        for sampler in (caching, optuna_s_own):
+            space = sampler.infer_relative_search_space(study, study.trials[number])
+            proposals.append(sampler.sample_relative(study, study.trials[number], space))
+        assert proposals[0] == proposals[1]
+        seen |= proposals[0].keys()
+        prunes = trial.suggest_categorical("prunes", [True, False])
+        sparsity = trial.suggest_float("sparsity", 0.5, 0.98) if prunes else 0.0  # not every trial has it
+        bits = trial.suggest_int("bits", 2, 8)
+        study.tell(trial, [bits - sparsity, 7 * number % 5])
+    assert seen == {"prunes", "sparsity", "bits"}
+    assert {number for rows in cache.values() for number in rows} == set(range(23))

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Callable
 
-from lightexp.search.samplers import list_grid_points
+from lightexp.search.samplers import list_grid_values
 from lightexp.search.study_spec import StudySpec
 from tests.readme import ROOT
 
@@ -22,7 +22,7 @@ def test_every_configuration_is_there_once_with_real_figures(make_spec: Callable
     count = len(parameters)
     assert head[:count] == [p.name for p in parameters]
     assert [row[0] for row in rows[:2]] == ["control", "int8"]
-    points = itertools.product(*(map(str, map(p.from_optuna, list_grid_points(p))) for p in parameters))
+    points = itertools.product(*(map(str, map(p.from_optuna, list_grid_values(p))) for p in parameters))
     there = [tuple(row[:count]) for row in rows[2:]]
     assert len(there) >= 1_000
     assert sorted(there) == sorted(points)

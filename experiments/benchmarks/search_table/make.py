@@ -179,7 +179,7 @@ def rows(spec: StudySpec, have: set[tuple[str, ...]], outputs: Path) -> Iterator
 
 
 def _points(parameter: Any) -> list[Any]:
-    from lightexp.search.samplers import list_grid_points as points
+    from lightexp.search.samplers import list_grid_values as points
 
     return points(parameter)
 
