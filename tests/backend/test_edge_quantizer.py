@@ -13,7 +13,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 from lightexp.backend import edge_quantizer, flatbuffer, litert
 from lightexp.core.errors import BadInput
 from lightexp.core.tflite_graph import Tensor
-from tests.metrics import tiny
+from tests.metrics import tiny_models
 
 BITS = {"FLOAT32": 32, "FLOAT16": 16, "INT8": 8, "INT4": 4, "INT2": 2}
 
@@ -60,7 +60,7 @@ def with_kernels(source: Path, kernels: list[np.ndarray], name: str) -> Path:
 
 @cache
 def samples(net: str) -> np.ndarray:
-    source = tiny.data(net)
+    source = tiny_models.make_data(net)
     return source.inputs(source.train.x)
 
 
@@ -86,7 +86,7 @@ EIGHT, FOUR = (8, 0), (4, 0)
 def test_litert_computes_with_the_weights_that_are_stored(
     net: str, scheme: str, kernels: list[tuple[int, int]], tmp_path: Path
 ) -> None:
-    source = written(tmp_path, tiny.flat(net))
+    source = written(tmp_path, tiny_models.make_tflite(net))
     result = quantized(source, scheme, kernels, samples(net))
     found = [tensor for _, tensor in flatbuffer.read_graph(result).kernels]
     assert [(BITS[t.dtype], t.block) for t in found] == (kernels or [(16, 0)] * 3)
@@ -100,7 +100,7 @@ def test_litert_computes_with_the_weights_that_are_stored(
 
 def test_litert_computes_2_bit_convolutions_wrongly(tmp_path: Path) -> None:
     """Why they are not offered; once this fails, they can be."""
-    source = written(tmp_path, tiny.flat("conv"))
+    source = written(tmp_path, tiny_models.make_tflite("conv"))
     result = quantized(source, "dynamic", [(2, 0), (32, 0), (32, 0)], samples("conv"))
     found = [tensor for _, tensor in flatbuffer.read_graph(result).kernels]
     assert found[0].dtype == "INT2"
@@ -112,10 +112,12 @@ def test_litert_computes_2_bit_convolutions_wrongly(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["default", "int8", "int16x8"])
 @pytest.mark.parametrize("net", ["conv", "depthwise"])
 def test_it_is_as_good_as_the_converters(net: str, scheme: str, tmp_path: Path) -> None:
-    source = written(tmp_path, tiny.flat(net))
+    source = written(tmp_path, tiny_models.make_tflite(net))
     count = len(flatbuffer.read_graph(source).kernels)
     ours = quantized(source, scheme, [EIGHT] * count if scheme != "default" else [], samples(net))
-    theirs = written(tmp_path, tiny.flat(net, "dynamic" if scheme == "default" else scheme), "theirs.tflite")
+    theirs = written(
+        tmp_path, tiny_models.make_tflite(net, "dynamic" if scheme == "default" else scheme), "theirs.tflite"
+    )
     exact = outputs(source, samples(net))
     if scheme == "default":
         np.testing.assert_allclose(outputs(ours, samples(net)), outputs(theirs, samples(net)), atol=1e-5)
@@ -130,7 +132,7 @@ def test_it_is_as_good_as_the_converters(net: str, scheme: str, tmp_path: Path) 
 @pytest.mark.parametrize("scheme", ["int8", "int16x8"])
 @pytest.mark.parametrize("net", ["conv", "depthwise", "dense"])
 def test_the_bias_of_a_channel_without_weights_is_whole(net: str, scheme: str, tmp_path: Path) -> None:
-    source = written(tmp_path, tiny.flat(net))
+    source = written(tmp_path, tiny_models.make_tflite(net))
     values = [np.array(kernel.data) for _, kernel in flatbuffer.read_graph(source).kernels]
     for kernel, scale in zip(values, (0.0, 1e-12, 0.0), strict=False):
         channel = (..., 0) if kernel.shape[0] == 1 else (0,)
@@ -155,7 +157,7 @@ def test_the_bias_of_a_channel_without_weights_is_whole(net: str, scheme: str, t
     ],
 )
 def test_zeros_stay_zeros(scheme: str, bits: int, block: int, tmp_path: Path) -> None:
-    source = written(tmp_path, tiny.flat("conv", zeroed=True))
+    source = written(tmp_path, tiny_models.make_tflite("conv", zeroed=True))
     kernels = [(8, 0), (8, 0), (bits, block)] if scheme != "float16" else []
     result = quantized(source, scheme, kernels, samples("conv"))
     for (_, before), (_, after) in zip(
@@ -166,7 +168,7 @@ def test_zeros_stay_zeros(scheme: str, bits: int, block: int, tmp_path: Path) ->
 
 
 def test_equal_weights_of_a_channel_stay_equal(tmp_path: Path) -> None:
-    source = written(tmp_path, tiny.flat("conv"))
+    source = written(tmp_path, tiny_models.make_tflite("conv"))
     kernels = [np.sign(np.asarray(k.data)) * 0.3 for _, k in flatbuffer.read_graph(source).kernels]
     result = quantized(with_kernels(source, kernels, "book.tflite"), "int8", [EIGHT] * 3, samples("conv"))
     for _, kernel in flatbuffer.read_graph(result).kernels:
@@ -192,14 +194,14 @@ def test_a_large_file_holds_its_weights_inside(tensorflow: None, tmp_path: Path)
 
 @pytest.mark.parametrize("form", ["old", "without a signature"])
 def test_files_of_other_writers(form: str, tmp_path: Path) -> None:
-    tree = flatbuffer_utils.read_model_from_bytearray(tiny.flat("depthwise"))
+    tree = flatbuffer_utils.read_model_from_bytearray(tiny_models.make_tflite("depthwise"))
     if form == "old":  # before 2020 there was no other field
         for code in tree.operatorCodes:
             code.builtinCode = 0
     else:
         tree.signatureDefs = []
     other = written(tmp_path, bytes(flatbuffer_utils.convert_object_to_bytearray(tree)), "other.tflite")
-    source = written(tmp_path, tiny.flat("depthwise"))
+    source = written(tmp_path, tiny_models.make_tflite("depthwise"))
     found, expected = (
         outputs(quantized(p, "int8", [EIGHT] * 2, samples("depthwise")), samples("depthwise")) for p in (other, source)
     )
@@ -212,7 +214,7 @@ def test_files_of_other_writers(form: str, tmp_path: Path) -> None:
 class TestRanges:
     @pytest.mark.parametrize("batch", [1, 5, 10, 64])
     def test_they_are_the_extremes_over_all_samples(self, batch: int, tmp_path: Path) -> None:
-        source = written(tmp_path, tiny.flat("conv"))
+        source = written(tmp_path, tiny_models.make_tflite("conv"))
         tensors = flatbuffer.read_graph(source)
         found = litert.collect_ranges(source, samples("conv"), 1, batch)
         assert np.isnan(found[[t.data is not None for t in tensors.tensors]]).all()
@@ -221,14 +223,14 @@ class TestRanges:
         np.testing.assert_allclose(found[tensors.outputs[0]], [exact.min(), exact.max()], rtol=1e-5)
 
     def test_a_fixed_batch_is_filled_with_samples(self, tmp_path: Path) -> None:
-        fixed = written(tmp_path, tiny.flat("conv", batch=8))
-        open_ = written(tmp_path, tiny.flat("conv"), "open.tflite")
+        fixed = written(tmp_path, tiny_models.make_tflite("conv", batch=8))
+        open_ = written(tmp_path, tiny_models.make_tflite("conv"), "open.tflite")
         some = samples("conv")[:5] + 3  # zeros in place of examples would be seen
         ends = [litert.collect_ranges(path, some, 1)[flatbuffer.read_graph(path).inputs[0]] for path in (fixed, open_)]
         np.testing.assert_array_equal(*ends)
 
     def test_values_that_are_not_finite_are_refused(self, tmp_path: Path) -> None:
-        source = written(tmp_path, tiny.flat("conv"))
+        source = written(tmp_path, tiny_models.make_tflite("conv"))
         bad = samples("conv").copy()
         bad[7, 0, 0, 0] = np.inf
         with pytest.raises(BadInput, match="not finite on examples of the train split"):
@@ -236,6 +238,6 @@ class TestRanges:
 
 
 def test_what_the_quantiser_cannot_take_is_one_line(tmp_path: Path) -> None:
-    source = written(tmp_path, tiny.flat("conv"))
+    source = written(tmp_path, tiny_models.make_tflite("conv"))
     with pytest.raises(BadInput, match=r"^[^\n]*cannot be quantised \(dynamic\): [^\n]*divisible[^\n]*$"):
         edge_quantizer.quantize(source, np.empty(0, np.float32), "dynamic", 8, [EIGHT, EIGHT, (4, 64)], False)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from lightexp.backend.flatbuffer import _unpack, read_graph
 from lightexp.core.errors import BadInput
 from lightexp.core.tflite_graph import TFLiteGraph
-from tests.metrics import tiny
+from tests.metrics import tiny_models
 
 
 def model(path: Path, net: str, scheme: str = "float") -> TFLiteGraph:
-    path.write_bytes(tiny.flat(net, scheme))
+    path.write_bytes(tiny_models.make_tflite(net, scheme))
     return read_graph(path)
 
 
@@ -33,7 +33,7 @@ def kernel(net: TFLiteGraph, kind: str) -> tuple[np.ndarray, tuple[float, ...], 
 
 def test_float_kernels_are_those_of_keras(path: Path) -> None:
     data, scales, dtype = kernel(model(path, "conv"), "CONV_2D")
-    expected = tiny.keras("conv").get_weights()[0].transpose(3, 0, 1, 2)
+    expected = tiny_models.make_keras("conv").get_weights()[0].transpose(3, 0, 1, 2)
     assert (dtype, scales) == ("FLOAT32", ())
     np.testing.assert_array_equal(data, expected)
 
@@ -41,7 +41,9 @@ def test_float_kernels_are_those_of_keras(path: Path) -> None:
 def test_float16_kernels_are_followed_through_dequantisation(path: Path) -> None:
     data, _, dtype = kernel(model(path, "conv", "float16"), "CONV_2D")
     assert dtype == "FLOAT16" and data.dtype == np.float16
-    np.testing.assert_array_equal(data, tiny.keras("conv").get_weights()[0].transpose(3, 0, 1, 2).astype(np.float16))
+    np.testing.assert_array_equal(
+        data, tiny_models.make_keras("conv").get_weights()[0].transpose(3, 0, 1, 2).astype(np.float16)
+    )
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int16x8"])
@@ -49,7 +51,7 @@ def test_int8_kernels_have_a_scale_for_each_channel(path: Path, scheme: str) -> 
     data, scales, dtype = kernel(model(path, "conv", scheme), "CONV_2D")
     assert dtype == "INT8" and data.dtype == np.int8 and len(scales) == 5
     back = data * np.array(scales)[:, None, None, None]
-    expected = tiny.keras("conv").get_weights()[0].transpose(3, 0, 1, 2)
+    expected = tiny_models.make_keras("conv").get_weights()[0].transpose(3, 0, 1, 2)
     assert np.abs(back - expected).max() <= max(scales) / 2 * 1.01
 
 
@@ -78,7 +80,7 @@ def test_narrow_values_are_unpacked_lowest_bits_first(bits: int, signed: bool) -
 def test_an_int4_file(path: Path) -> None:
     """A converted file whose kernel is rewritten in four bits, with an odd number of values."""
     rng = np.random.default_rng(1)
-    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("depthwise", "int8")))
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny_models.make_tflite("depthwise", "int8")))
     graph = tree.subgraphs[0]
     tensor = graph.tensors[graph.operators[0].inputs[1]]
     tensor.shape, tensor.type = [1, 3, 3, 5], schema.TensorType.INT4
@@ -131,7 +133,7 @@ def test_random_bytes_are_refused(path: Path, content: bytes) -> None:
 @anything
 @given(share=st.floats(0, 1, exclude_max=True), scheme=st.sampled_from(["float", "float16", "int8"]))
 def test_a_file_cut_off_anywhere_is_refused(path: Path, share: float, scheme: str) -> None:
-    whole = tiny.flat("conv", scheme)
+    whole = tiny_models.make_tflite("conv", scheme)
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(BadInput) as caught:
         read_graph(path)
@@ -141,7 +143,7 @@ def test_a_file_cut_off_anywhere_is_refused(path: Path, share: float, scheme: st
 @anything
 @given(places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8))
 def test_altered_bytes_are_read_or_refused(path: Path, places: list[tuple[float, int]]) -> None:
-    content = bytearray(tiny.flat("depthwise", "int8"))
+    content = bytearray(tiny_models.make_tflite("depthwise", "int8"))
     for share, value in places:
         content[int(share * len(content))] = value
     path.write_bytes(content)
@@ -154,7 +156,7 @@ def test_altered_bytes_are_read_or_refused(path: Path, places: list[tuple[float,
 
 
 def test_operators_that_go_round_in_a_circle_are_refused(path: Path) -> None:
-    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("dense")))
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny_models.make_tflite("dense")))
     reshape = tree.subgraphs[0].operators[0]
     reshape.inputs = np.array([reshape.outputs[0], reshape.inputs[1]], np.int32)
     path.write_bytes(pack(tree))
@@ -164,7 +166,7 @@ def test_operators_that_go_round_in_a_circle_are_refused(path: Path) -> None:
 
 def blockwise(scales: int) -> schema.ModelT:
     """A converted file whose dense kernel, (10, 36), is said to have a scale for each 12 weights of a row."""
-    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("dense", "int8")))
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny_models.make_tflite("dense", "int8")))
     graph = tree.subgraphs[0]
     values = np.linspace(0.5, 1, scales, dtype=np.float16)
     tree.buffers.append(schema.BufferT(data=values.view(np.uint8)))
@@ -209,7 +211,7 @@ def test_weights_quantised_by_a_custom_scheme_are_refused(path: Path) -> None:
 def test_weights_behind_the_flatbuffer_are_seen(path: Path, cut: int) -> None:
     """As litert-quantizer writes a file of 256 KiB or more, before we put them back."""
     whole = model(path, "dense")
-    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("dense")))
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny_models.make_tflite("dense")))
     graph = tree.subgraphs[0]
     buffer = tree.buffers[graph.tensors[graph.operators[1].inputs[1]].buffer]
     data, buffer.data = bytes(buffer.data), None

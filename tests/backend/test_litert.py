@@ -13,23 +13,23 @@ import pytest
 
 from lightexp.backend.litert import _Port, compute_logits, time_single_example
 from lightexp.core.errors import BadInput
-from tests.metrics import tiny
+from tests.metrics import tiny_models
 
 
 def file(tmp_path: Path, net: str, scheme: str = "float", batch: int | None = None) -> Path:
     path = tmp_path / f"{net}-{scheme}-{batch}.tflite"
-    path.write_bytes(tiny.flat(net, scheme, batch=batch))
+    path.write_bytes(tiny_models.make_tflite(net, scheme, batch=batch))
     return path
 
 
 def expected(net: str) -> np.ndarray:
-    data = tiny.data(net)
-    return tiny.keras(net).predict(data.inputs(data.test.x), verbose=0)
+    data = tiny_models.make_data(net)
+    return tiny_models.make_keras(net).predict(data.inputs(data.test.x), verbose=0)
 
 
-@pytest.mark.parametrize("net", list(tiny.SHAPES))
+@pytest.mark.parametrize("net", list(tiny_models.SHAPES))
 def test_float_outputs_are_those_of_keras(net: str, tmp_path: Path) -> None:
-    data = tiny.data(net)
+    data = tiny_models.make_data(net)
     found = compute_logits(file(tmp_path, net), data.test.x, data, 2)
     assert found.dtype == np.float32 and found.shape == (len(data.test), data.classes)
     np.testing.assert_allclose(found, expected(net), atol=1e-5)
@@ -37,7 +37,7 @@ def test_float_outputs_are_those_of_keras(net: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["float", "dynamic", "float16", "int8", "int16x8"])
 def test_the_batch_does_not_matter(scheme: str, tmp_path: Path) -> None:
-    data = tiny.data("conv")
+    data = tiny_models.make_data("conv")
     path = file(tmp_path, "conv", scheme)
     whole = compute_logits(path, data.test.x, data, 1)
     for batch in (7, 1):
@@ -48,7 +48,7 @@ def test_the_batch_does_not_matter(scheme: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("net", "batch"), [("conv", 4), ("steps", 1)])
 def test_a_file_of_a_fixed_batch_gives_the_same(net: str, batch: int, tmp_path: Path) -> None:
-    data = tiny.data(net)
+    data = tiny_models.make_data(net)
     found = compute_logits(file(tmp_path, net, batch=batch), data.test.x, data, 1)
     np.testing.assert_allclose(found, expected(net), atol=1e-5)
 
@@ -58,13 +58,13 @@ def test_an_open_batch_that_the_operators_do_not_bear_out_is_run_one_by_one(tmp_
 
     from tests.backend.test_flatbuffer import pack
 
-    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("dense")))
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny_models.make_tflite("dense")))
     graph = tree.subgraphs[0]
     target = graph.tensors[graph.operators[0].inputs[1]]  # the shape that RESHAPE gives
     tree.buffers[target.buffer].data = np.array([1, 36], np.int32).view(np.uint8)
     path = tmp_path / "m.tflite"
     path.write_bytes(pack(tree))
-    data = tiny.data("dense")
+    data = tiny_models.make_data("dense")
     np.testing.assert_allclose(compute_logits(path, data.test.x, data, 1), expected("dense"), atol=1e-5)
 
 
@@ -80,11 +80,11 @@ def test_an_open_batch_that_the_operators_do_not_bear_out_is_run_one_by_one(tmp_
     ],
 )
 def test_quantised_outputs_are_close_to_float(net: str, scheme: str, tmp_path: Path) -> None:
-    data = tiny.data(net)
+    data = tiny_models.make_data(net)
     found = compute_logits(
         file(tmp_path, net, scheme), data.train.x, data, 1
     )  # what it was calibrated on: nothing saturates
-    outputs = tiny.keras(net).predict(data.inputs(data.train.x), verbose=0)
+    outputs = tiny_models.make_keras(net).predict(data.inputs(data.train.x), verbose=0)
     share = 0.01 if scheme == "int16x8" else 0.05
     assert 0 < np.abs(found - outputs).max() < share * np.ptp(outputs)
 
@@ -97,7 +97,7 @@ def test_integers_are_rounded_to_the_nearest() -> None:
 
 
 def test_inputs_out_of_range_are_clipped_not_wrapped(tmp_path: Path) -> None:
-    data = tiny.data("dense")
+    data = tiny_models.make_data("dense")
     path = file(tmp_path, "dense", "int8")
     twice, often = (replace(data, scale=data.scale * k, offset=data.offset * k) for k in (2, 50))
     edges = np.where(data.test.x > 127, 255, 0).astype(np.uint8)
@@ -107,15 +107,15 @@ def test_inputs_out_of_range_are_clipped_not_wrapped(tmp_path: Path) -> None:
 def test_shapes_that_do_not_match_are_named(tmp_path: Path) -> None:
     path = file(tmp_path, "dense")
     with pytest.raises(BadInput, match=r"\(6, 6, 1\).*\(8, 8, 3\)"):
-        compute_logits(path, tiny.data("conv").test.x, tiny.data("conv"), 1)
+        compute_logits(path, tiny_models.make_data("conv").test.x, tiny_models.make_data("conv"), 1)
     with pytest.raises(BadInput, match=r"\(6, 6, 1\).*\(5, 4\)"):
-        compute_logits(path, tiny.data("steps").test.x, tiny.data("steps"), 1)
+        compute_logits(path, tiny_models.make_data("steps").test.x, tiny_models.make_data("steps"), 1)
     with pytest.raises(BadInput, match=r"\(4,\).*\(9,\)"):
-        compute_logits(path, tiny.data("dense").test.x, tiny.data("dense", classes=9), 1)
+        compute_logits(path, tiny_models.make_data("dense").test.x, tiny_models.make_data("dense", classes=9), 1)
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    data = tiny.data("dense")
+    data = tiny_models.make_data("dense")
     with pytest.raises(BadInput, match=r"none\.tflite") as caught:
         compute_logits(tmp_path / "none.tflite", data.test.x, data, 1)
     assert "\n" not in str(caught.value)
@@ -123,14 +123,14 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["float", "int8"])
 def test_single_runs_are_timed(scheme: str, tmp_path: Path) -> None:
-    data = tiny.data("conv")
+    data = tiny_models.make_data("conv")
     found = time_single_example(file(tmp_path, "conv", scheme), data.inputs(data.val.x[:1])[0], 3, 30)
     assert found.shape == (30,) and found.dtype == np.float64
     assert (found > 0).all() and np.median(found) < 1e5
 
 
 def test_timing_ends_when_its_time_is_over(tmp_path: Path) -> None:
-    data = tiny.data("conv")
+    data = tiny_models.make_data("conv")
     start = time.perf_counter()
     found = time_single_example(file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 10**8, 10**8, seconds=0.2)
     assert time.perf_counter() - start < 2

@@ -22,7 +22,7 @@ from lightexp.core.errors import BadInput
 from lightexp.core.record import read_record as read_record
 from lightexp.export.c_array import name_resolver_method, render_c_array
 from lightexp.export.metadata import add_metadata
-from tests.metrics import tiny
+from tests.metrics import tiny_models
 from tests.system_packages import require_program
 from tests.tiny_runs import TinyRuns
 
@@ -78,7 +78,7 @@ def compiled(folder: Path, compiler: str, standard: str, main: str) -> Path:
 @pytest.mark.parametrize(("compiler", "standard"), [("gcc", "c11"), ("gcc", "c17"), ("g++", "c++11"), ("g++", "c++20")])
 def test_compilers_take_the_array_and_its_bytes_are_the_file_s(compiler: str, standard: str, tmp_path: Path) -> None:
     file = tmp_path / "net.tflite"
-    file.write_bytes(tiny.flat("conv"))
+    file.write_bytes(tiny_models.make_tflite("conv"))
     operators = [op.kind for op in read_graph(file).ops]
     header, source = render_c_array(file.read_bytes(), "net", operators, NASTY)
     (tmp_path / "net.h").write_text(header)
@@ -166,7 +166,7 @@ DATASET |= {"scale": [0.5, 0.25, 1.0], "offset": [-1.0, 0.0, 2.0]}
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
-    content = tiny.flat("conv")
+    content = tiny_models.make_tflite("conv")
     named = add_metadata(content, "net", "run 1", "lightexp run", DATASET)
     assert flatbuffers.util.BufferHasIdentifier(named, 0, b"TFL3")
     assert set(entries(named)) == {*entries(content), "TFLITE_METADATA"}
@@ -195,9 +195,9 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["float", "dynamic", "float16", "int8", "int16x8"])
 def test_it_computes_as_it_did_and_its_constants_are_aligned(scheme: str, tmp_path: Path) -> None:
     before, after = tmp_path / "before.tflite", tmp_path / "after.tflite"
-    before.write_bytes(tiny.flat("conv", scheme))
+    before.write_bytes(tiny_models.make_tflite("conv", scheme))
     after.write_bytes(add_metadata(before.read_bytes(), "net", "1", "by hand", DATASET))
-    data = tiny.data("conv")
+    data = tiny_models.make_data("conv")
     np.testing.assert_array_equal(*(compute_logits(file, data.test.x, data, 1) for file in (before, after)))
     assert read_constant_spans(after) and all(place.start % 16 == 0 for place in read_constant_spans(after))
     again = add_metadata(after.read_bytes(), "other", "2", "by hand", DATASET)

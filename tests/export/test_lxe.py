@@ -24,7 +24,7 @@ from lightexp.core.tflite_graph import ConstantSpan
 from lightexp.export import constants as one
 from lightexp.export import lxe
 from lightexp.runner.compose import compose_settings as compose
-from tests.metrics import tiny
+from tests.metrics import tiny_models
 
 WIDTHS = {"u1": 8, "i1": 8, "i2": 16, "i4": 32, "i8": 64, "f2": 16, "f4": 32, "f8": 64}
 
@@ -139,7 +139,7 @@ def test_the_range_coder_writes_the_same_bytes_everywhere() -> None:
 @pytest.mark.parametrize("scheme", ["float", "dynamic", "float16", "int8", "int16x8"])
 def test_converted_files(net: str, scheme: str, tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
-    content = tiny.flat(net, scheme, zeroed=True)
+    content = tiny_models.make_tflite(net, scheme, zeroed=True)
     path.write_bytes(content)
     places = read_constant_spans(path)
     assert taken(content, there_and_back(content, places), places) <= bound(content, places)

@@ -1,7 +1,8 @@
-"""Accuracy and loss against a computation by hand."""
+"""Tests of accuracy and loss, against a computation by hand."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,61 +11,61 @@ import pytest
 from lightexp.core.data import Data, Split
 from lightexp.core.protocols import MeasurementContext
 from lightexp.metrics.accuracy import Accuracy, compute_cross_entropy, compute_top_k
-from tests.metrics import tiny
+from tests.metrics import tiny_models
 
 
-def test_figures_are_those_of_the_keras_model(tmp_path: Path) -> None:
+def test_metrics_equal_those_of_keras_model(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
-    path.write_bytes(tiny.flat("conv"))
-    data = tiny.data("conv")
-    found = {f.name: f for f in Accuracy(batch=10).measure(MeasurementContext(path, path, data, 1))}
-    assert set(found) == {"accuracy/val", "accuracy/test", "loss/val", "loss/test"}
+    path.write_bytes(tiny_models.make_tflite("conv"))
+    data = tiny_models.make_data("conv")
+    metrics = {metric.name: metric for metric in Accuracy(batch=10).measure(MeasurementContext(path, path, data, 1))}
+    assert set(metrics) == {"accuracy/val", "accuracy/test", "loss/val", "loss/test"}
     for name, split in (("val", data.val), ("test", data.test)):
-        outputs = tiny.keras("conv").predict(data.inputs(split.x), verbose=0).astype(float)
-        likely = np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)
-        right = np.mean([row.argmax() == label for row, label in zip(outputs, split.y, strict=True)])
-        loss = -np.mean([np.log(row[label]) for row, label in zip(likely, split.y, strict=True)])
-        assert found[f"accuracy/{name}"].value == right
-        assert found[f"loss/{name}"].value == pytest.approx(loss, abs=1e-5)
-        assert found[f"accuracy/{name}"].direction == "max" and found[f"loss/{name}"].direction == "min"
-        assert found[f"accuracy/{name}"].split == found[f"loss/{name}"].split == name
+        outputs = tiny_models.make_keras("conv").predict(data.inputs(split.x), verbose=0).astype(float)
+        probabilities = np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)
+        accuracy = np.mean([row.argmax() == label for row, label in zip(outputs, split.y, strict=True)])
+        loss = -np.mean([np.log(row[label]) for row, label in zip(probabilities, split.y, strict=True)])
+        assert metrics[f"accuracy/{name}"].value == accuracy
+        assert metrics[f"loss/{name}"].value == pytest.approx(loss, abs=1e-5)
+        assert metrics[f"accuracy/{name}"].direction == "max"
+        assert metrics[f"loss/{name}"].direction == "min"
+        assert metrics[f"accuracy/{name}"].split == metrics[f"loss/{name}"].split == name
 
 
-def test_splits_that_may_not_be_looked_at_are_not(tmp_path: Path) -> None:
+def test_hidden_split_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
-    path.write_bytes(tiny.flat("dense"))
-    data = tiny.data("dense")
-    unseen = Split(np.empty((0, 1)), np.empty(0, np.int32))  # of another shape: to run it would fail
-    hidden = Data("x", data.train, data.val, unseen, data.classes, data.scale, data.offset)
-    found = Accuracy().measure(MeasurementContext(path, path, hidden, 1, splits=("val",)))
-    assert [f.name for f in found] == ["accuracy/val", "loss/val"]
+    path.write_bytes(tiny_models.make_tflite("dense"))
+    data = tiny_models.make_data("dense")
+    unreadable = Split(np.empty((0, 1)), np.empty(0, np.int32))  # of another shape, so that running it would fail
+    hidden = Data("x", data.train, data.val, unreadable, data.classes, data.scale, data.offset)
+    metrics = Accuracy().measure(MeasurementContext(path, path, hidden, 1, splits=("val",)))
+    assert [metric.name for metric in metrics] == ["accuracy/val", "loss/val"]
 
 
-def test_loss_is_stable_for_large_logits() -> None:
+def test_cross_entropy_of_large_logits_is_finite() -> None:
     logits = np.array([[1e4, 0, -1e4], [-1e4, 0, 1e4]], np.float32)
     assert compute_cross_entropy(logits, np.array([0, 1], np.int32)) == pytest.approx(1e4 / 2)
 
 
-def test_top_five_counts_labels_among_the_five_likeliest() -> None:
+def test_top_k_counts_labels_among_the_k_likeliest() -> None:
     logits = np.tile(np.arange(12, dtype=np.float32), (12, 1))
     assert compute_top_k(logits, np.arange(12, dtype=np.int32), 5) == 5 / 12
 
 
-def test_top_five_is_measured_from_eleven_classes_on(tmp_path: Path) -> None:
-    import warnings
-
+def test_top5_is_measured_with_more_than_ten_classes(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tensorflow as tf
         import tf_keras
 
-        net = tf_keras.Sequential([tf_keras.layers.Input((4,)), tf_keras.layers.Dense(11)])
+        model = tf_keras.Sequential([tf_keras.layers.Input((4,)), tf_keras.layers.Dense(11)])
         path = tmp_path / "m.tflite"
-        path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(net).convert())
+        path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
     rng = np.random.default_rng(0)
     split = Split(rng.random((60, 4), dtype=np.float32), rng.integers(0, 11, 60).astype(np.int32))
     data = Data("eleven", split, split, split, 11)
-    found = {f.name: f.value for f in Accuracy().measure(MeasurementContext(path, path, data, 1))}
-    order = np.argsort(-net.predict(split.x, verbose=0), axis=1)[:, :5]
-    assert found["accuracy/top5"] == pytest.approx(np.mean([y in row for y, row in zip(split.y, order, strict=True)]))
-    assert found["accuracy/test"] < found["accuracy/top5"] < 1
+    values = {metric.name: metric.value for metric in Accuracy().measure(MeasurementContext(path, path, data, 1))}
+    top5 = np.argsort(-model.predict(split.x, verbose=0), axis=1)[:, :5]
+    expected = np.mean([label in row for label, row in zip(split.y, top5, strict=True)])
+    assert values["accuracy/top5"] == pytest.approx(expected)
+    assert values["accuracy/test"] < values["accuracy/top5"] < 1

@@ -1,4 +1,4 @@
-"""What the embedded interpreter says of real files; each test that runs one needs its package."""
+"""Tests of TFLite Micro; each test that runs a file needs the package tflite-micro."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from lightexp.backend import micro, sandbox
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import MeasurementContext, Metric, Note
 from lightexp.metrics.micro import Board, Micro, explain_misfit
-from tests.metrics import tiny
+from tests.metrics import tiny_models
 
-needed = pytest.mark.skipif(micro.find_unavailable_reason() is not None, reason=micro.find_unavailable_reason() or "")
+needs_micro = pytest.mark.skipif(
+    micro.find_unavailable_reason() is not None, reason=micro.find_unavailable_reason() or ""
+)
 BOARDS: dict[str, Board] = {
     "roomy": {"flash": 1024, "ram": 256, "flash_taken": 96, "ram_taken": 16},
     "tiny": {"flash": 100, "ram": 17, "flash_taken": 98, "ram_taken": 16},
 }
 
 
-def measured(path: Path) -> tuple[dict[str, Metric], dict[str, str]]:
-    """Figures and notes by name."""
-    found = Micro(BOARDS).measure(MeasurementContext(path, path, tiny.data("conv"), 1))
-    figures = {one.name: one for one in found if isinstance(one, Metric)}
-    return figures, {one.name: one.words for one in found if isinstance(one, Note)}
+def measure(path: Path) -> tuple[dict[str, Metric], dict[str, str]]:
+    """Return metrics and notes by name."""
+    results = Micro(BOARDS).measure(MeasurementContext(path, path, tiny_models.make_data("conv"), 1))
+    metrics = {metric.name: metric for metric in results if isinstance(metric, Metric)}
+    return metrics, {note.name: note.words for note in results if isinstance(note, Note)}
 
 
 @pytest.fixture
@@ -38,81 +40,81 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "m.tflite"
 
 
-@needed
+@needs_micro
 @pytest.mark.parametrize(("net", "scheme"), [("conv", "float"), ("dense", "int8"), ("depthwise", "int16x8")])
-def test_the_arena_is_the_least_that_it_runs_in(net: str, scheme: str, path: Path) -> None:
-    path.write_bytes(tiny.flat(net, scheme))
-    figures, notes = measured(path)
-    values = {name: figure.value for name, figure in figures.items()}
-    least = int(values["micro/arena_bytes"])
+def test_arena_is_the_smallest_that_runs(net: str, scheme: str, path: Path) -> None:
+    path.write_bytes(tiny_models.make_tflite(net, scheme))
+    metrics, notes = measure(path)
+    values = {name: metric.value for name, metric in metrics.items()}
+    smallest = int(values["micro/arena_bytes"])
     counted = values["micro/arena_head_bytes"] + values["micro/arena_tail_bytes"]
-    assert (values["micro/runs"], figures["micro/runs"].direction) == (1, "max")
-    assert (figures["micro/arena_bytes"].unit, figures["micro/arena_bytes"].direction) == ("bytes", "min")
-    assert least >= counted > 0
-    assert (least - counted) % 64 == 0
-    nothing = np.empty(0, np.float32)
-    sandbox.run_sandboxed("run_in_arena", path, nothing, arena=least)
+    assert (values["micro/runs"], metrics["micro/runs"].direction) == (1, "max")
+    assert (metrics["micro/arena_bytes"].unit, metrics["micro/arena_bytes"].direction) == ("bytes", "min")
+    assert smallest >= counted > 0
+    assert (smallest - counted) % 64 == 0
+    empty = np.empty(0, np.float32)
+    sandbox.run_sandboxed("run_in_arena", path, empty, arena=smallest)
     with pytest.raises(BadInput, match=r"^[^\n]+$"):
-        sandbox.run_sandboxed("run_in_arena", path, nothing, arena=least - 64)
+        sandbox.run_sandboxed("run_in_arena", path, empty, arena=smallest - 64)
     assert values["fits/roomy"] == 1
     assert values["fits/tiny"] == 0
     assert set(notes) == {"fits/tiny"}
 
 
-@needed
-def test_what_is_counted_is_not_always_enough(path: Path) -> None:
-    path.write_bytes(tiny.flat("dense", "int8"))
+@needs_micro
+def test_arena_exceeds_head_plus_tail(path: Path) -> None:
+    path.write_bytes(tiny_models.make_tflite("dense", "int8"))
     arena = micro.measure_arena(path)
     assert arena.minimum > arena.head + arena.tail
 
 
-@needed
+@needs_micro
 @pytest.mark.parametrize(
-    ("net", "scheme", "why"),
+    ("net", "scheme", "reason"),
     [("conv", "float16", "DEQUANTIZE"), ("volume", "float", "Didn't find op for builtin opcode 'CONV_3D'")],
 )
-def test_what_does_not_run_says_why(net: str, scheme: str, why: str, path: Path) -> None:
-    path.write_bytes(tiny.flat(net, scheme))
-    figures, notes = measured(path)
-    assert {name: figure.value for name, figure in figures.items()} == {
+def test_unsupported_file_gives_reason(net: str, scheme: str, reason: str, path: Path) -> None:
+    path.write_bytes(tiny_models.make_tflite(net, scheme))
+    metrics, notes = measure(path)
+    assert {name: metric.value for name, metric in metrics.items()} == {
         "micro/runs": 0,
         "fits/roomy": 0,
         "fits/tiny": 0,
     }
-    assert why in notes["micro/runs"]
+    assert reason in notes["micro/runs"]
     assert notes["fits/roomy"] == notes["fits/tiny"] == "it does not run on TFLite Micro"
-    assert not any("\n" in words or ".cc" in words for words in notes.values())
+    assert not any("\n" in message or ".cc" in message for message in notes.values())
 
 
-@needed
-def test_a_file_that_kills_the_interpreter_is_a_note(path: Path) -> None:
-    model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny.flat("dense")))
+@needs_micro
+def test_crash_of_interpreter_is_a_note(path: Path) -> None:
+    model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny_models.make_tflite("dense")))
     first = model.subgraphs[0].operators[0]
-    first.inputs = [1_000_000, *first.inputs[1:]]  # a tensor that is not there, which nobody checks
+    first.inputs = [1_000_000, *first.inputs[1:]]  # a tensor that does not exist, which TFLite Micro does not check
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
     path.write_bytes(bytes(builder.Output()))
-    figures, notes = measured(path)
-    assert figures["micro/runs"].value == 0
+    metrics, notes = measure(path)
+    assert metrics["micro/runs"].value == 0
     assert "killed the process that read it (SIG" in notes["micro/runs"]
-    path.write_bytes(tiny.flat("dense"))
-    assert measured(path)[0]["micro/runs"].value == 1  # in a new process
+    path.write_bytes(tiny_models.make_tflite("dense"))
+    assert measure(path)[0]["micro/runs"].value == 1  # in a new process
 
 
-@needed
-def test_damaged_files_run_or_are_told_in_one_line(path: Path) -> None:
-    content, draw, told = tiny.flat("conv", "int8"), random.Random(1), list[str]()
+@needs_micro
+def test_damaged_file_runs_or_gives_one_line(path: Path) -> None:
+    content, rng, messages = tiny_models.make_tflite("conv", "int8"), random.Random(1), list[str]()
     for _ in range(40):
         altered = bytearray(content)
-        for _ in range(draw.choice([1, 1, 8])):
-            altered[draw.randrange(len(content))] ^= draw.randrange(1, 256)
-        path.write_bytes(altered if draw.random() > 0.1 else altered[: draw.randrange(len(altered))])
-        told += [measured(path)[1].get("micro/runs", "")]
-    assert any(told) and not all(told)
-    assert not any("\n" in words for words in told)
+        for _ in range(rng.choice([1, 1, 8])):
+            altered[rng.randrange(len(content))] ^= rng.randrange(1, 256)
+        path.write_bytes(altered if rng.random() > 0.1 else altered[: rng.randrange(len(altered))])
+        messages += [measure(path)[1].get("micro/runs", "")]
+    assert any(messages) and not all(messages)
+    assert not any("\n" in message for message in messages)
 
 
-def test_what_is_too_large_for_a_board_is_told_in_numbers(path: Path) -> None:
+def test_explain_misfit_gives_sizes(path: Path) -> None:
     path.write_bytes(bytes(2048))
     assert explain_misfit(BOARDS["tiny"], path, 1024) is None
     assert explain_misfit(BOARDS["tiny"], path, 1025) == "it takes 2 KiB of RAM where 1 are free"
@@ -122,12 +124,12 @@ def test_what_is_too_large_for_a_board_is_told_in_numbers(path: Path) -> None:
     )
 
 
-def test_without_its_package_the_figures_are_empty_and_say_why(path: Path) -> None:
-    words = (
+def test_missing_package_gives_a_note(path: Path) -> None:
+    script = (
         "import sys\nsys.modules['tflite_micro'] = None\n"
         "from pathlib import Path\n"
         "from lightexp.metrics.micro import Micro\nfrom lightexp.core.protocols import MeasurementContext\n"
         "print(*Micro({}).measure(MeasurementContext(Path('no'), Path('no'), None, 1)))"
     )
-    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Note(name='micro/runs', words='the package tflite-micro is ")

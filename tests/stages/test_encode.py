@@ -14,7 +14,7 @@ from lightexp.metrics.size import Size
 from lightexp.runner.compose import compose_settings
 from lightexp.runner.plan import check_order
 from lightexp.stages.encode import Encode
-from tests.metrics import tiny
+from tests.metrics import tiny_models
 from tests.tiny_runs import TinyRuns
 
 
@@ -66,6 +66,7 @@ def test_sizes_of_what_is_encoded_are_against_the_control(tmp_path: Path) -> Non
     file.write_bytes(bytes(500))
     packed.write_bytes(bytes(40))
     found = {
-        f.name: f.value for f in Size().measure(MeasurementContext(file, control, tiny.data("conv"), 1, encoded=packed))
+        f.name: f.value
+        for f in Size().measure(MeasurementContext(file, control, tiny_models.make_data("conv"), 1, encoded=packed))
     }
     assert (found["size/encoded_bytes"], found["size/encoded_ratio"], found["size/ratio"]) == (40, 25, 2)

@@ -17,7 +17,7 @@ from lightexp.models.small_cnn import SmallCnn
 from lightexp.runner.progress import SilentReporter
 from lightexp.stages.calibration import RANGES, Calibration
 from lightexp.stages.quantize import Quantize
-from tests.metrics import tiny
+from tests.metrics import tiny_models
 from tests.tiny_runs import TinyRuns
 
 LAYERS = [
@@ -200,13 +200,13 @@ def context(tmp_path: Path) -> Context:
     """Of a stage that starts from the float file of `tiny`'s `conv`."""
     (tmp_path / "out").mkdir()
     with SilentReporter().stage("w", 1, 1) as progress:
-        return Context(tiny.data("conv"), SmallCnn(), 0, 1, tmp_path / "out", progress)
+        return Context(tiny_models.make_data("conv"), SmallCnn(), 0, 1, tmp_path / "out", progress)
 
 
 def source(folder: Path, *values: tuple[int, float]) -> Artifact:
     """`tiny`'s `conv` as an artifact; of each (kernel, value) that kernel's first weight is the value."""
     path = folder / TFLITE
-    path.write_bytes(tiny.flat("conv"))
+    path.write_bytes(tiny_models.make_tflite("conv"))
     tree = flatbuffer_utils.read_model(str(path))
     kernels = flatbuffer.read_graph(path).kernels
     for number, value in values:

@@ -1,4 +1,4 @@
-"""Tiny Keras models and the files that TensorFlow's converter makes of them, each made once a session."""
+"""Tiny Keras models and the files that TensorFlow's converter makes of them, cached for the session."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ CLASSES = 4
 
 
 @cache
-def data(net: str, classes: int = CLASSES, count: int = 43) -> Data:
-    """Random uint8 examples of the shape that `net` takes."""
+def make_data(net: str, classes: int = CLASSES, count: int = 43) -> Data:
+    """Return random uint8 examples of the shape that `net` takes."""
     rng = np.random.default_rng(7)
 
     def split() -> Split:
@@ -39,13 +39,11 @@ def data(net: str, classes: int = CLASSES, count: int = 43) -> Data:
 
 
 @cache
-def keras(net: str, zeroed: bool = False) -> Any:
-    """The model; `zeroed` sets the first 3 of every 4 values of each kernel to zero."""
+def make_keras(net: str, zeroed: bool = False) -> Any:
+    """Return a Keras model; `zeroed` sets the first 3 of every 4 values of each kernel to zero."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        session.start_tensorflow(
-            len(os.sched_getaffinity(0))
-        )  # before anything is computed, as a run in this process would
+        session.start_tensorflow(len(os.sched_getaffinity(0)))  # must precede any computation
         import tensorflow as tf
         import tf_keras
 
@@ -59,7 +57,7 @@ def keras(net: str, zeroed: bool = False) -> Any:
             x = kl.Conv2DTranspose(6, 3, strides=2, padding="same", activation="relu")(x)
             x = kl.Flatten()(kl.MaxPool2D()(x))
         elif net == "dilated":
-            # A bias would stand in the file beside one of zeros.
+            # With a bias, the converter would store a second bias of zeros.
             x = kl.Conv2D(5, 3, dilation_rate=2, padding="same", use_bias=False)(x)
             x = kl.DepthwiseConv2D(3, depth_multiplier=2, dilation_rate=2, use_bias=False)(x)
             x = kl.GlobalAveragePooling2D()(x)
@@ -74,7 +72,9 @@ def keras(net: str, zeroed: bool = False) -> Any:
             x = kl.Flatten()(kl.Lambda(lambda t: tf.matmul(t, t, transpose_b=True))(x))
         model = tf_keras.Model(inputs, kl.Dense(CLASSES)(x))
         rng = np.random.default_rng(5)
-        values = [w if w.ndim > 1 else rng.uniform(0.1, 0.3, w.shape) for w in model.get_weights()]  # biases not zero
+        values = [
+            w if w.ndim > 1 else rng.uniform(0.1, 0.3, w.shape) for w in model.get_weights()
+        ]  # biases are not zero
         if zeroed:
             values = [w if w.ndim == 1 else np.where(np.arange(w.size).reshape(w.shape) % 4 < 3, 0, w) for w in values]
         model.set_weights(values)
@@ -82,15 +82,15 @@ def keras(net: str, zeroed: bool = False) -> Any:
 
 
 @cache
-def flat(net: str, scheme: str = "float", zeroed: bool = False, batch: int | None = None) -> bytes:
-    """The converter's file: `float`, `dynamic`, `float16`, or with integer I/O `int8`, `uint8`, `int16x8`."""
-    model = keras(net, zeroed)
+def make_tflite(net: str, scheme: str = "float", zeroed: bool = False, batch: int | None = None) -> bytes:
+    """Return a `.tflite`: `float`, `dynamic`, `float16`, or with integer I/O `int8`, `uint8`, `int16x8`."""
+    model = make_keras(net, zeroed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tensorflow as tf
 
-        served = tf.Module()  # which is saved on the way; a model would be with every layer's functions
-        served.variables_of_the_model = model.variables
+        served = tf.Module()  # the converter saves its argument; a model would be saved with each layer's functions
+        served.model_variables = model.variables
         spec = tf.TensorSpec((batch, *SHAPES[net]), tf.float32, model.input_names[0])
         name = model.output_names[0]
         served.serve = tf.function(lambda x: {name: model(x, training=False)}, input_signature=[spec], autograph=False)
@@ -100,7 +100,7 @@ def flat(net: str, scheme: str = "float", zeroed: bool = False, batch: int | Non
         if scheme == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if scheme in ("int8", "uint8", "int16x8"):
-            source = data(net)
+            source = make_data(net)
             converter.representative_dataset = lambda: ([source.inputs(x[None])] for x in source.train.x)
             sets, kind = {
                 "int8": (tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.int8),
