@@ -1,11 +1,11 @@
-"""What a study leaves: its front, each point tested once and written as a config file, as a table and a figure."""
+"""Export of a study's front: each point tested once and written as a config file, with a table, plots and data."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,29 +22,31 @@ from lightexp.core.table import Table, TableColumn, render_markdown
 from lightexp.runner.run import Runner
 from lightexp.search import plots
 from lightexp.search.goals import SearchObjective
-from lightexp.search.outcome import OUTCOME
+from lightexp.search.outcome import read_outcome
 from lightexp.search.study import SearchStudy
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import StudyStatus
 
 TABLE, DATA = "front.md", "front.json"
-_HYDRA = {
+_TABLE_METRICS = ("accuracy/val", "accuracy/test", "size/file_bytes", "size/ratio")
+_PRIMARY_CONFIG = {
     "defaults": [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"],
     "hydra": {"run": {"dir": "."}, "output_subdir": None, "job": {"chdir": False}},
 }
+"""What a config file needs besides the run's config to be named by `--config-name`."""
 
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """A point of the front.
+    """A tested trial of the front.
 
     Attributes:
-        number: Its trial's.
-        varied: What the study had set.
-        figures: Of its file, the test split's with them.
-        config: The config file that makes it again.
+        number: The trial's number.
+        varied: The overrides that the study has set.
+        metrics: The shipped file's metrics, those of the test split included.
+        config: The config file that repeats the trial.
         model: The file that would ship.
-        command: The command that makes it again.
+        command: The command that repeats the trial.
     """
 
     number: int
@@ -55,64 +57,77 @@ class FrontPoint:
     command: str
 
 
-def export_front(study: SearchStudy, now: StudyStatus, runner: Runner, command: list[str]) -> list[FrontPoint]:
-    """Tests the front's points that have not been, and writes configs, table, figure and data into the study's folder.
+def export_front(study: SearchStudy, status: StudyStatus, runner: Runner, command: list[str]) -> list[FrontPoint]:
+    """Test the trials of the front that have not been tested, and write the study's results into its folder.
 
     Args:
         study: The study.
-        now: How it stands.
-        runner: Tests; takes what was trained from the store.
-        command: Of the study, for the records.
+        status: Its status.
+        runner: Runs the test; trained stages come from the store.
+        command: The study's command, for the records.
 
     Raises:
-        LightexpError: If a point cannot be made again.
+        LightexpError: If a trial cannot be repeated.
     """
-    points = [_point(study, trial, runner, command) for trial in now.front]
+    points = [_export_point(study, trial, runner, command) for trial in status.front]
     table = build_front_table(study.spec.objectives, points)
     (study.folder / TABLE).write_text(render_markdown(table) + "\n", encoding="utf-8")
-    weights = study.compute_importance()
-    plots.draw_front(study.spec.objectives, now, study.folder / "front.svg", study.spec.name)
-    plots.draw_history(now, study.folder / "hypervolume.svg")
-    title = "importance of the parameters" + " (trainings cut short at the first rung)" * (
-        study.spec.halving is not None
-    )
-    plots.draw_importance(weights, study.folder / "importance.svg", title)
-    data = {
-        "study": study.spec.name,
-        "hypervolume": now.history,
-        "importance": weights,
-        "front": [
-            {"trial": p.number, "varied": p.varied, "figures": p.metrics, "config": str(p.config), "command": p.command}
-            for p in points
-        ],
-    }
-    (study.folder / DATA).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    importance = study.compute_importance()
+    plots.draw_front(study.spec.objectives, status, study.folder / "front.svg", study.spec.name)
+    plots.draw_history(status, study.folder / "hypervolume.svg")
+    title = "importance of the parameters"
+    if study.spec.halving is not None:
+        title += " (trainings cut short at the first rung)"
+    plots.draw_importance(importance, study.folder / "importance.svg", title)
+    _write_data(study, status, importance, points)
     return points
 
 
-def _point(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list[str]) -> FrontPoint:
+def _write_data(
+    study: SearchStudy,
+    status: StudyStatus,
+    importance: Mapping[str, Mapping[str, float]],
+    points: Sequence[FrontPoint],
+) -> None:
+    front = [
+        {
+            "trial": point.number,
+            "varied": point.varied,
+            "figures": point.metrics,
+            "config": str(point.config),
+            "command": point.command,
+        }
+        for point in points
+    ]
+    data = {"study": study.spec.name, "hypervolume": status.history, "importance": importance, "front": front}
+    (study.folder / DATA).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def _export_point(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list[str]) -> FrontPoint:
     folder = study.folder / "front" / f"trial_{trial.number:04d}"
-    record = _tested(folder)
-    if record is None:
-        settings = study.spec.make_trial_settings(study.config_of(trial))
-        varied = trial.user_attrs[OUTCOME]["varied"]
-        record = runner.trial(settings, varied, folder, command, test=True)
-        if record.status != "done":
-            raise LightexpError(f"trial {trial.number} could not be made again: {record.reason}")
-        store = Store(settings.outputs / "store")
-        shutil.copyfile(store.folder(record.stages[-1].key) / TFLITE, folder / TFLITE)
+    varied = read_outcome(trial).varied
+    record = _read_tested(folder) or _test_trial(study, trial, runner, command, folder)
     path = folder.with_suffix(".yaml")
-    words = ["lightexp", "run", f"--config-dir={path.parent}", f"--config-name={path.stem}"]
-    head = f"# Trial {trial.number} of the study {study.spec.name}: {shlex.join(words)}\n"
-    tracked = {**record.config, "tracking": study.spec.settings.plain["tracking"]}
-    path.write_text(head + OmegaConf.to_yaml(OmegaConf.create({**_HYDRA, **tracked})), encoding="utf-8")
-    return FrontPoint(
-        trial.number, trial.user_attrs[OUTCOME]["varied"], record.metrics, path, folder / TFLITE, shlex.join(words)
-    )
+    repeat = shlex.join(["lightexp", "run", f"--config-dir={path.parent}", f"--config-name={path.stem}"])
+    comment = f"# Trial {trial.number} of the study {study.spec.name}: {repeat}\n"
+    config = {**_PRIMARY_CONFIG, **record.config, "tracking": study.spec.settings.plain["tracking"]}
+    path.write_text(comment + OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
+    return FrontPoint(trial.number, varied, record.metrics, path, folder / TFLITE, repeat)
 
 
-def _tested(folder: Path) -> Record | None:
-    """The record of a point that has been tested."""
+def _test_trial(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list[str], folder: Path) -> Record:
+    """Repeat a trial with the test split, and copy its file into a folder."""
+    settings = study.spec.make_trial_settings(study.config_of(trial))
+    record = runner.trial(settings, read_outcome(trial).varied, folder, command, test=True)
+    if record.status != "done":
+        raise LightexpError(f"trial {trial.number} could not be repeated: {record.reason}")
+    store = Store(settings.outputs / "store")
+    shutil.copyfile(store.folder(record.stages[-1].key) / TFLITE, folder / TFLITE)
+    return record
+
+
+def _read_tested(folder: Path) -> Record | None:
+    """Return the record of a trial that an earlier command has tested, or None."""
     try:
         record = read_record(folder)
     except LightexpError:
@@ -121,9 +136,14 @@ def _tested(folder: Path) -> Record | None:
 
 
 def build_front_table(objectives: Sequence[SearchObjective], points: Sequence[FrontPoint]) -> Table:
-    """Return the front as a table: a row for each point, with its objectives, usual metrics and settings."""
+    """Return the front as a table: a row for each point, with its objectives, usual metrics and settings.
+
+    Args:
+        objectives: The study's objectives.
+        points: The points, in the order of the rows.
+    """
     names = [objective.name for objective in objectives]
-    names += [n for n in ("accuracy/val", "accuracy/test", "size/file_bytes", "size/ratio") if n not in names]
+    names += [name for name in _TABLE_METRICS if name not in names]
     known = {column.name: column for column in COLUMNS}
     columns = [known.get(name, MetricColumn(name, name, "{:.6g}".format)) for name in names]
     rows = []
@@ -136,11 +156,20 @@ def build_front_table(objectives: Sequence[SearchObjective], points: Sequence[Fr
 
 
 def count_stored_stages(spec: StudySpec, configs: Sequence[Any], runner: Runner) -> list[tuple[int, int]]:
-    """Of each config, how many of its stages are in the store, of how many."""
-    found = []
+    """Count the stages of each config whose result is in the store.
+
+    Args:
+        spec: The study's specification.
+        configs: Configs of trials.
+        runner: Plans the trials.
+
+    Returns:
+        For each config, the number of stored stages and the number of all stages.
+    """
+    counts = []
     for config in configs:
         settings = spec.make_trial_settings(config)
         plan, _ = runner.plan(settings)
         store = Store(settings.outputs / "store")
-        found.append((sum(store.has(node.key) for node in plan.nodes), len(plan.nodes)))
-    return found
+        counts.append((sum(store.has(node.key) for node in plan.nodes), len(plan.nodes)))
+    return counts

@@ -1,4 +1,4 @@
-"""A study's figures: its front, its hypervolume, its parameters' importance. The same trials give the same bytes."""
+"""Plots of a study: front, hypervolume and parameter importance; the same data give the same bytes."""
 
 from __future__ import annotations
 
@@ -14,63 +14,79 @@ from lightexp.report.tradeoff import PLOT_STYLE
 from lightexp.search.goals import SearchObjective
 from lightexp.search.study_status import StudyStatus
 
-_FRONT, _TRIAL, _INFEASIBLE = "#D55E00", "#0072B2", "#bbbbbb"
+_FRONT_COLOR, _TRIAL_COLOR, _INFEASIBLE_COLOR = "#D55E00", "#0072B2", "#bbbbbb"
 
 
-def draw_front(objectives: tuple[SearchObjective, ...], now: StudyStatus, path: Path, title: str) -> None:
-    """Draws the first objective over the second (of one alone, over the trials): every trial, and the front."""
-    with _axes(path, title) as axes:
-        several = len(objectives) > 1
+def draw_front(objectives: Sequence[SearchObjective], status: StudyStatus, path: Path, title: str) -> None:
+    """Draw every trial and the front: the first objective over the second, or over the trials if there is one.
 
-        def dots(trials: Sequence[FrozenTrial], label: str, **look: Any) -> None:
-            if trials:
-                x = [t.values[1] if several else t.number for t in trials]
-                axes.plot(x, [t.values[0] for t in trials], label=label, markersize=6, **look)
-
-        line = sorted(now.front, key=lambda t: t.values[-1])
-        dots(
-            [t for t in now.done if t not in now.feasible],
-            "infeasible",
-            color=_INFEASIBLE,
-            marker="x",
-            linestyle="none",
-        )
-        dots([t for t in now.feasible if t not in now.front], "trial", color=_TRIAL, marker="o", linestyle="none")
-        dots(line, "front", color=_FRONT, marker="D", linewidth=0.8)
-        axes.set_xlabel(objectives[1].name if several else "trial")
+    Args:
+        objectives: The study's objectives.
+        status: The study's status.
+        path: The SVG file to write.
+        title: The plot's title.
+    """
+    has_two_axes = len(objectives) > 1
+    infeasible = [t for t in status.done if t not in status.feasible]
+    dominated = [t for t in status.feasible if t not in status.front]
+    front = sorted(status.front, key=lambda t: t.values[-1])
+    with _save_axes(path, title) as axes:
+        _draw_trials(axes, infeasible, has_two_axes, label="infeasible", color=_INFEASIBLE_COLOR, marker="x", ls="none")
+        _draw_trials(axes, dominated, has_two_axes, label="trial", color=_TRIAL_COLOR, marker="o", ls="none")
+        _draw_trials(axes, front, has_two_axes, label="front", color=_FRONT_COLOR, marker="D", linewidth=0.8)
+        axes.set_xlabel(objectives[1].name if has_two_axes else "trial")
         axes.set_ylabel(objectives[0].name)
-        if several and now.done and all(t.values[1] > 0 for t in now.done):
+        if has_two_axes and status.done and all(t.values[1] > 0 for t in status.done):
             axes.set_xscale("log", base=2)
-        if now.done:
+        if status.done:
             axes.legend(frameon=False)
 
 
-def draw_history(now: StudyStatus, path: Path) -> None:
-    """Draws the hypervolume after each trial that was done."""
-    with _axes(path, "hypervolume") as axes:
-        axes.step(range(1, len(now.history) + 1), now.history, where="post", color=_TRIAL)
+def _draw_trials(axes: Any, trials: Sequence[FrozenTrial], has_two_axes: bool, **style: Any) -> None:
+    if trials:
+        x = [t.values[1] if has_two_axes else t.number for t in trials]
+        axes.plot(x, [t.values[0] for t in trials], markersize=6, **style)
+
+
+def draw_history(status: StudyStatus, path: Path) -> None:
+    """Draw the hypervolume after each trial that was trained to its end.
+
+    Args:
+        status: The study's status.
+        path: The SVG file to write.
+    """
+    with _save_axes(path, "hypervolume") as axes:
+        axes.step(range(1, len(status.history) + 1), status.history, where="post", color=_TRIAL_COLOR)
         axes.set_xlabel("trials done")
 
 
-def draw_importance(weights: Mapping[str, Mapping[str, float]], path: Path, title: str) -> None:
-    """Draws each parameter's importance for each objective."""
-    with _axes(path, title) as axes:
-        names = sorted({name for each in weights.values() for name in each})
-        for n, (objective, each) in enumerate(weights.items()):
-            places = [place + n / (len(weights) + 1) for place in range(len(names))]
-            axes.barh(places, [each.get(name, 0.0) for name in names], 1 / (len(weights) + 1), label=objective)
+def draw_importance(importance: Mapping[str, Mapping[str, float]], path: Path, title: str) -> None:
+    """Draw each parameter's importance for each objective as bars.
+
+    Args:
+        importance: For each objective, the importance of each parameter.
+        path: The SVG file to write.
+        title: The plot's title.
+    """
+    names = sorted({name for by_parameter in importance.values() for name in by_parameter})
+    height = 1 / (len(importance) + 1)
+    with _save_axes(path, title) as axes:
+        for index, (objective, by_parameter) in enumerate(importance.items()):
+            places = [place + index * height for place in range(len(names))]
+            axes.barh(places, [by_parameter.get(name, 0.0) for name in names], height, label=objective)
         axes.set_yticks(range(len(names)), [name.removeprefix("pipeline.stages.") for name in names])
-        if weights:
+        if importance:
             axes.legend(frameon=False)
 
 
 @contextmanager
-def _axes(path: Path, title: str) -> Iterator[Any]:
+def _save_axes(path: Path, title: str) -> Iterator[Any]:
+    """Yield the axes of a new figure, and save the figure as SVG afterwards."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(PLOT_STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a glyph that this machine's font lacks is the viewer's to find
+        warnings.simplefilter("ignore")  # the viewer finds glyphs that this computer's font lacks
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot()
         axes.set_title(title)

@@ -1,4 +1,4 @@
-"""Optuna's pruners, which stop a training whose validation accuracy falls behind: for studies of one objective."""
+"""Optuna's pruners in studies of one objective: stop a training whose validation accuracy falls behind."""
 
 from __future__ import annotations
 
@@ -15,70 +15,79 @@ from lightexp.search.goals import SearchObjective
 REPORTED = "accuracy/val"
 
 
-def make_pruner(asked: str | Mapping[str, Any] | None, objectives: Sequence[SearchObjective]) -> BasePruner | None:
-    """Makes a pruner.
+def make_pruner(setting: str | Mapping[str, Any] | None, objectives: Sequence[SearchObjective]) -> BasePruner | None:
+    """Make a pruner.
 
     Args:
-        asked: `search.pruner`: a name such as `median`, or `_target_: optuna.pruners.MedianPruner` with its settings.
-        objectives: The study's.
+        setting: `search.pruner`: a name such as `median`, or `_target_: optuna.pruners.MedianPruner` with arguments.
+            None makes no pruner.
+        objectives: The study's objectives.
 
     Raises:
-        BadInput: If there is no such pruner, or the study's objectives are not for one.
+        BadInput: If Optuna has no such pruner, or the objectives are not validation accuracy alone.
     """
-    if asked is None:
+    if setting is None:
         return None
-    if [o.name for o in objectives] != [REPORTED]:
+    names = [objective.name for objective in objectives]
+    if names != [REPORTED]:
         raise BadInput(
-            f"search.pruner goes by {REPORTED} alone. Received: search.objectives={[o.name for o in objectives]}. "
+            f"search.pruner goes by {REPORTED} alone. Received: search.objectives={names}. "
             "With several objectives take search.halving={epochs:[1],eta:6}."
         )
-    known = {f"optuna.pruners.{name}": name for name in optuna.pruners.__all__ if name != "BasePruner"}
-    short = {name.removesuffix("Pruner").lower(): target for target, name in known.items()}
-    settings = {"_target_": short.get(asked, asked)} if isinstance(asked, str) else dict(asked)
-    target = settings.pop("_target_", None)
-    if target not in known:
-        raise BadInput(
-            f"search.pruner: {target} is no pruner of Optuna's: {suggest_nearest(str(target), [*short, *known])}"
-        )
+    classes = {f"optuna.pruners.{name}": name for name in optuna.pruners.__all__ if name != "BasePruner"}
+    short_names = {name.removesuffix("Pruner").lower(): target for target, name in classes.items()}
+    arguments = {"_target_": short_names.get(setting, setting)} if isinstance(setting, str) else dict(setting)
+    target = arguments.pop("_target_", None)
+    if target not in classes:
+        hint = suggest_nearest(str(target), [*short_names, *classes])
+        raise BadInput(f"search.pruner: {target} is no pruner of Optuna's: {hint}")
     try:
-        made: BasePruner = getattr(optuna.pruners, known[target])(**settings)
+        pruner: BasePruner = getattr(optuna.pruners, classes[target])(**arguments)
     except (TypeError, ValueError) as error:
         raise BadInput(f"search.pruner: {target}: {error}.") from None
-    return made
+    return pruner
 
 
 class PrunedTraining(RunFailed):
-    """A training was stopped because others were better at that point."""
+    """Raised when a pruner stops a training."""
 
 
 class EpochReporter:
-    """Tells Optuna of each epoch of one stage's training.
+    """Reports the epochs of one stage's training to Optuna.
 
     Attributes:
-        stopped: The epoch after which Optuna stopped it, or None.
+        stopped: The epoch after which Optuna stopped the training. None until then.
     """
 
-    def __init__(self, trial: Trial, stage: str | None, settled: int) -> None:
-        """Tells nothing yet.
+    def __init__(self, trial: Trial, stage: str | None, scheduled_epochs: int) -> None:
+        """Report nothing yet.
 
         Args:
-            trial: Optuna's.
-            stage: The stage's name.
-            settled: Epochs after which no schedule changes anything; those before them are not comparable.
+            trial: Optuna's trial.
+            stage: Name of the stage; None reports nothing.
+            scheduled_epochs: Epochs until the stage's schedules have ended. Accuracies before cannot be compared.
         """
-        self._trial, self._stage, self._settled = trial, stage, settled
+        self._trial, self._stage, self._scheduled_epochs = trial, stage, scheduled_epochs
         self.stopped: int | None = None
 
-    def step(self, stage: str, done: float, total: float, figures: Mapping[str, float]) -> None:
-        """Tells of a whole epoch but the last.
+    def step(self, stage: str, done: float, total: float, metrics: Mapping[str, float]) -> None:
+        """Report a complete epoch other than the last.
+
+        Args:
+            stage: Name of the stage that trains.
+            done: Epochs that are complete, with fractions.
+            total: All epochs of the training.
+            metrics: Latest metrics; `val_accuracy` is reported.
 
         Raises:
-            Pruned: If the training is to stop.
+            PrunedTraining: If the training is to stop.
         """
         epoch = int(done)
-        if stage != self._stage or done != epoch or not self._settled < epoch < total or "val_accuracy" not in figures:
+        if stage != self._stage or "val_accuracy" not in metrics:
             return
-        self._trial.report(figures["val_accuracy"], epoch - self._settled)
+        if done != epoch or not self._scheduled_epochs < epoch < total:
+            return
+        self._trial.report(metrics["val_accuracy"], epoch - self._scheduled_epochs)
         if self._trial.should_prune():
             self.stopped = epoch
             raise PrunedTraining(f"pruned after epoch {epoch} of {total:.0f}")

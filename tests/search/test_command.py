@@ -41,8 +41,8 @@ def test_the_plan_tells_space_corners_and_store_and_runs_nothing(story: Story) -
     assert re.search(r"recipe +faulty +0 of 2", story.before.stdout)
     assert re.search(r"recipe +faulty +2 of 2", story.after.stdout)
     assert "Goals: min faulty/error; min size/file_bytes; faulty/level <= 0.9" in story.before.stdout
-    assert "5 trials on 2 workers of 1 threads; 0 are there." in story.before.stdout
-    assert "5 are there." in story.after.stdout
+    assert "5 trials on 2 workers of 1 threads; the study has 0 trials." in story.before.stdout
+    assert "the study has 5 trials." in story.after.stdout
 
 
 def test_the_front_is_tested_once_and_trials_never(story: Story) -> None:

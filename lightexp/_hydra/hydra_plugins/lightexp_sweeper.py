@@ -1,6 +1,6 @@
-"""`hydra/sweeper=lightexp`: an Optuna study over the core of `lightexp search`.
+"""Hydra sweeper `hydra/sweeper=lightexp`: runs an Optuna study, as `lightexp search` does.
 
-Hydra imports this at the start of every application in this environment: nothing heavy at the top.
+Hydra imports this module at the start of every application in the environment, so heavy imports are made where needed.
 """
 
 from __future__ import annotations
@@ -13,25 +13,38 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class LightexpSweeper(Sweeper):
-    """Ranges on the command line are the space; see `lightexp.search.study_spec.SearchSettings` for the fields."""
+    """Searches the ranges of the command line; see `lightexp.search.study_spec.SearchSettings` for its settings."""
 
     def __init__(self, **search: Any) -> None:
-        """Takes the fields as the config has them."""
+        """Take the settings as the config has them."""
         self._search = search
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keeps what the launcher needs; the task is not Hydra's but a worker of the study."""
+        """Keep what the launcher needs; see `hydra.plugins.sweeper.Sweeper.setup`.
+
+        Args:
+            hydra_context: Hydra's loaders.
+            task_function: Not called, since the launcher's jobs are workers of the study. Its object says whether
+                `--plan` was given.
+            config: The composed config.
+        """
         self._context, self._config = hydra_context, config
         self._plan_only = getattr(getattr(task_function, "__self__", None), "plan_only", False)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Runs the study, or with `--plan` shows what it would do.
+        """Run the study, or with `--plan` show what it would do.
+
+        Args:
+            arguments: Overrides, of which the sweeps are the search space.
 
         Raises:
-            LightexpError: If it is wrong, or no trial of it has succeeded.
+            LightexpError: If the study is wrong, or none of its trials has succeeded.
             KeyboardInterrupt: If it was interrupted.
         """
         from lightexp.cli.search import run_sweep
 
-        fields = {name: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for name, v in self._search.items()}
-        run_sweep(arguments, fields, self._config, self._context, self._plan_only)
+        settings = {
+            name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            for name, value in self._search.items()
+        }
+        run_sweep(arguments, settings, self._config, self._context, self._plan_only)
