@@ -1,4 +1,4 @@
-"""Every command of the README does what it says; those that take minutes with one epoch, three trials, or on digits."""
+"""Run every command of the README; long ones with one epoch, three trials, or on digits."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme import BENCHMARKS, BLOCKS, COMMANDS, OURS, ROOT, TRAINING, need_fashion_mnist, run
+from tests.readme import BENCHMARKS, BLOCKS, COMMANDS, LIGHTEXP_COMMANDS, ROOT, TRAINING, need_fashion_mnist, run
 
-SAID = {  # by the commands that are not `run`
+OUTPUT = {  # of the commands other than `run`
     "search": "3 trials done",
     "doctor": "This machine can run it",
     "store": "entries",
@@ -19,21 +19,21 @@ SAID = {  # by the commands that are not `run`
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all of the tour, as its reader has."""
+    """Return one folder for all commands, as a reader of the README has."""
     return tmp_path_factory.mktemp("tour")
 
 
-def test_every_command_is_of_a_kind_that_is_tested():
+def test_readme_has_only_tested_commands() -> None:
     setup = [line for line in COMMANDS if line.startswith("python3 -m venv .venv && ")]
     assert len(setup) == 2
-    assert sorted(setup + OURS + BENCHMARKS) == sorted(COMMANDS)
-    for line in setup:  # .ci/run carries these out as they stand
+    assert sorted(setup + LIGHTEXP_COMMANDS + BENCHMARKS) == sorted(COMMANDS)
+    for line in setup:  # `.ci/run` runs these
         assert "-c requirements.lock" in line
         assert line.endswith(("&& .venv/bin/lightexp run", "&& .venv/bin/python -m pytest"))
 
 
-@pytest.mark.parametrize("command", OURS)
-def test_tour(command, folder):
+@pytest.mark.parametrize("command", LIGHTEXP_COMMANDS)
+def test_readme_command_works(command: str, folder: Path) -> None:
     command = re.sub(r"trials=\d", "trials=3", command.replace("dataset=fashion_mnist", "dataset=digits"))
     if "experiment=" in command or "experiments/" in command:
         need_fashion_mnist()
@@ -47,9 +47,9 @@ def test_tour(command, folder):
     if "--plan" in command:
         assert "Nothing was run" in done.stdout
     elif "hydra/sweeper=lightexp" in command or "halving" in command:
-        assert SAID["search"].partition(" ")[2] in done.stdout
+        assert OUTPUT["search"].partition(" ")[2] in done.stdout
     elif not command.startswith("lightexp run"):
-        assert SAID[command.split()[1]] in done.stdout
+        assert OUTPUT[command.split()[1]] in done.stdout
     elif " -m " in command:
         assert "Job" in done.stdout
     else:
@@ -57,8 +57,8 @@ def test_tour(command, folder):
         assert "MLflow  run " in done.stdout
 
 
-def test_python(folder, monkeypatch):
-    blocks = [text for kind, text in BLOCKS if kind == "python"]
+def test_readme_python_code_works(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = [text for language, text in BLOCKS if language == "python"]
     assert blocks
     monkeypatch.chdir(folder)
     for text in blocks:

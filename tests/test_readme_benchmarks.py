@@ -1,4 +1,4 @@
-"""The README's benchmarks still run; what they measure is no matter here."""
+"""Run the README's benchmarks; what they measure does not matter here."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ import pytest
 
 from tests.readme import BENCHMARKS, ROOT, need_fashion_mnist, run
 
+SMALLER = {"training": '--only "prune lenet_300_100"', "script": "--only lenet_300_100", "memory": "--only uint8"}
+WITHOUT_FASHION_MNIST = ("second_run", "memory", "encoding", "search_quality")
+
+
+def get_name(command: str) -> str:
+    """Return the name of a benchmark's script."""
+    return Path(shlex.split(command)[1]).stem
+
 
 @pytest.mark.parametrize("command", BENCHMARKS)
-def test_benchmarks(command):
-    if Path(shlex.split(command)[1]).stem not in ("second_run", "memory", "encoding", "search_quality"):
+def test_benchmark_runs(command: str) -> None:
+    if get_name(command) not in WITHOUT_FASHION_MNIST:
         need_fashion_mnist()
-    one = {"training": '--only "prune lenet_300_100"', "script": "--only lenet_300_100", "memory": "--only uint8"}
-    done = run(f"{command} --smoke --json {one.get(Path(shlex.split(command)[1]).stem, '')}", ROOT)
+    done = run(f"{command} --smoke --json {SMALLER.get(get_name(command), '')}", ROOT)
     assert done.returncode == 0, done.stderr
     for result in json.loads(done.stdout)["results"]:
-        # What a store saves of stages this small is noise, and may be less than nothing.
+        # The time that a store saves on stages this small is noise and may be negative.
         assert result["value"] > 0 or "store_saving" in command
         assert len(result["ours"]) == 1
         alone = any(name in command for name in ("second_run", "report.py", "search_efficiency"))
@@ -27,6 +34,6 @@ def test_benchmarks(command):
         assert len(result["theirs"]) == (not alone)
 
 
-def test_every_benchmark_stands_in_the_readme():
-    scripts = {path.name for path in (ROOT / "experiments/benchmarks").glob("*.py")} - {"common.py"}
-    assert scripts == {Path(shlex.split(line)[1]).name for line in BENCHMARKS}
+def test_readme_lists_every_benchmark() -> None:
+    scripts = {path.stem for path in (ROOT / "experiments/benchmarks").glob("*.py")} - {"common"}
+    assert scripts == {get_name(line) for line in BENCHMARKS}

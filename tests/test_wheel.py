@@ -1,4 +1,4 @@
-"""From a wheel, in any folder, lightexp finds its configs and holds nothing else."""
+"""The wheel holds the package and its configs only, and works in any folder."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a wheel built from the repository."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
@@ -26,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_every_config_is_in_the_wheel_and_nothing_strange(wheel):
+def test_wheel_holds_every_config_and_no_other_package(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"lightexp/_conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert shipped <= names
@@ -35,7 +36,7 @@ def test_every_config_is_in_the_wheel_and_nothing_strange(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-def test_it_works_from_the_wheel_in_another_folder(wheel, tmp_path):
+def test_command_works_from_the_wheel_in_any_folder(wheel: Path, tmp_path: Path) -> None:
     home = tmp_path / "site with space"
     zipfile.ZipFile(wheel).extractall(home)
     elsewhere = tmp_path / "elsewhere"
@@ -59,25 +60,25 @@ def test_it_works_from_the_wheel_in_another_folder(wheel, tmp_path):
     assert list(elsewhere.iterdir()) == []
 
 
-def test_hydra_finds_the_sweeper_in_an_installation(wheel, tmp_path):
+def test_hydra_finds_the_sweeper_when_installed(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "wheel")
     code = "from hatchling.build import build_editable; import sys; build_editable(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, capture_output=True, timeout=60)
     editable = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
     assert not [name for name in editable.namelist() if "hydra_plugins" in name]  # a copy would win over the source
     roots = editable.read("_lightexp.pth").decode().split()
-    look = "from hydra.core.plugins import Plugins; import hydra_plugins.lightexp_sweeper as s; print(s.__file__); "
-    look += "Plugins.instance().class_name_to_class['hydra_plugins.lightexp_sweeper.LightexpSweeper']"
-    for path, where in [
+    script = "from hydra.core.plugins import Plugins; import hydra_plugins.lightexp_sweeper as s; print(s.__file__); "
+    script += "Plugins.instance().class_name_to_class['hydra_plugins.lightexp_sweeper.LightexpSweeper']"
+    for path, folder in [
         (str(tmp_path / "wheel"), tmp_path / "wheel" / "hydra_plugins"),
         (os.pathsep.join(roots), ROOT / "lightexp" / "_hydra" / "hydra_plugins"),
     ]:
         done = subprocess.run(
-            [sys.executable, "-c", look],
+            [sys.executable, "-c", script],
             env={**os.environ, "PYTHONPATH": path},
             cwd=tmp_path,
             capture_output=True,
             text=True,
             timeout=60,
         )
-        assert done.stdout.strip() == str(where / "lightexp_sweeper.py"), done.stderr
+        assert done.stdout.strip() == str(folder / "lightexp_sweeper.py"), done.stderr

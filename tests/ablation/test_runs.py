@@ -17,7 +17,7 @@ import yaml
 
 from lightexp.core.record import Record
 from lightexp.core.records import load_records
-from tests import warm
+from tests.command_server import run_command
 from tests.tiny_runs import TinyRuns
 
 PATIENCE = 900  # seconds; a busy machine is no failure
@@ -69,7 +69,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         path.write_text(yaml.safe_dump(values, sort_keys=False))
 
     def ablate(*words: str) -> subprocess.CompletedProcess[str]:
-        return warm.lightexp(["ablate", str(path), *words], folder, os.environ, PATIENCE)
+        return run_command(["ablate", str(path), *words], folder, os.environ, PATIENCE)
 
     def keep(code: int, said: str) -> None:
         calls.append((code, said))
@@ -176,7 +176,7 @@ def test_interrupted_work_goes_on_where_it_was(story) -> None:
     ],
 )
 def test_bad_input_is_one_line(words, said, tmp_path) -> None:
-    done = warm.lightexp(["ablate", *words], tmp_path, os.environ, PATIENCE)
+    done = run_command(["ablate", *words], tmp_path, os.environ, PATIENCE)
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == bool(said)

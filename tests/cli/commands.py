@@ -14,7 +14,7 @@ from lightexp.core.record import Record, read_record
 from lightexp.runner.compose import compose_settings
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
-from tests import warm
+from tests.command_server import run_command
 
 COMMAND = Path(sys.executable).parent / "lightexp"
 TINY = ["model.width=0.25", "pipeline.stages.train.epochs=1", "pipeline.stages.prune.epochs=1"]
@@ -30,7 +30,7 @@ def environment() -> dict[str, str]:
 def lightexp(*words: str, cwd: Path, program: list[str] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the command in `cwd` to its end; another program in a process that has imported nothing."""
     if program is None:
-        return warm.lightexp(words, cwd, environment(), PATIENCE)
+        return run_command(words, cwd, environment(), PATIENCE)
     command = [*program, *words]
     return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
 

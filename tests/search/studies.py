@@ -16,7 +16,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from tests import warm
+from tests.command_server import run_command
 
 COMMAND = Path(sys.executable).parent / "lightexp"
 PLUGIN = Path(__file__).parent / "plugin"
@@ -55,7 +55,7 @@ class Studies:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs a study to its end."""
-        return warm.lightexp(self.command(*words)[1:], self.folder, self.environment(), PATIENCE)
+        return run_command(self.command(*words)[1:], self.folder, self.environment(), PATIENCE)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Starts a study in a process group of its own, as in a terminal."""
