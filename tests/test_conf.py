@@ -22,7 +22,7 @@ from lightexp.core.training import Training
 from lightexp.runner import plan
 from lightexp.runner.compose import compose_config, compose_settings
 from lightexp.runner.config_dir import find_config_dir
-from lightexp.runner.plan import check_order
+from lightexp.runner.order import check_order
 from lightexp.runner.settings import Settings
 from lightexp.tracking.mirror import Tracking
 from tests.tiny_runs import TinyRuns

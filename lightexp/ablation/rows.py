@@ -14,9 +14,8 @@ from lightexp.core.config import construct, settings_dataclass
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.training import Training
 from lightexp.runner.compose import compose_config, compose_settings
-from lightexp.runner.plan import check_order
+from lightexp.runner.order import check_order
 from lightexp.runner.settings import Settings
-from lightexp.stages.encode import Encode
 from lightexp.stages.train import TrainingStage
 
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
@@ -245,7 +244,7 @@ def _equal_budget(name: str, of: str, own: list[str], rows: Mapping[str, Ablatio
         raise BadInput(f"{where}: no stage of '{of}' trains after its control. Name a row that fine-tunes.")
     kept = [word for word in compared.overrides if "pipeline" not in word.partition("=")[0]]
     names = [n if i < first else f"as_{n}" for i, (n, _) in enumerate(stages)]
-    encoded = [n for n, s in compared.settings.stages.items() if isinstance(s, Encode)]
+    encoded = [n for n, s in compared.settings.stages.items() if s.produces == "encoded"]
     words = ["pipeline=control", f"pipeline.order=[{','.join([*names, *encoded])}]"]
     words += [f"+stage@pipeline.stages.{n}=encode" for n in encoded]
     for new, (_, stage) in zip(names, stages, strict=True):

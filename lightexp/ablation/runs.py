@@ -16,7 +16,6 @@ from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import compute_key
 from lightexp.core.record import Record, read_record
 from lightexp.core.records import RUNS, list_run_folders
-from lightexp.metrics.latency import Latency
 from lightexp.runner.compose import compose_settings as compose
 from lightexp.runner.plan import Plan
 from lightexp.runner.run import Runner
@@ -138,7 +137,7 @@ def _kind(config: dict[str, Any], stage: str) -> str:
 
 def needs_latency(job: AblationRun, record: Record | None) -> bool:
     """Whether the shipped file's latency is to be measured and has not been; the file may be still to be made."""
-    wanted = any(isinstance(measurement, Latency) for measurement in job.settings.measure.values())
+    wanted = any(measurement.is_timing for measurement in job.settings.measure.values())
     return wanted and not (record and any(name.startswith("latency/") for name in record.metrics))
 
 

@@ -20,7 +20,6 @@ from lightexp.core.record import StageRecord, read_record
 from lightexp.core.records import RUNS
 from lightexp.core.store import Store
 from lightexp.execution.json_lines import claim_stdout, reply
-from lightexp.metrics.latency import Latency
 from lightexp.runner.compose import compose_settings as compose
 from lightexp.runner.execute import Executor
 from lightexp.runner.progress import SilentReporter
@@ -71,7 +70,7 @@ def _answer(runner: Runner, task: dict[str, Any]) -> dict[str, Any]:
 def _run(runner: Runner, task: dict[str, Any]) -> dict[str, float]:
     """Runs one row with one seed; what must be timed is left for later, when nothing else computes."""
     settings = compose(task["overrides"])
-    quiet = {name: one for name, one in settings.measure.items() if not isinstance(one, Latency)}
+    quiet = {name: one for name, one in settings.measure.items() if not one.is_timing}
     return runner.run(replace(settings, measure=quiet), task["overrides"], tags=task["tags"]).metrics
 
 
@@ -90,7 +89,7 @@ def _time(runner: Runner, task: dict[str, Any]) -> dict[str, float]:
     settings = compose(task["overrides"])
     record = read_record(settings.outputs / RUNS / task["id"])
     plan, data = runner.plan(settings)
-    timed = replace(settings, measure={n: one for n, one in settings.measure.items() if isinstance(one, Latency)})
+    timed = replace(settings, measure={n: one for n, one in settings.measure.items() if one.is_timing})
     executor = Executor(plan, timed, data, Store(settings.outputs / "store"), SilentReporter())
     stages = executor.make()
     executor.measure(stages, test=False)

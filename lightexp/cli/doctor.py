@@ -147,7 +147,7 @@ def libraries() -> Iterator[Check]:
 def job(overrides: list[str], config: Any) -> Iterator[Check]:
     """What the main job needs of this machine, with these overrides."""
     from lightexp.runner.compose import compose_settings
-    from lightexp.runner.plan import check_order
+    from lightexp.runner.order import check_order
 
     cores = len(os.sched_getaffinity(0))
     threads = config.runtime.get("threads") or cores

@@ -85,11 +85,14 @@ class Measurement(ABC):
     """One kind of measurement of a shipped file.
 
     Attributes:
-        gives: The names of its figures, each with the direction that is better, so that a search can be refused before
+        gives: The names of its metrics, each with the direction that is better, so that a search can be refused before
             it has trained anything.
+        is_timing: Whether it measures time, so that nothing else may compute meanwhile.
+        version: To be raised when the same file gives another value.
     """
 
     version: ClassVar[int] = 1
+    is_timing: ClassVar[bool] = False
     gives: ClassVar[Mapping[str, Literal["max", "min"] | None]] = {}
 
     @abstractmethod

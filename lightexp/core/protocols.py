@@ -1,7 +1,8 @@
-"""What a stage, an objective, a model, a data set and a measurement are.
+"""Abstract classes of the five kinds of plugins: stages, training objectives, models, data sets and measurements.
 
-Each is a frozen dataclass of settings that a config file names by `_target_`. Adding one is one Python file and one
-YAML file. Modules that define them import no TensorFlow; methods reach it through `lightexp.backend`.
+A subclass is a frozen settings class (see `lightexp.core.config.settings_dataclass`) that a config file names by
+`_target_`; a new method is one Python file and one YAML file. The modules that define subclasses do not import
+TensorFlow: their methods reach it through `lightexp.backend`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
+from lightexp.core.artifact import ENCODED as ENCODED
+from lightexp.core.artifact import STATE_FILE as STATE_FILE
+from lightexp.core.artifact import TFLITE as TFLITE
+from lightexp.core.artifact import Artifact as Artifact
+from lightexp.core.artifact import Form as Form
+from lightexp.core.artifact import Layer as Layer
 from lightexp.core.data import Data
+from lightexp.core.invariants import Invariant as Invariant
+from lightexp.core.invariants import InvariantFamily as InvariantFamily
+from lightexp.core.invariants import InvariantKind as InvariantKind
 from lightexp.core.metrics import Measurement as Measurement
 from lightexp.core.metrics import MeasurementContext as MeasurementContext
 from lightexp.core.metrics import Metric as Metric
@@ -20,93 +30,60 @@ from lightexp.core.metrics import Note as Note
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.core.tflite_graph import TFLiteGraph
 
-Form = Literal["none", "keras", "tflite", "quantized", "encoded"]
-"""What a stage starts from and makes; `quantized` and `encoded` are a .tflite that can only be measured."""
-TFLITE, ENCODED, STATE_FILE = "model.tflite", "model.lxe", "state.npz"
-
 
 class Progress(Protocol):
-    """Where long work says how far it is."""
+    """Receiver of a stage's progress."""
 
     def step(self, done: float, total: float, **figures: float) -> None:
-        """Shows that `done` of `total` epochs are over, with the latest figures (loss, accuracy, sparsity)."""
+        """Show that `done` of `total` epochs are over, with the latest values (loss, accuracy, sparsity)."""
 
     def say(self, words: str) -> None:
-        """Shows what is being done now, where nothing can be counted."""
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A stage's result: a folder of the store that holds at least `model.tflite`.
-
-    Attributes:
-        form: `keras` (with `architecture.json` and `weights.npz`) or `tflite`.
-        folder: Where its files are. Never written to.
-        facts: What the stage said of it, as JSON types.
-        key: The store's key.
-        foreign: Whether its flatbuffer is, or comes from, somebody else's, so that it runs in a process of its own.
-    """
-
-    form: str
-    folder: Path
-    facts: dict[str, Any]
-    key: str
-    foreign: bool = False
-
-    @property
-    def tflite(self) -> Path:
-        """The flatbuffer that would ship if the pipeline ended here."""
-        return self.folder / TFLITE
-
-    @property
-    def encoded(self) -> Path | None:
-        """The same, entropy coded, if it has been."""
-        return path if (path := self.folder / ENCODED).is_file() else None
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer as plans and stages talk of it.
-
-    Attributes:
-        name: The layer's name in the Keras model.
-        kind: The layer's class, such as `Conv2D`.
-        kernel: Shape of its main weight, or None where it has none.
-        parameters: Number of its weights.
-        activation: Name of the function it applies to its result; empty where it knows none.
-    """
-
-    name: str
-    kind: str
-    kernel: tuple[int, ...] | None
-    parameters: int
-    activation: str = ""
+        """Show a message where progress cannot be counted."""
 
 
 class Model(ABC):
-    """An architecture, sized to its data by itself."""
+    """An architecture that adapts its input and output to the data.
+
+    Attributes:
+        version: To be raised when the same settings build another architecture.
+    """
 
     version: ClassVar[int] = 1
 
     @abstractmethod
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Builds an untrained tf_keras model from inputs `(n, *shape)` to logits `(n, classes)`."""
+        """Build an untrained tf_keras model from inputs `(n, *shape)` to logits `(n, classes)`."""
 
     @abstractmethod
     def scaled(self, width: float) -> Model:
-        """The same architecture with every hidden layer at `width` of its width."""
+        """Return the same architecture with every hidden layer at `width` times its width."""
 
     @property
     def trainable(self) -> bool:
-        """Whether it has Keras layers; a .tflite has none."""
+        """Whether the model has Keras layers; a `.tflite` has none."""
         return True
 
+    def first_stage(self) -> Stage | None:
+        """Return the stage that brings trained weights into the store, in place of the pipeline's first training.
+
+        Returns:
+            The stage; None for a model that has to be trained.
+
+        Raises:
+            BadInput: If the weights cannot be read.
+        """
+        return None
+
+    def list_layers(self) -> list[Layer] | None:
+        """Return the layers of a model that has no Keras layers; None for one that has to be built to know them."""
+        return None
+
     def select_view(self, data: Data) -> Data:
-        """The data as a run with this model sees them: labels in the order of its outputs."""
+        """Return the data as a run with this model uses them: labels in the order of the model's outputs."""
         return data
 
     def check(self, shape: tuple[int, ...], classes: int) -> None:
-        """Checks, without TensorFlow, that it can be built for this data.
+        """Check, without TensorFlow, that the model can be built for this data.
 
         Raises:
             BadInput: If it cannot.
@@ -114,12 +91,12 @@ class Model(ABC):
 
 
 class TrainingObjective(ABC):
-    """What a training stage minimises.
+    """The loss that a training stage minimises.
 
     Attributes:
-        adapts: Whether `feature_loss` gets the model's features brought to the teacher's number of channels by a
-            linear map that is trained with the model.
-        version: Bumped when its result changes.
+        adapts: Whether `feature_loss` receives the model's features mapped to the teacher's number of channels by a
+            linear layer that is trained with the model.
+        version: To be raised when the same settings give another result.
     """
 
     adapts: ClassVar[bool] = False
@@ -127,29 +104,29 @@ class TrainingObjective(ABC):
 
     @property
     def teachers(self) -> dict[str, Teacher]:
-        """The teachers it learns from by role; each one's logits over the train split reach `loss`."""
+        """Teachers by role; the logits of each over the train split are passed to `loss`."""
         return {}
 
     @property
     def matched(self) -> Mapping[str, str] | None:
-        """Which layers of the model are to be like which of the teacher named `teacher`; None looks at none.
+        """Layers of the model and the layers of the teacher they are compared with, by name; None compares no layers.
 
-        Empty means the convolutions of the same name or, where there are none, the dense layers but for the last.
+        An empty mapping means the convolutions of the same name, or the dense layers but the last if there are none.
         """
         return None
 
     def feature_loss(self, features: Any, teachers: Any) -> Any:
-        """Loss `(batch,)` of one matched layer, added to `loss`.
+        """Return the loss `(batch,)` of one matched layer, which is added to `loss`.
 
         Args:
-            features: Tensor `(batch, ..., channels)` that the model's layer gives.
-            teachers: Tensor that the teacher's layer gives; of the same shape, but for the channels without `adapts`.
+            features: Output of the model's layer, `(batch, ..., channels)`.
+            teachers: Output of the teacher's layer, of the same shape; without `adapts`, channels may differ.
         """
         raise NotImplementedError
 
     @abstractmethod
     def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
-        """Loss of each example, traced as it stands: a condition on a tensor is a `tf.cond`.
+        """Return the loss of each example. The code is traced: a condition on a tensor has to be a `tf.cond`.
 
         Args:
             logits: Tensor `(batch, classes)` of the model in training.
@@ -162,20 +139,7 @@ class TrainingObjective(ABC):
 
 
 Teacher = str | list[str]
-"""`control`, the path of a float .tflite, or the overrides that describe another run."""
-
-
-@dataclass(frozen=True)
-class Invariant:
-    """Something true of an artifact that later stages may destroy.
-
-    Attributes:
-        kind: Such as `sparsity`.
-        value: How much of it, in the kind's own unit; 0 where there is no more or less.
-    """
-
-    kind: str
-    value: float = 0.0
+"""`control`, the path of a float `.tflite`, or the overrides that describe another run."""
 
 
 @dataclass
@@ -185,13 +149,14 @@ class Context:
     Attributes:
         data: The data set.
         model: The architecture at this point of the pipeline.
-        seed: Of everything random.
-        threads: How many threads may compute.
+        seed: Seed of all random numbers.
+        threads: Number of threads that may compute.
         out: The folder to write the result to.
-        progress: Where to say how far the work is.
-        inputs: The artifacts asked for by `Stage.inputs`, by role.
-        stop: The epoch after which training is cut short, its state left in `out` as `STATE`. Defaults to None: never.
-        state: That state of the same training cut short earlier, to go on from. Defaults to None: from the start.
+        progress: Receiver of progress.
+        inputs: The artifacts that `Stage.inputs` asks for, by role.
+        stop: The epoch after which training stops early, its state saved in `out` as `STATE_FILE`. Defaults to None:
+            training runs to its end.
+        state: The state of the same training, stopped earlier, to continue from. Defaults to None: from the start.
     """
 
     data: Data
@@ -207,7 +172,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a search tries of a stage's field unless it is told others.
+    """Default search range of a stage's field.
 
     Attributes:
         values: In Hydra's sweep syntax: `interval(0.5, 0.98)`, `choice(int8, float16)`, `tag(log, interval(1, 9))`.
@@ -219,120 +184,145 @@ class Range:
 
 
 class Stage(ABC):
-    """A compression (or training) method with its settings.
+    """A compression or training method with its settings.
 
     Attributes:
-        search: What a search tries of its fields. Of a field that holds a value for each pattern of layers' names, the
-            values of one layer.
-        accepts: Forms it can start from; `none` is no model yet.
+        search: Default search ranges of its fields. For a field with a value for each layer-name pattern, the range of
+            one layer's value.
+        accepts: Forms it can start from; `none` means that no model is needed.
         produces: Form of its result.
-        compresses: Whether what stands before it is the uncompressed control.
+        compresses: Whether the model before the stage is the uncompressed control.
+        implicit: Whether the model adds the stage (see `Model.first_stage`), so that `pipeline.order` does not name it.
+        foreign: Whether the flatbuffer of its result was written by other software.
         needs_tensorflow: See `computes_with_tensorflow`.
-        version: Bumped when the method's result changes.
+        int8_settings: Settings under which it quantises a model to 8 bits throughout, the first trial of many searches;
+            empty where it does not quantise.
+        version: To be raised when the same settings give another result.
     """
 
     search: ClassVar[Mapping[str, Range]] = {}
     accepts: ClassVar[tuple[Form, ...]] = ("keras",)
     produces: ClassVar[Form] = "keras"
     compresses: ClassVar[bool] = True
+    implicit: ClassVar[bool] = False
+    foreign: ClassVar[bool] = False
     needs_tensorflow: ClassVar[bool] = True
+    int8_settings: ClassVar[Mapping[str, Any]] = {}
     version: ClassVar[int] = 1
 
     def output_form(self, form: Form) -> Form:
-        """The form of its result, started from `form`."""
+        """Return the form of the result when the stage starts from `form`."""
         return self.produces
 
     def establishes(self) -> tuple[Invariant, ...]:
-        """What is true of the result."""
+        """Return the invariants that hold for the result."""
         return ()
 
     def preserves(self, invariant: Invariant) -> bool:
-        """Whether an invariant of an earlier stage survives this one."""
+        """Check whether an invariant of an earlier stage still holds after this one."""
         return False
 
     def resolve(self, standing: tuple[Invariant, ...]) -> Stage:
-        """This stage with the settings that depend on `standing`, what earlier stages have established."""
+        """Return the stage with the settings that depend on the invariants of earlier stages filled in."""
         return self
 
     def inputs(self) -> dict[str, Input]:
-        """Other artifacts it stands on, by role."""
+        """Return the other artifacts that the stage needs, by role."""
         return {}
 
     def computes_with_tensorflow(self, form: Form) -> bool:
-        """Whether `apply`, started from `form`, computes with TensorFlow, which takes seconds to import."""
+        """Check whether `apply`, started from `form`, uses TensorFlow, whose import takes seconds."""
         return self.needs_tensorflow
 
     @property
     def needs_parent(self) -> bool:
-        """Whether the result depends on the weights that come before, not on their architecture alone."""
+        """Whether the result depends on the weights of the stage before and not only on the architecture."""
         return True
 
     def replaces(self, model: Model) -> Model:
-        """The architecture after this stage, given the one before."""
+        """Return the architecture after this stage, from the one before."""
         return model
 
     def check(self, examples: int) -> None:
-        """Checks the settings against the number of training examples before anything is trained.
+        """Check the settings against the number of training examples before anything is trained.
 
         Raises:
             BadInput: If the settings cannot work with this data.
         """
 
+    def check_data(self, data: Data) -> None:
+        """Check, before anything is trained, that the stage can work with this data set.
+
+        Raises:
+            BadInput: If it cannot.
+        """
+
     def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
-        """What it will do to each layer, as (name, words), with the reason where one is passed over.
+        """Describe what the stage does to each layer, or why it leaves the layer unchanged.
 
         Args:
-            layers: The model's.
-            table: That of sensitivity, where the stage takes from one that is there already.
+            layers: The model's layers.
+            table: The sensitivity table, where the stage uses one and it is in the store. Defaults to None.
+
+        Returns:
+            Pairs of layer name and description.
         """
         return []
 
     @abstractmethod
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Does the work, writing the result's files into `context.out`.
+        """Run the stage and write the files of its result to `context.out`.
+
+        Args:
+            parent: The result of the stage before; None if there is none or it is not needed.
+            context: Data, model, seed and output folder.
 
         Returns:
-            Facts for the record, as JSON types: curves, a value an epoch, under `history`.
+            Facts for the record, as JSON types; curves, with one value for each epoch, under `history`.
         """
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
-        """Checks one established invariant on the file that ships.
+        """Check on the file that ships that an invariant established by this stage holds.
 
         Args:
             kind: The invariant's kind.
             facts: What `apply` returned.
-            shipped: The file at the pipeline's end.
+            shipped: The flatbuffer at the pipeline's end.
 
         Returns:
-            What is broken, in words, or None.
+            What is broken; None if the invariant holds.
         """
         return None
 
 
 Input = Teacher | Stage | type[Stage]
-"""A teacher; a stage made from data and, if need be, the one before; or the last earlier stage that is of a class."""
+"""A teacher; a stage to be run on the data and, if it needs one, the parent; or the class of an earlier stage."""
 
 
 class Dataset(ABC):
-    """A source of data."""
+    """A source of data.
+
+    Attributes:
+        version: To be raised when the same settings give other data.
+    """
 
     version: ClassVar[int] = 1
 
     @abstractmethod
     def check(self) -> Path | None:
-        """Checks, without reading it, that the data can be had.
+        """Check, without reading it, that the data is available.
 
         Returns:
-            Where it is; None if it is nowhere yet and `load` will fetch or make it.
+            Where it is; None if `load` will download or generate it.
 
         Raises:
-            BadInput: If it is not there and cannot be fetched; says how to get it.
+            BadInput: If it is missing and cannot be fetched; the message says how to get it.
         """
 
     @abstractmethod
     def load(self) -> Data:
-        """Reads the data and splits it.
+        """Read the data and split it.
 
         Raises:
-            BadInput: If what is there cannot be used.
+            BadInput: If the data cannot be used.
         """

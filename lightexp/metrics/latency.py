@@ -20,6 +20,7 @@ class Latency(Measurement):
         runs: Timed runs.
     """
 
+    is_timing = True
     gives = {"latency/p50_us": "min", "latency/p95_us": "min"}
     warmup: Index = 20
     runs: Count = 200

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lightexp.core.config import settings_dataclass
-from lightexp.core.errors import RunFailed
+from lightexp.core.data import Data
+from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import hash_file
 from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Stage
-from lightexp.models.from_file import FromFile
+from lightexp.models.from_file import FromFile, check_shapes, try_on_example
 
 
 @settings_dataclass
@@ -26,6 +27,8 @@ class ModelFile(Stage):
 
     accepts = ("none",)
     compresses = False
+    implicit = True
+    foreign = True
     needs_tensorflow = False
     path: str = field(metadata={"keyed": False})
     digest: str
@@ -40,6 +43,10 @@ class ModelFile(Stage):
     def needs_parent(self) -> bool:
         """No: it is the file alone."""
         return False
+
+    def check_data(self, data: Data) -> None:
+        """Check that LiteRT can run the file on an example; see `Stage.check_data`."""
+        try_on_example(Path(self.path), data)
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Copies the file; see `Stage.apply`."""
@@ -56,6 +63,7 @@ class KerasFile(Stage):
 
     accepts = ("none",)
     compresses = False
+    implicit = True
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Reads the file; see `Stage.apply`."""
@@ -67,6 +75,29 @@ class KerasFile(Stage):
         reset_graph(context.seed)
         keras_files.save_model(context.model.load(context.data.shape, context.data.classes), context.out)
         return {}
+
+
+def make_teacher_stage(file: str, data: Data, place: str) -> ModelFile:
+    """Return the stage that takes a teacher's float `.tflite` into the store.
+
+    Args:
+        file: Path of the file.
+        data: The data set that it has to fit.
+        place: Where the config names the file, for messages.
+
+    Raises:
+        BadInput: If there is no such file, it does not fit the data, or LiteRT cannot run it.
+    """
+    from lightexp.backend import flatbuffer
+
+    path = Path(file).expanduser()
+    if path.suffix != ".tflite" or not path.is_file():
+        raise BadInput(
+            f"{place} must be 'control', a float .tflite file that exists, or a list of overrides. Received: {file}."
+        )
+    check_shapes(path, flatbuffer.read_graph(path), data.shape, data.classes)
+    try_on_example(path, data)
+    return ModelFile(str(path.absolute()), hash_file(path))
 
 
 def make_file_stage(model: FromFile) -> ModelFile | KerasFile:

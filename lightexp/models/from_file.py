@@ -12,7 +12,7 @@ from lightexp.core.config import Index, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import hash_path
-from lightexp.core.protocols import Layer, Model
+from lightexp.core.protocols import Layer, Model, Stage
 from lightexp.core.tflite_graph import TFLiteGraph
 
 _TFLITE_MAGIC = b"TFL3"
@@ -80,8 +80,16 @@ class FromFile(Model):
 
         return flatbuffer.read_graph(self.file_path)
 
-    def layers(self) -> list[Layer]:
-        """The kernels of a `.tflite`, as plans list layers."""
+    def first_stage(self) -> Stage:
+        """Return the stage that takes the file into the store; see `Model.first_stage`."""
+        from lightexp.models.file_stages import make_file_stage
+
+        return make_file_stage(self)
+
+    def list_layers(self) -> list[Layer] | None:
+        """Return the kernels of a `.tflite`, as plans list layers; see `Model.list_layers`."""
+        if not self.is_tflite:
+            return None
         model = self.read_graph()
         return [Layer(model.title(op, k), op.kind, k.shape, int(np.prod(k.shape))) for op, k in model.kernels]
 

@@ -15,7 +15,6 @@ from lightexp.core.fingerprint import compute_key
 from lightexp.core.protocols import STATE_FILE, Artifact, Context, MeasurementContext, Metric, Note, Progress
 from lightexp.core.record import StageRecord
 from lightexp.core.store import Entry, Store
-from lightexp.models.file_stages import ModelFile
 from lightexp.runner.plan import Node, Plan
 from lightexp.runner.preview import preview_plan
 from lightexp.runner.progress import ProgressReporter
@@ -196,7 +195,7 @@ class Executor:
             lambda: self._watch.say(f"Another process is making '{node.name}'; waiting for it."),
         )
         parent = node.inputs.get("parent")
-        foreign = isinstance(node.stage, ModelFile) or (
+        foreign = node.stage.foreign or (
             parent is not None and self._artifacts[parent.key].foreign and node.form != "keras"
         )
         self._artifacts[node.key] = Artifact(node.form, entry.folder, entry.facts, node.key, foreign)

@@ -10,7 +10,6 @@ from lightexp.core.protocols import Layer
 from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable
 from lightexp.core.store import Store
 from lightexp.core.training import Training
-from lightexp.models.from_file import FromFile
 from lightexp.runner.plan import Node, Plan
 from lightexp.runner.settings import Settings
 from lightexp.stages.architecture_stage import ArchitectureStage
@@ -43,8 +42,9 @@ def preview_plan(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool]
         else:
             if model != before:  # a user's model need not be hashable
                 session.reset_graph(settings.seed)
-                if isinstance(model, FromFile) and model.is_tflite:
-                    layers = model.layers()
+                known_layers = model.list_layers()
+                if known_layers is not None:
+                    layers = known_layers
                 else:
                     built = model.build(data.shape, data.classes)
                     layers = keras_files.describe_layers(built)

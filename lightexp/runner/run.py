@@ -24,7 +24,8 @@ from lightexp.report import heatmap, tradeoff
 from lightexp.runner import environment, run_lock
 from lightexp.runner.compose import compose_settings as compose
 from lightexp.runner.execute import Executor, Measured
-from lightexp.runner.plan import Plan, check_order, make_plan
+from lightexp.runner.order import check_order
+from lightexp.runner.plan import Plan, make_plan
 from lightexp.runner.progress import ProgressReporter
 from lightexp.runner.settings import Settings
 from lightexp.tracking.mirror import Mirror, NoTracking

@@ -18,9 +18,7 @@ from lightexp.core.config import Threads, build, construct, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Dataset, Measurement, Model, Stage
 from lightexp.core.training import Rung
-from lightexp.models.file_stages import make_file_stage
-from lightexp.models.from_file import FromFile
-from lightexp.stages.train import Train, TrainingStage
+from lightexp.stages.train import TrainingStage
 from lightexp.tracking.mirror import Tracking
 
 FILE_STAGE = "file"
@@ -160,13 +158,14 @@ def _ordered(pipeline: Pipeline, plugins: tuple[str, ...]) -> dict[str, Stage]:
 
 def _with_file(model: Model, stages: dict[str, Stage]) -> dict[str, Stage]:
     """The stages after a model's file, if it comes from one: that stands in for a first training."""
-    if not isinstance(model, FromFile):
+    file_stage = model.first_stage()
+    if file_stage is None:
         return stages
     first, *_ = stages
-    rest = {name: stage for name, stage in stages.items() if name != first or not isinstance(stage, Train)}
+    rest = {name: stage for name, stage in stages.items() if name != first or "none" not in stage.accepts}
     if FILE_STAGE in rest:
         raise BadInput(f"pipeline.stages.{FILE_STAGE}: with model=from_file that name is taken. Give it another.")
-    return {FILE_STAGE: make_file_stage(model), **rest}
+    return {FILE_STAGE: file_stage, **rest}
 
 
 def _named(name: str, strange: list[str]) -> str:

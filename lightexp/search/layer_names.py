@@ -11,7 +11,6 @@ from typing import Any
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Layer, Model, Stage
 from lightexp.core.tflite_graph import extract_layer_names
-from lightexp.models.from_file import FromFile
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 from lightexp.search.ranges import parse_parameter
@@ -68,8 +67,9 @@ def find_layer_names_in_process(spec: StudySpec) -> dict[str, list[str]]:
 
 def _layers(model: Model, shape: tuple[int, ...], classes: int, spec: StudySpec) -> tuple[Any, list[Layer]]:
     """The model, untrained (None for a .tflite), and its layers."""
-    if isinstance(model, FromFile) and model.is_tflite:
-        return None, model.layers()
+    layers = model.list_layers()
+    if layers is not None:
+        return None, layers
     from lightexp.backend import session
 
     session.start_tensorflow(spec.settings.threads)

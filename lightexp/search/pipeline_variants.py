@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import ChoiceSweep
 from omegaconf import DictConfig, OmegaConf
 
 from lightexp.core.errors import BadInput, suggest_nearest
-from lightexp.runner.plan import check_order
+from lightexp.runner.order import check_order
 from lightexp.runner.settings import read_settings
 from lightexp.search.ranges import ConfigPath, format_value, list_choices, parse_sweep
 

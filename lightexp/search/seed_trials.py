@@ -10,12 +10,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lightexp.core.errors import BadInput
-from lightexp.runner.plan import check_order
+from lightexp.runner.order import check_order
 from lightexp.runner.settings import Settings, read_settings
 from lightexp.search.pipeline_variants import PipelineVariant, drop_unordered_stages
 from lightexp.search.ranges import ConfigPath, format_value
 from lightexp.search.space import VARIANT, SearchSpace
-from lightexp.stages.quantize import Quantize
 
 _Choice = tuple[PipelineVariant, Mapping[ConfigPath, Any]]
 """A variant and the values that a seed trial sets in its config; None leaves a value as it is."""
@@ -70,7 +69,7 @@ def _choose_recipe(base: DictConfig, space: SearchSpace) -> _Choice:
 
 def _choose_int8(base: DictConfig, settings: Settings, space: SearchSpace) -> _Choice:
     """Keep the first quantisation and leave every other compressing stage out."""
-    quantizer = next((name for name, stage in settings.stages.items() if isinstance(stage, Quantize)), None)
+    quantizer = next((name for name, stage in settings.stages.items() if stage.int8_settings), None)
     # The order may name a training stage that a model's file replaces; it compresses nothing and stays.
     omitted = {name for name, stage in settings.stages.items() if stage.compresses and name != quantizer}
     order = [name for name in base.pipeline.order if name not in omitted]
@@ -78,13 +77,14 @@ def _choose_int8(base: DictConfig, settings: Settings, space: SearchSpace) -> _C
     variant = existing or PipelineVariant("", drop_unordered_stages(base, omitted, None))
     if quantizer is None:
         return variant, {}
-    stage = ("pipeline", "stages", quantizer)
-    scheme, bits = (*stage, "scheme"), (*stage, "bits")
-    values: dict[ConfigPath, Any] = {scheme: "int8", bits: 8}
-    if variant.get_value(bits) == 8 and bits not in [p.path for p in space.parameters]:
-        del values[bits]  # the default needs no mention in the list of overrides
-    plain: dict[ConfigPath, Any] = {(*stage, "block"): None, (*stage, "tolerance"): None, (*stage, "layers"): {}}
-    return PipelineVariant(variant.label, variant.set_values(plain)), values
+    searched = [parameter.path for parameter in space.parameters]
+    values: dict[ConfigPath, Any] = {}
+    unmentioned: dict[ConfigPath, Any] = {}  # in the list of overrides
+    for field, value in settings.stages[quantizer].int8_settings.items():
+        path = ("pipeline", "stages", quantizer, field)
+        is_set = variant.get_value(path) == value and path not in searched
+        (unmentioned if is_set or value in (None, {}) else values)[path] = value
+    return PipelineVariant(variant.label, variant.set_values(unmentioned)), values
 
 
 def _choose_strongest(space: SearchSpace) -> _Choice:

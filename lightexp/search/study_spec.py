@@ -16,7 +16,6 @@ from pydantic import Field
 from lightexp.core.config import Count, Index, Positive, construct, locate, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Range, Stage
-from lightexp.metrics.latency import Latency
 from lightexp.runner.compose import add_config_dirs, as_bad_input, compose_config
 from lightexp.runner.settings import Settings, read_settings
 from lightexp.search import goals
@@ -256,7 +255,7 @@ class StudySpec:
         config = copy_config(config)
         config.runtime.threads = self.threads
         for name, measurement in self.settings.measure.items():
-            if not self._timed and isinstance(measurement, Latency):
+            if not self._timed and measurement.is_timing:
                 config.measure[name] = None
         cut = None if rung is None or self.halving is None else self.halving.make_rung(rung)
         return replace(read_settings(config), rung=cut)

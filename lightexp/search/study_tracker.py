@@ -14,7 +14,7 @@ from lightexp.search.ranges import format_value
 from lightexp.search.study import SEED_TRIAL, SearchStudy
 from lightexp.search.study_status import StudyStatus
 from lightexp.tracking import study_payload
-from lightexp.tracking.mirror import Mirror, NoTracking
+from lightexp.tracking.mirror import Mirror
 from lightexp.tracking.process import MirrorProcess
 from lightexp.tracking.remote_mirror import RemoteMirror
 
@@ -31,7 +31,7 @@ class StudyTracker:
         self._study = study
         settings = study.spec.settings
         self._mirror: Mirror | None = None
-        if not isinstance(settings.tracking, NoTracking):
+        if settings.tracking.is_enabled:
             plain = settings.plain
             self._mirror = RemoteMirror(MirrorProcess(), plain["tracking"], plain["plugins"], settings.outputs, say)
         self._thread = ThreadPoolExecutor(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from lightexp.core.config import settings_dataclass
 from lightexp.core.record import Record
@@ -44,7 +45,13 @@ class Mirror(ABC):
 
 
 class Tracking(ABC):
-    """The settings of a mirror."""
+    """The settings of a mirror.
+
+    Attributes:
+        is_enabled: Whether records are mirrored at all.
+    """
+
+    is_enabled: ClassVar[bool] = True
 
     @abstractmethod
     def mirror(self, outputs: Path, say: Callable[[str], None]) -> Mirror:
@@ -59,6 +66,8 @@ class Tracking(ABC):
 @settings_dataclass
 class NoTracking(Tracking):
     """Mirrors nothing."""
+
+    is_enabled = False
 
     def mirror(self, outputs: Path, say: Callable[[str], None]) -> Mirror:
         """Makes a mirror that notes in each record that it was not asked for."""

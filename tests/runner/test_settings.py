@@ -11,7 +11,8 @@ import pytest
 
 from lightexp.core.errors import BadInput
 from lightexp.runner.compose import compose_settings
-from lightexp.runner.plan import Plan, check_order
+from lightexp.runner.order import check_order
+from lightexp.runner.plan import Plan
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 

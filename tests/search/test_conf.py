@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from lightexp.core.config import locate
 from lightexp.runner.compose import add_config_dirs
 from lightexp.runner.config_dir import find_config_dir
-from lightexp.runner.plan import check_order
+from lightexp.runner.order import check_order
 from lightexp.runner.settings import read_settings
 from lightexp.search.ranges import parse_parameter
 from lightexp.search.study_spec import SearchSettings, StudySpec

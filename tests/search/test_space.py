@@ -127,7 +127,7 @@ def test_a_range_that_is_none_is_refused(text: str, words: str) -> None:
         (["search.constraints=['size/file_bytes <= 3 KiC']"], "'KiC' is not a unit"),
         ([f"{PRUNE}=choice(on,of)"], "write choice(on, off)"),
         ([f"{PRUNE}=interval(0,1)"], "must be a choice"),
-        (["pipeline.order=choice([prune,train,quantize],[quantize,train,prune])"], "cannot stand first"),
+        (["pipeline.order=choice([prune,train,quantize],[quantize,train,prune])"], "cannot be the first stage"),
         (["stage@pipeline.stages.prune=choice(prune,prunne)"], "prunne"),
         ([f"+search.per_layer={{{PRUNE}.exclud: '*'}}"], f"search.per_layer: {PRUNE}.exclud has no range"),
         (["search.study=a/b"], "search.study"),

@@ -18,7 +18,7 @@ from lightexp.core.patterns import count_distinct_values, is_n_of_m, read_kernel
 from lightexp.core.protocols import ENCODED
 from lightexp.export import lxe
 from lightexp.runner.compose import compose_settings
-from lightexp.runner.plan import check_order
+from lightexp.runner.order import check_order
 from tests.tiny_runs import TinyRuns
 
 METHODS = {

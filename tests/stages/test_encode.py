@@ -12,7 +12,7 @@ from lightexp.core.record import Record
 from lightexp.export.lxe import decode
 from lightexp.metrics.size import Size
 from lightexp.runner.compose import compose_settings
-from lightexp.runner.plan import check_order
+from lightexp.runner.order import check_order
 from lightexp.stages.encode import Encode
 from tests.metrics import tiny_models
 from tests.tiny_runs import TinyRuns

@@ -20,7 +20,7 @@ from lightexp.core.sensitivity import SensitivityTable, allocate, round_kernel
 from lightexp.core.store import Store
 from lightexp.core.tflite_graph import Operator
 from lightexp.runner.compose import compose_settings
-from lightexp.runner.plan import check_order
+from lightexp.runner.order import check_order
 from lightexp.runner.preview import preview_plan
 from lightexp.runner.progress import _NoProgress
 from lightexp.stages.sensitivity import Sensitivity
