@@ -10,13 +10,13 @@ from lightexp.search.study_spec import StudySpec
 
 
 @pytest.fixture(autouse=True)
-def no_hydra_left() -> Iterator[None]:
-    """A spec makes its process a Hydra application; the next test is none."""
+def clear_hydra() -> Iterator[None]:
+    """Clear Hydra's global state, which a study's specification initialises, after each test."""
     yield
     GlobalHydra.instance().clear()
 
 
 @pytest.fixture
 def make_spec(tmp_path: Path) -> Callable[..., StudySpec]:
-    """Makes jobs that write nowhere but here."""
-    return lambda *words: StudySpec([f"paths.outputs={tmp_path}", "tracking=none", *words], [])
+    """Make specifications of studies whose files are in the test's folder."""
+    return lambda *overrides: StudySpec([f"paths.outputs={tmp_path}", "tracking=none", *overrides], [])

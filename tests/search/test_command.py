@@ -1,4 +1,4 @@
-"""`lightexp search` as a user types it, from the plan to a front that `lightexp run` makes again."""
+"""`lightexp search` as a user types it, from the plan to a front whose points `lightexp run` repeats."""
 
 from __future__ import annotations
 
@@ -12,81 +12,93 @@ import pytest
 from omegaconf import OmegaConf
 
 from lightexp.core.record import read_record
-from tests.search.studies import COMMAND, LEVEL, Studies
+from tests.search.studies import COMMAND, LEVEL, PLUGIN, Studies, arrays
 
-WORDS = ["search.trials=5", "search.workers=2", "search.constraints=['faulty/level <= 0.9', 'accuracy/val >= control']"]
+OVERRIDES = [
+    "search.trials=5",
+    "search.workers=2",
+    "search.constraints=['faulty/level <= 0.9', 'accuracy/val >= control']",
+]
 
 
 @dataclass
-class Story:
+class Session:
     """A study that was planned, run and planned again."""
 
     study: Studies
-    before: subprocess.CompletedProcess[str]
-    done: subprocess.CompletedProcess[str]
-    after: subprocess.CompletedProcess[str]
+    plan_before: subprocess.CompletedProcess[str]
+    search: subprocess.CompletedProcess[str]
+    plan_after: subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     study = Studies(tmp_path_factory.mktemp("command"))
-    before = study.run(*WORDS, "--plan")
+    plan_before = study.run(*OVERRIDES, "--plan")
     assert not (study.outputs / "searches").exists()
-    return Story(study, before, study.run(*WORDS), study.run("--plan", *WORDS))
+    return Session(study, plan_before, study.run(*OVERRIDES), study.run("--plan", *OVERRIDES))
 
 
-def test_the_plan_tells_space_corners_and_store_and_runs_nothing(story: Story) -> None:
-    assert (story.before.returncode, story.after.returncode) == (0, 0), story.before.stderr
-    assert re.search(rf"{re.escape(LEVEL)} +0.1 to 1", story.before.stdout)
-    assert re.search(r"recipe +faulty +0 of 2", story.before.stdout)
-    assert re.search(r"recipe +faulty +2 of 2", story.after.stdout)
-    assert "Goals: min faulty/error; min size/file_bytes; faulty/level <= 0.9" in story.before.stdout
-    assert "5 trials on 2 workers of 1 threads; the study has 0 trials." in story.before.stdout
-    assert "the study has 5 trials." in story.after.stdout
+def test_plan_shows_space_seed_trials_and_store(session: Session) -> None:
+    before, after = session.plan_before, session.plan_after
+    assert (before.returncode, after.returncode) == (0, 0), before.stderr
+    assert re.search(rf"{re.escape(LEVEL)} +0.1 to 1", before.stdout)
+    assert re.search(r"recipe +faulty +0 of 2", before.stdout)
+    assert re.search(r"recipe +faulty +2 of 2", after.stdout)
+    assert "Goals: min faulty/error; min size/file_bytes; faulty/level <= 0.9" in before.stdout
+    assert "5 trials on 2 workers of 1 threads; the study has 0 trials." in before.stdout
+    assert "the study has 5 trials." in after.stdout
 
 
-def test_the_front_is_tested_once_and_trials_never(story: Story) -> None:
-    assert story.done.returncode == 0, story.done.stderr
-    searches = story.study.outputs / "searches" / "tried"
-    for folder in (searches / "trials").iterdir():
-        figures = read_record(folder).metrics
-        assert not [name for name in figures if name.endswith("/test")]
-        assert "size/file_bytes" in figures and "size/gzip_bytes" not in figures  # nobody asks for it in this study
-    front = story.study.front()["front"]
-    assert [point["trial"] for point in front] == sorted(
-        (t.number for t in story.study.trials() if t.params[LEVEL] <= 0.9),
-        key=lambda number: -story.study.trials()[number].params[LEVEL],
-    )
+def test_front_is_tested_once_and_trials_never(session: Session) -> None:
+    assert session.search.returncode == 0, session.search.stderr
+    folder = session.study.outputs / "searches" / "tried"
+    for trial_folder in (folder / "trials").iterdir():
+        metrics = read_record(trial_folder).metrics
+        assert not [name for name in metrics if name.endswith("/test")]
+        assert "size/file_bytes" in metrics
+        assert "size/gzip_bytes" not in metrics  # no goal of this study needs it
+    front = session.study.front()["front"]
+    trials = session.study.trials()
+    feasible = [trial for trial in trials if trial.params[LEVEL] <= 0.9]
+    assert [point["trial"] for point in front] == [
+        trial.number for trial in sorted(feasible, key=lambda trial: -trial.params[LEVEL])
+    ]
     assert all({"accuracy/test", "size/gzip_bytes"} <= set(point["figures"]) for point in front)
-    table = (searches / "front.md").read_text().splitlines()
+    table = (folder / "front.md").read_text().splitlines()
     assert table[0].startswith("| Trial | faulty/error | File bytes | Accuracy val | Accuracy test |")
     assert len(table) == 2 + len(front)
-    assert (searches / "front.svg").read_text().startswith("<?xml")
+    assert (folder / "front.svg").read_text().startswith("<?xml")
 
 
-def test_the_front_is_shown_with_what_to_type_next(story: Story) -> None:
-    assert "5 trials done, 0 failed, 1 beyond a constraint; hypervolume" in story.done.stdout
-    assert story.study.front()["front"][0]["command"] in story.done.stdout
+def test_front_is_shown_with_the_command_that_repeats_it(session: Session) -> None:
+    assert "5 trials done, 0 failed, 1 beyond a constraint; hypervolume" in session.search.stdout
+    assert session.study.front()["front"][0]["command"] in session.search.stdout
 
 
-def test_a_points_config_makes_the_same_bytes_again(story: Story) -> None:
-    point = story.study.front()["front"][0]
-    made = story.study.outputs / "searches" / "tried" / "front" / f"trial_{point['trial']:04d}" / "model.tflite"
-    elsewhere = story.study.folder / "elsewhere"
-    words = [str(COMMAND), *shlex.split(point["command"])[1:], f"paths.outputs={elsewhere}"]
-    done = subprocess.run(
-        words, capture_output=True, text=True, cwd=story.study.folder, env=story.study.environment(), check=False
+def test_config_of_a_point_repeats_the_same_bytes(session: Session) -> None:
+    point = session.study.front()["front"][0]
+    folder = session.study.outputs / "searches" / "tried" / "front" / f"trial_{point['trial']:04d}"
+    outputs = session.study.folder / "repeated"
+    command = [str(COMMAND), *shlex.split(point["command"])[1:], f"paths.outputs={outputs}"]
+    run = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=session.study.folder,
+        env=session.study.environment(),
+        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    (again,) = elsewhere.glob("runs/*/model.tflite")
-    assert again.read_bytes() == made.read_bytes()
-    assert read_record(again.parent).metrics["accuracy/test"] == point["figures"]["accuracy/test"]
-    assert "--config-name=" in read_record(again.parent).command
+    assert run.returncode == 0, run.stderr
+    (repeated,) = outputs.glob("runs/*/model.tflite")
+    assert repeated.read_bytes() == (folder / "model.tflite").read_bytes()
+    assert read_record(repeated.parent).metrics["accuracy/test"] == point["figures"]["accuracy/test"]
+    assert "--config-name=" in read_record(repeated.parent).command
     assert OmegaConf.load(Path(point["config"])).runtime.threads == 1
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("overrides", "expected"),
     [
         ([f"{LEVEL}=interval(0.9,0.5)"], f"search.space: {LEVEL}=interval(0.9,0.5) is empty or reversed."),
         (["search.sampler=grid"], "search.sampler=grid needs choices or steps."),
@@ -98,14 +110,25 @@ def test_a_points_config_makes_the_same_bytes_again(story: Story) -> None:
         (["seed=1"], "search.study: 'tried' was made with seed=0. Received: 1."),
     ],
 )
-def test_bad_input_is_one_line_and_2(story: Story, words: list[str], expected: str) -> None:
-    done = story.study.run(*WORDS, *words)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"lightexp: {expected}")
-    assert done.stderr.count("\n") == 1
+def test_bad_input_exits_2_with_one_line(session: Session, overrides: list[str], expected: str) -> None:
+    search = session.study.run(*OVERRIDES, *overrides)
+    assert (search.returncode, search.stdout) == (2, "")
+    assert search.stderr.startswith(f"lightexp: {expected}")
+    assert search.stderr.count("\n") == 1
+
+
+def test_search_of_a_model_file_ends_in_a_front(tmp_path: Path) -> None:
+    study = Studies(tmp_path)
+    place = [f"model.path={PLUGIN / 'tiny.tflite'}", f"dataset.path={arrays(tmp_path)}", "runtime.threads=1"]
+    study.words = ["search=mixed_precision", "model=from_file", "dataset=arrays", "tracking=none", *place]
+    study.flags = []
+    search = study.run("search.study=bits", "search.trials=4")
+    assert search.returncode == 0, search.stderr
+    assert study.front("bits")["front"]
+    assert len(study.trials("bits")) == 4
 
 
 def test_help_names_presets_and_settings() -> None:
-    done = subprocess.run([str(COMMAND), "search", "--help"], capture_output=True, text=True, check=True)
-    for word in ("prune_quantize", "interval(", "max_failures: 10", "--plan", "control - 0.01"):
-        assert word in done.stdout
+    run = subprocess.run([str(COMMAND), "search", "--help"], capture_output=True, text=True, check=True)
+    for text in ("prune_quantize", "interval(", "max_failures: 10", "--plan", "control - 0.01"):
+        assert text in run.stdout

@@ -1,4 +1,4 @@
-"""Objectives and constraints as they are written."""
+"""Objectives and constraints: how they are parsed, and how far a trial violates them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightexp.core.errors import BadInput
-from lightexp.search.goals import SearchObjective, parse_constraints, parse_objectives
+from lightexp.core.errors import BadInput, RunFailed
+from lightexp.search.goals import SearchObjective, parse_constraints, parse_objectives, read_values
 
 KNOWN = {
     "accuracy/val": "max",
@@ -20,7 +20,7 @@ KNOWN = {
 }
 
 
-def test_objectives_take_the_measurements_direction_or_the_words() -> None:
+def test_parse_objectives_reads_directions() -> None:
     assert parse_objectives(["accuracy/val", "max micro/runs"], KNOWN) == (
         SearchObjective("accuracy/val", "max"),
         SearchObjective("micro/runs", "max"),
@@ -28,7 +28,7 @@ def test_objectives_take_the_measurements_direction_or_the_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "figures", "control", "expected"),
+    ("text", "metrics", "control", "expected"),
     [
         ("size/file_bytes <= 64 KiB", {"size/file_bytes": 2**16}, {}, 0.0),
         ("size/file_bytes <= 64 KiB", {"size/file_bytes": 2**17}, {}, 1.0),
@@ -43,24 +43,24 @@ def test_objectives_take_the_measurements_direction_or_the_words() -> None:
         ("time/train_s <= 1 min", {"time/train_s": 90}, {}, 0.5),
         ("fits: nano33", {"fits/nano33": 1.0}, {}, 0.0),
         ("fits:nano33", {"fits/nano33": 0.0}, {}, 1.0),
-        ({"fits": "nano33"}, {}, {}, 1.0),  # as YAML reads it; what could not be measured is not kept to
+        ({"fits": "nano33"}, {}, {}, 1.0),  # as YAML reads it; a metric that is missing violates it
         ("accuracy/val >= control - 0.01", {"accuracy/val": 0.9}, {}, 1.0),
     ],
 )
-def test_a_constraint_is_violated_by_a_share_of_its_bound(text, figures, control, expected) -> None:
+def test_compute_violation_is_a_fraction_of_the_bound(text, metrics, control, expected) -> None:
     (constraint,) = parse_constraints([text], KNOWN)
-    assert constraint.compute_violation(figures, control) == pytest.approx(expected)
+    assert constraint.compute_violation(metrics, control) == pytest.approx(expected)
 
 
 @given(st.floats(1, 1e9), st.floats(1, 1e9), st.sampled_from(["<=", ">="]))
-def test_within_the_bound_is_at_most_zero(value: float, bound: float, sense: str) -> None:
+def test_compute_violation_is_at_most_zero_within_the_bound(value: float, bound: float, sense: str) -> None:
     (constraint,) = parse_constraints([f"size/file_bytes {sense} {bound!r}"], KNOWN)
-    kept = value <= bound if sense == "<=" else value >= bound
-    assert (constraint.compute_violation({"size/file_bytes": value}, {}) <= 0) == kept
+    is_within = value <= bound if sense == "<=" else value >= bound
+    assert (constraint.compute_violation({"size/file_bytes": value}, {}) <= 0) == is_within
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
         ("size/file_byte <= 64 KiB", "size/file_byte is not measured: did you mean 'size/file_bytes'?"),
         ("size/file_bytes <= 64 KiC", "'KiC' is not a unit of size/file_bytes"),
@@ -77,14 +77,14 @@ def test_within_the_bound_is_at_most_zero(value: float, bound: float, sense: str
         ("", "must be like"),
     ],
 )
-def test_a_constraint_that_cannot_be_read_is_refused(text: str, words: str) -> None:
+def test_parse_constraints_refuses_what_it_cannot_read(text: str, expected: str) -> None:
     with pytest.raises(BadInput, match=r"search\.constraints: ") as refused:
         parse_constraints([text], KNOWN)
-    assert words in str(refused.value)
+    assert expected in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("names", "words"),
+    ("names", "expected"),
     [
         (["micro/runs"], "micro/runs has no direction. Write 'max micro/runs'"),
         (["accuracy/vall"], "accuracy/vall is not measured: did you mean 'accuracy/val'?"),
@@ -94,14 +94,23 @@ def test_a_constraint_that_cannot_be_read_is_refused(text: str, words: str) -> N
         ([], "at least one"),
     ],
 )
-def test_an_objective_that_cannot_be_used_is_refused(names: list[str], words: str) -> None:
+def test_parse_objectives_refuses_what_cannot_be_optimised(names: list[str], expected: str) -> None:
     with pytest.raises(BadInput, match=r"search\.objectives") as refused:
         parse_objectives(names, KNOWN)
-    assert words in str(refused.value)
+    assert expected in str(refused.value)
 
 
-def test_the_axes_are_errors_and_halvings_of_the_controls_bytes() -> None:
+def test_to_axis_gives_errors_and_log_ratios() -> None:
     assert SearchObjective("accuracy/val", "max").to_axis(0.75, 0.9, classes=4) == (0.25, 0.75)
     assert SearchObjective("size/file_bytes", "min").to_axis(25, 100, classes=4) == (-2.0, 0.0)
     assert SearchObjective("size/ratio", "max").to_axis(4, 1, classes=4) == (-2.0, 0.0)
     assert SearchObjective("loss/val", "min").to_axis(0.0, 0.5, classes=4) == (0.0, 0.5)
+
+
+def test_read_values_names_what_is_missing_or_not_finite() -> None:
+    objectives = parse_objectives(["accuracy/val", "size/file_bytes"], KNOWN)
+    assert read_values(objectives, {"accuracy/val": 0.5, "size/file_bytes": 9.0}) == [0.5, 9.0]
+    with pytest.raises(RunFailed, match=r"size/file_bytes was not measured"):
+        read_values(objectives, {"accuracy/val": 0.5})
+    with pytest.raises(RunFailed, match=r"accuracy/val is nan"):
+        read_values(objectives, {"accuracy/val": float("nan"), "size/file_bytes": 9.0})
