@@ -1,147 +1,213 @@
-"""Running what an ablation has still to run."""
+"""Run what is missing of an ablation, in worker processes of this host or in the jobs of a Hydra launcher."""
 
 from __future__ import annotations
 
-import hashlib
-import os
+import shutil
 import time
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightexp.ablation.command_session import CommandSession
-from lightexp.ablation.runs import AblationRun, Backlog, RunIndex, needs_latency
-from lightexp.ablation.task_pool import Say, Task, TaskPool
+from omegaconf import DictConfig
+
+from lightexp.ablation.runs import Backlog, RunIndex
+from lightexp.ablation.task_source import LOCKS, AblationOrder, AblationSource
+from lightexp.ablation.tasks import AblationTask, list_latency_tasks, list_run_tasks
+from lightexp.core.errors import RunFailed
 from lightexp.core.formatting import format_duration
 from lightexp.core.store import Store
+from lightexp.execution.launcher import Launcher, LauncherPool, join_as_worker, launch_origin
+from lightexp.execution.pool import LocalPool, PoolSettings, PoolView
 
-LOCKS = "ablations/locks"
-"""The folder in the outputs folder by which processes and hosts keep out of each other's way."""
+WORKER = "lightexp.ablation.worker"
+_LOGS = "ablations/workers"
+Report = Callable[[str], None]
 
 
-@dataclass
-class AblationOutcome:
-    """What became of an ablation's jobs.
+@dataclass(frozen=True)
+class AblationPool:
+    """The processes that run an ablation.
 
     Attributes:
-        ran: How many ran now.
-        failed: Why a row with a seed failed, by both.
+        outputs: The folder of all outputs.
+        index: The records in it, which is refreshed.
+        report: Called with each line for the user.
+        workers: Number of processes, which share the cores. Defaults to 1.
+        launcher: Starts them. Defaults to None: this process does.
     """
 
-    ran: int = 0
-    failed: dict[tuple[str, int], str] = field(default_factory=dict)
+    outputs: Path
+    index: RunIndex
+    report: Report
+    workers: int = 1
+    launcher: Launcher | None = None
+
+    def run(self, backlog: Backlog) -> dict[tuple[str, int], str]:
+        """Run the missing runs, shared stages first.
+
+        Args:
+            backlog: Names the runs.
+
+        Returns:
+            Why runs have failed, by row and seed.
+
+        Raises:
+            KeyboardInterrupt: If the user has interrupted it. Finished stages and runs are kept.
+        """
+        tasks = list_run_tasks(backlog)
+        failures = self._run_tasks(tasks, self.workers, _RunProgress(tasks, backlog, self))
+        return {
+            (task.row, task.seed): failures[task.id] for task in tasks if task.kind == "run" and task.id in failures
+        }
+
+    def measure_latencies(self, backlog: Backlog) -> None:
+        """Measure the latency of finished runs that lack it, one after another, while nothing else computes.
+
+        Args:
+            backlog: Names the runs.
+
+        Raises:
+            KeyboardInterrupt: If the user has interrupted it.
+        """
+        if tasks := list_latency_tasks(backlog, self.index):
+            self.report(f"Measuring the latency of {len(tasks)} runs, one after another, while nothing else computes.")
+            self._run_tasks(tasks, 1, _TaskProgress(tasks, self.report))
+
+    def _run_tasks(self, tasks: list[AblationTask], workers: int, progress: _TaskProgress) -> dict[str, str]:
+        """Run tasks and return why some have failed, by task id."""
+        if not tasks:
+            return {}
+        with self._open_call_folder() as folder:
+            order = AblationOrder([asdict(task) for task in tasks], str(self.outputs.absolute()), str(folder), workers)
+            source = AblationSource(order, index=self.index)
+            progress.source = source
+            if self.launcher is None or self.launcher.is_in_process:
+                is_interrupted = LocalPool(source, _make_pool_settings(order, workers), progress).run()
+                failures = source.read_failures()
+            else:
+                is_interrupted, failures = self._launch(self.launcher, source, order, progress)
+        if is_interrupted:
+            raise KeyboardInterrupt
+        self.index.refresh()
+        return failures
+
+    def _launch(
+        self, launcher: Launcher, source: AblationSource, order: AblationOrder, progress: _TaskProgress
+    ) -> tuple[bool, dict[str, str]]:
+        lease = source.make_lease()
+        job = partial(run_job, {"order": asdict(order), "lease": lease.key, "origin": launch_origin()})
+        reason = "no job of the launcher has run it"
+        is_interrupted = False
+        try:
+            is_interrupted = LauncherPool(source, launcher, progress, lease, drains=False).run(job, order.processes)
+        except RunFailed as error:
+            reason = str(error)
+        failures = source.read_failures()
+        source.refresh()
+        unfinished = [t for t in source.tasks if t.kind == "run" and source.find_metrics(t) is None]
+        return is_interrupted, {**{task.id: reason for task in unfinished}, **failures}
+
+    @contextmanager
+    def _open_call_folder(self) -> Iterator[Path]:
+        """Provide a folder for this command's lease and failures, and remove it at the end."""
+        folder = (self.outputs / LOCKS / f"call-{uuid.uuid4().hex}").absolute()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_backlog(
-    outlook: Backlog, finished: RunIndex, outputs: Path, workers: int, say: Say, call: CommandSession | None = None
-) -> AblationOutcome:
-    """Runs the missing jobs, shared stages first, in processes of this host.
+def run_job(arguments: dict[str, Any], config: DictConfig) -> None:
+    """Run tasks as a job of a launcher, until none is left or the command has ended.
 
     Args:
-        outlook: What is missing.
-        finished: The records.
-        outputs: The folder of all outputs.
-        workers: How many processes; the cores are shared out among them.
-        say: Takes lines for the user.
-        call: The command that this is part of the work of. Defaults to None: all of it.
-
-    Raises:
-        KeyboardInterrupt: If it was interrupted. What was finished is kept, and the same call goes on from there.
+        arguments: The tasks and the command, as `AblationPool` describes them.
+        config: The job's config, which adds nothing.
     """
-    outcome = AblationOutcome()
-    store = Store(outputs / "store")
-    threads = max(1, len(os.sched_getaffinity(0)) // (call.workers if call else workers))
-    jobs = {_lock(job): job for job in outlook.missing}
-    started = time.monotonic()
-
-    def ended(task: Task, answer: dict[str, Any]) -> None:
-        if job := jobs.get(task.lock):
-            outcome.ran += 1
-            if "failed" in answer:
-                outcome.failed[job.place] = answer["failed"]
-                if call:
-                    call.failed(job, answer["failed"])
-        if "failed" in answer:
-            say(f"{task.name} failed: {answer['failed']}")
-        elif job:
-            made = sum(map(store.has, outlook.seconds))
-            left = (time.monotonic() - started) / max(made, 1) * (len(outlook.seconds) - made)
-            time_left = f"; about {format_duration(left)} left" if outcome.ran < len(jobs) else ""
-            say(f"[{outcome.ran}/{len(jobs)}] {task.name}: {format_metrics(answer['metrics'])}{time_left}")
-        elif task.makes:
-            say(f"  {task.name}: made in {format_duration(answer['metrics']['seconds'])}")
-
-    rows = [_task(job, outlook, finished, threads, call) for job in outlook.missing]
-    crew = TaskPool([*_shared(outlook, store, threads), *rows], outputs / LOCKS, store.has, ended, say)
-    with call.watched(crew.stop) if call else nullcontext():
-        crew.work(workers)
-    finished.refresh()
-    return outcome
+    join_as_worker(arguments["origin"])
+    order = AblationOrder(**arguments["order"])
+    source = AblationSource(order)
+    lease = source.make_lease(arguments["lease"])
+    if lease.is_accepting:  # a cluster may have started the job after the command's end
+        LocalPool(source, _make_pool_settings(order, 1), PoolView(), lease).run()
 
 
-def measure_latencies(outlook: Backlog, finished: RunIndex, outputs: Path, say: Say) -> None:
-    """Measures latency where it has not been, one run after another, while nothing else computes."""
-
-    def ended(task: Task, answer: dict[str, Any]) -> None:
-        if "failed" in answer:
-            say(f"{task.name} failed: {answer['failed']}")
-
-    if timings := [task for job in outlook.timings if (task := _timing(job, finished))]:
-        say(f"Measuring the latency of {len(timings)} runs, one after another, while nothing else computes.")
-        TaskPool(timings, outputs / LOCKS, Store(outputs / "store").has, ended, say).work(1)
+def _make_pool_settings(order: AblationOrder, workers: int) -> PoolSettings:
+    return PoolSettings(WORKER, asdict(order), workers, Path(order.outputs) / _LOGS, drains=False)
 
 
-def _shared(outlook: Backlog, store: Store, threads: int) -> list[Task]:
-    """A task for each missing stage that several jobs stand on: first those that come first and that most need."""
-    found: dict[str, tuple[int, Task]] = {}
-    for job in outlook.missing:
-        before: set[str] = set()
-        for depth, node in enumerate(job.plan.nodes):
-            if node.key in outlook.shared and node.key not in found:
-                key, name = node.key, f"{node.name}, seed {job.seed}, for {outlook.shared[node.key]} rows"
-                request = {"call": "stage", "overrides": _overrides(job, threads), "key": key}
-                task = Task(name, request, key, frozenset(before), key, lambda key=key: store.has(key))  # type: ignore[misc]
-                found[key] = depth, task
-            if node.key in outlook.shared:
-                before.add(node.key)
-    return [task for _, task in sorted(found.values(), key=lambda one: (one[0], -outlook.shared[one[1].lock]))]
+class _TaskProgress(PoolView):
+    """Shows the failures of tasks, and what their workers say."""
+
+    source: AblationSource
+
+    def __init__(self, tasks: list[AblationTask], report: Report) -> None:
+        self._tasks = {task.id: task for task in tasks}
+        self._report = report
+
+    def message(self, text: str) -> None:
+        self._report(text)
+
+    def task_ended(self, task_id: str, outcome: dict[str, Any]) -> None:
+        task = self._tasks[task_id]
+        if "failed" in outcome:
+            self._report(f"{task.name} failed: {outcome['failed']}")
+        elif task.kind == "stage":
+            self._report(f"  {task.name}: made in {format_duration(outcome['metrics']['seconds'])}")
 
 
-def _task(job: AblationRun, outlook: Backlog, finished: RunIndex, threads: int, call: CommandSession | None) -> Task:
-    def done() -> bool:
-        finished.refresh()
-        return finished.of(job) is not None or (call is not None and job.place in call.failures())
+class _RunProgress(_TaskProgress):
+    """Shows each run that has ended: as a worker here reports it, or as its record appears."""
 
-    request = {"call": "run", "overrides": _overrides(job, threads), "tags": job.tags}
-    needs = frozenset(node.key for node in job.plan.nodes if node.key in outlook.shared)
-    return Task(f"{job.row.name}, seed {job.seed}", request, _lock(job), needs, None, done)
+    def __init__(self, tasks: list[AblationTask], backlog: Backlog, pool: AblationPool) -> None:
+        super().__init__(tasks, pool.report)
+        self._seconds = backlog.seconds
+        self._store = Store(pool.outputs / "store")
+        self._is_launched = pool.launcher is not None and not pool.launcher.is_in_process
+        self._unreported = [task for task in tasks if task.kind == "run"]
+        self._total = len(self._unreported)
+        self._started_at = time.monotonic()
+
+    def update(self, activities: list[str], seconds: float) -> None:
+        if not self._is_launched:
+            return
+        self.source.refresh()
+        for task in list(self._unreported):
+            if (metrics := self.source.find_metrics(task)) is not None:
+                self._unreported.remove(task)
+                self._report_run(task, metrics)
+
+    def task_ended(self, task_id: str, outcome: dict[str, Any]) -> None:
+        super().task_ended(task_id, outcome)
+        task = self._tasks[task_id]
+        if task.kind == "run" and task in self._unreported:
+            self._unreported.remove(task)
+            if "failed" not in outcome:
+                self._report_run(task, outcome["metrics"])
+
+    def _report_run(self, task: AblationTask, metrics: dict[str, float]) -> None:
+        count = self._total - len(self._unreported)
+        time_left = ""
+        if self._unreported:
+            made = sum(map(self._store.has, self._seconds))
+            seconds_per_stage = (time.monotonic() - self._started_at) / max(made, 1)
+            time_left = f"; about {format_duration(seconds_per_stage * (len(self._seconds) - made))} left"
+        self._report(f"[{count}/{self._total}] {task.name}: {format_metrics(metrics)}{time_left}")
 
 
-def _timing(job: AblationRun, finished: RunIndex) -> Task | None:
-    record = finished.of(job)
-    if record is None or not needs_latency(job, record):
-        return None
-    # The records of this process are as they were; one that another host has timed is timed twice, to no harm.
-    request = {"call": "time", "overrides": job.overrides, "id": record.id}
-    name = f"latency of {job.row.name}, seed {job.seed}"
-    return Task(name, request, f"time-{record.id}", frozenset(), None, lambda: False)
+def format_metrics(metrics: dict[str, float]) -> str:
+    """Return a run's accuracy and file size in words, or `done` if it has neither.
 
-
-def _overrides(job: AblationRun, threads: int) -> list[str]:
-    """A job's overrides, with its share of the cores unless they say how many threads it takes."""
-    set_already = any(word.startswith("runtime.threads=") for word in job.overrides)
-    return job.overrides if set_already else [*job.overrides, f"runtime.threads={threads}"]
-
-
-def _lock(job: AblationRun) -> str:
-    return hashlib.sha256(repr((job.tags, job.seed, [node.key for node in job.plan.nodes])).encode()).hexdigest()
-
-
-def format_metrics(found: dict[str, float]) -> str:
-    """A run's figures in a few words."""
-    accuracy = found.get("accuracy/test", found.get("accuracy/val"))
-    words = [] if accuracy is None else [f"accuracy {accuracy:.2%}"]
-    if "size/file_bytes" in found:
-        words.append(f"{found['size/file_bytes']:,.0f} bytes")
-    return ", ".join(words) or "done"
+    Example:
+        >>> format_metrics({"accuracy/test": 0.9712, "size/file_bytes": 12345})
+        'accuracy 97.12%, 12,345 bytes'
+    """
+    accuracy = metrics.get("accuracy/test", metrics.get("accuracy/val"))
+    parts = [] if accuracy is None else [f"accuracy {accuracy:.2%}"]
+    if "size/file_bytes" in metrics:
+        parts.append(f"{metrics['size/file_bytes']:,.0f} bytes")
+    return ", ".join(parts) or "done"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -114,15 +114,24 @@ class RunIndex:
                 place = record.tags["ablation"], record.tags["row"], record.config["seed"]
                 self._found[place].append(record)
 
-    def of(self, job: AblationRun) -> Record | None:
-        """The latest run of a job, with the same keys and measured as it would be now."""
-        keys = [node.key for node in job.plan.nodes]
-        found = (
-            record
-            for record in reversed(self._found[job.study, job.row.name, job.seed])
-            if [stage.key for stage in record.stages] == keys and record.tags == job.tags
-        )
-        return next(found, None)
+    def find_record(self, run: AblationRun) -> Record | None:
+        """Return the latest record of a run, with the keys and measurements that it would have now."""
+        return self.find(run.study, run.row.name, run.seed, [node.key for node in run.plan.nodes], run.tags)
+
+    def find(self, study: str, row: str, seed: int, keys: Sequence[str], tags: Mapping[str, str]) -> Record | None:
+        """Return the latest record of a run.
+
+        Args:
+            study: The ablation's name.
+            row: The row's name.
+            seed: The run's seed.
+            keys: The keys of its stages.
+            tags: Its tags.
+        """
+        for record in reversed(self._found[study, row, seed]):
+            if [stage.key for stage in record.stages] == list(keys) and record.tags == tags:
+                return record
+        return None
 
     def estimate(self, job: AblationRun, stage: str) -> float | None:
         """Mean seconds that a stage with such settings, whatever the seed, has taken; None if none was seen."""
@@ -174,7 +183,7 @@ def find_backlog(jobs: Iterable[AblationRun], finished: RunIndex, has: Callable[
     missing: list[AblationRun] = []
     timings: list[AblationRun] = []
     for job in jobs:
-        record = finished.of(job)
+        record = finished.find_record(job)
         (missing if record is None else done).append(job)
         if needs_latency(job, record):
             timings.append(job)

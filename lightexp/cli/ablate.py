@@ -40,9 +40,7 @@ def run(words: list[str]) -> int:
     workers = _workers([word for word in overrides if word.startswith("workers=")])
     overrides = [word for word in overrides if not word.startswith("workers=")]
 
-    from lightexp.ablation.launcher_pool import AblationLauncherPool
-    from lightexp.ablation.run import measure_latencies
-    from lightexp.ablation.run import run_backlog as work
+    from lightexp.ablation.run import AblationPool
     from lightexp.ablation.runs import RunIndex, find_backlog, plan_runs
     from lightexp.ablation.spec import read_spec
     from lightexp.cli import ablation_view
@@ -69,20 +67,18 @@ def run(words: list[str]) -> int:
     say(f"{study.name}: {len(ahead.done)} of {len(jobs)} runs are there, {len(ahead.missing)} to do")
     try:
         launcher = select_launcher(hydra, [], outputs) if hydra else None
-        elsewhere = launcher is not None and not launcher.is_in_process
-        if launcher and elsewhere:
-            outcome = AblationLauncherPool(study, overrides, outputs, launcher, say).run(ahead, finished, workers)
-        else:
-            outcome = work(ahead, finished, outputs, workers, say)
-            measure_latencies(ahead, finished, outputs, say)
+        pool = AblationPool(outputs, finished, say, workers, launcher)
+        failures = pool.run(ahead)
+        pool.measure_latencies(ahead)
     except KeyboardInterrupt:
         say("lightexp: Interrupted. What was finished is kept; the same command goes on from there.")
         return 130
-    for (row, seed), reason in outcome.failed.items():
-        say(f"lightexp: {row}, seed {seed}: {reason if elsewhere else 'failed, as said above.'}")
-    if len(outcome.failed) < len(jobs):
-        report([file, *overrides], set(outcome.failed.values()))
-    return 1 if outcome.failed else 0
+    is_launched = launcher is not None and not launcher.is_in_process
+    for (row, seed), reason in failures.items():
+        say(f"lightexp: {row}, seed {seed}: {reason if is_launched else 'failed, as said above.'}")
+    if len(failures) < len(jobs):
+        report([file, *overrides], set(failures.values()))
+    return 1 if failures else 0
 
 
 def _workers(given: list[str]) -> int:

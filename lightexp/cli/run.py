@@ -131,7 +131,7 @@ class _Application:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a launcher pickles for a job's process: nothing that belongs to this process."""
-        from lightexp.runner.launcher import launch_origin
+        from lightexp.execution.launcher import launch_origin
 
         names = ("plan_only", "started", "_is_sweep")
         fresh: dict[str, Any] = {"_mirror_process": None, "_finished": [], "_errors": [], "_origin": launch_origin()}
@@ -181,7 +181,7 @@ class _Application:
         In another process, where a launcher runs all jobs whatever becomes of one, the job raises to be heard of.
         """
         if self._origin:
-            from lightexp.runner.launcher import join_as_worker
+            from lightexp.execution.launcher import join_as_worker
 
             join_as_worker(self._origin)
         self.started = True
@@ -244,7 +244,7 @@ def _launching(argv: list[str]) -> Iterator[None]:
     if not any(argument.startswith(_LAUNCHER) for argument in argv):
         yield
         return
-    from lightexp.runner.launcher import sigint_blocked
+    from lightexp.execution.launcher import sigint_blocked
 
     with sigint_blocked():
         yield

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from lightexp.core.data import Data
-    from lightexp.runner.launcher import Launcher
+    from lightexp.execution.launcher import Launcher
     from lightexp.runner.run import Runner
     from lightexp.search.space import SearchSpace
     from lightexp.search.study_spec import StudySpec
@@ -85,12 +85,13 @@ def run_sweep(words: list[str], fields: dict[str, Any], config: DictConfig, cont
         LightexpError: If it is wrong, or no trial of it has succeeded.
         KeyboardInterrupt: If it was interrupted.
     """
-    from lightexp.runner.launcher import Launcher, without_sweeps
+    from lightexp.execution.launcher import Launcher
+    from lightexp.runner.launcher import drop_sweeps
     from lightexp.search.study_spec import StudySpec
 
     folders = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
     spec = StudySpec(words, folders, config.hydra.job.config_name, {k: v for k, v in fields.items() if k != "_target_"})
-    launcher = Launcher(config, context, without_sweeps(words))
+    launcher = Launcher(config, context, drop_sweeps(words))
     code = _planned(spec) if plan else _searched(spec, ["lightexp", "run", *sys.argv[1:]], launcher)
     if code == _INTERRUPTED:
         raise KeyboardInterrupt
@@ -156,8 +157,7 @@ def _searched(spec: StudySpec, command: list[str], launcher: Launcher | None) ->
     from lightexp.runner.progress import SilentReporter
     from lightexp.runner.run import Runner
     from lightexp.search import export_front, layer_names
-    from lightexp.search.launcher_pool import StudyLauncherPool
-    from lightexp.search.pool import Pool
+    from lightexp.search.run_trials import run_trials
     from lightexp.search.study import SearchStudy
     from lightexp.search.study_status import compute_status
     from lightexp.search.study_tracker import StudyTracker
@@ -175,10 +175,7 @@ def _searched(spec: StudySpec, command: list[str], launcher: Launcher | None) ->
         mirror = StudyTracker(study, view.say)
         status, points = "FAILED", list[export_front.FrontPoint]()
         try:
-            if launcher is None or launcher.is_in_process:
-                interrupted = Pool(study, found, command, view, mirror, spec.workers).run()
-            else:
-                interrupted = StudyLauncherPool(study, found, command, view, mirror, launcher).run()
+            interrupted = run_trials(study, found, command, view, mirror, launcher)
             view.say("The front is being tested.")
             points = export_front.export_front(study, compute_status(study.trials, spec.objectives), runner, command)
             status = "KILLED" if interrupted else "FINISHED"

@@ -104,3 +104,32 @@ class _FirstTrialsStudy:
         for trial in self._study._get_trials(*args, **kwargs):
             first.setdefault(frozenset(trial.distributions), trial)
         return list(first.values())
+
+
+def make_hydra_context(config_loader: Any) -> Any:
+    """Return the context that Hydra instantiates a launcher with, outside a Hydra application.
+
+    Hydra 1.3.8 has `HydraContext` in its public `hydra.types`, but the callbacks that its constructor needs are in
+    `hydra._internal.callbacks`.
+
+    Args:
+        config_loader: Hydra's config loader.
+    """
+    from hydra._internal.callbacks import Callbacks
+    from hydra.types import HydraContext
+
+    return HydraContext(config_loader, Callbacks())
+
+
+def get_job_error(job: Any) -> BaseException:
+    """Return the exception that a launcher's job has failed with.
+
+    Hydra 1.3.8 raises it from the public `JobReturn.return_value`, after it has printed the job's overrides to standard
+    error.
+
+    Args:
+        job: A `hydra.core.utils.JobReturn` of a job that has failed.
+    """
+    error = job._return_value
+    assert isinstance(error, BaseException)
+    return error

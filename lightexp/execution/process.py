@@ -268,9 +268,9 @@ class WorkerProcess:
         self._finalizer()
         return self._process.wait()
 
-    def describe_exit(self) -> str:
-        """Wait for its end and say what it died of: a signal's name or an exit code."""
-        code = self.close()
+    def describe_exit(self, grace: float = _CLOSE_GRACE_S) -> str:
+        """Close it as `close` does and return what it died of: a signal's name or an exit code."""
+        code = self.close(grace)
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 

@@ -154,6 +154,11 @@ class SearchStudy:
                 return
             time.sleep(0.2)
 
+    def has_orphans(self) -> bool:
+        """Return whether a trial is running that no worker has locked."""
+        with self._locks.exclusive():  # a worker locks a new trial within the same block
+            return any(t.state is TrialState.RUNNING and self._locks.is_free(t.number) for t in self.trials)
+
     @property
     def trials(self) -> list[FrozenTrial]:
         """All trials, oldest first, including those that `samplers.FirstRungStorage` hides from samplers."""

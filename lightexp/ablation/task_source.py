@@ -1,0 +1,155 @@
+"""The tasks of an ablation as a source of work for processes and hosts that share the outputs folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightexp.ablation.runs import RunIndex
+from lightexp.ablation.tasks import AblationTask
+from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.record import read_record
+from lightexp.core.records import RUNS
+from lightexp.core.store import Store
+from lightexp.execution.locks import CommandLease, FileLocks
+from lightexp.execution.work import Task, WorkSource, WorkStatus
+
+LOCKS = "ablations/locks"
+"""Folder of the locks, in the outputs folder."""
+TaskRunner = Callable[[AblationTask], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class AblationOrder:
+    """What another process needs to work on an ablation.
+
+    Attributes:
+        tasks: The tasks, as JSON types, in the order in which they are to be claimed.
+        outputs: The folder of all outputs.
+        call_folder: The folder of the command's lease and of its failures.
+        processes: Number of processes that share the cores of a host.
+    """
+
+    tasks: list[dict[str, Any]]
+    outputs: str
+    call_folder: str
+    processes: int
+
+
+class AblationSource(WorkSource):
+    """Hands out the tasks whose needs are in the store, which nobody works on and which have not been done.
+
+    Locks in the outputs folder keep other commands away from a task. Failures are files in the command's own folder, so
+    that none of its workers tries a failed task again, while another command does.
+    """
+
+    def __init__(self, order: AblationOrder, run_task: TaskRunner | None = None, index: RunIndex | None = None) -> None:
+        """Claim nothing yet.
+
+        Args:
+            order: The tasks.
+            run_task: Runs a task and returns its metrics. Defaults to None, for a process that claims none.
+            index: The records of finished runs. Defaults to a new one.
+        """
+        self.tasks = [AblationTask(**task) for task in order.tasks]
+        self._waiting = list(self.tasks)
+        self._outputs, self._call_folder = Path(order.outputs), Path(order.call_folder)
+        self._run_task = run_task
+        self._index = RunIndex(self._outputs) if index is None else index
+        self._index_lock = threading.Lock()
+        self._store = Store(self._outputs / "store")
+        self._locks = FileLocks(self._outputs / LOCKS)
+        self._threads = max(1, len(os.sched_getaffinity(0)) // order.processes)
+
+    def make_lease(self, key: int | None = None) -> CommandLease:
+        """Return a lease in the command's folder."""
+        return CommandLease(FileLocks(self._call_folder), key)
+
+    def claim(self) -> Task | None:
+        """See `WorkSource.claim`. A task whose needs have failed fails in its turn."""
+        failures = self.read_failures()
+        for task in list(self._waiting):
+            if task.id in failures:
+                self._waiting.remove(task)
+                continue
+            reason = next((failures[key] for key in task.needs if key in failures), None)
+            if reason is None and not all(map(self._store.has, task.needs)):
+                continue
+            if not self._locks.acquire(task.id):
+                continue
+            self._waiting.remove(task)
+            self.refresh()
+            if self._is_done(task) or task.id in self.read_failures():
+                self._locks.release(task.id)
+                continue
+            run = partial(self._run, task) if reason is None else partial(_raise_failure, reason)
+            return Task(task.id, task.name, run)
+        return None
+
+    def finish(self, task: Task, result: dict[str, Any]) -> dict[str, Any]:
+        """See `WorkSource.finish`; the summary is the task's `metrics`."""
+        self._locks.release(task.id)
+        return {"metrics": result}
+
+    def fail(self, task_id: str, reason: str) -> None:
+        """See `WorkSource.fail`."""
+        self._call_folder.mkdir(parents=True, exist_ok=True)
+        draft = self._call_folder / f"{task_id}.{os.getpid()}.draft"
+        draft.write_text(json.dumps({"task": task_id, "reason": reason}), encoding="utf-8")
+        draft.replace(self._call_folder / f"{task_id}.json")
+        self._locks.release(task_id)
+
+    def status(self) -> WorkStatus:
+        """See `WorkSource.status`. Workers wait for other hosts' tasks, so that none counts as running."""
+        failures = self.read_failures()
+        self.refresh()
+        unfinished = sum(task.id not in failures and not self._is_done(task) for task in self.tasks)
+        ended = len(self.tasks) - unfinished
+        return WorkStatus(unfinished, 0, ended, may_grow=bool(self._waiting), progress=ended)
+
+    def read_failures(self) -> dict[str, str]:
+        """Return why tasks of this command have failed, by task id."""
+        entries = (json.loads(path.read_text(encoding="utf-8")) for path in self._call_folder.glob("*.json"))
+        return {entry["task"]: entry["reason"] for entry in entries}
+
+    def refresh(self) -> None:
+        """Read the records of runs that have ended since the last time."""
+        with self._index_lock:
+            self._index.refresh()
+
+    def find_metrics(self, task: AblationTask) -> dict[str, float] | None:
+        """Return the metrics of a run that had ended, on whatever host, at the last refresh; None if it had not."""
+        with self._index_lock:
+            record = self._index.find(task.study, task.row, task.seed, task.keys, task.tags)
+        return None if record is None else record.metrics
+
+    def _is_done(self, task: AblationTask) -> bool:
+        if task.kind == "stage":
+            return self._store.has(task.id)
+        if task.kind == "run":
+            return self.find_metrics(task) is not None
+        try:
+            record = read_record(self._outputs / RUNS / task.record_id)
+        except BadInput:  # the worker says so in its turn
+            return False
+        return any(name.startswith("latency/") for name in record.metrics)
+
+    def _run(self, task: AblationTask) -> dict[str, Any]:
+        assert self._run_task is not None
+        return self._run_task(task if task.kind == "latency" else self._limit_threads(task))
+
+    def _limit_threads(self, task: AblationTask) -> AblationTask:
+        """Give a task its share of the cores, unless its overrides say how many threads it takes."""
+        if any(override.startswith("runtime.threads=") for override in task.overrides):
+            return task
+        return AblationTask(**{**asdict(task), "overrides": [*task.overrides, f"runtime.threads={self._threads}"]})
+
+
+def _raise_failure(reason: str) -> None:
+    raise RunFailed(reason)

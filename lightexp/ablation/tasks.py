@@ -1,0 +1,94 @@
+"""Tasks of an ablation: rows with seeds, the stages that several of them share, and latency measurements."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lightexp.ablation.runs import AblationRun, Backlog, RunIndex, needs_latency
+
+
+@dataclass(frozen=True)
+class AblationTask:
+    """A task, of JSON types, so that a worker takes it as it is.
+
+    Attributes:
+        kind: `run` is a row with a seed, `stage` a stage that several rows share, `latency` a finished run's latency.
+        id: Identifies the task on every host; a shared stage's is its key.
+        name: For people.
+        overrides: What the run is composed from.
+        needs: Keys of shared stages that must be in the store before.
+        study: The ablation's name, of a run.
+        row: The row's name, of a run.
+        seed: The seed, of a run.
+        keys: The keys of the stages, of a run.
+        tags: The record's tags, of a run.
+        record_id: The run whose latency is to be measured.
+    """
+
+    kind: Literal["run", "stage", "latency"]
+    id: str
+    name: str
+    overrides: list[str]
+    needs: list[str] = field(default_factory=list)
+    study: str = ""
+    row: str = ""
+    seed: int = 0
+    keys: list[str] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    record_id: str = ""
+
+
+def list_run_tasks(backlog: Backlog) -> list[AblationTask]:
+    """Return the tasks of all missing runs, after those of the stages that several of them share."""
+    return [*_list_shared_stages(backlog), *(_make_run_task(run, backlog) for run in backlog.missing)]
+
+
+def list_latency_tasks(backlog: Backlog, index: RunIndex) -> list[AblationTask]:
+    """Return a task for each finished run whose latency has not been measured.
+
+    Args:
+        backlog: Names the runs.
+        index: Their records, refreshed.
+    """
+    tasks = []
+    for run in backlog.timings:
+        record = index.find_record(run)
+        if record is not None and needs_latency(run, record):
+            name = f"latency of {run.row.name}, seed {run.seed}"
+            tasks.append(
+                AblationTask("latency", f"time-{record.id}", name, run.overrides, tags=run.tags, record_id=record.id)
+            )
+    return tasks
+
+
+def _list_shared_stages(backlog: Backlog) -> list[AblationTask]:
+    """Return the shared stages, early ones first, and of equally early ones those that most runs need."""
+    stages: dict[str, tuple[int, AblationTask]] = {}
+    for run in backlog.missing:
+        needs: list[str] = []
+        for depth, node in enumerate(run.plan.nodes):
+            if node.key not in backlog.shared:
+                continue
+            if node.key not in stages:
+                name = f"{node.name}, seed {run.seed}, for {backlog.shared[node.key]} rows"
+                stages[node.key] = depth, AblationTask("stage", node.key, name, run.overrides, list(needs))
+            needs.append(node.key)
+    return [task for _, task in sorted(stages.values(), key=lambda pair: (pair[0], -backlog.shared[pair[1].id]))]
+
+
+def _make_run_task(run: AblationRun, backlog: Backlog) -> AblationTask:
+    keys = [node.key for node in run.plan.nodes]
+    return AblationTask(
+        kind="run",
+        id=hashlib.sha256(repr((run.tags, run.seed, keys)).encode()).hexdigest(),
+        name=f"{run.row.name}, seed {run.seed}",
+        overrides=run.overrides,
+        needs=[key for key in keys if key in backlog.shared],
+        study=run.study,
+        row=run.row.name,
+        seed=run.seed,
+        keys=keys,
+        tags=run.tags,
+    )

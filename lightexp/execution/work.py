@@ -1,0 +1,164 @@
+"""Work that several processes share: tasks, the source that hands them out, and the loop of a worker.
+
+Workers pull: each claims the next task itself, under a lock that other processes and hosts respect. A search is a
+source of trials, an ablation one of rows with seeds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from lightexp.core import interrupt
+from lightexp.core.errors import LightexpError
+from lightexp.core.exceptions import summarize_exception
+from lightexp.execution.process import ParentConnection
+
+STARTED, ENDED, ACTIVITY, MESSAGE = "started", "ended", "activity", "message"
+"""Kinds of a worker's events, the key `event` of each; see `Events`."""
+_POLL_S = 0.5  # of a source that has no task at the moment
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that the calling process has claimed.
+
+    Attributes:
+        id: Identifies the task among all processes that share the source.
+        name: For people, such as `trial 7`.
+        run: Does the work and returns the result that `WorkSource.finish` takes.
+    """
+
+    id: str
+    name: str
+    run: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class WorkStatus:
+    """How far the work is, on all hosts.
+
+    Attributes:
+        unclaimed: Number of tasks that nobody has claimed yet.
+        running: Number of tasks in progress.
+        ended: Number of tasks that have ended.
+        may_grow: Whether a task may become available though none can be claimed now.
+        progress: A value that changes whenever a task is claimed or ends.
+        stop_reason: Why no further task is to be claimed, for the user. Defaults to None: go on.
+    """
+
+    unclaimed: int
+    running: int
+    ended: int
+    may_grow: bool
+    progress: Any
+    stop_reason: str | None = None
+
+
+class WorkSource(ABC):
+    """Hands out tasks to this and other processes. The command and its workers have an object each.
+
+    Attributes:
+        noun: What a task is called in messages, in the plural.
+    """
+
+    noun = "tasks"
+
+    @property
+    def draining_message(self) -> str:
+        """What the user is told on the first Ctrl-C, if running tasks are finished."""
+        return f"The running {self.noun} are being finished; Ctrl-C again drops them."
+
+    @abstractmethod
+    def claim(self) -> Task | None:
+        """Lock and return the next task; None if there is none at the moment."""
+
+    @abstractmethod
+    def finish(self, task: Task, result: Any) -> dict[str, Any]:
+        """Record a task's result, release the task and return a summary of JSON types for the command."""
+
+    @abstractmethod
+    def fail(self, task_id: str, reason: str) -> None:
+        """Record that a task has failed, and release it."""
+
+    @abstractmethod
+    def status(self) -> WorkStatus:
+        """Return how far the work is."""
+
+    def abandon(self, task_id: str, cause: str) -> str | None:
+        """Handle the death of a worker that had claimed a task.
+
+        Args:
+            task_id: The task.
+            cause: What the worker died of.
+
+        Returns:
+            Why the task has failed; None if another worker will claim it again.
+        """
+        reason = f"its process died ({cause})"
+        self.fail(task_id, reason)
+        return reason
+
+    def has_orphans(self) -> bool:
+        """Return whether a task is in progress whose worker has died, so that another can claim it."""
+        return False
+
+    def requeue(self) -> None:
+        """Return tasks whose workers have just been killed to the queue, for the next start of the command."""
+
+
+class Events:
+    """Sends a worker's events to the command."""
+
+    def __init__(self, parent: ParentConnection) -> None:
+        """Send nothing yet."""
+        self._parent = parent
+
+    def started(self, task: Task) -> None:
+        """Report that the worker has claimed a task."""
+        self._parent.send_event(event=STARTED, task=task.id, name=task.name)
+
+    def ended(self, task: Task, outcome: dict[str, Any]) -> None:
+        """Report a task's outcome: the source's summary, or `failed` with the reason."""
+        self._parent.send_event(event=ENDED, task=task.id, outcome=outcome)
+
+    def activity(self, text: str) -> None:
+        """Report what the worker is doing, for a live display."""
+        self._parent.send_event(event=ACTIVITY, text=text)
+
+    def message(self, text: str) -> None:
+        """Show the user a line."""
+        self._parent.send_event(event=MESSAGE, text=text)
+
+
+def run_tasks(source: WorkSource, parent: ParentConnection, plugins: Iterable[str] = ()) -> None:
+    """Run one task after another until none is left, the command asks to stop, or the process is interrupted.
+
+    Args:
+        source: Hands out the tasks.
+        parent: The connection to the command.
+        plugins: The user's packages, named in the summary of an unexpected exception.
+    """
+    events = Events(parent)
+    while not parent.stop_requested:
+        if (task := source.claim()) is None:
+            if not source.status().may_grow:
+                return
+            parent.wait_for_stop(_POLL_S)
+            continue
+        events.started(task)
+        try:
+            outcome = source.finish(task, task.run())
+        except LightexpError as error:
+            outcome = {"failed": str(error)}
+        except KeyboardInterrupt:
+            return
+        except Exception as error:  # a stage of the user's may raise anything, and the other tasks go on
+            if interrupt.was_requested():
+                return
+            outcome = {"failed": str(summarize_exception(error, plugins))}
+        if "failed" in outcome:
+            source.fail(task.id, outcome["failed"])
+        events.ended(task, outcome)

@@ -1,0 +1,176 @@
+"""The trials of a study as a source of work for worker processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from lightexp.core.record import Record
+from lightexp.execution.locks import CommandLease
+from lightexp.execution.work import Task, WorkSource, WorkStatus
+from lightexp.runner.progress import ProgressReporter, SilentReporter
+from lightexp.runner.run import Runner
+from lightexp.runner.settings import Settings
+from lightexp.search.pruners import EpochReporter
+from lightexp.search.study import STARTS, Proposal, SearchStudy
+from lightexp.search.study_spec import StudySpec
+from lightexp.stages.train import TrainingStage
+
+TIME_IS_OVER = "The time is over; the running trials are being finished."
+
+
+class TrialReporter(ProgressReporter):
+    """Reports a trial's progress, and its epochs to Optuna.
+
+    Attributes:
+        epochs: Reports the epochs of the current trial; None if the study prunes no trial.
+    """
+
+    epochs: EpochReporter | None = None
+
+
+class SilentTrialReporter(SilentReporter, TrialReporter):
+    """Reports nothing."""
+
+
+@dataclass(frozen=True)
+class TrialOrder:
+    """What another process needs to work on a study.
+
+    Attributes:
+        spec: Arguments of `StudySpec`.
+        layers: The layers' names, as `StudySpec.make_space` takes them.
+        folder: The study's folder.
+        command: The command line, for the trials' records.
+    """
+
+    spec: dict[str, Any]
+    layers: Mapping[str, list[str]]
+    folder: str
+    command: list[str]
+
+
+@dataclass(frozen=True)
+class _TrialResult:
+    proposal: Proposal
+    record: Record
+    stopped_epoch: int | None
+
+
+class TrialSource(WorkSource):
+    """Hands out the trials of a study. Their state and their locks are in the study's storage."""
+
+    noun = "trials"
+
+    def __init__(self, study: SearchStudy, command: list[str], reporter: TrialReporter | None = None) -> None:
+        """Claim nothing yet.
+
+        Args:
+            study: The study.
+            command: The command line, for the trials' records.
+            reporter: Shows the progress of a trial. Defaults to nothing.
+        """
+        self.study = study
+        self.trials: list[FrozenTrial] = study.trials
+        self._command, self._reporter = command, reporter or SilentTrialReporter()
+        self._started_at = time.monotonic()
+
+    @classmethod
+    def open(cls, order: TrialOrder, reporter: TrialReporter) -> TrialSource:
+        """Open the study of another process."""
+        spec = StudySpec(**order.spec)
+        study = SearchStudy(spec, spec.make_space(order.layers), Path(order.folder), reporter.say)
+        return cls(study, order.command, reporter)
+
+    def make_order(self, layers: Mapping[str, list[str]]) -> TrialOrder:
+        """Return what another process needs to open this source.
+
+        Args:
+            layers: The layers' names, as `StudySpec.make_space` takes them.
+        """
+        return TrialOrder(self.study.spec.arguments, dict(layers), str(self.study.folder), self._command)
+
+    def make_lease(self, key: int | None = None) -> CommandLease:
+        """Return a lease in the study's storage, which every host that works on it sees."""
+        return CommandLease(self.study.locks, key)
+
+    @cached_property
+    def _runner(self) -> Runner:
+        return Runner(self._reporter)
+
+    def claim(self) -> Task | None:
+        """See `WorkSource.claim`: an orphaned trial, a seed trial, a new or a promoted one."""
+        proposal = self.study.ask()
+        if proposal is None:
+            return None
+        number = proposal.trial.number
+        return Task(str(number), f"trial {number}", lambda: self._run(proposal))
+
+    def finish(self, task: Task, result: _TrialResult) -> dict[str, Any]:
+        """See `WorkSource.finish`."""
+        if result.stopped_epoch:
+            self.study.prune(result.proposal, result.stopped_epoch)
+        else:
+            self.study.finish(result.proposal, result.record)
+        return {}
+
+    def fail(self, task_id: str, reason: str) -> None:
+        """See `WorkSource.fail`."""
+        self.study.fail(int(task_id), reason)
+
+    def abandon(self, task_id: str, cause: str) -> str | None:
+        """Leave the trial to the worker that claims it next: its lock has died with its worker."""
+        return None
+
+    def status(self) -> WorkStatus:
+        """See `WorkSource.status`; the trials that it is based on remain in `trials`."""
+        self.trials = self.study.trials
+        search = self.study.spec.search
+        asked = sum(trial.state is not TrialState.WAITING for trial in self.trials)
+        return WorkStatus(
+            unclaimed=max(0, search.trials - asked),
+            running=sum(trial.state is TrialState.RUNNING for trial in self.trials),
+            ended=sum(trial.state.is_finished() for trial in self.trials),
+            may_grow=self.study.may_promote,
+            progress=[(trial.state, trial.user_attrs.get(STARTS)) for trial in self.trials],
+            stop_reason=self._find_stop_reason(),
+        )
+
+    def has_orphans(self) -> bool:
+        """See `WorkSource.has_orphans`."""
+        return self.study.has_orphans()
+
+    def requeue(self) -> None:
+        """See `WorkSource.requeue`."""
+        self.study.requeue_interrupted()
+
+    def _find_stop_reason(self) -> str | None:
+        search = self.study.spec.search
+        if search.timeout and time.monotonic() - self._started_at > search.timeout:
+            return TIME_IS_OVER
+        if self.study.too_many_failures(self.trials):
+            return f"More than {search.max_failures} trials in a row have failed (search.max_failures)."
+        return None
+
+    def _run(self, proposal: Proposal) -> _TrialResult:
+        spec = self.study.spec
+        settings = spec.make_trial_settings(proposal.config, proposal.rung)
+        self._reporter.epochs = self._make_epoch_reporter(settings, proposal) if spec.search.pruner else None
+        names = frozenset([o.name for o in spec.objectives] + [c.name for c in spec.constraints])
+        folder = self.study.get_trial_folder(proposal.trial.number)
+        record = self._runner.trial(settings, proposal.varied, folder, self._command, wanted=names)
+        return _TrialResult(proposal, record, self._reporter.epochs.stopped if self._reporter.epochs else None)
+
+    def _make_epoch_reporter(self, settings: Settings, proposal: Proposal) -> EpochReporter:
+        name = settings.fidelity
+        stage = settings.stages[name] if name else None
+        if not isinstance(stage, TrainingStage):
+            return EpochReporter(proposal.trial, name, 0)
+        examples = len(self._runner.plan(settings)[1].train)
+        return EpochReporter(proposal.trial, name, stage.schedule_epochs(examples))
