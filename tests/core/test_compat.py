@@ -8,6 +8,9 @@ import optuna
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
 from optuna.exceptions import ExperimentalWarning
 
 from lightexp.core import compat
@@ -51,3 +54,20 @@ def test_caching_tpe_sampler_proposes_what_optuna_s_own_does(constant_liar: bool
         study.tell(trial, [bits - sparsity, 7 * number % 5])
     assert seen == {"prunes", "sparsity", "bits"}
     assert {number for rows in cache.values() for number in rows} == set(range(23))
+
+
+def test_make_hydra_context_suits_a_launcher() -> None:
+    with initialize_config_dir(str(find_config_dir()), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        config = hydra.compose_config(PRIMARY_CONFIG, [], RunMode.MULTIRUN, with_log_configuration=False)
+        context = compat.make_hydra_context(hydra.config_loader)
+        launcher = Plugins.instance().instantiate_launcher(context, lambda config: None, config)
+        assert type(launcher).__name__ == "BasicLauncher"
+
+
+def test_get_job_error_returns_what_a_job_raised() -> None:
+    error = ValueError("it broke")
+    job = JobReturn(status=JobStatus.FAILED)
+    job.return_value = error
+    assert compat.get_job_error(job) is error
