@@ -1,10 +1,10 @@
-"""Images a second of training, pruning, clustering and 8-bit training in the graph against Keras and tfmot under `fit`.
+"""Images per second: training, pruning, clustering and 8-bit training by lightexp, and by Keras and tfmot under `fit`.
 
-Same model, Fashion-MNIST's 50,000 training images (the two largest networks: the first 10,000), batch 128, Adam.
-Theirs is what one writes by hand: scaled float32 arrays in memory, `compile` and `fit`. Ours gives the same bytes
-every time; a plain `fit` does not promise that, so the first comparison is made twice: with TensorFlow's op
-determinism on for `fit` too, and without. Each side is a process of its own, which starts, traces and trains one
-epoch before the clock starts; then the two train an epoch each in turn.
+Same model, Fashion-MNIST's 50,000 training images (the largest networks: the first 10,000), batch 128, Adam. The
+script's side is what one writes by hand: scaled float32 arrays in memory, `compile` and `fit`. lightexp gives the same
+bytes every time, which a plain `fit` does not promise, so LeNet-300-100 is also trained with TensorFlow's op
+determinism on for `fit`; and with `steps_per_execution=50`, which lets `fit` run 50 steps per Python call. Each side is
+a process that starts, traces and trains one epoch before the clock starts; then the two train an epoch each in turn.
 
     python experiments/benchmarks/training.py --runs 7
 """
@@ -16,50 +16,80 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from common import Result, fashion, parser, report
 
 BATCH = 128
-CASES = {  # name: (model, method beside training, whether theirs repeats too, target, training images or None for all)
-    "train lenet_300_100": ("lenet_300_100", "", True, 2.2, None),
-    "train lenet_300_100, plain fit": ("lenet_300_100", "", False, 2.2, None),
-    "prune lenet_300_100": ("lenet_300_100", "prune", False, 1.8, None),
-    "prune lenet_300_100, 2 of 4": ("lenet_300_100", "2 of 4", False, 1.0, None),
-    "cluster lenet_300_100": ("lenet_300_100", "cluster", False, 1.0, None),
-    "cluster small_cnn": ("small_cnn", "cluster", False, 1.0, None),
-    "qat lenet_300_100": ("lenet_300_100", "qat", False, 1.0, None),
-    "qat small_cnn": ("small_cnn", "qat", False, 1.0, None),
-    "train lenet5": ("lenet5", "", False, 1.0, None),
-    "train small_cnn": ("small_cnn", "", False, 1.0, None),
-    "train resnet8, 10,000 images": ("resnet8", "", False, 1.0, 10_000),
-    "train mobilenet_v1 (alpha 0.25), 10,000 images": ("mobilenet_v1", "", False, 1.0, 10_000),
-}
 SPARSITY, FREQUENCY, VALUES = 0.8, 100, 16
 
 
+@dataclass(frozen=True)
+class Case:
+    """One comparison.
+
+    Attributes:
+        model: Name of the model's config.
+        method: What is done beside training: `prune`, `2 of 4`, `cluster`, `qat`, or nothing.
+        target: Lower limit of the ratio of images per second.
+        deterministic: Whether the script turns TensorFlow's op determinism on.
+        steps_per_execution: Keras' argument of `compile` on the script's side.
+        images: How many training images; None for all.
+    """
+
+    model: str
+    method: str = ""
+    target: float = 1.0
+    deterministic: bool = False
+    steps_per_execution: int = 1
+    images: int | None = None
+
+
+CASES = {
+    "train lenet_300_100, deterministic fit": Case("lenet_300_100", target=2.2, deterministic=True),
+    "train lenet_300_100, plain fit": Case("lenet_300_100", target=2.2),
+    "train lenet_300_100, fit with steps_per_execution=50": Case("lenet_300_100", steps_per_execution=50),
+    "prune lenet_300_100": Case("lenet_300_100", "prune", target=1.8),
+    "prune lenet_300_100, 2 of 4": Case("lenet_300_100", "2 of 4"),
+    "cluster lenet_300_100": Case("lenet_300_100", "cluster"),
+    "cluster small_cnn": Case("small_cnn", "cluster"),
+    "qat lenet_300_100": Case("lenet_300_100", "qat"),
+    "qat small_cnn": Case("small_cnn", "qat"),
+    "train lenet5": Case("lenet5"),
+    "train lenet5, fit with steps_per_execution=50": Case("lenet5", steps_per_execution=50),
+    "train small_cnn": Case("small_cnn"),
+    "train small_cnn, fit with steps_per_execution=50": Case("small_cnn", steps_per_execution=50),
+    "train resnet8, 10,000 images": Case("resnet8", images=10_000),
+    "train mobilenet_v1 (alpha 0.25), 10,000 images": Case("mobilenet_v1", images=10_000),
+}
+
+
 def main() -> None:
-    """Runs the comparison, or one side of it as its child process."""
+    """Run the comparisons, or one side of one as a child process."""
     options = parser(__doc__, runs=5)
     options.add_argument("--only", choices=CASES, action="append", help="this case (default: all)")
-    options.add_argument("--threads", type=int, default=os.cpu_count(), help="ours; theirs takes all (default: all)")
+    options.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="lightexp's; the script takes all cores (default: all)"
+    )
     options.add_argument("--side", choices=["ours", "theirs"], help=argparse.SUPPRESS)
-    chosen = options.parse_args()
-    runs = 1 if chosen.smoke else chosen.runs
-    if chosen.side:
-        _child(chosen.side, chosen.only[0], runs + 1, chosen.smoke, chosen.threads)
+    arguments = options.parse_args()
+    runs = 1 if arguments.smoke else arguments.runs
+    if arguments.side:
+        _train_in_turn(arguments.side, CASES[arguments.only[0]], runs + 1, arguments.smoke, arguments.threads)
         return
-    report([_compare(case, runs, chosen.smoke, chosen.threads) for case in chosen.only or CASES], chosen.json)
+    cases = arguments.only or CASES
+    report([_compare(name, runs, arguments.smoke, arguments.threads) for name in cases], arguments.json)
 
 
-def _compare(case: str, runs: int, smoke: bool, threads: int) -> Result:
-    """Lets both sides train in turn; the first epoch of each is not counted."""
-    words = [sys.executable, __file__, "--only", case, "--runs", str(runs), "--threads", str(threads)]
-    words += ["--smoke"] if smoke else []
+def _compare(name: str, runs: int, smoke: bool, threads: int) -> Result:
+    """Let both sides train an epoch in turn; the first epoch of each is not counted."""
+    command = [sys.executable, __file__, "--only", name, "--runs", str(runs), "--threads", str(threads)]
+    command += ["--smoke"] if smoke else []
     rates: dict[str, list[float]] = {"ours": [], "theirs": []}
     sides = {
-        side: subprocess.Popen([*words, "--side", side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        side: subprocess.Popen([*command, "--side", side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for side in rates
     }
     for _ in range(runs + 1):
@@ -69,15 +99,15 @@ def _compare(case: str, runs: int, smoke: bool, threads: int) -> Result:
             process.stdin.flush()
             answer = process.stdout.readline()
             if not answer:
-                sys.exit(f"{case}: the side '{side}' ended early.")
+                sys.exit(f"{name}: the side '{side}' ended early.")
             rates[side].append(float(answer))
     for process in sides.values():
         process.communicate()
-    return Result(case, rates["ours"][1:], rates["theirs"][1:], "images/s", CASES[case][3], at_least=True)
+    return Result(name, rates["ours"][1:], rates["theirs"][1:], "images/s", CASES[name].target, at_least=True)
 
 
 class _Turns:
-    """Waits for the word to go on, and answers with the images a second since."""
+    """Wait for this side's turn, and answer with the images per second of the turn."""
 
     def __init__(self, images: int) -> None:
         self._images, self._start = images, 0.0
@@ -91,17 +121,16 @@ class _Turns:
         print(self._images / (time.perf_counter() - self._start), flush=True)
 
 
-def _child(side: str, case: str, epochs: int, smoke: bool, threads: int) -> None:
-    model, method, repeats, _, images = CASES[case]
-    images = 500 if smoke else images
+def _train_in_turn(side: str, case: Case, epochs: int, smoke: bool, threads: int) -> None:
+    images = 500 if smoke else case.images
     if side == "ours":
-        _ours(model, method, epochs, images, threads)
+        _train_with_lightexp(case, epochs, images, threads)
     else:
-        _theirs(model, method, repeats, epochs, images)
+        _train_with_fit(case, epochs, images)
 
 
 def build(name: str, shape: tuple[int, ...], classes: int) -> Any:
-    """One of lightexp's models, untrained, for either side."""
+    """Build one of lightexp's models, untrained, for either side."""
     from lightexp.models.lenet5 import LeNet5
     from lightexp.models.lenet_300_100 import LeNet300100
     from lightexp.models.mobilenet_v1 import MobileNetV1
@@ -112,72 +141,84 @@ def build(name: str, shape: tuple[int, ...], classes: int) -> Any:
     return {cls.__module__.rpartition(".")[2]: cls for cls in models}[name]().build(shape, classes)
 
 
-def _ours(name: str, method: str, epochs: int, images: int | None, threads: int) -> None:
+class _TurnProgress:
+    """Answer at the end of each epoch, and wait for the next turn."""
+
+    def __init__(self, turns: _Turns) -> None:
+        self._turns = turns
+
+    def step(self, done: float, total: float, **metrics: float) -> None:
+        if done == int(done):
+            self._turns.answer()
+            if done < total:
+                self._turns.wait()
+
+    def say(self, message: str) -> None:
+        pass
+
+
+def _train_with_lightexp(case: Case, epochs: int, images: int | None, threads: int) -> None:
     data = fashion(images)
     from lightexp.backend import session
 
     session.start_tensorflow(threads)
     session.reset_graph(0)
+    from lightexp.backend.training import Trainer
+    from lightexp.core.data import Data, Split
+    from lightexp.core.training import Training
+    from lightexp.objectives.cross_entropy import CrossEntropy
+
+    # Neither side validates: the single image is there because lightexp always validates.
+    single = Split(data.val.x[:1], data.val.y[:1])
+    data = Data(data.name, data.train, single, single, data.classes, data.scale, data.offset)
+    model = build(case.model, data.shape, data.classes)
+    settings = Training(objective=CrossEntropy(), epochs=epochs, batch_size=BATCH)
+    model, masks = _prepare(model, case.method, data, epochs)
+    turns = _Turns(len(data.train))
+    trainer = Trainer(model, settings, data, 0, {}, masks)
+    turns.wait()
+    trainer.run(_TurnProgress(turns))
+
+
+def _prepare(model: Any, method: str, data: Any, epochs: int) -> tuple[Any, Any]:
+    """Return the model and the masks with which lightexp trains it by a method."""
     from lightexp.backend import qat
     from lightexp.backend.pruning import PruningMasks
     from lightexp.backend.tied_weights import TiedWeights
-    from lightexp.backend.training import Trainer
     from lightexp.core.clustering import cluster_weights
-    from lightexp.core.data import Data, Split
     from lightexp.core.schedule import Schedule
-    from lightexp.core.training import Training
-    from lightexp.objectives.cross_entropy import CrossEntropy
     from lightexp.stages.qat import ACTIVATIONS
 
-    # Neither side validates: the one image is there because ours always does.
-    one = Split(data.val.x[:1], data.val.y[:1])
-    data = Data(data.name, data.train, one, one, data.classes, data.scale, data.offset)
-    model = build(name, data.shape, data.classes)
-    settings = Training(objective=CrossEntropy(), epochs=epochs, batch_size=BATCH)
     kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
-    masks: PruningMasks | TiedWeights | None = None
     if method in ("prune", "2 of 4"):
         steps = epochs * -(-len(data.train) // BATCH)
         final = 0.5 if method == "2 of 4" else SPARSITY
         schedule = Schedule(0.0, final, 0, steps // 2, min(FREQUENCY, steps // 2))
         groups = [([index], schedule) for index in range(len(kernels))]
-        masks = PruningMasks(kernels, groups, steps, None, 4 if method == "2 of 4" else None)
-    elif method == "cluster":
+        return model, PruningMasks(kernels, groups, steps, None, 4 if method == "2 of 4" else None)
+    if method == "cluster":
         for kernel in kernels:
             kernel.assign(cluster_weights(kernel.numpy(), VALUES, "kmeans++", np.random.default_rng(0)))
-        masks = TiedWeights(kernels, zeros=True, values=True)
-    elif method == "qat":
-        model, _ = qat.simulate_int8(model, ACTIVATIONS)
-        qat.find_ranges(model, data.inputs(data.train.x[:200]))
-    turns = _Turns(len(data.train))
-
-    class Progress:
-        def step(self, done: float, total: float, **figures: float) -> None:
-            if done == int(done):
-                turns.answer()
-                if done < total:
-                    turns.wait()
-
-        def say(self, words: str) -> None:
-            pass
-
-    trainer = Trainer(model, settings, data, 0, {}, masks)
-    turns.wait()
-    trainer.run(Progress())
+        return model, TiedWeights(kernels, zeros=True, values=True)
+    if method == "qat":
+        simulated, _ = qat.simulate_int8(model, ACTIVATIONS)
+        qat.find_ranges(simulated, data.inputs(data.train.x[:200]))
+        return simulated, None
+    return model, None
 
 
-def _theirs(name: str, method: str, repeats: bool, epochs: int, images: int | None) -> None:
+def _train_with_fit(case: Case, epochs: int, images: int | None) -> None:
     data = fashion(images)
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tensorflow as tf
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
-    if repeats:
+    if case.deterministic:
         tf_keras.utils.set_random_seed(0)
         tf.config.experimental.enable_op_determinism()
     x, y = data.inputs(data.train.x), data.train.y
-    model = build(name, data.shape, data.classes)
+    model = build(case.model, data.shape, data.classes)
     turns = _Turns(len(x))
 
     class InTurn(tf_keras.callbacks.Callback):  # type: ignore[misc]
@@ -188,22 +229,21 @@ def _theirs(name: str, method: str, repeats: bool, epochs: int, images: int | No
             turns.answer()
 
     callbacks = []
-    if method == "cluster":
+    if case.method == "cluster":
         start = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
         model = tfmot.clustering.keras.cluster_weights(model, VALUES, start)
-    elif method == "qat":
+    elif case.method == "qat":
         model = tfmot.quantization.keras.quantize_model(model)
-    elif method:
-        steps = epochs * -(-len(x) // BATCH)
-        schedule = tfmot.sparsity.keras.PolynomialDecay(
-            0.0, SPARSITY, 0, steps // 2, frequency=min(FREQUENCY, steps // 2)
-        )
-        pattern = {"sparsity_m_by_n": (2, 4)} if method == "2 of 4" else {}
+    elif case.method:
+        end = epochs * -(-len(x) // BATCH) // 2
+        schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, SPARSITY, 0, end, frequency=min(FREQUENCY, end))
+        pattern = {"sparsity_m_by_n": (2, 4)} if case.method == "2 of 4" else {}
         model = tfmot.sparsity.keras.prune_low_magnitude(model, schedule, **pattern)
         callbacks.append(tfmot.sparsity.keras.UpdatePruningStep())
     loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(tf_keras.optimizers.Adam(), loss, metrics=["accuracy"])
-    # The clock is read last, after tfmot has masked the weights at the epoch's end, as ours does.
+    more = {"steps_per_execution": case.steps_per_execution} if case.steps_per_execution > 1 else {}
+    model.compile(tf_keras.optimizers.Adam(), loss, metrics=["accuracy"], **more)
+    # The clock is read last, after tfmot has masked the weights at the epoch's end, as lightexp does.
     model.fit(x, y, batch_size=BATCH, epochs=epochs, callbacks=[*callbacks, InTurn()], verbose=0)
 
 
