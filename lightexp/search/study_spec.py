@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path as FolderPath
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from pydantic import Field
 
-from lightexp.core.config import Count, Index, Positive, construct, locate, settings_dataclass
+from lightexp.core.config import construct, locate
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Range, Stage
 from lightexp.runner.compose import add_config_dirs, as_bad_input, compose_config
@@ -30,53 +29,13 @@ from lightexp.search.pipeline_variants import (
 from lightexp.search.pruners import make_pruner
 from lightexp.search.ranges import Parameter, escape_null_choices, parse_parameter
 from lightexp.search.seed_trials import SeedTrial, make_seed_trials
+from lightexp.search.settings import SearchSettings
 from lightexp.search.space import SearchSpace
 from lightexp.search.study_identity import StudyIdentity, describe_identity
 
 CONFIG = "search"
 _FIXED = ("dataset", "measure", "tracking", "plugins", "runtime", "paths", "seed", "search", "hydra", "experiment")
 _AUTO = "auto"
-
-
-@settings_dataclass
-class SearchSettings:
-    """`search`: how a study runs.
-
-    Attributes:
-        study: Its name. Defaults to None: of the model, the data set and the stages.
-        trials: Of the whole study, whoever runs them. Defaults to 50.
-        timeout: Seconds after which this command starts no trial. Defaults to None.
-        trial_timeout: Seconds after which a trial has failed. Defaults to None.
-        workers: Processes. Defaults to 1.
-        storage: None is a journal file in the study's folder; else another journal file or a PostgreSQL URL.
-        resume: Whether a study that has begun is gone on with. Defaults to True.
-        sampler: How Optuna proposes. Defaults to `tpe`.
-        pruner: See `lightexp.search.pruners`. Defaults to None: every trial is trained to its end.
-        halving: See `lightexp.search.halving`. Defaults to None: likewise.
-        objectives: See `lightexp.search.goals`.
-        constraints: See `lightexp.search.goals`.
-        space: A range for each dotted setting; `auto` for the default ranges of all stages, or of one.
-        per_layer: Of settings that hold a value for each layer, the pattern of the layers' names.
-        corners: What is tried first; see `lightexp.search.seed_trials`.
-        max_failures: Trials in a row that may fail. Defaults to 10.
-    """
-
-    study: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[\w@=+-][\w.@=+-]*$")] | None = None
-    trials: Count = 50
-    timeout: Positive | None = None
-    trial_timeout: Positive | None = None
-    workers: Count = 1
-    storage: str | None = None
-    resume: bool = True
-    sampler: Literal["tpe", "nsga2", "random", "qmc", "grid"] = "tpe"
-    pruner: str | dict[str, Any] | None = None
-    halving: dict[str, Any] | None = None
-    objectives: list[str] = field(default_factory=list)
-    constraints: list[Any] = field(default_factory=list)
-    space: dict[str, Any] | Literal["auto"] = field(default_factory=dict)
-    per_layer: dict[str, str] = field(default_factory=dict)
-    corners: list[Literal["recipe", "int8", "strongest"]] = field(default_factory=list)
-    max_failures: Index = 10
 
 
 class StudySpec:

@@ -16,7 +16,8 @@ from lightexp.runner.config_dir import find_config_dir
 from lightexp.runner.order import check_order
 from lightexp.runner.settings import read_settings
 from lightexp.search.ranges import parse_parameter
-from lightexp.search.study_spec import SearchSettings, StudySpec
+from lightexp.search.settings import SearchSettings
+from lightexp.search.study_spec import StudySpec
 from tests.tiny_runs import TinyRuns
 
 PRESETS = sorted(path.stem for path in (find_config_dir() / "search").glob("[!_]*.yaml"))

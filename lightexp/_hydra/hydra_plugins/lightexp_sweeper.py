@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class LightexpSweeper(Sweeper):
-    """Searches the ranges of the command line; see `lightexp.search.study_spec.SearchSettings` for its settings."""
+    """Searches the ranges of the command line; see `lightexp.search.settings.SearchSettings` for its settings."""
 
     def __init__(self, **search: Any) -> None:
         """Take the settings as the config has them."""
