@@ -10,8 +10,9 @@ from lightexp.ablation.runs import seed_settings
 from lightexp.ablation.spec import AblationSpec
 from lightexp.core.record import Record
 from lightexp.report import review
+from lightexp.report.data import Report
 from lightexp.report.runs import Run, RunReader, identify_settings, iterate_records
-from lightexp.report.summary import Report, build_summary
+from lightexp.report.summary import build_summary
 
 
 def report_results(study: AblationSpec, outputs: Path, overrides: list[str], complaints: list[str]) -> Report:
@@ -63,4 +64,4 @@ def report_results(study: AblationSpec, outputs: Path, overrides: list[str], com
         if len(kinds) > 1:
             said.append(f"'{name}' was tested with {len(kinds)} different settings: they may have been chosen on test")
     commands = [shlex.join(["lightexp", command, str(study.path), *overrides]) for command in ("ablate", "report")]
-    return replace(made, words=(*said, *review.questions(made)), commands=tuple(commands))
+    return replace(made, questions=(*said, *review.list_questions(made)), commands=tuple(commands))

@@ -1,111 +1,103 @@
-"""What `lightexp ablate` and `lightexp report` show on the terminal."""
+"""Terminal output of `lightexp ablate --plan` and `lightexp report`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from lightexp.ablation.runs import AblationRun, Backlog
 from lightexp.ablation.spec import AblationSpec
+from lightexp.core.columns import MISSING
 from lightexp.core.formatting import format_duration
-from lightexp.report.summary import Cell, Report, format_cell
-from lightexp.report.tables import format_difference, list_legend
+from lightexp.report.compare import Comparison
+from lightexp.report.data import Report
+from lightexp.report.documents import build_table
+from lightexp.report.table import Table, build_rich_table
 
-_WIDE = 180
+_WIDE = 180  # characters of a line where the output is no terminal
 
 
-def console() -> Console:
-    """Standard output, wide where it is no terminal."""
+def print_backlog(spec: AblationSpec, runs: list[AblationRun], backlog: Backlog, workers: int) -> None:
+    """Print what running an ablation would do: a line for each row, the shared stages, and the estimated time.
+
+    Args:
+        spec: The ablation.
+        runs: All of its runs.
+        backlog: What is missing.
+        workers: Number of worker processes that the estimate assumes.
+    """
+    console = _make_console()
+    missing = {run.place for run in backlog.missing}
+    lines = []
+    for row in spec.rows:
+        if row.refused:
+            lines.append([row.name, MISSING, MISSING, f"refused: {row.refused}", MISSING])
+            continue
+        own = [run for run in runs if run.row is row]
+        waiting = [run for run in own if run.place in missing]
+        stages = " ".join(_describe_stage(node.name, node.key, backlog) for node in own[0].plan.nodes)
+        seconds = [backlog.seconds[n.key] for run in waiting for n in run.plan.nodes if n.key in backlog.seconds]
+        lines.append([row.name, str(len(own) - len(waiting)), str(len(waiting)), stages, _estimate(seconds, 1)])
+    table = Table.from_text(["Row", "Runs there", "To run", "Stages", "Estimate"], lines, spec.name)
+    console.print(build_rich_table(table, framed=True))
+    console.print(
+        f"{len(runs)} runs: {len(backlog.done)} are done, {len(backlog.missing)} to do, {len(backlog.timings)} to be "
+        f"timed. Stages to make: {len(backlog.seconds)}, {len(backlog.shared)} of them for several rows; in the store: "
+        f"{len(backlog.made)}.",
+        soft_wrap=True,
+    )
+    total = _estimate(list(backlog.seconds.values()), workers)
+    console.print(f"Estimate with workers={workers}: {total}", soft_wrap=True)
+    if spec.show.cost:
+        console.print(f"The file says: {escape(spec.show.cost)}", soft_wrap=True)
+    console.print("Nothing was run. Leave out --plan to run it.")
+
+
+def _make_console() -> Console:
+    """Return a console on standard output, wide where that is no terminal."""
     return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
 
 
-def print_backlog(study: AblationSpec, jobs: list[AblationRun], ahead: Backlog, workers: int) -> None:
-    """What running an ablation would do: a row a line, then what is shared, and the time it would take."""
-    out = console()
-    table = Table("Row", "Runs there", "To run", "Stages", "Estimate", box=box.SIMPLE, title=escape(study.name))
-    missing = {job.place for job in ahead.missing}
-    for row in study.rows:
-        if row.refused:
-            table.add_row(escape(row.name), "–", "–", escape(f"refused: {row.refused}"), "–")
-            continue
-        own = [job for job in jobs if job.row is row]
-        waiting = [job for job in own if job.place in missing]
-        words = " ".join(_stage(node.name, node.key, ahead) for node in own[0].plan.nodes)
-        seconds = [ahead.seconds[n.key] for job in waiting for n in job.plan.nodes if n.key in ahead.seconds]
-        there = str(len(own) - len(waiting))
-        table.add_row(escape(row.name), there, str(len(waiting)), escape(words), _estimate(seconds, 1))
-    out.print(table)
-    stages = len(ahead.seconds)
-    out.print(
-        f"{len(jobs)} runs: {len(ahead.done)} are there, {len(ahead.missing)} to do, {len(ahead.timings)} to be timed. "
-        f"Stages to be made: {stages}, {len(ahead.shared)} of them for several rows; in the store: {len(ahead.made)}.",
-        soft_wrap=True,
-    )
-    out.print(f"Estimate with workers={workers}: {_estimate(list(ahead.seconds.values()), workers)}", soft_wrap=True)
-    if study.show.cost:
-        out.print(f"The file says: {escape(study.show.cost)}", soft_wrap=True)
-    out.print("Nothing was run. Leave out --plan to run it.")
+def _describe_stage(name: str, key: str, backlog: Backlog) -> str:
+    """Return a stage's name with `(there)` where the store has it, or with the number of rows that share it."""
+    if key in backlog.shared:
+        return f"{name}(x{backlog.shared[key]})"
+    return name if key in backlog.seconds else f"{name}(there)"
 
 
-def _stage(name: str, key: str, ahead: Backlog) -> str:
-    """A stage, of the row's first seed: in the store, or to be made and for how many rows."""
-    if key in ahead.shared:
-        return f"{name}(x{ahead.shared[key]})"
-    return f"{name}(there)" if key not in ahead.seconds else name
+def _estimate(seconds: Sequence[float | None], workers: int) -> str:
+    """Return the time for some stages in words.
 
-
-def _estimate(seconds: list[float | None], workers: int) -> str:
-    known = [value for value in seconds if value is not None]
-    unknown = len(seconds) - len(known)
+    Args:
+        seconds: Duration of each stage; None where no earlier record has it.
+        workers: Number of workers that share the stages.
+    """
     if not seconds:
         return "nothing to train"
-    words = f"{format_duration(sum(known) / workers)}" if known else ""
-    if unknown:
-        rest = f"{unknown} stages have no earlier record"
-        words = f"{words}, and {rest}" if words else rest
-    return words
+    known = [value for value in seconds if value is not None]
+    parts = [format_duration(sum(known) / workers)] if known else []
+    if len(known) < len(seconds):
+        parts.append(f"{len(seconds) - len(known)} stages have no earlier record")
+    return ", and ".join(parts)
 
 
-def report(made: Report) -> None:
-    """A report's table, and below it what a reviewer would ask."""
-    out = console()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(made.show.title))
-    table.add_column("Row", overflow="fold")
-    for column in made.show.columns:
-        table.add_column(column.heading, justify="right")
-    table.add_column("Δ accuracy (pp)", justify="right")
-    styles = {"control": "bold", "external": "italic dim", "refused": "dim"}
-    for line in made.lines:
-        if line.kind == "refused":
-            table.add_row(escape(line.name), "refused", style=styles["refused"])
-            continue
-        cells = [(column, line.cells.get(column.name, Cell())) for column in made.show.columns]
-        accuracy = line.cells.get(made.accuracy, Cell()).difference
-        shown = [format_cell(column, cell.summary) + cell.mark for column, cell in cells]
-        table.add_row(
-            escape(line.name), *map(escape, shown), escape(format_difference(accuracy)), style=styles.get(line.kind)
-        )
-    out.print(table)
-    for words in list_legend(made):
-        out.print(escape(words), soft_wrap=True)
-    for words in made.words:
-        out.print(f"[yellow]reviewer[/yellow] {escape(words)}", soft_wrap=True)
+def print_report(report: Report) -> None:
+    """Print a report's table, its legend, and what a reviewer would ask."""
+    console = _make_console()
+    table = build_table(report, label=lambda row: row.name)
+    console.print(build_rich_table(table))
+    for note in table.notes:
+        console.print(escape(note), soft_wrap=True)
+    for question in report.questions:
+        console.print(f"[yellow]reviewer[/yellow] {escape(question)}", soft_wrap=True)
 
 
-def beside(names: list[str], settings: list[tuple[str, str, str]], lines: list[list[str]]) -> None:
-    """Two sets of runs: settings that differ, then their figures."""
-    out = console()
-    if settings:
-        table = Table("Setting", *map(escape, names), box=box.SIMPLE_HEAD, pad_edge=False)
-        for setting in settings:
-            table.add_row(*map(escape, setting))
-        out.print(table)
-    heads = ("Row", "Measurement", *map(escape, names), "Second - first [95%]", "p")
-    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
-    for line in lines:
-        table.add_row(*map(escape, line))
-    out.print(table)
+def print_comparison(comparison: Comparison) -> None:
+    """Print the settings in which two sets of runs differ, then their metrics."""
+    console = _make_console()
+    if comparison.settings.rows:
+        console.print(build_rich_table(comparison.settings))
+    console.print(build_rich_table(comparison.metrics))

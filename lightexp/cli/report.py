@@ -1,4 +1,4 @@
-"""`lightexp report`: tables, figures and a page from records."""
+"""`lightexp report`: tables, plots and one HTML page from records alone."""
 
 from __future__ import annotations
 
@@ -10,167 +10,202 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightexp.cli.arguments import Arguments
 from lightexp.core.errors import BadInput, suggest_nearest
 
 if TYPE_CHECKING:
     from lightexp.core.record import Record
+    from lightexp.report.data import Report
     from lightexp.report.runs import Run
-    from lightexp.report.summary import Report
 
-HELP = """lightexp report WHAT [setting=value ...]
-lightexp report --compare A B
+_USAGE = """lightexp report WHAT [setting=value ...]
+       lightexp report --compare A B"""
+_HELP = """Make tables (Markdown, LaTeX, CSV), plots (SVG, PDF) and one HTML page from records alone.
 
-Makes tables (Markdown, LaTeX, CSV), figures (SVG, PDF) and one HTML page from records alone.
-
-  lightexp report experiments/01_article.yaml       an ablation: into results/01_article/ beside its file
+  lightexp report experiments/01_article.yaml       an ablation: into results/01_article/ next to its file
   lightexp report outputs                           all runs of an outputs folder; or folders of single runs
   lightexp report outputs/searches/NAME             a study: its front
   lightexp report tracking.uri=URI tracking.experiment=NAME    an MLflow experiment, also another person's
-  lightexp report --compare A B                     two of these beside each other, paired by row and seed
+  lightexp report --compare A B                     two of these side by side, paired by row and seed
 
-Of runs and experiments: only=TEXT keeps the runs whose name or overrides hold TEXT; out=FOLDER says where the report
-goes (outputs/reports/NAME). An ablation takes the settings that `lightexp ablate` took.
+For runs and experiments, only=TEXT selects the runs whose name or overrides contain TEXT, and out=FOLDER sets the
+folder of the report (outputs/reports/NAME). An ablation takes the settings that `lightexp ablate` took.
 
-Exit codes: 0 done, 2 bad input.
-"""
-FLAGS = ("--compare", "--help", "-h")
-_OWN = ("only", "out", "tracking.uri", "tracking.experiment")
-_STUDY = ("front", "trials")
+Exit codes: 0 done, 2 bad input."""
+_SETTINGS = ("only", "out", "tracking.uri", "tracking.experiment")
+_STUDY_FOLDERS = ("front", "trials")
 
 
-def run(words: list[str], told: Collection[str] = ()) -> int:
-    """Runs the command and returns its exit code.
+def make_parser() -> Arguments:
+    """Make the parser of `lightexp report`."""
+    parser = Arguments("report", usage=_USAGE, description=_HELP)
+    parser.add_argument("--compare", action="store_true", help="compare two ablation files or folders")
+    return parser
+
+
+def run(argv: list[str], reported_failures: Collection[str] = ()) -> int:
+    """Run `lightexp report` and return the exit code.
 
     Args:
-        words: The command line after `report`.
-        told: Reasons of failed runs that the user has just been told, and is not told again.
+        argv: The command line after `report`.
+        reported_failures: Reasons of failed runs that the user has read already; they are not repeated.
     """
-    if not words or {"-h", "--help"} & set(words):
-        print(HELP, end="")
-        return 0 if words else BadInput.exit_code
-    for flag in (word for word in words if word.startswith("-") and word not in FLAGS):
-        raise BadInput(f"{flag} is not a flag of lightexp report: {suggest_nearest(flag, FLAGS)}")
-    places = [word for word in words if not word.startswith("-") and ("=" not in word or Path(word).exists())]
-    settings = [word for word in words if not word.startswith("-") and word not in places]
-    complaints: list[str] = []
-    if "--compare" in words:
-        if len(places) != 2 or settings:
-            raise BadInput(f"--compare takes two ablation files or folders. Received: {places + settings}.")
-        return _compare(places, complaints)
-    ablations = [place for place in places if place.endswith((".yaml", ".yml"))]
-    if ablations and len(places) > 1:
-        raise BadInput(f"a report is of one ablation, or of folders. Received: {places}.")
+    parser = make_parser()
+    options, words = parser.parse_known_args(argv)
+    sources = [word for word in words if "=" not in word or Path(word).exists()]
+    settings = [word for word in words if word not in sources]
+    problems: list[str] = []
+    if options.compare:
+        if len(sources) != 2 or settings:
+            raise BadInput(f"--compare takes two ablation files or folders. Received: {sources + settings}.")
+        _print_comparison(sources, problems)
+        return 0
+    if not words:
+        parser.print_help()
+        return BadInput.exit_code
+    ablations = [source for source in sources if _is_ablation(source)]
+    if ablations and len(sources) > 1:
+        raise BadInput(f"a report covers one ablation, or folders of runs. Received: {sources}.")
     if ablations:
-        from lightexp.ablation import results
-        from lightexp.ablation.spec import read_spec
-
-        study = read_spec(Path(ablations[0]), settings)
-        made = results.report_results(study, study.rows[0].settings.outputs, settings, complaints)
-        folder = study.results
-        ends = tuple(f": {reason}" for reason in told)
-        complaints = [next((c.removesuffix(end) for end in ends if c.endswith(end)), c) for c in complaints]
+        report, folder = _report_ablation(Path(ablations[0]), settings, problems)
+        problems = [_shorten(problem, reported_failures) for problem in problems]
     else:
-        made, folder = _of_runs(places, _given(settings), complaints)
-    _write(made, folder, complaints)
+        report, folder = _report_runs(sources, _parse_settings(settings), problems)
+    _write(report, folder, problems)
     return 0
 
 
-def _given(settings: list[str]) -> dict[str, str]:
-    given = {name: value for name, _, value in (word.partition("=") for word in settings)}
-    for name in given:
-        if name not in _OWN:
-            raise BadInput(f"{name} is not a setting of a report of runs: {suggest_nearest(name, _OWN)}")
-    return given
+def _is_ablation(source: str) -> bool:
+    return source.endswith((".yaml", ".yml"))
 
 
-def _of_runs(places: list[str], given: dict[str, str], complaints: list[str]) -> tuple[Report, Path]:
+def _shorten(problem: str, reported_failures: Collection[str]) -> str:
+    """Return the line without the reason at its end, where the user has read that already."""
+    for reason in reported_failures:
+        if problem.endswith(f": {reason}"):
+            return problem.removesuffix(f": {reason}")
+    return problem
+
+
+def _parse_settings(settings: list[str]) -> dict[str, str]:
+    values = {name: value for name, _, value in (setting.partition("=") for setting in settings)}
+    for name in values:
+        if name not in _SETTINGS:
+            raise BadInput(f"{name} is not a setting of a report of runs: {suggest_nearest(name, _SETTINGS)}")
+    return values
+
+
+def _report_ablation(path: Path, settings: list[str], problems: list[str]) -> tuple[Report, Path]:
+    """Return the report of an ablation and its folder."""
+    from lightexp.ablation import results
+    from lightexp.ablation.spec import read_spec
+
+    spec = read_spec(path, settings)
+    report = results.report_results(spec, spec.rows[0].settings.outputs, settings, problems)
+    return report, spec.results
+
+
+def _report_runs(sources: list[str], settings: dict[str, str], problems: list[str]) -> tuple[Report, Path]:
+    """Return the report of folders or of an MLflow experiment, and its folder."""
     from lightexp.report import review
     from lightexp.report.runs import name_rows
     from lightexp.report.summary import build_summary
     from lightexp.report.table_spec import TableSpec
 
-    title = given.get("tracking.experiment", "lightexp") if not places else Path(places[0]).resolve().name
-    only = given.get("only", "")
-    records = _records(places, given, complaints)
-    runs = name_rows(one for one in records if only in f"{one.name} {' '.join(one.varied)} {one.tags.get('row', '')}")
+    title = Path(sources[0]).resolve().name if sources else settings.get("tracking.experiment", "lightexp")
+    only = settings.get("only", "")
+    records = _read_records(sources, settings, problems)
+    runs = name_rows(record for record in records if only in _searchable_text(record))
     if not runs and only:
         raise BadInput(f"only={only}: no finished run has this in its name or overrides.")
     review.check_comparable(runs, title)
-    fewer, show, said = review.without_foreign_latency(runs, TableSpec(title, claim=f"only={only}" if only else ""))
-    made = build_summary(fewer, show)
-    command = shlex.join(["lightexp", "report", *places, *(f"{k}={v}" for k, v in given.items())])
-    history = _history(Path(places[0])) if len(places) == 1 else ()
-    made = replace(made, words=(*said, *review.questions(made)), commands=(command,), history=history)
-    return made, Path(given.get("out") or Path("outputs") / "reports" / (title or "runs"))
+    spec = TableSpec(title, claim=f"only={only}" if only else "")
+    runs, spec, remarks = review.without_foreign_latency(runs, spec)
+    report = build_summary(runs, spec)
+    command = shlex.join(["lightexp", "report", *sources, *(f"{name}={value}" for name, value in settings.items())])
+    report = replace(
+        report,
+        questions=(*remarks, *review.list_questions(report)),
+        commands=(command,),
+        history=_read_history(Path(sources[0])) if len(sources) == 1 else (),
+    )
+    return report, Path(settings.get("out") or Path("outputs") / "reports" / (title or "runs"))
 
 
-def _records(places: list[str], given: dict[str, str], complaints: list[str]) -> Iterator[Record]:
+def _searchable_text(record: Record) -> str:
+    return f"{record.name} {' '.join(record.varied)} {record.tags.get('row', '')}"
+
+
+def _read_records(sources: list[str], settings: dict[str, str], problems: list[str]) -> Iterator[Record]:
+    """Return the records below folders or, without folders, of an MLflow experiment."""
     from lightexp.report.runs import iterate_records
 
-    if places and {"tracking.uri", "tracking.experiment"} & set(given):
-        raise BadInput(f"a report is of folders or of an MLflow experiment. Received: {places} and {given}.")
-    if places:
-        return iterate_records([_inside(Path(place)) for place in places], complaints)
+    if sources and {"tracking.uri", "tracking.experiment"} & set(settings):
+        raise BadInput(f"a report covers folders or an MLflow experiment. Received: {sources} and {settings}.")
+    if sources:
+        return iterate_records([_select_study_folder(Path(source)) for source in sources], problems)
     from lightexp.tracking import fetch, stores
 
-    uri = stores.resolve_uri(given.get("tracking.uri"), Path("outputs"))
-    return fetch.download_records(uri, given.get("tracking.experiment", "lightexp"), complaints)
+    uri = stores.resolve_uri(settings.get("tracking.uri"), Path("outputs"))
+    return fetch.download_records(uri, settings.get("tracking.experiment", "lightexp"), problems)
 
 
-def _inside(place: Path) -> Path:
-    """Of a study's folder, that of its front's points once they have been tested, else that of its trials."""
-    return next((place / name for name in _STUDY if (place / "trials").is_dir() and (place / name).is_dir()), place)
+def _select_study_folder(folder: Path) -> Path:
+    """Return, within a study's folder, the tested points of its front or else its trials; other folders unchanged."""
+    if (folder / "trials").is_dir():
+        for name in _STUDY_FOLDERS:
+            if (folder / name).is_dir():
+                return folder / name
+    return folder
 
 
-def _history(place: Path) -> tuple[float, ...]:
-    """A study's hypervolume after each trial."""
+def _read_history(folder: Path) -> tuple[float, ...]:
+    """Return a study's hypervolume after each trial; nothing for other folders."""
     try:
-        return tuple(map(float, json.loads((place / "front.json").read_text())["hypervolume"]))
+        return tuple(map(float, json.loads((folder / "front.json").read_text())["hypervolume"]))
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 
 
-def _runs(place: str, complaints: list[str]) -> list[Run]:
+def _read_runs(source: str, problems: list[str]) -> list[Run]:
+    """Return the runs of an ablation's file or below a folder."""
     from lightexp.report.runs import name_rows
 
-    if not place.endswith((".yaml", ".yml")):
-        return name_rows(_records([place], {}, complaints))
-    from lightexp.ablation import results
-    from lightexp.ablation.spec import read_spec
-
-    study = read_spec(Path(place), [])
-    return list(results.report_results(study, study.rows[0].settings.outputs, [], complaints).runs)
+    if _is_ablation(source):
+        report, _ = _report_ablation(Path(source), [], problems)
+        return list(report.runs)
+    return name_rows(_read_records([source], {}, problems))
 
 
-def _compare(places: list[str], complaints: list[str]) -> int:
+def _print_comparison(sources: list[str], problems: list[str]) -> None:
     from lightexp.cli import ablation_view
     from lightexp.report import review
     from lightexp.report.compare import compare_runs
 
-    first, second = (_runs(place, complaints) for place in places)
-    if not first or not second:
-        raise BadInput(f"--compare: {places[bool(first)]} has no finished run.")
-    review.check_comparable([*first, *second], "--compare")
-    settings, lines = compare_runs(first, second)
-    ablation_view.beside(places, settings, lines)
-    _complain(complaints)
-    return 0
+    runs = [_read_runs(source, problems) for source in sources]
+    for source, source_runs in zip(sources, runs, strict=True):
+        if not source_runs:
+            raise BadInput(f"--compare: {source} has no finished run.")
+    review.check_comparable([*runs[0], *runs[1]], "--compare")
+    ablation_view.print_comparison(compare_runs(runs[0], runs[1], (sources[0], sources[1])))
+    _print_problems(problems)
 
 
-def _write(made: Report, folder: Path, complaints: list[str]) -> None:
+def _write(report: Report, folder: Path, problems: list[str]) -> None:
+    """Write the report's files, show its table, and say where the files are."""
     from lightexp.cli import ablation_view
     from lightexp.report.write import write_report
 
     try:
-        written = write_report(made, folder)
+        page, *files = write_report(report, folder)
     except OSError as error:
         raise BadInput(f"{folder} cannot be written: {error.strerror}. Set out=FOLDER.") from None
-    ablation_view.report(made)
-    _complain(complaints)
-    print(f"Page    {written[0]}")
-    print(f"Files   {folder}: {', '.join(sorted(path.name for path in written[1:]))}")
+    ablation_view.print_report(report)
+    _print_problems(problems)
+    print(f"Page    {page}")
+    print(f"Files   {folder}: {', '.join(sorted(path.name for path in files))}")
 
 
-def _complain(complaints: list[str]) -> None:
-    for words in complaints:
-        print(f"lightexp: {words}", file=sys.stderr)
+def _print_problems(problems: list[str]) -> None:
+    for problem in problems:
+        print(f"lightexp: {problem}", file=sys.stderr)

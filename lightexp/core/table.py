@@ -23,7 +23,8 @@ class TableColumn:
     Attributes:
         heading: Text of the heading.
         direction: Which way is better, shown as an arrow; None shows no arrow.
-        align: Side on which cells line up.
+        align: Side on which cells line up: `left` for text, `right` for formatted numbers, whose characters Markdown
+            leaves as they are.
         wrap: Whether a terminal may break cells over several lines.
     """
 
@@ -154,13 +155,13 @@ def render_markdown(table: Table) -> str:
         ["---" if column.align == "left" else "---:" for column in table.columns],
     ]
     for row in table.rows:
-        cells = [_markdown_cell(cell) for cell in row.cells]
+        cells = [_markdown_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=False)]
         lines.append(cells + [""] * (len(table.columns) - len(cells)))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _markdown_cell(cell: TableCell) -> str:
-    text = escape_markdown(cell.text)
+def _markdown_cell(cell: TableCell, column: TableColumn) -> str:
+    text = escape_markdown(cell.text) if column.align == "left" else cell.text
     if cell.emphasis == "best":
         text = f"**{text}**"
     elif cell.emphasis == "second":

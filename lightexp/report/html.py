@@ -1,10 +1,9 @@
-"""The page: one file that a reviewer opens offline, and that nothing from outside can reach."""
+"""The page of a report: one HTML file that opens offline and loads nothing from outside."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import math
 from collections import Counter
@@ -13,9 +12,12 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
+from lightexp.core.columns import MISSING
+from lightexp.core.formatting import escape_html
+from lightexp.report.csv_files import list_varying_settings
+from lightexp.report.data import Report, ReportRow, format_summary, is_ratio
+from lightexp.report.documents import format_difference, list_legend
 from lightexp.report.runs import Run
-from lightexp.report.summary import Cell, Report, Row, format_cell, is_ratio
-from lightexp.report.tables import format_difference, list_legend, list_varying_settings
 
 _CAPTIONS = {
     "front": "Size against accuracy: means over the seeds, standard deviations, and the front.",
@@ -29,138 +31,152 @@ _CAPTIONS = {
 
 
 def render_page(report: Report, figures: Mapping[str, bytes]) -> str:
-    """The report as one HTML file.
+    """Return the report as one HTML file.
 
-    Whatever a name holds stays text: data are JSON without angle brackets, which the page's own script enters as text.
+    Names stay text whatever they hold: data are JSON without angle brackets, which the page's script inserts as text.
 
     Args:
-        report: What to show.
-        figures: SVGs by name; shown as images, in which no script runs.
+        report: The report.
+        figures: SVGs by name, shown as images, in which no script runs.
     """
     template = files("lightexp.report") / "template"
     parts = {kind: (template / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")}
-    hashes = {kind: base64.b64encode(hashlib.sha256(parts[kind].encode()).digest()).decode() for kind in ("css", "js")}
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{hashes['css']}'; script-src 'sha256-{hashes['js']}'; "
-    )
     values = {
-        "policy": policy + "base-uri 'none'; form-action 'none'",
-        "title": html.escape(report.show.title),
+        "policy": _build_policy(parts["css"], parts["js"]),
+        "title": escape_html(report.spec.title),
         "style": parts["css"],
         "script": parts["js"],
-        "figures": "".join(_figure(name, svg) for name, svg in figures.items()),
-        "data": _json(_data(report)),
+        "figures": "".join(_render_figure(name, svg) for name, svg in figures.items()),
+        "data": _encode_json(_build_data(report)),
     }
-    first, *rest = parts["html"].split("{{")
-    return first + "".join(values[name] + after for name, _, after in (part.partition("}}") for part in rest))
+    page, *pieces = parts["html"].split("{{")
+    for piece in pieces:
+        name, _, text = piece.partition("}}")
+        page += values[name] + text
+    return page
 
 
-def _figure(name: str, svg: bytes) -> str:
+def _build_policy(style: str, script: str) -> str:
+    """Return the content security policy, which allows only the page's own style and script."""
+    style_hash, script_hash = (
+        base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() for source in (style, script)
+    )
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; script-src 'sha256-{script_hash}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _render_figure(name: str, svg: bytes) -> str:
     source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-    caption = html.escape(_CAPTIONS.get(name, name))
-    below = f"<figcaption>{caption} ({name}.svg, {name}.pdf)</figcaption>"
-    return f'<figure><img alt="{caption}" src="{source}">{below}</figure>'
+    caption = escape_html(_CAPTIONS.get(name, name))
+    description = f"<figcaption>{caption} ({name}.svg, {name}.pdf)</figcaption>"
+    return f'<figure><img alt="{caption}" src="{source}">{description}</figure>'
 
 
-def _json(value: Any) -> str:
-    """JSON that can stand in a script element: no name ends it."""
-    words = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return words.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+def _encode_json(value: Any) -> str:
+    """Return JSON for a script element; no name within it can end the element."""
+    text = json.dumps(_replace_infinite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _finite(value: Any) -> Any:
+def _replace_infinite(value: Any) -> Any:
+    """Return the value with None for numbers that are not finite."""
     if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(key): _replace_infinite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [_replace_infinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _data(report: Report) -> dict[str, Any]:
-    show, columns = report.show, report.show.columns
-    varied = list_varying_settings(report.runs)
-    configs: dict[int, int] = {}
-    kept: list[dict[str, str]] = []
+def _build_data(report: Report) -> dict[str, Any]:
+    """Return what the page's script reads."""
+    spec = report.spec
+    varying = list_varying_settings(report.runs)
+    config_indices: dict[int, int] = {}  # equal settings are one object
+    configs: list[dict[str, str]] = []
     for run in report.runs:
-        if id(run.settings) not in configs:
-            configs[id(run.settings)] = len(kept)
-            kept.append({name: run.settings[name] for name in varied if name in run.settings})
+        if id(run.settings) not in config_indices:
+            config_indices[id(run.settings)] = len(configs)
+            configs.append({name: run.settings[name] for name in varying if name in run.settings})
     return {
-        "title": show.title,
-        "claim": show.claim,
-        "reference": show.reference,
-        "cost": show.cost,
+        "title": spec.title,
+        "claim": spec.claim,
+        "reference": spec.reference,
+        "cost": spec.cost,
         "accuracy": report.accuracy,
         "size": report.size,
         "axes": [report.heading(report.size), report.heading(report.accuracy)],
-        "columns": [{"name": c.name, "heading": c.heading, "direction": c.direction} for c in columns],
-        "cards": _cards(report),
-        "words": report.words,
+        "columns": [{"name": c.name, "heading": c.heading, "direction": c.direction} for c in spec.columns],
+        "cards": _build_cards(report),
+        "questions": report.questions,
         "legend": list_legend(report),
         "commands": report.commands,
-        "lines": [_line(report, line) for line in report.lines],
-        "runs": [_run(report, run, configs[id(run.settings)]) for run in report.runs],
-        "configs": kept,
-        "environment": _environment(report.runs),
+        "rows": [_build_row(report, row) for row in report.rows],
+        "runs": [_build_run(report, run, config_indices[id(run.settings)]) for run in report.runs],
+        "configs": configs,
+        "environment": _build_environment(report.runs),
     }
 
 
-def _cards(report: Report) -> list[tuple[str, str]]:
+def _build_cards(report: Report) -> list[tuple[str, str]]:
+    """Return the numbers at the top of the page, as label and value."""
     seeds = {run.seed for run in report.runs}
-    rows = [line for line in report.lines if line.kind in ("row", "control")]
-    found = [("rows", str(len(rows))), ("runs", f"{len(report.runs):,}"), ("seeds", str(len(seeds)))]
-    found.append(("data", report.runs[0].data[0]))
+    rows = [row for row in report.rows if row.kind in ("row", "control")]
+    cards = [("rows", str(len(rows))), ("runs", f"{len(report.runs):,}"), ("seeds", str(len(seeds)))]
+    cards.append(("data", report.runs[0].data[0]))
     if report.hypervolume is not None:
         mean, low, high = report.hypervolume
-        interval = f" [{low:.3f}, {high:.3f}]" if low < high else ""
-        found.append(("hypervolume" + " (95% interval)" * bool(interval), f"{mean:.3f}{interval}"))
-    if report.show.margin is not None:
-        found.append(("margin (pp)", f"{report.show.margin:g}"))
-    return found
+        if low < high:
+            cards.append(("hypervolume (95% interval)", f"{mean:.3f} [{low:.3f}, {high:.3f}]"))
+        else:
+            cards.append(("hypervolume", f"{mean:.3f}"))
+    if report.spec.margin is not None:
+        cards.append(("margin (pp)", f"{report.spec.margin:g}"))
+    return cards
 
 
-def _line(report: Report, line: Row) -> dict[str, Any]:
-    cells = [_cell(report, index, line.cells.get(c.name)) for index, c in enumerate(report.show.columns)]
-    accuracy, size = line.cells.get(report.accuracy, Cell()), line.cells.get(report.size, Cell())
+def _build_row(report: Report, row: ReportRow) -> dict[str, Any]:
+    accuracy, size = row.metric(report.accuracy), row.metric(report.size)
     return {
-        "name": line.name,
-        "label": line.label,
-        "kind": line.kind,
-        "n": len(line.seeds),
-        "note": line.note,
-        "front": line.front,
-        "cells": cells,
+        "name": row.name,
+        "label": row.label,
+        "kind": row.kind,
+        "n": len(row.seeds),
+        "note": row.note,
+        "front": row.front,
+        "cells": [_build_cell(report, index, row) for index in range(len(report.spec.columns))],
         "change": accuracy.difference.mean if accuracy.difference else None,
         "changed": format_difference(accuracy.difference) if accuracy.difference else "",
-        "x": size.summary.mean if size.summary else None,
-        "y": accuracy.summary.mean if accuracy.summary else None,
+        "x": size.mean,
+        "y": accuracy.mean,
         "spread": accuracy.summary.std if accuracy.summary else None,
     }
 
 
-def _cell(report: Report, index: int, cell: Cell | None) -> dict[str, Any] | None:
-    if cell is None or cell.summary is None:
+def _build_cell(report: Report, index: int, row: ReportRow) -> dict[str, Any] | None:
+    column = report.spec.columns[index]
+    statistics = row.metric(column.name)
+    if statistics.summary is None:
         return None
-    column = report.show.columns[index]
-    difference = asdict(cell.difference) if cell.difference else None
     return {
-        **asdict(cell.summary),
+        **asdict(statistics.summary),
         "ratio": is_ratio(column.name),
-        "text": format_cell(column, cell.summary),
-        "place": cell.place,
-        "mark": cell.mark,
-        "difference": difference,
+        "text": " ".join(format_summary(column, statistics.summary)).rstrip(),
+        "rank": statistics.rank,
+        "mark": statistics.mark,
+        "difference": asdict(statistics.difference) if statistics.difference else None,
     }
 
 
-def _run(report: Report, run: Run, config: int) -> dict[str, Any]:
-    values = [run.metrics.get(column.name) for column in report.show.columns]
+def _build_run(report: Report, run: Run, config: int) -> dict[str, Any]:
+    columns = report.spec.columns
     return {
         "id": run.id,
         "row": run.row,
         "seed": run.seed,
-        "values": values,
-        "texts": [column.format(value) for column, value in zip(report.show.columns, values, strict=True)],
+        "values": [run.metrics.get(column.name) for column in columns],
+        "texts": [column.format(run.metrics.get(column.name)) for column in columns],
         "config": config,
         "command": run.command,
         "host": run.host,
@@ -169,19 +185,18 @@ def _run(report: Report, run: Run, config: int) -> dict[str, Any]:
     }
 
 
-def _environment(runs: Sequence[Run]) -> dict[str, Any]:
-    """Each environment that runs took place in, and how many did."""
+def _build_environment(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return a table with a column for each environment in which runs took place."""
     counts = Counter(id(run.environment) for run in runs)
-    distinct = {id(run.environment): run.environment for run in runs}
-    heads = ["runs", *dict.fromkeys(name for one in distinct.values() for name in one)]
-    rows = [[str(counts[mark]), *(_words(one.get(name)) for name in heads[1:])] for mark, one in distinct.items()]
+    environments = {id(run.environment): run.environment for run in runs}
+    names = list(dict.fromkeys(name for environment in environments.values() for name in environment))
     return {
-        "heads": ["", *(row[0] + " runs" for row in rows)],
-        "rows": [list(c) for c in zip(heads, *rows, strict=True)][1:],
+        "heads": ["", *(f"{counts[key]} runs" for key in environments)],
+        "rows": [[name, *(_format_fact(env.get(name)) for env in environments.values())] for name in names],
     }
 
 
-def _words(value: Any) -> str:
+def _format_fact(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_words(one)}" for name, one in value.items())
-    return "–" if value is None else str(value)
+        return ", ".join(f"{name} {_format_fact(item)}" for name, item in value.items())
+    return MISSING if value is None else str(value)

@@ -1,126 +1,148 @@
-"""What a reviewer would ask of a table, after Blalock et al. 2020 (arXiv 2003.03033) and the NeurIPS checklist."""
+"""Check a report as a reviewer would, after Blalock et al. 2020 (arXiv 2003.03033) and the NeurIPS checklist."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from lightexp.core.errors import BadInput
+from lightexp.report.data import Report
 from lightexp.report.runs import Run
-from lightexp.report.summary import Report
 from lightexp.report.table_spec import TableSpec
 
-SEEDS, POINTS = 3, 5
+MIN_SEEDS, MIN_OPERATING_POINTS = 3, 5
+_MAX_LISTED_ROWS = 6
 _TRAIN, _ENCODE = "lightexp.stages.train.Train", "lightexp.stages.encode.Encode"
 
 
 def check_comparable(runs: Sequence[Run], title: str) -> None:
-    """Refuses to put into one table what was measured on different data or by different evaluators.
+    """Check that all runs were measured on the same data by the same versions of the evaluators.
+
+    Args:
+        runs: The runs of one table.
+        title: Title of the table, for messages.
 
     Raises:
-        BadInput: If it was; says of how many runs, and how to choose.
+        BadInput: If they were not; says how many runs differ and how to choose.
     """
     data = Counter(run.data for run in runs)
     if len(data) > 1:
-        names = sorted({one[0] for one in data})
-        words = " and ".join(f"{n} runs of {one[0]}" for one, n in data.most_common(4))
-        choose = f"only={names[0]}" if len(names) > 1 else "the runs of one state of the data"
-        raise BadInput(f"{title}: the runs saw different data ({words}), so they are not compared. Choose {choose}.")
-    seen: dict[str, Counter[int]] = {}
+        names = sorted({identity[0] for identity in data})
+        counts = " and ".join(f"{count} runs of {identity[0]}" for identity, count in data.most_common(4))
+        choice = f"only={names[0]}" if len(names) > 1 else "the runs of one state of the data"
+        raise BadInput(f"{title}: the runs saw different data ({counts}), so they are not compared. Choose {choice}.")
+    versions_by_metric: dict[str, Counter[int]] = {}
     for run in runs:
         for name, version in run.versions.items():
-            seen.setdefault(name, Counter())[version] += 1
-    for name, versions in seen.items():
+            versions_by_metric.setdefault(name, Counter())[version] += 1
+    for name, versions in versions_by_metric.items():
         if len(versions) > 1:
-            words = " and ".join(f"version {v} ({n} runs)" for v, n in sorted(versions.items()))
+            counts = " and ".join(f"version {version} ({count} runs)" for version, count in sorted(versions.items()))
             raise BadInput(
-                f"{title}: {name} was measured by different evaluators, {words}, so it is not compared. "
+                f"{title}: {name} was measured by different evaluators, {counts}, so it is not compared. "
                 "Run the older ones again."
             )
 
 
-def without_foreign_latency(runs: Sequence[Run], show: TableSpec) -> tuple[list[Run], TableSpec, list[str]]:
-    """Leaves latency out where it was measured on several hosts, and says so."""
-    hosts = sorted({run.timed_on for run in runs if any(name.startswith("latency/") for name in run.metrics)})
+def without_foreign_latency(runs: Sequence[Run], spec: TableSpec) -> tuple[list[Run], TableSpec, list[str]]:
+    """Leave latency out where it was measured on several hosts.
+
+    Args:
+        runs: The runs of one table.
+        spec: What the report shows.
+
+    Returns:
+        The runs and the specification, without latency where hosts differ, and a line that says so or none.
+    """
+    hosts = sorted({run.timed_on for run in runs if any(_is_latency(name) for name in run.metrics)})
     if len(hosts) < 2:
-        return list(runs), show, []
-
-    def kept(figures: dict[str, float]) -> dict[str, float]:
-        return {name: value for name, value in figures.items() if not name.startswith("latency/")}
-
-    words = f"latency is left out: it was measured on several hosts ({', '.join(hosts)}), which are not compared"
-    columns = tuple(column for column in show.columns if not column.name.startswith("latency/"))
-    fewer = [replace(run, metrics=kept(run.metrics), control=kept(run.control)) for run in runs]
-    return fewer, replace(show, columns=columns), [words]
+        return list(runs), spec, []
+    remark = f"latency is left out: it was measured on several hosts ({', '.join(hosts)}), which are not compared"
+    columns = tuple(column for column in spec.columns if not _is_latency(column.name))
+    runs = [replace(run, metrics=_drop_latency(run.metrics), control=_drop_latency(run.control)) for run in runs]
+    return list(runs), replace(spec, columns=columns), [remark]
 
 
-def questions(report: Report) -> list[str]:
-    """The questions that a table leaves open, a line each."""
-    return [*_of_seeds(report), *_of_design(report), *_of_test(report), *_of_waived(report)]
+def _is_latency(name: str) -> bool:
+    return name.startswith("latency/")
 
 
-def _of_seeds(report: Report) -> Iterator[str]:
-    lines = [line for line in report.lines if line.kind == "row" or (line.kind == "control" and line.seeds)]
-    most = max((line.seeds for line in lines), key=len)
-    if few := [line.name for line in lines if len(line.seeds) < SEEDS]:
-        yield f"fewer than {SEEDS} seeds, so no spread to speak of: {_listed(few)}"
-    for line in lines:
-        if missing := sorted(set(most) - set(line.seeds)):
-            yield f"'{line.name}' has no run with seed {', '.join(map(str, missing))}, which others have"
+def _drop_latency(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not _is_latency(name)}
 
 
-def _of_design(report: Report) -> Iterator[str]:
-    points = {
-        round(cell.summary.mean, 6)
-        for line in report.lines
-        if line.kind == "row" and (cell := line.cells[report.size]).summary is not None
-    }
-    if len(points) < POINTS:
-        yield f"fewer than {POINTS} operating points: {len(points)} different sizes beside the control"
-    if any(_tunes(run) for run in report.runs) and not any(_equal_budget(run) for run in report.runs):
+def list_questions(report: Report) -> list[str]:
+    """Return the questions that a report leaves open, one line each."""
+    return [*_check_seeds(report), *_check_design(report), *_check_test_split(report), *_check_waived(report)]
+
+
+def _check_seeds(report: Report) -> Iterator[str]:
+    """Yield what is missing among the seeds."""
+    rows = [row for row in report.rows if row.kind == "row" or (row.kind == "control" and row.seeds)]
+    most_seeds = max((row.seeds for row in rows), key=len)
+    few = [row.name for row in rows if len(row.seeds) < MIN_SEEDS]
+    if few:
+        yield f"fewer than {MIN_SEEDS} seeds, too few to estimate a spread: {_join_names(few)}"
+    for row in rows:
+        if missing := sorted(set(most_seeds) - set(row.seeds)):
+            yield f"'{row.name}' has no run with seed {', '.join(map(str, missing))}, which other rows have"
+
+
+def _check_design(report: Report) -> Iterator[str]:
+    """Yield what is missing among the operating points, the controls and the columns."""
+    means = [row.metric(report.size).mean for row in report.rows if row.kind == "row"]
+    sizes = {round(mean, 6) for mean in means if mean is not None}
+    if len(sizes) < MIN_OPERATING_POINTS:
+        yield f"fewer than {MIN_OPERATING_POINTS} operating points: {len(sizes)} different sizes besides the control"
+    if any(_trains_after_control(run) for run in report.runs) and not any(_is_equal_budget(run) for run in report.runs):
         yield "rows train longer than their control, and no row has that budget without compression (equal_budget)"
-    names = [column.name for column in report.show.columns]
+    names = [column.name for column in report.spec.columns]
     if any(name.startswith("size/") for name in names) and not any("macs" in name for name in names):
-        yield "bytes stand there without MACs: add compute/macs to the columns"
+        yield "sizes are shown without MACs: add compute/macs to the columns"
 
 
-def _of_test(report: Report) -> Iterator[str]:
-    for objective in sorted({o for run in report.runs for o in _objectives(run) if o.endswith("/test")}):
-        yield f"a choice was made on test: the study's objective was {objective}"
+def _check_test_split(report: Report) -> Iterator[str]:
+    """Yield the objectives of studies that looked at the test split."""
+    objectives = {objective for run in report.runs for objective in _list_objectives(run)}
+    for objective in sorted(objectives):
+        if objective.endswith("/test"):
+            yield f"a choice was made on test: the study's objective was {objective}"
 
 
-def _of_waived(report: Report) -> Iterator[str]:
-    for line in report.lines:
-        if line.note and line.kind not in ("external", "refused"):
-            yield f"'{line.name}' was told to break something: {line.note}"
+def _check_waived(report: Report) -> Iterator[str]:
+    """Yield the rows that were allowed to break an invariant."""
+    for row in report.rows:
+        if row.note and row.kind not in ("external", "refused"):
+            yield f"'{row.name}' was allowed to break an invariant: {row.note}"
 
 
-def _targets(run: Run) -> list[str]:
-    return [
-        v for k, v in run.settings.items() if k.startswith("pipeline.stages.") and k.count(".") == 3 and "_target_" in k
-    ]
+def _trains_after_control(run: Run) -> bool:
+    """Whether a stage that compresses also trains."""
+    return any(stage.history for stage in run.stages[1:]) and not _is_equal_budget(run)
 
 
-def _tunes(run: Run) -> bool:
-    """Whether a stage that compresses trains."""
-    return any(step.history for step in run.steps[1:]) and not _equal_budget(run)
-
-
-def _equal_budget(run: Run) -> bool:
-    targets = [target for target in _targets(run) if target != _ENCODE]
+def _is_equal_budget(run: Run) -> bool:
+    """Whether the run trains in several stages without compressing."""
+    targets = [target for target in _list_stage_targets(run) if target != _ENCODE]
     return len(targets) > 1 and all(target == _TRAIN for target in targets)
 
 
-def _objectives(run: Run) -> list[str]:
+def _list_stage_targets(run: Run) -> list[str]:
+    """Return the class names of the pipeline's stages."""
     return [
-        word
-        for k, v in run.settings.items()
-        if k.startswith("search.objectives")
-        for word in v.replace('"', " ").split()
+        value
+        for name, value in run.settings.items()
+        if name.startswith("pipeline.stages.") and name.count(".") == 3 and "_target_" in name
     ]
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:6])
-    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
+def _list_objectives(run: Run) -> list[str]:
+    """Return the names within the objectives of the run's study."""
+    values = [value for name, value in run.settings.items() if name.startswith("search.objectives")]
+    return [part for value in values for part in value.replace('"', " ").split()]
+
+
+def _join_names(names: Sequence[str]) -> str:
+    listed = ", ".join(names[:_MAX_LISTED_ROWS])
+    return listed if len(names) <= _MAX_LISTED_ROWS else f"{listed} and {len(names) - _MAX_LISTED_ROWS} more"

@@ -1,4 +1,4 @@
-"""From records to what reports need of them, small enough that ten thousand fit into memory."""
+"""Runs as reports need them, read from records: small enough that ten thousand fit into memory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lightexp.core.record import Record, StageRecord, read_record
 from lightexp.core.records import list_run_folders
 
 _NOT_SETTINGS = ("seed", "paths", "runtime", "tracking", "measure", "hydra", "plugins")
+_NOT_NAMING = ("seed=", "paths.", "tracking", "runtime.")  # overrides that change no result
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,10 @@ class RunStage:
     """One stage of a run.
 
     Attributes:
-        name: Of the stage.
-        figures: What was measured of the file after it.
-        history: Its curves, a value an epoch.
-        facts: What else the stage said of its work.
+        name: Name of the stage.
+        metrics: Metrics of the file after the stage.
+        history: Training curves by name, one value for each epoch.
+        facts: What else the stage reported.
     """
 
     name: str
@@ -40,24 +41,24 @@ class Run:
     """A finished run.
 
     Attributes:
-        id: Of its record.
-        row: The row that it belongs to.
+        id: Id of its record.
+        row: Row that it belongs to.
         seed: Its seed.
-        figures: The shipped file's.
-        control: The figures of its own float32 control.
-        versions: Of the evaluators, by figure.
-        steps: Its stages.
-        settings: Its config as dotted names and values, without what changes no result.
-        command: That runs it again.
-        host: Where it ran.
-        timed_on: Where its latency was measured.
-        data: Name of its data set, and digest of each split.
-        classes: Of the data.
-        waived: What became of each invariant that it was told to break.
-        started: Seconds since the epoch.
-        seconds: How long it took.
+        metrics: Metrics of the shipped file.
+        control: Metrics of the run's own float32 control.
+        versions: Version of the evaluator of each metric.
+        stages: Its stages in order.
+        settings: The settings that decide the result, as dotted names and values; see `flatten_settings`.
+        command: Command that runs it again.
+        host: Host on which it ran.
+        timed_on: Host on which its latency was measured.
+        data: Name of its data set, and the digest of each split.
+        classes: Number of classes of the data.
+        waived: What became of each invariant that the run was allowed to break.
+        started: Start, in seconds since the epoch.
+        seconds: Duration in seconds.
         environment: Versions, processor, threads, commit.
-        tags: What it belongs to.
+        tags: What the run belongs to, such as its ablation.
     """
 
     id: str
@@ -66,7 +67,7 @@ class Run:
     metrics: dict[str, float]
     control: dict[str, float]
     versions: dict[str, int]
-    steps: tuple[RunStage, ...]
+    stages: tuple[RunStage, ...]
     settings: dict[str, str]
     command: str
     host: str
@@ -81,50 +82,54 @@ class Run:
 
 
 def iterate_records(
-    places: Iterable[Path | str], complaints: list[str], wanted: Callable[[Record], bool] = lambda _: True
+    folders: Iterable[Path | str], problems: list[str], is_wanted: Callable[[Record], bool] = lambda _: True
 ) -> Iterator[Record]:
-    """Reads the records below some folders, one after another, oldest folder first.
+    """Yield the records of finished runs below some folders, folder by folder, oldest run first.
 
     Args:
-        places: Outputs folders, their `runs/`, or folders of single runs.
-        complaints: Gets a line for each record that cannot be used: half-written, of another format, or of a run that
-            has not been finished.
-        wanted: Which sound records to yield, or to complain of. Defaults to all.
+        folders: Outputs folders, their `runs/` folders, or folders of single runs.
+        problems: Receives a line for each record that cannot be used because it is half-written, has another format,
+            or belongs to a run that has not finished.
+        is_wanted: Selects the valid records to yield or to report as a problem. Defaults to all.
 
     Raises:
-        BadInput: If a place is not a folder.
+        BadInput: If one of `folders` is not a folder.
     """
-    seen: set[Path] = set()
-    for place in places:
-        for folder in list_run_folders(place):
-            if folder.resolve() in seen:
+    visited: set[Path] = set()
+    for parent in folders:
+        for folder in list_run_folders(parent):
+            if folder.resolve() in visited:
                 continue
-            seen.add(folder.resolve())
+            visited.add(folder.resolve())
             try:
                 record = read_record(folder)
             except BadInput as error:
-                complaints.append(str(error))
+                problems.append(str(error))
                 continue
-            if not wanted(record):
+            if not is_wanted(record):
                 continue
             if record.status != "done":
                 reason = f": {record.reason}" if record.reason and record.reason != record.status else ""
-                complaints.append(f"{folder.name} is left out, it is {record.status}{reason}")
+                problems.append(f"{folder.name} is left out, it is {record.status}{reason}")
             elif not record.stages or not record.metrics:
-                complaints.append(f"{folder.name} is left out, nothing was measured")
+                problems.append(f"{folder.name} is left out, nothing was measured")
             else:
                 yield record
 
 
 class RunReader:
-    """Makes runs of records; equal settings and environments are kept once."""
+    """Converter of records to runs that keeps equal settings and environments in memory only once."""
 
     def __init__(self) -> None:
-        """Has read nothing yet."""
-        self._kept: dict[str, dict[str, Any]] = {}
+        self._shared: dict[str, dict[str, Any]] = {}
 
     def run(self, record: Record, row: str) -> Run:
-        """What reports need of a record."""
+        """Return the run of a record.
+
+        Args:
+            record: Record of a finished run with at least one measured stage.
+            row: Name of the row that the run belongs to.
+        """
         shipped = record.stages[-1]
         control = next((stage for stage in record.stages if stage.name == record.control), record.stages[0])
         splits = record.dataset.get("splits") or {}
@@ -134,11 +139,11 @@ class RunReader:
             id=record.id,
             row=row,
             seed=int(record.config.get("seed", 0)),
-            metrics=_values(shipped),
-            control=_values(control),
-            versions=self._once({f.name: f.version for f in shipped.metrics}),
-            steps=tuple(self._step(stage) for stage in record.stages),
-            settings=self._once(flatten_settings(record.config)),
+            metrics=shipped.values,
+            control=control.values,
+            versions=self._share({metric.name: metric.version for metric in shipped.metrics}),
+            stages=tuple(self._convert_stage(stage) for stage in record.stages),
+            settings=self._share(flatten_settings(record.config)),
             command=record.command,
             host=str(environment.get("host", "")),
             timed_on=str(environment.get("timed_on", environment.get("host", ""))),
@@ -147,25 +152,26 @@ class RunReader:
             waived=record.waived,
             started=record.started,
             seconds=(record.ended or record.started) - record.started,
-            environment=self._once({k: v for k, v in environment.items() if k != "folder"}),
+            environment=self._share({k: v for k, v in environment.items() if k != "folder"}),
             tags=record.tags,
         )
 
-    def _step(self, stage: StageRecord) -> RunStage:
-        facts = {k: v for k, v in stage.facts.items() if k != "history"}
-        return RunStage(stage.name, _values(stage), stage.facts.get("history") or {}, self._once(facts))
+    def _convert_stage(self, stage: StageRecord) -> RunStage:
+        facts = {name: value for name, value in stage.facts.items() if name != "history"}
+        return RunStage(stage.name, stage.values, stage.facts.get("history") or {}, self._share(facts))
 
-    def _once(self, values: dict[str, Any]) -> dict[str, Any]:
-        return self._kept.setdefault(json.dumps(values, sort_keys=True, default=str), values)
-
-
-def _values(stage: StageRecord) -> dict[str, float]:
-    return {figure.name: figure.value for figure in stage.metrics}
+    def _share(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the first dictionary that was equal to this one."""
+        return self._shared.setdefault(json.dumps(values, sort_keys=True, default=str), values)
 
 
 def flatten_settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """What of a config decides a result, but for the seed, as dotted names and values as text."""
-    named = flatten({k: v for k, v in config.items() if k not in _NOT_SETTINGS})
+    """Return the settings that decide a result, without the seed, as dotted names and values as text.
+
+    Args:
+        config: Config of a record or of a row.
+    """
+    named = flatten({name: value for name, value in config.items() if name not in _NOT_SETTINGS})
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in named}
 
 
@@ -182,22 +188,25 @@ def identify_settings(config: Mapping[str, Any], plugins: Sequence[str] = ()) ->
 
 
 def name_rows(records: Iterable[Record]) -> list[Run]:
-    """Runs of any kind by row: those whose settings are equal but for the seed are one row.
+    """Return the runs of any records, with the same row for those whose settings differ in the seed alone.
 
-    A row is named by its ablation's row where it has one, else by the overrides that made it, else by model, data set
-    and stages. Of two runs of one row and seed the later counts.
+    A row is named by its ablation's row, or by the overrides that made it, or by model, data set and stages. Of two
+    runs of the same row and seed the later one counts.
+
+    Args:
+        records: Records of finished runs, oldest first.
     """
     reader = RunReader()
-    found: dict[tuple[str, int], Run] = {}
-    names: dict[str, str] = {}  # of settings and data
-    taken: Counter[str] = Counter()
+    runs: dict[tuple[str, int], Run] = {}
+    row_names: dict[str, str] = {}  # by settings and data
+    uses: Counter[str] = Counter()
     for record in records:
-        words = " ".join(w for w in record.varied if not w.startswith(("seed=", "paths.", "tracking", "runtime.")))
-        wanted = record.tags.get("row") or words or record.name
-        mark = json.dumps([flatten_settings(record.config), record.dataset], sort_keys=True)
-        if mark not in names:
-            taken[wanted] += 1
-            names[mark] = wanted if taken[wanted] == 1 else f"{wanted} ({taken[wanted]})"
-        run = reader.run(record, names[mark])
-        found[run.row, run.seed] = run
-    return list(found.values())
+        overrides = " ".join(word for word in record.varied if not word.startswith(_NOT_NAMING))
+        name = record.tags.get("row") or overrides or record.name
+        identity = json.dumps([flatten_settings(record.config), record.dataset], sort_keys=True)
+        if identity not in row_names:
+            uses[name] += 1
+            row_names[identity] = name if uses[name] == 1 else f"{name} ({uses[name]})"
+        run = reader.run(record, row_names[identity])
+        runs[run.row, run.seed] = run
+    return list(runs.values())

@@ -1,15 +1,16 @@
-"""The table behind every output: a line for each row, with its statistics against the control."""
+"""Build a report from runs: rows, statistics against the control, fronts and ranks."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lightexp.core.columns import COLUMNS, MISSING, MetricColumn
+from lightexp.core.columns import COLUMNS, MetricColumn
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.hypervolume import compute_tradeoff_hypervolume, find_front
+from lightexp.report.data import MetricStatistics, Report, ReportRow, is_ratio
 from lightexp.report.runs import Run
 from lightexp.report.statistics import (
     Difference,
@@ -19,266 +20,248 @@ from lightexp.report.statistics import (
     correct_p_values,
     summarize,
 )
-from lightexp.report.table_spec import TableSpec
+from lightexp.report.table_spec import PublishedRow, TableSpec
 
-OWN = "control"
-RATIO = {"size/file_bytes": "size/ratio", "size/encoded_bytes": "size/encoded_ratio"}
-_STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One measurement of one row.
-
-    Attributes:
-        summary: Over the row's seeds; None where nothing was measured.
-        difference: To the control.
-        place: 1 for the column's best, 2 for its second, else 0.
-    """
-
-    summary: Summary | None = None
-    difference: Difference | None = None
-    place: int = 0
-
-    @property
-    def mark(self) -> str:
-        """Stars for a significant difference, a dagger for one shown to be within the margin."""
-        d = self.difference
-        if d is None:
-            return ""
-        if d.within is not None:
-            return "†" if d.within else ""
-        return next((stars for limit, stars in _STARS if d.adjusted is not None and d.adjusted < limit), "")
+OWN_CONTROL = "control (of the runs)"
+RATIO_OF = {"size/file_bytes": "size/ratio", "size/encoded_bytes": "size/encoded_ratio"}
+"""The metric that holds how many times smaller a file is than the control's, by the metric of its size."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the table.
+class _RunGrid:
+    """Runs by row and seed, with the metrics of the report's two axes.
 
     Attributes:
-        name: The row's.
-        kind: `control`, `row`, `external` (published elsewhere) or `refused` (it cannot run).
-        seeds: Of its runs.
-        cells: By measurement.
-        note: The source of a published row, the reason of a refused one, what has become of waived invariants.
-        front: Share of the seeds for which it is on the front of size and error; None where that is not known.
+        rows: Runs by row and seed, in the report's order.
+        control: Runs of the control row; None where each run is compared with its own control.
+        accuracy: Metric of the error axis.
+        size: Metric of the size axis.
     """
 
-    name: str
-    kind: str
-    seeds: tuple[int, ...]
-    cells: Mapping[str, Cell]
-    note: str = ""
-    front: float | None = None
-
-    @property
-    def label(self) -> str:
-        """The name, with the row's kind where the name does not say it."""
-        kind = {"control": "control", "external": "published", "refused": "refused"}.get(self.kind, "")
-        return self.name if kind in self.name else f"{self.name} ({kind})"
-
-
-@dataclass(frozen=True)
-class Report:
-    """A table with all that its outputs show.
-
-    Attributes:
-        show: How it is to look; `show.columns` are those that it has.
-        lines: The control first, then the rows in their order, then those that were refused, then published ones.
-        runs: All of them.
-        words: What a reviewer would ask.
-        accuracy: The measurement of the error axis.
-        size: The measurement of the size axis.
-        hypervolume: Mean over seeds and its 95% interval; None where it cannot be computed.
-        commands: The exact commands behind it.
-        history: A study's hypervolume after each trial.
-    """
-
-    show: TableSpec
-    lines: tuple[Row, ...]
-    runs: tuple[Run, ...]
+    rows: Mapping[str, Mapping[int, Run]]
+    control: Mapping[int, Run] | None
     accuracy: str
     size: str
-    hypervolume: tuple[float, float, float] | None = None
-    words: tuple[str, ...] = ()
-    commands: tuple[str, ...] = ()
-    history: tuple[float, ...] = ()
-
-    def heading(self, name: str) -> str:
-        """A measurement's name for people."""
-        return next((column.heading for column in (*self.show.columns, *COLUMNS) if column.name == name), name)
-
-
-def is_ratio(name: str) -> bool:
-    """Whether a measurement is a quotient, of which means are geometric."""
-    return name.endswith("ratio")
-
-
-def format_cell(column: MetricColumn, found: Summary | None) -> str:
-    """A cell: the mean, and its spread where there is one."""
-    if found is None:
-        return MISSING
-    words = column.format(found.mean)
-    if is_ratio(column.name):
-        return f"{words} ×/÷ {found.std:.2f}" if found.std and found.std > 1.005 else words
-    if not found.std or column.format(found.std) == column.format(0.0):
-        return words
-    return f"{words} ± {column.format(found.std).rstrip('%x')}"
 
 
 def build_summary(
-    runs: Sequence[Run], show: TableSpec, refused: Mapping[str, str] | None = None, order: Sequence[str] = ()
+    runs: Sequence[Run], spec: TableSpec, refused: Mapping[str, str] | None = None, order: Sequence[str] = ()
 ) -> Report:
-    """Summarises runs.
+    """Build the report of some runs.
 
     Args:
-        runs: At most one for each row and seed.
-        show: How the table is to look.
+        runs: At most one run for each row and seed.
+        spec: What the report shows.
         refused: Rows that cannot run, with the reason.
-        order: Names of the rows as the table is to list them. Defaults to the order of the runs.
+        order: Names of the rows in the table's order. Defaults to the order of the runs.
 
     Raises:
-        BadInput: If there is nothing to report, or a column was never measured.
+        BadInput: If there are no runs, or no run has measured one of the columns.
     """
     if not runs:
-        raise BadInput(f"{show.title}: there is no finished run to report. Run it first: lightexp ablate or run.")
+        raise BadInput(f"{spec.title}: there is no finished run to report. Run it first: lightexp ablate or run.")
+    measured = dict.fromkeys(name for run in runs for name in run.metrics)
+    columns = spec.columns or tuple(column for column in COLUMNS if column.name in measured)
+    _check_measured(columns, measured, spec)
+    rows = _group_by_row(runs, order)
+    grid = _RunGrid(
+        rows,
+        control=rows.get(spec.control) if spec.control else None,
+        accuracy="accuracy/test" if all("accuracy/test" in run.metrics for run in runs) else "accuracy/val",
+        size=_select_size_metric(columns),
+    )
+    ratio = RATIO_OF.get(grid.size)
+    names = list(dict.fromkeys([*(column.name for column in columns), grid.accuracy, grid.size]))
+    if ratio in measured and ratio not in names:
+        names.append(ratio)
+    undirected = {column.name for column in columns if column.direction is None}
+    statistics = {name: _compute_column(name, grid, spec, name not in undirected) for name in names}
+    fronts, hypervolume = _compute_fronts(grid)
+    report_rows = _build_rows(grid, statistics, fronts, spec.control)
+    own_control = _build_own_control(runs, names) if grid.control is None else None
+    if own_control:
+        report_rows.insert(0, own_control)
+    report_rows.sort(key=lambda row: row.kind != "control")
+    report_rows += [ReportRow(name, "refused", note=reason) for name, reason in (refused or {}).items()]
+    report_rows += [_build_published(row) for row in spec.external]
+    ranked = _rank(report_rows, columns)
+    return Report(replace(spec, columns=columns), ranked, tuple(runs), grid.accuracy, grid.size, hypervolume)
+
+
+def _build_rows(
+    grid: _RunGrid,
+    statistics: Mapping[str, Mapping[str, MetricStatistics]],
+    fronts: Mapping[str, float],
+    control: str | None,
+) -> list[ReportRow]:
+    """Return the rows that have runs.
+
+    Args:
+        grid: The runs.
+        statistics: Statistics by metric and row.
+        fronts: Share of the seeds on the front by row.
+        control: Name of the control row.
+    """
+    return [
+        ReportRow(
+            name=name,
+            kind="control" if name == control else "row",
+            seeds=tuple(sorted(runs)),
+            metrics={metric: column[name] for metric, column in statistics.items()},
+            note=_describe_waived(list(runs.values())),
+            front=fronts.get(name),
+        )
+        for name, runs in grid.rows.items()
+    ]
+
+
+def _check_measured(columns: Sequence[MetricColumn], measured: Iterable[str], spec: TableSpec) -> None:
+    """Raise BadInput for a column that no run and no published row has."""
+    known = set(measured).union(*(external.figures for external in spec.external))
+    for column in columns:
+        if column.name not in known:
+            hint = suggest_nearest(column.name, measured)
+            raise BadInput(f"{spec.title}: columns: no run has measured '{column.name}': {hint}")
+
+
+def _group_by_row(runs: Sequence[Run], order: Sequence[str]) -> dict[str, dict[int, Run]]:
+    """Return the runs by row and seed: first the rows of `order` that have runs, then the others."""
+    with_runs = {run.row for run in runs}
     rows: defaultdict[str, dict[int, Run]] = defaultdict(dict)
-    for name in (name for name in order if any(run.row == name for run in runs)):
-        rows[name] = {}
+    for name in order:
+        if name in with_runs:
+            rows[name] = {}
     for run in runs:
         rows[run.row][run.seed] = run
-    measured = dict.fromkeys(name for run in runs for name in run.metrics)
-    columns = show.columns or tuple(column for column in COLUMNS if column.name in measured)
-    for one in columns:
-        if one.name not in measured and not any(one.name in external.figures for external in show.external):
-            raise BadInput(
-                f"{show.title}: columns: no run has measured '{one.name}': {suggest_nearest(one.name, measured)}"
-            )
-    accuracy = "accuracy/test" if all("accuracy/test" in run.metrics for run in runs) else "accuracy/val"
-    size = next(
-        (c.name for c in columns if c.name.startswith("size/") and c.name.endswith("_bytes")), "size/file_bytes"
-    )
-    ratio = [name for name in (RATIO.get(size),) if name in measured]
-    names = dict.fromkeys([*(column.name for column in columns), accuracy, size, *ratio])
-    control = rows.get(show.control) if show.control else None
-    neutral = {column.name for column in columns if column.direction is None}
-    cells = {name: _cells(name, rows, control, show, name not in neutral) for name in names}
-    fronts, volume = _fronts(rows, control, accuracy, size)
-    lines = [
-        Row(
-            name,
-            "control" if name == show.control else "row",
-            tuple(sorted(of)),
-            {c: cells[c][name] for c in cells},
-            _waived(list(of.values())),
-            fronts.get(name),
-        )
-        for name, of in rows.items()
-    ]
-    if control is None and (own := _own_control(runs, names)):
-        lines.insert(0, own)
-    lines.sort(key=lambda line: line.kind != "control")
-    lines += [Row(name, "refused", (), {}, reason) for name, reason in (refused or {}).items()]
-    lines += [
-        Row(e.name, "external", (), {n: Cell(Summary(1, float(v), None)) for n, v in e.figures.items()}, e.source)
-        for e in show.external
-    ]
-    ranked = _ranked(lines, columns)
-    return Report(replace(show, columns=columns), ranked, tuple(runs), accuracy, size, volume)
+    return dict(rows)
 
 
-def _cells(
-    name: str, rows: Mapping[str, Mapping[int, Run]], control: Mapping[int, Run] | None, show: TableSpec, tested: bool
-) -> dict[str, Cell]:
-    """One column: each row's summary, and its difference to the control row, or to its runs' own controls.
+def _select_size_metric(columns: Sequence[MetricColumn]) -> str:
+    """Return the first size in bytes among the columns, or the file's size."""
+    for column in columns:
+        if column.name.startswith("size/") and column.name.endswith("_bytes"):
+            return column.name
+    return "size/file_bytes"
 
-    Only what is better one way is `tested`.
+
+def _compute_column(name: str, grid: _RunGrid, spec: TableSpec, tested: bool) -> dict[str, MetricStatistics]:
+    """Return each row's statistics of one metric, compared with the control row or with its runs' own controls.
+
+    Args:
+        name: Name of the metric.
+        grid: The runs.
+        spec: Names the control and the margin.
+        tested: Whether differences get p values; only metrics that are better one way do.
     """
     ratio = is_ratio(name)
-    margin = show.margin / 100 if show.margin is not None and name.startswith("accuracy/") else None
-    values = {row: _sound({seed: run.metrics.get(name) for seed, run in of.items()}, ratio) for row, of in rows.items()}
+    margin = spec.margin / 100 if spec.margin is not None and name.startswith("accuracy/") else None
+    control_values = None
+    if grid.control is not None:
+        control_values = {seed: run.metrics.get(name) for seed, run in grid.control.items()}
+    values: dict[str, dict[int, float]] = {}
     differences: list[Difference | None] = []
-    for row, of in rows.items():
-        of_control = {s: r.metrics.get(name) for s, r in control.items()} if control is not None else None
-        against = _sound(of_control or {s: r.control.get(name) for s, r in of.items()}, ratio)
-        found = None if row == show.control else compare_paired(values[row], against, ratio, margin)
-        differences.append(found if found is None or tested else replace(found, p=None))
-    judged = correct_p_values(differences, margin is not None)
+    for row, runs in grid.rows.items():
+        values[row] = _select_valid({seed: run.metrics.get(name) for seed, run in runs.items()}, ratio)
+        reference = control_values or {seed: run.control.get(name) for seed, run in runs.items()}
+        difference = None
+        if row != spec.control:
+            difference = compare_paired(values[row], _select_valid(reference, ratio), ratio, margin)
+        if difference is not None and not tested:
+            difference = replace(difference, p=None)
+        differences.append(difference)
+    corrected = correct_p_values(differences, margin is not None)
     return {
-        row: Cell(summarize(list(of.values()), ratio) if of else None, judged[place])
-        for place, (row, of) in enumerate(values.items())
+        row: MetricStatistics(summarize(list(by_seed.values()), ratio) if by_seed else None, difference)
+        for (row, by_seed), difference in zip(values.items(), corrected, strict=True)
     }
 
 
-def _sound(values: Mapping[int, float | None], ratio: bool) -> dict[int, float]:
-    return {s: v for s, v in values.items() if v is not None and math.isfinite(v) and not (ratio and v <= 0)}
+def _select_valid(values: Mapping[int, float | None], ratio: bool) -> dict[int, float]:
+    """Return the values that can be averaged: finite ones, and positive ones for ratios."""
+    return {
+        seed: value
+        for seed, value in values.items()
+        if value is not None and math.isfinite(value) and not (ratio and value <= 0)
+    }
 
 
-def _waived(runs: Sequence[Run]) -> str:
-    """What has become of waived invariants: with how many seeds each was broken, and how with the first of them."""
-    found = []
+def _describe_waived(runs: Sequence[Run]) -> str:
+    """Return for how many seeds each waived invariant was broken, and how for the first of them."""
+    descriptions = []
     for kind in dict.fromkeys(kind for run in runs for kind in run.waived):
-        said = [run.waived[kind] for run in runs if kind in run.waived]
-        broken = [words for words in said if not all(part.endswith(": kept") for part in words.split("; "))]
-        words = f"waived {kind}, broken with {len(broken)} of {len(said)} seeds"
-        found.append(f"{words} ({broken[0]})" if broken else words)
-    return "; ".join(found)
+        outcomes = [run.waived[kind] for run in runs if kind in run.waived]
+        broken = [text for text in outcomes if not all(part.endswith(": kept") for part in text.split("; "))]
+        description = f"waived {kind}, broken with {len(broken)} of {len(outcomes)} seeds"
+        descriptions.append(f"{description} ({broken[0]})" if broken else description)
+    return "; ".join(descriptions)
 
 
-def _own_control(runs: Sequence[Run], names: Mapping[str, None]) -> Row | None:
-    """The runs' own float32 control as a line, where all runs of one seed have the same one."""
-    found: dict[int, dict[str, float]] = {}
+def _build_own_control(runs: Sequence[Run], names: Sequence[str]) -> ReportRow | None:
+    """Return the runs' own float32 control as a row, or None where runs of one seed have different controls."""
+    by_seed: dict[int, dict[str, float]] = {}
     for run in runs:
-        wanted = {n: run.control[n] for n in names if n in run.control and not n.startswith("latency/")}
-        if found.setdefault(run.seed, wanted) != wanted:
+        metrics = {n: run.control[n] for n in names if n in run.control and not n.startswith("latency/")}
+        if by_seed.setdefault(run.seed, metrics) != metrics:
             return None
-    cells = {}
+    statistics = {}
     for name in names:
-        values = list(_sound({seed: of.get(name) for seed, of in found.items()}, is_ratio(name)).values())
-        cells[name] = Cell(summarize(values, is_ratio(name)) if values else None)
-    return Row(f"{OWN} (of the runs)", "control", tuple(sorted(found)), cells)
+        ratio = is_ratio(name)
+        values = list(_select_valid({seed: metrics.get(name) for seed, metrics in by_seed.items()}, ratio).values())
+        statistics[name] = MetricStatistics(summarize(values, ratio) if values else None)
+    return ReportRow(OWN_CONTROL, "control", tuple(sorted(by_seed)), statistics)
 
 
-def _fronts(
-    rows: Mapping[str, Mapping[int, Run]], control: Mapping[int, Run] | None, accuracy: str, size: str
-) -> tuple[dict[str, float], tuple[float, float, float] | None]:
-    """How often each row is on its seed's front, and the hypervolume over the seeds that every row has."""
-    seeds = set.intersection(*(set(of) for of in rows.values()))
-    on: defaultdict[str, int] = defaultdict(int)
-    volumes: list[float] = []
+def _build_published(row: PublishedRow) -> ReportRow:
+    statistics = {name: MetricStatistics(Summary(1, float(value), None)) for name, value in row.figures.items()}
+    return ReportRow(row.name, "external", metrics=statistics, note=row.source)
+
+
+def _compute_fronts(grid: _RunGrid) -> tuple[dict[str, float], tuple[float, float, float] | None]:
+    """Return each row's share of seeds on the front, and the hypervolume over the seeds that all rows have.
+
+    The hypervolume is its mean and the ends of its 95% interval; None where it cannot be computed.
+    """
+    seeds = set.intersection(*(set(runs) for runs in grid.rows.values()))
+    counts: defaultdict[str, int] = defaultdict(int)
+    hypervolumes: list[float] = []
     for seed in sorted(seeds):
-        of = {name: runs[seed] for name, runs in rows.items()}
-        points = {n: (r.metrics.get(size), r.metrics.get(accuracy)) for n, r in of.items()}
-        sound = {n: (s, 1 - a) for n, (s, a) in points.items() if s and a is not None and math.isfinite(a)}
-        for name, there in zip(sound, find_front(list(sound.values())), strict=True):
-            on[name] += bool(there)
-        one = next(iter(of.values()))
-        reference = (control[seed].metrics if control else one.control).get("size/file_bytes")
-        if sound and reference and one.classes > 1:
-            sizes, errors = zip(*sound.values(), strict=True)
-            volumes.append(compute_tradeoff_hypervolume(sizes, errors, reference, one.classes))
-    shares = {name: on[name] / len(seeds) for name in rows} if seeds else {}
-    return shares, compute_mean_interval(volumes) if volumes else None
+        points = {}
+        for name, runs in grid.rows.items():
+            size, accuracy = runs[seed].metrics.get(grid.size), runs[seed].metrics.get(grid.accuracy)
+            if size and accuracy is not None and math.isfinite(accuracy):
+                points[name] = size, 1 - accuracy
+        for name, is_on_front in zip(points, find_front(list(points.values())), strict=True):
+            counts[name] += bool(is_on_front)
+        first = next(iter(grid.rows.values()))[seed]
+        control = grid.control[seed].metrics if grid.control else first.control
+        control_size = control.get("size/file_bytes")
+        if points and control_size and first.classes > 1:
+            sizes, errors = zip(*points.values(), strict=True)
+            hypervolumes.append(compute_tradeoff_hypervolume(sizes, errors, control_size, first.classes))
+    shares = {name: counts[name] / len(seeds) for name in grid.rows} if seeds else {}
+    return shares, compute_mean_interval(hypervolumes) if hypervolumes else None
 
 
-def _ranked(lines: Sequence[Row], columns: Sequence[MetricColumn]) -> tuple[Row, ...]:
-    places: defaultdict[str, dict[str, int]] = defaultdict(dict)
+def _rank(rows: Sequence[ReportRow], columns: Sequence[MetricColumn]) -> tuple[ReportRow, ...]:
+    """Return the rows with the best and the second of each column ranked.
+
+    The worst value is never second, and a value that more than half of the rows share is not ranked.
+    """
+    ranks: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    own = [row for row in rows if row.kind in ("control", "row")]
     for column in columns:
         if column.direction is None:
             continue
-        found = {
-            line.name: cell.summary.mean
-            for line in lines
-            if line.kind in ("control", "row") and (cell := line.cells.get(column.name)) and cell.summary
-        }
-        best = sorted(set(found.values()), reverse=column.direction == "max")[:-1][:2]  # the worst is no second
-        for name, value in found.items():
-            shared = list(found.values()).count(value)
-            if value in best and 2 * shared <= len(found):  # what most have is no distinction
-                places[name][column.name] = best.index(value) + 1
-    return tuple(
-        replace(line, cells={n: replace(c, place=places[line.name].get(n, 0)) for n, c in line.cells.items()})
-        if line.kind in ("control", "row")
-        else line
-        for line in lines
-    )
+        means = {row.name: mean for row in own if (mean := row.metric(column.name).mean) is not None}
+        best = sorted(set(means.values()), reverse=column.direction == "max")[:-1][:2]
+        for name, mean in means.items():
+            shared = list(means.values()).count(mean)
+            if mean in best and 2 * shared <= len(means):
+                ranks[name][column.name] = best.index(mean) + 1
+    ranked = []
+    for row in rows:
+        if row.kind in ("control", "row"):
+            metrics = {n: replace(m, rank=ranks[row.name].get(n, 0)) for n, m in row.metrics.items()}
+            row = replace(row, metrics=metrics)
+        ranked.append(row)
+    return tuple(ranked)

@@ -1,9 +1,9 @@
-"""What a report is made from: runs by row and seed, and how they are to be shown."""
+"""Specification of a report's table: title, columns, margin, figures and published rows."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -18,12 +18,12 @@ _FORMAT = re.compile(r"(,?(?:\.\d+)?[f%geE])(x?)")
 
 @settings_dataclass
 class PublishedRow:
-    """A row of published figures: marked, and outside all tests.
+    """A row of figures that were published elsewhere: marked as such and never tested.
 
     Attributes:
-        name: In the table.
-        source: Where they were published, and of what data they are.
-        figures: By measurement.
+        name: Name of the row.
+        source: Publication and data that the figures come from.
+        figures: Values by metric.
     """
 
     name: str
@@ -33,18 +33,23 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """How a table is to look.
+    """What a report shows and how.
 
     Attributes:
-        title: Of the table.
-        claim: What it is to show.
-        reference: The publication that it goes back to.
-        cost: What it takes to run.
-        control: The row that the others are compared with; None makes one of the runs' own controls.
-        columns: Its columns; empty takes the usual ones that were measured.
-        margin: In percentage points, of accuracy: see `lightexp.report.statistics`.
-        figures: Which to draw; empty draws all that there are data for.
-        external: Published rows.
+        title: Title of the table.
+        claim: What the table is meant to show.
+        reference: Publication that the experiment follows.
+        cost: Time and hardware that the experiment takes.
+        control: Row that the others are compared with; None compares each run with its own float32 control.
+        columns: Columns of the table; empty selects the usual metrics that were measured.
+        margin: Percentage points of accuracy that a row may lose and still count as no worse; see
+            `lightexp.report.statistics`. None tests for differences instead.
+        figures: Names of the figures to draw; empty draws all that there are data for.
+        external: Rows published elsewhere.
+
+    Example:
+        >>> TableSpec("pruning", columns=(parse_column("accuracy/test", "columns[0]"),)).columns[0].heading
+        'Accuracy test'
     """
 
     title: str
@@ -59,7 +64,16 @@ class TableSpec:
 
 
 @settings_dataclass
-class _Column:
+class ColumnSettings:
+    """A column as an ablation's file describes it.
+
+    Attributes:
+        measurement: Name of the metric.
+        heading: Heading of the column. Defaults to None: the usual one.
+        format: Python format of the numbers, such as `.2%` or `.1fx`. Defaults to None: the usual one.
+        direction: Which way is better. Defaults to None: the usual one.
+    """
+
     measurement: Annotated[str, Field(min_length=1)]
     heading: str | None = None
     format: str | None = None
@@ -70,25 +84,29 @@ class _Column:
             raise ValueError(f"format must be such as .2% or ,.0f or .1fx. Received: {self.format!r}.")
 
 
-def parse_column(node: str | Mapping[str, Any], where: str) -> MetricColumn:
-    """A column from a measurement's name, or from a mapping of it, `heading`, `format` and `direction`.
+def parse_column(node: str | Mapping[str, Any], location: str) -> MetricColumn:
+    """Return the column that an entry of `columns` describes.
 
-    What is not given is as in every other table of lightexp, where that has the measurement.
+    What the entry leaves out is as in `lightexp.core.columns.COLUMNS`, where the metric is one of them.
+
+    Args:
+        node: Name of a metric, or a mapping of `measurement`, `heading`, `format` and `direction`.
+        location: Where the entry is, for messages, such as `columns[0]`.
 
     Raises:
-        BadInput: If the mapping has other keys, or a format that is none.
+        BadInput: If the mapping has other keys, or its format is not a valid one.
     """
     if not isinstance(node, str) and "measurement" not in node:
-        raise BadInput(f"{where} must name a measurement, such as accuracy/test. Received: {dict(node)!r}.")
-    given = construct(_Column, {"measurement": node} if isinstance(node, str) else node, where)
-    name = given.measurement
-    usual = next((known for known in COLUMNS if known.name == name), MetricColumn(name, name, _plain))
-    shown = usual.formatter
-    if given.format and (found := _FORMAT.fullmatch(given.format)):
-        shape, times = found.groups()
-        shown = lambda value: f"{value:{shape}}{times}"  # noqa: E731
-    return MetricColumn(name, given.heading or usual.heading, shown, given.direction or usual.direction)
+        raise BadInput(f"{location} must name a measurement, such as accuracy/test. Received: {dict(node)!r}.")
+    settings = construct(ColumnSettings, {"measurement": node} if isinstance(node, str) else node, location)
+    name = settings.measurement
+    usual = next((column for column in COLUMNS if column.name == name), MetricColumn(name, name, "{:,.4g}".format))
+    formatter = _build_formatter(settings.format) if settings.format else usual.formatter
+    return MetricColumn(name, settings.heading or usual.heading, formatter, settings.direction or usual.direction)
 
 
-def _plain(value: float) -> str:
-    return f"{value:,.4g}"
+def _build_formatter(format_spec: str) -> Callable[[float], str]:
+    """Return the formatter for a Python format, which may end in `x` for `times`."""
+    if format_spec.endswith("x"):
+        return lambda value: f"{value:{format_spec[:-1]}}x"
+    return lambda value: f"{value:{format_spec}}"

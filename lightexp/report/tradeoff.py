@@ -1,9 +1,8 @@
-"""The trade-off of one run, control first: `table.md` and `tradeoff.svg`."""
+"""Accuracy against size for the stages of one run: `table.md` and `tradeoff.svg` in the run's folder."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,24 +11,24 @@ from typing import Any, NamedTuple
 from lightexp.core.formatting import escape_markdown, format_binary_bytes, replace_unprintable
 from lightexp.core.record import Record, StageRecord
 from lightexp.core.table import render_markdown
+from lightexp.report.plot_style import BLACK, BLUE, RUN_STYLE, VERMILION, format_percent_axis, render_svg, use_style
 
 TABLE = "table.md"
 FIGURE = "tradeoff.svg"
-PLOT_STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "lightexp",  # else every file has other ids
-    "svg.fonttype": "none",
-    "text.usetex": False,
-    "text.parse_math": False,  # a stage's name may hold a dollar sign
-}
-# Of Okabe and Ito's palette, told apart by shape as well.
-_CONTROL = {"color": "#000000", "marker": "s", "label": "control"}
-_STAGE = {"color": "#0072B2", "marker": "o", "label": "stage"}
-_SHIPPED = {"color": "#D55E00", "marker": "D", "label": "ships"}
+# Kinds differ in shape as well as in colour.
+_CONTROL = {"color": BLACK, "marker": "s", "label": "control"}
+_STAGE = {"color": BLUE, "marker": "o", "label": "stage"}
+_SHIPPED = {"color": VERMILION, "marker": "D", "label": "ships"}
 _ARROW = {"arrowstyle": "->", "color": "#777777", "shrinkA": 6, "shrinkB": 6}
 
 
 def write(record: Record, folder: Path) -> None:
-    """Writes `table.md` and `tradeoff.svg` of a run into `folder`; the same record gives the same bytes."""
+    """Write `table.md` and `tradeoff.svg` of a run; the same record gives the same bytes.
+
+    Args:
+        record: Record of the run.
+        folder: Existing folder for the files.
+    """
     (folder / TABLE).write_text(render_table(record), encoding="utf-8")
     draw(record, folder / FIGURE)
 
@@ -42,82 +41,93 @@ def render_table(record: Record) -> str:
     return "\n".join(lines) + "\n"
 
 
-class _Point(NamedTuple):
+class _StagePoint(NamedTuple):
     name: str
     size: float
     accuracy: float
-    look: dict[str, str]
+    style: dict[str, str]
 
 
-def _points(record: Record) -> tuple[str, list[_Point]]:
-    """What is drawn: the accuracy's name (test's where every stage has it), and the stages that have figures."""
+def _list_points(record: Record) -> tuple[str, list[_StagePoint]]:
+    """Return the split whose accuracy is drawn and the stages that were measured.
+
+    The split is `test` where every stage has that accuracy, otherwise `val`.
+    """
     stages = record.table_stages
-    split = "test" if all(_drawable(stage, "accuracy/test") for stage in stages) else "val"
+    split = "test" if all(_coordinates(stage, "accuracy/test") for stage in stages) else "val"
     points = []
     for stage in stages:
-        if found := _drawable(stage, f"accuracy/{split}"):
-            shipped = stage is record.stages[-1]
-            look = _CONTROL if stage.name == record.control else _SHIPPED if shipped else _STAGE
-            points.append(_Point(replace_unprintable(stage.name), *found, look))
+        coordinates = _coordinates(stage, f"accuracy/{split}")
+        if coordinates is None:
+            continue
+        if stage.name == record.control:
+            style = _CONTROL
+        elif stage is record.stages[-1]:
+            style = _SHIPPED
+        else:
+            style = _STAGE
+        points.append(_StagePoint(replace_unprintable(stage.name), *coordinates, style))
     return split, points
 
 
-def _drawable(stage: StageRecord, accuracy: str) -> tuple[float, float] | None:
-    size, value = stage.metric("size/file_bytes"), stage.metric(accuracy)
-    if size is None or value is None or not (0 < size < math.inf and math.isfinite(value)):
+def _coordinates(stage: StageRecord, accuracy_name: str) -> tuple[float, float] | None:
+    """Return a stage's size and accuracy, or None where one of them cannot be drawn."""
+    size, accuracy = stage.metric("size/file_bytes"), stage.metric(accuracy_name)
+    if size is None or accuracy is None or not (0 < size < math.inf and math.isfinite(accuracy)):
         return None
-    return size, value
+    return size, accuracy
 
 
 def draw(record: Record, path: Path) -> None:
-    """Draws accuracy over file size (log2), a point per stage, arrows in the order of the pipeline."""
-    import matplotlib
+    """Draw accuracy over file size (log2) as SVG: a point for each stage, arrows in the pipeline's order.
+
+    Args:
+        record: Record of the run.
+        path: Path of the SVG file.
+    """
     from matplotlib.figure import Figure
 
-    split, points = _points(record)
-    with matplotlib.rc_context(PLOT_STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a glyph that this machine's font lacks is the viewer's to find
+    split, points = _list_points(record)
+    with use_style(RUN_STYLE):
         figure = Figure(figsize=(7, 4.5))
         axes = figure.add_axes((0.13, 0.12, 0.84, 0.78))
         axes.set_title(record.name)
         axes.set_xlabel("file size (log scale)")
         axes.set_ylabel(f"accuracy ({'test' if split == 'test' else 'validation'})")
         if points:
-            _scale(axes, [p.size for p in points])
-            _mark(axes, points)
+            _scale_size_axis(axes, [point.size for point in points])
+            _draw_points(axes, points)
         else:
             axes.text(0.5, 0.5, "nothing was measured", ha="center", transform=axes.transAxes)
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        path.write_bytes(render_svg(figure))
 
 
-def _mark(axes: Any, points: Sequence[_Point]) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    labelled = set()
+def _draw_points(axes: Any, points: Sequence[_StagePoint]) -> None:
+    in_legend: set[str] = set()
     for index, point in enumerate(points):
-        look = {k: v for k, v in point.look.items() if k != "label" or v not in labelled}
-        labelled.add(point.look["label"])
-        axes.plot(point.size, point.accuracy, linestyle="none", markersize=8, zorder=3, **look)
-        offset = (0, 9 if index % 2 == 0 else -17)  # neighbours may be of one size: one above, one below
-        axes.annotate(
-            point.name, (point.size, point.accuracy), offset, textcoords="offset points", ha="center", parse_math=False
-        )
+        style = {key: value for key, value in point.style.items() if key != "label" or value not in in_legend}
+        in_legend.add(point.style["label"])
+        xy = point.size, point.accuracy
+        axes.plot(*xy, linestyle="none", markersize=8, zorder=3, **style)
+        offset = (0, 9 if index % 2 == 0 else -17)  # neighbours may have the same size: one above, one below
+        axes.annotate(point.name, xy, offset, textcoords="offset points", ha="center", parse_math=False)
     for before, after in pairwise(points):
-        if before[1:3] != after[1:3]:
-            axes.annotate("", after[1:3], before[1:3], arrowprops=_ARROW)
+        start, end = (before.size, before.accuracy), (after.size, after.accuracy)
+        if start != end:
+            axes.annotate("", end, start, arrowprops=_ARROW)
     axes.margins(y=0.25)
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    format_percent_axis(axes)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.legend(frameon=False)
 
 
-def _scale(axes: Any, sizes: Sequence[float]) -> None:
+def _scale_size_axis(axes: Any, sizes: Sequence[float]) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
     low, high = math.floor(math.log2(min(sizes)) - 0.25), math.ceil(math.log2(max(sizes)) + 0.25)
     axes.set_xscale("log", base=2)
     axes.set_xlim(2.0**low, 2.0**high)
     powers = range(low, high + 1, 1 + (high - low) // 8)
-    axes.xaxis.set_major_locator(FixedLocator([2.0**p for p in powers]))
+    axes.xaxis.set_major_locator(FixedLocator([2.0**power for power in powers]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda size, _: format_binary_bytes(size))

@@ -1,34 +1,38 @@
-"""Everything that a report leaves in its folder."""
+"""Write a report into a folder: the page, its tables and its plots."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from lightexp.report import html, plots, tables
-from lightexp.report.summary import Report
+from lightexp.report import csv_files, documents, html, plots
+from lightexp.report.data import Report
 
 PAGE = "index.html"
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Writes tables, figures and the page into a folder, each whole or not at all.
+    """Write tables, plots and the page; each file appears complete or not at all.
+
+    Args:
+        report: The report.
+        folder: Folder for the files, made if it does not exist.
 
     Returns:
-        What was written, the page first.
+        The paths of the files, the page first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = plots.draw_plots(report)
-    files: dict[str, bytes] = {
+    contents: dict[str, bytes] = {
         PAGE: html.render_page(report, {name: formats["svg"] for name, formats in drawn.items()}).encode(),
-        "table.md": tables.render_markdown(report).encode(),
-        "table.tex": tables.render_latex(report).encode(),
-        "table.csv": tables.render_csv(report).encode(),
-        "runs.csv": tables.render_runs_csv(report.runs).encode(),
+        "table.md": documents.render_markdown_document(report).encode(),
+        "table.tex": documents.render_latex_document(report).encode(),
+        "table.csv": csv_files.render_statistics_csv(report).encode(),
+        "runs.csv": csv_files.render_runs_csv(report.runs).encode(),
     }
     for name, formats in drawn.items():
-        files |= {f"{name}.{kind}": content for kind, content in formats.items()}
-    for name, content in files.items():
+        contents |= {f"{name}.{extension}": content for extension, content in formats.items()}
+    for name, content in contents.items():
         draft = folder / f".{name}.tmp"
         draft.write_bytes(content)
         draft.replace(folder / name)
-    return [folder / name for name in files]
+    return [folder / name for name in contents]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from lightexp.report.tradeoff import PLOT_STYLE
+from lightexp.report.plot_style import BLUE, RUN_STYLE, VERMILION, render_svg, use_style
 from lightexp.search.goals import SearchObjective
 from lightexp.search.study_status import StudyStatus
 
-_FRONT_COLOR, _TRIAL_COLOR, _INFEASIBLE_COLOR = "#D55E00", "#0072B2", "#bbbbbb"
+_FRONT_COLOR, _TRIAL_COLOR, _INFEASIBLE_COLOR = VERMILION, BLUE, "#bbbbbb"
 
 
 def draw_front(objectives: Sequence[SearchObjective], status: StudyStatus, path: Path, title: str) -> None:
@@ -82,14 +81,12 @@ def draw_importance(importance: Mapping[str, Mapping[str, float]], path: Path, t
 @contextmanager
 def _save_axes(path: Path, title: str) -> Iterator[Any]:
     """Yield the axes of a new figure, and save the figure as SVG afterwards."""
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(PLOT_STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the viewer finds glyphs that this computer's font lacks
+    with use_style(RUN_STYLE):
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.add_subplot()
         axes.set_title(title)
         axes.grid(color="#dddddd", linewidth=0.6)
         yield axes
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        path.write_bytes(render_svg(figure))

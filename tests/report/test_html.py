@@ -34,7 +34,7 @@ def reported(seeds: int = 5) -> Report:
     external = PublishedRow("Doe 2020", "Doe et al. 2020, table 2", {"accuracy/test": 0.96, "size/file_bytes": 30_000})
     show = TableSpec("A <b>title</b>", claim=NASTY, control="control", margin=1.0, external=(external,))
     found = build_summary(name_rows(made), show, {"b>a": "'a' cannot follow 'b'"})
-    return replace(found, words=tuple(review.questions(found)), commands=("lightexp ablate x.yaml",))
+    return replace(found, questions=tuple(review.list_questions(found)), commands=("lightexp ablate x.yaml",))
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_figures_are_the_same_every_time_and_only_where_there_are_data(folder) -
     low, high = figure.axes[0].get_xlim()
     assert 0.5 < low < 1 < 4 < high < 10  # times smaller, not bytes
     assert figure.axes[0].get_xlabel() == "Ratio: times smaller than the control (log scale)"
-    wanted = replace(report, show=replace(report.show, figures=("hypervolume", "front")), history=(0.1, 0.2, 0.4))
+    wanted = replace(report, spec=replace(report.spec, figures=("hypervolume", "front")), history=(0.1, 0.2, 0.4))
     assert list(plots.draw_plots(wanted)) == ["hypervolume", "front"]
     pruned = record("p")
     pruned.stages[1].facts |= {"sizes": {"conv": 100, "dense": 900}, "zeros": {"conv": 50, "dense": 810}}

@@ -31,11 +31,11 @@ def runs(seeds: int = 5) -> list[Run]:
 
 
 def line(report: Report, name: str):
-    return next(one for one in report.lines if one.name == name)
+    return next(one for one in report.rows if one.name == name)
 
 
 def linted(found: Report) -> str:
-    return "\n".join(review.questions(found))
+    return "\n".join(review.list_questions(found))
 
 
 def test_a_row_has_means_and_differences_paired_by_seed() -> None:
@@ -43,19 +43,19 @@ def test_a_row_has_means_and_differences_paired_by_seed() -> None:
     both, control = line(found, "both"), line(found, "control")
     a = [r.metrics["accuracy/test"] for r in runs() if r.row == "both"]
     b = [r.metrics["accuracy/test"] for r in runs() if r.row == "control"]
-    cell = both.cells["accuracy/test"]
+    cell = both.metrics["accuracy/test"]
     assert cell.summary is not None
     assert cell.difference is not None
     assert cell.summary.mean == pytest.approx(sum(a) / 5)
     assert cell.difference.p == pytest.approx(stats.ttest_rel(a, b).pvalue)
-    rows = [one for one in found.lines if one.kind == "row"]
-    p = [one.cells["accuracy/test"].difference.p for one in rows]
+    rows = [one for one in found.rows if one.kind == "row"]
+    p = [one.metrics["accuracy/test"].difference.p for one in rows]
     assert len(p) == 4
     assert cell.difference.adjusted == adjust_holm(p)[2]
-    assert control.cells["accuracy/test"].difference is None
+    assert control.metrics["accuracy/test"].difference is None
     assert control.kind == "control"
-    assert found.lines[0] is control
-    size = both.cells["size/file_bytes"]
+    assert found.rows[0] is control
+    size = both.metrics["size/file_bytes"]
     assert size.difference is not None
     assert size.difference.p is None  # every seed's file is as large
     assert (size.difference.low, size.difference.high) == (size.difference.mean,) * 2
@@ -64,22 +64,22 @@ def test_a_row_has_means_and_differences_paired_by_seed() -> None:
 
 def test_best_and_second_are_marked_by_direction() -> None:
     found = build_summary(runs(), SHOW)
-    places = {one.name: one.cells["size/file_bytes"].place for one in found.lines}
+    places = {one.name: one.metrics["size/file_bytes"].rank for one in found.rows}
     assert places == {"control": 0, "prune": 0, "quantize": 0, "both": 2, "both, harder": 1}
-    most = {one.name: one.cells["compute/macs"].place for one in found.lines}
+    most = {one.name: one.metrics["compute/macs"].rank for one in found.rows}
     assert set(most.values()) == {0}  # all have as many
     two = build_summary([r for r in runs() if r.row in ("control", "both")], SHOW)
-    assert [one.cells["size/file_bytes"].place for one in two.lines] == [0, 1]  # the worst of two is no second
-    assert line(found, "control").cells["accuracy/test"].place == 1
-    sparsity = [one.cells["model/sparsity"] for one in found.lines]
-    assert all((cell.place, cell.mark) == (0, "") for cell in sparsity)  # neither way is better
+    assert [one.metrics["size/file_bytes"].rank for one in two.rows] == [0, 1]  # the worst of two is no second
+    assert line(found, "control").metrics["accuracy/test"].place == 1
+    sparsity = [one.metrics["model/sparsity"] for one in found.rows]
+    assert all((cell.rank, cell.mark) == (0, "") for cell in sparsity)  # neither way is better
 
 
 def test_margins_mark_what_is_no_worse() -> None:
     found = build_summary(runs(), replace(SHOW, margin=1.5))
-    assert line(found, "both").cells["accuracy/test"].mark == "†"
-    assert line(found, "both, harder").cells["accuracy/test"].mark == ""
-    assert "*" in line(found, "both").cells["latency/p50_us"].mark
+    assert line(found, "both").metrics["accuracy/test"].mark == "†"
+    assert line(found, "both, harder").metrics["accuracy/test"].mark == ""
+    assert "*" in line(found, "both").metrics["latency/p50_us"].mark
 
 
 def test_the_front_and_its_hypervolume_are_taken_seed_by_seed() -> None:
@@ -98,11 +98,11 @@ def test_the_front_and_its_hypervolume_are_taken_seed_by_seed() -> None:
 
 def test_runs_without_a_control_row_are_compared_with_their_own() -> None:
     found = build_summary([r for r in runs() if r.row != "control"], TableSpec("x"))
-    assert found.lines[0].name == "control (of the runs)"
-    assert found.lines[0].cells["size/file_bytes"].summary.mean == 112_960
+    assert found.rows[0].name == "control (of the runs)"
+    assert found.rows[0].metrics["size/file_bytes"].summary.mean == 112_960
     a = [r.metrics["accuracy/test"] for r in runs() if r.row == "both"]
     b = [r.control["accuracy/test"] for r in runs() if r.row == "both"]
-    assert line(found, "both").cells["accuracy/test"].difference.p == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert line(found, "both").metrics["accuracy/test"].difference.p == pytest.approx(stats.ttest_rel(a, b).pvalue)
 
 
 def test_settings_make_rows_and_the_later_run_counts() -> None:
@@ -168,7 +168,7 @@ def test_the_linter_asks_what_a_reviewer_would() -> None:
     assert "no row has that budget without compression" in found
     assert "MACs" not in found
     size_only = tuple(column for column in COLUMNS if column.name in ("accuracy/test", "size/file_bytes"))
-    assert "bytes stand there without MACs" in linted(build_summary(runs(), replace(SHOW, columns=size_only)))
+    assert "sizes are shown without MACs" in linted(build_summary(runs(), replace(SHOW, columns=size_only)))
     assert "seeds" not in linted(build_summary(runs(5), SHOW))
     plain = {
         "as_prune": {"_target_": "lightexp.stages.train.Train"},
@@ -183,7 +183,10 @@ def test_the_linter_asks_what_a_reviewer_would() -> None:
     for one in broken:
         one.config["pipeline"]["waive"] = ["sparsity"]
     words = linted(build_summary(name_rows([*records(3), *broken]), SHOW))
-    assert "'w' was told to break something: waived sparsity, broken with 2 of 3 seeds (prune: 0.2, was 0.8)" in words
+    assert (
+        "'w' was allowed to break an invariant: waived sparsity, broken with 2 of 3 seeds (prune: 0.2, was 0.8)"
+        in words
+    )
     study = record("s")
     study.config["search"] = {"objectives": ["accuracy/test", "size/file_bytes"]}
     assert "a choice was made on test" in linted(build_summary(name_rows([study]), TableSpec("x")))
@@ -198,15 +201,15 @@ def report() -> Report:
     external = PublishedRow("Published & done", "Doe et al. 2020, table_2", {"accuracy/test": 0.98, "size/ratio": 40})
     show = replace(SHOW, claim=f"Claim {NASTY}", external=(external,))
     found = build_summary(name_rows(made), show, {"order a>b": "'b' cannot follow 'a'"})
-    return replace(found, words=tuple(review.questions(found)), commands=("lightexp ablate x.yaml",))
+    return replace(found, questions=tuple(review.list_questions(found)), commands=("lightexp ablate x.yaml",))
 
 
 def test_markdown(report) -> None:
     words = tables.render_markdown(report)
     rows = [one for one in words.splitlines() if one.startswith("| ")]
-    assert len(rows) == 2 + len(report.lines)
+    assert len(rows) == 2 + len(report.rows)
     for row in rows:
-        assert row.replace("\\|", "").count("|") == len(report.show.columns) + 3
+        assert row.replace("\\|", "").count("|") == len(report.spec.columns) + 3
     assert "**3.9x" not in words
     assert rows[2].startswith("| control |")  # which needs no telling
     assert "0.0% ± 0.0" not in words
@@ -238,7 +241,7 @@ def test_latex_compiles(report, tmp_path) -> None:
 def test_csv(report) -> None:
     read: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(tables.render_csv(report))))
     both = next(one for one in read if (one["row"], one["measurement"]) == ("both", "accuracy/test"))
-    cell: Cell = line(report, "both").cells["accuracy/test"]
+    cell: Cell = line(report, "both").metrics["accuracy/test"]
     assert (int(both["n"]), float(both["mean"])) == (cell.summary.n, cell.summary.mean)
     assert float(both["p_holm"]) == cell.difference.adjusted
     runs_read = list(csv.DictReader(io.StringIO(tables.render_runs_csv(report.runs))))

@@ -1,34 +1,34 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-const PAGE = 200; // rows of a table that are drawn at once
+const PAGE = 200; // rows of a table that are shown at first
 const SVG = "http://www.w3.org/2000/svg";
 const selected = new Set();
-const $ = (words) => document.querySelector(words);
+const $ = (selector) => document.querySelector(selector);
 const finite = (value) => typeof value === "number" && Number.isFinite(value);
 
-/* An element with text and children; text never becomes markup. */
+/* Make an element with attributes and children; text never becomes markup. */
 function make(name, attributes, ...children) {
-  const made = name.startsWith("svg:") ? document.createElementNS(SVG, name.slice(4)) : document.createElement(name);
+  const element = name.startsWith("svg:") ? document.createElementNS(SVG, name.slice(4)) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes || {})) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) made.setAttribute(key, value);
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(key, value);
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
 }
 
 const config = (run) => data.configs[run.config];
-const told = (run) => Object.entries(config(run)).map(([key, value]) => `${key}=${value}`);
+const listSettings = (run) => Object.entries(config(run)).map(([key, value]) => `${key}=${value}`);
 
-/* Words that must all be there, or comparisons such as size/file_bytes<20000 and seed=0. */
+/* A filter from a query: all its words must occur; comparisons such as size/file_bytes<20000 or seed=0 must hold. */
 function matcher(query) {
   const tests = query.trim().split(/\s+/).filter(Boolean).map((word) => {
-    const found = /^([\w/.]+)(<=|>=|<|>|=)(-?[\d.]+(?:e-?\d+)?)$/i.exec(word);
-    if (!found) {
+    const match = /^([\w/.]+)(<=|>=|<|>|=)(-?[\d.]+(?:e-?\d+)?)$/i.exec(word);
+    if (!match) {
       const lower = word.toLowerCase();
       return (item) => item.text.includes(lower);
     }
-    const [, name, sign, limit] = found;
+    const [, name, sign, limit] = match;
     const number = Number(limit);
     return (item) => {
       const value = item.value(name);
@@ -39,7 +39,7 @@ function matcher(query) {
   return (item) => tests.every((test) => test(item));
 }
 
-/* A table that sorts by its heads and filters by its section's search box. */
+/* Make a table that sorts by its headings and is filtered by its section's search box. */
 function sortable(section, heads, items, row) {
   const place = $(`${section} .wide`);
   const box = $(`${section} input`);
@@ -51,10 +51,10 @@ function sortable(section, heads, items, row) {
   const more = make("button", { type: "button", hidden: "", onclick: () => { shown = Infinity; draw(); } }, "Show all");
   place.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...cells)), body), more);
   function draw() {
-    let found = items.filter(matcher(box ? box.value : ""));
+    let matching = items.filter(matcher(box ? box.value : ""));
     if (by !== null) {
       const key = heads[by].key;
-      found = found.map((item) => [key(item), item]).sort(([a], [b]) => {
+      matching = matching.map((item) => [key(item), item]).sort(([a], [b]) => {
         const missing = (value) => value === null || value === undefined || value === "";
         if (missing(a) || missing(b)) return missing(a) - missing(b);
         const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
@@ -62,28 +62,28 @@ function sortable(section, heads, items, row) {
       }).map(([, item]) => item);
     }
     cells.forEach((cell, index) => cell.setAttribute("aria-sort", by === index ? (down ? "descending" : "ascending") : "none"));
-    body.replaceChildren(...found.slice(0, shown).map(row));
-    more.hidden = found.length <= shown;
-    if (count) count.textContent = `${Math.min(shown, found.length)} of ${items.length} shown`;
+    body.replaceChildren(...matching.slice(0, shown).map(row));
+    more.hidden = matching.length <= shown;
+    if (count) count.textContent = `${Math.min(shown, matching.length)} of ${items.length} shown`;
   }
   if (box) box.addEventListener("input", () => { shown = PAGE; draw(); });
   draw();
   return draw;
 }
 
-function searched(item, words, value) {
+function makeSearchable(item, words, value) {
   item.text = words.join(" ").toLowerCase();
   item.value = value;
   return item;
 }
 
-/* The head. */
+/* The header. */
 $("#title").textContent = data.title;
 $("#claim").textContent = data.claim;
 $("#reference").textContent = [data.reference, data.cost && `Cost: ${data.cost}`].filter(Boolean).join(" · ");
 for (const [label, value] of data.cards) $("#cards").append(make("div", { class: "card" }, make("b", {}, value), make("span", {}, label)));
-$("#asked").hidden = data.words.length === 0;
-$("#asked ul").append(...data.words.map((words) => make("li", {}, words)));
+$("#asked").hidden = data.questions.length === 0;
+$("#asked ul").append(...data.questions.map((words) => make("li", {}, words)));
 
 /* The table of rows. */
 const rowHeads = [
@@ -93,26 +93,26 @@ const rowHeads = [
   { label: "Δ accuracy (pp)", key: (line) => line.change, down: true },
   { label: "Front", key: (line) => line.front, down: true, title: "share of the seeds in which the row is on the front" },
 ];
-for (const line of data.lines) {
-  searched(line, [line.name, line.kind, line.note], (name) => {
+for (const line of data.rows) {
+  makeSearchable(line, [line.name, line.kind, line.note], (name) => {
     const cell = line.cells[data.columns.findIndex((column) => column.name === name)];
     return cell ? cell.mean : null;
   });
 }
-sortable("#table", rowHeads, data.lines, (line) => make("tr", { class: line.kind, title: line.note },
+sortable("#table", rowHeads, data.rows, (line) => make("tr", { class: line.kind, title: line.note },
   make("td", {}, line.label),
   make("td", {}, line.n ? String(line.n) : ""),
   ...data.columns.map((column, index) => {
     const cell = line.cells[index];
     if (!cell) return make("td", {}, line.kind === "refused" ? "" : "–");
-    return make("td", { class: ["", "first", "second"][cell.place] }, cell.text, cell.mark ? make("sup", {}, cell.mark) : null);
+    return make("td", { class: ["", "first", "second"][cell.rank] }, cell.text, cell.mark ? make("sup", {}, cell.mark) : null);
   }),
   make("td", {}, line.changed), make("td", {}, finite(line.front) ? `${Math.round(100 * line.front)}%` : "")));
-$("#table .notes").append(...data.legend.concat(data.lines.filter((line) => line.note).map((line) => `${line.name}: ${line.note}`)).map((words) => make("li", {}, words)));
+$("#table .notes").append(...data.legend.concat(data.rows.filter((line) => line.note).map((line) => `${line.name}: ${line.note}`)).map((words) => make("li", {}, words)));
 
-/* The table of runs, and the selection. */
+/* The table of runs and the selection of runs to compare. */
 for (const run of data.runs) {
-  searched(run, [run.row, `seed=${run.seed}`, run.id, ...told(run)], (name) => name === "seed" ? run.seed : run.values[data.columns.findIndex((column) => column.name === name)]);
+  makeSearchable(run, [run.row, `seed=${run.seed}`, run.id, ...listSettings(run)], (name) => name === "seed" ? run.seed : run.values[data.columns.findIndex((column) => column.name === name)]);
 }
 function toggle(run) {
   if (!selected.delete(run)) selected.add(run);
@@ -123,7 +123,7 @@ const drawRuns = sortable("#runs", [
   { label: "Seed", key: (run) => run.seed, down: false },
   ...data.columns.map((column, index) => ({ label: column.heading, title: column.name, down: column.direction === "max", key: (run) => run.values[index] })),
   { label: "Run", key: (run) => run.id, down: false },
-], data.runs, (run) => make("tr", { class: selected.has(run) ? "selected" : null, title: told(run).join("\n"), onclick: () => toggle(run) },
+], data.runs, (run) => make("tr", { class: selected.has(run) ? "selected" : null, title: listSettings(run).join("\n"), onclick: () => toggle(run) },
   make("td", {}, run.row), make("td", {}, String(run.seed)), ...run.texts.map((text) => make("td", {}, text)), make("td", {}, run.id)));
 $("#runs button[type=button]:not(th button)").addEventListener("click", () => { selected.clear(); refresh(); });
 
@@ -150,14 +150,14 @@ function refresh() {
       line("host", chosen.map((run) => run.host), true))));
 }
 
-/* The trade-off: size on a logarithmic axis against accuracy. */
+/* The trade-off plot: accuracy against size on a logarithmic axis. */
 const dots = new Map();
 function plot() {
   const width = 900, height = 440, box = { left: 62, right: 884, top: 12, bottom: 396 };
-  const rows = data.lines.filter((line) => finite(line.x) && line.x > 0 && finite(line.y));
+  const rows = data.rows.filter((line) => finite(line.x) && line.x > 0 && finite(line.y));
   const runs = data.runs.length > 5000 ? [] : data.runs.filter((run) => finite(run.x) && run.x > 0 && finite(run.y));
   if (!rows.length) { $("#front").hidden = true; return; }
-  const xs = [...rows, ...runs].map((one) => Math.log2(one.x)), ys = [...rows, ...runs].map((one) => one.y);
+  const xs = [...rows, ...runs].map((point) => Math.log2(point.x)), ys = [...rows, ...runs].map((point) => point.y);
   const span = (values, room) => {
     const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
     const pad = (high - low || room) * 0.08;
@@ -176,7 +176,7 @@ function plot() {
       svg.append(make("svg:line", { class: "rule", x1: at, x2: at, y1: box.top, y2: box.bottom }), make("svg:text", { x: at, y: box.bottom + 16, "text-anchor": "middle" }, bytes(level)));
     }
   }
-  const step = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2].find((one) => (y1 - y0) / one <= 8) || 0.5;
+  const step = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2].find((candidate) => (y1 - y0) / candidate <= 8) || 0.5;
   for (let level = Math.ceil(y0 / step) * step; level <= y1; level += step) {
     const at = py(level);
     svg.append(make("svg:line", { class: "rule", x1: box.left, x2: box.right, y1: at, y2: at }), make("svg:text", { x: box.left - 8, y: at + 4, "text-anchor": "end" }, `${(100 * level).toFixed(step < 0.001 ? 2 : step < 0.01 ? 1 : 0)}%`));
@@ -184,11 +184,11 @@ function plot() {
   svg.append(make("svg:path", { class: "axis", fill: "none", d: `M${box.left} ${box.top}V${box.bottom}H${box.right}` }),
     make("svg:text", { x: (box.left + box.right) / 2, y: height - 8, "text-anchor": "middle" }, `${data.axes[0]} (log scale)`),
     make("svg:text", { x: -(box.top + box.bottom) / 2, y: 14, "text-anchor": "middle", transform: "rotate(-90)" }, data.axes[1]));
-  const ours = rows.filter((line) => line.kind !== "external").sort((a, b) => a.x - b.x || b.y - a.y);
-  const on = new Set();
+  const ownRows = rows.filter((line) => line.kind !== "external").sort((a, b) => a.x - b.x || b.y - a.y);
+  const onFront = new Set();
   let best = -Infinity;
-  for (const line of ours) if (line.y > best) { on.add(line); best = line.y; }
-  svg.append(make("svg:path", { class: "step", d: [...on].map((line, index) => index ? `H${px(line.x)}V${py(line.y)}` : `M${px(line.x)} ${py(line.y)}`).join("") }));
+  for (const line of ownRows) if (line.y > best) { onFront.add(line); best = line.y; }
+  svg.append(make("svg:path", { class: "step", d: [...onFront].map((line, index) => index ? `H${px(line.x)}V${py(line.y)}` : `M${px(line.x)} ${py(line.y)}`).join("") }));
   for (const run of runs) {
     const dot = make("svg:circle", { cx: px(run.x), cy: py(run.y), r: runs.length > 1000 ? 2.5 : 3.5, onclick: () => toggle(run), ...hover(() => describe(run)) });
     dots.set(run, dot);
@@ -197,8 +197,8 @@ function plot() {
   const shapes = { control: "M-6 -6H6V6H-6Z", front: "M0 -8L7 0L0 8L-7 0Z", row: "M-6 0A6 6 0 1 0 6 0A6 6 0 1 0 -6 0Z", external: "M0 -7L7 6H-7Z" };
   const colours = { control: "#000000", front: "#D55E00", row: "#0072B2", external: "#7F7F7F" };
   const taken = [];
-  for (const line of [...rows].sort((a, b) => on.has(b) - on.has(a))) {
-    const kind = line.kind === "row" ? (on.has(line) ? "front" : "row") : line.kind;
+  for (const line of [...rows].sort((a, b) => onFront.has(b) - onFront.has(a))) {
+    const kind = line.kind === "row" ? (onFront.has(line) ? "front" : "row") : line.kind;
     const at = [px(line.x), py(line.y)];
     if (line.spread) svg.append(make("svg:line", { class: "spread", stroke: colours[kind], x1: at[0], x2: at[0], y1: Math.max(box.top, py(line.y + line.spread)), y2: Math.min(box.bottom, py(line.y - line.spread)) }));
     const first = data.runs.filter((run) => run.row === line.name).sort((a, b) => a.seed - b.seed)[0];
@@ -218,7 +218,7 @@ function plot() {
 function describe(run, line) {
   const head = line ? `${line.name}${line.n ? `, mean of ${line.n} seeds` : ""}` : `${run.row}, seed ${run.seed}`;
   const figures = line ? data.columns.map((column, index) => line.cells[index] && `${column.heading}: ${line.cells[index].text}`) : data.columns.map((column, index) => `${column.heading}: ${run.texts[index]}`);
-  return [make("b", {}, head), ...figures.filter(Boolean).concat(run ? told(run) : line.note || []).map((words) => make("div", {}, words))];
+  return [make("b", {}, head), ...figures.filter(Boolean).concat(run ? listSettings(run) : line.note || []).map((words) => make("div", {}, words))];
 }
 function hover(words) {
   const tip = $("#tip");
@@ -229,7 +229,7 @@ function hover(words) {
   return { onmouseenter: (event) => { tip.replaceChildren(...words()); tip.hidden = false; move(event); }, onmousemove: move, onmouseleave: () => { tip.hidden = true; } };
 }
 
-/* Statistics of one measurement. */
+/* The statistics of one metric. */
 const select = $("#statistics select");
 select.append(...data.columns.map((column, index) => make("option", { value: index }, column.name)));
 const accuracy = data.columns.findIndex((column) => column.name === data.accuracy);
@@ -239,7 +239,7 @@ function statistics() {
   const number = (value) => finite(value) ? String(+value.toPrecision(4)) : "–";
   const p = (value) => finite(value) ? (value < 0.0001 ? "< 0.0001" : value.toFixed(4)) : "–";
   const heads = ["Row", "n", "Mean", "Std", "IQM", "Bootstrap 95%", "Difference", "95% interval", "p", "p (Holm)", "Within margin"];
-  place($("#statistics .wide"), heads, data.lines.filter((line) => line.cells[index]).map((line) => {
+  place($("#statistics .wide"), heads, data.rows.filter((line) => line.cells[index]).map((line) => {
     const c = line.cells[index], d = c.difference || {};
     const pair = (low, high) => finite(low) ? `[${number(low)}, ${number(high)}]` : "–";
     return [line.name, String(c.n), number(c.mean), number(c.std), number(c.iqm), pair(c.low, c.high), number(d.mean), pair(d.low, d.high), p(d.p), p(d.adjusted), d.within === true ? "yes" : d.within === false ? "no" : "–"];

@@ -1,0 +1,67 @@
+"""Statistics and runs of a report as CSV (`table.csv` and `runs.csv`)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from lightexp.report.data import MetricStatistics, Report, ReportRow
+from lightexp.report.runs import Run
+
+_SUMMARY = ("n", "mean", "std", "iqm", "iqm_low", "iqm_high")
+_DIFFERENCE = ("difference", "low", "high", "p", "p_holm", "within_margin")
+
+
+def render_statistics_csv(report: Report) -> str:
+    """Return all statistics, a line for each row and metric."""
+    heads = ["row", "kind", "measurement", *_SUMMARY, *_DIFFERENCE, "front_share", "note"]
+    lines = []
+    for row in report.rows:
+        metrics = row.metrics or {"": MetricStatistics()}  # a refused row has one line for its note
+        lines += [_list_statistics(row, name, statistics) for name, statistics in metrics.items()]
+    return _render(heads, lines)
+
+
+def _list_statistics(row: ReportRow, name: str, statistics: MetricStatistics) -> list[object]:
+    values: list[object] = [row.name, row.kind, name]
+    summary, difference = statistics.summary, statistics.difference
+    if summary:
+        values += [summary.n, summary.mean, summary.std, summary.iqm, summary.low, summary.high]
+    else:
+        values += [0] + [None] * (len(_SUMMARY) - 1)
+    if difference:
+        values += [difference.mean, difference.low, difference.high]
+        values += [difference.p, difference.adjusted, difference.within]
+    else:
+        values += [None] * len(_DIFFERENCE)
+    return [*values, row.front, row.note]
+
+
+def render_runs_csv(runs: Sequence[Run]) -> str:
+    """Return every run with its metrics and the settings in which runs differ."""
+    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    settings = list_varying_settings(runs)
+    heads = ["id", "row", "seed", "host", "command", *metrics, *settings]
+    lines = []
+    for run in runs:
+        line: list[object] = [run.id, run.row, run.seed, run.host, run.command]
+        line += [run.metrics.get(name) for name in metrics]
+        line += [run.settings.get(name) for name in settings]
+        lines.append(line)
+    return _render(heads, lines)
+
+
+def list_varying_settings(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the settings that not all runs share, in their order."""
+    distinct = list({id(run.settings): run.settings for run in runs}.values())  # equal settings are one object
+    names = dict.fromkeys(name for settings in distinct for name in settings)
+    return [name for name in names if len({settings.get(name) for settings in distinct}) > 1]
+
+
+def _render(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(["" if value is None else value for value in line] for line in lines)
+    return buffer.getvalue()

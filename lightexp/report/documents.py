@@ -1,0 +1,121 @@
+"""The table of a report as Markdown (`table.md`) and LaTeX (`table.tex`), with its legend, notes and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from lightexp.core.columns import MISSING, MetricColumn
+from lightexp.core.formatting import escape_latex, escape_markdown
+from lightexp.report.data import MetricStatistics, Report, ReportRow, format_summary, is_ratio
+from lightexp.report.statistics import Difference
+from lightexp.report.table import Table, TableCell, TableColumn, TableRow, render_latex, render_markdown
+
+_STARS = "* p < 0.05, ** p < 0.01, *** p < 0.001: paired by seed against the control, Holm-corrected over the rows"
+_DAGGER = "† no worse than the control by {margin:g} pp or more (one-sided paired test, Holm-corrected, p < 0.05)"
+_EMPHASES: dict[int, Literal["best", "second"]] = {1: "best", 2: "second"}
+
+
+def build_table(
+    report: Report, label: Callable[[ReportRow], str], headings: tuple[str, str] = ("Row", "Δ accuracy (pp)")
+) -> Table:
+    """Return the table of a report: a row for each of its rows, a column for each metric, then the change of accuracy.
+
+    Args:
+        report: The report.
+        label: Names a row in the first column.
+        headings: Headings of the first and the last column.
+    """
+    first, last = headings
+    metrics = [TableColumn(column.heading, column.direction) for column in report.spec.columns]
+    rows = []
+    for row in report.rows:
+        name = TableCell(label(row))
+        if row.kind == "refused":
+            rows.append(TableRow((name, TableCell("refused")), row.kind))
+            continue
+        cells = [_build_cell(column, row.metric(column.name)) for column in report.spec.columns]
+        change = TableCell(format_difference(row.metric(report.accuracy).difference))
+        rows.append(TableRow((name, *cells, change), row.kind))
+    columns = (TableColumn(first, align="left"), *metrics, TableColumn(last))
+    return Table(columns, tuple(rows), report.spec.title, tuple(list_legend(report)))
+
+
+def _build_cell(column: MetricColumn, statistics: MetricStatistics) -> TableCell:
+    mean, spread = format_summary(column, statistics.summary)
+    return TableCell(mean, spread, statistics.mark, _EMPHASES.get(statistics.rank))
+
+
+def format_difference(difference: Difference | None) -> str:
+    """Return an accuracy's difference to the control in percentage points, with its interval."""
+    if difference is None:
+        return MISSING
+    text = f"{difference.mean * 100:+.2f}"
+    if difference.low is None or difference.high is None:
+        return text
+    return f"{text} [{difference.low * 100:+.2f}, {difference.high * 100:+.2f}]"
+
+
+def list_legend(report: Report) -> list[str]:
+    """Return what the table's numbers and marks mean, one line each."""
+    counts = {len(row.seeds) for row in report.rows if row.seeds}
+    count = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    seeds = "seed" if count == "1" else "seeds"
+    has_ratios = any(is_ratio(column.name) for column in report.spec.columns)
+    means = "; ratios are geometric means (×/÷ their spread)" if has_ratios else ""
+    margin = report.spec.margin
+    marks = _STARS if margin is None else f"{_DAGGER.format(margin=margin)}; other columns: {_STARS}"
+    legend = [
+        f"Mean ± sample standard deviation over {count} {seeds}{means}.",
+        "Δ: difference to the control in percentage points, with the 95% t interval of the paired differences.",
+        f"{marks}.",
+    ]
+    if report.hypervolume is not None:
+        mean, low, high = report.hypervolume
+        interval = f", 95% interval [{low:.4g}, {high:.4g}] over the seeds" if low < high else ""
+        legend.append(f"Hypervolume of size and error: {mean:.4g}{interval}.")
+    return legend
+
+
+def render_markdown_document(report: Report) -> str:
+    """Return `table.md`: claim, table, legend, sources of published rows, questions and commands."""
+    spec = report.spec
+    lines = [f"# {escape_markdown(spec.title)}", ""]
+    for prefix, text in (("", spec.claim), ("Reference: ", spec.reference), ("Cost: ", spec.cost)):
+        if text:
+            lines += [prefix + escape_markdown(text), ""]
+    table = build_table(report, label=lambda row: row.name if row.kind == "refused" else row.label)
+    lines += [render_markdown(table), "", *(f"{escape_markdown(note)}  " for note in table.notes)]
+    noted = [row for row in report.rows if row.kind in ("external", "refused")]
+    if noted:
+        lines += ["", *(f"- {escape_markdown(row.label)}: {escape_markdown(row.note)}" for row in noted)]
+    if report.questions:
+        lines += ["", "What a reviewer would ask:", ""]
+        lines += [f"- {escape_markdown(question)}" for question in report.questions]
+    if report.commands:
+        lines += ["", "Commands:", "", "```bash", *report.commands, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def render_latex_document(report: Report) -> str:
+    """Return `table.tex`: a `table` environment with caption, label, table and legend; needs booktabs."""
+    title = report.spec.title
+    label = "".join(c if c.isalnum() and c.isascii() else "-" for c in title)
+    table = build_table(report, _label_for_latex, headings=("", "Δ (pp)"))
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering\small\setlength{\tabcolsep}{4pt}",
+        rf"\caption{{{escape_latex(report.spec.claim or title)}}}",
+        rf"\label{{tab:{label}}}",
+        render_latex(table),
+        r"\par\smallskip\footnotesize",
+        escape_latex(" ".join(table.notes)),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _label_for_latex(row: ReportRow) -> str:
+    """Return the row's name; the control needs no word there, because a rule sets it off."""
+    return f"{row.name} (published)" if row.kind == "external" else row.name

@@ -1,0 +1,65 @@
+"""Style that all plots share: Okabe and Ito's colour-blind safe palette, rc settings, and reproducible files."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+BLACK, BLUE, VERMILION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
+PURPLE, ORANGE, SKY_BLUE, GREY = "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F"
+PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK, GREY)
+
+_COMMON: dict[Any, Any] = {
+    "svg.hashsalt": "lightexp",  # otherwise every file has different ids
+    "text.usetex": False,
+    "text.parse_math": False,  # a name may hold a dollar sign
+}
+RUN_STYLE: dict[Any, Any] = {**_COMMON, "svg.fonttype": "none"}
+"""Style of the plots of one run and of a search: text stays text."""
+REPORT_STYLE: dict[Any, Any] = {
+    **_COMMON,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+}
+"""Style of a report's plots: text becomes outlines, so that it prints the same everywhere."""
+
+
+@contextmanager
+def use_style(style: dict[Any, Any]) -> Iterator[None]:
+    """Apply a style while plots are drawn and saved."""
+    import matplotlib
+
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a glyph that this machine's font lacks may be in the viewer's font
+        yield
+
+
+def render_svg(figure: Any) -> bytes:
+    """Return a matplotlib figure as SVG; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def render_pdf(figure: Any) -> bytes:
+    """Return a matplotlib figure as PDF; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    return buffer.getvalue()
+
+
+def format_percent_axis(axes: Any) -> None:
+    """Label the y axis, whose values are shares, in per cent."""
+    from matplotlib.ticker import PercentFormatter
+
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))

@@ -1,0 +1,203 @@
+"""Plots of what happens stage by stage: waterfall, training curves, zeros of each layer, sensitivity of each layer."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from lightexp.core.formatting import format_binary_bytes, shorten_name
+from lightexp.core.sensitivity import SensitivityTable
+from lightexp.report import heatmap
+from lightexp.report.data import Report
+from lightexp.report.plot_style import BLACK, BLUE, GREEN, PALETTE, VERMILION, format_percent_axis
+from lightexp.report.runs import Run
+
+_DASHES = ("-", "--", ":", "-.")
+_MAX_CURVES = 8
+_MAX_WATERFALLS = 4
+
+
+def draw_waterfall(report: Report, figure: Any) -> bool:
+    """Draw what each stage did to bytes and accuracy, for the rows with most stages.
+
+    Args:
+        report: The report.
+        figure: Empty matplotlib figure; its size is set.
+
+    Returns:
+        Whether there were data for the plot.
+    """
+    runs_by_row = _group_by_row(run for run in report.runs if len(run.stages) > 1)
+    longest = sorted(runs_by_row, key=lambda name: -len(runs_by_row[name][0].stages))[:_MAX_WATERFALLS]
+    means = {row: _average_stages(runs_by_row[row], report.accuracy) for row in longest}
+    means = {row: stages for row, stages in means.items() if len(stages) > 1}
+    if not means:
+        return False
+    panels = figure.subplots(2, len(means), sharey="row", squeeze=False)
+    panel_width = 0.3 + 0.52 * max(map(len, means.values()))
+    figure.set_size_inches(max(5.0, panel_width * len(means) + 1.2), 4.4)
+    for column, (row, stages) in enumerate(means.items()):
+        names, sizes, accuracies = zip(*stages, strict=True)
+        panels[0][column].set_title(shorten_name(row), fontsize=9)
+        _draw_sizes(panels[0][column], sizes)
+        _draw_changes(panels[1][column], names, accuracies)
+    panels[0][0].set_ylabel("bytes")
+    panels[0][0].yaxis.set_major_formatter(lambda value, _: format_binary_bytes(value))
+    panels[1][0].set_ylabel(f"{report.heading(report.accuracy)}\nchange (pp)")
+    return True
+
+
+def _group_by_row(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    by_row: defaultdict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_row[run.row].append(run)
+    return dict(by_row)
+
+
+def _average_stages(runs: Sequence[Run], accuracy_name: str) -> list[tuple[str, float, float]]:
+    """Return name, mean bytes and mean accuracy over the seeds of each stage, from the control on."""
+    stages = []
+    for index, stage in enumerate(runs[0].stages):
+        metrics = [run.stages[index].metrics for run in runs if len(run.stages) > index]
+        sizes = [m.get("size/encoded_bytes", m["size/file_bytes"]) for m in metrics if "size/file_bytes" in m]
+        accuracies = [m[accuracy_name] for m in metrics if accuracy_name in m]
+        if sizes and accuracies:
+            stages.append((stage.name, fmean(sizes), fmean(accuracies)))
+    return stages
+
+
+def _draw_sizes(axes: Any, sizes: Sequence[float]) -> None:
+    """Draw a bar of bytes for each stage."""
+    from matplotlib.ticker import MultipleLocator
+
+    places = range(len(sizes))
+    axes.bar(places, sizes, color=[BLACK, *[BLUE] * (len(sizes) - 1)], width=0.7)
+    for place, size in zip(places, sizes, strict=True):
+        label = format_binary_bytes(size)
+        axes.annotate(label, (place, size), (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
+    axes.set_xticks([])
+    axes.margins(y=0.15)
+    axes.yaxis.set_major_locator(MultipleLocator(2.0 ** math.floor(math.log2(max(sizes) / 3))))
+
+
+def _draw_changes(axes: Any, names: Sequence[str], accuracies: Sequence[float]) -> None:
+    """Draw a floating bar for each stage's change of accuracy, in percentage points."""
+    axes.use_sticky_edges = False  # leaves room for the numbers below the bars
+    places = range(len(names))
+    changes = [0.0, *(100 * (after - before) for before, after in itertools.pairwise(accuracies))]
+    levels = np.cumsum(changes)
+    colours = [VERMILION if change < 0 else GREEN for change in changes]
+    axes.bar(places, changes, bottom=levels - changes, color=colours, width=0.7)
+    axes.axhline(0, color=BLACK, linewidth=0.8)
+    for place, change, level in list(zip(places, changes, levels, strict=True))[1:]:
+        bottom = min(level, level - change)
+        label = f"{change:+.2f}"
+        axes.annotate(label, (place, bottom), (0, -9), textcoords="offset points", ha="center", fontsize=7.5)
+    axes.set_xticks(list(places), names, rotation=30, ha="right")
+    axes.margins(y=0.25)
+
+
+def draw_curves(report: Report, figure: Any) -> bool:
+    """Draw validation accuracy and training loss over all epochs of the rows' stages, as means over the seeds.
+
+    Args:
+        report: The report.
+        figure: Empty matplotlib figure.
+
+    Returns:
+        Whether there were data for the plot.
+    """
+    runs_by_row = _group_by_row(report.runs)
+    most_trained = sorted(runs_by_row, key=lambda row: -sum(bool(s.history) for s in runs_by_row[row][0].stages))
+    curves: dict[str, dict[str, list[float]]] = {}
+    for row in most_trained:
+        means = {name: _average_history(runs_by_row[row], name) for name in ("val_accuracy", "loss")}
+        if means["val_accuracy"] and means not in curves.values():  # rows that share their training draw one line
+            curves[row] = means
+    if not curves:
+        return False
+    left, right = figure.subplots(1, 2)
+    for number, (row, means) in enumerate(list(curves.items())[:_MAX_CURVES]):
+        color, linestyle = PALETTE[number % len(PALETTE)], _DASHES[number % len(_DASHES)]
+        for axes, name in ((left, "val_accuracy"), (right, "loss")):
+            epochs = range(1, len(means[name]) + 1)
+            axes.plot(epochs, means[name], label=shorten_name(row), color=color, linestyle=linestyle, linewidth=1.3)
+    left.set_ylabel("validation accuracy")
+    right.set_ylabel("training loss")
+    if all(loss > 0 for means in curves.values() for loss in means["loss"]):
+        right.set_yscale("log")
+        for set_formatter in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
+            set_formatter(lambda value, _: f"{value:g}")
+    format_percent_axis(left)
+    for axes in (left, right):
+        axes.set_xlabel("epoch, stage after stage")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return True
+
+
+def _average_history(runs: Sequence[Run], name: str) -> list[float]:
+    """Return a curve over all stages as its mean over the runs, as long as the shortest one."""
+    histories = [[v for stage in run.stages for v in stage.history.get(name) or [] if v is not None] for run in runs]
+    length = min(map(len, histories))
+    return [fmean(values) for values in zip(*(history[:length] for history in histories), strict=True)]
+
+
+def draw_layers(report: Report, figure: Any) -> bool:
+    """Draw zeros and other weights of each layer, for the stage with most zeros.
+
+    Args:
+        report: The report.
+        figure: Empty matplotlib figure; its size is set.
+
+    Returns:
+        Whether there were data for the plot.
+    """
+    counted = [
+        (run, stage)
+        for run in report.runs
+        for stage in run.stages
+        if stage.facts.get("sizes") and stage.facts.get("zeros")
+    ]
+    if not counted:
+        return False
+    run, stage = max(counted, key=lambda pair: (sum(pair[1].facts["zeros"].values()), pair[0].row))
+    names, sizes = list(stage.facts["sizes"]), np.array(list(stage.facts["sizes"].values()), float)
+    zeros = np.array([stage.facts["zeros"].get(name, 0) for name in names], float)
+    axes = figure.add_subplot()
+    places = np.arange(len(names))
+    figure.set_size_inches(7, min(9, 1.5 + 0.4 * len(names)))
+    axes.barh(places, sizes - zeros, color=BLUE, label="weights that are left")
+    axes.barh(places, zeros, left=sizes - zeros, color="#cccccc", label="zeros")
+    for place, size, zero in zip(places, sizes, zeros, strict=True):
+        axes.annotate(f" {zero / max(size, 1):.0%}", (size, place), va="center", fontsize=8)
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel(f"weights of each layer after {stage.name}: {shorten_name(run.row)}, seed {run.seed}")
+    axes.legend()
+    return True
+
+
+def draw_sensitivity(report: Report, figure: Any) -> bool:
+    """Draw validation accuracy with each layer alone compressed, from the first run that measured it.
+
+    Args:
+        report: The report.
+        figure: Empty matplotlib figure; its size is set.
+
+    Returns:
+        Whether there were data for the plot.
+    """
+    for run in report.runs:
+        for stage in run.stages:
+            if table := SensitivityTable.of(stage.facts):
+                heatmap.draw(figure, table, f"{shorten_name(run.row)}, seed {run.seed}")
+                return True
+    return False
