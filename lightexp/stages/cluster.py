@@ -14,7 +14,7 @@ from lightexp.core.clustering import Init, cluster_weights
 from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.patterns import assign_to_layers, count_distinct_values, find_shortfall, measure_kernels, read_kernel
-from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer, Range
+from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, InvariantFamily, InvariantKind, Layer, Range
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.core.tflite_graph import Tensor, TFLiteGraph
 from lightexp.stages.layer_patterns import check_patterns, resolve_patterns, skip_reason
@@ -47,13 +47,13 @@ class Cluster(TrainingStage):
 
     def establishes(self) -> tuple[Invariant, ...]:
         """The most values that a layer may have."""
-        return (Invariant("codebook", max([self.k, *self.layers.values()])),)
+        return (Invariant(InvariantKind.CODEBOOK, max([self.k, *self.layers.values()])),)
 
     def preserves(self, invariant: Invariant) -> bool:
         """All zeros; and an earlier codebook, if every layer gets no more values."""
-        if invariant.kind == "codebook":
+        if invariant.kind == InvariantKind.CODEBOOK:
             return not self.exclude and invariant.value >= max([self.k, *self.layers.values()])
-        return invariant.kind in ("sparsity", "n_m", "blocks")
+        return invariant.family is InvariantFamily.ZEROS
 
     def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """Each layer's number of values, or why it is left alone; see `Stage.touches`."""

@@ -12,7 +12,7 @@ import numpy as np
 from lightexp.core.config import Count, Fraction, Index, Sparsity, settings_dataclass
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.patterns import count_zero_blocks, find_shortfall, is_n_of_m, measure_kernels, read_kernel
-from lightexp.core.protocols import Artifact, Context, Input, Invariant, Layer, Range
+from lightexp.core.protocols import Artifact, Context, Input, Invariant, InvariantKind, Layer, Range
 from lightexp.core.schedule import Schedule, Span
 from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable, allocate
 from lightexp.core.tflite_graph import TFLiteGraph
@@ -105,22 +105,22 @@ class Prune(TrainingStage):
         return 1 - self.n / self.m if self.n and self.m else self.sparsity
 
     @property
-    def _pattern(self) -> str:
-        return "n_m" if self.n else "blocks" if self.block else ""
+    def _has_pattern(self) -> bool:
+        return bool(self.n or self.block)
 
     def establishes(self) -> tuple[Invariant, ...]:
         """The highest sparsity that a layer may have, or the pattern."""
         if self.n and self.m:
-            return (Invariant("n_m", self.n / self.m),)
+            return (Invariant(InvariantKind.N_OF_M, self.n / self.m),)
         # Of a shared threshold any layer may be the sparser for another's being denser: no later pruning keeps that.
         densest = max([self.sparsity, *self.layers.values()]) if self.allocation == "uniform" else 1.0
-        return (Invariant(self._pattern or "sparsity", densest),)
+        return (Invariant(InvariantKind.BLOCKS if self.block else InvariantKind.SPARSITY, densest),)
 
     def preserves(self, invariant: Invariant) -> bool:
         """An earlier sparsity, if no layer of this one's is lower and trained weights are pruned one by one."""
         least = min([self.sparsity, *self.layers.values()])
-        kept = self.allocation == "uniform" and not (self.exclude or self.from_scratch or self._pattern)
-        return invariant.kind == "sparsity" and kept and least >= invariant.value
+        kept = self.allocation == "uniform" and not (self.exclude or self.from_scratch or self._has_pattern)
+        return invariant.kind == InvariantKind.SPARSITY and kept and least >= invariant.value
 
     @property
     def needs_parent(self) -> bool:
@@ -232,7 +232,7 @@ class Prune(TrainingStage):
         reason = skip_reason(layer, self.exclude, "pruned")
         if reason or layer.kernel is None:
             return reason
-        if self._pattern and layer.kind not in _PATTERNED:
+        if self._has_pattern and layer.kind not in _PATTERNED:
             return f"only {', '.join(_PATTERNED)} are pruned in a pattern"
         return f"fewer than {self.m} inputs" if self.m and layer.kernel[-2] < self.m else ""
 

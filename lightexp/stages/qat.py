@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lightexp.core.config import settings_dataclass
-from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer
+from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, InvariantFamily, InvariantKind, Layer
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.core.tflite_graph import TFLiteGraph
 from lightexp.stages.train import TrainingStage
@@ -17,9 +17,13 @@ from lightexp.stages.train import TrainingStage
 _KINDS = ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "Dense")
 ACTIVATIONS = ("", "linear", "relu", "sigmoid", "softmax", "tanh")
 """Those that tfmot can simulate inside a layer."""
-_ZEROS = ("sparsity", "n_m", "blocks")
-_KEEPS = {"auto": (*_ZEROS, "codebook"), "plain": (), "prune": _ZEROS, "cluster": ("codebook",)}
-_KEEPS["prune_cluster"] = _KEEPS["auto"]
+_ZEROS, _SHARED_VALUES = InvariantFamily.ZEROS, InvariantFamily.SHARED_VALUES
+_PRESERVED_FAMILIES: dict[str, set[InvariantFamily]] = {
+    "plain": set(),
+    "prune": {_ZEROS},
+    "cluster": {_SHARED_VALUES},
+    "prune_cluster": {_ZEROS, _SHARED_VALUES},
+}
 _CALIBRATED_ON = 200
 _GAP = 0.005
 
@@ -49,19 +53,18 @@ class Qat(TrainingStage):
         """With the scheme that keeps what stands before, where it is `auto`; see `Stage.after`."""
         if self.scheme != "auto":
             return self
-        kinds = {invariant.kind for invariant in standing}
-        for scheme, kept in _KEEPS.items():
-            if scheme != "auto" and kinds & set(_KEEPS["auto"]) <= set(kept):
-                return replace(self, scheme=scheme)  # type: ignore[arg-type]
-        raise AssertionError(kinds)
+        families = {invariant.family for invariant in standing} & {_ZEROS, _SHARED_VALUES}
+        scheme = next(scheme for scheme, preserved in _PRESERVED_FAMILIES.items() if preserved >= families)
+        return replace(self, scheme=scheme)  # type: ignore[arg-type]
 
     def establishes(self) -> tuple[Invariant, ...]:
         """The data types of the weights."""
-        return (Invariant("dtype"),)
+        return (Invariant(InvariantKind.DATA_TYPE),)
 
     def preserves(self, invariant: Invariant) -> bool:
         """What the scheme keeps."""
-        return invariant.kind in _KEEPS[self.scheme]
+        scheme = "prune_cluster" if self.scheme == "auto" else self.scheme
+        return invariant.family in _PRESERVED_FAMILIES[scheme]
 
     def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """Each layer's data type; see `Stage.touches`."""
@@ -87,10 +90,11 @@ class Qat(TrainingStage):
         assert parent is not None  # `accepts` says so
         model, left = qat.simulate_int8(keras_files.load_model(parent.folder, context.seed), ACTIVATIONS)
         qat.find_ranges(model, context.data.inputs(context.data.train.sample(_CALIBRATED_ON)))
-        kept = _KEEPS[self.scheme]
-        ties = (
-            TiedWeights(qat.list_kernels(model), zeros="sparsity" in kept, values="codebook" in kept) if kept else None
-        )
+        preserved = _PRESERVED_FAMILIES[self.scheme]
+        ties = None
+        if preserved:
+            kernels = qat.list_kernels(model)
+            ties = TiedWeights(kernels, zeros=_ZEROS in preserved, values=_SHARED_VALUES in preserved)
         history = self.fit(model, context, ties)
         clear_negative_zeros(model)
         file = context.out / TFLITE

@@ -11,7 +11,19 @@ import numpy as np
 
 from lightexp.core.config import Count, NonNegative, settings_dataclass
 from lightexp.core.errors import BadInput, RunFailed
-from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Input, Invariant, Layer, Range, Stage
+from lightexp.core.protocols import (
+    TFLITE,
+    Artifact,
+    Context,
+    Form,
+    Input,
+    Invariant,
+    InvariantFamily,
+    InvariantKind,
+    Layer,
+    Range,
+    Stage,
+)
 from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable, choose_fewest_bits
 from lightexp.core.tflite_graph import Tensor, TFLiteGraph, extract_layer_names
 from lightexp.models.from_file import try_on_example
@@ -97,11 +109,13 @@ class Quantize(Stage):
 
     def establishes(self) -> tuple[Invariant, ...]:
         """The data types of the weights."""
-        return (Invariant("dtype"),)
+        return (Invariant(InvariantKind.DATA_TYPE),)
 
     def preserves(self, invariant: Invariant) -> bool:
         """Zeros stay zeros, and equal weights of a channel equal; of a block only, where scales are a block's."""
-        return invariant.kind in ("sparsity", "n_m", "blocks") or (invariant.kind == "codebook" and not self.block)
+        if invariant.family is InvariantFamily.SHARED_VALUES:
+            return not self.block
+        return invariant.family is InvariantFamily.ZEROS
 
     def computes_with_tensorflow(self, form: Form) -> bool:
         """Only where the converter quantises a Keras model."""
