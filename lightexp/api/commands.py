@@ -16,6 +16,9 @@ from lightexp.execution.process import ParentConnection
 
 INTERRUPTED = 130
 _COMPLAINT = "lightexp: "
+_TASK_FAILURE = " failed: "
+_MAX_FAILURES = 5
+"""Failed rows or trials that an exception's message names."""
 _DRAIN_S = 2.0  # a process that the command has left may keep the pipe open
 
 
@@ -70,11 +73,14 @@ def _run_command(parent: ParentConnection, command: Callable[[], int], failure: 
         failure: The message if the command fails without one of its own.
     """
     complaints: list[str] = []
+    task_failures: list[str] = []
 
     def forward(line: str) -> None:
         is_complaint = line.startswith(_COMPLAINT)
         if is_complaint:
             complaints.append(line.removeprefix(_COMPLAINT))
+        elif _TASK_FAILURE in line:
+            task_failures.append(line)
         parent.send_event(log=line, level=logging.WARNING if is_complaint else logging.INFO)
 
     with _forwarded_output(forward):
@@ -82,7 +88,7 @@ def _run_command(parent: ParentConnection, command: Callable[[], int], failure: 
     if exit_code == INTERRUPTED:
         raise KeyboardInterrupt
     if exit_code:
-        raise RunFailed("; ".join(complaints) or failure)
+        raise RunFailed("; ".join(task_failures[:_MAX_FAILURES] or complaints) or failure)
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def start_long_run(folder: Path) -> subprocess.Popen[str]:
 
 def list_workers(parent: int) -> list[int]:
     """Return the worker processes of the Python API that a process has started."""
-    found = []
+    workers = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             command = (path / "cmdline").read_bytes()
@@ -104,8 +104,8 @@ def list_workers(parent: int) -> list[int]:
         except OSError:
             continue
         if b"lightexp.api.worker" in command and int(status[1]) == parent and status[0] != "Z":
-            found.append(int(path.name))
-    return found
+            workers.append(int(path.name))
+    return workers
 
 
 def test_ctrl_c_interrupts_the_run_and_not_the_script(tmp_path: Path) -> None:

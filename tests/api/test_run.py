@@ -43,9 +43,9 @@ def test_run_returns_the_record_of_its_folder(folder: Path, caplog: pytest.LogCa
 
 def test_run_takes_different_thread_counts(folder: Path) -> None:
     threads = [2, 1, 2]
-    found = [lightexp.run([*TINY.split(), f"runtime.threads={n}", f"seed={n}"]) for n in threads]
-    assert [record.environment["threads"] for record in found] == threads
-    assert [record.stages[0].from_store for record in found] == [False, False, True]
+    run_records = [lightexp.run([*TINY.split(), f"runtime.threads={n}", f"seed={n}"]) for n in threads]
+    assert [record.environment["threads"] for record in run_records] == threads
+    assert [record.stages[0].from_store for record in run_records] == [False, False, True]
 
 
 def test_run_follows_the_current_folder_and_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,12 +97,17 @@ def test_an_error_names_the_line_of_the_plugin(folder: Path, monkeypatch: pytest
 def test_a_plugin_of_the_callers_path_is_found_and_reloaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = Path(shutil.copytree(EXAMPLE / "roundoff", folder / "mine" / "roundoff"))
     monkeypatch.syspath_prepend(folder / "mine")
-    words = [*TINY.split(), "plugins=[roundoff]", f"hydra.searchpath=[file://{EXAMPLE / 'conf'}]", "measure=roundoff"]
-    first = lightexp.run(words)
+    overrides = [
+        *TINY.split(),
+        "plugins=[roundoff]",
+        f"hydra.searchpath=[file://{EXAMPLE / 'conf'}]",
+        "measure=roundoff",
+    ]
+    first = lightexp.run(overrides)
     assert "roundoff/on_grid" in first.metrics
     path = copy / "on_grid.py"
     path.write_text(path.read_text().replace("roundoff/on_grid", "roundoff/on_a_grid"))
-    assert "roundoff/on_a_grid" in lightexp.run(words).metrics
+    assert "roundoff/on_a_grid" in lightexp.run(overrides).metrics
 
 
 def test_a_file_of_the_current_folder_replaces_no_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,17 +125,17 @@ def test_run_works_inside_an_event_loop(folder: Path) -> None:
 
 
 def test_run_works_in_threads_at_once(folder: Path) -> None:
-    found: dict[int, str] = {}
+    statuses: dict[int, str] = {}
 
     def call(seed: int) -> None:
-        found[seed] = lightexp.run([*TINY.split(), f"seed={seed}"]).status
+        statuses[seed] = lightexp.run([*TINY.split(), f"seed={seed}"]).status
 
     threads = [threading.Thread(target=call, args=[seed]) for seed in (1, 2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {1: "done", 2: "done"}
+    assert statuses == {1: "done", 2: "done"}
 
 
 def test_run_works_in_a_forked_process(folder: Path) -> None:
