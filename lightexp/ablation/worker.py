@@ -86,7 +86,7 @@ class TaskExecutor:
         for stage, measured in zip(record.stages, stages, strict=True):
             stage.metrics += [metric for metric in measured.metrics if stage.metric(metric.name) is None]
         record.environment["timed_on"] = os.uname().nodename
-        self._runner.show_again(record, settings)
+        self._runner.publish(settings, record)
         return record.metrics
 
 

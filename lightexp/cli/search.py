@@ -182,7 +182,7 @@ def _searched(spec: StudySpec, command: list[str], launcher: Launcher | None) ->
         finally:
             now = compute_status(study.trials, spec.objectives)
             mirror.end(status, now, points)
-    view.front(spec, now, points, mirror.where)
+    view.front(spec, now, points, mirror.place)
     if interrupted:
         return _INTERRUPTED
     return 0 if points or now.done else 1

@@ -1,130 +1,113 @@
-"""`lightexp track`: what MLflow has not seen yet is uploaded."""
+"""`lightexp track sync`: upload the runs that MLflow has not seen yet."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from lightexp.cli.arguments import Arguments
-from lightexp.core.config import build
-from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.errors import BadInput
 from lightexp.core.record import Record
 from lightexp.core.records import RUNS, load_records
 from lightexp.core.store import explain_disk_errors
 from lightexp.runner import run_lock
 from lightexp.runner.compose import compose_settings
-from lightexp.tracking.mirror import NoTracking, Tracking
+from lightexp.tracking.mirror import MirrorSettings
 from lightexp.tracking.mlflow import Mlflow, MlflowMirror
 
-_HELP = """A run's record is whole whatever becomes of MLflow. Runs that MLflow has not seen (it could not be reached,
-or they were made with tracking=none, or its store was deleted) are uploaded; what is there already stays as it is.
+_HELP = """A run's record is complete whatever becomes of MLflow. This uploads the runs that MLflow has not seen:
+because it could not be reached, they were made with tracking=none, or its store was deleted. The others stay unchanged.
 
-  lightexp track sync                                       each run to where its own config would have shown it,
+  lightexp track sync                                       each run to where its own config shows it,
                                                             one with tracking=none to outputs/mlflow.db
   lightexp track sync tracking.uri=http://HOST:PORT         all runs to this server
   lightexp track sync tracking.experiment=NAME              all runs to this experiment
-  lightexp track sync paths.outputs=FOLDER                  the runs of another folder of outputs
+  lightexp track sync paths.outputs=FOLDER                  the runs of another outputs folder
 
 Runs that are still going on are left out. Runs that were deleted in MLflow's bin are not uploaded again. Exit codes:
 0 done, 1 not everything could be uploaded, 2 bad input, 130 interrupted: the same command goes on from there."""
 
+_UPLOADED, _UNCHANGED, _RUNNING, _FAILED = "uploaded", "there already", "still running", "failed"
+
 
 def make_parser() -> Arguments:
-    """The command's flags."""
-    made = Arguments("track", description=_HELP).add_config_dir()
-    made.add_command("sync", "upload what MLflow has not seen").add_config_dir()
-    return made
+    """Make the parser of `lightexp track`."""
+    parser = Arguments("track", description=_HELP).add_config_dir()
+    parser.add_command("sync", "upload what MLflow has not seen").add_config_dir()
+    return parser
 
 
-def run(words: list[str]) -> int:
-    """Runs `lightexp track` and returns the exit code."""
-    _, overrides = make_parser().read(words)
-    chosen = compose_settings(overrides)
-    if not isinstance(chosen.tracking, Mlflow):
+def run(argv: list[str]) -> int:
+    """Run `lightexp track` and return the exit code."""
+    _, overrides = make_parser().read(argv)
+    settings = compose_settings(overrides)
+    if not isinstance(settings.tracking, Mlflow):
         raise BadInput("track sync uploads to MLflow. Received: tracking=none. Leave it out, or set tracking.uri=URI.")
-    all_there = any(word.lstrip("+").startswith("tracking") for word in overrides)
-    runs = chosen.outputs / RUNS
+    to_one_place = any(override.lstrip("+").startswith("tracking") for override in overrides)
+    runs = settings.outputs / RUNS
     if not runs.is_dir():
-        raise BadInput(f"{chosen.outputs} holds no runs. Set paths.outputs=FOLDER.")
-    with explain_disk_errors(chosen.outputs), FileLock(runs / ".sync.lock"):  # two at once would show a run twice
-        run_lock.reap_dead_runs(runs, lambda record: NoTracking().mirror(chosen.outputs, _say))
-        return _Sync(chosen.outputs, chosen.tracking, all_there).run()
+        raise BadInput(f"{settings.outputs} holds no runs. Set paths.outputs=FOLDER.")
+    with explain_disk_errors(settings.outputs), FileLock(runs / ".sync.lock"):  # two at once would show a run twice
+        run_lock.reap_dead_runs(runs)
+        return _RunSync(settings.outputs, settings.tracking, to_one_place).sync_all()
 
 
-def _say(words: str) -> None:
-    print("lightexp:", words, file=sys.stderr)
+def _say(message: str) -> None:
+    print("lightexp:", message, file=sys.stderr)
 
 
-class _Sync:
-    """Uploads the runs of a folder of outputs."""
+class _RunSync:
+    """Upload the runs of an outputs folder."""
 
-    def __init__(self, outputs: Path, tracking: Mlflow, all_there: bool) -> None:
-        self._outputs, self._tracking, self._all_there = outputs, tracking, all_there
-        self._mirrors: dict[Mlflow, tuple[MlflowMirror, dict[str, Any]] | None] = {}  # None where it is down
+    def __init__(self, outputs: Path, tracking: Mlflow, to_one_place: bool) -> None:
+        """Upload nothing yet.
 
-    def run(self) -> int:
-        records, words = load_records(self._outputs)
-        for line in words:
-            _say(f"left out: {line}")
-        done = Counter[str]()
-        for record in records:
-            done[self._one(record)] += 1
+        Args:
+            outputs: The outputs folder.
+            tracking: Where runs with tracking=none are shown.
+            to_one_place: Whether all runs are shown there.
+        """
+        self._outputs, self._tracking, self._to_one_place = outputs, tracking, to_one_place
+        self._mirrors: dict[Mlflow, MlflowMirror] = {}
+
+    def sync_all(self) -> int:
+        """Upload every run, print what was done, and return the exit code."""
+        records, complaints = load_records(self._outputs)
+        for complaint in complaints:
+            _say(f"left out: {complaint}")
+        counts = Counter(self._sync(record) for record in records)
         parts = [
-            f"{done[what]} {what}" for what in ("uploaded", "there already", "still running", "failed") if done[what]
+            f"{counts[result]} {result}" for result in (_UPLOADED, _UNCHANGED, _RUNNING, _FAILED) if counts[result]
         ]
-        print(
-            f"{', '.join(parts) or 'no runs'}: {', '.join(found[0].uri for found in self._mirrors.values() if found)}"
-        )
-        return 1 if done["failed"] else 0
+        uris = [mirror.uri for mirror in self._mirrors.values() if mirror.is_reachable]
+        print(f"{', '.join(parts) or 'no runs'}: {', '.join(uris)}")
+        return 1 if counts[_FAILED] else 0
 
-    def _one(self, record: Record) -> str:
-        """Uploads a run where it is not shown yet; returns what became of it."""
+    def _sync(self, record: Record) -> str:
+        """Upload what MLflow lacks of a run, and return what was done."""
         folder = self._outputs / RUNS / record.id
         if record.status == "running" or run_lock.is_alive(folder.parent, record.id):
-            return "still running"
-        place = self._mirror(self._tracking if self._all_there else self._own(record))
-        if place is None:
-            return "failed"
-        mirror, shown = place
-        there = shown.get(record.id)
-        if there and (there.info.lifecycle_stage == "deleted" or mirror.holds(there, folder)):
-            return "there already"
-        kept = record
-        if record.mlflow.get("uri", mirror.uri) != mirror.uri and "run_id" in record.mlflow:
-            kept = replace(record, mlflow={})  # it is shown elsewhere, and its record goes on saying so
-        if there:
-            kept.mlflow = {**mirror.place, "run_id": there.info.run_id}
-        else:
-            mirror.start(kept)
-        if "run_id" in kept.mlflow:
-            if kept is record:
-                record.write(folder)  # as it is to be uploaded
-            kept.mlflow["missing"] = "not all of it has been uploaded"
-            mirror.end(kept, folder)
-        if kept is record:
+            return _RUNNING
+        tracking = self._tracking if self._to_one_place else self._find_own_tracking(folder, record)
+        result = self._open_mirror(tracking).sync(folder)
+        if result.note_in(record):
             record.write(folder)
-        if "missing" in kept.mlflow:
-            return "failed"
-        print(f"{record.id}  {record.name}: run {kept.mlflow['run_id']}")
-        return "uploaded"
+        if "missing" in result.place:
+            return _FAILED
+        if not result.changed:
+            return _UNCHANGED
+        print(f"{record.id}  {record.name}: run {result.place['run_id']}")
+        return _UPLOADED
 
-    def _own(self, record: Record) -> Mlflow:
-        """Where its own config shows a run."""
-        own = build(record.config["tracking"], Tracking, "tracking", tuple(record.config["plugins"]))  # type: ignore[type-abstract]
-        return own if isinstance(own, Mlflow) else self._tracking
+    def _find_own_tracking(self, folder: Path, record: Record) -> Mlflow:
+        """Return where its own config shows a run, or the settings' place for one that it shows nowhere."""
+        tracking = MirrorSettings.of_run(folder, record).build()
+        return tracking if isinstance(tracking, Mlflow) else self._tracking
 
-    def _mirror(self, tracking: Mlflow) -> tuple[MlflowMirror, dict[str, Any]] | None:
-        """A mirror and what it shows, or None where it cannot be used, which is said once."""
+    def _open_mirror(self, tracking: Mlflow) -> MlflowMirror:
         if tracking not in self._mirrors:
-            mirror = tracking.mirror(self._outputs, _say)
-            try:
-                self._mirrors[tracking] = mirror, mirror.shown()
-            except RunFailed as error:
-                _say(f"{error} No run was uploaded there.")
-                self._mirrors[tracking] = None
+            self._mirrors[tracking] = tracking.open_mirror(self._outputs, _say)
         return self._mirrors[tracking]

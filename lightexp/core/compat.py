@@ -6,6 +6,8 @@ fails when the library changes what the function relies on.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -133,3 +135,55 @@ def get_job_error(job: Any) -> BaseException:
     error = job._return_value
     assert isinstance(error, BaseException)
     return error
+
+
+@contextmanager
+def mlflow_transaction(client: Any) -> Iterator[None]:
+    """Write all that an MLflow client writes to a SQLite file in the context in one transaction, or nothing of it.
+
+    MLflow 3.17 commits each of its calls several times, for each of which SQLite waits for the disk. Its store makes
+    a session for every call with `ManagedSessionMaker`, which no setting reaches; here all sessions share one
+    connection. Other processes that write wait until the context ends. With any other store nothing changes.
+
+    Call it only in a process of lightexp's own: MLflow keeps one store per address for the whole process.
+
+    Args:
+        client: An `MlflowClient`.
+    """
+    import mlflow.store.db.utils
+    from sqlalchemy.orm import sessionmaker
+
+    store = client._tracking_client.store
+    if not hasattr(store, "engine") or store.engine.dialect.name != "sqlite":
+        yield
+        return
+    with store.engine.connect() as connection:
+        for setting in ("foreign_keys = ON", "busy_timeout = 20000", "case_sensitive_like = true"):  # as MLflow has it
+            connection.exec_driver_sql(f"PRAGMA {setting}")
+        connection.commit()
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        sessions = sessionmaker(bind=connection, join_transaction_mode="create_savepoint")
+        original = store.ManagedSessionMaker
+        store.ManagedSessionMaker = mlflow.store.db.utils._get_managed_session_maker(sessions, "")
+        try:
+            yield
+            connection.commit()
+        finally:
+            store.ManagedSessionMaker = original
+
+
+@contextmanager
+def single_mlflow_attempt() -> Iterator[None]:
+    """Make MLflow try to connect to a database only once in the context.
+
+    MLflow 3.17 tries ten times, for 100 s, at a database that is not there. Only the constant `MAX_RETRY_COUNT` of its
+    internal module `mlflow.store.db.utils` limits it.
+    """
+    import mlflow.store.db.utils as utils
+
+    attempts = utils.MAX_RETRY_COUNT
+    utils.MAX_RETRY_COUNT = 1
+    try:
+        yield
+    finally:
+        utils.MAX_RETRY_COUNT = attempts

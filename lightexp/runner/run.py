@@ -1,4 +1,4 @@
-"""A run from its settings to its record: what `lightexp run` does after the config has been checked."""
+"""One run from its settings to its record: what `lightexp run` does once the config has been checked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +20,48 @@ from lightexp.core.data import Data
 from lightexp.core.errors import LightexpError
 from lightexp.core.protocols import ENCODED, TFLITE, Dataset
 from lightexp.core.record import Record
+from lightexp.core.records import RUNS
 from lightexp.core.store import Store, explain_disk_errors
 from lightexp.report import heatmap, tradeoff
 from lightexp.runner import environment, run_lock
-from lightexp.runner.compose import compose_settings as compose
+from lightexp.runner.compose import compose_settings
 from lightexp.runner.execute import Executor, Measured
 from lightexp.runner.order import check_order
 from lightexp.runner.plan import Plan, make_plan
 from lightexp.runner.progress import ProgressReporter
 from lightexp.runner.settings import Settings
-from lightexp.tracking.mirror import Mirror, NoTracking
 from lightexp.tracking.process import MirrorProcess
 from lightexp.tracking.remote_mirror import RemoteMirror
 
 ERROR = "error.txt"
+"""The file in a run's folder that holds the traceback of an unexpected error."""
 
 
 class Runner:
-    """Runs pipelines, one after another; what they share (the loaded data, MLflow's client) is kept between them."""
+    """Run pipelines, one after another; the loaded data and the connection to MLflow are kept between them."""
 
-    def __init__(self, watch: ProgressReporter, worker: MirrorProcess | None = None) -> None:
-        """Opens nothing yet.
+    def __init__(self, reporter: ProgressReporter, mirror_process: MirrorProcess | None = None) -> None:
+        """Open nothing yet.
 
         Args:
-            watch: Shows progress.
-            worker: The process that mirrors; started when it is needed. Whoever starts it early saves its start-up.
+            reporter: Shows progress.
+            mirror_process: The process that mirrors records, if it has been started early, which saves its start-up.
+                Defaults to starting one when the first run asks for a mirror.
         """
-        self._watch = watch
-        self._worker = worker
+        self._reporter = reporter
+        self._mirror = RemoteMirror(reporter.say, mirror_process)
         self._data: tuple[Dataset, Data] | None = None
-        self._mirrors: dict[str, Mirror] = {}
         self._measured: Measured = {}
         self._environment: dict[str, Any] = {}
 
     def plan(self, settings: Settings) -> tuple[Plan, Data]:
-        """Plans a run: the order first, then the data.
+        """Plan a run: check the order of stages first, then load the data.
+
+        Args:
+            settings: Typed settings.
+
+        Returns:
+            The plan, and the data as the model sees it.
 
         Raises:
             BadInput: If the stages' order, the data or a setting cannot be used.
@@ -63,9 +71,9 @@ class Runner:
         if self._data is None or self._data[0] != settings.dataset:
             self._data = settings.dataset, settings.dataset.load()
             if large := [name for name, split in self._data[1].splits.items() if split.on_disk]:
-                self._watch.say(f"Kept on disk, by dataset.memory_mb, and read batch by batch: {', '.join(large)}.")
+                self._reporter.say(f"Kept on disk, by dataset.memory_mb, and read batch by batch: {', '.join(large)}.")
         data = settings.model.select_view(self._data[1])
-        return make_plan(settings, data, compose), data
+        return make_plan(settings, data, compose_settings), data
 
     def run(
         self,
@@ -75,47 +83,54 @@ class Runner:
         flags: Sequence[str] = (),
         tags: Mapping[str, str] | None = None,
     ) -> Record:
-        """Runs one pipeline and keeps its record, whatever becomes of it.
+        """Run one pipeline and write its record, whether it succeeds or not.
 
         Args:
             settings: Typed settings.
-            overrides: What they were made from, for the record.
-            test: Whether the test split may be looked at: not by the jobs of a sweep.
-            flags: Of the command line that runs it again, such as `--config-dir`.
-            tags: What the run belongs to. Defaults to nothing.
+            overrides: The overrides that the settings were made from, for the record.
+            test: Whether the test split may be looked at: not by the jobs of a sweep. Defaults to True.
+            flags: Of the command line that runs it again, such as `--config-dir`. Defaults to none.
+            tags: What the run belongs to, such as an ablation's row. Defaults to nothing.
+
+        Returns:
+            The record.
 
         Raises:
             LightexpError: If the run failed; its record says so.
-            KeyboardInterrupt: If it was interrupted; likewise.
+            KeyboardInterrupt: If it was interrupted; its record says so.
         """
         plan, data = self.plan(settings)
         store = Store(settings.outputs / "store")
-        executor = Executor(plan, settings, data, store, self._watch)
+        executor = Executor(plan, settings, data, store, self._reporter)
         executor.check()
-        mirror = self._mirror(settings.plain, settings.outputs)
-        record = self._record(settings, plan, data, overrides, ["lightexp", "run", *flags, *overrides])
+        record = self._make_record(settings, plan, data, overrides, ["lightexp", "run", *flags, *overrides])
         record.tags = dict(tags or {})
-        runs = settings.outputs / "runs"
+        runs = settings.outputs / RUNS
         folder = runs / record.id
         with explain_disk_errors(settings.outputs):
-            run_lock.reap_dead_runs(runs, lambda killed: self._mirror(killed.config, settings.outputs))
-            with run_lock.hold(runs, record.id), ThreadPoolExecutor(1) as aside:
+            run_lock.reap_dead_runs(runs, partial(self._sync, create=False))
+            with run_lock.hold(runs, record.id), ThreadPoolExecutor(1) as thread:
                 folder.mkdir(parents=True)
                 record.write(folder)
-                self._watch.say(f"{record.name}: {settings.threads} threads, seed {settings.seed}, into {folder}")
-                if left_out := set(settings.plain["pipeline"]["stages"]) - {node.name for node in plan.nodes}:
-                    self._watch.say(f"The model's file is trained: left out {', '.join(sorted(left_out))}.")
-                shown = aside.submit(_show, mirror, record, folder)
-                error = self._worked(record, folder, lambda: self._work(record, folder, executor, plan, test))
-                record.write(folder)  # whatever MLflow takes its time over, the run has ended
+                first_sync = thread.submit(self._sync, folder, record)  # beside the work, which does not wait for it
+                self._announce(settings, plan, record, folder)
+                error = self._catch(record, folder, lambda: self._work(record, folder, executor, plan, test))
+                record.write(folder)  # the run has ended, however long MLflow takes
                 store.release()
-                shown.result()
+                first_sync.result()
                 record.write(folder)
-                mirror.end(record, folder)
-                record.write(folder)
+                self._sync(folder, record)
         if error:
             raise error
         return record
+
+    def publish(self, settings: Settings, record: Record) -> None:
+        """Write and mirror a finished run's record again, after something has been added to it."""
+        folder = settings.outputs / RUNS / record.id
+        with explain_disk_errors(settings.outputs):
+            tradeoff.write(record, folder)
+            record.write(folder)
+            self._sync(folder, record)
 
     def trial(
         self,
@@ -126,16 +141,16 @@ class Runner:
         test: bool = False,
         wanted: frozenset[str] | None = None,
     ) -> Record:
-        """Runs one configuration of a study: its control and its file are measured.
+        """Run one configuration of a study, and measure its control and the file that it would ship.
 
         Nothing is mirrored and nothing drawn: a study shows its trials together.
 
         Args:
             settings: Typed settings.
             varied: What the study has set, for the record.
-            folder: Where the record goes; made if it is not there.
-            command: Of the study.
-            test: Whether the test split may be looked at: not before the study has ended.
+            folder: The record's folder, which is created if needed.
+            command: The study's command.
+            test: Whether the test split may be looked at: not before the study has ended. Defaults to False.
             wanted: See `Subject`.
 
         Returns:
@@ -147,9 +162,9 @@ class Runner:
         """
         plan, data = self.plan(settings)
         store = Store(settings.outputs / "store")
-        executor = Executor(plan, settings, data, store, self._watch, self._measured)
+        executor = Executor(plan, settings, data, store, self._reporter, self._measured)
         executor.check()
-        record = self._record(settings, plan, data, varied, command)
+        record = self._make_record(settings, plan, data, varied, command)
         folder.mkdir(parents=True, exist_ok=True)
 
         def work() -> None:
@@ -157,19 +172,18 @@ class Runner:
             executor.measure(record.stages, test, only=(plan.control.name, plan.nodes[-1].name), wanted=wanted)
             record.waived = executor.verify(record.stages)
 
-        error = self._worked(record, folder, work)
+        error = self._catch(record, folder, work)
         store.release()
         record.write(folder)
         if isinstance(error, KeyboardInterrupt):
             raise error
         return record
 
-    def _record(self, settings: Settings, plan: Plan, data: Data, varied: list[str], command: list[str]) -> Record:
-        source = self._data[1] if self._data else data  # labels as the source has them
+    def _make_record(self, settings: Settings, plan: Plan, data: Data, varied: list[str], command: list[str]) -> Record:
+        source = self._data[1] if self._data else data  # with the labels that the data set itself has
         stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-        self._environment = self._environment or environment.describe_environment(
-            settings.threads
-        )  # asks git: once is enough
+        if not self._environment:  # it asks git, which once is enough for
+            self._environment = environment.describe_environment(settings.threads)
         return Record(
             id=f"{stamp}-{uuid.uuid4().hex[:6]}",
             name=settings.name,
@@ -187,41 +201,43 @@ class Runner:
                 "labels": list(data.names) or [str(number) for number in range(data.classes)],
                 "scale": data.scale,
                 "offset": data.offset,
-                "splits": {s: {"n": len(v), "digest": v.digest} for s, v in source.splits.items()},
+                "splits": {name: {"n": len(split), "digest": split.digest} for name, split in source.splits.items()},
             },
         )
 
-    def show_again(self, record: Record, settings: Settings) -> None:
-        """Writes and mirrors a finished run's record anew, after something has been added to it."""
-        folder = settings.outputs / "runs" / record.id
-        with explain_disk_errors(settings.outputs):
-            tradeoff.write(record, folder)
-            record.write(folder)
-            self._mirror(settings.plain, settings.outputs).end(record, folder)
+    def _announce(self, settings: Settings, plan: Plan, record: Record, folder: Path) -> None:
+        self._reporter.say(f"{record.name}: {settings.threads} threads, seed {settings.seed}, into {folder}")
+        if left_out := set(settings.plain["pipeline"]["stages"]) - {node.name for node in plan.nodes}:
+            self._reporter.say(f"The model's file is trained: left out {', '.join(sorted(left_out))}.")
+
+    def _sync(self, folder: Path, record: Record, create: bool = True) -> None:
+        """Bring MLflow to the state of the record in the folder, and write into it where the run is shown."""
+        if self._mirror.sync(folder, record, create):
             record.write(folder)
 
-    def _worked(
+    def _catch(
         self, record: Record, folder: Path, work: Callable[[], None]
     ) -> LightexpError | KeyboardInterrupt | None:
-        """Does the work and enters in the record how it ended; returns the error that ended it, if one did."""
+        """Do the work, enter in the record how it ended, and return the error that ended it, if one did."""
         error: LightexpError | KeyboardInterrupt | None = None
         try:
             work()
             record.status = "done"
         except KeyboardInterrupt as stop:
             record.status, record.reason, error = "interrupted", "interrupted", stop
-        except LightexpError as plain:
-            record.status, record.reason, error = "failed", str(plain), plain
-        except (Exception, SystemExit) as strange:
+        except LightexpError as failure:
+            record.status, record.reason, error = "failed", str(failure), failure
+        except (Exception, SystemExit) as unexpected:  # a plugin's stage may raise anything; the record says what
             if interrupt.was_requested():
-                record.status, record.reason, record.ended = "interrupted", "interrupted", time.time()
-                return KeyboardInterrupt()
-            error = exceptions.summarize_exception(strange, record.config["plugins"], folder / ERROR)
-            record.status, record.reason = "failed", str(error)
+                record.status, record.reason, error = "interrupted", "interrupted", KeyboardInterrupt()
+            else:
+                error = exceptions.summarize_exception(unexpected, record.config["plugins"], folder / ERROR)
+                record.status, record.reason = "failed", str(error)
         record.ended = time.time()
         return error
 
     def _work(self, record: Record, folder: Path, executor: Executor, plan: Plan, test: bool) -> None:
+        """Make the stages, measure them, and write the run's files."""
         record.stages = executor.make()
         executor.measure(record.stages, test)
         record.waived = executor.verify(record.stages)
@@ -241,19 +257,3 @@ class Runner:
             record.files["encoded"] = ENCODED
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(record.config))
         (folder / "environment.json").write_text(json.dumps(record.environment, indent=1) + "\n")
-
-    def _mirror(self, config: dict[str, Any], outputs: Path) -> Mirror:
-        """The mirror that a run's config asks for, over all runs in `outputs`."""
-        place = json.dumps([config["tracking"], config["plugins"], str(outputs)])
-        if place not in self._mirrors:
-            tracking, plugins = config["tracking"], config["plugins"]
-            if tracking["_target_"] == f"{NoTracking.__module__}.{NoTracking.__name__}":
-                return NoTracking().mirror(outputs, self._watch.say)  # needs no process
-            self._worker = self._worker or MirrorProcess()
-            self._mirrors[place] = RemoteMirror(self._worker, tracking, plugins, outputs, self._watch.say)
-        return self._mirrors[place]
-
-
-def _show(mirror: Mirror, record: Record, folder: Path) -> None:
-    mirror.start(record)
-    record.write(folder)  # says where it is shown, for whoever finds the run killed

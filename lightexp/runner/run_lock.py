@@ -1,4 +1,4 @@
-"""Which runs are alive: a lock each, that dies with its process."""
+"""Locks that say which runs are alive: one a run, which the operating system releases when its process dies."""
 
 from __future__ import annotations
 
@@ -11,23 +11,34 @@ from filelock import FileLock, Timeout
 
 from lightexp.core.errors import BadInput
 from lightexp.core.record import Record, read_record
-from lightexp.tracking.mirror import Mirror
 
 _FOLDER = ".live"
 
 
 @contextmanager
 def hold(runs: Path, name: str) -> Iterator[None]:
-    """Marks a run as alive while the block lasts."""
-    path = runs / _FOLDER / f"{name}.lock"
+    """Mark a run as alive while the context lasts.
+
+    Args:
+        runs: The folder of all runs.
+        name: The run's id.
+    """
+    path = _lock_path(runs, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):
         yield
         path.unlink(missing_ok=True)
 
 
-def reap_dead_runs(runs: Path, mirror: Callable[[Record], Mirror]) -> None:
-    """Marks as killed each run whose process has died without closing it, in its record and in its own mirror."""
+def reap_dead_runs(runs: Path, sync: Callable[[Path, Record], None] | None = None) -> None:
+    """Mark the runs whose processes have died as killed, in their records and where they are mirrored.
+
+    A run whose process died after its end, while it was mirrored, is mirrored as the record has it.
+
+    Args:
+        runs: The folder of all runs.
+        sync: Takes a run's folder and record, and mirrors them. Defaults to mirroring nothing.
+    """
     for path in sorted((runs / _FOLDER).glob("*.lock")):
         lock = FileLock(path)
         try:
@@ -35,15 +46,20 @@ def reap_dead_runs(runs: Path, mirror: Callable[[Record], Mirror]) -> None:
         except Timeout:
             continue  # alive
         try:
-            _close(runs / path.stem, mirror)
+            _reap(runs / path.stem, sync)
             path.unlink(missing_ok=True)
         finally:
             lock.release()
 
 
 def is_alive(runs: Path, name: str) -> bool:
-    """Whether a run's process still works on it."""
-    path = runs / _FOLDER / f"{name}.lock"
+    """Return whether a run's process still works on it.
+
+    Args:
+        runs: The folder of all runs.
+        name: The run's id.
+    """
+    path = _lock_path(runs, name)
     if not path.exists():
         return False
     try:
@@ -53,12 +69,17 @@ def is_alive(runs: Path, name: str) -> bool:
         return True
 
 
-def _close(folder: Path, mirror: Callable[[Record], Mirror]) -> None:
+def _lock_path(runs: Path, name: str) -> Path:
+    return runs / _FOLDER / f"{name}.lock"
+
+
+def _reap(folder: Path, sync: Callable[[Path, Record], None] | None) -> None:
     try:
         record = read_record(folder)
     except BadInput:
         return  # killed before it had a record
     if record.status == "running":
         record.status, record.reason, record.ended = "killed", "its process was killed", time.time()
-        mirror(record).close(record)
         record.write(folder)
+    if sync:
+        sync(folder, record)

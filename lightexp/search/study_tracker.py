@@ -1,10 +1,9 @@
-"""A study as MLflow is told of it, beside the work: nothing waits for it before the end."""
+"""Mirror a study in MLflow while it works: nothing waits for MLflow before the study's end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -13,96 +12,137 @@ from lightexp.search.outcome import OUTCOME, is_feasible, read_stopped_epoch
 from lightexp.search.ranges import format_value
 from lightexp.search.study import SEED_TRIAL, SearchStudy
 from lightexp.search.study_status import StudyStatus
-from lightexp.tracking import study_payload
-from lightexp.tracking.mirror import Mirror
+from lightexp.tracking.mirror import MirrorSettings
 from lightexp.tracking.process import MirrorProcess
 from lightexp.tracking.remote_mirror import RemoteMirror
+from lightexp.tracking.study_payload import StudyPayload, TrialPayload
 
-_ALONE = -2
-"""The claim of whoever shows the study: one command at a time."""
+_UPLOAD_LOCK = -2
+"""Number of the lock under which a study is mirrored, by one command at a time; trials have numbers from 0."""
 _BATCH_SIZE = 20  # trials a call
+_FILE_SUFFIXES = (".md", ".svg", ".json")
 
 
 class StudyTracker:
-    """Shows a study in its mirror while it works, and all of it at the end."""
+    """Show a study where its settings ask for it: new trials while it works, everything at the end.
 
-    def __init__(self, study: SearchStudy, say: Any) -> None:
-        """Starts the process that mirrors, unless nothing is to be mirrored."""
-        self._study = study
+    Attributes:
+        place: Where the study is shown, as `record.mlflow` has it; empty before the end, or if nothing is mirrored.
+    """
+
+    def __init__(self, study: SearchStudy, say: Callable[[str], None]) -> None:
+        """Start the process that mirrors, if the settings ask for one; mirror nothing yet.
+
+        Args:
+            study: The study.
+            say: Takes each line for the user.
+        """
         settings = study.spec.settings
-        self._mirror: Mirror | None = None
-        if settings.tracking.is_enabled:
-            plain = settings.plain
-            self._mirror = RemoteMirror(MirrorProcess(), plain["tracking"], plain["plugins"], settings.outputs, say)
+        self.place: dict[str, str] = {}
+        self._study = study
+        self._is_mirrored = settings.tracking.is_enabled
+        self._settings = MirrorSettings(settings.plain["tracking"], settings.plain["plugins"], str(settings.outputs))
+        self._mirror = RemoteMirror(say, MirrorProcess() if self._is_mirrored else None)
         self._thread = ThreadPoolExecutor(1)
         self._call: Future[dict[str, str]] | None = None
-        self._sent: set[int] = set()
-        self._steps = 0  # of the hypervolume, as far as they were sent
-        self.where: dict[str, str] = {}
+        self._sent_trials: set[int] = set()
+        self._sent_steps = 0  # of the hypervolume's curve
 
-    def update(self, now: StudyStatus) -> None:
-        """Shows trials that have ended since, unless the last call is still under way."""
-        if self._mirror is None or (self._call and not self._call.done()):
+    def update(self, status: StudyStatus) -> None:
+        """Show trials that have ended since the last call, unless that call is still under way.
+
+        Args:
+            status: The study's present status.
+        """
+        if not self._is_mirrored or (self._call and not self._call.done()):
             return
-        new = [t for t in now.ended if t.number not in self._sent][:_BATCH_SIZE]
+        new = [trial for trial in status.ended if trial.number not in self._sent_trials][:_BATCH_SIZE]
         if self._call is None or new:
-            self._sent |= {t.number for t in new}
-            self._call = self._thread.submit(self._show, "RUNNING", now, [self._trial(t, now) for t in new], {})
+            self._sent_trials |= {trial.number for trial in new}
+            trials = [_describe_trial(trial, status) for trial in new]
+            self._call = self._thread.submit(self._upload, "RUNNING", status, trials, {})
 
-    def end(self, status: str, now: StudyStatus, points: Sequence[FrontPoint] = ()) -> None:
-        """Shows how it ended, the front's tests and files, and every trial that is not shown yet."""
-        if self._mirror is None:
+    def end(self, mlflow_status: str, status: StudyStatus, points: Sequence[FrontPoint] = ()) -> None:
+        """Show how the study ended, the front's tests and files, and every trial that is not shown yet; wait for it.
+
+        Args:
+            mlflow_status: `FINISHED`, `FAILED` or `KILLED`.
+            status: The study's last status.
+            points: The front, tested. Defaults to none.
+        """
+        if not self._is_mirrored:
             return
-        tested = {p.number: p for p in points}
+        points_by_trial = {point.number: point for point in points}
         trials = []
-        for trial in now.ended:
-            one = self._trial(trial, now)
-            one.tags["lightexp.front"] = str(trial.number in tested).lower()
-            if trial.number in tested:
-                one.metrics.update(tested[trial.number].metrics)
-            trials.append(one)
-        files = {str(path): "" for path in self._study.folder.glob("*.*") if path.suffix in (".md", ".svg", ".json")}
+        for trial in status.ended:
+            payload = _describe_trial(trial, status)
+            point = points_by_trial.get(trial.number)
+            payload.tags["lightexp.front"] = str(point is not None).lower()
+            if point is not None:
+                payload.metrics.update(point.metrics)
+            trials.append(payload)
+        files = {str(path): "" for path in self._study.folder.glob("*.*") if path.suffix in _FILE_SUFFIXES}
         for point in points:
             files |= {str(point.config): "front", str(point.model): f"front/{point.config.stem}"}
-        self.where = self._thread.submit(self._show, status, now, trials, files).result()
+        self.place = self._thread.submit(self._upload, mlflow_status, status, trials, files).result()
         self._thread.shutdown()
 
-    def _show(
-        self, status: str, now: StudyStatus, trials: list[study_payload.TrialPayload], files: dict[str, str]
+    def _upload(
+        self, mlflow_status: str, status: StudyStatus, trials: list[TrialPayload], files: dict[str, str]
     ) -> dict[str, str]:
-        assert self._mirror is not None
-        spec, space = self._study.spec, self._study.space
-        params = {f"space/{p.name}": str(p) for p in space.parameters}
-        params |= {f"objective/{o.name}": o.direction for o in spec.objectives}
-        params |= {f"constraint/{n}": c.text for n, c in enumerate(spec.constraints)}
-        params["sampler"] = spec.search.sampler
-        ended = len(now.ended)
-        sent = 0 if status != "RUNNING" else self._steps
-        metrics = [("hypervolume", value, step) for step, value in enumerate(now.history, start=1) if step > sent]
-        self._steps = len(now.history)
-        counts = {"done": now.done, "failed": now.failed} | ({"short": now.cut_short} if now.cut_short else {})
-        metrics += [(f"trials/{name}", float(len(trials)), ended) for name, trials in counts.items()]
-        if now.best:
-            metrics += [(f"best/{o.name}", v, ended) for o, v in zip(spec.objectives, now.best.values, strict=True)]
-        with self._study.locks.hold(_ALONE):
-            return self._mirror.study(
-                study_payload.StudyPayload(self._study.id, spec.name, status, params, metrics, trials, files)
-            )
-
-    def _trial(self, trial: FrozenTrial, now: StudyStatus) -> study_payload.TrialPayload:
-        outcome = trial.user_attrs[OUTCOME]
-        done = trial.state is not TrialState.FAIL
-        metrics = dict(outcome["metrics"])
-        if trial.state is TrialState.COMPLETE:
-            metrics |= {f"constraint/{n}": value for n, value in enumerate(trial.constraints.values())}
-            metrics["feasible"] = float(is_feasible(trial))
-        tags = {"lightexp.host": outcome["host"], "lightexp.corner": trial.user_attrs.get(SEED_TRIAL)}
-        tags["lightexp.stopped"] = str(read_stopped_epoch(trial) or "")
-        tags["lightexp.front"] = str(trial.number in {one.number for one in now.front}).lower()  # as yet
-        tags |= {"lightexp.reason": outcome["reason"], "lightexp.folder": outcome["folder"]}
-        params = {name: format_value(value) for name, value in trial.params.items()}
-        assert trial.datetime_start and trial.datetime_complete
-        started, ended = trial.datetime_start.timestamp(), trial.datetime_complete.timestamp()
-        return study_payload.TrialPayload(
-            trial.number, done, params, metrics, {k: v for k, v in tags.items() if v}, started, ended
+        metrics = self._list_metrics(status, all_steps=mlflow_status != "RUNNING")
+        payload = StudyPayload(
+            self._study.id, self._study.spec.name, mlflow_status, self._list_params(), metrics, trials, files
         )
+        with self._study.locks.hold(_UPLOAD_LOCK):
+            return self._mirror.sync_study(payload, self._settings)
+
+    def _list_params(self) -> dict[str, str]:
+        spec = self._study.spec
+        params = {f"space/{parameter.name}": str(parameter) for parameter in self._study.space.parameters}
+        params |= {f"objective/{objective.name}": objective.direction for objective in spec.objectives}
+        params |= {f"constraint/{number}": constraint.text for number, constraint in enumerate(spec.constraints)}
+        params["sampler"] = spec.search.sampler
+        return params
+
+    def _list_metrics(self, status: StudyStatus, all_steps: bool) -> list[tuple[str, float, int]]:
+        """Return the hypervolume's curve, the numbers of trials, and the best value of each objective."""
+        first = 0 if all_steps else self._sent_steps
+        metrics = [("hypervolume", value, step) for step, value in enumerate(status.history, start=1) if step > first]
+        self._sent_steps = len(status.history)
+        ended = len(status.ended)
+        counts = {"done": status.done, "failed": status.failed}
+        if status.cut_short:
+            counts["short"] = status.cut_short
+        metrics += [(f"trials/{name}", float(len(trials)), ended) for name, trials in counts.items()]
+        if status.best:
+            for objective, value in zip(self._study.spec.objectives, status.best.values, strict=True):
+                metrics.append((f"best/{objective.name}", value, ended))
+        return metrics
+
+
+def _describe_trial(trial: FrozenTrial, status: StudyStatus) -> TrialPayload:
+    """Return what is shown of a trial that has ended; whether it is on the front is known only so far."""
+    outcome = trial.user_attrs[OUTCOME]
+    metrics = dict(outcome["metrics"])
+    if trial.state is TrialState.COMPLETE:
+        metrics |= {f"constraint/{number}": value for number, value in enumerate(trial.constraints.values())}
+        metrics["feasible"] = float(is_feasible(trial))
+    tags = {
+        "lightexp.host": outcome["host"],
+        "lightexp.corner": trial.user_attrs.get(SEED_TRIAL),
+        "lightexp.stopped": str(read_stopped_epoch(trial) or ""),
+        "lightexp.front": str(trial.number in {member.number for member in status.front}).lower(),
+        "lightexp.reason": outcome["reason"],
+        "lightexp.folder": outcome["folder"],
+    }
+    assert trial.datetime_start and trial.datetime_complete
+    return TrialPayload(
+        number=trial.number,
+        done=trial.state is not TrialState.FAIL,
+        params={name: format_value(value) for name, value in trial.params.items()},
+        metrics=metrics,
+        tags={name: value for name, value in tags.items() if value},
+        started=trial.datetime_start.timestamp(),
+        ended=trial.datetime_complete.timestamp(),
+    )

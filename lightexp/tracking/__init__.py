@@ -1,1 +1,1 @@
-"""Mirrors of records, and the trade-off of one run."""
+"""Mirrors of run records and of studies, in MLflow."""

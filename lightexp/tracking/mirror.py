@@ -1,51 +1,92 @@
-"""Where records are mirrored. A mirror never stops a run: what it cannot do it says in one line."""
+"""What a mirror of runs and studies is, and the settings that open one. A mirror never stops a run."""
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from lightexp.core.config import settings_dataclass
+from lightexp.core.config import build, settings_dataclass
 from lightexp.core.record import Record
+from lightexp.tracking import stores
 from lightexp.tracking.study_payload import StudyPayload
+
+NOT_ASKED_FOR = {"missing": "tracking=none"}
+"""`record.mlflow` of a run that is mirrored nowhere."""
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What a mirror shows of a run after it was synchronized.
+
+    Attributes:
+        place: For `record.mlflow`: `uri`, `experiment` and `run_id`; under `missing`, why something is not shown.
+        changed: Whether anything had to be uploaded.
+    """
+
+    place: dict[str, str]
+    changed: bool = False
+
+    def note_in(self, record: Record) -> bool:
+        """Enter the place in `record.mlflow`, and return whether that changed the record.
+
+        A record that says it is shown in another experiment or at another address keeps saying so: this was a copy.
+        """
+        if "uri" not in self.place:
+            place = {**record.mlflow, **self.place}
+        elif "run_id" in record.mlflow and not is_shown_at(record, self.place):
+            return False
+        else:
+            place = self.place
+        if place == record.mlflow:
+            return False
+        record.mlflow = dict(place)
+        return True
+
+
+def is_shown_at(record: Record, place: dict[str, str]) -> bool:
+    """Return whether a record says that its run is shown in the experiment of a place."""
+    return all(record.mlflow.get(name) == place[name] for name in ("uri", "experiment"))
 
 
 class Mirror(ABC):
-    """A place that shows runs, kept open over one run or many.
+    """A place that shows runs and studies, kept open over many of them.
 
-    Its methods raise nothing when the place cannot be reached or refuses something: they say so, and leave the reason
-    under `missing` in `record.mlflow`. They change nothing else of the record; writing `record.json` is the caller's.
+    Its methods raise nothing when the place cannot be reached or refuses something: they tell the user in one line,
+    and return the reason as `missing`.
     """
 
     @abstractmethod
-    def start(self, record: Record) -> None:
-        """Shows a run as running, and notes in `record.mlflow` where."""
+    def sync(self, folder: Path, create: bool = True) -> SyncResult:
+        """Bring what is shown of a run to the state of the `record.json` in its folder.
 
-    @abstractmethod
-    def end(self, record: Record, folder: Path) -> None:
-        """Shows all of a run that has ended, with the files in its folder.
+        A second call changes nothing. Of a run that has ended, metrics and files are shown as well.
 
-        `record.json` is one of these, so it should have been written. A run that was never shown as running is shown
-        now, and one that was shown already comes out the same.
+        Args:
+            folder: The run's folder. Nothing is written to it.
+            create: Whether to show a run that is not shown yet. Defaults to True.
+
+        Raises:
+            BadInput: If the folder holds no sound record.
         """
 
     @abstractmethod
-    def close(self, record: Record) -> None:
-        """Shows that a run was killed, if it is shown as running."""
+    def sync_study(self, study: StudyPayload) -> dict[str, str]:
+        """Bring what is shown of a study to its present state, and return where it is shown, as `record.mlflow` has it.
+
+        A second call changes nothing.
+        """
 
     @abstractmethod
-    def study(self, study: StudyPayload) -> dict[str, str]:
-        """Shows a study and its trials, and returns where, as it would stand in `record.mlflow`."""
-
-    @abstractmethod
-    def left(self) -> None:
-        """Shows that the studies that are shown as running were left: the command has died."""
+    def close_studies(self) -> None:
+        """Show the studies that are shown as running as killed: their command has died."""
 
 
 class Tracking(ABC):
-    """The settings of a mirror.
+    """Settings of a mirror, one kind for each place that can show runs.
 
     Attributes:
         is_enabled: Whether records are mirrored at all.
@@ -54,8 +95,8 @@ class Tracking(ABC):
     is_enabled: ClassVar[bool] = True
 
     @abstractmethod
-    def mirror(self, outputs: Path, say: Callable[[str], None]) -> Mirror:
-        """Makes the mirror, at no cost: nothing is imported or reached before its first use.
+    def open_mirror(self, outputs: Path, say: Callable[[str], None]) -> Mirror:
+        """Make the mirror, at no cost: nothing is imported or reached before its first use.
 
         Args:
             outputs: The folder of all outputs, which need not exist.
@@ -65,27 +106,70 @@ class Tracking(ABC):
 
 @settings_dataclass
 class NoTracking(Tracking):
-    """Mirrors nothing."""
+    """Mirror nothing."""
 
     is_enabled = False
 
-    def mirror(self, outputs: Path, say: Callable[[str], None]) -> Mirror:
-        """Makes a mirror that notes in each record that it was not asked for."""
+    def open_mirror(self, outputs: Path, say: Callable[[str], None]) -> Mirror:
+        """Make a mirror that only notes in each record that it was not asked for."""
         return _NoMirror()
 
 
 class _NoMirror(Mirror):
-    def start(self, record: Record) -> None:
-        record.mlflow = {"missing": "tracking=none"}
+    def sync(self, folder: Path, create: bool = True) -> SyncResult:
+        return SyncResult(NOT_ASKED_FOR)
 
-    def end(self, record: Record, folder: Path) -> None:
-        self.start(record)
+    def sync_study(self, study: StudyPayload) -> dict[str, str]:
+        return dict(NOT_ASKED_FOR)
 
-    def close(self, record: Record) -> None:
+    def close_studies(self) -> None:
         pass
 
-    def study(self, study: StudyPayload) -> dict[str, str]:
-        return {"missing": "tracking=none"}
 
-    def left(self) -> None:
-        pass
+def asks_for_mirror(tracking: dict[str, Any]) -> bool:
+    """Return whether a config node `tracking` asks for any mirror at all."""
+    return bool(tracking["_target_"] != f"{NoTracking.__module__}.{NoTracking.__name__}")
+
+
+@dataclass(frozen=True)
+class MirrorSettings:
+    """All that is needed to open a mirror, as JSON types.
+
+    Attributes:
+        tracking: The config node of a `Tracking`.
+        plugins: The user's packages that the node may name.
+        outputs: The folder of all outputs.
+    """
+
+    tracking: dict[str, Any]
+    plugins: list[str]
+    outputs: str
+
+    @classmethod
+    def of_run(cls, folder: Path, record: Record) -> MirrorSettings:
+        """Return the settings of the mirror that a run's own config asks for.
+
+        Args:
+            folder: The run's folder, in `runs/` in the outputs folder.
+            record: Its record. If it says where the run is shown, that is the place: `tracking.uri` may have been
+                relative to the folder that the run was started in.
+        """
+        tracking, outputs = dict(record.config["tracking"]), folder.absolute().parents[1]
+        if "run_id" in record.mlflow and "uri" in tracking:
+            if stores.resolve_uri(tracking["uri"], outputs) != record.mlflow["uri"]:
+                tracking["uri"] = record.mlflow["uri"]
+            tracking["experiment"] = record.mlflow["experiment"]
+        return cls(tracking, list(record.config["plugins"]), str(outputs))
+
+    @property
+    def key(self) -> str:
+        """The same text for the same settings."""
+        return json.dumps([self.tracking, self.plugins, self.outputs], sort_keys=True)
+
+    def build(self) -> Tracking:
+        """Build the `Tracking`, from a plugin's class if the node names one."""
+        return build(self.tracking, Tracking, "tracking", tuple(self.plugins))  # type: ignore[type-abstract]
+
+    def open_mirror(self, say: Callable[[str], None]) -> Mirror:
+        """Build the `Tracking` and open its mirror; `say` takes each line for the user."""
+        return self.build().open_mirror(Path(self.outputs), say)

@@ -1,4 +1,4 @@
-"""What MLflow is told of a record, as plain values within MLflow's limits."""
+"""What MLflow gets of a record: params, tags, metrics and inputs as plain values within MLflow's limits."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import json
 import math
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from lightexp.core.config import flatten
 from lightexp.core.record import Record
 
 KEY_CHARS, PARAM_CHARS, TAG_CHARS, DIGEST_CHARS = 250, 6_000, 8_000, 36
-PARAMS, TAGS, METRICS = 100, 100, 1_000  # a call
-REQUEST_BYTES = 800_000  # MLflow refuses 1,000,000
+PARAMS, TAGS, METRICS = 100, 100, 1_000  # at most, in one call
+REQUEST_BYTES = 800_000  # MLflow refuses requests over 1,000,000
+_NAME_CHARS = 500
+_PAIR_BYTES = 32  # quotes, braces and field names of one key and value in a request
 
 
 class MetricPoint(NamedTuple):
@@ -37,9 +38,15 @@ class DatasetInput(NamedTuple):
 
 
 def sanitize_key(name: str) -> str:
-    """Returns a name that MLflow takes: `name` itself where it can be, else the nearest with a digest of `name` after.
+    """Return a name that MLflow accepts: `name` itself if possible, else the nearest one and a digest of `name`.
 
-    The digest keeps two names apart that differ only in what MLflow refuses (`a+b`, `a=b`).
+    The digest distinguishes two names that differ only in what MLflow refuses, such as `a+b` and `a=b`.
+
+    Example:
+        >>> sanitize_key("accuracy/val")
+        'accuracy/val'
+        >>> sanitize_key("stages[0].x")
+        'stages_0_.x-57144e9f'
     """
     clean = re.sub(r"[^0-9A-Za-z_./ -]", "_", name)
     clean = posixpath.normpath(clean).lstrip("/")
@@ -52,21 +59,21 @@ def sanitize_key(name: str) -> str:
 
 
 def format_value(value: Any, limit: int) -> str:
-    """Returns a value as text: a string as it is, else JSON (`true`, `0.5`), cut to `limit` characters."""
-    words = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    words = words.encode(errors="replace").decode().replace("\0", "")  # databases refuse lone surrogates and NUL
-    return words if len(words) <= limit else words[: limit - 1] + "…"
+    """Return a value as text: a string unchanged, anything else as JSON (`true`, `0.5`), cut to `limit` characters."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = text.encode(errors="replace").decode().replace("\0", "")  # databases refuse lone surrogates and NUL
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def build_params(config: Mapping[str, Any]) -> dict[str, str]:
-    """The config as one flat level: dotted keys, lists and empty mappings as JSON."""
+    """Return a config as one flat level: dotted keys, lists and empty mappings as JSON."""
     return {sanitize_key(name): format_value(value, PARAM_CHARS) for name, value in flatten(config)}
 
 
 def build_tags(record: Record) -> dict[str, str]:
-    """What a run is found by: its id, status, command, seed, host, git commit, what varies; notes of its figures."""
+    """Return what a run is found by: id, status, command, seed, host, git commit, overrides; and notes on metrics."""
     git = record.environment.get("git") or {}
-    found = {
+    tags = {
         "lightexp.run_id": record.id,
         "lightexp.status": record.status,
         "lightexp.reason": record.reason,
@@ -78,57 +85,60 @@ def build_tags(record: Record) -> dict[str, str]:
         "mlflow.source.git.commit": git.get("commit"),
         "mlflow.source.git.dirty": git.get("dirty"),
     }
-    found |= {sanitize_key(f"lightexp.{name}"): value for name, value in record.tags.items()}
+    tags |= {sanitize_key(f"lightexp.{name}"): value for name, value in record.tags.items()}
     for override in record.varied:
-        name, equals, value = override.partition("=")
-        gone = name.startswith("~")
-        found[sanitize_key(f"vary/{name.lstrip('+~')}")] = "removed" if gone else value if equals else ""
-    found |= {sanitize_key(f"note/{name}"): words for name, words in record.notes.items()}
-    return {name: format_value(value, TAG_CHARS) for name, value in found.items() if value is not None}
+        name, value = _split_override(override)
+        tags[sanitize_key(f"vary/{name}")] = value
+    tags |= {sanitize_key(f"note/{name}"): note for name, note in record.notes.items()}
+    return {name: format_value(value, TAG_CHARS) for name, value in tags.items() if value is not None}
+
+
+def _split_override(override: str) -> tuple[str, str]:
+    """Return an override's name without its prefix, and its value; `removed` for `~name`."""
+    name, _, value = override.partition("=")
+    return name.lstrip("+~"), "removed" if name.startswith("~") else value
 
 
 def list_points(record: Record) -> list[MetricPoint]:
-    """All finite figures and curves.
+    """Return all finite metrics and curves.
 
-    The shipped file's figures bear their bare names and each stage's stand under `stage/<stage>/`, at step 0; curves
-    stand under `train/<stage>/`, and the value after the first epoch is at step 1.
+    Metrics of the shipped file have their bare names, and those of each stage begin with `stage/<stage>/`, at step 0.
+    Curves begin with `train/<stage>/`, and the value after the first epoch is at step 1.
     """
-    found = [MetricPoint(sanitize_key(name), value, 0) for name, value in record.metrics.items()]
+    points = [MetricPoint(sanitize_key(name), value, 0) for name, value in record.metrics.items()]
     for stage in record.stages:
-        found += [MetricPoint(sanitize_key(f"stage/{stage.name}/{f.name}"), f.value, 0) for f in stage.metrics]
+        for metric in stage.metrics:
+            points.append(MetricPoint(sanitize_key(f"stage/{stage.name}/{metric.name}"), metric.value, 0))
         for name, curve in (stage.facts.get("history") or {}).items():
-            curve_key = sanitize_key(f"train/{stage.name}/{name}")
-            found += [MetricPoint(curve_key, value, epoch) for epoch, value in enumerate(curve, start=1)]
-    return [p._replace(value=float(p.value)) for p in found if _is_number(p.value)]
+            key = sanitize_key(f"train/{stage.name}/{name}")
+            points += [MetricPoint(key, value, epoch) for epoch, value in enumerate(curve, start=1)]
+    return [point._replace(value=float(point.value)) for point in points if _is_finite_number(point.value)]
 
 
-def _is_number(value: Any) -> bool:
+def _is_finite_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def list_inputs(record: Record) -> list[DatasetInput]:
-    """The data set's splits. Digests are cut to what MLflow holds; the profile has them whole."""
-    name = format_value(str(record.dataset.get("name", "")), 500)
-    found = []
+    """Return the data set's splits. Digests are cut to MLflow's limit; the profile has the complete ones."""
+    name = format_value(str(record.dataset.get("name", "")), _NAME_CHARS)
+    inputs = []
     for split, facts in (record.dataset.get("splits") or {}).items():
         profile = json.dumps({"num_rows": facts.get("n"), "sha256": facts.get("digest")})
-        found.append(DatasetInput(name, str(facts.get("digest"))[:DIGEST_CHARS], profile, split))
-    return found
+        inputs.append(DatasetInput(name, str(facts.get("digest"))[:DIGEST_CHARS], profile, split))
+    return inputs
 
 
 def split_batches(values: Mapping[str, str], count: int) -> Iterator[dict[str, str]]:
-    """Splits keys and values into parts of at most `count` that fit into a request."""
-    rest = list(values.items())
-    while rest:
-        sizes = iter(_running_bytes(rest))
-        fitting = sum(1 for _ in takewhile(lambda size: size <= REQUEST_BYTES, sizes))
-        part = max(1, min(count, fitting))
-        yield dict(rest[:part])
-        rest = rest[part:]
-
-
-def _running_bytes(pairs: Sequence[tuple[str, str]]) -> Iterator[int]:
-    total = 0
-    for name, value in pairs:
-        total += len(name) + len(json.dumps(value)) + 32  # the 32: quotes, braces, field names
-        yield total
+    """Yield keys and values in batches of at most `count`, each of which fits into a request."""
+    batch: dict[str, str] = {}
+    batch_bytes = 0
+    for name, value in values.items():
+        pair_bytes = len(name) + len(json.dumps(value)) + _PAIR_BYTES
+        if batch and (len(batch) == count or batch_bytes + pair_bytes > REQUEST_BYTES):
+            yield batch
+            batch, batch_bytes = {}, 0
+        batch[name] = value
+        batch_bytes += pair_bytes
+    if batch:
+        yield batch

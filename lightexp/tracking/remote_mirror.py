@@ -1,4 +1,4 @@
-"""A mirror in a process of its own; see `lightexp.tracking.process`."""
+"""Mirrors that a process of its own keeps, from the side of the command whose runs and studies are mirrored."""
 
 from __future__ import annotations
 
@@ -8,67 +8,61 @@ from pathlib import Path
 from typing import Any
 
 from lightexp.core.record import Record
-from lightexp.tracking.mirror import Mirror
+from lightexp.tracking.mirror import NOT_ASKED_FOR, MirrorSettings, SyncResult, asks_for_mirror
 from lightexp.tracking.process import MirrorProcess
 from lightexp.tracking.study_payload import StudyPayload
 
 
-class RemoteMirror(Mirror):
-    """A mirror that a worker keeps."""
+class RemoteMirror:
+    """Mirror runs and studies through a `MirrorProcess`, which is started when the first one asks for a mirror.
 
-    def __init__(
-        self,
-        worker: MirrorProcess,
-        tracking: dict[str, Any],
-        plugins: list[str],
-        outputs: Path,
-        say: Callable[[str], None],
-    ) -> None:
-        """Opens nothing yet.
+    Whatever becomes of that process, nothing is raised: the reason is kept under `missing`.
+    """
+
+    def __init__(self, say: Callable[[str], None], process: MirrorProcess | None = None) -> None:
+        """Start nothing yet.
 
         Args:
-            worker: The process.
-            tracking: The config node of the `Tracking` that makes the mirror there.
-            plugins: The user's packages that the node may name.
-            outputs: The folder of all outputs.
             say: Takes each line for the user.
+            process: The process, if it has been started early, which saves its start-up. Defaults to None.
         """
-        self._worker = worker
-        self._place = {"tracking": tracking, "plugins": plugins, "outputs": str(outputs)}
         self._say = say
-        self._told = False
+        self._process = process
+        self._failure_reported = False
 
-    def start(self, record: Record) -> None:
-        """See `Mirror.start`."""
-        self._call("start", record)
+    def sync(self, folder: Path, record: Record, create: bool = True) -> bool:
+        """Bring what is shown of a run to the state of the `record.json` in its folder.
 
-    def end(self, record: Record, folder: Path) -> None:
-        """See `Mirror.end`."""
-        self._call("end", record, folder=str(folder))
+        Args:
+            folder: The run's folder. The config in its record says where the run is shown.
+            record: The same record in memory, in which is noted where the run is shown.
+            create: Whether to show a run that is not shown yet. Defaults to True.
 
-    def close(self, record: Record) -> None:
-        """See `Mirror.close`."""
-        self._call("close", record)
-
-    def study(self, study: StudyPayload) -> dict[str, str]:
-        """See `Mirror.study`."""
+        Returns:
+            Whether the record has changed and must be written again.
+        """
+        if not asks_for_mirror(record.config["tracking"]):
+            return SyncResult(NOT_ASKED_FOR).note_in(record)
         try:
-            return self._ask({"call": "study", "study": asdict(study)})
+            place = self._call({"sync": str(folder.absolute()), "create": create})
         except (OSError, ValueError) as error:
-            return {"missing": f"{error}"}
+            if not self._failure_reported:
+                self._say(f"Tracking has stopped: {error}. The run goes on, and its record is complete.")
+            self._failure_reported = True
+            place = {"missing": str(error)}
+        return SyncResult(place).note_in(record)
 
-    def left(self) -> None:
-        """See `Mirror.left`; the worker does it when its parent has died."""
+    def sync_study(self, study: StudyPayload, settings: MirrorSettings) -> dict[str, str]:
+        """Bring what is shown of a study to its present state, and return where it is shown; see `Mirror.sync_study`.
 
-    def _call(self, call: str, record: Record, **more: str) -> None:
+        If this command dies while the study is shown as running, the process shows it as killed.
+        """
         try:
-            record.mlflow = self._ask({"call": call, "record": asdict(record), **more})
+            return self._call({"study": asdict(study), "settings": asdict(settings)})
         except (OSError, ValueError) as error:
-            record.mlflow["missing"] = f"{error}"
-            if not self._told:
-                self._say(f"Tracking has stopped: {error}. The run goes on; its record is whole.")
-                self._told = True
+            return {"missing": str(error)}
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, str]:
-        reply = self._worker.call({**request, **self._place}, on_event=lambda event: self._say(event["message"]))
-        return dict(reply.content["mlflow"])
+    def _call(self, request: dict[str, Any]) -> dict[str, str]:
+        self._process = self._process or MirrorProcess()
+        reply = self._process.call(request, on_event=lambda event: self._say(event["message"]))
+        return dict(reply.content["place"])

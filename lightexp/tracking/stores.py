@@ -1,8 +1,7 @@
-"""MLflow's stores: their addresses, a SQLite store's first use, and how long one waits for any of them."""
+"""MLflow's stores: their addresses, the first use of a SQLite store, and limits on the time that any of them takes."""
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import warnings
@@ -15,27 +14,37 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from lightexp.core import compat
+
 _LOGGERS = ("mlflow", "alembic", "urllib3", "sqlalchemy")
 
 
 @cache
 def import_mlflow() -> Any:
-    """Imports MLflow (about 2 s the first time) with all that a local store needs, and returns its module."""
+    """Import MLflow (about 2 s the first time) with all that a local store needs, and return its module.
+
+    It switches off MLflow's telemetry and one of its warnings for the whole process, which is a command's own or the
+    one that keeps mirrors, never a user's.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would report each use to its makers
-    # MLflow's own; no catch_warnings, which would not be safe in a thread
+    # A warning of MLflow about its own code. `catch_warnings` would not be safe beside threads.
     warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
-    gc.disable()  # a quarter of the import's time would go to collections that find nothing
     import mlflow
     import mlflow.store.artifact.local_artifact_repo
     import mlflow.store.tracking.sqlalchemy_store
 
-    gc.freeze()  # no collection looks through MLflow's own objects
-    gc.enable()
     return mlflow
 
 
 def find_uri_problem(uri: str) -> str | None:
-    """What is wrong with a tracking URI, in words, or None."""
+    """Return what is wrong with a tracking URI and what to do, or None.
+
+    Example:
+        >>> find_uri_problem("http://127.0.0.1:5000") is None
+        True
+        >>> find_uri_problem("mlruns")
+        'MLflow keeps no runs in plain folders. Received: uri=mlruns. Use sqlite:///FILE or http://HOST:PORT'
+    """
     parts = urlsplit(uri)
     if not parts.scheme or parts.scheme == "file":
         return f"MLflow keeps no runs in plain folders. Received: uri={uri}. Use sqlite:///FILE or http://HOST:PORT"
@@ -48,27 +57,33 @@ def find_uri_problem(uri: str) -> str | None:
 
 
 def resolve_uri(uri: str | None, outputs: Path) -> str:
-    """The whole tracking URI: `mlflow.db` in `outputs` for None, a relative SQLite path made absolute."""
+    """Return the tracking URI with an absolute path.
+
+    Args:
+        uri: A URI, or None for `mlflow.db` in the outputs folder. A relative SQLite path is relative to the current
+            folder.
+        outputs: The folder of all outputs.
+    """
     if uri is None:
-        return _sqlite(outputs.absolute() / "mlflow.db")
+        return _format_sqlite_uri(outputs.absolute() / "mlflow.db")
     path = uri.removeprefix("sqlite:///")
     if path in (uri, "", ":memory:") or path.startswith("/"):
         return uri
     return f"sqlite:///{Path.cwd() / path}"
 
 
-def _sqlite(path: Path) -> str:
-    # Only what would end the path is escaped: MLflow makes the parent folder of the URI's text as it stands.
+def _format_sqlite_uri(path: Path) -> str:
+    # Only what would end the path is escaped: MLflow creates the parent folder that the URI's text names, unescaped.
     return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
 
 
 def is_database(uri: str) -> bool:
-    """Whether this process would write to the store's database itself, with no server between."""
+    """Return whether this process would write to the store's database itself, without a server between."""
     return urlsplit(uri).scheme.partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql")
 
 
 def get_database_file(uri: str) -> Path | None:
-    """The file of a SQLite URI, or None."""
+    """Return the file of a SQLite URI, or None for any other URI."""
     if not uri.startswith("sqlite:"):
         return None
     from sqlalchemy.engine import make_url
@@ -78,7 +93,7 @@ def get_database_file(uri: str) -> Path | None:
 
 
 def prepare_database(database: Path, artifacts: Path) -> None:
-    """Makes a SQLite store where there is none, whole or not at all: many may ask for it at once, or die over it.
+    """Create a SQLite store if there is none, complete or not at all: processes may do so at once, or die meanwhile.
 
     Args:
         database: The file.
@@ -93,70 +108,41 @@ def prepare_database(database: Path, artifacts: Path) -> None:
         store_type = import_mlflow().store.tracking.sqlalchemy_store.SqlAlchemyStore
         draft = database.with_name(f"{database.name}.draft")
         for leftover in (draft, draft.with_name(f"{draft.name}-journal")):
-            leftover.unlink(missing_ok=True)  # of a process that died: the lock is ours
-        store = store_type(_sqlite(draft), artifacts.absolute().as_uri())
+            leftover.unlink(missing_ok=True)  # of a process that died: this one holds the lock
+        store = store_type(_format_sqlite_uri(draft), artifacts.absolute().as_uri())
         store.engine.dispose()
         draft.replace(database)
 
 
 @contextmanager
 def bound_retries(timeout: int, retries: int) -> Iterator[None]:
-    """Bounds how long MLflow tries, and keeps it from logging and printing, while the context lasts.
+    """Limit how long MLflow tries, and keep it from logging and printing, while the context lasts.
 
-    MLflow's own limits are minutes. What the user has set in the environment stands.
+    MLflow's own limits are minutes. What the user has set in the environment takes precedence.
 
     Args:
         timeout: Of each request or connection, in seconds.
-        retries: After a failed request.
+        retries: Number of further attempts after a failed request.
     """
-    wanted = {
+    limits = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "PGCONNECT_TIMEOUT": str(timeout),
     }
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    import_mlflow()
+    added = {name: value for name, value in limits.items() if name not in os.environ}
     loggers = [logging.getLogger(name) for name in _LOGGERS]
-    utils = import_mlflow().store.db.utils
-    levels, attempts = [logger.level for logger in loggers], utils.MAX_RETRY_COUNT
+    levels = [logger.level for logger in loggers]
     os.environ.update(added)
-    utils.MAX_RETRY_COUNT = 1  # no setting reaches it: ten attempts take 100 s at a database that is not there
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
     try:
-        yield
+        with compat.single_mlflow_attempt():
+            yield
     finally:
         for name in added:
             os.environ.pop(name, None)
-        utils.MAX_RETRY_COUNT = attempts
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def batch_writes(client: Any) -> Iterator[None]:
-    """Makes one transaction of all that a client writes to a SQLite file in the context; elsewhere nothing changes.
-
-    MLflow commits each of its calls several times, and SQLite waits for the disk at each. Others that write wait until
-    the context ends.
-    """
-    store = client._tracking_client.store
-    managed = getattr(import_mlflow().store.db.utils, "_get_managed_session_maker", None)
-    if managed is None or not hasattr(store, "ManagedSessionMaker") or store.engine.dialect.name != "sqlite":
-        yield
-        return
-    from sqlalchemy.orm import sessionmaker
-
-    with store.engine.connect() as connection:
-        for setting in ("foreign_keys = ON", "busy_timeout = 20000", "case_sensitive_like = true"):  # MLflow's
-            connection.exec_driver_sql(f"PRAGMA {setting}")
-        connection.commit()
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        sessions = sessionmaker(bind=connection, join_transaction_mode="create_savepoint")
-        own, store.ManagedSessionMaker = store.ManagedSessionMaker, managed(sessions, "")
-        try:
-            yield
-            connection.commit()
-        finally:
-            store.ManagedSessionMaker = own

@@ -1,49 +1,70 @@
-"""The process in which records are mirrored; see `lightexp.tracking.remote_mirror`."""
+"""The process that keeps mirrors, in which MLflow runs; see `lightexp.tracking.remote_mirror` for the other side."""
 
 from __future__ import annotations
 
-import json
+import gc
 import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lightexp.core.config import build
-from lightexp.core.record import parse_record
+from lightexp.core.errors import BadInput
+from lightexp.core.record import read_record
 from lightexp.execution.process import ParentConnection
-from lightexp.tracking import stores, study_payload
-from lightexp.tracking.mirror import Mirror, Tracking
+from lightexp.tracking import stores
+from lightexp.tracking.mirror import Mirror, MirrorSettings
+from lightexp.tracking.study_payload import parse_study
 
 
 def main() -> None:
-    """Serve calls until the parent has gone, then close the studies that it has left open."""
+    """Serve requests until the parent has gone, then close the studies that it has left open."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent still has calls to make after Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = ParentConnection()
-    with suppress(Exception):  # whoever uses it meets the same error, and reports it
-        stores.import_mlflow()
-    mirrors: dict[str, Mirror] = {}
+    with suppress(Exception):  # the first request meets the same error, and reports it
+        _import_mlflow()
+    mirrors = _Mirrors(parent)
     while (message := parent.receive()) is not None:
-        request = message.content
-        place = json.dumps([request["tracking"], request["plugins"], request["outputs"]])
-        if place not in mirrors:
-            mirrors[place] = _mirror(request, parent)
-        if request["call"] == "study":
-            parent.reply({"mlflow": mirrors[place].study(study_payload.parse_study(request["study"]))})
-            continue
-        record = parse_record(request["record"])
-        if request["call"] == "end":
-            mirrors[place].end(record, Path(request["folder"]))
-        else:
-            getattr(mirrors[place], request["call"])(record)
-        parent.reply({"mlflow": record.mlflow})
-    for mirror in mirrors.values():
-        mirror.left()
+        parent.reply({"place": mirrors.serve(message.content)})
+    mirrors.close()
 
 
-def _mirror(request: dict[str, Any], parent: ParentConnection) -> Mirror:
-    tracking: Tracking = build(request["tracking"], Tracking, "tracking", tuple(request["plugins"]))  # type: ignore[type-abstract]
-    return tracking.mirror(Path(request["outputs"]), lambda line: parent.send_event(message=line))
+def _import_mlflow() -> None:
+    """Import MLflow a quarter faster: collections during the import would find nothing, and so would later ones."""
+    gc.disable()
+    stores.import_mlflow()
+    gc.freeze()
+    gc.enable()
+
+
+class _Mirrors:
+    """The mirrors of this process, opened when a request needs them."""
+
+    def __init__(self, parent: ParentConnection) -> None:
+        self._parent = parent
+        self._mirrors: dict[str, Mirror] = {}
+
+    def serve(self, request: dict[str, Any]) -> dict[str, str]:
+        """Do what a `RemoteMirror` asks for, and return where the run or study is shown."""
+        if "study" in request:
+            mirror = self._open(MirrorSettings(**request["settings"]))
+            return mirror.sync_study(parse_study(request["study"]))
+        folder = Path(request["sync"])
+        try:
+            mirror = self._open(MirrorSettings.of_run(folder, read_record(folder)))
+            return mirror.sync(folder, request["create"]).place
+        except BadInput as error:
+            return {"missing": str(error)}
+
+    def close(self) -> None:
+        """Show that the studies which are still shown as running were killed."""
+        for mirror in self._mirrors.values():
+            mirror.close_studies()
+
+    def _open(self, settings: MirrorSettings) -> Mirror:
+        if settings.key not in self._mirrors:
+            self._mirrors[settings.key] = settings.open_mirror(lambda line: self._parent.send_event(message=line))
+        return self._mirrors[settings.key]
 
 
 if __name__ == "__main__":

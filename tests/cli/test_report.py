@@ -15,7 +15,6 @@ from lightexp.ablation.runs import seed_settings
 from lightexp.ablation.spec import read_spec
 from lightexp.cli.main import main
 from lightexp.core.record import Record
-from lightexp.core.record import read_record as read_record
 from lightexp.tracking.mlflow import Mlflow
 from tests.synthetic import record, records, write
 
@@ -126,11 +125,9 @@ def test_a_study(outputs, capsys) -> None:
 def test_an_mlflow_experiment(outputs, capsys) -> None:
     said: list[str] = []
     uri = f"sqlite:///{Path.cwd()}/theirs.db"
-    mirror = Mlflow(uri, "paper").mirror(Path("elsewhere"), said.append)
+    mirror = Mlflow(uri, "paper").open_mirror(Path("elsewhere"), said.append)
     for folder in sorted(Path("outputs/runs").iterdir())[:4]:
-        one = read_record(folder)
-        mirror.start(one)
-        mirror.end(one, folder)
+        mirror.sync(folder)
     assert said == []
     first = next(Path("elsewhere").rglob("record.json"))
     first.write_text("{}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
 import optuna
 import pytest
@@ -15,6 +18,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from lightexp.core import compat
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
+from lightexp.tracking import stores
 
 
 def test_list_hydra_flags_says_which_have_values() -> None:
@@ -71,3 +75,26 @@ def test_get_job_error_returns_what_a_job_raised() -> None:
     job = JobReturn(status=JobStatus.FAILED)
     job.return_value = error
     assert compat.get_job_error(job) is error
+
+
+def test_mlflow_transaction_writes_all_or_nothing(tmp_path: Path) -> None:
+    client = stores.import_mlflow().MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    experiment_id = client.create_experiment("tests", artifact_location=tmp_path.as_uri())
+    with compat.mlflow_transaction(client):
+        run_id = client.create_run(experiment_id).info.run_id
+        client.log_metric(run_id, "accuracy", 0.5)
+    with suppress(RuntimeError), compat.mlflow_transaction(client):
+        client.log_metric(run_id, "accuracy", 0.6)
+        client.create_run(experiment_id)
+        raise RuntimeError
+    assert [run.info.run_id for run in client.search_runs([experiment_id])] == [run_id]
+    assert client.get_run(run_id).data.metrics == {"accuracy": 0.5}
+
+
+def test_single_mlflow_attempt_sets_what_mlflow_reads() -> None:
+    utils = stores.import_mlflow().store.db.utils
+    attempts = utils.MAX_RETRY_COUNT
+    with compat.single_mlflow_attempt():
+        assert utils.MAX_RETRY_COUNT == 1
+    assert utils.MAX_RETRY_COUNT == attempts > 1
+    assert "MAX_RETRY_COUNT" in inspect.getsource(utils.create_sqlalchemy_engine_with_retry)

@@ -1,3 +1,5 @@
+"""Values of a record that MLflow accepts."""
+
 from __future__ import annotations
 
 import json
@@ -10,7 +12,24 @@ from hypothesis import strategies as st
 from lightexp.core.record import StageRecord
 from lightexp.tracking import mlflow_payload, stores
 
-NASTY = ["", ".", "..", "/", "a//b", "a/../b", "../a", "/a", "a/", "a\n", "acc@1", "x[0].y", "+a", "a b", "é", "\ud800"]
+AWKWARD_NAMES = [
+    "",
+    ".",
+    "..",
+    "/",
+    "a//b",
+    "a/../b",
+    "../a",
+    "/a",
+    "a/",
+    "a\n",
+    "acc@1",
+    "x[0].y",
+    "+a",
+    "a b",
+    "é",
+    "\ud800",
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +41,14 @@ def validation():
 
 
 @settings(deadline=None)
-@given(st.one_of(st.text(), st.text("ab./ -_@+\n", max_size=8), st.sampled_from(NASTY), st.text("a.", min_size=240)))
+@given(
+    st.one_of(
+        st.text(), st.text("ab./ -_@+\n", max_size=8), st.sampled_from(AWKWARD_NAMES), st.text("a.", min_size=240)
+    )
+)
 @example("a" * 251)
 @example("a" * 240 + "/..")
-def test_any_name_becomes_one_that_mlflow_takes(validation, name):
+def test_sanitize_key_returns_a_name_mlflow_accepts(validation, name):
     key = mlflow_payload.sanitize_key(name)
     validation._validate_param(key, "1")
     validation._validate_metric(key, 1.0, 0, 0)
@@ -39,26 +62,26 @@ def test_any_name_becomes_one_that_mlflow_takes(validation, name):
 @example("a+b", "a=b")
 @example("a//b", "a/b")
 @example("x" * 300, "x" * 301)
-def test_two_names_never_become_one(one, other):
-    assert (mlflow_payload.sanitize_key(one) == mlflow_payload.sanitize_key(other)) == (one == other)
+def test_sanitize_key_keeps_names_distinct(first, second):
+    assert (mlflow_payload.sanitize_key(first) == mlflow_payload.sanitize_key(second)) == (first == second)
 
 
 @pytest.mark.parametrize(
     "name", ["accuracy/val", "train/prune/loss", "pipeline.stages.prune.sparsity", "lightexp.run_id"]
 )
-def test_names_of_our_own_stay_as_they_are(name):
+def test_sanitize_key_keeps_sound_names(name):
     assert mlflow_payload.sanitize_key(name) == name
 
 
 @given(st.text(), st.integers(1, 20))
-def test_text_is_cut_and_can_be_stored(words, limit):
-    text = mlflow_payload.format_value(words, limit)
+def test_format_value_cuts_text_and_can_be_stored(value, limit):
+    text = mlflow_payload.format_value(value, limit)
     text.encode()
     assert len(text) <= limit
     assert "\0" not in text
 
 
-def test_params_are_flat_and_keep_every_value():
+def test_build_params_is_flat_and_keeps_values():
     config = {"a": {"b": True, "c": {}, "d": [1, "x"], "e": None}, "f*": 0.5, "f+": "0.5", "long": "x" * 7000}
     params = mlflow_payload.build_params(config)
     assert params["a.b"] == "true"
@@ -69,7 +92,7 @@ def test_params_are_flat_and_keep_every_value():
     assert len(params["long"]) == 6000
 
 
-def test_points_skip_what_is_not_a_number(make_record):
+def test_list_points_skips_what_is_no_number(make_record):
     record = make_record()
     record.stages.append(StageRecord("odd", "k", True, 0.0, [], {"history": {"flag": [True], "word": ["x"]}}))
     points = mlflow_payload.list_points(record)
@@ -77,7 +100,7 @@ def test_points_skip_what_is_not_a_number(make_record):
     assert not [p for p in points if p.key.startswith("train/odd") or "loss/test" in p.key]
 
 
-def test_tags_leave_out_what_is_not_known(make_record):
+def test_build_tags_leaves_out_what_is_unknown(make_record):
     tags = mlflow_payload.build_tags(make_record(environment={}, config={}, varied=[]))
     assert "mlflow.source.git.commit" not in tags
     assert "lightexp.reason" not in tags
@@ -85,24 +108,24 @@ def test_tags_leave_out_what_is_not_known(make_record):
 
 
 @given(st.dictionaries(st.text(max_size=9), st.text(max_size=50), max_size=250))
-def test_batches_lose_nothing(values):
-    parts = list(mlflow_payload.split_batches(values, 100))
-    assert all(0 < len(part) <= 100 for part in parts)
-    assert {k: v for part in parts for k, v in part.items()} == values
+def test_split_batches_loses_nothing(values):
+    batches = list(mlflow_payload.split_batches(values, 100))
+    assert all(0 < len(batch) <= 100 for batch in batches)
+    assert {k: v for batch in batches for k, v in batch.items()} == values
 
 
-def test_batches_fit_into_a_request():
-    parts = list(mlflow_payload.split_batches({str(n): "é" * 6000 for n in range(100)}, 100))
-    assert sum(map(len, parts)) == 100
-    assert all(len(json.dumps([{"key": k, "value": v} for k, v in part.items()])) < 1_000_000 for part in parts)
+def test_split_batches_fits_into_requests():
+    batches = list(mlflow_payload.split_batches({str(n): "é" * 6000 for n in range(100)}, 100))
+    assert sum(map(len, batches)) == 100
+    assert all(len(json.dumps([{"key": k, "value": v} for k, v in batch.items()])) < 1_000_000 for batch in batches)
 
 
-def test_notes_of_the_shipped_file_are_tags(make_record):
+def test_build_tags_holds_notes_of_the_shipped_file(make_record):
     record = make_record(environment={"host": "here", "processor": "this one"})
     record.stages[0].notes["micro/runs"] = "of another file"
     record.stages[-1].notes["fits/board"] = "it is too large"
     tags = mlflow_payload.build_tags(record)
-    assert {name: words for name, words in tags.items() if name.startswith("note/")} == {
+    assert {name: note for name, note in tags.items() if name.startswith("note/")} == {
         "note/fits/board": "it is too large"
     }
     assert (tags["lightexp.host"], tags["lightexp.processor"]) == ("here", "this one")

@@ -1,3 +1,5 @@
+"""`lightexp track sync`: what is uploaded, once, to which store."""
+
 from __future__ import annotations
 
 import os
@@ -17,51 +19,64 @@ from lightexp.tracking import stores
 MLFLOW, NONE = "lightexp.tracking.mlflow.Mlflow", "lightexp.tracking.mirror.NoTracking"
 
 
-class Outputs:
-    """A folder of outputs whose runs are synced."""
+class SyncedOutputs:
+    """An outputs folder whose runs are synced."""
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self._capsys = folder, capsys
 
-    def sync(self, *words: str) -> tuple[int, str, str]:
-        code = main(["track", "sync", f"paths.outputs={self.folder}", *words])
-        said = self._capsys.readouterr()
-        return code, said.out, said.err
+    def sync(self, *overrides: str) -> tuple[int, str, str]:
+        """Run `lightexp track sync`, and return exit code, output and errors."""
+        code = main(["track", "sync", f"paths.outputs={self.folder}", *overrides])
+        captured = self._capsys.readouterr()
+        return code, captured.out, captured.err
 
     def read(self, name: str) -> Record:
+        """Read the record of a run."""
         return read_record(self.folder / "runs" / name)
+
+    def format_line(self, name: str) -> str:
+        """Return the line that is printed for a run that was uploaded."""
+        record = self.read(name)
+        return f"{name}  {record.name}: run {record.mlflow.get('run_id')}\n"
 
     @property
     def uri(self) -> str:
         return f"sqlite:///{self.folder}/mlflow.db"
 
 
-def shown(uri: str, experiment: str = "lightexp") -> dict[str, list[Any]]:
-    """MLflow's runs by lightexp's run ids."""
+def find_runs(uri: str, experiment: str = "lightexp") -> dict[str, list[Any]]:
+    """Return MLflow's runs by lightexp's run ids."""
     client = stores.import_mlflow().MlflowClient(tracking_uri=uri)
-    found: dict[str, list[Any]] = {}
+    runs: dict[str, list[Any]] = {}
     for run in client.search_runs([client.get_experiment_by_name(experiment).experiment_id]):
-        found.setdefault(run.data.tags["lightexp.run_id"], []).append(run)
-    return found
+        runs.setdefault(run.data.tags["lightexp.run_id"], []).append(run)
+    return runs
 
 
-def files(uri: str, run: Any) -> set[str]:
+def count_runs(uri: str, experiment: str = "lightexp") -> dict[str, int]:
+    return {name: len(runs) for name, runs in find_runs(uri, experiment).items()}
+
+
+def list_files(uri: str, run: Any) -> set[str]:
     client = stores.import_mlflow().MlflowClient(tracking_uri=uri)
     return {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
 @pytest.fixture
-def outputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Outputs:
-    return Outputs(tmp_path / "outputs", capsys)
+def outputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> SyncedOutputs:
+    return SyncedOutputs(tmp_path / "outputs", capsys)
 
 
 @pytest.fixture
-def write(outputs: Outputs, make_record: Callable[..., Record]) -> Callable[..., Record]:
-    """Writes a run as a runner leaves it."""
+def write(outputs: SyncedOutputs, make_record: Callable[..., Record]) -> Callable[..., Record]:
+    """Write a run as a runner leaves it."""
 
-    def made(name: str, tracking: str = NONE, uri: str | None = None, **changes: Any) -> Record:
+    def write_run(name: str, tracking: str = NONE, uri: str | None = None, **changes: Any) -> Record:
         record = make_record()
-        node = {"_target_": tracking} | ({"uri": uri} if uri else {})
+        node = {"_target_": tracking}
+        if uri:
+            node["uri"] = uri
         config = {**record.config, "tracking": node, "plugins": []}
         record = make_record(**{"id": name, "config": config, "status": "done", "ended": record.started + 5, **changes})
         folder = outputs.folder / "runs" / name
@@ -71,11 +86,11 @@ def write(outputs: Outputs, make_record: Callable[..., Record]) -> Callable[...,
         record.write(folder)
         return record
 
-    return made
+    return write_run
 
 
-def test_what_mlflow_has_not_seen_is_uploaded_once(
-    outputs: Outputs, write: Callable[..., Record], free_port: int
+def test_sync_uploads_what_mlflow_lacks_once(
+    outputs: SyncedOutputs, write: Callable[..., Record], free_port: int
 ) -> None:
     down = f"http://127.0.0.1:{free_port}"
     write("a", mlflow={"missing": "tracking=none"})
@@ -86,113 +101,107 @@ def test_what_mlflow_has_not_seen_is_uploaded_once(
         code, out, err = outputs.sync()
         assert code == 1
         assert out.splitlines()[-1] == f"2 uploaded, 1 still running, 1 failed: {outputs.uri}"
-        assert err == f"lightexp: MLflow at {down} cannot be used: Connection refused. No run was uploaded there.\n"
-        there = shown(outputs.uri)
-        assert {name: [run.info.status for run in runs] for name, runs in there.items()} == {
+        assert err == (
+            f"lightexp: MLflow at {down} cannot be used: Connection refused. "
+            "Records stay complete; 'lightexp track sync' uploads them once it can.\n"
+        )
+        runs = find_runs(outputs.uri)
+        assert {name: [run.info.status for run in named] for name, named in runs.items()} == {
             "a": ["FINISHED"],
             "b": ["FAILED"],
         }
-        assert there["a"][0].data.metrics["accuracy/val"] == 0.96
-        assert there["a"][0].data.params["seed"] == "3"
-        assert files(outputs.uri, there["a"][0]) == {RECORD_FILE, "model.tflite", "stages"}
-        place = {"uri": outputs.uri, "experiment": "lightexp", "run_id": there["a"][0].info.run_id}
+        assert runs["a"][0].data.metrics["accuracy/val"] == 0.96
+        assert runs["a"][0].data.params["seed"] == "3"
+        assert list_files(outputs.uri, runs["a"][0]) == {RECORD_FILE, "model.tflite", "stages"}
+        place = {"uri": outputs.uri, "experiment": "lightexp", "run_id": runs["a"][0].info.run_id}
         assert outputs.read("a").mlflow == place
         assert outputs.read("c").mlflow["missing"] == "Connection refused"
         assert outputs.sync("tracking.uri=" + outputs.uri)[1].splitlines()[-1] == (
             f"1 uploaded, 2 there already, 1 still running: {outputs.uri}"
         )
     before = {path: path.read_bytes() for path in outputs.folder.rglob(RECORD_FILE)}
-    # its process has died: it is closed, then uploaded
+    # The process of d has died: d is marked as killed, then uploaded.
     assert outputs.sync("tracking=mlflow")[:2] == (
         0,
-        f"{shown_line(outputs, 'd')}1 uploaded, 3 there already: {outputs.uri}\n",
+        f"{outputs.format_line('d')}1 uploaded, 3 there already: {outputs.uri}\n",
     )
     assert outputs.read("d").status == "killed"
     assert outputs.sync("tracking=mlflow") == (0, f"4 there already: {outputs.uri}\n", "")
-    assert {name: len(runs) for name, runs in shown(outputs.uri).items()} == dict.fromkeys("abcd", 1)
+    assert count_runs(outputs.uri) == dict.fromkeys("abcd", 1)
     assert {path: text for path, text in before.items() if path.parent.name != "d"} == {
         path: path.read_bytes() for path in before if path.parent.name != "d"
     }
 
 
-def shown_line(outputs: Outputs, name: str) -> str:
-    record = outputs.read(name)
-    return f"{name}  {record.name}: run {record.mlflow.get('run_id')}\n"
-
-
-def test_another_server_gets_all_runs_and_their_records_stay(
-    outputs: Outputs, write: Callable[..., Record], server: str
-) -> None:
+def test_sync_copies_runs_to_another_server(outputs: SyncedOutputs, write: Callable[..., Record], server: str) -> None:
     write("a", MLFLOW)
     write("b", MLFLOW)
     assert outputs.sync()[0] == 0
     before = {name: outputs.read(name) for name in "ab"}
-    words = [f"tracking.uri={server}", "tracking.experiment=copies"]
-    code, out, err = outputs.sync(*words)
+    overrides = [f"tracking.uri={server}", "tracking.experiment=copies"]
+    code, out, err = outputs.sync(*overrides)
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == f"2 uploaded: {server}"
-    there = shown(server, "copies")
-    assert {name: len(runs) for name, runs in there.items()} == {"a": 1, "b": 1}
-    assert files(server, there["b"][0]) == {RECORD_FILE, "model.tflite", "stages"}
+    assert count_runs(server, "copies") == {"a": 1, "b": 1}
+    assert list_files(server, find_runs(server, "copies")["b"][0]) == {RECORD_FILE, "model.tflite", "stages"}
     assert {name: outputs.read(name) for name in "ab"} == before
-    assert outputs.sync(*words) == (0, f"2 there already: {server}\n", "")
+    assert outputs.sync(*overrides) == (0, f"2 there already: {server}\n", "")
     assert outputs.sync() == (0, f"2 there already: {outputs.uri}\n", "")
 
 
-def test_what_was_uploaded_in_part_is_completed_and_what_was_deleted_is_not(
-    outputs: Outputs, write: Callable[..., Record]
-) -> None:
+def test_sync_completes_uploads_but_not_deleted_runs(outputs: SyncedOutputs, write: Callable[..., Record]) -> None:
     write("a", MLFLOW)
     write("b", MLFLOW)
     write("c", MLFLOW)
     assert outputs.sync()[0] == 0
     client = stores.import_mlflow().MlflowClient(tracking_uri=outputs.uri)
-    runs = {name: found[0].info for name, found in shown(outputs.uri).items()}
-    Path(runs["a"].artifact_uri.removeprefix("file://"), "stages", "notes.txt").write_text("n")
+    runs = {name: named[0].info for name, named in find_runs(outputs.uri).items()}
+    notes = Path(runs["a"].artifact_uri.removeprefix("file://"), "stages", "notes.txt")
+    notes.write_text("n")
     client.update_run(runs["b"].run_id, "RUNNING")
     client.delete_run(runs["c"].run_id)
     code, out, _ = outputs.sync()
     assert (code, out.splitlines()[-1]) == (0, f"2 uploaded, 1 there already: {outputs.uri}")
-    assert {name: [run.info.run_id for run in found] for name, found in shown(outputs.uri).items()} == {
+    assert {name: [run.info.run_id for run in named] for name, named in find_runs(outputs.uri).items()} == {
         "a": [runs["a"].run_id],
         "b": [runs["b"].run_id],
     }
     assert client.get_run(runs["b"].run_id).info.status == "FINISHED"
-    assert Path(runs["a"].artifact_uri.removeprefix("file://"), "stages", "notes.txt").read_text() == "notes"
+    assert notes.read_text() == "notes"
 
 
-def test_two_at_once_upload_once_and_a_kill_is_made_good(outputs: Outputs, write: Callable[..., Record]) -> None:
+def test_sync_uploads_once_despite_kills_and_rivals(outputs: SyncedOutputs, write: Callable[..., Record]) -> None:
     for name in "abcd":
         write(name)
     command = [sys.executable, "-m", "lightexp.cli", "track", "sync", f"paths.outputs={outputs.folder}"]
     killed = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONUNBUFFERED": "1"}
     )
-    assert killed.stdout is not None and killed.stdout.readline()  # the first is there; it goes on with the second
+    assert killed.stdout is not None and killed.stdout.readline()  # the first is uploaded, the second is next
     killed.kill()
     killed.communicate()
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [child.communicate(timeout=300) for child in both]
-    assert [child.returncode for child in both] == [0, 0], said
-    assert f"4 there already: {outputs.uri}\n" in [out for out, _ in said], said
-    assert {name: len(runs) for name, runs in shown(outputs.uri).items()} == dict.fromkeys("abcd", 1)
+    rivals = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    results = [process.communicate(timeout=300) for process in rivals]
+    assert [process.returncode for process in rivals] == [0, 0], results
+    assert f"4 there already: {outputs.uri}\n" in [out for out, _ in results], results
+    assert count_runs(outputs.uri) == dict.fromkeys("abcd", 1)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("argv", "message"),
     [
         (["sync", "tracking=none"], "track sync uploads to MLflow. Received: tracking=none."),
         (["sync", "tracking.uri=folder"], "MLflow keeps no runs in plain folders"),
         (["sync", "tracking.url=x"], "tracking.url is not a setting: did you mean 'uri'?"),
         (["sync", "paths.outputs=nowhere"], "nowhere holds no runs. Set paths.outputs=FOLDER."),
         (["sync", "--all"], "--all is not a flag of lightexp track sync"),
-        ([], "lightexp track --help shows how"),
+        ([], "See lightexp track --help."),
     ],
 )
-def test_bad_input_to_sync_is_one_line(
-    words: list[str], said: str, outputs: Outputs, capsys: pytest.CaptureFixture[str]
+def test_sync_refuses_bad_input_in_one_line(
+    argv: list[str], message: str, outputs: SyncedOutputs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["track", *words]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == "" and len(shown.err.splitlines()) == 1
-    assert said in shown.err
+    assert main(["track", *argv]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and len(captured.err.splitlines()) == 1
+    assert message in captured.err

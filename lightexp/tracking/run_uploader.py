@@ -1,0 +1,165 @@
+"""Upload of one run folder to MLflow: compare the MLflow run with the record, and log what is missing."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightexp.core.record import RECORD_FILE, Record
+from lightexp.tracking import mlflow_payload, stores
+from lightexp.tracking.mirror import SyncResult, is_shown_at
+
+_STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "killed": "KILLED", "running": "RUNNING"}
+_TEMPORARY_SUFFIXES = (".lock", ".tmp")
+_RUN_ID = "lightexp.run_id"
+
+
+class RunUploader:
+    """Bring one MLflow run to the state of a run folder's record."""
+
+    def __init__(self, folder: Path, record: Record, place: dict[str, str]) -> None:
+        """Upload nothing yet.
+
+        Args:
+            folder: The run's folder, whose files are uploaded.
+            record: Its record.
+            place: The `uri` and `experiment` of the MLflow experiment.
+        """
+        self.place = dict(place)
+        """As `SyncResult.place`, with `run_id` as soon as the MLflow run is known."""
+        self.changed = False
+        """Whether anything was uploaded."""
+        self._folder, self._record = folder, record
+        self._end_ms = int((record.ended or record.started) * 1000)
+
+    def upload(self, client: Any, experiment_id: str, create: bool) -> None:
+        """Find or create the MLflow run, and log what it lacks. A second call changes nothing.
+
+        Args:
+            client: MLflow's client.
+            experiment_id: Where the run is, or is created.
+            create: Whether a run that is not there is created.
+
+        Raises:
+            Exception: Whatever MLflow raises; what was logged until then stays, and the next call adds the rest.
+        """
+        run = self._find_run(client, experiment_id)
+        if run is None:
+            if not create:
+                return
+            run = self._create_run(client, experiment_id)
+        self.place["run_id"] = run.info.run_id
+        if run.info.lifecycle_stage == "deleted":
+            return  # the user has put it into MLflow's bin
+        self._log_params(client, run)
+        self._log_tags(client, run)
+        if self._record.status == "running":
+            return
+        self._log_metrics(client, run)
+        # The status before the files: if this process dies while it uploads them, the run does not look alive.
+        if (run.info.status, run.info.end_time) != (_STATUS[self._record.status], self._end_ms):
+            client.set_terminated(run.info.run_id, _STATUS[self._record.status], end_time=self._end_ms)
+            self.changed = True
+        self._log_inputs(client, run)
+        self._log_files(client, run)
+
+    def _find_run(self, client: Any, experiment_id: str) -> Any:
+        """Return the MLflow run of the record, a deleted one if there is no other, or None."""
+        mlflow = stores.import_mlflow()
+        if "run_id" in self._record.mlflow and is_shown_at(self._record, self.place):
+            try:
+                return client.get_run(self._record.mlflow["run_id"])
+            except mlflow.MlflowException:
+                pass  # the store was deleted and created anew since
+        view = mlflow.entities.ViewType.ALL
+        runs = client.search_runs([experiment_id], f"tags.`{_RUN_ID}` = '{self._record.id}'", view)
+        active = [run for run in runs if run.info.lifecycle_stage != "deleted"]
+        return next(iter([*active, *runs]), None)
+
+    def _create_run(self, client: Any, experiment_id: str) -> Any:
+        self.changed = True
+        return client.create_run(
+            experiment_id,
+            start_time=int(self._record.started * 1000),
+            tags=mlflow_payload.build_tags(self._record),
+            run_name=mlflow_payload.format_value(self._record.name, mlflow_payload.TAG_CHARS),
+        )
+
+    def _log_params(self, client: Any, run: Any) -> None:
+        params = mlflow_payload.build_params(self._record.config)
+        missing = {name: value for name, value in params.items() if name not in run.data.params}
+        param = stores.import_mlflow().entities.Param
+        for batch in mlflow_payload.split_batches(missing, mlflow_payload.PARAMS):
+            client.log_batch(run.info.run_id, params=[param(name, value) for name, value in batch.items()])
+            self.changed = True
+
+    def _log_tags(self, client: Any, run: Any) -> None:
+        tags = mlflow_payload.build_tags(self._record)
+        different = {name: value for name, value in tags.items() if run.data.tags.get(name) != value}
+        tag = stores.import_mlflow().entities.RunTag
+        for batch in mlflow_payload.split_batches(different, mlflow_payload.TAGS):
+            client.log_batch(run.info.run_id, tags=[tag(name, value) for name, value in batch.items()])
+            self.changed = True
+
+    def _log_metrics(self, client: Any, run: Any) -> None:
+        """Log metrics and curves: all of them where the run has not ended there, else those added to the record since.
+
+        All get the run's end as their timestamp, because MLflow ignores a point that it has already.
+        """
+        logged = set() if run.info.status == "RUNNING" else set(run.data.metrics)
+        points = [point for point in mlflow_payload.list_points(self._record) if point.key not in logged]
+        metric = stores.import_mlflow().entities.Metric
+        metrics = [metric(point.key, point.value, self._end_ms, point.step) for point in points]
+        for first in range(0, len(metrics), mlflow_payload.METRICS):
+            client.log_batch(run.info.run_id, metrics=metrics[first : first + mlflow_payload.METRICS])
+            self.changed = True
+
+    def _log_inputs(self, client: Any, run: Any) -> None:
+        if run.inputs and run.inputs.dataset_inputs:
+            return
+        entities = stores.import_mlflow().entities
+        source = json.dumps({"tags": {"mlflow.source.name": "lightexp", "mlflow.source.type": "LOCAL"}})
+        inputs = [
+            entities.DatasetInput(
+                entities.Dataset(name, digest, "code", source, profile=profile),
+                [entities.InputTag("mlflow.data.context", split)],
+            )
+            for name, digest, profile, split in mlflow_payload.list_inputs(self._record)
+        ]
+        if inputs:
+            client.log_inputs(run.info.run_id, inputs)
+            self.changed = True
+
+    def _log_files(self, client: Any, run: Any) -> None:
+        """Upload the folder's files, except those that are there in the same size."""
+        with tempfile.TemporaryDirectory() as draft_folder:
+            final = replace(self._record)
+            SyncResult(self.place).note_in(final)  # the copy of the record in MLflow says where it is
+            final.write(Path(draft_folder))
+            files = {RECORD_FILE: Path(draft_folder) / RECORD_FILE}
+            files |= {path.relative_to(self._folder).as_posix(): path for path in _list_files(self._folder)}
+            folders = {_parent(name) for name in files}
+            uploaded = {} if run.info.status == "RUNNING" else _list_uploaded(client, run.info.run_id, folders)
+            for name, path in files.items():
+                if uploaded.get(name) != path.stat().st_size:
+                    client.log_artifact(run.info.run_id, str(path), _parent(name))
+                    self.changed = True
+
+
+def _list_files(folder: Path) -> list[Path]:
+    """Return the files of a run's folder except its record, sorted."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in _TEMPORARY_SUFFIXES)
+    return [path for path in paths if path != folder / RECORD_FILE]
+
+
+def _parent(name: str) -> str | None:
+    """Return the folder of a file's name, as MLflow wants it: None is the top."""
+    return name.rpartition("/")[0] or None
+
+
+def _list_uploaded(client: Any, run_id: str, folders: set[str | None]) -> dict[str, int]:
+    """Return the size in bytes of each file that MLflow has in some folders, by its path there."""
+    return {file.path: file.file_size for folder in folders for file in client.list_artifacts(run_id, folder)}

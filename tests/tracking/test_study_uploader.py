@@ -1,0 +1,43 @@
+"""Uploading a study from several processes in turn."""
+
+from __future__ import annotations
+
+from lightexp.tracking import stores
+from lightexp.tracking.mlflow import Mlflow
+from lightexp.tracking.study_payload import StudyPayload, TrialPayload
+from lightexp.tracking.study_uploader import PARENT_TAG, TRIAL_TAG
+
+
+def test_mirrors_in_turn_show_each_trial_once(tmp_path, messages):
+    first, second = (Mlflow().open_mirror(tmp_path / "outputs", messages.append) for _ in range(2))
+
+    def show(mirror, *numbers, accuracy=0.5):
+        trials = [
+            TrialPayload(n, True, {"bits": "4"}, {"accuracy/val": accuracy}, {"lightexp.host": "h"}, n, n + 1)
+            for n in numbers
+        ]
+        return mirror.sync_study(StudyPayload("an id", "a study", "RUNNING", {"sampler": "tpe"}, [], trials))
+
+    show(first, 0)
+    run_id = show(second, 0, 1)["run_id"]
+    assert messages == []
+    show(first, 1, 2, accuracy="no number")  # MLflow refuses it when the trial's run has been created already
+    assert len(messages) == 1
+    client = stores.import_mlflow().MlflowClient(tracking_uri=first.uri)
+    experiment_id = client.get_run(run_id).info.experiment_id
+    query = f"tags.`{PARENT_TAG}` = '{run_id}'"
+    assert len(client.search_runs(experiment_id, query)) == 2  # trials are written together or not at all
+    show(first, 1, 2, 3)
+    runs = client.search_runs(experiment_id, query)
+    assert sorted(run.data.tags[TRIAL_TAG] for run in runs) == ["0", "1", "2", "3"]
+    assert all(run.data.metrics == {"accuracy/val": 0.5} and run.data.params == {"bits": "4"} for run in runs)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_close_studies_shows_a_running_study_as_killed(tmp_path, messages):
+    mirror = Mlflow().open_mirror(tmp_path / "outputs", messages.append)
+    run_ids = [mirror.sync_study(StudyPayload(status, status, status))["run_id"] for status in ("RUNNING", "FINISHED")]
+    mirror.close_studies()
+    client = stores.import_mlflow().MlflowClient(tracking_uri=mirror.uri)
+    assert [client.get_run(run_id).info.status for run_id in run_ids] == ["KILLED", "FINISHED"]
+    assert messages == []
