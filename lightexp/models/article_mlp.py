@@ -1,29 +1,29 @@
-"""The founding article's network."""
+"""A small multilayer perceptron with dropout."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from lightexp.core.config import settings_dataclass
 from lightexp.models.base import ScalableModel
 
+_Rate = Annotated[float, Field(ge=0, lt=1)]
+
 
 @settings_dataclass
 class ArticleMlp(ScalableModel):
-    """Flatten, Dense(128, relu), Dropout, Dense(classes), from inputs of any shape.
+    """A multilayer perceptron for inputs of any shape: Flatten, Dense(128, relu), Dropout, Dense(classes).
 
     Attributes:
-        dropout: Share of the hidden activations dropped in training. Defaults to 0.2.
+        dropout: Fraction of the hidden activations dropped in training. Defaults to 0.2.
     """
 
-    dropout: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1. Received: {self.dropout}.")
+    dropout: _Rate = 0.2
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Builds it; see `Model.build`."""
+        """Build the model; see `Model.build`."""
         from lightexp.backend.session import import_keras
 
         layers = import_keras().layers

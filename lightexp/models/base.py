@@ -1,4 +1,4 @@
-"""What shipped architectures share: one factor for the width of every hidden layer, and a need for images."""
+"""Base classes of models: scalable in width, and models of images only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightexp.core.protocols import Model
 
 @settings_dataclass
 class ScalableModel(Model):
-    """An architecture whose hidden layers all widen by one factor.
+    """A model whose hidden layers are scaled by one width factor.
 
     Attributes:
         width: Factor on the number of filters and neurons of every hidden layer. Defaults to 1.
@@ -21,25 +21,37 @@ class ScalableModel(Model):
     width: Positive = 1.0
 
     def scaled(self, width: float) -> Self:
-        """The same architecture at `width` of this one's width."""
+        """Return the same architecture with its width multiplied by `width`.
+
+        Args:
+            width: Factor.
+        """
         return replace(self, width=self.width * width)
 
     def scale_units(self, count: int) -> int:
-        """`count` filters or neurons, scaled and rounded, at least one."""
+        """Return a number of filters or neurons, scaled and rounded, at least one.
+
+        Args:
+            count: The number at width 1.
+        """
         return max(1, round(count * self.width))
 
 
 class ImageModel(Model):
-    """An architecture for images alone.
+    """A model that accepts images only.
 
     Attributes:
-        least: The smallest height and width.
+        min_size: Smallest height and width.
     """
 
     min_size: ClassVar[int] = 1
 
     def check(self, shape: tuple[int, ...], classes: int) -> None:
-        """Refuses data that have no height, width and channels, or too few pixels."""
+        """Check that the data are images that are large enough; see `Model.check`.
+
+        Raises:
+            BadInput: If they are not.
+        """
         if len(shape) != 3 or min(shape[:2]) < self.min_size:
             size = f" and {self.min_size}x{self.min_size} pixels or more" if self.min_size > 1 else ""
             raise BadInput(

@@ -1,4 +1,4 @@
-"""A convolutional network for series."""
+"""A one-dimensional convolutional network for series."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ class Cnn1d(ScalableModel):
     """
 
     def check(self, shape: tuple[int, ...], classes: int) -> None:
-        """Refuses data that are not series."""
+        """Check that the data are series; see `Model.check`.
+
+        Raises:
+            BadInput: If they are not.
+        """
         if len(shape) != 2:
             raise BadInput(
                 f"Cnn1d needs series of shape (length, channels). Received: {shape}. "
@@ -25,13 +29,14 @@ class Cnn1d(ScalableModel):
             )
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Builds it; see `Model.build`."""
+        """Build the model; see `Model.build`."""
         from lightexp.backend.session import import_keras
 
         layers = import_keras().layers
         x = inputs = layers.Input(shape, name="series")
         for number, size in enumerate((5, 3, 3), start=1):
-            settings = {"strides": 2, "padding": "same", "activation": "relu"}
-            x = layers.Conv1D(self.scale_units(25), size, name=f"conv{number}", **settings)(x)
+            x = layers.Conv1D(
+                self.scale_units(25), size, strides=2, padding="same", activation="relu", name=f"conv{number}"
+            )(x)
         x = layers.Flatten(name="flatten")(x)
         return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="cnn_1d")

@@ -1,4 +1,4 @@
-"""LeNet-5 as the compression literature uses it."""
+"""LeNet-5 in the version of the compression literature."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lightexp.models.base import ImageModel, ScalableModel
 class LeNet5(ImageModel, ScalableModel):
     """Two 5x5 convolutions of 20 and 50 filters, each max-pooled, and a dense layer of 500 (Caffe's LeNet-5).
 
-    On 28x28x1 images and 10 classes it has the literature's 431,080 weights. On maps too small for a 5x5 kernel the
-    convolution is padded, and a map of one pixel is not pooled.
+    On 28x28x1 images and 10 classes it has the literature's 431,080 weights. On feature maps too small for a 5x5
+    kernel the convolution is padded, and a map of one pixel is not pooled.
     """
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Builds it; see `Model.build`."""
+        """Build the model; see `Model.build`."""
         from lightexp.backend.session import import_keras
 
         layers = import_keras().layers

@@ -1,4 +1,4 @@
-"""LeNet-300-100."""
+"""LeNet-300-100, a multilayer perceptron."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from lightexp.models.base import ScalableModel
 
 @settings_dataclass
 class LeNet300100(ScalableModel):
-    """Two hidden dense layers of 300 and 100 (LeCun et al. 1998), from inputs of any shape."""
+    """Two hidden dense layers of 300 and 100 units (LeCun et al. 1998), for inputs of any shape."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Builds it; see `Model.build`."""
+        """Build the model; see `Model.build`."""
         from lightexp.backend.session import import_keras
 
         layers = import_keras().layers

@@ -1,4 +1,4 @@
-"""MobileNetV1."""
+"""MobileNetV1, a depthwise-separable network."""
 
 from __future__ import annotations
 
@@ -10,50 +10,52 @@ from lightexp.core.protocols import Model
 from lightexp.models.base import ImageModel
 
 _BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
-_LEAST = 4  # a map this small is not halved again
+_MIN_STRIDED_SIZE = 4  # smaller maps are not halved
 
 
 @settings_dataclass
 class MobileNetV1(ImageModel):
     """A strided convolution and 13 depthwise-separable blocks (Howard et al. 2017, arXiv 1704.04861).
 
-    On 96x96x3, 2 classes and alpha 0.25 it is MLPerf Tiny's network for visual wake words, of 221,794 weights. So that
-    small images keep a map to look at, a stride of 2 is left out where height or width is under 4.
+    On 96x96x3, 2 classes and alpha 0.25 it is MLPerf Tiny's network for visual wake words, of 221,794 weights. On
+    feature maps with height or width under 4, a stride of 2 becomes 1.
 
     Attributes:
-        alpha: Factor on every layer's filters. Defaults to 0.25.
+        alpha: Factor on the number of filters of every layer. Defaults to 0.25.
     """
 
     alpha: Positive = 0.25
 
     def scaled(self, width: float) -> Model:
-        """The same architecture at `width` of this one's alpha."""
+        """Return the same architecture with alpha multiplied by `width`."""
         return replace(self, alpha=self.alpha * width)
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Builds it; see `Model.build`."""
+        """Build the model; see `Model.build`."""
         from lightexp.backend.session import import_keras
 
         layers = import_keras().layers
 
-        def filters(count: int) -> int:
+        def scale_filters(count: int) -> int:
             return max(1, int(count * self.alpha))
 
-        def stride(x: Any, wanted: int) -> int:
-            return wanted if min(x.shape[1:3]) >= _LEAST else 1
+        def limit_stride(x: Any, stride: int) -> int:
+            return stride if min(x.shape[1:3]) >= _MIN_STRIDED_SIZE else 1
 
-        def rectified(x: Any, name: str) -> Any:
+        def normalize(x: Any, name: str) -> Any:
             x = layers.BatchNormalization(name=f"{name}_norm")(x)
             return layers.ReLU(6.0, name=f"{name}_relu")(x)
 
-        plain = {"padding": "same"}
+        settings = {"padding": "same"}
         inputs = layers.Input(shape, name="image")
-        x = layers.Conv2D(filters(32), 3, strides=stride(inputs, 2), name="stem", **plain)(inputs)
-        x = rectified(x, "stem")
-        for number, (count, wanted) in enumerate(_BLOCKS, start=1):
+        x = layers.Conv2D(scale_filters(32), 3, strides=limit_stride(inputs, 2), name="stem", **settings)(inputs)
+        x = normalize(x, "stem")
+        for number, (filters, stride) in enumerate(_BLOCKS, start=1):
             name = f"block{number}"
-            x = layers.DepthwiseConv2D(3, strides=stride(x, wanted), name=f"{name}_depth", **plain)(x)
-            x = rectified(x, f"{name}_depth")
-            x = rectified(layers.Conv2D(filters(count), 1, name=f"{name}_point", **plain)(x), f"{name}_point")
+            x = layers.DepthwiseConv2D(3, strides=limit_stride(x, stride), name=f"{name}_depth", **settings)(x)
+            x = normalize(x, f"{name}_depth")
+            x = normalize(
+                layers.Conv2D(scale_filters(filters), 1, name=f"{name}_point", **settings)(x), f"{name}_point"
+            )
         x = layers.GlobalAveragePooling2D(name="pool")(x)
         return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="mobilenet_v1")

@@ -1,4 +1,4 @@
-"""MLPerf Tiny's residual network for image classification."""
+"""ResNet-8, MLPerf Tiny's residual network for image classification."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ _L2 = 1e-4
 class ResNet8(ImageModel, ScalableModel):
     """Three residual stacks of 16, 32 and 64 filters: 78,666 weights on 32x32x3 and 10 classes.
 
-    MLPerf Tiny v1.0 (Banbury et al. 2021, arXiv 2106.07597), after He et al. 2016. The last map is averaged whole.
+    MLPerf Tiny v1.0 (Banbury et al. 2021, arXiv 2106.07597), after He et al. 2016. The last
+    feature map is averaged over all positions.
     """
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Builds it; see `Model.build`."""
+        """Build the model; see `Model.build`."""
         from lightexp.backend.session import import_keras
 
         layers = import_keras().layers
 
-        def convolution(x: Any, filters: int, size: int, stride: int, name: str) -> Any:
+        def convolve(x: Any, filters: int, size: int, stride: int, name: str) -> Any:
             settings = {
                 "strides": stride,
                 "padding": "same",
@@ -32,18 +33,18 @@ class ResNet8(ImageModel, ScalableModel):
             }
             return layers.Conv2D(self.scale_units(filters), size, name=name, **settings)(x)
 
-        def normalised(x: Any, name: str, rectified: bool = True) -> Any:
+        def normalize(x: Any, name: str, relu: bool = True) -> Any:
             x = layers.BatchNormalization(name=f"{name}_norm")(x)
-            return layers.ReLU(name=f"{name}_relu")(x) if rectified else x
+            return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
         inputs = layers.Input(shape, name="image")
-        x = normalised(convolution(inputs, 16, 3, 1, "stem"), "stem")
+        x = normalize(convolve(inputs, 16, 3, 1, "stem"), "stem")
         for number, filters in enumerate((16, 32, 64), start=1):
             name, stride = f"stack{number}", 1 if number == 1 else 2
-            y = normalised(convolution(x, filters, 3, stride, f"{name}_conv1"), f"{name}_1")
-            y = normalised(convolution(y, filters, 3, 1, f"{name}_conv2"), f"{name}_2", rectified=False)
+            y = normalize(convolve(x, filters, 3, stride, f"{name}_conv1"), f"{name}_1")
+            y = normalize(convolve(y, filters, 3, 1, f"{name}_conv2"), f"{name}_2", relu=False)
             if stride > 1:
-                x = convolution(x, filters, 1, stride, f"{name}_shortcut")
+                x = convolve(x, filters, 1, stride, f"{name}_shortcut")
             x = layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))
         x = layers.GlobalAveragePooling2D(name="pool")(x)
         return import_keras().Model(inputs, layers.Dense(classes, name="logits")(x), name="resnet8")

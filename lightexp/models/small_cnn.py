@@ -1,4 +1,4 @@
-"""A small convolutional network."""
+"""A small convolutional network with batch normalisation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lightexp.models.base import ImageModel, ScalableModel
 class SmallCnn(ImageModel, ScalableModel):
     """Two blocks of 3x3 convolution (16 and 32 filters), batch normalisation, ReLU and max-pooling, and a dense layer.
 
-    A map of one pixel is not pooled.
+    A feature map of one pixel is not pooled.
     """
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Builds it; see `Model.build`."""
+        """Build the model; see `Model.build`."""
         from lightexp.backend.session import import_keras
 
         layers = import_keras().layers

@@ -1,4 +1,4 @@
-"""The network of tfmot's tutorials."""
+"""The convolutional network of tfmot's tutorials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TutorialCnn(ImageModel, ScalableModel):
     min_size: ClassVar[int] = 4
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Builds it; see `Model.build`."""
+        """Build the model; see `Model.build`."""
         from lightexp.backend.session import import_keras
 
         layers = import_keras().layers
