@@ -27,7 +27,7 @@ class LogEventHandler(logging.Handler):
         self._parent.send_event(log=record.getMessage(), level=record.levelno)
 
 
-class EventReporter:
+class LogReporter:
     """Sends a run's progress to the parent; see `lightexp.runner.progress.ProgressReporter`."""
 
     def __init__(self, parent: ParentConnection) -> None:
@@ -48,13 +48,13 @@ class EventReporter:
         """Open the progress of a stage."""
         if of > 1:
             self.say(f"{name}: stage {number} of {of}")
-        yield _EventProgress(self, name)
+        yield _LogProgress(self, name)
 
 
-class _EventProgress:
+class _LogProgress:
     """Sends the epochs of a stage, at most one message in two seconds."""
 
-    def __init__(self, reporter: EventReporter, name: str) -> None:
+    def __init__(self, reporter: LogReporter, name: str) -> None:
         self._reporter, self._name = reporter, name
         self._sent_at = time.monotonic()
 

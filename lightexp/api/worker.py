@@ -20,7 +20,7 @@ from typing import Any
 
 from lightexp.api import commands
 from lightexp.api.plugin_sources import PluginSources
-from lightexp.api.progress import EventReporter, LogEventHandler
+from lightexp.api.progress import LogReporter, LogEventHandler
 from lightexp.api.worker_pool import STARTUP_VARIABLES
 from lightexp.backend import session
 from lightexp.core import exceptions, interrupt
@@ -95,7 +95,7 @@ class ApiServer:
         self._plugins.add(self._packages)
         if session.get_threads() not in (None, settings.threads):
             return {"status": "other_threads", "requested_threads": settings.threads}
-        record = Runner(EventReporter(self._parent)).run(settings, overrides)
+        record = Runner(LogReporter(self._parent)).run(settings, overrides)
         return {"status": "done", "result": {"folder": str((settings.outputs / RUNS / record.id).absolute())}}
 
 
