@@ -20,7 +20,7 @@ from typing import Any
 
 from lightexp.api import commands
 from lightexp.api.plugin_sources import PluginSources
-from lightexp.api.progress import LogReporter, LogEventHandler
+from lightexp.api.progress import LogEventHandler, LogReporter
 from lightexp.api.worker_pool import STARTUP_VARIABLES
 from lightexp.backend import session
 from lightexp.core import exceptions, interrupt
