@@ -66,8 +66,10 @@ def run(words: list[str]) -> int:
     if plan:
         return _planned(spec)
     command = ["lightexp", "search", *words]
-    if (code := _searched(spec, command, launcher)) == _INTERRUPTED:
+    code = _searched(spec, command, launcher)
+    if code == _INTERRUPTED:
         print(f"lightexp: Interrupted. This goes on: {shlex.join(command)}", file=sys.__stderr__)
+        _explain_untested_front(command, "search.test=now")
     return code
 
 
@@ -92,11 +94,20 @@ def run_sweep(words: list[str], fields: dict[str, Any], config: DictConfig, cont
     folders = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
     spec = StudySpec(words, folders, config.hydra.job.config_name, {k: v for k, v in fields.items() if k != "_target_"})
     launcher = Launcher(config, context, drop_sweeps(words))
-    code = _planned(spec) if plan else _searched(spec, ["lightexp", "run", *sys.argv[1:]], launcher)
+    command = ["lightexp", "run", *sys.argv[1:]]
+    code = _planned(spec) if plan else _searched(spec, command, launcher)
     if code == _INTERRUPTED:
+        _explain_untested_front(command, "hydra.sweeper.test=now")
         raise KeyboardInterrupt
     if code:
         raise RunFailed("no trial of the study has succeeded.")
+
+
+def _explain_untested_front(command: list[str], override: str) -> None:
+    """Say which command tests the front of a study that was interrupted."""
+    if override not in command:
+        command = [*command, override]
+    print(f"lightexp: The front is not tested yet. This tests it now: {shlex.join(command)}", file=sys.__stderr__)
 
 
 def _read(words: list[str]) -> tuple[list[str], list[str], bool]:
@@ -166,23 +177,41 @@ def _searched(spec: StudySpec, command: list[str], launcher: Launcher | None) ->
     with StudyView(spec.objectives) as view:
         runner = Runner(SilentReporter())
         data = _data_fits(spec, runner)
-        found = layer_names.find_layer_names(spec)
-        space = _space(spec, found)
+        layers = layer_names.find_layer_names(spec)
+        space = _space(spec, layers)
+        _check_has_trials(spec)
         study = SearchStudy(spec, space, spec.folder, view.say, spec.compute_identity(space, data.key))
         view.say(f"{spec.name}: {spec.workers} workers of {spec.threads} threads, into {spec.folder}")
         if spec.workers < spec.search.workers:
             view.say("Latency is timed with nothing else computing: one worker, not search.workers.")
-        mirror = StudyTracker(study, view.say)
-        status, points = "FAILED", list[export_front.FrontPoint]()
+        tracker = StudyTracker(study, view.say)
+        state, is_interrupted, points = "FAILED", False, list[export_front.TestedPoint]()
         try:
-            interrupted = run_trials(study, found, command, view, mirror, launcher)
-            view.say("The front is being tested.")
-            points = export_front.export_front(study, compute_status(study.trials, spec.objectives), runner, command)
-            status = "KILLED" if interrupted else "FINISHED"
+            if spec.search.test != "now":
+                is_interrupted = run_trials(study, layers, command, view, tracker, launcher)
+            status = compute_status(study.trials, spec.objectives)
+            if not is_interrupted:
+                view.say("The front is being tested.")
+                points = export_front.export_front(study, status, runner, command)
+            is_partial = spec.search.test == "now" and len(status.ended) < spec.search.trials
+            state = "KILLED" if is_interrupted or is_partial else "FINISHED"
+        except KeyboardInterrupt:  # during the test
+            state, is_interrupted = "KILLED", True
         finally:
-            now = compute_status(study.trials, spec.objectives)
-            mirror.end(status, now, points)
-    view.front(spec, now, points, mirror.place)
-    if interrupted:
+            status = compute_status(study.trials, spec.objectives)
+            tracker.end(state, status, points)
+    view.front(spec, status, points or export_front.list_front_points(status), tracker.place)
+    if is_interrupted:
         return _INTERRUPTED
-    return 0 if points or now.done else 1
+    return 0 if points or status.done else 1
+
+
+def _check_has_trials(spec: StudySpec) -> None:
+    """Refuse to test the front of a study without trials."""
+    from lightexp.search.storage import count_trials
+
+    if spec.search.test == "now" and not count_trials(spec.search.storage, spec.folder, spec.name):
+        raise BadInput(
+            f"search.test=now tests the front of a study, but '{spec.name}' has no trials yet. "
+            "Leave it out to run some, or set search.study=NAME."
+        )

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from lightexp.core.formatting import format_clock
 from lightexp.report.table import Table, build_rich_table
-from lightexp.search.export_front import FrontPoint, build_front_table
+from lightexp.search.export_front import FrontPoint, TestedPoint, build_front_table
 from lightexp.search.goals import SearchObjective
 from lightexp.search.outcome import is_feasible, read_outcome
 from lightexp.search.space import SearchSpace
@@ -128,7 +128,7 @@ class StudyView:
         Args:
             spec: The study's specification.
             status: The study's status.
-            points: The tested front.
+            points: The front, tested or not.
             mlflow: Run and experiment in MLflow; empty without tracking.
         """
         self._out.print(build_rich_table(build_front_table(self._objectives, points)))
@@ -140,7 +140,7 @@ class StudyView:
         if "run_id" in mlflow:
             experiment = escape(mlflow["experiment"])
             self._out.print(f"MLflow  run {mlflow['run_id']} in experiment {experiment}", soft_wrap=True)
-        if points:
+        if points and isinstance(points[0], TestedPoint):
             self._out.print(f"Again   {escape(points[0].command)}", soft_wrap=True)
 
 

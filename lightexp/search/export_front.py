@@ -38,26 +38,42 @@ _PRIMARY_CONFIG = {
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """A tested trial of the front.
+    """A trial of the front.
 
     Attributes:
         number: The trial's number.
         varied: The overrides that the study has set.
-        metrics: The shipped file's metrics, those of the test split included.
-        config: The config file that repeats the trial.
-        model: The file that would ship.
-        command: The command that repeats the trial.
+        metrics: The shipped file's metrics, those of the test split included once it has been tested.
     """
 
     number: int
     varied: list[str]
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TestedPoint(FrontPoint):
+    """A trial of the front that has been tested.
+
+    Attributes:
+        config: The config file that repeats the trial.
+        model: The file that would ship.
+        command: The command that repeats the trial.
+    """
+
+    __test__ = False  # pytest collects no test from it
     config: Path
     model: Path
     command: str
 
 
-def export_front(study: SearchStudy, status: StudyStatus, runner: Runner, command: list[str]) -> list[FrontPoint]:
+def list_front_points(status: StudyStatus) -> list[FrontPoint]:
+    """Return the front as its trials have left it, without the test split."""
+    outcomes = [(trial.number, read_outcome(trial)) for trial in status.front]
+    return [FrontPoint(number, outcome.varied, outcome.metrics) for number, outcome in outcomes]
+
+
+def export_front(study: SearchStudy, status: StudyStatus, runner: Runner, command: list[str]) -> list[TestedPoint]:
     """Test the trials of the front that have not been tested, and write the study's results into its folder.
 
     Args:
@@ -87,7 +103,7 @@ def _write_data(
     study: SearchStudy,
     status: StudyStatus,
     importance: Mapping[str, Mapping[str, float]],
-    points: Sequence[FrontPoint],
+    points: Sequence[TestedPoint],
 ) -> None:
     front = [
         {
@@ -103,7 +119,7 @@ def _write_data(
     (study.folder / DATA).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def _export_point(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list[str]) -> FrontPoint:
+def _export_point(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list[str]) -> TestedPoint:
     folder = study.folder / "front" / f"trial_{trial.number:04d}"
     varied = read_outcome(trial).varied
     record = _read_tested(folder) or _test_trial(study, trial, runner, command, folder)
@@ -112,7 +128,7 @@ def _export_point(study: SearchStudy, trial: FrozenTrial, runner: Runner, comman
     comment = f"# Trial {trial.number} of the study {study.spec.name}: {repeat}\n"
     config = {**_PRIMARY_CONFIG, **record.config, "tracking": study.spec.settings.plain["tracking"]}
     path.write_text(comment + OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
-    return FrontPoint(trial.number, varied, record.metrics, path, folder / TFLITE, repeat)
+    return TestedPoint(trial.number, varied, record.metrics, path, folder / TFLITE, repeat)
 
 
 def _test_trial(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list[str], folder: Path) -> Record:

@@ -31,6 +31,8 @@ class SearchSettings:
         per_layer: For settings with a value for each layer, the pattern of the layers' names.
         corners: The seed trials; see `lightexp.search.seed_trials`.
         max_failures: Number of trials that may fail one after another. Defaults to 10.
+        test: When the front is tested: `when_done`, once the study has ended, or `now`, as it is, without running any
+            trial. Defaults to `when_done`.
 
     Example:
         >>> SearchSettings(trials=200, sampler="random").workers
@@ -53,3 +55,4 @@ class SearchSettings:
     per_layer: dict[str, str] = field(default_factory=dict)
     corners: list[Literal["recipe", "int8", "strongest"]] = field(default_factory=list)
     max_failures: Index = 10
+    test: Literal["when_done", "now"] = "when_done"

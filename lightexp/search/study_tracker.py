@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from optuna.trial import FrozenTrial, TrialState
 
-from lightexp.search.export_front import FrontPoint
+from lightexp.search.export_front import TestedPoint
 from lightexp.search.outcome import OUTCOME, is_feasible, read_stopped_epoch
 from lightexp.search.ranges import format_value
 from lightexp.search.study import SEED_TRIAL, SearchStudy
@@ -62,7 +62,7 @@ class StudyTracker:
             trials = [_describe_trial(trial, status) for trial in new]
             self._call = self._thread.submit(self._upload, "RUNNING", status, trials, {})
 
-    def end(self, mlflow_status: str, status: StudyStatus, points: Sequence[FrontPoint] = ()) -> None:
+    def end(self, mlflow_status: str, status: StudyStatus, points: Sequence[TestedPoint] = ()) -> None:
         """Show how the study ended, the front's tests and files, and every trial that is not shown yet; wait for it.
 
         Args:
@@ -77,7 +77,8 @@ class StudyTracker:
         for trial in status.ended:
             payload = _describe_trial(trial, status)
             point = points_by_trial.get(trial.number)
-            payload.tags["lightexp.front"] = str(point is not None).lower()
+            if points:
+                payload.tags["lightexp.front"] = str(point is not None).lower()
             if point is not None:
                 payload.metrics.update(point.metrics)
             trials.append(payload)

@@ -72,6 +72,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     out, err = process.communicate(timeout=120)
     seen["interrupted"] = (process.returncode, out, err, study.trials())
     seen["shown"].append(study.mlflow())
+    seen["untested"] = list((study.outputs / "searches" / "tried").glob("front*"))
+    seen["now"] = study.run(*words, "search.trials=99", "search.test=now")
+    seen["tested_now"] = (study.trials(), study.front(), study.mlflow())
     words.append(f"search.trials={len(study.trials()) + 2}")
     seen["end"] = study.run(*words)
     seen["shown"].append(study.mlflow())
@@ -97,6 +100,35 @@ def test_ctrl_c_finishes_what_is_running_and_reports_what_there_is(story: dict) 
     assert "The running trials are being finished" in err
     assert "lightexp: Interrupted. This goes on: lightexp search" in err
     assert "Traceback" not in err
+
+
+def test_ctrl_c_does_not_use_the_test_split(story: dict) -> None:
+    _, out, err, trials = story["interrupted"]
+    assert "The front is being tested" not in err
+    [hint] = [line for line in err.splitlines() if "The front is not tested yet. This tests it now: " in line]
+    assert hint.startswith("lightexp: ") and hint.endswith(" search.test=now")
+    assert story["untested"] == []
+    assert not any("accuracy/test" in run.data.metrics for run in story["shown"][1])
+    best = min((t for t in trials if t.values), key=lambda t: t.values)
+    assert f"{best.values[0]:.6g}"[:5] in out  # the front as validation has it is shown
+
+
+def test_front_of_an_unfinished_study_is_tested_when_asked(story: dict) -> None:
+    done, (trials, front, runs) = story["now"], story["tested_now"]
+    assert done.returncode == 0, done.stderr
+    assert [(t.number, t.state) for t in trials] == [(t.number, t.state) for t in story["interrupted"][3]]
+    assert front["front"]
+    assert all("accuracy/test" in point["figures"] for point in front["front"])
+    assert runs[0].info.status == "KILLED"  # the study has not ended
+    assert sum("accuracy/test" in run.data.metrics for run in runs) == len(front["front"])
+
+
+def test_study_without_trials_has_no_front_to_test(tmp_path: Path) -> None:
+    study = Studies(tmp_path)
+    done = study.run("search.test=now")
+    assert done.returncode == 2
+    assert "search.test=now tests the front of a study, but 'tried' has no trials yet. Leave it out" in done.stderr
+    assert not (study.outputs / "searches").exists()
 
 
 def test_the_same_command_goes_on_to_the_end_and_nothing_is_lost_or_counted_twice(story: dict) -> None:
