@@ -6,7 +6,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from lightexp.ablation.runs import seed_settings
+from lightexp.ablation.runs import compose_with_seed
 from lightexp.ablation.spec import AblationSpec
 from lightexp.core.record import Record
 from lightexp.report import review
@@ -31,7 +31,7 @@ def report_results(study: AblationSpec, outputs: Path, overrides: list[str], com
         BadInput: If nothing has run, or what has run cannot stand in one table.
     """
     rows = {row.name: row for row in study.rows}
-    configs = {(row.name, seed): seed_settings(row, seed).plain for row in study.rows for seed in study.seeds}
+    configs = {(row.name, seed): compose_with_seed(row, seed).plain for row in study.rows for seed in study.seeds}
     plugins = {place: config["plugins"] for place, config in configs.items()}
     wanted = {place: identify_settings(config, plugins[place]) for place, config in configs.items()}
 

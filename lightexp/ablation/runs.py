@@ -1,4 +1,4 @@
-"""What an ablation has still to run: rows x seeds, less what records say has been done."""
+"""Runs of an ablation: each row with each seed, which of them have a record, and what is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import compute_key
 from lightexp.core.record import Record, read_record
 from lightexp.core.records import RUNS, list_run_folders
-from lightexp.runner.compose import compose_settings as compose
+from lightexp.runner.compose import compose_settings
 from lightexp.runner.plan import Plan
 from lightexp.runner.run import Runner
 from lightexp.runner.settings import Settings
@@ -27,14 +27,14 @@ class AblationRun:
     """One row with one seed.
 
     Attributes:
-        study: The ablation's name.
+        ablation: The ablation's name.
         row: The row.
         seed: The seed.
-        settings: Of the run.
-        plan: Its stages and their keys.
+        settings: The run's settings.
+        plan: The run's stages and their keys.
     """
 
-    study: str
+    ablation: str
     row: AblationRow
     seed: int
     settings: Settings
@@ -42,159 +42,188 @@ class AblationRun:
 
     @property
     def overrides(self) -> list[str]:
-        """Those that run it."""
+        """Overrides that the run is composed from."""
         return [*self.row.overrides, f"seed={self.seed}"]
 
     @property
-    def tags(self) -> dict[str, str]:
-        """What its record is found by."""
-        return make_tags(self.study, self.row.name, self.settings)
+    def keys(self) -> list[str]:
+        """Keys of the stages, in their order."""
+        return [node.key for node in self.plan.nodes]
 
     @property
-    def place(self) -> tuple[str, int]:
-        """Row and seed."""
+    def tags(self) -> dict[str, str]:
+        """Tags of the record, by which it is found."""
+        return make_tags(self.ablation, self.row.name, self.settings)
+
+    @property
+    def row_and_seed(self) -> tuple[str, int]:
+        """The row's name and the seed."""
         return self.row.name, self.seed
 
 
-def make_tags(study: str, row: str, settings: Settings) -> dict[str, str]:
-    """The tags of a row's runs; `measured` stands for how they are measured, evaluators' versions included."""
-    return {"ablation": study, "row": row, "measured": compute_key(list(settings.measure.values()))[:12]}
+def make_tags(ablation: str, row: str, settings: Settings) -> dict[str, str]:
+    """Return the tags of a row's runs.
+
+    Args:
+        ablation: The ablation's name.
+        row: The row's name.
+        settings: The row's settings; the tag `measured` identifies their measurements, versions included.
+    """
+    return {"ablation": ablation, "row": row, "measured": compute_key(list(settings.measure.values()))[:12]}
 
 
-def plan_runs(study: AblationSpec, runner: Runner) -> list[AblationRun]:
-    """Plans every row that is not refused, with every seed, those of one seed together.
+def plan_runs(spec: AblationSpec, runner: Runner) -> list[AblationRun]:
+    """Plan every row that is not refused with every seed, the runs of one seed together.
+
+    Args:
+        spec: The ablation.
+        runner: Plans the runs.
 
     Raises:
-        BadInput: If a row cannot work with its data.
+        BadInput: If a row does not suit its data.
     """
-    jobs = []
-    for seed in study.seeds:
-        for row in (row for row in study.rows if row.refused is None):
-            settings = seed_settings(row, seed)
+    runs = []
+    for seed in spec.seeds:
+        for row in spec.rows:
+            if row.refused is not None:
+                continue
+            settings = compose_with_seed(row, seed)
             try:
                 plan, _ = runner.plan(settings)
             except BadInput as error:
-                raise BadInput(f"{study.path}: row '{row.name}': {error}") from None
-            jobs.append(AblationRun(study.name, row, seed, settings, plan))
-    return jobs
+                raise BadInput(f"{spec.path}: row '{row.name}': {error}") from None
+            runs.append(AblationRun(spec.name, row, seed, settings, plan))
+    return runs
 
 
-def seed_settings(row: AblationRow, seed: int) -> Settings:
-    """A row's settings with a seed, from which a setting may be made."""
-    return compose([*row.overrides, f"seed={seed}"])
+def compose_with_seed(row: AblationRow, seed: int) -> Settings:
+    """Compose a row's settings with a seed, which other settings may be derived from."""
+    return compose_settings([*row.overrides, f"seed={seed}"])
 
 
 class RunIndex:
-    """The runs below an outputs folder, by ablation, row and seed, and how long their stages took."""
+    """Records of finished runs below an outputs folder, by ablation, row and seed, and how long their stages took."""
 
     def __init__(self, outputs: Path) -> None:
-        """Reads nothing yet."""
+        """Read nothing yet.
+
+        Args:
+            outputs: The folder of all outputs.
+        """
         self._runs = outputs / RUNS
-        self._seen: set[str] = set()
-        self._found: defaultdict[tuple[str, str, int], list[Record]] = defaultdict(list)
+        self._read_folders: set[str] = set()
+        self._records: defaultdict[tuple[str, str, int], list[Record]] = defaultdict(list)
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
 
     def refresh(self) -> None:
-        """Reads the records that are there since the last time, and those of runs that had not ended then."""
+        """Read the records of runs that have ended since the last time."""
         if not self._runs.is_dir():
             return
         for folder in list_run_folders(self._runs):
-            if folder.name in self._seen:
+            if folder.name in self._read_folders:
                 continue
             try:
                 record = read_record(folder)
             except BadInput:
-                continue  # half-written: perhaps by a process that is at it
+                continue  # incomplete: another process may be writing it
             if record.status == "running":
                 continue
-            self._seen.add(folder.name)
+            self._read_folders.add(folder.name)
             for stage in record.stages:
-                self._seconds[_kind(record.config, stage.name)].append(stage.seconds)
+                self._seconds[_identify_stage(record.config, stage.name)].append(stage.seconds)
             if record.status == "done" and "ablation" in record.tags:
-                place = record.tags["ablation"], record.tags["row"], record.config["seed"]
-                self._found[place].append(record)
+                self._records[record.tags["ablation"], record.tags["row"], record.config["seed"]].append(record)
 
     def find_record(self, run: AblationRun) -> Record | None:
         """Return the latest record of a run, with the keys and measurements that it would have now."""
-        return self.find(run.study, run.row.name, run.seed, [node.key for node in run.plan.nodes], run.tags)
+        return self.find(run.ablation, run.row.name, run.seed, run.keys, run.tags)
 
-    def find(self, study: str, row: str, seed: int, keys: Sequence[str], tags: Mapping[str, str]) -> Record | None:
-        """Return the latest record of a run.
+    def find(self, ablation: str, row: str, seed: int, keys: Sequence[str], tags: Mapping[str, str]) -> Record | None:
+        """Return the latest record of a run; None if there is none.
 
         Args:
-            study: The ablation's name.
+            ablation: The ablation's name.
             row: The row's name.
             seed: The run's seed.
             keys: The keys of its stages.
             tags: Its tags.
         """
-        for record in reversed(self._found[study, row, seed]):
+        for record in reversed(self._records[ablation, row, seed]):
             if [stage.key for stage in record.stages] == list(keys) and record.tags == tags:
                 return record
         return None
 
-    def estimate(self, job: AblationRun, stage: str) -> float | None:
-        """Mean seconds that a stage with such settings, whatever the seed, has taken; None if none was seen."""
-        seen = self._seconds.get(_kind(job.settings.plain, stage))
-        return fmean(seen) if seen else None
+    def estimate_seconds(self, run: AblationRun, stage: str) -> float | None:
+        """Return the mean duration of a stage with the same settings and any seed; None if none has a record."""
+        seconds = self._seconds.get(_identify_stage(run.settings.plain, stage))
+        return fmean(seconds) if seconds else None
 
 
-def _kind(config: dict[str, Any], stage: str) -> str:
-    named = config["pipeline"]["stages"].get(stage)
-    return json.dumps([config["dataset"], config["model"], named], sort_keys=True)
+def _identify_stage(config: dict[str, Any], stage: str) -> str:
+    settings = config["pipeline"]["stages"].get(stage)
+    return json.dumps([config["dataset"], config["model"], settings], sort_keys=True)
 
 
-def needs_latency(job: AblationRun, record: Record | None) -> bool:
-    """Whether the shipped file's latency is to be measured and has not been; the file may be still to be made."""
-    wanted = any(measurement.is_timing for measurement in job.settings.measure.values())
-    return wanted and not (record and any(name.startswith("latency/") for name in record.metrics))
+def needs_latency(run: AblationRun, record: Record | None) -> bool:
+    """Return whether the settings ask for the shipped file's latency and the record lacks it.
+
+    Args:
+        run: The run.
+        record: Its record; None if it has not run yet.
+    """
+    if not any(measurement.is_timing for measurement in run.settings.measure.values()):
+        return False
+    return record is None or not any(name.startswith("latency/") for name in record.metrics)
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """What running an ablation would mean.
+    """What is missing of an ablation.
 
     Attributes:
-        done: Jobs with a record.
-        missing: Jobs without.
-        timings: Jobs whose latency is still to be measured, the missing ones included.
-        made: Keys of stages that are in the store.
-        shared: Keys of stages that are not, by how many of the missing jobs need each, where more than one does.
-        seconds: Estimate of the work, by missing stage's key; None where nothing like it has run.
+        done: Runs with a record.
+        missing: Runs without.
+        untimed: Runs whose latency is to be measured, missing ones included.
+        stored: Keys of the missing runs' stages that are in the store.
+        shared: Number of missing runs that need a stage, by the keys of stages that are not in the store and that more
+            than one run needs.
+        seconds: Estimated duration of a stage, by the keys of all stages that are not in the store; None where no stage
+            with such settings has a record.
     """
 
     done: list[AblationRun]
     missing: list[AblationRun]
-    timings: list[AblationRun]
-    made: set[str]
+    untimed: list[AblationRun]
+    stored: set[str]
     shared: dict[str, int]
     seconds: dict[str, float | None]
 
 
-def find_backlog(jobs: Iterable[AblationRun], finished: RunIndex, has: Callable[[str], bool]) -> Backlog:
-    """Looks all jobs up.
+def find_backlog(runs: Iterable[AblationRun], index: RunIndex, is_stored: Callable[[str], bool]) -> Backlog:
+    """Look up which runs and stages are missing.
 
     Args:
-        jobs: All of them.
-        finished: The records, refreshed.
-        has: Whether the store has a key.
+        runs: All runs of the ablation.
+        index: The records, refreshed.
+        is_stored: Returns whether a key is in the store.
     """
-    done: list[AblationRun] = []
-    missing: list[AblationRun] = []
-    timings: list[AblationRun] = []
-    for job in jobs:
-        record = finished.find_record(job)
-        (missing if record is None else done).append(job)
-        if needs_latency(job, record):
-            timings.append(job)
-    made: set[str] = set()
+    records = [(run, index.find_record(run)) for run in runs]
+    missing = [run for run, record in records if record is None]
+    stored: set[str] = set()
     seconds: dict[str, float | None] = {}
     counts: Counter[str] = Counter()
-    for job in missing:
-        for node in job.plan.nodes:
-            if node.key in made or (node.key not in seconds and has(node.key)):
-                made.add(node.key)
+    for run in missing:
+        for node in run.plan.nodes:
+            if node.key not in seconds and (node.key in stored or is_stored(node.key)):
+                stored.add(node.key)
                 continue
             counts[node.key] += 1
-            seconds.setdefault(node.key, finished.estimate(job, node.name))
-    return Backlog(done, missing, timings, made, {k: n for k, n in counts.items() if n > 1}, seconds)
+            seconds.setdefault(node.key, index.estimate_seconds(run, node.name))
+    return Backlog(
+        done=[run for run, record in records if record is not None],
+        missing=missing,
+        untimed=[run for run, record in records if needs_latency(run, record)],
+        stored=stored,
+        shared={key: count for key, count in counts.items() if count > 1},
+        seconds=seconds,
+    )

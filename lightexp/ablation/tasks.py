@@ -19,7 +19,7 @@ class AblationTask:
         name: For people.
         overrides: What the run is composed from.
         needs: Keys of shared stages that must be in the store before.
-        study: The ablation's name, of a run.
+        ablation: The ablation's name, of a run.
         row: The row's name, of a run.
         seed: The seed, of a run.
         keys: The keys of the stages, of a run.
@@ -32,7 +32,7 @@ class AblationTask:
     name: str
     overrides: list[str]
     needs: list[str] = field(default_factory=list)
-    study: str = ""
+    ablation: str = ""
     row: str = ""
     seed: int = 0
     keys: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ def list_latency_tasks(backlog: Backlog, index: RunIndex) -> list[AblationTask]:
         index: Their records, refreshed.
     """
     tasks = []
-    for run in backlog.timings:
+    for run in backlog.untimed:
         record = index.find_record(run)
         if record is not None and needs_latency(run, record):
             name = f"latency of {run.row.name}, seed {run.seed}"
@@ -79,14 +79,14 @@ def _list_shared_stages(backlog: Backlog) -> list[AblationTask]:
 
 
 def _make_run_task(run: AblationRun, backlog: Backlog) -> AblationTask:
-    keys = [node.key for node in run.plan.nodes]
+    keys = run.keys
     return AblationTask(
         kind="run",
         id=hashlib.sha256(repr((run.tags, run.seed, keys)).encode()).hexdigest(),
         name=f"{run.row.name}, seed {run.seed}",
         overrides=run.overrides,
         needs=[key for key in keys if key in backlog.shared],
-        study=run.study,
+        ablation=run.ablation,
         row=run.row.name,
         seed=run.seed,
         keys=keys,

@@ -30,23 +30,23 @@ def print_backlog(spec: AblationSpec, runs: list[AblationRun], backlog: Backlog,
         workers: Number of worker processes that the estimate assumes.
     """
     console = _make_console()
-    missing = {run.place for run in backlog.missing}
+    missing = {run.row_and_seed for run in backlog.missing}
     lines = []
     for row in spec.rows:
         if row.refused:
             lines.append([row.name, MISSING, MISSING, f"refused: {row.refused}", MISSING])
             continue
         own = [run for run in runs if run.row is row]
-        waiting = [run for run in own if run.place in missing]
+        waiting = [run for run in own if run.row_and_seed in missing]
         stages = " ".join(_describe_stage(node.name, node.key, backlog) for node in own[0].plan.nodes)
         seconds = [backlog.seconds[n.key] for run in waiting for n in run.plan.nodes if n.key in backlog.seconds]
         lines.append([row.name, str(len(own) - len(waiting)), str(len(waiting)), stages, _estimate(seconds, 1)])
     table = Table.from_text(["Row", "Runs there", "To run", "Stages", "Estimate"], lines, spec.name)
     console.print(build_rich_table(table, framed=True))
     console.print(
-        f"{len(runs)} runs: {len(backlog.done)} are done, {len(backlog.missing)} to do, {len(backlog.timings)} to be "
+        f"{len(runs)} runs: {len(backlog.done)} are done, {len(backlog.missing)} to do, {len(backlog.untimed)} to be "
         f"timed. Stages to make: {len(backlog.seconds)}, {len(backlog.shared)} of them for several rows; in the store: "
-        f"{len(backlog.made)}.",
+        f"{len(backlog.stored)}.",
         soft_wrap=True,
     )
     total = _estimate(list(backlog.seconds.values()), workers)

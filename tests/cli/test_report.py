@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightexp.ablation.runs import seed_settings
+from lightexp.ablation.runs import compose_with_seed
 from lightexp.ablation.spec import read_spec
 from lightexp.cli.main import main
 from lightexp.core.record import Record
@@ -44,7 +44,7 @@ def ablation(tmp_path, monkeypatch) -> Path:
         tags = {"ablation": "05_small", "row": name, "measured": "x"}
         stages = ("train",) if name == "control" else ("train", "prune", "quantize")
         return record(
-            name, seed, stages, number=100 + number, config=deepcopy(seed_settings(row, seed).plain), tags=tags
+            name, seed, stages, number=100 + number, config=deepcopy(compose_with_seed(row, seed).plain), tags=tags
         )
 
     names = [row.name for row in study.rows if row.refused is None]
