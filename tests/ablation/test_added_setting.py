@@ -76,11 +76,11 @@ def test_ablation_counts_runs_from_before_a_setting(ablation: Ablation) -> None:
     ablation.plugin.write_text(f"{MODEL}    added: float = 0.5\n")
     ablation.extra = ["+model.added=0.5"]
     printed = ablation.ablate()
-    assert "1 of 1 runs are there, 0 to do" in printed
+    assert "1 of 1 runs are done, 0 to do" in printed
     assert "no finished run" not in printed  # the table has the row
     assert [record.id for record in ablation.records] == [before.id]
     ablation.extra = ["+model.added=0.75"]
-    assert "0 of 1 runs are there, 1 to do" in ablation.ablate()
+    assert "0 of 1 runs are done, 1 to do" in ablation.ablate()
     after = ablation.records[-1]
     assert after.id != before.id
     assert after.stages[0].key != before.stages[0].key

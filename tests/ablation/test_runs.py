@@ -112,11 +112,11 @@ def named(records: list[Record], status: str = "done") -> list[tuple[str, int]]:
 
 
 def test_the_plan_says_what_is_there_and_what_is_shared(story) -> None:
-    assert "6 runs: 0 are there, 6 to do, 6 to be timed." in story.plan[0]
-    assert "Stages to be made: 8, 2 of them for several rows; in the store: 0." in story.plan[0]
+    assert "6 runs: 0 are done, 6 to do, 6 to be timed." in story.plan[0]
+    assert "Stages to make: 8, 2 of them for several rows; in the store: 0." in story.plan[0]
     assert "8 stages have no earlier record" in story.plan[0]
     assert "refused: pipeline.order: 'prune' cannot follow 'quantize'" in story.plan[0]
-    assert "3 runs: 3 are there, 0 to do, 0 to be timed." in story.plan[1]
+    assert "3 runs: 3 are done, 0 to do, 0 to be timed." in story.plan[1]
 
 
 def test_every_row_runs_with_every_seed_and_a_failing_one_is_reported(story) -> None:
@@ -148,7 +148,7 @@ def test_rows_are_tested_and_timed_at_the_end(story) -> None:
 def test_what_is_there_does_not_run_again(story) -> None:
     code, said = story.calls[1]
     assert code == 0
-    assert "4 of 4 runs are there, 0 to do" in said
+    assert "4 of 4 runs are done, 0 to do" in said
     assert [r.id for r in story.records[1]] == [r.id for r in story.records[0]]
 
 
@@ -159,7 +159,7 @@ def test_interrupted_work_goes_on_where_it_was(story) -> None:
     assert story.records[2][-1].status == "interrupted"
     code, said = story.calls[3]
     assert code == 0, said
-    assert "2 of 3 runs are there, 1 to do" in said
+    assert "2 of 3 runs are done, 1 to do" in said
     assert len(story.records[3]) == len(story.records[2]) + 1
     assert story.records[3][-1].tags["row"] == "long"
     # Two seeds trained and pruned once each, then quantised; one more pruned.
