@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from lightexp.core.errors import BadInput, InvalidSetting, suggest_nearest
+from lightexp.core.moved import resolve_target
 
 T = TypeVar("T")
 
@@ -204,12 +205,17 @@ def _instance(cls: Any) -> Callable[[Any], Any]:
 
 
 def locate(target: str, where: str, plugins: tuple[str, ...] = ()) -> type[Any]:
-    """Imports the class that `target` names, if its package is lightexp's or one the user allowed.
+    """Import the class that `target` names, if its package is lightexp's or one that the user has allowed.
+
+    Args:
+        target: Qualified name of a dataclass.
+        where: Dotted place of the node in the config, for messages.
+        plugins: Packages outside `lightexp` whose classes may be imported. Defaults to none.
 
     Raises:
-        BadInput: If the package is not allowed or the class is not there.
+        BadInput: If the package is not allowed or the class does not exist.
     """
-    module, _, name = target.rpartition(".")
+    module, _, name = resolve_target(target).rpartition(".")
     package = target.partition(".")[0]
     if package not in ("lightexp", *plugins):
         raise BadInput(
@@ -217,17 +223,17 @@ def locate(target: str, where: str, plugins: tuple[str, ...] = ()) -> type[Any]:
             f"To allow your package, add plugins=[{package}]."
         )
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # whatever a user's module raises while it is imported
-        hint = " Install it, or put the folder that holds it on PYTHONPATH." if _absent(error, package) else ""
-        why = f"{type(error).__name__}: {error}"
-        raise BadInput(f"{where}._target_ names '{target}', which cannot be imported ({why}).{hint}") from None
-    if not isinstance(found, type) or not is_dataclass(found):
+        cls = getattr(importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
+        hint = " Install it, or put the folder that holds it on PYTHONPATH." if _is_absent(error, package) else ""
+        reason = f"{type(error).__name__}: {error}"
+        raise BadInput(f"{where}._target_ names '{target}', which cannot be imported ({reason}).{hint}") from None
+    if not isinstance(cls, type) or not is_dataclass(cls):
         raise BadInput(f"{where}._target_ names '{target}', which is not a dataclass.")
-    return found
+    return cls
 
 
-def _absent(error: BaseException, package: str) -> bool:
+def _is_absent(error: BaseException, package: str) -> bool:
     return isinstance(error, ModuleNotFoundError) and error.name == package
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lightexp.core.columns import build_metrics_table
 from lightexp.core.errors import BadInput
 from lightexp.core.metrics import Metric, Note
+from lightexp.core.moved import resolve_targets
 from lightexp.core.table import Table, render_html, render_text
 
 RECORD_FILE = "record.json"
@@ -148,11 +149,14 @@ class Record:
 
 
 def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
-    """Bring the JSON of a record of format 1, whose stages hold `figures`, to the present format."""
+    """Return the JSON of a record of format 1 in the present format.
+
+    In format 1 stages hold `figures`, and the config names classes by modules that have moved since.
+    """
     stages = [
         {("metrics" if name == "figures" else name): value for name, value in s.items()} for s in values["stages"]
     ]
-    return {**values, "stages": stages, "format": FORMAT}
+    return {**values, "stages": stages, "config": resolve_targets(values["config"]), "format": FORMAT}
 
 
 def parse_record(values: dict[str, Any]) -> Record:

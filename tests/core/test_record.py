@@ -111,7 +111,7 @@ def test_no_record_and_another_format(record: Record, tmp_path: Path) -> None:
     record.write(tmp_path)
     path = tmp_path / RECORD_FILE
     path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
-    with pytest.raises(BadInput, match=f"is of format 99. This lightexp reads format {FORMAT}"):
+    with pytest.raises(BadInput, match=f"is of format 99. This lightexp reads formats 1 and {FORMAT}"):
         read_record(tmp_path)
 
 
