@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightexp.tracking.mirror import SyncResult, is_shown_at
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "killed": "KILLED", "running": "RUNNING"}
 _TEMPORARY_SUFFIXES = (".lock", ".tmp")
 _RUN_ID = "lightexp.run_id"
+_BATCH_METRICS = mlflow_payload.METRICS - mlflow_payload.TAGS  # MLflow limits the sum of both in a call
 
 
 class RunUploader:
@@ -55,10 +57,9 @@ class RunUploader:
         if run.info.lifecycle_stage == "deleted":
             return  # the user has put it into MLflow's bin
         self._log_params(client, run)
-        self._log_tags(client, run)
+        self._log_tags_and_metrics(client, run)
         if self._record.status == "running":
             return
-        self._log_metrics(client, run)
         # The status before the files: if this process dies while it uploads them, the run does not look alive.
         if (run.info.status, run.info.end_time) != (_STATUS[self._record.status], self._end_ms):
             client.set_terminated(run.info.run_id, _STATUS[self._record.status], end_time=self._end_ms)
@@ -96,26 +97,31 @@ class RunUploader:
             client.log_batch(run.info.run_id, params=[param(name, value) for name, value in batch.items()])
             self.changed = True
 
-    def _log_tags(self, client: Any, run: Any) -> None:
+    def _log_tags_and_metrics(self, client: Any, run: Any) -> None:
+        """Log tags that differ, and metrics and curves that are missing, in as few calls as possible."""
+        entities = stores.import_mlflow().entities
         tags = mlflow_payload.build_tags(self._record)
         different = {name: value for name, value in tags.items() if run.data.tags.get(name) != value}
-        tag = stores.import_mlflow().entities.RunTag
-        for batch in mlflow_payload.split_batches(different, mlflow_payload.TAGS):
-            client.log_batch(run.info.run_id, tags=[tag(name, value) for name, value in batch.items()])
+        tag_batches = [
+            [entities.RunTag(name, value) for name, value in batch.items()]
+            for batch in mlflow_payload.split_batches(different, mlflow_payload.TAGS)
+        ]
+        # All metrics get the run's end as their timestamp, because MLflow ignores a point that it has already.
+        metrics = [
+            entities.Metric(point.key, point.value, self._end_ms, point.step)
+            for point in self._list_missing_points(run)
+        ]
+        metric_batches = [metrics[first : first + _BATCH_METRICS] for first in range(0, len(metrics), _BATCH_METRICS)]
+        for tag_batch, metric_batch in zip_longest(tag_batches, metric_batches, fillvalue=()):
+            client.log_batch(run.info.run_id, tags=tag_batch, metrics=metric_batch)
             self.changed = True
 
-    def _log_metrics(self, client: Any, run: Any) -> None:
-        """Log metrics and curves: all of them where the run has not ended there, else those added to the record since.
-
-        All get the run's end as their timestamp, because MLflow ignores a point that it has already.
-        """
+    def _list_missing_points(self, run: Any) -> list[mlflow_payload.MetricPoint]:
+        """Return all metrics of a run that has not ended in MLflow, else those added to the record since."""
+        if self._record.status == "running":
+            return []
         logged = set() if run.info.status == "RUNNING" else set(run.data.metrics)
-        points = [point for point in mlflow_payload.list_points(self._record) if point.key not in logged]
-        metric = stores.import_mlflow().entities.Metric
-        metrics = [metric(point.key, point.value, self._end_ms, point.step) for point in points]
-        for first in range(0, len(metrics), mlflow_payload.METRICS):
-            client.log_batch(run.info.run_id, metrics=metrics[first : first + mlflow_payload.METRICS])
-            self.changed = True
+        return [point for point in mlflow_payload.list_points(self._record) if point.key not in logged]
 
     def _log_inputs(self, client: Any, run: Any) -> None:
         if run.inputs and run.inputs.dataset_inputs:
