@@ -1,4 +1,4 @@
-"""From overrides to a composed config, and from Hydra's complaints to one line."""
+"""Compose configs from overrides with Hydra, and turn Hydra's errors into one line."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import pickle
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -24,94 +25,110 @@ from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
 if TYPE_CHECKING:
     from lightexp.runner.settings import Settings
 
-_UNKNOWN = re.compile(r"Could not override '([^']+)'")
-_NO_CHOICE = re.compile(r"Could not find '([^']+)/([^'/]*)'")
-_NO_WORD = "Config group override must be a string"
-_NOT_LISTED = re.compile(r"Could not load '([^']+)/([^/']+)'")  # one of several choices of a group
+_VERSION_BASE = "1.3"
 _EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
-_SWEEP = re.compile(r"Ambiguous value for argument '([^']+)'")
-_MERGED = re.compile(r"Error merging override (.+)")
+"""Launchers by the extra of lightexp that installs each."""
+# Messages of Hydra and OmegaConf:
+_UNKNOWN_SETTING = re.compile(r"Could not override '([^']+)'")
+_UNKNOWN_CHOICE = re.compile(r"Could not find '([^']+)/([^'/]*)'")
+_UNKNOWN_LISTED_CHOICE = re.compile(r"Could not load '([^']+)/([^/']+)'")  # one of several choices of a group
+_SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '([^']+)'")
+_WRONG_CONTAINER = re.compile(r"Error merging override (.+)")
+_CHOICE_NOT_TEXT = "Config group override must be a string"
 
 
 def compose_config(overrides: list[str], name: str = PRIMARY_CONFIG) -> DictConfig:
-    """Composes the run's config; inside a Hydra application with its search path.
+    """Compose a config from overrides; within a Hydra application, with its search path.
 
-    What many runs have in common is composed once, until `forget`: Hydra takes a tenth of a second for it.
+    What several runs share is composed once, since Hydra takes a tenth of a second for it; see `clear_cache`.
 
     Args:
-        overrides: As on the command line.
-        name: Of the primary config. Defaults to `run`.
+        overrides: Overrides as on the command line.
+        name: Name of the primary config. Defaults to `run`.
 
     Raises:
-        BadInput: If Hydra cannot.
+        BadInput: If Hydra cannot compose them.
     """
     try:
-        return drop_removed_stages(_composed(name, overrides), overrides)
+        return drop_removed_stages(_compose(name, overrides), overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if not is_config_error(error):
             raise
         raise as_bad_input(error, overrides, name) from None
 
 
-def _composed(name: str, overrides: list[str]) -> DictConfig:
-    """What Hydra composes; plain values are put in last, by the call by which Hydra does it."""
+def _compose(name: str, overrides: list[str]) -> DictConfig:
+    """Compose the cached part of a config, and set plain values afterwards by the call that Hydra itself uses."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     others = [n for n, override in enumerate(parsed) if override.type is not OverrideType.CHANGE]
-    late = [n for n, one in enumerate(parsed) if n > max(others, default=-1) and _is_value(one)]
+    plain = [n for n, override in enumerate(parsed) if n > max(others, default=-1) and _sets_value(override)]
     hydra = GlobalHydra.instance()
-    place = str(hydra.config_loader().get_search_path()) if hydra.is_initialized() else ""
-    config: DictConfig = pickle.loads(_shared(place, name, *(o for n, o in enumerate(overrides) if n not in late)))
+    search_path = str(hydra.config_loader().get_search_path()) if hydra.is_initialized() else ""
+    shared = (override for n, override in enumerate(overrides) if n not in plain)
+    config: DictConfig = pickle.loads(_compose_cached(search_path, name, *shared))
     try:
-        for n in late:
+        for n in plain:
             OmegaConf.update(config, parsed[n].key_or_group, parsed[n].value())
     except OmegaConfBaseException:
-        return _whole(name, overrides)  # which says what is wrong with it
+        return _compose_uncached(name, overrides)  # whose error names the override
     return config
 
 
-def _is_value(override: Override) -> bool:
-    """Whether an override gives one value to one setting, and so cannot be the choice of a group."""
+def _sets_value(override: Override) -> bool:
+    """Check whether an override sets a single setting, and so cannot choose an option of a group."""
     name = override.key_or_group
     plain = override.package is None and not override.is_sweep_override() and not re.search("/|^hydra", name)
     return plain and ("." in name or name == "seed")
 
 
 @lru_cache(256)
-def _shared(place: str, name: str, *overrides: str) -> bytes:
-    """A pickled config; `place` is where Hydra looks for its parts."""
-    return pickle.dumps(_whole(name, list(overrides)))
+def _compose_cached(search_path: str, name: str, *overrides: str) -> bytes:
+    """Return a pickled config; the search path is part of the cache's key."""
+    return pickle.dumps(_compose_uncached(name, list(overrides)))
 
 
-def _whole(name: str, overrides: list[str]) -> DictConfig:
+def _compose_uncached(name: str, overrides: list[str]) -> DictConfig:
     if GlobalHydra.instance().is_initialized():
         return compose(name, overrides)
-    with initialize_config_dir(str(find_config_dir()), version_base="1.3"):
+    with initialize_config_dir(str(find_config_dir()), version_base=_VERSION_BASE):
         return compose(name, overrides)
 
 
 def clear_cache() -> None:
-    """Has all config files read anew."""
-    _shared.cache_clear()
+    """Forget composed configs, so that config files are read again."""
+    _compose_cached.cache_clear()
+
+
+class _UserConfigDirs(SearchPathPlugin):
+    """Adds the user's own config folders to Hydra's search path, where `--config-dir` of Hydra adds them."""
+
+    folders: ClassVar[list[str]] = []
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in self.folders:
+            search_path.append("command-line", folder)
 
 
 def add_config_dirs(folders: list[str]) -> None:
-    """Makes this process a Hydra application that finds configs also in the user's own folders.
+    """Initialise Hydra in this process so that it also finds configs in the user's own folders.
+
+    Args:
+        folders: Folders with config groups; of two configs of one name, lightexp's own counts.
 
     Raises:
-        BadInput: If one is not there.
+        BadInput: If a folder does not exist.
     """
     for folder in folders:
         if not folder or not Path(folder).is_dir():
             raise BadInput(f"--config-dir={folder} is not a folder. Name one that holds your own config groups.")
-    path = create_config_search_path(str(find_config_dir()))
-    for folder in folders:
-        path.prepend("command-line", str(Path(folder).absolute()), "schema")
+    _UserConfigDirs.folders = [str(Path(folder).absolute()) for folder in folders]
+    Plugins.instance().register(_UserConfigDirs)
     GlobalHydra.instance().clear()
-    Hydra.create_main_hydra2("lightexp", path)
+    initialize_config_dir(str(find_config_dir()), job_name="lightexp", version_base=_VERSION_BASE)
 
 
 def drop_removed_stages(config: DictConfig, overrides: list[str]) -> DictConfig:
-    """The config without what a pipeline still says of stages that `~stage@pipeline.stages.NAME` has removed."""
+    """Remove the settings that a pipeline still has of stages removed by `~stage@pipeline.stages.NAME`."""
     for override in overrides:
         if override.startswith("~stage@"):
             place, _, name = override.partition("@")[2].partition("=")[0].rpartition(".")
@@ -123,62 +140,77 @@ def drop_removed_stages(config: DictConfig, overrides: list[str]) -> DictConfig:
 
 
 def compose_settings(overrides: list[str]) -> Settings:
-    """The typed settings that some overrides describe.
+    """Return the typed settings that some overrides describe.
 
     Raises:
         BadInput: If they cannot be composed or are wrong.
     """
-    from lightexp.runner.settings import read_settings  # not on the way to saying that a word is misspelt
+    from lightexp.runner.settings import read_settings  # not needed to refuse a misspelt override
 
     return read_settings(compose_config(overrides))
 
 
 def is_config_error(error: Exception) -> bool:
-    """Whether an error is Hydra's or OmegaConf's complaint; for `model=null` Hydra raises a bare ValueError."""
-    return isinstance(error, HydraException | OmegaConfBaseException) or _NO_WORD in str(error)
+    """Check whether Hydra or OmegaConf raised an error; for `model=null` Hydra raises a bare ValueError."""
+    return isinstance(error, HydraException | OmegaConfBaseException) or _CHOICE_NOT_TEXT in str(error)
 
 
 def as_bad_input(error: Exception, overrides: list[str], config: str = PRIMARY_CONFIG) -> BadInput:
-    """Hydra's or OmegaConf's complaint in one line, with the nearest right word."""
-    words = " ".join(str(error).split())
+    """Return an error of Hydra or OmegaConf as one line, with the nearest correct word.
+
+    Args:
+        error: The error.
+        overrides: The overrides that raised it.
+        config: Name of the primary config. Defaults to `run`.
+    """
     if isinstance(error, OverrideParseException):
-        if "choice(" in error.override and re.search(r"\bnull\b", error.override):
-            return BadInput(
-                f"{error.override}: Hydra's own parser takes no null among choices. lightexp search takes it, with the "
-                "same words."
-            )
-        return BadInput(
-            f"{error.override} cannot be read as setting=value. Quote what holds '=', ',', brackets or spaces, such as "
-            '\'teacher=["model=lenet5","pipeline=control"]\'.'
-        )
-    if _NO_WORD in words:
+        return _explain_parse_error(error.override)
+    message = " ".join(str(error).split())
+    if _CHOICE_NOT_TEXT in message:
         wrong = next((o for o in overrides if o.endswith("=null") or o.startswith("=")), " ".join(overrides))
         return BadInput(f"{wrong}: a group takes the name of one of its choices; lightexp run --help lists them.")
-    if found := _UNKNOWN.search(words):
-        return _unknown(found[1], overrides, config)
-    if found := _NO_CHOICE.search(words):
+    if match := _UNKNOWN_SETTING.search(message):
+        return _explain_unknown_setting(match[1], overrides, config)
+    if match := _UNKNOWN_CHOICE.search(message):
         options = getattr(error, "options", None) if isinstance(error, MissingConfigException) else None
-        if extra := _EXTRAS.get(found[2]) if found[1] == "hydra/launcher" else None:
-            return BadInput(f"{found[1]}={found[2]} is not installed: pip install 'lightexp[{extra}]'.")
-        return BadInput(f"{found[1]}={found[2]}: no such choice, {suggest_nearest(found[2], options or [])}")
-    if found := _NOT_LISTED.search(words):
-        options = (path.stem for path in (find_config_dir() / found[1]).glob("*.yaml"))
-        return BadInput(f"{found[1]}=[{found[2]}]: no such choice, {suggest_nearest(found[2], options)}")
-    if found := _SWEEP.search(words):
-        name, _, value = found[1].partition("=")
-        return BadInput(f"{found[1]} is several values: add -m to run each, or write '{name}=[{value}]' for a list.")
-    if found := _MERGED.search(words):
+        return _explain_unknown_choice(match[1], match[2], options or [])
+    if match := _UNKNOWN_LISTED_CHOICE.search(message):
+        choices = (path.stem for path in (find_config_dir() / match[1]).glob("*.yaml"))
+        return BadInput(f"{match[1]}=[{match[2]}]: no such choice, {suggest_nearest(match[2], choices)}")
+    if match := _SEVERAL_VALUES.search(message):
+        name, _, value = match[1].partition("=")
+        return BadInput(f"{match[1]} is several values: add -m to run each, or write '{name}=[{value}]' for a list.")
+    if match := _WRONG_CONTAINER.search(message):
         return BadInput(
-            f"{found[1]}: a list cannot take a mapping's place, nor a mapping a list's. A list is NAME=[VALUE], a "
+            f"{match[1]}: a list cannot take a mapping's place, nor a mapping a list's. A list is NAME=[VALUE], a "
             "mapping added to by '+NAME={KEY: VALUE}'."
         )
-    whole = str(error).partition("Config search path:")[0]
-    parts = [" ".join(line.split()) for line in whole.splitlines() if line.strip()]
-    return BadInput(f"config: {' '.join(parts[:2])}" if parts else f"config: {type(error).__name__}")
+    relevant = str(error).partition("Config search path:")[0]
+    lines = [" ".join(line.split()) for line in relevant.splitlines() if line.strip()]
+    return BadInput(f"config: {' '.join(lines[:2])}" if lines else f"config: {type(error).__name__}")
 
 
-def _unknown(name: str, overrides: list[str], primary: str) -> BadInput:
-    """Finds what stands beside the setting that does not exist, by composing without it."""
+def _explain_parse_error(override: str) -> BadInput:
+    if "choice(" in override and re.search(r"\bnull\b", override):
+        return BadInput(
+            f"{override}: Hydra's own parser takes no null among choices. lightexp search takes it, with the same "
+            "words."
+        )
+    return BadInput(
+        f"{override} cannot be read as setting=value. Quote what holds '=', ',', brackets or spaces, such as "
+        '\'teacher=["model=lenet5","pipeline=control"]\'.'
+    )
+
+
+def _explain_unknown_choice(group: str, choice: str, options: list[str]) -> BadInput:
+    extra = _EXTRAS.get(choice) if group == "hydra/launcher" else None
+    if extra:
+        return BadInput(f"{group}={choice} is not installed: pip install 'lightexp[{extra}]'.")
+    return BadInput(f"{group}={choice}: no such choice, {suggest_nearest(choice, options)}")
+
+
+def _explain_unknown_setting(name: str, overrides: list[str], primary: str) -> BadInput:
+    """Name the settings near one that does not exist, found by composing without its override."""
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != name]
     place, _, word = name.rpartition("@")[2].rpartition(".")  # of group@place, the place
     try:
@@ -194,7 +226,6 @@ def _unknown(name: str, overrides: list[str], primary: str) -> BadInput:
     known = [str(key) for key in node if key != "_target_"] if isinstance(node, DictConfig) else []
     if not place:
         known.append("experiment")
-    added = f" To add it, write '+{name}=CHOICE'." if "@" in name else ""
-    return BadInput(
-        f"{name} is not a setting: {suggest_nearest(word, known)}" + (f" (in {place})" if place else "") + added
-    )
+    within = f" (in {place})" if place else ""
+    addition = f" To add it, write '+{name}=CHOICE'." if "@" in name else ""
+    return BadInput(f"{name} is not a setting: {suggest_nearest(word, known)}{within}{addition}")

@@ -1,22 +1,22 @@
-"""Configs composed in part from what was composed before are what Hydra composes."""
-
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydra import compose as by_hydra
+from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 import lightexp
 from lightexp.core.errors import BadInput
-from lightexp.runner.compose import clear_cache, compose_config
+from lightexp.runner.compose import add_config_dirs, clear_cache, compose_config
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
 
-WORDS = [
+OVERRIDES = [
     "pipeline=prune_quantize",
     "pipeline=distill",
     "model=lenet_300_100",
@@ -41,40 +41,67 @@ WORDS = [
 ]
 
 
-def whole(overrides: list[str]) -> DictConfig:
+def compose_with_hydra(overrides: list[str]) -> DictConfig:
     with initialize_config_dir(str(find_config_dir()), version_base="1.3"):
-        return by_hydra(PRIMARY_CONFIG, overrides)
+        return hydra_compose(PRIMARY_CONFIG, overrides)
 
 
 @settings(max_examples=15)
-@given(st.lists(st.sampled_from(WORDS), max_size=8))
-def test_any_overrides_in_any_order_are_what_hydra_makes_of_them(overrides: list[str]) -> None:
+@given(st.lists(st.sampled_from(OVERRIDES), max_size=8))
+def test_compose_config_equals_hydra(overrides: list[str]) -> None:
     try:
-        expected = whole(overrides)
-    except Exception:  # of many kinds
+        expected = compose_with_hydra(overrides)
+    except Exception:  # Hydra raises many kinds
         with pytest.raises(BadInput):
             compose_config(overrides)
         return
     for _ in range(2):
-        found = compose_config(overrides)
-        assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(expected)
-        assert OmegaConf.is_struct(found) == OmegaConf.is_struct(expected)
+        composed = compose_config(overrides)
+        assert OmegaConf.to_yaml(composed) == OmegaConf.to_yaml(expected)
+        assert OmegaConf.is_struct(composed) == OmegaConf.is_struct(expected)
 
 
-def test_what_one_caller_changes_no_other_sees() -> None:
+def test_compose_config_returns_a_copy() -> None:
     first = compose_config(["model=lenet5", "seed=1"])
     first.pipeline.stages.train.epochs = 99
     assert compose_config(["model=lenet5", "seed=1"]) != first
 
 
-def test_an_edited_config_counts_once_what_was_read_is_forgotten(tmp_path: Path) -> None:
+def test_clear_cache_reads_edited_files(tmp_path: Path) -> None:
     file = tmp_path / "model" / "mine.yaml"
     file.parent.mkdir()
-    words = [f"hydra.searchpath=[file://{tmp_path}]", "model=mine"]
+    overrides = [f"hydra.searchpath=[file://{tmp_path}]", "model=mine"]
     for width in (0.25, 0.5):
         file.write_text(f"defaults: [lenet5]\nwidth: {width}\n")
         clear_cache()
-        assert compose_config(words).model.width == width
+        assert compose_config(overrides).model.width == width
     file.write_text("defaults: [lenet5]\nwidth: nothing\n")
     with pytest.raises(BadInput, match="width"):
-        lightexp.run(words)
+        lightexp.run(overrides)
+
+
+@pytest.fixture
+def no_hydra() -> Iterator[None]:
+    """Leave this process without a Hydra application."""
+    yield
+    add_config_dirs([])
+    GlobalHydra.instance().clear()
+
+
+def test_add_config_dirs_finds_the_users_configs(tmp_path: Path, no_hydra: None) -> None:
+    for name, text in (("mine", "width: 0.25"), ("lenet5", "width: 9")):
+        file = tmp_path / "model" / f"{name}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"{text}\n")
+    add_config_dirs([str(tmp_path)])
+    assert compose_config(["model=mine"]).model.width == 0.25
+    assert compose_config(["model=lenet5"]).model.width == 1.0  # lightexp's own config of a name counts
+    add_config_dirs([])
+    with pytest.raises(BadInput, match=r"model=mine: no such choice"):
+        compose_config(["model=mine"])
+
+
+@pytest.mark.parametrize("folder", ["", "nowhere"])
+def test_add_config_dirs_refuses_a_missing_folder(folder: str) -> None:
+    with pytest.raises(BadInput, match=f"--config-dir={folder} is not a folder. Name one that holds"):
+        add_config_dirs([folder])
