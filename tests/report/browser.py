@@ -1,104 +1,111 @@
-"""A headless Chromium, driven over its debugging pipe."""
+"""Headless Chromium for tests, driven through its debugging pipe."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = shutil.which("chromium")
+_READ_SIZE = 1 << 16
+_EXIT_TIMEOUT_S = 20
 
 
 class Browser:
-    """One page in one browser.
+    """One page in one browser process.
 
     Attributes:
-        complaints: What the page has written to the console, and the errors that it has met.
+        complaints: What the page wrote to the console, its errors, and its requests to the network.
     """
 
-    def __init__(self, profile: Path, width: int = 1280, height: int = 900) -> None:
-        """Starts it; `profile` is a folder of its own."""
-        to_read, self._out = os.pipe()
-        self._in, to_write = os.pipe()
-        words = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
-        words += ["--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"]
-        words += [f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
+    def __init__(self, program: str, profile: Path, width: int = 1280, height: int = 900) -> None:
+        """Start the browser.
+
+        Args:
+            program: Path of Chromium.
+            profile: Empty folder for the browser's profile.
+            width: Width of the window in pixels.
+            height: Height of the window in pixels.
+        """
+        read_end, self._out = os.pipe()
+        self._in, write_end = os.pipe()
+        command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+        command += ["--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"]
+        command += [f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
         self._process = subprocess.Popen(
-            ["bash", "-c", f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}', *words],  # where it expects its pipe
+            ["bash", "-c", f'exec "$0" "$@" 3<&{read_end} 4>&{write_end}', *command],  # Chromium uses pipes 3 and 4
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=(to_read, to_write),
+            pass_fds=(read_end, write_end),
         )
-        os.close(to_read)
-        os.close(to_write)
-        self._number, self._left, self._session = 0, b"", ""
+        os.close(read_end)
+        os.close(write_end)
+        self._message_id, self._buffer, self._session = 0, b"", ""
         self.complaints: list[str] = []
-        self._seen: list[str] = []
+        self._events: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Runtime", "Log", "Page", "Network"):
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Calls a method of the DevTools protocol."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": params}
+        """Call a method of the DevTools protocol and return its result."""
+        self._message_id += 1
+        message: dict[str, Any] = {"id": self._message_id, "method": method, "params": params}
         if self._session:
             message["sessionId"] = self._session
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._message()
-            if answer.get("id") == self._number:
-                assert "error" not in answer, answer
-                return dict(answer["result"])
+            reply = self._read_message()
+            if reply.get("id") == self._message_id:
+                assert "error" not in reply, reply
+                return dict(reply["result"])
 
     def open(self, url: str) -> None:
-        """Opens a page and waits until it has loaded."""
-        self._seen.clear()
+        """Open a page and wait until it has loaded."""
+        self._events.clear()
         self.call("Page.navigate", url=url)
-        while "Page.loadEventFired" not in self._seen:
-            self._message()
+        while "Page.loadEventFired" not in self._events:
+            self._read_message()
 
     def evaluate(self, script: str) -> Any:
-        """The value of an expression in the page, after the promise it may be."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        """Return the value of an expression in the page; a promise is awaited."""
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
 
     def click(self, x: float, y: float) -> None:
-        """Clicks at a place of the window."""
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        """Click at a position of the window."""
+        for event in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=event, x=x, y=y, button="left", clickCount=1)
 
-    def screenshot(self, path: Path, whole: bool = True) -> None:
-        """Writes the page as PNG."""
-        found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(found["data"]))
+    def screenshot(self, path: Path, full_page: bool = True) -> None:
+        """Write the page as PNG."""
+        result = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=full_page)
+        path.write_bytes(base64.b64decode(result["data"]))
 
     def close(self) -> None:
-        """Ends it."""
+        """End the browser."""
         os.close(self._out)
         try:
-            self._process.wait(20)
+            self._process.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         os.close(self._in)
 
-    def _message(self) -> dict[str, Any]:
-        while b"\0" not in self._left:
-            part = os.read(self._in, 1 << 16)
-            assert part, "the browser has gone"
-            self._left += part
-        line, _, self._left = self._left.partition(b"\0")
+    def _read_message(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            chunk = os.read(self._in, _READ_SIZE)
+            assert chunk, "the browser has ended"
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(line)
         method = message.get("method", "")
-        self._seen.append(method)
+        self._events.append(method)
         if method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
             self.complaints.append(json.dumps(message["params"])[:500])
         if method == "Network.requestWillBeSent":

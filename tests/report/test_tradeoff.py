@@ -1,3 +1,5 @@
+"""Table and plot of one run's stages."""
+
 from __future__ import annotations
 
 import subprocess
@@ -7,37 +9,20 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lightexp.core.columns import COLUMNS
 from lightexp.core.protocols import Metric
 from lightexp.report import tradeoff
 
-CELLS = [
-    ("accuracy/val", 0.97223, "97.22%"),
-    ("size/file_bytes", 12345.0, "12,345"),
-    ("size/ratio", 3.94, "3.9x"),
-    ("model/sparsity", 0.8, "80.0%"),
-    ("compute/macs", 1e6, "1,000,000"),
-    ("latency/p50_us", 12.34, "12.3"),
-]
 
-
-@pytest.mark.parametrize(("name", "value", "words"), CELLS)
-def test_cells(name, value, words):
-    column = next(c for c in COLUMNS if c.name == name)
-    assert column.format(value) == words
-    assert column.format(None) == column.format(float("nan")) == "–"
-
-
-def rows_of(text):
+def parse_rows(text):
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
-def test_table_has_the_control_first_and_dashes_for_what_is_missing(make_record):
+def test_table_starts_with_the_control(make_record):
     record = make_record()
     record.stages[-1].metrics.append(Metric("size/gzip_bytes", 20_000))
     record.stages.reverse()
-    rows = rows_of(tradeoff.render_table(record))
+    rows = parse_rows(tradeoff.render_table(record))
     assert rows[0][:4] == ["Stage", "Accuracy val", "Accuracy test", "File bytes"]
     assert [row[0] for row in rows[2:]] == ["train (control)", "quantize", "prune"]
     assert rows[2][1:6] == ["98.00%", "97.00%", "112,960", "–", "1.0x"]
@@ -46,7 +31,7 @@ def test_table_has_the_control_first_and_dashes_for_what_is_missing(make_record)
     assert {len(row) for row in rows} == {len(rows[0])}
 
 
-def test_table_names_are_escaped_and_waivers_are_told(make_record):
+def test_table_escapes_names_and_lists_waivers(make_record):
     record = make_record(waived={"sparsity": "0.80 became 0.20"})
     record.stages[1].name = "a|b_<c>"
     text = tradeoff.render_table(record)
@@ -54,52 +39,52 @@ def test_table_names_are_escaped_and_waivers_are_told(make_record):
     assert "Waived sparsity: 0.80 became 0.20" in text
 
 
-def texts(path):
+def read_texts(path):
     root = ElementTree.fromstring(path.read_text())
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     return ["".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
 @pytest.mark.parametrize("name", ["a<b>&c", "$x_1$", "pr_une^2", "量子化", "tab\there", r"\frac{1}"])
-def test_figure_is_xml_with_the_names_as_they_are(make_record, tmp_path, name):
+def test_plot_shows_any_name_as_text(make_record, tmp_path, name):
     record = make_record(name=name)
     record.stages[1].name = name
     tradeoff.draw(record, tmp_path / "x.svg")
-    found = texts(tmp_path / "x.svg")
-    assert name.replace("\t", "?") in found
-    assert "train" in found
-    assert "accuracy (test)" in found
-    assert {"control", "stage", "ships"} <= set(found)
+    labels = read_texts(tmp_path / "x.svg")
+    assert name.replace("\t", "?") in labels
+    assert "train" in labels
+    assert "accuracy (test)" in labels
+    assert {"control", "stage", "ships"} <= set(labels)
 
 
-def test_figure_falls_back_to_validation(make_record, tmp_path):
+def test_plot_falls_back_to_validation(make_record, tmp_path):
     record = make_record()
-    record.stages[2].metrics = [f for f in record.stages[2].metrics if f.name != "accuracy/test"]
+    record.stages[2].metrics = [metric for metric in record.stages[2].metrics if metric.name != "accuracy/test"]
     tradeoff.draw(record, tmp_path / "x.svg")
-    assert "accuracy (validation)" in texts(tmp_path / "x.svg")
+    assert "accuracy (validation)" in read_texts(tmp_path / "x.svg")
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_figure_of_few_points(make_record, tmp_path, count):
+def test_plot_of_few_points(make_record, tmp_path, count):
     record = make_record()
     record.stages = record.stages[:count]
     tradeoff.draw(record, tmp_path / "x.svg")
-    assert ("nothing was measured" in texts(tmp_path / "x.svg")) == (count == 0)
+    assert ("nothing was measured" in read_texts(tmp_path / "x.svg")) == (count == 0)
 
 
-def test_figure_of_equal_points_and_odd_values(make_record, tmp_path):
+def test_plot_of_equal_points_and_odd_values(make_record, tmp_path):
     record = make_record()
     for stage in record.stages[:2]:
         stage.metrics = [Metric("accuracy/val", 0.5), Metric("size/file_bytes", 4096.0)]
     record.stages[2].metrics = [Metric("accuracy/val", float("nan")), Metric("size/file_bytes", 0.0)]
     tradeoff.draw(record, tmp_path / "x.svg")
-    found = texts(tmp_path / "x.svg")
-    assert "train" in found
-    assert "prune" in found
-    assert "quantize" not in found
+    labels = read_texts(tmp_path / "x.svg")
+    assert "train" in labels
+    assert "prune" in labels
+    assert "quantize" not in labels
 
 
-def test_the_same_record_gives_the_same_bytes_in_another_process(make_record, tmp_path):
+def test_write_gives_the_same_bytes_in_another_process(make_record, tmp_path):
     record = make_record(status="done")
     record.write(tmp_path)
     tradeoff.write(record, tmp_path)
@@ -110,7 +95,7 @@ def test_the_same_record_gives_the_same_bytes_in_another_process(make_record, tm
         "tradeoff.write(read_record(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
-    words = [sys.executable, "-W", "error", "-c", code, str(tmp_path), str(other)]
-    subprocess.run(words, check=True, timeout=60, cwd=Path(__file__).parents[2])
+    command = [sys.executable, "-W", "error", "-c", code, str(tmp_path), str(other)]
+    subprocess.run(command, check=True, timeout=60, cwd=Path(__file__).parents[2])
     for name in (tradeoff.TABLE, tradeoff.FIGURE):
         assert (other / name).read_bytes() == (tmp_path / name).read_bytes()

@@ -1,0 +1,47 @@
+"""Columns of the tables of runs: formats, missing values and selection."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from lightexp.core.columns import COLUMNS, MISSING, build_metrics_table, select_columns
+
+CELLS = [
+    ("accuracy/val", 0.97223, "97.22%"),
+    ("size/file_bytes", 12345.0, "12,345"),
+    ("size/ratio", 3.94, "3.9x"),
+    ("model/sparsity", 0.8, "80.0%"),
+    ("compute/macs", 1e6, "1,000,000"),
+    ("latency/p50_us", 12.34, "12.3"),
+    ("latency/p50_us", 1234.56, "1,234.6"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "text"), CELLS)
+def test_column_formats_a_value(name: str, value: float, text: str) -> None:
+    column = next(column for column in COLUMNS if column.name == name)
+    assert column.format(value) == text
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
+def test_column_shows_a_dash_for_what_is_missing(value: float | None) -> None:
+    assert MISSING == "–"
+    assert {column.format(value) for column in COLUMNS} == {MISSING}
+
+
+def test_column_names_are_unique() -> None:
+    assert len({column.name for column in COLUMNS}) == len(COLUMNS)
+
+
+def test_select_columns_leaves_out_what_no_row_has() -> None:
+    columns = select_columns([{"size/ratio": 1.0, "other": 2.0}, {"accuracy/val": 0.5}])
+    assert [column.name for column in columns] == ["accuracy/val", "size/ratio"]
+    assert select_columns([]) == []
+
+
+def test_build_metrics_table_has_a_row_for_each_name() -> None:
+    table = build_metrics_table("Job", [("a", {"size/ratio": 2.0}), ("b", {"accuracy/val": 0.5})], "title", ["note"])
+    assert table.texts == [["Job", "Accuracy val", "Ratio"], ["a", "–", "2.0x"], ["b", "50.00%", "–"]]
+    assert (table.caption, table.notes) == ("title", ("note",))

@@ -1,0 +1,47 @@
+"""Curves among rows, and labels and scales of axes."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from lightexp.core.formatting import format_binary_bytes
+from lightexp.report import axes
+
+
+def test_find_curves_needs_three_rows_of_one_name() -> None:
+    names = ["control", "a sparsity=0.5", "b sparsity=0.5", "a sparsity=0.8", "a sparsity=0.9", "b sparsity=0.8"]
+    (curve,) = axes.find_curves(names)
+    assert (curve.style["label"], curve.indices, curve.values) == ("a", [1, 3, 4], ["0.5", "0.8", "0.9"])
+
+
+def test_draw_point_names_a_style_once_in_the_legend() -> None:
+    plot = Figure().add_subplot()
+    for x in (1.0, 2.0):
+        axes.draw_point(plot, x, 0.5, 0.1, axes.POINT_STYLES["row"])
+    axes.draw_point(plot, 3.0, 0.5, None, axes.POINT_STYLES["control"])
+    assert plot.get_legend_handles_labels()[1] == ["row", "control"]
+
+
+def test_finish_axes_labels_important_points_of_many() -> None:
+    plot = Figure(figsize=(12, 8)).add_subplot()
+    points = [(f"row {n}", float(n), 0.5) for n in range(40)]
+    plot.plot([x for _, x, _ in points], [y for *_, y in points], marker="o", label="row")
+    axes.finish_axes(plot, points, [n % 10 == 0 for n in range(40)])
+    assert [text.get_text() for text in plot.texts] == ["row 0", "row 10", "row 20", "row 30"]
+
+
+def test_finish_axes_leaves_out_labels_that_overlap() -> None:
+    plot = Figure().add_subplot()
+    points = [(f"a long name of a row {n}", 1.0, 1.0) for n in range(20)]
+    plot.plot([1.0], [1.0], marker="o", label="row")
+    axes.finish_axes(plot, points, [True] * 20)
+    assert 0 < len(plot.texts) < 20
+
+
+def test_scale_log2_axis_has_ticks_at_powers_of_two() -> None:
+    plot = Figure().add_subplot()
+    axes.scale_log2_axis(plot, [1000.0, 4000.0], format_binary_bytes)
+    assert plot.get_xscale() == "log"
+    ticks = plot.xaxis.get_major_locator()()
+    assert {1024.0, 1536.0, 2048.0, 4096.0} <= set(ticks)
+    assert plot.xaxis.get_major_formatter()(1536.0, 0) == "1.5 KiB"

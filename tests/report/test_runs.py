@@ -1,0 +1,54 @@
+"""Runs read from records: rows, and records that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lightexp.core.errors import BadInput
+from lightexp.report.runs import RunReader, iterate_records, name_rows
+from tests.synthetic import record, records, write
+
+
+def test_name_rows_separates_settings_and_keeps_the_latest() -> None:
+    runs = name_rows([record("x", 0), record("x", 0, sparsity=0.5, number=1), record("x", 0, lost=0.1, number=2)])
+    assert {(run.row, run.id[-1]) for run in runs} == {("x", "2"), ("x (2)", "1")}
+
+
+def test_name_rows_uses_overrides_without_a_tag() -> None:
+    runs = name_rows([record(tags={}), record(tags={}, varied=[], seed=1)])
+    assert [run.row for run in runs] == ["pipeline=prune_quantize"] * 2
+
+
+def test_run_reader_shares_equal_settings() -> None:
+    reader = RunReader()
+    first, second = reader.run(record(seed=0), "x"), reader.run(record(seed=1), "x")
+    assert first.settings is second.settings
+    assert first.environment is second.environment
+    assert first.control["size/file_bytes"] == 112_960
+    assert [stage.name for stage in first.stages] == ["train", "prune", "quantize"]
+    assert first.stages[0].history["loss"][0] == 1.0
+
+
+def test_iterate_records_reports_unusable_ones(tmp_path: Path) -> None:
+    write(tmp_path, records(2))
+    folders = sorted((tmp_path / "runs").iterdir())
+    (folders[0] / "record.json").write_text('{"format": 1, "id"')
+    values = json.loads((folders[1] / "record.json").read_text())
+    (folders[1] / "record.json").write_text(json.dumps({**values, "format": 99}))
+    (folders[2] / "record.json").write_text(json.dumps({**values, "status": "failed", "reason": "NaN"}))
+    (folders[3] / "record.json").write_text(json.dumps({**values, "stages": []}))
+    problems: list[str] = []
+    assert len(list(iterate_records([tmp_path, tmp_path / "runs"], problems))) == 6
+    assert len(problems) == 4
+    assert "is not a record" in problems[0]
+    assert "is of format 99" in problems[1]
+    assert "is left out, it is failed: NaN" in problems[2]
+    assert "nothing was measured" in problems[3]
+
+
+def test_iterate_records_refuses_what_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is not a folder"):
+        list(iterate_records([tmp_path / "nowhere"], []))

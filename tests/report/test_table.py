@@ -1,0 +1,90 @@
+"""LaTeX and terminal renderers of tables."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from lightexp.report.table import (
+    Table,
+    TableCell,
+    TableColumn,
+    TableRow,
+    build_rich_table,
+    print_table,
+    render_latex,
+)
+
+
+def build_table(columns: int = 2) -> Table:
+    metrics = [TableColumn(f"Metric {n}", "max", wrap=False) for n in range(columns)]
+    cells = tuple(TableCell(f"{n}.{n}%", "± 0.2") for n in range(columns))
+    rows = (
+        TableRow((TableCell("control"), *cells), "control"),
+        TableRow((TableCell("a_b"), replace(cells[0], mark="**", emphasis="best"), *cells[1:])),
+        TableRow((TableCell("c"), TableCell("-1.5 [-2, 1e-05]", mark="†", emphasis="second"), *cells[1:])),
+        TableRow((TableCell("d"), TableCell("refused")), "refused"),
+        TableRow((TableCell("Doe 2020"), *cells), "external"),
+    )
+    return Table((TableColumn("", align="left"), *metrics), rows, "A [bold]title[/bold]")
+
+
+def test_render_latex_groups_rows_by_rules() -> None:
+    assert render_latex(build_table()).splitlines() == [
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r" & Metric 0 $\uparrow$ & Metric 1 $\uparrow$ \\",
+        r"\midrule",
+        r"control & 0.0\% $\pm$ 0.2 & 1.1\% $\pm$ 0.2 \\",
+        r"\midrule",
+        r"a\_b & \textbf{0.0\% $\pm$ 0.2}$^{**}$ & 1.1\% $\pm$ 0.2 \\",
+        r"c & \underline{$-$1.5 [$-$2, 1e-05]}$^{\dagger}$ & 1.1\% $\pm$ 0.2 \\",
+        r"\midrule",
+        r"d & \multicolumn{2}{l}{refused} \\",
+        r"\midrule",
+        r"Doe 2020 & 0.0\% $\pm$ 0.2 & 1.1\% $\pm$ 0.2 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def print_to_text(table: Table, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    print_table(console, table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_rich_table_shows_markup_as_text() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(build_rich_table(build_table(), framed=True))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "A [bold]title[/bold]" in text
+    assert "-1.5 [-2, 1e-05]†" in text
+
+
+def test_rich_table_colours_cells_by_their_style() -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="standard")
+    row = TableRow((TableCell("bad", style="red"),))
+    console.print(build_rich_table(Table((TableColumn("State", align="left"),), (row,))))
+    assert isinstance(console.file, io.StringIO)
+    assert "\x1b[31mbad" in console.file.getvalue()
+
+
+def test_print_table_fits_a_wide_terminal() -> None:
+    text = print_to_text(build_table(6), 150)
+    assert text.count("control") == 1
+    assert "Metric 5" in text.splitlines()[1] + text.splitlines()[2]
+
+
+@pytest.mark.parametrize("width", [30, 45, 60])
+def test_print_table_splits_columns_on_a_narrow_terminal(width: int) -> None:
+    text = print_to_text(build_table(6), width)
+    assert text.count("control") > 1
+    assert all(len(line.rstrip()) <= width for line in text.splitlines())
+    for number in range(6):
+        assert text.count(f"Metric {number}") == 1
