@@ -122,7 +122,6 @@ def finish_axes(axes: Any, points: Sequence[tuple[str, float, float]], important
 
 def _label_points(axes: Any, labels: Sequence[str], positions: Sequence[tuple[float, float]]) -> None:
     """Write the labels that are not empty beside their points, leaving out those that find no free place."""
-    axes.figure.canvas.draw()  # settles the transformation from data to pixels
     pixels = axes.transData.transform(list(positions))
     taken: list[Box] = [(x, y, x, y) for x, y in pixels]
     scale = axes.figure.dpi / 72

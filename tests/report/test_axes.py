@@ -26,6 +26,7 @@ def test_finish_axes_labels_important_points_of_many() -> None:
     plot = Figure(figsize=(12, 8)).add_subplot()
     points = [(f"row {n}", float(n), 0.5) for n in range(40)]
     plot.plot([x for _, x, _ in points], [y for *_, y in points], marker="o", label="row")
+    plot.figure.draw_without_rendering()  # sets the scale of the axes
     axes.finish_axes(plot, points, [n % 10 == 0 for n in range(40)])
     assert [text.get_text() for text in plot.texts] == ["row 0", "row 10", "row 20", "row 30"]
 
