@@ -175,7 +175,7 @@ def _train_with_lightexp(case: Case, epochs: int, images: int | None, threads: i
     settings = Training(objective=CrossEntropy(), epochs=epochs, batch_size=BATCH)
     model, masks = _prepare(model, case.method, data, epochs)
     turns = _Turns(len(data.train))
-    trainer = Trainer(model, settings, data, 0, {}, masks)
+    trainer = Trainer(model, settings, data, 0, constraint=masks)
     turns.wait()
     trainer.run(_TurnProgress(turns))
 

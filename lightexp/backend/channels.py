@@ -1,9 +1,9 @@
-"""Which channels of a Keras model go together, and the model without some of them.
+"""Channel groups of a Keras model (which channels must be removed together), and the model without some channels.
 
-Every tensor is a row of channel numbers along its last axis, the same at each position. Layers that learn make new
-channels, the others pass them on, and where two tensors meet in an addition their channels become one (union-find). A
-channel goes with all that is one with it, from every weight that makes or reads it. Number 0 stands for all that stay:
-the model's inputs and its outputs.
+Every tensor is described by a row of channel numbers along its last axis, the same at each position. Layers with
+filters or units create new channels, other layers pass theirs on, and an addition makes the channels of its inputs one
+(union-find). A channel is removed from every weight that computes or reads it. Number 0 stands for all channels that
+must stay: the model's inputs and outputs.
 
 Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (arXiv 2301.12900), does the same for PyTorch.
 """
@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from lightexp.core.errors import BadInput
 
 ChannelRow = NDArray[np.intp]
-_LEARN = {"Conv1D": "filters", "Conv2D": "filters", "Dense": "units"}
+_SIZE_FIELDS = {"Conv1D": "filters", "Conv2D": "filters", "Dense": "units"}
 _DEPTHWISE = ("DepthwiseConv1D", "DepthwiseConv2D")
-_PASS = re.compile(
+_CHANNELWISE = re.compile(
     "Activation|ActivityRegularization|ELU|LeakyReLU|ReLU|Softmax|ThresholdedReLU|(Alpha|Gaussian)?Dropout|"
     "GaussianNoise|SpatialDropout[12]D|(Global)?(Average|Max)Pooling[12]D|(Cropping|UpSampling|ZeroPadding)[12]D"
 )
-_MERGE = ("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract")
+_MERGES = ("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract")
+_FIXED = np.zeros(1, np.intp)  # the channels that must stay
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class ChannelGroup:
     """Layers whose outputs share channels.
 
     Attributes:
-        layers: Names of the layers that make them, in the model's order.
-        channels: Their numbers; each goes or stays on its own.
+        layers: Names of the layers that compute them, in the model's order.
+        channels: Channel numbers; each can be removed without the others.
     """
 
     layers: tuple[str, ...]
@@ -46,66 +47,60 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What the float32 flatbuffer of a model will cost, as `compute/macs` and `model/params` count it."""
+    """Size of a model's float32 flatbuffer, counted as the metrics `compute/macs` and `model/params` count it."""
 
     macs: int
     params: int
+
+
+@dataclass(frozen=True)
+class _SizeSetting:
+    """A field of a layer's config that holds a number of channels.
+
+    Attributes:
+        field: Such as `filters`.
+        leading: The leading dimensions of a shape that ends in the number; None where the field is the number.
+        row: The channels that are counted.
+    """
+
+    field: str
+    leading: tuple[int, ...] | None
+    row: ChannelRow
 
 
 class ChannelGraph:
     """The channels of one model.
 
     Attributes:
-        made: The channels that each learning layer makes, by its name.
-        read: Those that each batch normalisation scales, by its name.
-        spaces: The layers that make channels that may go, with these.
+        count: Number of channels, with number 0 for all that must stay.
+        output_channels: The channels that each layer with filters or units computes, by the layer's name.
+        normalized_channels: The channels that each batch normalisation scales, by the layer's name.
+        groups: Layers that share removable channels, and these channels.
     """
 
     def __init__(self, model: Any) -> None:
-        """Follows the channels from the inputs to the outputs.
+        """Follow the channels from the model's inputs to its outputs.
+
+        Args:
+            model: A flat Keras model.
 
         Raises:
-            BadInput: If a layer cannot be followed; names it and says why.
+            BadInput: If a layer's effect on channels is unknown; names the layer and says why.
         """
         self._model = model
-        self._union = [0]
-        self._axes: dict[
-            str, list[dict[int, ChannelRow]]
-        ] = {}  # of each weight, the channels along the axes that have them
-        self._sizes: dict[
-            str, tuple[str, tuple[int, ...] | None, ChannelRow]
-        ] = {}  # what a layer's config says of its size
+        self._parents = [0]  # union-find: a channel's representative is found by following its parents
+        self._axes: dict[str, list[dict[int, ChannelRow]]] = {}  # by layer, for each weight: channels by axis
+        self._sizes: dict[str, _SizeSetting] = {}
         self._positions: dict[str, int] = {}
         self.output_channels: dict[str, ChannelRow] = {}
         self.normalized_channels: dict[str, ChannelRow] = {}
-        mixed: list[tuple[Any, ChannelRow]] = []
-        rows = {id(t): np.zeros(t.shape[-1], np.intp) for t in model.inputs}
-        for layer in model.layers:
-            if type(layer).__name__ == "InputLayer":
-                continue
-            if len(layer.inbound_nodes) != 1 or isinstance(layer.output, list):
-                raise _lost(layer, "it is used more than once, or gives more than one output")
-            given = layer.input if isinstance(layer.input, list) else [layer.input]
-            row = self._follow(layer, [rows[id(t)] for t in given])
-            rows[id(layer.output)] = row
-            if type(layer).__name__ == "Softmax" or "softmax" in _activation(layer):
-                mixed.append((layer, row))
-        for tensor in model.outputs:
-            self._join(rows[id(tensor)], np.zeros(1, np.intp))
-        root = np.array([self._find(i) for i in range(len(self._union))])
-        for layer, row in mixed:
-            if root[row].any():
-                raise _lost(layer, "its softmax mixes the channels")
-        self.output_channels = {name: root[row] for name, row in self.output_channels.items()}
-        self.normalized_channels = {name: root[row] for name, row in self.normalized_channels.items()}
-        self._axes = {n: [{a: root[r] for a, r in axes.items()} for axes in ws] for n, ws in self._axes.items()}
-        self._sizes = {name: (field, lead, root[row]) for name, (field, lead, row) in self._sizes.items()}
-        self.count = len(root)
-        self.groups = self._spaces()
+        self._number(self._trace())
+        self.count = len(self._parents)
+        self.groups = self._find_groups()
 
-    def compute_cost(self, gone: Collection[int] = ()) -> ModelCost:
-        """The costs without the channels `gone`."""
-        kept, macs, params = self._kept(gone), 0, 0
+    def compute_cost(self, removed: Collection[int] = ()) -> ModelCost:
+        """Return the cost of the model without the channels `removed`."""
+        stays, macs, params = self._mask(removed), 0, 0
         for layer in self._model.layers:
             axes = self._axes.get(layer.name)
             if axes is None:
@@ -113,148 +108,197 @@ class ChannelGraph:
             elif layer.name in self._positions:
                 shape = list(layer.weights[0].shape)
                 for axis, row in axes[0].items():
-                    shape[axis] = int(kept[row].sum())
+                    shape[axis] = int(stays[row].sum())
                 macs += self._positions[layer.name] * math.prod(shape)
-                out = shape[-1] if layer.name in self.output_channels else shape[-2] * shape[-1]
-                biased = layer.use_bias or type(layer).__name__ != "Dense" or _normalised(layer)
-                params += math.prod(shape) + (out if biased else 0)
-            elif layer.name in self.normalized_channels:  # folded into the layer before it, if that is linear
-                params += 0 if _folds(layer) else 2 * int(kept[self.normalized_channels[layer.name]].sum())
+                outputs = shape[-1] if layer.name in self.output_channels else shape[-2] * shape[-1]
+                has_bias = layer.use_bias or type(layer).__name__ != "Dense" or _is_followed_by_folded_norm(layer)
+                params += math.prod(shape) + (outputs if has_bias else 0)
+            elif layer.name in self.normalized_channels:
+                if not _is_folded(layer):
+                    params += 2 * int(stays[self.normalized_channels[layer.name]].sum())
             else:
-                params += sum(int(kept[row].sum()) for weight in axes for row in weight.values())
+                params += sum(int(stays[row].sum()) for weight in axes for row in weight.values())
         return ModelCost(macs, params)
 
-    def remove(self, gone: Collection[int]) -> Any:
-        """The same model, with its weights, without the channels `gone`."""
-        kept, config = self._kept(gone), self._model.get_config()
-        for described in config["layers"]:
-            described.pop("build_config", None)  # the shapes that its weights had
-            if size := self._sizes.get(described["config"]["name"]):
-                field, lead, row = size
-                count = int(kept[row].sum())
-                described["config"][field] = count if lead is None else (*lead, count)
+    def remove(self, removed: Collection[int]) -> Any:
+        """Return a new model, with the same weights, without the channels `removed`."""
+        stays, config = self._mask(removed), self._model.get_config()
+        for layer_config in config["layers"]:
+            layer_config.pop("build_config", None)  # the shapes that its weights had
+            if size := self._sizes.get(layer_config["config"]["name"]):
+                count = int(stays[size.row].sum())
+                layer_config["config"][size.field] = count if size.leading is None else (*size.leading, count)
         smaller = type(self._model).from_config(config)
         for layer in self._model.layers:
             weights = layer.get_weights()
             for place, axes in enumerate(self._axes.get(layer.name, [])):
                 for axis, row in axes.items():
-                    weights[place] = np.compress(kept[row], weights[place], axis)
+                    weights[place] = np.compress(stays[row], weights[place], axis)
             if weights:
                 smaller.get_layer(layer.name).set_weights(weights)
         return smaller
 
-    def _kept(self, gone: Collection[int]) -> NDArray[np.bool_]:
-        kept = np.ones(self.count, np.bool_)
-        kept[list(gone)] = False
-        return kept
+    def _mask(self, removed: Collection[int]) -> NDArray[np.bool_]:
+        stays = np.ones(self.count, np.bool_)
+        stays[list(removed)] = False
+        return stays
 
-    def _follow(self, layer: Any, given: list[ChannelRow]) -> ChannelRow:
-        """The channels that a layer gives, from those that it is given."""
-        kind, name, row = type(layer).__name__, layer.name, given[0]
+    def _trace(self) -> list[tuple[Any, ChannelRow]]:
+        """Follow the channels through all layers; return the softmaxes with the channels that each mixes."""
+        softmaxes: list[tuple[Any, ChannelRow]] = []
+        rows = {id(tensor): np.zeros(tensor.shape[-1], np.intp) for tensor in self._model.inputs}
+        for layer in self._model.layers:
+            if type(layer).__name__ == "InputLayer":
+                continue
+            if len(layer.inbound_nodes) != 1 or isinstance(layer.output, list):
+                raise _cannot_follow(layer, "it is used more than once, or gives more than one output")
+            inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+            row = self._follow(layer, [rows[id(tensor)] for tensor in inputs])
+            rows[id(layer.output)] = row
+            if type(layer).__name__ == "Softmax" or "softmax" in _activation_name(layer):
+                softmaxes.append((layer, row))
+        for tensor in self._model.outputs:
+            self._join(rows[id(tensor)], _FIXED)
+        return softmaxes
+
+    def _number(self, softmaxes: list[tuple[Any, ChannelRow]]) -> None:
+        """Replace every channel by its representative, now that all joins are known."""
+        root = np.array([self._find(channel) for channel in range(len(self._parents))])
+        for layer, row in softmaxes:
+            if root[row].any():
+                raise _cannot_follow(layer, "its softmax mixes the channels")
+        self.output_channels = {name: root[row] for name, row in self.output_channels.items()}
+        self.normalized_channels = {name: root[row] for name, row in self.normalized_channels.items()}
+        self._axes = {
+            name: [{axis: root[row] for axis, row in axes.items()} for axes in weights]
+            for name, weights in self._axes.items()
+        }
+        self._sizes = {
+            name: _SizeSetting(size.field, size.leading, root[size.row]) for name, size in self._sizes.items()
+        }
+
+    def _follow(self, layer: Any, inputs: list[ChannelRow]) -> ChannelRow:
+        """Return the channels of a layer's output, from those of its inputs; record where its weights have them."""
+        kind, row = type(layer).__name__, inputs[0]
         shape = tuple(layer.output.shape[1:])
         if None in shape:
-            raise _lost(layer, f"its output {shape} has no fixed size")
+            raise _cannot_follow(layer, f"its output {shape} has no fixed size")
         if getattr(layer, "data_format", "channels_last") != "channels_last":
-            raise _lost(layer, "its channels come first")
-        if kind in _LEARN or kind in _DEPTHWISE:
-            if kind in _LEARN and getattr(layer, "groups", 1) > 1:
-                raise _lost(layer, f"its filters are in {layer.groups} groups")
-            self._positions[name] = math.prod(shape[:-1])
-            if kind in _LEARN:
-                out = self._new(shape[-1])
-                self.output_channels[name], self._sizes[name] = out, (_LEARN[kind], None, out)
-                kernel = {-2: row, -1: out}
-            else:
-                out, kernel = np.repeat(row, layer.depth_multiplier), {-2: row}
-            self._axes[name] = [kernel, *([{0: out}] if layer.use_bias else [])]
-            return out
+            raise _cannot_follow(layer, "its channels come first")
+        if kind in _SIZE_FIELDS or kind in _DEPTHWISE:
+            return self._follow_kernel(layer, row, shape)
         if kind == "BatchNormalization":
-            axes = np.atleast_1d(layer.axis).tolist()
-            if axes not in ([-1], [len(shape)]):
-                raise _lost(layer, f"it normalises axis {axes[0]}, not the last")
-            self.normalized_channels[name] = row
-            self._axes[name] = [{0: row} for _ in layer.weights]
-            return row
+            return self._follow_normalization(layer, row, len(shape))
         if kind == "PReLU":
-            self._axes[name] = [{-1: row}]
+            self._axes[layer.name] = [{-1: row}]
             return row
-        if _PASS.fullmatch(kind):
+        if _CHANNELWISE.fullmatch(kind):
             return row
-        if kind in _MERGE:
-            for other in given[1:]:
-                self._join(given[0], other)
-            return max(given, key=len)
+        if kind in _MERGES:
+            self._join_all(inputs)
+            return max(inputs, key=len)
         if kind == "Concatenate":
-            if layer.axis not in (-1, len(shape)):
-                for other in given[1:]:
-                    self._join(given[0], other)
-                return row
-            return np.concatenate(given)
+            if layer.axis in (-1, len(shape)):
+                return np.concatenate(inputs)
+            self._join_all(inputs)
+            return row
         if kind in ("Flatten", "Reshape"):
-            # Each of the input's values in order; what comes to lie along one axis of the output is one channel.
-            values = np.resize(row, math.prod(layer.input.shape[1:])).reshape(-1, shape[-1])
-            for other in values[1:] if len(shape) > 1 else ():
-                self._join(values[0], other)
-            if kind == "Reshape":
-                self._sizes[name] = ("target_shape", shape[:-1], values[0])
-            return values[0]
-        if not any(r.any() for r in given):
-            return np.zeros(shape[-1], np.intp)  # before the first layer that learns everything stays
-        raise _lost(layer, f"what a {kind} does to channels is not known")
+            return self._follow_reshape(layer, row, shape)
+        if not any(channels.any() for channels in inputs):
+            return np.zeros(shape[-1], np.intp)  # before the first layer with weights all channels stay
+        raise _cannot_follow(layer, f"what a {kind} does to channels is not known")
 
-    def _new(self, count: int) -> ChannelRow:
-        first = len(self._union)
-        self._union += range(first, first + count)
+    def _follow_kernel(self, layer: Any, row: ChannelRow, shape: tuple[int, ...]) -> ChannelRow:
+        """Follow a convolution, depthwise convolution or dense layer."""
+        kind, name = type(layer).__name__, layer.name
+        self._positions[name] = math.prod(shape[:-1])
+        if kind in _DEPTHWISE:
+            outputs: ChannelRow = np.repeat(row, layer.depth_multiplier)
+            kernel_axes = {-2: row}
+        else:
+            if getattr(layer, "groups", 1) > 1:
+                raise _cannot_follow(layer, f"its filters are in {layer.groups} groups")
+            outputs = self._create(shape[-1])
+            self.output_channels[name] = outputs
+            self._sizes[name] = _SizeSetting(_SIZE_FIELDS[kind], None, outputs)
+            kernel_axes = {-2: row, -1: outputs}
+        self._axes[name] = [kernel_axes, *([{0: outputs}] if layer.use_bias else [])]
+        return outputs
+
+    def _follow_normalization(self, layer: Any, row: ChannelRow, rank: int) -> ChannelRow:
+        axes = np.atleast_1d(layer.axis).tolist()
+        if axes not in ([-1], [rank]):
+            raise _cannot_follow(layer, f"it normalises axis {axes[0]}, not the last")
+        self.normalized_channels[layer.name] = row
+        self._axes[layer.name] = [{0: row} for _ in layer.weights]
+        return row
+
+    def _follow_reshape(self, layer: Any, row: ChannelRow, shape: tuple[int, ...]) -> ChannelRow:
+        """Follow each value of the input to its place; values that share a last index of the output are joined."""
+        values = np.resize(row, math.prod(layer.input.shape[1:])).reshape(-1, shape[-1])
+        if len(shape) > 1:
+            for other in values[1:]:
+                self._join(values[0], other)
+        if type(layer).__name__ == "Reshape":
+            self._sizes[layer.name] = _SizeSetting("target_shape", shape[:-1], values[0])
+        outputs: ChannelRow = values[0]
+        return outputs
+
+    def _create(self, count: int) -> ChannelRow:
+        """Return `count` new channels."""
+        first = len(self._parents)
+        self._parents += range(first, first + count)
         return np.arange(first, first + count)
 
     def _find(self, channel: int) -> int:
-        while self._union[channel] != channel:
-            self._union[channel] = channel = self._union[self._union[channel]]
+        """Return a channel's representative, shortening the path to it."""
+        while self._parents[channel] != channel:
+            self._parents[channel] = channel = self._parents[self._parents[channel]]
         return channel
 
-    def _join(self, one: ChannelRow, other: ChannelRow) -> None:
-        """Makes channels one, pair by pair; one channel alone with every other."""
-        for a, b in zip(*np.broadcast_arrays(one, other), strict=True):
-            low, high = sorted((self._find(int(a)), self._find(int(b))))
-            self._union[high] = low
+    def _join(self, row: ChannelRow, other: ChannelRow) -> None:
+        """Make the channels of two rows one, pair by pair; a row of one channel is joined with every other."""
+        for channel, partner in zip(*np.broadcast_arrays(row, other), strict=True):
+            low, high = sorted((self._find(int(channel)), self._find(int(partner))))
+            self._parents[high] = low
 
-    def _spaces(self) -> list[ChannelGroup]:
-        """Puts layers together that share a channel which may go."""
-        found: list[tuple[list[str], set[int]]] = []
+    def _join_all(self, rows: list[ChannelRow]) -> None:
+        for other in rows[1:]:
+            self._join(rows[0], other)
+
+    def _find_groups(self) -> list[ChannelGroup]:
+        """Return groups of layers that share a removable channel, in the model's order."""
+        merged: list[tuple[list[str], set[int]]] = []
         for name, row in self.output_channels.items():
             names, channels = [name], set(row.tolist()) - {0}
-            for space in [s for s in found if s[1] & channels]:
-                found.remove(space)
-                names, channels = space[0] + names, channels | space[1]
+            for group in [group for group in merged if group[1] & channels]:
+                merged.remove(group)
+                names, channels = group[0] + names, channels | group[1]
             if channels:
-                found.append((names, channels))
+                merged.append((names, channels))
         order = list(self.output_channels)
-        spaces = [ChannelGroup(tuple(sorted(n, key=order.index)), tuple(sorted(c))) for n, c in found]
-        return sorted(spaces, key=lambda space: order.index(space.layers[0]))
+        groups = [ChannelGroup(tuple(sorted(n, key=order.index)), tuple(sorted(c))) for n, c in merged]
+        return sorted(groups, key=lambda group: order.index(group.layers[0]))
 
 
-def _activation(layer: Any) -> str:
+def _activation_name(layer: Any) -> str:
     return str(getattr(getattr(layer, "activation", None), "__name__", ""))
 
 
-def _before(layer: Any) -> Any:
-    """The layer that makes what this one reads."""
-    return layer.inbound_nodes[0].inbound_layers
+def _is_folded(norm: Any) -> bool:
+    """Return whether the converter folds a batch normalisation into the layer before it, which must be linear."""
+    previous = norm.inbound_nodes[0].inbound_layers
+    has_kernel = type(previous).__name__ in (*_SIZE_FIELDS, *_DEPTHWISE)
+    return has_kernel and _activation_name(previous) == "linear" and len(previous.outbound_nodes) == 1
 
 
-def _folds(norm: Any) -> bool:
-    before = _before(norm)
-    learns = type(before).__name__ in (*_LEARN, *_DEPTHWISE)
-    return learns and _activation(before) == "linear" and len(before.outbound_nodes) == 1
+def _is_followed_by_folded_norm(layer: Any) -> bool:
+    following = [node.outbound_layer for node in layer.outbound_nodes]
+    return any(type(other).__name__ == "BatchNormalization" and _is_folded(other) for other in following)
 
 
-def _normalised(layer: Any) -> bool:
-    after = [node.outbound_layer for node in layer.outbound_nodes]
-    return any(type(a).__name__ == "BatchNormalization" and _folds(a) for a in after)
-
-
-def _lost(layer: Any, why: str) -> BadInput:
+def _cannot_follow(layer: Any, reason: str) -> BadInput:
     return BadInput(
-        f"the channels of layer '{layer.name}' ({type(layer).__name__}) cannot be followed: {why}. Leave the stage out "
-        "for this model, or take prune, which needs no more than kernels."
+        f"the channels of layer '{layer.name}' ({type(layer).__name__}) cannot be followed: {reason}. Leave the stage "
+        "out for this model, or use prune, which needs only kernels."
     )

@@ -1,4 +1,4 @@
-"""Quantises a float `.tflite` with litert-quantizer, without TensorFlow."""
+"""Quantise a float `.tflite` file with litert-quantizer, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
+from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from lightexp.backend import flatbuffer
 from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import BadInput
-from lightexp.core.tflite_graph import TFLiteGraph
+from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph
 
-_ACTIVATIONS = {"int8": 8, "int16x8": 16}
-_INLINE = 256 * 1024  # bytes of weights from which the quantiser puts them behind the flatbuffer
-_BIAS = 2.0**30  # as far as an int32 bias may go, so that the sum it is added to has room
+_ACTIVATION_BITS = {"int8": 8, "int16x8": 16}
+_EXTERNAL_FROM = 256 * 1024  # bytes of a file from which the quantiser stores weights behind the flatbuffer
+_MAX_BIAS = 2.0**30  # leaves room in int32 for the sum that the bias is added to
+_MIN_SPAN = 1e-9  # of a constant activation, so that its scale is not zero
+_CHANNEL_AXIS = {"DEPTHWISE_CONV_2D": 3}  # 0 for all other operators
 
 
 def quantize(
@@ -30,127 +32,154 @@ def quantize(
     kernels: Sequence[Sequence[int]],
     integer_io: bool,
 ) -> NDArray[np.uint8]:
-    """A post-training quantised flatbuffer of a float one.
+    """Return a post-training quantised copy of a float file.
 
     Args:
         tflite: The float file.
-        ranges: Of its activations, `(tensors, 2)`, as `litert.collect_ranges` gives them; for `int8` and `int16x8`.
-        scheme: `default` (as TensorFlow's converter does by default), `float16`, `dynamic`, `weight_only`, `int8` or
+        ranges: Ranges of its tensors, `(tensors, 2)`, as `litert.collect_ranges` returns them; used by `int8` and
             `int16x8`.
-        bits: Of weights that no kernel of `kernels` holds, such as an embedding's.
-        kernels: Bits (2, 4, 8; 32 is float) and size of blocks (0: per channel) of each kernel of the file, in order.
-        integer_io: Whether inputs and outputs are integers too (`int8` and `int16x8`).
+        scheme: `default` (what TensorFlow's converter does by default), `float16`, `dynamic`, `weight_only`, `int8`
+            or `int16x8`.
+        bits: Width of weights that are not kernels, such as an embedding's.
+        kernels: Width in bits (2, 4, 8, or 32 for float) and block size (0: one scale per channel) of each kernel of
+            the file, in order.
+        integer_io: Whether inputs and outputs become integers too; used by `int8` and `int16x8`.
 
     Returns:
-        The file's bytes, all weights inside the flatbuffer, where every runtime finds them.
+        The file's bytes, with all weights inside the flatbuffer, where every runtime finds them.
 
     Raises:
-        BadInput: If the quantiser cannot take the file; says why.
+        BadInput: If the quantiser cannot process the file; includes its message.
     """
-    from litert_quantizer import quantizer  # a second to import
+    from litert_quantizer import quantizer  # takes a second to import
 
     model = flatbuffer.read_graph(tflite)
-    statistics = _statistics(model, ranges, scheme, kernels) if scheme in _ACTIVATIONS else None
+    statistics = None
+    if scheme in _ACTIVATION_BITS:
+        statistics = _tensor_statistics(model, ranges, scheme, kernels)
     try:
         with silence_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             source = tflite.read_bytes()
-            source = _packed(source) if _old(source) else source
-            work = quantizer.Quantizer(source, _recipe(model, scheme, bits, kernels, integer_io))
+            if _has_old_operator_codes(source):
+                source = _rewrite(source)
+            work = quantizer.Quantizer(source, _build_recipe(model, scheme, bits, kernels, integer_io))
             content = bytes(work.quantize(statistics, enable_progress_report=False).quantized_model)
-    except Exception as error:  # it raises whatever it meets in a file that others made
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"{tflite} cannot be quantised ({scheme}): {words[:200]}. Try another scheme.") from None
-    return np.frombuffer(content if len(content) < _INLINE else _packed(content), np.uint8)
+    except Exception as error:  # the quantiser does not document what it raises for files of other writers
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(f"{tflite} cannot be quantised ({scheme}): {message[:200]}. Try another scheme.") from None
+    if len(content) >= _EXTERNAL_FROM:
+        content = _rewrite(content)
+    return np.frombuffer(content, np.uint8)
 
 
-def _recipe(
+def _build_recipe(
     model: TFLiteGraph, scheme: str, bits: int, kernels: Sequence[Sequence[int]], integer_io: bool
 ) -> list[dict[str, Any]]:
-    """What to do with which operator; of rules that match the same, the last counts."""
+    """Return the quantiser's rules for operators; the last rule that matches an operator applies."""
     if scheme == "default":
-        return [_rule(".*", scheme, 8, 0, min_weight_elements=1024)]
+        return [_build_rule(".*", scheme, 8, 0, min_weight_elements=1024)]
     if scheme == "float16":
-        return [_rule(".*", scheme, 16, 0)]
-    base = 8 if scheme in _ACTIVATIONS else bits
-    rules = [_rule(".*", scheme, base, 0)]
-    for (op, _), (wide, block) in zip(model.kernels, kernels, strict=True):
-        if (wide, block) == (base, 0):
+        return [_build_rule(".*", scheme, 16, 0)]
+    common_bits = 8 if scheme in _ACTIVATION_BITS else bits
+    rules = [_build_rule(".*", scheme, common_bits, 0)]
+    for (op, _), (kernel_bits, block) in zip(model.kernels, kernels, strict=True):
+        if (kernel_bits, block) == (common_bits, 0):
             continue
         scope = "".join(f"{model.tensors[index].name};" for index in op.outputs)
-        name = "CONV_2D_TRANSPOSE" if op.kind == "TRANSPOSE_CONV" else op.kind
-        rules.append({**_rule(f"^{re.escape(scope)}$", scheme, wide, block), "operation": name})
-    if scheme in _ACTIVATIONS and not integer_io:
-        rules += [{**_rule(".*", scheme, 32, 0), "operation": end} for end in ("INPUT", "OUTPUT")]
+        operation = "CONV_2D_TRANSPOSE" if op.kind == "TRANSPOSE_CONV" else op.kind
+        rules.append({**_build_rule(f"^{re.escape(scope)}$", scheme, kernel_bits, block), "operation": operation})
+    if scheme in _ACTIVATION_BITS and not integer_io:
+        rules += [{**_build_rule(".*", scheme, 32, 0), "operation": operation} for operation in ("INPUT", "OUTPUT")]
     return rules
 
 
-def _rule(scope: str, scheme: str, bits: int, block: int, **more: Any) -> dict[str, Any]:
+def _build_rule(scope: str, scheme: str, bits: int, block: int, **options: Any) -> dict[str, Any]:
     if bits == 32:
         return {"regex": scope, "operation": "*", "algorithm_key": "no_quantize", "op_config": {}}
-    real = scheme in ("float16", "weight_only")  # weights are made real before they are computed with
+    granularity = "TENSORWISE" if bits == 16 else "CHANNELWISE"
+    if block:
+        granularity = f"BLOCKWISE_{block}"
     weights = {
         "num_bits": bits,
         "symmetric": True,  # so that 0 stays 0
-        "granularity": "TENSORWISE" if bits == 16 else f"BLOCKWISE_{block}" if block else "CHANNELWISE",
+        "granularity": granularity,
         "dtype": "FLOAT" if bits == 16 else "INT",
     }
+    dequantizes_weights = scheme in ("float16", "weight_only")
     config = {
         "weight_tensor_config": weights,
-        "compute_precision": "FLOAT" if real else "INTEGER",
-        "explicit_dequantize": real,
+        "compute_precision": "FLOAT" if dequantizes_weights else "INTEGER",
+        "explicit_dequantize": dequantizes_weights,
         "skip_checks": False,
-        **more,
+        **options,
     }
-    if wide := _ACTIVATIONS.get(scheme):
-        activations = {"num_bits": wide, "symmetric": wide == 16, "granularity": "TENSORWISE", "dtype": "INT"}
-        config["activation_tensor_config"] = activations
+    if activation_bits := _ACTIVATION_BITS.get(scheme):
+        config["activation_tensor_config"] = {
+            "num_bits": activation_bits,
+            "symmetric": activation_bits == 16,
+            "granularity": "TENSORWISE",
+            "dtype": "INT",
+        }
     algorithm = "float_casting" if bits == 16 else "min_max_uniform_quantize"
     return {"regex": scope, "operation": "*", "algorithm_key": algorithm, "op_config": config}
 
 
-def _statistics(
+def _tensor_statistics(
     model: TFLiteGraph, ranges: NDArray[np.float32], scheme: str, kernels: Sequence[Sequence[int]]
 ) -> dict[str, dict[str, NDArray[Any]]]:
-    """The ranges by tensor, and those of kernels that must be taken wider than they are.
-
-    A bias has the scale of input times kernel. Where a channel's weights are all zero, or next to, that is so small
-    that the bias exceeds 32 bits, and the quantiser would cut it off.
-    """
-    found = {
+    """Return the ranges of activations by tensor name, and widened ranges of kernels where biases need them."""
+    statistics = {
         tensor.name: {"min": np.full((1,) * len(tensor.shape), low), "max": np.full((1,) * len(tensor.shape), high)}
         for tensor, (low, high) in zip(model.tensors, ranges, strict=True)
         if not np.isnan(low)
     }
     for (op, kernel), (bits, _) in zip(model.kernels, kernels, strict=True):
-        first, last = (2, 3) if op.kind == "TRANSPOSE_CONV" else (0, 2)
-        if len(op.inputs) <= last or op.inputs[last] < 0 or bits == 32 or model.tensors[op.inputs[1]] is not kernel:
+        if bits == 32:
             continue
-        bias = model.tensors[op.inputs[last]].data
-        if bias is None:
-            continue
-        low, high = (float(value) for value in ranges[op.inputs[first]])
-        span = max(high, 0.0) - min(low, 0.0), 2 * max(abs(low), abs(high))
-        step = max(span[scheme == "int16x8"], 1e-9) / (2.0 ** _ACTIVATIONS[scheme] - 1)
-        channel = 3 if op.kind == "DEPTHWISE_CONV_2D" else 0
-        others = tuple(axis for axis in range(kernel.data.ndim) if axis != channel)
-        widest = np.abs(kernel.data).max(axis=others, keepdims=True)
-        least = np.abs(bias).reshape(widest.shape) / (step * _BIAS) * (2 ** (bits - 1) - 1)
-        if (widest < least).any():
-            wide = np.maximum(widest, least)
-            found[kernel.name] = {"min": -wide, "max": wide}
-    return found
+        widened = _widen_kernel_range(model, op, kernel, ranges, scheme, bits)
+        if widened is not None:
+            statistics[kernel.name] = {"min": -widened, "max": widened}
+    return statistics
 
 
-def _old(content: bytes) -> bool:
-    """Whether operators' codes stand only in the one-byte field of older writers, where the quantiser does not look."""
+def _widen_kernel_range(
+    model: TFLiteGraph, op: Operator, kernel: Tensor, ranges: NDArray[np.float32], scheme: str, bits: int
+) -> NDArray[np.float32] | None:
+    """Return larger absolute maxima for the channels of a kernel, or None if its own will do.
+
+    A bias has the scale of input times kernel. Where a channel's weights are zero, or nearly, that scale is so small
+    that the bias exceeds 32 bits, and the quantiser would clip it.
+    """
+    input_place, bias_place = (2, 3) if op.kind == "TRANSPOSE_CONV" else (0, 2)
+    if len(op.inputs) <= bias_place or op.inputs[bias_place] < 0 or model.tensors[op.inputs[1]] is not kernel:
+        return None
+    bias = model.tensors[op.inputs[bias_place]].data
+    if bias is None or kernel.data is None:
+        return None
+    low, high = (float(value) for value in ranges[op.inputs[input_place]])
+    is_symmetric = scheme == "int16x8"
+    span = 2 * max(abs(low), abs(high)) if is_symmetric else max(high, 0.0) - min(low, 0.0)
+    step = max(span, _MIN_SPAN) / (2.0 ** _ACTIVATION_BITS[scheme] - 1)
+    channel = _CHANNEL_AXIS.get(op.kind, 0)
+    other_axes = tuple(axis for axis in range(kernel.data.ndim) if axis != channel)
+    own: NDArray[np.float32] = np.abs(kernel.data).max(axis=other_axes, keepdims=True)
+    needed = np.abs(bias).reshape(own.shape) / (step * _MAX_BIAS) * (2 ** (bits - 1) - 1)
+    return np.maximum(own, needed) if (own < needed).any() else None
+
+
+def _has_old_operator_codes(content: bytes) -> bool:
+    """Return whether the file has operator codes only in the one-byte field of older writers.
+
+    The quantiser reads the newer field alone.
+    """
     model = schema.Model.GetRootAs(content)
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
     return any(code.BuiltinCode() < code.DeprecatedBuiltinCode() for code in codes)
 
 
-def _packed(content: bytes) -> bytes:
-    """The same file as new writers write it, with the buffers that stand behind the flatbuffer put inside it."""
+def _rewrite(content: bytes) -> bytes:
+    """Return the file with operator codes in the newer field and all buffers inside the flatbuffer."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(content)

@@ -1,4 +1,4 @@
-"""Keras layers as two or three smaller ones."""
+"""Replace Keras layers by two or three smaller ones whose product approximates their kernels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from lightexp.backend.channels import ModelCost
 from lightexp.core.lowrank import Factors, Ranks, highest_ranks, ranks_for_ratio
 
-_KINDS = {"Conv1D": "filters", "Conv2D": "filters", "Dense": "units"}
-_WINDOW = ("kernel_size", "strides", "dilation_rate")
+_SIZE_FIELDS = {"Conv1D": "filters", "Conv2D": "filters", "Dense": "units"}
+_WINDOW_FIELDS = ("kernel_size", "strides", "dilation_rate")
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class FactorableLayer:
     """A layer that can be factorised.
 
     Attributes:
-        shape: Of its kernel.
-        reads: Positions of its input.
-        gives: Positions of its output.
-        biased: Whether the flatbuffer holds a bias for every such layer, as it does for convolutions.
+        shape: Shape of its kernel.
+        input_positions: Positions of its input.
+        output_positions: Positions of its output.
+        always_biased: Whether the flatbuffer holds a bias for every such layer, as it does for convolutions.
     """
 
     shape: tuple[int, ...]
@@ -33,101 +33,132 @@ class FactorableLayer:
     always_biased: bool
 
     def compute_savings(self, ranks: Ranks) -> ModelCost:
-        """What its factors cost less than it does; nothing where they are no smaller, so that it stays."""
-        (*window, inputs, outputs), (a, b) = self.shape, ranks
-        core, reduce, expand = math.prod(window) * a * b, inputs * a * (a < inputs), b * outputs * (b < outputs)
-        biases = a * (a < inputs) + b * (b < outputs) if self.always_biased else 0
-        whole = math.prod(self.shape)
-        params = whole - core - reduce - expand - biases
-        macs = self.output_positions * (whole - core - expand) - self.input_positions * reduce
+        """Return how much less its factors cost than the layer; zero if they are no smaller and the layer stays."""
+        *window, inputs, outputs = self.shape
+        core = math.prod(window) * ranks.inputs * ranks.outputs
+        reduce, expand, biases = 0, 0, 0
+        if ranks.inputs < inputs:
+            reduce = inputs * ranks.inputs
+            biases += ranks.inputs
+        if ranks.outputs < outputs:
+            expand = ranks.outputs * outputs
+            biases += ranks.outputs
+        if not self.always_biased:
+            biases = 0
+        kernel = math.prod(self.shape)
+        params = kernel - core - reduce - expand - biases
+        macs = self.output_positions * (kernel - core - expand) - self.input_positions * reduce
         return ModelCost(macs, params) if params > 0 and macs >= 0 else ModelCost(0, 0)
 
     def find_highest_ranks(self) -> Ranks | None:
-        """The highest ranks at which its factors are as many as they can be, and smaller; None if they never are."""
+        """Return the highest ranks at which it has the most factors and still saves; None if it never saves."""
         top = max(highest_ranks(self.shape))
-        found = [
-            ranks
-            for n in range(top, 0, -1)
-            if self.compute_savings(ranks := ranks_for_ratio(self.shape, n / top)).params
-        ]
-        return max(found, key=lambda r: (r.inputs < self.shape[-2]) + (r.outputs < self.shape[-1]), default=None)
+        candidates = [ranks_for_ratio(self.shape, n / top) for n in range(top, 0, -1)]
+        candidates = [ranks for ranks in candidates if self.compute_savings(ranks).params]
+        return max(candidates, key=self._count_factors, default=None)
+
+    def _count_factors(self, ranks: Ranks) -> int:
+        """Return the number of factors besides the core."""
+        return (ranks.inputs < self.shape[-2]) + (ranks.outputs < self.shape[-1])
 
 
 def find_factorable(model: Any) -> tuple[dict[str, FactorableLayer], dict[str, str]]:
-    """The layers of a flat model that can be factorised; and of the others with weights, why they cannot."""
-    found, others = {}, {}
+    """Find the layers of a flat model that can be factorised.
+
+    Returns:
+        These layers by name, and for each other layer with weights the reason why it cannot.
+    """
+    factorable: dict[str, FactorableLayer] = {}
+    reasons: dict[str, str] = {}
     for layer in model.layers:
         kind = type(layer).__name__
-        if kind not in _KINDS:
-            others |= {layer.name: f"only {', '.join(_KINDS)} are factorised"} if layer.weights else {}
+        if kind not in _SIZE_FIELDS:
+            if layer.weights:
+                reasons[layer.name] = f"only {', '.join(_SIZE_FIELDS)} are factorised"
         elif getattr(layer, "groups", 1) > 1:
-            others[layer.name] = f"its filters are in {layer.groups} groups"
+            reasons[layer.name] = f"its filters are in {layer.groups} groups"
         elif getattr(layer, "data_format", "channels_last") != "channels_last":
-            others[layer.name] = "its channels come first"
+            reasons[layer.name] = "its channels come first"
         else:
-            calls = [(node.input_shapes, node.output_shapes) for node in layer.inbound_nodes]
-            reads, gives = (sum(map(_positions, side)) for side in zip(*calls, strict=True))
-            found[layer.name] = FactorableLayer(tuple(layer.kernel.shape), reads, gives, kind != "Dense")
-    return found, others
+            inputs = sum(_count_positions(node.input_shapes) for node in layer.inbound_nodes)
+            outputs = sum(_count_positions(node.output_shapes) for node in layer.inbound_nodes)
+            factorable[layer.name] = FactorableLayer(tuple(layer.kernel.shape), inputs, outputs, kind != "Dense")
+    return factorable, reasons
 
 
 def factorize_model(model: Any, factors: Mapping[str, Factors]) -> Any:
-    """The same model with layers taken apart.
+    """Return a new model in which some layers are replaced by their factors.
 
-    The last of a layer's factors has its name, its bias and its activation, and so its place for whatever comes after;
-    those before it are linear, without bias, and called `NAME_reduce` and `NAME_core`.
+    The last factor of a layer has its name, bias and activation, so that whatever follows stays connected; the factors
+    before it are linear, without bias, and named `NAME_reduce` and `NAME_core`.
 
     Args:
-        model: A functional or sequential model of plain layers; left as it is.
-        factors: By name of the layer.
+        model: A functional or sequential model of plain layers; not changed.
+        factors: Factors by the layer's name.
     """
-    config, described = model.get_config(), []
-    taken = {layer.name for layer in model.layers}
+    config = model.get_config()
+    names = {layer.name for layer in model.layers}
     weights = {layer.name: layer.get_weights() for layer in model.layers}
-    for whole in config["layers"]:
-        parts = factors.get(name := whole["config"]["name"])
-        if parts is None:
-            described.append(whole)
+    layer_configs: list[dict[str, Any]] = []
+    for layer_config in config["layers"]:
+        name = layer_config["config"]["name"]
+        if name not in factors:
+            layer_configs.append(layer_config)
             continue
         bias = weights.pop(name)[1:]
-        links = [(part, kernel) for part, kernel in zip(parts._fields, parts, strict=True) if kernel is not None]
-        for number, (part, kernel) in enumerate(links):
-            last = number == len(links) - 1
-            called = name if last else _free(f"{name}_{part}", taken)
-            described.append(_part(whole, called, part == "core", kernel.shape[-1], last))
-            if number and "inbound_nodes" in whole:
-                calls = range(len(whole["inbound_nodes"]))
-                before = described[-2]["name"]
-                described[-1]["inbound_nodes"] = [[[before, call, 0, {}]] for call in calls]
-            weights[called] = [kernel, *(bias if last else [])]
-    smaller = type(model).from_config({**config, "layers": described})
+        kernels = {part: kernel for part, kernel in factors[name]._asdict().items() if kernel is not None}
+        for part, kernel in kernels.items():
+            is_first, is_last = part == next(iter(kernels)), part == list(kernels)[-1]
+            factor_name = name if is_last else _claim_name(f"{name}_{part}", names)
+            factor_config = _configure_factor(layer_config, factor_name, part == "core", kernel.shape[-1], is_last)
+            if not is_first and "inbound_nodes" in layer_config:
+                previous = layer_configs[-1]["name"]
+                calls = range(len(layer_config["inbound_nodes"]))
+                factor_config["inbound_nodes"] = [[[previous, call, 0, {}]] for call in calls]
+            layer_configs.append(factor_config)
+            weights[factor_name] = [kernel, *(bias if is_last else [])]
+    smaller = type(model).from_config({**config, "layers": layer_configs})
     for layer in smaller.layers:
         if layer.weights:
-            given = weights[layer.name]
-            layer.set_weights([w.reshape(v.shape) for w, v in zip(given, layer.weights, strict=True)])
+            arrays = weights[layer.name]
+            layer.set_weights([w.reshape(v.shape) for w, v in zip(arrays, layer.weights, strict=True)])
     return smaller
 
 
-def _positions(shape: tuple[int | None, ...]) -> int:
+def _count_positions(shape: tuple[int | None, ...]) -> int:
     return math.prod(n or 1 for n in shape[1:-1])
 
 
-def _part(whole: dict[str, Any], name: str, core: bool, channels: int, last: bool) -> dict[str, Any]:
-    """The description of one factor, from that of the layer."""
-    part = copy.deepcopy(whole)
-    part.pop("build_config", None)  # the shapes that its weights had
-    part["config"] |= {"name": name, _KINDS[part["class_name"]]: channels}
-    part |= {"name": name} if "name" in part else {}
-    if not core:
-        ones = {field: [1] * len(part["config"]["kernel_size"]) for field in _WINDOW if field in part["config"]}
-        part["config"] |= {**ones, "padding": "valid"} if ones else {}
-    if not last:
-        part["config"] |= {"use_bias": False, "activation": "linear", "activity_regularizer": None}
-    return part
+def _configure_factor(
+    layer_config: dict[str, Any], name: str, is_core: bool, channels: int, is_last: bool
+) -> dict[str, Any]:
+    """Return the config of one factor, from the config of the layer.
+
+    Args:
+        layer_config: The layer's config.
+        name: The factor's name.
+        is_core: Whether the factor has the layer's window; the others have a window of one position.
+        channels: Channels of its output.
+        is_last: Whether it is the layer's last factor.
+    """
+    factor = copy.deepcopy(layer_config)
+    factor.pop("build_config", None)  # the shapes that the layer's weights had
+    if "name" in factor:
+        factor["name"] = name
+    config = factor["config"]
+    config |= {"name": name, _SIZE_FIELDS[factor["class_name"]]: channels}
+    if not is_core and "kernel_size" in config:
+        ones = [1] * len(config["kernel_size"])
+        config |= {field: list(ones) for field in _WINDOW_FIELDS if field in config}
+        config["padding"] = "valid"
+    if not is_last:
+        config |= {"use_bias": False, "activation": "linear", "activity_regularizer": None}
+    return factor
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """The name, with the first number that makes it a new one where it is taken."""
-    free = next(n for n in chain([name], (f"{name}_{i}" for i in count(2))) if n not in taken)
-    taken.add(free)
+def _claim_name(name: str, names: set[str]) -> str:
+    """Return the name, with the first free number appended if it is taken, and add it to `names`."""
+    candidates = chain([name], (f"{name}_{i}" for i in count(2)))
+    free = next(candidate for candidate in candidates if candidate not in names)
+    names.add(free)
     return free

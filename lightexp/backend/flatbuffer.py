@@ -1,4 +1,4 @@
-"""Reads a `.tflite` file into plain arrays. Runs nothing of it, so that any file may be looked at."""
+"""Read a `.tflite` file into plain arrays without running any of it, so that files of any origin are safe to read."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
+from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from lightexp.core import compat
 from lightexp.core.errors import BadInput
 from lightexp.core.tflite_graph import ConstantSpan, Operator, Tensor, TFLiteGraph
 
 _T = TypeVar("_T")
 _TYPES = {value: name for name, value in vars(schema.TensorType).items() if name.isupper()}
 _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
-_PLAIN = (
+_NUMPY_TYPES = (
     "FLOAT16",
     "FLOAT32",
     "FLOAT64",
@@ -33,55 +34,58 @@ _PLAIN = (
     "UINT64",
     "BOOL",
 )
-_PACKED = {"INT2": 2, "INT4": 4, "UINT4": 4}
-_WIDTHS = {name: np.dtype(name.lower()).itemsize * 8 for name in _PLAIN} | _PACKED | {"BFLOAT16": 16}
-_OPAQUE = ("STRING", "RESOURCE", "VARIANT")
+_PACKED_BITS = {"INT2": 2, "INT4": 4, "UINT4": 4}
+_WIDTHS = {name: np.dtype(name.lower()).itemsize * 8 for name in _NUMPY_TYPES} | _PACKED_BITS | {"BFLOAT16": 16}
+_OPAQUE_TYPES = ("STRING", "RESOURCE", "VARIANT")
 
 
 def read_graph(path: Path) -> TFLiteGraph:
-    """Reads the main subgraph of a `.tflite` file.
+    """Read the main subgraph of a `.tflite` file.
 
     Args:
         path: The file.
 
     Returns:
-        The model. A tensor's dimensions that the file leaves open, such as the batch, are 1. Values narrower than a
+        The graph. A tensor's dimensions that the file leaves open, such as the batch, are 1. Values narrower than a
         byte are unpacked into one int8 (or uint8) each.
 
     Raises:
-        BadInput: If the file cannot be read, is no `.tflite` file, is cut off or broken, or stores weights in a way
-            that lightexp does not know.
+        BadInput: If the file cannot be read, is no `.tflite` file, is truncated or corrupt, or stores weights in a
+            way that lightexp does not support.
     """
-    return _from(path, _model)
+    return _read_with(path, _parse_graph)
 
 
 def read_constant_spans(path: Path) -> list[ConstantSpan]:
-    """Where the constants of all subgraphs' tensors lie in a `.tflite` file, in order; none overlaps another.
+    """Return where the constants of all subgraphs lie in a `.tflite` file, in order and without overlaps.
 
     Raises:
-        BadInput: As `read`.
+        BadInput: As `read_graph`.
     """
-    return _from(path, _constants)
+    return _read_with(path, _parse_spans)
 
 
 def replace_constant(content: bytes, tensor: int, values: NDArray[np.float32]) -> bytes:
-    """A sound file with other values in one of its float32 constants, all else to the bit.
+    """Return a file with other values in one float32 constant and all other bytes unchanged.
 
     Args:
-        content: The file.
+        content: A valid file.
         tensor: Index of the tensor in the main subgraph.
-        values: As many as there are.
+        values: As many values as the tensor has.
+
+    Raises:
+        ValueError: If the number of values differs.
     """
     model = schema.Model.GetRootAs(content)
-    start, length = _place(model.Buffers(model.Subgraphs(0).Tensors(tensor).Buffer()))
+    start, length = _locate_bytes(model.Buffers(model.Subgraphs(0).Tensors(tensor).Buffer()))
     data = np.ascontiguousarray(values, "<f4").tobytes()
     if len(data) != length:
         raise ValueError(f"{len(data)} bytes cannot replace {length}")
     return content[:start] + data + content[start + length :]
 
 
-def _from(path: Path, taken: Callable[[bytes], _T]) -> _T:
-    """What is taken from a file's bytes, or one clear line."""
+def _read_with(path: Path, parse: Callable[[bytes], _T]) -> _T:
+    """Return what `parse` makes of a file's bytes; turn its exceptions into one line for the user."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -89,152 +93,187 @@ def _from(path: Path, taken: Callable[[bytes], _T]) -> _T:
     if content[4:8] != b"TFL3":
         raise BadInput(f"{path} ({len(content)} bytes) is not a .tflite file. Give one that TensorFlow Lite wrote.")
     try:
-        return taken(content)
-    except _Unknown as error:
+        return parse(content)
+    except _UnsupportedFormat as error:
         raise BadInput(f"{path} cannot be measured: {error}.") from None
     except (struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise BadInput(f"{path} ({len(content)} bytes) is cut off or broken: {error}. Make it again.") from None
 
 
-class _Unknown(Exception):
-    """A sound file that stores something in a way that is not known here."""
+class _UnsupportedFormat(Exception):
+    """A valid file that stores something in a way that lightexp does not read."""
 
 
-@lru_cache(2)  # a run's steps read two files again and again: what they start from, and what they make
-def _model(content: bytes) -> TFLiteGraph:
+@lru_cache(2)  # the steps of a run read the file they start from and the file they make again and again
+def _parse_graph(content: bytes) -> TFLiteGraph:
     model = schema.Model.GetRootAs(content)
-    buffers = [_bytes(content, *_place(model.Buffers(i))) for i in range(model.BuffersLength())]
+    buffers = [_read_bytes(content, *_locate_bytes(model.Buffers(i))) for i in range(model.BuffersLength())]
     graph = model.Subgraphs(0)
-    codes = [_operator(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
+    kinds = [_operator_name(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
     tables = [graph.Tensors(i) for i in range(graph.TensorsLength())]
-    blocks = [_blocks(table) for table in tables]
-    scales = {each.Scales() for each in blocks if each}  # kept as tensors, but no weights
+    blockwise = [_read_blockwise(table) for table in tables]
+    # The scales of block-wise quantisation are stored as tensors, but are no weights.
+    scale_tensors = {quantization.Scales() for quantization in blockwise if quantization}
     tensors = tuple(
-        _tensor(table, None if index in scales else buffers[table.Buffer()], blocks[index], tables, buffers)
+        _parse_tensor(
+            table, None if index in scale_tensors else buffers[table.Buffer()], blockwise[index], tables, buffers
+        )
         for index, table in enumerate(tables)
     )
-    steps = [graph.Operators(i) for i in range(graph.OperatorsLength())]
-    ops = tuple(Operator(codes[s.OpcodeIndex()], _ints(s, "Inputs"), _ints(s, "Outputs")) for s in steps)
-    found = TFLiteGraph(tensors, ops, _ints(graph, "Inputs"), _ints(graph, "Outputs"))
-    _check_order(found)
-    return found
+    operators = [graph.Operators(i) for i in range(graph.OperatorsLength())]
+    ops = tuple(
+        Operator(kinds[op.OpcodeIndex()], _read_ints(op, "Inputs"), _read_ints(op, "Outputs")) for op in operators
+    )
+    parsed = TFLiteGraph(tensors, ops, _read_ints(graph, "Inputs"), _read_ints(graph, "Outputs"))
+    _check_order(parsed)
+    return parsed
 
 
 def _check_order(model: TFLiteGraph) -> None:
-    """Makes sure that every index is a tensor's and that no operator reads what a later one makes.
+    """Check that every index names a tensor and that no operator reads what a later one computes.
 
-    Whoever follows a tensor back to its maker then comes to an end.
+    Following a tensor back to its operator then always ends.
+
+    Raises:
+        ValueError: If it does not hold.
     """
-    ends = [model.inputs, model.outputs, *(op.inputs for op in model.ops), *(op.outputs for op in model.ops)]
-    if not all(-1 <= index < len(model.tensors) for indices in ends for index in indices):
+    index_lists = [model.inputs, model.outputs, *(op.inputs for op in model.ops), *(op.outputs for op in model.ops)]
+    if not all(-1 <= index < len(model.tensors) for indices in index_lists for index in indices):
         raise ValueError("an operator names a tensor that is not there")
-    to_come = [out for op in model.ops for out in op.outputs]
-    waiting = set(to_come)
-    if len(to_come) != len(waiting):
+    computed = [output for op in model.ops for output in op.outputs]
+    pending = set(computed)
+    if len(computed) != len(pending):
         raise ValueError("two operators make the same tensor")
     for op in model.ops:
-        if not waiting.isdisjoint(op.inputs):
+        if not pending.isdisjoint(op.inputs):
             raise ValueError(f"a {op.kind} reads a tensor that has not been made yet")
-        waiting.difference_update(op.outputs)
+        pending.difference_update(op.outputs)
 
 
-def _ints(table: Any, name: str) -> tuple[int, ...]:
-    if getattr(table, f"{name}IsNone")():
+def _read_ints(table: Any, field: str) -> tuple[int, ...]:
+    if getattr(table, f"{field}IsNone")():
         return ()
-    return tuple(getattr(table, f"{name}AsNumpy")().tolist())
+    return tuple(getattr(table, f"{field}AsNumpy")().tolist())
 
 
-def _place(buffer: Any) -> tuple[int, int]:
-    """Start and number of a buffer's bytes in the file: inside the flatbuffer or, in large files, behind it."""
+def _locate_bytes(buffer: Any) -> tuple[int, int]:
+    """Return start and length of a buffer's bytes: inside the flatbuffer or, in large files, behind it."""
     if buffer.Offset() > 1:
         return buffer.Offset(), buffer.Size()
-    table = buffer._tab  # the generated code gives the bytes, not their place
-    return (table.Vector(table.Offset(4)) if buffer.DataLength() else 0), buffer.DataLength()
+    if not buffer.DataLength():
+        return 0, 0
+    return compat.locate_first_vector(buffer), buffer.DataLength()
 
 
-def _bytes(content: bytes, start: int, length: int) -> NDArray[np.uint8] | None:
+def _read_bytes(content: bytes, start: int, length: int) -> NDArray[np.uint8] | None:
     return np.frombuffer(content, np.uint8, length, start) if length else None
 
 
-def _constants(content: bytes) -> list[ConstantSpan]:
+def _parse_spans(content: bytes) -> list[ConstantSpan]:
     model = schema.Model.GetRootAs(content)
-    found: dict[int, ConstantSpan] = {}
+    spans: dict[int, ConstantSpan] = {}
     for graph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
         for tensor in (graph.Tensors(i) for i in range(graph.TensorsLength())):
-            start, length = _place(model.Buffers(tensor.Buffer()))
-            kind = _TYPES[tensor.Type()]
-            if length and kind in _WIDTHS:
-                stored = ConstantSpan(start, length, _WIDTHS[kind], "FLOAT" in kind, _ints(tensor, "Shape"))
-                found.setdefault(start, stored)
+            start, length = _locate_bytes(model.Buffers(tensor.Buffer()))
+            dtype = _TYPES[tensor.Type()]
+            if length and dtype in _WIDTHS:
+                span = ConstantSpan(start, length, _WIDTHS[dtype], "FLOAT" in dtype, _read_ints(tensor, "Shape"))
+                spans.setdefault(start, span)
     ordered, end = [], 0
-    for start in sorted(found):
-        if end <= start and start + found[start].length <= len(content):
-            ordered.append(found[start])
-            end = start + found[start].length
+    for start in sorted(spans):
+        if end <= start and start + spans[start].length <= len(content):
+            ordered.append(spans[start])
+            end = start + spans[start].length
     return ordered
 
 
-def _operator(code: Any) -> str:
-    # Files give codes up to 127 in the old, one-byte field, where later ones stand as 127.
+def _operator_name(code: Any) -> str:
+    # Older writers store codes up to 127 in a one-byte field; that field is 127 for all later codes.
     name: str = _OPERATORS[max(code.DeprecatedBuiltinCode(), code.BuiltinCode())]
     return name
 
 
-def _blocks(tensor: Any) -> Any:
-    """How a tensor is quantised in blocks, or None."""
+def _read_blockwise(tensor: Any) -> Any:
+    """Return a tensor's block-wise quantisation, or None if it is not quantised in blocks."""
     quantization = tensor.Quantization()
     if not quantization or not quantization.DetailsType():
         return None
     if quantization.DetailsType() != schema.QuantizationDetails.BlockwiseQuantization:
-        raise _Unknown("a tensor is quantised by a custom scheme. Quantise it per tensor, per channel or in blocks")
-    found = schema.BlockwiseQuantization()
-    found.Init(quantization.Details().Bytes, quantization.Details().Pos)
-    return found
+        raise _UnsupportedFormat(
+            "a tensor is quantised by a custom scheme. Quantise it per tensor, per channel or in blocks"
+        )
+    blockwise = schema.BlockwiseQuantization()
+    blockwise.Init(quantization.Details().Bytes, quantization.Details().Pos)
+    return blockwise
 
 
-def _tensor(
-    tensor: Any, raw: NDArray[np.uint8] | None, blocks: Any, tables: list[Any], buffers: list[NDArray[np.uint8] | None]
+def _parse_tensor(
+    table: Any,
+    raw: NDArray[np.uint8] | None,
+    blockwise: Any,
+    tables: list[Any],
+    buffers: list[NDArray[np.uint8] | None],
 ) -> Tensor:
-    name = (tensor.Name() or b"").decode(errors="replace")
-    shape = _ints(tensor, "Shape")
-    kind = _TYPES[tensor.Type()]
+    """Return a tensor with its values and quantisation.
+
+    Args:
+        table: The tensor's table in the file.
+        raw: Bytes of its constant values, or None.
+        blockwise: Its block-wise quantisation, or None.
+        tables: The tables of all tensors, for the scales of blocks.
+        buffers: The bytes of all buffers.
+    """
+    name = (table.Name() or b"").decode(errors="replace")
+    shape = _read_ints(table, "Shape")
+    dtype = _TYPES[table.Type()]
     scales: tuple[float, ...] = ()
     zero_points: tuple[int, ...] = ()
     block = 0
-    if blocks:
-        block, held = blocks.BlockSize(), buffers[tables[blocks.Scales()].Buffer()]
-        scales = tuple(np.asarray(held).view("<f2").tolist())
+    if blockwise:
+        block = blockwise.BlockSize()
+        scales = tuple(np.asarray(buffers[tables[blockwise.Scales()].Buffer()]).view("<f2").tolist())
         if block < 1 or len(scales) * block != math.prod(shape):
             raise ValueError(f"'{name}' of shape {shape} has {len(scales)} blocks of {block}")
-    elif (quantization := tensor.Quantization()) and quantization.ScaleLength():
+    elif (quantization := table.Quantization()) and quantization.ScaleLength():
         scales = tuple(quantization.ScaleAsNumpy().tolist())
-        zero_points = _ints(quantization, "ZeroPoint")
-    if raw is None or kind in _OPAQUE:
-        return Tensor(name, shape, kind, None, scales, zero_points, block)
-    if tensor.Sparsity():
-        raise _Unknown(
+        zero_points = _read_ints(quantization, "ZeroPoint")
+    if raw is None or dtype in _OPAQUE_TYPES:
+        return Tensor(name, shape, dtype, None, scales, zero_points, block)
+    if table.Sparsity():
+        raise _UnsupportedFormat(
             f"'{name}' is stored in TensorFlow Lite's sparse format. Convert it without EXPERIMENTAL_SPARSITY"
         )
-    return Tensor(name, shape, kind, _values(name, kind, raw, shape), scales, zero_points, block)
+    return Tensor(name, shape, dtype, _parse_values(name, dtype, raw, shape), scales, zero_points, block)
 
 
-def _values(name: str, kind: str, raw: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.generic]:
+def _parse_values(name: str, dtype: str, raw: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.generic]:
     count = math.prod(shape)
-    if kind in _PLAIN:
-        values = raw.view(np.dtype(kind.lower()).newbyteorder("<"))
-    elif kind in _PACKED:
-        values = _unpack(raw, _PACKED[kind], signed=not kind.startswith("U"))
-        if 0 <= len(values) - count < 8 // _PACKED[kind]:
+    values: NDArray[np.generic]
+    if dtype in _NUMPY_TYPES:
+        values = raw.view(np.dtype(dtype.lower()).newbyteorder("<"))
+    elif dtype in _PACKED_BITS:
+        bits = _PACKED_BITS[dtype]
+        values = unpack_integers(raw, bits, signed=not dtype.startswith("U"))
+        if 0 <= len(values) - count < 8 // bits:  # the last byte is padded
             values = values[:count]
     else:
-        raise _Unknown(f"'{name}' holds {kind}. Use float32, float16 or integers")
+        raise _UnsupportedFormat(f"'{name}' holds {dtype}. Use float32, float16 or integers")
     if len(values) != count:
         raise ValueError(f"'{name}' of shape {shape} holds {len(values)} values")
     return values.reshape(shape)
 
 
-def _unpack(raw: NDArray[np.uint8], bits: int, signed: bool) -> NDArray[np.generic]:
-    """Unpacks values of 2 or 4 bits, the lowest bits of a byte first."""
-    # Each value is brought to the top of a byte; shifting back down copies its sign.
-    top = (raw[:, None] << np.arange(8 - bits, -1, -bits, dtype=np.uint8)).reshape(-1)
-    return (top.view(np.int8) if signed else top) >> (8 - bits)
+def unpack_integers(raw: NDArray[np.uint8], bits: int, signed: bool) -> NDArray[np.generic]:
+    """Unpack integers narrower than a byte, the lowest bits of each byte first.
+
+    Args:
+        raw: The bytes, `(n,)`.
+        bits: Width of an integer: 2 or 4.
+        signed: Whether the integers are signed.
+
+    Returns:
+        `(n * 8 // bits,)`, int8 or uint8.
+    """
+    # Shifting each integer to the top of a byte and back extends its sign.
+    shifted = (raw[:, None] << np.arange(8 - bits, -1, -bits, dtype=np.uint8)).reshape(-1)
+    return (shifted.view(np.int8) if signed else shifted) >> (8 - bits)

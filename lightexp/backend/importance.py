@@ -1,81 +1,98 @@
-"""How much each channel of a Keras model matters."""
+"""Score how important each channel of a Keras model is, by norms, BatchNorm scales, Taylor expansion or at random."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from lightexp.backend.channels import ChannelGraph
 from lightexp.backend.losses import compute_cross_entropy
+from lightexp.backend.session import import_tensorflow
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 
-_EXAMPLES, _BATCH = 1024, 32  # of the train split, for gradients
+tf = import_tensorflow()
+
+_GRADIENT_EXAMPLES, _GRADIENT_BATCH = 1024, 32
 
 
 def score_channels(
     model: Any, graph: ChannelGraph, criterion: str, seed: int, data: Data | None = None
 ) -> NDArray[np.float64]:
-    """The score of each channel of `graph`; the lowest go first.
+    """Return the importance of each channel of `graph`, `(graph.count,)`; the lowest are pruned first.
 
     Args:
-        model: The model that the graph is of.
+        model: The model that the graph describes.
         graph: Its channels.
-        criterion: `l1` or `l2` norm of the filters that make it (Li et al. 2017, arXiv 1608.08710); `bn_scale`, the
-            size of its scale in batch normalisation (Liu et al. 2017, arXiv 1708.06519); `taylor`, the squared
-            first-order change of the loss if its filters went, on 1,024 examples of train (Molchanov et al. 2019,
-            arXiv 1906.10771); `random`. Scores of filters that share a channel are added.
-        seed: Of `random`.
-        data: For `taylor`.
+        criterion: One of
+
+            * `l1` or `l2`: norm of the filters that compute the channel (Li et al. 2017, arXiv 1608.08710);
+            * `bn_scale`: absolute scale in its batch normalisation (Liu et al. 2017, arXiv 1708.06519);
+            * `taylor`: squared first-order change of the loss if its filters were removed, on 1,024 training
+              examples (Molchanov et al. 2019, arXiv 1906.10771); needs `data`;
+            * `random`.
+
+            Scores of filters that share a channel are added.
+        seed: Seed of `random`.
+        data: The data set; used by `taylor`.
 
     Raises:
-        BadInput: For `bn_scale`, if channels that may go are not normalised.
+        BadInput: For `bn_scale`, if a channel that may be removed has no batch normalisation.
     """
     if criterion == "random":
         return np.random.default_rng(seed).random(graph.count)
-    scores = np.zeros(graph.count)
     if criterion == "bn_scale":
-        normalised = {channel for row in graph.normalized_channels.values() for channel in row.tolist()}
-        for space in graph.groups:
-            if not normalised.issuperset(space.channels):
-                raise BadInput(
-                    f"criterion=bn_scale needs batch normalisation. There is none after '{space.layers[0]}'. Take l1"
-                )
-        for name, row in graph.normalized_channels.items():
-            layer = model.get_layer(name)
-            np.add.at(scores, row, np.abs(layer.gamma.numpy()) if layer.scale else np.ones(len(row)))
-        return scores
-    filters = _taylor(model, graph, data) if criterion == "taylor" and data else {}
+        return _score_by_scale(model, graph)
+    changes = _loss_changes(model, graph, data) if criterion == "taylor" and data else {}
+    scores = np.zeros(graph.count)
     for name, row in graph.output_channels.items():
-        kernel = model.get_layer(name).kernel.numpy().astype(np.float64).reshape(-1, len(row))
-        norms = {"l1": np.abs(kernel).sum(axis=0), "l2": np.linalg.norm(kernel, axis=0)}
-        np.add.at(scores, row, filters.get(name, norms.get(criterion, norms["l1"])))
+        if name in changes:
+            importance = changes[name]
+        else:
+            kernel = model.get_layer(name).kernel.numpy().astype(np.float64).reshape(-1, len(row))
+            importance = np.linalg.norm(kernel, axis=0) if criterion == "l2" else np.abs(kernel).sum(axis=0)
+        np.add.at(scores, row, importance)
     return scores
 
 
-def _taylor(model: Any, graph: ChannelGraph, data: Data) -> dict[str, NDArray[np.float64]]:
+def _score_by_scale(model: Any, graph: ChannelGraph) -> NDArray[np.float64]:
+    normalized = {channel for row in graph.normalized_channels.values() for channel in row.tolist()}
+    for group in graph.groups:
+        if not normalized.issuperset(group.channels):
+            raise BadInput(
+                f"criterion=bn_scale needs batch normalisation. There is none after '{group.layers[0]}'. Use l1"
+            )
+    scores = np.zeros(graph.count)
+    for name, row in graph.normalized_channels.items():
+        layer = model.get_layer(name)
+        np.add.at(scores, row, np.abs(layer.gamma.numpy()) if layer.scale else np.ones(len(row)))
+    return scores
+
+
+def _loss_changes(model: Any, graph: ChannelGraph, data: Data) -> dict[str, NDArray[np.float64]]:
+    """Return the squared first-order change of the loss without each filter, by layer, `(filters,)` each."""
     layers = [model.get_layer(name) for name in graph.output_channels]
     variables = [[layer.kernel, *([layer.bias] if layer.use_bias else [])] for layer in layers]
-    flat = [variable for of_layer in variables for variable in of_layer]
+    all_variables = [variable for layer_variables in variables for variable in layer_variables]
 
-    @tf.function(reduce_retracing=True, autograph=False)
-    def changes(x: Any, y: Any) -> Any:
+    @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
+    def compute_changes(x: Any, y: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(compute_cross_entropy(model(x, training=False), y))
-        slopes = iter(tape.gradient(loss, flat, unconnected_gradients="zero"))
+        gradients = iter(tape.gradient(loss, all_variables, unconnected_gradients="zero"))
         products = [
-            [tf.reduce_sum(tf.reshape(next(slopes) * v, [-1, v.shape[-1]]), axis=0) for v in of_layer]
-            for of_layer in variables
+            [tf.reduce_sum(tf.reshape(next(gradients) * v, [-1, v.shape[-1]]), axis=0) for v in layer_variables]
+            for layer_variables in variables
         ]
-        return [tf.square(tf.add_n(of_layer)) for of_layer in products]
+        return [tf.square(tf.add_n(layer_products)) for layer_products in products]
 
-    rows = np.random.default_rng(0).permutation(len(data.train))[:_EXAMPLES]
-    found = {layer.name: np.zeros(layer.kernel.shape[-1]) for layer in layers}
-    for first in range(0, len(rows), _BATCH):
-        batch = np.sort(rows[first : first + _BATCH])
-        for name, values in zip(found, changes(data.inputs(data.train.x[batch]), data.train.y[batch]), strict=True):
-            found[name] += values.numpy()
-    return found
+    rows = np.random.default_rng(0).permutation(len(data.train))[:_GRADIENT_EXAMPLES]
+    changes = {layer.name: np.zeros(layer.kernel.shape[-1]) for layer in layers}
+    for start in range(0, len(rows), _GRADIENT_BATCH):
+        batch = np.sort(rows[start : start + _GRADIENT_BATCH])
+        batch_changes = compute_changes(data.inputs(data.train.x[batch]), data.train.y[batch])
+        for name, values in zip(changes, batch_changes, strict=True):
+            changes[name] += values.numpy()
+    return changes

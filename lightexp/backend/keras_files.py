@@ -1,4 +1,4 @@
-"""Keras models as files that hold no code: the architecture as JSON, the weights as arrays."""
+"""Save and load Keras models without code: the architecture as JSON, the weights as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ ARCHITECTURE, WEIGHTS = "architecture.json", "weights.npz"
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """Writes architecture, weights and the float32 flatbuffer of a model into `folder`."""
+    """Write a model's architecture, weights and float32 flatbuffer into `folder`."""
     (folder / ARCHITECTURE).write_text(model.to_json())
     np.savez(folder / WEIGHTS, **{f"w{i:04d}": w for i, w in enumerate(model.get_weights())})
-    # From a model read back, so that layer numbers, and so the file's bytes, are the same whoever made it.
+    # Converted after loading, so that numbers in names, and so the bytes, do not depend on what the process did before.
     (folder / TFLITE).write_bytes(converter.convert_to_float32(load_model(folder)))
 
 
 def load_model(folder: Path, seed: int = 0) -> Any:
-    """Reads a model that `save` wrote, after forgetting all graphs; a clone that may be changed freely."""
+    """Reset Keras' graphs and load a model that `save_model` wrote; the result may be changed freely.
+
+    Args:
+        folder: The model's folder.
+        seed: Seed of all random generators from here on. Defaults to 0.
+    """
     reset_graph(seed)
     return rebuild_model(folder)
 
 
 def rebuild_model(folder: Path) -> Any:
-    """As `load`, beside the models that there are already."""
+    """Load a model that `save_model` wrote and keep the models that exist already."""
     model = import_keras().models.model_from_json((folder / ARCHITECTURE).read_text())
     with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
         model.set_weights([arrays[name] for name in sorted(arrays.files)])
@@ -37,12 +42,12 @@ def rebuild_model(folder: Path) -> Any:
 
 
 def describe_layers(model: Any) -> list[Layer]:
-    """The layers of a model that have weights, in order."""
+    """Return descriptions of the layers that have weights, in the model's order."""
     return [
         Layer(
             name=layer.name,
             kind=type(layer).__name__,
-            kernel=_main_kernel(layer),
+            kernel=_kernel_shape(layer),
             parameters=int(sum(np.prod(w.shape) for w in layer.weights)),
             activation=getattr(getattr(layer, "activation", None), "__name__", ""),
         )
@@ -51,7 +56,8 @@ def describe_layers(model: Any) -> list[Layer]:
     ]
 
 
-def _main_kernel(layer: Any) -> tuple[int, ...] | None:
+def _kernel_shape(layer: Any) -> tuple[int, ...] | None:
     kernel = getattr(layer, "depthwise_kernel", None)
-    kernel = kernel if kernel is not None else getattr(layer, "kernel", None)
+    if kernel is None:
+        kernel = getattr(layer, "kernel", None)
     return None if kernel is None else tuple(int(n) for n in kernel.shape)

@@ -1,4 +1,4 @@
-"""Losses of each example, as TensorFlow."""
+"""Per-example losses in TensorFlow: cross-entropy, soft divergence, mean squares, attention maps."""
 
 from __future__ import annotations
 
@@ -6,33 +6,56 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import tensorflow as tf
+from lightexp.backend.session import import_tensorflow
+
+tf = import_tensorflow()
 
 
 def compute_cross_entropy(logits: Any, labels: Any) -> Any:
-    """Cross-entropy `(batch,)`, in nats, of logits `(batch, classes)` with integer labels `(batch,)`."""
+    """Return the cross-entropy of each example.
+
+    Args:
+        logits: `(batch, classes)`.
+        labels: Integer labels `(batch,)`.
+
+    Returns:
+        `(batch,)`, in nats.
+    """
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
 def compute_soft_divergence(teachers: Sequence[Any], student: Any, temperature: float) -> Any:
-    """`T^2 * KL(softmax(teacher / T) || softmax(student / T))`, `(batch,)`, of logits `(batch, classes)`.
+    """Return `T^2 * KL(softmax(teacher / T) || softmax(student / T))` of each example.
 
-    The softmax of several teachers is the mean of theirs.
+    Args:
+        teachers: Logits `(batch, classes)` of one or more teachers, whose softmaxes are averaged.
+        student: Logits `(batch, classes)`.
+        temperature: T.
+
+    Returns:
+        `(batch,)`, in nats.
     """
     target = tf.nn.log_softmax(teachers[0] / temperature)
     if len(teachers) > 1:
-        each = [target, *(tf.nn.log_softmax(logits / temperature) for logits in teachers[1:])]
-        target = tf.reduce_logsumexp(tf.stack(each), axis=0) - math.log(len(each))
+        log_probabilities = [target, *(tf.nn.log_softmax(logits / temperature) for logits in teachers[1:])]
+        target = tf.reduce_logsumexp(tf.stack(log_probabilities), axis=0) - math.log(len(log_probabilities))
     soft = tf.nn.log_softmax(student / temperature)
     return temperature**2 * tf.reduce_sum(tf.exp(target) * (target - soft), axis=-1)
 
 
 def compute_mean_squares(differences: Any) -> Any:
-    """Mean of the squares of each example's values, `(batch,)`, of a tensor `(batch, ...)`."""
+    """Return the mean square of each example's values, `(batch,)`, of a tensor `(batch, ...)`."""
     return tf.reduce_mean(tf.square(differences), axis=list(range(1, len(differences.shape))))
 
 
 def compute_attention_map(features: Any) -> Any:
-    """Mean square over the channels at each position, `(batch, positions)`, scaled to length 1."""
+    """Return each example's attention map: mean square over the channels at each position, with L2 norm 1.
+
+    Args:
+        features: `(batch, *positions, channels)`.
+
+    Returns:
+        `(batch, positions)`.
+    """
     positions = tf.reduce_mean(tf.square(features), axis=-1)
     return tf.math.l2_normalize(tf.reshape(positions, [tf.shape(features)[0], math.prod(features.shape[1:-1])]), axis=1)

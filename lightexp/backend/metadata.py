@@ -1,4 +1,4 @@
-"""Entries of metadata in a `.tflite` file."""
+"""Add metadata entries to the flatbuffer of a `.tflite` file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput
 
-_ALIGNMENT = 16  # of every buffer, as the schema has it and kernels rely on
+_ALIGNMENT = 16  # bytes; the schema demands it of every buffer, and kernels rely on it
 
 
 def add_metadata_entries(content: bytes, entries: Mapping[str, bytes]) -> bytes:
-    """A `.tflite` with more entries of metadata, or others instead of those of the same names.
+    """Return a `.tflite` file with more metadata entries; an entry of the same name is replaced.
+
+    Args:
+        content: The file.
+        entries: Content of each entry by its name.
 
     Raises:
-        BadInput: If its constants lie behind the flatbuffer, which moves them.
+        BadInput: If the file's constants lie behind the flatbuffer, where adding entries would move them.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     if any(buffer.offset > 1 for buffer in model.buffers):
@@ -28,15 +32,15 @@ def add_metadata_entries(content: bytes, entries: Mapping[str, bytes]) -> bytes:
     for name, value in entries.items():
         model.buffers.append(schema.BufferT(data=np.frombuffer(value, np.uint8)))
         model.metadata.append(schema.MetadataT(name=name.encode(), buffer=len(model.buffers) - 1))
-    builder = _Aligned(len(content))
+    builder = _AligningBuilder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-class _Aligned(flatbuffers.Builder):
-    """Whose vectors of bytes are aligned; the generated code forgets it."""
+class _AligningBuilder(flatbuffers.Builder):  # type: ignore[misc]
+    """A builder that aligns byte vectors to 16 bytes, which the generated code does not."""
 
     def CreateNumpyVector(self, x: NDArray[Any]) -> int:  # noqa: N802
         if x.dtype == np.uint8:
             self.Prep(_ALIGNMENT, x.nbytes)
-        return super().CreateNumpyVector(x)
+        return int(super().CreateNumpyVector(x))

@@ -1,6 +1,7 @@
-"""Runs `.tflite` files by TensorFlow Lite for Microcontrollers, on this machine, in a process of its own.
+"""Run `.tflite` files with TensorFlow Lite for Microcontrollers and measure the memory that they need.
 
-The embedded interpreter trusts its input: a bad file, or an arena that is too small, can kill the process.
+The embedded interpreter does not check its input: a bad file, or an arena that is too small, can crash the process, so
+it runs in the sandbox.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +22,20 @@ from numpy.typing import NDArray
 from lightexp.backend import sandbox
 from lightexp.core.errors import BadInput
 
-_AMPLE = 256 << 20  # bytes, of which only what is written to is ever there
-_STEP = 64
-_MOST = 1 << 20  # bytes beyond what the interpreter has counted
-_SOURCE = re.compile(r"\S+[.]cc:\d+ ")
+_LARGE_ARENA = 256 << 20  # bytes; only pages that are written to take memory
+_ARENA_STEP = 64  # bytes
+_MAX_EXTRA = 1 << 20  # bytes to try beyond what the interpreter reports
+_SOURCE_LINE = re.compile(r"\S+[.]cc:\d+ ")
 
 
 class ArenaSizes(NamedTuple):
-    """Bytes of the memory that a model works in.
+    """Bytes of the memory (arena) that a model works in.
 
     Attributes:
-        least: The smallest arena in which it starts and runs, in steps of 64 beyond head + tail: while it prepares its
-            operators it may need more than those.
-        head: For activations, as the interpreter counts them.
-        tail: For what lives as long as the interpreter.
+        minimum: The smallest arena in which the model starts and runs, found in steps of 64 bytes from head + tail.
+            While preparing its operators the interpreter may need more than head + tail.
+        head: Memory of activations, as the interpreter reports it.
+        tail: Memory that lives as long as the interpreter, as it reports it.
     """
 
     minimum: int
@@ -41,7 +44,7 @@ class ArenaSizes(NamedTuple):
 
 
 def find_unavailable_reason() -> str | None:
-    """Why there is no embedded interpreter here, or None where there is one."""
+    """Return why the embedded interpreter is not available here, or None if it is."""
     if find_spec("tflite_micro"):
         return None
     if (platform.system(), platform.machine()) == ("Linux", "x86_64"):
@@ -50,69 +53,85 @@ def find_unavailable_reason() -> str | None:
 
 
 def measure_arena(tflite: Path) -> ArenaSizes:
-    """Runs a file once on zeros, and finds the smallest arena that it runs in.
+    """Run a file on zeros, and find the smallest arena in which it runs.
 
     Raises:
-        BadInput: If it does not run there; says why.
+        BadInput: If it does not run; with the interpreter's message.
     """
-    head, tail = _run(tflite, _AMPLE)
-    counted = head + tail
-    if _runs(tflite, counted):
-        return ArenaSizes(counted, head, tail)
-    fails, runs = 0, 1  # in steps beyond what was counted
-    while not _runs(tflite, counted + runs * _STEP):
-        fails, runs = runs, 2 * runs
-        if runs * _STEP > _MOST:
-            raise BadInput(f"it does not start in {_MOST >> 20} MiB more than the {counted} bytes that it counts")
-    while runs - fails > 1:
-        middle = (fails + runs) // 2
-        fails, runs = (fails, middle) if _runs(tflite, counted + middle * _STEP) else (middle, runs)
-    return ArenaSizes(counted + runs * _STEP, head, tail)
+    head, tail = _run(tflite, _LARGE_ARENA)
+    reported = head + tail
+    if _can_run(tflite, reported):
+        return ArenaSizes(reported, head, tail)
+    too_few, enough = 0, 1  # steps beyond what the interpreter reports
+    while not _can_run(tflite, reported + enough * _ARENA_STEP):
+        too_few, enough = enough, 2 * enough
+        if enough * _ARENA_STEP > _MAX_EXTRA:
+            raise BadInput(f"it does not start in {_MAX_EXTRA >> 20} MiB more than the {reported} bytes that it counts")
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if _can_run(tflite, reported + middle * _ARENA_STEP):
+            enough = middle
+        else:
+            too_few = middle
+    return ArenaSizes(reported + enough * _ARENA_STEP, head, tail)
 
 
-def _run(tflite: Path, size: int) -> tuple[int, int]:
-    head, tail = sandbox.run_sandboxed("run_in_arena", tflite, np.empty(0, np.float32), arena=size)
+def _run(tflite: Path, arena: int) -> tuple[int, int]:
+    head, tail = sandbox.run_sandboxed("run_in_arena", tflite, np.empty(0, np.float32), arena=arena)
     return int(head), int(tail)
 
 
-def _runs(tflite: Path, size: int) -> bool:
+def _can_run(tflite: Path, arena: int) -> bool:
     try:
-        _run(tflite, size)
+        _run(tflite, arena)
     except BadInput:
         return False
     return True
 
 
-def run_in_arena(tflite: Path, nothing: NDArray[Any], arena: int) -> NDArray[np.int64]:
-    """Runs a file on zeros in an arena of so many bytes; to be called apart.
+def run_in_arena(tflite: Path, unused: NDArray[Any], arena: int) -> NDArray[np.int64]:
+    """Run a file on zeros in an arena of a given size; to be called in the sandbox.
+
+    Args:
+        tflite: The file.
+        unused: An array; calls of the sandbox pass one.
+        arena: Bytes of the arena.
 
     Returns:
         Bytes of the arena's head and tail, `(2,)`.
 
     Raises:
-        BadInput: If it does not run; the interpreter's words.
+        BadInput: If the file does not run; with the interpreter's message.
     """
     from tflite_micro.python.tflite_micro import runtime
 
-    with TemporaryFile() as said:
-        before = os.dup(2)
-        os.dup2(said.fileno(), 2)  # the interpreter says why, and what it has allocated, there alone
+    failure = ""
+    with _capture_stderr() as captured:
         try:
             interpreter = runtime.Interpreter.from_bytes(tflite.read_bytes(), arena_size=arena)
             details = interpreter.get_input_details(0)
             interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
             interpreter.invoke()
             interpreter.print_allocations()
-            failed = ""
-        except Exception as error:  # of the interpreter and of the flatbuffer's reader
-            failed = str(error)
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
-        said.seek(0)
-        words = said.read().decode(errors="replace")
-    if failed:
-        lines = [_SOURCE.sub("", line).strip().rstrip(".") for line in words.splitlines() if line.strip()]
-        raise BadInput("; ".join(lines[:2]) or failed)
-    sizes = [re.search(rf"allocation {part} (\d+)", words) for part in ("head", "tail")]
+        except Exception as error:  # the interpreter and its flatbuffer reader document no types
+            failure = str(error)
+        captured.seek(0)
+        output = captured.read().decode(errors="replace")
+    if failure:
+        lines = [_SOURCE_LINE.sub("", line).strip().rstrip(".") for line in output.splitlines() if line.strip()]
+        raise BadInput("; ".join(lines[:2]) or failure)
+    sizes = [re.search(rf"allocation {part} (\d+)", output) for part in ("head", "tail")]
     return np.array([int(size[1]) for size in sizes if size], np.int64)
+
+
+@contextmanager
+def _capture_stderr() -> Iterator[IO[bytes]]:
+    """Redirect file descriptor 2 to a temporary file, where the interpreter reports errors and allocations."""
+    with TemporaryFile() as captured:
+        terminal = os.dup(2)
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield captured
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)

@@ -1,10 +1,10 @@
-"""Masks of weight pruning, on tfmot's schedules and by tfmot's rule, inside the training graph.
+"""Pruning masks that follow tfmot's schedules and tfmot's rule inside the training graph.
 
-tfmot's wrapper (`prune_low_magnitude`) does the same layer by layer, but mutates the layers that it is given, knows no
-sparsity of the whole model and refuses layers it has not heard of. What it computes is kept to the bit: at a step that
-the schedule names, of n weights the `round(n * (1 - sparsity))` largest stay, at least one; before every
-forward pass, and after an epoch, weights are multiplied by their mask. Blocks and N:M are ours: tfmot's blocks take
-no convolutions, and its m_by_n no schedule.
+tfmot's wrapper (`prune_low_magnitude`) changes the layers that it is given, has no sparsity of the whole model and
+refuses layers that it does not know. The masks here equal tfmot's bit by bit: at each step that the schedule names,
+the `round(n * (1 - sparsity))` largest of n weights stay, at least one; weights are multiplied by their mask before
+every forward pass and after an epoch. Blocks and N:M patterns are lightexp's own: tfmot's blocks do not take
+convolutions, and its `sparsity_m_by_n` ignores the schedule.
 """
 
 from __future__ import annotations
@@ -13,14 +13,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from lightexp.backend.session import import_tfmot
+from lightexp.backend.session import import_tensorflow, import_tfmot
 from lightexp.core.schedule import Schedule
+
+tf = import_tensorflow()
+
+_ROUNDING = 1e-3  # of float32, when a number of weights that is computed should be an integer
 
 
 def tabulate_schedule(schedule: Schedule, steps: int) -> tuple[Any, Any]:
-    """Whether masks change at each of the steps 0 to `steps`, and to which sparsity, as tfmot's schedule says."""
+    """Tabulate tfmot's schedule over a training.
+
+    Args:
+        schedule: The schedule.
+        steps: The last step.
+
+    Returns:
+        Whether masks are updated at each of the steps 0 to `steps`, and the sparsity to reach, `(steps + 1,)` each.
+    """
     sparsity = import_tfmot().sparsity.keras
     if schedule.initial is None:
         rule = sparsity.ConstantSparsity(schedule.final, schedule.begin, schedule.end, schedule.frequency)
@@ -28,12 +39,12 @@ def tabulate_schedule(schedule: Schedule, steps: int) -> tuple[Any, Any]:
         rule = sparsity.PolynomialDecay(
             schedule.initial, schedule.final, schedule.begin, schedule.end, frequency=schedule.frequency
         )
-    due, target = rule(tf.range(steps + 1, dtype=tf.int64))
-    return due.numpy(), np.broadcast_to(target.numpy(), steps + 1)
+    updates, target = rule(tf.range(steps + 1, dtype=tf.int64))
+    return updates.numpy(), np.broadcast_to(target.numpy(), steps + 1)
 
 
 class PruningMasks:
-    """Masks over some kernels of a model; see `lightexp.backend.training.WeightConstraint`."""
+    """Masks over some kernels of a model; a `lightexp.backend.training.WeightConstraint`."""
 
     def __init__(
         self,
@@ -44,42 +55,52 @@ class PruningMasks:
         m: int | None = None,
         block: tuple[int, int] = (1, 1),
     ) -> None:
-        """Starts with nothing pruned.
+        """Create masks that keep all weights.
 
         Args:
             kernels: The variables to prune.
-            groups: Which kernels (by index) share one schedule and one threshold.
-            steps: All steps of the training.
-            seed: Of random scores, fixed for the training; None ranks by magnitude.
-            m: Weights in a group along the inputs, of which each keeps as many; None knows no groups.
-            block: Rows and columns of the blocks, of a kernel as a matrix, that are kept or pruned whole.
+            groups: Kernels (by index) that share one schedule and one threshold.
+            steps: Number of steps of the training.
+            seed: Seed of random scores, fixed for the training; None ranks by magnitude.
+            m: Size of groups along the inputs, each of which keeps the same number of weights. Defaults to None: no
+                such groups.
+            block: Rows and columns of the blocks, in a kernel seen as a matrix, that are kept or pruned together.
+                Defaults to single weights.
         """
         self._kernels = list(kernels)
-        self.variables = self._masks = [tf.Variable(tf.ones_like(k), trainable=False) for k in self._kernels]
-        self._groups = []
+        self._masks = [tf.Variable(tf.ones_like(k), trainable=False) for k in self._kernels]
+        self._groups: list[tuple[list[int], Any, Any]] = []
         self._seed, self._m, self._block = seed, m, block
         self.last_step = 0
         tables: dict[Schedule, tuple[Any, Any]] = {}
         for members, schedule in groups:
-            due, target = tables[schedule] = tables.get(schedule) or tabulate_schedule(schedule, steps)
-            self._groups.append((list(members), tf.constant(due), tf.constant(target)))
-            self.last_step = max(self.last_step, int(np.flatnonzero(due)[-1]) if due.any() else 0)
+            if schedule not in tables:
+                tables[schedule] = tabulate_schedule(schedule, steps)
+            updates, target = tables[schedule]
+            self._groups.append((list(members), tf.constant(updates), tf.constant(target)))
+            if updates.any():
+                self.last_step = max(self.last_step, int(np.flatnonzero(updates)[-1]))
+
+    @property
+    def variables(self) -> list[Any]:
+        """The masks, the state that changes from step to step."""
+        return self._masks
 
     def on_step_begin(self, step: Any) -> None:
-        """Updates the masks if the schedule says so, and masks the weights."""
-        for members, due, target in self._groups:
-            tf.cond(due[step], lambda m=members, t=target: self._update(m, t[step]), lambda: None)
+        """Update the masks if the schedule says so, and mask the weights."""
+        for members, updates, target in self._groups:
+            tf.cond(updates[step], lambda m=members, t=target: self._update(m, t[step]), lambda: None)
         self.on_epoch_end()
 
     def on_epoch_end(self) -> None:
-        """Masks the weights."""
+        """Mask the weights."""
         for kernel, mask in zip(self._kernels, self._masks, strict=True):
             kernel.assign(kernel * mask)
 
-    def sparsity(self) -> float:
-        """Share of the kernels' weights that are masked."""
-        kept = sum(float(tf.reduce_sum(mask)) for mask in self._masks)
-        return 1 - kept / sum(int(tf.size(mask)) for mask in self._masks)
+    def compute_sparsity(self) -> float:
+        """Return the share of the kernels' weights that are masked."""
+        remaining = sum(float(tf.reduce_sum(mask)) for mask in self._masks)
+        return 1 - remaining / sum(int(tf.size(mask)) for mask in self._masks)
 
     def _scores(self, index: int) -> Any:
         kernel = self._kernels[index]
@@ -88,17 +109,18 @@ class PruningMasks:
         return tf.random.stateless_uniform(kernel.shape, seed=[self._seed, index])
 
     def _update(self, members: Sequence[int], sparsity: Any) -> None:
-        """Gives the masks of `members` one common threshold, as tfmot does for a single weight; or each its groups."""
+        """Compute new masks: by one threshold for all `members`, as tfmot does for one kernel, or by groups of m."""
         if self._m:
             for index in members:
                 self._masks[index].assign(select_n_of_m(self._scores(index), self._m, sparsity))
             return
-        whole = [self._scores(index) for index in members]
-        scores = whole if self._block == (1, 1) else [average_blocks(score, self._block) for score in whole]
-        together = tf.concat([tf.reshape(score, [-1]) for score in scores], axis=0)
-        size = tf.cast(tf.size(together), tf.float32)
-        kept = tf.cast(tf.maximum(tf.round(size * (1 - sparsity)), 1), tf.int32)
-        threshold = _largest(together, kept)
+        scores = [self._scores(index) for index in members]
+        if self._block != (1, 1):
+            scores = [average_blocks(score, self._block) for score in scores]
+        all_scores = tf.concat([tf.reshape(score, [-1]) for score in scores], axis=0)
+        size = tf.cast(tf.size(all_scores), tf.float32)
+        remaining = tf.cast(tf.maximum(tf.round(size * (1 - sparsity)), 1), tf.int32)
+        threshold = _nth_largest(all_scores, remaining)
         for index, score in zip(members, scores, strict=True):
             mask = tf.cast(score >= threshold, tf.float32)
             shape = self._kernels[index].shape
@@ -110,53 +132,65 @@ class PruningMasks:
 
 
 def average_blocks(scores: Any, block: tuple[int, int]) -> Any:
-    """Means over blocks of a kernel as a matrix `(inputs, outputs)`; those at the edges may be smaller."""
+    """Return the mean score of each block of a kernel seen as a matrix `(inputs, outputs)`.
+
+    Args:
+        scores: `(..., inputs, outputs)`; all axes but the last count as inputs.
+        block: Rows and columns of a block; blocks at the edges may be smaller.
+
+    Returns:
+        `(rows of blocks, columns of blocks)`.
+    """
     matrix = tf.reshape(scores, [-1, scores.shape[-1]])
     rows, columns = block
-    pads = [[0, -matrix.shape[0] % rows], [0, -matrix.shape[1] % columns]]
+    padding = [[0, -matrix.shape[0] % rows], [0, -matrix.shape[1] % columns]]
 
-    def sums(values: Any) -> Any:
-        padded = tf.pad(values, pads)
-        high, wide = padded.shape[0] // rows, padded.shape[1] // columns
-        return tf.reduce_sum(tf.reshape(padded, [high, rows, wide, columns]), axis=[1, 3])
+    def sum_blocks(values: Any) -> Any:
+        padded = tf.pad(values, padding)
+        height, width = padded.shape[0] // rows, padded.shape[1] // columns
+        return tf.reduce_sum(tf.reshape(padded, [height, rows, width, columns]), axis=[1, 3])
 
-    return sums(matrix) / sums(tf.ones_like(matrix))
+    return sum_blocks(matrix) / sum_blocks(tf.ones_like(matrix))
 
 
 def select_n_of_m(scores: Any, m: int, sparsity: Any) -> Any:
-    """A mask that keeps, of every `m` neighbours along the inputs, those with the highest scores.
+    """Return a mask that keeps the highest scores among every `m` neighbours along the inputs.
 
-    Where `m * (1 - sparsity)` is no whole number, as it is on a schedule's way, some groups keep one more: those to
-    which it matters most. At most so many stay, whatever scores are equal.
+    Where `m * (1 - sparsity)` is not an integer, as while a schedule rises, some groups keep one weight more: those
+    whose next score is highest. With equal scores, fewer weights than that may stay, never more.
 
     Args:
-        scores: Not negative, `(..., inputs, outputs)`; a last group may be shorter.
+        scores: Not negative, `(..., inputs, outputs)`; the last group may be shorter.
         m: Weights in a group.
         sparsity: Share of zeros, a float32 tensor.
+
+    Returns:
+        Float32 mask in the shape of `scores`.
     """
-    turned = tf.linalg.matrix_transpose(scores)
-    inputs = turned.shape[-1]
-    padded = tf.pad(turned, [[0, 0]] * (len(turned.shape) - 1) + [[0, -inputs % m]], constant_values=-1.0)
+    transposed = tf.linalg.matrix_transpose(scores)
+    inputs = transposed.shape[-1]
+    padding = [[0, 0]] * (len(transposed.shape) - 1) + [[0, -inputs % m]]
+    padded = tf.pad(transposed, padding, constant_values=-1.0)
     groups = tf.reshape(padded, [-1, m])
     rank = tf.argsort(tf.argsort(groups, axis=1, direction="DESCENDING", stable=True), axis=1)
-    kept = m * (1 - sparsity)
-    whole = tf.floor(kept + 1e-3)  # of float32's rounding
-    mask = rank < tf.cast(whole, tf.int32)
-    more = tf.cast(tf.round((kept - whole) * tf.cast(tf.shape(groups)[0], tf.float32)), tf.int32)
-    next_one = rank == tf.cast(whole, tf.int32)
-    candidates = tf.where(next_one, groups, -1.0)
-    threshold = _largest(tf.reduce_max(candidates, axis=1), tf.maximum(more, 1))
-    mask |= (more > 0) & next_one & (candidates >= threshold)
+    remaining = m * (1 - sparsity)
+    in_all_groups = tf.floor(remaining + _ROUNDING)
+    mask = rank < tf.cast(in_all_groups, tf.int32)
+    extra = tf.cast(tf.round((remaining - in_all_groups) * tf.cast(tf.shape(groups)[0], tf.float32)), tf.int32)
+    is_next = rank == tf.cast(in_all_groups, tf.int32)
+    candidates = tf.where(is_next, groups, -1.0)
+    threshold = _nth_largest(tf.reduce_max(candidates, axis=1), tf.maximum(extra, 1))
+    mask |= (extra > 0) & is_next & (candidates >= threshold)
     return tf.linalg.matrix_transpose(tf.reshape(tf.cast(mask, tf.float32), tf.shape(padded))[..., :inputs])
 
 
-def _largest(values: Any, place: Any) -> Any:
-    """The value at a place, from 1, of those in falling order."""
-    return tf.raw_ops.NthElement(input=values, n=place - 1, reverse=True)  # as sorting, but in O(n)
+def _nth_largest(values: Any, n: Any) -> Any:
+    """Return the n-th largest of `values`, counted from 1, in linear time."""
+    return tf.raw_ops.NthElement(input=values, n=n - 1, reverse=True)
 
 
 def clear_negative_zeros(model: Any) -> None:
-    """Turns -0.0, which masking leaves, into 0.0: to a coder they are two symbols."""
+    """Replace -0.0, which masking produces, by 0.0 in all weights; an entropy coder sees them as two symbols."""
     for variable in model.weights:
         if variable.dtype.is_floating:
             variable.assign(variable + 0.0)

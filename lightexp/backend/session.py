@@ -1,7 +1,8 @@
-"""TensorFlow, set up once: threads, determinism, memory, quiet.
+"""Start TensorFlow once a process: legacy Keras, threads, determinism, memory growth, no messages.
 
-Everything that needs TensorFlow comes through here, so that legacy Keras and op determinism are always on
-before anything is built.
+These are settings of the process, so TensorFlow is started only in processes that are lightexp's own (the command
+line's and its workers), never in a process that imports lightexp. Modules of the backend take TensorFlow, Keras and
+tfmot from here.
 """
 
 from __future__ import annotations
@@ -21,24 +22,27 @@ _threads: int | None = None
 
 
 def start_tensorflow(threads: int) -> None:
-    """Imports TensorFlow and sets it up; a second call changes nothing.
+    """Import TensorFlow and configure this process for reproducible runs; later calls change nothing.
+
+    Sets, for the process: what `import_tensorflow` sets, the number of threads, memory growth on each GPU, and
+    deterministic operators.
 
     Args:
-        threads: For the computation of one operator, and for operators side by side.
+        threads: Threads within one operator, and operators that run at the same time.
 
     Raises:
         RunFailed: If this process already computes with another number of threads.
     """
     global _threads
     if _threads is None:
-        tf = _import()
+        tf = import_tensorflow()
         try:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         except RuntimeError:
             raise RunFailed(
                 "TensorFlow has computed in this process already, and takes its threads only once. "
-                "Call lightexp before you use TensorFlow, or in a process of its own."
+                "Call lightexp before you use TensorFlow, or in another process."
             ) from None
         with silence_stderr():
             gpus = tf.config.list_physical_devices("GPU")
@@ -49,7 +53,7 @@ def start_tensorflow(threads: int) -> None:
     elif _threads != threads:
         raise RunFailed(
             f"runtime.threads={threads} cannot follow runtime.threads={_threads} in one process, because TensorFlow "
-            "takes its threads once. Run it as a command of its own."
+            "takes its threads once. Run it as a separate command."
         )
 
 
@@ -59,36 +63,55 @@ def get_threads() -> int | None:
 
 
 @cache
-def _import() -> Any:
+def import_tensorflow() -> Any:
+    """Import TensorFlow with legacy Keras, which tfmot needs, and return its module.
+
+    Sets, for the process: `TF_USE_LEGACY_KERAS=1` (read by TensorFlow on import), `TF_CPP_MIN_LOG_LEVEL=3` unless it
+    is set, TensorFlow's logger to errors only, and all objects that exist after the import as permanent for the
+    garbage collector.
+    """
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    gc.disable()  # a quarter of the import's time would go to collections that find nothing
-    with silence_stderr():
-        import tensorflow as tf
-        import tf_keras  # noqa: F401
-
-    gc.freeze()  # no collection looks through TensorFlow's own objects, which at exit takes most of a second
-    gc.enable()
+    collects = gc.isenabled()
+    gc.disable()  # collections during the import free nothing and take a quarter of its time
+    try:
+        with silence_stderr():
+            import tensorflow as tf
+            import tf_keras  # noqa: F401
+    finally:
+        if collects:
+            gc.enable()
+    gc.freeze()  # collections that visit TensorFlow's own objects take most of a second at exit
     tf.get_logger().setLevel("ERROR")
     return tf
 
 
 def import_keras() -> Any:
-    """The legacy Keras that tfmot works with."""
-    _import()
+    """Return the module of legacy Keras, the version that tfmot works with."""
+    import_tensorflow()
     import tf_keras
 
     return tf_keras
 
 
+@cache
+def import_tfmot() -> Any:
+    """Return the module tensorflow_model_optimization."""
+    import_tensorflow()
+    with hide_keras_3():
+        import tensorflow_model_optimization
+    return tensorflow_model_optimization
+
+
 @contextmanager
 def hide_keras_3() -> Iterator[None]:
-    """An import of Keras 3 fails at once meanwhile, unless it has been imported already.
+    """Make imports of Keras 3 fail while the context lasts, unless Keras 3 has been imported already.
 
-    tfmot and the converter would import it, and scikit-learn with it, more than a second, to see that a model of
-    legacy Keras is none of its own.
+    tfmot and the converter import it, and with it scikit-learn, only to find that a model of legacy Keras is not a
+    model of Keras 3: more than a second at each start. Both handle the import error.
     """
-    if hidden := "keras" not in sys.modules:
+    hidden = "keras" not in sys.modules
+    if hidden:
         sys.modules["keras"] = None  # type: ignore[assignment]
     try:
         yield
@@ -97,16 +120,7 @@ def hide_keras_3() -> Iterator[None]:
             del sys.modules["keras"]
 
 
-@cache
-def import_tfmot() -> Any:
-    """tensorflow-model-optimization."""
-    _import()
-    with hide_keras_3():
-        import tensorflow_model_optimization
-    return tensorflow_model_optimization
-
-
 def reset_graph(seed: int) -> None:
-    """Forgets all graphs and layer numbers and seeds everything random, so that what follows stands alone."""
+    """Delete all Keras graphs, restart the numbering of layer names and seed all random generators."""
     import_keras().backend.clear_session()
     import_keras().utils.set_random_seed(seed)

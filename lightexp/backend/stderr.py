@@ -1,4 +1,4 @@
-"""Keeps what C++ libraries write to standard error from the user's terminal."""
+"""Silence what C++ libraries write to standard error."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from tempfile import TemporaryFile
 
 from lightexp.core.errors import LightexpError
 
-_one_at_a_time = threading.RLock()
+_lock = threading.RLock()  # file descriptor 2 belongs to the process, not to a thread
 
 
 @contextmanager
 def silence_stderr() -> Iterator[None]:
-    """Drops what is written to descriptor 2 meanwhile, unless an unforeseen exception passes: then it is shown.
+    """Discard what is written to file descriptor 2 while the context lasts.
 
-    TensorFlow, its converter and LiteRT greet and chat there from C++, past Python and past their own log levels.
+    TensorFlow, its converter and LiteRT print there from C++, ignoring Python's and their own log levels. When an
+    unexpected exception leaves the context, the output is written after all; a `LightexpError` explains itself.
     """
-    with _one_at_a_time, TemporaryFile() as caught:
+    with _lock, TemporaryFile() as captured:
         sys.stderr.flush()
         terminal = os.dup(2)
-        os.dup2(caught.fileno(), 2)
-        failed = True
+        os.dup2(captured.fileno(), 2)
+        has_failed = True
         try:
             yield
-            failed = False
+            has_failed = False
         except LightexpError:
-            failed = False  # says it all
+            has_failed = False
             raise
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-            if failed:
-                caught.seek(0)
-                os.write(2, caught.read())
+            if has_failed:
+                captured.seek(0)
+                os.write(2, captured.read())

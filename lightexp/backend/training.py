@@ -1,65 +1,71 @@
-"""Training a Keras model: the epochs of an in-memory data set run inside one TensorFlow graph.
-
-Keras' `fit` goes back to Python at every step, which costs a small model half of its time or more. Here shuffling,
-batching, the step, its metrics and the pruning masks are one graph, called for as many steps as take about half a
-second, so that progress can be shown; where the calls are cut changes nothing in the result. A train split that
-is kept on disk streams through `fit` instead, to the same bytes.
-"""
+"""Train a Keras model on a data set: the optimiser step, validation, early stopping and saved state."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from lightexp.backend.augmentation import augment_batch, draw_mixup_partners
+from lightexp.backend.epoch_loops import EpochLoop, EpochWork, FitLoop, GraphLoop, require_finite_loss
 from lightexp.backend.features import FeatureMatcher
 from lightexp.backend.losses import compute_cross_entropy
 from lightexp.backend.optimizers import Optimizer
 from lightexp.backend.randomness import seed_by_step
-from lightexp.backend.session import import_keras
+from lightexp.backend.session import import_tensorflow
 from lightexp.core import interrupt
 from lightexp.core.data import Data, Split
-from lightexp.core.errors import RunFailed
 from lightexp.core.protocols import Progress
 from lightexp.core.training import Training, count_steps_per_epoch
 
-_SECONDS_A_CALL = 0.5
-_FIRST_CALL = 8  # steps: enough to trace and to time
-_EVALUATED_AT_ONCE = 500
-_PREFETCHED = 2  # batches that are read while one is trained on
-_CURVE = "history/"
+tf = import_tensorflow()
+
+_EVALUATION_BATCH = 500
+_CURVE_PREFIX = "history/"  # of arrays in a saved state that are not variables
 
 
 class WeightConstraint(Protocol):
-    """What keeps weights in a pattern while they are trained: at zero, or equal."""
+    """Keeps weights in a pattern while they are trained: pruned at zero, or equal to each other."""
 
     def on_step_begin(self, step: Any) -> None:
-        """In the graph, before the forward pass of step `step` (int64, from 1)."""
+        """Apply the constraint in the graph, before the forward pass of `step` (int64, counted from 1)."""
 
     def on_epoch_end(self) -> None:
-        """After an epoch's last step."""
+        """Apply the constraint after the last step of an epoch."""
 
-    def sparsity(self) -> float:
-        """Share of the masked weights that are zero now."""
+    def compute_sparsity(self) -> float:
+        """Return the present share of zeros among the constrained weights."""
 
     @property
     def last_step(self) -> int:
-        """The step after which the masks no longer change."""
+        """The step after which the pattern no longer changes."""
 
     @property
     def variables(self) -> list[Any]:
-        """All that is remembered from step to step."""
+        """The constraint's state that changes from step to step."""
+
+
+@dataclass(frozen=True)
+class TeacherSignals:
+    """What an objective compares the model in training with.
+
+    Attributes:
+        logits: Logits `(n, classes)` over the train split for each of the objective's teachers.
+        features: The hidden layers that the objective compares, or None.
+    """
+
+    logits: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    features: FeatureMatcher | None = None
 
 
 class Trainer:
-    """One model, one data set, one objective."""
+    """Trains one model on one data set for one objective."""
 
     def __init__(
         self,
@@ -67,218 +73,182 @@ class Trainer:
         settings: Training,
         data: Data,
         seed: int,
-        teachers: Mapping[str, NDArray[np.float32]],
-        masks: WeightConstraint | None = None,
-        features: FeatureMatcher | None = None,
+        teachers: TeacherSignals | None = None,
+        constraint: WeightConstraint | None = None,
     ) -> None:
-        """Puts the data and the optimiser's state in place.
+        """Create the optimiser's state.
 
         Args:
             model: A built tf_keras model that gives logits; it is trained in place.
-            settings: How to train.
+            settings: The training's settings.
             data: The data set.
-            seed: Of the shuffling.
-            teachers: Logits `(n, classes)` over the train split for each of the objective's teachers.
-            masks: Pruning masks or ties, if weights are to be pruned, or kept as they are, on the way.
-            features: The hidden layers that the objective compares, if it does.
+            seed: Seed of shuffling, augmentation and dropout.
+            teachers: What the objective compares the model with. Defaults to None: no teachers.
+            constraint: Pruning masks or tied weights. Defaults to None.
         """
-        self._model, self._settings, self._data, self._seed, self._masks = model, settings, data, seed, masks
-        self._teachers, self._features = dict(teachers), features
+        self._model, self._settings, self._data, self._seed = model, settings, data, seed
+        self._teachers = teachers or TeacherSignals()
+        self._constraint = constraint
+        features = self._teachers.features
         self._variables = [*model.trainable_variables, *(features.variables if features else [])]
         self._optimizer = Optimizer(settings, self._variables)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._per_epoch = count_steps_per_epoch(len(data.train), settings.batch_size)
-        self._rates = tf.constant(settings.learning_rates(self._per_epoch))
-        self._validate = tf.function(self._validation, reduce_retracing=True, autograph=False)
+        self._rates = tf.constant(settings.learning_rates(count_steps_per_epoch(len(data.train), settings.batch_size)))
+        self._validate = tf.function(self._validate_batch, reduce_retracing=True, autograph=False)
         self._history: dict[str, list[float]] = {}
 
     def run(self, progress: Progress, stop: int | None = None) -> dict[str, list[float]]:
-        """Trains to the end, or until early stopping, which goes back to the best epoch.
+        """Train to the end, or until early stopping, which restores the weights of the best epoch.
 
         Args:
-            progress: Shows how far it is.
-            stop: The epoch after which it stops, to be gone on with from `save`. Defaults to None: the last.
+            progress: Is told how far the training is.
+            stop: The epoch after which to stop, so that the training can be continued from `save_state`. Defaults to
+                None: the last.
 
         Returns:
-            Curves, a value an epoch: loss, accuracy, val_loss, val_accuracy, seconds and, with masks, sparsity.
+            Curves with one value per epoch: loss, accuracy, val_loss, val_accuracy, seconds and, with a constraint,
+            sparsity.
 
         Raises:
-            RunFailed: If the loss is no longer finite.
+            RunFailed: If the loss is not finite.
         """
-        streams = self._settings.loop == "fit" or self._data.train.on_disk
-        run_epoch = self._fit_epochs() if streams else self._graph_epochs()
-        history = self._history
-        best, best_weights, since = math.inf, None, 0
-        for epoch in range(len(history.get("loss", [])), stop or self._settings.epochs):
+        loop = self._create_loop()
+        stopping = _EarlyStopping(self._settings.early_stopping)
+        for epoch in range(len(self._history.get("loss", [])), stop or self._settings.epochs):
             interrupt.raise_if_requested()
-            start = time.perf_counter()
-            shown = {name: values[-1] for name, values in history.items() if name != "seconds"}
-            figures = run_epoch(epoch, progress, shown)
-            if self._masks:
-                self._masks.on_epoch_end()
-                figures["sparsity"] = self._masks.sparsity()
-            figures |= self._evaluate(self._data.val)
-            self._checked(figures["val_loss"], 0, 1, epoch)  # the last step may have broken the weights
-            figures["seconds"] = time.perf_counter() - start
-            for name, value in figures.items():
-                history.setdefault(name, []).append(value)
-            progress.step(epoch + 1, self._settings.epochs, **{k: v for k, v in figures.items() if k != "seconds"})
-            # An epoch before the schedule's end is less sparse than what was asked for, whatever its loss.
-            if self._settings.early_stopping and (not self._masks or self._step >= self._masks.last_step):
-                since += 1
-                if figures["val_loss"] < best:
-                    best, best_weights, since = figures["val_loss"], self._model.get_weights(), 0
-                if since >= self._settings.early_stopping:
-                    break
-        if best_weights is not None:
-            self._model.set_weights(best_weights)
-        return history
+            metrics = self._train_epoch(loop, epoch, progress)
+            for name, value in metrics.items():
+                self._history.setdefault(name, []).append(value)
+            shown = {name: value for name, value in metrics.items() if name != "seconds"}
+            progress.step(epoch + 1, self._settings.epochs, **shown)
+            # An epoch before the end of a pruning schedule is less sparse than requested, whatever its loss.
+            is_settled = self._constraint is None or self._step >= self._constraint.last_step
+            if is_settled and stopping.is_over(metrics["val_loss"], self._model):
+                break
+        stopping.restore_best(self._model)
+        return self._history
 
-    def save(self, path: Path) -> None:
-        """Writes all that `load` needs to go on as if nothing had stopped it."""
-        curves = {f"{_CURVE}{name}": np.array(values) for name, values in self._history.items()}
-        np.savez(path, **curves, **{f"v{n:05d}": variable.numpy() for n, variable in enumerate(self._state)})
+    def _create_loop(self) -> EpochLoop:
+        work = EpochWork(self._data.train, self._teachers.logits, self._settings, self._seed, self.train_step)
+        if self._settings.loop == "fit" or self._data.train.on_disk:
+            return FitLoop(work)
+        return GraphLoop(work)
 
-    def load(self, path: Path) -> None:
-        """Takes up the training that `save` wrote, which had the same settings, data, model and seed."""
+    def _train_epoch(self, loop: EpochLoop, epoch: int, progress: Progress) -> dict[str, float]:
+        """Train and validate for one epoch; return its metrics."""
+        start = time.perf_counter()
+        latest = {name: values[-1] for name, values in self._history.items() if name != "seconds"}
+        metrics = loop.run_epoch(epoch, progress, latest)
+        if self._constraint:
+            self._constraint.on_epoch_end()
+            metrics["sparsity"] = self._constraint.compute_sparsity()
+        metrics |= self._evaluate(self._data.val)
+        require_finite_loss(metrics["val_loss"], epoch, self._settings)  # the last step may have broken the weights
+        metrics["seconds"] = time.perf_counter() - start
+        return metrics
+
+    def save_state(self, path: Path) -> None:
+        """Write all that `load_state` needs to continue as if the training had not stopped."""
+        curves = {f"{_CURVE_PREFIX}{name}": np.array(values) for name, values in self._history.items()}
+        variables = {f"v{n:05d}": variable.numpy() for n, variable in enumerate(self._state)}
+        arrays: dict[str, Any] = {**curves, **variables}
+        np.savez(path, **arrays)
+
+    def load_state(self, path: Path) -> None:
+        """Continue from what `save_state` wrote for the same settings, data, model and seed."""
         with np.load(path, allow_pickle=False) as arrays:
-            curves = [name for name in arrays.files if name.startswith(_CURVE)]
-            self._history = {name.removeprefix(_CURVE): arrays[name].tolist() for name in curves}
+            curves = [name for name in arrays.files if name.startswith(_CURVE_PREFIX)]
+            self._history = {name.removeprefix(_CURVE_PREFIX): arrays[name].tolist() for name in curves}
             for variable, name in zip(self._state, sorted(set(arrays.files) - set(curves)), strict=True):
                 variable.assign(arrays[name])
 
     @property
     def _state(self) -> list[Any]:
+        """All variables that a step changes."""
         slots = [slot for slots in self._optimizer.slots for slot in slots]
-        beside = [variable for part in (self._features, self._masks) if part for variable in part.variables]
-        return [self._step, *self._model.weights, *beside, *slots]
+        parts = [part for part in (self._teachers.features, self._constraint) if part]
+        extra = [variable for part in parts for variable in part.variables]
+        return [self._step, *self._model.weights, *extra, *slots]
 
     def train_step(self, raw: Any, labels: Any, teachers: Mapping[str, Any]) -> tuple[Any, Any]:
-        """One optimiser step on a batch of raw examples, in the graph; returns summed loss and correct answers."""
+        """Take one optimiser step, inside a graph.
+
+        Args:
+            raw: Raw examples `(batch, *shape)`.
+            labels: Integer labels `(batch,)`.
+            teachers: Logits `(batch, classes)` for each of the objective's teachers.
+
+        Returns:
+            Summed loss and number of correct answers.
+        """
         rate = self._rates[self._step]
         step = self._step.assign_add(1)
-        if self._masks:
-            self._masks.on_step_begin(step)
-        inputs, share = self._inputs(raw), None
+        if self._constraint:
+            self._constraint.on_step_begin(step)
+        inputs, weight = self._scale(raw), None
         if self._data.augment.active:
-            inputs, share = augment_batch(inputs, self._data.augment, self._seed, step)
+            inputs, weight = augment_batch(inputs, self._data.augment, self._seed, step)
         with tf.GradientTape() as tape:
             with seed_by_step(self._model, self._seed, step):
-                logits, beside = (self._features or self._alone)(inputs)
+                logits, feature_losses = self._forward(inputs)
             losses = self._settings.objective.loss(logits, labels, teachers)
-            if share is not None:
-                others = {role: draw_mixup_partners(soft) for role, soft in teachers.items()}
-                mixed = self._settings.objective.loss(logits, draw_mixup_partners(labels), others)
-                losses = share * losses + (1 - share) * mixed
-            if beside is not None:
-                losses += beside
+            if weight is not None:
+                partner_teachers = {role: draw_mixup_partners(soft) for role, soft in teachers.items()}
+                partner_losses = self._settings.objective.loss(logits, draw_mixup_partners(labels), partner_teachers)
+                losses = weight * losses + (1 - weight) * partner_losses
+            if feature_losses is not None:
+                losses += feature_losses
             loss = tf.reduce_mean(losses)
             if self._model.losses:
                 loss += tf.add_n(self._model.losses)
         self._optimizer.apply(tape.gradient(loss, self._variables), step, rate)
-        return tf.reduce_sum(losses), _correct(logits, labels)
+        return tf.reduce_sum(losses), _count_correct(logits, labels)
 
-    def _alone(self, inputs: Any) -> tuple[Any, None]:
+    def _forward(self, inputs: Any) -> tuple[Any, Any]:
+        """Return logits `(batch, classes)` and the losses of matched layers `(batch,)`, or None without any."""
+        if self._teachers.features:
+            return self._teachers.features(inputs)
         return self._model(inputs, training=True), None
 
-    def _inputs(self, raw: Any) -> Any:
+    def _scale(self, raw: Any) -> Any:
         return tf.cast(raw, tf.float32) * self._data.scale + self._data.offset
 
-    def _order(self, epoch: int) -> Any:
-        return tf.random.experimental.stateless_shuffle(tf.range(len(self._data.train)), seed=[self._seed, epoch])
-
-    def _graph_epochs(self) -> Any:
-        train = self._data.train
-        x, y = tf.constant(train.x), tf.constant(train.y)
-        soft = {role: tf.constant(logits) for role, logits in self._teachers.items()}
-        size = self._settings.batch_size
-
-        @tf.function(autograph=False)  # nothing to convert here, which would take it a second
-        def steps(order: Any, first: Any, last: Any, loss: Any, correct: Any) -> Any:
-            def step(index: Any, loss: Any, correct: Any) -> Any:
-                rows = order[index * size : (index + 1) * size]
-                picked = {role: tf.gather(logits, rows) for role, logits in soft.items()}
-                batch_loss, batch_correct = self.train_step(tf.gather(x, rows), tf.gather(y, rows), picked)
-                return index + 1, loss + tf.cast(batch_loss, tf.float64), correct + batch_correct
-
-            return tf.while_loop(lambda index, *_: index < last, step, (first, loss, correct))[1:]
-
-        chunk = min(_FIRST_CALL, self._per_epoch)
-
-        def run(epoch: int, progress: Progress, shown: dict[str, float]) -> dict[str, float]:
-            nonlocal chunk
-            order, done = self._order(epoch), 0
-            loss, correct = tf.zeros((), tf.float64), tf.zeros((), tf.int64)
-            while done < self._per_epoch:
-                start, last = time.perf_counter(), min(done + chunk, self._per_epoch)
-                loss, correct = steps(order, tf.constant(done), tf.constant(last), loss, correct)
-                seen = min(last * size, len(train))
-                shown |= self._checked(float(loss), int(correct), seen, epoch)
-                pace = (time.perf_counter() - start) / (last - done)
-                chunk, done = max(1, int(_SECONDS_A_CALL / pace)), last
-                if done < self._per_epoch:
-                    progress.step(epoch + done / self._per_epoch, self._settings.epochs, **shown)
-            return self._checked(float(loss), int(correct), len(train), epoch)
-
-        return run
-
-    def _fit_epochs(self) -> Any:
-        trainer, train, size = self, self._data.train, self._settings.batch_size
-        roles = sorted(self._teachers)
-
-        class Fit(import_keras().Model):  # type: ignore[misc]
-            def train_step(self, batch: Any) -> dict[str, Any]:
-                loss, correct = trainer.train_step(batch[0], batch[1], dict(zip(roles, batch[2:], strict=True)))
-                totals.assign_add(tf.stack([tf.cast(loss, tf.float64), tf.cast(correct, tf.float64)]))
-                return {"loss": loss}
-
-        totals = tf.Variable([0.0, 0.0], dtype=tf.float64)
-        fitted = Fit()
-        fitted.compile()
-        arrays = [train.x, train.y, *(self._teachers[role] for role in roles)]
-        signature = tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in arrays)
-
-        def run(epoch: int, progress: Progress, shown: dict[str, float]) -> dict[str, float]:
-            order = self._order(epoch).numpy()
-
-            def batches() -> Any:
-                for first in range(0, len(train), size):
-                    yield tuple(a[order[first : first + size]] for a in arrays)
-
-            def after(batch: int, logs: Any) -> None:
-                if batch % 100 == 99:
-                    progress.step(epoch + (batch + 1) / self._per_epoch, self._settings.epochs, **shown)
-
-            totals.assign([0.0, 0.0])
-            stream = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(_PREFETCHED)
-            shows = import_keras().callbacks.LambdaCallback(on_batch_end=after)
-            # Counted steps: to find the stream's end, `fit` would start one more, whose counter runs ahead of its data.
-            fitted.fit(stream, epochs=1, steps_per_epoch=self._per_epoch, verbose=0, callbacks=[shows])
-            loss, correct = totals.numpy()
-            return self._checked(float(loss), int(correct), len(train), epoch)
-
-        return run
-
-    def _checked(self, loss: float, correct: int, seen: int, epoch: int) -> dict[str, float]:
-        if not math.isfinite(loss):
-            raise RunFailed(
-                f"The loss is {loss} in epoch {epoch + 1}. Received learning_rate={self._settings.learning_rate:g}; "
-                "try a tenth of it, and look for extreme values in the data."
-            )
-        return {"loss": loss / seen, "accuracy": correct / seen}
-
-    def _validation(self, raw: Any, labels: Any) -> tuple[Any, Any]:
-        logits = self._model(self._inputs(raw), training=False)
-        return tf.reduce_sum(compute_cross_entropy(logits, labels)), _correct(logits, labels)
+    def _validate_batch(self, raw: Any, labels: Any) -> tuple[Any, Any]:
+        logits = self._model(self._scale(raw), training=False)
+        return tf.reduce_sum(compute_cross_entropy(logits, labels)), _count_correct(logits, labels)
 
     def _evaluate(self, split: Split) -> dict[str, float]:
         loss, correct = 0.0, 0
-        for first in range(0, len(split), _EVALUATED_AT_ONCE):
-            rows = slice(first, first + _EVALUATED_AT_ONCE)
-            got = self._validate(tf.constant(split.x[rows]), tf.constant(split.y[rows]))
-            loss, correct = loss + float(got[0]), correct + int(got[1])
+        for first in range(0, len(split), _EVALUATION_BATCH):
+            rows = slice(first, first + _EVALUATION_BATCH)
+            batch_loss, batch_correct = self._validate(tf.constant(split.x[rows]), tf.constant(split.y[rows]))
+            loss, correct = loss + float(batch_loss), correct + int(batch_correct)
         return {"val_loss": loss / len(split), "val_accuracy": correct / len(split)}
 
 
-def _correct(logits: Any, labels: Any) -> Any:
+class _EarlyStopping:
+    """Stops after `patience` epochs without a lower validation loss; 0 never stops."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._best_loss = math.inf
+        self._best_weights: list[NDArray[Any]] | None = None
+        self._epochs_since = 0
+
+    def is_over(self, val_loss: float, model: Any) -> bool:
+        """Take note of an epoch and return whether training should stop."""
+        if not self._patience:
+            return False
+        self._epochs_since += 1
+        if val_loss < self._best_loss:
+            self._best_loss, self._best_weights, self._epochs_since = val_loss, model.get_weights(), 0
+        return self._epochs_since >= self._patience
+
+    def restore_best(self, model: Any) -> None:
+        """Set the weights of the best epoch, if any epoch was noted."""
+        if self._best_weights is not None:
+            model.set_weights(self._best_weights)
+
+
+def _count_correct(logits: Any, labels: Any) -> Any:
     return tf.math.count_nonzero(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels))

@@ -187,3 +187,65 @@ def single_mlflow_attempt() -> Iterator[None]:
         yield
     finally:
         utils.MAX_RETRY_COUNT = attempts
+
+
+def list_keras_layers(model: Any) -> list[Any]:
+    """Return a tf_keras model and all layers inside it, in Keras' own order.
+
+    tf_keras 2.21 has the private `Layer._flatten_layers`; the public `submodules` has another order, on which the
+    layers' seeds, and so trained weights, would depend.
+    """
+    return list(model._flatten_layers())
+
+
+def get_random_generator(layer: Any) -> Any:
+    """Return a tf_keras layer's own random generator, or None if it draws nothing.
+
+    tf_keras 2.21 keeps it in `_random_generator`, which has no public name.
+    """
+    return vars(layer).get("_random_generator")
+
+
+def set_random_generator(layer: Any, generator: Any) -> None:
+    """Replace a tf_keras layer's random generator.
+
+    The attribute is private (see `get_random_generator`). It is set in the layer's `__dict__`, because tf_keras 2.21
+    would track an assigned generator as part of the layer's state.
+    """
+    vars(layer)["_random_generator"] = generator
+
+
+def get_random_generator_class(keras: Any) -> type[Any]:
+    """Return the class of tf_keras layers' random generators; `keras` is the tf_keras module.
+
+    tf_keras 2.21 exports it from the private `tf_keras.src.backend` alone.
+    """
+    generator_class: type[Any] = keras.src.backend.RandomGenerator
+    return generator_class
+
+
+def list_keras_nodes(model: Any) -> list[Any]:
+    """Return the calls (nodes) of a functional tf_keras model's layers, in the order in which Keras makes them.
+
+    tf_keras 2.21 keeps the order in `_nodes_by_depth`; a layer's public `inbound_nodes` holds its calls in all models.
+    """
+    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+
+
+def expects_training(layer: Any) -> bool:
+    """Return whether a tf_keras layer's `call` takes `training`.
+
+    tf_keras 2.21 computes it as `_expects_training_arg`; the signature of `call` alone does not tell, since Keras
+    wraps it.
+    """
+    return bool(layer._expects_training_arg)
+
+
+def locate_first_vector(table: Any) -> int:
+    """Return where the vector of a flatbuffer table's first field begins in its file, in bytes.
+
+    Code that flatbuffers 25 generates gives a vector's values and length, not its place; the table behind it is the
+    private `_tab`.
+    """
+    first_field = 4  # offset of the first field in a table's vtable
+    return int(table._tab.Vector(table._tab.Offset(first_field)))

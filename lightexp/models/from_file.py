@@ -122,7 +122,7 @@ class FromFile(Model):
 
         model = foreign_keras.load_file(self.file_path, self.trust)
         if self.outputs != "logits":
-            model, found = foreign_keras.without_softmax(model)
+            model, found = foreign_keras.remove_softmax(model)
             if self.outputs == "probabilities" and not found:
                 raise BadInput(f"{self.file_path} does not end in a softmax. Set model.outputs=logits")
         takes, gives = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])

@@ -42,7 +42,7 @@ class TrainingStage(Training, Stage):
     def fit(self, model: Any, context: Context, masks: WeightConstraint | None = None) -> dict[str, list[float]]:
         """Trains `model` in place and returns the curves; see `Trainer.run`."""
         from lightexp.backend.litert import compute_logits
-        from lightexp.backend.training import Trainer
+        from lightexp.backend.training import TeacherSignals, Trainer
 
         features = None
         if self.objective.matched is not None:
@@ -59,12 +59,12 @@ class TrainingStage(Training, Stage):
             teachers[role] = compute_logits(
                 teacher.tflite, train, context.data, context.threads, foreign=teacher.foreign
             )
-        trainer = Trainer(model, self, context.data, context.seed, teachers, masks, features)
+        trainer = Trainer(model, self, context.data, context.seed, TeacherSignals(teachers, features), masks)
         if context.state:
-            trainer.load(context.state)
+            trainer.load_state(context.state)
         history = trainer.run(context.progress, context.stop)
         if context.stop:
-            trainer.save(context.out / STATE_FILE)
+            trainer.save_state(context.out / STATE_FILE)
         return history
 
 

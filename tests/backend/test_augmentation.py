@@ -136,11 +136,11 @@ def test_seed_and_step_decide_and_nothing_else(tensorflow: None) -> None:
 
 
 def _train(loop: str, source: Data, net: Any, **changes: Any) -> dict[str, list[float]]:
-    from lightexp.backend.training import Trainer
+    from lightexp.backend.training import TeacherSignals, Trainer
 
     words = {"teacher": np.random.default_rng(0).normal(size=(len(source.train), nets.CLASSES)).astype(np.float32)}
     teachers = words if isinstance(changes.get("objective"), Distillation) else {}
-    history = Trainer(net, nets.settings(loop=loop, **changes), source, 5, teachers).run(nets.Quiet())
+    history = Trainer(net, nets.settings(loop=loop, **changes), source, 5, TeacherSignals(teachers)).run(nets.Quiet())
     return {name: values for name, values in history.items() if name != "seconds"}
 
 
@@ -214,12 +214,12 @@ class _Labelled(TrainingObjective):
 def test_losses_labels_and_teachers_are_mixed_as_the_examples_are(tensorflow: None, loop: str) -> None:
     import tensorflow as tf
 
-    from lightexp.backend.training import Trainer
+    from lightexp.backend.training import TeacherSignals, Trainer
 
     source = replace(nets.data(), augment=Augment(mixup=0.5))
     logits = np.random.default_rng(3).normal(size=(nets.EXAMPLES, nets.CLASSES)).astype(np.float32)
     chosen = nets.settings(objective=_Labelled(), loop=loop, epochs=1)
-    history = Trainer(nets.model("dense"), chosen, source, 5, {"teacher": logits}).run(nets.Quiet())
+    history = Trainer(nets.model("dense"), chosen, source, 5, TeacherSignals({"teacher": logits})).run(nets.Quiet())
     order = tf.random.experimental.stateless_shuffle(tf.range(nets.EXAMPLES), seed=[5, 0]).numpy()
     total = 0.0
     for step, start in enumerate(range(0, nets.EXAMPLES, chosen.batch_size), start=1):

@@ -34,7 +34,7 @@ class TestFeatures:
     )
     def test_training_brings_the_layers_together(self, objective: Any, loop: str) -> None:
         from lightexp.backend.features import FeatureMatcher
-        from lightexp.backend.training import Trainer
+        from lightexp.backend.training import TeacherSignals, Trainer
 
         source = nets.data()
         teacher, model = widths(6), widths(3)
@@ -45,7 +45,7 @@ class TestFeatures:
         before = float(np.mean(features(inputs)[1]))
         settings = nets.settings(objective=objective, loop=loop, epochs=20)
         logits = {"teacher": teacher.predict(inputs, verbose=0)}
-        history = Trainer(model, settings, source, 0, logits, None, features).run(nets.Quiet())
+        history = Trainer(model, settings, source, 0, TeacherSignals(logits, features)).run(nets.Quiet())
         assert float(np.mean(features(inputs)[1])) < 0.7 * before
         assert history["loss"][-1] < history["loss"][0]
         for old, new in zip(kept, teacher.get_weights(), strict=True):

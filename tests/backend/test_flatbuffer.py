@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightexp.backend.flatbuffer import _unpack, read_graph
+from lightexp.backend.flatbuffer import read_graph, unpack_integers
 from lightexp.core.errors import BadInput
 from lightexp.core.tflite_graph import TFLiteGraph
 from tests.metrics import tiny_models
@@ -74,7 +74,7 @@ def test_narrow_values_are_unpacked_lowest_bits_first(bits: int, signed: bool) -
     values = np.random.default_rng(0).integers(low, low + 2**bits, 64)
     each = 8 // bits
     raw = sum((values[i::each] & (2**bits - 1)) << (bits * i) for i in range(each)).astype(np.uint8)
-    np.testing.assert_array_equal(_unpack(raw, bits, signed), values)
+    np.testing.assert_array_equal(unpack_integers(raw, bits, signed), values)
 
 
 def test_an_int4_file(path: Path) -> None:

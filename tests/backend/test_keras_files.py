@@ -15,7 +15,7 @@ def _trained(folder: Path, kind: str, seed: int = 0) -> bytes:
     from lightexp.backend.training import Trainer
 
     net = nets.model(kind, seed)
-    Trainer(net, nets.settings(epochs=2), nets.data(), seed, {}).run(nets.Quiet())
+    Trainer(net, nets.settings(epochs=2), nets.data(), seed).run(nets.Quiet())
     folder.mkdir()
     keras_files.save_model(net, folder)
     return (folder / TFLITE).read_bytes()

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightexp.backend.litert import _Port, compute_logits, time_single_example
+from lightexp.backend.litert import compute_logits, time_single_example
+from lightexp.backend.litert_model import TensorPort
 from lightexp.core.errors import BadInput
 from tests.metrics import tiny_models
 
@@ -90,7 +91,7 @@ def test_quantised_outputs_are_close_to_float(net: str, scheme: str, tmp_path: P
 
 
 def test_integers_are_rounded_to_the_nearest() -> None:
-    port = _Port(0, np.int8, 0.5, 3)
+    port = TensorPort(0, np.int8, 0.5, 3)
     values = np.array([0.0, 0.2, 0.3, -0.2, -0.3, 99, -99], np.float32)
     np.testing.assert_array_equal(port.encode(values), np.array([3, 3, 4, 3, 2, 127, -128], np.int8))
     np.testing.assert_array_equal(port.decode(np.array([3, 4, -128], np.int8)), np.array([0, 0.5, -65.5], np.float32))

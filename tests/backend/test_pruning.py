@@ -68,7 +68,7 @@ def test_masks_are_tfmots_at_every_step(tensorflow: None, kind: str, schedule: S
     theirs, expected = _tfmot(nets.model(kind, seed=3), schedule, chosen)
     ours = nets.model(kind, seed=3)
     masks, kept = _recording(ours, schedule)
-    history = Trainer(ours, chosen, nets.data(), 5, {}, masks).run(nets.Quiet())
+    history = Trainer(ours, chosen, nets.data(), 5, constraint=masks).run(nets.Quiet())
     assert len(expected) == STEPS
     changes = 0
     for step, there in enumerate(expected, start=1):

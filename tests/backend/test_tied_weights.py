@@ -27,7 +27,7 @@ def test_what_is_equal_stays_equal_to_the_bit_while_it_learns(tensorflow: None, 
     _patterned(net)
     before = [kernel.numpy() for kernel in nets.kernels(net)]
     ties = TiedWeights(nets.kernels(net), zeros=True, values=values)
-    history = Trainer(net, nets.settings(optimizer=optimizer), nets.data(), 5, {}, ties).run(nets.Quiet())
+    history = Trainer(net, nets.settings(optimizer=optimizer), nets.data(), 5, constraint=ties).run(nets.Quiet())
     for old, kernel in zip(before, nets.kernels(net), strict=True):
         new = kernel.numpy()
         np.testing.assert_array_equal(new[old == 0], 0)

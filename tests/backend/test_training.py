@@ -29,9 +29,10 @@ Curves = dict[str, list[float]]
 
 
 def _train(net: Any, chosen: Training, source: Data | None = None, seed: int = 5, **words: Any) -> Curves:
-    from lightexp.backend.training import Trainer
+    from lightexp.backend.training import TeacherSignals, Trainer
 
-    trainer = Trainer(net, chosen, source or nets.data(), seed, words.get("teachers", {}), words.get("masks"))
+    teachers = TeacherSignals(words.get("teachers", {}))
+    trainer = Trainer(net, chosen, source or nets.data(), seed, teachers, words.get("masks"))
     return trainer.run(nets.Quiet())
 
 
@@ -112,7 +113,7 @@ from lightexp.datasets import memmap
 from lightexp.objectives.distill import Distillation
 
 session.start_tensorflow(1)
-from lightexp.backend.training import Trainer
+from lightexp.backend.training import TeacherSignals, Trainer
 
 class Silent:
     def step(self, done, total, **figures): pass
@@ -131,7 +132,7 @@ def use(count):
     teachers = {"teacher": litert.compute_logits(file, split.x, data, 1)}
     litert.compute_logits(file, split.x[:2000], data, 1, foreign=True)
     settings = Training(objective=Distillation(), epochs=1, batch_size=500)
-    Trainer(net, settings, data, 0, teachers).run(Silent())
+    Trainer(net, settings, data, 0, TeacherSignals(teachers)).run(Silent())
     assert len(split.digest) == 64 and len(split.sample(200)) == 200
     return x
 
@@ -160,7 +161,7 @@ def test_masks_work_in_both_loops(tensorflow: None) -> None:
     for net, loop in zip(nets_, ("graph", "fit"), strict=True):
         masks = PruningMasks(nets.kernels(net), [([0, 1], Schedule(0.0, 0.75, 0, 10, 2))], 20, None)
         curves.append(_train(net, nets.settings(loop=loop), masks=masks))
-        assert masks.sparsity() == pytest.approx(0.75, abs=0.01)
+        assert masks.compute_sparsity() == pytest.approx(0.75, abs=0.01)
     assert _bytes(nets_[0]) == _bytes(nets_[1])
     assert set(curves[0]) == CURVES | {"sparsity"}
     assert curves[0]["sparsity"] == curves[1]["sparsity"]
@@ -191,14 +192,14 @@ def test_each_example_meets_its_own_teachers_logits(tensorflow: None, loop: str,
 
 
 def test_where_an_epoch_is_cut_changes_nothing(tensorflow: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightexp.backend import training
+    from lightexp.backend import epoch_loops, training
 
     seen = []
     for first, seconds in ((8, 0.5), (1, 0.0), (2, 0.0), (1000, 1e9)):
-        monkeypatch.setattr(training, "_FIRST_CALL", first)
-        monkeypatch.setattr(training, "_SECONDS_A_CALL", seconds)
+        monkeypatch.setattr(epoch_loops, "FIRST_CALL_STEPS", first)
+        monkeypatch.setattr(epoch_loops, "SECONDS_PER_CALL", seconds)
         net, progress = nets.model("dropout"), nets.Quiet()
-        curves = training.Trainer(net, nets.settings(), nets.data(), 5, {}).run(progress)
+        curves = training.Trainer(net, nets.settings(), nets.data(), 5).run(progress)
         seen.append((_bytes(net), _figures(curves), len(progress.steps)))
     assert [steps for *_, steps in seen[1:]] == [4 * 5, 4 * 5 - 1, 4]
     for weights, curves, _ in seen:
@@ -263,7 +264,7 @@ def test_early_stopping_stops_and_goes_back_to_the_best_epoch(tensorflow: None) 
     from lightexp.backend.training import Trainer
 
     net, source = _linear(), _ones(50)
-    trainer = Trainer(net, _stopping(), source, 0, {})
+    trainer = Trainer(net, _stopping(), source, 0)
     history = trainer.run(nets.Quiet())
     best = int(np.argmin(history["val_loss"]))
     assert best > 0

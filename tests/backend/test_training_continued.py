@@ -59,11 +59,12 @@ MADE = {"pruned": _pruned, "tied": _tied, "streamed": _streamed}
 
 
 def _trainer(made: Made) -> Any:
-    from lightexp.backend.training import Trainer
+    from lightexp.backend.training import TeacherSignals, Trainer
 
     net, settings, data, masks, features = made
     soft = np.random.default_rng(2).normal(size=(nets.EXAMPLES, nets.CLASSES)).astype(np.float32)
-    return Trainer(net, settings, data, 5, dict.fromkeys(settings.objective.teachers, soft), masks, features)
+    teachers = TeacherSignals(dict.fromkeys(settings.objective.teachers, soft), features)
+    return Trainer(net, settings, data, 5, teachers, masks)
 
 
 def _bytes(net: Any) -> list[bytes]:
@@ -82,12 +83,12 @@ def test_going_on_is_training_straight_through(tensorflow: None, tmp_path: Path,
         made, progress = MADE[kind](), nets.Quiet()
         trainer = _trainer(made)
         if first:
-            trainer.load(tmp_path / f"{first}.npz")
+            trainer.load_state(tmp_path / f"{first}.npz")
         found = trainer.run(progress, stop)
         assert int(min(progress.steps)) >= (first or 0)  # what is done is not done again
         assert {len(values) for values in found.values()} == {stop or 4}
         if stop:
-            trainer.save(tmp_path / f"{stop}.npz")
+            trainer.save_state(tmp_path / f"{stop}.npz")
             assert _bytes(made[0]) != _bytes(whole[0])
     assert _bytes(made[0]) == _bytes(whole[0])
     assert _curves(found) == _curves(curves)
@@ -98,7 +99,7 @@ def test_all_of_the_state_matters(tensorflow: None, tmp_path: Path) -> None:
     """Each of its arrays, were it lost, would change the result: nothing is kept for show."""
     first = _trainer(_pruned())
     first.run(nets.Quiet(), 2)
-    first.save(tmp_path / "state.npz")
+    first.save_state(tmp_path / "state.npz")
     with np.load(tmp_path / "state.npz") as state:
         arrays = dict(state)
     fresh = _trainer(_pruned())

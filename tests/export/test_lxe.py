@@ -226,7 +226,8 @@ def test_what_repeats_itself_far_apart_is_left_to_the_general_coder(trained: byt
 def test_shipped_models_are_smaller_than_gzip_and_xz_make_them(name: str, tmp_path: Path) -> None:
     import tensorflow as tf
 
-    from lightexp.backend import converter, session
+    from lightexp.backend import session
+    from lightexp.backend.converter import convert_to_float32, create_converter
     from lightexp.backend.stderr import silence_stderr
 
     session.reset_graph(0)
@@ -237,13 +238,13 @@ def test_shipped_models_are_smaller_than_gzip_and_xz_make_them(name: str, tmp_pa
     path = tmp_path / "m.tflite"
     for change in (np.asarray, lambda w: clustered(pruned(w, 0.8))):
         model.set_weights([change(w) if w.ndim > 1 else w for w in model.get_weights()])
-        converter = converter._converter(model)
+        converter = create_converter(model)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
         with silence_stderr(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Statistics for quantized inputs were expected")
             quantised = bytes(converter.convert())
-        for content in (converter.convert_to_float32(model), quantised):
+        for content in (convert_to_float32(model), quantised):
             path.write_bytes(content)
             places = read_constant_spans(path)
             encoded = there_and_back(content, places)
