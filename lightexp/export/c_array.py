@@ -1,4 +1,4 @@
-"""A file as a C array, for firmware that links its model in."""
+"""Render a `.tflite` file as C source (an array and the operators it needs), for firmware that links its model in."""
 
 from __future__ import annotations
 
@@ -8,37 +8,10 @@ from collections.abc import Iterable, Sequence
 from lightexp.core.errors import BadInput
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
-_WORDS = {"MATMUL": "MatMul", "CUMSUM": "CumSum", "PADV2": "PadV2", "LSTM": "LSTM"}  # that are not just capitalised
-_LINE = 12  # bytes
+_SPELLINGS = {"MATMUL": "MatMul", "CUMSUM": "CumSum", "PADV2": "PadV2", "LSTM": "LSTM"}  # not just capitalised
+_BYTES_PER_LINE = 12
 
-
-def render_c_array(content: bytes, name: str, operators: Iterable[str], about: Sequence[str]) -> tuple[str, str]:
-    """Header and source that hold a `.tflite`, for C11 and C++11.
-
-    The array `<name>_tflite` is aligned to 16 bytes, as TensorFlow Lite Micro needs it, and `<name>_tflite_len` long;
-    C++ also has `<name>_add_ops`, which registers just the operators that the model uses with a
-    `tflite::MicroMutableOpResolver<<NAME>_OPS>`.
-
-    Args:
-        content: The file.
-        name: What the C names begin with.
-        operators: The file's, as the schema calls them.
-        about: What to say at the top, line by line.
-
-    Raises:
-        BadInput: If C cannot have such a name.
-    """
-    if not _NAME.fullmatch(name):
-        raise BadInput(f"C needs a name of letters, digits and _ that begins with a letter. Received: {name[:80]!r}.")
-    used = sorted(set(operators))
-    top = "".join(f"// {_printable(line)}\n" for line in about)
-    guard = f"LIGHTEXP_{name.upper()}_H_"
-    calls = (
-        " &&\n         ".join(f"resolver.{name_resolver_method(kind)}() == 0" for kind in used if kind != "CUSTOM")
-        or "true"
-    )
-    custom = "// The model has operators of its own kind besides, which AddCustom adds.\n" if "CUSTOM" in used else ""
-    header = f"""{top}#ifndef {guard}
+_HEADER = """{comment}#ifndef {guard}
 #define {guard}
 
 #ifdef __cplusplus
@@ -50,10 +23,10 @@ extern const unsigned int {name}_tflite_len;
 }}
 #endif
 
-#define {name.upper()}_OPS {len(used)}
+#define {macro}_OPS {count}
 
 #ifdef __cplusplus
-// Adds the model's operators to a tflite::MicroMutableOpResolver<{name.upper()}_OPS>; false if one does not fit.
+// Adds the model's operators to a tflite::MicroMutableOpResolver<{macro}_OPS>; false if one does not fit.
 {custom}template <typename Resolver>
 bool {name}_add_ops(Resolver& resolver) {{
   return {calls};
@@ -62,9 +35,8 @@ bool {name}_add_ops(Resolver& resolver) {{
 
 #endif  // {guard}
 """
-    rows = (content[start : start + _LINE] for start in range(0, len(content), _LINE))
-    lines = "".join("    " + "".join(f"0x{byte:02x}, " for byte in row).rstrip() + "\n" for row in rows)
-    source = f"""{top}#include "{name}.h"
+
+_SOURCE = """{comment}#include "{name}.h"
 
 #ifndef __cplusplus
 #include <stdalign.h>
@@ -72,18 +44,75 @@ bool {name}_add_ops(Resolver& resolver) {{
 
 alignas(16) const unsigned char {name}_tflite[] = {{
 {lines}}};
-const unsigned int {name}_tflite_len = {len(content)};
+const unsigned int {name}_tflite_len = {length};
 """
+
+
+def render_c_array(content: bytes, name: str, operators: Iterable[str], about: Sequence[str]) -> tuple[str, str]:
+    """Return C11 and C++11 header and source that hold a `.tflite` file.
+
+    They define the array `<name>_tflite`, aligned to 16 bytes as TensorFlow Lite Micro needs it, and its length
+    `<name>_tflite_len`. C++ also gets `<name>_add_ops`, which registers only the operators that the model uses with a
+    `tflite::MicroMutableOpResolver<<NAME>_OPS>`.
+
+    Args:
+        content: The file.
+        name: Prefix of the C names.
+        operators: The file's operators, as the schema calls them.
+        about: Lines of a comment at the top.
+
+    Raises:
+        BadInput: If `name` is no valid C name.
+
+    Example:
+        >>> header, source = render_c_array(b"TFL3", "model", ["CONV_2D"], ["A model."])
+        >>> "extern const unsigned char model_tflite[];" in header
+        True
+        >>> "0x54, 0x46, 0x4c, 0x33" in source
+        True
+    """
+    if not _NAME.fullmatch(name):
+        raise BadInput(f"C needs a name of letters, digits and _ that begins with a letter. Received: {name[:80]!r}.")
+    kinds = sorted(set(operators))
+    calls = [f"resolver.{name_resolver_method(kind)}() == 0" for kind in kinds if kind != "CUSTOM"]
+    custom = ""
+    if "CUSTOM" in kinds:
+        custom = "// The model also has custom operators, which must be added with AddCustom.\n"
+    comment = "".join(f"// {_make_printable(line)}\n" for line in about)
+    header = _HEADER.format(
+        comment=comment,
+        guard=f"LIGHTEXP_{name.upper()}_H_",
+        name=name,
+        macro=name.upper(),
+        count=len(kinds),
+        custom=custom,
+        calls=" &&\n         ".join(calls) or "true",
+    )
+    source = _SOURCE.format(comment=comment, name=name, lines=_render_bytes(content), length=len(content))
     return header, source
 
 
 def name_resolver_method(kind: str) -> str:
-    """The method of `MicroMutableOpResolver` that adds an operator: `AddConv2D` for `CONV_2D`."""
-    return "Add" + "".join(
-        _WORDS.get(word, word if word[0].isdigit() else word.capitalize()) for word in kind.split("_")
-    )
+    """Return the method of `MicroMutableOpResolver` that adds an operator.
+
+    Example:
+        >>> name_resolver_method("CONV_2D")
+        'AddConv2D'
+    """
+    return "Add" + "".join(_spell(part) for part in kind.split("_"))
 
 
-def _printable(line: str) -> str:
-    """What a comment can hold: no end of line, and no backslash (or trigraph of one) that would continue it."""
+def _spell(part: str) -> str:
+    if part in _SPELLINGS:
+        return _SPELLINGS[part]
+    return part if part[0].isdigit() else part.capitalize()
+
+
+def _render_bytes(content: bytes) -> str:
+    rows = (content[start : start + _BYTES_PER_LINE] for start in range(0, len(content), _BYTES_PER_LINE))
+    return "".join("    " + " ".join(f"0x{byte:02x}," for byte in row) + "\n" for row in rows)
+
+
+def _make_printable(line: str) -> str:
+    """Replace what would end or continue a C comment: control characters, backslashes and trigraphs."""
     return "".join(char if char.isascii() and char.isprintable() and char not in "\\?" else "_" for char in line)

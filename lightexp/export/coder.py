@@ -1,7 +1,7 @@
-"""Range coding of symbols, line by line, with models that learn from what has been coded.
+"""Adaptive range coding of a tensor's symbols, line by line, with models that learn from what has been coded.
 
-Every probability is made from integers by correctly rounded divisions (`perfect=False` has no other arithmetic), so
-that another machine makes the same.
+Every probability is computed from integers by correctly rounded divisions (`perfect=False` uses no other arithmetic),
+so that encoder and decoder agree on every machine.
 """
 
 from __future__ import annotations
@@ -16,42 +16,79 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
-UNIT = 1 << 16  # a probability of 1, as an integer
-_PLACE = 8  # lines that the mean density weighs in that of a place
-_CONTEXT = 2  # observations that it weighs in that of a context
-_EARLIER = 256  # observations that earlier tensors weigh
-_LEVELS = 1 << np.arange(5, 12)  # of a place's density: octaves around the mean's 256
+UNIT = 1 << 16
+"""A probability of 1, as an integer."""
 _BIT = stream.model.Bernoulli(perfect=False)
+
+# How many observations (lines, symbols) earlier knowledge counts for when a model starts.
+_DENSITY_PRIOR = 8  # lines, for the mean density in the density of a position
+_CONTEXT_PRIOR = 2  # observations, for the mean density in a context
+_TENSOR_PRIOR = 256  # observations, for earlier tensors in a new tensor's counts
+
+_MEAN_DENSITY = 256  # a position's density is relative to the mean, in units of 1 / 256
+_DENSITY_LEVELS = 1 << np.arange(5, 12)  # borders between classes of density: octaves around the mean
+_CONTEXTS = 3 * (len(_DENSITY_LEVELS) + 1)  # a class of density and 0, 1 or 2 neighbours that are not 0
 
 
 class RangeCoder:
-    """A stream of symbols: writes those that it is given or, made of what another has written, reads them.
+    """A stream of symbols that is written, or read from bytes that another stream wrote.
 
-    One walk over the data so serves both: whoever reads has nothing to give.
+    The same calls serve both: the writer passes the symbols, the reader passes None and gets them.
+
+    Example:
+        >>> import numpy as np
+        >>> writer = RangeCoder()
+        >>> counts = np.array([3, 1])
+        >>> _ = writer.code_with_counts(counts, 4, np.array([0, 0, 1, 0]))
+        >>> RangeCoder(writer.finish()).code_with_counts(counts, 4, None).tolist()
+        [0, 0, 1, 0]
     """
 
-    def __init__(self, written: bytes | None = None) -> None:
-        """An empty stream, or what `finish` gave."""
-        words = np.frombuffer(written or b"", "<u4").astype(np.uint32)
-        self._coder: Any = stream.queue.RangeDecoder(words) if written is not None else stream.queue.RangeEncoder()
+    def __init__(self, encoded: bytes | None = None) -> None:
+        """Open a stream.
 
-    def bits(self, ones: Ints, given: Bools | None) -> Bools:
-        """Codes bits, each with its probability of being 1 (of `UNIT`)."""
-        if given is None:
-            return cast(Bools, self._coder.decode(_BIT, ones / UNIT) != 0)
-        self._coder.encode(given.astype(np.int32), _BIT, ones / UNIT)
-        return given
+        Args:
+            encoded: What `finish` returned, to be read. Defaults to None: an empty stream, to be written.
+        """
+        if encoded is None:
+            self._coder: Any = stream.queue.RangeEncoder()
+        else:
+            self._coder = stream.queue.RangeDecoder(np.frombuffer(encoded, "<u4").astype(np.uint32))
 
-    def symbols(self, counts: Ints, size: int, given: Ints | None) -> Ints:
-        """Codes `size` symbols, all of them as likely as their counts."""
+    def code_bits(self, probabilities: Ints, bits: Bools | None) -> Bools:
+        """Write or read bits.
+
+        Args:
+            probabilities: Of each bit being 1, in units of 1 / `UNIT`, `(n,)`.
+            bits: The bits `(n,)`, or None to read them.
+
+        Returns:
+            The bits.
+        """
+        if bits is None:
+            return cast(Bools, self._coder.decode(_BIT, probabilities / UNIT) != 0)
+        self._coder.encode(bits.astype(np.int32), _BIT, probabilities / UNIT)
+        return bits
+
+    def code_with_counts(self, counts: Ints, size: int, symbols: Ints | None) -> Ints:
+        """Write or read `size` symbols whose probabilities are in proportion to `counts`.
+
+        Args:
+            counts: A positive count for each symbol from 0.
+            size: Number of symbols.
+            symbols: The symbols `(size,)`, or None to read them.
+
+        Returns:
+            The symbols.
+        """
         model = stream.model.Categorical(counts.astype(np.float64), perfect=False)
-        if given is None:
+        if symbols is None:
             return cast(Ints, self._coder.decode(model, size))
-        self._coder.encode(given.astype(np.int32), model)
-        return given
+        self._coder.encode(symbols.astype(np.int32), model)
+        return symbols
 
     def copy(self) -> RangeCoder:
-        """The same, on which something can be tried."""
+        """Return a copy, for trying out what something would cost."""
         other = RangeCoder()
         other._coder = self._coder.clone()
         return other
@@ -62,34 +99,54 @@ class RangeCoder:
         return int(self._coder.num_bits()) // 8
 
     def finish(self) -> bytes:
-        """What has been written."""
+        """Return the bytes written."""
         return bytes(self._coder.get_compressed().astype("<u4").tobytes())
 
 
 class SymbolCounts:
-    """How often symbols were seen, by what they are symbols of; kept from one tensor to the next."""
+    """How often symbols have been seen, by kind of symbol, carried over from one tensor to the next."""
 
     def __init__(self, earlier: SymbolCounts | None = None) -> None:
-        """What `earlier` has seen, on which something can be tried."""
-        self._seen: dict[tuple[int, ...], NDArray[np.int64]] = dict(earlier._seen) if earlier else {}
+        """Start with what another has seen.
 
-    def begin(self, name: tuple[int, ...], size: int) -> NDArray[np.int64]:
-        """Counts of `size` symbols for a new tensor to add to, in halves; what was seen under that name has faded."""
+        Args:
+            earlier: Counts to start with, not changed. Defaults to None.
+        """
+        self._counts: dict[tuple[int, ...], NDArray[np.int64]] = dict(earlier._counts) if earlier else {}
+
+    def begin(self, kind: tuple[int, ...], size: int) -> NDArray[np.int64]:
+        """Return counts for a new tensor, in halves, to be updated in place.
+
+        Args:
+            kind: The kind of symbol; its counts in earlier tensors are scaled down to a fixed weight.
+            size: Number of different symbols.
+        """
         counts = np.ones(size, np.int64)
-        if name in self._seen:
-            counts += self._seen[name] * (2 * _EARLIER) // self._seen[name].sum()
-        self._seen[name] = counts
+        if kind in self._counts:
+            counts += self._counts[kind] * (2 * _TENSOR_PRIOR) // self._counts[kind].sum()
+        self._counts[kind] = counts
         return counts
 
 
-def code_adaptively(coder: RangeCoder, counts: NDArray[np.int64], size: int, given: Ints | None) -> Ints:
-    """Codes `size` symbols, and counts them."""
+def code_adaptively(coder: RangeCoder, counts: NDArray[np.int64], size: int, symbols: Ints | None) -> Ints:
+    """Write or read `size` symbols by counts that are updated with them.
+
+    Args:
+        coder: The stream.
+        counts: Count of each symbol, in halves; updated in place.
+        size: Number of symbols.
+        symbols: The symbols `(size,)`, or None to read them.
+
+    Returns:
+        The symbols.
+    """
     if len(counts) == 1:
         return np.zeros(size, np.int32)
     parts, start = list[Ints](), 0
     while start < size:
         end = min(size, start + max(16, int(counts.sum()) >> 4))
-        parts.append(coder.symbols(counts, end - start, None if given is None else given[start:end]))
+        part = None if symbols is None else symbols[start:end]
+        parts.append(coder.code_with_counts(counts, end - start, part))
         counts += 2 * np.bincount(parts[-1], minlength=len(counts))
         start = end
     return np.concatenate(parts) if parts else np.zeros(0, np.int32)
@@ -97,77 +154,101 @@ def code_adaptively(coder: RangeCoder, counts: NDArray[np.int64], size: int, giv
 
 @dataclass(frozen=True)
 class Grid:
-    """How a tensor's values lie in lines that are coded one after another.
+    """How a tensor's values are arranged in lines, which are coded one after another.
 
     Attributes:
-        lines: How many.
-        length: Of each.
-        turned: Whether a line is a column of the values, not a row.
-        lag: How many lines back a like line is expected besides the one before: an image's width. 0 takes no notice of
-            lines before.
+        lines: Number of lines.
+        length: Values in a line.
+        by_column: Whether a line is a column of the values, not a row.
+        lag: Distance of an earlier line that resembles a line as much as the one before does, such as an image's
+            width; 0 to ignore earlier lines.
     """
 
     lines: int
     length: int
-    turned: bool
+    by_column: bool
     lag: int
 
-    def of(self, values: Ints) -> Ints:
-        """Values `(count,)` as lines `(lines, length)`."""
-        return values.reshape(self.length, self.lines).T if self.turned else values.reshape(self.lines, self.length)
+    def to_lines(self, values: Ints) -> Ints:
+        """Arrange values `(count,)` in lines `(lines, length)`."""
+        if self.by_column:
+            return values.reshape(self.length, self.lines).T
+        return values.reshape(self.lines, self.length)
 
-    def back(self, lines: Ints) -> Ints:
-        """What `of` was given."""
-        return (lines.T if self.turned else lines).reshape(-1)
+    def from_lines(self, lines: Ints) -> Ints:
+        """Return the values `(count,)` of lines `(lines, length)`."""
+        return (lines.T if self.by_column else lines).reshape(-1)
 
 
-def code_symbols(
+class _ZeroModel:
+    """Predicts which symbols of a line are 0, from each position's density so far and the neighbours in other lines.
+
+    Attributes:
+        share: Mean share of symbols that are not 0, in units of 1 / `UNIT`.
+    """
+
+    def __init__(self, share: int, length: int) -> None:
+        self.share = share
+        self._nonzero = np.zeros(length, np.int64)  # by position
+        self._hits = np.full(_CONTEXTS, _CONTEXT_PRIOR * share, np.int64)
+        self._tries = np.full(_CONTEXTS, _CONTEXT_PRIOR * UNIT, np.int64)
+
+    def code(self, coder: RangeCoder, number: int, neighbours: Ints, line: Ints | None) -> Bools:
+        """Write or read which symbols of line `number` are not 0; `neighbours` counts each one's that are not 0."""
+        mean = (_DENSITY_PRIOR + number) * self.share
+        density = _MEAN_DENSITY * (_DENSITY_PRIOR * self.share + UNIT * self._nonzero) // mean
+        context = 3 * np.searchsorted(_DENSITY_LEVELS, density) + neighbours
+        probabilities = np.clip(self._hits[context] * UNIT // self._tries[context], 1, UNIT - 1)
+        nonzero = coder.code_bits(probabilities, None if line is None else line != 0)
+        self._hits += UNIT * np.bincount(context[nonzero], minlength=_CONTEXTS)
+        self._tries += UNIT * np.bincount(context, minlength=_CONTEXTS)
+        self._nonzero += nonzero
+        return nonzero
+
+
+def code_tensor(
     coder: RangeCoder,
     grid: Grid,
     share: int,
     signs: NDArray[np.int8],
-    values: Sequence[NDArray[np.int64]],
-    given: Ints | None,
+    counts: Sequence[NDArray[np.int64]],
+    symbols: Ints | None,
 ) -> Ints:
-    """Codes a tensor's symbols, of which 0 is the commonest.
+    """Write or read a tensor's symbols, of which 0 is the most common.
 
-    Whether a symbol is 0 is coded first. Its contexts: how dense its place in the lines has been, and whether its
-    neighbours in the lines before are 0. Which of the other symbols it is has the sign of those neighbours for context.
+    Whether a symbol is 0 is coded first, in the context of its position's density in earlier lines and of whether its
+    neighbours in earlier lines are 0. Which of the other symbols it is, is coded in the context of the neighbours'
+    sign.
 
     Args:
-        coder: Writes or reads.
+        coder: The stream.
         grid: The order of coding.
-        share: Of symbols that are not 0, of `UNIT`; `UNIT` if none is.
-        signs: -1 or 1 of each symbol but 0, whose sign is 0.
-        values: Counts of the symbols from 1 in each of the 3 contexts, or in one; none codes 0 and 1 only.
-        given: The symbols `(count,)`, for the writer.
+        share: Share of symbols that are not 0, in units of 1 / `UNIT`; `UNIT` if none is 0.
+        signs: -1 or 1 for each symbol; 0 for symbol 0.
+        counts: Counts of the symbols from 1 for each of the 3 contexts, or for all of them together; empty if there
+            are the symbols 0 and 1 only.
+        symbols: The symbols `(count,)`, or None to read them.
 
     Returns:
         The symbols `(count,)`.
     """
-    source = None if given is None else grid.of(given)
+    source = None if symbols is None else grid.to_lines(symbols)
     lines = np.zeros((grid.lines, grid.length), np.int32)
-    seen = np.zeros(grid.length, np.int64)
-    nothing = np.zeros(grid.length, np.int8)
-    hits, tries = np.full(24, _CONTEXT * share, np.int64), np.full(24, _CONTEXT * UNIT, np.int64)
+    no_signs = np.zeros(grid.length, np.int8)
+    zero_model = _ZeroModel(share, grid.length)
     for number in range(grid.lines):
         line = None if source is None else source[number]
-        above = signs[lines[number - 1]] if grid.lag and number else nothing
-        further = signs[lines[number - grid.lag]] if grid.lag and number >= grid.lag else nothing
+        previous = signs[lines[number - 1]] if grid.lag and number else no_signs
+        similar = signs[lines[number - grid.lag]] if grid.lag and number >= grid.lag else no_signs
+        nonzero = np.ones(grid.length, np.bool_)
         if share < UNIT:
-            density = 256 * (_PLACE * share + UNIT * seen) // ((_PLACE + number) * share)
-            context = 3 * np.searchsorted(_LEVELS, density) + np.abs(above) + np.abs(further)
-            chance = np.clip(hits[context] * UNIT // tries[context], 1, UNIT - 1)
-            other = coder.bits(chance, None if line is None else line != 0)
-            hits += UNIT * np.bincount(context[other], minlength=24)
-            tries += UNIT * np.bincount(context, minlength=24)
-            seen += other
-        else:
-            other = np.ones(grid.length, np.bool_)
-        lines[number] = other
-        for sign, counts in enumerate(values, start=-1):
-            where = np.flatnonzero(other & (np.sign(above + further) == sign) if len(values) > 1 else other)
-            lines[number, where] = 1 + code_adaptively(
-                coder, counts, len(where), None if line is None else line[where] - 1
-            )
-    return grid.back(lines)
+            nonzero = zero_model.code(coder, number, np.abs(previous) + np.abs(similar), line)
+        lines[number] = nonzero
+        for sign, sign_counts in enumerate(counts, start=-1):
+            selected = nonzero
+            if len(counts) > 1:
+                selected = nonzero & (np.sign(previous + similar) == sign)
+            places = np.flatnonzero(selected)
+            known = None if line is None else line[places] - 1
+            lines[number, places] = 1 + code_adaptively(coder, sign_counts, len(places), known)
+    return grid.from_lines(lines)
