@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module as _import_module
 
 # Imported first, because the first import of a subpackage sets the attribute of its name, and so would replace the
-# functions `search` and `report`. Both are empty.
+# functions `search` and `report`. Both are empty. `from lightexp.search import study` still finds the subpackage.
 _import_module("lightexp.report")
 _import_module("lightexp.search")
 

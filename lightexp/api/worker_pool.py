@@ -231,8 +231,14 @@ def build_request(call: str, overrides: Sequence[str], **arguments: Any) -> dict
         call: The name of the worker's function.
         overrides: As on the command line.
         arguments: Further arguments of the function, as JSON types.
+
+    Raises:
+        BadInput: If the current folder has been deleted.
     """
-    folder = os.getcwd()
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:
+        raise BadInput("the current folder has been deleted. Change to another one with os.chdir.") from None
     return {
         "call": call,
         "overrides": list(overrides),

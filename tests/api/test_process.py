@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from lightexp.core.record import read_record
+from lightexp.core.records import list_trial_folders
 from tests.api.snapshots import SNAPSHOT
 from tests.cli.commands import PATIENCE, environment, records
 
@@ -69,12 +71,12 @@ def test_tensorflow_may_have_computed_before(before: str, tmp_path: Path) -> Non
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
 
 
-def start_long_run(folder: Path) -> subprocess.Popen[str]:
-    """Start a script whose run takes hours, and wait until it trains."""
+def start_script(call: str, awaited: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a script that calls lightexp for hours, and wait until a text is logged."""
     code = (
         "import logging, lightexp\n"
         "logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
-        f"try: lightexp.run({LONG!r})\n"
+        f"try: {call}\n"
         "except KeyboardInterrupt: print('interrupted')\n"
         f"print(lightexp.run({TINY!r}).status)"
     )
@@ -89,9 +91,14 @@ def start_long_run(folder: Path) -> subprocess.Popen[str]:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
-    while "epoch" not in (line := process.stderr.readline()):
+    while awaited not in (line := process.stderr.readline()):
         assert line, process.communicate()
     return process
+
+
+def start_long_run(folder: Path) -> subprocess.Popen[str]:
+    """Start a script whose run takes hours, and wait until it trains."""
+    return start_script(f"lightexp.run({LONG!r})", "epoch", folder)
 
 
 def list_workers(parent: int) -> list[int]:
@@ -114,6 +121,17 @@ def test_ctrl_c_interrupts_the_run_and_not_the_script(tmp_path: Path) -> None:
     output, errors = process.communicate(timeout=PATIENCE)
     assert (output.split(), process.returncode) == (["interrupted", "done"], 0), errors
     assert [record.status for record in records(tmp_path / "outputs")] == ["interrupted", "done"]
+
+
+def test_ctrl_c_ends_a_search_without_testing_the_front(tmp_path: Path) -> None:
+    overrides = f"{TINY} search=mixed_precision search.trials=100000 search.study=long".replace("pipeline=control ", "")
+    process = start_script(f"lightexp.search({overrides!r})", "trial 0", tmp_path)
+    os.kill(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert (output.split(), process.returncode) == (["interrupted", "done"], 0), errors
+    trials = [read_record(folder) for folder in list_trial_folders(tmp_path / "outputs")]
+    assert "done" in [record.status for record in trials]
+    assert not list(tmp_path.rglob("front/*/record.json"))
 
 
 def test_a_worker_ends_with_the_users_process(tmp_path: Path) -> None:
