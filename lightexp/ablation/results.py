@@ -1,8 +1,9 @@
-"""The runs of an ablation, found by what they were: from records alone, without data or TensorFlow."""
+"""Report of an ablation, from the records of its runs alone: no data set and no TensorFlow is loaded."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,53 +16,57 @@ from lightexp.report.runs import Run, RunReader, identify_settings, iterate_reco
 from lightexp.report.summary import build_summary
 
 
-def report_results(study: AblationSpec, outputs: Path, overrides: list[str], complaints: list[str]) -> Report:
-    """Summarises the runs of an ablation.
+def report_results(spec: AblationSpec, outputs: Path, overrides: list[str], problems: list[str]) -> Report:
+    """Summarize the runs of an ablation.
 
-    A record counts for a row and seed if it bears their tags and its settings are the row's as the file has it now; of
-    several the latest does.
+    A record counts for a row and seed if it has their tags and its settings are those that the file gives the row now;
+    the latest of several counts.
 
     Args:
-        study: The ablation.
+        spec: The ablation.
         outputs: The folder of all outputs.
-        overrides: Of the command line.
-        complaints: Gets a line for each record of this ablation that cannot be used.
+        overrides: Overrides of the command line.
+        problems: Receives a line for each record of this ablation that cannot be used.
 
     Raises:
-        BadInput: If nothing has run, or what has run cannot stand in one table.
+        BadInput: If nothing has run, or the runs cannot be compared in one table.
     """
-    rows = {row.name: row for row in study.rows}
-    configs = {(row.name, seed): compose_with_seed(row, seed).plain for row in study.rows for seed in study.seeds}
-    plugins = {place: config["plugins"] for place, config in configs.items()}
-    wanted = {place: identify_settings(config, plugins[place]) for place, config in configs.items()}
+    runs, tested = _find_runs(spec, outputs, problems)
+    if not runs:
+        return build_summary([], spec.show)
+    review.check_comparable(runs, spec.name)
+    runs, show, questions = review.without_foreign_latency(runs, spec.show)
+    refused = {row.name: row.refused for row in spec.rows if row.refused}
+    names = [row.name for row in spec.rows]
+    report = build_summary(runs, replace(show, title=spec.name), refused, order=names)
+    finished = {run.row for run in runs}
+    questions += [f"'{name}' has no finished run" for name in names if name not in refused and name not in finished]
+    for name, settings in tested.items():
+        if len(settings) > 1:
+            questions.append(
+                f"'{name}' was tested with {len(settings)} different settings: they may have been chosen on test"
+            )
+    commands = [shlex.join(["lightexp", command, str(spec.path), *overrides]) for command in ("ablate", "report")]
+    return replace(report, questions=(*questions, *review.list_questions(report)), commands=tuple(commands))
 
-    def ours(record: Record) -> bool:
-        place = record.tags.get("row", ""), record.config.get("seed", -1)
-        return record.tags.get("ablation") == study.name and place in wanted
 
-    reader, found = RunReader(), dict[tuple[str, int], Run]()
+def _find_runs(spec: AblationSpec, outputs: Path, problems: list[str]) -> tuple[list[Run], Mapping[str, set[str]]]:
+    """Return the runs that count, in the order of rows and seeds, and by row the settings that were ever tested."""
+    configs = {(row.name, seed): compose_with_seed(row, seed).plain for row in spec.rows for seed in spec.seeds}
+    expected = {key: identify_settings(config, config["plugins"]) for key, config in configs.items()}
+
+    def is_of_ablation(record: Record) -> bool:
+        row_and_seed = record.tags.get("row", ""), record.config.get("seed", -1)
+        return record.tags.get("ablation") == spec.name and row_and_seed in expected
+
+    reader = RunReader()
+    runs: dict[tuple[str, int], Run] = {}
     tested: dict[str, set[str]] = {}
-    unfinished: list[str] = []
-    for record in iterate_records([outputs] if outputs.is_dir() else [], unfinished, ours):
-        place = record.tags["row"], record.config["seed"]
-        now = identify_settings(record.config, plugins[place])
+    for record in iterate_records([outputs] if outputs.is_dir() else [], problems, is_of_ablation):
+        row_and_seed = record.tags["row"], record.config["seed"]
+        settings = identify_settings(record.config, configs[row_and_seed]["plugins"])
         if "accuracy/test" in record.metrics:
-            tested.setdefault(place[0], set()).add(repr(now))
-        if now == wanted[place]:
-            found[place] = reader.run(record, place[0])
-    complaints += unfinished
-    if not found:
-        return build_summary([], study.show)
-    runs = [found[place] for place in wanted if place in found]
-    review.check_comparable(runs, study.name)
-    runs, show, said = review.without_foreign_latency(runs, study.show)
-    refused = {name: row.refused for name, row in rows.items() if row.refused}
-    made = build_summary(runs, replace(show, title=study.name), refused, order=list(rows))
-    for name in rows:
-        if name not in refused and not any(run.row == name for run in runs):
-            said.append(f"'{name}' has no finished run")
-    for name, kinds in tested.items():
-        if len(kinds) > 1:
-            said.append(f"'{name}' was tested with {len(kinds)} different settings: they may have been chosen on test")
-    commands = [shlex.join(["lightexp", command, str(study.path), *overrides]) for command in ("ablate", "report")]
-    return replace(made, questions=(*said, *review.list_questions(made)), commands=tuple(commands))
+            tested.setdefault(record.tags["row"], set()).add(repr(settings))
+        if settings == expected[row_and_seed]:
+            runs[row_and_seed] = reader.run(record, record.tags["row"])
+    return [runs[key] for key in expected if key in runs], tested

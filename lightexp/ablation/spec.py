@@ -1,4 +1,4 @@
-"""The file of an ablation: a claim, its rows and seeds, and how its table is to look."""
+"""An ablation's file: a claim, rows and seeds, and the layout of the table."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from lightexp.ablation.rows import AblationRow, expand_rows
+from lightexp.ablation.planners import expand_rows
+from lightexp.ablation.rows import AblationRow
 from lightexp.core.columns import MetricColumn
 from lightexp.core.config import Positive, construct, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.report.table_spec import PublishedRow, TableSpec, parse_column
 
-_ASIDE = ("paths", "tracking", "runtime", "measure", "hydra")  # what changes no row
+_OUTSIDE_ROWS = ("paths", "tracking", "runtime", "measure", "hydra")
+"""Config groups whose overrides do not change what a row is."""
+_MAX_NAME_LENGTH = 60
 
 
 @settings_dataclass
@@ -27,19 +30,19 @@ class AblationFile:
     """An ablation's file, checked.
 
     Attributes:
-        claim: What the table is to show, in a sentence or two.
+        claim: What the table shows, in a sentence or two.
         control: The name of the row that the others are compared with.
-        seeds: Of the runs; every row has all of them.
-        rows: By name, a list of overrides or a planner; see `lightexp.ablation.rows`.
-        reference: The publication that the claim or its figures come from. Defaults to none.
-        cost: What it takes, such as `25 minutes on two cores`. Defaults to no word of it.
+        seeds: The seeds that every row runs with.
+        rows: By name, a list of overrides or a planner; see `lightexp.ablation.planners`.
+        reference: The publication of the claim or its figures. Defaults to none.
+        cost: How long it takes, such as `25 minutes on two cores`. Defaults to no mention.
         base: Overrides that all rows share. Defaults to none.
-        external: Published figures by row, each `{source: words, figures: {measurement: value}}`; shown, never tested.
-        columns: Measurements of the table, or `{measurement, heading, format, direction}` of each. Defaults to the
-            usual ones.
-        margin: In percentage points: what accuracy may lose against the control and still count as no worse.
+        external: Published metrics by row, each `{source: text, figures: {metric: value}}`; shown, never tested.
+        columns: Metrics of the table, or `{measurement, heading, format, direction}` of each. Defaults to the usual
+            ones.
+        margin: Percentage points of accuracy that a row may lose against the control and still count as no worse.
             Defaults to None: differences are tested, not non-inferiority.
-        figures: Which to draw. Defaults to all that there are data for.
+        figures: The plots. Defaults to all that have data.
     """
 
     claim: Annotated[str, Field(min_length=1)]
@@ -63,14 +66,14 @@ class AblationFile:
 
 @dataclass(frozen=True)
 class AblationSpec:
-    """An ablation ready to be planned or reported.
+    """An ablation, ready to be planned or reported.
 
     Attributes:
-        path: Its file.
-        name: The file's stem, and what the command line has changed of it.
-        rows: In the order of the table.
-        seeds: As in the file.
-        show: How its table is to look.
+        path: The file.
+        name: The file's stem, and what the command line changes of the rows.
+        rows: The rows, in the table's order.
+        seeds: The seeds that every row runs with.
+        show: The layout of the table.
     """
 
     path: Path
@@ -81,31 +84,30 @@ class AblationSpec:
 
     @property
     def results(self) -> Path:
-        """The folder of what a report writes."""
+        """The folder of the report."""
         return self.path.parent / "results" / self.name
 
 
 def read_spec(path: Path, overrides: list[str]) -> AblationSpec:
-    """Reads an ablation's file and expands its rows.
+    """Read an ablation's file and expand its rows.
 
     Args:
         path: The file.
-        overrides: Of the command line; they come after the file's `base` and before each row's own.
+        overrides: Overrides of the command line; they come after the file's `base` and before each row's own.
 
     Raises:
-        BadInput: For the first thing that is wrong, with its place.
+        BadInput: For the first mistake in the file, with its place.
     """
-    values = _parsed(path)
+    values = _load_yaml(path)
     try:
         file = construct(AblationFile, values, "")
-        base = [*file.base, *overrides]
-        rows = expand_rows(file.rows, base)
+        rows = expand_rows(file.rows, [*file.base, *overrides])
         names = [row.name for row in rows]
         if file.control not in names:
             raise BadInput(f"control: no row is named '{file.control}'. The rows are: {', '.join(names)}.")
         if refused := next(row.refused for row in rows if row.name == file.control):
             raise BadInput(f"control: '{file.control}' cannot run: {refused}")
-        external = tuple(_external(name, node, names) for name, node in file.external.items())
+        external = tuple(_parse_published(name, node, names) for name, node in file.external.items())
         columns: tuple[MetricColumn, ...] = tuple(
             parse_column(node, f"columns[{i}]") for i, node in enumerate(file.columns)
         )
@@ -122,28 +124,30 @@ def read_spec(path: Path, overrides: list[str]) -> AblationSpec:
         figures=tuple(file.figures),
         external=external,
     )
-    return AblationSpec(path, path.stem + _changed(overrides), rows, tuple(file.seeds), show)
+    return AblationSpec(path, path.stem + _make_name_suffix(overrides), rows, tuple(file.seeds), show)
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _load_yaml(path: Path) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except FileNotFoundError:
-        raise BadInput(f"{path} is not there. Name an ablation's file, such as experiments/01_article.yaml.") from None
+        raise BadInput(
+            f"{path} does not exist. Name an ablation's file, such as experiments/01_article.yaml."
+        ) from None
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise BadInput(f"{path} cannot be read as YAML: {_first(error)}.") from None
+        raise BadInput(f"{path} cannot be read as YAML: {_summarize_yaml_error(error)}.") from None
     if not isinstance(values, dict) or not values:
         raise BadInput(f"{path} must be a mapping with claim, control, seeds and rows. Received: {values!r:.60}.")
     return {str(name): value for name, value in values.items()}
 
 
-def _first(error: Exception) -> str:
+def _summarize_yaml_error(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
-    words = getattr(error, "problem", None) or str(error)
-    return f"{words} in line {mark.line + 1}" if mark else str(words).rstrip(".")
+    problem = getattr(error, "problem", None) or str(error)
+    return f"{problem} in line {mark.line + 1}" if mark else str(problem).rstrip(".")
 
 
-def _external(name: str, node: Any, rows: list[str]) -> PublishedRow:
+def _parse_published(name: str, node: Any, rows: list[str]) -> PublishedRow:
     if name in rows:
         raise BadInput(f"external.{name}: a row has that name. Give the published one another.")
     if not isinstance(node, Mapping):
@@ -151,10 +155,13 @@ def _external(name: str, node: Any, rows: list[str]) -> PublishedRow:
     return construct(PublishedRow, {"name": name, **node}, f"external.{name}")
 
 
-def _changed(overrides: list[str]) -> str:
-    """What the command line changes of an ablation, as the end of a name: such runs are another table's."""
-    matter = sorted(word for word in overrides if word.lstrip("+~").partition(".")[0].partition("=")[0] not in _ASIDE)
-    if not matter:
+def _make_name_suffix(overrides: list[str]) -> str:
+    """Return the end of the ablation's name for overrides that change its rows: their runs are another table's."""
+    groups = {text: text.lstrip("+~").partition(".")[0].partition("=")[0] for text in overrides}
+    changes = sorted(text for text in overrides if groups[text] not in _OUTSIDE_ROWS)
+    if not changes:
         return ""
-    words = "-".join("".join(c if c.isalnum() or c in "=._" else "_" for c in word) for word in matter)
-    return f"-{words}" if len(words) <= 60 else f"-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
+    suffix = "-".join("".join(c if c.isalnum() or c in "=._" else "_" for c in text) for text in changes)
+    if len(suffix) > _MAX_NAME_LENGTH:
+        suffix = hashlib.sha256(suffix.encode()).hexdigest()[:12]
+    return f"-{suffix}"

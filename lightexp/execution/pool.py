@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lightexp.core.errors import RunFailed
+from lightexp.execution.channel import Message
 from lightexp.execution.locks import CommandLease
-from lightexp.execution.process import Message, WorkerProcess
+from lightexp.execution.process import WorkerProcess
 from lightexp.execution.work import ACTIVITY, ENDED, MESSAGE, STARTED, WorkSource
 
 _TICK_S = 0.5

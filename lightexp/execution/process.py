@@ -1,14 +1,12 @@
 """Worker processes: start one, exchange messages and arrays with it, limit its time, and end it with its parent.
 
-Both sides write lines of JSON, each followed by the bytes of an array if the message has one. A worker reads its
-input in a thread of its own. The input closes when the parent closes it or when the parent ends, however it ends; a
-worker that is idle then returns from its loop, and one that is busy receives SIGTERM. This works on every platform and
-needs no further mechanism: Linux' `PR_SET_PDEATHSIG`, for one, fires when the starting *thread* ends.
+A worker reads its input in a separate thread. The input closes when the parent closes it or when the parent ends, in
+whatever way; a worker that is idle then returns from its loop, and one that is busy receives SIGTERM. This works on
+every platform and needs no other mechanism: Linux' `PR_SET_PDEATHSIG`, for one, fires when the starting *thread* ends.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import signal
@@ -18,17 +16,16 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from io import FileIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from lightexp.execution.channel import Channel, Message
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Kind = Literal["request", "reply", "event", "stop"]
 EXTRA_PATH_VARIABLE = "LIGHTEXP_EXTRA_PATH"
 """Environment variable: folders that workers append to `sys.path`, where a user's plugins are found."""
-_CHUNK_BYTES = 1 << 16
 _CLOSE_GRACE_S = 5.0
 
 
@@ -42,88 +39,6 @@ class WorkerDied(BrokenPipeError):
     def __init__(self, cause: str) -> None:
         super().__init__(f"its process has ended ({cause})")
         self.cause = cause
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message between a parent and its worker.
-
-    Attributes:
-        kind: `request` and `stop` go to the worker, `reply` and `event` to the parent.
-        content: JSON types.
-        array: An array that goes with it. Defaults to None.
-        number: The number of the request that a reply answers.
-    """
-
-    kind: Kind
-    content: dict[str, Any]
-    array: NDArray[Any] | None = None
-    number: int = 0
-
-
-class _Channel:
-    """Two pipes that carry messages. Reads and writes without buffers that a thread could hold at exit."""
-
-    def __init__(self, source: FileIO, target: FileIO) -> None:
-        self._source, self._target = source, target
-        self._pending = bytearray()
-        self._write_lock = threading.Lock()
-
-    def send(self, message: Message) -> None:
-        header: dict[str, Any] = {"kind": message.kind, "number": message.number, "content": message.content}
-        body = b""
-        if message.array is not None:
-            header["array"] = [message.array.dtype.str, message.array.shape]
-            body = message.array.tobytes()
-        with self._write_lock:
-            for part in (f"{json.dumps(header)}\n".encode(), body):
-                remaining = memoryview(part)
-                while remaining:
-                    remaining = remaining[self._target.write(remaining) :]
-
-    def receive(self) -> Message | None:
-        """Return the next message; None at the end of the input."""
-        while (line := self._read_line()) is not None:
-            try:
-                header = json.loads(line)
-                kind, number, content = header["kind"], header["number"], header["content"]
-            except (ValueError, TypeError, KeyError):
-                continue  # printed by something that started before the worker claimed its output
-            if "array" not in header:
-                return Message(kind, content, None, number)
-            array = self._read_array(*header["array"])
-            return None if array is None else Message(kind, content, array, number)
-        return None
-
-    def _read_line(self) -> bytes | None:
-        searched = 0
-        while (end := self._pending.find(b"\n", searched)) < 0:
-            searched = len(self._pending)
-            if not self._fill():
-                return None
-        return self._take(end + 1)
-
-    def _read_array(self, dtype: str, shape: list[int]) -> NDArray[Any] | None:
-        import numpy as np  # not on the way to a command's --help
-
-        size = np.dtype(dtype).itemsize * int(np.prod(shape))
-        while len(self._pending) < size:
-            if not self._fill():
-                return None
-        return np.frombuffer(self._take(size), np.dtype(dtype)).reshape(shape)
-
-    def _fill(self) -> bool:
-        try:
-            chunk = self._source.read(_CHUNK_BYTES)
-        except (OSError, ValueError):  # the pipe was closed by another thread
-            return False
-        self._pending += chunk
-        return bool(chunk)
-
-    def _take(self, count: int) -> bytes:
-        taken = bytes(self._pending[:count])
-        del self._pending[:count]
-        return taken
 
 
 class WorkerProcess:
@@ -158,7 +73,7 @@ class WorkerProcess:
             start_new_session=True,
         )
         assert isinstance(self._process.stdin, FileIO) and isinstance(self._process.stdout, FileIO)
-        self._channel = _Channel(self._process.stdout, self._process.stdin)
+        self._channel = Channel(self._process.stdout, self._process.stdin)
         self._call_lock = threading.Lock()
         self._calls = 0
         self._finalizer = weakref.finalize(self, _end_process, self._process, os.getpid())
@@ -306,7 +221,7 @@ class ParentConnection:
         os.dup2(nothing, 0)
         os.close(nothing)
         os.dup2(2, 1)
-        self._channel = _Channel(requests, replies)
+        self._channel = Channel(requests, replies)
         extra_path = os.environ.get(EXTRA_PATH_VARIABLE, "").split(os.pathsep)
         sys.path += [entry for entry in extra_path if entry and entry not in sys.path]
         self._on_orphaned = on_orphaned or _terminate_self

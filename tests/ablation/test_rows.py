@@ -11,7 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightexp.ablation.rows import _subsets, _written
+from lightexp.ablation.override_values import format_override_value
+from lightexp.ablation.planners import enumerate_subsets
 from lightexp.ablation.spec import AblationSpec, read_spec
 from lightexp.core.errors import BadInput
 from lightexp.runner.compose import compose_settings as compose
@@ -114,9 +115,9 @@ def test_parts_that_are_in_or_out(study) -> None:
 @given(st.lists(st.text("abc", min_size=1), unique=True, min_size=1, max_size=5))
 @settings(max_examples=30)
 def test_subsets_are_as_many_as_their_names_say(parts: list[str]) -> None:
-    assert len(set(_subsets("power_set", parts))) == 2 ** len(parts)
-    assert [len(s) for s in _subsets("leave_one_out", parts)] == [len(parts)] + [len(parts) - 1] * len(parts)
-    assert [len(s) for s in _subsets("add_one_in", parts)] == [0] + [1] * len(parts)
+    assert len(set(enumerate_subsets("power_set", parts))) == 2 ** len(parts)
+    assert [len(s) for s in enumerate_subsets("leave_one_out", parts)] == [len(parts)] + [len(parts) - 1] * len(parts)
+    assert [len(s) for s in enumerate_subsets("add_one_in", parts)] == [0] + [1] * len(parts)
 
 
 def test_orders_that_are_refused_are_rows_with_the_reason(study) -> None:
@@ -154,7 +155,7 @@ SCALARS |= st.text("ab '\\,:=[]{}\"#", max_size=8) | st.sampled_from(["null", "T
 
 @given(st.lists(st.recursive(SCALARS, lambda value: st.lists(value, max_size=3), max_leaves=4), max_size=3))
 def test_values_are_written_as_hydra_reads_them(value: list[object]) -> None:
-    assert OverridesParser.create().parse_override(f"a={_written(value)}").value() == value
+    assert OverridesParser.create().parse_override(f"a={format_override_value(value)}").value() == value
 
 
 WRONG = {
@@ -227,7 +228,7 @@ def test_files_that_are_none(tmp_path, text) -> None:
     path.write_text(text)
     with pytest.raises(BadInput, match=r"x\.yaml"):
         read_spec(path, [])
-    with pytest.raises(BadInput, match="is not there"):
+    with pytest.raises(BadInput, match="does not exist"):
         read_spec(tmp_path / "y.yaml", [])
 
 

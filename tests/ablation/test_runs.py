@@ -169,7 +169,7 @@ def test_interrupted_work_goes_on_where_it_was(story) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nowhere.yaml"], "nowhere.yaml is not there"),
+        (["nowhere.yaml"], "nowhere.yaml does not exist"),
         (["x.yaml", "--paln"], "--paln is not a flag of lightexp ablate: did you mean '--plan'?"),
         (["x.yaml", "workers=0"], "workers must be a whole number from 1. Received: workers=0."),
         ([], ""),
