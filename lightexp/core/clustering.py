@@ -1,4 +1,4 @@
-"""K-means of single numbers, which on a line is quick: clusters are intervals of the sorted values."""
+"""K-means clustering of single numbers, fast because clusters are intervals of the sorted values."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 Init = Literal["kmeans++", "linear", "density", "random"]
-_ROUNDS = 100
+_MAX_ITERATIONS = 100
 
 
 def cluster_weights(values: NDArray[np.float32], k: int, init: Init, rng: np.random.Generator) -> NDArray[np.float32]:
-    """The same array with every value moved to the nearest of at most `k`; zeros stay, and are one of them.
+    """Return the array with every value replaced by the nearest of at most `k` centroids; zeros stay zero.
 
     Lloyd's algorithm from k-means++ (Arthur and Vassilvitskii 2007), from values evenly spread between the extremes
     (`linear`) or over the distribution (`density`), or drawn from the values (`random`).
 
     Args:
-        values: Of any shape.
-        k: At least 2.
-        init: Where the centroids start.
-        rng: Draws them.
+        values: Array of any shape.
+        k: Number of different values in the result, 0 included; at least 2.
+        init: How the initial centroids are chosen.
+        rng: Random generator that draws them.
     """
-    found, counts = np.unique(values[values != 0], return_counts=True)
-    k -= bool(np.any(values == 0))
-    if len(found) <= k:
+    distinct, counts = np.unique(values[values != 0], return_counts=True)
+    if np.any(values == 0):
+        k -= 1
+    if len(distinct) <= k:
         return values
-    points = found.astype(np.float64)
-    before = np.concatenate([[0], np.cumsum(counts)])
+    points = distinct.astype(np.float64)
+    count_before = np.concatenate([[0], np.cumsum(counts)])
     sums = np.concatenate([[0], np.cumsum(points * counts)])
-    centroids = np.sort(_start(points, counts, k, init, rng))
-    for _ in range(_ROUNDS):
+    centroids = np.sort(_choose_centroids(points, counts, k, init, rng))
+    for _ in range(_MAX_ITERATIONS):
         edges = np.searchsorted(points, (centroids[1:] + centroids[:-1]) / 2)
         first, last = np.concatenate([[0], edges]), np.concatenate([edges, [len(points)]])
-        members = before[last] - before[first]
+        members = count_before[last] - count_before[first]
         means = (sums[last] - sums[first]) / np.maximum(members, 1)
-        moved = np.where(members > 0, means, centroids)  # an empty cluster stays where it is
+        moved = np.where(members > 0, means, centroids)  # an empty cluster keeps its centroid
         if np.array_equal(moved, centroids):
             break
         centroids = moved
@@ -44,9 +45,10 @@ def cluster_weights(values: NDArray[np.float32], k: int, init: Init, rng: np.ran
     return np.where(values == 0, 0, nearest).astype(np.float32)
 
 
-def _start(
+def _choose_centroids(
     points: NDArray[np.float64], counts: NDArray[np.int64], k: int, init: Init, rng: np.random.Generator
 ) -> NDArray[np.float64]:
+    """Return `k` initial centroids among the sorted values `points`, of which each occurs `counts` times."""
     if init == "linear":
         return np.linspace(points[0], points[-1], k)
     if init == "density":

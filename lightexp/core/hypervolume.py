@@ -1,4 +1,4 @@
-"""Fronts and their hypervolume: how good a set of trade-offs is, as one number. Everything is minimised."""
+"""Pareto fronts and their hypervolume, a number for the quality of a set of trade-offs; all axes are minimised."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def find_front(points: ArrayLike) -> NDArray[np.bool_]:
-    """Which points no other dominates; of equal points each is on the front or none is.
+    """Return a mask of the points that no other dominates; equal points are all on the front or none is.
 
     Args:
-        points: `(n, m)`, every column to be minimised; a point with NaN is never on the front.
+        points: Array `(n, m)`, every column to be minimised; a point with NaN is never on the front.
 
     Returns:
-        `(n,)`.
+        Boolean array `(n,)`.
+
+    Example:
+        >>> find_front([[1, 3], [2, 2], [3, 3]]).tolist()
+        [True, True, False]
     """
     values = np.asarray(points, np.float64)
     if values.size == 0:
@@ -30,13 +34,18 @@ def find_front(points: ArrayLike) -> NDArray[np.bool_]:
 
 
 def compute_hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
-    """Volume that the points dominate below a reference point (Zitzler and Thiele 1998).
+    """Return the volume that the points dominate below a reference point (Zitzler and Thiele 1998).
 
-    Exact: with two columns by sweeping the first, with more by slicing along the last.
+    The result is exact: two columns are swept along the first, more are sliced along the last.
 
     Args:
-        points: `(n, m)`, every column to be minimised; those not better than `reference` in every column add nothing.
-        reference: `(m,)`.
+        points: Array `(n, m)`, every column to be minimised; points that are not better than `reference` in every
+            column add nothing.
+        reference: Array `(m,)`.
+
+    Example:
+        >>> compute_hypervolume([[0, 0.5], [0.5, 0]], [1, 1])
+        0.75
     """
     corner = np.asarray(reference, np.float64)
     values = np.asarray(points, np.float64).reshape(-1, len(corner))
@@ -49,7 +58,7 @@ def _volume(values: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
     if len(corner) == 1:
         return float(corner[0] - values.min())
     values = values[np.argsort(values[:, -1], kind="stable")]
-    if len(corner) == 2:  # each step down in the first column is as wide as from its second to the reference's
+    if len(corner) == 2:  # a step down in the first column reaches from its second to the reference's
         lowest = np.minimum.accumulate(np.concatenate([corner[:1], values[:, 0]]))
         return float((lowest[:-1] - lowest[1:]) @ (corner[1] - values[:, 1]))
     upper = np.append(values[1:, -1], corner[-1])
@@ -64,14 +73,14 @@ def _volume(values: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
 def compute_tradeoff_hypervolume(
     sizes: Sequence[float], errors: Sequence[float], control: float, classes: int
 ) -> float:
-    """Hypervolume of models on the house's axes: log2(bytes / control's bytes) and error.
+    """Return the hypervolume of models on the axes log2(bytes / control's bytes) and error.
 
     The reference point is (control's bytes, error of guessing): a model as large as the control adds nothing.
 
     Args:
-        sizes: Bytes of each.
-        errors: Error of each, 0 to 1.
-        control: The control's bytes.
+        sizes: File size of each model, in bytes.
+        errors: Error of each model, from 0 to 1.
+        control: File size of the control, in bytes.
         classes: Number of classes.
     """
     points = [(math.log2(size / control), error) for size, error in zip(sizes, errors, strict=True)]

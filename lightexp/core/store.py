@@ -1,4 +1,4 @@
-"""The store: one folder of files per key, whole or not there at all, shared by every run that needs it."""
+"""Content-addressed store of artifacts: one folder per key, complete or absent, shared by all runs that need it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ from lightexp.core.fingerprint import hash_file
 
 MANIFEST = "manifest.json"
 ENTRIES, DRAFTS, LOCKS, QUARANTINE = "entries", "drafts", "locks", "set-aside"
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+Make = Callable[[Path], dict[str, Any]]
+"""Writes an entry's files into a folder and returns its facts, as JSON types."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A whole entry of the store.
+    """A complete entry of the store.
 
     Attributes:
-        key: Its key.
-        folder: Where its files are; to be read only.
-        facts: What its maker said of it, as JSON types.
+        key: The store key.
+        folder: The folder of its files, which is read-only.
+        facts: What its `Make` function returned, as JSON types.
         seconds: How long it took to make.
     """
 
@@ -45,81 +48,83 @@ class Entry:
 class Store:
     """A content-addressed store of artifacts below one folder.
 
-    Guarantees: an entry appears whole or not at all (written aside, synced, renamed); of several processes that need a
-    key one makes it and the others wait; the lock dies with its owner; an entry whose files are not the ones that its
-    manifest lists is set aside and made again; an entry that was loaded or made stays until this object releases
-    it or goes, whatever `lightexp store gc` is told (a shared lock on its manifest, which dies with its process).
+    Guarantees:
+        - An entry is complete or absent: it is written to a draft folder, synced and renamed.
+        - Of several processes that need a key, one makes the entry and the others wait; a lock dies with its owner.
+        - An entry whose files differ from its manifest is quarantined and made again.
+        - An entry that was loaded or made is not removed by `lightexp store gc` before this object releases it or is
+          deleted. The shared lock on its manifest dies with the process.
+
+    Example:
+        >>> import tempfile
+        >>> store = Store(Path(tempfile.mkdtemp()))
+        >>> def make(folder):
+        ...     (folder / "numbers.txt").write_text("1 2 3")
+        ...     return {"count": 3}
+        >>> entry, from_store = store.ensure("0" * 64, "Numbers", make)
+        >>> entry.facts, from_store, store.has("0" * 64)
+        ({'count': 3}, False, True)
     """
 
     def __init__(self, root: Path) -> None:
-        """Opens the store at `root`, which is made when the first entry is."""
+        """Open the store at `root`, a folder that is created with the first entry."""
         self.root = root
         self._held: dict[str, int] = {}  # key to the descriptor that holds its lock
-        weakref.finalize(self, _let_go, self._held)
+        weakref.finalize(self, _close_all, self._held)
 
     def release(self) -> None:
-        """Lets go of all entries: from now on they may be taken away."""
-        _let_go(self._held)
+        """Release all entries, which may be removed from now on."""
+        _close_all(self._held)
 
     def folder(self, key: str) -> Path:
-        """Where the entry of `key` is, or would be."""
+        """Return the folder of a key's entry, whether it exists or not."""
         return self.root / ENTRIES / key[:2] / key
 
     def has(self, key: str) -> bool:
-        """Whether there is an entry of `key`; it may still prove broken when it is loaded."""
+        """Check whether there is an entry of a key; it may still prove broken when it is loaded."""
         return (self.folder(key) / MANIFEST).is_file()
 
     def load(self, key: str) -> Entry | None:
-        """Loads and verifies an entry; None if it is not there, or was broken and has been set aside.
+        """Verify and hold an entry, and mark it as used now.
 
-        It counts as used now, and is held.
+        Returns:
+            The entry; None if it does not exist, or was broken and has been quarantined.
         """
         with entry_lock(self.folder(key), fcntl.LOCK_SH) as descriptor:
             entry = self.check(key)
             if entry and descriptor is not None:
-                with suppress(OSError):  # a store that others own
+                with suppress(OSError):  # the store may belong to another user
                     os.utime(descriptor)
                 self._hold(key, os.dup(descriptor))
         return entry
 
     def check(self, key: str) -> Entry | None:
-        """Verifies an entry as `load` does, but neither counts it as used nor holds it."""
+        """Verify an entry as `load` does, but neither hold it nor mark it as used."""
         folder = self.folder(key)
         if not folder.exists():
             return None
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
-            files = manifest["files"]
-            whole = manifest["key"] == key and set(files) == {p.name for p in folder.iterdir()} - {MANIFEST}
-            whole = whole and all(hash_file(folder / name) == digest for name, digest in files.items())
-            entry = Entry(key, folder, dict(manifest["facts"]), float(manifest["seconds"]))
+            entry = _read_entry(key, folder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            whole = False
-        if whole:
-            return entry
-        aside = self.root / QUARANTINE / f"{key}-{time.time_ns()}"
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # another process has just set it aside
-            folder.rename(aside)
-        return None
+            entry = None
+        if entry is None:
+            quarantine = self.root / QUARANTINE / f"{key}-{time.time_ns()}"
+            quarantine.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # another process has just moved it
+                folder.rename(quarantine)
+        return entry
 
-    def ensure(
-        self,
-        key: str,
-        kind: str,
-        make: Callable[[Path], dict[str, Any]],
-        on_wait: Callable[[], None] = lambda: None,
-    ) -> tuple[Entry, bool]:
-        """Loads the entry of `key`, or makes it.
+    def ensure(self, key: str, kind: str, make: Make, on_wait: Callable[[], None] = lambda: None) -> tuple[Entry, bool]:
+        """Load the entry of a key, or make it.
 
         Args:
-            key: Its key.
-            kind: What it is, for people who list the store.
-            make: Writes the files into the folder it is given and returns the facts.
-            on_wait: Called once if another process is making the entry.
+            key: The store key.
+            kind: Description of the entry, for people who list the store.
+            make: Writes the files into the folder that it receives and returns the facts.
+            on_wait: Called once if another process is making the entry. Defaults to doing nothing.
 
         Returns:
-            The entry, and whether it was there already.
+            The entry, and whether it existed already.
 
         Raises:
             RunFailed: If the disk is full or the store cannot be written.
@@ -131,35 +136,45 @@ class Store:
             if entry := self.load(key):
                 return entry, True
             draft = self.root / DRAFTS / key
-            shutil.rmtree(draft, ignore_errors=True)  # of an owner that died: the lock is ours
+            shutil.rmtree(draft, ignore_errors=True)  # its owner has died, since this process has the lock
             draft.mkdir(parents=True)
             try:
-                start, computed = time.perf_counter(), time.process_time()
-                facts = make(draft)
-                seconds, computed = time.perf_counter() - start, time.process_time() - computed
-                files = {p.name: hash_file(p) for p in sorted(draft.iterdir())}
-                spent = {"seconds": seconds, "cpu_seconds": computed}
-                manifest = {"key": key, "kind": kind, "made": time.time(), **spent, "facts": facts}
-                (draft / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=1))
-                for path in draft.iterdir():
-                    fsync_path(path)
-                fsync_path(draft)
-                target = self.folder(key)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with entry_lock(draft, fcntl.LOCK_SH) as descriptor:  # before anybody can see it
-                    draft.rename(target)
-                    if descriptor is not None:
-                        self._hold(key, os.dup(descriptor))
-                fsync_path(target.parent)
+                return self._make(key, kind, make, draft), False
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
-        return Entry(key, target, json.loads(json.dumps(facts)), seconds), False
+
+    def _make(self, key: str, kind: str, make: Make, draft: Path) -> Entry:
+        """Make an entry in a draft folder and rename that to the entry's folder."""
+        start, cpu_start = time.perf_counter(), time.process_time()
+        facts = make(draft)
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        manifest = {
+            "key": key,
+            "kind": kind,
+            "made": time.time(),
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
+            "facts": facts,
+            "files": {path.name: hash_file(path) for path in sorted(draft.iterdir())},
+        }
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for path in draft.iterdir():
+            fsync_path(path)
+        fsync_path(draft)
+        target = self.folder(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with entry_lock(draft, fcntl.LOCK_SH) as descriptor:  # before any other process can see the entry
+            draft.rename(target)
+            if descriptor is not None:
+                self._hold(key, os.dup(descriptor))
+        fsync_path(target.parent)
+        return Entry(key, target, json.loads(json.dumps(facts)), seconds)
 
     def _hold(self, key: str, descriptor: int) -> None:
-        before = self._held.get(key)
+        previous = self._held.get(key)
         self._held[key] = descriptor
-        if before is not None:
-            os.close(before)
+        if previous is not None:
+            os.close(previous)
 
     @contextmanager
     def _lock(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
@@ -177,25 +192,36 @@ class Store:
             lock.release()
 
 
+def _read_entry(key: str, folder: Path) -> Entry | None:
+    """Return an entry if its files are those of its manifest; None if not."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    files = manifest["files"]
+    if manifest["key"] != key or set(files) != {path.name for path in folder.iterdir()} - {MANIFEST}:
+        return None
+    if any(hash_file(folder / name) != digest for name, digest in files.items()):
+        return None
+    return Entry(key, folder, dict(manifest["facts"]), float(manifest["seconds"]))
+
+
 @contextmanager
 def entry_lock(folder: Path, how: int) -> Iterator[int | None]:
-    """Holds an entry that is where it was when the lock was got.
+    """Lock an entry, and make sure that it is still in its folder once the lock is acquired.
 
     Args:
-        folder: The entry's.
-        how: `fcntl.LOCK_SH` to read it, waiting for no longer than a folder takes to be renamed;
-            `fcntl.LOCK_EX | fcntl.LOCK_NB` to take it away.
+        folder: The entry's folder.
+        how: `fcntl.LOCK_SH` to read it, which waits no longer than a folder takes to be renamed;
+            `fcntl.LOCK_EX | fcntl.LOCK_NB` to remove it.
 
     Yields:
-        The descriptor that has the lock; None where there is no manifest, or no locks on this file system.
+        The descriptor that holds the lock; None where there is no manifest, or the file system has no locks.
 
     Raises:
-        BlockingIOError: If it is in use and `how` does not wait.
+        BlockingIOError: If the entry is in use and `how` does not wait.
     """
     path = folder / MANIFEST
     while True:
         try:
-            # over NFS an exclusive lock takes a descriptor that could write
+            # over NFS an exclusive lock needs a writable descriptor
             descriptor = os.open(path, os.O_RDWR if how & fcntl.LOCK_EX else os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             yield None
@@ -203,28 +229,28 @@ def entry_lock(folder: Path, how: int) -> Iterator[int | None]:
         try:
             try:
                 fcntl.flock(descriptor, how)
-                again = not os.path.samestat(os.fstat(descriptor), os.stat(path))
-            except FileNotFoundError:  # it was taken away while we waited
-                again = True
+                moved = not os.path.samestat(os.fstat(descriptor), os.stat(path))
+            except FileNotFoundError:  # it was removed while this process waited
+                moved = True
             except OSError as error:
-                if error.errno not in _NO_LOCKS or how & fcntl.LOCK_EX:
+                if error.errno not in _LOCKS_UNSUPPORTED or how & fcntl.LOCK_EX:
                     raise
                 yield None
                 return
-            if not again:
+            if not moved:
                 yield descriptor
                 return
         finally:
             os.close(descriptor)
 
 
-def _let_go(held: dict[str, int]) -> None:
-    while held:
-        os.close(held.popitem()[1])
+def _close_all(descriptors: dict[str, int]) -> None:
+    while descriptors:
+        os.close(descriptors.popitem()[1])
 
 
 def fsync_path(path: Path) -> None:
-    """Makes sure that a file's bytes, or a folder's names, are on the disk."""
+    """Write a file's bytes, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -234,13 +260,13 @@ def fsync_path(path: Path) -> None:
 
 @contextmanager
 def explain_disk_errors(root: Path) -> Iterator[None]:
-    """Turns a full or unwritable disk below `root` into one clear line (`RunFailed`)."""
+    """Raise RunFailed with a one-line message where the disk below `root` is full or cannot be written."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunFailed(f"The disk that holds {root} is full. Free some space and run the same command.") from None
-        lost = error.errno == errno.ENOENT and f"{error.filename}".startswith(f"{root}")
-        if lost or error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        is_missing = error.errno == errno.ENOENT and str(error.filename).startswith(str(root))
+        if is_missing or error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise RunFailed(f"{root} cannot be written: {error.strerror}. Set paths.outputs=FOLDER.") from None
         raise

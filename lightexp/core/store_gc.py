@@ -1,4 +1,4 @@
-"""Keeping a store: what is there, and taking away what is not wanted, beside work that goes on."""
+"""List, verify and remove entries of a store while other processes use it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ State = Literal["idle", "in use", "set aside"]
 
 @dataclass(frozen=True)
 class StoreItem:
-    """Something that a store holds.
+    """An entry of a store, complete or quarantined.
 
     Attributes:
-        key: Its key.
-        kind: What it is, in its maker's words.
-        folder: Where it is.
-        bytes: Of its files.
-        made: When, in seconds since the epoch.
-        used: When it was last loaded or made, likewise.
-        state: `in use` while some process has loaded or made it and goes on; `set aside` if it did not verify.
+        key: The store key.
+        kind: Description that its maker gave.
+        folder: The folder of its files.
+        bytes: Size of its files, in bytes.
+        made: Time at which it was made, in seconds since the epoch.
+        used: Time at which it was last loaded or made, in seconds since the epoch.
+        state: `in use` while a process that has loaded or made it is running; `set aside` if it is quarantined.
     """
 
     key: str
@@ -44,36 +44,38 @@ class StoreItem:
 
 
 def list_items(root: Path) -> list[StoreItem]:
-    """What the store below `root` holds, the least recently used first."""
-    found = []
+    """Return the entries of the store at `root`, the least recently used first."""
+    items = []
     for folder in [*(root / ENTRIES).glob("*/*"), *(root / QUARANTINE).glob("*")]:
-        with suppress(FileNotFoundError, NotADirectoryError):  # taken away while we look, or no entry at all
-            found.append(_item(folder, folder.parent.name == QUARANTINE))
-    return sorted(found, key=lambda item: (item.used, item.key))
+        with suppress(FileNotFoundError, NotADirectoryError):  # removed meanwhile, or not an entry
+            items.append(_make_item(folder, is_quarantined=folder.parent.name == QUARANTINE))
+    return sorted(items, key=lambda item: (item.used, item.key))
 
 
-def _item(folder: Path, aside: bool) -> StoreItem:
+def _make_item(folder: Path, is_quarantined: bool) -> StoreItem:
     size = sum(path.stat().st_size for path in folder.iterdir())
-    used = _used(folder)
+    used = _read_last_use(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         kind, made = str(manifest["kind"]), float(manifest["made"])
     except (OSError, ValueError, KeyError, TypeError):
         kind, made = "?", used
-    key = folder.name.partition("-")[0]
-    return StoreItem(
-        key, kind, folder, size, made, used, "set aside" if aside else "in use" if _in_use(folder) else "idle"
-    )
+    state: State = "idle"
+    if is_quarantined:
+        state = "set aside"
+    elif _is_in_use(folder):
+        state = "in use"
+    return StoreItem(folder.name.partition("-")[0], kind, folder, size, made, used, state)
 
 
-def _used(folder: Path) -> float:
-    """When an entry was last loaded or made: its manifest is touched then."""
+def _read_last_use(folder: Path) -> float:
+    """Return when an entry was last loaded or made, which touches its manifest."""
     manifest = folder / MANIFEST
     return (manifest if manifest.exists() else folder).stat().st_mtime
 
 
-def _in_use(folder: Path) -> bool:
-    """Whether somebody holds an entry, or it cannot be known: others own it, or there are no locks."""
+def _is_in_use(folder: Path) -> bool:
+    """Check whether a process holds an entry, or may: another user owns it, or the file system has no locks."""
     try:
         with entry_lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
             return False
@@ -82,77 +84,78 @@ def _in_use(folder: Path) -> bool:
 
 
 def verify_item(store: Store, item: StoreItem) -> bool:
-    """Whether an entry is whole; one that is not is set aside. One that has been taken away meanwhile is no fault."""
+    """Check that an entry is complete, and quarantine it if not; one that has been removed meanwhile passes."""
     with entry_lock(item.folder, fcntl.LOCK_SH):
         return not item.folder.exists() or store.check(item.key) is not None
 
 
 def sweep_orphans(root: Path, dry: bool = False) -> int:
-    """Clears away what killed processes have left half-made or half-removed, and locks of what is not there.
+    """Remove what killed processes have left of entries that were being made or removed, and unused lock files.
 
-    A lock is unlinked by its holder alone; who waits for it meanwhile sees that, and takes the new one.
+    A lock file is unlinked only by the holder of the lock; a process that waits for it notices, and locks the new file.
 
     Args:
         root: The store's folder.
         dry: Whether only to count. Defaults to False.
 
     Returns:
-        Of how many entries there are remains.
+        Number of incomplete entries.
     """
-    remains = 0
+    orphans = 0
     for folder in [*(root / TRASH).glob("*"), *(root / DRAFTS).glob("*")]:
-        lock = FileLock(root / LOCKS / f"{folder.name}.lock", timeout=0)  # of a draft's maker; nobody has a trash's
+        lock = FileLock(root / LOCKS / f"{folder.name}.lock", timeout=0)  # of a draft's maker; trash has none
         with suppress(Timeout), lock:
             if not dry:
                 shutil.rmtree(folder, ignore_errors=True)
-            remains += 1
+            orphans += 1
     for path in (root / LOCKS).glob("*.lock"):
         if not dry and not any((root / where / path.stem).exists() for where in (f"{ENTRIES}/{path.stem[:2]}", DRAFTS)):
             with suppress(Timeout), FileLock(path, timeout=0):
                 path.unlink(missing_ok=True)
-    return remains
+    return orphans
 
 
 def select_evictable(
-    there: list[StoreItem], now: float, older_than: float | None, max_size: float | None, named: Container[str] | None
+    items: list[StoreItem], now: float, older_than: float | None, max_size: float | None, keep: Container[str] | None
 ) -> list[StoreItem]:
-    """What may go, the least recently used first: what every rule that is given lets go, and nothing in use.
+    """Return the entries that every rule allows to remove, none of them in use, the least recently used first.
 
     Args:
-        there: All items, the least recently used first.
-        now: Seconds since the epoch.
-        older_than: Seconds for which it must not have been used.
-        max_size: Bytes that may stay; as many items go as must.
-        named: Keys that stay.
+        items: All entries, the least recently used first.
+        now: The present time, in seconds since the epoch.
+        older_than: Seconds for which a removable entry has not been used; None removes at any age.
+        max_size: Bytes that the remaining entries may have; no more entries are removed than it takes. None is 0.
+        keep: Keys of entries to keep; None keeps none.
     """
-    over = float("inf") if max_size is None else sum(item.bytes for item in there) - max_size
-    found = []
-    for item in there:
-        old = older_than is None or now - item.used >= older_than
-        wanted = named is not None and item.key in named and item.state != "set aside"
-        if over > 0 and old and not wanted and item.state != "in use":
-            found.append(item)
-            over -= item.bytes
-    return found
+    excess = float("inf") if max_size is None else sum(item.bytes for item in items) - max_size
+    evictable = []
+    for item in items:
+        is_old = older_than is None or now - item.used >= older_than
+        is_kept = keep is not None and item.key in keep and item.state != "set aside"
+        if excess > 0 and is_old and not is_kept and item.state != "in use":
+            evictable.append(item)
+            excess -= item.bytes
+    return evictable
 
 
 def remove_item(root: Path, item: StoreItem) -> bool:
-    """Takes an item away, at once and whole; False if it has been used since it was listed.
+    """Remove an entry atomically; a process that is killed meanwhile leaves files in the trash folder only.
 
-    Whoever is killed over it leaves its remains in the trash, never half an entry.
+    Returns:
+        Whether it was removed; it is not if it has been used since it was listed.
 
     Raises:
         RunFailed: If the store cannot be written.
     """
-    gone = root / TRASH / f"{item.folder.name}-{time.time_ns()}"
+    trash = root / TRASH / f"{item.folder.name}-{time.time_ns()}"
     with explain_disk_errors(root):
         try:
-            gone.parent.mkdir(exist_ok=True)
+            trash.parent.mkdir(exist_ok=True)
             with entry_lock(item.folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                if _used(item.folder) != item.used:
+                if _read_last_use(item.folder) != item.used:
                     return False
-                item.folder.rename(gone)
-        except (BlockingIOError, FileNotFoundError):  # in use; another process has just taken it away
+                item.folder.rename(trash)
+        except (BlockingIOError, FileNotFoundError):  # in use, or just removed by another process
             return False
-        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(trash, ignore_errors=True)
     return True

@@ -117,7 +117,7 @@ class Factorize(ArchitectureStage):
         if not plan.ranks:
             raise self._nothing(plan)
         factors = plan.factors()
-        kept = {name: plan.spectra[name].kept(parts) for name, parts in factors.items()}
+        kept = {name: plan.spectra[name].compute_energy(parts) for name, parts in factors.items()}
         model = factorize_model(model, factors)
         history = self.fit(model, context)
         keras_files.save_model(model, context.out)

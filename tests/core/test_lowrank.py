@@ -35,7 +35,7 @@ def test_a_matrix_is_factorised_as_well_as_can_be(rank: int, seed: int, shape: t
     reduce, core, expand = factors = spectra.factors(Ranks(shape[-2], rank))
     optimum = float(np.sum(values(kernel, -1)[rank:] ** 2))
     assert error(kernel, factors) == pytest.approx(optimum, abs=1e-9)
-    assert spectra.kept(factors) == pytest.approx(1 - optimum / np.sum(kernel.astype(float) ** 2))
+    assert spectra.compute_energy(factors) == pytest.approx(1 - optimum / np.sum(kernel.astype(float) ** 2))
     assert reduce is None
     assert core.shape == (*shape[:-1], rank) or expand is None
     if expand is not None:  # both bear the root of each singular value
@@ -65,9 +65,9 @@ def test_at_full_rank_nothing_is_lost(shape: tuple[int, ...], seed: int) -> None
 def test_the_energy_that_was_asked_for_is_kept(shape: tuple[int, ...], seed: int, energy: float) -> None:
     spectra = Spectra(drawn(shape, seed))
     ranks = spectra.ranks(energy)
-    assert spectra.kept(spectra.factors(ranks)) >= energy - 1e-9
+    assert spectra.compute_energy(spectra.factors(ranks)) >= energy - 1e-9
     if len(shape) == 2 and ranks.outputs > 1:  # and no rank less would do
-        assert spectra.kept(spectra.factors(Ranks(ranks.inputs, ranks.outputs - 1))) < energy
+        assert spectra.compute_energy(spectra.factors(Ranks(ranks.inputs, ranks.outputs - 1))) < energy
 
 
 def test_a_low_rank_is_found() -> None:
