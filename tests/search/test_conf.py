@@ -1,4 +1,4 @@
-"""The contract of presets, of stages' default ranges and of what measurements say they give."""
+"""Contracts of search presets, of stages' default ranges and of the metrics that measurements declare."""
 
 from __future__ import annotations
 
@@ -25,61 +25,59 @@ STAGES = sorted(path.stem for path in (find_config_dir() / "stage").glob("[!_]*.
 MakeSpec = Callable[..., StudySpec]
 
 
-def test_the_settings_are_the_fields_with_their_defaults() -> None:
+def test_settings_file_holds_the_fields_defaults() -> None:
     node = OmegaConf.to_container(OmegaConf.load(find_config_dir() / "search" / "_settings.yaml"))
     known = {f.name: f.default if f.default is not MISSING else f.default_factory() for f in fields(SearchSettings)}
     presets = {"objectives": ["accuracy/val", "size/file_bytes"], "corners": ["recipe", "int8", "strongest"]}
     assert node == known | presets
 
 
-def test_the_sweepers_fields_are_the_settings() -> None:
+def test_sweeper_has_the_fields_of_the_settings() -> None:
     add_config_dirs([])
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
-    words = ["hydra/sweeper=lightexp"]
-    config = hydra.compose_config("run", words, RunMode.MULTIRUN, with_log_configuration=False)
+    overrides = ["hydra/sweeper=lightexp"]
+    config = hydra.compose_config("run", overrides, RunMode.MULTIRUN, with_log_configuration=False)
     node = OmegaConf.to_container(config.hydra.sweeper)
     assert node.pop("_target_") == "hydra_plugins.lightexp_sweeper.LightexpSweeper"
     assert node == OmegaConf.to_container(OmegaConf.load(find_config_dir() / "search" / "_settings.yaml"))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_has_a_space_and_corners_that_can_run(make_spec: MakeSpec, preset: str) -> None:
+def test_every_preset_has_a_space_and_seed_trials(make_spec: MakeSpec, preset: str) -> None:
     spec = make_spec(f"search={preset}")
     spec.check()
     layers = {name: ["one"] for name in spec.search.per_layer}
     space = spec.make_space(layers)
     assert space.parameters
-    corners = spec.make_seed_trials(space)
-    assert corners
-    for corner in corners:
-        check_order(spec.make_trial_settings(corner.config))
+    seed_trials = spec.make_seed_trials(space)
+    assert seed_trials
+    for seed_trial in seed_trials:
+        check_order(spec.make_trial_settings(seed_trial.config))
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stages_default_ranges_are_of_its_fields_and_can_be_proposed(name: str) -> None:
+def test_default_ranges_name_fields_of_their_stage(name: str) -> None:
     node = OmegaConf.load(find_config_dir() / "stage" / f"{name}.yaml")
     cls = locate(node._target_, name)
     known = {f.name for f in fields(cls)}
     assert set(cls.search) <= known
-    unchanged = name == "sensitivity"  # leaves the model as it is
-    assert cls.search or not cls.compresses or not known or unchanged, "search.space=auto has nothing to search of it"
-    for field, values in cls.search.items():
-        read_as = parse_parameter((name, field), values.values, node.get(field), values.strongest)
-        assert values.strongest is None or read_as.find_strongest() == values.strongest
+    changes_model = cls.compresses and name != "sensitivity"
+    assert cls.search or not changes_model or not known, "search.space=auto has nothing to search of it"
+    for field, default in cls.search.items():
+        parameter = parse_parameter((name, field), default.values, node.get(field), default.strongest)
+        assert default.strongest is None or parameter.find_strongest() == default.strongest
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name not in ("train", "distill", "encode", "sensitivity")])
-def test_a_default_ranges_ends_are_values_of_the_field(make_spec: MakeSpec, name: str) -> None:
+def test_default_ranges_end_in_valid_values(make_spec: MakeSpec, name: str) -> None:
     make_spec("search.space=auto", f"stage@pipeline.stages.prune={name}", "pipeline.order=[train,prune]").make_space({})
 
 
-OF_RUNS = ("time/train_s",)  # and a class's accuracy, whose name is the data's
-
-
-def test_measurements_give_what_they_say(tiny_runs: TinyRuns) -> None:
+def test_measurements_give_the_metrics_they_declare(tiny_runs: TinyRuns) -> None:
     record = tiny_runs.run("pipeline=control", "measure=default")
     settings = read_settings(OmegaConf.create(record.config))
-    said = {name: way for m in settings.measure.values() for name, way in m.gives.items()}
-    found = {f.name: f.direction for f in record.stages[-1].metrics if f.name not in OF_RUNS and "class" not in f.name}
-    assert found.items() <= said.items()
+    declared = {name: direction for m in settings.measure.values() for name, direction in m.gives.items()}
+    # The runner measures the time; a class's accuracy is named after the class.
+    measured = {m.name: m.direction for m in record.stages[-1].metrics if m.name != "time/train_s"}
+    assert {name: way for name, way in measured.items() if "class" not in name}.items() <= declared.items()
