@@ -1,4 +1,4 @@
-"""`python -m lightexp.cli` is `lightexp`."""
+"""Run `lightexp` as `python -m lightexp.cli`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Files that a command writes: all of them or none, and none over another unasked."""
+"""Write the files of a command, all of them or none, and replace existing ones only on request."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from lightexp.core.errors import BadInput
 
 
 def write_files(files: Mapping[Path, bytes], force: bool) -> None:
-    """Writes files, and says where they are.
+    """Write files and print their paths and sizes.
+
+    Args:
+        files: The content of each file.
+        force: Whether existing files are replaced.
 
     Raises:
-        BadInput: If one is there already and `force` is not set, or cannot be written.
+        BadInput: If a file exists and `force` is False, or cannot be written.
     """
     for path in files:
         if path.exists() and not (force and path.is_file()):
             raise BadInput(f"{path} exists. Give --force to replace it, or another place with -o.")
-    with ExitStack() as clean:
+    with ExitStack() as cleanup:
         drafts = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in files}
         try:
             for path, content in files.items():
-                clean.callback(drafts[path].unlink, missing_ok=True)
+                cleanup.callback(drafts[path].unlink, missing_ok=True)
                 drafts[path].write_bytes(content)
             for path in files:
                 drafts[path].replace(path)

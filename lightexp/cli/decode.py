@@ -1,4 +1,4 @@
-"""`lightexp decode`: an encoded model back to its `.tflite`."""
+"""`lightexp decode`: turn an encoded model (.lxe) back into its `.tflite`."""
 
 from __future__ import annotations
 
@@ -10,34 +10,31 @@ from lightexp.core.errors import BadInput
 
 
 def make_parser() -> Arguments:
-    """The command's flags."""
-    made = Arguments(
-        "decode",
-        description="Makes the .tflite of an encoded model again, to the bit.",
-    )
-    made.add_argument("file", type=Path, help="a .lxe file, such as a run's model.lxe")
-    made.add_argument("-o", "--output", type=Path, help="where to write it (default: FILE with the ending .tflite)")
-    made.add_argument("--force", action="store_true", help="replace a file that is there")
-    return made
+    """Make the parser of `lightexp decode`."""
+    parser = Arguments("decode", description="Restore the .tflite of an encoded model, bit for bit.")
+    parser.add_argument("file", type=Path, help="a .lxe file, such as a run's model.lxe")
+    parser.add_argument("-o", "--output", type=Path, help="where to write it (default: FILE with the ending .tflite)")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    return parser
 
 
-def run(words: list[str]) -> int:
-    """Runs `lightexp decode` and returns the exit code.
+def run(argv: list[str]) -> int:
+    """Run `lightexp decode` and return the exit code.
 
     Args:
-        words: The command line after `decode`.
+        argv: The command line after `decode`.
 
     Raises:
-        BadInput: If the file cannot be decoded, or its result not be written.
+        BadInput: If the file cannot be decoded, or the result cannot be written.
     """
-    chosen = make_parser().parse_args(words)
+    options = make_parser().parse_args(argv)
     from lightexp.export.lxe import decode
 
     try:
-        content = decode(chosen.file.read_bytes())
+        content = decode(options.file.read_bytes())
     except OSError as error:
-        raise BadInput(f"{chosen.file} cannot be read: {error.strerror}. Give the path of a .lxe file.") from None
+        raise BadInput(f"{options.file} cannot be read: {error.strerror}. Give the path of a .lxe file.") from None
     except BadInput as error:
-        raise BadInput(f"{chosen.file}: {error}") from None
-    write_files({chosen.output or chosen.file.with_suffix(".tflite"): content}, chosen.force)
+        raise BadInput(f"{options.file}: {error}") from None
+    write_files({options.output or options.file.with_suffix(".tflite"): content}, options.force)
     return 0

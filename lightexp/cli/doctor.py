@@ -1,4 +1,4 @@
-"""`lightexp doctor`: whether this machine can run the main job."""
+"""`lightexp doctor`: check whether this machine can run a job: versions, memory, disk, store, plugins and data sets."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from lightexp.cli.arguments import Arguments
 from lightexp.core.errors import BadInput, LightexpError
 from lightexp.core.formatting import format_bytes
 
-_HELP = """Looks whether this machine can run `lightexp run` with the same words, and what stands in the way.
+State = Literal["ok", "note", "bad"]
 
-  lightexp doctor                                                the main job as it is shipped
+_HELP = """Check whether this machine can run `lightexp run` with the same settings, and what prevents it.
+
+  lightexp doctor                                                the default job
   lightexp doctor dataset=cifar10 paths.outputs=/data/outputs    another data set, another place
   lightexp doctor 'plugins=[mypackage]'                          and whether your package can be imported
   lightexp doctor --json                                         for scripts: {"fit": ..., "checks": [...]}
@@ -34,7 +36,7 @@ Exit codes: 0 it can, 1 it cannot, 2 bad input."""
 _LIBRARIES = (
     "lightexp, tensorflow, tf_keras, tensorflow_model_optimization, ai_edge_litert.interpreter, litert_quantizer"
 )
-_PATIENCE = 300  # seconds for a busy machine to import them in
+_IMPORT_TIMEOUT_S = 300  # a busy machine takes long
 _LITTLE_MEMORY, _LITTLE_DISK, _NO_DISK = 2e9, 2e9, 50e6  # bytes
 _ABSENT = "not installed"
 _STATE_STYLES = {"ok": "green", "note": "yellow", "bad": "red"}
@@ -42,52 +44,52 @@ _STATE_STYLES = {"ok": "green", "note": "yellow", "bad": "red"}
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        topic: What it belongs to, such as `dataset`.
-        name: What it is.
-        state: `ok`; `note`, worth knowing; or `bad`: the main job could not run.
+        topic: What it belongs to, such as `data sets`.
+        name: What was checked.
+        state: `ok`; `note`, worth knowing; or `bad`: the job could not run.
         words: What was found, and what to do about it.
     """
 
     topic: str
     name: str
-    state: Literal["ok", "note", "bad"]
+    state: State
     words: str
 
 
 def make_parser() -> Arguments:
-    """The command's flags."""
-    made = Arguments("doctor", description=_HELP).add_config_dir()
-    made.add_argument("--json", action="store_true", help="prints JSON")
-    return made
+    """Make the parser of `lightexp doctor`."""
+    parser = Arguments("doctor", description=_HELP).add_config_dir()
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
 
 
-def run(words: list[str]) -> int:
-    """Runs `lightexp doctor` and returns the exit code."""
-    flags, overrides = make_parser().read(words)
-    checks = [*versions()]
-    whole = not any(check.words.startswith(_ABSENT) for check in checks)
-    if whole:  # else the rest cannot even be looked at
+def run(argv: list[str]) -> int:
+    """Run `lightexp doctor` and return the exit code."""
+    options, overrides = make_parser().read(argv)
+    checks = [*check_versions()]
+    is_complete = not any(check.words.startswith(_ABSENT) for check in checks)
+    if is_complete:  # without some library the rest cannot be checked
         from lightexp.runner.compose import compose_config
 
-        config = compose_config(overrides)  # a wrong word is bad input, as it is for a run
-        checks += [*libraries(), *job(overrides, config)]
+        config = compose_config(overrides)  # a misspelt setting is bad input, as it is for a run
+        checks += [*check_libraries(), *check_job(overrides, config)]
     fit = all(check.state != "bad" for check in checks)
-    if flags.json:
+    if options.json:
         print(json.dumps({"fit": fit, "checks": [asdict(check) for check in checks]}, indent=1, ensure_ascii=False))
-    elif whole:
-        _show(checks, fit)
+    elif is_complete:
+        _print_table(checks, fit)
     else:
         print("\n".join(f"{check.name}: {check.words}" for check in checks if check.state == "bad"))
     return 0 if fit else 1
 
 
-def _show(checks: list[Check], fit: bool) -> None:
+def _print_table(checks: list[Check], fit: bool) -> None:
     from rich.console import Console
 
-    from lightexp.cli.terminal import width
+    from lightexp.cli.terminal import choose_width
     from lightexp.report.table import Table, TableCell, TableColumn, TableRow, build_rich_table
 
     rows = []
@@ -98,123 +100,144 @@ def _show(checks: list[Check], fit: bool) -> None:
         rows.append(TableRow((TableCell(topic), TableCell(check.name), state, TableCell(check.words))))
         previous = check.topic
     columns = tuple(TableColumn(heading, align="left") for heading in ("", "What", "", "Found"))
-    console = Console(width=width(sys.stdout), highlight=False)
+    console = Console(width=choose_width(sys.stdout), highlight=False)
     console.print(build_rich_table(Table(columns, tuple(rows))))
     console.print("This machine can run it." if fit else "It cannot run here: see what is bad.")
 
 
-def versions() -> Iterator[Check]:
-    """Python and each library, held against the ranges that lightexp's tests have seen."""
-    here = metadata.metadata("lightexp")
-    wanted = [Requirement(line) for line in metadata.requires("lightexp") or []]
-    pairs: list[tuple[str, SpecifierSet, str | None]] = [
-        ("python", SpecifierSet(here["Requires-Python"]), ".".join(map(str, sys.version_info[:3])))
-    ]
-    for need in wanted:
-        if need.marker is None or need.marker.evaluate({"extra": ""}):
-            pairs.append((need.name, need.specifier, _version(need.name)))
-    for name, allowed, found in pairs:
-        if found is None:
+def check_versions() -> Iterator[Check]:
+    """Compare Python and each library with the versions that lightexp's tests have seen."""
+    own = metadata.metadata("lightexp")
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    versions: list[tuple[str, SpecifierSet, str | None]] = [("python", SpecifierSet(own["Requires-Python"]), python)]
+    for line in metadata.requires("lightexp") or []:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            versions.append((requirement.name, requirement.specifier, _find_version(requirement.name)))
+    for name, allowed, installed in versions:
+        if installed is None:
             yield Check("versions", name, "bad", f"{_ABSENT}: pip install '{name}{allowed}'")
-        elif not allowed.contains(found, prereleases=True):
-            yield Check("versions", name, "bad", f"{found}, not {allowed}: pip install '{name}{allowed}'")
+        elif not allowed.contains(installed, prereleases=True):
+            yield Check("versions", name, "bad", f"{installed}, not {allowed}: pip install '{name}{allowed}'")
         else:
-            yield Check("versions", name, "ok", f"{found} ({allowed})")
+            yield Check("versions", name, "ok", f"{installed} ({allowed})")
 
 
-def _version(name: str) -> str | None:
+def _find_version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def libraries() -> Iterator[Check]:
-    """Whether TensorFlow and the others can be imported, in a process of its own: on some processors that dies."""
-    words = [sys.executable, "-P", "-c", f"import {_LIBRARIES}"]
+def check_libraries() -> Iterator[Check]:
+    """Check that TensorFlow and the others can be imported, in another process, which dies of it on some processors."""
+    command = [sys.executable, "-P", "-c", f"import {_LIBRARIES}"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=_PATIENCE)
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_IMPORT_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        yield Check("libraries", "import", "bad", f"not done after {_PATIENCE} s")
+        yield Check("libraries", "import", "bad", f"not done after {_IMPORT_TIMEOUT_S} s. Try it again.")
         return
-    if done.returncode == 0:
+    if result.returncode == 0:
         yield Check("libraries", "import", "ok", "TensorFlow, LiteRT and their like can be imported")
         return
-    lines = done.stderr.strip().splitlines() or [f"the process died of signal {-done.returncode}"]
+    lines = result.stderr.strip().splitlines() or [f"the process died of signal {-result.returncode}"]
     yield Check("libraries", "import", "bad", f"{lines[-1]}. Install lightexp again in a new environment.")
 
 
-def job(overrides: list[str], config: Any) -> Iterator[Check]:
-    """What the main job needs of this machine, with these overrides."""
+def check_job(overrides: list[str], config: Any) -> Iterator[Check]:
+    """Check what a job needs of this machine.
+
+    Args:
+        overrides: The job's settings.
+        config: The config that is composed from them.
+    """
     from lightexp.runner.compose import compose_settings
     from lightexp.runner.order import check_order
 
-    cores = len(os.sched_getaffinity(0))
-    threads = config.runtime.get("threads") or cores
-    more = isinstance(threads, int) and threads > cores
-    words = f"{threads} compute, of {cores} cores" + (f": runtime.threads={cores} would be faster" if more else "")
-    yield Check("machine", "threads", "note" if more else "ok", words)
-    yield _memory()
+    yield _check_threads(config.runtime.get("threads"))
+    yield _check_memory()
     try:
-        chosen = compose_settings(overrides)
-        check_order(chosen)
-    except BadInput as error:  # such as a folder of outputs that cannot be written
+        settings = compose_settings(overrides)
+        check_order(settings)
+    except BadInput as error:  # such as an outputs folder that cannot be written
         yield Check("job", "settings", "bad", str(error))
     else:
-        yield Check("job", "settings", "ok", chosen.name)
-        yield from _outputs(chosen.outputs)
-        yield from _store(chosen.outputs)
-        yield _tracking(chosen.tracking, chosen.outputs)
-        yield _dataset("dataset of the job", chosen.dataset, needed=True)
-    yield from _plugins(list(config.plugins))
-    yield from _shipped()
+        yield Check("job", "settings", "ok", settings.name)
+        yield from _check_outputs(settings.outputs)
+        yield _check_store(settings.outputs)
+        yield _check_records(settings.outputs)
+        yield _check_tracking(settings.tracking, settings.outputs)
+        yield _check_dataset("dataset of the job", settings.dataset, needed=True)
+    yield from _check_plugins(list(config.plugins))
+    yield from _check_shipped_datasets()
 
 
-def _memory() -> Check:
-    free = {line.split(":")[0]: line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines()}
-    available = int(free["MemAvailable"]) * 1024
-    little = available < _LITTLE_MEMORY
-    words = f"{format_bytes(available)} of {format_bytes(int(free['MemTotal']) * 1024)} are free"
-    return Check("machine", "memory", "note" if little else "ok", words + (": little for TensorFlow" if little else ""))
+def _check_threads(configured: Any) -> Check:
+    cores = len(os.sched_getaffinity(0))
+    threads = configured or cores
+    text = f"{threads} compute, of {cores} cores"
+    if isinstance(threads, int) and threads > cores:
+        return Check("machine", "threads", "note", f"{text}: runtime.threads={cores} would be faster")
+    return Check("machine", "threads", "ok", text)
 
 
-def _outputs(outputs: Path) -> Iterator[Check]:
-    there = next(place for place in (outputs, *outputs.parents) if place.is_dir())
+def _check_memory() -> Check:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    available = kibibytes["MemAvailable"] * 1024
+    text = f"{format_bytes(available)} of {format_bytes(kibibytes['MemTotal'] * 1024)} are free"
+    if available < _LITTLE_MEMORY:
+        return Check("machine", "memory", "note", f"{text}: little for TensorFlow")
+    return Check("machine", "memory", "ok", text)
+
+
+def _check_outputs(outputs: Path) -> Iterator[Check]:
+    existing = next(folder for folder in (outputs, *outputs.parents) if folder.is_dir())
     try:
-        with tempfile.TemporaryFile(dir=there) as file:
+        with tempfile.TemporaryFile(dir=existing) as file:
             file.write(b"lightexp")
     except OSError as error:
-        yield Check("outputs", "writable", "bad", f"{there}: {error.strerror}. Set paths.outputs=FOLDER.")
+        yield Check("outputs", "writable", "bad", f"{existing}: {error.strerror}. Set paths.outputs=FOLDER.")
     else:
-        yield Check("outputs", "writable", "ok", f"{outputs}" + ("" if there == outputs else ", which is to be made"))
-    free = shutil.disk_usage(there).free
-    state: Literal["ok", "note", "bad"] = "bad" if free < _NO_DISK else "note" if free < _LITTLE_DISK else "ok"
-    more = "" if state == "ok" else ": make room (lightexp store gc), or set paths.outputs=FOLDER"
-    yield Check("outputs", "disk", state, f"{format_bytes(free)} are free{more}")
+        text = str(outputs) if existing == outputs else f"{outputs}, which is to be made"
+        yield Check("outputs", "writable", "ok", text)
+    free = shutil.disk_usage(existing).free
+    text = f"{format_bytes(free)} are free"
+    if free >= _LITTLE_DISK:
+        yield Check("outputs", "disk", "ok", text)
+    else:
+        state: State = "bad" if free < _NO_DISK else "note"
+        advice = "make room (lightexp store gc), or set paths.outputs=FOLDER"
+        yield Check("outputs", "disk", state, f"{text}: {advice}")
 
 
-def _store(outputs: Path) -> Iterator[Check]:
-    from lightexp.core.records import load_records
+def _check_store(outputs: Path) -> Check:
     from lightexp.core.store_gc import list_items, sweep_orphans
 
-    there = list_items(outputs / "store")
-    entries = [item for item in there if item.state != "set aside"]
-    words = f"{len(entries)} entries, {format_bytes(sum(item.bytes for item in there))}"
-    strange = {
+    items = list_items(outputs / "store")
+    entries = [item for item in items if item.state != "set aside"]
+    text = f"{len(entries)} entries, {format_bytes(sum(item.bytes for item in items))}"
+    counts = {
         "cannot be read (lightexp store verify)": sum(item.kind == "?" for item in entries),
-        "set aside as broken": len(there) - len(entries),
+        "set aside as broken": len(items) - len(entries),
         "half-made or half-removed by killed processes (lightexp store gc clears them)": sweep_orphans(
             outputs / "store", dry=True
         ),
     }
-    told = [f"{count} {what}" for what, count in strange.items() if count]
-    yield Check("outputs", "store", "note" if told else "ok", "; ".join([words, *told]))
-    records, unsound = load_records(outputs) if outputs.is_dir() else ([], [])
-    words = f"{len(records)} records" + "".join(f"; {line}" for line in unsound[:1])
-    yield Check("outputs", "runs", "note" if unsound else "ok", words)
+    problems = [f"{count} {problem}" for problem, count in counts.items() if count]
+    return Check("outputs", "store", "note" if problems else "ok", "; ".join([text, *problems]))
 
 
-def _tracking(tracking: Any, outputs: Path) -> Check:
+def _check_records(outputs: Path) -> Check:
+    from lightexp.core.records import load_records
+
+    records, complaints = load_records(outputs) if outputs.is_dir() else ([], [])
+    text = "; ".join([f"{len(records)} records", *complaints[:1]])
+    return Check("outputs", "runs", "note" if complaints else "ok", text)
+
+
+def _check_tracking(tracking: Any, outputs: Path) -> Check:
     from lightexp.datasets.fetch import is_reachable
     from lightexp.tracking import stores
     from lightexp.tracking.mlflow import Mlflow
@@ -223,28 +246,28 @@ def _tracking(tracking: Any, outputs: Path) -> Check:
         return Check("outputs", "tracking", "ok", type(tracking).__name__)
     uri = stores.resolve_uri(tracking.uri, outputs)
     if uri.startswith("http") and not is_reachable(uri):
-        return Check(
-            "outputs", "tracking", "note", f"{uri} does not answer; runs go on, and lightexp track sync makes up"
-        )
+        text = f"{uri} does not answer; runs go on without it, and 'lightexp track sync' uploads them later"
+        return Check("outputs", "tracking", "note", text)
     return Check("outputs", "tracking", "ok", uri)
 
 
-def _plugins(named: list[str]) -> Iterator[Check]:
-    """The packages that the user names, and others that build on lightexp."""
-    for package in named:
+def _check_plugins(packages: list[str]) -> Iterator[Check]:
+    """Check the packages that the user names, and list others that build on lightexp."""
+    for package in packages:
         try:
-            place = import_module(package).__file__
-            yield Check("plugins", package, "ok", f"can be imported from {place}")
-        except (Exception, SystemExit) as error:  # whatever a user's module raises while it is imported
-            words = f"{type(error).__name__}: {error}. Install it, or put the folder that holds it on PYTHONPATH."
-            yield Check("plugins", package, "bad", words)
-    for one in metadata.distributions():
-        if any(re.match(r"lightexp(?![\w.-])", line) for line in one.requires or []):
-            yield Check("plugins", one.name, "ok", f"{one.version} builds on lightexp; plugins=[PACKAGE] allows it")
+            file = import_module(package).__file__
+            yield Check("plugins", package, "ok", f"can be imported from {file}")
+        except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
+            text = f"{type(error).__name__}: {error}. Install it, or put the folder that holds it on PYTHONPATH."
+            yield Check("plugins", package, "bad", text)
+    for distribution in metadata.distributions():
+        if any(re.match(r"lightexp(?![\w.-])", line) for line in distribution.requires or []):
+            text = f"{distribution.version} builds on lightexp; plugins=[PACKAGE] allows it"
+            yield Check("plugins", distribution.name, "ok", text)
 
 
-def _shipped() -> Iterator[Check]:
-    """The data sets that lightexp ships configs for."""
+def _check_shipped_datasets() -> Iterator[Check]:
+    """Check the data sets that lightexp has configs for."""
     from omegaconf import OmegaConf
 
     from lightexp.core.config import build
@@ -255,14 +278,13 @@ def _shipped() -> Iterator[Check]:
     for path in sorted((find_config_dir() / "dataset").glob("[!_]*.yaml")):
         node = OmegaConf.to_container(compose_config([f"dataset={path.stem}"]).dataset, resolve=True)
         dataset: Any = build(node, Dataset, "dataset")  # type: ignore[type-abstract]
-        yield _dataset(path.stem, dataset, needed=False)
+        yield _check_dataset(path.stem, dataset, needed=False)
 
 
-def _dataset(name: str, dataset: Any, needed: bool) -> Check:
+def _check_dataset(name: str, dataset: Any, needed: bool) -> Check:
     try:
-        place = dataset.check()
+        location = dataset.check()
     except LightexpError as error:
         return Check("data sets", name, "bad" if needed else "note", str(error))
-    return Check(
-        "data sets", name, "ok", str(place) if place else "not here yet: it is fetched or made at its first use"
-    )
+    text = str(location) if location else "not here yet: it is downloaded or made at its first use"
+    return Check("data sets", name, "ok", text)

@@ -1,68 +1,88 @@
-"""`lightexp export`: what leaves a run for a device."""
+"""`lightexp export`: a run's model for a device, as a `.tflite` with metadata and as a C array."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.atomic_write import write_files
 from lightexp.core.errors import BadInput
 
+if TYPE_CHECKING:
+    from lightexp.core.record import Record
+
 
 def make_parser() -> Arguments:
-    """The command's flags."""
-    made = Arguments(
+    """Make the parser of `lightexp export`."""
+    parser = Arguments(
         "export",
-        description="Writes a run's model with metadata (labels, scaling, how it was made), and as a C array.",
+        description="Write a run's model with metadata (labels, scaling, how it was made), and as a C array.",
     )
-    made.add_argument("run", type=Path, metavar="RUN", help="a run's folder, such as outputs/runs/<time>-<id>")
-    made.add_argument("-o", "--output", type=Path, help="the folder to write to (default: RUN/export)")
-    made.add_argument("--name", default="model", help="what files and C names begin with (default: %(default)s)")
-    made.add_argument("--labels", type=Path, help="a text file of the classes' names, one a line")
-    made.add_argument("--force", action="store_true", help="replace files that are there")
-    return made
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, such as outputs/runs/<time>-<id>")
+    parser.add_argument("-o", "--output", type=Path, help="the folder to write to (default: RUN/export)")
+    parser.add_argument("--name", default="model", help="what files and C names begin with (default: %(default)s)")
+    parser.add_argument("--labels", type=Path, help="a text file of the classes' names, one a line")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+    return parser
 
 
-def run(words: list[str]) -> int:
-    """Runs `lightexp export` and returns the exit code.
+def run(argv: list[str]) -> int:
+    """Run `lightexp export` and return the exit code.
 
     Args:
-        words: The command line after `export`.
+        argv: The command line after `export`.
 
     Raises:
         BadInput: If there is no such run, it has no model, or a file cannot be written.
     """
-    chosen = make_parser().parse_args(words)
-    from lightexp.backend.flatbuffer import read_graph as flat
-    from lightexp.core.fingerprint import hash_file
+    options = make_parser().parse_args(argv)
     from lightexp.core.record import read_record
-    from lightexp.core.version import __version__
-    from lightexp.export.c_array import render_c_array
-    from lightexp.export.metadata import add_metadata
 
-    record = read_record(chosen.run)
+    record = read_record(options.run)
     if record.status != "done":
-        raise BadInput(f"{chosen.run} is {record.status} and ships no model. Give the folder of a run that is done.")
-    model = chosen.run / record.files["model"]
-    operators = [op.kind for op in flat(model).ops]
+        raise BadInput(f"{options.run} is {record.status} and ships no model. Give the folder of a run that is done.")
     dataset = dict(record.dataset)
-    if chosen.labels:
-        dataset["labels"] = _labels(chosen.labels, dataset["classes"])
-    made = f"lightexp {__version__}: {record.command}"
-    about = [f"{record.name}, run {record.id}", made, f"SHA-256 of the .tflite: {hash_file(model)}"]
-    header, source = render_c_array(model.read_bytes(), chosen.name, operators, about)
-    content = add_metadata(model.read_bytes(), record.name, record.id, made, dataset)
-    folder = chosen.output or chosen.run / "export"
+    if options.labels:
+        dataset["labels"] = _read_labels(options.labels, dataset["classes"])
+    contents = _build_files(record, options.run / record.files["model"], options.name, dataset)
+    folder = options.output or options.run / "export"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{folder} cannot be made: {error.strerror}. Give another place with -o.") from None
-    files = {"tflite": content, "h": header.encode(), "cc": source.encode()}
-    write_files({folder / f"{chosen.name}.{ending}": whole for ending, whole in files.items()}, chosen.force)
+    write_files({folder / name: content for name, content in contents.items()}, options.force)
     return 0
 
 
-def _labels(path: Path, classes: int) -> list[str]:
+def _build_files(record: Record, model: Path, name: str, dataset: dict[str, object]) -> dict[str, bytes]:
+    """Return the content of each exported file by its name.
+
+    Args:
+        record: The run's record.
+        model: The run's `.tflite`.
+        name: What the files' names and the C names begin with.
+        dataset: The record's `dataset`, with the labels that the user may have given.
+    """
+    from lightexp.backend.flatbuffer import read_graph
+    from lightexp.core.fingerprint import hash_file
+    from lightexp.core.version import __version__
+    from lightexp.export.c_array import render_c_array
+    from lightexp.export.metadata import add_metadata
+
+    content = model.read_bytes()
+    operators = [operator.kind for operator in read_graph(model).ops]
+    origin = f"lightexp {__version__}: {record.command}"
+    comments = [f"{record.name}, run {record.id}", origin, f"SHA-256 of the .tflite: {hash_file(model)}"]
+    header, source = render_c_array(content, name, operators, comments)
+    return {
+        f"{name}.tflite": add_metadata(content, record.name, record.id, origin, dataset),
+        f"{name}.h": header.encode(),
+        f"{name}.cc": source.encode(),
+    }
+
+
+def _read_labels(path: Path, classes: int) -> list[str]:
     try:
         labels = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:

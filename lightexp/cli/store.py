@@ -1,4 +1,4 @@
-"""`lightexp store`: what the store of artifacts holds, whether it is whole, and what may go."""
+"""`lightexp store`: list the store of artifacts, verify its digests, and remove what is not needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import track
 
 from lightexp.cli.arguments import Arguments
-from lightexp.cli.terminal import width
+from lightexp.cli.terminal import choose_width
 from lightexp.core import store_gc
 from lightexp.core.columns import MISSING
 from lightexp.core.errors import BadInput
@@ -25,142 +25,148 @@ from lightexp.core.store_gc import StoreItem
 from lightexp.report.table import Table, TableColumn, build_rich_table
 from lightexp.runner.compose import compose_settings
 
-_HELP = """Everything that was trained or made is kept once, in outputs/store, for every run that needs it again.
+_HELP = """Everything that was trained or made is stored once, in outputs/store, for every run that needs it again.
 
-  lightexp store ls                                    what is there, which runs name it, how large, how old
+  lightexp store ls                                    the entries, the runs that name them, their size and age
   lightexp store verify                                checks every digest; broken entries are set aside
-  lightexp store gc --older-than 30d --dry-run         what would go of what has not been used for 30 days
-  lightexp store gc --unreferenced                     takes away what no record in outputs/runs names
-  lightexp store gc --max-size 2G                      takes away the least recently used until 2 GB are left
-  lightexp store ls paths.outputs=FOLDER               another folder of outputs
+  lightexp store gc --older-than 30d --dry-run         shows which entries have not been used for 30 days
+  lightexp store gc --unreferenced                     removes what no record in outputs/runs names
+  lightexp store gc --max-size 2G                      removes the least recently used until 2 GB are left
+  lightexp store ls paths.outputs=FOLDER               another outputs folder
 
-An entry goes only if every rule that is given lets it go, and never while a run uses it. What is gone is made again by
-the run that needs it. Exit codes: 0 done, 1 something was broken (verify), 2 bad input, 130 interrupted."""
+An entry is removed only if every given rule allows it, and never while a run uses it. What was removed is made again
+by the run that needs it. Exit codes: 0 done, 1 something was broken (verify), 2 bad input, 130 interrupted."""
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_SIZES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_KEY_CHARS = 12
 
 
 def make_parser() -> Arguments:
-    """The command's flags."""
-    made = Arguments("store", description=_HELP).add_config_dir()
-    made.add_command("ls", "list the entries", "Lists the entries, the least recently used first.").add_config_dir()
-    made.add_command(
-        "verify", "check every digest", "Checks every digest; broken entries are set aside."
+    """Make the parser of `lightexp store`."""
+    parser = Arguments("store", description=_HELP).add_config_dir()
+    parser.add_command("ls", "list the entries", "List the entries, the least recently used first.").add_config_dir()
+    parser.add_command(
+        "verify", "check every digest", "Check every digest; broken entries are set aside."
     ).add_config_dir()
-    gc = made.add_command("gc", "remove entries", "Removes the entries that every given rule lets go.").add_config_dir()
-    gc.add_argument("--older-than", type=_age, metavar="AGE", help="not used for so long: 90m, 12h, 30d, 2w")
-    gc.add_argument("--max-size", type=_size, metavar="SIZE", help="until no more than this is left: 500M, 2G")
+    gc = parser.add_command("gc", "remove entries", "Remove the entries that every given rule allows to remove.")
+    gc.add_config_dir()
+    gc.add_argument("--older-than", type=_parse_age, metavar="AGE", help="not used for so long: 90m, 12h, 30d, 2w")
+    gc.add_argument("--max-size", type=_parse_size, metavar="SIZE", help="until no more than this is left: 500M, 2G")
     gc.add_argument("--unreferenced", action="store_true", help="not named by any record in outputs/runs")
-    gc.add_argument("--dry-run", action="store_true", help="only shows what would go")
-    return made
+    gc.add_argument("--dry-run", action="store_true", help="only show what would be removed")
+    return parser
 
 
-def run(words: list[str]) -> int:
-    """Runs `lightexp store` and returns the exit code."""
-    flags, overrides = make_parser().read(words)
+def run(argv: list[str]) -> int:
+    """Run `lightexp store` and return the exit code."""
+    options, overrides = make_parser().read(argv)
     outputs = compose_settings(overrides).outputs
     store = Store(outputs / "store")
     if not store.root.is_dir():
         raise BadInput(f"{outputs} holds no store, as nothing has been run into it. Set paths.outputs=FOLDER.")
-    if flags.command == "ls":
+    if options.command == "ls":
         return _list(outputs, store_gc.list_items(store.root))
-    if flags.command == "verify":
+    if options.command == "verify":
         return _verify(store, store_gc.list_items(store.root))
-    if flags.older_than is None and flags.max_size is None and not flags.unreferenced:
+    if options.older_than is None and options.max_size is None and not options.unreferenced:
         raise BadInput("store gc needs a rule: --older-than AGE, --max-size SIZE or --unreferenced. Received: none.")
-    return _collect(outputs, store.root, flags)
+    return _collect(outputs, store.root, options)
 
 
 def _list(outputs: Path, items: list[StoreItem]) -> int:
-    named, words = _named(outputs)
+    """Print a table of the entries."""
+    names_by_key, complaints = _find_references(outputs)
+    numbers = [TableColumn(heading) for heading in ("Bytes", "Made", "Used")]
+    columns: list[TableColumn | str] = ["Key", "What", *numbers, "Runs that name it", ""]
     now = time.time()
-    headings: list[TableColumn | str] = [
-        "Key",
-        "What",
-        *map(TableColumn, ("Bytes", "Made", "Used")),
-        "Runs that name it",
-        "",
-    ]
     rows = []
     for item in items:
-        runs = named.get(item.key, []) if item.state != "set aside" else []
-        whose = MISSING if not runs else runs[-1] + (f" and {len(runs) - 1} more" if len(runs) > 1 else "")
+        names = names_by_key.get(item.key, []) if item.state != "set aside" else []
         ages = (format_age(now - item.made), format_age(now - item.used))
         state = "" if item.state == "idle" else item.state
-        rows.append([item.key[:12], item.kind, f"{item.bytes:,}", *ages, whose, state])
-    console = Console(width=width(sys.stdout), highlight=False)
-    console.print(build_rich_table(Table.from_text(headings, rows)))
+        rows.append([item.key[:_KEY_CHARS], item.kind, f"{item.bytes:,}", *ages, _summarize_names(names), state])
+    console = Console(width=choose_width(sys.stdout), highlight=False)
+    console.print(build_rich_table(Table.from_text(columns, rows)))
     console.print(f"{len(items)} entries, {_format_total(items)}.")
-    for line in words:
-        console.print(escape(f"Not counted: {line}"), soft_wrap=True)
+    for complaint in complaints:
+        console.print(escape(f"Not counted: {complaint}"), soft_wrap=True)
     return 0
 
 
+def _summarize_names(names: list[str]) -> str:
+    if not names:
+        return MISSING
+    return names[-1] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
 def _verify(store: Store, items: list[StoreItem]) -> int:
+    """Verify every entry, and print the broken ones."""
     entries = [item for item in items if item.state != "set aside"]
-    broken = []
-    for item in track(
-        entries, "verifying", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    ):
+    broken = 0
+    console = Console(stderr=True)
+    for item in track(entries, "verifying", console=console, transient=True, disable=not sys.stderr.isatty()):
         if not store_gc.verify_item(store, item):
-            broken.append(item)
+            broken += 1
             print(f"broken, set aside: {item.key} {item.kind}")
-    print(f"{len(entries) - len(broken)} of {len(entries)} entries are whole, {_format_total(entries)} read.")
+    print(f"{len(entries) - broken} of {len(entries)} entries are sound, {_format_total(entries)} read.")
     return 1 if broken else 0
 
 
-def _collect(outputs: Path, root: Path, flags: Namespace) -> int:
-    # The order counts: what a run made that ends meanwhile is in use in the list, or named by the record it has left.
+def _collect(outputs: Path, root: Path, options: Namespace) -> int:
+    """Remove the entries that every rule allows to remove, or show them."""
+    # The items come first: what a run makes that ends meanwhile is in use in the list, or named by the run's record.
     items = store_gc.list_items(root)
-    named, words = _named(outputs) if flags.unreferenced else (None, [])
-    if words:
+    names_by_key, complaints = _find_references(outputs) if options.unreferenced else (None, [])
+    if complaints:
         raise BadInput(
-            f"--unreferenced needs to read every record, and cannot: {words[0]} Move that folder elsewhere first."
+            f"--unreferenced needs to read every record, and cannot: {complaints[0]} Move that folder elsewhere first."
         )
-    chosen = store_gc.select_evictable(items, time.time(), flags.older_than, flags.max_size, named)
-    if flags.dry_run:
-        gone = chosen
-    else:
-        gone = [item for item in chosen if store_gc.remove_item(root, item)]
+    removed = store_gc.select_evictable(items, time.time(), options.older_than, options.max_size, names_by_key)
+    if not options.dry_run:
+        removed = [item for item in removed if store_gc.remove_item(root, item)]
         store_gc.sweep_orphans(root)
-    for item in gone:
-        print(f"{item.key[:12]}  {item.bytes:>12,}  {item.kind}")
-    kept = [item for item in items if item not in gone]
-    busy = sum(item.state == "in use" for item in kept)
+    for item in removed:
+        print(f"{item.key[:_KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
+    left = [item for item in items if item not in removed]
+    in_use = sum(item.state == "in use" for item in left)
     print(
-        f"{len(gone)} of {len(items)} entries {'would go' if flags.dry_run else 'are gone'}, {_format_total(gone)}; "
-        f"{_format_total(kept)} left" + (f" ({busy} in use)." if busy else ".")
+        f"{len(removed)} of {len(items)} entries {'would go' if options.dry_run else 'are gone'}, "
+        f"{_format_total(removed)}; {_format_total(left)} left" + (f" ({in_use} in use)." if in_use else ".")
     )
     return 0
 
 
-def _named(outputs: Path) -> tuple[dict[str, list[str]], list[str]]:
-    """The runs and the searches' trials that name each key; and a line for each record that cannot be read."""
-    records, words = load_records(outputs)
-    of = [(record, record.id) for record in records]
+def _find_references(outputs: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the runs and searches that name each key, and a line for each record that cannot be read."""
+    records, complaints = load_records(outputs)
+    named_records = [(record.id, record) for record in records]
     for trials in sorted(outputs.glob("searches/*/trials")):
-        sound, broken = load_records(trials)
-        of += [(record, f"search {trials.parent.name}") for record in sound]
-        words += broken
-    named = defaultdict[str, list[str]](list)
-    for record, name in of:
+        trial_records, trial_complaints = load_records(trials)
+        named_records += [(f"search {trials.parent.name}", record) for record in trial_records]
+        complaints += trial_complaints
+    names_by_key = defaultdict[str, list[str]](list)
+    for name, record in named_records:
         for key in {*record.keys, *(stage.key for stage in record.stages)}:
-            if name not in named[key]:
-                named[key].append(name)
-    return named, words
+            if name not in names_by_key[key]:
+                names_by_key[key].append(name)
+    return names_by_key, complaints
 
 
-def _age(text: str) -> float:
-    if not (parts := re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)):
+def _parse_age(text: str) -> float:
+    """Return an age such as `30d` in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    if match is None:
         raise ArgumentTypeError(f"'{text}' is no age: write a number and s, m, h, d or w, such as 30d")
-    return float(parts[1]) * _UNITS[parts[2]]
+    return float(match[1]) * _SECONDS[match[2]]
 
 
-def _size(text: str) -> float:
-    if not (parts := re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text)):
+def _parse_size(text: str) -> float:
+    """Return a size such as `2G` in bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text)
+    if match is None:
         raise ArgumentTypeError(f"'{text}' is no size: write bytes, or a number and K, M, G or T, such as 2G")
-    return float(parts[1]) * _SIZES[parts[2]]
+    return float(match[1]) * _BYTES[match[2]]
 
 
 def _format_total(items: list[StoreItem]) -> str:

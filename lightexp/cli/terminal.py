@@ -1,4 +1,4 @@
-"""What the user sees: progress on standard error, results on standard output."""
+"""Show runs on a terminal: progress on standard error, results on standard output."""
 
 from __future__ import annotations
 
@@ -17,78 +17,119 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 
 from lightexp.core.columns import MISSING, build_metrics_table
 from lightexp.core.record import Record, StageRecord
-from lightexp.core.sensitivity import KINDS, format_level
-from lightexp.core.sensitivity import SensitivityTable as Sensitivities
+from lightexp.core.records import RUNS
+from lightexp.core.sensitivity import KINDS, SensitivityTable, format_level
 from lightexp.report import heatmap
 from lightexp.report.table import Table, TableColumn, build_rich_table, print_table
 from lightexp.runner.plan import Plan
 from lightexp.runner.settings import Settings
 
-_WIDE = 150  # columns of a line where there is no terminal to ask
-_PERCENT = ("accuracy", "sparsity", "val_accuracy")
-_LINE_EVERY = 2.0  # seconds, where lines cannot be written over
+_WIDTH_WITHOUT_TERMINAL = 150  # characters
+_PERCENT_METRICS = ("accuracy", "sparsity", "val_accuracy")
+_LINE_INTERVAL_S = 2.0  # between lines of progress, where no live line can be drawn
+_PRUNE_SPARSITY = "pipeline.stages.prune.sparsity="
 
 
 class Terminal:
-    """Show runs on a terminal, or as plain lines where there is none."""
+    """Show runs on a terminal, or as plain lines where there is none; see `ProgressReporter`."""
 
     def __init__(self) -> None:
-        # A descriptor of its own: standard error is turned away while C++ libraries chat.
-        self._err = Console(file=os.fdopen(os.dup(2), "w", buffering=1), width=width(sys.stderr), highlight=False)
-        self._out = Console(width=width(sys.stdout), highlight=False)
+        """Open the consoles."""
+        # A copy of the descriptor: standard error is redirected while C++ libraries print to it.
+        error_file = os.fdopen(os.dup(2), "w", buffering=1)
+        self._err = Console(file=error_file, width=choose_width(sys.stderr), highlight=False)
+        self._out = Console(width=choose_width(sys.stdout), highlight=False)
 
-    def say(self, words: str) -> None:
-        """Shows one line."""
-        self._err.print(escape(words), soft_wrap=True)
+    def close(self) -> None:
+        """Close the console on standard error."""
+        self._err.file.close()
+
+    def say(self, message: str) -> None:
+        """Show one line."""
+        self._err.print(escape(message), soft_wrap=True)
 
     @contextmanager
-    def stage(self, name: str, number: int, of: int) -> Iterator[_Line]:
-        """A live line for one stage."""
+    def stage(self, name: str, number: int, of: int) -> Iterator[_LiveLine]:
+        """Show a live line for stage `name`, the `number`th `of` all, while the context lasts."""
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.fields[place]}{task.description}"),
+            TextColumn("{task.fields[position]}{task.description}"),
             BarColumn(bar_width=16),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[words]}"),
+            TextColumn("{task.fields[message]}"),
         )
-        place = f"[{number}/{of}] " if of > 1 else ""
+        position = f"[{number}/{of}] " if of > 1 else ""
         with Progress(*columns, console=self._err, transient=True, disable=not self._err.is_terminal) as bar:
-            yield _Line(bar, name, escape(place), self)
+            yield _LiveLine(bar, name, escape(position), self)
 
     def finished(self, stage: StageRecord) -> None:
-        """A line for a stage that is there."""
-        how = "from the store" if stage.from_store else f"{stage.seconds:.1f} s"
+        """Show a line for a stage whose artifact exists."""
+        origin = "from the store" if stage.from_store else f"{stage.seconds:.1f} s"
         history = stage.facts.get("history", {})
-        last = {k: v[-1] for k, v in history.items() if k in ("val_accuracy", "sparsity")}
-        self._err.print(f"[green]✓[/green] {escape(stage.name):<12} {how:<15} {_figures(last)}")
+        last_values = {name: history[name][-1] for name in history if name in ("val_accuracy", "sparsity")}
+        self._err.print(f"[green]✓[/green] {escape(stage.name):<12} {origin:<15} {_format_metrics(last_values)}")
         if note := stage.facts.get("note"):
             self.say(f"  {stage.name}: {note}")
 
     def record(self, record: Record, outputs: Path) -> None:
-        """A finished run: the table, where things are, what to type next."""
+        """Show a finished run: its table, where its files are, and which command may follow.
+
+        Args:
+            record: The run's record.
+            outputs: The folder of all outputs.
+        """
         print_table(self._out, replace(record.build_table(), caption=""))
         if table := heatmap.find_last_table(record):
-            self._sensitivity(table)
-        for kind, words in record.waived.items():
-            self._out.print(f"[yellow]waived {escape(kind)}[/yellow]: {escape(words)}", soft_wrap=True)
-        for words in dict.fromkeys(record.notes.values()):
-            names = ", ".join(name for name, note in record.notes.items() if note == words)
-            self._out.print(f"[yellow]{escape(names)}[/yellow]: {escape(words)}", soft_wrap=True)
-        folder = outputs / "runs" / record.id
-        places = {"Model": str(folder / record.files["model"]), "Files": str(folder), "MLflow": _mlflow(record)}
-        for heading, words in (places | _next(record)).items():
-            self._out.print(f"{heading:<7} {escape(words)}", soft_wrap=True)
+            self._show_sensitivity(table)
+        for kind, reason in record.waived.items():
+            self._out.print(f"[yellow]waived {escape(kind)}[/yellow]: {escape(reason)}", soft_wrap=True)
+        for note in dict.fromkeys(record.notes.values()):
+            names = ", ".join(name for name in record.notes if record.notes[name] == note)
+            self._out.print(f"[yellow]{escape(names)}[/yellow]: {escape(note)}", soft_wrap=True)
+        folder = outputs / RUNS / record.id
+        lines = {
+            "Model": str(folder / record.files["model"]),
+            "Files": str(folder),
+            "MLflow": _describe_place(record),
+            **_suggest_commands(record),
+        }
+        for heading, text in lines.items():
+            self._out.print(f"{heading:<7} {escape(text)}", soft_wrap=True)
 
     def sweep(self, records: list[Record]) -> None:
-        """A sweep's jobs, each with the figures of the file that it would ship."""
-        shared = set.intersection(*(set(record.varied) for record in records)) if len(records) > 1 else set()
-        rows = [(" ".join(w for w in record.varied if w not in shared), record.metrics) for record in records]
+        """Show a sweep's jobs, each with the metrics of the file that it would ship."""
+        shared: set[str] = set()
+        if len(records) > 1:
+            shared = set.intersection(*(set(record.varied) for record in records))
+        rows = []
+        for record in records:
+            name = " ".join(override for override in record.varied if override not in shared)
+            rows.append((name, record.metrics))
         print_table(self._out, build_metrics_table("Job", rows))
-        self._out.print("The jobs of a sweep do not look at the test split; a run of its own does:")
+        self._out.print("The jobs of a sweep do not look at the test split; a run outside a sweep does:")
         self._out.print(f"Next    {escape(records[-1].command)}", soft_wrap=True)
 
-    def _sensitivity(self, table: Sensitivities) -> None:
-        """Validation accuracy with each layer alone at each level, a table for each kind."""
+    def plan(self, plan: Plan, settings: Settings, in_store: list[bool], layers: list[list[tuple[str, str]]]) -> None:
+        """Show what a run would do, and to which layers.
+
+        Args:
+            plan: The run's plan.
+            settings: The run's settings.
+            in_store: Of each stage, whether its artifact exists already.
+            layers: Of each stage, the layers that it changes and how; empty for all of them.
+        """
+        rows = []
+        for node, exists, changes in zip(plan.nodes, in_store, layers, strict=True):
+            name = node.name + (" (control)" if node is plan.control else "")
+            state = "there" if exists else "to be made"
+            changed = "\n".join(f"{layer}: {change}" for layer, change in changes) or "all"
+            rows.append([name, type(node.stage).__name__, node.key[:12], state, changed])
+        table = Table.from_text(["Stage", "Method", "Key", "Store", "Layers"], rows, settings.name)
+        self._out.print(build_rich_table(table, framed=True))
+        self._out.print("Nothing was run. Leave out --plan to run it.")
+
+    def _show_sensitivity(self, table: SensitivityTable) -> None:
+        """Show the validation accuracy with each layer alone at each level, in a table for each kind of change."""
         for kind in KINDS:
             if levels := table.levels(kind):
                 columns: list[TableColumn | str] = ["One layer alone"]
@@ -99,71 +140,73 @@ class Terminal:
                     rows.append([name, *(MISSING if value is None else f"{value:.2%}" for value in accuracies)])
                 self._out.print(build_rich_table(Table.from_text(columns, rows)))
 
-    def plan(self, plan: Plan, settings: Settings, found: list[bool], layers: list[list[tuple[str, str]]]) -> None:
-        """What a run would do, and to which layers."""
-        rows = []
-        for node, there, touched in zip(plan.nodes, found, layers, strict=True):
-            mark = " (control)" if node is plan.control else ""
-            words = "\n".join(f"{name}: {what}" for name, what in touched) or "all"
-            store = "there" if there else "to be made"
-            rows.append([node.name + mark, type(node.stage).__name__, node.key[:12], store, words])
-        table = Table.from_text(["Stage", "Method", "Key", "Store", "Layers"], rows, settings.name)
-        self._out.print(build_rich_table(table, framed=True))
-        self._out.print("Nothing was run. Leave out --plan to run it.")
 
-
-class _Line:
+class _LiveLine:
     """A stage's live line; see `lightexp.core.protocols.Progress`."""
 
-    def __init__(self, bar: Progress, name: str, place: str, terminal: Terminal) -> None:
+    def __init__(self, bar: Progress, name: str, position: str, terminal: Terminal) -> None:
         self._bar, self._name, self._terminal = bar, name, terminal
-        self._task = bar.add_task(escape(name), total=None, place=place, words="")
-        self._start = self._said = time.monotonic()
+        self._task = bar.add_task(escape(name), total=None, position=position, message="")
+        self._start = self._last_line = time.monotonic()
 
-    def step(self, done: float, total: float, **figures: float) -> None:
-        words = f"epoch {min(int(done) + 1, int(total))}/{int(total)}  {_figures(figures)}" if figures else ""
-        self._bar.update(self._task, completed=done, total=total, words=words)
+    def step(self, done: float, total: float, **metrics: float) -> None:
+        """Show how many epochs are done, and the metrics after the last one."""
+        message = ""
+        if metrics:
+            message = f"epoch {min(int(done) + 1, int(total))}/{int(total)}  {_format_metrics(metrics)}"
+        self._bar.update(self._task, completed=done, total=total, message=message)
+        if self._bar.disable and metrics and done == int(done):
+            self._print_line(int(done), int(total), metrics)
+
+    def say(self, message: str) -> None:
+        """Show a message in the live line."""
+        self._bar.update(self._task, message=message)
+
+    def _print_line(self, done: int, total: int, metrics: dict[str, float]) -> None:
+        """Print a line of progress, unless the last one is too recent."""
         now = time.monotonic()
-        if self._bar.disable and figures and done == int(done) and (now - self._said > _LINE_EVERY or done == total):
-            self._said = now
-            left = (now - self._start) / done * (total - done)
-            epoch = f"epoch {int(done)}/{int(total)}"
-            self._terminal.say(f"  {self._name}  {epoch}  {_figures(figures)}  {left:.0f} s left")
-
-    def say(self, words: str) -> None:
-        self._bar.update(self._task, words=words)
+        if now - self._last_line <= _LINE_INTERVAL_S and done != total:
+            return
+        self._last_line = now
+        left = (now - self._start) / done * (total - done)
+        self._terminal.say(f"  {self._name}  epoch {done}/{total}  {_format_metrics(metrics)}  {left:.0f} s left")
 
 
-def _figures(figures: dict[str, float]) -> str:
-    shown = (f"{k} {v:.1%}" if k in _PERCENT else f"{k} {v:.3f}" for k, v in figures.items() if k != "val_loss")
-    return "  ".join(shown)
+def _format_metrics(metrics: dict[str, float]) -> str:
+    texts = []
+    for name, value in metrics.items():
+        if name != "val_loss":
+            texts.append(f"{name} {value:.1%}" if name in _PERCENT_METRICS else f"{name} {value:.3f}")
+    return "  ".join(texts)
 
 
-def _mlflow(record: Record) -> str:
-    where = record.mlflow
-    if "run_id" not in where:
-        return f"not there: {where.get('missing')}"
-    words = f"run {where['run_id']} in experiment {where['experiment']}"
-    return words + (f" (not all of it: {where['missing']})" if "missing" in where else "")
+def _describe_place(record: Record) -> str:
+    """Return where MLflow shows a run, or why it does not."""
+    place = record.mlflow
+    if "run_id" not in place:
+        return f"not there: {place.get('missing')}"
+    text = f"run {place['run_id']} in experiment {place['experiment']}"
+    return text + (f" (not all of it: {place['missing']})" if "missing" in place else "")
 
 
-def _next(record: Record) -> dict[str, str]:
-    """What is worth typing after a run."""
-    words = {"Again": record.command}
-    again = shlex.split(record.command)
-    flags = again[2 : len(again) - len(record.varied)]
+def _suggest_commands(record: Record) -> dict[str, str]:
+    """Return the commands that may follow a run, by their headings."""
+    commands = {"Again": record.command}
+    arguments = shlex.split(record.command)
+    flags = arguments[2 : len(arguments) - len(record.varied)]
     if record.mlflow.get("uri", "").startswith("sqlite"):
-        where = [w for w in record.varied if w.startswith(("paths.outputs=", "tracking.uri="))]
-        words["Look"] = shlex.join(["lightexp", "ui", *where])
+        places = [override for override in record.varied if override.startswith(("paths.outputs=", "tracking.uri="))]
+        commands["Look"] = shlex.join(["lightexp", "ui", *places])
+    sweep = ["lightexp", "run", *flags, "-m"]
     if "prune" in (stage.name for stage in record.stages):
-        others = [w for w in record.varied if not w.startswith("pipeline.stages.prune.sparsity=")]
-        command = ["lightexp", "run", *flags, "-m", *others, "pipeline.stages.prune.sparsity=0.5,0.8,0.95"]
-        words["Next"] = shlex.join(command)
+        others = [override for override in record.varied if not override.startswith(_PRUNE_SPARSITY)]
+        commands["Next"] = shlex.join([*sweep, *others, f"{_PRUNE_SPARSITY}0.5,0.8,0.95"])
     else:
-        words["Next"] = shlex.join(["lightexp", "run", *flags, "-m", *record.varied, "seed=0,1,2"])
-    return words
+        commands["Next"] = shlex.join([*sweep, *record.varied, "seed=0,1,2"])
+    return commands
 
 
-def width(stream: object) -> int | None:
-    """Columns of a line for `rich`; None where it finds out by itself."""
-    return None if getattr(stream, "isatty", lambda: False)() else _WIDE
+def choose_width(stream: object) -> int | None:
+    """Return how many characters `rich` may put on a line; None if the stream is a terminal, which rich asks."""
+    is_terminal = getattr(stream, "isatty", lambda: False)()
+    return None if is_terminal else _WIDTH_WITHOUT_TERMINAL

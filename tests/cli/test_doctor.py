@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightexp.cli.doctor import Check, job, libraries, versions
+from lightexp.cli.doctor import Check, check_job, check_libraries, check_versions
 from lightexp.cli.main import main
 from lightexp.core.record import RECORD_FILE
 from lightexp.core.store import MANIFEST, Store
@@ -20,7 +20,7 @@ QUIET += "sys.exit(code)"
 
 
 def found(*words: str) -> dict[tuple[str, str], Check]:
-    return {(check.topic, check.name): check for check in job(list(words), compose_config(list(words)))}
+    return {(check.topic, check.name): check for check in check_job(list(words), compose_config(list(words)))}
 
 
 def distribution(folder: Path, name: str, version: str, *requires: str) -> None:
@@ -49,14 +49,14 @@ def test_a_sound_machine_is_fit_and_the_command_loads_no_tensorflow_itself(tmp_p
 def test_versions_are_held_against_the_package_s_own_ranges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert {check.state for check in versions()} == {"ok"}
+    assert {check.state for check in check_versions()} == {"ok"}
     distribution(tmp_path, "rich", "1.0")
     monkeypatch.syspath_prepend(tmp_path)
-    wrong = [check for check in versions() if check.state != "ok"]
+    wrong = [check for check in check_versions() if check.state != "ok"]
     assert [(check.name, check.state) for check in wrong] == [("rich", "bad")]
     assert wrong[0].words.startswith("1.0, not <16,>=13.9: pip install 'rich")
     distribution(tmp_path, "lightexp", "0.1.0", "rich>=1", "nowhere-to-be-found>=2", 'absent; extra == "test"')
-    assert [(check.name, check.state) for check in versions()] == [
+    assert [(check.name, check.state) for check in check_versions()] == [
         ("python", "ok"),
         ("rich", "ok"),
         ("nowhere-to-be-found", "bad"),
@@ -77,7 +77,7 @@ def test_a_tensorflow_that_cannot_be_imported_is_bad(
 ) -> None:
     (tmp_path / "tensorflow.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    (check,) = libraries()
+    (check,) = check_libraries()
     assert check.state == "bad" and check.words.startswith(said)
 
 
@@ -93,7 +93,7 @@ def test_what_the_job_needs_is_looked_at_as_its_words_say(tmp_path: Path, monkey
     assert more["machine", "threads"] == Check(
         "machine", "threads", "note", f"{cores + 1} compute, of {cores} cores: runtime.threads={cores} would be faster"
     )
-    assert more["outputs", "tracking"].words == "Nowhere"
+    assert more["outputs", "tracking"].words == "NoTracking"
     (tmp_path / "file").write_text("")
     for words, where in [
         (["paths.outputs=file"], ("job", "settings")),
@@ -111,7 +111,7 @@ def test_plugins_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     distribution(tmp_path, "mine", "3.0", "lightexp>=0.1")
     distribution(tmp_path, "other", "1.0", "lightexp-viewer")
     monkeypatch.syspath_prepend(tmp_path)
-    checks = list(job(["plugins=[mine]"], compose_config(["plugins=[mine]"])))
+    checks = list(check_job(["plugins=[mine]"], compose_config(["plugins=[mine]"])))
     assert [(check.state, check.words) for check in checks if check.topic == "plugins"] == [
         ("ok", f"can be imported from {tmp_path / 'mine.py'}"),
         ("ok", "3.0 builds on lightexp; plugins=[PACKAGE] allows it"),

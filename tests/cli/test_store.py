@@ -65,7 +65,7 @@ def test_verifying_finds_a_broken_entry_once(runs: TinyRuns, capsys: pytest.Capt
     (folder / "model.tflite").write_bytes(b"cut")
     code, out, _ = store(capsys, runs, "verify")
     assert code == 1
-    assert f"broken, set aside: {folder.name}" in out and f"{whole - 1} of {whole} entries are whole" in out
+    assert f"broken, set aside: {folder.name}" in out and f"{whole - 1} of {whole} entries are sound" in out
     assert store(capsys, runs, "verify")[0] == 0
     assert "set aside" in store(capsys, runs, "ls")[1]
     assert store(capsys, runs, "gc", "--unreferenced")[1].startswith(folder.name[:12])  # whatever names its key

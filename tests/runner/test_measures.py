@@ -43,7 +43,7 @@ def test_notes_say_why_figures_are_missing(tiny_runs: TinyRuns, capsys: pytest.C
     capsys.readouterr()
     terminal = Terminal()
     terminal.record(record, tiny_runs.outputs)
-    terminal._err.file.close()
+    terminal.close()
     shown = capsys.readouterr().out
     assert f"micro/runs: {record.notes['micro/runs']}" in shown
     [line] = [line for line in shown.splitlines() if "it does not run on TFLite Micro" in line]

@@ -148,7 +148,7 @@ def test_the_run_s_folder_has_the_table_and_the_heat_map(tiny_runs: TinyRuns, re
 def test_the_terminal_shows_the_table(tiny_runs: TinyRuns, record: Record, capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Terminal()
     terminal.record(record, tiny_runs.outputs)
-    terminal._err.file.close()
+    terminal.close()
     shown = capsys.readouterr().out
     found = table(record).row(["conv"]).levels
     assert "0.5 zeros" in shown
