@@ -18,17 +18,19 @@ from lightexp.core.record import Record
 from lightexp.tracking.mlflow import Mlflow
 from tests.synthetic import record, records, write
 
-OUTPUTS = {"index.html", "table.md", "table.tex", "table.csv", "runs.csv", "front.svg", "front.pdf"}
+FILES = {"index.html", "table.md", "table.tex", "table.csv", "runs.csv", "front.svg", "front.pdf"}
+SEEDS = 3
 
 
 @pytest.fixture
-def outputs(tmp_path, monkeypatch) -> Path:
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An outputs folder with five rows of three seeds, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    return write(tmp_path / "outputs", records(3))
+    return write(tmp_path / "outputs", records(SEEDS))
 
 
 @pytest.fixture
-def ablation(tmp_path, monkeypatch) -> Path:
+def ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An ablation whose rows have run with three seeds each, and once with other settings."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "05_small.yaml"
@@ -37,37 +39,40 @@ def ablation(tmp_path, monkeypatch) -> Path:
     base = ["pipeline=prune_quantize", "tracking=none"]
     values = {"claim": "Half is enough.", "control": "control", "seeds": [0, 1, 2], "base": base, "rows": rows}
     path.write_text(yaml.safe_dump({**values, "margin": 2.0, "columns": ["accuracy/test", "size/file_bytes"]}))
-    study = read_spec(path, [])
+    spec = read_spec(path, [])
 
-    def made(name: str, seed: int, number: int) -> Record:
-        row = next(row for row in study.rows if row.name == name)
+    def make_record(name: str, seed: int, number: int) -> Record:
+        row = next(row for row in spec.rows if row.name == name)
         tags = {"ablation": "05_small", "row": name, "measured": "x"}
         stages = ("train",) if name == "control" else ("train", "prune", "quantize")
-        return record(
-            name, seed, stages, number=100 + number, config=deepcopy(compose_with_seed(row, seed).plain), tags=tags
-        )
+        config = deepcopy(compose_with_seed(row, seed).plain)
+        return record(name, seed, stages, number=100 + number, config=config, tags=tags)
 
-    names = [row.name for row in study.rows if row.refused is None]
+    names = [row.name for row in spec.rows if row.refused is None]
     assert names == ["control", "half", "order prune>quantize"]
-    found = [made(name, seed, 10 * seed + place) for place, name in enumerate(names) for seed in range(3)]
-    stale = made("half", 0, 90)
+    finished = [make_record(name, seed, 10 * seed + index) for index, name in enumerate(names) for seed in range(SEEDS)]
+    stale = make_record("half", 0, 90)
     stale.config["pipeline"]["stages"]["prune"]["sparsity"] = 0.4
-    failed = made("half", 1, 91)
+    failed = make_record("half", 1, 91)
     failed.status, failed.reason = "failed", "the loss is NaN"
     foreign = record("half", 0, number=192)
-    write(tmp_path / "outputs", iter([*found, stale, failed, foreign]))
+    write(tmp_path / "outputs", iter([*finished, stale, failed, foreign]))
     return path
 
 
-def report(*words: str) -> int:
-    return main(["report", *words])
+def run_report(*arguments: str) -> int:
+    return main(["report", *arguments])
 
 
-def test_an_ablation(ablation, capsys) -> None:
-    assert report(str(ablation)) == 0
+def count_runs(folder: str | Path) -> int:
+    return len((Path(folder) / "runs.csv").read_text().splitlines()) - 1
+
+
+def test_report_of_an_ablation(ablation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_report(str(ablation)) == 0
     out, err = capsys.readouterr()
     folder = ablation.parent / "results" / "05_small"
-    assert {path.name for path in folder.iterdir()} >= OUTPUTS
+    assert {path.name for path in folder.iterdir()} >= FILES
     assert f"Page    {folder}/index.html" in out
     table = (folder / "table.md").read_text()
     assert "Half is enough." in table
@@ -76,90 +81,113 @@ def test_an_ablation(ablation, capsys) -> None:
     assert "no worse than the control by 2 pp" in table
     assert err.count("lightexp: ") == 1
     assert "is left out, it is failed: the loss is NaN" in err
-    runs = (folder / "runs.csv").read_text().splitlines()
-    assert len(runs) == 1 + 9
+    assert count_runs(folder) == 9
     assert "lightexp ablate" in table
 
 
-def test_it_needs_no_tensorflow(ablation) -> None:
-    words = "import sys\nfrom lightexp.cli.main import main\ncode = main(sys.argv[1:])\n"
-    words += "print(code, [m for m in ('tensorflow', 'tf_keras', 'ai_edge_litert', 'mlflow') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", words, "report", str(ablation)], capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+def test_report_needs_no_tensorflow(ablation: Path) -> None:
+    code = "import sys\nfrom lightexp.cli.main import main\ncode = main(sys.argv[1:])\n"
+    code += "print(code, [m for m in ('tensorflow', 'tf_keras', 'ai_edge_litert', 'mlflow') if m in sys.modules])"
+    process = subprocess.run([sys.executable, "-c", code, "report", str(ablation)], capture_output=True, text=True)
+    assert process.stdout.splitlines()[-1] == "0 []", process.stderr
 
 
-def test_runs_of_which_some_are_not_sound(outputs, capsys) -> None:
+def test_report_of_runs_leaves_out_unusable_records(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = sorted(outputs.glob("runs/*/record.json"))[0]
     broken.write_text(broken.read_text()[:100])
-    assert report("outputs", "out=there", "only=both") == 0
+    assert run_report("outputs", "out=elsewhere", "only=both") == 0
     out, err = capsys.readouterr()
     assert "is not a record" in err
     assert len(err.splitlines()) == 1
-    assert {path.name for path in Path("there").iterdir()} >= OUTPUTS
+    assert {path.name for path in Path("elsewhere").iterdir()} >= FILES
     assert "control (of the runs)" in out
     assert "both, harder" in out
     assert "fewer than 5 operating points" in out
-    assert report("outputs") == 0
+
+
+def test_report_of_runs_has_a_default_folder(outputs: Path) -> None:
+    assert run_report("outputs") == 0
     assert Path("outputs/reports/outputs/index.html").is_file()
+
+
+def test_report_of_single_runs(outputs: Path) -> None:
     folders = [str(path.parent) for path in sorted(outputs.glob("runs/*/record.json"))[1:4]]
-    assert report(*folders, "out=few") == 0
-    assert len(Path("few/runs.csv").read_text().splitlines()) == 1 + 3
+    assert run_report(*folders, "out=few") == 0
+    assert count_runs("few") == 3
 
 
-def test_a_study(outputs, capsys) -> None:
+def test_report_of_a_study_takes_the_tested_front(outputs: Path) -> None:
     study = Path("outputs/searches/one")
-    for number, one in enumerate(records(1)):
-        for folder in ("front", "trials") if number < 2 else ("trials",):
-            place = study / folder / f"{number:04d}"
-            place.mkdir(parents=True)
-            one.write(place)
-    assert report(str(study), "out=trials") == 0
+    for number, trial in enumerate(records(1)):
+        for name in ("front", "trials") if number < 2 else ("trials",):
+            folder = study / name / f"{number:04d}"
+            folder.mkdir(parents=True)
+            trial.write(folder)
+    assert run_report(str(study), "out=trials") == 0
     (study / "front.json").write_text(json.dumps({"hypervolume": [0.1, 0.3, 0.4]}))
-    assert report(str(study)) == 0
+    assert run_report(str(study)) == 0
     folder = Path("outputs/reports/one")
     assert (folder / "hypervolume.svg").is_file()
-    assert len((folder / "runs.csv").read_text().splitlines()) == 1 + 2  # the front's points, which were tested
-    capsys.readouterr()
+    assert count_runs(folder) == 2
 
 
-def test_an_mlflow_experiment(outputs, capsys) -> None:
-    said: list[str] = []
+def test_report_of_an_mlflow_experiment(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    messages: list[str] = []
     uri = f"sqlite:///{Path.cwd()}/theirs.db"
-    mirror = Mlflow(uri, "paper").open_mirror(Path("elsewhere"), said.append)
+    mirror = Mlflow(uri, "paper").open_mirror(Path("elsewhere"), messages.append)
     for folder in sorted(Path("outputs/runs").iterdir())[:4]:
         mirror.sync(folder)
-    assert said == []
+    assert messages == []
     first = next(Path("elsewhere").rglob("record.json"))
     first.write_text("{}")
-    assert report(f"tracking.uri={uri}", "tracking.experiment=paper", "out=paper") == 0
+    assert run_report(f"tracking.uri={uri}", "tracking.experiment=paper", "out=paper") == 0
     out, err = capsys.readouterr()
     assert "MLflow run" in err
     assert len(err.splitlines()) == 1
-    assert len(Path("paper/runs.csv").read_text().splitlines()) == 1 + 3
+    assert count_runs("paper") == 3
     assert "lightexp report tracking.uri=sqlite" in Path("paper/table.md").read_text()
-    assert report(f"tracking.uri={uri}", "tracking.experiment=papre") == 2
+    assert run_report(f"tracking.uri={uri}", "tracking.experiment=papre") == 2
     assert "'papre' is not at sqlite" in capsys.readouterr().err
     assert out
 
 
-def test_two_beside_each_other(outputs, ablation, capsys) -> None:
-    other = Path("other")
-    write(
-        other,
-        (record(row, seed, number=seed, lost=0.01, tags={"row": "both"}) for row in ("both",) for seed in range(3)),
-    )
-    assert report("--compare", "outputs", "other") == 0
+@pytest.mark.parametrize("arguments", [("--compare", "outputs", "other"), ("outputs", "--compare", "other")])
+def test_compare_two_outputs_folders(
+    outputs: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    others = (record("both", seed, number=seed, lost=0.01, tags={"row": "both"}) for seed in range(SEEDS))
+    write(Path("other"), others)
+    assert run_report(*arguments) == 0
     out = capsys.readouterr().out
     assert "Second - first" in out
     line = next(line for line in out.splitlines() if "Accuracy test" in line)
     assert "-0.01 [-0.01, -0.01]" in line
-    assert report("--compare", str(ablation), str(ablation)) == 0
-    assert report("--compare", str(ablation), "other") == 2
+
+
+def test_compare_two_ablations(outputs: Path, ablation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(Path("other"), (record("both", seed, number=seed, tags={"row": "both"}) for seed in range(SEEDS)))
+    assert run_report("--compare", str(ablation), str(ablation)) == 0
+    assert run_report("--compare", str(ablation), "other") == 2
     assert "no row in common" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_describes_every_use(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        run_report(flag)
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    for use in (
+        "lightexp report experiments/01_article.yaml",
+        "--compare A B",
+        "tracking.experiment=NAME",
+        "only=TEXT",
+    ):
+        assert use in text
+
+
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["nowhere"], "nowhere is not a folder"),
         (["nowhere.yaml"], "nowhere.yaml is not there"),
@@ -178,17 +206,19 @@ def test_two_beside_each_other(outputs, ablation, capsys) -> None:
         ([], ""),
     ],
 )
-def test_bad_input_is_one_line(outputs, capsys, words, said) -> None:
+def test_bad_input_is_one_line(
+    outputs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
     Path("empty").mkdir()
-    assert report(*words) == 2
+    assert run_report(*arguments) == 2
     err = capsys.readouterr().err
-    assert said in err
-    assert len(err.splitlines()) == bool(said)
+    assert message in err
+    assert len(err.splitlines()) == bool(message)
 
 
-def test_different_data_are_refused(outputs, capsys) -> None:
+def test_different_data_are_refused(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = record(number=999, dataset={"name": "mnist", "splits": {"test": {"n": 1, "digest": "z"}}}, name="x mnist y")
     write(outputs, iter([other]))
-    assert report("outputs") == 2
+    assert run_report("outputs") == 2
     assert "the runs saw different data (15 runs of digits and 1 runs of mnist)" in capsys.readouterr().err
-    assert report("outputs", "only=digits") == 0
+    assert run_report("outputs", "only=digits") == 0
