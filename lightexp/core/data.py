@@ -1,4 +1,4 @@
-"""A data set: raw arrays, their digests, and how raw values become the model's inputs."""
+"""Data sets in memory or on disk: raw arrays, their digests, and the scaling from raw values to model inputs."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ class Split:
 
     @property
     def on_disk(self) -> bool:
-        """Whether the examples lie in a file and are never to be in memory all at once."""
+        """Whether the examples are in a file and too large to be read into memory at once."""
         return isinstance(self.x, np.memmap)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over dtypes, shapes and bytes of both arrays."""
-        seen = hashlib.sha256()
+        digest = hashlib.sha256()
         for array in (self.x, self.y):
-            seen.update(f"{array.dtype.str}{array.shape}".encode())
-            seen.update(np.ascontiguousarray(array).data)
-        return seen.hexdigest()
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def sample(self, count: int, seed: int = 0) -> NDArray[np.generic]:
-        """`count` different raw examples (all, if there are fewer), drawn by `seed`."""
+        """Return `count` different raw examples, drawn with `seed`; all if there are fewer."""
         chosen = np.random.default_rng(seed).permutation(len(self))[:count]
         return self.x[np.sort(chosen)]
 
@@ -53,16 +53,16 @@ class Data:
 
     Attributes:
         name: The data set's name, for people.
-        train: What stages train and calibrate on.
-        val: What choices are made on.
-        test: What is looked at once, at the end.
+        train: The split that stages train and calibrate on.
+        val: The split that choices are made on.
+        test: The split that is evaluated once, at the end.
         classes: Number of classes.
-        scale: Inputs are `raw * scale + offset`; one number, or one for each channel.
+        scale: Inputs are `raw * scale + offset`; one number, or a number for each channel.
         offset: See `scale`.
-        augment: What is done to the examples that are trained on.
-        probabilities: Whether models give probabilities instead of logits, as files may that others made. Defaults to
-            None: those whose last operator is a softmax do.
-        names: Of the classes, in the order of the model's outputs; empty where they are known by number only.
+        augment: Random changes of the examples that are trained on.
+        probabilities: Whether the model outputs probabilities instead of logits, as a model from a file may. Defaults
+            to None: it does if its last operator is a softmax.
+        names: Names of the classes in the order of the model's outputs. Defaults to none.
     """
 
     name: str
@@ -83,12 +83,12 @@ class Data:
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The three by name."""
+        """The three splits by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
     @property
     def key(self) -> dict[str, object]:
-        """What of the data a trained artifact depends on: not the test split."""
+        """The parts of the data that a trained artifact depends on, which exclude the test split."""
         return {
             "train": self.train.digest,
             "val": self.val.digest,
@@ -99,24 +99,24 @@ class Data:
         }
 
     def inputs(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Scales raw examples to the float32 inputs that models see."""
+        """Return raw examples as float32 model inputs."""
         return scale_inputs(raw, self.scale, self.offset)
 
 
 def scale_inputs(raw: NDArray[np.generic], scale: Factor, offset: Factor) -> NDArray[np.float32]:
-    """`raw * scale + offset` in float32, with one factor or one for each channel, which is the last axis."""
+    """Return `raw * scale + offset` in float32, with one factor or one for each channel (the last axis)."""
     return raw.astype(np.float32) * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
 
 
 def split_stratified(y: NDArray[np.int32], count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Splits indices into (rest, chosen) with `count` chosen, each class in its share.
+    """Split indices into (rest, chosen) with `count` chosen, each class in proportion.
 
-    Shares are rounded by largest remainder, ties going to the lower class, so that exactly `count` are chosen.
+    Numbers are rounded by largest remainder, ties in favour of the lower class, so that exactly `count` are chosen.
 
     Args:
         y: Labels, `(n,)`.
-        count: How many to choose, 0 to n.
-        seed: Of the shuffle; the same seed gives the same split.
+        count: Number of indices to choose, from 0 to n.
+        seed: Seed of the shuffle; the same seed gives the same split.
     """
     rng = np.random.default_rng(seed)
     labels, sizes = np.unique(y, return_counts=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noticed even where a library's C code turns them into another error or loses them."""
+"""Handlers of SIGINT and SIGTERM that remember the signal, which C code of libraries may swallow or replace."""
 
 from __future__ import annotations
 
@@ -8,53 +8,57 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_asked = False
+_requested = False
 
 
 def install_handlers() -> None:
-    """Makes SIGTERM end the process as Ctrl-C does, and remembers either; Ctrl-C stays ignored where it was."""
+    """Let SIGTERM raise KeyboardInterrupt as SIGINT does, and remember both; an ignored SIGINT stays ignored."""
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
 
 
 def was_requested() -> bool:
-    """Whether the user has asked to stop."""
-    return _asked
+    """Check whether the process has been asked to stop."""
+    return _requested
 
 
 def raise_if_requested() -> None:
-    """Raises KeyboardInterrupt if the user has asked to stop and the request was lost on its way."""
-    if _asked:
+    """Raise KeyboardInterrupt if the process has been asked to stop and a library has swallowed the exception."""
+    if _requested:
         raise KeyboardInterrupt
 
 
 @contextmanager
-def defer_first_signal(told: Callable[[], None]) -> Iterator[None]:
-    """A context in which the first request to stop is only told of, by a call; the next one raises as ever."""
-    asked = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
-    asked = {sign: handler for sign, handler in asked.items() if handler is _interrupt}
+def defer_first_signal(on_signal: Callable[[], None]) -> Iterator[None]:
+    """Call a function at the first SIGINT or SIGTERM in the context; the next one raises KeyboardInterrupt as usual.
 
-    def back() -> None:
-        for sign, handler in asked.items():
-            signal.signal(sign, handler)
+    Args:
+        on_signal: The function.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if handler is _interrupt}
 
-    def first(*_: object) -> None:
-        back()
-        told()
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
-    for sign in asked:
-        signal.signal(sign, first)
+    def handle_first(*_: object) -> None:
+        restore()
+        on_signal()
+
+    for number in handlers:
+        signal.signal(number, handle_first)
     try:
         yield
     finally:
-        back()
+        restore()
 
 
 def _interrupt(*_: object) -> None:
-    global _asked
-    if not _asked:
-        # C code that did not expect an error prints a traceback; what we have to say goes to `sys.__stderr__`.
+    global _requested
+    if not _requested:
+        # C code that expects no exception prints a traceback; lightexp's own messages go to `sys.__stderr__`.
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
-    _asked = True
+    _requested = True
     raise KeyboardInterrupt

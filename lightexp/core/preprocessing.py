@@ -1,4 +1,4 @@
-"""How raw examples become a model's inputs: their scaling, and the augmentation of those that are trained on."""
+"""Settings of the scaling of raw examples and of the augmentation of training examples."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from lightexp.core.errors import BadInput
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Spread = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Factor = float | tuple[float, ...]
-"""One number for all channels, or one for each."""
+"""A number for all channels, or one for each channel."""
 
 
 @settings_dataclass
 class Scaling:
-    """Inputs are `(ranged - mean) / std`, where `ranged` are the raw values mapped linearly onto `range`.
+    """Scaling of raw values to inputs: `(ranged - mean) / std`, with raw values mapped linearly onto `range` first.
 
     Attributes:
-        range: Where 0 and the largest raw value (255 for bytes) go. Defaults to None: 0 and 1 for whole numbers;
-            floats are left as they are, and cannot be given a range.
-        mean: Subtracted after that: one number, or one for each channel. Defaults to None, nothing.
-        std: Divided by after that, likewise. Defaults to None, nothing.
+        range: Inputs for 0 and for the largest raw value (255 for bytes). Defaults to None: 0 and 1 for integers;
+            floats stay as they are and cannot have a range.
+        mean: Number to subtract, or one for each channel. Defaults to None: 0.
+        std: Number to divide by, or one for each channel. Defaults to None: 1.
+
+    Example:
+        >>> Scaling(range=[-1.0, 1.0]).factors(255, (28, 28, 1))
+        (0.00784313725490196, -1.0)
     """
 
     range: Annotated[list[_Finite], Field(min_length=2, max_length=2)] | None = None
@@ -31,14 +35,14 @@ class Scaling:
     std: _Spread | list[_Spread] | None = None
 
     def factors(self, top: float | None, shape: tuple[int, ...]) -> tuple[Factor, Factor]:
-        """Scale and offset such that inputs are `raw * scale + offset`.
+        """Return scale and offset such that inputs are `raw * scale + offset`.
 
         Args:
             top: The largest raw value; None where raw values are floats.
-            shape: Of one example, the channel last.
+            shape: Shape of one example, with the channel last.
 
         Raises:
-            BadInput: If floats are given a range, or `mean` or `std` do not fit the channels.
+            BadInput: If `range` is set for floats, or `mean` or `std` do not fit the channels.
         """
         if top is None and self.range is not None:
             raise BadInput(
@@ -53,12 +57,12 @@ class Scaling:
             std = self.std or 1.0
             return scale / std, (offset - (self.mean or 0.0)) / std
         channels = shape[-1]
-        means, stds = _each(self.mean, 0.0, channels, "mean"), _each(self.std, 1.0, channels, "std")
+        means, stds = _expand(self.mean, 0.0, channels, "mean"), _expand(self.std, 1.0, channels, "std")
         pairs = list(zip(means, stds, strict=True))
         return tuple(scale / std for _, std in pairs), tuple((offset - mean) / std for mean, std in pairs)
 
 
-def _each(value: float | list[float] | None, default: float, channels: int, name: str) -> list[float]:
+def _expand(value: float | list[float] | None, default: float, channels: int, name: str) -> list[float]:
     if isinstance(value, list):
         if len(value) != channels:
             raise BadInput(f"dataset.scaling.{name} needs a number for each of {channels} channels. Received: {value}.")
@@ -68,22 +72,22 @@ def _each(value: float | list[float] | None, default: float, channels: int, name
 
 @settings_dataclass
 class Augment:
-    """Random changes of the examples that are trained on, new ones at every step, made inside the graph.
+    """Random changes of training examples, drawn anew at every step inside the TensorFlow graph.
 
-    They are done in the order of the attributes, after the scaling: a 0 that comes in is the model's input 0, as in the
-    papers, which with a `mean` is not black. Validation, calibration and teachers see examples as they are.
+    They are applied in the order of the attributes, after scaling: a filled-in 0 is the model's input 0, as in the
+    papers, which is not black if there is a `mean`. Validation, calibration and teachers use unchanged examples.
 
     Attributes:
         flip: Whether half of the images are mirrored left to right. Defaults to False.
-        shift: Pixels by which an image is moved at most, either way in height and width; 0 comes in. Defaults to 0.
-        cutout: Side of the square that is set to 0 around a random pixel, cut where it lies outside (DeVries and
-            Taylor 2017, arXiv 1708.04552). Defaults to 0, none.
-        mixup: Alpha of the Beta distribution by which pairs of examples and their losses are mixed, each pair by a draw
-            of its own (Zhang et al. 2018, arXiv 1710.09412). Training accuracy counts the label of the larger share;
-            logits of teachers are mixed in the loss likewise. Works on data of any shape. Defaults to 0, none.
+        shift: Largest number of pixels by which an image is moved, in height and width; the gap is 0. Defaults to 0.
+        cutout: Side of the square that is set to 0 around a random pixel, clipped at the image's edges (DeVries and
+            Taylor 2017, arXiv 1708.04552). Defaults to 0: none.
+        mixup: Alpha of the Beta distribution by which pairs of examples and their losses are mixed, with a draw for
+            each pair (Zhang et al. 2018, arXiv 1710.09412). Training accuracy counts the label of the larger share;
+            logits of teachers are mixed in the loss too. Works on data of any shape. Defaults to 0: none.
     """
 
-    version: ClassVar[int] = 2  # at 1 nothing was done
+    version: ClassVar[int] = 2  # 1 did nothing
 
     flip: bool = False
     shift: Index = 0
@@ -92,17 +96,17 @@ class Augment:
 
     @property
     def active(self) -> bool:
-        """Whether anything is changed."""
+        """Whether any change is enabled."""
         return self != Augment()
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Checks that examples of `shape` can be changed so.
+        """Check that examples of a shape can be changed so.
 
         Raises:
             BadInput: If they are not images, or too small.
         """
-        moved = {"flip": int(self.flip), "shift": self.shift, "cutout": self.cutout}
-        for name, size in moved.items():
+        sizes = {"flip": int(self.flip), "shift": self.shift, "cutout": self.cutout}
+        for name, size in sizes.items():
             if size and len(shape) != 3:
                 raise BadInput(f"dataset.augment.{name} needs images of (height, width, channels). Received: {shape}.")
             if name != "flip" and size >= min(shape[:2], default=0) and size:

@@ -1,4 +1,4 @@
-"""When pruning masks change: from settings and the length of training to whole steps."""
+"""Schedules of pruning: the training steps at which masks change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
 
 _FREQUENCY = 100  # tfmot's default
-_UPDATES = 10  # at least, where the schedule is too short for that
+_MIN_UPDATES = 10  # where the schedule is too short for the default frequency
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,19 @@ class Schedule:
 
 @settings_dataclass
 class Span:
-    """A schedule's place in training: in steps where they are given, else in shares of training."""
+    """The begin and end of a schedule, in steps or else in shares of training.
+
+    Attributes:
+        begin: Begin as a share of training.
+        end: End as a share of training.
+        begin_step: Begin in steps, instead of `begin`. Defaults to None.
+        end_step: End in steps, instead of `end`. Defaults to None.
+        frequency: Steps between updates. Defaults to None: derived from the length.
+
+    Example:
+        >>> Span(begin=0.0, end=0.5).steps(2000, constant=False)
+        (0, 1000, 100)
+    """
 
     begin: float
     end: float
@@ -41,12 +53,10 @@ class Span:
     frequency: int | None = None
 
     def steps(self, total: int, constant: bool) -> tuple[int, int, int]:
-        """Begin, end and frequency in steps.
-
-        A frequency that is not given is derived; an end that is given as a share moves to the last update before it.
+        """Return begin, end and frequency in steps; an end set as a share moves to the last update before it.
 
         Args:
-            total: All steps of training.
+            total: Number of steps of training.
             constant: Whether the sparsity is constant, so that a single update is enough.
 
         Raises:
@@ -67,7 +77,7 @@ class Span:
                 f"the pruning schedule is empty: it begins at step {begin} and ends at step {end} of {total}. "
                 "Set end (or end_step) after begin, or raise epochs."
             )
-        frequency = self.frequency or self._derived(span)
+        frequency = self.frequency or self._derive_frequency(span)
         if frequency > span:
             raise BadInput(
                 f"frequency={frequency} is longer than the pruning schedule of {span} steps, so nothing would be "
@@ -81,8 +91,8 @@ class Span:
             )
         return begin, begin + span // frequency * frequency, frequency
 
-    def _derived(self, span: int) -> int:
-        frequency = max(1, min(_FREQUENCY, span // _UPDATES))
+    def _derive_frequency(self, span: int) -> int:
+        frequency = max(1, min(_FREQUENCY, span // _MIN_UPDATES))
         if self.end_step is not None:
             while span % frequency:
                 frequency -= 1

@@ -1,4 +1,4 @@
-"""A `.tflite` file as plain arrays: what it holds and what its operators do with it."""
+"""A `.tflite` file as plain Python objects: its tensors, operators and kernels."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Tensor:
     Attributes:
         name: Its name in the file.
         shape: Its shape, with 1 for the batch.
-        dtype: `FLOAT32`, `FLOAT16`, `INT8`, `INT4`, ... as the schema calls it.
-        data: Its constant values as stored (integers where it is quantised), or None where it is computed.
+        dtype: Its type in the schema: `FLOAT32`, `FLOAT16`, `INT8`, `INT4`, ...
+        data: Its constant values as stored (integers where it is quantised); None where it is computed.
         scales: Quantisation scales: one, one per channel, or one per block of each row; empty where not quantised.
-        zero_points: As `scales`; empty in blocks, whose zero is 0.
-        block: How many neighbours along the last axis share a scale; 0 where that is not how it is quantised.
+        zero_points: Zero points, one for each scale; empty for blocks, whose zero is 0.
+        block: Number of neighbours along the last axis that share a scale; 0 where it is not quantised in blocks.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Tensor:
 
     @property
     def is_weight(self) -> bool:
-        """Whether it is a learnt constant, not a shape or an axis: of a float type, or quantised."""
+        """Whether it is a learnt constant (float or quantised) and not a shape or an axis."""
         return self.data is not None and (self.dtype.startswith("FLOAT") or bool(self.scales))
 
     @property
     def zeros(self) -> int:
-        """How many of its constant values stand for 0.0."""
+        """Number of its constant values that represent 0.0."""
         if self.data is None:
             return 0
         zero = self.zero_points[0] if self.zero_points else 0
@@ -49,14 +49,14 @@ class Tensor:
 
 
 def extract_layer_names(name: str) -> list[str]:
-    """Names a user may know a weight's layer by: its own, and those the converter puts in it (`model/layer/Op;...`)."""
-    parts = [part for part in name.split(";") if "batchnorm" not in part.lower()]  # that was folded into the layer
+    """Return the names of a weight's layer: its own, and those the converter puts into it (`model/layer/Op;...`)."""
+    parts = [part for part in name.split(";") if "batchnorm" not in part.lower()]  # folded into the layer
     return [name, *dict.fromkeys(piece for part in parts for piece in part.split("/")[1:-1])]
 
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator: its builtin name and the indices of its tensors (-1 for an optional one left out)."""
+    """An operator: its builtin name and the indices of its tensors (-1 for an omitted optional one)."""
 
     kind: str
     inputs: tuple[int, ...]
@@ -79,48 +79,48 @@ class TFLiteGraph:
 
     @property
     def quantized(self) -> bool:
-        """Whether any learnt constant is not plain float32."""
+        """Whether any learnt constant is other than float32."""
         return any(t.dtype != "FLOAT32" or t.scales for t in self.weights)
 
     @property
     def ends_in_softmax(self) -> bool:
-        """Whether the first output comes out of a softmax."""
-        made_by = {out: op for op in self.ops for out in op.outputs}
-        last = made_by.get(self.outputs[0])
+        """Whether a softmax computes the first output."""
+        producers = {out: op for op in self.ops for out in op.outputs}
+        last = producers.get(self.outputs[0])
         while last and last.kind in (*_COPIES, "QUANTIZE"):
-            last = made_by.get(last.inputs[0])
+            last = producers.get(last.inputs[0])
         return last is not None and last.kind == "SOFTMAX"
 
     def title(self, op: Operator, kernel: Tensor) -> str:
-        """The kernel's name, or where that tells no layer (it may be shared or rewritten), its operator's output's."""
+        """Return the kernel's name or, where that names no layer (it is shared, say), that of its operator's output."""
         return kernel.name if len(extract_layer_names(kernel.name)) > 1 else self.tensors[op.outputs[0]].name
 
     @cached_property
     def kernels(self) -> tuple[tuple[Operator, Tensor], ...]:
-        """Each computing operator with its weight tensor, followed through dequantisation, in execution order."""
-        made_by = {out: op for op in self.ops for out in op.outputs}
-        found = []
+        """Each computing operator with its weight tensor, traced through dequantisation, in execution order."""
+        producers = {out: op for op in self.ops for out in op.outputs}
+        kernels = []
         for op in self.ops:
             if op.kind not in COMPUTE:
                 continue
             for index in op.inputs[:2]:
-                while index in made_by and made_by[index].kind in _COPIES:
-                    index = made_by[index].inputs[0]
+                while index in producers and producers[index].kind in _COPIES:
+                    index = producers[index].inputs[0]
                 if index >= 0 and self.tensors[index].is_weight:
-                    found.append((op, self.tensors[index]))
-        return tuple(found)
+                    kernels.append((op, self.tensors[index]))
+        return tuple(kernels)
 
 
 @dataclass(frozen=True)
 class ConstantSpan:
-    """Where a constant lies in its file.
+    """The position of a constant in its file.
 
     Attributes:
-        start: Of its bytes.
-        length: Of them.
-        width: Of a value, in bits; values narrower than a byte are packed, the first in the lowest bits.
-        floats: Whether they are floating-point numbers.
-        shape: Of the (first) tensor that it is the constant of.
+        start: Offset of its first byte.
+        length: Number of bytes.
+        width: Bits of a value; values narrower than a byte are packed, the first in the lowest bits.
+        floats: Whether the values are floating-point numbers.
+        shape: Shape of the (first) tensor that uses the constant.
     """
 
     start: int

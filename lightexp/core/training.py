@@ -1,4 +1,4 @@
-"""Settings of a training stage, and the learning rate that they mean, as plain numbers."""
+"""Settings of training: optimiser, learning rates, epochs, and the rungs of successive halving."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightexp.core.config import Count, Fraction, Index, NonNegative, Positive, 
 from lightexp.core.protocols import TrainingObjective
 
 TRAINING_VERSION = 2
-"""Of the training loop: part of every trained artifact's key."""
+"""Version of the training loop, part of the key of every trained artifact."""
 
 
 @settings_dataclass
@@ -21,18 +21,18 @@ class Training:
     """How a stage trains.
 
     Attributes:
-        objective: What it minimises.
+        objective: The loss that it minimises.
         epochs: Passes over the train split. Defaults to 10.
-        batch_size: Examples a step; the last batch of an epoch may be smaller. Defaults to 32.
+        batch_size: Examples in a step; the last batch of an epoch may be smaller. Defaults to 32.
         optimizer: `adam`, `sgd` (with `momentum`) or `adamw` (with `weight_decay`). Defaults to `adam`.
-        learning_rate: At the start. Defaults to 0.001.
+        learning_rate: Learning rate at the start. Defaults to 0.001.
         learning_rate_schedule: `constant`, `cosine` (to 0 at the end) or `step` (times `decay_factor` every
             `decay_epochs`). Defaults to `constant`.
         decay_epochs: See `learning_rate_schedule`. Defaults to 5.
         decay_factor: See `learning_rate_schedule`. Defaults to 0.1.
-        momentum: Of SGD. Defaults to 0.9.
-        weight_decay: Of AdamW, decoupled (Loshchilov and Hutter 2019). Defaults to 0.004.
-        early_stopping: Epochs without a lower validation loss after which training stops and goes back to its best
+        momentum: Momentum of SGD. Defaults to 0.9.
+        weight_decay: Decoupled weight decay of AdamW (Loshchilov and Hutter 2019). Defaults to 0.004.
+        early_stopping: Epochs without a lower validation loss after which training stops and returns to its best
             epoch; 0 trains to the end. Defaults to 0.
         loop: `graph` trains a whole epoch in one TensorFlow call; `fit` feeds batches through Keras' `fit`, slower,
             for data that should not be copied into TensorFlow, and always taken for a train split that is kept on
@@ -53,7 +53,7 @@ class Training:
     loop: Literal["graph", "fit"] = "graph"
 
     def learning_rates(self, steps_per_epoch: int) -> NDArray[np.float32]:
-        """The learning rate of every step, `(epochs * steps_per_epoch,)`; it depends on the step alone."""
+        """Return the learning rate of every step, a float32 array `(epochs * steps_per_epoch,)`."""
         total = self.epochs * steps_per_epoch
         step = np.arange(total, dtype=np.float64)
         if self.learning_rate_schedule == "cosine":
@@ -67,27 +67,35 @@ class Training:
 
 @settings_dataclass
 class Rung:
-    """How far a training goes that successive halving may cut short.
+    """A rung of successive halving: how long a configuration is trained before it is compared with others.
 
     Attributes:
-        number: From 0; the one after the last of `epochs` goes to the training's end.
-        epochs: Those of each rung but that, counted from where the schedules have ended.
+        number: Number of the rung, from 0; the rung after the last of `epochs` trains to the end.
+        epochs: Epochs of each earlier rung, counted from the end of the schedules.
+
+    Example:
+        >>> Rung(1, (1, 3)).stops(2, 10), Rung(2, (1, 3)).stops(2, 10)
+        ([3, 5], [3, 5, None])
     """
 
     number: int
     epochs: tuple[int, ...]
 
-    def stops(self, settled: int, whole: int) -> list[int | None]:
-        """The epochs after which the rungs up to this one stop; the last is None where it goes to the training's end.
+    def stops(self, scheduled: int, total: int) -> list[int | None]:
+        """Return the epochs after which training stops on each rung up to this one.
 
         Args:
-            settled: Epochs after which no schedule changes anything but the learning rate.
-            whole: All epochs of the training.
+            scheduled: Epochs after which no schedule changes anything but the learning rate.
+            total: Number of epochs of the training.
+
+        Returns:
+            The epochs; the last is None where training runs to its end.
         """
-        before = [settled + more for more in self.epochs[: self.number + 1] if settled + more < whole]
-        return [*before, *([None] if len(before) <= self.number else [])]
+        epochs = [scheduled + rung_epochs for rung_epochs in self.epochs[: self.number + 1]]
+        stops: list[int | None] = [epoch for epoch in epochs if epoch < total]
+        return stops if len(stops) > self.number else [*stops, None]
 
 
 def count_steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Steps of one pass over `examples`, the last, smaller batch included."""
+    """Return the number of steps of one pass over the examples, including the smaller last batch."""
     return math.ceil(examples / batch_size)

@@ -31,7 +31,7 @@ def never(folder: Path) -> dict[str, Any]:
 
 
 def files(root: Path) -> list[str]:
-    """All files below `root` but locks."""
+    """Return all files below `root` except locks."""
     return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.suffix != ".lock")
 
 
@@ -40,27 +40,27 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def test_what_is_made_is_found_again(store: Store) -> None:
+def test_ensure_loads_what_was_made(store: Store) -> None:
     assert store.load(KEY) is None
     assert not store.has(KEY)
-    assert not store.root.exists()  # looking makes nothing
-    made, found = store.ensure(KEY, "Train train", make)
-    assert not found
+    assert not store.root.exists()  # looking creates nothing
+    entry, from_store = store.ensure(KEY, "Train train", make)
+    assert not from_store
     assert store.has(KEY)
-    again, found = store.ensure(KEY, "Train train", never)
-    assert found
-    assert again == made == store.load(KEY)
-    assert made.facts == {"loss": [1.0, 0.5], "pair": [1, 2]}  # as JSON gives them back
-    assert made.folder == store.folder(KEY)
-    assert (made.folder / "model.tflite").read_bytes() == b"weights" * 100
-    assert json.loads((made.folder / MANIFEST).read_text())["kind"] == "Train train"
+    again, from_store = store.ensure(KEY, "Train train", never)
+    assert from_store
+    assert again == entry == store.load(KEY)
+    assert entry.facts == {"loss": [1.0, 0.5], "pair": [1, 2]}  # as JSON gives them back
+    assert entry.folder == store.folder(KEY)
+    assert (entry.folder / "model.tflite").read_bytes() == b"weights" * 100
+    assert json.loads((entry.folder / MANIFEST).read_text())["kind"] == "Train train"
 
 
-def test_keys_do_not_share_entries(store: Store) -> None:
+def test_ensure_keeps_keys_separate(store: Store) -> None:
     store.ensure(KEY, "a", make)
     other = "ab" + "1" * 62
-    _, found = store.ensure(other, "a", make)
-    assert not found
+    _, from_store = store.ensure(other, "a", make)
+    assert not from_store
     assert store.folder(other) != store.folder(KEY)
 
 
@@ -96,18 +96,18 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_broken_entry_is_set_aside_and_made_again(store: Store, damage: str) -> None:
-    made, _ = store.ensure(KEY, "a", make)
-    DAMAGE[damage](made.folder)
-    _, found = store.ensure(KEY, "a", make)
-    assert not found
+def test_ensure_quarantines_a_broken_entry(store: Store, damage: str) -> None:
+    entry, _ = store.ensure(KEY, "a", make)
+    DAMAGE[damage](entry.folder)
+    _, from_store = store.ensure(KEY, "a", make)
+    assert not from_store
     assert store.load(KEY) is not None
     assert len(list((store.root / "set-aside").iterdir())) == 1
-    _, found = store.ensure(KEY, "a", never)
-    assert found
+    _, from_store = store.ensure(KEY, "a", never)
+    assert from_store
 
 
-def test_a_maker_that_fails_leaves_nothing(store: Store) -> None:
+def test_ensure_leaves_nothing_after_a_failure(store: Store) -> None:
     def fail(folder: Path) -> dict[str, Any]:
         make(folder)
         raise KeyboardInterrupt
@@ -115,8 +115,8 @@ def test_a_maker_that_fails_leaves_nothing(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt):
         store.ensure(KEY, "a", fail)
     assert files(store.root) == []
-    _, found = store.ensure(KEY, "a", make)
-    assert not found
+    _, from_store = store.ensure(KEY, "a", make)
+    assert not from_store
 
 
 WORKER = """
@@ -124,13 +124,14 @@ import sys, time
 from pathlib import Path
 from lightexp.core.store import Store
 
-root, log, prefix, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+root, log, gate = map(Path, sys.argv[1:4])
 
 def make(folder):
     with log.open("a") as file:
         file.write("making\\n")
     (folder / "model.tflite").write_bytes(b"half")
-    time.sleep(seconds)
+    while not gate.exists():
+        time.sleep(0.01)
     (folder / "model.tflite").write_bytes(b"whole" * 20_000)
     return {"by": "worker"}
 
@@ -140,68 +141,73 @@ def wait():
 
 number = 0
 while True:
-    key = prefix + "0" * 58 + f"{number:04d}"
-    entry, found = Store(root).ensure(key, "a", make, wait)
+    key = "ab" + "0" * 58 + f"{number:04d}"
+    entry, from_store = Store(root).ensure(key, "a", make, wait)
     assert (entry.folder / "model.tflite").read_bytes() == b"whole" * 20_000
-    print("found" if found else "made", flush=True)
+    print("found" if from_store else "made", flush=True)
     number += 1
-    if len(sys.argv) == 5:
+    if len(sys.argv) == 4:
         break
 """
 
 
-def start(store: Store, log: Path, seconds: float, *endless: str) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", WORKER, str(store.root), str(log), "ab", str(seconds), *endless]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(store: Store, log: Path, gate: Path, *endless: str) -> subprocess.Popen[str]:
+    """Start a process that makes an entry, which it finishes once `gate` exists; `endless` makes one after another."""
+    command = [sys.executable, "-c", WORKER, str(store.root), str(log), str(gate), *endless]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def until(log: Path, words: str) -> None:
+def wait_for(log: Path, line: str) -> None:
+    """Wait until a line is in the log."""
     end = time.monotonic() + 60
-    while not log.exists() or words not in log.read_text():
-        assert time.monotonic() < end, f"no '{words}' in a minute"
+    while not log.exists() or line not in log.read_text():
+        assert time.monotonic() < end, f"no '{line}' in a minute"
         time.sleep(0.01)
 
 
-def test_a_killed_maker_leaves_the_store_usable(store: Store, tmp_path: Path) -> None:
+def test_ensure_takes_over_from_a_killed_process(store: Store, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    child = start(store, log, 600)
-    until(log, "making")
+    child = start(store, log, tmp_path / "gate")
+    wait_for(log, "making")
     child.send_signal(signal.SIGKILL)
     child.communicate(timeout=30)
     key = "ab" + "0" * 62
     assert not store.has(key)
     assert store.load(key) is None
-    entry, found = store.ensure(key, "a", make)  # its lock died with it
-    assert not found
+    entry, from_store = store.ensure(key, "a", make)  # its lock died with it
+    assert not from_store
     assert (entry.folder / "model.tflite").read_bytes() == b"weights" * 100
     assert not any("drafts" in name or "set-aside" in name for name in files(store.root))
 
 
-def test_one_killed_at_any_moment_leaves_whole_entries_only(store: Store, tmp_path: Path) -> None:
+def test_killed_processes_leave_complete_entries(store: Store, tmp_path: Path) -> None:
     rng = random.Random(0)
-    before = -1
-    for _ in range(6):
-        log = tmp_path / f"log{_}"
-        child = start(store, log, 0.0, "endless")
-        until(log, "making")  # goes on behind what the ones before it have made
+    count = -1
+    for number in range(6):
+        log = tmp_path / f"log{number}"
+        child = start(store, log, tmp_path, "endless")
+        wait_for(log, "making")  # continues after the entries that earlier processes have made
         time.sleep(rng.uniform(0, 0.05))
         child.kill()
         child.communicate(timeout=30)
         keys = [p.name for p in (store.root / "entries").glob("*/*")]
-        assert len(keys) >= before
-        before = len(keys)
+        assert len(keys) >= count
+        count = len(keys)
         assert all(store.load(key) for key in keys)
-    assert before > 0
+    assert count > 0
     assert not (store.root / "set-aside").exists()
 
 
-def test_two_processes_make_a_key_once(store: Store, tmp_path: Path) -> None:
+def test_ensure_makes_a_key_once(store: Store, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    first = start(store, log, 1.0)
-    until(log, "making")
-    second = start(store, log, 1.0)
-    said = [child.communicate(timeout=60) for child in (first, second)]
-    assert [out for out, _ in said] == ["made\n", "found\n"], said
+    gate = tmp_path / "gate"
+    first = start(store, log, gate)
+    wait_for(log, "making")
+    second = start(store, log, gate)
+    wait_for(log, "waiting")
+    gate.touch()
+    printed = [child.communicate(timeout=60) for child in (first, second)]
+    assert [out for out, _ in printed] == ["made\n", "found\n"], printed
     assert log.read_text() == "making\nwaiting\n"
 
 
@@ -222,7 +228,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_one_clear_line(small_disk: Path) -> None:
+def test_ensure_reports_a_full_disk(small_disk: Path) -> None:
     store = Store(small_disk / "store")
     first, _ = store.ensure(KEY, "a", make)
 
@@ -237,13 +243,13 @@ def test_a_full_disk_is_one_clear_line(small_disk: Path) -> None:
     assert not store.has(other)
     assert not any("drafts" in name for name in files(store.root))
     assert store.load(KEY) == first
-    _, found = store.ensure(other, "a", make)  # there is space again
-    assert not found
+    _, from_store = store.ensure(other, "a", make)  # there is space again
+    assert not from_store
     store.release()  # else the disk is in use
 
 
-def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    root = os.geteuid() == 0  # who may write everywhere but on a disk that nobody can
+def test_ensure_reports_an_unwritable_folder(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    root = os.geteuid() == 0  # may write everywhere except on a read-only disk
     disk = request.getfixturevalue("small_disk") if root else tmp_path
     store = Store(disk / "store")
     entry, _ = store.ensure(KEY, "a", make)
@@ -263,12 +269,12 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path, reque
     store.release()  # else the disk is in use
 
 
-def test_a_folder_that_cannot_be_made_is_one_clear_line() -> None:
+def test_ensure_reports_an_impossible_folder() -> None:
     with pytest.raises(RunFailed, match=r"/proc/there cannot be written: .* Set paths.outputs=FOLDER."):
         Store(Path("/proc/there")).ensure(KEY, "a", make)
 
 
-def test_an_entry_s_files_are_its_own(store: Store) -> None:
+def test_entry_without_files(store: Store) -> None:
     entry, _ = store.ensure(KEY, "a", lambda folder: {})
     assert files(entry.folder) == [MANIFEST]
     assert isinstance(store.load(KEY), Entry)
