@@ -1,0 +1,95 @@
+"""An ablation's file: what is refused, and where the message says the mistake is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lightexp.ablation.spec import AblationSpec, read_spec
+from lightexp.core.errors import BadInput
+from lightexp.runner.compose import compose_settings
+
+MakeSpec = Callable[..., AblationSpec]
+
+
+WRONG = {
+    "unknown field": ({"sead": [1]}, "sead is not a setting of AblationFile: did you mean 'seed"),
+    "no claim": ({"claim": ""}, "claim: String should have at least 1 character"),
+    "control missing": ({"control": "kontrol"}, "control: no row is named 'kontrol'. The rows are: control, both"),
+    "seeds twice": ({"seeds": [1, 2, 1]}, "seeds: 1 is there twice"),
+    "seeds none": ({"seeds": []}, "seeds: List should have at least 1 item"),
+    "seed negative": ({"seeds": [-1]}, "seeds.0: Input should be greater than or equal to 0"),
+    "row overrides nothing": ({"rows": {"control": ["pipeline=control"], "x": []}}, "rows.x overrides nothing"),
+    "row overrides an unknown setting": (
+        {"rows": {"control": ["pipeline=control"], "x": ["pipeline.stages.prune.sparsty=1"]}},
+        "rows.x: pipeline.stages.prune.sparsty is not a setting: did you mean 'sparsity'?",
+    ),
+    "two rows the same": (
+        {"rows": {"control": ["pipeline=control"], "x": ["model=lenet5"], "y": ["seed=3", "model=lenet5"]}},
+        "rows.y is the same as 'x'",
+    ),
+    "row of a strange type": ({"rows": {"control": "pipeline=control"}}, "rows.control must be a list of overrides"),
+    "planner misspelt": (
+        {"rows": {"control": ["pipeline=control"], "x": {"gird": {}}}},
+        "rows.x.gird is not a setting of RowPlanner: did you mean 'grid'?",
+    ),
+    "two planners": (
+        {"rows": {"control": ["pipeline=control"], "x": {"grid": {"seed": [1]}, "orders": ["a", "b"]}}},
+        "rows.x: must have exactly one of grid, zip",
+    ),
+    "too few points": (
+        {"rows": {"control": ["pipeline=control"], "x": {"operating_points": {"model.width": [1, 2]}}}},
+        "operating_points takes one field with at least 5 values",
+    ),
+    "zip of two lengths": (
+        {"rows": {"control": ["pipeline=control"], "x": {"zip": {"model.width": [1, 2], "seed": [1]}}}},
+        "zip takes lists of one length",
+    ),
+    "order of no stage": (
+        {"rows": {"control": ["pipeline=control"], "x": {"orders": ["prune", "quantise"]}}},
+        "names 'quantise', but the pipeline's order is ['train', 'prune', 'quantize']: did you mean 'quantize'?",
+    ),
+    "budget of no row": (
+        {"rows": {"control": ["pipeline=control"], "x": {"equal_budget": "bath"}}},
+        "rows.x.equal_budget: no row above is named 'bath'",
+    ),
+    "budget without training": (
+        {"rows": {"control": ["pipeline=control"], "x": {"equal_budget": "control"}}},
+        "no stage of 'control' trains after its control",
+    ),
+    "external without source": (
+        {"external": {"x": {"figures": {"size/ratio": 40}}}},
+        "external.x: PublishedRow needs more",
+    ),
+    "external with a row's name": ({"external": {"both": {}}}, "external.both: a row has that name"),
+    "column's format": ({"columns": [{"measurement": "size/ratio", "format": "{0}"}]}, "format must be such as .2%"),
+    "figure unknown": ({"figures": ["piechart"]}, "figures.0: Input should be 'front'"),
+    "margin negative": ({"margin": -1.0}, "margin: Input should be greater than 0"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG.values(), ids=WRONG)
+def test_mistake_is_one_line_with_its_place(make_spec: MakeSpec, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        make_spec(**changes)
+    assert message in str(refused.value)
+    assert "07_table.yaml: " in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- x", "rows: {a: [x=1], a: [y=1]}", "\x00", "a: ${"])
+def test_file_that_is_no_ablation_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=r"x\.yaml"):
+        read_spec(path, [])
+    with pytest.raises(BadInput, match="does not exist"):
+        read_spec(tmp_path / "y.yaml", [])
+
+
+def test_row_settings_are_those_of_its_overrides(make_spec: MakeSpec) -> None:
+    assert (
+        make_spec().rows[1].settings.stages
+        == compose_settings(["pipeline=prune_quantize", "pipeline.stages.prune.sparsity=0.9"]).stages
+    )
