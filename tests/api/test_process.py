@@ -16,7 +16,7 @@ import pytest
 from lightexp.core.record import read_record
 from lightexp.core.records import list_trial_folders
 from tests.api.snapshots import SNAPSHOT
-from tests.cli.commands import PATIENCE, environment, records
+from tests.cli.commands import PATIENCE, environment, read_records
 
 TINY = "model.width=0.25 pipeline=control pipeline.stages.train.epochs=1 measure=quick tracking=none runtime.threads=1"
 LONG = TINY.replace("epochs=1", "epochs=100000")
@@ -120,7 +120,7 @@ def test_ctrl_c_interrupts_the_run_and_not_the_script(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=PATIENCE)
     assert (output.split(), process.returncode) == (["interrupted", "done"], 0), errors
-    assert [record.status for record in records(tmp_path / "outputs")] == ["interrupted", "done"]
+    assert [record.status for record in read_records(tmp_path / "outputs")] == ["interrupted", "done"]
 
 
 def test_ctrl_c_ends_a_search_without_testing_the_front(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_worker_ends_with_the_users_process(tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     wait_until(lambda: not Path(f"/proc/{worker}").exists())
-    wait_until(lambda: [record.status for record in records(tmp_path / "outputs")] == ["interrupted"])
+    wait_until(lambda: [record.status for record in read_records(tmp_path / "outputs")] == ["interrupted"])
 
 
 def test_a_killed_worker_fails_the_run_alone(tmp_path: Path) -> None:

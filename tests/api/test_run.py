@@ -15,7 +15,7 @@ import pytest
 
 import lightexp
 from lightexp.core.record import read_record
-from tests.cli.commands import records
+from tests.cli.commands import read_records
 
 TINY = "model.width=0.25 pipeline=control pipeline.stages.train.epochs=1 measure=quick tracking=none runtime.threads=1"
 EXAMPLE = Path(__file__).parents[1] / "plugin_example"
@@ -56,7 +56,7 @@ def test_run_follows_the_current_folder_and_environment(folder: Path, monkeypatc
     monkeypatch.setenv("MY_OUTPUTS", "second")
     monkeypatch.chdir(other)
     lightexp.run([*TINY.split(), "paths.outputs=${oc.env:MY_OUTPUTS}"])
-    assert [len(records(place)) for place in (folder / "first", other / "second")] == [1, 1]
+    assert [len(read_records(place)) for place in (folder / "first", other / "second")] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_bad_input_is_raised_as_such(overrides: str | list[str], message: str, f
 def test_a_failed_run_raises_and_is_recorded(folder: Path) -> None:
     with pytest.raises(lightexp.RunFailed) as raised:
         lightexp.run([*TINY.split(), "pipeline.stages.train.learning_rate=1e30"])
-    [record] = records(folder / "outputs")
+    [record] = read_records(folder / "outputs")
     assert (record.status, record.reason) == ("failed", str(raised.value))
 
 

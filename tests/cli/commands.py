@@ -1,4 +1,4 @@
-"""The command as a user starts it: real processes on tiny settings."""
+"""Start `lightexp` as a user does, in real processes on tiny settings."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PATIENCE = 120  # seconds; a busy machine is no failure
 
 
 def environment() -> dict[str, str]:
-    """The test's own, without what an earlier test's TensorFlow has set in it."""
+    """Return this process' environment, without what an earlier test's TensorFlow has set in it."""
     return {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
 
 
 def lightexp(*words: str, cwd: Path, program: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs the command in `cwd` to its end; another program in a process that has imported nothing."""
+    """Run the command in `cwd` to its end; or another program, in a process that has imported nothing."""
     if program is None:
         return run_command(words, cwd, environment(), PATIENCE)
     command = [*program, *words]
@@ -36,7 +36,7 @@ def lightexp(*words: str, cwd: Path, program: list[str] | None = None) -> subpro
 
 
 class Running:
-    """A command that goes on, in a process group of its own as in a terminal."""
+    """A command that is running, in its own process group as in a terminal."""
 
     def __init__(self, *words: str, cwd: Path, on_interrupt: signal.Handlers = signal.SIG_DFL) -> None:
         self.process = subprocess.Popen(
@@ -50,47 +50,47 @@ class Running:
             preexec_fn=lambda: signal.signal(signal.SIGINT, on_interrupt),  # not as whoever started the tests has it
         )
 
-    def until(self, there: Callable[[], bool]) -> None:
-        """Waits until something is there."""
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition is true."""
         end = time.monotonic() + PATIENCE
-        while not there():
+        while not condition():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.kill()
                 raise AssertionError(f"it ended too early ({self.process.returncode}): {self.process.communicate()}")
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """Kills it as `kill -9` does: it alone, not its children."""
+        """Kill the process alone, as `kill -9` does, not its children."""
         self.process.kill()
 
     def interrupt(self) -> None:
-        """Does what Ctrl-C does: the whole group gets the signal."""
+        """Send SIGINT to the process group, as Ctrl-C does."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self) -> tuple[int, str, str]:
-        """Waits for its end; returns its exit code and what it wrote to both streams."""
+        """Wait for the end, and return exit code, output and errors."""
         out, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, out, err
 
 
-def records(outputs: Path) -> list[Record]:
-    """The records below an outputs folder, oldest first."""
+def read_records(outputs: Path) -> list[Record]:
+    """Return the records in an outputs folder, oldest first."""
     return sorted(
         (read_record(path.parent) for path in outputs.glob("runs/*/record.json")), key=lambda record: record.started
     )
 
 
 def keys(*words: str) -> dict[str, str]:
-    """The keys that a run's stages have."""
+    """Return the store key of each stage of a run."""
     plan, _ = Runner(SilentReporter()).plan(compose_settings(list(words)))
     return {node.name: node.key for node in plan.nodes}
 
 
 def mlflow_status(outputs: Path) -> dict[str, str]:
-    """Each MLflow run's status by its id, read from the database itself."""
+    """Return each MLflow run's status by its id, read from the database itself."""
     import sqlite3
 
     with sqlite3.connect(outputs / "mlflow.db") as database:
-        found = dict(database.execute("select run_uuid, status from runs").fetchall())
+        statuses = dict(database.execute("select run_uuid, status from runs").fetchall())
     database.close()
-    return found
+    return statuses

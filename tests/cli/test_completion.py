@@ -28,7 +28,7 @@ QUIET += "assert not {'tensorflow', 'mlflow', 'sklearn', 'ai_edge_litert'} & set
         ("lightexp run mod", {"model.", "model="}),
         ("lightexp run model=len", {"model=lenet5", "model=lenet_300_100"}),
         ("lightexp run --plan seed=1 pipeline=prune pipeline.stages.prune.spars", {"pipeline.stages.prune.sparsity="}),
-        ("lightexp run pipeline=quantize pipeline.stages.prune.spars", set()),  # the words before count
+        ("lightexp run pipeline=quantize pipeline.stages.prune.spars", set()),  # the settings before count
         ("lightexp run 'pipeline.order=[a, b]' runtime.", {"runtime.threads="}),
         ("lightexp run 'pipeline.order=[a", set()),
         ("lightexp run sed=1 paths.", set()),
@@ -50,38 +50,38 @@ QUIET += "assert not {'tensorflow', 'mlflow', 'sklearn', 'ai_edge_litert'} & set
         ("lightexp completion bash ", set()),
     ],
 )
-def test_what_is_offered(line: str, offered: set[str] | None) -> None:
-    found = complete_line(line)
+def test_complete_line_offers_what_may_follow(line: str, offered: set[str] | None) -> None:
+    offers = complete_line(line)
     if offered is None:
-        assert {"--plan", "--multirun", "-m", "--config-dir"} <= set(found)
+        assert {"--plan", "--multirun", "-m", "--config-dir"} <= set(offers)
     else:
-        assert set(found) == offered
+        assert set(offers) == offered
 
 
-def test_groups_and_settings_of_a_run_are_offered_but_nothing_hidden() -> None:
-    found = complete_line("lightexp run ")
-    assert {"dataset=", "model=", "pipeline=", "seed=", "model.", "pipeline."} <= set(found)
-    assert not any(name.startswith(("hydra", "_")) for name in found)
+def test_complete_line_hides_internal_settings() -> None:
+    offers = complete_line("lightexp run ")
+    assert {"dataset=", "model=", "pipeline=", "seed=", "model.", "pipeline."} <= set(offers)
+    assert not any(name.startswith(("hydra", "_")) for name in offers)
     assert "dataset=digits" in complete_line("lightexp run dataset=")
     assert not any("=_" in name for name in complete_line("lightexp run dataset="))
     assert "model._target_=" not in complete_line("lightexp run model.")
     assert any(name.startswith("hydra.") for name in complete_line("lightexp run hydra."))
 
 
-def test_it_loads_nothing_heavy(tmp_path: Path) -> None:
+def test_query_imports_nothing_heavy(tmp_path: Path) -> None:
     for line in ("lightexp ", "lightexp run model=", "lightexp store gc --"):
-        done = lightexp("completion", "query", line, cwd=tmp_path, program=[sys.executable, "-c", QUIET])
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout
+        result = lightexp("completion", "query", line, cwd=tmp_path, program=[sys.executable, "-c", QUIET])
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout
 
 
-def in_shell(shell: str, script: str, cwd: Path) -> list[str]:
+def run_in_shell(shell: str, script: str, cwd: Path) -> list[str]:
     path = "bash" if shell == "bash" else require_program(shell)
     flags = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
     home = {**environment(), "PATH": f"{COMMAND.parent}:{os.environ['PATH']}", "HOME": str(cwd)}
-    done = subprocess.run([path, *flags, "-c", script], cwd=cwd, env=home, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    result = subprocess.run([path, *flags, "-c", script], cwd=cwd, env=home, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,13 @@ def in_shell(shell: str, script: str, cwd: Path) -> list[str]:
         ("lightexp run model=lenet5 nothing", True, []),
     ],
 )
-def test_bash_is_offered_what_it_puts_in(line: str, breaks: bool, offered: list[str], tmp_path: Path) -> None:
+def test_bash_is_offered_what_it_inserts(line: str, breaks: bool, offered: list[str], tmp_path: Path) -> None:
     keep = "" if breaks else 'COMP_WORDBREAKS="${COMP_WORDBREAKS//=}"; '
     script = f"""eval "$(lightexp completion bash)"; {keep}
     complete -p lightexp | grep -q -- '-F _lightexp' || exit 3
     COMP_LINE='{line} more'; COMP_POINT={len(line)}; _lightexp 2>/dev/null
     if ((${{#COMPREPLY[@]}})); then compgen -W "${{COMPREPLY[*]}}"; fi"""
-    assert in_shell("bash", script, tmp_path) == offered
+    assert run_in_shell("bash", script, tmp_path) == offered
 
 
 def test_zsh_is_offered_the_same(tmp_path: Path) -> None:
@@ -112,24 +112,24 @@ def test_zsh_is_offered_the_same(tmp_path: Path) -> None:
     compadd() { print -r -- "$*" }
     LBUFFER='lightexp run model=len'; _lightexp
     LBUFFER='lightexp run pipeline.st'; _lightexp"""
-    lines = in_shell("zsh", script, tmp_path)
+    lines = run_in_shell("zsh", script, tmp_path)
     assert lines == ["-Q -- model=lenet5", "-Q -- model=lenet_300_100", "-Q -S  -- pipeline.stages."]
 
 
 def test_fish_is_offered_the_same(tmp_path: Path) -> None:
     script = "lightexp completion fish | source; complete -C 'lightexp run model=len'"
-    assert in_shell("fish", script, tmp_path) == ["model=lenet5", "model=lenet_300_100"]
+    assert run_in_shell("fish", script, tmp_path) == ["model=lenet5", "model=lenet_300_100"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("argv", "message"),
     [
         (["completion"], "the following arguments are required: SHELL"),
         (["completion", "basj"], "'basj' is not a SHELL of lightexp completion: did you mean 'bash'?"),
     ],
 )
-def test_an_unknown_shell_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 2
-    shown = capsys.readouterr()
-    assert shown.out == "" and len(shown.err.splitlines()) == 1
-    assert said in shown.err
+def test_unknown_shell_is_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and len(captured.err.splitlines()) == 1
+    assert message in captured.err

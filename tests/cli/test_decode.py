@@ -30,26 +30,26 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_it_gives_the_file_back_and_loads_nothing_heavy(file: Path) -> None:
-    done = lightexp("decode", file.name, cwd=file.parent, program=[sys.executable, "-c", CHECK])
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "a model.tflite (5,004 bytes)\n"
+def test_decode_restores_the_file_without_heavy_imports(file: Path) -> None:
+    result = lightexp("decode", file.name, cwd=file.parent, program=[sys.executable, "-c", CHECK])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "a model.tflite (5,004 bytes)\n"
     assert file.with_suffix(".tflite").read_bytes() == CONTENT
     assert sorted(p.name for p in file.parent.iterdir()) == ["a model.lxe", "a model.tflite"]
 
 
-def test_it_replaces_nothing_unless_it_is_told_to(file: Path) -> None:
-    there = file.with_name("there")
-    there.write_bytes(b"mine")
-    done = lightexp("decode", file.name, "-o", "there", cwd=file.parent)
-    assert done.returncode == 2 and "there exists. Give --force" in done.stderr
-    assert there.read_bytes() == b"mine"
+def test_decode_replaces_files_only_by_force(file: Path) -> None:
+    existing = file.with_name("there")
+    existing.write_bytes(b"mine")
+    result = lightexp("decode", file.name, "-o", "there", cwd=file.parent)
+    assert result.returncode == 2 and "there exists. Give --force" in result.stderr
+    assert existing.read_bytes() == b"mine"
     assert lightexp("decode", file.name, "-o", "there", "--force", cwd=file.parent).returncode == 0
-    assert there.read_bytes() == CONTENT
+    assert existing.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("argv", "message"),
     [
         (["cut.lxe"], "cut.lxe: The encoded model is cut off or altered"),
         (["other.lxe"], "other.lxe: This is no encoded model (4 bytes)"),
@@ -61,17 +61,17 @@ def test_it_replaces_nothing_unless_it_is_told_to(file: Path) -> None:
         (["a model.lxe", "--forse"], "--forse is not a flag of lightexp decode: did you mean '--force'?"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(words: list[str], told: str, file: Path) -> None:
+def test_decode_refuses_bad_input_in_one_line(argv: list[str], message: str, file: Path) -> None:
     file.with_name("cut.lxe").write_bytes(file.read_bytes()[:-9])
     file.with_name("other.lxe").write_bytes(b"TFL3")
     before = sorted(file.parent.rglob("*"))
-    done = lightexp("decode", *words, cwd=file.parent)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith("lightexp: ")
-    assert told in done.stderr
+    result = lightexp("decode", *argv, cwd=file.parent)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("lightexp: ")
+    assert message in result.stderr
     assert sorted(file.parent.rglob("*")) == before
 
 
-def test_help(tmp_path: Path) -> None:
-    done = lightexp("decode", "--help", cwd=tmp_path)
-    assert done.returncode == 0 and "lightexp decode" in done.stdout
+def test_decode_shows_its_help(tmp_path: Path) -> None:
+    result = lightexp("decode", "--help", cwd=tmp_path)
+    assert result.returncode == 0 and "lightexp decode" in result.stdout

@@ -1,3 +1,5 @@
+"""`lightexp doctor`: what it checks, and how it reports it."""
+
 from __future__ import annotations
 
 import json
@@ -19,43 +21,43 @@ QUIET += "assert not {'tensorflow', 'mlflow', 'sklearn', 'ai_edge_litert'} & set
 QUIET += "sys.exit(code)"
 
 
-def found(*words: str) -> dict[tuple[str, str], Check]:
-    return {(check.topic, check.name): check for check in check_job(list(words), compose_config(list(words)))}
+def check_settings(*settings: str) -> dict[tuple[str, str], Check]:
+    return {(check.topic, check.name): check for check in check_job(list(settings), compose_config(list(settings)))}
 
 
-def distribution(folder: Path, name: str, version: str, *requires: str) -> None:
-    """An installed package, as pip leaves its description."""
-    place = folder / f"{name}-{version}.dist-info"
-    place.mkdir()
+def write_distribution(folder: Path, name: str, version: str, *requires: str) -> None:
+    """Write the metadata of an installed package, as pip does."""
+    info_folder = folder / f"{name}-{version}.dist-info"
+    info_folder.mkdir()
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", "Requires-Python: >=3.11"]
-    (place / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {line}" for line in requires)]) + "\n")
+    (info_folder / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {line}" for line in requires)]) + "\n")
 
 
-def test_a_sound_machine_is_fit_and_the_command_loads_no_tensorflow_itself(tmp_path: Path) -> None:
-    done = lightexp("doctor", "--json", cwd=tmp_path, program=[sys.executable, "-c", QUIET])
-    assert (done.returncode, done.stderr) == (0, "")
-    told = json.loads(done.stdout)
-    assert told["fit"] is True
-    checks = {(check["topic"], check["name"]): check for check in told["checks"]}
+def test_doctor_finds_a_sound_machine_fit(tmp_path: Path) -> None:
+    result = lightexp("doctor", "--json", cwd=tmp_path, program=[sys.executable, "-c", QUIET])
+    assert (result.returncode, result.stderr) == (0, "")
+    report = json.loads(result.stdout)
+    assert report["fit"] is True
+    checks = {(check["topic"], check["name"]): check for check in report["checks"]}
     assert {check["state"] for check in checks.values()} <= {"ok", "note"}
     assert checks["versions", "tensorflow"]["words"].startswith("2.21.")
     assert checks["libraries", "import"]["state"] == "ok"
     assert checks["data sets", "digits"]["words"].endswith("digits.csv.gz")
     assert checks["data sets", "arrays"]["state"] == "note"
     assert "mlflow.db" in checks["outputs", "tracking"]["words"]
-    assert not list(tmp_path.iterdir())  # it leaves nothing
+    assert not list(tmp_path.iterdir())  # it has left no file
 
 
-def test_versions_are_held_against_the_package_s_own_ranges(
+def test_check_versions_compares_with_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert {check.state for check in check_versions()} == {"ok"}
-    distribution(tmp_path, "rich", "1.0")
+    write_distribution(tmp_path, "rich", "1.0")
     monkeypatch.syspath_prepend(tmp_path)
     wrong = [check for check in check_versions() if check.state != "ok"]
     assert [(check.name, check.state) for check in wrong] == [("rich", "bad")]
     assert wrong[0].words.startswith("1.0, not <16,>=13.9: pip install 'rich")
-    distribution(tmp_path, "lightexp", "0.1.0", "rich>=1", "nowhere-to-be-found>=2", 'absent; extra == "test"')
+    write_distribution(tmp_path, "lightexp", "0.1.0", "rich>=1", "nowhere-to-be-found>=2", 'absent; extra == "test"')
     assert [(check.name, check.state) for check in check_versions()] == [
         ("python", "ok"),
         ("rich", "ok"),
@@ -66,50 +68,50 @@ def test_versions_are_held_against_the_package_s_own_ranges(
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "the process died of signal 4. Install"),
         ("raise ImportError('libcudart.so.99 is missing')", "ImportError: libcudart.so.99 is missing. Install"),
     ],
 )
-def test_a_tensorflow_that_cannot_be_imported_is_bad(
-    code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_check_libraries_reports_a_broken_tensorflow(
+    code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tensorflow.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     (check,) = check_libraries()
-    assert check.state == "bad" and check.words.startswith(said)
+    assert check.state == "bad" and check.words.startswith(message)
 
 
-def test_what_the_job_needs_is_looked_at_as_its_words_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_job_checks_what_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    sound = found()
+    sound = check_settings()
     assert {check.state for check in sound.values()} <= {"ok", "note"}
     assert sound["outputs", "writable"].words == f"{tmp_path / 'outputs'}, which is to be made"
     assert sound["outputs", "store"].words == "0 entries, 0 bytes"
     assert sound["machine", "threads"].state == "ok"
     cores = len(os.sched_getaffinity(0))
-    more = found(f"runtime.threads={cores + 1}", "tracking=none")
+    more = check_settings(f"runtime.threads={cores + 1}", "tracking=none")
     assert more["machine", "threads"] == Check(
         "machine", "threads", "note", f"{cores + 1} compute, of {cores} cores: runtime.threads={cores} would be faster"
     )
     assert more["outputs", "tracking"].words == "NoTracking"
     (tmp_path / "file").write_text("")
-    for words, where in [
+    for settings, place in [
         (["paths.outputs=file"], ("job", "settings")),
         (["pipeline.order=[train,quantize,prune]"], ("job", "settings")),
         (["dataset=arrays", "dataset.path=missing.npz"], ("data sets", "dataset of the job")),
         (["plugins=[nowhere_to_be_found]"], ("plugins", "nowhere_to_be_found")),
     ]:
-        bad = found(*words)
-        assert [place for place, check in bad.items() if check.state == "bad"] == [where]
-    assert found("tracking.uri=http://127.0.0.1:9")["outputs", "tracking"].state == "note"
+        checks = check_settings(*settings)
+        assert [key for key, check in checks.items() if check.state == "bad"] == [place]
+    assert check_settings("tracking.uri=http://127.0.0.1:9")["outputs", "tracking"].state == "note"
 
 
-def test_plugins_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_job_finds_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text("")
-    distribution(tmp_path, "mine", "3.0", "lightexp>=0.1")
-    distribution(tmp_path, "other", "1.0", "lightexp-viewer")
+    write_distribution(tmp_path, "mine", "3.0", "lightexp>=0.1")
+    write_distribution(tmp_path, "other", "1.0", "lightexp-viewer")
     monkeypatch.syspath_prepend(tmp_path)
     checks = list(check_job(["plugins=[mine]"], compose_config(["plugins=[mine]"])))
     assert [(check.state, check.words) for check in checks if check.topic == "plugins"] == [
@@ -118,7 +120,7 @@ def test_plugins_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ]
 
 
-def test_the_store_s_and_the_runs_health_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_job_reports_broken_entries_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = Store(tmp_path / "outputs" / "store")
     entries = [store.ensure(f"{n:02d}" + "0" * 62, "a", lambda folder: {})[0] for n in range(3)]
@@ -126,37 +128,39 @@ def test_the_store_s_and_the_runs_health_is_told(tmp_path: Path, monkeypatch: py
     (entries[1].folder / "more").write_text("")
     assert store.load(entries[1].key) is None
     (store.root / "drafts" / entries[1].key).mkdir(parents=True)
-    told = found()["outputs", "store"]
-    assert told.state == "note"
-    assert "2 entries, " in told.words and "1 cannot be read (lightexp store verify)" in told.words
-    assert "1 set aside as broken" in told.words and "1 half-made or half-removed" in told.words
-    assert (store.root / "drafts" / entries[1].key).exists()  # it only looks
+    check = check_settings()["outputs", "store"]
+    assert check.state == "note"
+    assert "2 entries, " in check.words and "1 cannot be read (lightexp store verify)" in check.words
+    assert "1 set aside as broken" in check.words and "1 half-made or half-removed" in check.words
+    assert (store.root / "drafts" / entries[1].key).exists()  # it has changed nothing
     (tmp_path / "outputs" / "runs" / "cut").mkdir(parents=True)
     (tmp_path / "outputs" / "runs" / "cut" / RECORD_FILE).write_text("{")
-    runs = found()["outputs", "runs"]
+    runs = check_settings()["outputs", "runs"]
     assert runs.state == "note" and runs.words.startswith("0 records; ")
     store.release()
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("argv", "message"),
     [
         (["--jsn"], "--jsn is not a flag of lightexp doctor: did you mean '--json'?"),
         (["sed=1"], "sed is not a setting: did you mean 'seed'?"),
         (["dataset=nothing"], "dataset=nothing: no such choice"),
     ],
 )
-def test_bad_input_to_doctor_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", *words]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == "" and len(shown.err.splitlines()) == 1
-    assert said in shown.err
+def test_doctor_refuses_bad_input_in_one_line(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", *argv]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and len(captured.err.splitlines()) == 1
+    assert message in captured.err
 
 
-def test_the_table_says_whether_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_table_says_whether_the_job_can_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tensorflow.py").write_text("raise ImportError('no AVX')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    done = lightexp("doctor", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "ImportError: no AVX" in done.stdout and "It cannot run here: see what is bad." in done.stdout
+    result = lightexp("doctor", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert "ImportError: no AVX" in result.stdout and "It cannot run here: see what is bad." in result.stdout
     assert "Exit codes: 0 it can, 1 it cannot" in lightexp("doctor", "--help", cwd=tmp_path).stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightexp.core.record import Record
-from tests.cli.commands import TINY, Running, keys, lightexp, mlflow_status, records
+from tests.cli.commands import TINY, Running, keys, lightexp, mlflow_status, read_records
 
 WORDS = [word for word in TINY if "prune.epochs" not in word] + ["pipeline.stages.prune.epochs=100"]
 
@@ -54,23 +54,23 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     mlflow = []
 
     def shown() -> bool:
-        return bool(records(outputs)) and "run_id" in records(outputs)[-1].mlflow
+        return bool(read_records(outputs)) and "run_id" in read_records(outputs)[-1].mlflow
 
     first = Running("run", *WORDS, cwd=folder)
     first.until(lambda: draft.is_dir() and shown())
     first.kill()
     assert first.end()[0] == -signal.SIGKILL
     assert draft.is_dir()
-    assert records(outputs)[0].status == "running"
+    assert read_records(outputs)[0].status == "running"
     mlflow.append(mlflow_status(outputs))
 
     ends = []
     # A shell script makes what it starts in the background ignore Ctrl-C.
     for on_interrupt in (signal.SIG_IGN, signal.SIG_DFL):
-        seen, count = _changed(draft), len(records(outputs))
+        seen, count = _changed(draft), len(read_records(outputs))
         running = Running("run", *WORDS, cwd=folder, on_interrupt=on_interrupt)
         running.until(
-            lambda seen=seen, count=count: len(records(outputs)) > count and _changed(draft) not in (None, seen)
+            lambda seen=seen, count=count: len(read_records(outputs)) > count and _changed(draft) not in (None, seen)
         )
         running.process.terminate() if on_interrupt is signal.SIG_IGN else running.interrupt()
         ends.append(running.end())
@@ -79,7 +79,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     done = lightexp("run", *WORDS, cwd=folder)
     assert done.returncode == 0, done.stderr
     mlflow.append(mlflow_status(outputs))
-    killed, terminated, interrupted, finished = records(outputs)
+    killed, terminated, interrupted, finished = read_records(outputs)
     left = [*(outputs / "store" / "drafts").iterdir(), *(outputs / "runs" / ".live").iterdir()]
     return Story(killed, terminated, interrupted, finished, mlflow, ends, left)
 

@@ -1,4 +1,4 @@
-"""A user's own package: `tests/plugin_example` has one of everything, and keeps to nobody's rules but its own."""
+"""A user's package: `tests/plugin_example` has one of everything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import lightexp, records
+from tests.cli.commands import lightexp, read_records
 
 EXAMPLE = Path(__file__).parents[1] / "plugin_example"
 PLUGIN = ["plugins=[roundoff]", "dataset=stripes", "model=two_layers", "measure=roundoff", "pipeline=control"]
@@ -22,28 +22,26 @@ PLUGIN += ["runtime.threads=1", "tracking=none", f"--config-dir={EXAMPLE / 'conf
 
 @pytest.fixture
 def on_path(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Puts folders on the path of the processes that a test starts."""
+    """Put folders on the path of the processes that a test starts."""
 
-    def put(*folders: Path) -> None:
+    def put_on_path(*folders: Path) -> None:
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")]))
 
-    return put
+    return put_on_path
 
 
-def test_a_stage_an_objective_a_model_a_data_set_and_a_measurement_of_ones_own(
-    on_path: Callable[[Path], None], tmp_path: Path
-) -> None:
+def test_run_uses_one_of_each_kind_from_a_plugin(on_path: Callable[[Path], None], tmp_path: Path) -> None:
     on_path(EXAMPLE)
-    done = lightexp("run", *PLUGIN, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    [record] = records(tmp_path / "outputs")
+    result = lightexp("run", *PLUGIN, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    [record] = read_records(tmp_path / "outputs")
     assert record.name == "two_layers stripes train-roundoff"
     assert [stage.metric("roundoff/on_grid") for stage in record.stages] == [pytest.approx(0, abs=0.1), 1.0]
     assert record.metrics["accuracy/test"] > 0.9
     assert record.metrics["model/params"] == 64 * 16 + 16 + 16 * 2 + 2
-    again = [line for line in done.stdout.splitlines() if "lightexp run" in line]
-    assert len(again) == 2
-    assert all(f"--config-dir={EXAMPLE / 'conf'}" in line for line in again)
+    commands = [line for line in result.stdout.splitlines() if "lightexp run" in line]
+    assert len(commands) == 2
+    assert all(f"--config-dir={EXAMPLE / 'conf'}" in line for line in commands)
 
 
 KEYS = """
@@ -60,26 +58,26 @@ print(*(node.key for node in Runner(SilentReporter()).plan(read_settings(config)
 """
 
 
-def test_its_whole_source_is_part_of_the_keys(on_path: Callable[[Path], None], tmp_path: Path) -> None:
+def test_keys_cover_all_source_of_a_plugin(on_path: Callable[[Path], None], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(EXAMPLE, tmp_path / "copy"))
     on_path(copy)
 
-    def keys() -> list[str]:
-        words = [str(copy / "conf"), *(word for word in PLUGIN if not word.startswith("--"))]
-        done = subprocess.run([sys.executable, "-c", KEYS, *words], capture_output=True, text=True, check=True)
-        return done.stdout.split()
+    def compute_keys() -> list[str]:
+        arguments = [str(copy / "conf"), *(argument for argument in PLUGIN if not argument.startswith("--"))]
+        result = subprocess.run([sys.executable, "-c", KEYS, *arguments], capture_output=True, text=True, check=True)
+        return result.stdout.split()
 
-    before = keys()
+    before = compute_keys()
     (copy / "roundoff" / "notes.txt").write_text("no code")
-    assert keys() == before
-    with (copy / "roundoff" / "grid.py").open("a") as helper:  # not the stage's own module, but one that it uses
+    assert compute_keys() == before
+    with (copy / "roundoff" / "grid.py").open("a") as helper:  # not the stage's module, but one that it uses
         helper.write("# changed\n")
     assert len(before) == 2
-    assert not set(before) & set(keys())
+    assert not set(before) & set(compute_keys())
 
 
 @pytest.mark.parametrize(
-    ("source", "words", "said"),
+    ("source", "settings", "message"),
     [
         ("", ["plugins=[]"], "only lightexp's own classes may be named. To allow your package, add plugins=[broken]."),
         (None, [], "cannot be imported (ModuleNotFoundError: No module named 'broken'). Install it, or"),
@@ -97,37 +95,37 @@ def test_its_whole_source_is_part_of_the_keys(on_path: Callable[[Path], None], t
     ],
     ids=["not allowed", "absent", "raises", "syntax", "exits", "no dataclass", "no model", "half a model"],
 )
-def test_a_package_that_cannot_be_used_is_one_line(
-    source: str | None, words: list[str], said: str, on_path: Callable[[Path], None], tmp_path: Path
+def test_unusable_plugin_is_one_line(
+    source: str | None, settings: list[str], message: str, on_path: Callable[[Path], None], tmp_path: Path
 ) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     if source is not None:
         (folder / "broken.py").write_text(source)
     on_path(folder)
-    given = ["plugins=[broken]", "model=article_mlp", "~model.dropout", "model._target_=broken.Net", *words]
-    done = lightexp("run", *given, cwd=tmp_path)
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
-    assert said in done.stderr
+    arguments = ["plugins=[broken]", "model=article_mlp", "~model.dropout", "model._target_=broken.Net", *settings]
+    result = lightexp("run", *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1), result.stderr
+    assert message in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-    assert not (folder / "__pycache__").exists() or words == []
+    assert not (folder / "__pycache__").exists() or settings == []
 
 
 FAULTY = """
 from dataclasses import dataclass
 from roundoff import focal, on_grid, roundoff, stripes, two_layers
 
-def made(cls, method):
-    def faulty(self, *words):
+def make_faulty(cls, method):
+    def faulty(self, *args):
         if self.fails == method:
             raise KeyError(f"{method} went\\nwrong")
-        return getattr(cls, method)(self, *words)
+        return getattr(cls, method)(self, *args)
     return dataclass(frozen=True)(type(cls.__name__, (cls,), {
         "__annotations__": {"fails": str}, "fails": "", "__module__": __name__, method: faulty}))
 
-Stage, Objective = made(roundoff.Roundoff, "apply"), made(focal.Focal, "loss")
-Model, Data = made(two_layers.TwoLayers, "build"), made(stripes.Stripes, "load")
-Measure = made(on_grid.OnGrid, "measure")
+Stage, Objective = make_faulty(roundoff.Roundoff, "apply"), make_faulty(focal.Focal, "loss")
+Model, Data = make_faulty(two_layers.TwoLayers, "build"), make_faulty(stripes.Stripes, "load")
+Measure = make_faulty(on_grid.OnGrid, "measure")
 """
 PLACES = {
     "model": "Model",
@@ -137,25 +135,23 @@ PLACES = {
 }
 
 
-def test_an_error_in_its_code_is_one_line_and_does_not_stop_a_sweep(
-    on_path: Callable[[Path], None], tmp_path: Path
-) -> None:
+def test_plugin_error_is_one_line_and_sweep_goes_on(on_path: Callable[[Path], None], tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
     on_path(EXAMPLE, tmp_path)
-    words = [word for word in PLUGIN if "plugins" not in word]
-    words += ["plugins=[roundoff,faulty]", "dataset._target_=faulty.Data"]
+    arguments = [argument for argument in PLUGIN if "plugins" not in argument]
+    arguments += ["plugins=[roundoff,faulty]", "dataset._target_=faulty.Data"]
     for place, name in PLACES.items():
-        words += [f"{place}._target_=faulty.{name}", f"+{place}.fails=${{dataset.fails}}"]
+        arguments += [f"{place}._target_=faulty.{name}", f"+{place}.fails=${{dataset.fails}}"]
     methods = ["load", "build", "loss", "apply", "measure"]
-    done = lightexp("run", *words, "-m", f"+dataset.fails={','.join(methods)}", cwd=tmp_path)
-    told = [line for line in done.stderr.splitlines() if line.startswith("lightexp: ")]
-    assert (done.returncode, len(told)) == (1, len(methods)), done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Error executing" not in done.stderr
-    for method, line in zip(methods, told, strict=True):
+    result = lightexp("run", *arguments, "-m", f"+dataset.fails={','.join(methods)}", cwd=tmp_path)
+    complaints = [line for line in result.stderr.splitlines() if line.startswith("lightexp: ")]
+    assert (result.returncode, len(complaints)) == (1, len(methods)), result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Error executing" not in result.stderr
+    for method, line in zip(methods, complaints, strict=True):
         assert f"{tmp_path / 'faulty.py'}, line 8: KeyError: '{method} went" in line
-        whole = Path(line.rpartition("(the whole error is in ")[2].removesuffix(")"))
-        assert whole.read_text().startswith("Traceback")
-        if method in ("load", "build"):  # before there is a run that its folder could be in
-            whole.unlink()
-    assert [record.status for record in records(tmp_path / "outputs")] == ["failed"] * 3
+        traceback_file = Path(line.rpartition("(the whole error is in ")[2].removesuffix(")"))
+        assert traceback_file.read_text().startswith("Traceback")
+        if method in ("load", "build"):  # before the run has a folder for it
+            traceback_file.unlink()
+    assert [record.status for record in read_records(tmp_path / "outputs")] == ["failed"] * 3

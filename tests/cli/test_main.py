@@ -1,4 +1,4 @@
-"""What the command answers without running anything: help, configs, bad input."""
+"""What commands answer without running anything: help, configs, bad input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import sys
 from lightexp.cli.main import main
 try:
     code = main(sys.argv[1:])
-except SystemExit as end:  # argparse's, after its help
+except SystemExit as end:  # of argparse, after its help
     code = end.code
 assert not {set(HEAVY)!r} & set(sys.modules), sorted(sys.modules)
 sys.exit(code)
@@ -23,7 +23,7 @@ sys.exit(code)
 
 
 @pytest.mark.parametrize(
-    ("words", "shown"),
+    ("argv", "shown"),
     [
         (["--help"], "Exit codes: 0 done"),
         ([], "Usage: lightexp COMMAND"),
@@ -33,15 +33,15 @@ sys.exit(code)
         (["run", "--cfg", "job", "model=lenet5"], "lightexp.models.lenet5.LeNet5"),
     ],
 )
-def test_help_and_configs_import_nothing_heavy(words: list[str], shown: str, tmp_path: Path) -> None:
-    done = lightexp(*words, cwd=tmp_path, program=[sys.executable, "-c", CHECK])
-    assert (done.returncode, done.stderr) == (0, "")
-    assert shown in done.stdout
+def test_help_and_configs_import_nothing_heavy(argv: list[str], shown: str, tmp_path: Path) -> None:
+    result = lightexp(*argv, cwd=tmp_path, program=[sys.executable, "-c", CHECK])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert shown in result.stdout
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("argv", "message"),
     [
         (["runn"], "'runn' is not a command: did you mean 'run'?"),
         (["run", "--plna"], "--plna is not a flag of lightexp run: did you mean '--plan'?"),
@@ -58,41 +58,41 @@ def test_help_and_configs_import_nothing_heavy(words: list[str], shown: str, tmp
         (["run", "--config-name=runs"], "'runs'. Check that it's in your config search path.\n"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing_behind(words: list[str], said: str, tmp_path: Path) -> None:
-    done = lightexp(*words, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("lightexp: ")
-    assert said in done.stderr
+def test_run_refuses_bad_input_in_one_line(argv: list[str], message: str, tmp_path: Path) -> None:
+    result = lightexp(*argv, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("lightexp: ")
+    assert message in result.stderr
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "multirun.yaml"]
-    if "-m" not in words:  # Hydra makes a sweep's folder before it looks at the jobs
+    if "-m" not in argv:  # Hydra makes a sweep's folder before it looks at the jobs
         assert not list(tmp_path.iterdir())
 
 
-def test_a_removed_stage_is_gone_though_its_pipeline_has_settings_for_it(tmp_path: Path) -> None:
-    done = lightexp("run", "--plan", "~stage@pipeline.stages.quantize", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "train-prune" in done.stdout and "Quantize" not in done.stdout
+def test_plan_leaves_out_a_removed_stage(tmp_path: Path) -> None:
+    result = lightexp("run", "--plan", "~stage@pipeline.stages.quantize", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "train-prune" in result.stdout and "Quantize" not in result.stdout
     misspelt = lightexp("run", "--plan", "+pipeline.stages.quantise.scheme=int8", cwd=tmp_path)
     assert (misspelt.returncode, misspelt.stdout) == (2, "")
     assert "pipeline.order does not name the stage 'quantise'" in misspelt.stderr
 
 
-def test_outputs_below_a_file_are_refused_at_once(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("as it was")
-    done = lightexp("run", "paths.outputs=file/outputs", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"lightexp: paths.outputs: {tmp_path / 'file'} is not a folder.")
-    assert len(done.stderr.splitlines()) == 1
-    assert (tmp_path / "file").read_text() == "as it was"
+def test_run_refuses_outputs_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("unchanged")
+    result = lightexp("run", "paths.outputs=file/outputs", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"lightexp: paths.outputs: {tmp_path / 'file'} is not a folder.")
+    assert len(result.stderr.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "unchanged"
 
 
-def test_an_interrupt_while_everything_is_still_being_imported_is_one_line(tmp_path: Path) -> None:
+def test_interrupt_during_imports_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "hydra.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
     code = (
         f"import signal, sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from lightexp.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
-    done = lightexp("run", "tracking=none", cwd=tmp_path, program=[sys.executable, "-c", code])
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "lightexp: Interrupted.\n")
+    result = lightexp("run", "tracking=none", cwd=tmp_path, program=[sys.executable, "-c", code])
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "lightexp: Interrupted.\n")
