@@ -200,7 +200,7 @@ def _check_outputs(outputs: Path) -> Iterator[Check]:
     except OSError as error:
         yield Check("outputs", "writable", "bad", f"{existing}: {error.strerror}. Set paths.outputs=FOLDER.")
     else:
-        text = str(outputs) if existing == outputs else f"{outputs}, which is to be made"
+        text = str(outputs) if existing == outputs else f"{outputs}, which will be created"
         yield Check("outputs", "writable", "ok", text)
     free = shutil.disk_usage(existing).free
     text = f"{format_bytes(free)} are free"

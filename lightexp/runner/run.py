@@ -112,7 +112,7 @@ class Runner:
             with run_lock.hold(runs, record.id), ThreadPoolExecutor(1) as thread:
                 folder.mkdir(parents=True)
                 record.write(folder)
-                first_sync = thread.submit(self._sync, folder, record)  # beside the work, which does not wait for it
+                first_sync = thread.submit(self._sync, folder, record)  # in parallel to the work
                 self._announce(settings, plan, record, folder)
                 error = self._catch(record, folder, lambda: self._work(record, folder, executor, plan, test))
                 record.write(folder)  # the run has ended, however long MLflow takes

@@ -67,7 +67,7 @@ class MlflowMirror(Mirror):
         self._artifacts = artifacts
         self._say = say
         self._client: Any = None
-        self._unreachable: str | None = None  # why, so that the store is tried, and the user told, only once
+        self._unreachable: str | None = None  # the reason; the store is then not tried again
         self._uploaders: dict[str, StudyUploader] = {}  # by the id of the study
         self._running_studies: dict[str, str] = {}  # MLflow's run id by the id of the study
 
@@ -132,7 +132,7 @@ class MlflowMirror(Mirror):
             work: Takes the client.
 
         Returns:
-            Why it failed, of which the user has been told, or None.
+            The reason of a failure, which has been reported to the user, or None.
         """
         if self._unreachable is None:
             try:

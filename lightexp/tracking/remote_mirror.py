@@ -1,4 +1,4 @@
-"""Mirrors that a process of its own keeps, from the side of the command whose runs and studies are mirrored."""
+"""Mirror runs and studies through a separate process, from the side of the command that runs them."""
 
 from __future__ import annotations
 

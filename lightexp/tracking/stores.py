@@ -23,11 +23,11 @@ _LOGGERS = ("mlflow", "alembic", "urllib3", "sqlalchemy")
 def import_mlflow() -> Any:
     """Import MLflow (about 2 s the first time) with all that a local store needs, and return its module.
 
-    It switches off MLflow's telemetry and one of its warnings for the whole process, which is a command's own or the
-    one that keeps mirrors, never a user's.
+    It switches off MLflow's telemetry and one of its warnings for the process. Call it in a command's process or
+    in the one that keeps mirrors, never in a user's.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would report each use to its makers
-    # A warning of MLflow about its own code. `catch_warnings` would not be safe beside threads.
+    # A warning of MLflow about its own code. `catch_warnings` would not be safe with threads.
     warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
     import mlflow
     import mlflow.store.artifact.local_artifact_repo

@@ -1,4 +1,4 @@
-"""The process that keeps mirrors, in which MLflow runs; see `lightexp.tracking.remote_mirror` for the other side."""
+"""The process in which MLflow runs and mirrors are kept; `lightexp.tracking.remote_mirror` is the other side."""
 
 from __future__ import annotations
 

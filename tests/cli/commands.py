@@ -47,7 +47,9 @@ class Running:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, on_interrupt),  # not as whoever started the tests has it
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, on_interrupt
+            ),  # whatever the tests inherit
         )
 
     def until(self, condition: Callable[[], bool]) -> None:

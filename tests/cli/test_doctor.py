@@ -87,7 +87,7 @@ def test_check_job_checks_what_the_settings_say(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     sound = check_settings()
     assert {check.state for check in sound.values()} <= {"ok", "note"}
-    assert sound["outputs", "writable"].words == f"{tmp_path / 'outputs'}, which is to be made"
+    assert sound["outputs", "writable"].words == f"{tmp_path / 'outputs'}, which will be created"
     assert sound["outputs", "store"].words == "0 entries, 0 bytes"
     assert sound["machine", "threads"].state == "ok"
     cores = len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""Mirroring through a process of its own."""
+"""Mirroring through a separate process."""
 
 from __future__ import annotations
 
