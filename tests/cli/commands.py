@@ -47,9 +47,7 @@ class Running:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(
-                signal.SIGINT, on_interrupt
-            ),  # whatever the tests inherit
+            preexec_fn=lambda: signal.signal(signal.SIGINT, on_interrupt),  # whatever the tests inherit
         )
 
     def until(self, condition: Callable[[], bool]) -> None:
