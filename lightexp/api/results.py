@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lightexp.core.formatting import escape_html
 
 if TYPE_CHECKING:
     import pandas
@@ -111,4 +112,4 @@ def _list_files(*folders: Path) -> list[Path]:
 
 
 def _render_frame(caption: str, frame: pandas.DataFrame) -> str:
-    return f"<p>{escape(caption)}</p>\n{frame.to_html(index=False, border=0)}"
+    return f"<p>{escape_html(caption)}</p>\n{frame.to_html(index=False, border=0)}"
