@@ -1,4 +1,4 @@
-"""What the benchmarks share: the data, the machine's description and the printing of ratios."""
+"""Shared by the benchmarks: data, options, running of commands, and the printing of ratios with the machine."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Result:
 
     Attributes:
         name: What was compared.
-        ours: One value a run.
-        theirs: One value a run, taken in turn with `ours`; empty where there is nothing to compare with.
-        unit: Of both.
-        target: Limit on the median ratio, or on the median itself where there are no `theirs`.
+        ours: lightexp's values, one per run.
+        theirs: The other side's values, taken in turn with `ours`; empty if there is no other side.
+        unit: Unit of the values.
+        target: Limit on the median ratio, or on the median itself without `theirs`.
         at_least: Whether the target is a lower limit.
-        note: What else was seen.
+        note: Additional remarks.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Result:
 
     @property
     def value(self) -> float:
-        """Median of the ratios of neighbouring runs, so that a load that comes and goes meets both; or of `ours`."""
+        """Median of the ratios of runs made in turn, which a changing load affects alike; or median of `ours`."""
         pairs = zip(self.ours, self.theirs or [1.0] * len(self.ours), strict=True)
         return statistics.median(mine / other for mine, other in pairs)
 
@@ -55,43 +55,45 @@ class Result:
         return self.value >= self.target if self.at_least else self.value <= self.target
 
     def __str__(self) -> str:
-        figures = f"ours {_spread(self.ours)}"
-        figures += f", theirs {_spread(self.theirs)} {self.unit}: {self.value:.2f}x" if self.theirs else f" {self.unit}"
+        figures = f"ours {format_spread(self.ours)}"
+        figures += (
+            f", theirs {format_spread(self.theirs)} {self.unit}: {self.value:.2f}x" if self.theirs else f" {self.unit}"
+        )
         limit = f"{'at least' if self.at_least else 'at most'} {self.target:g}"
-        words = f"{self.name}: {figures} (target {limit}: {'met' if self.met else 'MISSED'})"
-        return f"{words}; {self.note}" if self.note else words
+        message = f"{self.name}: {figures} (target {limit}: {'met' if self.met else 'MISSED'})"
+        return f"{message}; {self.note}" if self.note else message
 
 
-def parser(doc: str | None, runs: int) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+def make_parser(doc: str | None, runs: int) -> argparse.ArgumentParser:
+    """Return a parser with the options of every benchmark."""
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--runs", type=int, default=runs, help="timed runs of each side (default: %(default)s)")
     options.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    options.add_argument("--smoke", action="store_true", help="one run of next to no work: does it work at all?")
+    options.add_argument("--smoke", action="store_true", help="one very short run, to see that the benchmark works")
     return options
 
 
-def report(results: Sequence[Result], as_json: bool) -> None:
-    """Prints the results with the machine they were taken on."""
+def print_results(results: Sequence[Result], as_json: bool) -> None:
+    """Print the results with a description of the machine."""
     if as_json:
-        found = [{**asdict(result), "value": result.value, "met": result.met} for result in results]
-        print(json.dumps({"machine": machine(), "results": found}, indent=1))
+        rows = [{**asdict(result), "value": result.value, "met": result.met} for result in results]
+        print(json.dumps({"machine": describe_machine(), "results": rows}, indent=1))
         return
-    print(machine())
+    print(describe_machine())
     for result in results:
         print(result)
 
 
-def machine() -> str:
-    """Processor, cores, Python and the load at the moment."""
+def describe_machine() -> str:
+    """Return cores, processor, Python version and present load."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     return f"{os.cpu_count()} cores, {name}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
 
 
-def fashion(images: int | None = None) -> Data:
-    """Fashion-MNIST, or its first `images` of each split; ends the program where it cannot be had."""
+def load_fashion(images: int | None = None) -> Data:
+    """Return Fashion-MNIST, or its first `images` of each split; exit if it is not available."""
     dataset = FashionMnist()
     try:
         dataset.check()
@@ -99,34 +101,42 @@ def fashion(images: int | None = None) -> Data:
     except BadInput as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
 
-    def few(split: Split) -> Split:
+    def take_first(split: Split) -> Split:
         return Split(split.x[:images], split.y[:images])
 
-    return Data(data.name, few(data.train), few(data.val), few(data.test), data.classes, data.scale, data.offset)
+    return Data(
+        data.name,
+        take_first(data.train),
+        take_first(data.val),
+        take_first(data.test),
+        data.classes,
+        data.scale,
+        data.offset,
+    )
 
 
-def few(folder: Path, images: int) -> list[str]:
-    """Writes the first images of Fashion-MNIST to a file; returns the overrides that make it the data set."""
-    train = fashion(images).train
+def write_few(folder: Path, images: int) -> list[str]:
+    """Write the first images of Fashion-MNIST to a file; return the overrides that select it as data set."""
+    train = load_fashion(images).train
     np.savez(folder / "few.npz", x=train.x, y=train.y)
     return ["dataset=arrays", f"dataset.path={folder / 'few.npz'}"]
 
 
-def output(command: Sequence[str], folder: Path) -> str:
-    """What a command prints, run in a folder; ends the program where it fails."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}{done.stdout}")
-    return done.stdout
+def run_command(command: Sequence[str], folder: Path) -> str:
+    """Run a command in a folder and return what it prints; exit if it fails."""
+    completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if completed.returncode:
+        sys.exit(f"{' '.join(command)} ended with {completed.returncode}:\n{completed.stderr}{completed.stdout}")
+    return completed.stdout
 
 
-def lightexp(words: Sequence[str], folder: Path) -> str:
-    """What a lightexp command prints; see `output`."""
-    return output([str(Path(sys.executable).parent / "lightexp"), *words], folder)
+def run_lightexp(arguments: Sequence[str], folder: Path) -> str:
+    """Run a lightexp command and return what it prints; see `run_command`."""
+    return run_command([str(Path(sys.executable).parent / "lightexp"), *arguments], folder)
 
 
-def ended(folder: Path, study: str) -> list[Any]:
-    """A study's trials from its journal below a folder, in the order they ended; ends the program if one failed."""
+def list_ended_trials(folder: Path, study: str) -> list[Any]:
+    """Return a study's trials from its journal below a folder, in the order they ended; exit if one failed."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
@@ -139,11 +149,11 @@ def ended(folder: Path, study: str) -> list[Any]:
     return sorted(trials, key=lambda trial: trial.datetime_complete)
 
 
-def hourly(trials: Sequence[Any], workers: int = 1) -> float:
-    """Trials an hour, from when each worker has ended its first, in which it imports and loads."""
+def count_per_hour(trials: Sequence[Any], workers: int = 1) -> float:
+    """Return trials per hour, from when each worker has ended its first, in which it imports and loads."""
     first, last = trials[workers - 1].datetime_complete, trials[-1].datetime_complete
     return 3600 * (len(trials) - workers) / float((last - first).total_seconds())
 
 
-def _spread(values: Sequence[float]) -> str:
+def format_spread(values: Sequence[float]) -> str:
     return f"{statistics.median(values):,.4g} ({min(values):,.4g}-{max(values):,.4g})"

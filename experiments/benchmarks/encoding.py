@@ -1,8 +1,8 @@
 """Seconds to encode and to decode a million weights, and bytes against xz, gzip and the order-0 entropy.
 
-One layer of 1,000 x 1,000 normally distributed weights (their order, and so what there is to gain from neighbours, is
-that of chance): as float32 with 90% zeros and 16 shared values, and as int8 by `quantize` with `scheme: default`.
-Ours is what the stage `encode` does with the `.tflite`, and `lightexp decode`; theirs, for the bytes, is `xz -9`.
+One layer of 1,000 x 1,000 normally distributed weights (in random order, so that nothing is gained from neighbours):
+as float32 with 90% zeros and 16 shared values, and as int8 by `quantize` with `scheme: default`.
+lightexp does what the stage `encode` and `lightexp decode` do; the bytes are compared with `xz -9`.
 
     python experiments/benchmarks/encoding.py --runs 5
 """
@@ -17,27 +17,29 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import Result, parser, report
+from common import Result, make_parser, print_results
 
 from lightexp.backend.flatbuffer import read_constant_spans
 from lightexp.export import lxe
 from lightexp.export.constants import unpack_values
 
 SECONDS = 2.0
-WEIGHTS = 1000  # times as many
+WEIGHTS = 1000  # inputs, and outputs, of the layer
 
 
 def main() -> None:
-    """Makes both files and encodes and decodes each."""
-    options = parser(__doc__, runs=5)
+    """Write both files, then encode and decode each."""
+    options = make_parser(__doc__, runs=5)
     chosen = options.parse_args()
     runs, side = (1, 60) if chosen.smoke else (chosen.runs, WEIGHTS)
     with tempfile.TemporaryDirectory() as folder:
-        report([result for file in _write(side, Path(folder)) for result in _measure(file, runs)], chosen.json)
+        print_results(
+            [result for file in write_files(side, Path(folder)) for result in measure_file(file, runs)], chosen.json
+        )
 
 
-def _write(side: int, folder: Path) -> list[Path]:
-    """The layer in both forms."""
+def write_files(side: int, folder: Path) -> list[Path]:
+    """Write the layer in both forms."""
     from lightexp.backend import session
 
     session.start_tensorflow(1)
@@ -60,8 +62,8 @@ def _write(side: int, folder: Path) -> list[Path]:
     return paths
 
 
-def _measure(file: Path, runs: int) -> list[Result]:
-    """The first time of each is not counted."""
+def measure_file(file: Path, runs: int) -> list[Result]:
+    """Time encoding and decoding of a file; the first time of each is not counted."""
     content = file.read_bytes()
     encoding, decoding = [], []
     for _ in range(runs + 1):
@@ -72,10 +74,11 @@ def _measure(file: Path, runs: int) -> list[Result]:
         decoding.append(time.perf_counter() - between)
         encoding.append(between - start)
         if decoded != content:
-            sys.exit(f"{file.stem}: it does not come back as it was.")
+            sys.exit(f"{file.stem}: it does not decode to the same bytes.")
     ours, xz = float(len(encoded)), float(len(lzma.compress(content, preset=9)))
     entropy = sum(
-        _entropy(unpack_values(content[c.start : c.start + c.length], c.width)) for c in read_constant_spans(file)
+        compute_entropy(unpack_values(content[c.start : c.start + c.length], c.width))
+        for c in read_constant_spans(file)
     )
     note = f"the file {len(content):,}, gzip -9 {len(gzip.compress(content, 9)):,}, constants' entropy {entropy:,.0f}"
     return [
@@ -85,8 +88,8 @@ def _measure(file: Path, runs: int) -> list[Result]:
     ]
 
 
-def _entropy(values: np.ndarray) -> float:
-    """Order-0 entropy in bytes."""
+def compute_entropy(values: np.ndarray) -> float:
+    """Return the order-0 entropy in bytes."""
     counts = np.unique(values, return_counts=True)[1]
     return float(-(counts * np.log2(counts / counts.sum())).sum() / 8)
 

@@ -1,10 +1,10 @@
 """Milliseconds of quantising through the float flatbuffer against TensorFlow's converter.
 
-LeNet-5 (untrained: weights do not change the time) on Fashion-MNIST. Ours is all that the `quantize` stage does: it
-reads the float file, quantises it, reads the result back and tries it on an example; with the ranges of activations at
-hand, as every trial after the first has them, and without, when 200 examples are run first. Theirs is
+LeNet-5 (untrained: weights do not change the time) on Fashion-MNIST. lightexp does all that the `quantize` stage does:
+it reads the float file, quantises it, reads the result and runs it on an example; with known ranges of activations, as
+every trial after the first has them, and without, when 200 examples are run first. The converter does
 `TFLiteConverter.convert()` of the Keras model in memory, by `Optimize.DEFAULT`, and with 200 representative examples.
-The two take turns. The first turn is not counted: ours starts a process then, and both import.
+The two take turns. The first turn is not counted: lightexp starts a process in it, and both import.
 
     python experiments/benchmarks/quantizing.py --runs 7
 """
@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import Result, fashion, parser, report
-from training import build
+from common import Result, load_fashion, make_parser, print_results
+from training import build_model
 
 from lightexp.backend.stderr import silence_stderr
 from lightexp.core.data import Data
@@ -34,9 +34,9 @@ SAMPLES = 200
 
 
 def main() -> None:
-    """Makes the model and times each kind of quantisation."""
-    options = parser(__doc__, runs=7).parse_args()
-    runs, data = (1, fashion(200)) if options.smoke else (options.runs, fashion())
+    """Build the model and time each kind of quantisation."""
+    options = make_parser(__doc__, runs=7).parse_args()
+    runs, data = (1, load_fashion(200)) if options.smoke else (options.runs, load_fashion())
     from lightexp.backend import session
 
     threads = os.cpu_count() or 1
@@ -44,23 +44,25 @@ def main() -> None:
     session.reset_graph(0)
     from lightexp.backend import keras_files
 
-    model = build("lenet5", data.shape, data.classes)
+    model = build_model("lenet5", data.shape, data.classes)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
         source.mkdir()
         keras_files.save_model(model, source)
-        ours = _Ours(Artifact("keras", source, {}, "k"), data, threads, Path(folder))
+        ours = QuantizeStage(Artifact("keras", source, {}, "k"), data, threads, Path(folder))
         ours.calibrate()
-        theirs = {True: lambda: _converted(model, data), False: lambda: _converted(model, None)}
+        theirs = {True: lambda: convert(model, data), False: lambda: convert(model, None)}
         results = [
-            _compare("dynamic", ours.dynamic, theirs[False], runs, 1 / 20),
-            _compare("int8, ranges at hand", ours.static, theirs[True], runs, 1 / 10),
-            _compare("int8, ranges taken first", lambda: (ours.calibrate(), ours.static()), theirs[True], runs, 1 / 2),
+            compare("dynamic", ours.dynamic, theirs[False], runs, 1 / 20),
+            compare("int8, ranges at hand", ours.static, theirs[True], runs, 1 / 10),
+            compare("int8, ranges taken first", lambda: (ours.calibrate(), ours.static()), theirs[True], runs, 1 / 2),
         ]
-    report(results, options.json)
+    print_results(results, options.json)
 
 
-class _Ours:
+class QuantizeStage:
+    """Runs lightexp's stages `calibration` and `quantize` on one model."""
+
     def __init__(self, source: Artifact, data: Data, threads: int, folder: Path) -> None:
         self._source, self._data, self._threads = source, data, threads
         self._ranges, self._out = folder / "ranges", folder / "out"
@@ -82,7 +84,8 @@ class _Ours:
             return Context(self._data, LeNet5(), 0, self._threads, out, progress, ranges)
 
 
-def _converted(model: Any, data: Data | None) -> bytes:
+def convert(model: Any, data: Data | None) -> bytes:
+    """Convert with TensorFlow's converter; to int8 if there are data to calibrate on."""
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
@@ -96,16 +99,17 @@ def _converted(model: Any, data: Data | None) -> bytes:
         return bytes(converter.convert())
 
 
-def _compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any], runs: int, target: float) -> Result:
-    mine, other = [], []
+def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any], runs: int, target: float) -> Result:
+    """Time both sides in turn; the first time of each is not counted."""
+    our_times, their_times = [], []
     for _ in range(runs + 1):
         start = time.perf_counter()
         ours()
         between = time.perf_counter()
         theirs()
-        mine.append(1e3 * (between - start))
-        other.append(1e3 * (time.perf_counter() - between))
-    return Result(f"quantise lenet5, {name}", mine[1:], other[1:], "ms", target, at_least=False)
+        our_times.append(1e3 * (between - start))
+        their_times.append(1e3 * (time.perf_counter() - between))
+    return Result(f"quantise lenet5, {name}", our_times[1:], their_times[1:], "ms", target, at_least=False)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import Result, parser, report
+from common import Result, make_parser, print_results
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -43,7 +43,7 @@ requestAnimationFrame(() => setTimeout(() => done((performance.now() - start) / 
 
 def main() -> None:
     """Write records, then report them again and again."""
-    options = parser(__doc__, runs=3).parse_args()
+    options = make_parser(__doc__, runs=3).parse_args()
     many, shown, runs = (40, 40, 1) if options.smoke else (MANY, SHOWN, options.runs)
     chromium = shutil.which("chromium")
     with tempfile.TemporaryDirectory() as name:
@@ -68,7 +68,7 @@ def main() -> None:
                     f"page of {shown:,} runs: sorted", [sorting for _, sorting in times], [], "s", 1, at_least=False
                 ),
             ]
-    report(results, options.json)
+    print_results(results, options.json)
 
 
 def _make_records(count: int) -> Iterator[Record]:

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import Result, ended, few, lightexp, parser, report
+from common import Result, list_ended_trials, make_parser, print_results, run_lightexp, write_few
 
 WORK, EFFICIENCY = 1.1, 0.85
 BASE = ["model=lenet5", "pipeline.stages.train.epochs=1"]
@@ -28,7 +28,7 @@ SETTINGS = 16
 
 def main() -> None:
     """Makes the control and prunes it."""
-    options = parser(__doc__, runs=1)
+    options = make_parser(__doc__, runs=1)
     options.add_argument("--epochs", type=int, default=4, help="of pruning in each stage (default: 4)")
     chosen = options.parse_args()
     cores = 1 if chosen.smoke else len(os.sched_getaffinity(0))
@@ -36,9 +36,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         start = Path(name) / "start"
         start.mkdir()
-        data = [*few(start, 500), "tracking=none"] if chosen.smoke else ["dataset=fashion_mnist"]
+        data = [*write_few(start, 500), "tracking=none"] if chosen.smoke else ["dataset=fashion_mnist"]
         step, count = (0.2, 3) if chosen.smoke else (0.03, SETTINGS)
-        lightexp(["run", *BASE, *data, "pipeline=control"], start)
+        run_lightexp(["run", *BASE, *data, "pipeline=control"], start)
         for run in range(1 if chosen.smoke else chosen.runs):
             folder = Path(name) / str(run)
             shutil.copytree(start, folder)
@@ -51,10 +51,10 @@ def main() -> None:
                 f"search.trials={2 * count}",  # a grid ends by itself
             ]
             before, begun = _children(), time.perf_counter()
-            lightexp(["search", *SEARCH, *BASE, *data, *words], folder)
+            run_lightexp(["search", *SEARCH, *BASE, *data, *words], folder)
             wall, spent = time.perf_counter() - begun, _children() - before
             stages = [seconds for key, seconds in _stages(folder).items() if key not in known]
-            assert len(stages) == len(ended(folder, "sparsity")) == count
+            assert len(stages) == len(list_ended_trials(folder, "sparsity")) == count
             work.append(spent / sum(stages))
             efficiency.append(sum(stages) / (cores * wall))
             shortest = min(shortest, *stages)
@@ -63,7 +63,7 @@ def main() -> None:
         Result("work over unique stages", work, [], "x", WORK, at_least=False, note=note),
         Result("sweep efficiency", efficiency, [], "of the cores' time", EFFICIENCY, at_least=True),
     ]
-    report(results, chosen.json)
+    print_results(results, chosen.json)
 
 
 def _stages(folder: Path) -> dict[str, float]:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common import Result, parser, report
+from common import Result, make_parser, print_results
 from omegaconf import DictConfig, OmegaConf
 
 from lightexp.core.protocols import Metric
@@ -117,7 +117,7 @@ def searches(table: Table, words: list[str], seeds: range) -> Iterator[Found]:
 
 def main() -> None:
     """Compares and prints."""
-    options = parser(__doc__, runs=20)
+    options = make_parser(__doc__, runs=20)
     options.add_argument("--table", type=Path, default=TABLE, help="default: %(default)s")
     options.add_argument("--first-seed", type=int, default=0, help="default: %(default)s")
     args = options.parse_args()
@@ -142,7 +142,7 @@ def main() -> None:
     def compared(name: str, ours: float, theirs: float, unit: str, target: float, at_least: bool, note: str) -> Result:
         return Result(name, [ours], [theirs], unit, target, at_least, note)
 
-    report(
+    print_results(
         [
             compared(
                 f"default sampler at {TRIALS} trials against random search at {RANDOM}",

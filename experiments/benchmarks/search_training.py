@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from common import Result, ended, few, hourly, lightexp, parser, report
+from common import Result, count_per_hour, list_ended_trials, make_parser, print_results, run_lightexp, write_few
 
 TARGET = 1.4
 BASE = ["model=lenet5", "pipeline.stages.train.epochs=1"]
@@ -23,7 +23,7 @@ SEARCH = ["search=prune_quantize", "search.study=rate", "search.sampler=random",
 
 def main() -> None:
     """Makes the control and runs both sides in turn."""
-    options = parser(__doc__, runs=3)
+    options = make_parser(__doc__, runs=3)
     options.add_argument("--trials", type=int, default=8, help="of each study (default: 8)")
     options.add_argument("--epochs", type=int, default=2, help="of pruning in each trial (default: 2)")
     chosen = options.parse_args()
@@ -33,19 +33,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         start = Path(name) / "start"
         start.mkdir()
-        data = [*few(start, 500), "tracking=none"] if chosen.smoke else ["dataset=fashion_mnist"]
-        lightexp(["run", *BASE, *data, "pipeline=control"], start)
+        data = [*write_few(start, 500), "tracking=none"] if chosen.smoke else ["dataset=fashion_mnist"]
+        run_lightexp(["run", *BASE, *data, "pipeline=control"], start)
         for run in range(chosen.runs):
             for workers, found in rates.items():
                 found.append(_rate(workers, [*data, *BASE], start, Path(name) / f"{run}-{workers}", chosen))
-    report([Result("trials an hour of training", rates[2], rates[1], "an hour", TARGET, at_least=True)], chosen.json)
+    print_results(
+        [Result("trials an hour of training", rates[2], rates[1], "an hour", TARGET, at_least=True)], chosen.json
+    )
 
 
 def _rate(workers: int, words: list[str], start: Path, folder: Path, chosen: argparse.Namespace) -> float:
     shutil.copytree(start, folder)
     more = [f"search.trials={chosen.trials}", f"search.workers={workers}"]
-    lightexp(["search", *SEARCH, *words, *more, f"pipeline.stages.prune.epochs={chosen.epochs}"], folder)
-    return hourly(ended(folder, "rate"), workers)
+    run_lightexp(["search", *SEARCH, *words, *more, f"pipeline.stages.prune.epochs={chosen.epochs}"], folder)
+    return count_per_hour(list_ended_trials(folder, "rate"), workers)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Result, ended, fashion, few, hourly, lightexp, output, parser, report
+from common import (
+    Result,
+    count_per_hour,
+    list_ended_trials,
+    load_fashion,
+    make_parser,
+    print_results,
+    run_command,
+    run_lightexp,
+    write_few,
+)
 
 from lightexp.core.data import Data
 from lightexp.core.protocols import TFLITE, MeasurementContext
@@ -51,7 +61,7 @@ GOALS = frozenset({"accuracy/val", "size/file_bytes"})
 
 def main() -> None:
     """Runs what is asked for, or the hand-written script as its child process."""
-    options = parser(__doc__, runs=3)
+    options = make_parser(__doc__, runs=3)
     options.add_argument("--only", choices=["cost", "script"], help="default: both")
     options.add_argument("--trials", type=int, default=1050, help="of the cost's study (default: 1050)")
     options.add_argument("--by-hand", type=Path, help=argparse.SUPPRESS)
@@ -63,7 +73,7 @@ def main() -> None:
         chosen.runs, chosen.trials = 1, 14
     results = [] if chosen.only == "script" else _cost(chosen.trials)
     results += [] if chosen.only == "cost" else [_script(chosen)]
-    report(results, chosen.json)
+    print_results(results, chosen.json)
 
 
 def _cost(trials: int) -> list[Result]:
@@ -71,10 +81,13 @@ def _cost(trials: int) -> list[Result]:
     windows = (width // 2, width // 2 + width), (trials - 1 - 2 * width, trials - 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        words = [*SEARCH, *few(folder, IMAGES), f"{SAMPLES}=range(1,65)", "search.study=cost"]
+        words = [*SEARCH, *write_few(folder, IMAGES), f"{SAMPLES}=range(1,65)", "search.study=cost"]
         with _watched(folder / "outputs/searches/cost/trials") as seen:
-            lightexp(["search", *words, f"search.trials={trials}", "runtime.threads=1"], folder)
-        begun = [t.datetime_start.timestamp() for t in sorted(ended(folder, "cost"), key=lambda trial: trial.number)]
+            run_lightexp(["search", *words, f"search.trials={trials}", "runtime.threads=1"], folder)
+        begun = [
+            t.datetime_start.timestamp()
+            for t in sorted(list_ended_trials(folder, "cost"), key=lambda trial: trial.number)
+        ]
         cycles = np.diff(begun) * 1e3
         records = [read_record(folder / f"outputs/searches/cost/trials/{n:04d}") for n in range(trials)]
         new = [not record.stages[-1].from_store for record in records]
@@ -149,8 +162,8 @@ def _script(chosen: argparse.Namespace) -> Result:
     with tempfile.TemporaryDirectory() as name:
         start = Path(name) / "start"
         start.mkdir()
-        data = few(start, IMAGES) if chosen.smoke else ["dataset=fashion_mnist"]
-        lightexp(["run", *SEARCH[1:], *data, "pipeline=control", "tracking=none"], start)
+        data = write_few(start, IMAGES) if chosen.smoke else ["dataset=fashion_mnist"]
+        run_lightexp(["run", *SEARCH[1:], *data, "pipeline=control", "tracking=none"], start)
         (record,) = (start / "outputs/runs").glob("*/record.json")
         key = json.loads(record.read_text())["stages"][0]["key"]
         words = [*SEARCH, *data, "pipeline.stages.quantize.scheme=int8", "search.study=script", "search.corners=[]"]
@@ -159,13 +172,13 @@ def _script(chosen: argparse.Namespace) -> Result:
         for run in range(chosen.runs):
             folder = Path(name) / str(run)
             shutil.copytree(start, folder)
-            lightexp(["search", *words, "search.workers=2", "runtime.threads=2"], folder)
-            trials = ended(folder, "script")
-            ours.append(hourly(trials, workers=2))
+            run_lightexp(["search", *words, "search.workers=2", "runtime.threads=2"], folder)
+            trials = list_ended_trials(folder, "script")
+            ours.append(count_per_hour(trials, workers=2))
             shutil.copytree(folder / "outputs/store/entries" / key[:2] / key, folder / "model")
             (folder / "proposals.json").write_text(json.dumps([t.params for t in trials]))
             smoke = ["--smoke"] if chosen.smoke else []
-            done = output([sys.executable, __file__, *smoke, "--by-hand", str(folder)], folder)
+            done = run_command([sys.executable, __file__, *smoke, "--by-hand", str(folder)], folder)
             rate, theirs_best = done.splitlines()[-1].split()
             theirs.append(float(rate))
             best = [f"{max(t.values[0] for t in trials):.2%}", theirs_best]
@@ -181,7 +194,7 @@ def _by_hand(folder: Path, smoke: bool) -> None:
 
     from lightexp.backend import keras_files
 
-    data = fashion(IMAGES if smoke else None)
+    data = load_fashion(IMAGES if smoke else None)
     x, y = data.inputs(data.val.x), data.val.y
     samples = data.inputs(data.train.x[:300])
     model = keras_files.load_model(folder / "model")
@@ -211,7 +224,7 @@ def _by_hand(folder: Path, smoke: bool) -> None:
     for proposal in proposals:
         study.enqueue_trial(proposal)
     study.optimize(objective, n_trials=len(proposals))
-    print(hourly(study.trials), f"{max(t.values[0] for t in study.trials):.2%}")
+    print(count_per_hour(study.trials), f"{max(t.values[0] for t in study.trials):.2%}")
 
 
 def _outputs(tf: Any, model: Any) -> dict[str, str]:

@@ -13,29 +13,30 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import Result, parser, report
+from common import Result, make_parser, print_results
 
 TARGET = 4.0
 SMALL = ["pipeline=control", "model=lenet_300_100", "tracking=none", "measure=quick", "pipeline.stages.train.epochs=1"]
 
 
 def main() -> None:
-    """Runs the main job again and again."""
-    chosen = parser(__doc__, runs=5).parse_args()
-    words = SMALL if chosen.smoke else []
+    """Run the main job repeatedly."""
+    chosen = make_parser(__doc__, runs=5).parse_args()
+    overrides = SMALL if chosen.smoke else []
     with tempfile.TemporaryDirectory() as folder:
-        first = _seconds(words, folder)
-        again = [_seconds(words, folder) for _ in range(1 if chosen.smoke else chosen.runs)]
+        first = time_run(overrides, folder)
+        seconds = [time_run(overrides, folder) for _ in range(1 if chosen.smoke else chosen.runs)]
     note = f"the first run, everything included: {first:.1f} s"
-    report([Result("second run", again, [], "s", TARGET, at_least=False, note=note)], chosen.json)
+    print_results([Result("second run", seconds, [], "s", TARGET, at_least=False, note=note)], chosen.json)
 
 
-def _seconds(words: list[str], folder: str) -> float:
+def time_run(overrides: list[str], folder: str) -> float:
+    """Run the command and return its wall seconds."""
     start = time.perf_counter()
-    command = [str(Path(sys.executable).parent / "lightexp"), "run", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+    command = [str(Path(sys.executable).parent / "lightexp"), "run", *overrides]
+    completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if completed.returncode:
+        sys.exit(f"{' '.join(command)} ended with {completed.returncode}:\n{completed.stderr}")
     return time.perf_counter() - start
 
 

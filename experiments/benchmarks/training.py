@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from common import Result, fashion, parser, report
+from common import Result, load_fashion, make_parser, print_results
 
 BATCH = 128
 SPARSITY, FREQUENCY, VALUES = 0.8, 100, 16
@@ -68,7 +68,7 @@ CASES = {
 
 def main() -> None:
     """Run the comparisons, or one side of one as a child process."""
-    options = parser(__doc__, runs=5)
+    options = make_parser(__doc__, runs=5)
     options.add_argument("--only", choices=CASES, action="append", help="this case (default: all)")
     options.add_argument(
         "--threads", type=int, default=os.cpu_count(), help="lightexp's; the script takes all cores (default: all)"
@@ -80,7 +80,7 @@ def main() -> None:
         _train_in_turn(arguments.side, CASES[arguments.only[0]], runs + 1, arguments.smoke, arguments.threads)
         return
     cases = arguments.only or CASES
-    report([_compare(name, runs, arguments.smoke, arguments.threads) for name in cases], arguments.json)
+    print_results([_compare(name, runs, arguments.smoke, arguments.threads) for name in cases], arguments.json)
 
 
 def _compare(name: str, runs: int, smoke: bool, threads: int) -> Result:
@@ -129,7 +129,7 @@ def _train_in_turn(side: str, case: Case, epochs: int, smoke: bool, threads: int
         _train_with_fit(case, epochs, images)
 
 
-def build(name: str, shape: tuple[int, ...], classes: int) -> Any:
+def build_model(name: str, shape: tuple[int, ...], classes: int) -> Any:
     """Build one of lightexp's models, untrained, for either side."""
     from lightexp.models.lenet5 import LeNet5
     from lightexp.models.lenet_300_100 import LeNet300100
@@ -158,7 +158,7 @@ class _TurnProgress:
 
 
 def _train_with_lightexp(case: Case, epochs: int, images: int | None, threads: int) -> None:
-    data = fashion(images)
+    data = load_fashion(images)
     from lightexp.backend import session
 
     session.start_tensorflow(threads)
@@ -171,7 +171,7 @@ def _train_with_lightexp(case: Case, epochs: int, images: int | None, threads: i
     # Neither side validates: the single image is there because lightexp always validates.
     single = Split(data.val.x[:1], data.val.y[:1])
     data = Data(data.name, data.train, single, single, data.classes, data.scale, data.offset)
-    model = build(case.model, data.shape, data.classes)
+    model = build_model(case.model, data.shape, data.classes)
     settings = Training(objective=CrossEntropy(), epochs=epochs, batch_size=BATCH)
     model, masks = _prepare(model, case.method, data, epochs)
     turns = _Turns(len(data.train))
@@ -208,7 +208,7 @@ def _prepare(model: Any, method: str, data: Any, epochs: int) -> tuple[Any, Any]
 
 
 def _train_with_fit(case: Case, epochs: int, images: int | None) -> None:
-    data = fashion(images)
+    data = load_fashion(images)
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tensorflow as tf
     import tensorflow_model_optimization as tfmot
@@ -218,7 +218,7 @@ def _train_with_fit(case: Case, epochs: int, images: int | None) -> None:
         tf_keras.utils.set_random_seed(0)
         tf.config.experimental.enable_op_determinism()
     x, y = data.inputs(data.train.x), data.train.y
-    model = build(case.model, data.shape, data.classes)
+    model = build_model(case.model, data.shape, data.classes)
     turns = _Turns(len(x))
 
     class InTurn(tf_keras.callbacks.Callback):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What litert-quantizer makes of a float file, as LiteRT computes it."""
+"""Tests of quantised flatbuffers, computed by LiteRT."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 
 from lightexp.backend import edge_quantizer, flatbuffer, litert
+from lightexp.backend.litert_model import LoadedModel
 from lightexp.core.errors import BadInput
 from lightexp.core.tflite_graph import Tensor
 from tests.metrics import tiny_models
@@ -18,18 +19,18 @@ from tests.metrics import tiny_models
 BITS = {"FLOAT32": 32, "FLOAT16": 16, "INT8": 8, "INT4": 4, "INT2": 2}
 
 
-def written(folder: Path, content: bytes, name: str = "float.tflite") -> Path:
+def write_file(folder: Path, content: bytes, name: str = "float.tflite") -> Path:
     (folder / name).write_bytes(content)
     return folder / name
 
 
-def quantized(source: Path, scheme: str, kernels: list[tuple[int, int]], samples: np.ndarray) -> Path:
+def quantize_file(source: Path, scheme: str, kernels: list[tuple[int, int]], samples: np.ndarray) -> Path:
     ranges = litert.collect_ranges(source, samples, 1) if scheme.startswith("int") else np.empty(0, np.float32)
     content = edge_quantizer.quantize(source, ranges, scheme, 8, kernels, integer_io=False)
-    return written(source.parent, content.tobytes(), "quantized.tflite")
+    return write_file(source.parent, content.tobytes(), "quantized.tflite")
 
 
-def outputs(path: Path, samples: np.ndarray) -> np.ndarray:
+def run_file(path: Path, samples: np.ndarray) -> np.ndarray:
     interpreter = Interpreter(str(path))
     index = interpreter.get_input_details()[0]["index"]
     interpreter.resize_tensor_input(index, samples.shape)
@@ -39,8 +40,8 @@ def outputs(path: Path, samples: np.ndarray) -> np.ndarray:
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
-def real(tensor: Tensor) -> np.ndarray:
-    """What a symmetrically quantised kernel stands for."""
+def dequantize(tensor: Tensor) -> np.ndarray:
+    """Return the real values of a symmetrically quantised kernel."""
     assert not any(tensor.zero_points)
     values = np.asarray(tensor.data, np.float32)
     if tensor.block:
@@ -49,17 +50,17 @@ def real(tensor: Tensor) -> np.ndarray:
     return values * np.reshape(tensor.scales or (1.0,), [-1 if i == axis else 1 for i in range(values.ndim)])
 
 
-def with_kernels(source: Path, kernels: list[np.ndarray], name: str) -> Path:
-    """The float file with other kernels."""
+def replace_kernels(source: Path, kernels: list[np.ndarray], name: str) -> Path:
+    """Write a copy of a float file with other kernels."""
     tree = flatbuffer_utils.read_model(str(source))
     by_name = {tensor.name.decode(): tensor for tensor in tree.subgraphs[0].tensors}
     for (_, kernel), values in zip(flatbuffer.read_graph(source).kernels, kernels, strict=True):
         tree.buffers[by_name[kernel.name].buffer].data = np.frombuffer(values.astype("<f4").tobytes(), np.uint8)
-    return written(source.parent, bytes(flatbuffer_utils.convert_object_to_bytearray(tree)), name)
+    return write_file(source.parent, bytes(flatbuffer_utils.convert_object_to_bytearray(tree)), name)
 
 
 @cache
-def samples(net: str) -> np.ndarray:
+def draw_samples(net: str) -> np.ndarray:
     source = tiny_models.make_data(net)
     return source.inputs(source.train.x)
 
@@ -83,63 +84,73 @@ EIGHT, FOUR = (8, 0), (4, 0)
         ("depthwise", "int16x8", [EIGHT, FOUR]),
     ],
 )
-def test_litert_computes_with_the_weights_that_are_stored(
+def test_litert_computes_with_the_stored_weights(
     net: str, scheme: str, kernels: list[tuple[int, int]], tmp_path: Path
 ) -> None:
-    source = written(tmp_path, tiny_models.make_tflite(net))
-    result = quantized(source, scheme, kernels, samples(net))
+    source = write_file(tmp_path, tiny_models.make_tflite(net))
+    result = quantize_file(source, scheme, kernels, draw_samples(net))
     found = [tensor for _, tensor in flatbuffer.read_graph(result).kernels]
     assert [(BITS[t.dtype], t.block) for t in found] == (kernels or [(16, 0)] * 3)
-    expected = outputs(with_kernels(source, [real(t) for t in found], "expected.tflite"), samples(net))
+    expected = run_file(replace_kernels(source, [dequantize(t) for t in found], "expected.tflite"), draw_samples(net))
     spread = expected.max() - expected.min()
-    assert np.abs(outputs(result, samples(net)) - expected).mean() < 0.01 * spread
+    assert np.abs(run_file(result, draw_samples(net)) - expected).mean() < 0.01 * spread
     for (_, exact), kernel in zip(flatbuffer.read_graph(source).kernels, found, strict=True):
         step = max(kernel.scales, default=np.abs(exact.data).max() / 1024)
-        assert np.abs(real(kernel) - exact.data).max() <= step * 1.01  # the lowest step of 4 bits is not used
+        assert (
+            np.abs(dequantize(kernel) - exact.data).max() <= step * 1.01
+        )  # symmetric: the lowest value of 4 bits is not used
 
 
 def test_litert_computes_2_bit_convolutions_wrongly(tmp_path: Path) -> None:
-    """Why they are not offered; once this fails, they can be."""
-    source = written(tmp_path, tiny_models.make_tflite("conv"))
-    result = quantized(source, "dynamic", [(2, 0), (32, 0), (32, 0)], samples("conv"))
+    """Why 2-bit convolutions are not offered; when this test fails, they can be."""
+    source = write_file(tmp_path, tiny_models.make_tflite("conv"))
+    result = quantize_file(source, "dynamic", [(2, 0), (32, 0), (32, 0)], draw_samples("conv"))
     found = [tensor for _, tensor in flatbuffer.read_graph(result).kernels]
     assert found[0].dtype == "INT2"
-    expected = outputs(with_kernels(source, [real(t) for t in found], "expected.tflite"), samples("conv"))
+    expected = run_file(
+        replace_kernels(source, [dequantize(t) for t in found], "expected.tflite"), draw_samples("conv")
+    )
     with np.errstate(all="ignore"):
-        assert not np.abs(outputs(result, samples("conv")) - expected).mean() < 0.05 * (expected.max() - expected.min())
+        assert not np.abs(run_file(result, draw_samples("conv")) - expected).mean() < 0.05 * (
+            expected.max() - expected.min()
+        )
 
 
 @pytest.mark.parametrize("scheme", ["default", "int8", "int16x8"])
 @pytest.mark.parametrize("net", ["conv", "depthwise"])
-def test_it_is_as_good_as_the_converters(net: str, scheme: str, tmp_path: Path) -> None:
-    source = written(tmp_path, tiny_models.make_tflite(net))
+def test_error_is_as_small_as_the_converters(net: str, scheme: str, tmp_path: Path) -> None:
+    source = write_file(tmp_path, tiny_models.make_tflite(net))
     count = len(flatbuffer.read_graph(source).kernels)
-    ours = quantized(source, scheme, [EIGHT] * count if scheme != "default" else [], samples(net))
-    theirs = written(
-        tmp_path, tiny_models.make_tflite(net, "dynamic" if scheme == "default" else scheme), "theirs.tflite"
+    quantized = quantize_file(source, scheme, [EIGHT] * count if scheme != "default" else [], draw_samples(net))
+    converted = write_file(
+        tmp_path, tiny_models.make_tflite(net, "dynamic" if scheme == "default" else scheme), "converted.tflite"
     )
-    exact = outputs(source, samples(net))
+    exact = run_file(source, draw_samples(net))
     if scheme == "default":
-        np.testing.assert_allclose(outputs(ours, samples(net)), outputs(theirs, samples(net)), atol=1e-5)
+        np.testing.assert_allclose(
+            run_file(quantized, draw_samples(net)), run_file(converted, draw_samples(net)), atol=1e-5
+        )
         return
-    model = litert._Model.open(theirs, samples(net).shape, 1)
-    model.feed(model.source.encode(samples(net)))
+    model = LoadedModel.open(converted, draw_samples(net).shape, 1)
+    model.set_input(model.source.encode(draw_samples(net)))
     model.invoke()
-    error = np.abs(model.sink.decode(model.read()) - exact).mean()
-    assert np.abs(outputs(ours, samples(net)) - exact).mean() < 1.25 * error  # by moving averages: several times
+    error = np.abs(model.sink.decode(model.get_output()) - exact).mean()
+    assert (
+        np.abs(run_file(quantized, draw_samples(net)) - exact).mean() < 1.25 * error
+    )  # moving averages would give several times as much
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int16x8"])
 @pytest.mark.parametrize("net", ["conv", "depthwise", "dense"])
-def test_the_bias_of_a_channel_without_weights_is_whole(net: str, scheme: str, tmp_path: Path) -> None:
-    source = written(tmp_path, tiny_models.make_tflite(net))
+def test_bias_of_a_channel_without_weights_is_not_clipped(net: str, scheme: str, tmp_path: Path) -> None:
+    source = write_file(tmp_path, tiny_models.make_tflite(net))
     values = [np.array(kernel.data) for _, kernel in flatbuffer.read_graph(source).kernels]
     for kernel, scale in zip(values, (0.0, 1e-12, 0.0), strict=False):
         channel = (..., 0) if kernel.shape[0] == 1 else (0,)
         kernel[channel] *= scale
-    source = with_kernels(source, values, "dead.tflite")
-    result = quantized(source, scheme, [EIGHT] * len(values), samples(net))
-    exact, found = outputs(source, samples(net)), outputs(result, samples(net))
+    source = replace_kernels(source, values, "dead.tflite")
+    result = quantize_file(source, scheme, [EIGHT] * len(values), draw_samples(net))
+    exact, found = run_file(source, draw_samples(net)), run_file(result, draw_samples(net))
     assert np.abs(found - exact).max() < 0.05 * (exact.max() - exact.min())
     assert (exact[:, 0] > 0.1).all()  # the last layer's first channel is its bias alone
     np.testing.assert_allclose(found[:, 0], exact[:, 0], rtol=0.05)
@@ -157,9 +168,9 @@ def test_the_bias_of_a_channel_without_weights_is_whole(net: str, scheme: str, t
     ],
 )
 def test_zeros_stay_zeros(scheme: str, bits: int, block: int, tmp_path: Path) -> None:
-    source = written(tmp_path, tiny_models.make_tflite("conv", zeroed=True))
+    source = write_file(tmp_path, tiny_models.make_tflite("conv", zeroed=True))
     kernels = [(8, 0), (8, 0), (bits, block)] if scheme != "float16" else []
-    result = quantized(source, scheme, kernels, samples("conv"))
+    result = quantize_file(source, scheme, kernels, draw_samples("conv"))
     for (_, before), (_, after) in zip(
         flatbuffer.read_graph(source).kernels, flatbuffer.read_graph(result).kernels, strict=True
     ):
@@ -168,76 +179,77 @@ def test_zeros_stay_zeros(scheme: str, bits: int, block: int, tmp_path: Path) ->
 
 
 def test_equal_weights_of_a_channel_stay_equal(tmp_path: Path) -> None:
-    source = written(tmp_path, tiny_models.make_tflite("conv"))
+    source = write_file(tmp_path, tiny_models.make_tflite("conv"))
     kernels = [np.sign(np.asarray(k.data)) * 0.3 for _, k in flatbuffer.read_graph(source).kernels]
-    result = quantized(with_kernels(source, kernels, "book.tflite"), "int8", [EIGHT] * 3, samples("conv"))
+    result = quantize_file(replace_kernels(source, kernels, "book.tflite"), "int8", [EIGHT] * 3, draw_samples("conv"))
     for _, kernel in flatbuffer.read_graph(result).kernels:
         assert len(np.unique(kernel.data)) == 2
 
 
-def test_a_large_file_holds_its_weights_inside(tensorflow: None, tmp_path: Path) -> None:
+def test_large_file_holds_its_weights_inside(tensorflow: None, tmp_path: Path) -> None:
     from lightexp.backend import converter
     from lightexp.backend.session import import_keras
 
     kl = import_keras().layers
     inputs = kl.Input((512,))
-    source = written(tmp_path, converter.convert_to_float32(import_keras().Model(inputs, kl.Dense(600)(inputs))))
+    source = write_file(tmp_path, converter.convert_to_float32(import_keras().Model(inputs, kl.Dense(600)(inputs))))
     x = np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32)
-    result = quantized(source, "dynamic", [EIGHT], x)
+    result = quantize_file(source, "dynamic", [EIGHT], x)
     assert result.stat().st_size > 256 * 1024
     model = flatbuffer_utils.convert_bytearray_to_object(result.read_bytes())
     assert not any(buffer.offset for buffer in model.buffers)
     [(_, kernel)] = flatbuffer.read_graph(result).kernels
-    assert np.abs(real(kernel) - flatbuffer.read_graph(source).kernels[0][1].data).max() <= max(kernel.scales)
-    np.testing.assert_allclose(outputs(result, x), outputs(source, x), atol=0.1)
+    assert np.abs(dequantize(kernel) - flatbuffer.read_graph(source).kernels[0][1].data).max() <= max(kernel.scales)
+    np.testing.assert_allclose(run_file(result, x), run_file(source, x), atol=0.1)
 
 
 @pytest.mark.parametrize("form", ["old", "without a signature"])
-def test_files_of_other_writers(form: str, tmp_path: Path) -> None:
+def test_files_of_other_writers_are_quantized(form: str, tmp_path: Path) -> None:
     tree = flatbuffer_utils.read_model_from_bytearray(tiny_models.make_tflite("depthwise"))
     if form == "old":  # before 2020 there was no other field
         for code in tree.operatorCodes:
             code.builtinCode = 0
     else:
         tree.signatureDefs = []
-    other = written(tmp_path, bytes(flatbuffer_utils.convert_object_to_bytearray(tree)), "other.tflite")
-    source = written(tmp_path, tiny_models.make_tflite("depthwise"))
+    other = write_file(tmp_path, bytes(flatbuffer_utils.convert_object_to_bytearray(tree)), "other.tflite")
+    source = write_file(tmp_path, tiny_models.make_tflite("depthwise"))
     found, expected = (
-        outputs(quantized(p, "int8", [EIGHT] * 2, samples("depthwise")), samples("depthwise")) for p in (other, source)
+        run_file(quantize_file(p, "int8", [EIGHT] * 2, draw_samples("depthwise")), draw_samples("depthwise"))
+        for p in (other, source)
     )
     np.testing.assert_array_equal(found, expected)
-    assert {t.dtype for _, t in flatbuffer.read_graph(quantized(other, "dynamic", [EIGHT] * 2, None)).kernels} == {
+    assert {t.dtype for _, t in flatbuffer.read_graph(quantize_file(other, "dynamic", [EIGHT] * 2, None)).kernels} == {
         "INT8"
     }
 
 
-class TestRanges:
+class TestCollectRanges:
     @pytest.mark.parametrize("batch", [1, 5, 10, 64])
-    def test_they_are_the_extremes_over_all_samples(self, batch: int, tmp_path: Path) -> None:
-        source = written(tmp_path, tiny_models.make_tflite("conv"))
+    def test_ranges_are_the_extremes_over_all_samples(self, batch: int, tmp_path: Path) -> None:
+        source = write_file(tmp_path, tiny_models.make_tflite("conv"))
         tensors = flatbuffer.read_graph(source)
-        found = litert.collect_ranges(source, samples("conv"), 1, batch)
+        found = litert.collect_ranges(source, draw_samples("conv"), 1, batch)
         assert np.isnan(found[[t.data is not None for t in tensors.tensors]]).all()
-        exact = outputs(source, samples("conv"))
-        np.testing.assert_allclose(found[tensors.inputs[0]], [samples("conv").min(), samples("conv").max()])
+        exact = run_file(source, draw_samples("conv"))
+        np.testing.assert_allclose(found[tensors.inputs[0]], [draw_samples("conv").min(), draw_samples("conv").max()])
         np.testing.assert_allclose(found[tensors.outputs[0]], [exact.min(), exact.max()], rtol=1e-5)
 
     def test_a_fixed_batch_is_filled_with_samples(self, tmp_path: Path) -> None:
-        fixed = written(tmp_path, tiny_models.make_tflite("conv", batch=8))
-        open_ = written(tmp_path, tiny_models.make_tflite("conv"), "open.tflite")
-        some = samples("conv")[:5] + 3  # zeros in place of examples would be seen
-        ends = [litert.collect_ranges(path, some, 1)[flatbuffer.read_graph(path).inputs[0]] for path in (fixed, open_)]
+        fixed = write_file(tmp_path, tiny_models.make_tflite("conv", batch=8))
+        open_ = write_file(tmp_path, tiny_models.make_tflite("conv"), "open.tflite")
+        few = draw_samples("conv")[:5] + 3  # so that zeros in place of examples would show
+        ends = [litert.collect_ranges(path, few, 1)[flatbuffer.read_graph(path).inputs[0]] for path in (fixed, open_)]
         np.testing.assert_array_equal(*ends)
 
     def test_values_that_are_not_finite_are_refused(self, tmp_path: Path) -> None:
-        source = written(tmp_path, tiny_models.make_tflite("conv"))
-        bad = samples("conv").copy()
+        source = write_file(tmp_path, tiny_models.make_tflite("conv"))
+        bad = draw_samples("conv").copy()
         bad[7, 0, 0, 0] = np.inf
         with pytest.raises(BadInput, match="not finite on examples of the train split"):
             litert.collect_ranges(source, bad, 1)
 
 
-def test_what_the_quantiser_cannot_take_is_one_line(tmp_path: Path) -> None:
-    source = written(tmp_path, tiny_models.make_tflite("conv"))
+def test_quantizer_errors_are_one_line(tmp_path: Path) -> None:
+    source = write_file(tmp_path, tiny_models.make_tflite("conv"))
     with pytest.raises(BadInput, match=r"^[^\n]*cannot be quantised \(dynamic\): [^\n]*divisible[^\n]*$"):
         edge_quantizer.quantize(source, np.empty(0, np.float32), "dynamic", 8, [EIGHT, EIGHT, (4, 64)], False)

@@ -1,4 +1,4 @@
-"""A model in factors computes what the model would with the kernels that the factors stand for."""
+"""Tests of factorised layers: they compute like the product of their factors."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import numpy as np
 import pytest
 
 from lightexp.core.lowrank import Ranks, Spectra, multiply_factors, ranks_for_ratio
-from tests.backend.test_channels import CLASSES, IMAGE, NETS, fresh, lively, logits
+from tests.backend.test_channels import CLASSES, IMAGE, NETS, compute_logits, randomize_vectors, reset_keras
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
 
-def factors(model: Any, ratio: float) -> dict[str, Any]:
-    """Of every layer that can be factorised, whether smaller or not."""
+def factorize_all(model: Any, ratio: float) -> dict[str, Any]:
+    """Return the factors of every layer that can be factorised, smaller or not."""
     from lightexp.backend.factors import find_factorable
 
-    able, _ = find_factorable(model)
-    kernels = {name: model.get_layer(name).kernel.numpy() for name in able}
+    factorable, _ = find_factorable(model)
+    kernels = {name: model.get_layer(name).kernel.numpy() for name in factorable}
     return {name: Spectra(kernel).factors(ranks_for_ratio(kernel.shape, ratio)) for name, kernel in kernels.items()}
 
 
-def multiplied_out(model: Any, given: dict[str, Any]) -> Any:
-    """The model itself with the factors' products for kernels."""
-    for name, parts in given.items():
+def assign_products(model: Any, factors: dict[str, Any]) -> Any:
+    """Set the model's kernels to the products of factors and return it."""
+    for name, parts in factors.items():
         kernel = model.get_layer(name).kernel
         kernel.assign(multiply_factors(parts).astype(np.float32))
     return model
 
 
-def geometry() -> Any:
-    """Strides, padding, dilation, activations, biases; a layer called twice; and layers that are left alone."""
-    keras = fresh()
+def build_geometry() -> Any:
+    """Build a model with strides, padding, dilation, a layer called twice, and layers that cannot be factorised."""
+    keras = reset_keras()
     kl = keras.layers
     inputs = kl.Input(IMAGE)
     x = kl.Conv2D(8, (3, 1), strides=2, padding="same", activation="tanh", name="strided")(inputs)
@@ -53,9 +53,9 @@ def geometry() -> Any:
     return keras.Model(inputs, kl.Dense(CLASSES, use_bias=False, name="out")(x))
 
 
-def unnamed_input() -> Any:
-    """A sequential model whose input is known from its first layer alone."""
-    keras = fresh()
+def build_without_input_layer() -> Any:
+    """Build a sequential model whose first layer gives the input's shape."""
+    keras = reset_keras()
     first = keras.layers.Conv2D(6, 3, activation="relu", name="conv", input_shape=IMAGE)
     return keras.Sequential([first, keras.layers.Flatten(), keras.layers.Dense(CLASSES, name="out")])
 
@@ -64,19 +64,21 @@ NETS = {name: NETS[name] for name in ("resnet8", "mobilenet_v1", "cnn_1d", "lene
 
 
 @pytest.mark.parametrize("net", [*NETS, "geometry", "unnamed_input"])
-def test_factors_compute_as_their_product(net: str) -> None:
+def test_factors_compute_like_their_product(net: str) -> None:
     from lightexp.backend.factors import factorize_model
 
-    model = lively((NETS | {"geometry": geometry, "unnamed_input": unnamed_input})[net]())
-    before, weights, given = logits(model), model.get_weights(), factors(model, 0.5)
-    smaller = factorize_model(model, given)
+    model = randomize_vectors((NETS | {"geometry": build_geometry, "unnamed_input": build_without_input_layer})[net]())
+    before, weights, factors = compute_logits(model), model.get_weights(), factorize_all(model, 0.5)
+    smaller = factorize_model(model, factors)
     assert type(smaller) is type(model)
-    assert all(np.array_equal(*pair) for pair in zip(model.get_weights(), weights, strict=True))  # left as it was
-    found, rounding = logits(smaller), 2e-6 * max(1.0, float(np.abs(before).max()))
-    assert np.abs(found - before).max() > 1e-3
-    assert np.abs(logits(factorize_model(model, factors(model, 1.0))) - before).max() < rounding  # at full rank
-    assert np.abs(logits(multiplied_out(model, given)) - found).max() < rounding
-    for name in given:  # the last factor stands where the layer stood
+    assert all(np.array_equal(*pair) for pair in zip(model.get_weights(), weights, strict=True))  # unchanged
+    after, rounding = compute_logits(smaller), 2e-6 * max(1.0, float(np.abs(before).max()))
+    assert np.abs(after - before).max() > 1e-3
+    assert (
+        np.abs(compute_logits(factorize_model(model, factorize_all(model, 1.0))) - before).max() < rounding
+    )  # at full rank
+    assert np.abs(compute_logits(assign_products(model, factors)) - after).max() < rounding
+    for name in factors:  # the last factor replaces the layer
         assert smaller.get_layer(name).output.shape == model.get_layer(name).output.shape
         assert smaller.get_layer(name).activation is model.get_layer(name).activation
     assert [w.shape for w in type(smaller).from_config(smaller.get_config()).weights] == [
@@ -84,11 +86,11 @@ def test_factors_compute_as_their_product(net: str) -> None:
     ]
 
 
-def test_names_are_stable_and_new() -> None:
+def test_factor_names_are_stable_and_unique() -> None:
     from lightexp.backend.factors import factorize_model, find_factorable
 
-    model = geometry()
-    smaller = factorize_model(model, factors(model, 0.5))
+    model = build_geometry()
+    smaller = factorize_model(model, factorize_all(model, 0.5))
     names = [layer.name for layer in smaller.layers]
     assert [n for n in names if n.startswith("twice")] == [
         "twice_reduce",
@@ -102,34 +104,34 @@ def test_names_are_stable_and_new() -> None:
         "groups": "its filters are in 3 groups",
         **dict.fromkeys(("depth", "separable", "transposed"), "only Conv1D, Conv2D, Dense are factorised"),
     }
-    again = factorize_model(smaller, factors(smaller, 0.5))
-    assert len({layer.name for layer in again.layers}) == len(again.layers)
+    twice = factorize_model(smaller, factorize_all(smaller, 0.5))
+    assert len({layer.name for layer in twice.layers}) == len(twice.layers)
     assert {"twice_core_2_reduce", "twice_core_2_core", "twice_core_2", "twice"} <= {
-        layer.name for layer in again.layers
+        layer.name for layer in twice.layers
     }
 
 
 @pytest.mark.parametrize("net", ["resnet8", "cnn_1d", "lenet_300_100"])
-def test_what_is_saved_is_saved_in_the_file(net: str, tmp_path: Path) -> None:
+def test_compute_savings_equals_the_files(net: str, tmp_path: Path) -> None:
     from lightexp.backend import converter
     from lightexp.backend.channels import ModelCost
     from lightexp.backend.factors import factorize_model, find_factorable
     from lightexp.backend.flatbuffer import read_graph
     from lightexp.metrics.graph import count_macs
 
-    model = lively(NETS[net]())
-    able, _ = find_factorable(model)
-    saved = {name: layer.compute_savings(ranks_for_ratio(layer.shape, 0.4)) for name, layer in able.items()}
-    smaller = {name: parts for name, parts in factors(model, 0.4).items() if saved[name].params}
+    model = randomize_vectors(NETS[net]())
+    factorable, _ = find_factorable(model)
+    saved = {name: layer.compute_savings(ranks_for_ratio(layer.shape, 0.4)) for name, layer in factorable.items()}
+    smaller = {name: parts for name, parts in factorize_all(model, 0.4).items() if saved[name].params}
     assert smaller
-    assert all(layer.compute_savings(Ranks(*layer.shape[-2:])) == ModelCost(0, 0) for layer in able.values())
+    assert all(layer.compute_savings(Ranks(*layer.shape[-2:])) == ModelCost(0, 0) for layer in factorable.values())
     costs = []
     for built in (model, factorize_model(model, smaller)):
         (tmp_path / "m").write_bytes(converter.convert_to_float32(built))
         flat = read_graph(tmp_path / "m")
         costs.append((count_macs(flat)[0], sum(int(np.prod(t.shape)) for t in flat.weights)))
     assert costs[0][0] - costs[1][0] == sum(cost.macs for cost in saved.values()) > 0
-    # Biases of zero that are alike stand in the file once, so that a little more may be saved.
+    # The file holds equal zero biases once, so that it may save a little more.
     predicted, rest = (
         sum(cost.params for cost in saved.values()),
         sum(parts.core.shape[-1] * 2 for parts in smaller.values()),

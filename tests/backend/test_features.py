@@ -1,4 +1,4 @@
-"""Hidden layers of a model in training beside its teacher's."""
+"""Tests of matching hidden layers with a teacher's."""
 
 from __future__ import annotations
 
@@ -10,56 +10,60 @@ import pytest
 from lightexp.core.errors import BadInput
 from lightexp.objectives.attention import Attention
 from lightexp.objectives.hint import Hint
-from tests.backend import nets
+from tests.backend import tiny_keras
 from tests.tiny_runs import TinyRuns
 
-STUDENT = ["pipeline=distill", "model=small_cnn", "pipeline.stages.distill.width=0.5"]
+NARROW_STUDENT = ["pipeline=distill", "model=small_cnn", "pipeline.stages.distill.width=0.5"]
 
 
-def widths(filters: int, size: int = 3, name: str = "conv") -> Any:
+def build_convolution(filters: int, size: int = 3, name: str = "conv") -> Any:
     from lightexp.backend.session import import_keras
 
     kl = import_keras().layers
-    inputs = kl.Input(nets.SHAPE)
+    inputs = kl.Input(tiny_keras.SHAPE)
     x = kl.Conv2D(filters, size, activation="relu", name=name)(inputs)
     x = kl.Dense(5, activation="relu", name="hidden")(kl.Flatten()(x))
-    return import_keras().Model(inputs, kl.Dense(nets.CLASSES, name="logits")(x))
+    return import_keras().Model(inputs, kl.Dense(tiny_keras.CLASSES, name="logits")(x))
 
 
 @pytest.mark.usefixtures("tensorflow")
-class TestFeatures:
+class TestFeatureMatcher:
     @pytest.mark.parametrize("loop", ["graph", "fit"])
     @pytest.mark.parametrize(
         "objective", [Hint(alpha=0.0, weight=5.0), Attention(alpha=0.0)], ids=["hint", "attention"]
     )
-    def test_training_brings_the_layers_together(self, objective: Any, loop: str) -> None:
+    def test_training_brings_layers_together(self, objective: Any, loop: str) -> None:
         from lightexp.backend.features import FeatureMatcher
         from lightexp.backend.training import TeacherSignals, Trainer
 
-        source = nets.data()
-        teacher, model = widths(6), widths(3)
-        kept = [w.copy() for w in teacher.get_weights()]
+        source = tiny_keras.make_data()
+        teacher, model = build_convolution(6), build_convolution(3)
+        initial = [w.copy() for w in teacher.get_weights()]
         features = FeatureMatcher(model, teacher, objective, 0)
         assert [v.shape for v in features.variables] == ([(3, 6)] if objective.adapts else [])
         inputs = source.inputs(source.train.x)
         before = float(np.mean(features(inputs)[1]))
-        settings = nets.settings(objective=objective, loop=loop, epochs=20)
+        settings = tiny_keras.make_settings(objective=objective, loop=loop, epochs=20)
         logits = {"teacher": teacher.predict(inputs, verbose=0)}
-        history = Trainer(model, settings, source, 0, TeacherSignals(logits, features)).run(nets.Quiet())
+        history = Trainer(model, settings, source, 0, TeacherSignals(logits, features)).run(
+            tiny_keras.CountingProgress()
+        )
         assert float(np.mean(features(inputs)[1])) < 0.7 * before
         assert history["loss"][-1] < history["loss"][0]
-        for old, new in zip(kept, teacher.get_weights(), strict=True):
+        for old, new in zip(initial, teacher.get_weights(), strict=True):
             np.testing.assert_array_equal(old, new)
 
-    def test_without_names_it_takes_what_has_the_same_one(self) -> None:
+    def test_match_layers_matches_equal_names(self) -> None:
         from lightexp.backend.features import match_layers
 
-        assert match_layers(widths(3), widths(6), Hint()) == {"conv": "conv"}
-        assert match_layers(widths(3), widths(6, name="other"), Hint()) == {"hidden": "hidden"}
-        assert match_layers(widths(3), widths(6, name="other"), Hint(layers={"conv": "other"})) == {"conv": "other"}
+        assert match_layers(build_convolution(3), build_convolution(6), Hint()) == {"conv": "conv"}
+        assert match_layers(build_convolution(3), build_convolution(6, name="other"), Hint()) == {"hidden": "hidden"}
+        assert match_layers(
+            build_convolution(3), build_convolution(6, name="other"), Hint(layers={"conv": "other"})
+        ) == {"conv": "other"}
 
     @pytest.mark.parametrize(
-        ("objective", "size", "words"),
+        ("objective", "size", "message"),
         [
             (Hint(layers={"cnv": "conv"}), 3, "the model has no layer 'cnv'.*conv"),
             (Hint(layers={"conv": "convx"}), 3, "the teacher has no layer 'convx'.*conv"),
@@ -68,42 +72,47 @@ class TestFeatures:
             (Attention(layers={"hidden": "hidden"}), 3, "'hidden' has no positions.*Use hint"),
         ],
     )
-    def test_what_cannot_be_compared_is_refused(self, objective: Any, size: int, words: str) -> None:
+    def test_layers_of_other_shapes_are_refused(self, objective: Any, size: int, message: str) -> None:
         from lightexp.backend.features import match_layers
 
-        with pytest.raises(BadInput, match=words):
-            match_layers(widths(3), widths(6, size), objective)
+        with pytest.raises(BadInput, match=message):
+            match_layers(build_convolution(3), build_convolution(6, size), objective)
 
 
 @pytest.mark.parametrize("name", ["hint", "attention"])
-def test_a_pipeline_distils_hidden_layers(name: str, tiny_runs: TinyRuns) -> None:
-    words = [*STUDENT, f"objective@pipeline.stages.distill.objective={name}"]
-    first = tiny_runs.run(*words)
+def test_pipeline_distils_hidden_layers(name: str, tiny_runs: TinyRuns) -> None:
+    overrides = [*NARROW_STUDENT, f"objective@pipeline.stages.distill.objective={name}"]
+    first = tiny_runs.run(*overrides)
     assert first.status == "done"
-    plain = tiny_runs.run(*STUDENT)
+    plain = tiny_runs.run(*NARROW_STUDENT)
     assert plain.stages[0].from_store
     assert tiny_runs.file(plain).read_bytes() != tiny_runs.file(first).read_bytes()
-    assert len(tiny_runs.file(plain).read_bytes()) == len(tiny_runs.file(first).read_bytes())  # the map is not shipped
+    assert len(tiny_runs.file(plain).read_bytes()) == len(
+        tiny_runs.file(first).read_bytes()
+    )  # linear maps are not part of the file
 
 
-def test_a_pipeline_averages_teachers(tiny_runs: TinyRuns) -> None:
+def test_pipeline_averages_teachers(tiny_runs: TinyRuns) -> None:
     others = "+pipeline.stages.distill.objective.others.big=['model=lenet5','pipeline=control']"
-    planned, _ = tiny_runs.plan(*STUDENT, others)
+    planned, _ = tiny_runs.plan(*NARROW_STUDENT, others)
     assert set(planned.nodes[-1].inputs) == {"teacher", "big"}
-    assert planned.nodes[-1].key != tiny_runs.plan(*STUDENT)[0].nodes[-1].key
+    assert planned.nodes[-1].key != tiny_runs.plan(*NARROW_STUDENT)[0].nodes[-1].key
 
 
-def test_layers_are_checked_before_anything_is_trained(tiny_runs: TinyRuns) -> None:
-    words = [*STUDENT, "objective@pipeline.stages.distill.objective=hint", "seed=77"]
+def test_layers_are_checked_before_training(tiny_runs: TinyRuns) -> None:
+    overrides = [*NARROW_STUDENT, "objective@pipeline.stages.distill.objective=hint", "seed=77"]
     with pytest.raises(
         BadInput, match=r"pipeline\.stages\.distill\.objective\.layers: the model has no layer 'nowhere'"
     ):
-        tiny_runs.run(*words, "+pipeline.stages.distill.objective.layers.nowhere=conv1")
+        tiny_runs.run(*overrides, "+pipeline.stages.distill.objective.layers.nowhere=conv1")
     assert not tiny_runs.run("pipeline=control", "model=small_cnn", "seed=77").stages[0].from_store
 
 
-def test_a_teacher_without_layers_gives_no_hints(tiny_runs: TinyRuns) -> None:
+def test_teacher_file_without_layers_is_refused(tiny_runs: TinyRuns) -> None:
     file = tiny_runs.file(tiny_runs.run("pipeline=control"))
-    words = ["objective@pipeline.stages.distill.objective=hint", f"pipeline.stages.distill.objective.teacher={file}"]
+    overrides = [
+        "objective@pipeline.stages.distill.objective=hint",
+        f"pipeline.stages.distill.objective.teacher={file}",
+    ]
     with pytest.raises(BadInput, match=r"hint looks at its teacher's layers, which a \.tflite does not have"):
-        tiny_runs.plan("pipeline=distill", *words)
+        tiny_runs.plan("pipeline=distill", *overrides)

@@ -1,4 +1,4 @@
-"""LiteRT's outputs against Keras', whatever the batch and the integers in between."""
+"""Tests of running flatbuffers with LiteRT, against Keras."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ from lightexp.core.errors import BadInput
 from tests.metrics import tiny_models
 
 
-def file(tmp_path: Path, net: str, scheme: str = "float", batch: int | None = None) -> Path:
+def write_file(tmp_path: Path, net: str, scheme: str = "float", batch: int | None = None) -> Path:
     path = tmp_path / f"{net}-{scheme}-{batch}.tflite"
     path.write_bytes(tiny_models.make_tflite(net, scheme, batch=batch))
     return path
 
 
-def expected(net: str) -> np.ndarray:
+def predict_with_keras(net: str) -> np.ndarray:
     data = tiny_models.make_data(net)
     return tiny_models.make_keras(net).predict(data.inputs(data.test.x), verbose=0)
 
 
 @pytest.mark.parametrize("net", list(tiny_models.SHAPES))
-def test_float_outputs_are_those_of_keras(net: str, tmp_path: Path) -> None:
+def test_float_logits_equal_keras(net: str, tmp_path: Path) -> None:
     data = tiny_models.make_data(net)
-    found = compute_logits(file(tmp_path, net), data.test.x, data, 2)
+    found = compute_logits(write_file(tmp_path, net), data.test.x, data, 2)
     assert found.dtype == np.float32 and found.shape == (len(data.test), data.classes)
-    np.testing.assert_allclose(found, expected(net), atol=1e-5)
+    np.testing.assert_allclose(found, predict_with_keras(net), atol=1e-5)
 
 
 @pytest.mark.parametrize("scheme", ["float", "dynamic", "float16", "int8", "int16x8"])
-def test_the_batch_does_not_matter(scheme: str, tmp_path: Path) -> None:
+def test_logits_do_not_depend_on_the_batch(scheme: str, tmp_path: Path) -> None:
     data = tiny_models.make_data("conv")
-    path = file(tmp_path, "conv", scheme)
-    whole = compute_logits(path, data.test.x, data, 1)
+    path = write_file(tmp_path, "conv", scheme)
+    expected = compute_logits(path, data.test.x, data, 1)
     for batch in (7, 1):
-        np.testing.assert_allclose(compute_logits(path, data.test.x, data, 1, batch), whole, atol=1e-6)
-    np.testing.assert_allclose(compute_logits(path, data.test.x[:3], data, 1), whole[:3], atol=1e-6)
+        np.testing.assert_allclose(compute_logits(path, data.test.x, data, 1, batch), expected, atol=1e-6)
+    np.testing.assert_allclose(compute_logits(path, data.test.x[:3], data, 1), expected[:3], atol=1e-6)
     assert compute_logits(path, data.test.x[:0], data, 1).shape == (0, data.classes)
 
 
 @pytest.mark.parametrize(("net", "batch"), [("conv", 4), ("steps", 1)])
-def test_a_file_of_a_fixed_batch_gives_the_same(net: str, batch: int, tmp_path: Path) -> None:
+def test_fixed_batch_gives_the_same_logits(net: str, batch: int, tmp_path: Path) -> None:
     data = tiny_models.make_data(net)
-    found = compute_logits(file(tmp_path, net, batch=batch), data.test.x, data, 1)
-    np.testing.assert_allclose(found, expected(net), atol=1e-5)
+    found = compute_logits(write_file(tmp_path, net, batch=batch), data.test.x, data, 1)
+    np.testing.assert_allclose(found, predict_with_keras(net), atol=1e-5)
 
 
-def test_an_open_batch_that_the_operators_do_not_bear_out_is_run_one_by_one(tmp_path: Path) -> None:
+def test_false_open_batch_is_run_one_by_one(tmp_path: Path) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
-    from tests.backend.test_flatbuffer import pack
+    from tests.backend.test_flatbuffer import pack_model
 
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tiny_models.make_tflite("dense")))
     graph = tree.subgraphs[0]
-    target = graph.tensors[graph.operators[0].inputs[1]]  # the shape that RESHAPE gives
+    target = graph.tensors[graph.operators[0].inputs[1]]  # the shape that RESHAPE computes
     tree.buffers[target.buffer].data = np.array([1, 36], np.int32).view(np.uint8)
     path = tmp_path / "m.tflite"
-    path.write_bytes(pack(tree))
+    path.write_bytes(pack_model(tree))
     data = tiny_models.make_data("dense")
-    np.testing.assert_allclose(compute_logits(path, data.test.x, data, 1), expected("dense"), atol=1e-5)
+    np.testing.assert_allclose(compute_logits(path, data.test.x, data, 1), predict_with_keras("dense"), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -80,33 +80,33 @@ def test_an_open_batch_that_the_operators_do_not_bear_out_is_run_one_by_one(tmp_
         ("depthwise", "int8"),
     ],
 )
-def test_quantised_outputs_are_close_to_float(net: str, scheme: str, tmp_path: Path) -> None:
+def test_quantised_logits_are_close_to_float(net: str, scheme: str, tmp_path: Path) -> None:
     data = tiny_models.make_data(net)
     found = compute_logits(
-        file(tmp_path, net, scheme), data.train.x, data, 1
-    )  # what it was calibrated on: nothing saturates
+        write_file(tmp_path, net, scheme), data.train.x, data, 1
+    )  # the calibration examples, on which nothing saturates
     outputs = tiny_models.make_keras(net).predict(data.inputs(data.train.x), verbose=0)
     share = 0.01 if scheme == "int16x8" else 0.05
     assert 0 < np.abs(found - outputs).max() < share * np.ptp(outputs)
 
 
-def test_integers_are_rounded_to_the_nearest() -> None:
+def test_tensor_port_rounds_to_the_nearest() -> None:
     port = TensorPort(0, np.int8, 0.5, 3)
     values = np.array([0.0, 0.2, 0.3, -0.2, -0.3, 99, -99], np.float32)
     np.testing.assert_array_equal(port.encode(values), np.array([3, 3, 4, 3, 2, 127, -128], np.int8))
     np.testing.assert_array_equal(port.decode(np.array([3, 4, -128], np.int8)), np.array([0, 0.5, -65.5], np.float32))
 
 
-def test_inputs_out_of_range_are_clipped_not_wrapped(tmp_path: Path) -> None:
+def test_inputs_out_of_range_are_clipped(tmp_path: Path) -> None:
     data = tiny_models.make_data("dense")
-    path = file(tmp_path, "dense", "int8")
+    path = write_file(tmp_path, "dense", "int8")
     twice, often = (replace(data, scale=data.scale * k, offset=data.offset * k) for k in (2, 50))
     edges = np.where(data.test.x > 127, 255, 0).astype(np.uint8)
     np.testing.assert_array_equal(compute_logits(path, edges, often, 1), compute_logits(path, edges, twice, 1))
 
 
-def test_shapes_that_do_not_match_are_named(tmp_path: Path) -> None:
-    path = file(tmp_path, "dense")
+def test_mismatched_shapes_are_named(tmp_path: Path) -> None:
+    path = write_file(tmp_path, "dense")
     with pytest.raises(BadInput, match=r"\(6, 6, 1\).*\(8, 8, 3\)"):
         compute_logits(path, tiny_models.make_data("conv").test.x, tiny_models.make_data("conv"), 1)
     with pytest.raises(BadInput, match=r"\(6, 6, 1\).*\(5, 4\)"):
@@ -115,7 +115,7 @@ def test_shapes_that_do_not_match_are_named(tmp_path: Path) -> None:
         compute_logits(path, tiny_models.make_data("dense").test.x, tiny_models.make_data("dense", classes=9), 1)
 
 
-def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_missing_file_is_reported_in_one_line(tmp_path: Path) -> None:
     data = tiny_models.make_data("dense")
     with pytest.raises(BadInput, match=r"none\.tflite") as caught:
         compute_logits(tmp_path / "none.tflite", data.test.x, data, 1)
@@ -123,23 +123,25 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["float", "int8"])
-def test_single_runs_are_timed(scheme: str, tmp_path: Path) -> None:
+def test_time_single_example_returns_each_run(scheme: str, tmp_path: Path) -> None:
     data = tiny_models.make_data("conv")
-    found = time_single_example(file(tmp_path, "conv", scheme), data.inputs(data.val.x[:1])[0], 3, 30)
+    found = time_single_example(write_file(tmp_path, "conv", scheme), data.inputs(data.val.x[:1])[0], 3, 30)
     assert found.shape == (30,) and found.dtype == np.float64
     assert (found > 0).all() and np.median(found) < 1e5
 
 
-def test_timing_ends_when_its_time_is_over(tmp_path: Path) -> None:
+def test_time_single_example_keeps_its_time_limit(tmp_path: Path) -> None:
     data = tiny_models.make_data("conv")
     start = time.perf_counter()
-    found = time_single_example(file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 10**8, 10**8, seconds=0.2)
+    found = time_single_example(write_file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 10**8, 10**8, seconds=0.2)
     assert time.perf_counter() - start < 2
     assert 20 <= len(found) < 10**6
-    assert len(time_single_example(file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 0, 50, seconds=0)) == 20
+    assert (
+        len(time_single_example(write_file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 0, 50, seconds=0)) == 20
+    )
 
 
-QUIET = """
+TIMING_SCRIPT = """
 import sys, os
 import numpy as np
 from pathlib import Path
@@ -150,6 +152,8 @@ os.write(2, b"still here")
 """
 
 
-def test_the_terminal_sees_nothing_of_litert(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", QUIET, file(tmp_path, "conv")], capture_output=True, check=True)
-    assert done.stderr == b"still here" and done.stdout == b""
+def test_litert_prints_nothing(tmp_path: Path) -> None:
+    completed = subprocess.run(
+        [sys.executable, "-c", TIMING_SCRIPT, write_file(tmp_path, "conv")], capture_output=True, check=True
+    )
+    assert completed.stderr == b"still here" and completed.stdout == b""

@@ -1,3 +1,5 @@
+"""Tests of simulated 8-bit arithmetic against the converted file."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,8 +14,8 @@ from lightexp.stages.qat import ACTIVATIONS
 SHAPE = (8, 8, 1)
 
 
-def net(kind: str) -> Any:
-    """A model of layers that 8-bit training knows (`known`), with models in it (`nested`), or with what it does not."""
+def build_net(kind: str) -> Any:
+    """Build a model: `known` and `nested` have only layers that 8-bit training supports, the others do not."""
     import tensorflow as tf
 
     from lightexp.backend.session import import_keras, reset_graph
@@ -44,10 +46,10 @@ def net(kind: str) -> Any:
         conv = kl.Conv2D(1, 3, padding="same", name="conv")
         x = conv(conv(x))
     x = kl.Dense(9, activation="relu", name="hidden")(kl.Flatten(name="flatten")(x))
-    made = model(inputs, kl.Dense(3, name="logits")(x))
+    net = model(inputs, kl.Dense(3, name="logits")(x))
     rng = np.random.default_rng(3)
-    made.set_weights([np.abs(w + rng.normal(scale=0.1, size=w.shape)) + (w < 0) * 2 * w for w in made.get_weights()])
-    return made
+    net.set_weights([np.abs(w + rng.normal(scale=0.1, size=w.shape)) + (w < 0) * 2 * w for w in net.get_weights()])
+    return net
 
 
 INPUTS = np.random.default_rng(0).random((100, *SHAPE)).astype(np.float32)
@@ -60,73 +62,71 @@ NOT_SIMULATED: dict[str, set[str]] = {
 
 
 @pytest.mark.parametrize("kind", NOT_SIMULATED)
-def test_the_file_computes_what_was_simulated_and_nothing_is_quietly_left_out(
-    tensorflow: None, tmp_path: Path, kind: str
-) -> None:
+def test_file_computes_what_was_simulated(tensorflow: None, tmp_path: Path, kind: str) -> None:
     from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 
     from lightexp.backend import converter, flatbuffer, qat
 
-    model = net(kind)
+    model = build_net(kind)
     weights = model.get_weights()
     expected = model.predict(INPUTS, verbose=0)
-    simulated, left = qat.simulate_int8(model, ACTIVATIONS)
-    assert set(left) == NOT_SIMULATED[kind]
+    simulated, reasons = qat.simulate_int8(model, ACTIVATIONS)
+    assert set(reasons) == NOT_SIMULATED[kind]
     qat.find_ranges(simulated, INPUTS)
-    answers = simulated.predict(INPUTS, verbose=0)
+    outputs = simulated.predict(INPUTS, verbose=0)
     spread = float(expected.max() - expected.min())
-    assert np.abs(answers - expected).max() < 0.2 * spread
+    assert np.abs(outputs - expected).max() < 0.2 * spread
     for before, after in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     np.testing.assert_array_equal(model.predict(INPUTS, verbose=0), expected)
     file = tmp_path / "m.tflite"
     file.write_bytes(converter.convert_default(simulated))
-    found = flatbuffer.read_graph(file)
-    floats = [tensor.name for _, tensor in found.kernels if tensor.dtype != "INT8"]
+    graph = flatbuffer.read_graph(file)
+    floats = [tensor.name for _, tensor in graph.kernels if tensor.dtype != "INT8"]
     assert len(floats) == (kind == "unknown")
     interpreter = Interpreter(model_path=str(file))
-    [taken], [given] = interpreter.get_input_details(), interpreter.get_output_details()
-    assert taken["dtype"] == given["dtype"] == np.float32
-    interpreter.resize_tensor_input(taken["index"], INPUTS.shape)
+    [source], [sink] = interpreter.get_input_details(), interpreter.get_output_details()
+    assert source["dtype"] == sink["dtype"] == np.float32
+    interpreter.resize_tensor_input(source["index"], INPUTS.shape)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(taken["index"], INPUTS)
+    interpreter.set_tensor(source["index"], INPUTS)
     interpreter.invoke()
-    assert np.abs(interpreter.get_tensor(given["index"]) - answers).max() < 0.02 * spread
+    assert np.abs(interpreter.get_tensor(sink["index"]) - outputs).max() < 0.02 * spread
 
 
-def test_the_kernels_are_the_variables_that_train(tensorflow: None) -> None:
+def test_list_kernels_returns_trained_variables(tensorflow: None) -> None:
     from lightexp.backend import qat
 
-    simulated, _ = qat.simulate_int8(net("unknown"), ACTIVATIONS)
-    simulated(INPUTS, training=True)  # replaces each layer's kernel by what is made of it
+    simulated, _ = qat.simulate_int8(build_net("unknown"), ACTIVATIONS)
+    simulated(INPUTS, training=True)  # replaces each layer's kernel by a quantised tensor
     kernels = qat.list_kernels(simulated)
     assert [kernel.name for kernel in kernels] == [f"{n}/kernel:0" for n in ("elu", "conv", "hidden", "logits")]
     assert {id(kernel) for kernel in kernels} <= {id(variable) for variable in simulated.trainable_variables}
 
 
-def test_ranges_are_those_of_the_sample_and_nothing_else_moves(tensorflow: None) -> None:
+def test_find_ranges_changes_only_ranges(tensorflow: None) -> None:
     from lightexp.backend import qat
 
-    simulated, _ = qat.simulate_int8(net("known"), ACTIVATIONS)
+    simulated, _ = qat.simulate_int8(build_net("known"), ACTIVATIONS)
     before = {v.name: v.numpy() for v in simulated.weights}
     qat.find_ranges(simulated, INPUTS)
     moved = {v.name for v in simulated.weights if not np.array_equal(v.numpy(), before[v.name])}
     assert {name.split("_")[-1] for name in moved} == {"min:0", "max:0"}
     assert not any("moving" in name or "kernel" in name for name in moved)
     logits = simulated(INPUTS, training=True).numpy()
-    there = {v.name: float(v) for v in simulated.weights if v.name in moved}
-    assert there["quant_logits/post_activation_max:0"] == pytest.approx(logits.max(), rel=0.2)
-    assert there["quantize_layer/quantize_layer_max:0"] == pytest.approx(1, abs=0.01)
+    ranges = {v.name: float(v) for v in simulated.weights if v.name in moved}
+    assert ranges["quant_logits/post_activation_max:0"] == pytest.approx(logits.max(), rel=0.2)
+    assert ranges["quantize_layer/quantize_layer_max:0"] == pytest.approx(1, abs=0.01)
 
 
-def test_what_cannot_be_trained_in_8_bits_is_refused(tensorflow: None) -> None:
+def test_models_without_8_bit_layers_are_refused(tensorflow: None) -> None:
     from lightexp.backend import qat
     from lightexp.backend.session import import_keras
 
     with pytest.raises(BadInput, match="conv is used more than once"):
-        qat.simulate_int8(net("twice"), ACTIVATIONS)
+        qat.simulate_int8(build_net("twice"), ACTIVATIONS)
     kl = import_keras().layers
     inputs = kl.Input((8, 1))
-    only = import_keras().Model(inputs, kl.GlobalMaxPooling1D()(kl.Conv1D(3, 3, name="c")(inputs)))
+    convolution = import_keras().Model(inputs, kl.GlobalMaxPooling1D()(kl.Conv1D(3, 3, name="c")(inputs)))
     with pytest.raises(BadInput, match=r"no layer can be trained in 8 bits: .*'c': 'Conv1D'"):
-        qat.simulate_int8(only, ACTIVATIONS)
+        qat.simulate_int8(convolution, ACTIVATIONS)

@@ -1,3 +1,5 @@
+"""Tests of setting up TensorFlow."""
+
 from __future__ import annotations
 
 import os
@@ -7,7 +9,7 @@ import pytest
 from lightexp.core.errors import RunFailed
 
 
-def test_threads_are_taken_once(tensorflow: None) -> None:
+def test_start_tensorflow_refuses_other_threads(tensorflow: None) -> None:
     import tensorflow as tf
 
     from lightexp.backend import session
@@ -26,7 +28,7 @@ def test_operators_are_deterministic(tensorflow: None) -> None:
     assert is_op_determinism_enabled()
 
 
-def test_keras_is_the_one_that_tfmot_prunes(tensorflow: None) -> None:
+def test_import_keras_returns_what_tfmot_prunes(tensorflow: None) -> None:
     import tensorflow_model_optimization as tfmot
 
     from lightexp.backend.session import import_keras
@@ -36,16 +38,16 @@ def test_keras_is_the_one_that_tfmot_prunes(tensorflow: None) -> None:
     assert isinstance(wrapped, import_keras().Model)
 
 
-def test_fresh_forgets_layer_numbers_and_reseeds(tensorflow: None) -> None:
+def test_reset_graph_renumbers_layers_and_reseeds(tensorflow: None) -> None:
     from lightexp.backend.session import import_keras, reset_graph
 
-    found = []
+    states = []
     for seed in (1, 1, 2):
         reset_graph(seed)
         net = import_keras().Sequential(
             [import_keras().layers.Dense(2, input_shape=(3,)), import_keras().layers.Dense(2)]
         )
-        found.append(([layer.name for layer in net.layers], net.get_weights()[0].tobytes()))
-    assert found[0] == found[1] == (["dense", "dense_1"], found[0][1])
-    assert found[2][0] == found[0][0]
-    assert found[2][1] != found[0][1]
+        states.append(([layer.name for layer in net.layers], net.get_weights()[0].tobytes()))
+    assert states[0] == states[1] == (["dense", "dense_1"], states[0][1])
+    assert states[2][0] == states[0][0]
+    assert states[2][1] != states[0][1]

@@ -1,3 +1,5 @@
+"""Tests of tied weights: equal weights stay equal while they are trained."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -6,12 +8,12 @@ import numpy as np
 import pytest
 
 from lightexp.core.clustering import cluster_weights
-from tests.backend import nets
+from tests.backend import tiny_keras
 
 
-def _patterned(net: Any) -> None:
-    """Gives the kernels of a model four values, one of which is zero."""
-    for number, kernel in enumerate(nets.kernels(net)):
+def quantize_kernels(net: Any) -> None:
+    """Give each kernel of a model four values, one of which is zero."""
+    for number, kernel in enumerate(tiny_keras.list_kernels(net)):
         array = kernel.numpy()
         array[np.abs(array) < np.median(np.abs(array))] = 0
         kernel.assign(cluster_weights(array, 4, "density", np.random.default_rng(number)))
@@ -19,16 +21,18 @@ def _patterned(net: Any) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "adamw"])
 @pytest.mark.parametrize("values", [True, False])
-def test_what_is_equal_stays_equal_to_the_bit_while_it_learns(tensorflow: None, optimizer: str, values: bool) -> None:
+def test_equal_weights_stay_equal_in_training(tensorflow: None, optimizer: str, values: bool) -> None:
     from lightexp.backend.tied_weights import TiedWeights
     from lightexp.backend.training import Trainer
 
-    net = nets.model("norm", l2=1e-3)
-    _patterned(net)
-    before = [kernel.numpy() for kernel in nets.kernels(net)]
-    ties = TiedWeights(nets.kernels(net), zeros=True, values=values)
-    history = Trainer(net, nets.settings(optimizer=optimizer), nets.data(), 5, constraint=ties).run(nets.Quiet())
-    for old, kernel in zip(before, nets.kernels(net), strict=True):
+    net = tiny_keras.make_model("norm", l2=1e-3)
+    quantize_kernels(net)
+    before = [kernel.numpy() for kernel in tiny_keras.list_kernels(net)]
+    ties = TiedWeights(tiny_keras.list_kernels(net), zeros=True, values=values)
+    history = Trainer(
+        net, tiny_keras.make_settings(optimizer=optimizer), tiny_keras.make_data(), 5, constraint=ties
+    ).run(tiny_keras.CountingProgress())
+    for old, kernel in zip(before, tiny_keras.list_kernels(net), strict=True):
         new = kernel.numpy()
         np.testing.assert_array_equal(new[old == 0], 0)
         groups = [len(np.unique(new[old == value])) for value in np.unique(old) if value]
@@ -38,7 +42,7 @@ def test_what_is_equal_stays_equal_to_the_bit_while_it_learns(tensorflow: None, 
     assert history["sparsity"][-1] == pytest.approx(np.mean(np.concatenate([b.ravel() == 0 for b in before])))
 
 
-def test_without_zeros_a_value_of_zero_moves_like_any_other(tensorflow: None) -> None:
+def test_zeros_move_unless_they_are_tied(tensorflow: None) -> None:
     import tensorflow as tf
 
     from lightexp.backend.tied_weights import TiedWeights
