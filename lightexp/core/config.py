@@ -102,16 +102,21 @@ def _find_class(cls: Any, name: int | str, class_name: str) -> str:
 
 
 def build(node: Any, base: type[T], where: str, plugins: tuple[str, ...] = ()) -> T:
-    """Builds the object that a config node describes.
+    """Build the object that a config node describes.
 
     Args:
-        node: A mapping with `_target_` and the target's fields; nested nodes are built first.
+        node: A mapping with `_target_` and the fields of that class; nested nodes are built first.
         base: The class that the target must derive from.
-        where: The node's dotted place in the config, for messages; empty at the top.
-        plugins: Packages beside `lightexp` whose classes may be named.
+        where: Dotted place of the node in the config, for messages; empty at the top.
+        plugins: Packages outside `lightexp` whose classes may be named. Defaults to none.
 
     Raises:
         BadInput: For an unknown or forbidden target, a misspelt field, a wrong type or a value out of range.
+
+    Example:
+        >>> from lightexp.core.protocols import Model
+        >>> build({"_target_": "lightexp.models.lenet5.LeNet5", "width": 0.5}, Model, "model")
+        LeNet5(width=0.5)
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise BadInput(f"{where} must be a mapping with _target_. Received: {node!r}. Choose one of its group's files.")
@@ -127,12 +132,17 @@ def build(node: Any, base: type[T], where: str, plugins: tuple[str, ...] = ()) -
 
 
 def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Makes `cls` from `values`, turning every complaint into one line that begins with the field's place.
+    """Construct a settings class, or a plain dataclass with the same checks.
+
+    Args:
+        cls: The class.
+        values: Values of its fields, nested settings already built.
+        where: Dotted place of the settings in the config, for messages; empty at the top.
 
     Raises:
-        BadInput: As `build`.
+        BadInput: For a misspelt, missing or wrong field; one line that begins with its place.
     """
-    kind: Any = cls  # mypy takes a type[T] for unhashable
+    kind: Any = cls  # mypy considers type[T] unhashable
     hints = _hints(kind)
     for name in values:
         if name not in hints:
@@ -176,7 +186,7 @@ def _join(where: str, name: str) -> str:
 
 
 def _is_union_branch(part: str) -> bool:
-    """Says whether a piece of pydantic's location names a union's branch, which no user wrote."""
+    """Check whether a part of pydantic's location names the branch of a union, which is not in the config."""
     return "[" in part or part in {"int", "float", "str", "bool"}
 
 
@@ -189,19 +199,19 @@ def _hints(cls: Any) -> dict[str, Any]:
 @cache
 def _adapter(cls: Any, name: str) -> TypeAdapter[Any]:
     hint: Any = _hints(cls)[name]
-    if is_dataclass(hint):  # built already; pydantic would take it for a model of its own
-        hint = Annotated[Any, PlainValidator(_instance(hint))]
+    if is_dataclass(hint):  # already built; pydantic would validate it again as a model
+        hint = Annotated[Any, PlainValidator(_require_instance(hint))]
     hint = Annotated[hint, Field(title=name)]
     return TypeAdapter(hint, config=ConfigDict(title=name, **_STRICT))
 
 
-def _instance(cls: Any) -> Callable[[Any], Any]:
-    def checked(value: Any) -> Any:
+def _require_instance(cls: Any) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
         if not isinstance(value, cls):
             raise ValueError(f"must be a mapping with _target_: {cls.__module__}.{cls.__qualname__}")
         return value
 
-    return checked
+    return check
 
 
 def locate(target: str, where: str, plugins: tuple[str, ...] = ()) -> type[Any]:
@@ -238,7 +248,12 @@ def _is_absent(error: BaseException, package: str) -> bool:
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A nested mapping as dotted names and values; an empty one is a value."""
+    """Yield the dotted names and values of a nested mapping; an empty mapping counts as a value.
+
+    Example:
+        >>> dict(flatten({"model": {"width": 1.0}, "layers": {}}))
+        {'model.width': 1.0, 'layers': {}}
+    """
     for name, value in node.items():
         if isinstance(value, Mapping) and value:
             yield from flatten(value, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""The two ways in which lightexp stops, each with one clear line for the user."""
+"""Exceptions that lightexp raises on purpose, each with a one-line message for the user."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from collections.abc import Iterable
 
 
 class LightexpError(Exception):
-    """Base of all errors that lightexp raises on purpose; `exit_code` is the command's.
+    """Base class of the exceptions that lightexp raises on purpose.
 
-    Its message is one line, whatever a file's or a setting's name would make of it.
+    The message is one line, even if it quotes a name that has several.
+
+    Attributes:
+        exit_code: Exit code of the command that ends with the exception.
     """
 
     exit_code = 1
 
-    def __init__(self, words: str) -> None:
-        """Puts `words` on one line."""
-        super().__init__(" ".join(words.split()))
+    def __init__(self, message: str) -> None:
+        """Put the message on one line."""
+        super().__init__(" ".join(message.split()))
 
 
 class BadInput(LightexpError):
-    """What the user gave cannot be used: the message says what, what was received, what to do."""
+    """The user's input cannot be used; the message says what is wrong, what was received and what to do."""
 
     exit_code = 2
 
@@ -40,15 +43,19 @@ class InvalidSetting(BadInput, ValueError):
 
 
 class RunFailed(LightexpError):
-    """The input was sound but the work could not be finished."""
+    """The work could not be finished although the input was valid."""
 
 
 def suggest_nearest(word: str, known: Iterable[str]) -> str:
-    """Returns the words ", did you mean `x`?" for the nearest of `known`, else lists them.
+    """Return "did you mean 'x'?" for the nearest of some words, or a list of all of them if none is near.
 
     Args:
         word: The misspelt word.
-        known: The words that would have been right.
+        known: The correct words.
+
+    Example:
+        >>> suggest_nearest("sparsty", ["sparsity", "epochs"])
+        "did you mean 'sparsity'?"
     """
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)

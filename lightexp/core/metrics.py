@@ -1,4 +1,7 @@
-"""What a measurement is: from a shipped file to figures and notes. To be had from `core.protocols` too."""
+"""Measurements of a shipped file: the abstract class, its context, and the metrics and notes it returns.
+
+`lightexp.core.protocols` exports the same names.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ if TYPE_CHECKING:  # records are read in the user's own process, which loads no 
 
 @dataclass(frozen=True)
 class Metric:
-    """One measured number.
+    """A measured number.
 
     Attributes:
-        name: Such as `accuracy/val`; the same in records, MLflow and tables.
-        value: In `unit`.
-        unit: Such as `bytes`, `µs`, or `` for a plain ratio.
+        name: Name such as `accuracy/val`; the same in records, MLflow and tables.
+        value: The number, in `unit`.
+        unit: Unit such as `bytes` or `µs`; empty for a ratio.
         direction: Which way is better; None where neither is.
         split: The split it was measured on, if any.
-        version: The evaluator's version: figures of different versions are not compared.
+        version: Version of the measurement; metrics of different versions are not compared.
     """
 
     name: str
@@ -36,16 +39,16 @@ class Metric:
     version: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "value", float(self.value))  # a number of NumPy's has no place in JSON
+        object.__setattr__(self, "value", float(self.value))  # JSON has no NumPy numbers
 
 
 @dataclass(frozen=True)
 class Note:
-    """What is to be said of a figure: why there is none, or why it is as it is.
+    """An explanation of a metric: why it is missing, or why it has its value.
 
     Attributes:
-        name: The figure's name.
-        words: In one line.
+        name: The metric's name.
+        words: The explanation, in one line.
     """
 
     name: str
@@ -54,19 +57,19 @@ class Note:
 
 @dataclass(frozen=True)
 class MeasurementContext:
-    """What is measured: a flatbuffer, beside the control's.
+    """What a measurement works with: the shipped file, the control's file and the data.
 
     Attributes:
-        tflite: The file.
+        tflite: The shipped file.
         control: The float32 control's file.
         data: The data set.
-        threads: How many threads may compute (latency always takes one).
-        splits: Which splits may be looked at.
-        foreign: Whether the file comes from somebody else, so that it is run in a process of its own.
-        foreign_control: Whether the control does.
-        encoded: The entropy-coded file, where there is one.
-        cache: Logits by file and split, shared by the measurements of a run; see `measure.outputs`.
-        wanted: The figures that somebody asks for; what is costly may leave out others. None for all.
+        threads: Number of threads that may compute (latency always uses one).
+        splits: The splits that may be evaluated.
+        foreign: Whether other software wrote the file, so that it runs in a sandbox process.
+        foreign_control: The same of the control's file.
+        encoded: The entropy-coded file; None where there is none.
+        cache: Logits by file and split, shared by the measurements of a run; see `lightexp.metrics.logits`.
+        requested: The metrics that are needed; a measurement may leave out others that are costly. None for all.
     """
 
     tflite: Path
@@ -78,11 +81,11 @@ class MeasurementContext:
     foreign_control: bool = False
     encoded: Path | None = None
     cache: dict[tuple[Path, str], NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
-    wanted: frozenset[str] | None = None
+    requested: frozenset[str] | None = None
 
 
 class Measurement(ABC):
-    """One kind of measurement of a shipped file.
+    """A kind of measurement of a shipped file.
 
     Attributes:
         gives: The names of its metrics, each with the direction that is better, so that a search can be refused before
@@ -97,4 +100,4 @@ class Measurement(ABC):
 
     @abstractmethod
     def measure(self, subject: MeasurementContext) -> Sequence[Metric | Note]:
-        """Measures the subject's file."""
+        """Measure the file of `subject`."""

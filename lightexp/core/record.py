@@ -1,4 +1,4 @@
-"""The record of a run: `record.json`, the truth that MLflow mirrors."""
+"""The record of a run in `record.json`, which MLflow mirrors."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Status = Literal["running", "done", "failed", "interrupted", "killed"]
 
 @dataclass
 class StageRecord:
-    """What one stage did.
+    """The record of one stage.
 
     Attributes:
-        name: The stage's key in the pipeline.
-        key: The store's key of its artifact.
-        from_store: Whether it was there already.
-        seconds: How long it took to make, whenever that was.
-        figures: What was measured of the file that would ship after it.
-        facts: What the stage said of its work.
-        notes: What is to be said of figures, by their names: why one is missing, or why it is as it is.
+        name: The stage's name in the pipeline.
+        key: Store key of its artifact.
+        from_store: Whether the artifact was in the store already.
+        seconds: How long the artifact took to make, in this run or an earlier one.
+        metrics: Metrics of the file that would ship after it.
+        facts: What `Stage.apply` returned.
+        notes: Explanations by metric: why it is missing, or why it has its value.
     """
 
     name: str
@@ -44,13 +44,13 @@ class StageRecord:
     notes: dict[str, str] = field(default_factory=dict)
 
     def add(self, measured: Sequence[Metric | Note]) -> None:
-        """Enters what was measured."""
-        self.metrics += [figure for figure in measured if isinstance(figure, Metric)]
+        """Add metrics and notes of a measurement."""
+        self.metrics += [metric for metric in measured if isinstance(metric, Metric)]
         self.notes |= {note.name: note.words for note in measured if isinstance(note, Note)}
 
     def metric(self, name: str) -> float | None:
-        """A figure's value, or None where it was not measured."""
-        return next((f.value for f in self.metrics if f.name == name), None)
+        """Return the value of a metric; None where it was not measured."""
+        return next((metric.value for metric in self.metrics if metric.name == name), None)
 
     @property
     def values(self) -> dict[str, float]:
@@ -60,27 +60,28 @@ class StageRecord:
 
 @dataclass
 class Record:
-    """A run from its command to its figures.
+    """The record of a run: its command, settings, environment and metrics.
 
     Attributes:
-        id: The run's folder name.
-        name: For people: model, data set and pipeline.
+        id: Name of the run's folder.
+        name: Readable name: model, data set and pipeline.
         status: `running` until it has ended.
         reason: Why it failed, in one line.
-        command: The shell command that runs it again.
-        config: The whole config, resolved.
+        command: Shell command that runs it again.
+        config: The resolved config.
         varied: The overrides that made this run differ from the default.
         dataset: Name, and count and digest of each split.
         control: The stage whose file is the float32 control.
-        keys: The store's keys of all that it stands on: its stages, their teachers and calibration sets.
-        stages: In order.
-        waived: Invariants that this run was told to break, with what became of each.
+        keys: Store keys of all artifacts that it uses: of its stages, their teachers and calibration sets.
+        stages: Records of its stages, in order.
+        waived: Kinds of invariants that the run may break, with what became of each.
         environment: Versions, host, threads, git commit.
         started: Seconds since the epoch.
-        ended: Seconds since the epoch, or None.
-        files: Role to path, relative to the run's folder where inside it.
-        mlflow: Tracking URI, experiment and run id, or why there are none.
-        tags: What the run belongs to, such as its ablation and row.
+        ended: Seconds since the epoch; None while it is running.
+        files: Paths by role, relative to the run's folder where they are inside it.
+        mlflow: Tracking URI, experiment and run id, or the reason why there are none.
+        tags: Names of what the run belongs to, such as its ablation and row.
+        format: Version of the file format.
     """
 
     id: str
@@ -105,7 +106,7 @@ class Record:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The shipped file's figures by name."""
+        """Metrics of the shipped file by name."""
         return self.stages[-1].values if self.stages else {}
 
     @property
@@ -137,11 +138,11 @@ class Record:
 
     @property
     def notes(self) -> dict[str, str]:
-        """What is to be said of the shipped file's figures, by their names."""
+        """Explanations of the shipped file's metrics, by metric."""
         return self.stages[-1].notes if self.stages else {}
 
     def write(self, folder: Path) -> None:
-        """Writes `record.json` into `folder`, whole or not at all."""
+        """Write `record.json` into a folder, atomically."""
         path = folder / RECORD_FILE
         draft = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
         draft.write_text(json.dumps(vars(self), default=asdict, indent=1, ensure_ascii=False) + "\n")
@@ -160,16 +161,16 @@ def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_record(values: dict[str, Any]) -> Record:
-    """A record from the JSON types that `dataclasses.asdict` makes of it."""
+    """Return the record that `record.json` holds, from its JSON types."""
     stages = [StageRecord(**{**s, "metrics": [Metric(**m) for m in s["metrics"]]}) for s in values["stages"]]
     return Record(**{**values, "stages": stages})
 
 
 def read_record(folder: Path) -> Record:
-    """Reads a run's record.
+    """Read the record in a run's folder, of the present format or an earlier one.
 
     Raises:
-        BadInput: If there is none, it cannot be read, or another version of lightexp wrote it.
+        BadInput: If there is no record, it cannot be read, or a newer version of lightexp wrote it.
     """
     path = folder / RECORD_FILE
     try:

@@ -1,7 +1,7 @@
-"""What each layer costs in accuracy when it alone is compressed, and settings of single layers taken from that.
+"""Sensitivity tables: the accuracy lost by compressing each layer alone, and layer settings derived from it.
 
-Nothing here knows how a stage compresses: a layer's curve leads from how hard it is compressed (0: not at all, 1: away)
-to what that costs, and whatever a stage sets by layer is a place on that curve.
+The functions do not depend on the method: a layer's curve maps the strength of its compression (0: none, 1: the layer
+is removed) to a cost, and each setting of a layer is a point on its curve.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from lightexp.core.errors import BadInput
 Kind = Literal["sparsity", "rank", "bits"]
 KINDS: tuple[Kind, ...] = ("sparsity", "rank", "bits")
 SENSITIVITY_FACT = "sensitivity"
-"""Under which a stage's facts hold a table, as `Table.of` reads it."""
-_FLOAT = 32  # bits
+"""Key of the table in a stage's facts, as `SensitivityTable.read` expects it."""
+_FLOAT_BITS = 32
 
 Curve = Sequence[tuple[float, float]]
-"""How hard a layer is compressed, from 0 to at most 1, and what this costs, from 0; neither ever falls."""
+"""Points of strength, from 0 to at most 1, and cost, from 0; neither decreases."""
 
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """One layer.
+    """The sensitivity of one layer.
 
     Attributes:
-        names: What it is known by: the kernel's name in the file, and the layers' that the converter has put into that.
-        weights: How many its kernel has.
-        levels: By kind, the validation accuracy with the layer alone at each level: share of zeros, share of the
-            highest rank, bits. A kind that makes no sense of the layer is left out.
+        names: Names of the layer: its kernel's name in the file, and the layer names that the converter put into that.
+        weights: Number of weights of its kernel.
+        levels: By kind, the validation accuracy with this layer alone compressed to each level: share of zeros, share
+            of the highest rank, bits. Kinds that do not apply to the layer are absent.
     """
 
     names: list[str]
@@ -46,13 +46,13 @@ class LayerSensitivity:
 
 @dataclass(frozen=True)
 class SensitivityTable:
-    """A model's layers.
+    """The sensitivity of each layer of a model.
 
     Attributes:
-        accuracy: Validation accuracy of the model as it is.
-        chance: That of always giving the commonest class.
-        examples: On how many it was measured.
-        layers: Rows by the name that people know a layer by, in the order of execution.
+        accuracy: Validation accuracy of the unchanged model.
+        chance: Validation accuracy of always predicting the most frequent class.
+        examples: Number of examples that accuracies were measured on.
+        layers: Rows by layer name, in the order of execution.
     """
 
     accuracy: float
@@ -62,7 +62,7 @@ class SensitivityTable:
 
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> SensitivityTable:
-        """The table in the facts of a stage that has made one; its levels are text, as JSON has them."""
+        """Return the table in the facts of a sensitivity stage, whose levels are text because they come from JSON."""
         table = facts[SENSITIVITY_FACT]
         layers = {
             name: LayerSensitivity(
@@ -76,17 +76,18 @@ class SensitivityTable:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> SensitivityTable | None:
-        """The table in the facts of any stage; None if it made none, or none that can be read."""
+        """Return the table in the facts of any stage; None if there is no readable one."""
         try:
-            return found if (found := cls.read(facts)).layers else None
-        except (KeyError, TypeError, ValueError, AttributeError):  # also in a record of somebody else's
+            table = cls.read(facts)
+            return table if table.layers else None
+        except (KeyError, TypeError, ValueError, AttributeError):  # the record may come from other software
             return None
 
     def row(self, names: Iterable[str]) -> LayerSensitivity:
-        """The row of the layer that is known by any of `names`, the likeliest last.
+        """Return the row of the layer that has any of `names`, the most likely name last.
 
         Raises:
-            BadInput: If there is none.
+            BadInput: If there is no such row.
         """
         known = list(names)
         for row in self.layers.values():
@@ -98,70 +99,76 @@ class SensitivityTable:
         )
 
     def drops(self, names: Iterable[str], kind: Kind) -> Curve:
-        """The accuracy that a layer loses at each level; at least what it loses at a weaker one."""
+        """Return the accuracy that a layer loses at each level; at least that of the weaker level before."""
         levels = self.row(names).levels.get(kind, {})
-        found = sorted((compute_strength(kind, level), self.accuracy - accuracy) for level, accuracy in levels.items())
-        places, drops = zip((0.0, 0.0), *found, strict=True)
-        return list(zip(places, accumulate(drops, max), strict=True))
+        points = sorted((compute_strength(kind, level), self.accuracy - accuracy) for level, accuracy in levels.items())
+        strengths, drops = zip((0.0, 0.0), *points, strict=True)
+        return list(zip(strengths, accumulate(drops, max), strict=True))
 
     def costs(self, names: Iterable[str], kind: Kind) -> Curve:
-        """The same as a cost that may be added up over layers: the negative logarithm of the skill that is left.
+        """Return the drops as costs that can be added over layers: the negative logarithm of the remaining skill.
 
-        Skill is how far accuracy is above chance; what several layers leave of it is taken to be the product of what
-        each leaves. Unlike a drop, it costs ever more to come near chance. All is 0 in a model without skill.
+        Skill is accuracy above chance; the share that several layers leave is assumed to be the product of the shares
+        that each leaves. Unlike a drop, the cost rises steeply near chance. It is 0 for a model without skill.
         """
         skill = self.accuracy - self.chance
         if skill <= 0:
-            return [(place, 0.0) for place, _ in self.drops(names, kind)]
-        return [(place, -math.log(max(1 - drop / skill, 1 / self.examples))) for place, drop in self.drops(names, kind)]
+            return [(strength, 0.0) for strength, _ in self.drops(names, kind)]
+        smallest = 1 / self.examples
+        return [(strength, -math.log(max(1 - drop / skill, smallest))) for strength, drop in self.drops(names, kind)]
 
     def levels(self, kind: Kind) -> list[float]:
-        """All levels of a kind, the weakest first."""
-        found = {level for row in self.layers.values() for level in row.levels.get(kind, {})}
-        return sorted(found, key=lambda level: compute_strength(kind, level))
+        """Return all levels of a kind, the weakest first."""
+        levels = {level for row in self.layers.values() for level in row.levels.get(kind, {})}
+        return sorted(levels, key=lambda level: compute_strength(kind, level))
 
 
 def compute_strength(kind: Kind, level: float) -> float:
-    """How hard a level compresses, from 0 to 1."""
-    return {"sparsity": level, "rank": 1 - level, "bits": 1 - level / _FLOAT}[kind]
+    """Return how strongly a level compresses, from 0 to 1."""
+    if kind == "sparsity":
+        return level
+    return 1 - level if kind == "rank" else 1 - level / _FLOAT_BITS
 
 
 def format_level(kind: Kind, level: float) -> str:
-    """A level in words, as a column's head."""
-    return {"sparsity": f"{level:g} zeros", "rank": f"rank {level:g}", "bits": f"{level:g} bits"}[kind]
+    """Return a level as text, for a column heading."""
+    if kind == "rank":
+        return f"rank {level:g}"
+    return f"{level:g} zeros" if kind == "sparsity" else f"{level:g} bits"
 
 
 def allocate(curves: Mapping[str, Curve], sizes: Mapping[str, float], share: float) -> dict[str, float]:
-    """How hard to compress each layer so that all together are compressed by `share` at the least total cost.
+    """Return the strength of each layer's compression whose mean is `share` at the least total cost.
 
-    Costs are taken to add up, as `Table.costs` do, and lie on the curves' convex envelopes. The pieces of these that
-    cost least for each weight come first, so that a small layer is spared unless it costs little; pieces that cost the
-    same give the same part. What is stronger than any level that was measured comes last, from all alike.
+    Costs are assumed to be additive, as `SensitivityTable.costs` are, and are taken from the lower convex envelopes of
+    the curves. Segments with the lowest cost per weight are used first, so that a small layer is spared unless its cost
+    is low; segments of equal cost are used in equal parts. Strengths above the measured levels come last, in equal
+    parts from all layers.
 
     Args:
-        curves: By layer; not empty.
-        sizes: What each layer counts, such as its weights; above 0.
-        share: The mean over the layers by their sizes, from 0 to below 1.
+        curves: Curve by layer; not empty.
+        sizes: Weight of each layer in the mean, such as its number of weights; above 0.
+        share: The weighted mean of the strengths, from 0 to below 1.
     """
-    pieces: list[tuple[float, str, float]] = []  # cost of a weight, layer, length
+    segments: list[tuple[float, str, float]] = []  # cost per weight, layer, length
     for name, curve in curves.items():
-        envelope = _envelope(curve)
-        for (weaker, before), (harder, after) in pairwise(envelope):
-            pieces.append(((after - before) / (harder - weaker) / sizes[name], name, harder - weaker))
-        pieces.append((math.inf, name, 1 - envelope[-1][0]))
-    found, left = dict.fromkeys(curves, 0.0), share * sum(sizes[name] for name in curves)
-    for _, alike in groupby(sorted(pieces), key=lambda piece: piece[0]):
-        each = list(alike)
-        room = sum(length * sizes[name] for _, name, length in each)
-        part = min(1.0, left / room) if room else 0.0
-        for _, name, length in each:
-            found[name] += part * length
-        left = max(0.0, left - part * room)  # rounding may take a little too much
-    return found
+        envelope = _compute_envelope(curve)
+        for (weaker, cost), (stronger, next_cost) in pairwise(envelope):
+            segments.append(((next_cost - cost) / (stronger - weaker) / sizes[name], name, stronger - weaker))
+        segments.append((math.inf, name, 1 - envelope[-1][0]))
+    strengths, remaining = dict.fromkeys(curves, 0.0), share * sum(sizes[name] for name in curves)
+    for _, group in groupby(sorted(segments), key=lambda segment: segment[0]):
+        equal = list(group)
+        available = sum(length * sizes[name] for _, name, length in equal)
+        part = min(1.0, remaining / available) if available else 0.0
+        for _, name, length in equal:
+            strengths[name] += part * length
+        remaining = max(0.0, remaining - part * available)  # rounding errors may make it negative
+    return strengths
 
 
-def _envelope(curve: Curve) -> list[tuple[float, float]]:
-    """The lower convex envelope of a curve's points."""
+def _compute_envelope(curve: Curve) -> list[tuple[float, float]]:
+    """Return the lower convex envelope of a curve's points."""
     hull: list[tuple[float, float]] = []
     for x, y in curve:
         while len(hull) > 1:
@@ -174,34 +181,34 @@ def _envelope(curve: Curve) -> list[tuple[float, float]]:
 
 
 def choose_fewest_bits(curve: Curve, drop: float, among: Sequence[int]) -> int:
-    """The fewest bits that cost a layer at most `drop`, as do all more; 32 if there are none such."""
-    costs = {round(_FLOAT * (1 - place)): cost for place, cost in curve}
-    return min((bits for bits in among if costs.get(bits, 1.0) <= drop), default=_FLOAT)
+    """Return the fewest of the bits in `among` at which a layer loses at most `drop`; 32 if there are none."""
+    costs = {round(_FLOAT_BITS * (1 - strength)): cost for strength, cost in curve}
+    return min((bits for bits in among if costs.get(bits, 1.0) <= drop), default=_FLOAT_BITS)
 
 
 def prune_kernel(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:
-    """A kernel without the `share` of its weights that are smallest."""
+    """Return a kernel with the `share` of its smallest weights set to 0."""
     values = kernel.copy()
     values.flat[np.argsort(np.abs(kernel), axis=None, kind="stable")[: round(share * kernel.size)]] = 0
     return values
 
 
 def round_kernel(kernel: NDArray[np.float32], bits: int, channel: int) -> NDArray[np.float32]:
-    """A kernel whose weights are those of as few `bits`: symmetric, with a scale for each place on the axis `channel`.
+    """Return a kernel rounded to `bits` bits, symmetrically, with a scale for each index of the axis `channel`.
 
-    These are the very numbers that litert-quantizer gives, made float again.
+    The values equal those of litert-quantizer after dequantisation.
     """
     others = tuple(axis for axis in range(kernel.ndim) if axis != channel % kernel.ndim)
     scales = np.abs(kernel).max(axis=others, keepdims=True) / np.float32(2 ** (bits - 1) - 1)
-    found: NDArray[np.float32] = np.rint(kernel / np.where(scales > 0, scales, np.float32(1))) * scales
-    return found
+    rounded: NDArray[np.float32] = np.rint(kernel / np.where(scales > 0, scales, np.float32(1))) * scales
+    return rounded
 
 
 def truncate_rank(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:
-    """A kernel, outputs first, `(outputs, ..., inputs)`, of `share` of its highest rank along outputs and inputs.
+    """Return a kernel `(outputs, ..., inputs)` truncated to `share` of its highest rank along outputs and inputs.
 
-    Truncated SVD of a matrix, and of a convolution's kernel the truncated higher-order SVD (De Lathauwer et al. 2000).
+    Uses the SVD of a matrix, and the higher-order SVD of a convolution's kernel (De Lathauwer et al. 2000).
     """
-    values = np.moveaxis(kernel, 0, -1)  # as `lowrank` has it
+    values = np.moveaxis(kernel, 0, -1)  # the layout of `lowrank`
     factors = lowrank.Spectra(values).factors(lowrank.ranks_for_ratio(values.shape, share))
     return np.moveaxis(lowrank.multiply_factors(factors), -1, 0).astype(np.float32)

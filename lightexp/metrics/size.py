@@ -20,7 +20,7 @@ class Size(Measurement):
         control_size = context.control.stat().st_size
         metrics = [Metric("size/file_bytes", len(content), "bytes", "min", version=self.version)]
         # gzip takes 50 ms per megabyte
-        if context.wanted is None or "size/gzip_bytes" in context.wanted:
+        if context.requested is None or "size/gzip_bytes" in context.requested:
             gzip_size = len(gzip.compress(content, compresslevel=9, mtime=0))
             metrics.append(Metric("size/gzip_bytes", gzip_size, "bytes", "min", version=self.version))
         metrics.append(Metric("size/ratio", control_size / len(content), "", "max", version=self.version))

@@ -1,4 +1,4 @@
-"""Where the configs are. Imports nothing heavy: `--help` comes through here."""
+"""Find the folder of lightexp's configs. Imports nothing slow, since `--help` uses it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PRIMARY_CONFIG = "run"
 
 
 def find_config_dir() -> Path:
-    """The folder of lightexp's own configs: inside an installed package, beside it in a checkout."""
+    """Return the folder of lightexp's configs: in the package where installed, next to it in a checkout."""
     package = Path(__file__).parents[1]
     shipped = package / "_conf"
     return shipped if shipped.is_dir() else package.parent / "conf"

@@ -1,4 +1,4 @@
-"""Where a run takes place, for its record."""
+"""Describe where a run takes place: versions, host, threads and git state, for its record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from lightexp.core.fingerprint import read_library_versions
 
 
 def describe_environment(threads: int) -> dict[str, Any]:
-    """Versions, host, threads and the state of the current folder's git repository, as JSON types."""
+    """Return versions, host, threads and the state of the current folder's git repository, as JSON types.
+
+    Args:
+        threads: Number of threads that may compute.
+    """
     return {
         "lightexp": metadata.version("lightexp"),
         "python": platform.python_version(),
@@ -25,17 +29,17 @@ def describe_environment(threads: int) -> dict[str, Any]:
         },
         "platform": platform.platform(),
         "host": platform.node(),
-        "processor": _processor(),
+        "processor": _read_processor(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": threads,
         "latency_threads": 1,
-        "git": {"commit": _git("rev-parse", "HEAD"), "dirty": _dirty()},
+        "git": {"commit": _run_git("rev-parse", "HEAD"), "dirty": _is_dirty()},
         "folder": str(Path.cwd()),
     }
 
 
 @cache
-def _processor() -> str:
+def _read_processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -43,15 +47,15 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def _dirty() -> bool | None:
-    changed = _git("status", "--porcelain", "--untracked-files=no")
+def _is_dirty() -> bool | None:
+    changed = _run_git("status", "--porcelain", "--untracked-files=no")
     return None if changed is None else bool(changed)
 
 
-def _git(*words: str) -> str | None:
-    """What git prints in the current folder; None outside a repository or without git."""
+def _run_git(*arguments: str) -> str | None:
+    """Return what git prints in the current folder; None outside a repository or without git."""
     try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=5, check=True)
+        finished = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return finished.stdout.strip()

@@ -1,4 +1,4 @@
-"""Making a plan's artifacts, measuring them, and checking the file that ships."""
+"""Execute a plan: make its artifacts, measure them, and verify the file that ships."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from lightexp.runner.progress import ProgressReporter
 from lightexp.runner.settings import Settings
 
 STOPPED_FACT = "stopped"
-"""The fact, of a training that was cut short, after which epoch."""
-Measured = dict[str, Sequence[Metric | Note]]
-"""Figures and notes by what they were measured of and how."""
+"""Key of the epoch after which a training was stopped early, in the facts of its stage."""
+MeasurementCache = dict[str, Sequence[Metric | Note]]
+"""Metrics and notes by a key of what was measured and how."""
 
 
 class Executor:
-    """Executes one plan."""
+    """Runs the stages of one plan, measures their artifacts and verifies the file that ships."""
 
     def __init__(
         self,
@@ -35,48 +35,49 @@ class Executor:
         settings: Settings,
         data: Data,
         store: Store,
-        watch: ProgressReporter,
-        measured: Measured | None = None,
+        reporter: ProgressReporter,
+        measured: MeasurementCache | None = None,
     ) -> None:
-        """Makes nothing yet.
+        """Create an executor; nothing runs yet.
 
         Args:
-            plan: What to execute.
-            settings: The run's.
+            plan: The plan.
+            settings: Settings of the run.
             data: The data set.
-            store: Where artifacts are found and put.
-            watch: Shows progress.
-            measured: What has been measured already of which artifacts, to be added to; for runs that share a control.
+            store: The store of artifacts.
+            reporter: Shows progress.
+            measured: Measurements of earlier runs, to which this executor adds its own, so that runs with the same
+                control measure it once. Defaults to None: an empty cache.
         """
         self._measured = {} if measured is None else measured
-        self._plan, self._settings, self._data, self._store, self._watch = plan, settings, data, store, watch
+        self._plan, self._settings, self._data, self._store, self._reporter = plan, settings, data, store, reporter
         self._artifacts: dict[str, Artifact] = {}
 
     def check(self) -> None:
-        """Builds the untrained models, where TensorFlow is needed at all, and shows them to the stages.
+        """Check every stage against the untrained models, if TensorFlow is needed at all.
 
-        A stage that cannot work should not wait for the others, nor leave a run behind.
+        A stage that cannot work is found before the stages ahead of it are trained, and before the run has a record.
 
         Raises:
             BadInput: If a stage cannot work with the model.
         """
         if any(node.needs_tensorflow and not self._store.has(node.key) for node in self._plan.nodes):
-            with self._watch.stage("TensorFlow", 1, 1) as progress:
+            with self._reporter.stage("TensorFlow", 1, 1) as progress:
                 progress.say("loading")
                 preview_plan(self._plan, self._settings, self._data)
 
     def make(self) -> list[StageRecord]:
-        """Makes every stage's artifact that is not in the store, in order.
+        """Load the artifact of every stage from the store, or make it, in order.
 
         Raises:
-            LightexpError: If a stage fails; the message begins with its name.
+            LightexpError: If a stage fails; the message begins with the stage's name.
         """
         records = []
         for number, node in enumerate(self._plan.nodes, start=1):
-            with self._watch.stage(node.name, number, len(self._plan.nodes)) as progress:
-                entry, found = self._ensure(node, progress)
-            record = StageRecord(node.name, node.key, found, entry.seconds, facts=entry.facts)
-            self._watch.finished(record)
+            with self._reporter.stage(node.name, number, len(self._plan.nodes)) as progress:
+                entry, from_store = self._ensure(node, progress)
+            record = StageRecord(node.name, node.key, from_store, entry.seconds, facts=entry.facts)
+            self._reporter.finished(record)
             records.append(record)
         return records
 
@@ -85,55 +86,63 @@ class Executor:
         records: list[StageRecord],
         test: bool,
         only: Collection[str] | None = None,
-        wanted: frozenset[str] | None = None,
+        requested: frozenset[str] | None = None,
     ) -> None:
-        """Measures the file that would ship after each stage, and enters the figures in the records.
+        """Measure the file that would ship after each stage, and add the metrics to the records.
 
-        `time/train_s` is the training behind the file: of its stage and all that this stands on, teachers included.
+        `time/train_s` is the training time of the stage and of all artifacts that it depends on, teachers included.
 
         Args:
-            records: The stages', as `make` gave them.
-            test: Whether the test split may be looked at.
-            only: The stages to measure. Defaults to None, all.
-            wanted: See `Subject`.
+            records: Records of the stages, as `make` returned them.
+            test: Whether the test split may be evaluated.
+            only: Names of the stages to measure. Defaults to None: all.
+            requested: See `MeasurementContext`. Defaults to None: all metrics.
         """
         control = self.shipped(self._plan.control)
         cache: dict[tuple[Path, str], NDArray[np.float32]] = {}
-        asked = None if wanted is None else sorted(wanted)
-        with self._watch.stage("measure", 1, 1) as progress:
+        with self._reporter.stage("measure", 1, 1) as progress:
             for number, (node, record) in enumerate(zip(self._plan.nodes, records, strict=True)):
                 if only is not None and node.name not in only:
                     continue
                 progress.step(number, len(records))
-                subject = MeasurementContext(
-                    self.shipped(node).tflite,
+                artifact = self.shipped(node)
+                context = MeasurementContext(
+                    artifact.tflite,
                     control.tflite,
                     self._data,
                     self._settings.threads,
                     ("val", "test") if test else ("val",),
-                    foreign=self.shipped(node).foreign,
+                    foreign=artifact.foreign,
                     foreign_control=control.foreign,
                     cache=cache,
-                    encoded=self.shipped(node).encoded,
-                    wanted=wanted,
+                    encoded=artifact.encoded,
+                    requested=requested,
                 )
-                for measurement in self._settings.measure.values():
-                    what = compute_key([node.key, self._plan.control.key, self._data.key, test, asked, measurement])
-                    if what not in self._measured:
-                        self._measured[what] = measurement.measure(subject)
-                    record.add(self._measured[what])
+                self._measure_node(node, record, context)
                 for file, split in [place for place in cache if place[0] != control.tflite]:
-                    del cache[file, split]  # nobody else asks for it
-                record.metrics.append(Metric("time/train_s", self._training(node), "s", "min"))
+                    del cache[file, split]  # only the control's logits are needed again
+                record.metrics.append(Metric("time/train_s", self._sum_training_seconds(node), "s", "min"))
+
+    def _measure_node(self, node: Node, record: StageRecord, context: MeasurementContext) -> None:
+        requested = None if context.requested is None else sorted(context.requested)
+        conditions = [node.key, self._plan.control.key, self._data.key, "test" in context.splits, requested]
+        for measurement in self._settings.measure.values():
+            key = compute_key([*conditions, measurement])
+            if key not in self._measured:
+                self._measured[key] = measurement.measure(context)
+            record.add(self._measured[key])
 
     def verify(self, records: list[StageRecord]) -> dict[str, str]:
-        """Checks on the file that ships what each stage has established.
+        """Verify every invariant that a stage has established on the file that ships.
+
+        Args:
+            records: Records of the stages, as `make` returned them.
 
         Returns:
-            Of each waived kind, what has become of it.
+            What has become of each waived kind of invariant.
 
         Raises:
-            RunFailed: If something is broken that was not waived; names the stage.
+            RunFailed: If an invariant that is not waived is broken; names the stage.
         """
         from lightexp.backend import flatbuffer
 
@@ -143,8 +152,8 @@ class Executor:
             for invariant in node.stage.establishes():
                 broken = node.stage.verify(invariant.kind, record.facts, shipped)
                 if invariant.kind in self._settings.waive:
-                    became = f"{node.name}: {broken or 'kept'}"
-                    waived[invariant.kind] = "; ".join(filter(None, [waived.get(invariant.kind), became]))
+                    result = f"{node.name}: {broken or 'kept'}"
+                    waived[invariant.kind] = "; ".join(filter(None, [waived.get(invariant.kind), result]))
                 elif broken:
                     raise RunFailed(
                         f"The {invariant.kind} that '{node.name}' made is not in the file that ships: {broken}."
@@ -152,51 +161,67 @@ class Executor:
         return waived
 
     def shipped(self, node: Node) -> Artifact:
-        """The artifact of a node that has been made."""
+        """Return the artifact of a node that `make` has made or loaded."""
         return self._artifacts[node.key]
 
-    def _training(self, node: Node) -> float:
-        """Seconds of training behind a node, each artifact counted once."""
-        behind, seen = [node], {}
-        while behind:
-            one = behind.pop()
-            seen[one.key] = sum(self._artifacts[one.key].facts.get("history", {}).get("seconds", []))
-            behind += [needed for needed in one.inputs.values() if needed.key not in seen]
-        return float(sum(seen.values()))
+    def _sum_training_seconds(self, node: Node) -> float:
+        """Return the training time of a node and of all that it depends on, each artifact counted once."""
+        pending, seconds = [node], {}
+        while pending:
+            current = pending.pop()
+            history = self._artifacts[current.key].facts.get("history", {})
+            seconds[current.key] = sum(history.get("seconds", []))
+            pending += [needed for needed in current.inputs.values() if needed.key not in seconds]
+        return float(sum(seconds.values()))
 
     def _ensure(self, node: Node, progress: Progress) -> tuple[Entry, bool]:
+        """Load or make the artifact of a node, after those that it needs.
+
+        Returns:
+            The store entry, and whether it existed already.
+        """
         for role, needed in node.inputs.items():
             if needed.key not in self._artifacts:
                 progress.say(f"making its {role}")
                 self._ensure(needed, progress)
-
-        def work(out: Path) -> dict[str, Any]:
-            if node.needs_tensorflow:
-                from lightexp.backend import session
-
-                session.start_tensorflow(self._settings.threads)
-            parent = node.inputs.get("parent")
-            others = {role: self._artifacts[n.key] for role, n in node.inputs.items() if role != "parent"}
-            model = node.model or self._settings.model
-            before = next(filter(None, map(self._store.load, reversed(node.earlier))), None)
-            state = before.folder / STATE_FILE if before else None
-            seed, threads = self._settings.seed, self._settings.threads
-            context = Context(self._data, model, seed, threads, out, progress, others, node.stop, state)
-            try:
-                facts = node.stage.apply(self._artifacts[parent.key] if parent else None, context)
-                return {**facts, STOPPED_FACT: node.stop} if node.stop else facts
-            except LightexpError as error:
-                raise type(error)(f"{node.name}: {error}") from error
-
-        entry, found = self._store.ensure(
+        entry, from_store = self._store.ensure(
             node.key,
             f"{type(node.stage).__name__} {node.name}",
-            work,
-            lambda: self._watch.say(f"Another process is making '{node.name}'; waiting for it."),
+            lambda out: self._apply(node, out, progress),
+            lambda: self._reporter.say(f"Another process is making '{node.name}'; waiting for it."),
         )
         parent = node.inputs.get("parent")
         foreign = node.stage.foreign or (
             parent is not None and self._artifacts[parent.key].foreign and node.form != "keras"
         )
         self._artifacts[node.key] = Artifact(node.form, entry.folder, entry.facts, node.key, foreign)
-        return entry, found
+        return entry, from_store
+
+    def _apply(self, node: Node, out: Path, progress: Progress) -> dict[str, Any]:
+        """Run a stage and return its facts.
+
+        Raises:
+            LightexpError: If the stage fails; the message begins with the stage's name.
+        """
+        if node.needs_tensorflow:
+            from lightexp.backend import session
+
+            session.start_tensorflow(self._settings.threads)
+        parent = node.inputs.get("parent")
+        earlier = next(filter(None, map(self._store.load, reversed(node.earlier))), None)
+        context = Context(
+            data=self._data,
+            model=node.model or self._settings.model,
+            seed=self._settings.seed,
+            threads=self._settings.threads,
+            out=out,
+            progress=progress,
+            inputs={role: self._artifacts[n.key] for role, n in node.inputs.items() if role != "parent"},
+            stop=node.stop,
+            state=earlier.folder / STATE_FILE if earlier else None,
+        )
+        try:
+            facts = node.stage.apply(self._artifacts[parent.key] if parent else None, context)
+        except LightexpError as error:
+            raise type(error)(f"{node.name}: {error}") from error
+        return {**facts, STOPPED_FACT: node.stop} if node.stop else facts

@@ -1,4 +1,4 @@
-"""Who watches a run: what the runner says while it works."""
+"""Progress of a run: the protocol of its receivers, and one that shows nothing."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from lightexp.core.record import StageRecord
 
 
 class ProgressReporter(Protocol):
-    """Shows a run's progress."""
+    """Receiver of a run's progress and messages."""
 
     def say(self, words: str) -> None:
-        """Shows one line."""
+        """Show one line."""
 
     def stage(self, name: str, number: int, of: int) -> AbstractContextManager[Progress]:
-        """Opens the progress of stage `name`, the `number`th `of` all."""
+        """Open the progress of the stage `name`, number `number` of `of` stages."""
 
     def finished(self, stage: StageRecord) -> None:
-        """Shows that a stage's artifact is there, made or found."""
+        """Show that a stage's artifact is available, made or loaded from the store."""
 
 
 class SilentReporter:
-    """Shows nothing; for Python users and tests."""
+    """Receiver that shows nothing, for Python users and tests."""
 
     def say(self, words: str) -> None:
-        """Shows nothing."""
+        """Do nothing."""
 
     def finished(self, stage: StageRecord) -> None:
-        """Shows nothing."""
+        """Do nothing."""
 
     @contextmanager
     def stage(self, name: str, number: int, of: int) -> Iterator[Progress]:
-        """Opens progress that nobody sees."""
+        """Open progress that is not shown."""
         yield _NoProgress()
 
 

@@ -25,7 +25,7 @@ from lightexp.core.store import Store, explain_disk_errors
 from lightexp.report import heatmap, tradeoff
 from lightexp.runner import environment, run_lock
 from lightexp.runner.compose import compose_settings
-from lightexp.runner.execute import Executor, Measured
+from lightexp.runner.execute import Executor, MeasurementCache
 from lightexp.runner.order import check_order
 from lightexp.runner.plan import Plan, make_plan
 from lightexp.runner.progress import ProgressReporter
@@ -51,7 +51,7 @@ class Runner:
         self._reporter = reporter
         self._mirror = RemoteMirror(reporter.say, mirror_process)
         self._data: tuple[Dataset, Data] | None = None
-        self._measured: Measured = {}
+        self._measured: MeasurementCache = {}
         self._environment: dict[str, Any] = {}
 
     def plan(self, settings: Settings) -> tuple[Plan, Data]:
@@ -139,7 +139,7 @@ class Runner:
         folder: Path,
         command: list[str],
         test: bool = False,
-        wanted: frozenset[str] | None = None,
+        requested: frozenset[str] | None = None,
     ) -> Record:
         """Run one configuration of a study, and measure its control and the file that it would ship.
 
@@ -151,7 +151,7 @@ class Runner:
             folder: The record's folder, which is created if needed.
             command: The study's command.
             test: Whether the test split may be looked at: not before the study has ended. Defaults to False.
-            wanted: See `Subject`.
+            requested: See `MeasurementContext`.
 
         Returns:
             The record, also of a run that failed.
@@ -169,7 +169,7 @@ class Runner:
 
         def work() -> None:
             record.stages = executor.make()
-            executor.measure(record.stages, test, only=(plan.control.name, plan.nodes[-1].name), wanted=wanted)
+            executor.measure(record.stages, test, only=(plan.control.name, plan.nodes[-1].name), requested=requested)
             record.waived = executor.verify(record.stages)
 
         error = self._catch(record, folder, work)

@@ -164,7 +164,7 @@ class TrialSource(WorkSource):
         self._reporter.epochs = self._make_epoch_reporter(settings, proposal) if spec.search.pruner else None
         names = frozenset([o.name for o in spec.objectives] + [c.name for c in spec.constraints])
         folder = self.study.get_trial_folder(proposal.trial.number)
-        record = self._runner.trial(settings, proposal.varied, folder, self._command, wanted=names)
+        record = self._runner.trial(settings, proposal.varied, folder, self._command, requested=names)
         return _TrialResult(proposal, record, self._reporter.epochs.stopped if self._reporter.epochs else None)
 
     def _make_epoch_reporter(self, settings: Settings, proposal: Proposal) -> EpochReporter:

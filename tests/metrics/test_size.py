@@ -31,7 +31,7 @@ def test_measure_gives_sizes_and_ratio(tmp_path: Path) -> None:
 def test_gzip_size_is_measured_if_wanted(tmp_path: Path, wanted: set[str], has_gzip: bool) -> None:
     file = tmp_path / "model.tflite"
     file.write_bytes(tiny_models.make_tflite("dense"))
-    context = MeasurementContext(file, file, tiny_models.make_data("dense"), 1, wanted=frozenset(wanted))
+    context = MeasurementContext(file, file, tiny_models.make_data("dense"), 1, requested=frozenset(wanted))
     names = [metric.name for metric in Size().measure(context)]
     assert names == ["size/file_bytes", *(["size/gzip_bytes"] if has_gzip else []), "size/ratio"]
 
