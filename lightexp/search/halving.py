@@ -68,7 +68,7 @@ class SuccessiveHalving:
         stage = settings.stages[name] if name else None
         if not isinstance(stage, TrainingStage):
             raise BadInput("search.halving: no stage after the control trains. Leave it out: search.halving=null.")
-        if not stage.once:
+        if not stage.resumable:
             raise BadInput(
                 f"search.halving: '{name}' trains in several rounds, and cannot be cut short. Set search.halving=null."
             )

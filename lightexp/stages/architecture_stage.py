@@ -1,4 +1,4 @@
-"""What the stages share that leave a Keras model with other layers than it had."""
+"""Base class of stages that change a trained model's layers, and the model that results."""
 
 from __future__ import annotations
 
@@ -18,87 +18,87 @@ from lightexp.stages.train import TrainingStage
 
 @settings_dataclass
 class ArchitectureStage(TrainingStage):
-    """A stage that takes layers of a trained model apart, and trains what it leaves."""
+    """A stage that changes the layers of a trained model, and trains the result."""
 
     @abstractmethod
     def preview(self, model: Any, table: SensitivityTable | None = None) -> tuple[Any, list[tuple[str, str]]]:
-        """What will become of an untrained model, as far as that does not depend on weights.
+        """Return the effect on an untrained model, as far as it does not depend on weights.
 
         Args:
-            model: The model before it.
-            table: That of sensitivity, where the stage takes from one that is there already.
+            model: The Keras model before the stage.
+            table: Sensitivity table, if the stage takes settings from one that exists. Defaults to None.
 
         Returns:
-            The model after it, with all the layers that it may have and as wide as they may be where that is not known
-            yet; and of each layer, what happens to it, as (name, words).
+            The model after the stage, with the most layers and channels it may have if that is not known yet; and
+            (name, description) of what happens to each layer.
 
         Raises:
-            BadInput: If the stage cannot work with the model.
+            BadInput: If the stage cannot be applied to the model.
         """
 
     @property
     def is_static(self) -> bool:
-        """Whether what it leaves of a model follows from the architecture alone."""
+        """Whether the resulting architecture is determined by the previous one, without weights."""
         return True
 
     def coupled_layers(self, model: Any) -> list[tuple[str, ...]]:
-        """Names of layers that have to be given one value."""
+        """Return groups of names of layers that must have the same value in `layers`."""
         return []
 
     def replaces(self, model: Model) -> Model:
-        """The architecture with other layers."""
+        """Return the changed architecture; see `Stage.replaces`."""
         return TransformedModel(model, self)
 
 
 @dataclass(frozen=True)
 class TransformedModel(Model):
-    """An architecture after surgery; where that depends on weights, as large as it may be.
+    """The architecture after a stage that changed it; the largest possible one if it depends on weights.
 
     Attributes:
-        model: The architecture before.
-        by: What has changed it.
+        model: The architecture before the stage.
+        stage: The stage.
     """
 
     model: Model
-    by: ArchitectureStage
+    stage: ArchitectureStage
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Builds it; see `Model.build`."""
-        return self.by.preview(self.model.build(shape, classes))[0]
+        """Build the changed model; see `Model.build`."""
+        return self.stage.preview(self.model.build(shape, classes))[0]
 
     def scaled(self, width: float) -> Model:
-        """Surgery on the scaled architecture; see `Model.scaled`."""
-        return TransformedModel(self.model.scaled(width), self.by)
+        """Return the scaled architecture, changed in the same way; see `Model.scaled`."""
+        return TransformedModel(self.model.scaled(width), self.stage)
 
     @property
     def trainable(self) -> bool:
-        """As before."""
+        """Whether the architecture before the stage has Keras layers."""
         return self.model.trainable
 
     def select_view(self, data: Data) -> Data:
-        """As before."""
+        """Return the view of the data that the architecture before the stage has; see `Model.select_view`."""
         return self.model.select_view(data)
 
     def check(self, shape: tuple[int, ...], classes: int) -> None:
-        """As before; see `Model.check`."""
+        """Check the architecture before the stage; see `Model.check`."""
         self.model.check(shape, classes)
 
 
 def undetermined_stage(model: Model) -> ArchitectureStage | None:
-    """The stage that has to run before an architecture is known; None where it is known already."""
+    """Return the stage that must run before an architecture is known; None if it is known already."""
     while isinstance(model, TransformedModel):
-        if not model.by.is_static:
-            return model.by
+        if not model.stage.is_static:
+            return model.stage
         model = model.model
     return None
 
 
 def require_finite(model: Any) -> None:
-    """Refuses a model whose weights cannot be ranked.
+    """Check that all weights of a Keras model are finite, since others cannot be ranked.
 
     Raises:
         BadInput: If a weight is NaN or infinite; names the layer.
     """
     for layer in model.layers:
-        if not all(np.isfinite(w).all() for w in layer.get_weights()):
+        if not all(np.isfinite(weights).all() for weights in layer.get_weights()):
             raise BadInput(f"layer '{layer.name}' has weights that are NaN or infinite. Train the model again.")

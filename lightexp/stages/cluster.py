@@ -1,4 +1,4 @@
-"""Weight clustering."""
+"""Weight clustering: train kernels whose weights share few values."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ K = Annotated[int, Field(ge=2)]
 
 @settings_dataclass
 class Cluster(TrainingStage):
-    """Gives the weights of a kernel few values to share, then trains these (Han et al. 2015, arXiv 1510.00149).
+    """Cluster the weights of each kernel to few shared values, then train these (Han et al. 2015, arXiv 1510.00149).
 
-    Kernels of dense and convolutional layers are clustered, biases and depthwise kernels are not. Zeros stay, as one of
-    the values, also in layers that are left alone. Where a runtime folds batch normalisation or scales of channels into
-    a kernel, the values are few in each output channel.
+    Kernels of dense and convolutional layers are clustered, biases and depthwise kernels are not. Zeros are kept, as
+    one of the values, also in layers that are not clustered. If the converter folds batch normalisation or channel
+    scales into a kernel, the number of values is limited in each output channel instead of the kernel.
 
     Attributes:
-        k: Values that a kernel may have. Defaults to 16.
-        init: Where k-means starts: `kmeans++`, `linear`, `density` or `random`. Defaults to `kmeans++`.
+        k: Number of values per kernel. Defaults to 16.
+        init: Start of k-means: `kmeans++`, `linear`, `density` or `random`. Defaults to `kmeans++`.
         layers: k of single layers, by pattern of their names.
-        exclude: Patterns of the names of layers that are left alone.
+        exclude: Patterns of the names of layers that are not clustered.
     """
 
     search = {**TrainingStage.search, "k": Range("choice(64, 32, 16, 8)", strongest=8)}
@@ -46,98 +46,119 @@ class Cluster(TrainingStage):
     exclude: list[str] = field(default_factory=list)
 
     def establishes(self) -> tuple[Invariant, ...]:
-        """The most values that a layer may have."""
+        """Return the codebook invariant: the largest number of values of a layer."""
         return (Invariant(InvariantKind.CODEBOOK, max([self.k, *self.layers.values()])),)
 
     def preserves(self, invariant: Invariant) -> bool:
-        """All zeros; and an earlier codebook, if every layer gets no more values."""
+        """Return whether zeros, or an earlier codebook that is no smaller than this one, are preserved."""
         if invariant.kind == InvariantKind.CODEBOOK:
             return not self.exclude and invariant.value >= max([self.k, *self.layers.values()])
         return invariant.family is InvariantFamily.ZEROS
 
     def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
-        """Each layer's number of values, or why it is left alone; see `Stage.touches`."""
-        values = self.values(layers)
-        words = []
+        """Return each layer's number of values, or why it is not clustered; see `Stage.describe_layers`."""
+        sizes = self.select_sizes(layers)
+        descriptions = []
         for layer in layers:
-            reason = self._reason(layer) or "it has no more weights than values"
-            does = f"{layer.kernel}: {values[layer.name]} values" if layer.name in values else f": left alone, {reason}"
-            words.append((layer.name, f"{layer.kind} {does}".replace(" :", ":")))
-        return words
+            if layer.name in sizes:
+                descriptions.append((layer.name, f"{layer.kind} {layer.kernel}: {sizes[layer.name]} values"))
+            else:
+                reason = self._skip_reason(layer) or "it has no more weights than values"
+                descriptions.append((layer.name, f"{layer.kind}: left alone, {reason}"))
+        return descriptions
 
-    def values(self, layers: Sequence[Layer]) -> dict[str, int]:
-        """How many values each layer may have that is clustered.
+    def select_sizes(self, layers: Sequence[Layer]) -> dict[str, int]:
+        """Return the number of values of each layer that is clustered.
+
+        Args:
+            layers: Layers of the model.
+
+        Returns:
+            Numbers of values by layer name.
 
         Raises:
             BadInput: If a pattern matches no layer, or none can be clustered.
         """
         check_patterns([*self.layers, *self.exclude], layers)
-        able = [layer for layer in layers if not self._reason(layer)]
-        alone = resolve_patterns([layer.name for layer in able], self.layers, "clustered", "numbers of values")
-        found = {layer.name: alone.get(layer.name, self.k) for layer in able}
-        smaller = {layer.name: found[layer.name] for layer in able if np.prod(layer.kernel or ()) > found[layer.name]}
-        if not smaller:
+        clusterable = [layer for layer in layers if not self._skip_reason(layer)]
+        names = [layer.name for layer in clusterable]
+        layer_sizes = resolve_patterns(names, self.layers, "clustered", "numbers of values")
+        sizes = {name: layer_sizes.get(name, self.k) for name in names}
+        sizes = {
+            layer.name: sizes[layer.name] for layer in clusterable if np.prod(layer.kernel or ()) > sizes[layer.name]
+        }
+        if not sizes:
             raise BadInput(
                 f"the model has no layer that can be clustered into k={self.k} values, which must be fewer than its "
                 "weights. Lower k, exclude less, or leave the stage out."
             )
-        return smaller
+        return sizes
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Clusters, then trains the shared values; see `Stage.apply`."""
+        """Cluster the kernels, then train the shared values; see `Stage.apply`."""
         from lightexp.backend import flatbuffer, keras_files
         from lightexp.backend.pruning import clear_negative_zeros
         from lightexp.backend.tied_weights import TiedWeights
 
-        assert parent is not None  # `accepts` says so
+        assert parent is not None  # `accepts` requires one
         model = keras_files.load_model(parent.folder, context.seed)
-        kept: dict[str, str] = {}
-        wanted = self.values(keras_files.describe_layers(model))
-        for number, (name, k) in enumerate(wanted.items()):
-            kernel = model.get_layer(name).kernel
-            array = kernel.numpy()
-            if (there := count_distinct_values(array, per_channel=False)) <= k:
-                kept[name] = f"{there} values already, no more than {k}"
-            else:
-                kernel.assign(cluster_weights(array, k, self.init, np.random.default_rng([context.seed, number])))
-        if len(kept) == len(wanted):
-            raise BadInput(f"k={self.k}: no kernel has more values than it may have: {kept}. Lower k.")
-        ties = TiedWeights(
-            [layer.kernel for layer in model.layers if hasattr(layer, "kernel")], zeros=True, values=True
-        )
-        history = self.fit(model, context, ties)
+        limits = self.select_sizes(keras_files.describe_layers(model))
+        unchanged = self._cluster_kernels(model, limits, context.seed)
+        kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
+        history = self.fit(model, context, TiedWeights(kernels, zeros=True, values=True))
         clear_negative_zeros(model)
         keras_files.save_model(model, context.out)
-        arrays = {name: model.get_layer(name).kernel.numpy() for name in wanted}
+        arrays = {name: model.get_layer(name).kernel.numpy() for name in limits}
         sizes = {name: int(array.size) for name, array in arrays.items()}
-        file = measure_kernels(flatbuffer.read_graph(context.out / TFLITE), partial(_values, channel=False))
-        return {
+        graph = flatbuffer.read_graph(context.out / TFLITE)
+        file_counts = assign_to_layers(sizes, measure_kernels(graph, partial(_count_values, per_channel=False)))[0]
+        facts: dict[str, Any] = {
             "history": history,
-            **({"note": f"left as they are: {', '.join(f'{n} ({why})' for n, why in kept.items())}"} if kept else {}),
             "sizes": sizes,
             "values": {name: count_distinct_values(array, per_channel=False) for name, array in arrays.items()},
-            "unscaled": {
-                name: count for name, count in assign_to_layers(sizes, file)[0].items() if count <= wanted[name]
-            },
+            "unscaled": {name: count for name, count in file_counts.items() if count <= limits[name]},
         }
+        if unchanged:
+            reasons = ", ".join(f"{name} ({reason})" for name, reason in unchanged.items())
+            facts["note"] = f"left as they are: {reasons}"
+        return facts
+
+    def _cluster_kernels(self, model: Any, limits: Mapping[str, int], seed: int) -> dict[str, str]:
+        """Cluster a model's kernels in place, and return why others are left as they are, by layer name."""
+        unchanged: dict[str, str] = {}
+        for number, (name, k) in enumerate(limits.items()):
+            kernel = model.get_layer(name).kernel
+            array = kernel.numpy()
+            count = count_distinct_values(array, per_channel=False)
+            if count <= k:
+                unchanged[name] = f"{count} values already, no more than {k}"
+            else:
+                kernel.assign(cluster_weights(array, k, self.init, np.random.default_rng([seed, number])))
+        if len(unchanged) == len(limits):
+            raise BadInput(f"k={self.k}: no kernel has more values than it may have: {unchanged}. Lower k.")
+        return unchanged
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
-        """Checks the number of values in each kernel of the file; see `Stage.verify`.
+        """Check the number of values in each kernel of the file; see `Stage.verify`.
 
-        Counted in each output channel; and in the whole kernel, where nothing scales the channels.
+        Values are counted in each output channel, and in the entire kernel if its channels have no scales.
         """
-        for given, channel in ((facts["values"], True), (facts["unscaled"], False)):
-            found = measure_kernels(shipped, partial(_values, channel=channel))
-            fewer = [(names, size, -count) for names, size, count in found]
-            if lost := find_shortfall({name: -count for name, count in given.items()}, facts["sizes"], fewer):
-                where = "in a channel" if channel else "in all"
+        for counts, per_channel in ((facts["values"], True), (facts["unscaled"], False)):
+            kernels = measure_kernels(shipped, partial(_count_values, per_channel=per_channel))
+            # `find_shortfall` looks for values that are too low, so counts are negated.
+            negated = [(names, size, -count) for names, size, count in kernels]
+            lost = find_shortfall({name: -count for name, count in counts.items()}, facts["sizes"], negated)
+            if lost:
+                where = "in a channel" if per_channel else "in all"
                 return f"a kernel of {lost[0]} weights has {-lost[2]:.0f} values {where}, was to have {-lost[1]:.0f}"
         return None
 
-    def _reason(self, layer: Layer) -> str:
+    def _skip_reason(self, layer: Layer) -> str:
         return skip_reason(layer, self.exclude, "clustered")
 
 
-def _values(kernel: Tensor, channel: bool) -> int:
-    """The number of values of a kernel, or of its fullest channel; 0 where no such thing is said."""
-    return 0 if not channel and len(kernel.scales) > 1 else count_distinct_values(read_kernel(kernel), channel)
+def _count_values(kernel: Tensor, per_channel: bool) -> int:
+    """Return the number of values of a kernel, or the largest one of a channel; 0 if scales make it meaningless."""
+    if not per_channel and len(kernel.scales) > 1:
+        return 0
+    return count_distinct_values(read_kernel(kernel), per_channel)

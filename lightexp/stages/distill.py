@@ -1,4 +1,4 @@
-"""Distillation: a student takes the model's place."""
+"""Distillation: replace the model by a student that is trained against a teacher."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lightexp.stages.train import TrainingStage
 
 @settings_dataclass
 class Distill(TrainingStage):
-    """Replaces the model by an untrained student and trains that against the objective's teacher.
+    """Replace the model by an untrained student, and train the student against the objective's teacher.
 
     Hinton, Vinyals and Dean 2015 (arXiv 1503.02531).
 
     Attributes:
-        student: The student's architecture. Defaults to None: the pipeline's own model, `width` times as wide.
+        student: Architecture of the student. Defaults to None: the pipeline's model, scaled by `width`.
         width: See `student`. Defaults to 1/3.
     """
 
@@ -35,18 +35,18 @@ class Distill(TrainingStage):
 
     @property
     def needs_parent(self) -> bool:
-        """No: the student is new; the teacher is an input of its own."""
+        """False: the student is untrained, and the teacher is a separate input."""
         return False
 
     def replaces(self, model: Model) -> Model:
-        """The student's architecture."""
+        """Return the student's architecture; see `Stage.replaces`."""
         return self.student or model.scaled(self.width)
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Trains the student; see `Stage.apply`."""
+        """Train the student; see `Stage.apply`."""
         from lightexp.backend import keras_files
 
-        student = self.untrained(context)
+        student = self.build_untrained(context)
         history = self.fit(student, context)
         keras_files.save_model(student, context.out)
         return {"history": history}

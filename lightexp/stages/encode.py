@@ -1,4 +1,4 @@
-"""The entropy-coded file."""
+"""Entropy coding: pack the `.tflite` into a smaller `.lxe` file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lightexp.core.protocols import ENCODED, TFLITE, Artifact, Context, Invarian
 
 @settings_dataclass
 class Encode(Stage):
-    """Packs the `.tflite` into a `.lxe`, from which `lightexp decode` makes it again to the bit.
+    """Encode the `.tflite` to a `.lxe`, which `lightexp decode` restores bit by bit.
 
-    Zeros, shared values and integers are modelled constant by constant and range coded, as the last step of Deep
-    Compression (Han et al. 2016, arXiv 1510.00149) is Huffman coding; LZMA packs the rest of the file.
+    Zeros, shared values and integers of each constant are modelled and range coded, in place of the Huffman coding of
+    Deep Compression's last step (Han et al. 2016, arXiv 1510.00149); LZMA packs the rest of the file.
     """
 
     accepts = ("keras", "tflite", "quantized")
@@ -23,19 +23,19 @@ class Encode(Stage):
     needs_tensorflow = False
 
     def preserves(self, invariant: Invariant) -> bool:
-        """The file stays what it is."""
+        """Return True: encoding is lossless."""
         return True
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Encodes the file, and decodes it again; see `Stage.apply`."""
-        assert parent is not None  # `accepts` says so
+        """Encode the file, and check that it decodes to the same bytes; see `Stage.apply`."""
         from lightexp.backend.flatbuffer import read_constant_spans
         from lightexp.export import lxe
 
+        assert parent is not None  # `accepts` requires one
         content = parent.tflite.read_bytes()
         encoded = lxe.encode(content, read_constant_spans(parent.tflite))
         if lxe.decode(encoded) != content:
-            raise RunFailed("the encoded file does not decode to the model. That is a fault of lightexp's.")
+            raise RunFailed("the encoded file does not decode to the model. This is a bug in lightexp.")
         (context.out / ENCODED).write_bytes(encoded)
         shutil.copyfile(parent.tflite, context.out / TFLITE)
         return {}

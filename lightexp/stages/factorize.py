@@ -1,4 +1,4 @@
-"""Factorisation: layers become products of smaller ones."""
+"""Low-rank factorisation: replace layers by products of smaller layers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.lowrank import Factors, Ranks, Spectra, highest_ranks, ranks_for_ratio
 from lightexp.core.protocols import TFLITE, Artifact, Context, Input, Range
-from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable
-from lightexp.core.sensitivity import allocate as shared_out
+from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable, allocate
 from lightexp.metrics.graph import count_macs
 from lightexp.stages.architecture_stage import ArchitectureStage, require_finite
 from lightexp.stages.layer_patterns import check_patterns, resolve_patterns, skip_reason
@@ -26,31 +25,36 @@ if TYPE_CHECKING:
     from lightexp.backend.channels import ModelCost
     from lightexp.backend.factors import FactorableLayer
 
-Share = Annotated[float, Field(gt=0, le=1)]
-_HALVINGS = 24
+_Fraction = Annotated[float, Field(gt=0, le=1)]
+_BISECTIONS = 24
 
 
 @settings_dataclass
 class Factorize(ArchitectureStage):
-    """Replaces layers by products of smaller ones, and trains these.
+    """Replace layers by products of smaller layers, and train these.
 
     A dense layer or a 1x1 convolution becomes two (truncated SVD: Denton et al. 2014, arXiv 1404.0736), a larger
-    convolution up to three: 1x1, itself on fewer channels, 1x1 (Tucker-2: Kim et al. 2016, arXiv 1511.06530). The input
-    channels of a convolution that has at most four stay as they are. Depthwise layers are left alone, and so is a layer
-    whose factors would have no fewer parameters, or more multiplications.
+    convolution up to three: a 1x1 convolution, the same kernel on fewer channels, and a 1x1 convolution (Tucker-2: Kim
+    et al. 2016, arXiv 1511.06530). A convolution with at most four input channels keeps them all. Depthwise layers are
+    not factorised, nor are layers whose factors would have no fewer parameters, or more multiplications.
 
     Attributes:
-        ratio: Share of the highest rank that stays, on either side of a convolution. Defaults to 0.4.
-        allocation: How `ratio` is shared out: `uniform` (each layer alike) or `sensitivity` (a mean over the layers by
-            their weights, such that it costs the least by the ranks in the table of an earlier stage `sensitivity`, in
-            which nothing is trained). Defaults to `uniform`.
-        energy: Instead of `ratio`: the lowest ranks are taken that keep this share of a kernel's squared singular
-            values (of its squared norm, for a convolution). Defaults to None.
-        layers: Ratio of single layers, by pattern of their names; outside the allocation, `energy` and the budget.
-        exclude: Patterns of the names of layers that are left alone.
-        budget: Instead of `ratio`: the highest ratio is taken that leaves at most `share` of the `macs` or `params` of
-            the model that the stage starts from. Defaults to None.
+        ratio: Rank to keep, as a fraction of the highest rank, on either side of a convolution. Defaults to 0.4.
+        allocation: How `ratio` is allocated to the layers: `uniform` (the same for each) or `sensitivity` (a mean over
+            the layers, weighted by size, of the lowest total cost by the ranks in the table of an earlier stage
+            `sensitivity`, measured without training). Defaults to `uniform`.
+        energy: Instead of `ratio`: use the lowest ranks that keep this fraction of a kernel's squared singular values
+            (of its squared norm, for a convolution). Defaults to None.
+        layers: Ratio of single layers, by pattern of their names; not subject to the allocation, `energy` and the
+            budget.
+        exclude: Patterns of the names of layers that are not factorised.
+        budget: Instead of `ratio`: use the highest ratio that leaves at most `share` of the `macs` or `params` of the
+            model that the stage starts from. Defaults to None.
         share: See `budget`. Defaults to 0.5.
+
+    Example:
+        >>> Factorize(ratio=0.25, layers={"dense*": 0.1}).is_static
+        True
     """
 
     search = {
@@ -58,13 +62,13 @@ class Factorize(ArchitectureStage):
         "ratio": Range("interval(0.1, 0.6)", strongest=0.1),
         "layers": Range("interval(0.1, 0.6)", strongest=0.1),
     }
-    ratio: Share = 0.4
+    ratio: _Fraction = 0.4
     allocation: Literal["uniform", "sensitivity"] = "uniform"
-    energy: Share | None = None
-    layers: dict[str, Share] = field(default_factory=dict)
+    energy: _Fraction | None = None
+    layers: dict[str, _Fraction] = field(default_factory=dict)
     exclude: list[str] = field(default_factory=list)
     budget: Literal["macs", "params"] | None = None
-    share: Share = 0.5
+    share: _Fraction = 0.5
 
     def __post_init__(self) -> None:
         if self.energy and self.budget:
@@ -77,149 +81,189 @@ class Factorize(ArchitectureStage):
 
     @property
     def is_static(self) -> bool:
-        """Not where weights, or the table of sensitivity, decide which layers are factorised."""
+        """Whether the layers to factorise depend neither on weights nor on the sensitivity table."""
         return self.energy is None and self.allocation == "uniform"
 
     def inputs(self) -> dict[str, Input]:
-        """The teachers, and the table of sensitivity where it shares out the ratio."""
-        return {**super().inputs(), **({SENSITIVITY_FACT: Sensitivity} if self.allocation == SENSITIVITY_FACT else {})}
+        """Return the objective's teachers, and the sensitivity table if it allocates the ratio."""
+        inputs = super().inputs()
+        if self.allocation == SENSITIVITY_FACT:
+            inputs[SENSITIVITY_FACT] = Sensitivity
+        return inputs
 
     def preview(self, model: Any, table: SensitivityTable | None = None) -> tuple[Any, list[tuple[str, str]]]:
-        """The model in factors; and what becomes of each layer; see `Surgery.foreseen`."""
+        """Return the factorised model, and the effect on each layer; see `ArchitectureStage.preview`."""
         from lightexp.backend.factors import factorize_model
 
         plan = self._plan(model, table, trained=False)
         if not plan.ranks:
-            raise self._nothing(plan)
-        later = "a rank by the table of sensitivity, if its factors are smaller then"
-        if self.energy:
-            later = f"the lowest rank that keeps {self.energy:g} of its energy, if its factors are smaller then"
-        words = []
+            raise self._nothing_to_factorize(plan)
+        descriptions = []
         for layer in model.layers:
-            does = f"left alone, {plan.left[layer.name]}" if layer.name in plan.left else ""
-            if layer.name in plan.ranks:
-                does = later if layer.name in plan.later else _words(layer.kernel.shape, plan.ranks[layer.name])
-            if does:
+            effect = self._describe_effect(layer, plan)
+            if effect:
                 shape = f" {tuple(layer.kernel.shape)}" if layer.name in plan.spectra else ""
-                words.append((layer.name, f"{type(layer).__name__}{shape}: {does}"))
-        return factorize_model(model, plan.factors()), words
+                descriptions.append((layer.name, f"{type(layer).__name__}{shape}: {effect}"))
+        return factorize_model(model, plan.make_factors()), descriptions
+
+    def _describe_effect(self, layer: Any, plan: FactorizationPlan) -> str:
+        if layer.name not in plan.ranks:
+            return f"left alone, {plan.skipped[layer.name]}" if layer.name in plan.skipped else ""
+        if layer.name not in plan.undetermined:
+            return _describe_ranks(layer.kernel.shape, plan.ranks[layer.name])
+        if self.energy:
+            return f"the lowest rank that keeps {self.energy:g} of its energy, if its factors are smaller then"
+        return "a rank by the table of sensitivity, if its factors are smaller then"
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Factorises and trains; see `Stage.apply`."""
+        """Factorise the model and train it; see `Stage.apply`."""
         from lightexp.backend import keras_files
         from lightexp.backend.factors import factorize_model
 
-        assert parent is not None  # `accepts` says so
+        assert parent is not None  # `accepts` requires one
         model = keras_files.load_model(parent.folder, context.seed)
         require_finite(model)
         context.progress.say("factorising")
         plan = self._plan(model, sensitivity_table(context), trained=True)
         if not plan.ranks:
-            raise self._nothing(plan)
-        factors = plan.factors()
-        kept = {name: plan.spectra[name].compute_energy(parts) for name, parts in factors.items()}
+            raise self._nothing_to_factorize(plan)
+        factors = plan.make_factors()
+        energy = {name: plan.spectra[name].compute_energy(layer_factors) for name, layer_factors in factors.items()}
         model = factorize_model(model, factors)
         history = self.fit(model, context)
         keras_files.save_model(model, context.out)
-        return {"history": history, "ranks": plan.ranks, "energy": kept, "left": plan.left}
+        return {"history": history, "ranks": plan.ranks, "energy": energy, "left": plan.skipped}
 
     def _plan(self, model: Any, table: SensitivityTable | None, trained: bool) -> FactorizationPlan:
-        """What is to become of each layer; of those of which weights or a table decide that are not there, at most.
+        """Return the ranks of each layer.
+
+        Args:
+            model: The Keras model.
+            table: Sensitivity table; None if it does not exist yet or is not used.
+            trained: Whether the weights are trained, so that they can determine ranks.
 
         Raises:
             BadInput: If a pattern matches no layer, none can be factorised, or the budget cannot be met.
         """
+        factorable, skipped = self._find_factorable(model)
+        layer_ratios = resolve_patterns(list(factorable), self.layers, "factorised", "ratios")
+        sizes = {name: float(math.prod(layer.shape)) for name, layer in factorable.items() if name not in layer_ratios}
+        curves = {name: table.costs([name], "rank") for name in sizes} if table else {}
+        is_determined = self.is_static or table or (self.energy and trained)
+        undetermined = set() if is_determined else set(sizes)
+        spectra = {name: Spectra(model.get_layer(name).kernel.numpy()) for name in factorable}
+
+        def compute_ranks(ratio: float) -> dict[str, Ranks]:
+            ratios = dict.fromkeys(sizes, ratio)
+            if curves:
+                ratios = {name: 1 - removed for name, removed in allocate(curves, sizes, 1 - ratio).items()}
+            ratios |= layer_ratios
+            return {name: ranks_for_ratio(layer.shape, ratios[name]) for name, layer in factorable.items()}
+
+        ratio = self._find_ratio(model, factorable, compute_ranks) if self.budget else self.ratio
+        ranks = compute_ranks(ratio)
+        if self.energy:
+            ranks |= {name: spectra[name].ranks(self.energy) for name in sizes}
+        ranks |= {name: factorable[name].find_highest_ranks() or ranks[name] for name in undetermined}
+        smaller = {name: rank for name, rank in ranks.items() if factorable[name].compute_savings(rank).params}
+        for name in ranks:
+            if name not in smaller:
+                description = _describe_ranks(factorable[name].shape, ranks[name])
+                skipped[name] = f"its factors would not be smaller ({description})"
+        return FactorizationPlan(smaller, skipped, spectra, undetermined)
+
+    def _find_factorable(self, model: Any) -> tuple[dict[str, FactorableLayer], dict[str, str]]:
+        """Return the layers that can be factorised, and why the others are skipped, by name."""
         from lightexp.backend import keras_files
         from lightexp.backend.factors import find_factorable
 
         layers = keras_files.describe_layers(model)
         check_patterns(self.exclude, layers)
-        able, others = find_factorable(model)
-        why = {n.name: skip_reason(n, self.exclude, "factorised") or others.get(n.name, "") for n in layers}
-        left = {name: words for name, words in why.items() if words}
-        able = {name: layer for name, layer in able.items() if name not in left}
-        if not able:
+        factorable, unsupported = find_factorable(model)
+        skipped = {}
+        for layer in layers:
+            reason = skip_reason(layer, self.exclude, "factorised") or unsupported.get(layer.name, "")
+            if reason:
+                skipped[layer.name] = reason
+        factorable = {name: layer for name, layer in factorable.items() if name not in skipped}
+        if not factorable:
             raise BadInput("the model has no layer that can be factorised. Leave the stage out, or exclude less.")
-        own = resolve_patterns(list(able), self.layers, "factorised", "ratios")
-        rest = {name: float(math.prod(layer.shape)) for name, layer in able.items() if name not in own}
-        curves = {name: table.costs([name], "rank") for name in rest} if table else {}
-        later = set() if self.is_static or table or (self.energy and trained) else set(rest)
-        spectra = {name: Spectra(model.get_layer(name).kernel.numpy()) for name in able}
+        return factorable, skipped
 
-        def ranks(ratio: float) -> dict[str, Ranks]:
-            gone = shared_out(curves, rest, 1 - ratio) if curves else {}
-            each = {name: 1 - gone[name] if gone else ratio for name in rest} | own
-            return {name: ranks_for_ratio(layer.shape, each[name]) for name, layer in able.items()}
-
-        wanted = ranks(self._ratio(model, able, ranks) if self.budget else self.ratio)
-        if self.energy:
-            wanted |= {name: spectra[name].ranks(self.energy) for name in rest}
-        wanted |= {name: able[name].find_highest_ranks() or wanted[name] for name in later}
-        smaller = {name: rank for name, rank in wanted.items() if able[name].compute_savings(rank).params}
-        for name in [name for name in wanted if name not in smaller]:
-            left[name] = f"its factors would not be smaller ({_words(able[name].shape, wanted[name])})"
-        return FactorizationPlan(smaller, left, spectra, later)
-
-    def _ratio(self, model: Any, able: dict[str, FactorableLayer], ranks: Callable[[float], dict[str, Ranks]]) -> float:
-        """The highest ratio that keeps the budget."""
+    def _find_ratio(
+        self,
+        model: Any,
+        factorable: dict[str, FactorableLayer],
+        compute_ranks: Callable[[float], dict[str, Ranks]],
+    ) -> float:
+        """Return the highest ratio that meets the budget, by bisection."""
         budget = self.budget or "params"
-        start = getattr(_cost(model), budget)
+        start = getattr(_measure_cost(model), budget)
 
-        def share(ratio: float) -> float:
-            saved = sum(int(getattr(able[name].compute_savings(rank), budget)) for name, rank in ranks(ratio).items())
-            return 1 - saved / float(start)
+        def compute_share(ratio: float) -> float:
+            savings = [factorable[name].compute_savings(rank) for name, rank in compute_ranks(ratio).items()]
+            return 1 - sum(int(getattr(saving, budget)) for saving in savings) / float(start)
 
         low, high = 0.0, 1.0
-        if share(low) > self.share:
+        if compute_share(low) > self.share:
             raise BadInput(
-                f"budget={budget}, share={self.share:g}: even rank 1 of every layer leaves {share(low):.3f} of it. "
-                "Ask for no less, or exclude less."
+                f"budget={budget}, share={self.share:g}: even rank 1 of every layer leaves {compute_share(low):.3f} of "
+                "it. Ask for no less, or exclude less."
             )
-        for _ in range(_HALVINGS):
+        for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            low, high = (middle, high) if share(middle) <= self.share else (low, middle)
+            if compute_share(middle) <= self.share:
+                low = middle
+            else:
+                high = middle
         return low
 
-    def _nothing(self, plan: FactorizationPlan) -> BadInput:
-        asked = f"energy={self.energy:g}" if self.energy else f"ratio={self.ratio:g}"
-        asked = f"budget={self.budget}, share={self.share:g}" if self.budget else asked
-        return BadInput(f"{asked}: {'; '.join(f'{name}: {plan.left[name]}' for name in plan.spectra)}. Ask for less.")
+    def _nothing_to_factorize(self, plan: FactorizationPlan) -> BadInput:
+        if self.budget:
+            requested = f"budget={self.budget}, share={self.share:g}"
+        elif self.energy:
+            requested = f"energy={self.energy:g}"
+        else:
+            requested = f"ratio={self.ratio:g}"
+        reasons = "; ".join(f"{name}: {plan.skipped[name]}" for name in plan.spectra)
+        return BadInput(f"{requested}: {reasons}. Ask for less.")
 
 
 @dataclass(frozen=True)
 class FactorizationPlan:
-    """What becomes of each layer.
+    """Ranks of the layers to factorise.
 
     Attributes:
-        ranks: Of those that are factorised.
-        left: Why the others with weights are left alone.
-        spectra: Of all that could be factorised.
-        later: Those whose ranks are not known yet, and stand here as high as they can be.
+        ranks: Ranks by name of the layers to factorise.
+        skipped: Reasons by name of the other layers that have weights.
+        spectra: Spectra of all layers that could be factorised.
+        undetermined: Names of the layers whose ranks are not known yet; `ranks` holds the highest possible ones.
     """
 
     ranks: dict[str, Ranks]
-    left: dict[str, str]
+    skipped: dict[str, str]
     spectra: dict[str, Spectra]
-    later: set[str]
+    undetermined: set[str]
 
-    def factors(self) -> dict[str, Factors]:
-        """Of each layer that is factorised."""
+    def make_factors(self) -> dict[str, Factors]:
+        """Return the factors of each layer to factorise."""
         return {name: self.spectra[name].factors(ranks) for name, ranks in self.ranks.items()}
 
 
-def _words(shape: Sequence[int], ranks: Ranks) -> str:
+def _describe_ranks(shape: Sequence[int], ranks: Ranks) -> str:
     highest = highest_ranks(shape)
-    inputs = f"{ranks.inputs} of {highest.inputs} inputs, " if ranks.inputs < shape[-2] else ""
-    return f"rank {inputs}{ranks.outputs} of {highest.outputs}{' outputs' if inputs else ''}"
+    if ranks.inputs < shape[-2]:
+        return f"rank {ranks.inputs} of {highest.inputs} inputs, {ranks.outputs} of {highest.outputs} outputs"
+    return f"rank {ranks.outputs} of {highest.outputs}"
 
 
-def _cost(model: Any) -> ModelCost:
-    """What the model's float32 flatbuffer costs."""
+def _measure_cost(model: Any) -> ModelCost:
+    """Return the cost of the model's float32 flatbuffer."""
     from lightexp.backend import converter, flatbuffer
     from lightexp.backend.channels import ModelCost
 
     with TemporaryDirectory() as folder:
         file = Path(folder) / TFLITE
         file.write_bytes(converter.convert_to_float32(model))
-        flat = flatbuffer.read_graph(file)
-    return ModelCost(count_macs(flat)[0], sum(math.prod(tensor.shape) for tensor in flat.weights))
+        graph = flatbuffer.read_graph(file)
+    return ModelCost(count_macs(graph)[0], sum(math.prod(tensor.shape) for tensor in graph.weights))

@@ -1,4 +1,4 @@
-"""Settings of single layers, by pattern of their names."""
+"""Match layer names with patterns: settings of single layers, and layers that a stage skips."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ T = TypeVar("T")
 
 
 def check_patterns(patterns: Iterable[str], layers: Sequence[Layer]) -> None:
-    """Refuses a pattern that matches no layer.
+    """Check that each pattern matches a layer.
+
+    Args:
+        patterns: Patterns of layer names, as of `fnmatch`.
+        layers: Layers of the model.
 
     Raises:
-        BadInput: Names the pattern and the model's layers.
+        BadInput: If one matches none; names the pattern and the model's layers.
     """
     for pattern in patterns:
         if not any(fnmatchcase(layer.name, pattern) for layer in layers):
@@ -24,41 +28,46 @@ def check_patterns(patterns: Iterable[str], layers: Sequence[Layer]) -> None:
             raise BadInput(f"no layer's name matches '{pattern}'. The model's layers: {names}.")
 
 
-def skip_reason(layer: Layer, exclude: Sequence[str], done: str) -> str:
-    """Why a layer is left alone by a method that works on kernels; empty if it is not.
+def skip_reason(layer: Layer, exclude: Sequence[str], participle: str) -> str:
+    """Return why a method that works on kernels skips a layer; empty if it does not.
 
     Args:
         layer: The layer.
-        exclude: Patterns of names.
-        done: What the method does, such as `pruned`.
+        exclude: Patterns of the names of excluded layers.
+        participle: What the method does to layers, such as `pruned`.
     """
     if any(fnmatchcase(layer.name, pattern) for pattern in exclude):
         return "excluded"
     if layer.kernel is None:
         return "it has no kernel"
-    return f"depthwise kernels are not {done}" if layer.kind.startswith(("Depthwise", "Separable")) else ""
+    if layer.kind.startswith(("Depthwise", "Separable")):
+        return f"depthwise kernels are not {participle}"
+    return ""
 
 
-def resolve_patterns(layers: Sequence[str], given: Mapping[str, T], done: str, what: str) -> dict[str, T]:
-    """The value of each layer that a pattern names.
+def resolve_patterns(names: Sequence[str], values: Mapping[str, T], participle: str, noun: str) -> dict[str, T]:
+    """Return the value of each layer that a pattern matches.
 
     Args:
-        layers: Names of those that the method works on.
-        given: Values by pattern.
-        done: What the method does, such as `pruned`.
-        what: What the values are, such as `sparsities`.
+        names: Names of the layers that the method works on.
+        values: Values by pattern.
+        participle: What the method does to layers, such as `pruned`.
+        noun: What the values are, such as `sparsities`.
+
+    Returns:
+        Values by layer name; layers that no pattern matches are missing.
 
     Raises:
-        BadInput: If a pattern matches none of the layers, or two give one layer different values.
+        BadInput: If a pattern matches none of the layers, or two set different values for a layer.
     """
-    for pattern in given:
-        if not any(fnmatchcase(name, pattern) for name in layers):
-            raise BadInput(f"layers: '{pattern}' matches no layer that is {done}. These are: {', '.join(layers)}.")
-    values: dict[str, T] = {}
-    for name in layers:
-        found = {pattern: value for pattern, value in given.items() if fnmatchcase(name, pattern)}
-        if len(set(found.values())) > 1:
-            raise BadInput(f"layers: {name} is given several {what}: {found}. Give it one.")
-        if found:
-            values[name] = next(iter(found.values()))
-    return values
+    for pattern in values:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise BadInput(f"layers: '{pattern}' matches no layer that is {participle}. These are: {', '.join(names)}.")
+    resolved: dict[str, T] = {}
+    for name in names:
+        matching = {pattern: value for pattern, value in values.items() if fnmatchcase(name, pattern)}
+        if len(set(matching.values())) > 1:
+            raise BadInput(f"layers: {name} is given several {noun}: {matching}. Give it one.")
+        if matching:
+            resolved[name] = next(iter(matching.values()))
+    return resolved

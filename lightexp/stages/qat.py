@@ -1,4 +1,4 @@
-"""Quantisation-aware training."""
+"""Quantisation-aware training to an int8 `.tflite`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightexp.stages.train import TrainingStage
 
 _KINDS = ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "Dense")
 ACTIVATIONS = ("", "linear", "relu", "sigmoid", "softmax", "tanh")
-"""Those that tfmot can simulate inside a layer."""
+"""Activations that tfmot can simulate inside a layer."""
 _ZEROS, _SHARED_VALUES = InvariantFamily.ZEROS, InvariantFamily.SHARED_VALUES
 _PRESERVED_FAMILIES: dict[str, set[InvariantFamily]] = {
     "plain": set(),
@@ -24,25 +24,26 @@ _PRESERVED_FAMILIES: dict[str, set[InvariantFamily]] = {
     "cluster": {_SHARED_VALUES},
     "prune_cluster": {_ZEROS, _SHARED_VALUES},
 }
-_CALIBRATED_ON = 200
-_GAP = 0.005
+_CALIBRATION_SAMPLES = 200
+_MAX_ACCURACY_GAP = 0.005
 
 
 @settings_dataclass
 class Qat(TrainingStage):
-    """Trains the model while it computes as in 8 bits, then makes the int8 `.tflite` of it (Jacob et al. 2018).
+    """Train the model with simulated 8-bit arithmetic, then convert it to an int8 `.tflite` (Jacob et al. 2018).
 
-    Arithmetic as in arXiv 1712.05877, by tfmot, in the layers that it knows; the others are trained in float32, listed,
-    and in the file float32 or quantised by the converter. Batch normalisation is folded into a convolution before it.
+    The arithmetic (arXiv 1712.05877) is simulated by tfmot in the layers that it supports; the others are trained in
+    float32, listed, and stored as float32 or quantised by the converter. Batch normalisation is folded into a preceding
+    convolution.
 
-    What earlier stages made is kept not by tfmot's preserving schemes, which lose it at a rebuild or skip layers, but
-    by ties: after each step zeros are zero again, and weights that were equal are again, at the mean of where they
-    went. So any pattern of zeros and any codebook survives.
+    The zeros and shared values of earlier stages are not preserved by tfmot's schemes, which lose them when a model is
+    rebuilt or skip layers, but by ties: after each step, zeros are set to zero again, and weights that were equal are
+    set to their mean. Therefore any pattern of zeros and any codebook is preserved.
 
     Attributes:
-        scheme: What is kept: `prune` (zeros, in whatever pattern), `cluster` (equal weights), `prune_cluster` (both),
-            `plain` (nothing), or `auto` (whatever the stages before have established). Defaults to `auto`.
-        io: Whether the file takes and gives `float` or `integer` (int8) numbers. Defaults to `float`.
+        scheme: What to preserve: `prune` (zeros, in any pattern), `cluster` (equal weights), `prune_cluster` (both),
+            `plain` (nothing), or `auto` (all that earlier stages have established). Defaults to `auto`.
+        io: Type of the file's inputs and outputs: `float` or `integer` (int8). Defaults to `float`.
     """
 
     produces = "quantized"
@@ -50,7 +51,7 @@ class Qat(TrainingStage):
     io: Literal["float", "integer"] = "float"
 
     def resolve(self, standing: tuple[Invariant, ...]) -> Qat:
-        """With the scheme that keeps what stands before, where it is `auto`; see `Stage.after`."""
+        """Return the stage with `auto` replaced by the scheme that preserves `standing`; see `Stage.resolve`."""
         if self.scheme != "auto":
             return self
         families = {invariant.family for invariant in standing} & {_ZEROS, _SHARED_VALUES}
@@ -58,38 +59,38 @@ class Qat(TrainingStage):
         return replace(self, scheme=scheme)  # type: ignore[arg-type]
 
     def establishes(self) -> tuple[Invariant, ...]:
-        """The data types of the weights."""
+        """Return the invariant of the weights' data types."""
         return (Invariant(InvariantKind.DATA_TYPE),)
 
     def preserves(self, invariant: Invariant) -> bool:
-        """What the scheme keeps."""
+        """Return whether the scheme preserves an invariant."""
         scheme = "prune_cluster" if self.scheme == "auto" else self.scheme
         return invariant.family in _PRESERVED_FAMILIES[scheme]
 
     def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
-        """Each layer's data type; see `Stage.touches`."""
-        words = []
+        """Return each layer's data type; see `Stage.describe_layers`."""
+        descriptions = []
         for layer in layers:
             if layer.kind == "BatchNormalization":
-                does = "folded into a convolution before it; else not trained in 8 bits"
+                effect = "folded into a convolution before it; else not trained in 8 bits"
             elif layer.kind not in _KINDS:
-                does = "not trained in 8 bits, which tfmot does not know for it"
+                effect = "not trained in 8 bits, which tfmot does not know for it"
             elif layer.activation not in ACTIVATIONS:
-                does = f"not trained in 8 bits, which tfmot does not know with {layer.activation}"
+                effect = f"not trained in 8 bits, which tfmot does not know with {layer.activation}"
             else:
-                does = "int8 weights and activations"
-            words.append((layer.name, f"{layer.kind}: {does}"))
-        return words
+                effect = "int8 weights and activations"
+            descriptions.append((layer.name, f"{layer.kind}: {effect}"))
+        return descriptions
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Trains and converts; see `Stage.apply`."""
+        """Train the model and convert it; see `Stage.apply`."""
         from lightexp.backend import converter, keras_files, litert, qat
         from lightexp.backend.pruning import clear_negative_zeros
         from lightexp.backend.tied_weights import TiedWeights
 
-        assert parent is not None  # `accepts` says so
-        model, left = qat.simulate_int8(keras_files.load_model(parent.folder, context.seed), ACTIVATIONS)
-        qat.find_ranges(model, context.data.inputs(context.data.train.sample(_CALIBRATED_ON)))
+        assert parent is not None  # `accepts` requires one
+        model, not_simulated = qat.simulate_int8(keras_files.load_model(parent.folder, context.seed), ACTIVATIONS)
+        qat.find_ranges(model, context.data.inputs(context.data.train.sample(_CALIBRATION_SAMPLES)))
         preserved = _PRESERVED_FAMILIES[self.scheme]
         ties = None
         if preserved:
@@ -100,25 +101,25 @@ class Qat(TrainingStage):
         file = context.out / TFLITE
         file.write_bytes(converter.convert_default(model, integer_io=self.io == "integer"))
         val = context.data.val
-        answers = {
+        logits = {
             "simulated": qat.compute_logits(model, context.data.inputs(val.x)),
             "file": litert.compute_logits(file, val.x, context.data, context.threads),
         }
-        accuracy = {name: float(np.mean(found.argmax(axis=1) == val.y)) for name, found in answers.items()}
+        accuracy = {name: float(np.mean(array.argmax(axis=1) == val.y)) for name, array in logits.items()}
         gap = abs(accuracy["simulated"] - accuracy["file"])
-        facts: dict[str, Any] = {"history": history, "not_simulated": left, "val_accuracy": accuracy}
-        if gap > _GAP:
+        facts: dict[str, Any] = {"history": history, "not_simulated": not_simulated, "val_accuracy": accuracy}
+        if gap > _MAX_ACCURACY_GAP:
             facts["note"] = f"the file's validation accuracy differs from the simulated one by {100 * gap:.1f} points"
         return facts
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
-        """Checks the data types of the file's kernels and ends; see `Stage.verify`."""
-        ends = {shipped.tensors[index].dtype for index in (*shipped.inputs, *shipped.outputs)}
-        wanted = "INT8" if self.io == "integer" else "FLOAT32"
-        if ends != {wanted}:
-            return f"inputs and outputs are {sorted(ends)}, were to be {wanted}"
-        wrong = [(op, tensor) for op, tensor in shipped.kernels if tensor.dtype != "INT8"]
-        if len(wrong) <= len(facts["not_simulated"]):
+        """Check the data types of the file's kernels, inputs and outputs; see `Stage.verify`."""
+        io_types = {shipped.tensors[index].dtype for index in (*shipped.inputs, *shipped.outputs)}
+        expected = "INT8" if self.io == "integer" else "FLOAT32"
+        if io_types != {expected}:
+            return f"inputs and outputs are {sorted(io_types)}, were to be {expected}"
+        unquantized = [(op, tensor) for op, tensor in shipped.kernels if tensor.dtype != "INT8"]
+        if len(unquantized) <= len(facts["not_simulated"]):
             return None
-        op, tensor = wrong[0]
+        op, tensor = unquantized[0]
         return f"the {op.kind} kernel '{tensor.name}' is {tensor.dtype}, was to be INT8"

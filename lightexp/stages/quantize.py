@@ -1,4 +1,4 @@
-"""Post-training quantisation."""
+"""Post-training quantisation of a float `.tflite` or a Keras model."""
 
 from __future__ import annotations
 
@@ -25,46 +25,51 @@ from lightexp.core.protocols import (
     Stage,
 )
 from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable, choose_fewest_bits
-from lightexp.core.tflite_graph import Tensor, TFLiteGraph, extract_layer_names
+from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph, extract_layer_names
 from lightexp.models.from_file import try_on_example
-from lightexp.stages.calibration import RANGES, Calibration
+from lightexp.stages.calibration import RANGES_FILE, Calibration
+from lightexp.stages.kernel_format import KernelFormat, format_type
 from lightexp.stages.sensitivity import Sensitivity, sensitivity_table
 
-_DEFAULT_FROM = 1024  # weights; the converter leaves smaller tensors in float
+_DEFAULT_MIN_WEIGHTS = 1024  # the converter leaves smaller tensors in float
 _OPERATORS = {"Dense": "FULLY_CONNECTED", "Conv2D": "CONV_2D", "Conv1D": "CONV_2D", "Conv3D": "CONV_3D"}
-_NARROW = {  # the operators that LiteRT computes rightly with such weights; 8 bits go in all
-    2: ("FULLY_CONNECTED",),  # it takes a 2-bit CONV_2D too, and gives nonsense
+_NARROW_OPERATORS = {  # operators that LiteRT computes correctly with fewer than 8 bits
+    2: ("FULLY_CONNECTED",),  # LiteRT accepts a 2-bit CONV_2D, too, but computes wrong results
     4: ("FULLY_CONNECTED", "CONV_2D"),
 }
-_ASKED = "as asked"
+_AS_REQUESTED = "as asked"
 _BITS = {"INT2": 2, "INT4": 4, "INT8": 8, "FLOAT16": 16, "FLOAT32": 32}
-_BIASES = {"int8": "INT32", "int16x8": "INT64"}
-_ENDS = {"int8": "INT8", "int16x8": "INT16"}
+_BIAS_TYPES = {"int8": "INT32", "int16x8": "INT64"}
+_IO_TYPES = {"int8": "INT8", "int16x8": "INT16"}
 
 
 @settings_dataclass
 class Quantize(Stage):
-    """Stores weights, and with `int8` and `int16x8` also activations, as small numbers, without training.
+    """Quantise weights, and with `int8` and `int16x8` also activations, without training.
 
-    Jacob et al. 2018 (arXiv 1712.05877). litert-quantizer does it on the float `.tflite`, also on that of a Keras
-    model, without TensorFlow; the `default` of a Keras model is TensorFlow's converter's own.
+    Jacob et al. 2018 (arXiv 1712.05877). litert-quantizer quantises the float `.tflite`, also that of a Keras model,
+    without TensorFlow; only `default` on a Keras model uses TensorFlow's converter.
 
     Attributes:
-        scheme: `default` (`Optimize.DEFAULT`: int8 weights, in layers of 1,024 or more, activations quantised as they
-            come), `float16` weights, `dynamic` (as `default`, but all layers and any `bits`), `weight_only` (weights
-            are made float again to compute with), `int8` (activations too, by ranges taken from train) or `int16x8`
-            (int16 activations). Defaults to `default`.
-        bits: Of the weights: 8, 4 or 2 (`dynamic` dense layers only). Where LiteRT cannot compute with so few, a layer
-            gets the next more. Defaults to 8.
-        block: How many neighbouring 4-bit weights of a dense layer share a scale, in `dynamic`: 32 or 64. A layer that
-            it does not divide has a scale per channel. Defaults to None: per channel.
+        scheme: `default` (`Optimize.DEFAULT`: int8 weights in layers of 1,024 or more, activations quantised at run
+            time), `float16` weights, `dynamic` (as `default`, but all layers and any `bits`), `weight_only` (weights
+            are converted to float to compute with), `int8` (activations, too, by ranges measured on the train split)
+            or `int16x8` (int16 activations). Defaults to `default`.
+        bits: Bits of the weights: 8, 4 or 2 (`dynamic` dense layers only). A layer that LiteRT cannot compute with so
+            few bits uses the next higher number. Defaults to 8.
+        block: Number of neighbouring 4-bit weights of a dense layer that share a scale, with `dynamic`: 32 or 64. A
+            layer whose inputs it does not divide has a scale per channel. Defaults to None: per channel.
         layers: Bits of single layers, by pattern of their names: 2, 4, 8, or 32 for float.
-        tolerance: Instead of `bits`: what each layer alone may cost by the table of an earlier stage `sensitivity`, in
-            percentage points of validation accuracy. It gets the fewest bits that cost no more, or stays float where
-            none do. The layers together may cost more. Defaults to None: `bits`.
-        io: Whether an `int8` or `int16x8` model takes and gives `float` or `integer` numbers. Defaults to `float`.
-        calibration_samples: Examples of the train split from which the ranges of activations are taken, for `int8`
-            and `int16x8`. Defaults to 200.
+        tolerance: Instead of `bits`: the loss of validation accuracy allowed for each layer on its own, by the table of
+            an earlier stage `sensitivity`, in percentage points. Each layer uses the fewest bits within it, or float if
+            there are none. All layers together may lose more. Defaults to None: `bits`.
+        io: Type of an `int8` or `int16x8` model's inputs and outputs: `float` or `integer`. Defaults to `float`.
+        calibration_samples: Number of train examples on which the ranges of activations are measured, for `int8` and
+            `int16x8`. Defaults to 200.
+
+    Example:
+        >>> Quantize(scheme="dynamic", bits=4).describe_layers([Layer("dense", "Dense", (64, 10), 650)])
+        [('dense', 'Dense: int4 weights')]
     """
 
     accepts = ("keras", "tflite")
@@ -85,11 +90,11 @@ class Quantize(Stage):
     calibration_samples: Count = 200
 
     def __post_init__(self) -> None:
-        asked = {self.bits, *self.layers.values()}
-        if self.io == "integer" and not self._calibrated:
+        requested_bits = {self.bits, *self.layers.values()}
+        has_formats = requested_bits != {8} or self.layers or self.block or self.tolerance is not None
+        if self.io == "integer" and not self._is_static:
             raise ValueError(f"io=integer needs scheme=int8 or int16x8. Received: scheme={self.scheme}.")
-        own = asked != {8} or self.layers or self.block or self.tolerance is not None
-        if self.scheme in ("default", "float16") and own:
+        if self.scheme in ("default", "float16") and has_formats:
             raise ValueError(
                 "bits, block, layers and tolerance need scheme=dynamic, weight_only, int8 or int16x8. "
                 f"Received: scheme={self.scheme}."
@@ -99,85 +104,80 @@ class Quantize(Stage):
                 "tolerance decides how many bits each layer gets: leave out bits, or name layers. "
                 f"Received: tolerance={self.tolerance}, bits={self.bits}."
             )
-        if 2 in asked and self.scheme != "dynamic":
+        if 2 in requested_bits and self.scheme != "dynamic":
             raise ValueError(f"LiteRT runs 2-bit weights with scheme=dynamic only. Received: scheme={self.scheme}.")
-        if self.block and (self.scheme != "dynamic" or (4 not in asked and self.tolerance is None)):
+        if self.block and (self.scheme != "dynamic" or (4 not in requested_bits and self.tolerance is None)):
             raise ValueError(
                 "LiteRT runs blocks with scheme=dynamic and 4 bits only. "
                 f"Received: block={self.block}, scheme={self.scheme}, bits={self.bits}."
             )
 
+    @property
+    def _is_static(self) -> bool:
+        """Whether activations are quantised by ranges measured beforehand."""
+        return self.scheme in _BIAS_TYPES
+
     def establishes(self) -> tuple[Invariant, ...]:
-        """The data types of the weights."""
+        """Return the invariant of the weights' data types."""
         return (Invariant(InvariantKind.DATA_TYPE),)
 
     def preserves(self, invariant: Invariant) -> bool:
-        """Zeros stay zeros, and equal weights of a channel equal; of a block only, where scales are a block's."""
+        """Return whether zeros and shared values are preserved; blocks preserve shared values only within a block."""
         if invariant.family is InvariantFamily.SHARED_VALUES:
             return not self.block
         return invariant.family is InvariantFamily.ZEROS
 
     def computes_with_tensorflow(self, form: Form) -> bool:
-        """Only where the converter quantises a Keras model."""
+        """Return whether TensorFlow's converter quantises a Keras model; see `Stage.computes_with_tensorflow`."""
         return form == "keras" and self.scheme == "default"
 
     def inputs(self) -> dict[str, Input]:
-        """The ranges of activations and the table of sensitivity, where they are needed."""
-        found: dict[str, Input] = {}
-        if self._calibrated:
-            found["calibration"] = Calibration(self.calibration_samples)
-        return found if self.tolerance is None else {**found, SENSITIVITY_FACT: Sensitivity}
+        """Return the ranges of activations and the sensitivity table, if they are needed; see `Stage.inputs`."""
+        inputs: dict[str, Input] = {}
+        if self._is_static:
+            inputs["calibration"] = Calibration(self.calibration_samples)
+        if self.tolerance is not None:
+            inputs[SENSITIVITY_FACT] = Sensitivity
+        return inputs
 
     def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
-        """Each layer's data type, and why it is not the one asked for; see `Stage.touches`."""
+        """Return each layer's data type, and why it is not the requested one; see `Stage.describe_layers`."""
         self._check_patterns([extract_layer_names(layer.name) for layer in layers if layer.kernel])
-        words = []
-        for layer in layers:
-            if not layer.kernel:
-                words.append((layer.name, f"{layer.kind}: folded into its neighbours"))
-                continue
-            if (
-                self.tolerance is not None
-                and not table
-                and not any(_matches(p, extract_layer_names(layer.name)) for p in self.layers)
-            ):
-                words.append((layer.name, f"{layer.kind}: by the table of sensitivity, for {self.tolerance:g} points"))
-                continue
-            inputs = layer.kernel[0] if layer.kind == "Dense" else layer.kernel[-1]
-            operator = _OPERATORS.get(layer.kind, layer.kind)
-            kind, block, why = self._kernel(extract_layer_names(layer.name), operator, layer.kernel, inputs, table)
-            stored = _type(f"{kind.lower()}{'' if kind == 'FLOAT32' else ' weights'}", block)
-            words.append((layer.name, f"{layer.kind}: {stored}{f', {why}' if why else ''}"))
-        return words
+        return [(layer.name, f"{layer.kind}: {self._describe_layer(layer, table)}") for layer in layers]
+
+    def _describe_layer(self, layer: Layer, table: SensitivityTable | None) -> str:
+        if not layer.kernel:
+            return "folded into its neighbours"
+        names = extract_layer_names(layer.name)
+        if self.tolerance is not None and not table and not any(_matches(pattern, names) for pattern in self.layers):
+            return f"by the table of sensitivity, for {self.tolerance:g} points"
+        inputs = layer.kernel[0] if layer.kind == "Dense" else layer.kernel[-1]
+        operator = _OPERATORS.get(layer.kind, layer.kind)
+        kernel = self._choose_format(names, operator, layer.kernel, inputs, table)
+        noun = "" if kernel.dtype == "FLOAT32" else " weights"
+        description = format_type(f"{kernel.dtype.lower()}{noun}", kernel.block)
+        return f"{description}, {kernel.reason}" if kernel.reason else description
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Quantises the model and tries the result; see `Stage.apply`."""
-        from lightexp.backend import flatbuffer, sandbox
+        """Quantise the model and run the result on an example; see `Stage.apply`."""
+        from lightexp.backend import flatbuffer
 
-        assert parent is not None  # `accepts` says so
+        assert parent is not None  # `accepts` requires one
         source, result = flatbuffer.read_graph(parent.tflite), context.out / TFLITE
         _check_finite(source)
         names = [extract_layer_names(source.title(op, kernel)) for op, kernel in source.kernels]
         self._check_patterns(names)
         table = sensitivity_table(context)
-        found = [
-            self._kernel(known, op.kind, kernel.shape, kernel.shape[-1], table)
-            for known, (op, kernel) in zip(names, source.kernels, strict=True)
+        formats = [
+            self._choose_format(kernel_names, op.kind, kernel.shape, kernel.shape[-1], table)
+            for kernel_names, (op, kernel) in zip(names, source.kernels, strict=True)
         ]
-        if parent.form == "keras" and self.scheme == "default":
-            from lightexp.backend import converter, keras_files
-
-            result.write_bytes(converter.convert_default(keras_files.load_model(parent.folder)))
-        else:
-            ranges = np.empty(0, np.float32)
-            if self._calibrated:
-                ranges = np.load(context.inputs["calibration"].folder / RANGES, allow_pickle=False)
-            each = [(_BITS[kind], block) for kind, block, _ in found]
-            settings = {"scheme": self.scheme, "bits": self.bits, "kernels": each, "integer_io": self.io == "integer"}
-            result.write_bytes(sandbox.run_sandboxed("quantize", parent.tflite, ranges, **settings).tobytes())
+        self._convert(parent, context, formats)
         facts: dict[str, Any] = {
-            "kernels": {k.name: _type(kind, n) for (_, k), (kind, n, _) in zip(source.kernels, found, strict=True)},
-            "reasons": {known[0]: why for known, (*_, why) in zip(names, found, strict=True) if why},
+            "kernels": {kernel.name: form.title for (_, kernel), form in zip(source.kernels, formats, strict=True)},
+            "reasons": {
+                kernel_names[0]: form.reason for kernel_names, form in zip(names, formats, strict=True) if form.reason
+            },
         }
         shipped = flatbuffer.read_graph(result)
         if broken := self.verify("dtype", facts, shipped):
@@ -186,58 +186,84 @@ class Quantize(Stage):
             try_on_example(result, context.data)
         except BadInput as error:
             raise BadInput(f"scheme={self.scheme}: {str(error).replace(str(result), 'the result')}") from None
-        stay = _in_float(shipped, activations=self._calibrated)
-        reasons = [(known[-1], why) for known, (*_, why) in zip(names, found, strict=True)]
-        other = [f"{name} ({why})" for name, why in reasons if why not in ("", _ASKED)]
-        notes = [f"not as asked: {', '.join(other)}"] if other else []
-        notes += [f"in float: {', '.join(stay)}"] if stay else []
-        return {**facts, "float": stay, **({"note": "; ".join(notes)} if notes else {})}
+        float_tensors = _list_float_tensors(shipped, activations=self._is_static)
+        facts["float"] = float_tensors
+        if note := _make_note([kernel_names[-1] for kernel_names in names], formats, float_tensors):
+            facts["note"] = note
+        return facts
+
+    def _convert(self, parent: Artifact, context: Context, formats: Sequence[KernelFormat]) -> None:
+        """Write the quantised file, by TensorFlow's converter or by litert-quantizer in a sandbox."""
+        from lightexp.backend import sandbox
+
+        result = context.out / TFLITE
+        if parent.form == "keras" and self.scheme == "default":
+            from lightexp.backend import converter, keras_files
+
+            result.write_bytes(converter.convert_default(keras_files.load_model(parent.folder)))
+            return
+        ranges = np.empty(0, np.float32)
+        if self._is_static:
+            ranges = np.load(context.inputs["calibration"].folder / RANGES_FILE, allow_pickle=False)
+        kernels = [(_BITS[form.dtype], form.block) for form in formats]
+        settings = {"scheme": self.scheme, "bits": self.bits, "kernels": kernels, "integer_io": self.io == "integer"}
+        result.write_bytes(sandbox.run_sandboxed("quantize", parent.tflite, ranges, **settings).tobytes())
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
-        """Checks the data types of the file's kernels, biases and ends; see `Stage.verify`."""
+        """Check the data types of the file's kernels, biases, inputs and outputs; see `Stage.verify`."""
         for op, kernel in shipped.kernels:
-            wanted, found = facts["kernels"].get(kernel.name), _type(kernel.dtype, kernel.block)
-            if self.scheme == "default":  # the converter may give a kernel another name
-                wanted, *_ = self._kernel([], op.kind, kernel.shape, 0)
-            if found != wanted:
-                return f"the {op.kind} kernel '{kernel.name}' is {found}, was to be {wanted}"
-            bias = _bias(shipped, op)
-            if self._calibrated and wanted != "FLOAT32" and bias and bias.dtype != _BIASES[self.scheme]:
-                return f"the {op.kind} bias '{bias.name}' is {bias.dtype}, was to be {_BIASES[self.scheme]}"
-        ends = {shipped.tensors[index].dtype for index in (*shipped.inputs, *shipped.outputs)}
-        wanted = _ENDS[self.scheme] if self.io == "integer" else "FLOAT32"
-        return f"inputs and outputs are {sorted(ends)}, were to be {wanted}" if ends != {wanted} else None
+            expected, dtype = facts["kernels"].get(kernel.name), format_type(kernel.dtype, kernel.block)
+            if self.scheme == "default":  # the converter may rename a kernel
+                expected = self._choose_format([], op.kind, kernel.shape, 0).dtype
+            if dtype != expected:
+                return f"the {op.kind} kernel '{kernel.name}' is {dtype}, was to be {expected}"
+            bias = _find_bias(shipped, op)
+            if self._is_static and expected != "FLOAT32" and bias and bias.dtype != _BIAS_TYPES[self.scheme]:
+                return f"the {op.kind} bias '{bias.name}' is {bias.dtype}, was to be {_BIAS_TYPES[self.scheme]}"
+        io_types = {shipped.tensors[index].dtype for index in (*shipped.inputs, *shipped.outputs)}
+        expected = _IO_TYPES[self.scheme] if self.io == "integer" else "FLOAT32"
+        return f"inputs and outputs are {sorted(io_types)}, were to be {expected}" if io_types != {expected} else None
 
-    def _kernel(
+    def _choose_format(
         self, names: list[str], operator: str, shape: Sequence[int], inputs: int, table: SensitivityTable | None = None
-    ) -> tuple[str, int, str]:
-        """A kernel's data type and block (0: none), and why it is not the one that was asked for."""
+    ) -> KernelFormat:
+        """Return the format of a kernel.
+
+        Args:
+            names: Names of its layer, any of which a pattern may match.
+            operator: The operator that uses it.
+            shape: Shape of the kernel.
+            inputs: Number of inputs of each output.
+            table: Sensitivity table. Defaults to None.
+        """
         if operator == "CONV_3D":
-            return "FLOAT32", 0, "no CONV_3D is quantised after training"
+            return KernelFormat("FLOAT32", reason="no CONV_3D is quantised after training")
         if self.scheme == "float16":
-            return "FLOAT16", 0, ""
-        if self.scheme == "default" and int(np.prod(shape)) < _DEFAULT_FROM:
-            return "FLOAT32", 0, f"fewer than {_DEFAULT_FROM} weights"
-        wanted: int | None = next((bits for p, bits in self.layers.items() if _matches(p, names)), None)
-        if wanted is None and table and self.tolerance is not None:
-            among = (2, 4, 8) if self.scheme == "dynamic" else (4, 8)
-            wanted = choose_fewest_bits(table.drops(names, "bits"), self.tolerance / 100, among)
-            if wanted == 32:
-                return "FLOAT32", 0, f"fewer bits cost more than {self.tolerance:g} points"
-        wanted = self.bits if wanted is None else wanted
-        if wanted == 32:
-            return "FLOAT32", 0, _ASKED
-        bits = next(b for b in (2, 4, 8) if b >= wanted and (b == 8 or operator in _NARROW[b]))
-        if bits != wanted:
-            return f"INT{bits}", 0, f"LiteRT cannot compute a {wanted}-bit {operator}"
+            return KernelFormat("FLOAT16")
+        if self.scheme == "default" and int(np.prod(shape)) < _DEFAULT_MIN_WEIGHTS:
+            return KernelFormat("FLOAT32", reason=f"fewer than {_DEFAULT_MIN_WEIGHTS} weights")
+        requested: int | None = next((bits for pattern, bits in self.layers.items() if _matches(pattern, names)), None)
+        if requested is None and table and self.tolerance is not None:
+            choices = (2, 4, 8) if self.scheme == "dynamic" else (4, 8)
+            requested = choose_fewest_bits(table.drops(names, "bits"), self.tolerance / 100, choices)
+            if requested == 32:
+                return KernelFormat("FLOAT32", reason=f"fewer bits cost more than {self.tolerance:g} points")
+        if requested is None:
+            requested = self.bits
+        if requested == 32:
+            return KernelFormat("FLOAT32", reason=_AS_REQUESTED)
+        bits = next(b for b in (2, 4, 8) if b >= requested and (b == 8 or operator in _NARROW_OPERATORS[b]))
+        if bits != requested:
+            return KernelFormat(f"INT{bits}", reason=f"LiteRT cannot compute a {requested}-bit {operator}")
         if not self.block or bits != 4:
-            return f"INT{bits}", 0, ""
+            return KernelFormat(f"INT{bits}")
         if operator != "FULLY_CONNECTED" or inputs % self.block:
-            return "INT4", 0, f"per channel: no blocks of {self.block} in {inputs} inputs of a {operator}"
-        return "INT4", self.block, ""
+            reason = f"per channel: no blocks of {self.block} in {inputs} inputs of a {operator}"
+            return KernelFormat("INT4", reason=reason)
+        return KernelFormat("INT4", self.block)
 
     def _check_patterns(self, kernels: Sequence[list[str]]) -> None:
-        """Refuses patterns that match no layer with a kernel, and layers that are given several widths."""
+        """Check that each pattern matches a layer with a kernel, and that no layer has several numbers of bits."""
         if not kernels:
             return
         for pattern in self.layers:
@@ -245,31 +271,39 @@ class Quantize(Stage):
                 known = ", ".join(names[-1] for names in kernels)
                 raise BadInput(f"layers: '{pattern}' matches no layer with a kernel. These are: {known}.")
         for names in kernels:
-            given = {p: bits for p, bits in self.layers.items() if _matches(p, names)}
-            if len(set(given.values())) > 1:
-                raise BadInput(f"layers: {names[-1]} is given several numbers of bits: {given}. Give it one.")
-
-    @property
-    def _calibrated(self) -> bool:
-        return self.scheme in _BIASES
+            matching = {pattern: bits for pattern, bits in self.layers.items() if _matches(pattern, names)}
+            if len(set(matching.values())) > 1:
+                raise BadInput(f"layers: {names[-1]} is given several numbers of bits: {matching}. Give it one.")
 
 
-def _type(kind: str, block: int) -> str:
-    return f"{kind} in blocks of {block}" if block else kind
+def _make_note(names: Sequence[str], formats: Sequence[KernelFormat], float_tensors: Sequence[str]) -> str:
+    """Return a note on what is not quantised as requested; empty if everything is."""
+    notes = []
+    deviations = [
+        f"{name} ({form.reason})"
+        for name, form in zip(names, formats, strict=True)
+        if form.reason not in ("", _AS_REQUESTED)
+    ]
+    if deviations:
+        notes.append(f"not as asked: {', '.join(deviations)}")
+    if float_tensors:
+        notes.append(f"in float: {', '.join(float_tensors)}")
+    return "; ".join(notes)
 
 
 def _matches(pattern: str, names: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def _bias(model: TFLiteGraph, op: Any) -> Tensor | None:
-    place = 3 if op.kind == "TRANSPOSE_CONV" else 2
-    return model.tensors[op.inputs[place]] if len(op.inputs) > place and op.inputs[place] >= 0 else None
+def _find_bias(graph: TFLiteGraph, op: Operator) -> Tensor | None:
+    operand = 3 if op.kind == "TRANSPOSE_CONV" else 2
+    has_bias = len(op.inputs) > operand and op.inputs[operand] >= 0
+    return graph.tensors[op.inputs[operand]] if has_bias else None
 
 
-def _check_finite(model: TFLiteGraph) -> None:
-    for op, kernel in model.kernels:
-        for tensor in (kernel, _bias(model, op)):
+def _check_finite(graph: TFLiteGraph) -> None:
+    for op, kernel in graph.kernels:
+        for tensor in (kernel, _find_bias(graph, op)):
             if tensor and tensor.data is not None and not np.isfinite(tensor.data).all():
                 raise BadInput(
                     f"'{tensor.name}' holds weights that are not finite: nothing can be quantised. "
@@ -277,9 +311,23 @@ def _check_finite(model: TFLiteGraph) -> None:
                 )
 
 
-def _in_float(model: TFLiteGraph, activations: bool) -> list[str]:
-    """Other matrices of weights than kernels that are float after all, and the operators whose `activations` are."""
-    kernels = {kernel.name for _, kernel in model.kernels}
-    weights = [t.name for t in model.weights if t.dtype == "FLOAT32" and len(t.shape) > 1 and t.name not in kernels]
-    made = {out: op.kind for op in model.ops for out in op.outputs if op.kind != "DEQUANTIZE" and activations}
-    return weights + [f"{kind} '{t.name}'" for i, kind in made.items() if (t := model.tensors[i]).dtype == "FLOAT32"]
+def _list_float_tensors(graph: TFLiteGraph, activations: bool) -> list[str]:
+    """Return the weight matrices, other than kernels, that are still float, and operators with float results.
+
+    Args:
+        graph: The quantised file.
+        activations: Whether activations are quantised, so that operators are checked.
+    """
+    kernels = {kernel.name for _, kernel in graph.kernels}
+    float_tensors = [
+        tensor.name
+        for tensor in graph.weights
+        if tensor.dtype == "FLOAT32" and len(tensor.shape) > 1 and tensor.name not in kernels
+    ]
+    if activations:
+        writers = {output: op.kind for op in graph.ops for output in op.outputs if op.kind != "DEQUANTIZE"}
+        for index, kind in writers.items():
+            tensor = graph.tensors[index]
+            if tensor.dtype == "FLOAT32":
+                float_tensors.append(f"{kind} '{tensor.name}'")
+    return float_tensors

@@ -1,10 +1,10 @@
-"""Which layer bears what: the table from which other stages take settings of single layers."""
+"""Sensitivity analysis: measure the cost of compressing each layer alone, for other stages to allocate by."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,116 +28,150 @@ from lightexp.core.sensitivity import (
     truncate_rank,
 )
 from lightexp.core.store import MANIFEST
-from lightexp.core.tflite_graph import Operator, Tensor, extract_layer_names
+from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph, extract_layer_names
 
-_Share = Annotated[float, Field(gt=0, lt=1)]
-_CHANNELS_LAST = ("DEPTHWISE_CONV_2D", "CONV_3D", "BATCH_MATMUL")  # kernels of the others have their outputs first
+_Fraction = Annotated[float, Field(gt=0, lt=1)]
+_CHANNELS_LAST = ("DEPTHWISE_CONV_2D", "CONV_3D", "BATCH_MATMUL")  # other kernels have their outputs first
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A change of one kernel, whose accuracy is measured.
+
+    Attributes:
+        layer: Name of the layer.
+        kernel: The kernel in the source file.
+        kind: Kind of the change.
+        level: Strength of the change, in the unit of its kind.
+        change: Function that returns the changed kernel.
+    """
+
+    layer: str
+    kernel: Tensor
+    kind: Kind
+    level: float
+    change: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @settings_dataclass
 class Sensitivity(Stage):
-    """Measures what each layer costs in validation accuracy when it alone is compressed; the model stays as it is.
+    """Measure the loss of validation accuracy when each layer alone is compressed; the model is not changed.
 
-    Han et al. 2015 (arXiv 1506.02626) chose the sparsity of each layer by such curves. Nothing is trained: the kernel
-    is changed in the float32 flatbuffer, where batch normalisation is folded into it, and LiteRT runs the file.
-    Sparsity takes the smallest weights away. Rank is a truncated SVD, of convolutions along inputs and outputs. Bits
-    round the weights to those that `quantize` gives per channel, and compute with them in float: what quantised
-    activations cost is not in the table. Depthwise kernels get bits only.
+    Han et al. 2015 (arXiv 1506.02626) choose the sparsity of each layer by such curves. Nothing is trained: the kernel
+    is changed in the float32 flatbuffer, into which batch normalisation is folded, and LiteRT runs the file. Sparsity
+    sets the smallest weights to zero. Rank is a truncated SVD, of convolutions along inputs and outputs. Bits round the
+    weights as `quantize` does per channel, and compute in float: the cost of quantised activations is not included.
+    Depthwise kernels are measured with bits only.
 
     Attributes:
-        sparsities: Shares of zeros. Defaults to 0.5, 0.7, 0.8, 0.9, 0.95 and 0.99.
-        ranks: Shares of the highest rank. Defaults to 0.75, 0.5, 0.25 and 0.125.
-        bits: Of the weights. Defaults to 8, 4 and 2.
-        examples: Of the validation split, each class in its share. Defaults to None: all.
+        sparsities: Fractions of zeros. Defaults to 0.5, 0.7, 0.8, 0.9, 0.95 and 0.99.
+        ranks: Fractions of the highest rank. Defaults to 0.75, 0.5, 0.25 and 0.125.
+        bits: Bits of the weights. Defaults to 8, 4 and 2.
+        examples: Number of validation examples, stratified by class. Defaults to None: all.
     """
 
     accepts = ("keras", "tflite")
     needs_tensorflow = False
-    sparsities: Annotated[list[_Share], Field(min_length=1)] = field(
+    sparsities: Annotated[list[_Fraction], Field(min_length=1)] = field(
         default_factory=lambda: [0.5, 0.7, 0.8, 0.9, 0.95, 0.99]
     )
-    ranks: Annotated[list[_Share], Field(min_length=1)] = field(default_factory=lambda: [0.75, 0.5, 0.25, 0.125])
+    ranks: Annotated[list[_Fraction], Field(min_length=1)] = field(default_factory=lambda: [0.75, 0.5, 0.25, 0.125])
     bits: Annotated[list[Literal[2, 4, 8]], Field(min_length=1)] = field(default_factory=lambda: [8, 4, 2])
     examples: Count | None = None
 
     def output_form(self, form: Form) -> Form:
-        """The form that it was given."""
+        """Return the form of the input; see `Stage.output_form`."""
         return form
 
     def preserves(self, invariant: Invariant) -> bool:
-        """The model stays as it is."""
+        """Return True: the model is not changed."""
         return True
 
     def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
-        """How often each layer is tried; see `Stage.touches`."""
-        words = {
-            True: f"{len(self.bits)} trials (bits)",
-            False: f"{len(self.sparsities) + len(self.ranks) + len(self.bits)} trials (sparsity, rank, bits)",
-        }
-        return [
-            (layer.name, f"{layer.kind}: {words[layer.kind.startswith('Depthwise')]}, left as it is")
-            for layer in layers
-            if layer.kernel
-        ]
+        """Return the number of trials of each layer; see `Stage.describe_layers`."""
+        descriptions = []
+        for layer in layers:
+            if not layer.kernel:
+                continue
+            trials = f"{len(self.sparsities) + len(self.ranks) + len(self.bits)} trials (sparsity, rank, bits)"
+            if layer.kind.startswith("Depthwise"):
+                trials = f"{len(self.bits)} trials (bits)"
+            descriptions.append((layer.name, f"{layer.kind}: {trials}, left as it is"))
+        return descriptions
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Tries every layer at every level; see `Stage.apply`."""
+        """Measure each layer at each level; see `Stage.apply`."""
         from lightexp.backend import flatbuffer, litert
 
-        assert parent is not None  # `accepts` says so
-        source, content, split = flatbuffer.read_graph(parent.tflite), parent.tflite.read_bytes(), context.data.val
-        if not len(split):
-            raise BadInput("there is no example to measure on: the validation split is empty. Use more data.")
-        x, y = split.x, split.y
-        if self.examples and self.examples < len(split):
-            _, chosen = split_stratified(split.y, self.examples, seed=0)
-            x, y = split.x[chosen], split.y[chosen]
+        assert parent is not None  # `accepts` requires one
+        source, content = flatbuffer.read_graph(parent.tflite), parent.tflite.read_bytes()
+        x, y = self._select_examples(context)
 
-        def accuracy(file: Path) -> float:
-            found = litert.compute_logits(file, x, context.data, context.threads, foreign=parent.foreign)
-            return float(np.mean(found.argmax(axis=1) == y))
+        def measure_accuracy(file: Path) -> float:
+            logits = litert.compute_logits(file, x, context.data, context.threads, foreign=parent.foreign)
+            return float(np.mean(logits.argmax(axis=1) == y))
 
-        layers: dict[str, dict[str, Any]] = {}
-        trials = []
-        for op, kernel in {id(kernel): (op, kernel) for op, kernel in source.kernels}.values():
-            _check_finite(kernel)
-            names = extract_layer_names(source.title(op, kernel))
-            name = names[0] if names[-1] in layers else names[-1]
-            layers[name] = {"names": names, "weights": int(np.prod(kernel.shape)), "levels": {}}
-            trials += [(name, kernel, *trial) for trial in self._trials(op)]
-        if not trials:
-            raise BadInput("the model has no layer with a kernel. Leave the stage out.")
-        whole = accuracy(parent.tflite)
-        with TemporaryDirectory() as drafts:
-            for number, (name, kernel, kind, level, changed) in enumerate(trials):
+        layers, trials = self._make_trials(source)
+        baseline = measure_accuracy(parent.tflite)
+        with TemporaryDirectory() as folder:
+            for number, trial in enumerate(trials):
                 context.progress.step(number, len(trials))
-                context.progress.say(f"{name}: {format_level(kind, level)}")
-                file = Path(drafts, f"{number}.tflite")
-                index = next(i for i, tensor in enumerate(source.tensors) if tensor is kernel)
-                file.write_bytes(
-                    flatbuffer.replace_constant(content, index, changed(np.asarray(kernel.data, np.float32)))
-                )
-                layers[name]["levels"].setdefault(kind, {})[str(level)] = accuracy(file)
+                context.progress.say(f"{trial.layer}: {format_level(trial.kind, trial.level)}")
+                file = Path(folder, f"{number}.tflite")
+                index = next(i for i, tensor in enumerate(source.tensors) if tensor is trial.kernel)
+                changed = trial.change(np.asarray(trial.kernel.data, np.float32))
+                file.write_bytes(flatbuffer.replace_constant(content, index, changed))
+                levels = layers[trial.layer]["levels"].setdefault(trial.kind, {})
+                levels[str(trial.level)] = measure_accuracy(file)
                 file.unlink()
         for path in parent.folder.iterdir():
             if path.name != MANIFEST:
                 shutil.copyfile(path, context.out / path.name)
         chance = float(np.bincount(y).max() / len(y))
-        return {SENSITIVITY_FACT: {"accuracy": whole, "chance": chance, "examples": len(y), "layers": layers}}
+        return {SENSITIVITY_FACT: {"accuracy": baseline, "chance": chance, "examples": len(y), "layers": layers}}
 
-    def _trials(self, op: Operator) -> list[tuple[Kind, float, Callable[[NDArray[np.float32]], NDArray[np.float32]]]]:
-        """What is done to a kernel, by kind and level."""
-        found: list[tuple[Kind, float, Callable[[NDArray[np.float32]], NDArray[np.float32]]]] = []
+    def _select_examples(self, context: Context) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """Return the validation examples to measure on, and their labels."""
+        split = context.data.val
+        if not len(split):
+            raise BadInput("there is no example to measure on: the validation split is empty. Use more data.")
+        if not self.examples or self.examples >= len(split):
+            return split.x, split.y
+        _, indices = split_stratified(split.y, self.examples, seed=0)
+        return split.x[indices], split.y[indices]
+
+    def _make_trials(self, source: TFLiteGraph) -> tuple[dict[str, dict[str, Any]], list[_Trial]]:
+        """Return the facts of each layer, without accuracies, and the trials of all layers."""
+        layers: dict[str, dict[str, Any]] = {}
+        trials: list[_Trial] = []
+        for op, kernel in {id(kernel): (op, kernel) for op, kernel in source.kernels}.values():
+            _check_finite(kernel)
+            names = extract_layer_names(source.title(op, kernel))
+            name = names[0] if names[-1] in layers else names[-1]
+            layers[name] = {"names": names, "weights": int(np.prod(kernel.shape)), "levels": {}}
+            trials += self._make_layer_trials(name, op, kernel)
+        if not trials:
+            raise BadInput("the model has no layer with a kernel. Leave the stage out.")
+        return layers, trials
+
+    def _make_layer_trials(self, name: str, op: Operator, kernel: Tensor) -> list[_Trial]:
+        trials = []
         if op.kind != "DEPTHWISE_CONV_2D":
-            found += [("sparsity", share, partial(prune_kernel, share=share)) for share in self.sparsities]
-            found += [("rank", share, partial(truncate_rank, share=share)) for share in self.ranks]
+            for share in self.sparsities:
+                trials.append(_Trial(name, kernel, "sparsity", share, partial(prune_kernel, share=share)))
+            for share in self.ranks:
+                trials.append(_Trial(name, kernel, "rank", share, partial(truncate_rank, share=share)))
         channel = -1 if op.kind in _CHANNELS_LAST else 0
-        return found + [("bits", bits, partial(round_kernel, bits=bits, channel=channel)) for bits in self.bits]
+        for bits in self.bits:
+            trials.append(_Trial(name, kernel, "bits", bits, partial(round_kernel, bits=bits, channel=channel)))
+        return trials
 
 
 def sensitivity_table(context: Context) -> SensitivityTable | None:
-    """The table that a stage takes settings from, where it has asked for one."""
-    return SensitivityTable.read(context.inputs[SENSITIVITY_FACT].facts) if SENSITIVITY_FACT in context.inputs else None
+    """Return the sensitivity table that a stage takes settings from; None if it has not asked for one."""
+    if SENSITIVITY_FACT not in context.inputs:
+        return None
+    return SensitivityTable.read(context.inputs[SENSITIVITY_FACT].facts)
 
 
 def _check_finite(kernel: Tensor) -> None:

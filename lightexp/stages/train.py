@@ -1,4 +1,4 @@
-"""Training, and what every stage that trains shares."""
+"""Training, and the base class of all stages that train."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from lightexp.core.protocols import STATE_FILE, Artifact, Context, Input, Range,
 from lightexp.core.training import Training
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lightexp.backend.features import FeatureMatcher
     from lightexp.backend.training import WeightConstraint
 
 
@@ -18,48 +21,47 @@ class TrainingStage(Training, Stage):
     """A stage that trains a Keras model.
 
     Attributes:
-        once: Whether `apply` calls `fit` once, so that its training can be cut short and gone on with.
+        resumable: Whether `apply` calls `fit` once, so that its training can be stopped early and resumed.
     """
 
-    once: ClassVar[bool] = True
+    resumable: ClassVar[bool] = True
     search: ClassVar[Mapping[str, Range]] = {"learning_rate": Range("tag(log, interval(0.0003, 0.01))")}
 
     def inputs(self) -> dict[str, Input]:
-        """The objective's teachers."""
+        """Return the objective's teachers; see `Stage.inputs`."""
         return dict(self.objective.teachers)
 
     def schedule_epochs(self, examples: int) -> int:
-        """The epochs after which no schedule changes anything but the learning rate."""
+        """Return the number of epochs after which no schedule changes anything but the learning rate.
+
+        Args:
+            examples: Number of training examples.
+        """
         return 0
 
-    def untrained(self, context: Context) -> Any:
-        """The architecture at this point of the pipeline with new weights; the same whenever the seed is."""
+    def build_untrained(self, context: Context) -> Any:
+        """Return the architecture at this point of the pipeline with new weights, determined by the seed."""
         from lightexp.backend.session import reset_graph
 
         reset_graph(context.seed)
         return context.model.build(context.data.shape, context.data.classes)
 
     def fit(self, model: Any, context: Context, masks: WeightConstraint | None = None) -> dict[str, list[float]]:
-        """Trains `model` in place and returns the curves; see `Trainer.run`."""
-        from lightexp.backend.litert import compute_logits
+        """Train a Keras model in place.
+
+        Args:
+            model: The model.
+            context: Data, seed, teachers, and the epoch to stop or resume at.
+            masks: Constraint on the weights, applied after each step. Defaults to None.
+
+        Returns:
+            Curves, a value per epoch; see `Trainer.run`.
+        """
         from lightexp.backend.training import TeacherSignals, Trainer
 
-        features = None
-        if self.objective.matched is not None:
-            from lightexp.backend import keras_files
-            from lightexp.backend.features import FeatureMatcher
-
-            teacher = keras_files.rebuild_model(context.inputs["teacher"].folder)
-            features = FeatureMatcher(model, teacher, self.objective, context.seed)
-        # Read off the flatbuffer once, not computed again at every step: any teacher that LiteRT runs will do.
-        train, teachers = context.data.train.x, {}
-        for role in self.objective.teachers:
-            context.progress.say("asking the teacher")
-            teacher = context.inputs[role]
-            teachers[role] = compute_logits(
-                teacher.tflite, train, context.data, context.threads, foreign=teacher.foreign
-            )
-        trainer = Trainer(model, self, context.data, context.seed, TeacherSignals(teachers, features), masks)
+        features = self._match_features(model, context)
+        signals = TeacherSignals(self._compute_teacher_logits(context), features)
+        trainer = Trainer(model, self, context.data, context.seed, signals, masks)
         if context.state:
             trainer.load_state(context.state)
         history = trainer.run(context.progress, context.stop)
@@ -67,19 +69,45 @@ class TrainingStage(Training, Stage):
             trainer.save_state(context.out / STATE_FILE)
         return history
 
+    def _match_features(self, model: Any, context: Context) -> FeatureMatcher | None:
+        """Return the matcher of the model's and the teacher's hidden layers, if the objective compares them."""
+        if self.objective.matched is None:
+            return None
+        from lightexp.backend import keras_files
+        from lightexp.backend.features import FeatureMatcher
+
+        teacher = keras_files.rebuild_model(context.inputs["teacher"].folder)
+        return FeatureMatcher(model, teacher, self.objective, context.seed)
+
+    def _compute_teacher_logits(self, context: Context) -> dict[str, NDArray[Any]]:
+        """Return the logits of each teacher on the train split.
+
+        LiteRT computes them once from the teacher's flatbuffer, instead of Keras at each step.
+        """
+        from lightexp.backend.litert import compute_logits
+
+        examples, logits = context.data.train.x, {}
+        for role in self.objective.teachers:
+            context.progress.say("asking the teacher")
+            teacher = context.inputs[role]
+            logits[role] = compute_logits(
+                teacher.tflite, examples, context.data, context.threads, foreign=teacher.foreign
+            )
+        return logits
+
 
 @settings_dataclass
 class Train(TrainingStage):
-    """Trains the model: from its initial weights where it stands first, else from those that come before."""
+    """Train the model: from initial weights as the first stage, else from those of the previous stage."""
 
     accepts = ("none", "keras")
     compresses = False
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Trains; see `Stage.apply`."""
+        """Train the model; see `Stage.apply`."""
         from lightexp.backend import keras_files
 
-        model = keras_files.load_model(parent.folder, context.seed) if parent else self.untrained(context)
+        model = keras_files.load_model(parent.folder, context.seed) if parent else self.build_untrained(context)
         history = self.fit(model, context)
         keras_files.save_model(model, context.out)
         return {"history": history}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lightexp.core.protocols import Layer
 from lightexp.core.schedule import Schedule
-from lightexp.stages.prune import allocate_erdos_renyi
+from lightexp.stages.erdos_renyi import allocate_erdos_renyi
 from tests.backend import tiny_keras
 
 STEPS = 20  # four epochs of 70 examples in batches of 16

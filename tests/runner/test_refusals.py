@@ -26,13 +26,13 @@ def prune(**values: object) -> Prune:
 
 def test_patterns_that_contradict_each_other_are_refused():
     with pytest.raises(BadInput, match="several sparsities"):
-        prune(layers={"conv*": 0.5, "conv1": 0.9}).targets(LAYERS)
-    assert prune(layers={"conv*": 0.9, "conv1": 0.9}).targets(LAYERS) == {"conv1": 0.9}
+        prune(layers={"conv*": 0.5, "conv1": 0.9}).compute_targets(LAYERS)
+    assert prune(layers={"conv*": 0.9, "conv1": 0.9}).compute_targets(LAYERS) == {"conv1": 0.9}
 
 
 def test_a_pattern_of_layers_that_are_not_pruned_is_refused():
     with pytest.raises(BadInput, match="'norm1' matches no layer that is pruned"):
-        prune(layers={"norm1": 0.5}).targets(LAYERS)
+        prune(layers={"norm1": 0.5}).compute_targets(LAYERS)
 
 
 def test_a_second_pruning_that_would_lower_a_layer_is_seen_beforehand():

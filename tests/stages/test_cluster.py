@@ -32,7 +32,7 @@ def test_each_layer_is_given_its_number_of_values_or_passed_over_in_words() -> N
         "depth1": "DepthwiseConv2D: left alone, depthwise kernels are not clustered",
         "dense1": "Dense (64, 10): 32 values",
     }
-    assert cluster(k=32, layers={"conv*": 4}, exclude=["dense1"]).values(LAYERS) == {"conv1": 4}
+    assert cluster(k=32, layers={"conv*": 4}, exclude=["dense1"]).select_sizes(LAYERS) == {"conv1": 4}
 
 
 @pytest.mark.parametrize(

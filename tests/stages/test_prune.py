@@ -12,7 +12,8 @@ from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.protocols import Invariant, Layer
 from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph
 from lightexp.objectives.cross_entropy import CrossEntropy
-from lightexp.stages.prune import Prune, allocate_erdos_renyi
+from lightexp.stages.erdos_renyi import allocate_erdos_renyi
+from lightexp.stages.prune import Prune
 from tests.tiny_runs import TinyRuns
 
 LAYERS = [
@@ -29,10 +30,10 @@ def prune(**settings: Any) -> Prune:
 
 
 def test_every_kernel_gets_the_same_sparsity_unless_it_is_named() -> None:
-    assert prune().targets(LAYERS) == {"conv1": 0.8, "conv2": 0.8, "dense1": 0.8}
+    assert prune().compute_targets(LAYERS) == {"conv1": 0.8, "conv2": 0.8, "dense1": 0.8}
     named = prune(layers={"conv1": 0.25}, exclude=["dense*"])
-    assert named.targets(LAYERS) == {"conv1": 0.25, "conv2": 0.8}
-    assert prune(allocation="global", layers={"conv1": 0.0}).targets(LAYERS) == {
+    assert named.compute_targets(LAYERS) == {"conv1": 0.25, "conv2": 0.8}
+    assert prune(allocation="global", layers={"conv1": 0.0}).compute_targets(LAYERS) == {
         "conv1": 0.0,
         "conv2": None,
         "dense1": None,
@@ -54,14 +55,14 @@ def test_touches_says_what_becomes_of_each_layer() -> None:
 @pytest.mark.parametrize("settings", [{"layers": {"conv9": 0.5}}, {"exclude": ["con1"]}])
 def test_a_pattern_that_matches_nothing_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=r"no layer's name matches 'con.*'\. The model's layers: conv1, norm1"):
-        prune(**settings).targets(LAYERS)
+        prune(**settings).compute_targets(LAYERS)
 
 
 def test_a_model_without_prunable_layers_is_refused() -> None:
     with pytest.raises(BadInput, match="no layer that can be pruned"):
-        prune(exclude=["*"]).targets(LAYERS)
+        prune(exclude=["*"]).compute_targets(LAYERS)
     with pytest.raises(BadInput, match="no layer that can be pruned"):
-        prune().targets(LAYERS[1:3])
+        prune().compute_targets(LAYERS[1:3])
 
 
 sizes = st.lists(

@@ -68,17 +68,17 @@ def test_what_is_added_is_one_layer() -> None:
 
 def test_a_global_ranking_takes_where_it_is_lowest() -> None:
     from lightexp.backend.channels import ChannelGraph
-    from lightexp.stages.prune_channels import ChannelTarget
+    from lightexp.stages.channel_selection import ChannelTarget
 
     graph = ChannelGraph(model())
     scores = np.ones(graph.count)
     scores[graph.output_channels["conv1"][:10]] = 0.1
     chosen = stage(allocation="global", ratio=0.25, round_to=1)
-    gone = chosen.select_removed(graph, scores, ChannelTarget.of(chosen, None, graph))
+    gone = chosen.select_removed(graph, scores, ChannelTarget.from_stage(chosen, None, graph))
     assert gone >= set(graph.output_channels["conv1"][:10].tolist())
     assert len(gone) == 12  # of 48
     everything = stage(allocation="global", ratio=0.99)
-    assert len(everything.select_removed(graph, scores, ChannelTarget.of(everything, None, graph))) == 48 - 2
+    assert len(everything.select_removed(graph, scores, ChannelTarget.from_stage(everything, None, graph))) == 48 - 2
     assert left(allocation="global") == left(exclude=["conv1"], layers={"conv2": 0.0})  # nothing is known before
 
 
@@ -120,12 +120,12 @@ def resnet() -> Any:
     round_to=st.sampled_from([1, 8]),
 )
 def test_a_budget_is_kept_and_used(budget: str, share: float, allocation: str, round_to: int) -> None:
-    from lightexp.stages.prune_channels import ChannelTarget
+    from lightexp.stages.channel_selection import ChannelTarget
 
     graph = resnet()
     chosen = stage(budget=budget, share=share, allocation=allocation, round_to=round_to)
     scores = np.random.default_rng(0).random(graph.count)
-    gone = chosen.select_removed(graph, scores, ChannelTarget.of(chosen, None, graph))
+    gone = chosen.select_removed(graph, scores, ChannelTarget.from_stage(chosen, None, graph))
     used = getattr(graph.compute_cost(gone), budget) / getattr(graph.compute_cost(), budget)
     assert used <= share
     assert used > share - (0.25 if round_to > 1 else 0.1)

@@ -15,7 +15,7 @@ from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, Layer
 from lightexp.core.tflite_graph import TFLiteGraph, extract_layer_names
 from lightexp.models.small_cnn import SmallCnn
 from lightexp.runner.progress import SilentReporter
-from lightexp.stages.calibration import RANGES, Calibration
+from lightexp.stages.calibration import RANGES_FILE, Calibration
 from lightexp.stages.quantize import Quantize
 from tests.metrics import tiny_models
 from tests.tiny_runs import TinyRuns
@@ -269,7 +269,7 @@ class TestApply:
     def test_ranges_are_of_the_examples_as_the_model_sees_them(self, context: Context, tmp_path: Path) -> None:
         parent = source(tmp_path)
         Calibration(20).apply(parent, context)
-        ranges = np.load(context.out / RANGES)
+        ranges = np.load(context.out / RANGES_FILE)
         seen = context.data.inputs(context.data.train.sample(20))
         flat = flatbuffer.read_graph(parent.tflite)
         np.testing.assert_array_equal(ranges[flat.inputs[0]], [seen.min(), seen.max()])
