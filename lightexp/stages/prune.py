@@ -247,10 +247,10 @@ class Prune(TrainingStage):
             block = self._block_shape
             zero_blocks = {name: count_zero_blocks(kernel, block) for name, kernel in kernels.items()}
             blocks = {name: count_zero_blocks(np.zeros_like(kernel), block) for name, kernel in kernels.items()}
-            self._check_reached(targets, zero_blocks, blocks)
+            self.check_reached(targets, zero_blocks, blocks)
             facts["zero_blocks"] = zero_blocks
         elif not self.n:
-            self._check_reached(targets, zeros, sizes)
+            self.check_reached(targets, zeros, sizes)
         return facts
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
@@ -307,10 +307,19 @@ class Prune(TrainingStage):
             groups.append((shared, make_schedule(self._final_sparsity)))
         return groups
 
-    def _check_reached(
+    def check_reached(
         self, targets: Mapping[str, float | None], zeros: Mapping[str, int], sizes: Mapping[str, int]
     ) -> None:
-        """Check that each layer, or all layers of a global threshold together, have reached their sparsity."""
+        """Check that each layer, or all layers of a global threshold together, have reached their sparsity.
+
+        Args:
+            targets: As `compute_targets` returns them.
+            zeros: Number of zeros (or blocks of zeros) by layer name.
+            sizes: Number of weights (or blocks) by layer name.
+
+        Raises:
+            RunFailed: If one has not.
+        """
         groups = [([name], target) for name, target in targets.items() if target is not None]
         shared = [name for name, target in targets.items() if target is None]
         if shared:

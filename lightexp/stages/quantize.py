@@ -33,7 +33,7 @@ from lightexp.stages.sensitivity import Sensitivity, sensitivity_table
 
 _DEFAULT_MIN_WEIGHTS = 1024  # the converter leaves smaller tensors in float
 _OPERATORS = {"Dense": "FULLY_CONNECTED", "Conv2D": "CONV_2D", "Conv1D": "CONV_2D", "Conv3D": "CONV_3D"}
-_NARROW_OPERATORS = {  # operators that LiteRT computes correctly with fewer than 8 bits
+NARROW_OPERATORS = {  # operators that LiteRT computes correctly with fewer than 8 bits
     2: ("FULLY_CONNECTED",),  # LiteRT accepts a 2-bit CONV_2D, too, but computes wrong results
     4: ("FULLY_CONNECTED", "CONV_2D"),
 }
@@ -153,7 +153,7 @@ class Quantize(Stage):
             return f"by the table of sensitivity, for {self.tolerance:g} points"
         inputs = layer.kernel[0] if layer.kind == "Dense" else layer.kernel[-1]
         operator = _OPERATORS.get(layer.kind, layer.kind)
-        kernel = self._choose_format(names, operator, layer.kernel, inputs, table)
+        kernel = self.choose_format(names, operator, layer.kernel, inputs, table)
         noun = "" if kernel.dtype == "FLOAT32" else " weights"
         description = format_type(f"{kernel.dtype.lower()}{noun}", kernel.block)
         return f"{description}, {kernel.reason}" if kernel.reason else description
@@ -169,7 +169,7 @@ class Quantize(Stage):
         self._check_patterns(names)
         table = sensitivity_table(context)
         formats = [
-            self._choose_format(kernel_names, op.kind, kernel.shape, kernel.shape[-1], table)
+            self.choose_format(kernel_names, op.kind, kernel.shape, kernel.shape[-1], table)
             for kernel_names, (op, kernel) in zip(names, source.kernels, strict=True)
         ]
         self._convert(parent, context, formats)
@@ -214,7 +214,7 @@ class Quantize(Stage):
         for op, kernel in shipped.kernels:
             expected, dtype = facts["kernels"].get(kernel.name), format_type(kernel.dtype, kernel.block)
             if self.scheme == "default":  # the converter may rename a kernel
-                expected = self._choose_format([], op.kind, kernel.shape, 0).dtype
+                expected = self.choose_format([], op.kind, kernel.shape, 0).dtype
             if dtype != expected:
                 return f"the {op.kind} kernel '{kernel.name}' is {dtype}, was to be {expected}"
             bias = _find_bias(shipped, op)
@@ -224,7 +224,7 @@ class Quantize(Stage):
         expected = _IO_TYPES[self.scheme] if self.io == "integer" else "FLOAT32"
         return f"inputs and outputs are {sorted(io_types)}, were to be {expected}" if io_types != {expected} else None
 
-    def _choose_format(
+    def choose_format(
         self, names: list[str], operator: str, shape: Sequence[int], inputs: int, table: SensitivityTable | None = None
     ) -> KernelFormat:
         """Return the format of a kernel.
@@ -252,7 +252,7 @@ class Quantize(Stage):
             requested = self.bits
         if requested == 32:
             return KernelFormat("FLOAT32", reason=_AS_REQUESTED)
-        bits = next(b for b in (2, 4, 8) if b >= requested and (b == 8 or operator in _NARROW_OPERATORS[b]))
+        bits = next(b for b in (2, 4, 8) if b >= requested and (b == 8 or operator in NARROW_OPERATORS[b]))
         if bits != requested:
             return KernelFormat(f"INT{bits}", reason=f"LiteRT cannot compute a {requested}-bit {operator}")
         if not self.block or bits != 4:

@@ -35,7 +35,7 @@ _CHANNELS_LAST = ("DEPTHWISE_CONV_2D", "CONV_3D", "BATCH_MATMUL")  # other kerne
 
 
 @dataclass(frozen=True)
-class _Trial:
+class KernelTrial:
     """A change of one kernel, whose accuracy is measured.
 
     Attributes:
@@ -140,30 +140,37 @@ class Sensitivity(Stage):
         _, indices = split_stratified(split.y, self.examples, seed=0)
         return split.x[indices], split.y[indices]
 
-    def _make_trials(self, source: TFLiteGraph) -> tuple[dict[str, dict[str, Any]], list[_Trial]]:
+    def _make_trials(self, source: TFLiteGraph) -> tuple[dict[str, dict[str, Any]], list[KernelTrial]]:
         """Return the facts of each layer, without accuracies, and the trials of all layers."""
         layers: dict[str, dict[str, Any]] = {}
-        trials: list[_Trial] = []
+        trials: list[KernelTrial] = []
         for op, kernel in {id(kernel): (op, kernel) for op, kernel in source.kernels}.values():
             _check_finite(kernel)
             names = extract_layer_names(source.title(op, kernel))
             name = names[0] if names[-1] in layers else names[-1]
             layers[name] = {"names": names, "weights": int(np.prod(kernel.shape)), "levels": {}}
-            trials += self._make_layer_trials(name, op, kernel)
+            trials += self.make_layer_trials(name, op, kernel)
         if not trials:
             raise BadInput("the model has no layer with a kernel. Leave the stage out.")
         return layers, trials
 
-    def _make_layer_trials(self, name: str, op: Operator, kernel: Tensor) -> list[_Trial]:
+    def make_layer_trials(self, name: str, op: Operator, kernel: Tensor) -> list[KernelTrial]:
+        """Return the trials of a layer.
+
+        Args:
+            name: Name of the layer.
+            op: The operator that uses the kernel; depthwise kernels have trials with bits only.
+            kernel: The kernel.
+        """
         trials = []
         if op.kind != "DEPTHWISE_CONV_2D":
             for share in self.sparsities:
-                trials.append(_Trial(name, kernel, "sparsity", share, partial(prune_kernel, share=share)))
+                trials.append(KernelTrial(name, kernel, "sparsity", share, partial(prune_kernel, share=share)))
             for share in self.ranks:
-                trials.append(_Trial(name, kernel, "rank", share, partial(truncate_rank, share=share)))
+                trials.append(KernelTrial(name, kernel, "rank", share, partial(truncate_rank, share=share)))
         channel = -1 if op.kind in _CHANNELS_LAST else 0
         for bits in self.bits:
-            trials.append(_Trial(name, kernel, "bits", bits, partial(round_kernel, bits=bits, channel=channel)))
+            trials.append(KernelTrial(name, kernel, "bits", bits, partial(round_kernel, bits=bits, channel=channel)))
         return trials
 
 

@@ -1,7 +1,7 @@
-"""Each method after the others, on a small residual net with batch normalisation.
+"""Tests of stages in combination, on a small residual network with batch normalisation.
 
-What stood before is kept, or the order is refused before anything is trained. The runs themselves verify the file that
-ships; here it is looked at once more.
+The invariants of earlier stages are preserved, or the order is refused before training. The runs verify the shipped
+file; these tests verify it independently.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ METHODS = {
     "encode": ["encode"],
 }
 FIRST, LAST = list(METHODS)[:4], list(METHODS)[5:9]
-# Kernels of the net as a flatbuffer has them, outputs first: the stem's, the branch's, the shortcut's, the logits'.
-WHOLE = [(8, 3, 3, 1), (16, 3, 3, 8), (16, 1, 1, 8), (4, 16)]
+# Kernel shapes in the flatbuffer, outputs first: stem, branch, shortcut, logits.
+FULL = [(8, 3, 3, 1), (16, 3, 3, 8), (16, 1, 1, 8), (4, 16)]
 HALVED = [(4, 3, 3, 1), (8, 3, 3, 4), (8, 1, 1, 4), (4, 8)]
 FACTORS = [
     *((3, 3, 3, 1), (8, 1, 1, 3)),
@@ -43,12 +43,12 @@ FACTORS = [
     *((3, 1, 1, 8), (16, 1, 1, 3)),
     *((2, 16), (4, 2)),
 ]
-SHAPES = {"sparse": WHOLE, "two_of_four": WHOLE, "channels": HALVED, "factors": FACTORS}
+SHAPES = {"sparse": FULL, "two_of_four": FULL, "channels": HALVED, "factors": FACTORS}
 
 
 @pytest.fixture(scope="module")
 def residual(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Keras file of a net of two convolutions around a shortcut of 1x1."""
+    """Return a Keras file of a network with two convolutions and a 1x1 shortcut."""
     from lightexp.backend.session import import_keras, reset_graph
 
     reset_graph(0)
@@ -63,28 +63,28 @@ def residual(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
-def words(*methods: str) -> list[str]:
-    added = []
+def make_overrides(*methods: str) -> list[str]:
+    overrides = []
     for method in methods:
         stage, *values = METHODS[method]
-        added += [f"+stage@pipeline.stages.{method}={stage}"]
-        added += [f"pipeline.stages.{method}.{value}" for value in values]
-    return ["pipeline=control", *added, f"pipeline.order=[train,{','.join(methods)}]"]
+        overrides += [f"+stage@pipeline.stages.{method}={stage}"]
+        overrides += [f"pipeline.stages.{method}.{value}" for value in values]
+    return ["pipeline=control", *overrides, f"pipeline.order=[train,{','.join(methods)}]"]
 
 
 @pytest.mark.parametrize("last", LAST)
 @pytest.mark.parametrize("clustered", [False, True], ids=["", "clustered"])
 @pytest.mark.parametrize("first", FIRST)
-def test_each_keeps_what_came_before(
+def test_later_stages_preserve_earlier_ones(
     tiny_runs: TinyRuns, residual: Path, first: str, clustered: bool, last: str
 ) -> None:
     methods = [first, *(["cluster"] if clustered else []), last]
     model = ["model=from_file", f"model.path={residual}"]
-    record = tiny_runs.run(*model, *words(*methods))
+    record = tiny_runs.run(*model, *make_overrides(*methods))
     assert not record.waived
-    found = [kernel for _, kernel in tiny_runs.flat(record).kernels]
-    assert sorted(tensor.shape for tensor in found) == sorted(SHAPES[first])
-    for tensor in found:
+    kernels = [kernel for _, kernel in tiny_runs.flat(record).kernels]
+    assert sorted(tensor.shape for tensor in kernels) == sorted(SHAPES[first])
+    for tensor in kernels:
         kernel = read_kernel(tensor)
         assert tensor.dtype == ("INT4" if last == "int4" else "INT8")
         if first == "two_of_four":
@@ -93,34 +93,34 @@ def test_each_keeps_what_came_before(
             assert np.mean(kernel == 0) > 0.75
         if clustered:
             assert count_distinct_values(kernel, per_channel=True) <= 6
-    packed = tiny_runs.run(*model, *words(*methods, "encode"))
+    packed = tiny_runs.run(*model, *make_overrides(*methods, "encode"))
     assert [stage.from_store for stage in packed.stages] == [True] * (len(methods) + 1) + [False]
     content = tiny_runs.file(record).read_bytes()
     assert tiny_runs.file(packed).read_bytes() == content
     assert lxe.decode(tiny_runs.file(packed).with_name(ENCODED).read_bytes()) == content
 
 
-def test_no_two_methods_undo_one_another_in_any_order() -> None:
-    """What makes layers anew stands before what makes their weights special, quantised ones before the encoder."""
-    chosen = compose_settings(["dataset=digits", *words(*METHODS)])
+def test_order_of_each_pair_of_methods() -> None:
+    """Stages that replace layers precede those that constrain weights; quantisation precedes the encoder."""
+    settings = compose_settings(["dataset=digits", *make_overrides(*METHODS)])
 
     def refusal(*methods: str) -> str:
         try:
-            check_order(replace(chosen, stages={name: chosen.stages[name] for name in ("train", *methods)}))
+            check_order(replace(settings, stages={name: settings.stages[name] for name in ("train", *methods)}))
         except BadInput as error:
             return str(error)
         return ""
 
     for before, after in permutations(METHODS, 2):
-        said = refusal(before, after)
+        message = refusal(before, after)
         if before in (*LAST, "encode"):
-            assert bool(said) == (before == "encode" or after != "encode"), (before, after)
-            assert not said or f"'{after}' cannot follow '{before}'" in said
+            assert bool(message) == (before == "encode" or after != "encode"), (before, after)
+            assert not message or f"'{after}' cannot follow '{before}'" in message
         elif after in (*FIRST, "cluster") and before in ("sparse", "two_of_four", "cluster"):
-            assert (said == "") == (after == "cluster"), (before, after)
-            assert not said or f"'{after}' after '{before}' would undo its " in said
+            assert (message == "") == (after == "cluster"), (before, after)
+            assert not message or f"'{after}' after '{before}' would undo its " in message
         else:
-            assert said == "", (before, after)
+            assert message == "", (before, after)
 
 
 @pytest.mark.parametrize(
@@ -133,12 +133,12 @@ def test_no_two_methods_undo_one_another_in_any_order() -> None:
         ("cluster", "plain", "qat", "codebook"),
     ],
 )
-def test_training_that_keeps_nothing_is_refused(
+def test_stage_that_destroys_invariant_is_refused(
     tiny_runs: TinyRuns, before: str, after: str, kind: str, lost: str
 ) -> None:
-    added = [
+    overrides = [
         f"+stage@pipeline.stages.{after}={kind}",
         *(["pipeline.stages.plain.scheme=plain"] if kind == "qat" else []),
     ]
     with pytest.raises(BadInput, match=f"'{after}' after '{before}' would undo its {lost}"):
-        tiny_runs.plan(*words(before)[:-1], *added, f"pipeline.order=[train,{before},{after}]")
+        tiny_runs.plan(*make_overrides(before)[:-1], *overrides, f"pipeline.order=[train,{before},{after}]")

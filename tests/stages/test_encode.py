@@ -1,4 +1,4 @@
-"""`encode` in real runs: the file beside the model, its figures, and what may stand where."""
+"""Tests of entropy coding in real runs: the encoded file, its metrics, and the order of stages."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.metrics import tiny_models
 from tests.tiny_runs import TinyRuns
 
 
-def encoded(runs: TinyRuns, *words: str, order: str) -> Record:
-    return runs.run(*words, "+stage@pipeline.stages.encode=encode", f"pipeline.order=[{order},encode]")
+def run_encoded(runs: TinyRuns, *overrides: str, order: str) -> Record:
+    return runs.run(*overrides, "+stage@pipeline.stages.encode=encode", f"pipeline.order=[{order},encode]")
 
 
 @pytest.mark.parametrize(
     ("pipeline", "order"),
     [("control", "train"), ("prune", "train,prune"), ("prune_int8", "train,prune,quantize")],
 )
-def test_the_run_s_folder_holds_the_file_and_its_figures(pipeline: str, order: str, tiny_runs: TinyRuns) -> None:
-    record = encoded(tiny_runs, f"pipeline={pipeline}", order=order)
+def test_run_folder_holds_file_and_metrics(pipeline: str, order: str, tiny_runs: TinyRuns) -> None:
+    record = run_encoded(tiny_runs, f"pipeline={pipeline}", order=order)
     file = tiny_runs.file(record).with_name(record.files["encoded"])
     assert file.name == ENCODED
     assert decode(file.read_bytes()) == tiny_runs.file(record).read_bytes()
@@ -41,32 +41,30 @@ def test_the_run_s_folder_holds_the_file_and_its_figures(pipeline: str, order: s
     assert "Encoded bytes" in tiny_runs.file(record).with_name(record.files["table"]).read_text()
 
 
-def test_a_file_of_others_is_encoded(tiny_runs: TinyRuns, tmp_path: Path) -> None:
-    given = tiny_runs.file(tiny_runs.run("pipeline=control"))
+def test_foreign_file_is_encoded(tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    control = tiny_runs.file(tiny_runs.run("pipeline=control"))
     path = tmp_path / "theirs.tflite"
-    path.write_bytes(given.read_bytes() + b"and what they appended")
-    record = encoded(tiny_runs, "model=from_file", f"model.path={path}", "pipeline=control", order="train")
+    path.write_bytes(control.read_bytes() + b"appended data")
+    record = run_encoded(tiny_runs, "model=from_file", f"model.path={path}", "pipeline=control", order="train")
     assert [stage.name for stage in record.stages] == ["file", "encode"]
     file = tiny_runs.file(record)
     assert decode(file.with_name(ENCODED).read_bytes()) == path.read_bytes() == file.read_bytes()
     assert record.metrics["size/encoded_ratio"] > 1
 
 
-def test_it_ends_a_pipeline_and_undoes_nothing() -> None:
-    words = ["pipeline=prune", "+stage@pipeline.stages.encode=encode"]
-    check_order(compose_settings([*words, "pipeline.order=[train,prune,encode]"]))
+def test_encode_is_last_and_preserves_everything() -> None:
+    overrides = ["pipeline=prune", "+stage@pipeline.stages.encode=encode"]
+    check_order(compose_settings([*overrides, "pipeline.order=[train,prune,encode]"]))
     with pytest.raises(BadInput, match=r"'prune' cannot follow 'encode'.*pipeline.order=\[train,prune,encode\]"):
-        check_order(compose_settings([*words, "pipeline.order=[train,encode,prune]"]))
+        check_order(compose_settings([*overrides, "pipeline.order=[train,encode,prune]"]))
     assert all(Encode().preserves(Invariant(kind)) for kind in ("sparsity", "n_m", "blocks", "codebook", "dtype"))
 
 
-def test_sizes_of_what_is_encoded_are_against_the_control(tmp_path: Path) -> None:
+def test_encoded_size_is_relative_to_control(tmp_path: Path) -> None:
     control, file, packed = (tmp_path / name for name in ("control.tflite", "model.tflite", "model.lxe"))
     control.write_bytes(bytes(1000))
     file.write_bytes(bytes(500))
     packed.write_bytes(bytes(40))
-    found = {
-        f.name: f.value
-        for f in Size().measure(MeasurementContext(file, control, tiny_models.make_data("conv"), 1, encoded=packed))
-    }
-    assert (found["size/encoded_bytes"], found["size/encoded_ratio"], found["size/ratio"]) == (40, 25, 2)
+    context = MeasurementContext(file, control, tiny_models.make_data("conv"), 1, encoded=packed)
+    values = {metric.name: metric.value for metric in Size().measure(context)}
+    assert (values["size/encoded_bytes"], values["size/encoded_ratio"], values["size/ratio"]) == (40, 25, 2)

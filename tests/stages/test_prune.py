@@ -1,18 +1,16 @@
+"""Tests of weight pruning: targets, patterns, invariants, and the zeros in the file."""
+
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.protocols import Invariant, Layer
 from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph
 from lightexp.objectives.cross_entropy import CrossEntropy
-from lightexp.stages.erdos_renyi import allocate_erdos_renyi
 from lightexp.stages.prune import Prune
 from tests.tiny_runs import TinyRuns
 
@@ -29,7 +27,7 @@ def prune(**settings: Any) -> Prune:
     return Prune(objective=CrossEntropy(), **settings)
 
 
-def test_every_kernel_gets_the_same_sparsity_unless_it_is_named() -> None:
+def test_compute_targets_by_allocation_and_layers() -> None:
     assert prune().compute_targets(LAYERS) == {"conv1": 0.8, "conv2": 0.8, "dense1": 0.8}
     named = prune(layers={"conv1": 0.25}, exclude=["dense*"])
     assert named.compute_targets(LAYERS) == {"conv1": 0.25, "conv2": 0.8}
@@ -40,9 +38,9 @@ def test_every_kernel_gets_the_same_sparsity_unless_it_is_named() -> None:
     }
 
 
-def test_touches_says_what_becomes_of_each_layer() -> None:
-    words = dict(prune(exclude=["conv1"], layers={"dense1": 0.5}).describe_layers(LAYERS))
-    assert words == {
+def test_describe_layers_gives_sparsity_or_reason() -> None:
+    descriptions = dict(prune(exclude=["conv1"], layers={"dense1": 0.5}).describe_layers(LAYERS))
+    assert descriptions == {
         "conv1": "Conv2D: left alone, excluded",
         "norm1": "BatchNormalization: left alone, it has no kernel",
         "depth1": "DepthwiseConv2D: left alone, depthwise kernels are not pruned",
@@ -53,66 +51,35 @@ def test_touches_says_what_becomes_of_each_layer() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"layers": {"conv9": 0.5}}, {"exclude": ["con1"]}])
-def test_a_pattern_that_matches_nothing_is_refused(settings: dict[str, Any]) -> None:
+def test_pattern_without_match_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=r"no layer's name matches 'con.*'\. The model's layers: conv1, norm1"):
         prune(**settings).compute_targets(LAYERS)
 
 
-def test_a_model_without_prunable_layers_is_refused() -> None:
+def test_model_without_prunable_layers_is_refused() -> None:
     with pytest.raises(BadInput, match="no layer that can be pruned"):
         prune(exclude=["*"]).compute_targets(LAYERS)
     with pytest.raises(BadInput, match="no layer that can be pruned"):
         prune().compute_targets(LAYERS[1:3])
 
 
-sizes = st.lists(
-    st.lists(st.integers(1, 30), min_size=2, max_size=2) | st.lists(st.integers(1, 8), min_size=4, max_size=4),
-    min_size=1,
-    max_size=6,
-)
-
-
-@given(kernels=sizes, sparsity=st.floats(0, 0.99))
-def test_erk_keeps_the_model_s_sparsity_and_keeps_small_layers_denser(
-    kernels: list[list[int]], sparsity: float
-) -> None:
-    layers = [Layer(f"l{i}", "Dense", tuple(k), 0) for i, k in enumerate(kernels)]
-    shares = allocate_erdos_renyi(layers, sparsity)
-    counts = {layer.name: int(np.prod(layer.kernel or ())) for layer in layers}
-    assert all(-1e-9 <= s <= 1 for s in shares.values())
-    zeros = sum(shares[name] * count for name, count in counts.items())
-    assert zeros == pytest.approx(sparsity * sum(counts.values()), abs=1e-6)
-    raw = {layer.name: sum(layer.kernel or ()) / counts[layer.name] for layer in layers}
-    order = sorted(raw, key=raw.__getitem__)
-    assert all(shares[a] >= shares[b] - 1e-9 for a, b in pairwise(order))
-
-
-def test_erk_by_hand() -> None:
-    layers = [Layer("a", "Dense", (10, 10), 0), Layer("b", "Dense", (100, 100), 0)]
-    # densities s * 20/100 and s * 200/10,000; together 0.1 of 10,100 weights: s = 1010/220
-    scale = 1010 / 220
-    assert allocate_erdos_renyi(layers, 0.9) == pytest.approx({"a": 1 - scale * 0.2, "b": 1 - scale * 0.02})
-    layers.append(Layer("c", "Dense", (1, 1), 0))  # would be more than dense
-    assert allocate_erdos_renyi(layers, 0.9)["c"] == 0
-
-
-def test_what_another_pruning_keeps() -> None:
+def test_preserves_earlier_sparsity() -> None:
     earlier = Invariant("sparsity", 0.8)
     assert prune(sparsity=0.8).preserves(earlier)
     assert prune(sparsity=0.9, layers={"conv1": 0.8}).preserves(earlier)
-    losing: list[dict[str, Any]] = [
+    destructive: list[dict[str, Any]] = [
         {"sparsity": 0.7},
         {"sparsity": 0.9, "layers": {"conv1": 0.5}},
         {"exclude": ["conv1"]},
         {"allocation": "global"},
         {"from_scratch": True},
     ]
-    assert not any(prune(**settings).preserves(earlier) for settings in losing)
+    assert not any(prune(**settings).preserves(earlier) for settings in destructive)
     assert not prune().preserves(Invariant("dtype"))
     assert prune(sparsity=0.75).establishes() == (Invariant("sparsity", 0.75),)
 
 
-def test_a_schedule_that_does_not_fit_the_data_is_refused() -> None:
+def test_check_refuses_schedule_beyond_training() -> None:
     prune(epochs=2, batch_size=10, end_step=20).check(100)
     with pytest.raises(BadInput, match="ends at step 21, but training has 20 steps"):
         prune(epochs=2, batch_size=10, end_step=21).check(100)
@@ -120,7 +87,7 @@ def test_a_schedule_that_does_not_fit_the_data_is_refused() -> None:
         prune(epochs=1, batch_size=100).check(100)
 
 
-def flat(*kernels: np.ndarray[Any, Any], **named: np.ndarray[Any, Any]) -> TFLiteGraph:
+def make_graph(*kernels: np.ndarray[Any, Any], **named: np.ndarray[Any, Any]) -> TFLiteGraph:
     tensors = [Tensor("x", (1, 4), "FLOAT32", None)]
     names = {f"k{i}": k for i, k in enumerate(kernels)} | {f"net/{name}/MatMul": k for name, k in named.items()}
     tensors += [Tensor(name, k.shape, "FLOAT32", k) for name, k in names.items()]
@@ -128,67 +95,71 @@ def flat(*kernels: np.ndarray[Any, Any], **named: np.ndarray[Any, Any]) -> TFLit
     return TFLiteGraph(tuple(tensors), ops, (0,), (0,))
 
 
-def kernel(zeros: int, size: int = 8) -> np.ndarray[Any, Any]:
+def make_kernel(zeros: int, size: int = 8) -> np.ndarray[Any, Any]:
     return (np.arange(size) >= zeros).astype(np.float32).reshape(2, -1)
 
 
-def test_verify_sees_a_kernel_with_too_few_zeros() -> None:
+def test_verify_finds_kernel_with_too_few_zeros() -> None:
     facts = {"zeros": {"a": 6, "b": 4, "c": 10}, "sizes": {"a": 8, "b": 8, "c": 12}}
-    sound = [kernel(10, 12), kernel(4), kernel(6)]
-    assert prune().verify("sparsity", facts, flat(*sound)) is None
-    assert prune().verify("sparsity", facts, flat(*sound, kernel(0, 6))) is None  # a layer that was not pruned
-    assert prune().verify("sparsity", facts, flat(kernel(10, 12), kernel(5), kernel(5))) == (
+    intact = [make_kernel(10, 12), make_kernel(4), make_kernel(6)]
+    assert prune().verify("sparsity", facts, make_graph(*intact)) is None
+    assert prune().verify("sparsity", facts, make_graph(*intact, make_kernel(0, 6))) is None
+    assert prune().verify("sparsity", facts, make_graph(make_kernel(10, 12), make_kernel(5), make_kernel(5))) == (
         "a kernel of 8 weights has sparsity 0.625, was 0.750"
     )
-    assert prune().verify("sparsity", facts, flat(kernel(4), kernel(6))) == (
+    assert prune().verify("sparsity", facts, make_graph(make_kernel(4), make_kernel(6))) == (
         "a kernel of 12 weights has sparsity 0.000, was 0.833"
     )
-    assert prune().verify("sparsity", facts, flat(kernel(10, 12), a=kernel(6), b=kernel(4))) is None
-    assert prune().verify("sparsity", facts, flat(kernel(10, 12), a=kernel(4), b=kernel(6))) == (  # the other's zeros
+    assert (
+        prune().verify("sparsity", facts, make_graph(make_kernel(10, 12), a=make_kernel(6), b=make_kernel(4))) is None
+    )
+    assert prune().verify(
+        "sparsity", facts, make_graph(make_kernel(10, 12), a=make_kernel(4), b=make_kernel(6))
+    ) == (  # the zeros of the other layer
         "a kernel of 8 weights has sparsity 0.500, was 0.750"
     )
 
 
-def sparsities(runs: TinyRuns, *words: str) -> tuple[dict[str, float], dict[str, int], TFLiteGraph]:
-    record = runs.run("pipeline=prune", *words)
+def run_prune(runs: TinyRuns, *overrides: str) -> tuple[dict[str, float], dict[str, int], TFLiteGraph]:
+    record = runs.run("pipeline=prune", *overrides)
     facts = record.stages[-1].facts
     shares = {name: facts["zeros"][name] / size for name, size in facts["sizes"].items()}
     return shares, facts["sizes"], runs.flat(record)
 
 
-def test_single_layers_and_exclusions_reach_the_file(tiny_runs: TinyRuns) -> None:
+def test_layers_and_exclude_reach_the_file(tiny_runs: TinyRuns) -> None:
     at = "pipeline.stages.prune"
-    shares, sizes, shipped = sparsities(tiny_runs, f"+{at}.layers.conv1=0.25", f"{at}.exclude=[logits]")
+    shares, sizes, shipped = run_prune(tiny_runs, f"+{at}.layers.conv1=0.25", f"{at}.exclude=[logits]")
     assert shares == pytest.approx({"conv1": 0.25, "conv2": 0.8}, abs=1e-3)
-    there = {int(np.prod(t.shape)): t for _, t in shipped.kernels}
-    assert there[sizes["conv2"]].zeros == round(shares["conv2"] * sizes["conv2"])
-    assert there[min(there)].zeros == round(0.25 * sizes["conv1"])
-    logits = next(t for _, t in shipped.kernels if int(np.prod(t.shape)) not in sizes.values())
+    kernels = {int(np.prod(kernel.shape)): kernel for _, kernel in shipped.kernels}
+    assert kernels[sizes["conv2"]].zeros == round(shares["conv2"] * sizes["conv2"])
+    assert kernels[min(kernels)].zeros == round(0.25 * sizes["conv1"])
+    logits = next(kernel for size, kernel in kernels.items() if size not in sizes.values())
     assert logits.zeros == 0
-    for tensor in there.values():
-        assert not np.signbit(np.asarray(tensor.data)[np.asarray(tensor.data) == 0]).any()  # no -0.0 anywhere
+    for tensor in kernels.values():
+        assert not np.signbit(np.asarray(tensor.data)[np.asarray(tensor.data) == 0]).any()  # no -0.0
 
 
 @pytest.mark.parametrize("allocation", ["global", "erk"])
-def test_a_shared_allocation_reaches_the_model_s_sparsity(tiny_runs: TinyRuns, allocation: str) -> None:
+def test_shared_allocation_reaches_total_sparsity(tiny_runs: TinyRuns, allocation: str) -> None:
     at = "pipeline.stages.prune"
-    shares, sizes, _ = sparsities(tiny_runs, f"{at}.allocation={allocation}", f"{at}.criterion=random")
-    whole = sum(shares[n] * sizes[n] for n in sizes) / sum(sizes.values())
-    assert whole == pytest.approx(0.8, abs=2e-3)
+    shares, sizes, _ = run_prune(tiny_runs, f"{at}.allocation={allocation}", f"{at}.criterion=random")
+    total = sum(shares[name] * sizes[name] for name in sizes) / sum(sizes.values())
+    assert total == pytest.approx(0.8, abs=2e-3)
     assert max(shares.values()) - min(shares.values()) > 0.02  # not uniform
     if allocation == "erk":
         assert shares["logits"] < shares["conv1"] < shares["conv2"]
 
 
-def test_weights_that_cannot_be_told_apart_fail_the_run() -> None:
+def test_check_reached_fails_with_equal_weights() -> None:
     stage = prune(sparsity=0.5)
-    stage._check_reached({"a": 0.5}, {"a": 49}, {"a": 100})
+    stage.check_reached({"a": 0.5}, {"a": 49}, {"a": 100})
     with pytest.raises(RunFailed, match=r"a reached sparsity 0\.480, not 0\.500"):
-        stage._check_reached({"a": 0.5}, {"a": 48}, {"a": 100})
+        stage.check_reached({"a": 0.5}, {"a": 48}, {"a": 100})
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         ({"n": 2}, "n and m belong together"),
         ({"n": 4, "m": 4}, "n and m belong together"),
@@ -199,21 +170,21 @@ def test_weights_that_cannot_be_told_apart_fail_the_run() -> None:
         ({"block": [2]}, r"block must be rows and columns, as in \[4,4\]. Received: \[2\]"),
     ],
 )
-def test_a_pattern_that_contradicts_itself_is_refused(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_contradicting_pattern_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         prune(**settings)
 
 
-def test_what_a_pattern_establishes_keeps_and_passes_over() -> None:
+def test_pattern_invariants_and_skipped_layers() -> None:
     assert prune(n=1, m=4).establishes() == (Invariant("n_m", 0.25),)
     assert prune(block=[4, 4], sparsity=0.5).establishes() == (Invariant("blocks", 0.5),)
     for pattern in ("n_m", "blocks", "codebook"):
         assert not prune(sparsity=0.9).preserves(Invariant(pattern, 0.5))
     assert not prune(n=1, m=16).preserves(Invariant("sparsity", 0.5))
-    words = dict(prune(n=2, m=4).describe_layers([*LAYERS, Layer("odd", "Conv2DTranspose", (3, 3, 8, 8), 576)]))
-    assert words["conv1"] == "Conv2D: left alone, fewer than 4 inputs"
-    assert words["conv2"] == "Conv2D (3, 3, 8, 16): 2 of 4 stay"
-    assert words["odd"] == "Conv2DTranspose: left alone, only Dense, Conv1D, Conv2D are pruned in a pattern"
+    descriptions = dict(prune(n=2, m=4).describe_layers([*LAYERS, Layer("odd", "Conv2DTranspose", (3, 3, 8, 8), 576)]))
+    assert descriptions["conv1"] == "Conv2D: left alone, fewer than 4 inputs"
+    assert descriptions["conv2"] == "Conv2D (3, 3, 8, 16): 2 of 4 stay"
+    assert descriptions["odd"] == "Conv2DTranspose: left alone, only Dense, Conv1D, Conv2D are pruned in a pattern"
     assert (
         dict(prune(block=[4, 2]).describe_layers(LAYERS))["dense1"] == "Dense (64, 10): sparsity 0.8 in blocks of 4x2"
     )
@@ -221,15 +192,15 @@ def test_what_a_pattern_establishes_keeps_and_passes_over() -> None:
 
 @pytest.mark.parametrize("model", ["small_cnn", "lenet_300_100"])
 @pytest.mark.parametrize("settings", [["n=2", "m=4"], ["block=[4,2]", "sparsity=0.5"]], ids=["n_m", "blocks"])
-def test_a_pattern_reaches_the_file_and_its_loss_is_seen(tiny_runs: TinyRuns, model: str, settings: list[str]) -> None:
-    words = [f"model={model}", *(f"pipeline.stages.prune.{setting}" for setting in settings)]
-    record = tiny_runs.run("pipeline=prune_int8", *words)  # the run itself has verified it
-    stage = tiny_runs.settings("pipeline=prune", *words).stages["prune"]
+def test_pattern_reaches_file_and_loss_is_found(tiny_runs: TinyRuns, model: str, settings: list[str]) -> None:
+    overrides = [f"model={model}", *(f"pipeline.stages.prune.{setting}" for setting in settings)]
+    record = tiny_runs.run("pipeline=prune_int8", *overrides)  # the run verifies it
+    stage = tiny_runs.settings("pipeline=prune", *overrides).stages["prune"]
     [invariant] = stage.establishes()
     facts = record.stages[1].facts
-    for sound in (record, tiny_runs.run("pipeline=prune", *words)):
-        assert stage.verify(invariant.kind, facts, tiny_runs.flat(sound)) is None
+    for intact in (record, tiny_runs.run("pipeline=prune", *overrides)):
+        assert stage.verify(invariant.kind, facts, tiny_runs.flat(intact)) is None
     plain = tiny_runs.run("pipeline=prune", f"model={model}", "pipeline.stages.prune.sparsity=0.5")
-    assert stage.verify(invariant.kind, facts, tiny_runs.flat(plain))  # as many zeros, in no pattern
+    assert stage.verify(invariant.kind, facts, tiny_runs.flat(plain))  # as many zeros without the pattern
     share = 0.5 * sum(facts["sizes"].values())
     assert sum(facts["zeros"].values()) == pytest.approx(share, rel=0.05)

@@ -1,3 +1,5 @@
+"""Tests of post-training quantisation: settings, plans, and the quantised file."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,6 +18,7 @@ from lightexp.core.tflite_graph import TFLiteGraph, extract_layer_names
 from lightexp.models.small_cnn import SmallCnn
 from lightexp.runner.progress import SilentReporter
 from lightexp.stages.calibration import RANGES_FILE, Calibration
+from lightexp.stages.kernel_format import KernelFormat
 from lightexp.stages.quantize import Quantize
 from tests.metrics import tiny_models
 from tests.tiny_runs import TinyRuns
@@ -30,7 +33,7 @@ LAYERS = [
 
 class TestSettings:
     @pytest.mark.parametrize(
-        ("settings", "told"),
+        ("settings", "message"),
         [
             ({"io": "integer"}, "io=integer needs scheme=int8 or int16x8. Received: scheme=default"),
             ({"scheme": "float16", "io": "integer"}, "io=integer needs scheme=int8 or int16x8"),
@@ -46,26 +49,26 @@ class TestSettings:
             ({"scheme": "int8", "calibration_samples": 0}, "calibration_samples: Input should be greater"),
         ],
     )
-    def test_what_cannot_be_is_refused(self, settings: dict[str, Any], told: str) -> None:
+    def test_invalid_settings_are_refused(self, settings: dict[str, Any], message: str) -> None:
         with pytest.raises(BadInput, match=r"^q[^\n]+$") as error:
             construct(Quantize, settings, "q")
-        assert told in str(error.value)
+        assert message in str(error.value)
 
-    def test_a_layer_may_be_narrower_than_the_rest(self) -> None:
-        found = construct(Quantize, {"scheme": "dynamic", "block": 32, "layers": {"a": 4, "b": 2, "c": 32}}, "q")
-        assert found.layers == {"a": 4, "b": 2, "c": 32}
+    def test_layers_may_have_fewer_bits(self) -> None:
+        stage = construct(Quantize, {"scheme": "dynamic", "block": 32, "layers": {"a": 4, "b": 2, "c": 32}}, "q")
+        assert stage.layers == {"a": 4, "b": 2, "c": 32}
 
-    def test_ranges_are_an_input_where_they_are_needed(self) -> None:
+    def test_inputs_include_calibration_if_needed(self) -> None:
         assert Quantize().inputs() == Quantize(scheme="dynamic").inputs() == {}
         assert Quantize(scheme="int8", calibration_samples=7).inputs() == {"calibration": Calibration(7)}
 
-    def test_what_stood_before_survives(self) -> None:
+    def test_preserves_zeros_and_shared_values(self) -> None:
         kinds = ["sparsity", "n_m", "blocks", "codebook"]
         assert all(Quantize(scheme="dynamic", bits=4).preserves(Invariant(kind)) for kind in kinds)
         assert not Quantize().preserves(Invariant("dtype"))
         assert not Quantize(scheme="dynamic", bits=4, block=32).preserves(Invariant("codebook", 16))
 
-    def test_tensorflow_is_for_the_converters_default_only(self) -> None:
+    def test_tensorflow_is_needed_for_default_only(self) -> None:
         assert Quantize().computes_with_tensorflow("keras")
         assert not Quantize().computes_with_tensorflow("tflite")
         for scheme in ("float16", "dynamic", "weight_only", "int8", "int16x8"):
@@ -83,13 +86,13 @@ class TestSettings:
         ("conv1", []),
     ],
 )
-def test_a_weights_name_tells_its_layer(name: str, layers: list[str]) -> None:
+def test_extract_layer_names(name: str, layers: list[str]) -> None:
     assert extract_layer_names(name) == [name, *layers]
 
 
 class TestPlan:
     @pytest.mark.parametrize(
-        ("settings", "words"),
+        ("settings", "descriptions"),
         [
             ({}, ["float32, fewer than 1024 weights", "float32, fewer than 1024 weights", "int8 weights"]),
             ({"scheme": "float16"}, ["float16 weights"] * 3),
@@ -112,36 +115,37 @@ class TestPlan:
             ),
         ],
     )
-    def test_it_says_what_each_layer_becomes_and_why(self, settings: dict[str, Any], words: list[str]) -> None:
-        found = dict(Quantize(**settings).describe_layers(LAYERS))
-        assert found.pop("norm1") == "BatchNormalization: folded into its neighbours"
-        assert list(found.values()) == [
-            f"{kind}: {w}" for kind, w in zip(["Conv2D", "DepthwiseConv2D", "Dense"], words, strict=True)
+    def test_describe_layers_gives_types_and_reasons(self, settings: dict[str, Any], descriptions: list[str]) -> None:
+        actual = dict(Quantize(**settings).describe_layers(LAYERS))
+        assert actual.pop("norm1") == "BatchNormalization: folded into its neighbours"
+        assert list(actual.values()) == [
+            f"{kind}: {description}"
+            for kind, description in zip(["Conv2D", "DepthwiseConv2D", "Dense"], descriptions, strict=True)
         ]
 
     @pytest.mark.parametrize(
-        ("layers", "told"),
+        ("layers", "message"),
         [
             ({"nope*": 4}, "'nope*' matches no layer with a kernel. These are: conv1, depth1, dense1"),
             ({"norm1": 4}, "'norm1' matches no layer with a kernel"),
             ({"conv1": 4, "conv*": 8}, "conv1 is given several numbers of bits: {'conv1': 4, 'conv*': 8}"),
         ],
     )
-    def test_patterns_must_say_one_thing_of_some_layer(self, layers: dict[str, Any], told: str) -> None:
+    def test_invalid_patterns_are_refused(self, layers: dict[str, Any], message: str) -> None:
         with pytest.raises(BadInput) as error:
             Quantize(scheme="dynamic", layers=layers).describe_layers(LAYERS)
-        assert told in str(error.value)
+        assert message in str(error.value)
 
-    def test_a_files_kernels_are_its_layers(self, tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    def test_kernels_of_a_file_are_its_layers(self, tiny_runs: TinyRuns, tmp_path: Path) -> None:
         from lightexp.runner.preview import preview_plan
 
         source = tmp_path / "net.tflite"
         source.write_bytes(tiny_runs.file(tiny_runs.run("pipeline=control")).read_bytes())
-        words = ["model=from_file", f"model.path={source}", "pipeline=quantize"]
-        words += ["pipeline.stages.quantize.scheme=dynamic", "+pipeline.stages.quantize.layers={conv1: 4}"]
-        plan, data = tiny_runs.plan(*words)
-        _, touched = preview_plan(plan, tiny_runs.settings(*words), data)
-        assert [words for _, words in touched[-1]] == [
+        overrides = ["model=from_file", f"model.path={source}", "pipeline=quantize"]
+        overrides += ["pipeline.stages.quantize.scheme=dynamic", "+pipeline.stages.quantize.layers={conv1: 4}"]
+        plan, data = tiny_runs.plan(*overrides)
+        _, stages = preview_plan(plan, tiny_runs.settings(*overrides), data)
+        assert [description for _, description in stages[-1]] == [
             "CONV_2D: int4 weights",
             "CONV_2D: int8 weights",
             "FULLY_CONNECTED: int8 weights",
@@ -150,7 +154,7 @@ class TestPlan:
 
 class TestRuns:
     @pytest.mark.parametrize(
-        ("settings", "kernels", "ends"),
+        ("settings", "kernels", "io_type"),
         [
             (["scheme=default"], ["FLOAT32", "INT8", "FLOAT32"], "FLOAT32"),
             (["scheme=float16"], ["FLOAT16"] * 3, "FLOAT32"),
@@ -162,29 +166,29 @@ class TestRuns:
             (["scheme=int8", "layers={conv*: 4, logits: 32}"], ["INT4", "INT4", "FLOAT32"], "FLOAT32"),
         ],
     )
-    def test_the_file_holds_what_was_asked_for(
-        self, tiny_runs: TinyRuns, settings: list[str], kernels: list[str], ends: str
+    def test_file_has_requested_types(
+        self, tiny_runs: TinyRuns, settings: list[str], kernels: list[str], io_type: str
     ) -> None:
         at = "pipeline.stages.quantize"
-        words = [f"+{at}.{word}" if word.startswith("layers") else f"{at}.{word}" for word in settings]
-        record = tiny_runs.run("pipeline=quantize", "model.width=1.0", *words)
-        flat = tiny_runs.flat(record)
-        assert [t.dtype for _, t in flat.kernels] == kernels
-        assert {flat.tensors[i].dtype for i in (*flat.inputs, *flat.outputs)} == {ends}
+        overrides = [f"+{at}.{item}" if item.startswith("layers") else f"{at}.{item}" for item in settings]
+        record = tiny_runs.run("pipeline=quantize", "model.width=1.0", *overrides)
+        graph = tiny_runs.flat(record)
+        assert [kernel.dtype for _, kernel in graph.kernels] == kernels
+        assert {graph.tensors[i].dtype for i in (*graph.inputs, *graph.outputs)} == {io_type}
         control, shipped = record.stages[0], record.stages[-1]
         assert list(shipped.facts["kernels"].values()) == kernels
         accuracy = [s.metric("accuracy/val") for s in (control, shipped)]
         assert accuracy[0] == pytest.approx(accuracy[1], abs=0.15)
         assert (shipped.metric("size/file_bytes") or 0) < (control.metric("size/file_bytes") or 0)
 
-    def test_pruned_weights_are_still_pruned(self, tiny_runs: TinyRuns) -> None:
-        words = [f"pipeline.stages.quantize.{word}" for word in ("scheme=dynamic", "bits=4", "block=32")]
-        record = tiny_runs.run("pipeline=prune_quantize", *words)
+    def test_zeros_of_pruning_are_preserved(self, tiny_runs: TinyRuns) -> None:
+        overrides = [f"pipeline.stages.quantize.{item}" for item in ("scheme=dynamic", "bits=4", "block=32")]
+        record = tiny_runs.run("pipeline=prune_quantize", *overrides)
         assert record.metrics["model/sparsity"] >= 0.79
         assert "INT4 in blocks of 32" in record.stages[-1].facts["kernels"].values()
-        assert any(t.block == 32 for t in tiny_runs.flat(record).tensors)
+        assert any(tensor.block == 32 for tensor in tiny_runs.flat(record).tensors)
 
-    def test_ranges_are_taken_once_for_a_model(self, tiny_runs: TinyRuns) -> None:
+    def test_calibration_is_shared_by_schemes(self, tiny_runs: TinyRuns) -> None:
         at = "pipeline.stages.quantize"
         plans = [tiny_runs.plan("pipeline=quantize", f"{at}.scheme={s}")[0].nodes for s in ("int8", "int16x8")]
         ranges = plans[0][-1].inputs["calibration"]
@@ -197,14 +201,14 @@ class TestRuns:
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    """Of a stage that starts from the float file of `tiny`'s `conv`."""
+    """Return the context of a stage that starts from the float file of the tiny model `conv`."""
     (tmp_path / "out").mkdir()
     with SilentReporter().stage("w", 1, 1) as progress:
         return Context(tiny_models.make_data("conv"), SmallCnn(), 0, 1, tmp_path / "out", progress)
 
 
-def source(folder: Path, *values: tuple[int, float]) -> Artifact:
-    """`tiny`'s `conv` as an artifact; of each (kernel, value) that kernel's first weight is the value."""
+def make_parent(folder: Path, *values: tuple[int, float]) -> Artifact:
+    """Return the tiny model `conv` as an artifact, with the first weight of given kernels replaced."""
     path = folder / TFLITE
     path.write_bytes(tiny_models.make_tflite("conv"))
     tree = flatbuffer_utils.read_model(str(path))
@@ -219,114 +223,117 @@ def source(folder: Path, *values: tuple[int, float]) -> Artifact:
     return Artifact("tflite", folder, {}, "k")
 
 
-def result(context: Context) -> TFLiteGraph:
+def read_result(context: Context) -> TFLiteGraph:
     return flatbuffer.read_graph(context.out / TFLITE)
 
 
 class TestApply:
-    def test_facts_say_what_was_not_as_asked(self, context: Context, tmp_path: Path) -> None:
-        facts = Quantize(scheme="dynamic", bits=2).apply(source(tmp_path), context)
+    def test_facts_list_deviations(self, context: Context, tmp_path: Path) -> None:
+        facts = Quantize(scheme="dynamic", bits=2).apply(make_parent(tmp_path), context)
         assert list(facts["kernels"].values()) == ["INT4", "INT8", "INT2"]
-        assert [why[-15:] for why in facts["reasons"].values()] == ["a 2-bit CONV_2D", "-bit TRANSPOSE_CONV"[-15:]]
+        assert [reason[-15:] for reason in facts["reasons"].values()] == [
+            "a 2-bit CONV_2D",
+            "-bit TRANSPOSE_CONV"[-15:],
+        ]
         assert facts["float"] == []
         assert facts["note"].startswith("not as asked: conv2d (LiteRT cannot compute a 2-bit CONV_2D), ")
-        assert [kernel.dtype for _, kernel in result(context).kernels] == ["INT4", "INT8", "INT2"]
+        assert [kernel.dtype for _, kernel in read_result(context).kernels] == ["INT4", "INT8", "INT2"]
         volume = Layer("volume", "Conv3D", (2, 2, 2, 2, 3), 51)
-        told = dict(Quantize(scheme="dynamic").describe_layers([volume]))["volume"]
-        assert told == "Conv3D: float32, no CONV_3D is quantised after training"
+        description = dict(Quantize(scheme="dynamic").describe_layers([volume]))["volume"]
+        assert description == "Conv3D: float32, no CONV_3D is quantised after training"
 
-    def test_facts_list_the_operators_left_in_float(self, context: Context, tmp_path: Path) -> None:
-        parent = source(tmp_path)
+    def test_facts_list_float_operators(self, context: Context, tmp_path: Path) -> None:
+        parent = make_parent(tmp_path)
         (tmp_path / "ranges").mkdir()
         context.out, out = tmp_path / "ranges", context.out
         assert Calibration(10).apply(parent, context) == {"samples": 10}
         context.out, context.inputs = out, {"calibration": Artifact("keras", tmp_path / "ranges", {}, "r")}
-        kept = {
+        layers = {
             extract_layer_names(kernel.name)[-1]: 32
             for op, kernel in flatbuffer.read_graph(parent.tflite).kernels
             if op.kind == "CONV_2D"
         }
-        facts = Quantize(scheme="int8", layers=kept).apply(parent, context)  # type: ignore[arg-type]
-        assert [words.split()[0] for words in facts["float"]] == ["CONV_2D"]
+        facts = Quantize(scheme="int8", layers=layers).apply(parent, context)  # type: ignore[arg-type]
+        assert [entry.split()[0] for entry in facts["float"]] == ["CONV_2D"]
         assert facts["note"].startswith("in float: CONV_2D '")
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_weights_that_are_not_finite_are_refused(self, value: float, context: Context, tmp_path: Path) -> None:
+    def test_nan_weights_are_refused(self, value: float, context: Context, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"^'[^\n]*MatMul' holds weights that are not finite"):
-            Quantize(scheme="dynamic").apply(source(tmp_path, (2, value)), context)
+            Quantize(scheme="dynamic").apply(make_parent(tmp_path, (2, value)), context)
         assert not list(context.out.iterdir())
 
-    def test_a_pattern_that_matches_no_kernel_is_refused(self, context: Context, tmp_path: Path) -> None:
+    def test_pattern_without_match_is_refused(self, context: Context, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"'nope' matches no layer with a kernel\. These are: conv2d"):
-            Quantize(scheme="dynamic", layers={"nope": 4}).apply(source(tmp_path), context)
+            Quantize(scheme="dynamic", layers={"nope": 4}).apply(make_parent(tmp_path), context)
 
-    def test_a_calibration_without_examples_is_refused(self, context: Context, tmp_path: Path) -> None:
-        none = Split(context.data.train.x[:0], context.data.train.y[:0])
-        context.data = Data("d", none, context.data.val, context.data.test, 4)
+    def test_calibration_without_examples_is_refused(self, context: Context, tmp_path: Path) -> None:
+        empty = Split(context.data.train.x[:0], context.data.train.y[:0])
+        context.data = Data("d", empty, context.data.val, context.data.test, 4)
         with pytest.raises(BadInput, match="no example to calibrate on"):
-            Calibration().apply(source(tmp_path), context)
+            Calibration().apply(make_parent(tmp_path), context)
 
-    def test_ranges_are_of_the_examples_as_the_model_sees_them(self, context: Context, tmp_path: Path) -> None:
-        parent = source(tmp_path)
+    def test_calibration_ranges_are_of_scaled_inputs(self, context: Context, tmp_path: Path) -> None:
+        parent = make_parent(tmp_path)
         Calibration(20).apply(parent, context)
         ranges = np.load(context.out / RANGES_FILE)
-        seen = context.data.inputs(context.data.train.sample(20))
-        flat = flatbuffer.read_graph(parent.tflite)
-        np.testing.assert_array_equal(ranges[flat.inputs[0]], [seen.min(), seen.max()])
+        inputs = context.data.inputs(context.data.train.sample(20))
+        graph = flatbuffer.read_graph(parent.tflite)
+        np.testing.assert_array_equal(ranges[graph.inputs[0]], [inputs.min(), inputs.max()])
 
-    def test_a_kernel_that_came_out_as_another_type_is_refused(
+    def test_unexpected_kernel_type_is_refused(
         self, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As litert-quantizer does, without a word, with what its policy does not know."""
+        """litert-quantizer silently skips operators that its policy does not support."""
         from lightexp.stages import quantize
 
-        monkeypatch.setitem(quantize._NARROW, 4, ("FULLY_CONNECTED", "CONV_2D", "TRANSPOSE_CONV"))
+        monkeypatch.setitem(quantize.NARROW_OPERATORS, 4, ("FULLY_CONNECTED", "CONV_2D", "TRANSPOSE_CONV"))
         with pytest.raises((RunFailed, BadInput), match=r"CONV_2D_TRANSPOSE|TRANSPOSE_CONV") as error:
-            Quantize(scheme="dynamic", bits=4).apply(source(tmp_path), context)
+            Quantize(scheme="dynamic", bits=4).apply(make_parent(tmp_path), context)
         assert "\n" not in str(error.value)
 
-    def test_what_litert_cannot_run_is_refused_with_the_reason(self, context: Context, tmp_path: Path) -> None:
-        class Bold(Quantize):
-            def _kernel(self, names: list[str], operator: str, *sizes: Any) -> tuple[str, int, str]:
-                return ("INT2", 32, "") if operator == "FULLY_CONNECTED" else ("FLOAT32", 0, "")
+    def test_file_that_litert_cannot_run_is_refused(self, context: Context, tmp_path: Path) -> None:
+        class Unsupported(Quantize):
+            def choose_format(self, names: list[str], operator: str, *sizes: Any) -> KernelFormat:
+                return KernelFormat("INT2", 32) if operator == "FULLY_CONNECTED" else KernelFormat("FLOAT32")
 
         with pytest.raises(BadInput, match=r"^scheme=dynamic: LiteRT cannot run the result: [^\n]*block[^\n]*$"):
-            Bold(scheme="dynamic").apply(source(tmp_path), context)
+            Unsupported(scheme="dynamic").apply(make_parent(tmp_path), context)
 
-    def test_what_is_not_as_asked_is_told(self, tmp_path: Path) -> None:
-        flat = flatbuffer.read_graph(source(tmp_path).tflite)
-        facts = {"kernels": {kernel.name: "INT8" for _, kernel in flat.kernels}}
-        assert "is FLOAT32, was to be INT8" in (Quantize(scheme="dynamic").verify("dtype", facts, flat) or "")
-        facts = {"kernels": {kernel.name: "FLOAT32" for _, kernel in flat.kernels}}
-        assert Quantize(scheme="dynamic").verify("dtype", facts, flat) is None
-        told = Quantize(scheme="int8", io="integer").verify("dtype", facts, flat)
-        assert told == "inputs and outputs are ['FLOAT32'], were to be INT8"
+    def test_verify_finds_other_types(self, tmp_path: Path) -> None:
+        graph = flatbuffer.read_graph(make_parent(tmp_path).tflite)
+        facts = {"kernels": {kernel.name: "INT8" for _, kernel in graph.kernels}}
+        assert "is FLOAT32, was to be INT8" in (Quantize(scheme="dynamic").verify("dtype", facts, graph) or "")
+        facts = {"kernels": {kernel.name: "FLOAT32" for _, kernel in graph.kernels}}
+        assert Quantize(scheme="dynamic").verify("dtype", facts, graph) is None
+        message = Quantize(scheme="int8", io="integer").verify("dtype", facts, graph)
+        assert message == "inputs and outputs are ['FLOAT32'], were to be INT8"
 
     @pytest.mark.parametrize("scheme", ["default", "dynamic"])
-    def test_a_shared_and_a_split_layer_go_by_their_names(
+    def test_shared_and_separable_layers_match_by_name(
         self, tensorflow: None, scheme: str, context: Context, tmp_path: Path
     ) -> None:
-        """The converter names neither kernel of the two as it does others."""
+        """The converter names the kernels of both in another way than those of other layers."""
         from lightexp.backend import keras_files
         from lightexp.backend.session import import_keras, reset_graph
 
         reset_graph(0)
         kl = import_keras().layers
-        inputs, twice = kl.Input((8, 8, 3)), kl.Conv2D(3, 3, padding="same", name="twice")
-        x = kl.SeparableConv2D(12, 3, name="split")(twice(twice(inputs)))
+        inputs, shared = kl.Input((8, 8, 3)), kl.Conv2D(3, 3, padding="same", name="twice")
+        x = kl.SeparableConv2D(12, 3, name="split")(shared(shared(inputs)))
         keras_files.save_model(import_keras().Model(inputs, kl.Dense(4, name="out")(kl.Flatten()(x))), tmp_path)
         parent = Artifact("keras", tmp_path, {}, "k")
         if scheme == "default":
             Quantize().apply(parent, context)
-            assert [k.dtype for _, k in result(context).kernels] == ["FLOAT32"] * 4 + ["INT8"]
+            assert [k.dtype for _, k in read_result(context).kernels] == ["FLOAT32"] * 4 + ["INT8"]
         else:
             Quantize(scheme="dynamic", bits=4, layers={"twice": 32, "split": 8}).apply(parent, context)
-            assert [k.dtype for _, k in result(context).kernels] == ["FLOAT32"] * 2 + ["INT8"] * 2 + ["INT4"]
+            assert [k.dtype for _, k in read_result(context).kernels] == ["FLOAT32"] * 2 + ["INT8"] * 2 + ["INT4"]
 
-    def test_a_result_repeats_whatever_was_quantised_before(self, context: Context, tmp_path: Path) -> None:
-        parent, stage = source(tmp_path), Quantize(scheme="dynamic", bits=4)
+    def test_result_does_not_depend_on_earlier_calls(self, context: Context, tmp_path: Path) -> None:
+        parent, dynamic = make_parent(tmp_path), Quantize(scheme="dynamic", bits=4)
         contents = []
-        for before in (stage, Quantize(scheme="float16"), stage):
-            before.apply(parent, context)
+        for stage in (dynamic, Quantize(scheme="float16"), dynamic):
+            stage.apply(parent, context)
             contents.append((context.out / TFLITE).read_bytes())
         assert contents[0] == contents[2] != contents[1]
