@@ -1,4 +1,4 @@
-"""`lightexp search`: a study of a pipeline's settings."""
+"""`lightexp search`: search a pipeline's settings with Optuna, and export the trade-off front."""
 
 from __future__ import annotations
 
@@ -6,97 +6,115 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from lightexp.cli.arguments import Arguments
 from lightexp.core import interrupt
-from lightexp.core.errors import BadInput, RunFailed, suggest_nearest
+from lightexp.core.errors import BadInput, RunFailed
 from lightexp.runner.config_dir import find_config_dir
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext
     from omegaconf import DictConfig
 
-    from lightexp.core.data import Data
+    from lightexp.cli.study_view import StudyView
     from lightexp.execution.launcher import Launcher
-    from lightexp.runner.run import Runner
-    from lightexp.search.space import SearchSpace
+    from lightexp.search.export_front import TestedPoint
+    from lightexp.search.preparation import PreparedStudy
+    from lightexp.search.study import SearchStudy
     from lightexp.search.study_spec import StudySpec
+    from lightexp.search.study_status import StudyStatus
+    from lightexp.search.study_tracker import StudyTracker
 
-_INTERRUPTED = 130
-PLAN, FOLDER, HELP = "--plan", "--config-dir", ("-h", "--help")
-FLAGS = (PLAN, FOLDER, *HELP)
-_HELP = """lightexp search [--plan] [--config-dir DIR] [setting=value ...] [setting=range ...]
-
-Lets Optuna find the trade-off front of a pipeline's settings, under constraints. The same command goes on with a study,
-and on another host with the same storage joins it.
+INTERRUPTED = 130
+_USAGE = "lightexp search [--plan] [--config-dir DIR] [setting=value ...] [setting=range ...]"
+_DESCRIPTION = """Lets Optuna find the trade-off front of a pipeline's settings, under constraints. The same command
+continues a study; on another host with the same storage it joins the study.
 
   lightexp search                                                the default preset on digits
-  lightexp search --plan                                         what is searched, and what is tried first
+  lightexp search --plan                                         what is searched, and what is run first
   lightexp search 'pipeline.stages.prune.sparsity=interval(0.5,0.98)'   interval(), range(), choice(), tag(log, ...)
   lightexp search 'pipeline.stages.prune=choice(on,off)'         a stage as a choice; in what order: pipeline.order=
   lightexp search search.space=auto                              the default ranges of every stage
   lightexp search "search.constraints=['size/file_bytes <= 64 KiB', 'accuracy/val >= control - 0.01']"
-  lightexp search search.trials=200 search.workers=2             trials of the whole study, and processes
+  lightexp search search.trials=200 search.workers=2             trials of the complete study, and processes
+  lightexp search search.test=now                                test the front of a study that has not ended
 
+The front is tested once, when the study has ended; an interrupted study leaves the test split alone.
 Presets (search=NAME): {presets}. Everything that lightexp run takes can be set, too.
 
 search.* and their defaults:
 {settings}
-Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
-"""
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
 
 
-def run(words: list[str]) -> int:
-    """Runs `lightexp search` and returns the exit code.
+def make_parser() -> Arguments:
+    """Return the command's flags; the help lists the presets and settings of `conf/search`."""
+    folder = find_config_dir() / "search"
+    settings = "\n".join(f"  {line}" for line in (folder / "_settings.yaml").read_text().splitlines()[1:])
+    presets = ", ".join(sorted(path.stem for path in folder.glob("[!_]*.yaml")))
+    parser = Arguments("search", usage=_USAGE, description=_DESCRIPTION.format(presets=presets, settings=settings))
+    parser.add_argument("--plan", action="store_true", help="show what would be searched")
+    return parser.add_config_dir()
+
+
+def run(argv: list[str]) -> int:
+    """Run `lightexp search`.
 
     Args:
-        words: The command line after `search`.
+        argv: The command line after `search`.
+
+    Returns:
+        The exit code.
     """
-    if set(words) & set(HELP):
-        settings = (find_config_dir() / "search" / "_settings.yaml").read_text().splitlines()[1:]
-        presets = sorted(path.stem for path in (find_config_dir() / "search").glob("[!_]*.yaml"))
-        print(_HELP.format(presets=", ".join(presets), settings="\n".join(f"  {line}" for line in settings)), end="")
-        return 0
+    options, overrides = make_parser().read(argv)
     interrupt.install_handlers()
-    overrides, folders, plan = _read(words)
     from lightexp.runner.launcher import select_launcher, split_hydra_overrides
     from lightexp.search.study_spec import StudySpec
 
-    hydra, overrides = split_hydra_overrides(overrides)
-    spec = StudySpec(overrides, folders)
-    launcher = select_launcher(hydra, folders, spec.settings.outputs) if hydra else None
-    if plan:
-        return _planned(spec)
-    command = ["lightexp", "search", *words]
-    code = _searched(spec, command, launcher)
-    if code == _INTERRUPTED:
-        print(f"lightexp: Interrupted. This goes on: {shlex.join(command)}", file=sys.__stderr__)
+    hydra_overrides, overrides = split_hydra_overrides(overrides)
+    spec = StudySpec(overrides, options.config_dir)
+    launcher = None
+    if hydra_overrides:
+        launcher = select_launcher(hydra_overrides, options.config_dir, spec.settings.outputs)
+    if options.plan:
+        _show_plan(spec)
+        return 0
+    command = ["lightexp", "search", *argv]
+    code = _search(spec, command, launcher)
+    if code == INTERRUPTED:
+        print(f"lightexp: Interrupted. This continues it: {shlex.join(command)}", file=sys.__stderr__)
         _explain_untested_front(command, "search.test=now")
     return code
 
 
-def run_sweep(words: list[str], fields: dict[str, Any], config: DictConfig, context: HydraContext, plan: bool) -> None:
-    """Runs, or plans, a study as the sweeper of `lightexp run -m`.
+def run_sweep(
+    overrides: list[str], search: dict[str, Any], config: DictConfig, context: HydraContext, is_plan: bool
+) -> None:
+    """Run or plan a study as the sweeper of `lightexp run -m hydra/sweeper=lightexp`.
 
     Args:
-        words: Overrides, of which the sweeps are the space.
-        fields: Of `search`.
+        overrides: Overrides, of which the sweeps are the search space.
+        search: Settings of the study.
         config: The composed config, with its node `hydra`.
-        context: Hydra's.
-        plan: Whether only to plan.
+        context: Hydra's loaders.
+        is_plan: Whether only to show what would be searched.
 
     Raises:
-        LightexpError: If it is wrong, or no trial of it has succeeded.
+        LightexpError: If the study is wrong, or none of its trials has succeeded.
         KeyboardInterrupt: If it was interrupted.
     """
     from lightexp.execution.launcher import Launcher
     from lightexp.runner.launcher import drop_sweeps
     from lightexp.search.study_spec import StudySpec
 
-    folders = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
-    spec = StudySpec(words, folders, config.hydra.job.config_name, {k: v for k, v in fields.items() if k != "_target_"})
-    launcher = Launcher(config, context, drop_sweeps(words))
+    config_dirs = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
+    settings = {name: value for name, value in search.items() if name != "_target_"}
+    spec = StudySpec(overrides, config_dirs, config.hydra.job.config_name, settings)
+    if is_plan:
+        _show_plan(spec)
+        return
     command = ["lightexp", "run", *sys.argv[1:]]
-    code = _planned(spec) if plan else _searched(spec, command, launcher)
-    if code == _INTERRUPTED:
+    code = _search(spec, command, Launcher(config, context, drop_sweeps(overrides)))
+    if code == INTERRUPTED:
         _explain_untested_front(command, "hydra.sweeper.test=now")
         raise KeyboardInterrupt
     if code:
@@ -104,109 +122,106 @@ def run_sweep(words: list[str], fields: dict[str, Any], config: DictConfig, cont
 
 
 def _explain_untested_front(command: list[str], override: str) -> None:
-    """Say which command tests the front of a study that was interrupted."""
+    """Print the command that tests the front of a study that was interrupted."""
     if override not in command:
         command = [*command, override]
     print(f"lightexp: The front is not tested yet. This tests it now: {shlex.join(command)}", file=sys.__stderr__)
 
 
-def _read(words: list[str]) -> tuple[list[str], list[str], bool]:
-    """Overrides, the user's own config folders, and whether only to plan."""
-    overrides: list[str] = []
-    folders: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        flag, equals, value = word.partition("=")
-        if flag == FOLDER:
-            folders.append(value if equals else next(rest, ""))
-        elif word.startswith("-") and word != PLAN:
-            raise BadInput(f"{flag} is not a flag of lightexp search: {suggest_nearest(flag, FLAGS)}")
-        elif word != PLAN:
-            overrides.append(word)
-    return overrides, folders, PLAN in words
-
-
-def _planned(spec: StudySpec) -> int:
+def _show_plan(spec: StudySpec) -> None:
+    """Show the search space, the seed trials and the goals."""
     from lightexp.cli.study_view import StudyView
-    from lightexp.runner.progress import SilentReporter
-    from lightexp.runner.run import Runner
-    from lightexp.search import export_front, layer_names
+    from lightexp.search.export_front import count_stored_stages
+    from lightexp.search.preparation import prepare_study
     from lightexp.search.storage import count_trials
 
     view = StudyView(spec.objectives)
-    spec.check()
-    runner = Runner(SilentReporter())
-    _data_fits(spec, runner)
-    space = _space(spec, layer_names.find_layer_names(spec))
-    corners = spec.make_seed_trials(space)
-    found = export_front.count_stored_stages(spec, [corner.config for corner in corners], runner)
-    tried = [(c.name, list(c.config.pipeline.order), *f) for c, f in zip(corners, found, strict=True)]
-    view.plan(spec, space, tried, count_trials(spec.search.storage, spec.folder, spec.name))
-    return 0
+    prepared = prepare_study(spec)
+    seed_trials = spec.make_seed_trials(prepared.space)
+    counts = count_stored_stages(spec, [seed_trial.config for seed_trial in seed_trials], prepared.runner)
+    rows = []
+    for seed_trial, (stored, total) in zip(seed_trials, counts, strict=True):
+        stages = spec.make_trial_settings(seed_trial.config).stages
+        names = [name for name, stage in stages.items() if not stage.implicit]
+        rows.append((seed_trial.name, names, stored, total))
+    view.show_plan(spec, prepared.space, rows, count_trials(spec.search.storage, spec.folder, spec.name))
 
 
-def _data_fits(spec: StudySpec, runner: Runner) -> Data:
-    """The data; what cannot work with it is told before anything is started."""
-    _, data = runner.plan(spec.settings)
-    if spec.halving:
-        spec.halving.check(spec.settings, len(data.train))
-    return data
+def _search(spec: StudySpec, command: list[str], launcher: Launcher | None) -> int:
+    """Run a study's trials, test its front and show it.
 
+    Args:
+        spec: The study's specification.
+        command: The command line, for the records.
+        launcher: Starts the workers. None starts them on this host.
 
-def _space(spec: StudySpec, found: dict[str, list[str]]) -> SearchSpace:
-    """The space, as the sampler can work with."""
-    from lightexp.search import samplers
-
-    space = spec.make_space(found)
-    if spec.search.sampler == "grid":
-        samplers.make_sampler(spec, space, 0, {})
-    return space
-
-
-def _searched(spec: StudySpec, command: list[str], launcher: Launcher | None) -> int:
+    Returns:
+        The exit code.
+    """
     from lightexp.cli.study_view import StudyView
-    from lightexp.runner.progress import SilentReporter
-    from lightexp.runner.run import Runner
-    from lightexp.search import export_front, layer_names
-    from lightexp.search.run_trials import run_trials
+    from lightexp.search.export_front import list_front_points
+    from lightexp.search.preparation import prepare_study
     from lightexp.search.study import SearchStudy
     from lightexp.search.study_status import compute_status
     from lightexp.search.study_tracker import StudyTracker
 
-    spec.check()
     with StudyView(spec.objectives) as view:
-        runner = Runner(SilentReporter())
-        data = _data_fits(spec, runner)
-        layers = layer_names.find_layer_names(spec)
-        space = _space(spec, layers)
-        _check_has_trials(spec)
-        study = SearchStudy(spec, space, spec.folder, view.say, spec.compute_identity(space, data.key))
-        view.say(f"{spec.name}: {spec.workers} workers of {spec.threads} threads, into {spec.folder}")
+        prepared = prepare_study(spec)
+        _require_trials_to_test(spec)
+        study = SearchStudy(spec, prepared.space, spec.folder, view.message, prepared.identity)
+        view.message(f"{spec.name}: {spec.workers} workers of {spec.threads} threads, into {spec.folder}")
         if spec.workers < spec.search.workers:
-            view.say("Latency is timed with nothing else computing: one worker, not search.workers.")
-        tracker = StudyTracker(study, view.say)
-        state, is_interrupted, points = "FAILED", False, list[export_front.TestedPoint]()
-        try:
-            if spec.search.test != "now":
-                is_interrupted = run_trials(study, layers, command, view, tracker, launcher)
-            status = compute_status(study.trials, spec.objectives)
-            if not is_interrupted:
-                view.say("The front is being tested.")
-                points = export_front.export_front(study, status, runner, command)
-            is_partial = spec.search.test == "now" and len(status.ended) < spec.search.trials
-            state = "KILLED" if is_interrupted or is_partial else "FINISHED"
-        except KeyboardInterrupt:  # during the test
-            state, is_interrupted = "KILLED", True
-        finally:
-            status = compute_status(study.trials, spec.objectives)
-            tracker.end(state, status, points)
-    view.front(spec, status, points or export_front.list_front_points(status), tracker.place)
+            view.message("Latency is timed with nothing else computing: one worker, not search.workers.")
+        tracker = StudyTracker(study, view.message)
+        points, is_interrupted = _run_and_test(study, prepared, view, tracker, command, launcher)
+    status = compute_status(study.trials, spec.objectives)
+    view.show_front(spec, status, points or list_front_points(status), tracker.place)
     if is_interrupted:
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0 if points or status.done else 1
 
 
-def _check_has_trials(spec: StudySpec) -> None:
+def _run_and_test(
+    study: SearchStudy,
+    prepared: PreparedStudy,
+    view: StudyView,
+    tracker: StudyTracker,
+    command: list[str],
+    launcher: Launcher | None,
+) -> tuple[list[TestedPoint], bool]:
+    """Run a study's trials, test its front unless the user interrupts the trials, and mirror the study's end.
+
+    Returns:
+        The tested front, and whether the user has interrupted the study.
+    """
+    from lightexp.search.export_front import export_front
+    from lightexp.search.run_trials import run_trials
+    from lightexp.search.study_status import compute_status
+
+    spec = study.spec
+    points: list[TestedPoint] = []
+    mlflow_status, is_interrupted = "FAILED", False
+    try:
+        if spec.search.test != "now":
+            is_interrupted = run_trials(study, prepared.layers, command, view, tracker, launcher)
+        status = compute_status(study.trials, spec.objectives)
+        if not is_interrupted:
+            view.message("The front is being tested.")
+            points = export_front(study, status, prepared.runner, command)
+        mlflow_status = "KILLED" if is_interrupted or _has_trials_left(spec, status) else "FINISHED"
+    except KeyboardInterrupt:  # during the test
+        mlflow_status, is_interrupted = "KILLED", True
+    finally:
+        tracker.end(mlflow_status, compute_status(study.trials, spec.objectives), points)
+    return points, is_interrupted
+
+
+def _has_trials_left(spec: StudySpec, status: StudyStatus) -> bool:
+    """Return whether the front was tested before the study has ended."""
+    return spec.search.test == "now" and len(status.ended) < spec.search.trials
+
+
+def _require_trials_to_test(spec: StudySpec) -> None:
     """Refuse to test the front of a study without trials."""
     from lightexp.search.storage import count_trials
 

@@ -50,11 +50,11 @@ class StudyView:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Show one line."""
         self._err.print(escape(text), soft_wrap=True)
 
-    def show(self, status: StudyStatus, workers: list[str], seconds: float, left: float | None) -> None:
+    def show_status(self, status: StudyStatus, workers: list[str], seconds: float, left: float | None) -> None:
         """Show the study's status: live, or without a terminal one line for each trial that has ended.
 
         Args:
@@ -69,7 +69,7 @@ class StudyView:
             if trial.number not in self._reported:
                 self._reported.add(trial.number)
                 if not self._live.is_started or trial.state is TrialState.FAIL:
-                    self.say(self._format_trial(trial, status))
+                    self.message(self._format_trial(trial, status))
         if self._live.is_started:
             self._live.update(self._build_live_view(status, workers, seconds, left))
 
@@ -97,7 +97,7 @@ class StudyView:
         activities = [Text(f"worker {number}: {activity}") for number, activity in enumerate(workers)]
         return Group(Text(counts + clock), build_rich_table(table), *activities)
 
-    def plan(
+    def show_plan(
         self, spec: StudySpec, space: SearchSpace, seed_trials: list[tuple[str, list[str], int, int]], existing: int
     ) -> None:
         """Show what a study would search.
@@ -122,7 +122,9 @@ class StudyView:
         )
         self._out.print("Nothing was run. Leave out --plan to run it.")
 
-    def front(self, spec: StudySpec, status: StudyStatus, points: Sequence[FrontPoint], mlflow: dict[str, str]) -> None:
+    def show_front(
+        self, spec: StudySpec, status: StudyStatus, points: Sequence[FrontPoint], mlflow: dict[str, str]
+    ) -> None:
         """Show the front, where the files are, and the command that repeats its first point.
 
         Args:

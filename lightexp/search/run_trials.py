@@ -23,10 +23,10 @@ WORKER = "lightexp.search.worker"
 class View(Protocol):
     """Shows a study at work."""
 
-    def say(self, words: str) -> None:
+    def message(self, text: str) -> None:
         """Show one line."""
 
-    def show(self, now: StudyStatus, workers: list[str], seconds: float, left: float | None) -> None:
+    def show_status(self, status: StudyStatus, workers: list[str], seconds: float, left: float | None) -> None:
         """Show the study's status, what each worker does, how long it has run and how long it may still take."""
 
 
@@ -92,7 +92,7 @@ class _StudyProgress(PoolView):
         self._ended_before = sum(trial.state.is_finished() for trial in source.trials)
 
     def message(self, text: str) -> None:
-        self._view.say(text)
+        self._view.message(text)
 
     def update(self, activities: list[str], seconds: float) -> None:
         spec = self._source.study.spec
@@ -104,7 +104,7 @@ class _StudyProgress(PoolView):
             per_trial = seconds / max(1, ended - self._ended_before)
             remaining = per_trial * max(0, spec.search.trials - ended)
         activities = activities or [f"trial {trial.number}" for trial in status.running]
-        self._view.show(status, activities, seconds, remaining)
+        self._view.show_status(status, activities, seconds, remaining)
 
 
 class _JobReporter(SilentTrialReporter):

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.search.export_front import TestedPoint
-from lightexp.search.outcome import OUTCOME, is_feasible, read_stopped_epoch
+from lightexp.search.outcome import is_feasible, read_outcome
 from lightexp.search.ranges import format_value
 from lightexp.search.study import SEED_TRIAL, SearchStudy
 from lightexp.search.study_status import StudyStatus
@@ -124,18 +124,18 @@ class StudyTracker:
 
 def _describe_trial(trial: FrozenTrial, status: StudyStatus) -> TrialPayload:
     """Return what is shown of a trial that has ended; whether it is on the front is known only so far."""
-    outcome = trial.user_attrs[OUTCOME]
-    metrics = dict(outcome["metrics"])
+    outcome = read_outcome(trial)
+    metrics = dict(outcome.metrics)
     if trial.state is TrialState.COMPLETE:
         metrics |= {f"constraint/{number}": value for number, value in enumerate(trial.constraints.values())}
         metrics["feasible"] = float(is_feasible(trial))
     tags = {
-        "lightexp.host": outcome["host"],
+        "lightexp.host": outcome.host,
         "lightexp.corner": trial.user_attrs.get(SEED_TRIAL),
-        "lightexp.stopped": str(read_stopped_epoch(trial) or ""),
+        "lightexp.stopped": str(outcome.stopped or ""),
         "lightexp.front": str(trial.number in {member.number for member in status.front}).lower(),
-        "lightexp.reason": outcome["reason"],
-        "lightexp.folder": outcome["folder"],
+        "lightexp.reason": outcome.reason,
+        "lightexp.folder": outcome.folder,
     }
     assert trial.datetime_start and trial.datetime_complete
     return TrialPayload(

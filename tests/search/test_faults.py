@@ -98,7 +98,7 @@ def test_ctrl_c_finishes_what_is_running_and_reports_what_there_is(story: dict) 
     assert "Trial" in out
     assert "trials done" in out
     assert "The running trials are being finished" in err
-    assert "lightexp: Interrupted. This goes on: lightexp search" in err
+    assert "lightexp: Interrupted. This continues it: lightexp search" in err
     assert "Traceback" not in err
 
 
