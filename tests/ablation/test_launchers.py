@@ -14,19 +14,19 @@ from lightexp.core.records import load_records
 from tests.search.launchers import launcher
 from tests.search.studies import COMMAND, PLUGIN, arrays
 
-PATIENCE = 900  # seconds; a busy machine is no failure
+PATIENCE_S = 900  # a busy machine is no failure
 FAULTY = "+pipeline.stages.faulty={_target_:faulty.faulty.Faulty,level:%s,mode:%s}"
 
 
-def row(level: float, mode: str = "fine") -> list[str]:
+def make_row(level: float, mode: str = "fine") -> list[str]:
     return [FAULTY % (level, mode), "pipeline.order=[train,faulty]"]
 
 
-def named(records: list[Record], status: str) -> list[tuple[str, int]]:
+def select_runs(records: list[Record], status: str) -> list[tuple[str, int]]:
     return sorted((r.tags["row"], r.config["seed"]) for r in records if r.status == status)
 
 
-def test_a_launchers_jobs_run_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launcher_jobs_run_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs, path = tmp_path / "outputs", tmp_path / "10_launched.yaml"
     base = [
         "dataset=arrays",
@@ -38,19 +38,19 @@ def test_a_launchers_jobs_run_what_is_missing(tmp_path: Path, monkeypatch: pytes
     base += [f"model.path={PLUGIN / 'tiny.tflite'}", "plugins=[faulty]"]
     base += ["tracking=none", f"paths.outputs={outputs}"]
     latency = ["+measure.latency={_target_:lightexp.metrics.latency.Latency,warmup:1,runs:20}"]
-    rows = {"control": latency, "half": row(0.5), "fails": row(0.3, "raise")}
+    rows = {"control": latency, "half": make_row(0.5), "fails": make_row(0.3, "raise")}
 
     def ablate(name: str, seeds: list[int]) -> subprocess.CompletedProcess[str]:
         values = {"claim": "Nothing.", "control": "control", "base": base, "seeds": seeds, "rows": rows}
         path.write_text(yaml.safe_dump(values, sort_keys=False))
-        with launcher(name, monkeypatch) as words:
+        with launcher(name, monkeypatch) as overrides:
             return subprocess.run(
-                [str(COMMAND), "ablate", str(path), *words, "workers=2"],
+                [str(COMMAND), "ablate", str(path), *overrides, "workers=2"],
                 cwd=tmp_path,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PLUGIN), os.environ.get("PYTHONPATH", "")])},
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE,
+                timeout=PATIENCE_S,
             )
 
     first = ablate("submitit_local", [0])
@@ -58,13 +58,16 @@ def test_a_launchers_jobs_run_what_is_missing(tmp_path: Path, monkeypatch: pytes
     assert "[2/3]" in first.stderr and "lightexp: fails, seed 0: " in first.stderr
     assert first.stderr.count("it broke") == 1
     records = load_records(outputs)[0]
-    assert (named(records, "done"), named(records, "failed")) == ([("control", 0), ("half", 0)], [("fails", 0)])
+    assert (select_runs(records, "done"), select_runs(records, "failed")) == (
+        [("control", 0), ("half", 0)],
+        [("fails", 0)],
+    )
     assert "latency/p50_us" in next(r for r in records if r.tags["row"] == "control").metrics
     del rows["fails"]
     second = ablate("ray", [0, 1, 2])
     assert second.returncode == 0, second.stderr
-    assert named(load_records(outputs)[0], "done") == [
+    assert select_runs(load_records(outputs)[0], "done") == [
         (name, seed) for name in ("control", "half") for seed in range(3)
     ]
     assert "over 3 seeds" in second.stdout
-    assert not list(outputs.glob("ablations/locks/call-*"))  # nothing of the calls is left
+    assert not list(outputs.glob("ablations/locks/call-*"))  # the commands' folders are removed

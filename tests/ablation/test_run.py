@@ -20,25 +20,25 @@ from lightexp.core.records import load_records
 from tests.command_server import run_command
 from tests.tiny_runs import TinyRuns
 
-PATIENCE = 900  # seconds; a busy machine is no failure
+PATIENCE_S = 900  # a busy machine is no failure
 COMMAND = [str(Path(sys.executable).parent / "lightexp"), "ablate"]
 
 
 @dataclass
 class Story:
-    """One ablation, called several times.
+    """One ablation, run several times.
 
     Attributes:
-        page: Whether the report is there after the first call.
-        plan: What `--plan` says before anything has run, and after all has.
-        calls: Exit code and what was said, of: all rows in two processes; the same again; with a row more,
+        plans: Output of `--plan` before anything has run, and after everything has.
+        has_page: Whether the report exists after the first call.
+        calls: Exit code and output of four calls: all rows in two processes; the same again; with another row,
             interrupted; that again.
-        records: After each call.
-        stages: Store entries by kind at the end.
+        records: The records after each call.
+        stages: Kinds of the store's entries at the end.
     """
 
-    plan: list[str]
-    page: bool
+    plans: list[str]
+    has_page: bool
     calls: list[tuple[int, str]]
     records: list[list[Record]]
     stages: list[str]
@@ -65,109 +65,110 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         },
     }
 
-    def write() -> None:
+    def write_file() -> None:
         path.write_text(yaml.safe_dump(values, sort_keys=False))
 
-    def ablate(*words: str) -> subprocess.CompletedProcess[str]:
-        return run_command(["ablate", str(path), *words], folder, os.environ, PATIENCE)
+    def ablate(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_command(["ablate", str(path), *arguments], folder, os.environ, PATIENCE_S)
 
-    def keep(code: int, said: str) -> None:
-        calls.append((code, said))
+    def add_call(code: int, output: str) -> None:
+        calls.append((code, output))
         records.append(load_records(tiny.outputs)[0])
 
-    write()
+    write_file()
     calls: list[tuple[int, str]] = []
     records: list[list[Record]] = []
     plans = [ablate("--plan").stdout]
-    done = ablate("workers=2")
-    keep(done.returncode, done.stdout + done.stderr)
-    page = (folder / "results" / "09_tiny" / "index.html").is_file()
+    finished = ablate("workers=2")
+    add_call(finished.returncode, finished.stdout + finished.stderr)
+    has_page = (folder / "results" / "09_tiny" / "index.html").is_file()
     del values["rows"]["fails"]
-    write()
-    done = ablate()
-    keep(done.returncode, done.stdout + done.stderr)
+    write_file()
+    finished = ablate()
+    add_call(finished.returncode, finished.stdout + finished.stderr)
     values["rows"]["long"] = ["pipeline=prune", "pipeline.stages.prune.epochs=20000"]
     values["seeds"] = [0]
-    write()
-    before = len(records[-1])
+    write_file()
+    count = len(records[-1])
     process = subprocess.Popen([*COMMAND, str(path)], cwd=folder, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + PATIENCE
-    while not list(tiny.outputs.glob("store/drafts/*")) and time.monotonic() < until:
+    end = time.monotonic() + PATIENCE_S
+    while not list(tiny.outputs.glob("store/drafts/*")) and time.monotonic() < end:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)  # to the parent alone: it stops its workers
-    said = process.communicate(timeout=PATIENCE)[1]
-    keep(process.returncode, said)
-    assert len(records[-1]) == before + 1
+    process.send_signal(signal.SIGTERM)  # to the command alone: it stops its workers
+    errors = process.communicate(timeout=PATIENCE_S)[1]
+    add_call(process.returncode, errors)
+    assert len(records[-1]) == count + 1
     values["rows"]["long"] = ["pipeline=prune", "pipeline.stages.prune.epochs=2"]
-    write()
-    done = ablate()
-    keep(done.returncode, done.stdout + done.stderr)
+    write_file()
+    finished = ablate()
+    add_call(finished.returncode, finished.stdout + finished.stderr)
     plans.append(ablate("--plan").stdout)
     manifests = [json.loads(p.read_text()) for p in tiny.outputs.glob("store/entries/*/*/manifest.json")]
-    return Story(plans, page, calls, records, sorted(m["kind"] for m in manifests))
+    return Story(plans, has_page, calls, records, sorted(m["kind"] for m in manifests))
 
 
-def named(records: list[Record], status: str = "done") -> list[tuple[str, int]]:
+def select_runs(records: list[Record], status: str = "done") -> list[tuple[str, int]]:
+    """Row and seed of the records with a status."""
     return sorted((r.tags["row"], r.config["seed"]) for r in records if r.status == status)
 
 
-def test_the_plan_says_what_is_there_and_what_is_shared(story) -> None:
-    assert "6 runs: 0 are done, 6 to do, 6 to be timed." in story.plan[0]
-    assert "Stages to make: 8, 2 of them for several rows; in the store: 0." in story.plan[0]
-    assert "8 stages have no earlier record" in story.plan[0]
-    assert "refused: pipeline.order: 'prune' cannot follow 'quantize'" in story.plan[0]
-    assert "3 runs: 3 are done, 0 to do, 0 to be timed." in story.plan[1]
+def test_plan_shows_what_is_done_and_what_is_shared(story: Story) -> None:
+    assert "6 runs: 0 are done, 6 to do, 6 to be timed." in story.plans[0]
+    assert "Stages to make: 8, 2 of them for several rows; in the store: 0." in story.plans[0]
+    assert "8 stages have no earlier record" in story.plans[0]
+    assert "refused: pipeline.order: 'prune' cannot follow 'quantize'" in story.plans[0]
+    assert "3 runs: 3 are done, 0 to do, 0 to be timed." in story.plans[1]
 
 
-def test_every_row_runs_with_every_seed_and_a_failing_one_is_reported(story) -> None:
-    code, said = story.calls[0]
+def test_every_row_runs_and_a_failure_is_reported(story: Story) -> None:
+    code, output = story.calls[0]
     assert code == 1
-    assert named(story.records[0]) == [("both", 0), ("both", 1), ("control", 0), ("control", 1)]
-    assert named(story.records[0], "failed") == [("fails", 0), ("fails", 1)]
-    assert said.count("lightexp: fails, seed") == 2
-    assert "Traceback" not in said
-    assert story.page
-    assert "'fails' has no finished run" in said
+    assert select_runs(story.records[0]) == [("both", 0), ("both", 1), ("control", 0), ("control", 1)]
+    assert select_runs(story.records[0], "failed") == [("fails", 0), ("fails", 1)]
+    assert output.count("lightexp: fails, seed") == 2
+    assert "Traceback" not in output
+    assert story.has_page
+    assert "'fails' has no finished run" in output
     assert all(record.tags["ablation"] == "09_tiny" for record in story.records[0])
-    # Whoever needed it took the shared stage from the store.
+    # Every run that needs the shared stage loads it from the store.
     assert all(r.stages[0].from_store for r in story.records[0] if r.status == "done")
 
 
-def test_rows_are_tested_and_timed_at_the_end(story) -> None:
+def test_rows_are_tested_and_timed_at_the_end(story: Story) -> None:
     for record in (r for r in story.records[0] if r.status == "done"):
         for stage in record.stages:
-            names = [figure.name for figure in stage.metrics]
+            names = [metric.name for metric in stage.metrics]
             assert len(set(names)) == len(names)
             assert {"accuracy/test", "latency/p50_us", "size/file_bytes", "time/train_s"} <= set(names)
         assert record.environment["timed_on"] == record.environment["host"]
         assert record.environment["threads"] == 1 or record.environment["cores"] > 2
-    said = story.calls[0][1]
-    assert said.rindex("/6] ") < said.index("Measuring the latency of 4 runs")
+    output = story.calls[0][1]
+    assert output.rindex("/6] ") < output.index("Measuring the latency of 4 runs")
 
 
-def test_what_is_there_does_not_run_again(story) -> None:
-    code, said = story.calls[1]
+def test_finished_runs_are_not_repeated(story: Story) -> None:
+    code, output = story.calls[1]
     assert code == 0
-    assert "4 of 4 runs are done, 0 to do" in said
+    assert "4 of 4 runs are done, 0 to do" in output
     assert [r.id for r in story.records[1]] == [r.id for r in story.records[0]]
 
 
-def test_interrupted_work_goes_on_where_it_was(story) -> None:
-    code, said = story.calls[2]
+def test_interrupted_ablation_continues(story: Story) -> None:
+    code, output = story.calls[2]
     assert code == 130
-    assert "Interrupted" in said
+    assert "Interrupted" in output
     assert story.records[2][-1].status == "interrupted"
-    code, said = story.calls[3]
-    assert code == 0, said
-    assert "2 of 3 runs are done, 1 to do" in said
+    code, output = story.calls[3]
+    assert code == 0, output
+    assert "2 of 3 runs are done, 1 to do" in output
     assert len(story.records[3]) == len(story.records[2]) + 1
     assert story.records[3][-1].tags["row"] == "long"
-    # Two seeds trained and pruned once each, then quantised; one more pruned.
+    # Two seeds are trained and pruned once each, then quantised; one more is pruned.
     assert story.stages == ["Prune prune"] * 3 + ["Quantize quantize"] * 2 + ["Train train"] * 2
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["nowhere.yaml"], "nowhere.yaml does not exist"),
         (["x.yaml", "--paln"], "--paln is not a flag of lightexp ablate: did you mean '--plan'?"),
@@ -175,8 +176,8 @@ def test_interrupted_work_goes_on_where_it_was(story) -> None:
         ([], ""),
     ],
 )
-def test_bad_input_is_one_line(words, said, tmp_path) -> None:
-    done = run_command(["ablate", *words], tmp_path, os.environ, PATIENCE)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == bool(said)
+def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    finished = run_command(["ablate", *arguments], tmp_path, os.environ, PATIENCE_S)
+    assert finished.returncode == 2
+    assert message in finished.stderr
+    assert len(finished.stderr.splitlines()) == bool(message)
