@@ -11,8 +11,8 @@ import yaml
 
 from lightexp.core.record import Record
 from lightexp.core.records import load_records
-from tests.search.launchers import launcher
-from tests.search.studies import COMMAND, PLUGIN, arrays
+from tests.search.launchers import use_launcher
+from tests.search.studies import COMMAND, PLUGIN, write_arrays
 
 PATIENCE_S = 900  # a busy machine is no failure
 FAULTY = "+pipeline.stages.faulty={_target_:faulty.faulty.Faulty,level:%s,mode:%s}"
@@ -30,7 +30,7 @@ def test_launcher_jobs_run_what_is_missing(tmp_path: Path, monkeypatch: pytest.M
     outputs, path = tmp_path / "outputs", tmp_path / "10_launched.yaml"
     base = [
         "dataset=arrays",
-        f"dataset.path={arrays(tmp_path)}",
+        f"dataset.path={write_arrays(tmp_path)}",
         "model=from_file",
         "pipeline=control",
         "measure=quick",
@@ -43,7 +43,7 @@ def test_launcher_jobs_run_what_is_missing(tmp_path: Path, monkeypatch: pytest.M
     def ablate(name: str, seeds: list[int]) -> subprocess.CompletedProcess[str]:
         values = {"claim": "Nothing.", "control": "control", "base": base, "seeds": seeds, "rows": rows}
         path.write_text(yaml.safe_dump(values, sort_keys=False))
-        with launcher(name, monkeypatch) as overrides:
+        with use_launcher(name, monkeypatch) as overrides:
             return subprocess.run(
                 [str(COMMAND), "ablate", str(path), *overrides, "workers=2"],
                 cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""Hydra's launchers as the tests use them: on this host, nothing from elsewhere, nothing left."""
+"""Hydra's launchers as the tests use them: on this host, without outside services, and without leftovers."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ PACKAGES = {"joblib": "hydra_joblib_launcher", "submitit_local": "hydra_submitit
 
 
 @contextmanager
-def launcher(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The overrides that choose a launcher of two processes."""
+def use_launcher(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Provide the overrides that select a launcher of two processes."""
     if find_spec(f"hydra_plugins.{PACKAGES[name]}") is None:
         pytest.skip(f"the launcher {name} is missing: pip install 'lightexp[{name.partition('_')[0]}]'")
-    words = [f"hydra/launcher={name}"]
+    overrides = [f"hydra/launcher={name}"]
     if name != "ray":
-        yield words
+        yield overrides
         return
-    folder = tempfile.mkdtemp(prefix="lightexp-ray-")  # short: it holds sockets
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-this-test-alone-0123456789abcdef")  # else it makes one in the user's home
+    folder = tempfile.mkdtemp(prefix="lightexp-ray-")  # short: paths of sockets are limited
+    monkeypatch.setenv(
+        "RAY_AUTH_TOKEN", "of-this-test-alone-0123456789abcdef"
+    )  # else Ray writes one into the user's home
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine is no failure
     settings = {"num_cpus": 2, "include_dashboard": "false", "_temp_dir": folder, "_node_ip_address": "127.0.0.1"}
     try:
-        yield [*words, *(f"+hydra.launcher.ray.init.{setting}={value}" for setting, value in settings.items())]
+        yield [*overrides, *(f"+hydra.launcher.ray.init.{setting}={value}" for setting, value in settings.items())]
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Studies as a user starts them: real processes on a padding of a tiny .tflite, which no trial takes seconds for."""
+"""Studies as a user starts them: real processes that vary a padding of a tiny .tflite, so that no trial takes long."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.command_server import run_command
 COMMAND = Path(sys.executable).parent / "lightexp"
 PLUGIN = Path(__file__).parent / "plugin"
 LEVEL, MODE, SECONDS = (f"pipeline.stages.faulty.{name}" for name in ("level", "mode", "seconds"))
-PATIENCE = 600  # seconds; a busy machine is no failure
+PATIENCE_S = 600  # a busy machine is no failure
 
 
-def arrays(folder: Path) -> Path:
-    """A data set that the tiny model fits: 100 images of 8x8 pixels in 4 classes."""
+def write_arrays(folder: Path) -> Path:
+    """Write a data set that suits the tiny model: 100 images of 8x8 pixels in 4 classes."""
     path = folder / "tiny.npz"
     if not path.exists():
         np.savez(path, x=np.random.default_rng(0).integers(0, 255, (100, 8, 8), np.uint8), y=np.arange(100) % 4)
@@ -33,34 +33,34 @@ def arrays(folder: Path) -> Path:
 
 
 class Studies:
-    """Starts `lightexp search` in a folder."""
+    """Starts `lightexp search` in a folder and reads its studies."""
 
     def __init__(self, folder: Path, tracking: str = "none") -> None:
-        """Writes the data set."""
+        """Write the data set."""
         self.folder = folder
         self.outputs = folder / "outputs"
-        place = [f"dataset.path={arrays(folder)}", f"model.path={PLUGIN / 'tiny.tflite'}", "runtime.threads=1"]
+        paths = [f"dataset.path={write_arrays(folder)}", f"model.path={PLUGIN / 'tiny.tflite'}", "runtime.threads=1"]
         self.flags = [f"--config-dir={PLUGIN / 'conf'}"]
-        self.words = ["search=faulty", "pipeline=faulty", "measure=padding", "dataset=arrays", "model=from_file"]
-        self.words += ["plugins=[faulty]", f"tracking={tracking}", "search.study=tried", *place]
+        self.overrides = ["search=faulty", "pipeline=faulty", "measure=padding", "dataset=arrays", "model=from_file"]
+        self.overrides += ["plugins=[faulty]", f"tracking={tracking}", "search.study=tried", *paths]
 
-    def command(self, *words: str) -> list[str]:
-        """The whole command."""
-        return [str(COMMAND), "search", *self.flags, *self.words, *words]
+    def command(self, *overrides: str) -> list[str]:
+        """Return the complete command."""
+        return [str(COMMAND), "search", *self.flags, *self.overrides, *overrides]
 
     def environment(self) -> dict[str, str]:
-        """The test's own, with the plugin."""
+        """Return the test's environment, with the plugin."""
         path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(PLUGIN)]))
         return {**{k: v for k, v in os.environ.items() if not k.startswith("TF_")}, "PYTHONPATH": path}
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Runs a study to its end."""
-        return run_command(self.command(*words)[1:], self.folder, self.environment(), PATIENCE)
+    def run(self, *overrides: str) -> subprocess.CompletedProcess[str]:
+        """Run a study to its end."""
+        return run_command(self.command(*overrides)[1:], self.folder, self.environment(), PATIENCE_S)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Starts a study in a process group of its own, as in a terminal."""
+    def start(self, *overrides: str) -> subprocess.Popen[str]:
+        """Start a study in a process group of its own, as a terminal does."""
         return subprocess.Popen(
-            self.command(*words),
+            self.command(*overrides),
             cwd=self.folder,
             env=self.environment(),
             stdout=subprocess.PIPE,
@@ -70,60 +70,60 @@ class Studies:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def trials(self, name: str = "tried") -> list[FrozenTrial]:
-        """The trials, by number, read by Optuna's own storage; none where there is no study yet."""
+    def list_trials(self, name: str = "tried") -> list[FrozenTrial]:
+        """Return the trials by number, read by Optuna's own storage; none if the study does not exist yet."""
         journal = self.outputs / "searches" / name / "journal.log"
         if not journal.exists():
             return []
-        kept = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
         try:
-            return optuna.load_study(study_name=name, storage=kept).trials
+            return optuna.load_study(study_name=name, storage=storage).trials
         except KeyError:
             return []
 
-    def mlflow(self) -> list[Any]:
-        """The runs in MLflow, the study's first and then its trials by number."""
+    def list_mlflow_runs(self) -> list[Any]:
+        """Return the runs in MLflow, the study's first and then its trials by number."""
         from lightexp.tracking import stores
 
         mlflow = stores.import_mlflow()
         if not (self.outputs / "mlflow.db").exists():
             return []
         client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{self.outputs / 'mlflow.db'}")
-        found = client.get_experiment_by_name("lightexp")
-        runs = list(client.search_runs([found.experiment_id])) if found else []
+        experiment = client.get_experiment_by_name("lightexp")
+        runs = list(client.search_runs([experiment.experiment_id])) if experiment else []
         return sorted(runs, key=lambda run: int(run.data.tags.get("lightexp.trial", -1)))
 
-    def front(self, name: str = "tried") -> dict[str, Any]:
-        """What was written of the front."""
+    def read_front(self, name: str = "tried") -> dict[str, Any]:
+        """Return the content of `front.json`."""
         return dict(json.loads((self.outputs / "searches" / name / "front.json").read_text()))
 
 
-def until(there: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
-    """Waits until something is there, and returns it."""
-    end = time.monotonic() + PATIENCE
-    while not (found := there()):
+def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    """Wait until a condition holds and return its value; fail if the process ends before."""
+    end = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
         if process.poll() is not None or time.monotonic() > end:
             process.kill()
             raise AssertionError(f"it ended too early ({process.returncode}): {process.communicate()}")
         time.sleep(0.2)
-    return found
+    return value
 
 
-def children(pid: int) -> list[int]:
-    """The workers that a process has started."""
-    found = []
+def find_workers(pid: int) -> list[int]:
+    """Return the workers that a process has started."""
+    workers = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             if parent == pid and b"lightexp.search.worker" in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
+                workers.append(int(entry.name))
         except (OSError, IndexError):
             continue
-    return found
+    return workers
 
 
-def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs and is no zombie."""
     try:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

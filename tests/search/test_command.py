@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lightexp.core.record import read_record
-from tests.search.studies import COMMAND, LEVEL, PLUGIN, Studies, arrays
+from tests.search.studies import COMMAND, LEVEL, PLUGIN, Studies, write_arrays
 
 OVERRIDES = [
     "search.trials=5",
@@ -58,8 +58,8 @@ def test_front_is_tested_once_and_trials_never(session: Session) -> None:
         assert not [name for name in metrics if name.endswith("/test")]
         assert "size/file_bytes" in metrics
         assert "size/gzip_bytes" not in metrics  # no goal of this study needs it
-    front = session.study.front()["front"]
-    trials = session.study.trials()
+    front = session.study.read_front()["front"]
+    trials = session.study.list_trials()
     feasible = [trial for trial in trials if trial.params[LEVEL] <= 0.9]
     assert [point["trial"] for point in front] == [
         trial.number for trial in sorted(feasible, key=lambda trial: -trial.params[LEVEL])
@@ -73,11 +73,11 @@ def test_front_is_tested_once_and_trials_never(session: Session) -> None:
 
 def test_front_is_shown_with_the_command_that_repeats_it(session: Session) -> None:
     assert "5 trials done, 0 failed, 1 beyond a constraint; hypervolume" in session.search.stdout
-    assert session.study.front()["front"][0]["command"] in session.search.stdout
+    assert session.study.read_front()["front"][0]["command"] in session.search.stdout
 
 
 def test_config_of_a_point_repeats_the_same_bytes(session: Session) -> None:
-    point = session.study.front()["front"][0]
+    point = session.study.read_front()["front"][0]
     folder = session.study.outputs / "searches" / "tried" / "front" / f"trial_{point['trial']:04d}"
     outputs = session.study.folder / "repeated"
     command = [str(COMMAND), *shlex.split(point["command"])[1:], f"paths.outputs={outputs}"]
@@ -119,8 +119,8 @@ def test_bad_input_exits_2_with_one_line(session: Session, overrides: list[str],
 
 def test_search_of_a_model_file_ends_in_a_front(tmp_path: Path) -> None:
     study = Studies(tmp_path)
-    place = [f"model.path={PLUGIN / 'tiny.tflite'}", f"dataset.path={arrays(tmp_path)}", "runtime.threads=1"]
-    study.words = ["search=mixed_precision", "model=from_file", "dataset=arrays", "tracking=none", *place]
+    place = [f"model.path={PLUGIN / 'tiny.tflite'}", f"dataset.path={write_arrays(tmp_path)}", "runtime.threads=1"]
+    study.overrides = ["search=mixed_precision", "model=from_file", "dataset=arrays", "tracking=none", *place]
     study.flags = []
     search = study.run("search.study=bits", "search.trials=4")
     assert search.returncode == 0, search.stderr

@@ -28,13 +28,13 @@ TINY += ["pipeline.stages.prune.sparsity=interval(0.5,0.9)", "measure=quick", "t
 
 def test_two_workers_cut_trainings_short_and_promote_the_best(tmp_path: Path) -> None:
     study = Studies(tmp_path)
-    study.words, study.flags = [*TINY, f"dataset.path={TinyRuns(tmp_path).arrays}", "search.study=tried"], []
+    study.overrides, study.flags = [*TINY, f"dataset.path={TinyRuns(tmp_path).arrays}", "search.study=tried"], []
     goals = "search.objectives=[accuracy/val,size/gzip_bytes]"
     search = study.run(
         goals, "search.halving={epochs:[1],eta:2}", "search.trials=4", "search.workers=2", "search.corners=[]"
     )
     assert search.returncode == 0, search.stderr
-    trials = study.trials()
+    trials = study.list_trials()
     assert {t.state for t in trials} == {TrialState.COMPLETE}
     promoted = [t for t in trials if PROMOTED_FROM in t.user_attrs]
     assert len(trials) - len(promoted) == 4
@@ -47,7 +47,7 @@ def test_two_workers_cut_trainings_short_and_promote_the_best(tmp_path: Path) ->
         short, complete = (read_record(folder / f"{t.number:04d}").stages[-1].facts for t in (origin, trial))
         assert short["history"]["seconds"] == complete["history"]["seconds"][:2]  # continued, not trained again
         assert len(complete["history"]["loss"]) == 3
-    front = study.front()
+    front = study.read_front()
     assert {point["trial"] for point in front["front"]} <= {t.number for t in promoted}
     assert len(front["hypervolume"]) == len(promoted)
     assert f"{len(promoted)} trials done, 4 cut short, 0 failed" in search.stdout

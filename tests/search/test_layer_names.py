@@ -10,7 +10,7 @@ import pytest
 from lightexp.core.errors import BadInput
 from lightexp.search.layer_names import find_layer_names, find_layer_names_in_process
 from lightexp.search.study_spec import StudySpec
-from tests.search.studies import PLUGIN, arrays
+from tests.search.studies import PLUGIN, write_arrays
 
 MakeSpec = Callable[..., StudySpec]
 QUANTIZE_LAYERS = "pipeline.stages.quantize.layers"
@@ -19,12 +19,14 @@ QUANTIZE_LAYERS = "pipeline.stages.quantize.layers"
 @pytest.fixture
 def make_file_spec(make_spec: MakeSpec, tmp_path: Path) -> MakeSpec:
     """Make specifications of studies of a .tflite with the layers `dense1` and `logits`."""
-    place = [f"model.path={PLUGIN / 'tiny.tflite'}", f"dataset.path={arrays(tmp_path)}"]
+    place = [f"model.path={PLUGIN / 'tiny.tflite'}", f"dataset.path={write_arrays(tmp_path)}"]
     return lambda *more: make_spec("search=mixed_precision", "model=from_file", "dataset=arrays", *place, *more)
 
 
 def test_keras_model_is_built_in_a_worker_process(make_spec: MakeSpec, tmp_path: Path) -> None:
-    spec = make_spec("search=mixed_precision", "model=lenet5", "dataset=arrays", f"dataset.path={arrays(tmp_path)}")
+    spec = make_spec(
+        "search=mixed_precision", "model=lenet5", "dataset=arrays", f"dataset.path={write_arrays(tmp_path)}"
+    )
     assert find_layer_names(spec) == {QUANTIZE_LAYERS: ["conv1", "conv2", "dense1", "logits"]}
 
 
@@ -54,7 +56,7 @@ def test_per_layer_that_cannot_be_expanded_is_refused(make_file_spec: MakeSpec, 
 
 
 def test_refusal_in_the_worker_process_reaches_the_user(make_spec: MakeSpec, tmp_path: Path) -> None:
-    place = ["dataset=arrays", f"dataset.path={arrays(tmp_path)}"]
+    place = ["dataset=arrays", f"dataset.path={write_arrays(tmp_path)}"]
     spec = make_spec("search=mixed_precision", "model=lenet5", *place, f"search.per_layer={{{QUANTIZE_LAYERS}: 'x*'}}")
     with pytest.raises(BadInput, match=r"search\.per_layer: 'x\*' matches no layer"):
         find_layer_names(spec)

@@ -25,7 +25,7 @@ from lightexp.search.outcome import (
 from lightexp.search.study import SearchStudy
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import compute_status
-from tests.search.studies import PLUGIN, arrays
+from tests.search.studies import PLUGIN, write_arrays
 
 JOURNAL = Path(__file__).parent / "data" / "format_1_journal.log"
 """Four trials that lightexp stored when outcomes named their metrics `figures`."""
@@ -34,7 +34,7 @@ QUANTIZE = "pipeline.stages.quantize"
 
 def open_old_study(make_spec: Callable[..., StudySpec], folder: Path, *more: str) -> SearchStudy:
     """Open the study of the committed journal with the command that it was made by."""
-    place = [f"dataset.path={arrays(folder)}", f"model.path={PLUGIN / 'tiny.tflite'}", "search.study=old"]
+    place = [f"dataset.path={write_arrays(folder)}", f"model.path={PLUGIN / 'tiny.tflite'}", "search.study=old"]
     pipeline = ["pipeline=quantize", "~pipeline.stages.train", "pipeline.order=[quantize]", "runtime.threads=1"]
     ranges = [f"{QUANTIZE}.scheme=choice(dynamic,int8)", f"{QUANTIZE}.bits=choice(4,8)"]
     spec = make_spec("search=_settings", "model=from_file", "dataset=arrays", *pipeline, *place, *ranges, *more)

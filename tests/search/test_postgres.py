@@ -1,4 +1,4 @@
-"""A study of two hosts on a real PostgreSQL, which goes away and comes back."""
+"""Studies of two hosts on a real PostgreSQL server, which is stopped and started."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from sqlalchemy.exc import OperationalError, PendingRollbackError
 from sqlalchemy.orm import Session
 
 from lightexp.search.storage import is_outage
-from tests.search.launchers import launcher
-from tests.search.studies import COMMAND, SECONDS, Studies, until
+from tests.search.launchers import use_launcher
+from tests.search.studies import COMMAND, SECONDS, Studies, wait_until
 from tests.search.test_storage import check_exclusive_blocks_do_not_overlap, check_lock_dies_with_owner
 from tests.system_packages import require_postgresql
 
 
 class Server:
-    """A PostgreSQL server of the tests' own."""
+    """A PostgreSQL server for the tests."""
 
     def __init__(self, folder: Path, programs: Path) -> None:
-        """Sets up its data; the server refuses to run as root."""
+        """Initialize the server's data; it refuses to run as root."""
         self._folder, self._programs = folder, programs
-        self._as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-        if self._as:
+        self._run_as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        if self._run_as:
             shutil.chown(folder, "postgres")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"postgresql://tester@127.0.0.1:{self.port}/postgres"
-        self._do("initdb", "-D", str(folder / "data"), "-U", "tester", "-A", "trust", "--no-sync")
+        self._run("initdb", "-D", str(folder / "data"), "-U", "tester", "-A", "trust", "--no-sync")
 
     def start(self) -> None:
-        """Starts it and waits until it answers."""
+        """Start the server and wait until it answers."""
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
         log = str(self._folder / "log")
-        self._do("pg_ctl", "-D", str(self._folder / "data"), "-l", log, "-w", "-o", options, "start")
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-l", log, "-w", "-o", options, "start")
 
     def stop(self) -> None:
-        """Stops it as a crash does."""
-        self._do("pg_ctl", "-D", str(self._folder / "data"), "-w", "-m", "immediate", "stop")
+        """Stop the server as a crash does."""
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-w", "-m", "immediate", "stop")
 
-    def _do(self, program: str, *words: str) -> None:
-        command = [*self._as, str(self._programs / program), *words]
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._run_as, str(self._programs / program), *arguments]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self._folder)
 
 
@@ -61,15 +61,15 @@ class Server:
 def server() -> Iterator[Server]:
     programs = require_postgresql()
     with tempfile.TemporaryDirectory(prefix="lightexp-postgres-") as folder:
-        made = Server(Path(folder), programs)
-        made.start()
+        server = Server(Path(folder), programs)
+        server.start()
         try:
-            yield made
+            yield server
         finally:
-            made.stop()
+            server.stop()
 
 
-def trials(server: Server, name: str = "tried") -> list[FrozenTrial]:
+def list_trials(server: Server, name: str = "tried") -> list[FrozenTrial]:
     url = server.url.replace("postgresql:", "postgresql+psycopg:")
     storage = optuna.storages.RDBStorage(url)
     try:
@@ -91,14 +91,14 @@ def test_exclusive_postgres_blocks_do_not_overlap(server: Server, tmp_path: Path
 
 def test_connection_lost_in_a_transaction_is_an_outage(server: Server) -> None:
     engine = sqlalchemy.create_engine(server.url.replace("postgresql:", "postgresql+psycopg:"))
-    words = sqlalchemy.text("select pg_terminate_backend(pg_backend_pid())")
+    statement = sqlalchemy.text("select pg_terminate_backend(pg_backend_pid())")
     with Session(engine) as session:
-        for error in (OperationalError, PendingRollbackError):  # as an Optuna storage meets them
-            with pytest.raises(error) as lost:
-                session.execute(words)
-            assert is_outage(lost.value)
+        for error in (OperationalError, PendingRollbackError):  # as an Optuna storage raises them
+            with pytest.raises(error) as loss:
+                session.execute(statement)
+            assert is_outage(loss.value)
             with pytest.raises(StorageInternalError) as wrapped:
-                raise StorageInternalError("the commit") from lost.value
+                raise StorageInternalError("the commit") from loss.value
             assert is_outage(wrapped.value)
     engine.dispose()
 
@@ -108,41 +108,41 @@ def test_two_hosts_share_a_study_through_an_outage(server: Server, tmp_path: Pat
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         hosts.append(Studies(tmp_path / name))
-    words = [f"search.storage={server.url}", "search.trials=8", f"{SECONDS}=1.5"]
-    processes = [host.start(*words) for host in hosts]
-    until(lambda: any(t.state is TrialState.COMPLETE for t in trials(server)), processes[0])
+    overrides = [f"search.storage={server.url}", "search.trials=8", f"{SECONDS}=1.5"]
+    processes = [host.start(*overrides) for host in hosts]
+    wait_until(lambda: any(t.state is TrialState.COMPLETE for t in list_trials(server)), processes[0])
     server.stop()
-    until(lambda: "has gone away" in processes[0].stderr.readline(), processes[0])
+    wait_until(lambda: "has gone away" in processes[0].stderr.readline(), processes[0])
     server.start()
     ends = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ends
     assert "Traceback" not in ends[0][1] + ends[1][1]
-    found = trials(server)
-    assert [t.number for t in found] == list(range(len(found)))
-    assert [t.state for t in found] == [TrialState.COMPLETE] * 8
-    folders = {Path(t.user_attrs["outcome"]["folder"]).relative_to(tmp_path).parts[0] for t in found}
+    shared = list_trials(server)
+    assert [t.number for t in shared] == list(range(len(shared)))
+    assert [t.state for t in shared] == [TrialState.COMPLETE] * 8
+    folders = {Path(t.user_attrs["outcome"]["folder"]).relative_to(tmp_path).parts[0] for t in shared}
     assert folders == {"one", "other"}
     for host in hosts:
-        assert len(host.front()["front"]) == 8  # either reports the whole front
+        assert len(host.read_front()["front"]) == 8  # each exports the complete front
 
 
 def test_launcher_jobs_share_a_study_and_dashboard_shows_it(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("optuna_dashboard")
-    study, place = Studies(tmp_path), [f"search.storage={server.url}", "search.study=launched"]
-    with launcher("joblib", monkeypatch) as chosen:
-        done = study.run(*place, *chosen, "search.trials=4", "search.workers=2", f"{SECONDS}=0.5")
-    assert done.returncode == 0, done.stderr
-    assert [t.state for t in trials(server, "launched")] == [TrialState.COMPLETE] * 4
-    words = [str(COMMAND), "ui", "--optuna", "--port", "0", *place]
-    shown = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    study, overrides = Studies(tmp_path), [f"search.storage={server.url}", "search.study=launched"]
+    with use_launcher("joblib", monkeypatch) as selection:
+        finished = study.run(*overrides, *selection, "search.trials=4", "search.workers=2", f"{SECONDS}=0.5")
+    assert finished.returncode == 0, finished.stderr
+    assert [t.state for t in list_trials(server, "launched")] == [TrialState.COMPLETE] * 4
+    command = [str(COMMAND), "ui", "--optuna", "--port", "0", *overrides]
+    server_process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
-        assert shown.stdout is not None
-        address = shown.stdout.readline().partition("  ")[0]
+        assert server_process.stdout is not None
+        address = server_process.stdout.readline().partition("  ")[0]
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{address}/api/studies", timeout=60) as answer:
-            assert "launched" in [found["study_name"] for found in json.load(answer)["study_summaries"]]
+        with opener.open(f"{address}/api/studies", timeout=60) as response:
+            assert "launched" in [summary["study_name"] for summary in json.load(response)["study_summaries"]]
     finally:
-        shown.terminate()
-        shown.communicate(timeout=60)
+        server_process.terminate()
+        server_process.communicate(timeout=60)

@@ -16,7 +16,7 @@ from lightexp.search.export_front import count_stored_stages
 from lightexp.search.layer_names import find_layer_names_in_process
 from lightexp.search.seed_trials import SeedTrial
 from lightexp.search.study_spec import StudySpec
-from tests.search.studies import PLUGIN, arrays
+from tests.search.studies import PLUGIN, write_arrays
 
 MakeSpec = Callable[..., StudySpec]
 PRESETS = sorted(path.stem for path in (find_config_dir() / "search").glob("[!_]*.yaml"))
@@ -69,7 +69,9 @@ def plan_seed_trials(spec: StudySpec) -> list[SeedTrial]:
 def test_every_preset_plans_over_every_model(
     tensorflow: None, make_spec: MakeSpec, tmp_path: Path, preset: str, model: str
 ) -> None:
-    dataset = ["dataset=mnist1d"] if model in SERIES_MODELS else ["dataset=arrays", f"dataset.path={arrays(tmp_path)}"]
+    dataset = (
+        ["dataset=mnist1d"] if model in SERIES_MODELS else ["dataset=arrays", f"dataset.path={write_arrays(tmp_path)}"]
+    )
     seed_trials = plan_seed_trials(make_spec(f"search={preset}", f"model={model}", *dataset))
     assert seed_trials[0].name == "recipe"
 
@@ -79,7 +81,7 @@ def test_every_preset_plans_over_every_model(
 def test_every_preset_plans_over_every_model_file(
     make_spec: MakeSpec, model_files: Path, tmp_path: Path, preset: str, file: str
 ) -> None:
-    overrides = [f"model.path={model_files / file}", "dataset=arrays", f"dataset.path={arrays(tmp_path)}"]
+    overrides = [f"model.path={model_files / file}", "dataset=arrays", f"dataset.path={write_arrays(tmp_path)}"]
 
     def plan() -> list[SeedTrial]:
         return plan_seed_trials(make_spec(f"search={preset}", "model=from_file", *overrides))
@@ -97,7 +99,7 @@ def test_every_preset_plans_over_every_model_file(
 def file_spec(make_spec: MakeSpec, tmp_path: Path) -> MakeSpec:
     """Make specs of studies that quantise a float .tflite."""
     overrides = ["search=_settings", "pipeline=quantize", "model=from_file", f"model.path={PLUGIN / 'tiny.tflite'}"]
-    overrides += ["dataset=arrays", f"dataset.path={arrays(tmp_path)}"]
+    overrides += ["dataset=arrays", f"dataset.path={write_arrays(tmp_path)}"]
     return lambda *more: make_spec(*overrides, *more)
 
 
