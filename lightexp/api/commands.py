@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightexp.core.errors import RunFailed
+from lightexp.core.errors import BadInput, RunFailed
 from lightexp.execution.process import ParentConnection
 
 INTERRUPTED = 130
@@ -87,6 +87,8 @@ def _run_command(parent: ParentConnection, command: Callable[[], int], failure: 
         exit_code = command()
     if exit_code == INTERRUPTED:
         raise KeyboardInterrupt
+    if exit_code == BadInput.exit_code:
+        raise BadInput("; ".join(complaints) or "nothing was requested.")
     if exit_code:
         raise RunFailed("; ".join(task_failures[:_MAX_FAILURES] or complaints) or failure)
 
