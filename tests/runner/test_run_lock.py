@@ -1,0 +1,62 @@
+"""Locks that say which runs are alive, and what becomes of runs whose processes have died."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lightexp.core.record import Record, read_record
+from lightexp.runner import run_lock
+
+
+def write_dead_run(runs: Path, name: str, **changes: object) -> Path:
+    """Leave a run as a process that was killed leaves it: with a record and a lock that nobody holds."""
+    folder = runs / name
+    folder.mkdir(parents=True)
+    values: dict[str, object] = {"config": {}, "varied": [], "environment": {}, "started": 1.0, **changes}
+    Record(id=name, name=name, command="lightexp run", **values).write(folder)  # type: ignore[arg-type]
+    (runs / ".live").mkdir(exist_ok=True)
+    (runs / ".live" / f"{name}.lock").touch()
+    return folder
+
+
+def test_hold_marks_a_run_as_alive(tmp_path: Path) -> None:
+    assert not run_lock.is_alive(tmp_path, "a")
+    with run_lock.hold(tmp_path, "a"):
+        assert run_lock.is_alive(tmp_path, "a")
+    assert not run_lock.is_alive(tmp_path, "a")
+    assert list((tmp_path / ".live").iterdir()) == []
+
+
+@pytest.mark.parametrize(("status", "expected"), [("running", "killed"), ("done", "done"), ("failed", "failed")])
+def test_reap_dead_runs_records_and_mirrors(tmp_path: Path, status: str, expected: str) -> None:
+    folder = write_dead_run(tmp_path, "a", status=status)
+    mirrored = []
+    run_lock.reap_dead_runs(tmp_path, lambda folder, record: mirrored.append((folder, record.status)))
+    assert read_record(folder).status == expected
+    assert mirrored == [(folder, expected)]
+    run_lock.reap_dead_runs(tmp_path, lambda folder, record: mirrored.append((folder, record.status)))
+    assert len(mirrored) == 1
+
+
+def test_reap_dead_runs_leaves_living_runs_alone(tmp_path: Path) -> None:
+    folder = write_dead_run(tmp_path, "a")
+    with run_lock.hold(tmp_path, "a"):
+        run_lock.reap_dead_runs(tmp_path)
+        assert read_record(folder).status == "running"
+
+
+def test_reap_dead_runs_passes_over_broken_records(tmp_path: Path) -> None:
+    folder = write_dead_run(tmp_path, "a")
+    (folder / "record.json").write_text("{")
+    run_lock.reap_dead_runs(tmp_path)
+    assert list((tmp_path / ".live").iterdir()) == []
+
+
+def test_reap_dead_runs_says_why_a_run_ended(tmp_path: Path) -> None:
+    folder = write_dead_run(tmp_path, "a")
+    run_lock.reap_dead_runs(tmp_path)
+    record = read_record(folder)
+    assert record.reason == "its process was killed"
+    assert record.ended is not None
