@@ -1,4 +1,4 @@
-"""Peak memory of a whole `lightexp run` against a plain Keras script on the same `.npz`.
+"""Peak memory of a complete `lightexp run` against a plain Keras script on the same `.npz`.
 
 50,000 images of 32x32x3 bytes (noise, brighter by class; 154 MB), or the same as float32 (614 MB), in one file of `x`
 and `y`. Both hold out 10,000 to test and 8,000 to validate, train small_cnn for an epoch in batches of 128, and
@@ -63,7 +63,7 @@ def compare(case: str, runs: int, images: int) -> Result:
             theirs.append(measure_peak([*itself, "--as-child", "by-hand", str(file)], folder))
             seconds.append((between - start, time.perf_counter() - between))
     fastest = [min(side) for side in zip(*seconds, strict=True)]
-    note = f"whole wall time at best: ours {fastest[0]:.1f} s, theirs {fastest[1]:.1f} s"
+    note = f"shortest wall time: ours {fastest[0]:.1f} s, theirs {fastest[1]:.1f} s"
     return Result(f"a run on {images:,} images, {case}", ours, theirs, "MB", TARGET, at_least=False, note=note)
 
 

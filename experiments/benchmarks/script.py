@@ -61,8 +61,8 @@ def compare(model: str, chosen: argparse.Namespace) -> Result:
             )
             theirs.append(float(printed.splitlines()[-1]))
             walls.append((between - start, time.perf_counter() - between))
-    whole = [statistics.median(side) for side in zip(*walls, strict=True)]
-    note = f"whole wall time: ours with its measurements {whole[0]:.1f} s, theirs {whole[1]:.1f} s"
+    totals = [statistics.median(side) for side in zip(*walls, strict=True)]
+    note = f"wall time: ours with its measurements {totals[0]:.1f} s, theirs {totals[1]:.1f} s"
     return Result(model, ours, theirs, "s", TARGETS[model], at_least=False, note=note)
 
 

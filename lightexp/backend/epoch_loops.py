@@ -87,7 +87,7 @@ class EpochLoop(Protocol):
 
         Args:
             epoch: The epoch, counted from 0.
-            progress: Is told of every part of the epoch.
+            progress: Receives reports of the epoch's parts.
             metrics: The metrics to show with the progress, until there are newer ones.
 
         Returns:

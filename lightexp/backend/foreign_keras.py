@@ -104,7 +104,7 @@ def load_file(path: Path, trust: bool) -> Any:
     try:
         return flatten_model(model)
     except Exception as error:  # Keras raises many types for layers that cannot be called again
-        raise _unreadable(path, error, "taken apart into plain layers") from error
+        raise _unreadable(path, error, "flattened into plain layers") from error
 
 
 def remove_softmax(model: Any) -> tuple[Any, bool]:

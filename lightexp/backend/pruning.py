@@ -1,6 +1,6 @@
 """Pruning masks that follow tfmot's schedules and tfmot's rule inside the training graph.
 
-tfmot's wrapper (`prune_low_magnitude`) changes the layers that it is given, has no sparsity of the whole model and
+tfmot's wrapper (`prune_low_magnitude`) changes the layers that it wraps, has no sparsity of a model as a unit and
 refuses layers that it does not know. The masks here equal tfmot's bit by bit: at each step that the schedule names,
 the `round(n * (1 - sparsity))` largest of n weights stay, at least one; weights are multiplied by their mask before
 every forward pass and after an epoch. Blocks and N:M patterns are lightexp's own: tfmot's blocks do not take

@@ -101,7 +101,7 @@ class Trainer:
         """Train to the end, or until early stopping, which restores the weights of the best epoch.
 
         Args:
-            progress: Is told how far the training is.
+            progress: Receives a report after every epoch, and within it.
             stop: The epoch after which to stop, so that the training can be continued from `save_state`. Defaults to
                 None: the last.
 
@@ -119,8 +119,8 @@ class Trainer:
             metrics = self._train_epoch(loop, epoch, progress)
             for name, value in metrics.items():
                 self._history.setdefault(name, []).append(value)
-            shown = {name: value for name, value in metrics.items() if name != "seconds"}
-            progress.step(epoch + 1, self._settings.epochs, **shown)
+            reported = {name: value for name, value in metrics.items() if name != "seconds"}
+            progress.step(epoch + 1, self._settings.epochs, **reported)
             # An epoch before the end of a pruning schedule is less sparse than requested, whatever its loss.
             is_settled = self._constraint is None or self._step >= self._constraint.last_step
             if is_settled and stopping.is_over(metrics["val_loss"], self._model):

@@ -1,0 +1,1 @@
+"""Files for devices: the entropy-coded `.lxe` container, C arrays, and metadata in a `.tflite`."""

@@ -237,13 +237,13 @@ def _rotate_left(values: Bits, parameters: CodingParameters) -> Bits:
     """Rotate floats' bit patterns by one, which moves the sign to the bottom; return integers unchanged."""
     if not parameters.floats:
         return values
-    one, rest = values.dtype.type(1), values.dtype.type(parameters.width - 1)
-    return values << one | values >> rest
+    by_one, by_rest = values.dtype.type(1), values.dtype.type(parameters.width - 1)
+    return values << by_one | values >> by_rest
 
 
 def _rotate_right(values: Bits, parameters: CodingParameters) -> Bits:
     """Undo `_rotate_left`."""
     if not parameters.floats:
         return values
-    one, rest = values.dtype.type(1), values.dtype.type(parameters.width - 1)
-    return values >> one | values << rest
+    by_one, by_rest = values.dtype.type(1), values.dtype.type(parameters.width - 1)
+    return values >> by_one | values << by_rest

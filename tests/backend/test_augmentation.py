@@ -160,16 +160,16 @@ def weight_bytes(net: Any) -> list[bytes]:
 @pytest.mark.parametrize("objective", [CrossEntropy(), Distillation()], ids=["cross_entropy", "distill"])
 def test_graph_and_fit_augment_to_the_same_bytes(tensorflow: None, objective: TrainingObjective) -> None:
     source = replace(tiny_keras.make_data(), augment=ALL_AUGMENTATIONS)
-    found = []
+    results = []
     for loop in ("graph", "fit", "graph"):
         net = tiny_keras.make_model("norm")
         curves = train(loop, source, net, objective=objective)
-        found.append((weight_bytes(net), curves))
-    assert found[0] == found[2]
-    assert found[0][0] == found[1][0]
+        results.append((weight_bytes(net), curves))
+    assert results[0] == results[2]
+    assert results[0][0] == results[1][0]
     plain = tiny_keras.make_model("norm")
     train("graph", tiny_keras.make_data(), plain, objective=objective)
-    assert weight_bytes(plain) != found[0][0]
+    assert weight_bytes(plain) != results[0][0]
 
 
 def test_augmentation_ignores_how_epochs_are_cut(tensorflow: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,9 +246,9 @@ def test_mixup_mixes_labels_and_teachers_like_examples(tensorflow: None, loop: s
 
 def test_validation_is_not_augmented(tensorflow: None) -> None:
     """With a learning rate too small to change a weight, both see the initial weights."""
-    found = []
+    curves = []
     for augment in (Augment(), ALL_AUGMENTATIONS):
-        found.append(
+        curves.append(
             train(
                 "graph",
                 replace(tiny_keras.make_data(), augment=augment),
@@ -256,8 +256,8 @@ def test_validation_is_not_augmented(tensorflow: None) -> None:
                 learning_rate=1e-12,
             )
         )
-    assert found[0]["val_loss"] == found[1]["val_loss"]
-    assert found[0]["loss"] != found[1]["loss"]
+    assert curves[0]["val_loss"] == curves[1]["val_loss"]
+    assert curves[0]["loss"] != curves[1]["loss"]
 
 
 @pytest.mark.parametrize("loop", ["graph", "fit"])
@@ -272,11 +272,11 @@ def test_channel_factors_reach_training_and_validation(tensorflow: None, loop: s
     unscaled = Data("raw", raw, raw, raw, tiny_keras.CLASSES, **factors)
     before = Split(unscaled.inputs(x), y)
     assert not np.allclose(before.x[..., 0], before.x[..., 2])
-    found = []
+    results = []
     for source in (unscaled, Data("scaled", before, before, before, tiny_keras.CLASSES)):
         reset_graph(0)
         inputs = import_keras().layers.Input((6, 6, 3))
         flat = import_keras().layers.Flatten()(import_keras().layers.Conv2D(4, 3)(inputs))
         net = import_keras().Model(inputs, import_keras().layers.Dense(tiny_keras.CLASSES)(flat))
-        found.append((train(loop, source, net, epochs=2), weight_bytes(net)))
-    assert found[0] == found[1]
+        results.append((train(loop, source, net, epochs=2), weight_bytes(net)))
+    assert results[0] == results[1]

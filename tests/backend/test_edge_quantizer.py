@@ -89,12 +89,14 @@ def test_litert_computes_with_the_stored_weights(
 ) -> None:
     source = write_file(tmp_path, tiny_models.make_tflite(net))
     result = quantize_file(source, scheme, kernels, draw_samples(net))
-    found = [tensor for _, tensor in flatbuffer.read_graph(result).kernels]
-    assert [(BITS[t.dtype], t.block) for t in found] == (kernels or [(16, 0)] * 3)
-    expected = run_file(replace_kernels(source, [dequantize(t) for t in found], "expected.tflite"), draw_samples(net))
+    quantized_kernels = [tensor for _, tensor in flatbuffer.read_graph(result).kernels]
+    assert [(BITS[t.dtype], t.block) for t in quantized_kernels] == (kernels or [(16, 0)] * 3)
+    expected = run_file(
+        replace_kernels(source, [dequantize(t) for t in quantized_kernels], "expected.tflite"), draw_samples(net)
+    )
     spread = expected.max() - expected.min()
     assert np.abs(run_file(result, draw_samples(net)) - expected).mean() < 0.01 * spread
-    for (_, exact), kernel in zip(flatbuffer.read_graph(source).kernels, found, strict=True):
+    for (_, exact), kernel in zip(flatbuffer.read_graph(source).kernels, quantized_kernels, strict=True):
         step = max(kernel.scales, default=np.abs(exact.data).max() / 1024)
         assert (
             np.abs(dequantize(kernel) - exact.data).max() <= step * 1.01
@@ -105,10 +107,10 @@ def test_litert_computes_2_bit_convolutions_wrongly(tmp_path: Path) -> None:
     """Why 2-bit convolutions are not offered; when this test fails, they can be."""
     source = write_file(tmp_path, tiny_models.make_tflite("conv"))
     result = quantize_file(source, "dynamic", [(2, 0), (32, 0), (32, 0)], draw_samples("conv"))
-    found = [tensor for _, tensor in flatbuffer.read_graph(result).kernels]
-    assert found[0].dtype == "INT2"
+    quantized_kernels = [tensor for _, tensor in flatbuffer.read_graph(result).kernels]
+    assert quantized_kernels[0].dtype == "INT2"
     expected = run_file(
-        replace_kernels(source, [dequantize(t) for t in found], "expected.tflite"), draw_samples("conv")
+        replace_kernels(source, [dequantize(t) for t in quantized_kernels], "expected.tflite"), draw_samples("conv")
     )
     with np.errstate(all="ignore"):
         assert not np.abs(run_file(result, draw_samples("conv")) - expected).mean() < 0.05 * (
@@ -150,10 +152,10 @@ def test_bias_of_a_channel_without_weights_is_not_clipped(net: str, scheme: str,
         kernel[channel] *= scale
     source = replace_kernels(source, values, "dead.tflite")
     result = quantize_file(source, scheme, [EIGHT] * len(values), draw_samples(net))
-    exact, found = run_file(source, draw_samples(net)), run_file(result, draw_samples(net))
-    assert np.abs(found - exact).max() < 0.05 * (exact.max() - exact.min())
+    exact, outputs = run_file(source, draw_samples(net)), run_file(result, draw_samples(net))
+    assert np.abs(outputs - exact).max() < 0.05 * (exact.max() - exact.min())
     assert (exact[:, 0] > 0.1).all()  # the last layer's first channel is its bias alone
-    np.testing.assert_allclose(found[:, 0], exact[:, 0], rtol=0.05)
+    np.testing.assert_allclose(outputs[:, 0], exact[:, 0], rtol=0.05)
 
 
 @pytest.mark.parametrize(
@@ -213,11 +215,11 @@ def test_files_of_other_writers_are_quantized(form: str, tmp_path: Path) -> None
         tree.signatureDefs = []
     other = write_file(tmp_path, bytes(flatbuffer_utils.convert_object_to_bytearray(tree)), "other.tflite")
     source = write_file(tmp_path, tiny_models.make_tflite("depthwise"))
-    found, expected = (
+    outputs, expected = (
         run_file(quantize_file(p, "int8", [EIGHT] * 2, draw_samples("depthwise")), draw_samples("depthwise"))
         for p in (other, source)
     )
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(outputs, expected)
     assert {t.dtype for _, t in flatbuffer.read_graph(quantize_file(other, "dynamic", [EIGHT] * 2, None)).kernels} == {
         "INT8"
     }
@@ -228,11 +230,11 @@ class TestCollectRanges:
     def test_ranges_are_the_extremes_over_all_samples(self, batch: int, tmp_path: Path) -> None:
         source = write_file(tmp_path, tiny_models.make_tflite("conv"))
         tensors = flatbuffer.read_graph(source)
-        found = litert.collect_ranges(source, draw_samples("conv"), 1, batch)
-        assert np.isnan(found[[t.data is not None for t in tensors.tensors]]).all()
+        ranges = litert.collect_ranges(source, draw_samples("conv"), 1, batch)
+        assert np.isnan(ranges[[t.data is not None for t in tensors.tensors]]).all()
         exact = run_file(source, draw_samples("conv"))
-        np.testing.assert_allclose(found[tensors.inputs[0]], [draw_samples("conv").min(), draw_samples("conv").max()])
-        np.testing.assert_allclose(found[tensors.outputs[0]], [exact.min(), exact.max()], rtol=1e-5)
+        np.testing.assert_allclose(ranges[tensors.inputs[0]], [draw_samples("conv").min(), draw_samples("conv").max()])
+        np.testing.assert_allclose(ranges[tensors.outputs[0]], [exact.min(), exact.max()], rtol=1e-5)
 
     def test_a_fixed_batch_is_filled_with_samples(self, tmp_path: Path) -> None:
         fixed = write_file(tmp_path, tiny_models.make_tflite("conv", batch=8))

@@ -27,8 +27,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def find_kernel(net: TFLiteGraph, kind: str) -> tuple[np.ndarray, tuple[float, ...], str]:
-    found = next(tensor for op, tensor in net.kernels if op.kind == kind)
-    return found.data, found.scales, found.dtype
+    tensor = next(tensor for op, tensor in net.kernels if op.kind == kind)
+    return tensor.data, tensor.scales, tensor.dtype
 
 
 def test_float_kernels_equal_keras(path: Path) -> None:
@@ -61,11 +61,11 @@ def test_operator_names_below_and_above_code_127(path: Path) -> None:
 
 
 def test_inputs_and_outputs_are_read(path: Path) -> None:
-    found = read_net(path, "depthwise", "int8")
-    (source,), (sink,) = found.inputs, found.outputs
-    assert found.tensors[source].shape == (1, 8, 8, 3) and found.tensors[sink].shape == (1, 4)
-    assert found.tensors[source].dtype == "INT8" and found.tensors[source].data is None
-    assert len(found.tensors[source].scales) == len(found.tensors[source].zero_points) == 1
+    graph = read_net(path, "depthwise", "int8")
+    (source,), (sink,) = graph.inputs, graph.outputs
+    assert graph.tensors[source].shape == (1, 8, 8, 3) and graph.tensors[sink].shape == (1, 4)
+    assert graph.tensors[source].dtype == "INT8" and graph.tensors[source].data is None
+    assert len(graph.tensors[source].scales) == len(graph.tensors[source].zero_points) == 1
 
 
 @pytest.mark.parametrize(("bits", "signed"), [(4, True), (4, False), (2, True)])
@@ -133,8 +133,8 @@ def test_random_bytes_are_refused(path: Path, content: bytes) -> None:
 @many_examples
 @given(share=st.floats(0, 1, exclude_max=True), scheme=st.sampled_from(["float", "float16", "int8"]))
 def test_truncated_files_are_refused(path: Path, share: float, scheme: str) -> None:
-    whole = tiny_models.make_tflite("conv", scheme)
-    path.write_bytes(whole[: int(share * len(whole))])
+    content = tiny_models.make_tflite("conv", scheme)
+    path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(BadInput) as caught:
         read_graph(path)
     assert "\n" not in str(caught.value)
@@ -148,11 +148,11 @@ def test_altered_files_are_read_or_refused(path: Path, places: list[tuple[float,
         content[int(share * len(content))] = value
     path.write_bytes(content)
     try:
-        found = read_graph(path)
+        graph = read_graph(path)
     except BadInput as error:
         assert "\n" not in str(error)  # noqa: PT017 - either may happen
     else:
-        assert sum(t.zeros for _, t in found.kernels) >= 0
+        assert sum(t.zeros for _, t in graph.kernels) >= 0
 
 
 def test_circular_operators_are_refused(path: Path) -> None:
@@ -182,12 +182,12 @@ def build_blockwise(scales: int) -> schema.ModelT:
 def test_blockwise_weights_have_one_scale_per_block(path: Path) -> None:
     original = read_net(path, "dense", "int8")
     path.write_bytes(pack_model(build_blockwise(30)))
-    found = read_graph(path)
-    _, kernel = found.kernels[0]
+    graph = read_graph(path)
+    _, kernel = graph.kernels[0]
     assert kernel.shape == (10, 36) and kernel.block == 12 and kernel.zero_points == ()
     np.testing.assert_array_equal(kernel.scales, np.linspace(0.5, 1, 30, dtype=np.float16).astype(float))
     np.testing.assert_array_equal(kernel.data, original.kernels[0][1].data)
-    assert sum(t.is_weight for t in found.tensors) == sum(
+    assert sum(t.is_weight for t in graph.tensors) == sum(
         t.is_weight for t in original.tensors
     )  # scales are no weights
 

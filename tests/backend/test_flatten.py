@@ -40,7 +40,7 @@ def build_nested() -> Any:
     x = backbone(x, training=False)
     x = backbone(kl.Add()([x, x]), training=False)
     x = build_backbone("two")(x)
-    return import_keras().Model(inputs, import_keras().Sequential(head, name="head")(x), name="whole")
+    return import_keras().Model(inputs, import_keras().Sequential(head, name="head")(x), name="outer")
 
 
 def test_flatten_model_computes_the_same() -> None:

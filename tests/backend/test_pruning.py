@@ -124,9 +124,9 @@ def test_shared_threshold_keeps_largest_of_all_kernels(tensorflow: None) -> None
     arrays = draw_normal((20, 10), (3, 3, 1, 5), (10, 4))
     after = prune(arrays, [([0, 1, 2], Schedule(None, 0.7, 1, 2, 1))], None)
     flat = np.concatenate([array.ravel() for array in arrays])
-    kept = round(flat.size * (1 - 0.7))
+    count = round(flat.size * (1 - 0.7))
     survivors = np.zeros(flat.size, bool)
-    survivors[np.argsort(-np.abs(flat))[:kept]] = True
+    survivors[np.argsort(-np.abs(flat))[:count]] = True
     np.testing.assert_array_equal(np.concatenate([array.ravel() for array in after]), np.where(survivors, flat, 0))
     assert (after[0] == 0).mean() > (after[2] == 0).mean() + 0.2  # small weights are pruned, wherever they are
 
@@ -184,8 +184,8 @@ def test_erk_spends_its_budget_and_no_layer_exceeds_dense(shapes: list[tuple[int
     allocated = allocate_erdos_renyi(layers, sparsity)
     sizes = {layer.name: int(np.prod(layer.kernel or ())) for layer in layers}
     assert all(-1e-9 <= value <= 1 for value in allocated.values())
-    kept = sum(sizes[name] * (1 - value) for name, value in allocated.items())
-    assert kept == pytest.approx((1 - sparsity) * sum(sizes.values()))
+    remaining = sum(sizes[name] * (1 - value) for name, value in allocated.items())
+    assert remaining == pytest.approx((1 - sparsity) * sum(sizes.values()))
     shares = [
         (1 - allocated[layer.name]) * sizes[layer.name] / sum(layer.kernel or ())
         for layer in layers
@@ -218,8 +218,8 @@ def test_n_of_m_keeps_the_largest_of_each_group(tensorflow: None, n: int, m: int
     [array] = draw_normal(shape)
     after = prune_pattern(array, Schedule(None, 1 - n / m, 1, 2, 1), 1, m=m)
     columns = np.moveaxis(array, -2, -1).reshape(-1, shape[-2])
-    kept = np.moveaxis(after, -2, -1).reshape(-1, shape[-2])
-    for before, now in zip(columns, kept, strict=True):
+    masked = np.moveaxis(after, -2, -1).reshape(-1, shape[-2])
+    for before, now in zip(columns, masked, strict=True):
         for first in range(0, len(before), m):
             group = before[first : first + m]
             largest = sorted(range(len(group)), key=lambda i: -abs(group[i]))[:n]

@@ -30,11 +30,11 @@ CURVES = {"loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
 Curves = dict[str, list[float]]
 
 
-def train(net: Any, chosen: Training, source: Data | None = None, seed: int = 5, **words: Any) -> Curves:
+def train(net: Any, chosen: Training, source: Data | None = None, seed: int = 5, **parts: Any) -> Curves:
     from lightexp.backend.training import TeacherSignals, Trainer
 
-    teachers = TeacherSignals(words.get("teachers", {}))
-    trainer = Trainer(net, chosen, source or tiny_keras.make_data(), seed, teachers, words.get("masks"))
+    teachers = TeacherSignals(parts.get("teachers", {}))
+    trainer = Trainer(net, chosen, source or tiny_keras.make_data(), seed, teachers, parts.get("masks"))
     return trainer.run(tiny_keras.CountingProgress())
 
 
@@ -77,9 +77,9 @@ def test_graph_and_fit_train_to_the_same_bytes(tensorflow: None, kind: str) -> N
     }
     changes = {"objective": Distillation()} if kind == "dense" else {}
     graph, fit = tiny_keras.make_model(kind), tiny_keras.make_model(kind)
-    words = {"teachers": teachers if changes else {}}
-    curves = train(graph, tiny_keras.make_settings(loop="graph", **changes), **words)
-    others = train(fit, tiny_keras.make_settings(loop="fit", **changes), **words)
+    arguments = {"teachers": teachers if changes else {}}
+    curves = train(graph, tiny_keras.make_settings(loop="graph", **changes), **arguments)
+    others = train(fit, tiny_keras.make_settings(loop="fit", **changes), **arguments)
     assert weight_bytes(graph) == weight_bytes(fit)
     assert set(curves) == set(others) == CURVES
     assert {len(values) for values in (*curves.values(), *others.values())} == {4}
@@ -94,13 +94,15 @@ def copy_to_disk(array: NDArray[Any]) -> NDArray[np.generic]:
     return copy
 
 
-@pytest.mark.parametrize("kept", [("train",), ("val",), ("train", "val", "test")])
-def test_splits_on_disk_train_to_the_same_bytes(tensorflow: None, kept: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("on_disk", [("train",), ("val",), ("train", "val", "test")])
+def test_splits_on_disk_train_to_the_same_bytes(tensorflow: None, on_disk: tuple[str, ...]) -> None:
     source = tiny_keras.make_data(train=1100)  # validation takes 500 examples at once
     source = replace(source, val=source.train)
     teachers = {"teacher": np.random.default_rng(0).normal(size=(1100, tiny_keras.CLASSES)).astype(np.float32)}
-    disk = replace(source, **{name: Split(copy_to_disk(source.splits[name].x), source.splits[name].y) for name in kept})
-    assert [name for name, split in disk.splits.items() if split.on_disk] == list(kept)
+    disk = replace(
+        source, **{name: Split(copy_to_disk(source.splits[name].x), source.splits[name].y) for name in on_disk}
+    )
+    assert [name for name, split in disk.splits.items() if split.on_disk] == list(on_disk)
     results = []
     for data in (source, disk):
         net = tiny_keras.make_model("norm")
@@ -308,8 +310,8 @@ def test_early_stopping_waits_for_the_pruning_schedule(tensorflow: None) -> None
     assert int(np.argmin(history["val_loss"])) < ended - 3  # best epoch and patience are before the end of the schedule
     assert len(history["val_loss"]) > ended
     assert (net.get_weights()[0] == 0).mean() == 0.5
-    kept = history["val_loss"][ended - 1 :]
-    assert len(kept) == int(np.argmin(kept)) + 1 + 3
+    losses = history["val_loss"][ended - 1 :]
+    assert len(losses) == int(np.argmin(losses)) + 1 + 3
 
 
 @pytest.mark.parametrize("loop", ["graph", "fit"])

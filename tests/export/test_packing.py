@@ -1,0 +1,31 @@
+"""Tests of compressing the rest of a `.lxe` file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lightexp.export.packing import CorruptFile, compress, decompress
+
+
+@pytest.mark.parametrize("plain", [b"", b"a", bytes(10_000), np.arange(5000, dtype="<u4").tobytes()])
+def test_decompress_returns_what_was_compressed(plain: bytes) -> None:
+    assert decompress(compress(plain), len(plain)) == plain
+
+
+def test_compress_takes_settings_for_words_where_they_are_better() -> None:
+    words = np.random.default_rng(0).normal(size=5000).astype("<f4")
+    assert compress(b"text " * 100)[0] == 0
+    assert compress(words.tobytes())[0] == 1
+
+
+@pytest.mark.parametrize("size", [0, 99, 101])
+def test_decompress_refuses_another_size(size: int) -> None:
+    with pytest.raises(CorruptFile, match="not of the sizes"):
+        decompress(compress(bytes(100)), size)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x02abc"])
+def test_decompress_refuses_unknown_settings(data: bytes) -> None:
+    with pytest.raises(CorruptFile, match="not known"):
+        decompress(data, 10)
