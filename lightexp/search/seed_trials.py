@@ -83,7 +83,10 @@ def _choose_int8(base: DictConfig, settings: Settings, space: SearchSpace) -> _C
     for field, value in settings.stages[quantizer].int8_settings.items():
         path = ("pipeline", "stages", quantizer, field)
         is_set = variant.get_value(path) == value and path not in searched
-        (unmentioned if is_set or value in (None, {}) else values)[path] = value
+        if is_set or value in (None, {}):
+            unmentioned[path] = value
+        else:
+            values[path] = value
     return PipelineVariant(variant.label, variant.set_values(unmentioned)), values
 
 

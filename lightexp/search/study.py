@@ -7,9 +7,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from lightexp.execution.locks import Locks
 from lightexp.runner.execute import STOPPED_FACT
 from lightexp.search import pruners, samplers, storage
 from lightexp.search.goals import read_values
+from lightexp.search.importance import compute_importance
 from lightexp.search.outcome import OUTCOME, PROMOTED_FROM, RUNG, TrialOutcome
 from lightexp.search.ranges import format_value
 from lightexp.search.seed_trials import SeedTrial
@@ -40,7 +39,6 @@ SEED_TRIAL, STARTS = "corner", "starts"
 """Names of the trial attributes that hold the seed trial's name, and how often the trial was started."""
 _MAX_STARTS = 3  # a trial whose process died so often does not fail by accident
 _SHUTDOWN_GRACE_S = 5.0  # after this, running trials belong to another host
-_MIN_TRIALS_FOR_IMPORTANCE = 10  # PED-ANOVA compares the best tenth of all trials
 
 
 @dataclass(frozen=True)
@@ -283,28 +281,11 @@ class SearchStudy:
         return variant.set_values(values)
 
     def compute_importance(self) -> dict[str, dict[str, float]]:
-        """Compute how much each parameter matters for good values (PED-ANOVA, arXiv 2304.10255).
+        """Compute how much each parameter matters; see `lightexp.search.importance`.
 
-        Only parameters that apply to every trial are compared. Under successive halving each configuration counts once,
-        with its values on the first rung.
-
-        Returns:
-            For each objective, the importance of each parameter; they sum to 1. Empty for less than ten trials.
+        Under successive halving each configuration counts once, with its values on the first rung.
         """
-        complete = self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-        if len(complete) < _MIN_TRIALS_FOR_IMPORTANCE:
-            return {}
-        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # imports scikit-learn: 1 s
-
-        importance = {}
-        for index, objective in enumerate(self.spec.objectives):
-            # Optuna raises where the values or the parameters do not vary.
-            with suppress(ValueError, RuntimeError), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                evaluator = PedAnovaImportanceEvaluator()
-                target = partial(_read_minimized_value, index, objective.direction == "max")
-                importance[objective.name] = get_param_importances(self._study, evaluator=evaluator, target=target)
-        return importance
+        return compute_importance(self._study, self.spec.objectives)
 
     def finish(self, proposal: Proposal, record: Record) -> None:
         """Store the metrics of a trial's run, or why it failed."""
@@ -367,9 +348,3 @@ class SearchStudy:
             if not self.trials[number].state.is_finished():
                 raise
         self._locks.release(number)
-
-
-def _read_minimized_value(index: int, is_maximized: bool, trial: FrozenTrial) -> float:
-    """Return a trial's value of one objective, with the sign with which smaller is better."""
-    value = float(trial.values[index])
-    return -value if is_maximized else value
