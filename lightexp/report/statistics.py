@@ -82,7 +82,9 @@ def summarize(values: Sequence[float], ratio: bool = False) -> Summary:
     mean = float(x.mean())
     std = float(x.std(ddof=1)) if len(x) > 1 else None
     low = high = iqm = None
-    if len(x) >= MIN_BOOTSTRAP_SEEDS:
+    if len(x) >= MIN_BOOTSTRAP_SEEDS and np.ptp(x) == 0:  # most sizes and counts, for which resampling is a waste
+        low = high = iqm = float(x[0])
+    elif len(x) >= MIN_BOOTSTRAP_SEEDS:
         low, high = bootstrap_interval(x)
         iqm = float(compute_interquartile_mean(x))
     if ratio:

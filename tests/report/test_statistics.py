@@ -121,6 +121,13 @@ def test_summarize_many_seeds_adds_a_bootstrap_interval() -> None:
     assert float(compute_interquartile_mean(np.arange(12.0))) == stats.trim_mean(np.arange(12.0), 0.25)
 
 
+def test_summarize_equal_values_of_many_seeds() -> None:
+    summary = summarize([0.3] * 12)
+    assert (summary.low, summary.high, summary.iqm) == (0.3, 0.3, 0.3)
+    assert summary.std == pytest.approx(0, abs=1e-15)
+    assert summarize([0.3] * 9).iqm is None
+
+
 def test_compute_mean_interval_equals_scipys() -> None:
     x = [0.1, 0.4, 0.35]
     mean, low, high = compute_mean_interval(x)
