@@ -1,4 +1,4 @@
-"""A model that somebody else has trained enters the store."""
+"""Stages that store a model from a file, as the first stage of a pipeline."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lightexp.models.from_file import FromFile, check_shapes, try_on_example
 
 @settings_dataclass
 class ModelFile(Stage):
-    """Takes a `.tflite` into the store; the plan has tried it out on an example.
+    """Store a `.tflite`, which the plan has run on an example.
 
     Attributes:
-        path: Where it is; not part of its key.
-        digest: SHA-256 of its bytes.
-        quantized: Whether it is quantised already, so that it can only be measured. Defaults to False.
+        path: Path of the file; not part of the store key.
+        digest: SHA-256 of the file.
+        quantized: Whether the file is quantised, so that it can only be measured. Defaults to False.
     """
 
     accepts = ("none",)
@@ -36,12 +36,12 @@ class ModelFile(Stage):
 
     @property
     def produces(self) -> Form:  # type: ignore[override]
-        """`quantized` or `tflite`."""
+        """Form of the file: `quantized` or `tflite`."""
         return "quantized" if self.quantized else "tflite"
 
     @property
     def needs_parent(self) -> bool:
-        """No: it is the file alone."""
+        """False: the result is the file."""
         return False
 
     def check_data(self, data: Data) -> None:
@@ -49,7 +49,7 @@ class ModelFile(Stage):
         try_on_example(Path(self.path), data)
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Copies the file; see `Stage.apply`."""
+        """Copy the file; see `Stage.apply`."""
         copy = context.out / TFLITE
         shutil.copyfile(Path(self.path), copy)
         if hash_file(copy) != self.digest:
@@ -59,26 +59,26 @@ class ModelFile(Stage):
 
 @settings_dataclass
 class KerasFile(Stage):
-    """Takes a Keras file into the store; the architecture, `from_file`, knows where it is."""
+    """Store the model of a Keras file, whose path is known to the architecture, `FromFile`."""
 
     accepts = ("none",)
     compresses = False
     implicit = True
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Reads the file; see `Stage.apply`."""
+        """Load the file; see `Stage.apply`."""
         from lightexp.backend import keras_files
         from lightexp.backend.session import reset_graph
 
         if not isinstance(context.model, FromFile):
-            raise TypeError("KerasFile stands on model=from_file")
+            raise TypeError("KerasFile needs a FromFile model")
         reset_graph(context.seed)
         keras_files.save_model(context.model.load(context.data.shape, context.data.classes), context.out)
         return {}
 
 
 def make_teacher_stage(file: str, data: Data, place: str) -> ModelFile:
-    """Return the stage that takes a teacher's float `.tflite` into the store.
+    """Return the stage that stores a teacher's float `.tflite`.
 
     Args:
         file: Path of the file.
@@ -101,13 +101,13 @@ def make_teacher_stage(file: str, data: Data, place: str) -> ModelFile:
 
 
 def make_file_stage(model: FromFile) -> ModelFile | KerasFile:
-    """The stage that takes a model's file into the store.
+    """Return the stage that stores a model's file.
 
     Raises:
-        BadInput: If there is no such file, or it is a broken `.tflite`.
+        BadInput: If there is no such file, or it is a damaged `.tflite`.
     """
     if not model.digest:
-        model.check((), 0)  # says why
+        model.check((), 0)  # raises BadInput with the reason
     if model.is_tflite:
         return ModelFile(str(model.file_path), model.digest, model.read_graph().quantized)
     return KerasFile()

@@ -1,4 +1,4 @@
-"""A model that somebody else has trained, read from a file."""
+"""A trained model that is read from a Keras file or a `.tflite`."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _TFLITE_MAGIC = b"TFL3"
 class FromFile(Model):
     """A trained classifier: a Keras v2 file (`.h5`, `.keras`), a SavedModel that holds a Keras model, or a `.tflite`.
 
-    A Keras file becomes a Keras model like any other; none of its code runs. A float `.tflite`, from any framework, can
-    be quantised and be a teacher; one that is quantised already can be measured. What the model takes as inputs is the
-    data set's `scaling`.
+    A Keras file becomes a Keras model that all stages accept; code in the file does not run. A float `.tflite`, from
+    any framework, can be quantised and used as a teacher; a quantised one can only be measured. The range of the
+    model's inputs is set by the data set's `scaling`.
 
     Attributes:
-        path: The file, or a SavedModel's folder.
-        trust: Whether a SavedModel, which can run code of its own, may be loaded. Defaults to False.
-        outputs: Whether the file gives `logits` or `probabilities`. Defaults to `auto`: probabilities where its last
+        path: Path of the file, or of a SavedModel's folder.
+        trust: Whether a SavedModel, which can run code, may be loaded. Defaults to False.
+        outputs: Whether the file returns `logits` or `probabilities`. Defaults to `auto`: probabilities if its last
             operator is a softmax.
-        labels: The data set's class that each output stands for, in the file's order. Defaults to None: the same order.
+        labels: The data set's class of each output, in the file's order. Defaults to None: the same order.
     """
 
     path: str | None = field(default=None, metadata={"keyed": False})
@@ -48,10 +48,10 @@ class FromFile(Model):
 
     @property
     def file_path(self) -> Path:
-        """The file.
+        """Absolute path of the file.
 
         Raises:
-            BadInput: If none was named.
+            BadInput: If no file is named.
         """
         if self.path is None:
             raise BadInput("model=from_file needs a file. Received: none. Set model.path=FILE")
@@ -59,7 +59,7 @@ class FromFile(Model):
 
     @property
     def is_tflite(self) -> bool:
-        """Whether it is a `.tflite`, by its name or its first bytes."""
+        """Whether the file is a `.tflite`, by its name or its first bytes."""
         if self.file_path.is_dir():
             return False
         with self.file_path.open("rb") as file:
@@ -67,14 +67,14 @@ class FromFile(Model):
 
     @property
     def trainable(self) -> bool:
-        """Whether it has Keras layers."""
+        """Whether the file has Keras layers; see `Model.trainable`."""
         return not self.is_tflite
 
     def read_graph(self) -> TFLiteGraph:
-        """A `.tflite` as data.
+        """Return the graph of a `.tflite`.
 
         Raises:
-            BadInput: If it is broken.
+            BadInput: If the file is damaged.
         """
         from lightexp.backend import flatbuffer
 
@@ -90,13 +90,16 @@ class FromFile(Model):
         """Return the kernels of a `.tflite`, as plans list layers; see `Model.list_layers`."""
         if not self.is_tflite:
             return None
-        model = self.read_graph()
-        return [Layer(model.title(op, k), op.kind, k.shape, int(np.prod(k.shape))) for op, k in model.kernels]
+        graph = self.read_graph()
+        return [
+            Layer(graph.title(op, kernel), op.kind, kernel.shape, int(np.prod(kernel.shape)))
+            for op, kernel in graph.kernels
+        ]
 
     def check(self, shape: tuple[int, ...], classes: int) -> None:
-        """Checks the file as far as that goes without TensorFlow; see `Model.check`."""
+        """Check the file as far as possible without TensorFlow; see `Model.check`."""
         if not self.digest:
-            raise BadInput(f"model.path={self.path} is not there. Set model.path=FILE")
+            raise BadInput(f"model.path={self.path} does not exist. Set model.path=FILE")
         if self.labels is not None and len(self.labels) != classes:
             raise BadInput(f"model.labels names {len(self.labels)} classes, the data have {classes}.")
         if self.is_tflite:
@@ -107,13 +110,17 @@ class FromFile(Model):
         foreign_keras.check_file(self.file_path, self.trust)
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        """The file's architecture with new weights; see `Model.build`."""
+        """Return the file's architecture with new weights; see `Model.build`."""
         from lightexp.backend.session import import_keras
 
         return import_keras().models.clone_model(self.load(shape, classes))
 
     def load(self, shape: tuple[int, ...], classes: int) -> Any:
-        """The file's model with its weights, without a softmax at its end.
+        """Return the file's model with its weights, without a final softmax.
+
+        Args:
+            shape: Shape of an example.
+            classes: Number of classes.
 
         Raises:
             BadInput: If it cannot be read, or maps other shapes than `(n, *shape)` to `(n, classes)`.
@@ -122,55 +129,67 @@ class FromFile(Model):
 
         model = foreign_keras.load_file(self.file_path, self.trust)
         if self.outputs != "logits":
-            model, found = foreign_keras.remove_softmax(model)
-            if self.outputs == "probabilities" and not found:
+            model, has_softmax = foreign_keras.remove_softmax(model)
+            if self.outputs == "probabilities" and not has_softmax:
                 raise BadInput(f"{self.file_path} does not end in a softmax. Set model.outputs=logits")
-        takes, gives = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
-        if takes != shape or gives != (classes,):
-            raise _mismatch(self.file_path, takes, gives, shape, classes)
+        input_shape, output_shape = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
+        if input_shape != shape or output_shape != (classes,):
+            raise _make_mismatch_error(self.file_path, input_shape, output_shape, shape, classes)
         return model
 
     def scaled(self, width: float) -> Model:
-        """Refuses: a file has one width."""
+        """Raise BadInput, since a file has only one width; see `Model.scaled`."""
         raise BadInput(
             "a model from a file has no narrower sibling. Name a student, such as "
             "+model@pipeline.stages.distill.student=small_cnn"
         )
 
     def select_view(self, data: Data) -> Data:
-        """The data with its labels in the file's order; see `Model.sees`."""
-        forced = {"logits": False, "probabilities": True}.get(self.outputs)
-        if forced and not self.is_tflite:
-            forced = None  # `load` takes the softmax away
-        if self.labels is None or len(self.labels) != data.classes:  # `check` tells of the latter
-            return replace(data, probabilities=forced)
+        """Return the data with its labels in the file's order; see `Model.select_view`."""
+        probabilities: bool | None = None
+        if self.outputs == "logits":
+            probabilities = False
+        elif self.outputs == "probabilities" and self.is_tflite:  # `load` removes the softmax of a Keras file
+            probabilities = True
+        if self.labels is None or len(self.labels) != data.classes:  # `check` refuses the latter
+            return replace(data, probabilities=probabilities)
         position = np.argsort(self.labels).astype(np.int32)
-        train, val, test = (Split(s.x, position[s.y]) for s in data.splits.values())
-        known = data.names or tuple(map(str, range(data.classes)))
-        names = tuple(known[label] for label in self.labels)
-        return replace(data, probabilities=forced, train=train, val=val, test=test, names=names)
+        train, val, test = (Split(split.x, position[split.y]) for split in data.splits.values())
+        class_names = data.names or tuple(map(str, range(data.classes)))
+        names = tuple(class_names[label] for label in self.labels)
+        return replace(data, probabilities=probabilities, train=train, val=val, test=test, names=names)
 
 
-def check_shapes(path: Path, model: TFLiteGraph, shape: tuple[int, ...], classes: int) -> None:
-    """Refuses a `.tflite` that was made for other data.
+def check_shapes(path: Path, graph: TFLiteGraph, shape: tuple[int, ...], classes: int) -> None:
+    """Check that a `.tflite` was made for the data.
+
+    Args:
+        path: Path of the file.
+        graph: The file's graph.
+        shape: Shape of an example.
+        classes: Number of classes.
 
     Raises:
         BadInput: If it does not have one input `(n, *shape)` and one output `(n, classes)`; names both.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise BadInput(
-            f"{path} must have one input and one output. Received: {len(model.inputs)} and {len(model.outputs)}."
+            f"{path} must have one input and one output. Received: {len(graph.inputs)} and {len(graph.outputs)}."
         )
-    takes, gives = (model.tensors[i].shape[1:] for i in (*model.inputs, *model.outputs))
-    if takes != shape or gives != (classes,):
-        raise _mismatch(path, takes, gives, shape, classes)
+    input_shape, output_shape = (graph.tensors[index].shape[1:] for index in (*graph.inputs, *graph.outputs))
+    if input_shape != shape or output_shape != (classes,):
+        raise _make_mismatch_error(path, input_shape, output_shape, shape, classes)
 
 
 def try_on_example(path: Path, data: Data) -> None:
-    """Runs a `.tflite` on the first validation example, in a process of its own.
+    """Run a `.tflite` on the first validation example in a sandbox process.
+
+    Args:
+        path: Path of the file.
+        data: The data set.
 
     Raises:
-        BadInput: If LiteRT cannot run it, it kills that process, or it gives NaN, infinity or another shape.
+        BadInput: If LiteRT cannot run it, it crashes the process, or its output is NaN, infinite or of another shape.
     """
     from lightexp.backend.litert import compute_logits
 
@@ -178,5 +197,10 @@ def try_on_example(path: Path, data: Data) -> None:
         raise BadInput(f"{path} gives NaN or infinity for an example of {data.name}. Train or get it again.")
 
 
-def _mismatch(path: Path, takes: tuple[int, ...], gives: tuple[int, ...], shape: tuple[int, ...], n: int) -> BadInput:
-    return BadInput(f"{path} maps {takes} to {gives}; the data need {shape} to ({n},). Take those it was made for.")
+def _make_mismatch_error(
+    path: Path, input_shape: tuple[int, ...], output_shape: tuple[int, ...], shape: tuple[int, ...], classes: int
+) -> BadInput:
+    return BadInput(
+        f"{path} maps {input_shape} to {output_shape}; the data need {shape} to ({classes},). "
+        "Take those it was made for."
+    )
