@@ -142,6 +142,9 @@ class ApiWorkerPool:
 
     def __init__(self) -> None:
         """Start nothing."""
+        self._start_empty()
+
+    def _start_empty(self) -> None:
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._idle: list[ApiWorker] = []
@@ -179,8 +182,8 @@ class ApiWorkerPool:
 
     def _acquire(self, threads: int | None) -> ApiWorker:
         """Return the idle worker that was used last, of a number of threads unless that is None, or a new worker."""
-        if self._owner != os.getpid():  # a fork: the workers and, if it was held, the lock belong to the parent
-            self.__init__()  # type: ignore[misc]
+        if self._owner != os.getpid():
+            self._start_empty()  # a fork: the workers, and a lock that was held, belong to the parent
         startup = WorkerStartup.from_process()
         with self._lock:
             self._idle = [worker for worker in self._idle if worker.is_running]
