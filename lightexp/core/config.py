@@ -65,7 +65,8 @@ def settings_dataclass(cls: type[T]) -> type[T]:
             initialize(self, *args, **kwargs)
         except ValidationError as error:
             place, problem = _describe(settings, error)
-            raise InvalidSetting(f"{_join(cls.__name__, place)}: {problem}", place, problem) from None
+            prefix = "" if problem.startswith(cls.__name__) else f"{_join(cls.__name__, place)}: "
+            raise InvalidSetting(f"{prefix}{problem}", place, problem) from None
         finally:
             settings.__init__ = __init__  # the first call builds the validator, and pydantic then sets its own again
 
@@ -81,20 +82,23 @@ def _describe(cls: Any, error: ValidationError) -> tuple[str, str]:
         absent = [str(e["loc"][0]) for e in errors]
         return "", f"{cls.__name__} needs more than it was given. Not given: {absent}."
     first = wrong[0]
-    place = ".".join(part for part in map(str, first["loc"]) if not _is_union_branch(part))
+    location = [str(part) for part in first["loc"]]
+    if first["loc"] and isinstance(first["loc"][0], int):  # a positional argument
+        location[0] = [f.name for f in fields(cls) if f.init and not f.kw_only][first["loc"][0]]
+    place = ".".join(part for part in location if not _is_union_branch(part))
     message = first["msg"].removeprefix("Value error, ")
     if not place:  # raised by `__post_init__`
         return "", message
     if first["type"] == "unexpected_keyword_argument":
         return place, f"not a setting of {cls.__name__}: {suggest_nearest(place, _hints(cls))}"
     if first["type"] == "dataclass_exact_type":
-        message = f"must be a mapping with _target_: {_find_class(cls, first['loc'][0], first['ctx']['class_name'])}"
+        message = f"must be a mapping with _target_: {_find_class(cls, location[0], first['ctx']['class_name'])}"
     return place, f"{message}. Received: {first['input']!r}."
 
 
-def _find_class(cls: Any, name: int | str, class_name: str) -> str:
+def _find_class(cls: Any, name: str, class_name: str) -> str:
     """Return the qualified name of the class that a field's annotation calls `class_name`."""
-    hint = _hints(cls).get(str(name))
+    hint = _hints(cls).get(name)
     for candidate in (hint, *get_args(hint)):
         if getattr(candidate, "__name__", None) == class_name:
             return f"{candidate.__module__}.{candidate.__qualname__}"

@@ -1,4 +1,4 @@
-"""What a plan would find in the store and do to each layer, without running it."""
+"""Preview a plan: what is in the store already, and what each stage will do to each layer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
-from lightexp.core.protocols import Layer
+from lightexp.core.protocols import Layer, Model
 from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable
 from lightexp.core.store import Store
 from lightexp.core.training import Training
@@ -16,10 +16,15 @@ from lightexp.stages.architecture_stage import ArchitectureStage
 
 
 def preview_plan(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], list[list[tuple[str, str]]]]:
-    """Looks a plan up in the store, and asks its stages about the layers of untrained models.
+    """Look a plan up in the store, and let its stages describe what they do to the layers of untrained models.
+
+    Args:
+        plan: The plan.
+        settings: Settings of the run.
+        data: The data set.
 
     Returns:
-        For each stage, whether its result is in the store; and what it will do to which layer.
+        For each stage, whether its result is in the store; and for each stage, pairs of layer name and description.
 
     Raises:
         BadInput: If a stage cannot work with the model.
@@ -27,46 +32,74 @@ def preview_plan(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool]
     from lightexp.backend import session
 
     session.start_tensorflow(settings.threads)
-    from lightexp.backend import keras_files  # imports TensorFlow, which the session sets up first
-
     store = Store(settings.outputs / "store")
-    found, touched = [], []
-    built: Any = None
-    layers, before, guessed = list[Layer](), None, ""
+    preview = _ModelPreview(settings, data)
+    in_store, descriptions = [], []
     for node in plan.nodes:
-        model, table = node.model or settings.model, _table(node, store)
+        descriptions.append(preview.apply(node, _read_table(node, store)))
+        _check_features(node, preview.built, data)
+        in_store.append(store.has(node.key))
+    return in_store, descriptions
+
+
+class _ModelPreview:
+    """The untrained model and its layers at a point of the pipeline.
+
+    Attributes:
+        built: The untrained Keras model; None for a `.tflite`.
+    """
+
+    def __init__(self, settings: Settings, data: Data) -> None:
+        self.built: Any = None
+        self._settings, self._data = settings, data
+        self._layers: list[Layer] = []
+        self._model: Model | None = None
+        self._undetermined = ""  # name of the stage whose result is known only once it has run
+
+    def apply(self, node: Node, table: SensitivityTable | None) -> list[tuple[str, str]]:
+        """Go on to the model after a stage, and return what the stage does to each layer."""
+        from lightexp.backend import keras_files  # imports TensorFlow, which has to be started first
+
+        model = node.model or self._settings.model
+        before, self._model = self._model, model
         if isinstance(node.stage, ArchitectureStage):
-            built, words = node.stage.preview(built, table)
-            guessed = guessed if node.stage.is_static or table else node.name
-            layers = keras_files.describe_layers(built)
-        else:
-            if model != before:  # a user's model need not be hashable
-                session.reset_graph(settings.seed)
-                known_layers = model.list_layers()
-                if known_layers is not None:
-                    layers = known_layers
-                else:
-                    built = model.build(data.shape, data.classes)
-                    layers = keras_files.describe_layers(built)
-                guessed = ""
-            words = node.stage.describe_layers(layers, table)
-            if words and guessed:
-                words = [("at most", f"what '{guessed}' leaves is known once it has run"), *words]
-        _check_features(node, built, data)
-        found.append(store.has(node.key))
-        touched.append(words)
-        before = model
-    return found, touched
+            self.built, descriptions = node.stage.preview(self.built, table)
+            if not node.stage.is_static and table is None:
+                self._undetermined = node.name
+            self._layers = keras_files.describe_layers(self.built)
+            return descriptions
+        if model != before:  # a plugin's model need not be hashable
+            self._build(model)
+        descriptions = node.stage.describe_layers(self._layers, table)
+        if descriptions and self._undetermined:
+            note = ("at most", f"what '{self._undetermined}' leaves is known once it has run")
+            return [note, *descriptions]
+        return descriptions
+
+    def _build(self, model: Model) -> None:
+        from lightexp.backend import keras_files, session
+
+        session.reset_graph(self._settings.seed)
+        self._undetermined = ""
+        layers = model.list_layers()
+        if layers is None:
+            self.built = model.build(self._data.shape, self._data.classes)
+            layers = keras_files.describe_layers(self.built)
+        self._layers = layers
 
 
-def _table(node: Node, store: Store) -> SensitivityTable | None:
-    """The table of sensitivity that a stage takes from, if it is in the store."""
+def _read_table(node: Node, store: Store) -> SensitivityTable | None:
+    """Return the sensitivity table that a stage uses, if it is in the store."""
     entry = store.check(node.inputs[SENSITIVITY_FACT].key) if SENSITIVITY_FACT in node.inputs else None
     return SensitivityTable.of(entry.facts) if entry else None
 
 
 def _check_features(node: Node, built: Any, data: Data) -> None:
-    """Refuses layers that a stage's objective cannot compare, before the teacher is trained."""
+    """Check that a stage's objective can compare the layers it names, before the teacher is trained.
+
+    Raises:
+        BadInput: If it cannot.
+    """
     objective = node.stage.objective if isinstance(node.stage, Training) else None
     if objective is None or objective.matched is None:
         return

@@ -1,4 +1,4 @@
-"""From a composed config to typed settings: everything that can be checked without data or TensorFlow."""
+"""Build typed settings from a composed config, with all checks that need neither data nor TensorFlow."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from lightexp.stages.train import TrainingStage
 from lightexp.tracking.mirror import Tracking
 
 FILE_STAGE = "file"
-"""The stage that takes a model from its file."""
+"""Name of the stage that takes a model from its file."""
 
 
 @settings_dataclass
 class Runtime:
-    """`runtime`: threads, or None for every core."""
+    """`runtime`: number of threads; None uses every core."""
 
     threads: Threads | None = None
 
@@ -41,7 +41,7 @@ class Paths:
 
 @settings_dataclass
 class Pipeline:
-    """`pipeline`: stages by name, their order, and the invariants that may be broken."""
+    """`pipeline`: stages by name, their order, and the kinds of invariants that may be broken."""
 
     stages: dict[str, Any] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
@@ -49,8 +49,8 @@ class Pipeline:
 
 
 @settings_dataclass
-class Top:
-    """The config's groups and settings as they stand in the file."""
+class RunConfig:
+    """The groups and settings at the top of a run's config."""
 
     dataset: dict[str, Any]
     model: dict[str, Any]
@@ -66,20 +66,20 @@ class Top:
 
 @dataclass(frozen=True)
 class Settings:
-    """A run's settings, typed and checked.
+    """The typed and validated settings of a run.
 
     Attributes:
-        dataset: Where the data come from.
+        dataset: The source of data.
         model: The architecture.
-        stages: By name, in the order in which they run.
+        stages: Stages by name, in the order in which they run.
         waive: Kinds of invariants that may be broken.
-        measure: By name.
+        measure: Measurements by name.
         tracking: Where the record is mirrored.
-        seed: Of everything random but the splits.
-        threads: How many threads compute.
+        seed: Seed of everything random except the splits.
+        threads: Number of threads that may compute.
         outputs: The folder of all outputs, absolute.
-        plain: The whole config as plain types, for the record.
-        rung: Where the last training after the control is cut short. Defaults to None: nowhere.
+        plain: The config as plain types, for the record.
+        rung: Where the last training after the control stops early. Defaults to None: it runs to its end.
     """
 
     dataset: Dataset
@@ -96,21 +96,21 @@ class Settings:
 
     @property
     def fidelity(self) -> str | None:
-        """The name of the stage that a rung cuts short; None where none trains after the control."""
+        """Name of the stage that a rung stops early; None where no stage trains after the control."""
         after = itertools.dropwhile(lambda pair: not pair[1].compresses, self.stages.items())
         return next((name for name, stage in reversed(list(after)) if isinstance(stage, TrainingStage)), None)
 
     @property
     def name(self) -> str:
-        """For people: model, data set and stages."""
-        return f"{_word(self.model)} {_word(self.dataset)} {'-'.join(self.stages)}"
+        """Readable name: model, data set and stages."""
+        return f"{_config_name(self.model)} {_config_name(self.dataset)} {'-'.join(self.stages)}"
 
 
 def read_settings(config: DictConfig) -> Settings:
-    """Types and checks a composed config.
+    """Build the typed settings of a composed config.
 
     Raises:
-        BadInput: For the first thing that is wrong, with its place.
+        BadInput: For the first wrong setting, with its place.
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -118,7 +118,7 @@ def read_settings(config: DictConfig) -> Settings:
         raise BadInput(f"config: {str(error).splitlines()[0]}") from None
     if not isinstance(plain, dict):
         raise BadInput(f"config must be a mapping. Received: {type(plain).__name__}.")
-    top = construct(Top, {str(k): v for k, v in plain.items() if k != "hydra"}, "")
+    top = construct(RunConfig, {str(k): v for k, v in plain.items() if k != "hydra"}, "")
     plugins = tuple(top.plugins)
     pipeline = construct(Pipeline, top.pipeline, "pipeline")
     outputs = construct(Paths, top.paths, "paths").outputs
@@ -127,18 +127,18 @@ def read_settings(config: DictConfig) -> Settings:
     return Settings(
         dataset=build(top.dataset, Dataset, "dataset", plugins),  # type: ignore[type-abstract]
         model=model,
-        stages=_with_file(model, _ordered(pipeline, plugins)),
+        stages=_add_file_stage(model, _build_stages(pipeline, plugins)),
         waive=tuple(pipeline.waive),
-        measure=_built(top.measure, Measurement, "measure", plugins),
+        measure=_build_all(top.measure, Measurement, "measure", plugins),
         tracking=build(top.tracking, Tracking, "tracking", plugins),  # type: ignore[type-abstract]
         seed=top.seed,
         threads=threads or len(os.sched_getaffinity(0)),
-        outputs=_writable(Path(outputs).expanduser().absolute()),
+        outputs=_check_writable(Path(outputs).expanduser().absolute()),
         plain={str(k): v for k, v in plain.items() if k != "hydra"},
     )
 
 
-def _ordered(pipeline: Pipeline, plugins: tuple[str, ...]) -> dict[str, Stage]:
+def _build_stages(pipeline: Pipeline, plugins: tuple[str, ...]) -> dict[str, Stage]:
     repeated = sorted({name for name in pipeline.order if pipeline.order.count(name) > 1})
     if repeated:
         raise BadInput(f"pipeline.order names {repeated[0]} twice. Give the second one a name of its own.")
@@ -146,18 +146,18 @@ def _ordered(pipeline: Pipeline, plugins: tuple[str, ...]) -> dict[str, Stage]:
         if name not in pipeline.order:
             raise BadInput(
                 f"pipeline.order does not name the stage '{name}'. Received: {pipeline.order}. "
-                + _named(name, [n for n in pipeline.order if n not in pipeline.stages])
+                + _suggest_order(name, [n for n in pipeline.order if n not in pipeline.stages])
             )
     stages = {name: node for name in pipeline.order if (node := pipeline.stages.get(name)) is not None}
     if not stages:
         raise BadInput(
             f"pipeline has no stage to run. Received: order={pipeline.order}. Choose one, such as pipeline=control."
         )
-    return _built(stages, Stage, "pipeline.stages", plugins)
+    return _build_all(stages, Stage, "pipeline.stages", plugins)
 
 
-def _with_file(model: Model, stages: dict[str, Stage]) -> dict[str, Stage]:
-    """The stages after a model's file, if it comes from one: that stands in for a first training."""
+def _add_file_stage(model: Model, stages: dict[str, Stage]) -> dict[str, Stage]:
+    """Put the stage that reads a model's file, if there is one, in place of a first training."""
     file_stage = model.first_stage()
     if file_stage is None:
         return stages
@@ -168,26 +168,26 @@ def _with_file(model: Model, stages: dict[str, Stage]) -> dict[str, Stage]:
     return {FILE_STAGE: file_stage, **rest}
 
 
-def _named(name: str, strange: list[str]) -> str:
-    """How to bring a stage into the order, which may have misspelt it."""
-    if close := get_close_matches(name, strange, n=1):
+def _suggest_order(name: str, unknown: list[str]) -> str:
+    """Return how to add a stage to the order, which may have misspelt its name."""
+    if close := get_close_matches(name, unknown, n=1):
         return f"Did you mean '{name}' by '{close[0]}'?"
     return "Put its name where it belongs: stages run in that order."
 
 
-def _writable(outputs: Path) -> Path:
-    """The outputs folder, if it is there or can be made."""
-    there = next(place for place in (outputs, *outputs.parents) if os.path.exists(place))
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        why = "cannot be written" if there.is_dir() else "is not a folder"
-        raise BadInput(f"paths.outputs: {there} {why}. Received: {outputs}. Set paths.outputs=FOLDER.")
+def _check_writable(outputs: Path) -> Path:
+    """Return the outputs folder after checking that it can be written or created."""
+    existing = next(place for place in (outputs, *outputs.parents) if os.path.exists(place))
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        reason = "cannot be written" if existing.is_dir() else "is not a folder"
+        raise BadInput(f"paths.outputs: {existing} {reason}. Received: {outputs}. Set paths.outputs=FOLDER.")
     return outputs
 
 
-def _built(nodes: Mapping[str, Any], base: type[Any], where: str, plugins: tuple[str, ...]) -> dict[str, Any]:
+def _build_all(nodes: Mapping[str, Any], base: type[Any], where: str, plugins: tuple[str, ...]) -> dict[str, Any]:
     return {name: build(node, base, f"{where}.{name}", plugins) for name, node in nodes.items() if node is not None}
 
 
-def _word(thing: object) -> str:
-    """The name of the module that a class stands in, which is its config's name."""
-    return type(thing).__module__.rpartition(".")[2]
+def _config_name(settings: object) -> str:
+    """Return the name of the module that defines a settings class, which is also its config's name."""
+    return type(settings).__module__.rpartition(".")[2]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+import pickle
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightexp.core.config import Count, Fraction, Index, NonNegative, Positive, Sparsity, build, construct, locate
+from lightexp.core.config import (
+    Count,
+    Fraction,
+    Index,
+    NonNegative,
+    Positive,
+    Sparsity,
+    build,
+    construct,
+    locate,
+    settings_dataclass,
+)
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.protocols import Model, Stage, TrainingObjective
 from lightexp.models.lenet5 import LeNet5
@@ -232,3 +245,66 @@ def test_settings_are_taken_as_they_stand() -> None:
     assert stage == Prune(objective=CrossEntropy(), sparsity=0.75, layers={"conv*": 0.5}, end_step=10)
     with pytest.raises(BadInput, match=r"^s: io=integer needs scheme=int8 or int16x8\. Received: scheme=default"):
         construct(Quantize, {"io": "integer"}, "s")
+
+
+@settings_dataclass
+class Checked:
+    """Settings that are validated from Python too."""
+
+    share: Fraction = 0.5
+    names: list[str] = field(default_factory=list)
+    place: str = field(default="", metadata={"keyed": False})
+    required: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.place == "nowhere":
+            raise ValueError(f"place must exist. Received: {self.place}.")
+
+
+@pytest.mark.parametrize(
+    ("construct_it", "message"),
+    [
+        (
+            lambda: Checked(share=3.0, required=1),
+            "Checked.share: Input should be less than or equal to 1. Received: 3.0.",
+        ),
+        (lambda: Checked(2, required=1), "Checked.share: Input should be less than or equal to 1. Received: 2."),
+        (lambda: Checked(names=["a", 1], required=1), "Checked.names.1: Input should be a valid string. Received: 1."),
+        (lambda: Checked(share=0.1), "Checked needs more than it was given. Not given: ['required']."),
+        (lambda: Checked(place="nowhere", required=1), "Checked: place must exist. Received: nowhere."),
+        (lambda: Checked(sharre=0.1, required=1), "Checked.sharre: not a setting of Checked: did you mean 'share'?"),
+        (
+            lambda: replace(Checked(required=1), share=-1.0),
+            "Checked.share: Input should be greater than or equal to 0.",
+        ),
+        (
+            lambda: Prune(sparsity=3.0, epochs=-5, criterion="nonsense", objective=CrossEntropy()),  # type: ignore[arg-type]
+            "Prune.epochs: Input should be greater than or equal to 1. Received: -5.",
+        ),
+        (lambda: Prune(sparsity=3.0), "Prune.sparsity: Input should be less than 1. Received: 3.0."),  # type: ignore[call-arg]
+        (lambda: LeNet5(width="wide"), "LeNet5.width: Input should be a valid number. Received: 'wide'."),  # type: ignore[arg-type]
+    ],
+)
+def test_settings_are_validated_from_python(construct_it: Callable[[], object], message: str) -> None:
+    for _ in range(2):  # before and after pydantic has built its validator
+        with pytest.raises(BadInput) as caught:
+            construct_it()
+        assert str(caught.value).startswith(message)
+        assert isinstance(caught.value, ValueError)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_settings_are_frozen_dataclasses() -> None:
+    settings = Checked(share=1, required=2)
+    assert (type(settings.share), settings.share) == (float, 1.0)
+    assert replace(settings, required=3) == Checked(1.0, required=3)
+    assert [f.name for f in fields(settings) if not f.metadata.get("keyed", True)] == ["place"]
+    with pytest.raises(FrozenInstanceError):
+        settings.share = 0.5  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_a_plain_dataclass_is_validated_when_it_is_built() -> None:
+    assert Every(share=3.0).share == 3.0  # a plugin's own class checks nothing in Python
+    with pytest.raises(BadInput, match=r"^here\.every\.share: "):
+        construct(Every, {"share": 3.0}, "here.every")
