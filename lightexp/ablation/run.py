@@ -25,7 +25,7 @@ from lightexp.execution.pool import LocalPool, PoolSettings, PoolView
 
 WORKER = "lightexp.ablation.worker"
 _LOGS = "ablations/workers"
-Report = Callable[[str], None]
+ReportLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class AblationPool:
 
     outputs: Path
     index: RunIndex
-    report: Report
+    report: ReportLine
     workers: int = 1
     launcher: Launcher | None = None
 
@@ -145,14 +145,14 @@ class _TaskProgress(PoolView):
 
     source: AblationSource
 
-    def __init__(self, tasks: list[AblationTask], report: Report) -> None:
+    def __init__(self, tasks: list[AblationTask], report: ReportLine) -> None:
         self._tasks = {task.id: task for task in tasks}
         self._report = report
 
-    def message(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         self._report(text)
 
-    def task_ended(self, task_id: str, outcome: dict[str, Any]) -> None:
+    def show_outcome(self, task_id: str, outcome: dict[str, Any]) -> None:
         task = self._tasks[task_id]
         if "failed" in outcome:
             self._report(f"{task.name} failed: {outcome['failed']}")
@@ -181,8 +181,8 @@ class _RunProgress(_TaskProgress):
                 self._unreported.remove(task)
                 self._report_run(task, metrics)
 
-    def task_ended(self, task_id: str, outcome: dict[str, Any]) -> None:
-        super().task_ended(task_id, outcome)
+    def show_outcome(self, task_id: str, outcome: dict[str, Any]) -> None:
+        super().show_outcome(task_id, outcome)
         task = self._tasks[task_id]
         if task.kind == "run" and task in self._unreported:
             self._unreported.remove(task)

@@ -99,11 +99,11 @@ class _TaskReporter:
 
     def say(self, words: str) -> None:
         if "threads, seed" not in words:  # a run's folder is shown when it has ended
-            self._events.message(f"  {self.task_name}: {words}")
+            self._events.report_message(f"  {self.task_name}: {words}")
 
     def finished(self, stage: StageRecord) -> None:
         if not stage.from_store:
-            self._events.message(f"  {self.task_name}: {stage.name} {stage.seconds:.1f} s")
+            self._events.report_message(f"  {self.task_name}: {stage.name} {stage.seconds:.1f} s")
 
     @contextmanager
     def stage(self, name: str, number: int, of: int) -> Iterator[Progress]:

@@ -155,12 +155,12 @@ class LauncherPool:
                 return False
             if not self._is_waiting:
                 self._is_waiting = True
-                self._view.message(f"Waiting for {status.running} {self._source.noun} that run elsewhere.")
+                self._view.show_message(f"Waiting for {status.running} {self._source.noun} that run elsewhere.")
             time.sleep(_TICK_S)
             return True
         failures = self._launcher.launch(job, max(1, min(workers, status.unclaimed + status.running)))
         for reason in failures:
-            self._view.message(f"A job of the launcher has failed: {reason}")
+            self._view.show_message(f"A job of the launcher has failed: {reason}")
         self._is_all_claimed = not failures
         has_progressed = self._source.status().progress != status.progress
         self._fruitless = 0 if has_progressed or not failures else self._fruitless + 1
@@ -177,7 +177,7 @@ class LauncherPool:
                     self._update()
                     self._stop_reason = self._source.status().stop_reason
             if not self._is_over.is_set():
-                self._view.message(self._stop_reason or self._source.draining_message)
+                self._view.show_message(self._stop_reason or self._source.draining_message)
             while not self._is_over.wait(_TICK_S):
                 self._update()
         self._update()

@@ -27,13 +27,13 @@ _MAX_EARLY_DEATHS = 3
 class PoolView:
     """Shows a pool at work. This base class shows nothing."""
 
-    def message(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Show one line."""
 
     def update(self, activities: list[str], seconds: float) -> None:
         """Show what each worker is doing, and for how many seconds the pool has run."""
 
-    def task_ended(self, task_id: str, outcome: dict[str, Any]) -> None:
+    def show_outcome(self, task_id: str, outcome: dict[str, Any]) -> None:
         """Show the outcome of a task: the source's summary, or `failed` with the reason."""
 
 
@@ -149,7 +149,7 @@ class LocalPool:
             return True
         if not self._is_waiting:
             self._is_waiting = True
-            self._view.message(f"Waiting for {status.running} {self._source.noun} that run elsewhere.")
+            self._view.show_message(f"Waiting for {status.running} {self._source.noun} that run elsewhere.")
         if self._source.has_orphans():
             self._workers = []
         return False
@@ -175,7 +175,7 @@ class LocalPool:
                 reason = f"it overran its time limit of {limit:g} s"
                 worker.has_timed_out = True
                 self._source.fail(worker.task, reason)
-                self._view.task_ended(worker.task, {"failed": reason})
+                self._view.show_outcome(worker.task, {"failed": reason})
                 worker.process.kill()
 
     def _start_worker(self, index: int) -> _Worker:
@@ -204,11 +204,11 @@ class LocalPool:
             worker.activity = worker.task_name
         elif event["event"] == ENDED:
             worker.task, worker.activity, self._early_deaths = None, "waiting for a task", 0
-            self._view.task_ended(event["task"], event["outcome"])
+            self._view.show_outcome(event["task"], event["outcome"])
         elif event["event"] == ACTIVITY and worker.task is not None:
             worker.activity = f"{worker.task_name}: {event['text']}"
         elif event["event"] == MESSAGE:
-            self._view.message(event["text"])
+            self._view.show_message(event["text"])
 
     def _handle_exit(self, worker: _Worker) -> None:
         cause = worker.process.describe_exit(_EXIT_GRACE_S)
@@ -218,7 +218,7 @@ class LocalPool:
         if worker.task is not None and not worker.has_timed_out:
             reason = self._source.abandon(worker.task, cause)
             if reason is not None:
-                self._view.task_ended(worker.task, {"failed": reason})
+                self._view.show_outcome(worker.task, {"failed": reason})
         is_death = worker.task is not None or worker.process.exit_code != 0
         if worker not in self._workers or self._is_stopping or not is_death:
             return
@@ -234,7 +234,7 @@ class LocalPool:
         """Let the workers finish their tasks and claim no others."""
         self._is_stopping = True
         if reason:
-            self._view.message(reason)
+            self._view.show_message(reason)
         for worker in self._workers:
             worker.process.request_stop()
 

@@ -116,19 +116,19 @@ class Events:
         """Send nothing yet."""
         self._parent = parent
 
-    def started(self, task: Task) -> None:
+    def report_start(self, task: Task) -> None:
         """Report that the worker has claimed a task."""
         self._parent.send_event(event=STARTED, task=task.id, name=task.name)
 
-    def ended(self, task: Task, outcome: dict[str, Any]) -> None:
+    def report_end(self, task: Task, outcome: dict[str, Any]) -> None:
         """Report a task's outcome: the source's summary, or `failed` with the reason."""
         self._parent.send_event(event=ENDED, task=task.id, outcome=outcome)
 
-    def activity(self, text: str) -> None:
+    def report_activity(self, text: str) -> None:
         """Report what the worker is doing, for a live display."""
         self._parent.send_event(event=ACTIVITY, text=text)
 
-    def message(self, text: str) -> None:
+    def report_message(self, text: str) -> None:
         """Show the user a line."""
         self._parent.send_event(event=MESSAGE, text=text)
 
@@ -148,7 +148,7 @@ def run_tasks(source: WorkSource, parent: ParentConnection, plugins: Iterable[st
                 return
             parent.wait_for_stop(_POLL_S)
             continue
-        events.started(task)
+        events.report_start(task)
         try:
             outcome = source.finish(task, task.run())
         except LightexpError as error:
@@ -161,4 +161,4 @@ def run_tasks(source: WorkSource, parent: ParentConnection, plugins: Iterable[st
             outcome = {"failed": str(summarize_exception(error, plugins))}
         if "failed" in outcome:
             source.fail(task.id, outcome["failed"])
-        events.ended(task, outcome)
+        events.report_end(task, outcome)

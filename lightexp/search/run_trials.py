@@ -91,7 +91,7 @@ class _StudyProgress(PoolView):
         self._source, self._view, self._tracker = source, view, tracker
         self._ended_before = sum(trial.state.is_finished() for trial in source.trials)
 
-    def message(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         self._view.message(text)
 
     def update(self, activities: list[str], seconds: float) -> None:
@@ -115,7 +115,7 @@ class _JobReporter(SilentTrialReporter):
 class _JobProgress(PoolView):
     """Shows a job's pool: what is out of the ordinary, which the launcher keeps or shows."""
 
-    def message(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         _print_in_job(text)
 
 

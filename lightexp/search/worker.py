@@ -35,7 +35,7 @@ class EventReporter(TrialReporter):
 
     def say(self, words: str) -> None:
         """Show the user a line."""
-        self._events.message(words)
+        self._events.report_message(words)
 
     def finished(self, stage: StageRecord) -> None:
         """Report nothing: the next stage's start says it."""
@@ -44,7 +44,7 @@ class EventReporter(TrialReporter):
         """Report what the trial is doing, unless that has been done within the last half second."""
         if time.monotonic() - self._reported_at > _ACTIVITY_INTERVAL_S:
             self._reported_at = time.monotonic()
-            self._events.activity(text)
+            self._events.report_activity(text)
 
     @contextmanager
     def stage(self, name: str, number: int, of: int) -> Iterator[Progress]:

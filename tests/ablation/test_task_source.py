@@ -47,7 +47,7 @@ class FailureView(PoolView):
     def __init__(self) -> None:
         self.failures: list[tuple[str, str]] = []
 
-    def task_ended(self, task_id: str, outcome: dict[str, Any]) -> None:
+    def show_outcome(self, task_id: str, outcome: dict[str, Any]) -> None:
         self.failures.append((task_id, outcome["failed"]))
 
 

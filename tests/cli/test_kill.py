@@ -1,4 +1,4 @@
-"""Real runs that are killed and interrupted in the middle of a stage, and what the next run makes of it."""
+"""Real runs that are killed and interrupted in the middle of a stage, and the runs that continue them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from lightexp.core.record import Record
 from tests.cli.commands import TINY, Running, keys, lightexp, mlflow_status, read_records
 
-WORDS = [word for word in TINY if "prune.epochs" not in word] + ["pipeline.stages.prune.epochs=100"]
+OVERRIDES = [text for text in TINY if "prune.epochs" not in text] + ["pipeline.stages.prune.epochs=100"]
 
 
 @dataclass
@@ -19,13 +19,13 @@ class Story:
     """Four runs of one command over one store.
 
     Attributes:
-        killed: By SIGKILL while it pruned.
-        terminated: By SIGTERM while it pruned, where Ctrl-C was ignored.
-        interrupted: By Ctrl-C while it pruned.
-        finished: Left alone.
-        mlflow: Each MLflow run's status, after each run.
-        ends: Exit code, standard output and standard error of the second and third.
-        left: What was left in the store's drafts at the end.
+        killed: The record of the run that SIGKILL ended while it pruned.
+        terminated: The record of the run that SIGTERM ended while it pruned; it ignored Ctrl-C.
+        interrupted: The record of the run that Ctrl-C ended while it pruned.
+        finished: The record of the run that ended by itself.
+        mlflow: Status of each MLflow run, after each run.
+        ends: Exit code, standard output and standard error of the second and third run.
+        leftovers: Drafts of the store and locks of runs at the end.
     """
 
     killed: Record
@@ -34,11 +34,11 @@ class Story:
     finished: Record
     mlflow: list[dict[str, str]]
     ends: list[tuple[int, str, str]]
-    left: list[Path]
+    leftovers: list[Path]
 
 
-def _changed(folder: Path) -> int | None:
-    """When a folder was last changed; None where it is not there, which may be so at any moment."""
+def read_change_time(folder: Path) -> int | None:
+    """Return when a folder was last changed; None if it does not exist, which can happen at any moment."""
     try:
         return folder.stat().st_mtime_ns
     except FileNotFoundError:
@@ -49,15 +49,15 @@ def _changed(folder: Path) -> int | None:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("kill")
     outputs = folder / "outputs"
-    pruned = keys(*WORDS)["prune"]
-    draft = outputs / "store" / "drafts" / pruned
+    key = keys(*OVERRIDES)["prune"]
+    draft = outputs / "store" / "drafts" / key
     mlflow = []
 
-    def shown() -> bool:
+    def is_mirrored() -> bool:
         return bool(read_records(outputs)) and "run_id" in read_records(outputs)[-1].mlflow
 
-    first = Running("run", *WORDS, cwd=folder)
-    first.until(lambda: draft.is_dir() and shown())
+    first = Running("run", *OVERRIDES, cwd=folder)
+    first.until(lambda: draft.is_dir() and is_mirrored())
     first.kill()
     assert first.end()[0] == -signal.SIGKILL
     assert draft.is_dir()
@@ -67,30 +67,35 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     ends = []
     # A shell script makes what it starts in the background ignore Ctrl-C.
     for on_interrupt in (signal.SIG_IGN, signal.SIG_DFL):
-        seen, count = _changed(draft), len(read_records(outputs))
-        running = Running("run", *WORDS, cwd=folder, on_interrupt=on_interrupt)
-        running.until(
-            lambda seen=seen, count=count: len(read_records(outputs)) > count and _changed(draft) not in (None, seen)
-        )
-        running.process.terminate() if on_interrupt is signal.SIG_IGN else running.interrupt()
+        changed, count = read_change_time(draft), len(read_records(outputs))
+        running = Running("run", *OVERRIDES, cwd=folder, on_interrupt=on_interrupt)
+
+        def has_resumed(changed: int | None = changed, count: int = count) -> bool:
+            return len(read_records(outputs)) > count and read_change_time(draft) not in (None, changed)
+
+        running.until(has_resumed)
+        if on_interrupt is signal.SIG_IGN:
+            running.process.terminate()
+        else:
+            running.interrupt()
         ends.append(running.end())
         mlflow.append(mlflow_status(outputs))
 
-    done = lightexp("run", *WORDS, cwd=folder)
-    assert done.returncode == 0, done.stderr
+    result = lightexp("run", *OVERRIDES, cwd=folder)
+    assert result.returncode == 0, result.stderr
     mlflow.append(mlflow_status(outputs))
     killed, terminated, interrupted, finished = read_records(outputs)
-    left = [*(outputs / "store" / "drafts").iterdir(), *(outputs / "runs" / ".live").iterdir()]
-    return Story(killed, terminated, interrupted, finished, mlflow, ends, left)
+    leftovers = [*(outputs / "store" / "drafts").iterdir(), *(outputs / "runs" / ".live").iterdir()]
+    return Story(killed, terminated, interrupted, finished, mlflow, ends, leftovers)
 
 
-def test_the_next_run_goes_on_from_the_last_finished_stage(story: Story) -> None:
+def test_next_run_continues_from_the_last_finished_stage(story: Story) -> None:
     assert [stage.from_store for stage in story.finished.stages] == [True, False, False]
     assert (story.finished.status, len(story.finished.stages)) == ("done", 3)
-    assert not story.left
+    assert not story.leftovers
 
 
-def test_a_killed_run_is_closed_by_the_next(story: Story) -> None:
+def test_killed_run_is_closed_by_the_next_run(story: Story) -> None:
     assert story.killed.status == "killed"
     assert story.killed.reason == "its process was killed"
     assert story.killed.ended is not None
@@ -99,7 +104,7 @@ def test_a_killed_run_is_closed_by_the_next(story: Story) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["SIGTERM", "Ctrl-C"])
-def test_an_interrupted_run_says_so_and_ends_with_130(story: Story, which: int) -> None:
+def test_interrupted_run_says_so_and_exits_with_130(story: Story, which: int) -> None:
     code, _, err = story.ends[which]
     record = [story.terminated, story.interrupted][which]
     assert code == 130, err

@@ -56,7 +56,7 @@ class RecordingView(PoolView):
     def __init__(self) -> None:
         self.messages: list[str] = []
 
-    def message(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         self.messages.append(text)
 
 
@@ -105,7 +105,7 @@ def test_tasks_of_other_hosts_are_waited_for(lease: CommandLease) -> None:
     def end_elsewhere() -> None:
         source.running, source.done = 0, 2
 
-    view.message = lambda text: (view.messages.append(text), end_elsewhere())  # type: ignore[method-assign,assignment]
+    view.show_message = lambda text: (view.messages.append(text), end_elsewhere())  # type: ignore[method-assign,assignment]
     assert LauncherPool(source, ScriptedLauncher(launch), view, lease).run(run_job, 1) is False  # type: ignore[arg-type]
     assert view.messages == ["Waiting for 1 tasks that run elsewhere."]
 

@@ -31,13 +31,13 @@ class RecordingView(PoolView):
         self.activities: set[str] = set()
         self.outcomes: dict[str, dict[str, Any]] = {}
 
-    def message(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         self.messages.append(text)
 
     def update(self, activities: list[str], seconds: float) -> None:
         self.activities |= set(activities)
 
-    def task_ended(self, task_id: str, outcome: dict[str, Any]) -> None:
+    def show_outcome(self, task_id: str, outcome: dict[str, Any]) -> None:
         self.outcomes[task_id] = outcome
 
 

@@ -53,8 +53,8 @@ class FolderSource(WorkSource):
                 os.kill(os.getpid(), signal.SIGKILL)
             if action == "sleep":
                 if self._events:
-                    self._events.activity("sleeping")
-                    self._events.message(f"task {path.stem} sleeps")
+                    self._events.report_activity("sleeping")
+                    self._events.report_message(f"task {path.stem} sleeps")
                 time.sleep(float(argument))
             return action
 
