@@ -1,8 +1,8 @@
-"""Trials an hour of a study that trains: two workers of one thread against one process with default threads.
+"""Trials per hour of a study that trains: two workers of one thread against one process with default threads.
 
-`lightexp search search=prune_quantize` of LeNet-5 on Fashion-MNIST, the control in the store already: both sides run
-the same trials, of which each prunes while it trains on, quantises and measures. In turn, each in a new folder. The
-rate counts from when each worker has ended its first trial, so that imports and loading stand apart.
+`lightexp search search=prune_quantize` of LeNet-5 on Fashion-MNIST, with the control in the store: both sides run the
+same trials, each of which prunes while it trains, quantises and measures. The sides run in turn, each in a new folder.
+The rate counts from the end of each worker's first trial, so that imports and loading are left out.
 
     python experiments/benchmarks/search_training.py --runs 3
 """
@@ -22,31 +22,32 @@ SEARCH = ["search=prune_quantize", "search.study=rate", "search.sampler=random",
 
 
 def main() -> None:
-    """Makes the control and runs both sides in turn."""
-    options = make_parser(__doc__, runs=3)
-    options.add_argument("--trials", type=int, default=8, help="of each study (default: 8)")
-    options.add_argument("--epochs", type=int, default=2, help="of pruning in each trial (default: 2)")
-    chosen = options.parse_args()
-    if chosen.smoke:
-        chosen.runs, chosen.trials, chosen.epochs = 1, 3, 1
+    """Train the control, run both sides in turn, and print the results."""
+    parser = make_parser(__doc__, runs=3)
+    parser.add_argument("--trials", type=int, default=8, help="of each study (default: 8)")
+    parser.add_argument("--epochs", type=int, default=2, help="of pruning in each trial (default: 2)")
+    options = parser.parse_args()
+    if options.smoke:
+        options.runs, options.trials, options.epochs = 1, 3, 1
     rates: dict[int, list[float]] = {2: [], 1: []}
     with tempfile.TemporaryDirectory() as name:
         start = Path(name) / "start"
         start.mkdir()
-        data = [*write_few(start, 500), "tracking=none"] if chosen.smoke else ["dataset=fashion_mnist"]
+        data = [*write_few(start, 500), "tracking=none"] if options.smoke else ["dataset=fashion_mnist"]
         run_lightexp(["run", *BASE, *data, "pipeline=control"], start)
-        for run in range(chosen.runs):
-            for workers, found in rates.items():
-                found.append(_rate(workers, [*data, *BASE], start, Path(name) / f"{run}-{workers}", chosen))
-    print_results(
-        [Result("trials an hour of training", rates[2], rates[1], "an hour", TARGET, at_least=True)], chosen.json
-    )
+        for run in range(options.runs):
+            for workers in rates:
+                folder = Path(name) / f"{run}-{workers}"
+                shutil.copytree(start, folder)
+                rates[workers].append(measure_rate(workers, [*data, *BASE], folder, options))
+    result = Result("trials an hour of training", rates[2], rates[1], "an hour", TARGET, at_least=True)
+    print_results([result], options.json)
 
 
-def _rate(workers: int, words: list[str], start: Path, folder: Path, chosen: argparse.Namespace) -> float:
-    shutil.copytree(start, folder)
-    more = [f"search.trials={chosen.trials}", f"search.workers={workers}"]
-    run_lightexp(["search", *SEARCH, *words, *more, f"pipeline.stages.prune.epochs={chosen.epochs}"], folder)
+def measure_rate(workers: int, overrides: list[str], folder: Path, options: argparse.Namespace) -> float:
+    """Run a study and return its trials per hour."""
+    size = [f"search.trials={options.trials}", f"search.workers={workers}"]
+    run_lightexp(["search", *SEARCH, *overrides, *size, f"pipeline.stages.prune.epochs={options.epochs}"], folder)
     return count_per_hour(list_ended_trials(folder, "rate"), workers)
 
 
