@@ -63,11 +63,11 @@ class PoolSettings:
 class _Worker:
     process: WorkerProcess
     log: Path
+    reader: threading.Thread
     task: str | None = None
     task_name: str = ""
     task_started: float = 0.0
     activity: str = "starting"
-    reader: threading.Thread | None = None
     has_timed_out: bool = False
     has_exited: bool = False
 
@@ -134,6 +134,9 @@ class LocalPool:
         with suppress(queue.Empty):
             while (remaining := end - time.monotonic()) > 0:
                 self._handle(*self._events.get(timeout=remaining))
+        for worker in list(self._workers):
+            if not worker.has_exited and not worker.reader.is_alive() and self._events.empty():
+                self._handle_exit(worker)  # an interrupt came between the event of its end and the handling
         self._enforce_time_limit()
         status = self._source.status()
         if not self._is_stopping and status.stop_reason:
@@ -184,9 +187,9 @@ class LocalPool:
         with log.open("ab") as errors:
             process = WorkerProcess(self._settings.module, stderr=errors)
         process.send(self._settings.order)
-        worker = _Worker(process, log)
-        worker.reader = threading.Thread(target=self._read, args=[worker], daemon=True)
-        worker.reader.start()
+        reader = threading.Thread(target=lambda: self._read(worker), daemon=True)
+        worker = _Worker(process, log, reader)
+        reader.start()
         return worker
 
     def _read(self, worker: _Worker) -> None:
@@ -196,7 +199,8 @@ class LocalPool:
 
     def _handle(self, worker: _Worker, message: Message | None) -> None:
         if message is None:
-            self._handle_exit(worker)
+            if not worker.has_exited:
+                self._handle_exit(worker)
             return
         event = message.content
         if event["event"] == STARTED:
@@ -211,8 +215,8 @@ class LocalPool:
             self._view.show_message(event["text"])
 
     def _handle_exit(self, worker: _Worker) -> None:
-        cause = worker.process.describe_exit(_EXIT_GRACE_S)
         worker.has_exited = True
+        cause = worker.process.describe_exit(_EXIT_GRACE_S)
         if self._terminated_at:
             return
         if worker.task is not None and not worker.has_timed_out:
