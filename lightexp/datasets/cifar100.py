@@ -10,7 +10,7 @@ from lightexp.datasets.cifar import Cifar, CifarFormat
 
 @settings_dataclass
 class Cifar100(Cifar):
-    """CIFAR-100 (Krizhevsky, 2009): 32x32 colour photographs in 100 classes, or in the 20 superclasses of these.
+    """CIFAR-100 (Krizhevsky, 2009): 32x32 colour photographs in 100 classes or 20 superclasses.
 
     50,000 for training, of which 10,000 are held out for validation, and 10,000 for testing. Raw pixels are uint8,
     `(n, 32, 32, 3)`; inputs are from 0 to 1.

@@ -26,8 +26,9 @@ _LAYOUT = "Images go in PATH/<class>/, or in PATH/train/<class>/, PATH/val/<clas
 
 @settings_dataclass
 class ImageFolder(InputDataset):
-    """Images in `PATH/<class>/`, or in `PATH/train/<class>/` and optional `PATH/val/<class>/`, `PATH/test/<class>/`.
+    """Image files in one folder per class.
 
+    They are in `PATH/<class>/`, or in `PATH/train/<class>/` and optionally `PATH/val/<class>/`, `PATH/test/<class>/`.
     Classes are numbered in the order of their folders' names (those in `train/` if it exists). Without a test split a
     fifth is held out, and without a validation split a fifth of the rest. Raw pixels are uint8,
     `(n, height, width, channels)`; inputs are from 0 to 1. The first frame of an animation is used, the EXIF

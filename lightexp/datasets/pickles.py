@@ -115,7 +115,7 @@ def decode_array(value: Any) -> NDArray[np.uint8]:
 
 
 def _check_operations(content: bytes) -> None:
-    """Check a pickle's operations before it is loaded, so that none makes the unpickler allocate without bound."""
+    """Check a pickle's operations before it is loaded, so that memory is bounded."""
     for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
         if count == _MAX_OPERATIONS:
             raise ValueError(f"it has more than {_MAX_OPERATIONS} operations")

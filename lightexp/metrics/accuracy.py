@@ -62,7 +62,7 @@ def compute_cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int32]
 
 
 def compute_top_k(logits: NDArray[np.float32], labels: NDArray[np.int32], k: int) -> float:
-    """Compute the fraction of examples for which fewer than `k` classes have a higher logit than the label.
+    """Compute the fraction of examples whose label is among the `k` classes of the highest logits.
 
     Args:
         logits: Array `(n, classes)`.

@@ -10,7 +10,7 @@ from lightexp.core.protocols import Measurement, MeasurementContext, Metric
 
 @settings_dataclass
 class Size(Measurement):
-    """Bytes of the file, plain, after gzip (level 9) and encoded, and the ratio of the control's size to it."""
+    """Bytes of the file, plain, gzipped (level 9) and encoded, and the control's size divided by them."""
 
     gives = {"size/file_bytes": "min", "size/gzip_bytes": "min", "size/ratio": "max"}
 

@@ -1,0 +1,1 @@
+"""Models: architectures, one per file, and models read from files."""

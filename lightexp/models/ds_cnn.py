@@ -12,10 +12,10 @@ _L2 = 1e-4
 
 @settings_dataclass
 class DsCnn(ImageModel, ScalableModel):
-    """A 10x4 convolution and four depthwise-separable blocks of 64 filters, for spectrograms of 49x10x1 and 12 classes.
+    """A 10x4 convolution and four depthwise-separable blocks of 64 filters.
 
-    DS-CNN (Zhang et al. 2017, arXiv 1711.07128) in the version of MLPerf Tiny (Banbury et al. 2021,
-    arXiv 2106.07597). The last feature map is averaged over all positions.
+    For spectrograms of 49x10x1 and 12 classes. DS-CNN (Zhang et al. 2017, arXiv 1711.07128) in the version of MLPerf
+    Tiny (Banbury et al. 2021, arXiv 2106.07597). The last feature map is averaged over all positions.
     """
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:

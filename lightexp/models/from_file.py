@@ -20,11 +20,12 @@ _TFLITE_MAGIC = b"TFL3"
 
 @settings_dataclass
 class FromFile(Model):
-    """A trained classifier: a Keras v2 file (`.h5`, `.keras`), a SavedModel that holds a Keras model, or a `.tflite`.
+    """A trained classifier from a file.
 
-    A Keras file becomes a Keras model that all stages accept; code in the file does not run. A float `.tflite`, from
-    any framework, can be quantised and used as a teacher; a quantised one can only be measured. The range of the
-    model's inputs is set by the data set's `scaling`.
+    The file is a Keras v2 file (`.h5`, `.keras`), a SavedModel that holds a Keras model, or a `.tflite`. A Keras file
+    becomes a Keras model that all stages accept; code in the file does not run. A float `.tflite`, from any framework,
+    can be quantised and used as a teacher; a quantised one can only be measured. The range of the model's inputs is set
+    by the data set's `scaling`.
 
     Attributes:
         path: Path of the file, or of a SavedModel's folder.

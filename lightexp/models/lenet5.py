@@ -10,10 +10,10 @@ from lightexp.models.base import ImageModel, ScalableModel
 
 @settings_dataclass
 class LeNet5(ImageModel, ScalableModel):
-    """Two 5x5 convolutions of 20 and 50 filters, each max-pooled, and a dense layer of 500 (Caffe's LeNet-5).
+    """Two 5x5 convolutions of 20 and 50 filters, each max-pooled, and a dense layer of 500 units.
 
-    On 28x28x1 images and 10 classes it has the literature's 431,080 weights. On feature maps too small for a 5x5
-    kernel the convolution is padded, and a map of one pixel is not pooled.
+    This is Caffe's LeNet-5. On 28x28x1 images and 10 classes it has the literature's 431,080 weights. On feature maps
+    too small for a 5x5 kernel the convolution is padded, and a map of one pixel is not pooled.
     """
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:

@@ -10,9 +10,9 @@ from lightexp.models.base import ImageModel, ScalableModel
 
 @settings_dataclass
 class SmallCnn(ImageModel, ScalableModel):
-    """Two blocks of 3x3 convolution (16 and 32 filters), batch normalisation, ReLU and max-pooling, and a dense layer.
+    """Two convolutional blocks of 16 and 32 filters, and a dense layer.
 
-    A feature map of one pixel is not pooled.
+    A block is a 3x3 convolution, batch normalisation, ReLU and max-pooling. A feature map of one pixel is not pooled.
     """
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:

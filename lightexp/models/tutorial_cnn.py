@@ -10,9 +10,10 @@ from lightexp.models.base import ImageModel, ScalableModel
 
 @settings_dataclass
 class TutorialCnn(ImageModel, ScalableModel):
-    """A 3x3 convolution of 12 filters, max-pooling and a dense layer: 20,410 weights on 28x28x1 and 10 classes.
+    """A 3x3 convolution of 12 filters, max-pooling and a dense layer.
 
-    TensorFlow Model Optimization, "Pruning in Keras example". The smallest images are 4x4.
+    TensorFlow Model Optimization, "Pruning in Keras example". 20,410 weights on 28x28x1 and 10 classes. The smallest
+    images are 4x4.
     """
 
     min_size: ClassVar[int] = 4

@@ -12,7 +12,7 @@ from lightexp.objectives.distill import Distillation
 
 @settings_dataclass
 class Attention(Distillation):
-    """Attention transfer: `Distillation` plus the mean squared difference between attention maps and the teacher's.
+    """Attention transfer: `Distillation` plus the mean squared difference of attention maps.
 
     Zagoruyko and Komodakis, "Paying More Attention to Attention", 2017 (arXiv 1612.03928). A layer's map is the mean of
     its squared channels at each position, scaled to length 1, so that model and teacher may differ in channels.

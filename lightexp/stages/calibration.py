@@ -15,7 +15,7 @@ RANGES_FILE = "ranges.npy"
 
 @settings_dataclass
 class Calibration(Stage):
-    """Record the minimum and maximum of each tensor of a float flatbuffer over a sample of the train split.
+    """Record the range of each tensor of a float flatbuffer over a sample of the train split.
 
     Attributes:
         count: Number of examples. Defaults to 200.

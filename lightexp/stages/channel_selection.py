@@ -155,14 +155,14 @@ class ChannelSelector:
             counts |= {group: target.get_width(group) * (1 - ratios[group.layers[0]]) for group in self._shared}
         if self._stage.allocation == "global":
             counts |= self._rank_globally(ratio)
-        kept = {}
+        rounded = {}
         for group, count in counts.items():
             unit = 1 if self._has_layer_ratio(group) else self._get_unit(group, count)
-            kept[group] = max(1, _round_half_up(count / unit)) * unit
-        return kept
+            rounded[group] = max(1, _round_half_up(count / unit)) * unit
+        return rounded
 
     def _rank_globally(self, ratio: float) -> dict[ChannelGroup, float]:
-        """Return how many channels of each group are not among the lowest `ratio` of all channels at the start."""
+        """Return how many channels each group keeps if the lowest `ratio` of all channels is removed."""
         groups, scores = self._shared, self._scores
         is_relative = self._stage.criterion in ("l1", "l2")
         scales = [float(np.mean(scores[list(group.channels)])) or 1.0 if is_relative else 1.0 for group in groups]
@@ -255,5 +255,5 @@ def _sum_curves(group: ChannelGroup, table: SensitivityTable) -> list[tuple[floa
 
 
 def _round_half_up(count: float) -> int:
-    """Round to the nearest integer; a half is rounded up, so that a ratio of 0.5 leaves one of one channel."""
+    """Round to the nearest integer, a half up, so that a ratio of 0.5 leaves one of one channel."""
     return int(count + 0.5)

@@ -25,11 +25,12 @@ K = Annotated[int, Field(ge=2)]
 
 @settings_dataclass
 class Cluster(TrainingStage):
-    """Cluster the weights of each kernel to few shared values, then train these (Han et al. 2015, arXiv 1510.00149).
+    """Cluster the weights of each kernel to few shared values, then train these.
 
-    Kernels of dense and convolutional layers are clustered, biases and depthwise kernels are not. Zeros are kept, as
-    one of the values, also in layers that are not clustered. If the converter folds batch normalisation or channel
-    scales into a kernel, the number of values is limited in each output channel instead of the kernel.
+    Han et al. 2015 (arXiv 1510.00149). Kernels of dense and convolutional layers are clustered, biases and depthwise
+    kernels are not. Zeros are kept, as one of the values, also in layers that are not clustered. If the converter folds
+    batch normalisation or channel scales into a kernel, the number of values is limited in each output channel instead
+    of the kernel.
 
     Attributes:
         k: Number of values per kernel. Defaults to 16.
@@ -158,7 +159,7 @@ class Cluster(TrainingStage):
 
 
 def _count_values(kernel: Tensor, per_channel: bool) -> int:
-    """Return the number of values of a kernel, or the largest one of a channel; 0 if scales make it meaningless."""
+    """Count the values of a kernel, or of its largest channel; 0 if scales make the count meaningless."""
     if not per_channel and len(kernel.scales) > 1:
         return 0
     return count_distinct_values(read_kernel(kernel), per_channel)

@@ -10,10 +10,10 @@ from lightexp.core.protocols import Layer
 
 
 def allocate_erdos_renyi(layers: Sequence[Layer], sparsity: float) -> dict[str, float]:
-    """Compute the sparsity of each layer by the Erdős–Rényi-Kernel rule (Evci et al. 2020, arXiv 1911.11134).
+    """Compute the sparsity of each layer by the Erdős–Rényi-Kernel rule.
 
-    A layer's density is proportional to the sum of its kernel's dimensions divided by their product. Layers whose
-    density would exceed 1 are kept dense, and the others are made sparser in exchange.
+    Evci et al. 2020 (arXiv 1911.11134). A layer's density is proportional to the sum of its kernel's dimensions divided
+    by their product. Layers whose density would exceed 1 are kept dense, and the others are made sparser in exchange.
 
     Args:
         layers: Layers with kernels.

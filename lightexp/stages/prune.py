@@ -28,7 +28,7 @@ _PATTERN_LAYERS = ("Dense", "Conv1D", "Conv2D")  # the last two axes of their ke
 
 @settings_dataclass
 class Prune(TrainingStage):
-    """Set the least important weights to zero during training, by the schedule of tfmot's `prune_low_magnitude`.
+    """Set the least important weights to zero during training, as tfmot's `prune_low_magnitude` does.
 
     Zhu and Gupta, "To prune, or not to prune", 2017 (arXiv 1710.01878). Kernels of dense and convolutional layers are
     pruned, biases and depthwise kernels are not.
@@ -129,7 +129,7 @@ class Prune(TrainingStage):
         return (Invariant(InvariantKind.BLOCKS if self.block else InvariantKind.SPARSITY, highest),)
 
     def preserves(self, invariant: Invariant) -> bool:
-        """Return whether an earlier sparsity is preserved: trained weights are pruned singly, and no layer less."""
+        """Return whether an earlier sparsity is preserved: no layer of trained weights gets less."""
         lowest = min([self.sparsity, *self.layers.values()])
         prunes_all = self.allocation == "uniform" and not (self.exclude or self.from_scratch or self._has_pattern)
         return invariant.kind == InvariantKind.SPARSITY and prunes_all and lowest >= invariant.value

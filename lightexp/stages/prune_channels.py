@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @settings_dataclass
 class PruneChannels(ArchitectureStage):
-    """Remove the least important filters and neurons together with all weights that depend on them, then train.
+    """Remove the least important filters and neurons with all weights that depend on them, and train.
 
     Li et al. 2017, "Pruning Filters for Efficient ConvNets" (arXiv 1608.08710). The channels of the model's input and
     output are kept. Layers whose outputs are added lose the same channels and count as one.
@@ -154,7 +154,7 @@ class PruneChannels(ArchitectureStage):
         return ChannelSelector(self, graph, scores, target, table).select(done)
 
     def _describe(self, model: Any, graph: ChannelGraph, removed: set[int], undetermined: str) -> list[tuple[str, str]]:
-        """Return (name, description) of each layer; `undetermined` describes layers whose count is not known yet."""
+        """Return (name, description) of each layer; `undetermined` is the text for unknown counts."""
         groups = {name: group for group in graph.groups for name in group.layers}
         descriptions = []
         for layer in model.layers:
@@ -164,16 +164,16 @@ class PruneChannels(ArchitectureStage):
                     descriptions.append((layer.name, f"{kind}: follows the layers before it"))
                 continue
             channels = graph.output_channels[layer.name]
-            kept = sum(channel not in removed for channel in channels.tolist())
+            count = sum(channel not in removed for channel in channels.tolist())
             group = groups.get(layer.name)
             if group is None:
                 effect = f"all {len(channels)} channels stay, they are the model's output"
             elif undetermined and not matches_any(group, [*self.exclude, *self.layers]):
                 effect = f"of {len(channels)} channels {undetermined}"
-            elif kept == len(channels):
+            elif count == len(channels):
                 effect = f"all {len(channels)} channels stay"
             else:
-                effect = f"{kept} of {len(channels)} channels stay"
+                effect = f"{count} of {len(channels)} channels stay"
             coupled = [name for name in group.layers if name != layer.name] if group else []
             if coupled:
                 effect += f", with those of {', '.join(coupled)}"

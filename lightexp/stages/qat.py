@@ -30,11 +30,11 @@ _MAX_ACCURACY_GAP = 0.005
 
 @settings_dataclass
 class Qat(TrainingStage):
-    """Train the model with simulated 8-bit arithmetic, then convert it to an int8 `.tflite` (Jacob et al. 2018).
+    """Train the model with simulated 8-bit arithmetic, then convert it to an int8 `.tflite`.
 
-    The arithmetic (arXiv 1712.05877) is simulated by tfmot in the layers that it supports; the others are trained in
-    float32, listed, and stored as float32 or quantised by the converter. Batch normalisation is folded into a preceding
-    convolution.
+    The arithmetic (Jacob et al. 2018, arXiv 1712.05877) is simulated by tfmot in the layers that it supports; the
+    others are trained in float32, listed, and stored as float32 or quantised by the converter. Batch normalisation is
+    folded into a preceding convolution.
 
     The zeros and shared values of earlier stages are not preserved by tfmot's schemes, which lose them when a model is
     rebuilt or skip layers, but by ties: after each step, zeros are set to zero again, and weights that were equal are

@@ -122,7 +122,7 @@ class Quantize(Stage):
         return (Invariant(InvariantKind.DATA_TYPE),)
 
     def preserves(self, invariant: Invariant) -> bool:
-        """Return whether zeros and shared values are preserved; blocks preserve shared values only within a block."""
+        """Return whether an invariant is preserved: zeros always, shared values unless scales are per block."""
         if invariant.family is InvariantFamily.SHARED_VALUES:
             return not self.block
         return invariant.family is InvariantFamily.ZEROS
@@ -263,7 +263,7 @@ class Quantize(Stage):
         return KernelFormat("INT4", self.block)
 
     def _check_patterns(self, kernels: Sequence[list[str]]) -> None:
-        """Check that each pattern matches a layer with a kernel, and that no layer has several numbers of bits."""
+        """Check that each pattern matches a layer with a kernel, and that no layer gets two numbers of bits."""
         if not kernels:
             return
         for pattern in self.layers:
@@ -312,7 +312,7 @@ def _check_finite(graph: TFLiteGraph) -> None:
 
 
 def _list_float_tensors(graph: TFLiteGraph, activations: bool) -> list[str]:
-    """Return the weight matrices, other than kernels, that are still float, and operators with float results.
+    """Return weight matrices (other than kernels) that are still float, and operators with float results.
 
     Args:
         graph: The quantised file.

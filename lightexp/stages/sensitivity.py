@@ -55,13 +55,13 @@ class KernelTrial:
 
 @settings_dataclass
 class Sensitivity(Stage):
-    """Measure the loss of validation accuracy when each layer alone is compressed; the model is not changed.
+    """Measure the loss of validation accuracy when each layer alone is compressed.
 
-    Han et al. 2015 (arXiv 1506.02626) choose the sparsity of each layer by such curves. Nothing is trained: the kernel
-    is changed in the float32 flatbuffer, into which batch normalisation is folded, and LiteRT runs the file. Sparsity
-    sets the smallest weights to zero. Rank is a truncated SVD, of convolutions along inputs and outputs. Bits round the
-    weights as `quantize` does per channel, and compute in float: the cost of quantised activations is not included.
-    Depthwise kernels are measured with bits only.
+    The model is not changed. Han et al. 2015 (arXiv 1506.02626) choose the sparsity of each layer by such curves.
+    Nothing is trained: the kernel is changed in the float32 flatbuffer, into which batch normalisation is folded, and
+    LiteRT runs the file. Sparsity sets the smallest weights to zero. Rank is a truncated SVD, of convolutions along
+    inputs and outputs. Bits round the weights as `quantize` does per channel, and compute in float: the cost of
+    quantised activations is not included. Depthwise kernels are measured with bits only.
 
     Attributes:
         sparsities: Fractions of zeros. Defaults to 0.5, 0.7, 0.8, 0.9, 0.95 and 0.99.

@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def refusal(path: Path, name: str = "a") -> str:
-    """Return the one-line message with which an array is refused, after checking that little memory was used."""
+    """Return the one-line message with which an array is refused; checks that little memory is used."""
     tracemalloc.start()
     try:
         with pytest.raises(BadInput) as caught:

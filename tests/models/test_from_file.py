@@ -28,7 +28,7 @@ DATA = Data("noise", SPLIT, SPLIT, SPLIT, CLASSES, 1.0, 0.0)
 
 
 def make_network(shape: tuple[int, ...] = SHAPE, classes: int = CLASSES, extra: Any = None) -> Any:
-    """Return a network with the layers of MobileNets and ResNets, a nested backbone and trained statistics."""
+    """Return a network with layers of MobileNets and ResNets, and a nested backbone."""
     import tensorflow as tf
     import tf_keras as keras
 
