@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -84,7 +85,8 @@ def _describe(cls: Any, error: ValidationError) -> tuple[str, str]:
     first = wrong[0]
     location = [str(part) for part in first["loc"]]
     if first["loc"] and isinstance(first["loc"][0], int):  # a positional argument
-        location[0] = [f.name for f in fields(cls) if f.init and not f.kw_only][first["loc"][0]]
+        positional = [f.name for f in fields(cls) if f.init and not f.kw_only]
+        location[0] = positional[first["loc"][0]] if first["loc"][0] < len(positional) else location[0]
     place = ".".join(part for part in location if not _is_union_branch(part))
     message = first["msg"].removeprefix("Value error, ")
     if not place:  # raised by `__post_init__`

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.config import Count, Positive, Sparsity, settings_dataclass
+from lightexp.core.config import Count, Share, Sparsity, settings_dataclass
 from lightexp.core.protocols import Artifact, Context, Input, Range
 from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable
 from lightexp.stages.architecture_stage import ArchitectureStage, require_finite
@@ -63,13 +63,9 @@ class PruneChannels(ArchitectureStage):
     layers: dict[str, Sparsity] = field(default_factory=dict)
     exclude: list[str] = field(default_factory=list)
     budget: Literal["macs", "params", "file_bytes"] | None = None
-    share: Positive = 0.5
+    share: Share = 0.5
     round_to: Count = 8
     iterations: Count = 1
-
-    def __post_init__(self) -> None:
-        if self.share > 1:
-            raise ValueError(f"share must be at most 1. Received: {self.share}.")
 
     @property
     def is_static(self) -> bool:

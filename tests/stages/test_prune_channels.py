@@ -159,7 +159,7 @@ def test_file_meets_budget_of_bytes(tiny_runs: TinyRuns) -> None:
             {"budget": "macs", "share": 0.001},
             "budget=macs, share=0.001: even one channel in every layer leaves 0.009 of it",
         ),
-        ({"budget": "macs", "share": 2.0}, "s: share must be at most 1. Received: 2.0"),
+        ({"budget": "macs", "share": 2.0}, "s.share: Input should be less than or equal to 1. Received: 2.0"),
         ({"ratio": 1.0}, "s.ratio: Input should be less than 1"),
         ({"layers": {"conv1": 1.0}}, "Input should be less than 1"),
     ],
