@@ -1,0 +1,47 @@
+"""Selection of Hydra's launchers by overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from lightexp.core.errors import BadInput
+from lightexp.runner.launcher import drop_sweeps, select_launcher, split_hydra_overrides
+
+
+@pytest.fixture(autouse=True)
+def clear_hydra() -> Iterator[None]:
+    yield
+    GlobalHydra.instance().clear()
+
+
+def test_split_hydra_overrides_keeps_the_order() -> None:
+    overrides = ["a=1", "+hydra.launcher.n_jobs=2", "hydra/launcher=joblib", "~b", "hydration=3"]
+    assert split_hydra_overrides(overrides) == (
+        ["+hydra.launcher.n_jobs=2", "hydra/launcher=joblib"],
+        ["a=1", "~b", "hydration=3"],
+    )
+
+
+def test_drop_sweeps_keeps_single_values() -> None:
+    assert drop_sweeps(["a=1,2", "b=[1,2]", "c=choice(1,2)", "d=interval(0,1)", "e='1,2'"]) == ["b=[1,2]", "e='1,2'"]
+
+
+def test_basic_launcher_works_in_this_process(tmp_path: Path) -> None:
+    assert select_launcher(["hydra/launcher=basic"], [], tmp_path / "it's a \\ folder").is_in_process
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hydra/launcher=joblob", "hydra/launcher=joblob: no such choice, did you mean"),
+        ("hydra.launcher.n_job=2", "hydra.launcher.n_job"),
+    ],
+)
+def test_wrong_launcher_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        select_launcher([override], [], tmp_path)
+    assert message in str(refused.value)
