@@ -28,9 +28,9 @@ class Arrays(InputDataset):
 
     Its arrays are `x_train` and `y_train` (or `x` and `y`), and optionally `x_val`, `y_val`, `x_test`, `y_test`.
     Examples are uint8 or floats of shape `(n, features)`, `(n, length, 1)`, `(n, h, w)`, to which a channel axis is
-    added, or `(n, h, w, channels)`. Labels are integers `(n,)` or `(n, 1)` from 0 without gaps, or one-hot `(n,
-    classes)`. Without a test split a fifth is held out, and without a validation split a fifth of the rest. Floats are
-    stored as float32.
+    added, or `(n, h, w, channels)`. Labels are integers `(n,)` or `(n, 1)` from 0 without gaps, or one-hot
+    `(n, classes)`. Without a test split a fifth is held out, and without a validation split a fifth of the rest. Floats
+    are stored as float32.
 
     Attributes:
         path: Path of the file.

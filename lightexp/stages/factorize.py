@@ -53,7 +53,8 @@ class Factorize(ArchitectureStage):
         share: See `budget`. Defaults to 0.5.
 
     Example:
-        >>> Factorize(ratio=0.25, layers={"dense*": 0.1}).is_static
+        >>> from lightexp.objectives.cross_entropy import CrossEntropy
+        >>> Factorize(objective=CrossEntropy(), ratio=0.25, layers={"dense*": 0.1}).is_static
         True
     """
 

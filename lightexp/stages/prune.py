@@ -62,7 +62,8 @@ class Prune(TrainingStage):
             and inputs together as rows; blocks at the edges are smaller. Defaults to None: single weights.
 
     Example:
-        >>> Prune(sparsity=0.9).establishes()
+        >>> from lightexp.objectives.cross_entropy import CrossEntropy
+        >>> Prune(objective=CrossEntropy(), sparsity=0.9).establishes()
         (Invariant(kind=<InvariantKind.SPARSITY: 'sparsity'>, value=0.9),)
     """
 

@@ -47,7 +47,8 @@ class PruneChannels(ArchitectureStage):
             `epochs`. Defaults to 1.
 
     Example:
-        >>> PruneChannels(ratio=0.25, exclude=["stem"]).is_static
+        >>> from lightexp.objectives.cross_entropy import CrossEntropy
+        >>> PruneChannels(objective=CrossEntropy(), ratio=0.25, exclude=["stem"]).is_static
         True
     """
 
