@@ -98,13 +98,7 @@ def complete_line(line: str) -> list[str]:
 
 
 def _make_parser(command: str) -> Arguments:
-    module = import_module(f"lightexp.cli.{command}")
-    if hasattr(module, "make_parser"):
-        parser: Arguments = module.make_parser()
-        return parser
-    parser = Arguments(command, add_help=False)  # until every command has `make_parser`
-    for flag in module.FLAGS:
-        parser.add_argument(flag, action="store_true")
+    parser: Arguments = import_module(f"lightexp.cli.{command}").make_parser()
     return parser
 
 
