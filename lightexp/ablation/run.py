@@ -193,9 +193,9 @@ class _RunProgress(_TaskProgress):
         count = self._total - len(self._unreported)
         time_left = ""
         if self._unreported:
-            made = sum(map(self._store.has, self._seconds))
-            seconds_per_stage = (time.monotonic() - self._started_at) / max(made, 1)
-            time_left = f"; about {format_duration(seconds_per_stage * (len(self._seconds) - made))} left"
+            stored = sum(map(self._store.has, self._seconds))
+            seconds_per_stage = (time.monotonic() - self._started_at) / max(stored, 1)
+            time_left = f"; about {format_duration(seconds_per_stage * (len(self._seconds) - stored))} left"
         self._report(f"[{count}/{self._total}] {task.name}: {format_metrics(metrics)}{time_left}")
 
 

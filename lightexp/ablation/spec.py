@@ -61,7 +61,7 @@ class AblationFile:
 
     def __post_init__(self) -> None:
         if repeated := sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1}):
-            raise ValueError(f"seeds: {repeated[0]} is there twice. Received: {self.seeds}. Name each seed once.")
+            raise ValueError(f"seeds: {repeated[0]} is listed twice. Received: {self.seeds}. Name each seed once.")
 
 
 @dataclass(frozen=True)

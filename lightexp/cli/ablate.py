@@ -46,12 +46,12 @@ def run(argv: list[str]) -> int:
         argv: The command line after `ablate`.
     """
     parser = make_parser()
-    options, words = parser.parse_known_args(argv)
-    if not words:
+    options, arguments = parser.parse_known_args(argv)
+    if not arguments:
         parser.print_help()
         return BadInput.exit_code
     interrupt.install_handlers()
-    file, *overrides = words
+    file, *overrides = arguments
     workers = _parse_workers([text for text in overrides if text.startswith(_WORKERS)])
     overrides = [text for text in overrides if not text.startswith(_WORKERS)]
 

@@ -72,7 +72,7 @@ class Launcher:
         try:
             with sigint_blocked():
                 results = launcher.launch([self._overrides] * count, 0)
-        except Exception as error:  # each launcher has its own kind of error for a job that died
+        except Exception as error:  # each launcher raises another kind of error for a job that died
             interrupt.raise_if_requested()
             return [_first_line(error)]
         return [_first_line(get_job_error(result)) for result in results if result.status is not JobStatus.COMPLETED]
@@ -169,7 +169,7 @@ class LauncherPool:
         return True
 
     def _watch(self) -> None:
-        """Hold the lease and show the work, in a thread of its own: launching blocks."""
+        """Hold the lease and show the work, in a separate thread, as launching blocks."""
         with self._lease.hold_alive():
             with self._lease.hold_accepting():
                 self._is_leased.set()

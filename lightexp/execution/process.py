@@ -44,7 +44,7 @@ class WorkerDied(BrokenPipeError):
 class WorkerProcess:
     """A worker process, from its parent's side.
 
-    The worker has a session of its own, so that Ctrl-C on a terminal reaches the parent alone. It ends when this object
+    The worker has its own session, so that Ctrl-C on a terminal reaches the parent alone. It ends when this object
     is collected and when the parent ends.
     """
 
@@ -123,7 +123,9 @@ class WorkerProcess:
                 for message in self.messages():
                     if message.kind == "event" and on_event:
                         on_event(message.content)
-                    elif message.kind == "reply" and message.number == number:  # an older one: its call was interrupted
+                    elif (
+                        message.kind == "reply" and message.number == number
+                    ):  # an older reply: its call was interrupted
                         return message
             except (OSError, ValueError):  # it has ended, or was closed
                 pass

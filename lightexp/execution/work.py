@@ -68,7 +68,7 @@ class WorkSource(ABC):
 
     @property
     def draining_message(self) -> str:
-        """What the user is told on the first Ctrl-C, if running tasks are finished."""
+        """The message on the first Ctrl-C, if running tasks are finished."""
         return f"The running {self.noun} are being finished; Ctrl-C again drops them."
 
     @abstractmethod

@@ -18,7 +18,7 @@ WRONG = {
     "unknown field": ({"sead": [1]}, "sead is not a setting of AblationFile: did you mean 'seed"),
     "no claim": ({"claim": ""}, "claim: String should have at least 1 character"),
     "control missing": ({"control": "kontrol"}, "control: no row is named 'kontrol'. The rows are: control, both"),
-    "seeds twice": ({"seeds": [1, 2, 1]}, "seeds: 1 is there twice"),
+    "seeds twice": ({"seeds": [1, 2, 1]}, "seeds: 1 is listed twice"),
     "seeds none": ({"seeds": []}, "seeds: List should have at least 1 item"),
     "seed negative": ({"seeds": [-1]}, "seeds.0: Input should be greater than or equal to 0"),
     "row overrides nothing": ({"rows": {"control": ["pipeline=control"], "x": []}}, "rows.x overrides nothing"),

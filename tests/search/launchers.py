@@ -23,9 +23,8 @@ def use_launcher(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
         yield overrides
         return
     folder = tempfile.mkdtemp(prefix="lightexp-ray-")  # short: paths of sockets are limited
-    monkeypatch.setenv(
-        "RAY_AUTH_TOKEN", "of-this-test-alone-0123456789abcdef"
-    )  # else Ray writes one into the user's home
+    # Without a token Ray writes one into the user's home folder.
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-this-test-alone-0123456789abcdef")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine is no failure
     settings = {"num_cpus": 2, "include_dashboard": "false", "_temp_dir": folder, "_node_ip_address": "127.0.0.1"}
