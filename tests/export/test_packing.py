@@ -13,7 +13,7 @@ def test_decompress_returns_what_was_compressed(plain: bytes) -> None:
     assert decompress(compress(plain), len(plain)) == plain
 
 
-def test_compress_takes_settings_for_words_where_they_are_better() -> None:
+def test_compress_takes_the_better_settings() -> None:
     words = np.random.default_rng(0).normal(size=5000).astype("<f4")
     assert compress(b"text " * 100)[0] == 0
     assert compress(words.tobytes())[0] == 1
