@@ -103,10 +103,13 @@ def measure_cost(trials: int) -> list[Result]:
     for (low, high), evaluation in zip(windows, evaluations, strict=True):
         cycle = statistics.median(float(cycles[n]) for n in range(low, high) if is_new[n])
         others = np.interp(high, counts, cpu_seconds) - np.interp(low, counts, cpu_seconds)
-        beside = 1e3 * float(others) / (high - low)
-        name, note = f"one trial of those from {low} to {high}", f"its cycle {cycle:.1f} ms, beside it {beside:.1f} ms"
-        note += f"; with its evaluation ({evaluation:.1f} ms) {cycle + beside:.1f} ms"
-        results.append(Result(name, [cycle + beside - evaluation], [], "ms", MAX_COST_MS, at_least=False, note=note))
+        others_ms = 1e3 * float(others) / (high - low)
+        name, note = (
+            f"one trial of those from {low} to {high}",
+            f"its cycle {cycle:.1f} ms, other processes {others_ms:.1f} ms",
+        )
+        note += f"; with its evaluation ({evaluation:.1f} ms) {cycle + others_ms:.1f} ms"
+        results.append(Result(name, [cycle + others_ms - evaluation], [], "ms", MAX_COST_MS, at_least=False, note=note))
     early, late = (result.ours for result in results)
     return [*results, Result("a trial, late against early", late, early, "ms", MAX_GROWTH, at_least=False)]
 
@@ -121,7 +124,9 @@ def measure_evaluation(folder: Path, data: Data, records: list[Record]) -> float
         for _ in range(2):
             start = time.perf_counter()
             for measurement in (Accuracy(), Size()):
-                measurement.measure(MeasurementContext(file, control, data, threads=1, splits=("val",), wanted=GOALS))
+                measurement.measure(
+                    MeasurementContext(file, control, data, threads=1, splits=("val",), requested=GOALS)
+                )
             attempts.append(time.perf_counter() - start)
         seconds.append(min(attempts))
     return 1e3 * statistics.median(seconds)

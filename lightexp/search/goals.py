@@ -117,7 +117,7 @@ def parse_objectives(texts: list[str], known: Mapping[str, Direction | None]) ->
         known: The direction of every metric that is measured, or None for a metric without one.
 
     Raises:
-        BadInput: If a metric is not measured or has no direction, or there is no objective.
+        BadInput: If a metric is not measured or has no direction, or the list is empty.
     """
     objectives = [_parse_objective(text, known) for text in texts]
     if not objectives or len({o.name for o in objectives}) < len(objectives):

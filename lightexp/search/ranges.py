@@ -26,7 +26,7 @@ from lightexp.core.errors import BadInput
 ConfigPath = tuple[str, ...]
 """Keys that lead to a setting of the config."""
 _NULL = "lightexp-null"
-"""Stands for null among choices while Hydra parses them; its parser accepts no null there."""
+"""Replaces null among choices while Hydra parses them; its parser accepts no null there."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _parse_interval(
     is_whole = float(low).is_integer() and float(high).is_integer() and float(step or 1).is_integer()
     tagged = "int" in sweep.tags
     if tagged and not is_whole:
-        raise BadInput(f"{place} is to hold whole numbers, but its ends are not.")
+        raise BadInput(f"{place} must hold whole numbers, but its ends are not. Write whole numbers, or leave out int.")
     if tagged or (is_whole and _suggests_integers(sweep, current)):
         return Parameter(path, IntDistribution(int(low), int(high), log, int(step or 1)), {}, strongest)
     return Parameter(path, FloatDistribution(float(low), float(high), log, step), {}, strongest)

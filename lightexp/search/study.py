@@ -339,7 +339,7 @@ class SearchStudy:
         state_without_values: TrialState = TrialState.FAIL,
     ) -> None:
         state = state_without_values if values is None else TrialState.COMPLETE
-        self._study.sampler = RandomSampler()  # Optuna's grid sampler expects to be told within `Study.optimize`
+        self._study.sampler = RandomSampler()  # Optuna's grid sampler stops `Study.optimize`, which does not run here
         try:
             self._storage.set_trial_user_attr(self._trial_id(number), OUTCOME, asdict(outcome))
             self._study.tell(number, values, state=state)
