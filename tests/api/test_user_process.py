@@ -23,7 +23,7 @@ LONG = TINY.replace("epochs=1", "epochs=100000")
 
 
 def run_script(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script as a user does, in a process of its own."""
+    """Run a script in a separate process, as a user does."""
     return subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE
     )
