@@ -58,7 +58,9 @@ class Arguments(argparse.ArgumentParser):
             The subcommand's parser. `read` returns the name that was chosen as the flag `command`.
         """
         if self._subcommands_action is None:
-            self._subcommands_action = self.add_subparsers(dest="command", metavar="COMMAND", required=True)
+            self._subcommands_action = self.add_subparsers(
+                dest="command", metavar="COMMAND", required=True, prog=self.prog
+            )
         subcommand: Arguments = self._subcommands_action.add_parser(
             name, help=help_line, description=description or f"{help_line[:1].upper()}{help_line[1:]}."
         )

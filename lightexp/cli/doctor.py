@@ -61,7 +61,8 @@ class Check:
 
 def make_parser() -> Arguments:
     """Make the parser of `lightexp doctor`."""
-    parser = Arguments("doctor", description=_HELP).add_config_dir()
+    usage = "%(prog)s [--json] [--config-dir DIR] [setting=value ...]"
+    parser = Arguments("doctor", usage=usage, description=_HELP).add_config_dir()
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

@@ -44,7 +44,8 @@ _KEY_CHARS = 12
 
 def make_parser() -> Arguments:
     """Make the parser of `lightexp store`."""
-    parser = Arguments("store", description=_HELP).add_config_dir()
+    usage = "%(prog)s COMMAND [--config-dir DIR] [setting=value ...]"
+    parser = Arguments("store", usage=usage, description=_HELP).add_config_dir()
     parser.add_command("ls", "list the entries", "List the entries, the least recently used first.").add_config_dir()
     parser.add_command(
         "verify", "check every digest", "Check every digest; broken entries are set aside."

@@ -35,7 +35,8 @@ _UPLOADED, _UNCHANGED, _RUNNING, _FAILED = "uploaded", "there already", "still r
 
 def make_parser() -> Arguments:
     """Make the parser of `lightexp track`."""
-    parser = Arguments("track", description=_HELP).add_config_dir()
+    usage = "%(prog)s sync [--config-dir DIR] [setting=value ...]"
+    parser = Arguments("track", usage=usage, description=_HELP).add_config_dir()
     parser.add_command("sync", "upload what MLflow has not seen").add_config_dir()
     return parser
 
