@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import threading
 import time
@@ -76,6 +77,7 @@ def test_load_downloads_once(
     assert list_files(cache) == sorted(IDX_FILES)
     out, err = capfd.readouterr()
     assert (out, IDX_FILES[0] in err) == ("", True)
+    assert "Downloading data" not in err  # pooch's own message
     for path in served.iterdir():
         path.unlink()
     assert FashionMnist().load().key == data.key
@@ -140,6 +142,17 @@ def test_download_above_limit_is_refused(served: Path, tmp_path: Path, monkeypat
     with pytest.raises(BadInput, match="larger than 10 bytes"):
         fetch.download(f"{Mnist.base_url}large", "", tmp_path / "cache" / "large", "")
     assert list_files(tmp_path / "cache") == []
+
+
+def test_download_is_readable_by_others(served: Path, tmp_path: Path) -> None:
+    (served / "small").write_bytes(b"x")
+    digest = hashlib.sha256(b"x").hexdigest()
+    previous = os.umask(0o022)
+    try:
+        fetch.download(f"{Mnist.base_url}small", digest, tmp_path / "small", "")
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "small").stat().st_mode & 0o777 == 0o644
 
 
 def test_download_to_invalid_folder_is_refused(served: Path, tmp_path: Path) -> None:
