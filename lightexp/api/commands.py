@@ -70,7 +70,7 @@ def _run_command(parent: ParentConnection, command: Callable[[], int], failure: 
     Args:
         parent: Receives each line of the command's output.
         command: Returns the exit code.
-        failure: The message if the command fails without one of its own.
+        failure: The message if the command gives no reason.
     """
     complaints: list[str] = []
     task_failures: list[str] = []
