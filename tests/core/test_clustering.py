@@ -18,9 +18,7 @@ def error(values: Any, moved: Any) -> float:
 
 @pytest.mark.parametrize("init", INITS)
 @given(seed=st.integers(0, 2**31), k=st.integers(2, 20), sparsity=st.sampled_from([0.0, 0.5, 0.95]))
-def test_few_values_are_left_zeros_stay_and_each_is_the_mean_of_its_own(
-    init: Any, seed: int, k: int, sparsity: float
-) -> None:
+def test_cluster_weights_keeps_zeros_and_uses_means(init: Any, seed: int, k: int, sparsity: float) -> None:
     rng = np.random.default_rng(seed)
     values = (rng.normal(size=(17, 9)) * (rng.random((17, 9)) >= sparsity)).astype(np.float32)
     moved = cluster_weights(values, k, init, np.random.default_rng(0))
@@ -40,7 +38,7 @@ def test_few_values_are_left_zeros_stay_and_each_is_the_mean_of_its_own(
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_clear_clusters_are_found(init: Any) -> None:
+def test_cluster_weights_finds_clear_clusters(init: Any) -> None:
     centres = np.array([-3.0, -1.0, 0.5, 4.0])
     rng = np.random.default_rng(1)
     values = (rng.choice(centres, 500) + rng.normal(scale=0.01, size=500)).astype(np.float32)

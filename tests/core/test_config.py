@@ -102,14 +102,14 @@ def refused(values: dict[str, Any]) -> str:
         ("named", {"conv1": "all\nof it"}, "named.conv1"),
     ],
 )
-def test_each_kind_of_bad_value_is_one_line_with_its_place(name: str, value: Any, place: str) -> None:
+def test_construct_refuses_bad_values(name: str, value: Any, place: str) -> None:
     words = refused({name: value})
     assert words.startswith(f"here.every.{place}: ")
     received = value[1] if place == "several.1" else value.get("conv1") if isinstance(value, dict) else value
     assert words.endswith(f"Received: {received!r}.")
 
 
-def test_good_values_of_every_kind() -> None:
+def test_construct_accepts_good_values() -> None:
     values = {
         "share": 1,
         "sparsity": 0.5,
@@ -129,18 +129,18 @@ def test_good_values_of_every_kind() -> None:
     assert type(made.share) is type(made.named["conv1"]) is float
 
 
-def test_a_misspelt_setting_names_the_nearest() -> None:
+def test_construct_suggests_the_nearest_setting() -> None:
     assert refused({"sparsty": 0.5}) == "here.every.sparsty is not a setting of Every: did you mean 'sparsity'?"
     assert "choose from: at_least_zero, count," in refused({"xyz": 1})
     assert suggest_nearest("x", []) == "nothing is known by that name."
 
 
-def test_a_class_s_own_complaint_gets_the_place() -> None:
+def test_build_prefixes_errors_of_the_class() -> None:
     with pytest.raises(BadInput, match=r"^stages\.p: initial_sparsity must not be above sparsity\. Received: 0\.9 and"):
         build({**PRUNE, "initial_sparsity": 0.9}, Stage, "stages.p")  # type: ignore[type-abstract]
 
 
-def test_a_setting_without_default_must_be_given() -> None:
+def test_build_requires_settings_without_default() -> None:
     with pytest.raises(BadInput, match=r"^stages\.p: Prune needs more than it was given\. Not given: .*'objective'"):
         build({"_target_": PRUNE["_target_"]}, Stage, "stages.p")  # type: ignore[type-abstract]
 
@@ -162,14 +162,14 @@ def test_a_setting_without_default_must_be_given() -> None:
         ({"_target_": "lightexp.core.data.Data"}, "m._target_ must be a Model. Received: lightexp.core.data.Data."),
     ],
 )
-def test_targets_that_are_refused(node: Any, words: str) -> None:
+def test_build_refuses_targets(node: Any, words: str) -> None:
     with pytest.raises(BadInput) as caught:
         build(node, Model, "m")  # type: ignore[type-abstract]
     assert words in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_nested_nodes_are_built_and_their_complaints_have_the_whole_place() -> None:
+def test_build_builds_nested_nodes() -> None:
     built = build({**DISTILL, "student": {"_target_": "lightexp.models.lenet5.LeNet5", "width": 2}}, Stage, "s")  # type: ignore[type-abstract]
     assert isinstance(built, Distill)
     assert built.student == LeNet5(2.0)
@@ -179,7 +179,7 @@ def test_nested_nodes_are_built_and_their_complaints_have_the_whole_place() -> N
         build({**DISTILL, "student": PRUNE["objective"]}, Stage, "s")  # type: ignore[type-abstract]
 
 
-def test_a_user_s_package_must_be_allowed_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_imports_allowed_packages_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ownplugin.py").write_text(
         "from dataclasses import dataclass\nfrom lightexp.models.lenet5 import LeNet5\n"
         "@dataclass(frozen=True)\nclass Own(LeNet5):\n    depth: int = 2\n"
@@ -193,7 +193,7 @@ def test_a_user_s_package_must_be_allowed_by_name(tmp_path: Path, monkeypatch: p
     del sys.modules["ownplugin"]
 
 
-def test_locate_finds_what_is_named() -> None:
+def test_locate_returns_the_class() -> None:
     assert locate("lightexp.models.small_cnn.SmallCnn", "m") is SmallCnn
     assert issubclass(locate("lightexp.objectives.distill.Distillation", "m"), TrainingObjective)
 
@@ -207,7 +207,7 @@ names = sorted(Every.__dataclass_fields__)
 
 
 @given(name=st.sampled_from(names), value=anything)
-def test_whatever_is_accepted_is_of_the_field_s_type_and_range(name: str, value: Any) -> None:
+def test_construct_accepts_only_valid_values(name: str, value: Any) -> None:
     try:
         got = getattr(construct(Every, {name: value}, "e"), name)
     except BadInput as error:
@@ -233,14 +233,14 @@ def test_whatever_is_accepted_is_of_the_field_s_type_and_range(name: str, value:
 
 
 @given(numbers=st.one_of(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True)))
-def test_good_numbers_are_never_refused(numbers: float) -> None:
+def test_construct_accepts_all_valid_numbers(numbers: float) -> None:
     if isinstance(numbers, int):
         assert construct(Every, {"count": numbers, "maybe": numbers, "index": numbers}, "e").maybe == numbers
     else:
         assert construct(Every, {"sparsity": numbers, "share": numbers, "named": {"a": numbers}}, "e").share == numbers
 
 
-def test_settings_are_taken_as_they_stand() -> None:
+def test_construct_keeps_the_values() -> None:
     stage = build({**PRUNE, "sparsity": 0.75, "layers": {"conv*": 0.5}, "end_step": 10}, Stage, "s")  # type: ignore
     assert stage == Prune(objective=CrossEntropy(), sparsity=0.75, layers={"conv*": 0.5}, end_step=10)
     with pytest.raises(BadInput, match=r"^s: io=integer needs scheme=int8 or int16x8\. Received: scheme=default"):

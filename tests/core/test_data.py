@@ -15,7 +15,7 @@ from lightexp.core.preprocessing import Augment
 @given(
     labels=st.lists(st.integers(0, 6), min_size=1, max_size=120), share=st.floats(0, 1), seed=st.integers(0, 2**31 - 1)
 )
-def test_stratified(labels: list[int], share: float, seed: int) -> None:
+def test_split_stratified_keeps_proportions(labels: list[int], share: float, seed: int) -> None:
     y = np.array(labels, np.int32)
     count = round(share * len(y))
     rest, chosen = split_stratified(y, count, seed)
@@ -28,14 +28,14 @@ def test_stratified(labels: list[int], share: float, seed: int) -> None:
     np.testing.assert_array_equal(again[0], rest)
 
 
-def test_another_seed_chooses_others() -> None:
+def test_split_stratified_depends_on_the_seed() -> None:
     y = np.arange(1000, dtype=np.int32) % 10
     chosen = [split_stratified(y, 200, seed)[1] for seed in (0, 1)]
     assert len(np.intersect1d(*chosen)) < 80  # 40 by chance
     assert [int(n) for n in np.bincount(y[chosen[0]])] == [20] * 10
 
 
-def test_ties_go_to_the_lower_class() -> None:
+def test_split_stratified_breaks_ties() -> None:
     y = np.array([0, 0, 1, 1, 2, 2], np.int32)
     assert sorted(y[split_stratified(y, 1, 0)[1]]) == [0]
     assert sorted(y[split_stratified(y, 2, 0)[1]]) == [0, 1]
@@ -47,7 +47,7 @@ def split() -> Split:
     return Split(x, np.array([0, 1, 2, 0, 1, 2], np.int32))
 
 
-def test_a_digest_is_of_types_shapes_and_values(split: Split) -> None:
+def test_digest_covers_types_shapes_and_values(split: Split) -> None:
     same = Split(np.asfortranarray(split.x.copy()), split.y.copy())
     assert same.digest == split.digest
     changed = split.x.copy()
@@ -63,18 +63,18 @@ def test_a_digest_is_of_types_shapes_and_values(split: Split) -> None:
 
 
 @given(count=st.integers(0, 12), seed=st.integers(0, 1000))
-def test_a_sample_is_of_different_examples(count: int, seed: int) -> None:
+def test_sample_has_no_duplicates(count: int, seed: int) -> None:
     split = Split(np.arange(9, dtype=np.uint8).reshape(9, 1), np.zeros(9, np.int32))
     drawn = split.sample(count, seed).ravel()
     assert len(drawn) == len(set(drawn)) == min(count, 9)
     np.testing.assert_array_equal(drawn, split.sample(count, seed).ravel())
 
 
-def test_a_sample_depends_on_its_seed(split: Split) -> None:
+def test_sample_depends_on_the_seed(split: Split) -> None:
     assert len({split.sample(3, seed).tobytes() for seed in range(10)}) > 1
 
 
-def test_inputs_are_scaled_to_float32(split: Split) -> None:
+def test_inputs_are_scaled_float32(split: Split) -> None:
     data = Data("d", split, split, split, 3, scale=1 / 23, offset=-0.5)
     inputs = data.inputs(split.x)
     assert inputs.dtype == np.float32
@@ -82,7 +82,7 @@ def test_inputs_are_scaled_to_float32(split: Split) -> None:
     assert data.shape == (2, 2, 1)
 
 
-def test_the_key_is_of_what_an_artifact_depends_on(split: Split) -> None:
+def test_key_excludes_the_test_split(split: Split) -> None:
     data = Data("d", split, split, split, 3)
     other = Split(split.x[::-1].copy(), split.y)
     assert data.key == replace(data, test=other, name="e").key
@@ -90,7 +90,7 @@ def test_the_key_is_of_what_an_artifact_depends_on(split: Split) -> None:
     assert all(c.key != data.key for c in [*changed, replace(data, offset=1.0)])
 
 
-def test_augmentation_has_a_version_in_the_key_and_none_leaves_it_out() -> None:
+def test_key_includes_augmentation() -> None:
     split = Split(np.zeros((2, 1), np.uint8), np.array([0, 1], np.int32))
     data = Data("d", split, split, split, 2)
     assert "augment" not in data.key

@@ -51,26 +51,26 @@ def shuffled(value: Any) -> Any:
 
 
 @given(plain)
-def test_the_order_of_a_mapping_is_irrelevant(value: Any) -> None:
+def test_compute_key_ignores_the_order_of_a_mapping(value: Any) -> None:
     assert compute_key(value) == compute_key(shuffled(value))
     assert compute_key(Some(named={"a": value, "b": 1})) == compute_key(Some(named={"b": 1, "a": shuffled(value)}))
 
 
 @given(plain, plain)
-def test_different_values_have_different_keys(one: Any, other: Any) -> None:
+def test_compute_key_differs_between_values(one: Any, other: Any) -> None:
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     assert (compute_key(one) == compute_key(other)) == same
 
 
 @given(plain)
-def test_canonical_is_json_and_its_own_canonical_form(value: Any) -> None:
+def test_canonicalize_is_idempotent_json(value: Any) -> None:
     once = canonicalize(Some(named={"v": value}))
     assert canonicalize(once) == once
     assert json.loads(json.dumps(once, allow_nan=False)) == once
 
 
 @given(st.integers(0, 2**53))
-def test_a_whole_number_in_a_float_field_is_one_key_once_it_is_checked(number: int) -> None:
+def test_compute_key_of_integers_in_float_fields(number: int) -> None:
     assert compute_key(construct(Some, {"number": number}, "s")) == compute_key(
         construct(Some, {"number": float(number)}, "s")
     )
@@ -82,7 +82,7 @@ def test_a_whole_number_in_a_float_field_is_one_key_once_it_is_checked(number: i
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1), st.text(max_size=3))
-def test_settings_that_differ_have_different_keys(number: float, share: float, word: str) -> None:
+def test_compute_key_differs_between_settings(number: float, share: float, word: str) -> None:
     every = {
         compute_key(s) for s in (Some(), Some(number=number), Some(number=number, share=share), Some(named={"n": word}))
     }
@@ -90,14 +90,14 @@ def test_settings_that_differ_have_different_keys(number: float, share: float, w
     assert len(every) == len(settings)
 
 
-def test_sequences_and_types() -> None:
+def test_compute_key_distinguishes_types() -> None:
     assert compute_key((1, 2)) == compute_key([1, 2]) != compute_key([2, 1])
     assert len({compute_key(v) for v in (0, 0.0, False, None, "0", [], {})}) == 7
     assert compute_key(LeNet5()) != compute_key(LeNet300100())  # the class counts, not the settings alone
     assert canonicalize(LeNet5(0.5))["type"] == "lightexp.models.lenet5.LeNet5"
 
 
-def test_the_version_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compute_key_includes_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
     before = compute_key(LeNet5())
     monkeypatch.setattr(LeNet5, "version", 2)
     assert compute_key(LeNet5()) != before
@@ -173,7 +173,7 @@ def test_default_settings_of_a_newer_version_count(monkeypatch: pytest.MonkeyPat
     assert compute_key(outer()) != before
 
 
-def test_a_class_with_a_version_of_its_own_needs_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_with_a_version_may_add_a_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A field with a default is added to a plugin; its old store entries are still found."""
     before = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Own:\n    version = 3\n    a: int = 1\n"
     monkeypatch.syspath_prepend(tmp_path)
@@ -189,7 +189,7 @@ def test_a_class_with_a_version_of_its_own_needs_no_source(tmp_path: Path, monke
     hash_source.cache_clear()
 
 
-def test_nested_settings_count() -> None:
+def test_compute_key_includes_nested_settings() -> None:
     stage = Prune(objective=CrossEntropy(), layers={"a": 0.5, "b": 0.25})
     assert compute_key(stage) == compute_key(Prune(objective=CrossEntropy(), layers={"b": 0.25, "a": 0.5}))
     assert compute_key(stage) != compute_key(replace(stage, layers={"a": 0.25, "b": 0.5}))
@@ -197,25 +197,25 @@ def test_nested_settings_count() -> None:
 
 
 @given(st.text(max_size=5))
-def test_a_field_that_is_not_keyed_is_left_out(words: str) -> None:
+def test_compute_key_leaves_out_unkeyed_fields(words: str) -> None:
     assert compute_key(Some(shown=words)) == compute_key(Some())
     assert compute_key(ModelFile(path=words, digest="d")) == compute_key(ModelFile(path="x", digest="d"))
     assert compute_key(ModelFile(path="x", digest=f"d{words}!")) != compute_key(ModelFile(path="x", digest="d"))
 
 
 @pytest.mark.parametrize("value", [np.zeros(2), {"a": object()}, [b"bytes"], {1, 2}, LeNet5])
-def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
+def test_compute_key_refuses_other_types(value: Any) -> None:
     with pytest.raises(TypeError, match="has no canonical form"):
         compute_key(value)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [-float("inf")]])
-def test_numbers_that_are_not_finite_are_refused(value: Any) -> None:
+def test_compute_key_refuses_infinite_numbers(value: Any) -> None:
     with pytest.raises(ValueError, match="must be finite"):
         compute_key(value)
 
 
-def test_a_user_s_source_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compute_key_includes_a_plugins_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Own:\n    a: int = 1\n"
     file = tmp_path / "own_stage.py"
     monkeypatch.syspath_prepend(tmp_path)
@@ -233,7 +233,7 @@ def test_a_user_s_source_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.
     assert "source" not in canonicalize(LeNet5())  # lightexp's own classes have versions instead
 
 
-def test_another_process_comes_to_the_same_key() -> None:
+def test_compute_key_is_the_same_in_another_process() -> None:
     words = "from lightexp.core.fingerprint import compute_key; from lightexp.models.lenet5 import LeNet5; "
     words += "print(compute_key({'m': LeNet5(0.5), 'b': [1, 2.5], 'a': {'z': None, 'y': True}}))"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}

@@ -21,7 +21,7 @@ def whole(columns: int) -> st.SearchStrategy[np.ndarray]:
 
 
 @given(st.integers(1, 4).flatmap(whole))
-def test_the_front_is_what_nothing_dominates(points: np.ndarray) -> None:
+def test_find_front_has_no_dominated_points(points: np.ndarray) -> None:
     expected = [
         not any((other <= point).all() and (other < point).any() for other in points) for point in points
     ]  # fmt: skip
@@ -29,7 +29,7 @@ def test_the_front_is_what_nothing_dominates(points: np.ndarray) -> None:
 
 
 @given(st.integers(1, 4).flatmap(whole))
-def test_the_volume_is_the_number_of_dominated_cells(points: np.ndarray) -> None:
+def test_compute_hypervolume_counts_dominated_cells(points: np.ndarray) -> None:
     cells = np.stack(np.meshgrid(*[np.arange(5)] * points.shape[1], indexing="ij"), -1).reshape(-1, points.shape[1])
     dominated = sum(any((point <= cell).all() for point in points) for cell in cells)
     assert compute_hypervolume(points, [5] * points.shape[1]) == pytest.approx(dominated)
@@ -40,22 +40,22 @@ def test_the_volume_is_the_number_of_dominated_cells(points: np.ndarray) -> None
         lambda m: arrays(np.float64, st.tuples(st.integers(1, 20), st.just(m)), elements=st.floats(0, 1))
     )
 )
-def test_the_volume_is_optunas(points: np.ndarray) -> None:
+def test_compute_hypervolume_equals_optuna(points: np.ndarray) -> None:
     reference = np.full(points.shape[1], 1.0)
     assert compute_hypervolume(points, reference.tolist()) == pytest.approx(
         compute_by_optuna(points, reference), abs=1e-12
     )
 
 
-def test_points_beyond_the_reference_add_nothing() -> None:
+def test_compute_hypervolume_ignores_points_beyond() -> None:
     assert compute_hypervolume([(2.0, 0.0), (0.5, 0.5), (0.5, math.nan)], (1.0, 1.0)) == 0.25
     assert compute_hypervolume(np.empty((0, 2)), (1.0, 1.0)) == 0.0
 
 
-def test_what_is_not_a_number_is_on_no_front() -> None:
+def test_find_front_excludes_nan() -> None:
     assert find_front([(1.0, math.nan), (2.0, 2.0)]).tolist() == [False, True]
 
 
-def test_the_trade_off_counts_halvings_against_guessing() -> None:
+def test_compute_tradeoff_hypervolume() -> None:
     # A quarter of the bytes at no error: two halvings times the 0.75 between guessing among four and no error.
     assert compute_tradeoff_hypervolume([100, 25], [0.0, 0.0], control=100, classes=4) == pytest.approx(1.5)

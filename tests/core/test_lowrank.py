@@ -29,7 +29,7 @@ def error(kernel: np.ndarray, factors: Factors) -> float:
 
 
 @given(rank=st.integers(1, 5), seed=st.integers(0, 99), shape=st.sampled_from([(7, 5), (5, 9), (1, 1, 6, 8)]))
-def test_a_matrix_is_factorised_as_well_as_can_be(rank: int, seed: int, shape: tuple[int, ...]) -> None:
+def test_factors_of_a_matrix_are_optimal(rank: int, seed: int, shape: tuple[int, ...]) -> None:
     kernel = drawn(shape, seed)
     spectra = Spectra(kernel)
     reduce, core, expand = factors = spectra.factors(Ranks(shape[-2], rank))
@@ -44,7 +44,7 @@ def test_a_matrix_is_factorised_as_well_as_can_be(rank: int, seed: int, shape: t
 
 
 @given(shape=SHAPES, seed=st.integers(0, 99), ratio=st.floats(0.01, 1))
-def test_what_both_sides_lose_bounds_the_error(shape: tuple[int, ...], seed: int, ratio: float) -> None:
+def test_factors_error_is_bounded_by_both_sides(shape: tuple[int, ...], seed: int, ratio: float) -> None:
     kernel, ranks = drawn(shape, seed), ranks_for_ratio(shape, ratio)
     assert all(1 <= rank <= high for rank, high in zip(ranks, highest_ranks(shape), strict=True))
     lost = [np.sum(values(kernel, axis)[rank:] ** 2) for axis, rank in ((-2, ranks.inputs), (-1, ranks.outputs))]
@@ -55,14 +55,14 @@ def test_what_both_sides_lose_bounds_the_error(shape: tuple[int, ...], seed: int
 
 
 @given(shape=SHAPES, seed=st.integers(0, 99))
-def test_at_full_rank_nothing_is_lost(shape: tuple[int, ...], seed: int) -> None:
+def test_factors_of_full_rank_are_exact(shape: tuple[int, ...], seed: int) -> None:
     kernel = drawn(shape, seed)
     assert ranks_for_ratio(shape, 1) == highest_ranks(shape)
     assert error(kernel, Spectra(kernel).factors(highest_ranks(shape))) < 1e-10
 
 
 @given(shape=SHAPES, seed=st.integers(0, 99), energy=st.floats(0.05, 1))
-def test_the_energy_that_was_asked_for_is_kept(shape: tuple[int, ...], seed: int, energy: float) -> None:
+def test_ranks_keep_the_energy(shape: tuple[int, ...], seed: int, energy: float) -> None:
     spectra = Spectra(drawn(shape, seed))
     ranks = spectra.ranks(energy)
     assert spectra.compute_energy(spectra.factors(ranks)) >= energy - 1e-9
@@ -70,7 +70,7 @@ def test_the_energy_that_was_asked_for_is_kept(shape: tuple[int, ...], seed: int
         assert spectra.compute_energy(spectra.factors(Ranks(ranks.inputs, ranks.outputs - 1))) < energy
 
 
-def test_a_low_rank_is_found() -> None:
+def test_ranks_find_a_low_rank() -> None:
     one = np.outer(np.arange(1, 7), np.arange(1, 5)).astype(np.float32)
     assert Spectra(one).ranks(0.999999) == (6, 1)
     assert Spectra(np.zeros((3, 3, 8, 4), np.float32)).ranks(1.0) == (1, 1)

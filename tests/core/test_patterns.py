@@ -10,7 +10,7 @@ from lightexp.core.patterns import count_distinct_values, count_zero_blocks, fin
 from lightexp.core.tflite_graph import Tensor
 
 
-def test_a_flatbuffer_s_kernel_is_turned_to_keras_layout() -> None:
+def test_read_kernel_has_the_keras_layout() -> None:
     keras = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     stored = np.transpose(keras, (3, 0, 1, 2)).astype(np.int8)  # OHWI
     tensor = Tensor("k", stored.shape, "INT8", stored, (0.5,), (0,))
@@ -27,7 +27,7 @@ kernels = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.
 
 
 @given(kernels, st.integers(1, 4), st.integers(2, 5))
-def test_obeying_and_blocks_are_what_loops_find(kernel: Any, n: int, m: int) -> None:
+def test_patterns_equal_plain_loops(kernel: Any, n: int, m: int) -> None:
     taps, inputs, outputs = kernel.shape
     groups = [kernel[t, i : i + m, o] for t in range(taps) for o in range(outputs) for i in range(0, inputs, m)]
     assert is_n_of_m(kernel, n, m) == all(np.count_nonzero(group) <= n for group in groups)
@@ -39,7 +39,7 @@ def test_obeying_and_blocks_are_what_loops_find(kernel: Any, n: int, m: int) -> 
     assert count_distinct_values(kernel, per_channel=False) == len(set(kernel.ravel().tolist()))
 
 
-def test_a_shortfall_is_found_among_kernels_of_one_size() -> None:
+def test_find_shortfall_compares_kernels_of_one_size() -> None:
     sizes = {"a": 8, "b": 8, "c": 12}
     wanted = {"a": 6, "b": 4, "c": 10}
 

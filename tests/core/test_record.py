@@ -32,7 +32,7 @@ def record() -> Record:
     )
 
 
-def test_a_record_comes_back_as_it_was(record: Record, tmp_path: Path) -> None:
+def test_read_record_returns_what_was_written(record: Record, tmp_path: Path) -> None:
     record.write(tmp_path)
     assert read_record(tmp_path) == record
     record.status, record.reason, record.ended, record.control = "failed", "a disk\nfull of “words”", 2.5, "train"
@@ -43,14 +43,14 @@ def test_a_record_comes_back_as_it_was(record: Record, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [RECORD_FILE]  # no draft stays
 
 
-def test_figures_are_the_shipped_file_s(record: Record) -> None:
+def test_metrics_are_those_of_the_shipped_file(record: Record) -> None:
     assert record.metrics == {"accuracy/val": 0.5, "size/file_bytes": 100, "accuracy/test": 0.25}
     assert record.stages[0].metric("accuracy/test") is None
     assert record.stages[0].metric("size/file_bytes") == 100
     assert Record("i", "n", "c", {}, [], {}, 0.0).metrics == {}
 
 
-def test_a_notebook_and_print_show_the_terminal_s_table(record: Record) -> None:
+def test_record_shows_its_table(record: Record) -> None:
     record.control, record.status, record.waived = "prune", "done", {"sparsity": "prune: <kept>"}
     headings, first, second = record.build_table().texts
     known = ("accuracy/val", "accuracy/test", "size/file_bytes")
@@ -89,7 +89,7 @@ def without(name: str, place: str | None = None) -> Any:
         without("key", "stages"),
     ],
 )
-def test_what_is_no_record_is_one_line(record: Record, tmp_path: Path, change: Any) -> None:
+def test_read_record_refuses_wrong_values(record: Record, tmp_path: Path, change: Any) -> None:
     record.write(tmp_path)
     path = tmp_path / RECORD_FILE
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
@@ -99,13 +99,13 @@ def test_what_is_no_record_is_one_line(record: Record, tmp_path: Path, change: A
 
 
 @pytest.mark.parametrize("content", [b"", b'{"id": "cut', b"\xff\xfe\x00\x01", b"null", b"3"])
-def test_bytes_that_are_no_record_are_one_line(content: bytes, tmp_path: Path) -> None:
+def test_read_record_refuses_wrong_bytes(content: bytes, tmp_path: Path) -> None:
     (tmp_path / RECORD_FILE).write_bytes(content)
     with pytest.raises(BadInput, match="is not a record"):
         read_record(tmp_path)
 
 
-def test_no_record_and_another_format(record: Record, tmp_path: Path) -> None:
+def test_read_record_refuses_other_formats(record: Record, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"is not a record: .*No such file"):
         read_record(tmp_path)
     record.write(tmp_path)
@@ -115,7 +115,7 @@ def test_no_record_and_another_format(record: Record, tmp_path: Path) -> None:
         read_record(tmp_path)
 
 
-def test_a_cell_is_in_the_column_s_words() -> None:
+def test_columns_format_values() -> None:
     text = {c.name: c.format for c in COLUMNS}
     assert text["accuracy/val"](0.98765) == "98.77%"
     assert text["size/file_bytes"](112960) == "112,960"

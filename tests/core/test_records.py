@@ -37,7 +37,7 @@ def write(outputs: Path, run: str, started: float, **changes: object) -> Record:
     return record
 
 
-def test_runs_are_found_from_three_places_and_what_is_not_sound_is_told(tmp_path: Path) -> None:
+def test_load_records_from_three_places(tmp_path: Path) -> None:
     later, first = write(tmp_path, "a", 20.0), write(tmp_path, "b", 10.0)
     runs = tmp_path / "runs"
     for name, text in {"cut": '{"id": "cu', "other": '{"format": 99}', "empty": "", "binary": "\x00\x01"}.items():
@@ -60,7 +60,7 @@ def test_runs_are_found_from_three_places_and_what_is_not_sound_is_told(tmp_path
         assert list(lightexp.records(tmp_path)["id"]) == ["b", "a"]
 
 
-def test_a_place_that_is_no_folder_is_bad_input_and_an_empty_one_holds_nothing(tmp_path: Path) -> None:
+def test_load_records_refuses_a_missing_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in ("missing", "file"):
         with pytest.raises(BadInput, match="is not a folder"):
@@ -71,7 +71,7 @@ def test_a_place_that_is_no_folder_is_bad_input_and_an_empty_one_holds_nothing(t
     assert (len(table), list(table.columns)) == (0, list(HEAD))
 
 
-def test_the_table_has_a_row_a_run_and_a_column_a_setting_and_a_figure(tmp_path: Path) -> None:
+def test_build_frame_has_settings_and_metrics(tmp_path: Path) -> None:
     write(tmp_path, "a", 10.0)
     config = {"seed": 2, "pipeline": {"stages": {"prune": {"sparsity": 0.9}}}, "dataset": {"path": "x.npz"}}
     varied = ["seed=2", "pipeline.stages.prune.sparsity=0.9", "~stage@pipeline.stages.quantize", "model=lenet5"]
@@ -91,7 +91,7 @@ def test_the_table_has_a_row_a_run_and_a_column_a_setting_and_a_figure(tmp_path:
     assert table["varied"][1] == " ".join([*varied, "dataset.path=x.npz"])
 
 
-def test_reading_records_loads_neither_pandas_nor_tensorflow(tmp_path: Path) -> None:
+def test_load_records_imports_no_pandas(tmp_path: Path) -> None:
     write(tmp_path, "a", 10.0)
     words = (
         "import sys, json; from lightexp.core.records import load_records\n"

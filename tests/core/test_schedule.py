@@ -41,7 +41,7 @@ def due(tensorflow: None) -> Any:
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(span=spans, total=st.integers(1, 500), constant=st.booleans())
-def test_tfmot_s_last_update_falls_on_the_end(due: Any, span: Span, total: int, constant: bool) -> None:
+def test_steps_last_update_is_the_end(due: Any, span: Span, total: int, constant: bool) -> None:
     try:
         begin, end, frequency = span.steps(total, constant)
     except BadInput as error:
@@ -60,7 +60,7 @@ def test_tfmot_s_last_update_falls_on_the_end(due: Any, span: Span, total: int, 
 
 @settings(deadline=None)
 @given(total=st.integers(1, 5000), end=st.floats(0.01, 1))
-def test_shares_alone_are_refused_only_where_no_step_is_left(total: int, end: float) -> None:
+def test_steps_refuses_an_empty_schedule_only(total: int, end: float) -> None:
     span = Span(0.0, end)
     if int(end * total) < 1:
         with pytest.raises(BadInput, match="is empty"):
@@ -73,14 +73,14 @@ def test_shares_alone_are_refused_only_where_no_step_is_left(total: int, end: fl
 
 
 @given(total=st.integers(1, 5000), share=st.floats(0, 1), constant=st.booleans())
-def test_an_end_in_steps_is_met_whatever_it_is(total: int, share: float, constant: bool) -> None:
+def test_steps_reaches_every_end_step(total: int, share: float, constant: bool) -> None:
     end = max(1, round(share * total))
     begin, last, frequency = Span(0, 1, end_step=end).steps(total, constant)
     assert (begin, last) == (0, end)
     assert end % frequency == 0
 
 
-def test_the_article_s_schedule() -> None:
+def test_steps_of_the_article() -> None:
     assert Span(0.0, 0.5, 0, 1000, 100).steps(15_630, constant=False) == (0, 1000, 100)
     assert Span(0.0, 0.5).steps(20_000, constant=False) == (0, 10_000, 100)
 
@@ -96,14 +96,14 @@ def test_the_article_s_schedule() -> None:
         (Span(0, 0.5, end_step=50, frequency=20), "the last update falls on step 40, not on end_step=50"),
     ],
 )
-def test_refusals_say_what_to_do(span: Span, words: str) -> None:
+def test_steps_says_what_to_do(span: Span, words: str) -> None:
     with pytest.raises(BadInput) as caught:
         span.steps(100, constant=False)
     assert words in str(caught.value)
     assert any(word in str(caught.value) for word in ("Set ", "Raise "))
 
 
-def test_a_constant_sparsity_may_be_a_single_update() -> None:
+def test_steps_of_constant_sparsity() -> None:
     assert Span(0.5, 0.5).steps(100, constant=True) == (50, 50, 1)
     with pytest.raises(BadInput, match="is empty"):
         Span(0, 0).steps(100, constant=True)

@@ -54,7 +54,7 @@ def table() -> SensitivityTable:
     return found
 
 
-def test_a_curve_never_falls() -> None:
+def test_drops_never_decrease() -> None:
     zeros, rank = (np.array(table().drops(["conv"], kind)) for kind in ("sparsity", "rank"))
     assert zeros == pytest.approx(np.array([(0, 0), (0.5, 0), (0.8, 0.1), (0.9, 0.4)]))
     assert rank == pytest.approx(np.array([(0, 0), (0.5, 0.05), (0.75, 0.05)]))
@@ -62,7 +62,7 @@ def test_a_curve_never_falls() -> None:
     assert table().drops(["depth"], "sparsity") == [(0, 0)]  # nothing measured, nothing promised
 
 
-def test_a_cost_is_the_logarithm_of_the_skill_that_is_left() -> None:
+def test_costs_are_logarithms_of_skill() -> None:
     assert [cost for _, cost in table().costs(["conv"], "sparsity")] == pytest.approx([0, 0, -np.log(7 / 8), np.log(2)])
     at_chance = SensitivityTable(0.9, 0.1, 100, {"a": LayerSensitivity(["a"], 5, {"sparsity": {0.5: 0.05}})})
     assert at_chance.costs(["a"], "sparsity")[-1] == pytest.approx((0.5, np.log(100)))
@@ -70,26 +70,26 @@ def test_a_cost_is_the_logarithm_of_the_skill_that_is_left() -> None:
     assert untrained.costs(["a"], "sparsity") == [(0, 0), (0.5, 0)]
 
 
-def test_levels_go_from_weak_to_strong() -> None:
+def test_levels_are_sorted_by_strength() -> None:
     assert table().levels("sparsity") == [0.5, 0.8, 0.9]
     assert table().levels("bits") == [8, 4, 2]
     assert table().levels("rank") == [0.5, 0.25]
     assert compute_strength("rank", 1.0) == compute_strength("bits", 32) == compute_strength("sparsity", 0) == 0
 
 
-def test_a_layer_that_is_not_in_the_table_is_named() -> None:
+def test_row_names_a_missing_layer() -> None:
     with pytest.raises(BadInput, match=r"no layer 'dense'. Its layers are: conv, depth"):
         table().row(["net/dense", "dense"])
 
 
 @pytest.mark.parametrize("facts", [{}, {"sensitivity": 3}, {"sensitivity": {"accuracy": 1, "layers": {"a": {}}}}])
-def test_what_is_no_table_is_none(facts: dict[str, Any]) -> None:
+def test_of_returns_none_without_a_table(facts: dict[str, Any]) -> None:
     assert SensitivityTable.of(facts) is None
 
 
 @given(layers, st.floats(0, 0.99))
 @example([([(0.0, 0.0)], 1), ([(0.0, 0.0)], 8368), ([(0.0, 0.0), (0.19055608756706835, 0.0)], 6418)], 2.6927502739e-213)
-def test_what_is_shared_out_adds_up(given_layers: Any, share: float) -> None:
+def test_allocate_reaches_the_share(given_layers: Any, share: float) -> None:
     by_name = {str(i): curve for i, (curve, _) in enumerate(given_layers)}
     sizes = {str(i): float(size) for i, (_, size) in enumerate(given_layers)}
     found = allocate(by_name, sizes, share)
@@ -101,7 +101,7 @@ def test_what_is_shared_out_adds_up(given_layers: Any, share: float) -> None:
 
 
 @given(layers, st.floats(0.05, 0.9), st.data())
-def test_no_exchange_between_two_layers_costs_less(given_layers: Any, share: float, data: Any) -> None:
+def test_allocate_is_optimal(given_layers: Any, share: float, data: Any) -> None:
     by_name = {str(i): [(x, x * y) for x, y in curve] for i, (curve, _) in enumerate(given_layers)}  # convex or not
     sizes = {str(i): float(size) for i, (_, size) in enumerate(given_layers)}
     found = allocate(by_name, sizes, share)
@@ -129,7 +129,7 @@ def convex(curve: list[tuple[float, float]]) -> Callable[[float], float]:
     return value
 
 
-def test_a_small_layer_is_spared_and_one_that_bears_more_gets_more() -> None:
+def test_allocate_spares_small_and_sensitive_layers() -> None:
     tough, soft = [(0.0, 0.0), (0.9, 0.01)], [(0.0, 0.0), (0.5, 0.3), (0.9, 2.0)]
     found = allocate({"tough": tough, "soft": soft}, {"tough": 100, "soft": 100}, 0.5)
     assert found == pytest.approx({"tough": 0.9, "soft": 0.1})
@@ -140,14 +140,14 @@ def test_a_small_layer_is_spared_and_one_that_bears_more_gets_more() -> None:
     assert allocate({"a": level, "b": level}, {"a": 1, "b": 2}, 0.96) == pytest.approx({"a": 0.96, "b": 0.96})
 
 
-def test_a_dear_piece_is_taken_for_the_cheap_one_behind_it_or_not_at_all() -> None:
+def test_allocate_follows_the_convex_envelope() -> None:
     step, ramp = [(0.0, 0.0), (0.5, 1.0), (0.9, 1.0)], [(0.0, 0.0), (0.9, 1.35)]
     assert allocate({"step": step, "ramp": ramp}, {"step": 1, "ramp": 1}, 0.45) == pytest.approx(
         {"step": 0.9, "ramp": 0}
     )
 
 
-def test_the_fewest_bits_have_no_dearer_ones_above_them() -> None:
+def test_choose_fewest_bits() -> None:
     curve = table().drops(["conv"], "bits")
     assert [choose_fewest_bits(curve, drop, (2, 4, 8)) for drop in (0.0, 0.0101, 0.59, 0.7)] == [32, 4, 4, 2]
     assert choose_fewest_bits(curve, 0.7, (4, 8)) == 4
@@ -155,7 +155,7 @@ def test_the_fewest_bits_have_no_dearer_ones_above_them() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_the_smallest_weights_go(share: float) -> None:
+def test_prune_kernel_removes_the_smallest_weights(share: float) -> None:
     kernel = np.random.default_rng(0).normal(size=(4, 3, 3, 5)).astype(np.float32)
     found = prune_kernel(kernel, share)
     gone = found == 0
@@ -164,7 +164,7 @@ def test_the_smallest_weights_go(share: float) -> None:
     assert (found[~gone] == kernel[~gone]).all()
 
 
-def test_a_channel_of_zeros_stays_one() -> None:
+def test_round_kernel_keeps_a_channel_of_zeros() -> None:
     kernel = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float32)
     kernel[1] = 0
     found = round_kernel(kernel, 4, 0)
@@ -176,7 +176,7 @@ def test_a_channel_of_zeros_stays_one() -> None:
 @pytest.mark.parametrize(
     ("shape", "highest"), [((30, 20), 20), ((16, 3, 3, 2), 16), ((8, 3, 3, 12), 8), ((8, 1, 1, 6), 6)]
 )
-def test_the_rank_is_what_was_asked_for(shape: tuple[int, ...], highest: int) -> None:
+def test_truncate_rank_has_the_rank(shape: tuple[int, ...], highest: int) -> None:
     kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     outputs = truncate_rank(kernel, 0.5).reshape(shape[0], -1)
     assert np.linalg.matrix_rank(outputs, tol=1e-4) == highest // 2
@@ -187,7 +187,7 @@ def test_the_rank_is_what_was_asked_for(shape: tuple[int, ...], highest: int) ->
     assert np.linalg.matrix_rank(inputs, tol=1e-4) == fewer
 
 
-def test_of_a_matrix_it_is_the_nearest_of_that_rank() -> None:
+def test_truncate_rank_of_a_matrix_is_optimal() -> None:
     kernel = np.random.default_rng(0).normal(size=(10, 8)).astype(np.float32)
     values = np.linalg.svd(kernel, compute_uv=False)
     assert np.linalg.norm(kernel - truncate_rank(kernel, 0.5)) == pytest.approx(np.linalg.norm(values[4:]), rel=1e-4)

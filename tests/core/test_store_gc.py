@@ -42,7 +42,7 @@ def keys(root: Path) -> list[str]:
     return [item.key for item in list_items(root)]
 
 
-def test_what_is_there_is_listed_from_the_least_recently_used(root: Path) -> None:
+def test_list_items_starts_with_the_least_recently_used(root: Path) -> None:
     there = list_items(root)
     assert [item.key for item in there] == KEYS[:3]
     assert [item.kind for item in there] == ["Train 00", "Train 01", "Train 02"]
@@ -59,7 +59,7 @@ def test_what_is_there_is_listed_from_the_least_recently_used(root: Path) -> Non
     assert list_items(root / "missing") == []
 
 
-def test_verifying_sets_aside_what_is_broken_and_counts_as_no_use(root: Path) -> None:
+def test_verify_item_quarantines_broken_entries(root: Path) -> None:
     (root / "entries" / KEYS[1][:2] / KEYS[1] / "notes.txt").write_text("other")
     before = list_items(root)
     store = Store(root)
@@ -76,7 +76,7 @@ def test_verifying_sets_aside_what_is_broken_and_counts_as_no_use(root: Path) ->
     assert verify_item(store, aside) is not False  # what is gone is not broken
 
 
-def test_what_is_held_stays_and_what_was_used_since_it_was_listed(root: Path) -> None:
+def test_remove_item_keeps_used_entries(root: Path) -> None:
     there = list_items(root)
     store = Store(root)
     assert store.load(KEYS[0])
@@ -96,7 +96,7 @@ def test_what_is_held_stays_and_what_was_used_since_it_was_listed(root: Path) ->
     assert Store(root).load(KEYS[0]) is None
 
 
-def test_a_store_that_is_gone_holds_nothing(root: Path) -> None:
+def test_list_items_of_a_missing_store(root: Path) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     store = Store(root)
     assert store.load(KEYS[0]) and store.load(KEYS[0]) and store.load(KEYS[1])
@@ -106,7 +106,7 @@ def test_a_store_that_is_gone_holds_nothing(root: Path) -> None:
     assert {item.state for item in list_items(root)} == {"idle"}
 
 
-def test_another_process_s_entries_stay_until_it_dies(root: Path) -> None:
+def test_remove_item_keeps_entries_of_live_processes(root: Path) -> None:
     words = "import sys, time; from pathlib import Path; from lightexp.core.store import Store\n"
     words += "store = Store(Path(sys.argv[1])); store.load(sys.argv[2]); print('held', flush=True); time.sleep(600)"
     child = subprocess.Popen([sys.executable, "-c", words, str(root), KEYS[0]], stdout=subprocess.PIPE, text=True)
@@ -123,7 +123,7 @@ def test_another_process_s_entries_stay_until_it_dies(root: Path) -> None:
     assert remove_item(root, there[KEYS[0]])
 
 
-def test_whoever_waited_while_an_entry_was_replaced_holds_the_new_one(root: Path) -> None:
+def test_entry_lock_follows_a_replaced_entry(root: Path) -> None:
     store = Store(root)
     with ThreadPoolExecutor(1) as aside, entry_lock(store.folder(KEYS[0]), fcntl.LOCK_EX):
         loaded = aside.submit(store.load, KEYS[0])
@@ -139,7 +139,7 @@ def test_whoever_waited_while_an_entry_was_replaced_holds_the_new_one(root: Path
     assert not remove_item(root, next(item for item in list_items(root) if item.key == KEYS[0]))
 
 
-def test_remains_of_killed_processes_are_cleared_but_nobody_s_work(root: Path) -> None:
+def test_sweep_orphans_leaves_live_work(root: Path) -> None:
     (root / "trash" / f"{KEYS[4]}-1").mkdir(parents=True)
     (root / "trash" / f"{KEYS[4]}-1" / "half").write_text("")
     (root / "drafts" / KEYS[5]).mkdir(parents=True)
@@ -206,7 +206,7 @@ print(len(list((root / "trash").iterdir())))
 """
 
 
-def test_collecting_killed_at_any_step_leaves_whole_entries_only(tmp_path: Path) -> None:
+def test_remove_item_killed_leaves_complete_entries(tmp_path: Path) -> None:
     words = [sys.executable, "-c", KILLED, str(tmp_path / "store"), *KEYS[:3]]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
     *steps, trash = done.stdout.splitlines()
@@ -248,7 +248,7 @@ print(count)
 """
 
 
-def test_what_a_run_has_found_or_made_never_vanishes_under_it(tmp_path: Path) -> None:
+def test_entries_stay_while_a_run_uses_them(tmp_path: Path) -> None:
     root = tmp_path / "store"
     words = [[sys.executable, "-c", RACER, str(root), what, *KEYS[:4]] for what in ("use", "use", "collect")]
     children = [subprocess.Popen(w, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for w in words]
@@ -271,7 +271,7 @@ def stores(draw: st.DrawFn) -> list[StoreItem]:
     st.none() | st.integers(0, 400),
     st.none() | st.sets(st.sampled_from([f"k{n}" for n in range(8)])),
 )
-def test_an_item_goes_only_if_every_rule_lets_it_go(
+def test_select_evictable_applies_every_rule(
     there: list[StoreItem], older: int | None, most: int | None, named: set[str] | None
 ) -> None:
     gone = select_evictable(there, 50, older, most, named)

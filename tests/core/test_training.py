@@ -16,12 +16,12 @@ def rates(**settings: Any) -> Any:
     return Training(objective=CrossEntropy(), **settings).learning_rates(7)
 
 
-def test_a_constant_rate() -> None:
+def test_learning_rates_constant() -> None:
     np.testing.assert_array_equal(rates(epochs=3), np.full(21, 1e-3, np.float32))
 
 
 @pytest.mark.usefixtures("tensorflow")
-def test_cosine_is_keras_cosine_decay() -> None:
+def test_learning_rates_cosine_equals_keras() -> None:
     schedule = import_keras().optimizers.schedules.CosineDecay(0.02, decay_steps=28)
     wanted = [float(schedule(step)) for step in range(28)]
     np.testing.assert_allclose(
@@ -30,7 +30,7 @@ def test_cosine_is_keras_cosine_decay() -> None:
 
 
 @pytest.mark.usefixtures("tensorflow")
-def test_step_is_keras_exponential_decay_in_stairs() -> None:
+def test_learning_rates_step_equals_keras() -> None:
     schedule = import_keras().optimizers.schedules.ExponentialDecay(0.5, decay_steps=14, decay_rate=0.3, staircase=True)
     wanted = [float(schedule(step)) for step in range(35)]
     got = rates(epochs=5, learning_rate=0.5, learning_rate_schedule="step", decay_epochs=2, decay_factor=0.3)
@@ -39,7 +39,7 @@ def test_step_is_keras_exponential_decay_in_stairs() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
-def test_a_rate_depends_on_the_step_alone_and_never_rises(schedule: str) -> None:
+def test_learning_rates_never_rise(schedule: str) -> None:
     got = rates(epochs=12, learning_rate_schedule=schedule)
     assert got.dtype == np.float32
     assert got.shape == (84,)
@@ -49,6 +49,6 @@ def test_a_rate_depends_on_the_step_alone_and_never_rises(schedule: str) -> None
 
 
 @given(examples=st.integers(1, 10**6), batch=st.integers(1, 4096))
-def test_steps_cover_every_example_once(examples: int, batch: int) -> None:
+def test_count_steps_per_epoch_covers_all_examples(examples: int, batch: int) -> None:
     steps = count_steps_per_epoch(examples, batch)
     assert (steps - 1) * batch < examples <= steps * batch

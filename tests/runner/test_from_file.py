@@ -100,7 +100,7 @@ def run(tiny_runs: TinyRuns, path: Path, *words: str) -> Record:
     return tiny_runs.run("model=from_file", f"model.path={path}", *words)
 
 
-def test_a_keras_file_is_the_control_and_is_compressed(files: Files, tiny_runs: TinyRuns) -> None:
+def test_keras_file_is_the_control(files: Files, tiny_runs: TinyRuns) -> None:
     assert files.accuracy > 0.9
     record = run(tiny_runs, files.keras)
     assert [stage.name for stage in record.stages] == ["file", "prune", "quantize"]
@@ -112,7 +112,7 @@ def test_a_keras_file_is_the_control_and_is_compressed(files: Files, tiny_runs: 
     assert all(stage.from_store for stage in again.stages)
 
 
-def test_it_can_be_trained_on(files: Files, tiny_runs: TinyRuns) -> None:
+def test_keras_file_can_be_trained_further(files: Files, tiny_runs: TinyRuns) -> None:
     order = "pipeline.order=[train,finetune]"
     record = run(tiny_runs, files.keras, "pipeline=control", "+stage@pipeline.stages.finetune=train", order)
     assert [stage.name for stage in record.stages] == ["file", "finetune"]
@@ -120,7 +120,7 @@ def test_it_can_be_trained_on(files: Files, tiny_runs: TinyRuns) -> None:
 
 
 @pytest.mark.parametrize("form", ["keras", "saved", "tflite", "single", "logits", "integer"])
-def test_every_form_is_measured_as_it_is(form: str, files: Files, tiny_runs: TinyRuns) -> None:
+def test_every_file_format_is_measured(form: str, files: Files, tiny_runs: TinyRuns) -> None:
     record = run(tiny_runs, getattr(files, form), "pipeline=control", "model.trust=true")
     assert [stage.name for stage in record.stages] == ["file"]
     slack = 0.05 if form == "integer" else 1e-6
@@ -129,7 +129,7 @@ def test_every_form_is_measured_as_it_is(form: str, files: Files, tiny_runs: Tin
     assert record.metrics["loss/val"] == pytest.approx(exact, abs=0.05 if form == "integer" else 1e-4)
 
 
-def test_labels_in_another_order(files: Files, tiny_runs: TinyRuns) -> None:
+def test_labels_reorder_the_outputs(files: Files, tiny_runs: TinyRuns) -> None:
     words = ["pipeline=control", f"model.labels={ORDER}".replace(" ", "")]
     record = run(tiny_runs, files.reordered, *words)
     assert record.metrics["accuracy/val"] == pytest.approx(files.accuracy)
@@ -141,14 +141,14 @@ def test_labels_in_another_order(files: Files, tiny_runs: TinyRuns) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["default", "int8"])
-def test_a_tflite_is_quantised_without_its_layers(scheme: str, files: Files, tiny_runs: TinyRuns) -> None:
+def test_tflite_is_quantised(scheme: str, files: Files, tiny_runs: TinyRuns) -> None:
     record = run(tiny_runs, files.tflite, "pipeline=quantize", f"pipeline.stages.quantize.scheme={scheme}")
     assert [stage.name for stage in record.stages] == ["file", "quantize"]
     assert record.metrics["accuracy/val"] == pytest.approx(files.accuracy, abs=0.05)
     assert record.metrics["size/ratio"] > 1.2
 
 
-def test_a_tflite_teaches_a_student(files: Files, tiny_runs: TinyRuns) -> None:
+def test_tflite_teaches_a_student(files: Files, tiny_runs: TinyRuns) -> None:
     student = "+model@pipeline.stages.distill.student=article_mlp"
     try:
         record = run(tiny_runs, files.tflite, "pipeline=distill", student)
@@ -178,7 +178,7 @@ def test_a_tflite_teaches_a_student(files: Files, tiny_runs: TinyRuns) -> None:
         ("tflite", ["pipeline=control", "model.labels=[0,1,1,2]"], "each class once"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(
+def test_impossible_pipelines_are_refused(
     form: str, words: list[str], told: str, files: Files, tiny_runs: TinyRuns, tmp_path: Path
 ) -> None:
     more = tmp_path / "more.npz"
@@ -193,9 +193,7 @@ def test_what_cannot_be_is_told_in_one_line(
 
 @pytest.mark.parametrize("name", ["net.h5", "net.tflite", "net.keras"])
 @pytest.mark.parametrize("damage", ["empty", "cut", "absent"])
-def test_a_broken_file_is_told_in_one_line(
-    name: str, damage: str, files: Files, tiny_runs: TinyRuns, tmp_path: Path
-) -> None:
+def test_broken_file_is_refused(name: str, damage: str, files: Files, tiny_runs: TinyRuns, tmp_path: Path) -> None:
     path = tmp_path / name
     whole = (files.tflite if name.endswith(".tflite") else files.keras).read_bytes()
     if damage != "absent":
@@ -205,12 +203,12 @@ def test_a_broken_file_is_told_in_one_line(
     assert name in str(error.value)
 
 
-def test_no_file_at_all(tiny_runs: TinyRuns) -> None:
+def test_missing_file_is_refused(tiny_runs: TinyRuns) -> None:
     with pytest.raises(BadInput, match=r"model\.path=FILE"):
         tiny_runs.run("model=from_file")
 
 
-def test_its_key_is_its_content(files: Files, tiny_runs: TinyRuns, tmp_path: Path) -> None:
+def test_key_covers_the_content(files: Files, tiny_runs: TinyRuns, tmp_path: Path) -> None:
     first = run(tiny_runs, files.tflite, "pipeline=control").stages[0].key
     copy = tmp_path / "other.tflite"
     copy.write_bytes(files.tflite.read_bytes())

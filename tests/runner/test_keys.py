@@ -58,12 +58,12 @@ def keys(runner: Runner, *overrides: str) -> dict[str, str]:
         (["pipeline.stages.train.learning_rate=1e-3", f"{PRUNE}.initial_sparsity=0", "model.width=1"], set()),
     ],
 )
-def test_a_key_changes_with_what_decides_the_result(runner: Runner, overrides: list[str], changed: set[str]) -> None:
+def test_key_changes_with_the_result(runner: Runner, overrides: list[str], changed: set[str]) -> None:
     before, after = keys(runner), keys(runner, *overrides)
     assert {name for name in after if after[name] != before[name]} == changed
 
 
-def test_pruning_from_scratch_does_not_stand_on_the_training_before_it(runner: Runner) -> None:
+def test_key_of_pruning_from_scratch(runner: Runner) -> None:
     longer = "pipeline.stages.train.epochs=3"
     scratch = f"{PRUNE}.from_scratch=true"
     assert keys(runner, scratch)["prune"] == keys(runner, scratch, longer)["prune"]
@@ -98,7 +98,7 @@ def flatbuffer(description: str) -> bytes:
     return bytes(builder.Output())
 
 
-def test_a_student_stands_on_its_teacher(runner: Runner, tmp_path: Path) -> None:
+def test_key_of_a_student_covers_its_teacher(runner: Runner, tmp_path: Path) -> None:
     def student(*overrides: str) -> str:
         return keys(runner, "pipeline=distill", *overrides)["distill"]
 
@@ -114,13 +114,13 @@ def test_a_student_stands_on_its_teacher(runner: Runner, tmp_path: Path) -> None
     assert student(lenet) != student(lenet.replace('"]', '","pipeline.stages.train.epochs=3"]'))
 
 
-def test_a_teacher_described_as_the_control_is_the_control(runner: Runner) -> None:
+def test_key_of_a_teacher_equal_to_the_control(runner: Runner) -> None:
     same = 'pipeline.stages.distill.objective.teacher=["pipeline=control"]'
     found = nodes(runner, "pipeline=distill", same)
     assert found["distill"].inputs["teacher"].key == found["train"].key
 
 
-def test_the_data_count_but_not_the_test_split(runner: Runner, tmp_path: Path) -> None:
+def test_key_excludes_the_test_split(runner: Runner, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     parts = {f"x_{s}": rng.integers(0, 256, (40, 4, 4, 1), np.uint8) for s in ("train", "val", "test")}
     parts |= {f"y_{s}": np.arange(40) % 2 for s in ("train", "val", "test")}
@@ -148,7 +148,7 @@ assert not {"tensorflow", "mlflow", "ai_edge_litert"} & set(sys.modules)
 """
 
 
-def test_keys_are_the_same_in_another_process_and_change_with_a_library(runner: Runner, tmp_path: Path) -> None:
+def test_key_covers_library_versions(runner: Runner, tmp_path: Path) -> None:
     def printed(*folders: Path) -> list[str]:
         code = f"import sys; sys.path[:0] = {[str(f) for f in folders]}\n{PRINT_KEYS}"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)

@@ -24,7 +24,7 @@ EXPECTED = {
 }
 
 
-def test_notes_say_why_figures_are_missing(tiny_runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_explain_missing_metrics(tiny_runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*ALL, f"+{BOARD}", "model=article_mlp", "pipeline=quantize", "pipeline.stages.quantize.scheme=float16"]
     record = tiny_runs.run(*words)
     control, quantized = record.stages
@@ -51,7 +51,7 @@ def test_notes_say_why_figures_are_missing(tiny_runs: TinyRuns, capsys: pytest.C
     assert "RAM bytes" in shown
 
 
-def test_a_float_file_of_others_goes_through_everything(tiny_runs: TinyRuns, tmp_path: Path) -> None:
+def test_foreign_float_file_is_measured(tiny_runs: TinyRuns, tmp_path: Path) -> None:
     ours = tiny_runs.run("pipeline=control", "model=article_mlp")
     other = tmp_path / "theirs.tflite"
     other.write_bytes(tiny_runs.file(ours).read_bytes())
@@ -66,7 +66,7 @@ def test_a_float_file_of_others_goes_through_everything(tiny_runs: TinyRuns, tmp
     assert json.loads(json.dumps(record.metrics)) == record.metrics
 
 
-def test_a_board_that_is_misspelt_is_refused(tiny_runs: TinyRuns) -> None:
+def test_misspelt_board_is_refused(tiny_runs: TinyRuns) -> None:
     from lightexp.core.errors import BadInput
 
     with pytest.raises(BadInput, match=r"measure\.micro\.boards\.nano33\.rom: Extra inputs are not permitted"):

@@ -24,18 +24,18 @@ def prune(**values: object) -> Prune:
     return Prune(objective=CrossEntropy(), **values)  # type: ignore[arg-type]
 
 
-def test_patterns_that_contradict_each_other_are_refused():
+def test_contradicting_patterns_are_refused():
     with pytest.raises(BadInput, match="several sparsities"):
         prune(layers={"conv*": 0.5, "conv1": 0.9}).compute_targets(LAYERS)
     assert prune(layers={"conv*": 0.9, "conv1": 0.9}).compute_targets(LAYERS) == {"conv1": 0.9}
 
 
-def test_a_pattern_of_layers_that_are_not_pruned_is_refused():
+def test_pattern_of_unpruned_layers_is_refused():
     with pytest.raises(BadInput, match="'norm1' matches no layer that is pruned"):
         prune(layers={"norm1": 0.5}).compute_targets(LAYERS)
 
 
-def test_a_second_pruning_that_would_lower_a_layer_is_seen_beforehand():
+def test_lower_second_pruning_is_refused():
     again = prune(sparsity=0.8)
     assert again.preserves(*prune(sparsity=0.8).establishes())
     assert not again.preserves(*prune(sparsity=0.5, layers={"conv1": 0.95}).establishes())
@@ -44,18 +44,18 @@ def test_a_second_pruning_that_would_lower_a_layer_is_seen_beforehand():
 
 
 @pytest.mark.parametrize("override", ["dataset=mnist", "seed=3", "runtime.threads=1"])
-def test_a_teacher_shares_the_runs_data(override):
+def test_teacher_overriding_shared_settings_is_refused(override):
     words = ["pipeline=distill", f'pipeline.stages.distill.objective.teacher=["{override}","pipeline=control"]']
     with pytest.raises(BadInput, match="has no effect on a teacher"):
         Runner(SilentReporter()).plan(compose_settings(words))
 
 
-def test_a_seed_that_tensorflow_cannot_take_is_refused():
+def test_too_large_seed_is_refused():
     with pytest.raises(BadInput, match=r"^seed: "):
         compose_settings([f"seed={2**32}"])
 
 
-def test_a_file_that_changed_is_not_stored_under_its_old_digest(tmp_path):
+def test_changed_model_file_is_refused(tmp_path):
     (tmp_path / "in").mkdir()
     file = tmp_path / "in" / "net.tflite"
     file.write_bytes(b"new")
@@ -75,7 +75,7 @@ def test_a_file_that_changed_is_not_stored_under_its_old_digest(tmp_path):
         ["tracking=none", "-m", "seed=-1,x"],
     ],
 )
-def test_one_line_and_exit_code_2(words, tmp_path):
+def test_command_refuses_in_one_line(words, tmp_path):
     (tmp_path / "taken").write_text("a file")
     command = [Path(sys.executable).parent / "lightexp", "run", *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)

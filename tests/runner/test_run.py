@@ -59,7 +59,7 @@ def shares_of_zeros(tflite: Path) -> list[float]:
     return found
 
 
-def test_the_record_is_whole_and_on_disk(runs: TinyRuns, first: Record) -> None:
+def test_run_writes_a_complete_record(runs: TinyRuns, first: Record) -> None:
     assert read_record(folder(runs, first)) == first
     assert (first.status, first.reason, first.control, first.waived) == ("done", None, "train", {})
     assert first.name == "small_cnn arrays train-prune-quantize"
@@ -78,7 +78,7 @@ def test_the_record_is_whole_and_on_disk(runs: TinyRuns, first: Record) -> None:
     assert len({split["digest"] for split in splits.values()}) == 3
 
 
-def test_every_stage_has_every_figure_with_what_it_means(first: Record) -> None:
+def test_run_measures_every_stage(first: Record) -> None:
     expected = {
         *BOTH, "loss/val", "loss/test", "size/file_bytes", "size/gzip_bytes", "size/ratio", "model/params",
         "model/nonzeros", "model/sparsity", "compute/macs", "compute/effective_macs",
@@ -101,7 +101,7 @@ def test_every_stage_has_every_figure_with_what_it_means(first: Record) -> None:
     assert first.metrics == {name: figure.value for name, figure in shipped.items()}
 
 
-def test_the_files_are_there_and_are_the_ones_that_were_measured(runs: TinyRuns, first: Record) -> None:
+def test_run_keeps_the_measured_files(runs: TinyRuns, first: Record) -> None:
     where = folder(runs, first)
     assert set(first.files) == {"model", "control", "config", "table", "figure"}
     assert all((where / path).is_file() for path in first.files.values())
@@ -115,14 +115,14 @@ def test_the_files_are_there_and_are_the_ones_that_were_measured(runs: TinyRuns,
     assert json.loads((where / "environment.json").read_text()) == first.environment
 
 
-def test_the_sparsity_asked_for_is_in_the_file_that_ships(runs: TinyRuns, first: Record) -> None:
+def test_run_ships_the_requested_sparsity(runs: TinyRuns, first: Record) -> None:
     found = shares_of_zeros(runs.file(first))
     assert len(found) == 3
     assert min(found) >= 0.79  # of a few hundred weights, rounded to whole ones
     assert first.metrics["model/sparsity"] == pytest.approx(0.8, abs=0.02)
 
 
-def test_an_identical_second_run_makes_nothing(runs: TinyRuns, first: Record) -> None:
+def test_second_run_makes_nothing(runs: TinyRuns, first: Record) -> None:
     second = runs.run("measure=default")
     assert from_store(second) == [True, True, True]
     assert [stage.key for stage in second.stages] == [stage.key for stage in first.stages]
@@ -133,13 +133,13 @@ def test_an_identical_second_run_makes_nothing(runs: TinyRuns, first: Record) ->
     assert second.id != first.id
 
 
-def test_only_what_has_changed_is_made_again(runs: TinyRuns, first: Record) -> None:
+def test_run_makes_only_what_changed(runs: TinyRuns, first: Record) -> None:
     other = runs.run("pipeline.stages.quantize.scheme=float16")
     assert from_store(other) == [True, True, False]
     assert other.metrics["size/file_bytes"] != first.metrics["size/file_bytes"]
 
 
-def test_an_altered_and_a_truncated_entry_are_set_aside_and_made_again(runs: TinyRuns, first: Record) -> None:
+def test_run_remakes_broken_entries(runs: TinyRuns, first: Record) -> None:
     store = Store(runs.outputs / "store")
     pruned, quantized = (store.folder(stage.key) for stage in first.stages[1:])
     weights = (pruned / "weights.npz").read_bytes()
@@ -157,7 +157,7 @@ def test_an_altered_and_a_truncated_entry_are_set_aside_and_made_again(runs: Tin
     assert from_store(runs.run()) == [True, True, True]
 
 
-def test_what_is_kept_on_disk_gives_the_same_files_and_is_told_once(tmp_path: Path, tensorflow: None) -> None:
+def test_run_with_data_on_disk_gives_the_same_files(tmp_path: Path, tensorflow: None) -> None:
     rng, y, said = np.random.default_rng(0), np.arange(1400) % 4, []
     np.savez(tmp_path / "large.npz", x=rng.integers(0, 256, (1400, 32, 32), np.uint8), y=y)
 
@@ -181,7 +181,7 @@ def test_what_is_kept_on_disk_gives_the_same_files_and_is_told_once(tmp_path: Pa
     assert kept == ["Kept on disk, by dataset.memory_mb, and read batch by batch: train, val, test."]
 
 
-def test_a_destructive_order_that_is_waived_runs_and_is_marked(runs: TinyRuns, first: Record) -> None:
+def test_run_marks_a_waived_invariant(runs: TinyRuns, first: Record) -> None:
     with pytest.raises(BadInput, match="undo its sparsity"):
         runs.run(*AGAIN)
     record = runs.run(*AGAIN, "pipeline.waive=[sparsity]")
@@ -193,7 +193,7 @@ def test_a_destructive_order_that_is_waived_runs_and_is_marked(runs: TinyRuns, f
     assert max(shares_of_zeros(runs.file(record))) < 0.5
 
 
-def test_each_of_two_waived_stages_is_marked(runs: TinyRuns, first: Record) -> None:
+def test_run_marks_two_waived_stages(runs: TinyRuns, first: Record) -> None:
     words = ["pipeline=prune", "+stage@pipeline.stages.less=prune", "pipeline.stages.less.sparsity=0.5"]
     words += [
         "pipeline.stages.less.from_scratch=true",
@@ -205,7 +205,7 @@ def test_each_of_two_waived_stages_is_marked(runs: TinyRuns, first: Record) -> N
     assert less == "less: kept"
 
 
-def test_a_teacher_is_the_control_a_file_or_another_pipeline(runs: TinyRuns, first: Record) -> None:
+def test_run_with_each_kind_of_teacher(runs: TinyRuns, first: Record) -> None:
     """One and the same teacher, named in three ways, makes one and the same student; another makes another."""
     teacher = "pipeline.stages.distill.objective.teacher"
     control = folder(runs, first) / first.files["control"]
@@ -268,7 +268,7 @@ def newest(runs: TinyRuns) -> tuple[Path, Record]:
     return found, read_record(found)
 
 
-def test_a_broken_invariant_fails_the_run_and_names_the_stage(runs: TinyRuns, first: Record, liar: list[str]) -> None:
+def test_run_fails_on_a_broken_invariant(runs: TinyRuns, first: Record, liar: list[str]) -> None:
     with pytest.raises(RunFailed, match="The sparsity that 'prune' made is not in the file that ships"):
         runs.run(*liar)
     where, record = newest(runs)
