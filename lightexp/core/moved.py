@@ -7,6 +7,7 @@ from typing import Any
 _MOVED_MODULES = {
     "lightexp.core.inputs": "lightexp.core.preprocessing",
     "lightexp.measure": "lightexp.metrics",
+    "lightexp.stages.model_file": "lightexp.models.file_stages",
 }
 _RENAMED_CLASSES = {
     "lightexp.metrics.calibration.Calibration": "lightexp.metrics.calibration.CalibrationError",

@@ -8,9 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from lightexp.core.fingerprint import canonicalize, equals_default, hash_source
-
-_MOVED_PACKAGES = {"lightexp.measure.": "lightexp.metrics."}
-"""Packages whose classes stored studies name by their former package."""
+from lightexp.core.moved import resolve_target
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class StudyIdentity:
                 continue
             if name not in self.values and name.endswith(".source"):
                 continue  # a class that declares its version is no longer identified by its source, too
-            before, now = _upgrade(stored.get(name, "nothing")), self.values.get(name, "nothing")
+            before, now = _upgrade(name, stored.get(name, "nothing")), self.values.get(name, "nothing")
             if before != now:
                 return name, before, now
         return None
@@ -88,7 +86,8 @@ def _flatten_dataclass(place: str, value: Any, at_default: bool) -> Iterator[tup
         yield from _flatten(f"{place}.{field.name}", setting, is_default)
 
 
-def _upgrade(text: str) -> str:
-    for former, present in _MOVED_PACKAGES.items():
-        text = text.replace(f'"{former}', f'"{present}')
-    return text
+def _upgrade(name: str, text: str) -> str:
+    """Return a stored value with the present name of a class that has been moved or renamed since."""
+    if not name.endswith(".type") or not text.startswith('"'):
+        return text
+    return json.dumps(resolve_target(json.loads(text)))

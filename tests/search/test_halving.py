@@ -105,7 +105,7 @@ def test_select_promotable_takes_one_of_eta_rung_by_rung(
         assert counts[1:] == [max(1, counts[0] // eta), max(1, counts[1] // eta), 0]
 
 
-def test_select_promotable_ignores_complete_and_waits_for_running() -> None:
+def test_select_promotable_waits_for_running_trials() -> None:
     complete = [make_trial(n, 0.5 + n / 100, 500, stopped=None) for n in range(9)]
     assert SuccessiveHalving().select_promotable(complete, GOALS) is None
     trials = [make_trial(n, 0.5 + n / 100, 500) for n in range(3)]

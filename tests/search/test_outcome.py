@@ -72,7 +72,7 @@ def test_is_feasible_accepts_a_bound_that_is_met(violation: float, expected: boo
     assert is_feasible(trial) is expected
 
 
-def test_place_on_axes_compares_coded_bytes_with_the_plain_control() -> None:
+def test_place_on_axes_compares_with_the_plain_control() -> None:
     outcome = asdict(TrialOutcome(control={"size/file_bytes": 400.0}, classes=4, stopped=7))
     trial = optuna.trial.create_trial(values=[0.75, 100.0], user_attrs={OUTCOME: outcome})
     objectives = [SearchObjective("accuracy/val", "max"), SearchObjective("size/gzip_bytes", "min")]

@@ -46,7 +46,7 @@ def test_find_difference_names_the_first_changed_setting() -> None:
     assert describe_identity({"stage": Scene(Blur(2, 0.25))}).find_difference(stored) is None
 
 
-def test_find_difference_accepts_an_added_setting_at_its_default() -> None:
+def test_find_difference_accepts_an_added_default() -> None:
     stored = dict(describe_identity({"stage": Blur()}).values)
     del stored["stage.strength"]
     assert describe_identity({"stage": Blur()}).find_difference(stored) is None
