@@ -1,4 +1,4 @@
-"""An error that nobody foresaw: one line for the user, the whole of it in a file, and whose code raised it."""
+"""Unexpected exceptions: a one-line summary, the traceback in a file, and the plugin line that raised it."""
 
 from __future__ import annotations
 
@@ -10,29 +10,39 @@ from pathlib import Path
 
 from lightexp.core.errors import RunFailed
 
-_PLACE = re.compile(r'File "([^"\n]+)", line (\d+)')  # in what a graph's error tells of the code it was made from, too
+_PLACE = re.compile(
+    r'File "([^"\n]+)", line (\d+)'
+)  # TensorFlow's messages quote lines of traced code in this form too
 
 
 def summarize_exception(error: BaseException, plugins: Iterable[str] = (), file: Path | None = None) -> RunFailed:
-    """The error in one line.
+    """Return an unexpected exception as a one-line error, and write its traceback to a file.
 
     Args:
-        error: What was raised.
-        plugins: The user's packages; the last line of theirs that the error comes through is named.
-        file: Where to write the whole error; None makes a temporary file.
+        error: The exception.
+        plugins: The user's packages; the summary names their last line in the traceback. Defaults to none.
+        file: Where to write the traceback. Defaults to None: a temporary file.
     """
-    from lightexp.core.fingerprint import find_package_paths  # not on the way to --help
+    from lightexp.core.fingerprint import find_package_paths  # not needed for --help
 
-    whole = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error))
     if file is None:
-        with tempfile.NamedTemporaryFile(prefix="lightexp-", suffix=".txt", delete=False) as made:
-            file = Path(made.name)
-    file.write_text(whole)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.strip().startswith("[[")]
-    words = "" if not lines else lines[-1] if lines[0].endswith(":") else lines[0]
-    kind = "" if words.startswith(type(error).__name__) else f"{type(error).__name__}: "
+        with tempfile.NamedTemporaryFile(prefix="lightexp-", suffix=".txt", delete=False) as temporary:
+            file = Path(temporary.name)
+    file.write_text(text)
+    message = _select_line(str(error))
+    kind = "" if message.startswith(type(error).__name__) else f"{type(error).__name__}: "
     roots = [root for name in plugins for root in find_package_paths(name)]
-    own = [
-        f"{path}, line {line}: " for path, line in _PLACE.findall(whole) if any(map(Path(path).is_relative_to, roots))
+    places = [
+        f"{path}, line {line}: " for path, line in _PLACE.findall(text) if any(map(Path(path).is_relative_to, roots))
     ]
-    return RunFailed(f"{own[-1] if own else ''}{kind}{words} (the whole error is in {file})")
+    place = places[-1] if places else ""
+    return RunFailed(f"{place}{kind}{message} (the whole error is in {file})")
+
+
+def _select_line(message: str) -> str:
+    """Return the line of a message that says most: the first, or the last where the first only introduces it."""
+    lines = [line.strip() for line in message.splitlines() if line.strip() and not line.strip().startswith("[[")]
+    if not lines:
+        return ""
+    return lines[-1] if lines[0].endswith(":") else lines[0]
