@@ -124,8 +124,8 @@ def test_search_of_a_model_file_ends_in_a_front(tmp_path: Path) -> None:
     study.flags = []
     search = study.run("search.study=bits", "search.trials=4")
     assert search.returncode == 0, search.stderr
-    assert study.front("bits")["front"]
-    assert len(study.trials("bits")) == 4
+    assert study.read_front("bits")["front"]
+    assert len(study.list_trials("bits")) == 4
 
 
 def test_help_names_presets_and_settings() -> None:
