@@ -246,9 +246,9 @@ class Liar(Stage):
 
         if self.fault:
             raise ZeroDivisionError("a fault of its own")
-        model = keras_files.load(parent.folder)
+        model = keras_files.load_model(parent.folder)
         model.set_weights([w + 0.5 for w in model.get_weights()])
-        keras_files.save(model, context.out)
+        keras_files.save_model(model, context.out)
         return {}
 '''
 
