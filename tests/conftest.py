@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and hooks that all tests share: the order of the tests, the fast lane, and TensorFlow's set-up."""
 
 from __future__ import annotations
 
@@ -6,56 +6,72 @@ import gc
 import os
 import sys
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.tiny_runs import TinyRuns
 
-# Hundreds of processes import the same modules: they are compiled once, whatever the environment says.
+# Hundreds of processes import the same modules: compile these once, whatever the environment says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-gc.disable()  # until all is imported and collected, in which it would find nothing
+gc.disable()  # during imports and collection, where it finds nothing
 
 settings.register_profile("lightexp", deadline=None, max_examples=60)  # a busy machine is no failure
 settings.load_profile("lightexp")
 
-
-SLOW = [
-    "test_readme.py",
-    "test_readme_benchmarks.py",
+SLOW_FIXTURES = {"tensorflow", "tiny_runs"}
+SLOW_FILES = (
+    "tests/test_readme.py",
+    "tests/test_readme_benchmarks.py",
     "tests/search/",
     "tests/ablation/",
     "tests/cli/",
+    "tests/api/",
     "tests/stages/",
-]
-"""Files that take minutes each: whoever comes last works alone, so they come first."""
+)
+"""Files whose tests train, or start commands and servers. They run first, since whoever comes last works alone."""
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Two processes more than there are processors: tests of servers, time limits and killed processes wait a lot."""
-    return len(os.sched_getaffinity(0)) + 2
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of test processes: none beside this one for a single file.
+
+    The complete suite takes two more than there are cores, since tests of servers, time limits and killed processes
+    mostly wait.
+    """
+    files = {argument.partition("::")[0] for argument in config.args}
+    if len(files) == 1 and Path(next(iter(files))).is_file():
+        return 0
+    cores = len(os.sched_getaffinity(0))
+    return cores if config.option.markexpr == "fast" else cores + 2
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the slow files first."""
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that need no training as `fast`, and put the slow files first."""
 
     def rank(item: pytest.Item) -> int:
-        return next((n for n, words in enumerate(SLOW) if words in str(item.path)), len(SLOW))
+        path = str(item.path.relative_to(config.rootpath))
+        return next((n for n, prefix in enumerate(SLOW_FILES) if path.startswith(prefix)), len(SLOW_FILES))
 
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if rank(item) == len(SLOW_FILES) and not fixtures & SLOW_FIXTURES and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.fast)
     items.sort(key=rank)
 
 
 def pytest_collection_finish() -> None:
-    """Has garbage collected from here on, but not looked for in what is there now."""
+    """Turn garbage collection on again, but for the objects that exist now."""
     gc.freeze()
     gc.enable()
 
 
 @pytest.fixture(scope="session")
 def tensorflow() -> None:
-    """TensorFlow as lightexp sets it up; to be asked for by every test that computes with it before a run does."""
+    """TensorFlow as lightexp sets it up, for every test that computes with it before a run does."""
     from lightexp.backend import session
 
     session.start_tensorflow(len(os.sched_getaffinity(0)))
@@ -63,13 +79,13 @@ def tensorflow() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_runs(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> TinyRuns:
-    """Real runs on a tiny data set in this process, all over one store."""
+    """Real runs on a tiny data set in this process, which share one store."""
     return TinyRuns(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where everything is said to be installed (`.ci/run`), a skip is a failure."""
+    """Report a skip as a failure where everything should be installed, as in `.ci/run`."""
     report = yield
     if report.skipped and os.environ.get("LIGHTEXP_NO_SKIPS") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"

@@ -28,28 +28,64 @@ def record(
     number: int = 0,
     **changes: Any,
 ) -> Record:
-    """A finished run.
+    """Return the record of a finished run.
 
     Args:
         row: Its tag.
         seed: Its seed.
         stages: Which stages it has.
-        sparsity: What it was pruned to.
+        sparsity: The sparsity it was pruned to.
         lost: Accuracy that its last stage costs beyond the usual.
-        number: Of the run, for its id.
-        changes: Fields of the record.
+        number: Number of the run, for its id.
+        changes: Fields of the record to replace.
     """
+    varied = [f"pipeline={'_'.join(stages[1:]) or 'control'}", f"seed={seed}"]
+    splits = {name: {"n": n, "digest": name[-1] * 64} for name, n in (("train", 60), ("val", 20), ("test", 10))}
+    values: dict[str, Any] = {
+        "id": f"2026-01-01_00-00-00-{number:06x}",
+        "name": f"small_cnn digits {'-'.join(stages)}",
+        "command": f"lightexp run {' '.join(varied)}",
+        "config": _config(seed, stages, sparsity),
+        "varied": varied,
+        "environment": {"host": "here", "python": "3.11.7", "processor": "a processor", "threads": 1},
+        "started": 1_700_000_000.0 + number,
+        "ended": 1_700_000_060.0 + number,
+        "status": "done",
+        "control": "train",
+        "dataset": {"name": "digits", "classes": 10, "splits": splits},
+        "stages": _stage_records(seed, stages, sparsity, lost),
+        "tags": {"row": row},
+    }
+    return Record(**{**values, **changes})
+
+
+def _config(seed: int, stages: Sequence[str], sparsity: float) -> dict[str, Any]:
+    nodes = {name: {"_target_": _TARGETS[name], "epochs": 10} for name in stages}
+    if "prune" in nodes:
+        nodes["prune"]["sparsity"] = sparsity
+    return {
+        "seed": seed,
+        "dataset": {"_target_": "lightexp.datasets.digits.Digits"},
+        "model": {"_target_": "lightexp.models.small_cnn.SmallCnn", "width": 1.0},
+        "pipeline": {"order": list(stages), "stages": nodes, "waive": []},
+    }
+
+
+def _stage_records(seed: int, stages: Sequence[str], sparsity: float, lost: float) -> list[StageRecord]:
+    """Return stages whose accuracy varies with the seed and falls with each stage."""
     rng = np.random.default_rng([seed, len(stages)])
     base = 0.97 + np.random.default_rng(seed).normal(0, 0.003)
-    made = []
+    records = []
     for place, name in enumerate(stages):
-        size = STAGES[name][0]
-        last = place == len(stages) - 1
-        accuracy = base + sum(STAGES[s][1] for s in stages[: place + 1]) + rng.normal(0, 0.001) * bool(place)
-        accuracy -= lost if last else 0.0
-        size = int(size * (1 - 0.3 * sparsity)) if name == "quantize" else size
+        noise = rng.normal(0, 0.001)
+        accuracy = base + sum(STAGES[s][1] for s in stages[: place + 1]) + (noise if place else 0.0)
+        if place == len(stages) - 1:
+            accuracy -= lost
+        size = int(STAGES[name][0])
+        if name == "quantize":
+            size = int(size * (1 - 0.3 * sparsity))
         zeros = sparsity if place and "prune" in stages[: place + 1] else 0.0
-        figures = [
+        metrics = [
             Metric("accuracy/val", accuracy + 0.004, "", "max", "val"),
             Metric("accuracy/test", accuracy, "", "max", "test"),
             Metric("size/file_bytes", size, "bytes", "min"),
@@ -61,35 +97,9 @@ def record(
         ]
         curve = [float(1 / (1 + epoch)) for epoch in range(10)]
         history = {"loss": curve, "val_accuracy": [1 - v / 3 for v in curve]} if name != "quantize" else {}
-        made.append(
-            StageRecord(name, f"{seed}{name}{sparsity}".ljust(64, "0"), False, 2.5, figures, {"history": history})
-        )
-    nodes = {name: {"_target_": _TARGETS[name], "epochs": 10} for name in stages}
-    if "prune" in nodes:
-        nodes["prune"]["sparsity"] = sparsity
-    splits = {name: {"n": n, "digest": name[-1] * 64} for name, n in (("train", 60), ("val", 20), ("test", 10))}
-    words = [f"pipeline={'_'.join(stages[1:]) or 'control'}", f"seed={seed}"]
-    values: dict[str, Any] = {
-        "id": f"2026-01-01_00-00-00-{number:06x}",
-        "name": f"small_cnn digits {'-'.join(stages)}",
-        "command": f"lightexp run {' '.join(words)}",
-        "config": {
-            "seed": seed,
-            "dataset": {"_target_": "lightexp.datasets.digits.Digits"},
-            "model": {"_target_": "lightexp.models.small_cnn.SmallCnn", "width": 1.0},
-            "pipeline": {"order": list(stages), "stages": nodes, "waive": []},
-        },
-        "varied": words,
-        "environment": {"host": "here", "python": "3.11.7", "processor": "a processor", "threads": 1},
-        "started": 1_700_000_000.0 + number,
-        "ended": 1_700_000_060.0 + number,
-        "status": "done",
-        "control": "train",
-        "dataset": {"name": "digits", "classes": 10, "splits": splits},
-        "stages": made,
-        "tags": {"row": row},
-    }
-    return Record(**{**values, **changes})
+        key = f"{seed}{name}{sparsity}".ljust(64, "0")
+        records.append(StageRecord(name, key, False, 2.5, metrics, {"history": history}))
+    return records
 
 
 ROWS: dict[str, dict[str, Any]] = {

@@ -44,67 +44,84 @@ class Story:
     stages: list[str]
 
 
+class AblationFolder:
+    """A folder with an ablation's file, and the commands that run it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write the ablation's file and its data set."""
+        self.folder, self.path = folder, folder / "09_tiny.yaml"
+        tiny = TinyRuns(folder)
+        self.outputs = tiny.outputs
+        self.calls: list[tuple[int, str]] = []
+        self.records: list[list[Record]] = []
+        base = ["dataset=arrays", f"dataset.path={tiny.arrays}", f"paths.outputs={tiny.outputs}", "tracking=none"]
+        base += ["model=lenet_300_100", "model.width=0.1", "pipeline=prune_quantize", "measure.latency.runs=20"]
+        base += ["pipeline.stages.train.epochs=1", "pipeline.stages.prune.epochs=1"]
+        diverging = ["pipeline.stages.train.learning_rate=1e30", "pipeline.stages.train.epochs=5"]
+        half = ["pipeline.stages.quantize.scheme=float16"]
+        self.values: dict[str, Any] = {
+            "claim": "Nothing.",
+            "control": "control",
+            "seeds": [0, 1],
+            "base": base,
+            "rows": {
+                "control": ["pipeline=control"],
+                "both": half,
+                "fails": ["pipeline=control", *diverging],
+                "order": {"orders": ["prune", "quantize"], "base": half},
+            },
+        }
+        self.write()
+
+    def write(self) -> None:
+        """Write the ablation's file as `values` are now."""
+        self.path.write_text(yaml.safe_dump(self.values, sort_keys=False))
+
+    def plan(self) -> str:
+        """Return the output of `--plan`."""
+        return run_command(["ablate", str(self.path), "--plan"], self.folder, os.environ, PATIENCE_S).stdout
+
+    def run(self, *arguments: str) -> None:
+        """Run the ablation to its end, and keep the exit code, the output and the records."""
+        done = run_command(["ablate", str(self.path), *arguments], self.folder, os.environ, PATIENCE_S)
+        self._keep(done.returncode, done.stdout + done.stderr)
+
+    def interrupt(self) -> None:
+        """Run the ablation, send SIGTERM to the command alone while a stage is being made, and keep the outcome."""
+        process = subprocess.Popen([*COMMAND, str(self.path)], cwd=self.folder, stderr=subprocess.PIPE, text=True)
+        end = time.monotonic() + PATIENCE_S
+        while not list(self.outputs.glob("store/drafts/*")) and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=PATIENCE_S)[1]
+        self._keep(process.returncode, errors)
+
+    def _keep(self, code: int, output: str) -> None:
+        self.calls.append((code, output))
+        self.records.append(load_records(self.outputs)[0])
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    folder = tmp_path_factory.mktemp("ablate")
-    tiny = TinyRuns(folder)
-    path = folder / "09_tiny.yaml"
-    base = ["dataset=arrays", f"dataset.path={tiny.arrays}", f"paths.outputs={tiny.outputs}", "tracking=none"]
-    base += ["model=lenet_300_100", "model.width=0.1", "pipeline=prune_quantize", "measure.latency.runs=20"]
-    base += ["pipeline.stages.train.epochs=1", "pipeline.stages.prune.epochs=1"]
-    values: dict[str, Any] = {
-        "claim": "Nothing.",
-        "control": "control",
-        "seeds": [0, 1],
-        "base": base,
-        "rows": {
-            "control": ["pipeline=control"],
-            "both": ["pipeline.stages.quantize.scheme=float16"],
-            "fails": ["pipeline=control", "pipeline.stages.train.learning_rate=1e30", "pipeline.stages.train.epochs=5"],
-            "order": {"orders": ["prune", "quantize"], "base": ["pipeline.stages.quantize.scheme=float16"]},
-        },
-    }
-
-    def write_file() -> None:
-        path.write_text(yaml.safe_dump(values, sort_keys=False))
-
-    def ablate(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return run_command(["ablate", str(path), *arguments], folder, os.environ, PATIENCE_S)
-
-    def add_call(code: int, output: str) -> None:
-        calls.append((code, output))
-        records.append(load_records(tiny.outputs)[0])
-
-    write_file()
-    calls: list[tuple[int, str]] = []
-    records: list[list[Record]] = []
-    plans = [ablate("--plan").stdout]
-    finished = ablate("workers=2")
-    add_call(finished.returncode, finished.stdout + finished.stderr)
-    has_page = (folder / "results" / "09_tiny" / "index.html").is_file()
-    del values["rows"]["fails"]
-    write_file()
-    finished = ablate()
-    add_call(finished.returncode, finished.stdout + finished.stderr)
-    values["rows"]["long"] = ["pipeline=prune", "pipeline.stages.prune.epochs=20000"]
-    values["seeds"] = [0]
-    write_file()
-    count = len(records[-1])
-    process = subprocess.Popen([*COMMAND, str(path)], cwd=folder, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + PATIENCE_S
-    while not list(tiny.outputs.glob("store/drafts/*")) and time.monotonic() < end:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)  # to the command alone: it stops its workers
-    errors = process.communicate(timeout=PATIENCE_S)[1]
-    add_call(process.returncode, errors)
-    assert len(records[-1]) == count + 1
-    values["rows"]["long"] = ["pipeline=prune", "pipeline.stages.prune.epochs=2"]
-    write_file()
-    finished = ablate()
-    add_call(finished.returncode, finished.stdout + finished.stderr)
-    plans.append(ablate("--plan").stdout)
-    manifests = [json.loads(p.read_text()) for p in tiny.outputs.glob("store/entries/*/*/manifest.json")]
-    return Story(plans, has_page, calls, records, sorted(m["kind"] for m in manifests))
+    ablation = AblationFolder(tmp_path_factory.mktemp("ablate"))
+    plans = [ablation.plan()]
+    ablation.run("workers=2")
+    has_page = (ablation.folder / "results" / "09_tiny" / "index.html").is_file()
+    del ablation.values["rows"]["fails"]
+    ablation.write()
+    ablation.run()
+    ablation.values["rows"]["long"] = ["pipeline=prune", "pipeline.stages.prune.epochs=20000"]
+    ablation.values["seeds"] = [0]
+    ablation.write()
+    count = len(ablation.records[-1])
+    ablation.interrupt()
+    assert len(ablation.records[-1]) == count + 1
+    ablation.values["rows"]["long"] = ["pipeline=prune", "pipeline.stages.prune.epochs=2"]
+    ablation.write()
+    ablation.run()
+    plans.append(ablation.plan())
+    manifests = [json.loads(p.read_text()) for p in ablation.outputs.glob("store/entries/*/*/manifest.json")]
+    return Story(plans, has_page, ablation.calls, ablation.records, sorted(m["kind"] for m in manifests))
 
 
 def select_runs(records: list[Record], status: str = "done") -> list[tuple[str, int]]:

@@ -27,7 +27,7 @@ def at(tiny: TinyRuns, folder: Path, rung: Rung | None) -> tuple[Record, dict[st
     return record, {path.name: path.read_bytes() for path in entry.iterdir() if path.name != "manifest.json"}
 
 
-def test_rung_by_rung_comes_to_the_same_entry_as_straight_through(tiny_runs: TinyRuns, tmp_path: Path) -> None:
+def test_rungs_give_the_entry_of_a_straight_run(tiny_runs: TinyRuns, tmp_path: Path) -> None:
     keys = []
     for number, stopped in enumerate((2, 3, None)):
         record, files = at(tiny_runs, tmp_path / str(number), Rung(number, (1, 2)))

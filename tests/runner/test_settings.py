@@ -125,7 +125,7 @@ def planned(runner: Runner, *overrides: str) -> Plan:
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_setting_is_one_line_with_its_place_and_what_to_do(runner: Runner, case: str) -> None:
+def test_bad_setting_is_one_line_with_its_place(runner: Runner, case: str) -> None:
     overrides, place, advice = BAD[case]
     with pytest.raises(BadInput) as caught:
         planned(runner, *overrides)
@@ -199,7 +199,7 @@ def test_an_order_that_a_refusal_names_is_accepted(order: tuple[str, ...]) -> No
         assert order == ("prune", "cluster", "qat", "encode")
 
 
-def test_the_control_is_the_last_stage_before_the_first_that_compresses(runner: Runner) -> None:
+def test_control_precedes_the_first_compressing_stage(runner: Runner) -> None:
     def control(*overrides: str) -> str:
         return planned(runner, *overrides).control.name
 
@@ -207,7 +207,7 @@ def test_the_control_is_the_last_stage_before_the_first_that_compresses(runner: 
     assert (control(), control("pipeline=control"), control(*again)) == ("train", "train", "again")
 
 
-def test_too_little_data_for_a_schedule_is_refused_with_its_place(tmp_path: Path, runner: Runner) -> None:
+def test_too_little_data_for_a_schedule_is_refused(tmp_path: Path, runner: Runner) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "few.npz", x=rng.integers(0, 256, (40, 4, 4, 1), np.uint8), y=np.arange(40) % 2)
     few = ["dataset=arrays", f"dataset.path={tmp_path / 'few.npz'}", "pipeline.stages.prune.epochs=1"]
@@ -215,7 +215,7 @@ def test_too_little_data_for_a_schedule_is_refused_with_its_place(tmp_path: Path
         planned(runner, *few)
 
 
-def test_a_model_that_does_not_fit_the_data_is_refused_with_its_place(tmp_path: Path, runner: Runner) -> None:
+def test_model_that_does_not_fit_the_data_is_refused(tmp_path: Path, runner: Runner) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "flat.npz", x=rng.random((40, 5), np.float32), y=np.arange(40) % 2)
     with pytest.raises(BadInput, match=r"^pipeline\.stages\.train: SmallCnn needs images .*model=article_mlp"):
