@@ -97,9 +97,9 @@ class _TaskReporter:
         self._events = events
         self.task_name = ""
 
-    def say(self, words: str) -> None:
-        if "threads, seed" not in words:  # a run's folder is shown when it has ended
-            self._events.report_message(f"  {self.task_name}: {words}")
+    def say(self, message: str) -> None:
+        if "threads, seed" not in message:  # a run's folder is shown when it has ended
+            self._events.report_message(f"  {self.task_name}: {message}")
 
     def finished(self, stage: StageRecord) -> None:
         if not stage.from_store:

@@ -34,9 +34,9 @@ class LogReporter:
         """Send to `parent`."""
         self._parent = parent
 
-    def say(self, words: str) -> None:
+    def say(self, message: str) -> None:
         """Send one line."""
-        self._parent.send_event(log=words, level=logging.INFO)
+        self._parent.send_event(log=message, level=logging.INFO)
 
     def finished(self, stage: StageRecord) -> None:
         """Send that a stage's artifact exists."""
@@ -65,5 +65,5 @@ class _LogProgress:
             values = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
             self._reporter.say(f"{self._name}: epoch {done:.0f}/{total:.0f}  {values}")
 
-    def say(self, words: str) -> None:
-        self._reporter.say(f"{self._name}: {words}")
+    def say(self, message: str) -> None:
+        self._reporter.say(f"{self._name}: {message}")

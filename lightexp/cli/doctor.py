@@ -217,11 +217,11 @@ def _check_store(outputs: Path) -> Check:
     from lightexp.core.store_gc import list_items, sweep_orphans
 
     items = list_items(outputs / "store")
-    entries = [item for item in items if item.state != "set aside"]
+    entries = [item for item in items if item.state != "quarantined"]
     text = f"{len(entries)} entries, {format_bytes(sum(item.bytes for item in items))}"
     counts = {
         "cannot be read (lightexp store verify)": sum(item.kind == "?" for item in entries),
-        "set aside as broken": len(items) - len(entries),
+        "quarantined as broken": len(items) - len(entries),
         "half-made or half-removed by killed processes (lightexp store gc clears them)": sweep_orphans(
             outputs / "store", dry=True
         ),

@@ -28,7 +28,7 @@ from lightexp.runner.compose import compose_settings
 _HELP = """Everything that was trained or made is stored once, in outputs/store, for every run that needs it again.
 
   lightexp store ls                                    the entries, the runs that name them, their size and age
-  lightexp store verify                                checks every digest; broken entries are set aside
+  lightexp store verify                                checks every digest; broken entries are quarantined
   lightexp store gc --older-than 30d --dry-run         shows which entries have not been used for 30 days
   lightexp store gc --unreferenced                     removes what no record in outputs/runs names
   lightexp store gc --max-size 2G                      removes the least recently used until 2 GB are left
@@ -48,7 +48,7 @@ def make_parser() -> Arguments:
     parser = Arguments("store", usage=usage, description=_HELP).add_config_dir()
     parser.add_command("ls", "list the entries", "List the entries, the least recently used first.").add_config_dir()
     parser.add_command(
-        "verify", "check every digest", "Check every digest; broken entries are set aside."
+        "verify", "check every digest", "Check every digest; broken entries are quarantined."
     ).add_config_dir()
     gc = parser.add_command("gc", "remove entries", "Remove the entries that every given rule allows to remove.")
     gc.add_config_dir()
@@ -83,7 +83,7 @@ def _list(outputs: Path, items: list[StoreItem]) -> int:
     now = time.time()
     rows = []
     for item in items:
-        names = names_by_key.get(item.key, []) if item.state != "set aside" else []
+        names = names_by_key.get(item.key, []) if item.state != "quarantined" else []
         ages = (format_age(now - item.made), format_age(now - item.used))
         state = "" if item.state == "idle" else item.state
         rows.append([item.key[:_KEY_CHARS], item.kind, f"{item.bytes:,}", *ages, _summarize_names(names), state])
@@ -103,13 +103,13 @@ def _summarize_names(names: list[str]) -> str:
 
 def _verify(store: Store, items: list[StoreItem]) -> int:
     """Verify every entry, and print the broken ones."""
-    entries = [item for item in items if item.state != "set aside"]
+    entries = [item for item in items if item.state != "quarantined"]
     broken = 0
     console = Console(stderr=True)
     for item in track(entries, "verifying", console=console, transient=True, disable=not sys.stderr.isatty()):
         if not store_gc.verify_item(store, item):
             broken += 1
-            print(f"broken, set aside: {item.key} {item.kind}")
+            print(f"broken, quarantined: {item.key} {item.kind}")
     print(f"{len(entries) - broken} of {len(entries)} entries are sound, {_format_total(entries)} read.")
     return 1 if broken else 0
 

@@ -48,11 +48,11 @@ class Note:
 
     Attributes:
         name: The metric's name.
-        words: The explanation, in one line.
+        text: The explanation, in one line.
     """
 
     name: str
-    words: str
+    text: str
 
 
 @dataclass(frozen=True)

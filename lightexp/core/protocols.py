@@ -37,7 +37,7 @@ class Progress(Protocol):
     def step(self, done: float, total: float, **figures: float) -> None:
         """Show that `done` of `total` epochs are over, with the latest values (loss, accuracy, sparsity)."""
 
-    def say(self, words: str) -> None:
+    def say(self, message: str) -> None:
         """Show a message where progress cannot be counted."""
 
 

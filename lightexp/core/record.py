@@ -46,7 +46,7 @@ class StageRecord:
     def add(self, measured: Sequence[Metric | Note]) -> None:
         """Add metrics and notes of a measurement."""
         self.metrics += [metric for metric in measured if isinstance(metric, Metric)]
-        self.notes |= {note.name: note.words for note in measured if isinstance(note, Note)}
+        self.notes |= {note.name: note.text for note in measured if isinstance(note, Note)}
 
     def metric(self, name: str) -> float | None:
         """Return the value of a metric; None where it was not measured."""

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from lightexp.core.store import DRAFTS, ENTRIES, LOCKS, MANIFEST, QUARANTINE, Store, entry_lock, explain_disk_errors
 
 TRASH = "trash"
-State = Literal["idle", "in use", "set aside"]
+State = Literal["idle", "in use", "quarantined"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class StoreItem:
         bytes: Size of its files, in bytes.
         made: Time at which it was made, in seconds since the epoch.
         used: Time at which it was last loaded or made, in seconds since the epoch.
-        state: `in use` while a process that has loaded or made it is running; `set aside` if it is quarantined.
+        state: `in use` while a process that has loaded or made it is running; `quarantined` if it was found broken.
     """
 
     key: str
@@ -62,7 +62,7 @@ def _make_item(folder: Path, is_quarantined: bool) -> StoreItem:
         kind, made = "?", used
     state: State = "idle"
     if is_quarantined:
-        state = "set aside"
+        state = "quarantined"
     elif _is_in_use(folder):
         state = "in use"
     return StoreItem(folder.name.partition("-")[0], kind, folder, size, made, used, state)
@@ -131,7 +131,7 @@ def select_evictable(
     evictable = []
     for item in items:
         is_old = older_than is None or now - item.used >= older_than
-        is_kept = keep is not None and item.key in keep and item.state != "set aside"
+        is_kept = keep is not None and item.key in keep and item.state != "quarantined"
         if excess > 0 and is_old and not is_kept and item.state != "in use":
             evictable.append(item)
             excess -= item.bytes

@@ -13,7 +13,7 @@ from lightexp.core.record import StageRecord
 class ProgressReporter(Protocol):
     """Receiver of a run's progress and messages."""
 
-    def say(self, words: str) -> None:
+    def say(self, message: str) -> None:
         """Show one line."""
 
     def stage(self, name: str, number: int, of: int) -> AbstractContextManager[Progress]:
@@ -26,7 +26,7 @@ class ProgressReporter(Protocol):
 class SilentReporter:
     """Receiver that shows nothing, for Python users and tests."""
 
-    def say(self, words: str) -> None:
+    def say(self, message: str) -> None:
         """Do nothing."""
 
     def finished(self, stage: StageRecord) -> None:
@@ -41,4 +41,4 @@ class SilentReporter:
 class _NoProgress:
     def step(self, done: float, total: float, **figures: float) -> None: ...
 
-    def say(self, words: str) -> None: ...
+    def say(self, message: str) -> None: ...

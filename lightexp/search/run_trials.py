@@ -108,8 +108,8 @@ class _StudyProgress(PoolView):
 
 
 class _JobReporter(SilentTrialReporter):
-    def say(self, words: str) -> None:
-        _print_in_job(words)
+    def say(self, message: str) -> None:
+        _print_in_job(message)
 
 
 class _JobProgress(PoolView):

@@ -33,9 +33,9 @@ class EventReporter(TrialReporter):
         self._events = events
         self._reported_at = 0.0
 
-    def say(self, words: str) -> None:
+    def say(self, message: str) -> None:
         """Show the user a line."""
-        self._events.report_message(words)
+        self._events.report_message(message)
 
     def finished(self, stage: StageRecord) -> None:
         """Report nothing: the next stage's start says it."""
@@ -62,8 +62,8 @@ class _StageProgress:
         if self._reporter.epochs:
             self._reporter.epochs.step(self._stage, done, total, figures)
 
-    def say(self, words: str) -> None:
-        self._reporter.report_activity(f"{self._stage}: {words}")
+    def say(self, message: str) -> None:
+        self._reporter.report_activity(f"{self._stage}: {message}")
 
 
 if __name__ == "__main__":

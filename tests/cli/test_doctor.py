@@ -131,7 +131,7 @@ def test_check_job_reports_broken_entries_and_records(tmp_path: Path, monkeypatc
     check = check_settings()["outputs", "store"]
     assert check.state == "note"
     assert "2 entries, " in check.words and "1 cannot be read (lightexp store verify)" in check.words
-    assert "1 set aside as broken" in check.words and "1 half-made or half-removed" in check.words
+    assert "1 quarantined as broken" in check.words and "1 half-made or half-removed" in check.words
     assert (store.root / "drafts" / entries[1].key).exists()  # it has changed nothing
     (tmp_path / "outputs" / "runs" / "cut").mkdir(parents=True)
     (tmp_path / "outputs" / "runs" / "cut" / RECORD_FILE).write_text("{")

@@ -68,9 +68,9 @@ def test_verify_finds_a_broken_entry_once(runs: TinyRuns, capsys: pytest.Capture
     (folder / "model.tflite").write_bytes(b"cut")
     code, out, _ = run_store(capsys, runs, "verify")
     assert code == 1
-    assert f"broken, set aside: {folder.name}" in out and f"{count - 1} of {count} entries are sound" in out
+    assert f"broken, quarantined: {folder.name}" in out and f"{count - 1} of {count} entries are sound" in out
     assert run_store(capsys, runs, "verify")[0] == 0
-    assert "set aside" in run_store(capsys, runs, "ls")[1]
+    assert "quarantined" in run_store(capsys, runs, "ls")[1]
     assert run_store(capsys, runs, "gc", "--unreferenced")[1].startswith(folder.name[:12])
     assert len(list_items(runs.outputs / "store")) == count - 1
 

@@ -67,13 +67,13 @@ def test_verify_item_quarantines_broken_entries(root: Path) -> None:
     after = list_items(root)
     assert {(item.key, item.state) for item in after} == {
         (KEYS[0], "idle"),
-        (KEYS[1], "set aside"),
+        (KEYS[1], "quarantined"),
         (KEYS[2], "idle"),
     }
     assert [i.used for i in after if i.state == "idle"] == [before[0].used, before[2].used]
-    aside = next(item for item in after if item.state == "set aside")
-    assert remove_item(root, aside)
-    assert verify_item(store, aside) is not False  # what is gone is not broken
+    quarantined = next(item for item in after if item.state == "quarantined")
+    assert remove_item(root, quarantined)
+    assert verify_item(store, quarantined) is not False  # what is gone is not broken
 
 
 def test_remove_item_keeps_used_entries(root: Path) -> None:
@@ -125,8 +125,8 @@ def test_remove_item_keeps_entries_of_live_processes(root: Path) -> None:
 
 def test_entry_lock_follows_a_replaced_entry(root: Path) -> None:
     store = Store(root)
-    with ThreadPoolExecutor(1) as aside, entry_lock(store.folder(KEYS[0]), fcntl.LOCK_EX):
-        loaded = aside.submit(store.load, KEYS[0])
+    with ThreadPoolExecutor(1) as quarantined, entry_lock(store.folder(KEYS[0]), fcntl.LOCK_EX):
+        loaded = quarantined.submit(store.load, KEYS[0])
         end = time.monotonic() + 60
         while not re.search(rf"-> FLOCK .* {os.getpid()} ", Path("/proc/locks").read_text()):
             assert time.monotonic() < end, "it does not wait"
@@ -197,8 +197,8 @@ for number in range(1, 1000):
     _, status = os.waitpid(child, 0)
     there = [item.key for item in list_items(root)]
     whole = [key for key in keys if Store(root).check(key)]
-    aside = (root / "set-aside").exists()
-    print(number, os.WTERMSIG(status), int(there == whole), int(aside), len(whole), flush=True)
+    quarantined = (root / "set-aside").exists()
+    print(number, os.WTERMSIG(status), int(there == whole), int(quarantined), len(whole), flush=True)
     if not os.WIFSIGNALED(status):
         break
 sweep_orphans(root)
@@ -259,7 +259,7 @@ def test_entries_stay_while_a_run_uses_them(tmp_path: Path) -> None:
 
 @st.composite
 def stores(draw: st.DrawFn) -> list[StoreItem]:
-    drawn = st.tuples(st.integers(0, 100), st.integers(0, 50), st.sampled_from(["idle", "in use", "set aside"]))
+    drawn = st.tuples(st.integers(0, 100), st.integers(0, 50), st.sampled_from(["idle", "in use", "quarantined"]))
     rows = draw(st.lists(drawn, max_size=8))
     made = [StoreItem(f"k{n}", "a", Path(f"k{n}"), size, 0, used, state) for n, (size, used, state) in enumerate(rows)]
     return sorted(made, key=lambda item: item.used)
@@ -280,7 +280,7 @@ def test_select_evictable_applies_every_rule(
         for item in there
         if item.state != "in use"
         and (older is None or 50 - item.used >= older)
-        and (named is None or item.key not in named or item.state == "set aside")
+        and (named is None or item.key not in named or item.state == "quarantined")
     ]
     assert gone == free[: len(gone)]  # the least recently used first
     left = sum(item.bytes for item in there) - sum(item.bytes for item in gone)

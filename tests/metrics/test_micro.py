@@ -32,7 +32,7 @@ def measure(path: Path) -> tuple[dict[str, Metric], dict[str, str]]:
     """Return metrics and notes by name."""
     results = Micro(BOARDS).measure(MeasurementContext(path, path, tiny_models.make_data("conv"), 1))
     metrics = {metric.name: metric for metric in results if isinstance(metric, Metric)}
-    return metrics, {note.name: note.words for note in results if isinstance(note, Note)}
+    return metrics, {note.name: note.text for note in results if isinstance(note, Note)}
 
 
 @pytest.fixture
@@ -132,4 +132,4 @@ def test_missing_package_gives_a_note(path: Path) -> None:
         "print(*Micro({}).measure(MeasurementContext(Path('no'), Path('no'), None, 1)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("Note(name='micro/runs', words='the package tflite-micro is ")
+    assert done.stdout.startswith("Note(name='micro/runs', text='the package tflite-micro is ")
