@@ -131,7 +131,7 @@ class Terminal:
     def _show_sensitivity(self, table: SensitivityTable) -> None:
         """Show the validation accuracy with each layer alone at each level, in a table for each kind of change."""
         for kind in KINDS:
-            if levels := table.levels(kind):
+            if levels := table.list_levels(kind):
                 columns: list[TableColumn | str] = ["One layer alone"]
                 columns += [TableColumn(format_level(kind, level), wrap=False) for level in levels]
                 rows = []

@@ -1,4 +1,4 @@
-"""Many runs at once: their records, whatever state their folders are in, and one table of them for pandas."""
+"""Read the records of all runs in a folder, and build a pandas table of them."""
 
 from __future__ import annotations
 
@@ -80,32 +80,54 @@ def read_folders(folders: Iterable[Path]) -> tuple[list[Record], list[str]]:
     return sorted(records, key=lambda record: record.started), messages
 
 
-HEAD = ("id", "name", "status", "reason", "started", "seconds", "seed", "model", "dataset", "pipeline", "varied")
+FIXED_COLUMNS = (
+    "id",
+    "name",
+    "status",
+    "reason",
+    "started",
+    "seconds",
+    "seed",
+    "model",
+    "dataset",
+    "pipeline",
+    "varied",
+)
+"""Columns that every table of runs has, before those of settings and metrics."""
 
 
 def build_frame(records: list[Record]) -> pandas.DataFrame:
-    """Runs as a table, one a row.
+    """Return runs as a table with one row per run.
 
-    Columns: `id`, `name`, `status`, `reason`, `started` (UTC), `seconds` (NaN until it has ended), `seed`, `model`,
-    `dataset`, `pipeline` (its stages) and `varied` (the overrides); then each setting that some run's override names,
-    with the value that it has in every run; then every figure of the shipped file by its name.
+    Args:
+        records: The runs, in the order of the rows.
+
+    Returns:
+        A table with the columns `id`, `name`, `status`, `reason`, `started` (UTC), `seconds` (NaN if the run has not
+        ended), `seed`, `model`, `dataset`, `pipeline` (its stages) and `varied` (the overrides); then a column for each
+        setting that any run overrides, with its value in every run; then one for each metric of the shipped file.
     """
     import pandas
 
-    named = dict.fromkeys(_setting(override) for record in records for override in record.varied)
-    settings = [name for name in named if name not in HEAD and any(_value(r.config, name) is not None for r in records)]
-    rows = [
-        {**dict(zip(HEAD, _head(r), strict=True)), **{s: _value(r.config, s) for s in settings}, **r.metrics}
-        for r in records
+    overridden = dict.fromkeys(_parse_setting(override) for record in records for override in record.varied)
+    settings = [
+        name
+        for name in overridden
+        if name not in FIXED_COLUMNS and any(_get_value(record.config, name) is not None for record in records)
     ]
-    figures = dict.fromkeys(name for record in records for name in record.metrics)
-    table = pandas.DataFrame(rows, columns=[*HEAD, *settings, *figures])
+    rows = []
+    for record in records:
+        row = dict(zip(FIXED_COLUMNS, _list_fixed_values(record), strict=True))
+        row |= {name: _get_value(record.config, name) for name in settings}
+        rows.append(row | record.metrics)
+    metrics = dict.fromkeys(name for record in records for name in record.metrics)
+    table = pandas.DataFrame(rows, columns=[*FIXED_COLUMNS, *settings, *metrics])
     table["started"] = pandas.to_datetime(table["started"], unit="s", utc=True)
     return table
 
 
-def _head(record: Record) -> list[Any]:
-    """The values of `HEAD`."""
+def _list_fixed_values(record: Record) -> list[Any]:
+    """Return the values of `FIXED_COLUMNS`."""
     seconds = None if record.ended is None else record.ended - record.started
     model, dataset, pipeline = [*record.name.split(" ", 2), "", ""][:3]
     seed, varied = record.config.get("seed"), " ".join(record.varied)
@@ -113,12 +135,13 @@ def _head(record: Record) -> list[Any]:
     return [record.id, record.name, record.status, record.reason, *times, seed, model, dataset, pipeline, varied]
 
 
-def _setting(override: str) -> str:
+def _parse_setting(override: str) -> str:
+    """Return the name of the setting that an override changes."""
     return override.lstrip("+~").partition("=")[0]
 
 
-def _value(config: Any, name: str) -> Any:
-    """A setting's value by its dotted name; None where it is not there or is no plain value."""
+def _get_value(config: Any, name: str) -> Any:
+    """Return a setting's value by its dotted name; None if the setting is missing, a mapping or a list."""
     for part in name.split("."):
         config = config.get(part) if isinstance(config, dict) else None
     return None if isinstance(config, dict | list) else config

@@ -68,14 +68,17 @@ class SensitivityTable:
             name: LayerSensitivity(
                 list(row["names"]),
                 int(row["weights"]),
-                {kind: {float(level): float(of[level]) for level in of} for kind, of in row["levels"].items()},
+                {
+                    kind: {float(level): float(accuracy) for level, accuracy in levels.items()}
+                    for kind, levels in row["levels"].items()
+                },
             )
             for name, row in table["layers"].items()
         }
         return cls(float(table["accuracy"]), float(table["chance"]), int(table["examples"]), layers)
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> SensitivityTable | None:
+    def find(cls, facts: Mapping[str, Any]) -> SensitivityTable | None:
         """Return the table in the facts of any stage; None if there is no readable one."""
         try:
             table = cls.read(facts)
@@ -83,7 +86,7 @@ class SensitivityTable:
         except (KeyError, TypeError, ValueError, AttributeError):  # the record may come from other software
             return None
 
-    def row(self, names: Iterable[str]) -> LayerSensitivity:
+    def find_row(self, names: Iterable[str]) -> LayerSensitivity:
         """Return the row of the layer that has any of `names`, the most likely name last.
 
         Raises:
@@ -98,14 +101,14 @@ class SensitivityTable:
             "Put the sensitivity stage behind whatever changes the model's layers."
         )
 
-    def drops(self, names: Iterable[str], kind: Kind) -> Curve:
+    def compute_drops(self, names: Iterable[str], kind: Kind) -> Curve:
         """Return the accuracy that a layer loses at each level; at least that of the weaker level before."""
-        levels = self.row(names).levels.get(kind, {})
+        levels = self.find_row(names).levels.get(kind, {})
         points = sorted((compute_strength(kind, level), self.accuracy - accuracy) for level, accuracy in levels.items())
         strengths, drops = zip((0.0, 0.0), *points, strict=True)
         return list(zip(strengths, accumulate(drops, max), strict=True))
 
-    def costs(self, names: Iterable[str], kind: Kind) -> Curve:
+    def compute_costs(self, names: Iterable[str], kind: Kind) -> Curve:
         """Return the drops as costs that can be added over layers: the negative logarithm of the remaining skill.
 
         Skill is accuracy above chance; the share that several layers leave is assumed to be the product of the shares
@@ -113,11 +116,13 @@ class SensitivityTable:
         """
         skill = self.accuracy - self.chance
         if skill <= 0:
-            return [(strength, 0.0) for strength, _ in self.drops(names, kind)]
+            return [(strength, 0.0) for strength, _ in self.compute_drops(names, kind)]
         smallest = 1 / self.examples
-        return [(strength, -math.log(max(1 - drop / skill, smallest))) for strength, drop in self.drops(names, kind)]
+        return [
+            (strength, -math.log(max(1 - drop / skill, smallest))) for strength, drop in self.compute_drops(names, kind)
+        ]
 
-    def levels(self, kind: Kind) -> list[float]:
+    def list_levels(self, kind: Kind) -> list[float]:
         """Return all levels of a kind, the weakest first."""
         levels = {level for row in self.layers.values() for level in row.levels.get(kind, {})}
         return sorted(levels, key=lambda level: compute_strength(kind, level))
@@ -140,10 +145,10 @@ def format_level(kind: Kind, level: float) -> str:
 def allocate(curves: Mapping[str, Curve], sizes: Mapping[str, float], share: float) -> dict[str, float]:
     """Return the strength of each layer's compression whose mean is `share` at the least total cost.
 
-    Costs are assumed to be additive, as `SensitivityTable.costs` are, and are taken from the lower convex envelopes of
-    the curves. Segments with the lowest cost per weight are used first, so that a small layer is spared unless its cost
-    is low; segments of equal cost are used in equal parts. Strengths above the measured levels come last, in equal
-    parts from all layers.
+    Costs are assumed to be additive, as those of `SensitivityTable.compute_costs` are, and are taken from the lower
+    convex envelopes of the curves. Segments with the lowest cost per weight are used first, so that a small layer is
+    spared unless its cost is low; segments of equal cost are used in equal parts. Strengths above the measured levels
+    come last, in equal parts from all layers.
 
     Args:
         curves: Curve by layer; not empty.

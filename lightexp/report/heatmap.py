@@ -22,7 +22,7 @@ _MAX_NUMBERED_LAYERS = 40  # with more layers, cells are too small for numbers
 
 def find_last_table(record: Record) -> SensitivityTable | None:
     """Return the table of the run's last `sensitivity` stage, or None where it has none."""
-    tables = (SensitivityTable.of(stage.facts) for stage in reversed(record.stages))
+    tables = (SensitivityTable.find(stage.facts) for stage in reversed(record.stages))
     return next((table for table in tables if table), None)
 
 
@@ -68,7 +68,7 @@ def draw(figure: Any, table: SensitivityTable, title: str) -> None:
         table: The sensitivities.
         title: Title of the figure.
     """
-    kinds: list[tuple[Kind, list[float]]] = [(kind, levels) for kind in KINDS if (levels := table.levels(kind))]
+    kinds: list[tuple[Kind, list[float]]] = [(kind, levels) for kind in KINDS if (levels := table.list_levels(kind))]
     columns = sum(len(levels) for _, levels in kinds)
     figure.set_size_inches(1.6 + 0.5 * columns, 1.6 + 0.26 * max(len(table.layers), 4))
     widths = {"width_ratios": [len(levels) for _, levels in kinds]}

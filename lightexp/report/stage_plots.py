@@ -197,7 +197,7 @@ def draw_sensitivity(report: Report, figure: Any) -> bool:
     """
     for run in report.runs:
         for stage in run.stages:
-            if table := SensitivityTable.of(stage.facts):
+            if table := SensitivityTable.find(stage.facts):
                 heatmap.draw(figure, table, f"{shorten_name(run.row)}, seed {run.seed}")
                 return True
     return False

@@ -91,7 +91,7 @@ class _ModelPreview:
 def _read_table(node: Node, store: Store) -> SensitivityTable | None:
     """Return the sensitivity table that a stage uses, if it is in the store."""
     entry = store.check(node.inputs[SENSITIVITY_FACT].key) if SENSITIVITY_FACT in node.inputs else None
-    return SensitivityTable.of(entry.facts) if entry else None
+    return SensitivityTable.find(entry.facts) if entry else None
 
 
 def _check_features(node: Node, built: Any, data: Data) -> None:

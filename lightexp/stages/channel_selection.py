@@ -250,7 +250,7 @@ def matches_any(group: ChannelGroup, patterns: Collection[str]) -> bool:
 
 def _sum_curves(group: ChannelGroup, table: SensitivityTable) -> list[tuple[float, float]]:
     """Return the cost of pruning all layers of a group by the same ratio, as (ratio, cost)."""
-    curves = [table.costs([name], "sparsity") for name in group.layers]
+    curves = [table.compute_costs([name], "sparsity") for name in group.layers]
     return [(points[0][0], sum(cost for _, cost in points)) for points in zip(*curves, strict=True)]
 
 

@@ -149,7 +149,7 @@ class Factorize(ArchitectureStage):
         factorable, skipped = self._find_factorable(model)
         layer_ratios = resolve_patterns(list(factorable), self.layers, "factorised", "ratios")
         sizes = {name: float(math.prod(layer.shape)) for name, layer in factorable.items() if name not in layer_ratios}
-        curves = {name: table.costs([name], "rank") for name in sizes} if table else {}
+        curves = {name: table.compute_costs([name], "rank") for name in sizes} if table else {}
         is_determined = self.is_static or table or (self.energy and trained)
         undetermined = set() if is_determined else set(sizes)
         spectra = {name: Spectra(model.get_layer(name).kernel.numpy()) for name in factorable}

@@ -210,7 +210,7 @@ class Prune(TrainingStage):
         if self.allocation == "erk":
             return {**allocate_erdos_renyi(layers, self.sparsity)}
         if table and layers:
-            curves = {layer.name: table.costs([layer.name], "sparsity") for layer in layers}
+            curves = {layer.name: table.compute_costs([layer.name], "sparsity") for layer in layers}
             sizes = {layer.name: float(np.prod(layer.kernel or ())) for layer in layers}
             return {**allocate(curves, sizes, self.sparsity)}
         is_known = self.allocation not in ("global", SENSITIVITY_FACT)

@@ -245,7 +245,7 @@ class Quantize(Stage):
         requested: int | None = next((bits for pattern, bits in self.layers.items() if _matches(pattern, names)), None)
         if requested is None and table and self.tolerance is not None:
             choices = (2, 4, 8) if self.scheme == "dynamic" else (4, 8)
-            requested = choose_fewest_bits(table.drops(names, "bits"), self.tolerance / 100, choices)
+            requested = choose_fewest_bits(table.compute_drops(names, "bits"), self.tolerance / 100, choices)
             if requested == 32:
                 return KernelFormat("FLOAT32", reason=f"fewer bits cost more than {self.tolerance:g} points")
         if requested is None:

@@ -12,7 +12,7 @@ import lightexp
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Metric
 from lightexp.core.record import RECORD_FILE, Record, StageRecord
-from lightexp.core.records import HEAD, load_records
+from lightexp.core.records import FIXED_COLUMNS, load_records
 
 
 def write(outputs: Path, run: str, started: float, **changes: object) -> Record:
@@ -68,7 +68,7 @@ def test_load_records_refuses_a_missing_folder(tmp_path: Path) -> None:
     assert load_records(tmp_path) == ([], [])
     with pytest.warns(UserWarning, match=f"no run and no trial is recorded in {tmp_path}"):
         table = lightexp.records(tmp_path)
-    assert (len(table), list(table.columns)) == (0, list(HEAD))
+    assert (len(table), list(table.columns)) == (0, list(FIXED_COLUMNS))
 
 
 def test_build_frame_has_settings_and_metrics(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_build_frame_has_settings_and_metrics(tmp_path: Path) -> None:
     write(tmp_path, "c", 30.0, status="running", ended=None, stages=[], name="odd")
     table = lightexp.records(tmp_path)
     settings = ["pipeline.stages.prune.sparsity", "dataset.path"]
-    assert list(table.columns) == [*HEAD, *settings, "accuracy/val", "size/file_bytes"]
+    assert list(table.columns) == [*FIXED_COLUMNS, *settings, "accuracy/val", "size/file_bytes"]
     assert list(table["seed"]) == [1, 2, 1]
     assert list(table["pipeline.stages.prune.sparsity"]) == [0.8, 0.9, 0.8]  # its value in the others too
     assert list(table["dataset.path"].isna()) == [True, False, True]

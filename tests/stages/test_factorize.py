@@ -75,7 +75,7 @@ def test_sensitivity_table_allocates_ratio() -> None:
     }
     table = SensitivityTable(1.0, 0.0, 100, rows)
     stage = make_stage(allocation="sensitivity", ratio=0.4, exclude=["logits"])
-    removed = allocate({name: table.costs([name], "rank") for name in ("conv1", "conv2")}, sizes, 0.6)
+    removed = allocate({name: table.compute_costs([name], "rank") for name in ("conv1", "conv2")}, sizes, 0.6)
     assert removed["conv1"] < 0.5 < removed["conv2"]
     descriptions = dict(stage.preview(build_model(), table)[1])
     inputs, outputs = lowrank.ranks_for_ratio((3, 3, 16, 32), 1 - removed["conv2"])

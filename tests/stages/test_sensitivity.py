@@ -47,7 +47,7 @@ def parent(tiny_runs: TinyRuns, record: Record) -> Path:
 
 
 def read_table(record: Record) -> SensitivityTable:
-    table = SensitivityTable.of(record.stages[1].facts)
+    table = SensitivityTable.find(record.stages[1].facts)
     assert table
     return table
 
@@ -80,7 +80,7 @@ def test_sparsity_trial_equals_pruned_keras_model(
     threshold = np.quantile(np.abs(kernel), 0.9)
     layer.set_weights([np.where(np.abs(kernel) < threshold, 0, kernel), *bias])
     (tmp_path / "pruned.tflite").write_bytes(convert_to_float32(model))
-    pruned = read_table(record).row([name]).levels["sparsity"][0.9]
+    pruned = read_table(record).find_row([name]).levels["sparsity"][0.9]
     assert pruned == measure_accuracy(tiny_runs, tmp_path / "pruned.tflite")
     assert pruned < read_table(record).accuracy  # otherwise the test proves nothing
 
@@ -93,7 +93,7 @@ def test_bits_trial_equals_quantised_file(
     empty = np.empty(0, np.float32)
     content = edge_quantizer.quantize(source, empty, "weight_only", 8, [(bits, 0), (32, 0)], integer_io=False)
     file.write_bytes(content.tobytes())
-    assert read_table(record).row(["conv"]).levels["bits"][bits] == measure_accuracy(tiny_runs, file)
+    assert read_table(record).find_row(["conv"]).levels["bits"][bits] == measure_accuracy(tiny_runs, file)
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
@@ -143,7 +143,7 @@ def test_run_folder_has_table_and_heat_map(tiny_runs: TinyRuns, record: Record) 
     assert len(lines) == 2 * 6
     table = read_table(record)
     assert all(
-        float(line["accuracy/val"]) == table.row([line["layer"]]).levels[line["kind"]][float(line["level"])]
+        float(line["accuracy/val"]) == table.find_row([line["layer"]]).levels[line["kind"]][float(line["level"])]
         and float(line["change"]) == float(line["accuracy/val"]) - table.accuracy
         for line in lines
     )
@@ -155,7 +155,7 @@ def test_terminal_shows_table(tiny_runs: TinyRuns, record: Record, capsys: pytes
     terminal.record(record, tiny_runs.outputs)
     terminal.close()
     output = capsys.readouterr().out
-    levels = read_table(record).row(["conv"]).levels
+    levels = read_table(record).find_row(["conv"]).levels
     assert "0.5 zeros" in output
     assert f"{levels['rank'][0.5]:.2%}" in output
     line = next(line for line in output[output.index("8 bits") :].splitlines() if "conv" in line)
@@ -167,7 +167,7 @@ def test_prune_allocates_sparsity_by_table(tiny_runs: TinyRuns) -> None:
     facts, table = record.stages[-1].facts, read_table(record)
     sizes = {name: float(size) for name, size in facts["sizes"].items()}
     assert sizes == {name: row.weights for name, row in table.layers.items()}
-    expected = allocate({name: table.costs([name], "sparsity") for name in sizes}, sizes, 0.8)
+    expected = allocate({name: table.compute_costs([name], "sparsity") for name in sizes}, sizes, 0.8)
     for name, zeros in facts["zeros"].items():
         assert zeros == pytest.approx(expected[name] * sizes[name], abs=1.5)
     assert expected["conv"] < 0.8 < expected["logits"]
@@ -197,12 +197,12 @@ def test_other_stages_allocate_ratio_by_table(tiny_runs: TinyRuns, method: str) 
     facts, table = record.stages[-1].facts, read_table(record)
     if method == "factorize":
         sizes = {name: float(row.weights) for name, row in table.layers.items()}
-        kept = 1 - allocate({name: table.costs([name], "rank") for name in sizes}, sizes, 0.6)["dense1"]
+        kept = 1 - allocate({name: table.compute_costs([name], "rank") for name in sizes}, sizes, 0.6)["dense1"]
         assert facts["ranks"]["dense1"][1] == round(kept * 64) != round(0.4 * 64)
         assert f"rank {facts['ranks']['dense1'][1]} of 64" in describe_plan()
     else:
         sizes = {"dense1": 150.0, "dense2": 50.0}
-        kept = 1 - allocate({name: table.costs([name], "sparsity") for name in sizes}, sizes, 0.5)["dense1"]
+        kept = 1 - allocate({name: table.compute_costs([name], "sparsity") for name in sizes}, sizes, 0.5)["dense1"]
         assert abs(facts["channels"]["dense1"][1] - kept * 150) <= 4 < abs(kept - 0.5) * 150  # a multiple of 8
         assert f"{facts['channels']['dense1'][1]} of 150 channels stay" in describe_plan()
 
