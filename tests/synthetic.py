@@ -1,4 +1,4 @@
-"""Records that look like real ones, made from a seed: for tests and benchmarks of reports."""
+"""Make records that look like real ones from a seed, for tests and benchmarks of reports."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lightexp.core.protocols import Metric
 from lightexp.core.record import Record, StageRecord
 
 STAGES = {"train": (112_960, 0.0), "prune": (112_960, -0.004), "quantize": (28_240, -0.003)}
+"""File size in bytes and change of accuracy by stage."""
 _TARGETS = {
     "train": "lightexp.stages.train.Train",
     "prune": "lightexp.stages.prune.Prune",
@@ -19,7 +20,7 @@ _TARGETS = {
 }
 
 
-def record(
+def synthesize_record(
     row: str = "prune",
     seed: int = 0,
     stages: Sequence[str] = ("train", "prune", "quantize"),
@@ -31,11 +32,11 @@ def record(
     """Return the record of a finished run.
 
     Args:
-        row: Its tag.
-        seed: Its seed.
-        stages: Which stages it has.
-        sparsity: The sparsity it was pruned to.
-        lost: Accuracy that its last stage costs beyond the usual.
+        row: Tag of its row.
+        seed: Seed of the run and of its metrics.
+        stages: Names of its stages.
+        sparsity: Sparsity that it was pruned to.
+        lost: Accuracy that its last stage costs in addition to the usual cost.
         number: Number of the run, for its id.
         changes: Fields of the record to replace.
     """
@@ -76,15 +77,15 @@ def _stage_records(seed: int, stages: Sequence[str], sparsity: float, lost: floa
     rng = np.random.default_rng([seed, len(stages)])
     base = 0.97 + np.random.default_rng(seed).normal(0, 0.003)
     records = []
-    for place, name in enumerate(stages):
+    for index, name in enumerate(stages):
         noise = rng.normal(0, 0.001)
-        accuracy = base + sum(STAGES[s][1] for s in stages[: place + 1]) + (noise if place else 0.0)
-        if place == len(stages) - 1:
+        accuracy = base + sum(STAGES[s][1] for s in stages[: index + 1]) + (noise if index else 0.0)
+        if index == len(stages) - 1:
             accuracy -= lost
         size = int(STAGES[name][0])
         if name == "quantize":
             size = int(size * (1 - 0.3 * sparsity))
-        zeros = sparsity if place and "prune" in stages[: place + 1] else 0.0
+        zeros = sparsity if index and "prune" in stages[: index + 1] else 0.0
         metrics = [
             Metric("accuracy/val", accuracy + 0.004, "", "max", "val"),
             Metric("accuracy/test", accuracy, "", "max", "test"),
@@ -93,7 +94,7 @@ def _stage_records(seed: int, stages: Sequence[str], sparsity: float, lost: floa
             Metric("size/ratio", 112_960 / size, "", "max"),
             Metric("model/sparsity", zeros),
             Metric("compute/macs", 84_224, "", "min"),
-            Metric("latency/p50_us", 4.0 - place + rng.normal(0, 0.1), "µs", "min"),
+            Metric("latency/p50_us", 4.0 - index + rng.normal(0, 0.1), "µs", "min"),
         ]
         curve = [float(1 / (1 + epoch)) for epoch in range(10)]
         history = {"loss": curve, "val_accuracy": [1 - v / 3 for v in curve]} if name != "quantize" else {}
@@ -111,17 +112,17 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-def records(seeds: int = 5) -> Iterator[Record]:
-    """Five rows, each with some seeds."""
-    for number, (row, words) in enumerate(ROWS.items()):
+def synthesize_records(seeds: int = 5) -> Iterator[Record]:
+    """Yield the records of an ablation of five rows with `seeds` seeds each."""
+    for number, (row, settings) in enumerate(ROWS.items()):
         for seed in range(seeds):
-            yield record(row, seed, number=number * seeds + seed, **words)
+            yield synthesize_record(row, seed, number=number * seeds + seed, **settings)
 
 
-def write(outputs: Path, made: Iterator[Record]) -> Path:
-    """Writes records below an outputs folder, which is returned."""
-    for one in made:
-        folder = outputs / "runs" / one.id
+def write_records(outputs: Path, records: Iterator[Record]) -> Path:
+    """Write records below an outputs folder, and return the folder."""
+    for record in records:
+        folder = outputs / "runs" / record.id
         folder.mkdir(parents=True, exist_ok=True)
-        one.write(folder)
+        record.write(folder)
     return outputs

@@ -178,18 +178,18 @@ class TestStages:
     @pytest.mark.parametrize("name", choices("stage"))
     def test_it_works_holds_what_it_says_and_is_not_done_twice(self, name: str, tiny_runs: TinyRuns) -> None:
         words = self.words(name)
-        settings = tiny_runs.settings(*words)
+        settings = tiny_runs.compose_settings(*words)
         stage = settings.stages["probe"]
         record = tiny_runs.run(*words)
         assert record.status == "done"
-        shipped = tiny_runs.flat(record)
-        facts = tiny_runs.facts(record.stages[-1].key)
+        shipped = tiny_runs.read_graph(record)
+        facts = tiny_runs.load_facts(record.stages[-1].key)
         for invariant in stage.establishes():
             assert stage.verify(invariant.kind, facts, shipped) is None
         again = tiny_runs.run(*words)
         assert all(s.from_store for s in again.stages)
         assert [s.key for s in again.stages] == [s.key for s in record.stages]
-        assert tiny_runs.file(again).read_bytes() == tiny_runs.file(record).read_bytes()
+        assert tiny_runs.get_file(again).read_bytes() == tiny_runs.get_file(record).read_bytes()
         timeless = {"time/train_s"}
         assert {k: v for k, v in again.metrics.items() if k not in timeless} == {
             k: v for k, v in record.metrics.items() if k not in timeless
@@ -197,11 +197,11 @@ class TestStages:
 
     @pytest.mark.parametrize("name", choices("stage"))
     def test_its_check_sees_what_it_establishes_missing(self, name: str, tiny_runs: TinyRuns) -> None:
-        stage = tiny_runs.settings(*self.words(name)).stages["probe"]
+        stage = tiny_runs.compose_settings(*self.words(name)).stages["probe"]
         if not stage.establishes():
             return
-        facts = tiny_runs.facts(tiny_runs.run(*self.words(name)).stages[-1].key)
-        control = tiny_runs.flat(tiny_runs.run("pipeline=control"))
+        facts = tiny_runs.load_facts(tiny_runs.run(*self.words(name)).stages[-1].key)
+        control = tiny_runs.read_graph(tiny_runs.run("pipeline=control"))
         for invariant in stage.establishes():
             assert stage.verify(invariant.kind, facts, control), f"{name}: the control has its {invariant.kind}?"
 

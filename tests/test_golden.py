@@ -54,7 +54,7 @@ def norm(tensor: Tensor) -> float:
 
 def figures(runs: TinyRuns, pipeline: str) -> dict[str, Any]:
     """What is kept of a pipeline's result, and the versions of what made it."""
-    settings = runs.settings(f"pipeline={pipeline}")
+    settings = runs.compose_settings(f"pipeline={pipeline}")
     record = runs.run(f"pipeline={pipeline}")
     parts: dict[str, Any] = {"model": settings.model, **settings.stages}
     for name, stage in settings.stages.items():
@@ -62,9 +62,9 @@ def figures(runs: TinyRuns, pipeline: str) -> dict[str, Any]:
         parts |= {f"{name}.{role}": part for role, part in stage.inputs().items() if isinstance(part, Stage)}
     return {
         "versions": {"training loop": TRAINING_VERSION} | {name: part.version for name, part in parts.items()},
-        "bytes": runs.file(record).stat().st_size,
+        "bytes": runs.get_file(record).stat().st_size,
         "zeros": {s.name: zeros for s in record.stages if (zeros := s.facts.get("zeros"))},
-        "weights": {tensor.name: float(f"{norm(tensor):.6g}") for tensor in runs.flat(record).weights},
+        "weights": {tensor.name: float(f"{norm(tensor):.6g}") for tensor in runs.read_graph(record).weights},
     }
 
 
@@ -106,8 +106,8 @@ def test_every_pipeline_runs_to_its_end(name: str, tiny_runs: TinyRuns) -> None:
     assert [(s.name, s.key) for s in record.stages] == [(n.name, n.key) for n in planned.nodes]
     assert record.control == planned.control.name == "train"
     assert set(record.metrics) >= {"accuracy/val", "accuracy/test", "size/file_bytes", "model/sparsity"}
-    assert tiny_runs.file(record).stat().st_size == record.metrics["size/file_bytes"]
-    stages = tiny_runs.settings(f"pipeline={name}").stages
+    assert tiny_runs.get_file(record).stat().st_size == record.metrics["size/file_bytes"]
+    stages = tiny_runs.compose_settings(f"pipeline={name}").stages
     assert list(stages) == OmegaConf.to_container(compose_config([f"pipeline={name}"]).pipeline.order)
     for stage, settings in stages.items():
         # In shipped pipelines a stage's key is its method's name.

@@ -1,4 +1,4 @@
-"""Real runs of seconds: a tiny data set, narrow models, one epoch, no tracking."""
+"""Run pipelines for real in seconds: a tiny data set, narrow models, one epoch, no tracking."""
 
 from __future__ import annotations
 
@@ -19,15 +19,24 @@ from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 from lightexp.runner.settings import Settings, read_settings
 
-NARROW = {"width": 0.5, "alpha": 0.1}
-"""Of models that take one: what it is set to."""
+SMALL_VALUES = {"width": 0.5, "alpha": 0.1}
+"""Values of model settings that make a model small, where it has the setting."""
 
 
 class TinyRuns:
-    """Runs in this process that share a folder of outputs, and so a store."""
+    """Runs in this process that share an outputs folder, and so a store.
+
+    Attributes:
+        outputs: The outputs folder.
+        arrays: The data set: 200 images of 8x8 pixels in 4 classes, each with one bright quarter.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Writes the data set: 200 images of 8x8 pixels in 4 classes, each class bright in a quarter of its own."""
+        """Write the data set.
+
+        Args:
+            folder: Existing folder for the data set and the outputs.
+        """
         rng = np.random.default_rng(0)
         y = np.arange(200) % 4
         x = rng.integers(0, 128, (200, 8, 8), np.uint8)
@@ -38,51 +47,52 @@ class TinyRuns:
         self.arrays = folder / "tiny.npz"
         np.savez(self.arrays, x=x, y=y)
         self._runner = Runner(SilentReporter())
-        self._known: dict[tuple[str, ...], tuple[list[str], Settings]] = {}
+        self._composed: dict[tuple[str, ...], tuple[list[str], Settings]] = {}
 
-    def overrides(self, *words: str) -> list[str]:
-        """The given overrides, and those that make every stage and the model small."""
-        return self._composed(words)[0]
+    def list_overrides(self, *overrides: str) -> list[str]:
+        """Return `overrides` with those that make every stage and the model small."""
+        return self._compose(overrides)[0]
 
-    def settings(self, *words: str) -> Settings:
-        """The settings of a tiny run."""
-        return self._composed(words)[1]
+    def compose_settings(self, *overrides: str) -> Settings:
+        """Return the settings of a tiny run."""
+        return self._compose(overrides)[1]
 
-    def _composed(self, words: tuple[str, ...]) -> tuple[list[str], Settings]:
-        """Overrides and settings; composed once only, which takes longer than many a stage."""
-        if words not in self._known:
-            place = [f"dataset.path={self.arrays}", f"paths.outputs={self.outputs}"]
-            all_words = ["dataset=arrays", "tracking=none", "measure=quick", *place, *words]
-            config = compose_config(all_words)
-            small = {f"model.{name}": share for name, share in NARROW.items() if name in config.model}
+    def _compose(self, overrides: tuple[str, ...]) -> tuple[list[str], Settings]:
+        """Return all overrides and the settings; cached, since composing takes longer than many a stage."""
+        if overrides not in self._composed:
+            paths = [f"dataset.path={self.arrays}", f"paths.outputs={self.outputs}"]
+            all_overrides = ["dataset=arrays", "tracking=none", "measure=quick", *paths, *overrides]
+            config = compose_config(all_overrides)
+            small = {f"model.{name}": value for name, value in SMALL_VALUES.items() if name in config.model}
             trained = [name for name, stage in config.pipeline.stages.items() if "epochs" in stage]
             small |= {f"pipeline.stages.{name}.epochs": 1 for name in trained}
             for name, value in small.items():
                 OmegaConf.update(config, name, value)
-            self._known[words] = [*all_words, *(f"{n}={v}" for n, v in small.items())], read_settings(config)
-        return self._known[words]
+            all_overrides += [f"{name}={value}" for name, value in small.items()]
+            self._composed[overrides] = all_overrides, read_settings(config)
+        return self._composed[overrides]
 
-    def plan(self, *words: str) -> tuple[Plan, Data]:
-        """Plans a tiny run."""
-        return self._runner.plan(self.settings(*words))
+    def plan(self, *overrides: str) -> tuple[Plan, Data]:
+        """Plan a tiny run."""
+        return self._runner.plan(self.compose_settings(*overrides))
 
-    def run(self, *words: str) -> Record:
-        """Runs a pipeline; a stage that is in the store already is taken from there."""
-        overrides, settings = self._composed(words)
-        return self._runner.run(settings, overrides)
+    def run(self, *overrides: str) -> Record:
+        """Run a pipeline; stages that the store has are loaded from it."""
+        all_overrides, settings = self._compose(overrides)
+        return self._runner.run(settings, all_overrides)
 
-    def file(self, record: Record) -> Path:
-        """The flatbuffer that a run ships."""
+    def get_file(self, record: Record) -> Path:
+        """Return the .tflite file that a run shipped."""
         return self.outputs / "runs" / record.id / TFLITE
 
-    def flat(self, record: Record) -> TFLiteGraph:
-        """What the shipped flatbuffer holds."""
+    def read_graph(self, record: Record) -> TFLiteGraph:
+        """Return the graph of the file that a run shipped."""
         from lightexp.backend.flatbuffer import read_graph
 
-        return read_graph(self.file(record))
+        return read_graph(self.get_file(record))
 
-    def facts(self, key: str) -> dict[str, Any]:
-        """What the maker of a store's entry said of it."""
+    def load_facts(self, key: str) -> dict[str, Any]:
+        """Return the facts of a store entry."""
         entry = Store(self.outputs / "store").load(key)
         assert entry is not None
         return entry.facts

@@ -48,7 +48,7 @@ def main() -> None:
     chromium = shutil.which("chromium")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        outputs = synthetic.write(folder / "many", _make_records(many))
+        outputs = synthetic.write_records(folder / "many", _make_records(many))
         reports = [_time_report(outputs, folder / "report") for _ in range(runs)]
         results = [
             Result(f"report of {many:,} runs", [seconds for seconds, _ in reports], [], "s", 20, at_least=False),
@@ -57,7 +57,7 @@ def main() -> None:
         if chromium is None:
             print(f"the page is not measured: it needs the Debian package {PROGRAMS['chromium']}", file=sys.stderr)
         else:
-            _time_report(synthetic.write(folder / "fewer", _make_records(shown)), folder / "page")
+            _time_report(synthetic.write_records(folder / "fewer", _make_records(shown)), folder / "page")
             page = folder / "page" / "index.html"
             times = [_time_page(chromium, page, folder / f"profile{n}") for n in range(runs)]
             results += [
@@ -74,7 +74,7 @@ def main() -> None:
 def _make_records(count: int) -> Iterator[Record]:
     for n in range(count):
         sparsity = 0.1 + 0.8 * (n // SEEDS) / max(1, count // SEEDS)
-        yield synthetic.record(f"row {n // SEEDS}", n % SEEDS, sparsity=sparsity, number=n)
+        yield synthetic.synthesize_record(f"row {n // SEEDS}", n % SEEDS, sparsity=sparsity, number=n)
 
 
 def _time_report(outputs: Path, out: Path) -> tuple[float, float]:

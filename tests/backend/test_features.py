@@ -86,9 +86,9 @@ def test_pipeline_distils_hidden_layers(name: str, tiny_runs: TinyRuns) -> None:
     assert first.status == "done"
     plain = tiny_runs.run(*NARROW_STUDENT)
     assert plain.stages[0].from_store
-    assert tiny_runs.file(plain).read_bytes() != tiny_runs.file(first).read_bytes()
-    assert len(tiny_runs.file(plain).read_bytes()) == len(
-        tiny_runs.file(first).read_bytes()
+    assert tiny_runs.get_file(plain).read_bytes() != tiny_runs.get_file(first).read_bytes()
+    assert len(tiny_runs.get_file(plain).read_bytes()) == len(
+        tiny_runs.get_file(first).read_bytes()
     )  # linear maps are not part of the file
 
 
@@ -109,7 +109,7 @@ def test_layers_are_checked_before_training(tiny_runs: TinyRuns) -> None:
 
 
 def test_teacher_file_without_layers_is_refused(tiny_runs: TinyRuns) -> None:
-    file = tiny_runs.file(tiny_runs.run("pipeline=control"))
+    file = tiny_runs.get_file(tiny_runs.run("pipeline=control"))
     overrides = [
         "objective@pipeline.stages.distill.objective=hint",
         f"pipeline.stages.distill.objective.teacher={file}",

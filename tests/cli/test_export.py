@@ -17,7 +17,7 @@ def test_export_writes_model_header_and_source(
     tiny_runs: TinyRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = tiny_runs.run("pipeline=quantize")
-    folder = tiny_runs.file(record).parent
+    folder = tiny_runs.get_file(record).parent
     assert export.run([str(folder)]) == 0
     output = folder / "export"
     assert sorted(path.name for path in output.iterdir()) == ["model.cc", "model.h", "model.tflite"]
@@ -51,7 +51,7 @@ def test_export_writes_model_header_and_source(
 )
 def test_export_refuses(arguments: list[str], message: str, tiny_runs: TinyRuns, tmp_path: Path) -> None:
     (tmp_path / "two.txt").write_text("one\ntwo\n")
-    folder = tiny_runs.file(tiny_runs.run("pipeline=control")).parent
+    folder = tiny_runs.get_file(tiny_runs.run("pipeline=control")).parent
     failed = tmp_path / "failed"
     failed.mkdir()
     record = read_record(folder)

@@ -16,7 +16,7 @@ from lightexp.ablation.spec import read_spec
 from lightexp.cli.main import main
 from lightexp.core.record import Record
 from lightexp.tracking.mlflow import Mlflow
-from tests.synthetic import record, records, write
+from tests.synthetic import synthesize_record, synthesize_records, write_records
 
 FILES = {"index.html", "table.md", "table.tex", "table.csv", "runs.csv", "front.svg", "front.pdf"}
 SEEDS = 3
@@ -26,7 +26,7 @@ SEEDS = 3
 def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An outputs folder with five rows of three seeds, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    return write(tmp_path / "outputs", records(SEEDS))
+    return write_records(tmp_path / "outputs", synthesize_records(SEEDS))
 
 
 @pytest.fixture
@@ -46,17 +46,19 @@ def ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         tags = {"ablation": "05_small", "row": name, "measured": "x"}
         stages = ("train",) if name == "control" else ("train", "prune", "quantize")
         config = deepcopy(compose_with_seed(row, seed).plain)
-        return record(name, seed, stages, number=100 + number, config=config, tags=tags)
+        return synthesize_record(name, seed, stages, number=100 + number, config=config, tags=tags)
 
     names = [row.name for row in spec.rows if row.refused is None]
     assert names == ["control", "half", "order prune>quantize"]
-    finished = [make_record(name, seed, 10 * seed + index) for index, name in enumerate(names) for seed in range(SEEDS)]
+    finished = [
+        synthesize_record(name, seed, 10 * seed + index) for index, name in enumerate(names) for seed in range(SEEDS)
+    ]
     stale = make_record("half", 0, 90)
     stale.config["pipeline"]["stages"]["prune"]["sparsity"] = 0.4
     failed = make_record("half", 1, 91)
     failed.status, failed.reason = "failed", "the loss is NaN"
-    foreign = record("half", 0, number=192)
-    write(tmp_path / "outputs", iter([*finished, stale, failed, foreign]))
+    foreign = make_record("half", 0, number=192)
+    write_records(tmp_path / "outputs", iter([*finished, stale, failed, foreign]))
     return path
 
 
@@ -118,7 +120,7 @@ def test_report_of_single_runs(outputs: Path) -> None:
 
 def test_report_of_a_study_takes_the_tested_front(outputs: Path) -> None:
     study = Path("outputs/searches/one")
-    for number, trial in enumerate(records(1)):
+    for number, trial in enumerate(synthesize_records(1)):
         for name in ("front", "trials") if number < 2 else ("trials",):
             folder = study / name / f"{number:04d}"
             folder.mkdir(parents=True)
@@ -155,8 +157,8 @@ def test_report_of_an_mlflow_experiment(outputs: Path, capsys: pytest.CaptureFix
 def test_compare_two_outputs_folders(
     outputs: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
-    others = (record("both", seed, number=seed, lost=0.01, tags={"row": "both"}) for seed in range(SEEDS))
-    write(Path("other"), others)
+    others = (synthesize_record("both", seed, number=seed, lost=0.01, tags={"row": "both"}) for seed in range(SEEDS))
+    write_records(Path("other"), others)
     assert run_report(*arguments) == 0
     out = capsys.readouterr().out
     assert "Second - first" in out
@@ -165,7 +167,9 @@ def test_compare_two_outputs_folders(
 
 
 def test_compare_two_ablations(outputs: Path, ablation: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(Path("other"), (record("both", seed, number=seed, tags={"row": "both"}) for seed in range(SEEDS)))
+    write_records(
+        Path("other"), (synthesize_record("both", seed, number=seed, tags={"row": "both"}) for seed in range(SEEDS))
+    )
     assert run_report("--compare", str(ablation), str(ablation)) == 0
     assert run_report("--compare", str(ablation), "other") == 2
     assert "no row in common" in capsys.readouterr().err
@@ -217,8 +221,10 @@ def test_bad_input_is_one_line(
 
 
 def test_different_data_are_refused(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = record(number=999, dataset={"name": "mnist", "splits": {"test": {"n": 1, "digest": "z"}}}, name="x mnist y")
-    write(outputs, iter([other]))
+    other = synthesize_record(
+        number=999, dataset={"name": "mnist", "splits": {"test": {"n": 1, "digest": "z"}}}, name="x mnist y"
+    )
+    write_records(outputs, iter([other]))
     assert run_report("outputs") == 2
     assert "the runs saw different data (15 runs of digits and 1 runs of mnist)" in capsys.readouterr().err
     assert run_report("outputs", "only=digits") == 0

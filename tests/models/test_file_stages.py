@@ -13,7 +13,7 @@ from tests.tiny_runs import TinyRuns
 
 def test_model_file_copies_the_file(tiny_runs: TinyRuns, tmp_path: Path) -> None:
     plan, data = tiny_runs.plan("pipeline=control")
-    source = tiny_runs.file(tiny_runs.run("pipeline=control"))
+    source = tiny_runs.get_file(tiny_runs.run("pipeline=control"))
     stage = ModelFile(str(source), hash_file(source))
     assert not stage.needs_parent
     assert not stage.needs_tensorflow

@@ -11,7 +11,7 @@ from lightexp.report.data import Report
 from lightexp.report.runs import Run, name_rows
 from lightexp.report.summary import build_summary
 from lightexp.report.table_spec import PublishedRow, TableSpec
-from tests.synthetic import record, records
+from tests.synthetic import synthesize_record, synthesize_records
 from tests.tracking.conftest import make_record
 
 __all__ = ["make_record"]
@@ -29,14 +29,14 @@ def spec() -> TableSpec:
 @pytest.fixture(scope="session")
 def runs() -> list[Run]:
     """Five rows with five seeds each."""
-    return name_rows(records(5))
+    return name_rows(synthesize_records(5))
 
 
 @pytest.fixture(scope="session")
 def report() -> Report:
     """A report with a published row, a refused one, and one whose name has special characters."""
-    nasty = (record(NASTY_NAME, seed, sparsity=0.6, number=100 + seed) for seed in range(3))
+    nasty = (synthesize_record(NASTY_NAME, seed, sparsity=0.6, number=100 + seed) for seed in range(3))
     published = PublishedRow("Published & done", "Doe et al. 2020, table_2", {"accuracy/test": 0.98, "size/ratio": 40})
     spec = TableSpec("a_table", claim=f"Claim {NASTY_NAME}", control="control", external=(published,))
-    report = build_summary(name_rows([*records(5), *nasty]), spec, {"order a>b": "'b' cannot follow 'a'"})
+    report = build_summary(name_rows([*synthesize_records(5), *nasty]), spec, {"order a>b": "'b' cannot follow 'a'"})
     return replace(report, questions=tuple(review.list_questions(report)), commands=("lightexp ablate x.yaml",))

@@ -7,13 +7,13 @@ import pytest
 from lightexp.core.errors import BadInput
 from lightexp.report.compare import compare_runs
 from lightexp.report.runs import Run, name_rows
-from tests.synthetic import record
+from tests.synthetic import synthesize_record
 
 NAMES = ("before", "after")
 
 
 def make_runs(row: str, seeds: range = range(3), sparsity: float = 0.8, lost: float = 0.0) -> list[Run]:
-    return name_rows(record(row, seed, sparsity=sparsity, lost=lost, number=seed) for seed in seeds)
+    return name_rows(synthesize_record(row, seed, sparsity=sparsity, lost=lost, number=seed) for seed in seeds)
 
 
 def test_compare_runs_pairs_rows_by_seed() -> None:

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from lightexp.report import heatmap
-from tests.synthetic import record
+from tests.synthetic import synthesize_record
 
 LAYERS = {
     "conv": {"names": ["conv"], "weights": 100, "levels": {"sparsity": {"0.5": 0.9, "0.9": 0.5}, "bits": {"8": 0.875}}},
@@ -15,7 +15,7 @@ LAYERS = {
 
 
 def test_write_leaves_a_table_and_a_heat_map(tmp_path: Path) -> None:
-    measured = record()
+    measured = synthesize_record()
     measured.stages[0].facts["sensitivity"] = {"accuracy": 0.9, "chance": 0.1, "examples": 10, "layers": LAYERS}
     assert heatmap.write(measured, tmp_path) == {"sensitivity": "sensitivity.csv", "heat map": "sensitivity.svg"}
     with (tmp_path / "sensitivity.csv").open(newline="") as file:
@@ -34,6 +34,6 @@ def test_write_leaves_a_table_and_a_heat_map(tmp_path: Path) -> None:
 
 
 def test_write_leaves_nothing_without_the_stage(tmp_path: Path) -> None:
-    assert heatmap.find_last_table(record()) is None
-    assert heatmap.write(record(), tmp_path) == {}
+    assert heatmap.find_last_table(synthesize_record()) is None
+    assert heatmap.write(synthesize_record(), tmp_path) == {}
     assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ from lightexp.report.summary import build_summary
 from lightexp.report.table_spec import PublishedRow, TableSpec
 from lightexp.report.write import write_report
 from tests.report.browser import Browser
-from tests.synthetic import record, records
+from tests.synthetic import synthesize_record, synthesize_records
 from tests.system_packages import require_program
 
 SCRIPT_NAME = "</script><script>console.log('ran')</script><img src=x onerror=console.log('ran')> {{data}} "
@@ -31,10 +31,10 @@ TIME_LIMIT_S = 10  # generous, for a busy machine; benchmarks measure the page's
 @pytest.fixture(scope="module")
 def page_report() -> Report:
     """A report with a row and a claim that try to run a script."""
-    scripted = (record(SCRIPT_NAME, seed, sparsity=0.6, number=900 + seed) for seed in range(3))
+    scripted = (synthesize_record(SCRIPT_NAME, seed, sparsity=0.6, number=900 + seed) for seed in range(3))
     published = PublishedRow("Doe 2020", "Doe et al. 2020, table 2", {"accuracy/test": 0.96, "size/file_bytes": 30_000})
     spec = TableSpec("A <b>title</b>", claim=SCRIPT_NAME, control="control", margin=1.0, external=(published,))
-    report = build_summary(name_rows([*records(5), *scripted]), spec, {"b>a": "'a' cannot follow 'b'"})
+    report = build_summary(name_rows([*synthesize_records(5), *scripted]), spec, {"b>a": "'a' cannot follow 'b'"})
     return replace(report, questions=tuple(review.list_questions(report)), commands=("lightexp ablate x.yaml",))
 
 
@@ -145,7 +145,9 @@ def test_page_compares_what_is_clicked(page: Browser) -> None:
 
 
 def test_page_of_two_thousand_runs_opens_and_sorts(browser: Browser, tmp_path: Path) -> None:
-    made = [record(f"row {n // 20}", n % 20, sparsity=0.1 + (n // 20) / 200, number=n) for n in range(MANY_RUNS)]
+    made = [
+        synthesize_record(f"row {n // 20}", n % 20, sparsity=0.1 + (n // 20) / 200, number=n) for n in range(MANY_RUNS)
+    ]
     (tmp_path / "index.html").write_text(render_page(build_summary(name_rows(made), TableSpec("many")), {}))
     browser.complaints.clear()
     start = time.perf_counter()

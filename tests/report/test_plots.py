@@ -11,7 +11,7 @@ from lightexp.report.data import Report
 from lightexp.report.runs import name_rows
 from lightexp.report.summary import build_summary
 from lightexp.report.table_spec import TableSpec
-from tests.synthetic import record
+from tests.synthetic import synthesize_record
 
 
 def test_draw_plots_gives_the_same_bytes_every_time(report: Report) -> None:
@@ -39,7 +39,7 @@ def test_draw_plots_follows_the_requested_names(report: Report) -> None:
 
 
 def test_draw_plots_of_layers_and_sensitivity() -> None:
-    pruned = record("p")
+    pruned = synthesize_record("p")
     pruned.stages[1].facts |= {"sizes": {"conv": 100, "dense": 900}, "zeros": {"conv": 50, "dense": 810}}
     conv = {"names": ["conv"], "weights": 100, "levels": {"sparsity": {"0.5": 0.9, "0.9": 0.5}, "bits": {"8": 0.9}}}
     layers = {"conv": conv, "depthwise": {"names": ["depthwise"], "weights": 9, "levels": {"bits": {"8": 0.9}}}}

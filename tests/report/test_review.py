@@ -13,7 +13,7 @@ from lightexp.report.data import Report
 from lightexp.report.runs import Run, name_rows
 from lightexp.report.summary import build_summary
 from lightexp.report.table_spec import TableSpec
-from tests.synthetic import record, records
+from tests.synthetic import synthesize_record, synthesize_records
 
 
 def ask(report: Report) -> str:
@@ -21,18 +21,18 @@ def ask(report: Report) -> str:
 
 
 def test_check_comparable_refuses_different_data() -> None:
-    other = record("b", dataset={"name": "mnist", "splits": {"test": {"n": 1, "digest": "z"}}})
+    other = synthesize_record("b", dataset={"name": "mnist", "splits": {"test": {"n": 1, "digest": "z"}}})
     message = r"saw different data \(5 runs of digits and 1 runs of mnist\).*Choose only=digits"
     with pytest.raises(BadInput, match=message):
-        review.check_comparable([*name_rows(list(records(1))), *name_rows([other])], "x")
+        review.check_comparable([*name_rows(list(synthesize_records(1))), *name_rows([other])], "x")
 
 
 def test_check_comparable_refuses_different_evaluators() -> None:
-    other = record("b")
+    other = synthesize_record("b")
     other.stages[-1].metrics[1] = replace(other.stages[-1].metrics[1], version=2)
     message = r"accuracy/test was measured by different evaluators, version 1 \(5 runs\) and"
     with pytest.raises(BadInput, match=message):
-        review.check_comparable([*name_rows(list(records(1))), *name_rows([other])], "x")
+        review.check_comparable([*name_rows(list(synthesize_records(1))), *name_rows([other])], "x")
 
 
 def test_check_comparable_accepts_equal_data(runs: list[Run]) -> None:
@@ -40,7 +40,7 @@ def test_check_comparable_accepts_equal_data(runs: list[Run]) -> None:
 
 
 def test_latency_of_several_hosts_is_left_out(runs: list[Run], spec: TableSpec) -> None:
-    foreign = name_rows([record("b", environment={"host": "here", "timed_on": "there"})])
+    foreign = name_rows([synthesize_record("b", environment={"host": "here", "timed_on": "there"})])
     fewer, fewer_columns, remarks = review.without_foreign_latency([*runs, *foreign], replace(spec, columns=COLUMNS))
     assert "several hosts (here, there)" in remarks[0]
     assert len(fewer) == len(runs) + 1
@@ -50,7 +50,7 @@ def test_latency_of_several_hosts_is_left_out(runs: list[Run], spec: TableSpec) 
 
 
 def test_questions_about_seeds_and_design(spec: TableSpec) -> None:
-    questions = ask(build_summary(name_rows(records(2)), spec))
+    questions = ask(build_summary(name_rows(synthesize_records(2)), spec))
     assert "fewer than 3 seeds" in questions
     assert "fewer than 5 operating points: 4 different" in questions
     assert "no row has that budget without compression" in questions
@@ -65,7 +65,7 @@ def test_questions_about_sizes_without_macs(runs: list[Run], spec: TableSpec) ->
 
 def test_questions_about_equal_budget_and_missing_seeds(runs: list[Run], spec: TableSpec) -> None:
     train = {"_target_": "lightexp.stages.train.Train"}
-    budget = record("budget", stages=("train", "prune"))
+    budget = synthesize_record("budget", stages=("train", "prune"))
     budget.config["pipeline"]["stages"] = {"as_prune": train, "train": train}
     questions = ask(build_summary([*runs, *name_rows([budget])], spec))
     assert "equal_budget" not in questions
@@ -74,15 +74,15 @@ def test_questions_about_equal_budget_and_missing_seeds(runs: list[Run], spec: T
 
 def test_questions_about_waived_invariants(spec: TableSpec) -> None:
     outcomes = ("prune: 0.2, was 0.8", "prune: kept", "prune: kept; again: 0.3, was 0.8")
-    waived = [record("w", seed, waived={"sparsity": text}) for seed, text in enumerate(outcomes)]
+    waived = [synthesize_record("w", seed, waived={"sparsity": text}) for seed, text in enumerate(outcomes)]
     for waived_record in waived:
         waived_record.config["pipeline"]["waive"] = ["sparsity"]
-    questions = ask(build_summary(name_rows([*records(3), *waived]), spec))
+    questions = ask(build_summary(name_rows([*synthesize_records(3), *waived]), spec))
     note = "waived sparsity, broken with 2 of 3 seeds (prune: 0.2, was 0.8)"
     assert f"'w' was allowed to break an invariant: {note}" in questions
 
 
 def test_questions_about_a_choice_on_test() -> None:
-    study = record("s")
+    study = synthesize_record("s")
     study.config["search"] = {"objectives": ["accuracy/test", "size/file_bytes"]}
     assert "a choice was made on test" in ask(build_summary(name_rows([study]), TableSpec("x")))

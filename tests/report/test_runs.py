@@ -9,22 +9,28 @@ import pytest
 
 from lightexp.core.errors import BadInput
 from lightexp.report.runs import RunReader, iterate_records, name_rows
-from tests.synthetic import record, records, write
+from tests.synthetic import synthesize_record, synthesize_records, write_records
 
 
 def test_name_rows_separates_settings_and_keeps_the_latest() -> None:
-    runs = name_rows([record("x", 0), record("x", 0, sparsity=0.5, number=1), record("x", 0, lost=0.1, number=2)])
+    runs = name_rows(
+        [
+            synthesize_record("x", 0),
+            synthesize_record("x", 0, sparsity=0.5, number=1),
+            synthesize_record("x", 0, lost=0.1, number=2),
+        ]
+    )
     assert {(run.row, run.id[-1]) for run in runs} == {("x", "2"), ("x (2)", "1")}
 
 
 def test_name_rows_uses_overrides_without_a_tag() -> None:
-    runs = name_rows([record(tags={}), record(tags={}, varied=[], seed=1)])
+    runs = name_rows([synthesize_record(tags={}), synthesize_record(tags={}, varied=[], seed=1)])
     assert [run.row for run in runs] == ["pipeline=prune_quantize"] * 2
 
 
 def test_run_reader_shares_equal_settings() -> None:
     reader = RunReader()
-    first, second = reader.run(record(seed=0), "x"), reader.run(record(seed=1), "x")
+    first, second = reader.run(synthesize_record(seed=0), "x"), reader.run(synthesize_record(seed=1), "x")
     assert first.settings is second.settings
     assert first.environment is second.environment
     assert first.control["size/file_bytes"] == 112_960
@@ -33,7 +39,7 @@ def test_run_reader_shares_equal_settings() -> None:
 
 
 def test_iterate_records_reports_unusable_ones(tmp_path: Path) -> None:
-    write(tmp_path, records(2))
+    write_records(tmp_path, synthesize_records(2))
     folders = sorted((tmp_path / "runs").iterdir())
     (folders[0] / "record.json").write_text('{"format": 1, "id"')
     values = json.loads((folders[1] / "record.json").read_text())

@@ -54,7 +54,7 @@ def test_notes_explain_missing_metrics(tiny_runs: TinyRuns, capsys: pytest.Captu
 def test_foreign_float_file_is_measured(tiny_runs: TinyRuns, tmp_path: Path) -> None:
     ours = tiny_runs.run("pipeline=control", "model=article_mlp")
     other = tmp_path / "theirs.tflite"
-    other.write_bytes(tiny_runs.file(ours).read_bytes())
+    other.write_bytes(tiny_runs.get_file(ours).read_bytes())
     words = ["model=from_file", f"model.path={other}", "pipeline=quantize", "pipeline.stages.quantize.scheme=int8"]
     record = tiny_runs.run(*ALL, *words)
     control, quantized = record.stages
@@ -70,4 +70,4 @@ def test_misspelt_board_is_refused(tiny_runs: TinyRuns) -> None:
     from lightexp.core.errors import BadInput
 
     with pytest.raises(BadInput, match=r"measure\.micro\.boards\.nano33\.rom: Extra inputs are not permitted"):
-        tiny_runs.settings("measure=default", "+deploy.targets.nano33.rom=3")
+        tiny_runs.compose_settings("measure=default", "+deploy.targets.nano33.rom=3")

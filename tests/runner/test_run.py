@@ -116,7 +116,7 @@ def test_run_keeps_the_measured_files(runs: TinyRuns, first: Record) -> None:
 
 
 def test_run_ships_the_requested_sparsity(runs: TinyRuns, first: Record) -> None:
-    found = shares_of_zeros(runs.file(first))
+    found = shares_of_zeros(runs.get_file(first))
     assert len(found) == 3
     assert min(found) >= 0.79  # of a few hundred weights, rounded to whole ones
     assert first.metrics["model/sparsity"] == pytest.approx(0.8, abs=0.02)
@@ -126,7 +126,7 @@ def test_second_run_makes_nothing(runs: TinyRuns, first: Record) -> None:
     second = runs.run("measure=default")
     assert from_store(second) == [True, True, True]
     assert [stage.key for stage in second.stages] == [stage.key for stage in first.stages]
-    assert runs.file(second).read_bytes() == runs.file(first).read_bytes()
+    assert runs.get_file(second).read_bytes() == runs.get_file(first).read_bytes()
     assert {n: v for n, v in second.metrics.items() if not n.startswith("latency")} == {
         n: v for n, v in first.metrics.items() if not n.startswith("latency")
     }
@@ -147,7 +147,7 @@ def test_run_remakes_broken_entries(runs: TinyRuns, first: Record) -> None:
     (quantized / TFLITE).write_bytes((quantized / TFLITE).read_bytes()[:1000])
     again = runs.run()
     assert from_store(again) == [True, False, False]
-    assert runs.file(again).read_bytes() == runs.file(first).read_bytes()
+    assert runs.get_file(again).read_bytes() == runs.get_file(first).read_bytes()
     assert {path.name.partition("-")[0] for path in (store.root / "set-aside").iterdir()} == {
         pruned.name,
         quantized.name,
@@ -190,7 +190,7 @@ def test_run_marks_a_waived_invariant(runs: TinyRuns, first: Record) -> None:
     assert record.metrics["model/sparsity"] < 0.2
     assert record.waived["sparsity"].startswith("prune: a kernel of")
     assert "Waived sparsity: prune: a kernel of" in (folder(runs, record) / "table.md").read_text()
-    assert max(shares_of_zeros(runs.file(record))) < 0.5
+    assert max(shares_of_zeros(runs.get_file(record))) < 0.5
 
 
 def test_run_marks_two_waived_stages(runs: TinyRuns, first: Record) -> None:
@@ -218,7 +218,7 @@ def test_run_with_each_kind_of_teacher(runs: TinyRuns, first: Record) -> None:
     assert from_store(file) == [True, False]
     assert from_store(described) == [True, True]
     assert from_store(other) == [True, False]
-    students = [runs.file(record).read_bytes() for record in (same, file, described, other)]
+    students = [runs.get_file(record).read_bytes() for record in (same, file, described, other)]
     assert students[0] == students[1] == students[2] != students[3]
     for record in (same, file, described, other):
         assert read_record(folder(runs, record)) == record
@@ -288,7 +288,7 @@ def test_a_fault_in_a_stage_is_one_line_and_its_trace_is_kept(runs: TinyRuns, fi
 
 
 def test_what_a_notebook_gets_is_what_is_on_disk(runs: TinyRuns, first: Record) -> None:
-    record = lightexp.run(runs.overrides())
+    record = lightexp.run(runs.list_overrides())
     assert from_store(record) == [True, True, True]
     assert read_record(folder(runs, record)) == record
     assert not list((runs.outputs / "runs" / ".live").glob("*.lock"))

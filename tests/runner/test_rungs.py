@@ -19,7 +19,7 @@ WORDS = ("model=article_mlp", "pipeline=prune", "pipeline.stages.prune.end=0.25"
 
 def at(tiny: TinyRuns, folder: Path, rung: Rung | None) -> tuple[Record, dict[str, bytes]]:
     """The record of a run, and the files of its last stage."""
-    settings = compose([*tiny.overrides(*WORDS), "pipeline.stages.prune.epochs=4"])
+    settings = compose([*tiny.list_overrides(*WORDS), "pipeline.stages.prune.epochs=4"])
     record = Runner(SilentReporter()).trial(replace(settings, rung=rung), [], folder, [])
     assert record.status == "done", record.reason
     key = record.stages[-1].key

@@ -95,7 +95,7 @@ def test_layers_and_exclude_reach_the_file(tiny_runs: TinyRuns) -> None:
     overrides = ["pipeline=control", "+stage@pipeline.stages.cluster=cluster", "pipeline.order=[train,cluster]"]
     overrides += ["model=lenet_300_100", f"+{at}.layers.logits=3", f"{at}.k=5", f"{at}.exclude=[dense1]"]
     record = tiny_runs.run(*overrides)
-    values = [len(np.unique(tensor.data)) for _, tensor in tiny_runs.flat(record).kernels]
+    values = [len(np.unique(tensor.data)) for _, tensor in tiny_runs.read_graph(record).kernels]
     assert values[0] > 100
     assert values[1:] == [5, 3]
     assert record.stages[-1].facts["values"] == {"dense2": 5, "logits": 3}

@@ -82,7 +82,7 @@ def test_later_stages_preserve_earlier_ones(
     model = ["model=from_file", f"model.path={residual}"]
     record = tiny_runs.run(*model, *make_overrides(*methods))
     assert not record.waived
-    kernels = [kernel for _, kernel in tiny_runs.flat(record).kernels]
+    kernels = [kernel for _, kernel in tiny_runs.read_graph(record).kernels]
     assert sorted(tensor.shape for tensor in kernels) == sorted(SHAPES[first])
     for tensor in kernels:
         kernel = read_kernel(tensor)
@@ -95,9 +95,9 @@ def test_later_stages_preserve_earlier_ones(
             assert count_distinct_values(kernel, per_channel=True) <= 6
     packed = tiny_runs.run(*model, *make_overrides(*methods, "encode"))
     assert [stage.from_store for stage in packed.stages] == [True] * (len(methods) + 1) + [False]
-    content = tiny_runs.file(record).read_bytes()
-    assert tiny_runs.file(packed).read_bytes() == content
-    assert lxe.decode(tiny_runs.file(packed).with_name(ENCODED).read_bytes()) == content
+    content = tiny_runs.get_file(record).read_bytes()
+    assert tiny_runs.get_file(packed).read_bytes() == content
+    assert lxe.decode(tiny_runs.get_file(packed).with_name(ENCODED).read_bytes()) == content
 
 
 def test_order_of_each_pair_of_methods() -> None:

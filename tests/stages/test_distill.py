@@ -29,11 +29,11 @@ def test_objective_without_teacher_is_refused() -> None:
 
 def test_student_of_other_architecture_is_shipped(tiny_runs: TinyRuns) -> None:
     record = tiny_runs.run("pipeline=distill", "model@pipeline.stages.distill.student=lenet_300_100")
-    assert [op.kind for op, _ in tiny_runs.flat(record).kernels] == ["FULLY_CONNECTED"] * 3
+    assert [op.kind for op, _ in tiny_runs.read_graph(record).kernels] == ["FULLY_CONNECTED"] * 3
     assert record.metrics["model/params"] == 64 * 300 + 300 + 300 * 100 + 100 + 100 * 4 + 4
 
 
 def test_teacher_changes_the_student(tiny_runs: TinyRuns) -> None:
     with_teacher = tiny_runs.run("pipeline=distill", f"{OBJECTIVE}.alpha=1.0")
     without_teacher = tiny_runs.run("pipeline=distill", f"{OBJECTIVE}.alpha=0.0")
-    assert tiny_runs.file(with_teacher).read_bytes() != tiny_runs.file(without_teacher).read_bytes()
+    assert tiny_runs.get_file(with_teacher).read_bytes() != tiny_runs.get_file(without_teacher).read_bytes()

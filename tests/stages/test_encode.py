@@ -28,9 +28,9 @@ def run_encoded(runs: TinyRuns, *overrides: str, order: str) -> Record:
 )
 def test_run_folder_holds_file_and_metrics(pipeline: str, order: str, tiny_runs: TinyRuns) -> None:
     record = run_encoded(tiny_runs, f"pipeline={pipeline}", order=order)
-    file = tiny_runs.file(record).with_name(record.files["encoded"])
+    file = tiny_runs.get_file(record).with_name(record.files["encoded"])
     assert file.name == ENCODED
-    assert decode(file.read_bytes()) == tiny_runs.file(record).read_bytes()
+    assert decode(file.read_bytes()) == tiny_runs.get_file(record).read_bytes()
     *before, last = record.stages
     assert last.metric("size/encoded_bytes") == file.stat().st_size < last.metric("size/gzip_bytes")
     control = before[0].metric("size/file_bytes")
@@ -38,16 +38,16 @@ def test_run_folder_holds_file_and_metrics(pipeline: str, order: str, tiny_runs:
     assert all(stage.metric("size/encoded_bytes") is None for stage in before)
     for name in ("accuracy/val", "size/file_bytes", "model/sparsity"):
         assert last.metric(name) == before[-1].metric(name)
-    assert "Encoded bytes" in tiny_runs.file(record).with_name(record.files["table"]).read_text()
+    assert "Encoded bytes" in tiny_runs.get_file(record).with_name(record.files["table"]).read_text()
 
 
 def test_foreign_file_is_encoded(tiny_runs: TinyRuns, tmp_path: Path) -> None:
-    control = tiny_runs.file(tiny_runs.run("pipeline=control"))
+    control = tiny_runs.get_file(tiny_runs.run("pipeline=control"))
     path = tmp_path / "theirs.tflite"
     path.write_bytes(control.read_bytes() + b"appended data")
     record = run_encoded(tiny_runs, "model=from_file", f"model.path={path}", "pipeline=control", order="train")
     assert [stage.name for stage in record.stages] == ["file", "encode"]
-    file = tiny_runs.file(record)
+    file = tiny_runs.get_file(record)
     assert decode(file.with_name(ENCODED).read_bytes()) == path.read_bytes() == file.read_bytes()
     assert record.metrics["size/encoded_ratio"] > 1
 

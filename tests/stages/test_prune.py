@@ -124,7 +124,7 @@ def run_prune(runs: TinyRuns, *overrides: str) -> tuple[dict[str, float], dict[s
     record = runs.run("pipeline=prune", *overrides)
     facts = record.stages[-1].facts
     shares = {name: facts["zeros"][name] / size for name, size in facts["sizes"].items()}
-    return shares, facts["sizes"], runs.flat(record)
+    return shares, facts["sizes"], runs.read_graph(record)
 
 
 def test_layers_and_exclude_reach_the_file(tiny_runs: TinyRuns) -> None:
@@ -195,12 +195,12 @@ def test_pattern_invariants_and_skipped_layers() -> None:
 def test_pattern_reaches_file_and_loss_is_found(tiny_runs: TinyRuns, model: str, settings: list[str]) -> None:
     overrides = [f"model={model}", *(f"pipeline.stages.prune.{setting}" for setting in settings)]
     record = tiny_runs.run("pipeline=prune_int8", *overrides)  # the run verifies it
-    stage = tiny_runs.settings("pipeline=prune", *overrides).stages["prune"]
+    stage = tiny_runs.compose_settings("pipeline=prune", *overrides).stages["prune"]
     [invariant] = stage.establishes()
     facts = record.stages[1].facts
     for intact in (record, tiny_runs.run("pipeline=prune", *overrides)):
-        assert stage.verify(invariant.kind, facts, tiny_runs.flat(intact)) is None
+        assert stage.verify(invariant.kind, facts, tiny_runs.read_graph(intact)) is None
     plain = tiny_runs.run("pipeline=prune", f"model={model}", "pipeline.stages.prune.sparsity=0.5")
-    assert stage.verify(invariant.kind, facts, tiny_runs.flat(plain))  # as many zeros without the pattern
+    assert stage.verify(invariant.kind, facts, tiny_runs.read_graph(plain))  # as many zeros without the pattern
     share = 0.5 * sum(facts["sizes"].values())
     assert sum(facts["zeros"].values()) == pytest.approx(share, rel=0.05)

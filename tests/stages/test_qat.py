@@ -74,12 +74,12 @@ def test_auto_has_key_of_resolved_scheme(tiny_runs: TinyRuns) -> None:
 def test_file_is_int8_with_accuracy_of_training(tiny_runs: TinyRuns) -> None:
     record = tiny_runs.run(*OVERRIDES)
     facts = record.stages[-1].facts
-    graph = tiny_runs.flat(record)
+    graph = tiny_runs.read_graph(record)
     assert {tensor.dtype for _, tensor in graph.kernels} == {"INT8"}
     assert facts["val_accuracy"]["file"] == pytest.approx(record.metrics["accuracy/val"])
     assert ("note" in facts) == (abs(facts["val_accuracy"]["file"] - facts["val_accuracy"]["simulated"]) > 0.005)
     assert qat().verify("dtype", facts, graph) is None
-    control = tiny_runs.flat(tiny_runs.run("pipeline=control"))
+    control = tiny_runs.read_graph(tiny_runs.run("pipeline=control"))
     assert "kernel '" in (qat().verify("dtype", facts, control) or "")
 
 
@@ -87,7 +87,7 @@ def test_integer_io(tiny_runs: TinyRuns) -> None:
     float_io, integer_io = (
         tiny_runs.run(*OVERRIDES, *overrides) for overrides in ([], ["pipeline.stages.qat.io=integer"])
     )
-    graph = tiny_runs.flat(integer_io)
+    graph = tiny_runs.read_graph(integer_io)
     assert {graph.tensors[i].dtype for i in (*graph.inputs, *graph.outputs)} == {"INT8"}
     assert integer_io.metrics["accuracy/val"] == pytest.approx(float_io.metrics["accuracy/val"], abs=0.03)
     facts = integer_io.stages[-1].facts

@@ -140,11 +140,11 @@ class TestPlan:
         from lightexp.runner.preview import preview_plan
 
         source = tmp_path / "net.tflite"
-        source.write_bytes(tiny_runs.file(tiny_runs.run("pipeline=control")).read_bytes())
+        source.write_bytes(tiny_runs.get_file(tiny_runs.run("pipeline=control")).read_bytes())
         overrides = ["model=from_file", f"model.path={source}", "pipeline=quantize"]
         overrides += ["pipeline.stages.quantize.scheme=dynamic", "+pipeline.stages.quantize.layers={conv1: 4}"]
         plan, data = tiny_runs.plan(*overrides)
-        _, stages = preview_plan(plan, tiny_runs.settings(*overrides), data)
+        _, stages = preview_plan(plan, tiny_runs.compose_settings(*overrides), data)
         assert [description for _, description in stages[-1]] == [
             "CONV_2D: int4 weights",
             "CONV_2D: int8 weights",
@@ -172,7 +172,7 @@ class TestRuns:
         at = "pipeline.stages.quantize"
         overrides = [f"+{at}.{item}" if item.startswith("layers") else f"{at}.{item}" for item in settings]
         record = tiny_runs.run("pipeline=quantize", "model.width=1.0", *overrides)
-        graph = tiny_runs.flat(record)
+        graph = tiny_runs.read_graph(record)
         assert [kernel.dtype for _, kernel in graph.kernels] == kernels
         assert {graph.tensors[i].dtype for i in (*graph.inputs, *graph.outputs)} == {io_type}
         control, shipped = record.stages[0], record.stages[-1]
@@ -186,7 +186,7 @@ class TestRuns:
         record = tiny_runs.run("pipeline=prune_quantize", *overrides)
         assert record.metrics["model/sparsity"] >= 0.79
         assert "INT4 in blocks of 32" in record.stages[-1].facts["kernels"].values()
-        assert any(tensor.block == 32 for tensor in tiny_runs.flat(record).tensors)
+        assert any(tensor.block == 32 for tensor in tiny_runs.read_graph(record).tensors)
 
     def test_calibration_is_shared_by_schemes(self, tiny_runs: TinyRuns) -> None:
         at = "pipeline.stages.quantize"

@@ -63,7 +63,7 @@ def test_model_is_unchanged_and_measured(tiny_runs: TinyRuns, record: Record, pa
     assert {metric.name: metric.value for metric in after.metrics} == {
         metric.name: metric.value for metric in before.metrics
     }
-    assert tiny_runs.file(record).read_bytes() == (parent / "model.tflite").read_bytes()
+    assert tiny_runs.get_file(record).read_bytes() == (parent / "model.tflite").read_bytes()
     assert read_table(record).accuracy == before.metric("accuracy/val")
     assert read_table(record).examples == 32
     assert list(read_table(record).layers) == ["conv", "logits"]
@@ -138,7 +138,7 @@ def test_replace_constant_changes_nothing_else(parent: Path, tmp_path: Path) -> 
 
 
 def test_run_folder_has_table_and_heat_map(tiny_runs: TinyRuns, record: Record) -> None:
-    folder = tiny_runs.file(record).parent
+    folder = tiny_runs.get_file(record).parent
     lines = list(csv.DictReader((folder / record.files["sensitivity"]).read_text().splitlines()))
     assert len(lines) == 2 * 6
     table = read_table(record)
@@ -190,7 +190,7 @@ def test_other_stages_allocate_ratio_by_table(tiny_runs: TinyRuns, method: str) 
 
     def describe_plan(*more: str) -> str:
         plan, data = tiny_runs.plan(*overrides, *more)
-        return dict(preview_plan(plan, tiny_runs.settings(*overrides, *more), data)[1][-1])["dense1"]
+        return dict(preview_plan(plan, tiny_runs.compose_settings(*overrides, *more), data)[1][-1])["dense1"]
 
     assert "by the table of sensitivity" in describe_plan("seed=7")
     record = tiny_runs.run(*overrides)
@@ -235,7 +235,7 @@ def test_quantize_chooses_bits_by_tolerance(tiny_runs: TinyRuns) -> None:
 
 def test_foreign_file_is_quantised_by_table(tiny_runs: TinyRuns, record: Record, tmp_path: Path) -> None:
     path = tmp_path / "theirs.tflite"
-    path.write_bytes(tiny_runs.file(record).read_bytes())
+    path.write_bytes(tiny_runs.get_file(record).read_bytes())
     tolerance = "pipeline.stages.quantize.tolerance=100"
     foreign = tiny_runs.run("model=from_file", f"model.path={path}", *BY_BITS, tolerance)
     assert [stage.name for stage in foreign.stages] == ["file", "sensitivity", "quantize"]
