@@ -50,14 +50,12 @@ def ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     names = [row.name for row in spec.rows if row.refused is None]
     assert names == ["control", "half", "order prune>quantize"]
-    finished = [
-        synthesize_record(name, seed, 10 * seed + index) for index, name in enumerate(names) for seed in range(SEEDS)
-    ]
+    finished = [make_record(name, seed, 10 * seed + index) for index, name in enumerate(names) for seed in range(SEEDS)]
     stale = make_record("half", 0, 90)
     stale.config["pipeline"]["stages"]["prune"]["sparsity"] = 0.4
     failed = make_record("half", 1, 91)
     failed.status, failed.reason = "failed", "the loss is NaN"
-    foreign = make_record("half", 0, number=192)
+    foreign = synthesize_record("half", 0, number=192)
     write_records(tmp_path / "outputs", iter([*finished, stale, failed, foreign]))
     return path
 
