@@ -192,7 +192,7 @@ def test_help_describes_every_use(capsys: pytest.CaptureFixture[str], flag: str)
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere is not a folder"),
-        (["nowhere.yaml"], "nowhere.yaml is not there"),
+        (["nowhere.yaml"], "nowhere.yaml does not exist"),
         (["empty"], "there is no finished run to report"),
         (["outputs", "only=zzz"], "only=zzz: no finished run"),
         (["outputs", "olny=x"], "olny is not a setting of a report of runs: did you mean 'only'?"),

@@ -26,7 +26,7 @@ def test_column_formats_a_value(name: str, value: float, text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
-def test_column_shows_a_dash_for_what_is_missing(value: float | None) -> None:
+def test_column_shows_a_dash_for_missing_values(value: float | None) -> None:
     assert MISSING == "–"
     assert {column.format(value) for column in COLUMNS} == {MISSING}
 
@@ -35,7 +35,7 @@ def test_column_names_are_unique() -> None:
     assert len({column.name for column in COLUMNS}) == len(COLUMNS)
 
 
-def test_select_columns_leaves_out_what_no_row_has() -> None:
+def test_select_columns_drops_columns_without_values() -> None:
     columns = select_columns([{"size/ratio": 1.0, "other": 2.0}, {"accuracy/val": 0.5}])
     assert [column.name for column in columns] == ["accuracy/val", "size/ratio"]
     assert select_columns([]) == []

@@ -1,4 +1,4 @@
-"""Tests of what lightexp relies on in other libraries' private attributes."""
+"""Private attributes of other libraries that lightexp relies on; fails if a library changes one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
 from lightexp.tracking import stores
 
 
-def test_list_hydra_flags_says_which_have_values() -> None:
+def test_list_hydra_flags_marks_those_with_values() -> None:
     flags = compat.list_hydra_flags()
     assert not flags["--multirun", "-m"]
     assert flags["--cfg", "-c"]
@@ -35,32 +35,32 @@ def test_complete_with_hydra_offers_groups_and_choices() -> None:
 
 
 @pytest.mark.parametrize("constant_liar", [True, False])
-def test_caching_tpe_sampler_proposes_what_optuna_s_own_does(constant_liar: bool) -> None:
+def test_caching_tpe_sampler_equals_optunas(constant_liar: bool) -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
     cache: compat.ParameterCache = {}
     settings = {"multivariate": True, "group": True, "constant_liar": constant_liar}
     warnings.simplefilter("ignore", ExperimentalWarning)
-    seen = set()
+    suggested: set[str] = set()
     for number in range(24):
-        optuna_s_own = optuna.samplers.TPESampler(seed=number, **settings)
+        reference = optuna.samplers.TPESampler(seed=number, **settings)
         caching = compat.make_caching_tpe_sampler(cache, seed=number, **settings)
         study.sampler = caching
         trial = study.ask()
         proposals = []
-        for sampler in (caching, optuna_s_own):
+        for sampler in (caching, reference):
             space = sampler.infer_relative_search_space(study, study.trials[number])
             proposals.append(sampler.sample_relative(study, study.trials[number], space))
         assert proposals[0] == proposals[1]
-        seen |= proposals[0].keys()
+        suggested |= proposals[0].keys()
         prunes = trial.suggest_categorical("prunes", [True, False])
         sparsity = trial.suggest_float("sparsity", 0.5, 0.98) if prunes else 0.0  # not every trial has it
         bits = trial.suggest_int("bits", 2, 8)
         study.tell(trial, [bits - sparsity, 7 * number % 5])
-    assert seen == {"prunes", "sparsity", "bits"}
+    assert suggested == {"prunes", "sparsity", "bits"}
     assert {number for rows in cache.values() for number in rows} == set(range(23))
 
 
-def test_make_hydra_context_suits_a_launcher() -> None:
+def test_make_hydra_context_is_accepted_by_a_launcher() -> None:
     with initialize_config_dir(str(find_config_dir()), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
@@ -70,8 +70,8 @@ def test_make_hydra_context_suits_a_launcher() -> None:
         assert type(launcher).__name__ == "BasicLauncher"
 
 
-def test_get_job_error_returns_what_a_job_raised() -> None:
-    error = ValueError("it broke")
+def test_get_job_error_returns_the_jobs_exception() -> None:
+    error = ValueError("invalid")
     job = JobReturn(status=JobStatus.FAILED)
     job.return_value = error
     assert compat.get_job_error(job) is error
@@ -91,7 +91,7 @@ def test_mlflow_transaction_writes_all_or_nothing(tmp_path: Path) -> None:
     assert client.get_run(run_id).data.metrics == {"accuracy": 0.5}
 
 
-def test_single_mlflow_attempt_sets_what_mlflow_reads() -> None:
+def test_single_mlflow_attempt_sets_mlflows_constant() -> None:
     utils = stores.import_mlflow().store.db.utils
     attempts = utils.MAX_RETRY_COUNT
     with compat.single_mlflow_attempt():

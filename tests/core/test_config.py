@@ -1,3 +1,5 @@
+"""Construction and validation of settings dataclasses from configs and from Python."""
+
 from __future__ import annotations
 
 import math
@@ -44,7 +46,7 @@ DISTILL = {
 
 
 @dataclass(frozen=True)
-class Every:
+class AllKinds:
     """One field of every kind."""
 
     share: Fraction = 0.0
@@ -61,15 +63,16 @@ class Every:
     named: dict[str, Sparsity] = field(default_factory=dict)
 
 
-def refused(values: dict[str, Any]) -> str:
+def get_refusal(values: dict[str, Any]) -> str:
+    """Return the message with which `AllKinds` refuses values, which is one line."""
     with pytest.raises(BadInput) as caught:
-        construct(Every, values, "here.every")
+        construct(AllKinds, values, "here.every")
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "place"),
+    ("name", "value", "path"),
     [
         ("share", "0.5", "share"),
         ("share", True, "share"),
@@ -102,11 +105,16 @@ def refused(values: dict[str, Any]) -> str:
         ("named", {"conv1": "all\nof it"}, "named.conv1"),
     ],
 )
-def test_construct_refuses_bad_values(name: str, value: Any, place: str) -> None:
-    words = refused({name: value})
-    assert words.startswith(f"here.every.{place}: ")
-    received = value[1] if place == "several.1" else value.get("conv1") if isinstance(value, dict) else value
-    assert words.endswith(f"Received: {received!r}.")
+def test_construct_refuses_bad_values(name: str, value: Any, path: str) -> None:
+    message = get_refusal({name: value})
+    assert message.startswith(f"here.every.{path}: ")
+    if path == "several.1":
+        received = value[1]
+    elif isinstance(value, dict):
+        received = value.get("conv1")
+    else:
+        received = value
+    assert message.endswith(f"Received: {received!r}.")
 
 
 def test_construct_accepts_good_values() -> None:
@@ -124,14 +132,14 @@ def test_construct_accepts_good_values() -> None:
         "several": ["a", "b"],
         "named": {"conv1": 0},
     }
-    made = construct(Every, values, "here")
-    assert {name: getattr(made, name) for name in values} == values
-    assert type(made.share) is type(made.named["conv1"]) is float
+    settings = construct(AllKinds, values, "here")
+    assert {name: getattr(settings, name) for name in values} == values
+    assert type(settings.share) is type(settings.named["conv1"]) is float
 
 
 def test_construct_suggests_the_nearest_setting() -> None:
-    assert refused({"sparsty": 0.5}) == "here.every.sparsty is not a setting of Every: did you mean 'sparsity'?"
-    assert "choose from: at_least_zero, count," in refused({"xyz": 1})
+    assert get_refusal({"sparsty": 0.5}) == "here.every.sparsty is not a setting of AllKinds: did you mean 'sparsity'?"
+    assert "choose from: at_least_zero, count," in get_refusal({"xyz": 1})
     assert suggest_nearest("x", []) == "nothing is known by that name."
 
 
@@ -146,7 +154,7 @@ def test_build_requires_settings_without_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "words"),
+    ("node", "message"),
     [
         (None, "m must be a mapping with _target_. Received: None"),
         ("lenet5", "m must be a mapping with _target_. Received: 'lenet5'"),
@@ -162,17 +170,17 @@ def test_build_requires_settings_without_default() -> None:
         ({"_target_": "lightexp.core.data.Data"}, "m._target_ must be a Model. Received: lightexp.core.data.Data."),
     ],
 )
-def test_build_refuses_targets(node: Any, words: str) -> None:
+def test_build_refuses_targets(node: Any, message: str) -> None:
     with pytest.raises(BadInput) as caught:
         build(node, Model, "m")  # type: ignore[type-abstract]
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_build_builds_nested_nodes() -> None:
-    built = build({**DISTILL, "student": {"_target_": "lightexp.models.lenet5.LeNet5", "width": 2}}, Stage, "s")  # type: ignore[type-abstract]
-    assert isinstance(built, Distill)
-    assert built.student == LeNet5(2.0)
+    stage = build({**DISTILL, "student": {"_target_": "lightexp.models.lenet5.LeNet5", "width": 2}}, Stage, "s")  # type: ignore[type-abstract]
+    assert isinstance(stage, Distill)
+    assert stage.student == LeNet5(2.0)
     with pytest.raises(BadInput, match=r"^s\.objective\.temperature: .* greater than 0\. Received: 0\.$"):
         build({**DISTILL, "objective": {**DISTILL["objective"], "temperature": 0}}, Stage, "s")  # type: ignore
     with pytest.raises(BadInput, match=r"^s\.student: .*instance of Model\. Received: CrossEntropy\(\)"):
@@ -188,7 +196,7 @@ def test_build_imports_allowed_packages_only(tmp_path: Path, monkeypatch: pytest
     node = {"_target_": "ownplugin.Own", "depth": 3}
     with pytest.raises(BadInput, match=r"add plugins=\[ownplugin\]"):
         build(node, Model, "model")  # type: ignore[type-abstract]
-    assert "ownplugin" not in sys.modules  # not even imported
+    assert "ownplugin" not in sys.modules  # was not imported
     assert build(node, Model, "model", ("ownplugin",)).depth == 3  # type: ignore
     del sys.modules["ownplugin"]
 
@@ -198,23 +206,23 @@ def test_locate_returns_the_class() -> None:
     assert issubclass(locate("lightexp.objectives.distill.Distillation", "m"), TrainingObjective)
 
 
-anything = st.recursive(
+any_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
     max_leaves=4,
 )
-names = sorted(Every.__dataclass_fields__)
+names = sorted(AllKinds.__dataclass_fields__)
 
 
-@given(name=st.sampled_from(names), value=anything)
+@given(name=st.sampled_from(names), value=any_values)
 def test_construct_accepts_only_valid_values(name: str, value: Any) -> None:
     try:
-        got = getattr(construct(Every, {name: value}, "e"), name)
+        accepted = getattr(construct(AllKinds, {name: value}, "e"), name)
     except BadInput as error:
         assert str(error).startswith(f"e.{name}")  # noqa: PT017
         assert len(str(error).splitlines()) == 1  # noqa: PT017
         return
-    good = {
+    checks = {
         "share": lambda v: type(v) is float and 0 <= v <= 1,
         "sparsity": lambda v: type(v) is float and 0 <= v < 1,
         "positive": lambda v: type(v) is float and 0 < v < math.inf,
@@ -228,16 +236,16 @@ def test_construct_accepts_only_valid_values(name: str, value: Any) -> None:
         "several": lambda v: all(type(i) is str for i in v),
         "named": lambda v: all(type(k) is str and 0 <= i < 1 for k, i in v.items()),
     }
-    assert good[name](got)
-    assert got == value
+    assert checks[name](accepted)
+    assert accepted == value
 
 
-@given(numbers=st.one_of(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True)))
-def test_construct_accepts_all_valid_numbers(numbers: float) -> None:
-    if isinstance(numbers, int):
-        assert construct(Every, {"count": numbers, "maybe": numbers, "index": numbers}, "e").maybe == numbers
+@given(number=st.one_of(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True)))
+def test_construct_accepts_all_valid_numbers(number: float) -> None:
+    if isinstance(number, int):
+        assert construct(AllKinds, {"count": number, "maybe": number, "index": number}, "e").maybe == number
     else:
-        assert construct(Every, {"sparsity": numbers, "share": numbers, "named": {"a": numbers}}, "e").share == numbers
+        assert construct(AllKinds, {"sparsity": number, "share": number, "named": {"a": number}}, "e").share == number
 
 
 def test_construct_keeps_the_values() -> None:
@@ -248,8 +256,8 @@ def test_construct_keeps_the_values() -> None:
 
 
 @settings_dataclass
-class Checked:
-    """Settings that are validated from Python too."""
+class ValidatedSettings:
+    """Settings that are also validated when they are constructed in Python."""
 
     share: Fraction = 0.5
     names: list[str] = field(default_factory=list)
@@ -262,20 +270,35 @@ class Checked:
 
 
 @pytest.mark.parametrize(
-    ("construct_it", "message"),
+    ("create", "message"),
     [
         (
-            lambda: Checked(share=3.0, required=1),
-            "Checked.share: Input should be less than or equal to 1. Received: 3.0.",
+            lambda: ValidatedSettings(share=3.0, required=1),
+            "ValidatedSettings.share: Input should be less than or equal to 1. Received: 3.0.",
         ),
-        (lambda: Checked(2, required=1), "Checked.share: Input should be less than or equal to 1. Received: 2."),
-        (lambda: Checked(names=["a", 1], required=1), "Checked.names.1: Input should be a valid string. Received: 1."),
-        (lambda: Checked(share=0.1), "Checked needs more than it was given. Not given: ['required']."),
-        (lambda: Checked(place="nowhere", required=1), "Checked: place must exist. Received: nowhere."),
-        (lambda: Checked(sharre=0.1, required=1), "Checked.sharre: not a setting of Checked: did you mean 'share'?"),
         (
-            lambda: replace(Checked(required=1), share=-1.0),
-            "Checked.share: Input should be greater than or equal to 0.",
+            lambda: ValidatedSettings(2, required=1),
+            "ValidatedSettings.share: Input should be less than or equal to 1. Received: 2.",
+        ),
+        (
+            lambda: ValidatedSettings(names=["a", 1], required=1),
+            "ValidatedSettings.names.1: Input should be a valid string. Received: 1.",
+        ),
+        (
+            lambda: ValidatedSettings(share=0.1),
+            "ValidatedSettings needs more than it was given. Not given: ['required'].",
+        ),
+        (
+            lambda: ValidatedSettings(place="nowhere", required=1),
+            "ValidatedSettings: place must exist. Received: nowhere.",
+        ),
+        (
+            lambda: ValidatedSettings(sharre=0.1, required=1),
+            "ValidatedSettings.sharre: not a setting of ValidatedSettings: did you mean 'share'?",
+        ),
+        (
+            lambda: replace(ValidatedSettings(required=1), share=-1.0),
+            "ValidatedSettings.share: Input should be greater than or equal to 0.",
         ),
         (
             lambda: Prune(sparsity=3.0, epochs=-5, criterion="nonsense", objective=CrossEntropy()),  # type: ignore[arg-type]
@@ -285,26 +308,26 @@ class Checked:
         (lambda: LeNet5(width="wide"), "LeNet5.width: Input should be a valid number. Received: 'wide'."),  # type: ignore[arg-type]
     ],
 )
-def test_settings_are_validated_from_python(construct_it: Callable[[], object], message: str) -> None:
+def test_settings_are_validated_from_python(create: Callable[[], object], message: str) -> None:
     for _ in range(2):  # before and after pydantic has built its validator
         with pytest.raises(BadInput) as caught:
-            construct_it()
+            create()
         assert str(caught.value).startswith(message)
         assert isinstance(caught.value, ValueError)
         assert len(str(caught.value).splitlines()) == 1
 
 
 def test_settings_are_frozen_dataclasses() -> None:
-    settings = Checked(share=1, required=2)
+    settings = ValidatedSettings(share=1, required=2)
     assert (type(settings.share), settings.share) == (float, 1.0)
-    assert replace(settings, required=3) == Checked(1.0, required=3)
+    assert replace(settings, required=3) == ValidatedSettings(1.0, required=3)
     assert [f.name for f in fields(settings) if not f.metadata.get("keyed", True)] == ["place"]
     with pytest.raises(FrozenInstanceError):
         settings.share = 0.5  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(settings)) == settings
 
 
-def test_a_plain_dataclass_is_validated_when_it_is_built() -> None:
-    assert Every(share=3.0).share == 3.0  # a plugin's own class checks nothing in Python
+def test_plain_dataclass_is_validated_by_construct() -> None:
+    assert AllKinds(share=3.0).share == 3.0  # a plain dataclass of a plugin validates nothing in Python
     with pytest.raises(BadInput, match=r"^here\.every\.share: "):
-        construct(Every, {"share": 3.0}, "here.every")
+        construct(AllKinds, {"share": 3.0}, "here.every")

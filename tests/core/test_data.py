@@ -1,3 +1,5 @@
+"""Splits, digests and keys of data sets."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -20,7 +22,7 @@ def test_split_stratified_keeps_proportions(labels: list[int], share: float, see
     count = round(share * len(y))
     rest, chosen = split_stratified(y, count, seed)
     assert len(chosen) == count
-    assert sorted([*rest, *chosen]) == list(range(len(y)))  # disjoint, and nothing lost
+    assert sorted([*rest, *chosen]) == list(range(len(y)))  # disjoint and complete
     for label in np.unique(y):
         assert abs(np.sum(y[chosen] == label) - np.sum(y == label) * count / len(y)) < 1 + 1e-9
     again = split_stratified(y, count, seed)
@@ -65,9 +67,9 @@ def test_digest_covers_types_shapes_and_values(split: Split) -> None:
 @given(count=st.integers(0, 12), seed=st.integers(0, 1000))
 def test_sample_has_no_duplicates(count: int, seed: int) -> None:
     split = Split(np.arange(9, dtype=np.uint8).reshape(9, 1), np.zeros(9, np.int32))
-    drawn = split.sample(count, seed).ravel()
-    assert len(drawn) == len(set(drawn)) == min(count, 9)
-    np.testing.assert_array_equal(drawn, split.sample(count, seed).ravel())
+    sample = split.sample(count, seed).ravel()
+    assert len(sample) == len(set(sample)) == min(count, 9)
+    np.testing.assert_array_equal(sample, split.sample(count, seed).ravel())
 
 
 def test_sample_depends_on_the_seed(split: Split) -> None:

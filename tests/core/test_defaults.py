@@ -1,3 +1,5 @@
+"""Removal of default values from a config."""
+
 from __future__ import annotations
 
 import sys
@@ -28,7 +30,7 @@ SCALING = {"_target_": "lightexp.core.preprocessing.Scaling"}
         ({"_target_": "own.Own", "a": 1}, {"_target_": "own.Own", "a": 1}),
     ],
 )
-def test_drop_defaults_keeps_what_differs(config: dict[str, Any], reduced: dict[str, Any]) -> None:
+def test_drop_defaults_keeps_changed_settings(config: dict[str, Any], reduced: dict[str, Any]) -> None:
     assert drop_defaults(config) == reduced
     assert drop_defaults({"model": {"inner": config}}) == {"model": {"inner": reduced}}
 

@@ -1,4 +1,4 @@
-"""Fronts and hypervolumes, against Optuna's and against counting."""
+"""Fronts and hypervolumes, compared with Optuna's and with counts of grid cells."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from optuna._hypervolume import compute_hypervolume as compute_by_optuna
 from lightexp.core.hypervolume import compute_hypervolume, compute_tradeoff_hypervolume, find_front
 
 
-def whole(columns: int) -> st.SearchStrategy[np.ndarray]:
-    """Points on a grid of whole numbers, so that many are equal in a column or altogether."""
+def draw_grid_points(columns: int) -> st.SearchStrategy[np.ndarray]:
+    """Return a strategy for points of integers, many of which are equal in some or all columns."""
     shape = st.tuples(st.integers(1, 12), st.just(columns))
     return shape.flatmap(lambda s: arrays(np.int64, s, elements=st.integers(0, 6)))
 
 
-@given(st.integers(1, 4).flatmap(whole))
+@given(st.integers(1, 4).flatmap(draw_grid_points))
 def test_find_front_has_no_dominated_points(points: np.ndarray) -> None:
     expected = [
         not any((other <= point).all() and (other < point).any() for other in points) for point in points
@@ -28,7 +28,7 @@ def test_find_front_has_no_dominated_points(points: np.ndarray) -> None:
     assert find_front(points).tolist() == expected
 
 
-@given(st.integers(1, 4).flatmap(whole))
+@given(st.integers(1, 4).flatmap(draw_grid_points))
 def test_compute_hypervolume_counts_dominated_cells(points: np.ndarray) -> None:
     cells = np.stack(np.meshgrid(*[np.arange(5)] * points.shape[1], indexing="ij"), -1).reshape(-1, points.shape[1])
     dominated = sum(any((point <= cell).all() for point in points) for cell in cells)
@@ -57,5 +57,5 @@ def test_find_front_excludes_nan() -> None:
 
 
 def test_compute_tradeoff_hypervolume() -> None:
-    # A quarter of the bytes at no error: two halvings times the 0.75 between guessing among four and no error.
+    # Two halvings of the bytes, times the 0.75 between the error of guessing among four classes and no error.
     assert compute_tradeoff_hypervolume([100, 25], [0.0, 0.0], control=100, classes=4) == pytest.approx(1.5)

@@ -1,3 +1,5 @@
+"""Resolution of the class paths of earlier versions."""
+
 from __future__ import annotations
 
 import pytest
@@ -15,7 +17,7 @@ def test_resolve_target_finds_moved_modules() -> None:
     assert resolve_target("own.measure.Own") == "own.measure.Own"
 
 
-def test_resolve_targets_changes_targets_alone() -> None:
+def test_resolve_targets_changes_only_targets() -> None:
     node = {"_target_": "lightexp.measure.size.Size", "name": "lightexp.measure.size"}
     moved = {"_target_": "lightexp.metrics.size.Size", "name": "lightexp.measure.size"}
     assert resolve_targets({"measure": {"size": node}, "list": [node, 1]}) == {

@@ -1,3 +1,5 @@
+"""Patterns of zeros and values in kernels, compared with plain loops."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -41,21 +43,22 @@ def test_patterns_equal_plain_loops(kernel: Any, n: int, m: int) -> None:
 
 def test_find_shortfall_compares_kernels_of_one_size() -> None:
     sizes = {"a": 8, "b": 8, "c": 12}
-    wanted = {"a": 6, "b": 4, "c": 10}
+    required = {"a": 6, "b": 4, "c": 10}
 
-    def lost(*found: tuple[int, int], **named: tuple[int, int]) -> Any:
-        kernels = [(["k"], *pair) for pair in found]
-        return find_shortfall(wanted, sizes, kernels + [([f"net/{n}/MatMul", n], *pair) for n, pair in named.items()])
+    def find(*unnamed: tuple[int, int], **named: tuple[int, int]) -> Any:
+        kernels = [(["k"], *pair) for pair in unnamed]
+        kernels += [([f"net/{name}/MatMul", name], *pair) for name, pair in named.items()]
+        return find_shortfall(required, sizes, kernels)
 
-    assert lost((12, 10), (8, 4), (8, 6)) is None
-    assert lost((12, 11), (8, 9), (8, 9), (6, 0)) is None
-    assert lost((12, 10), (8, 5), (8, 5)) == (8, 6, 5)
-    assert lost((8, 4), (8, 6)) == (12, 10, float("-inf"))
-    assert lost((12, 10), a=(8, 6), b=(8, 4)) is None
-    assert lost((12, 10), a=(8, 4), b=(8, 6)) == (8, 6, 4)  # each would do for the other
-    assert lost((12, 10), quant_a=(8, 4), quant_b=(8, 6)) == (8, 6, 4)
-    assert lost((12, 10), (8, 4), a=(8, 6)) is None
-    assert lost((12, 10), (8, 6), a=(8, 4)) == (8, 6, 4)
-    assert lost((8, 4), (8, 6), (12, 9), a=(12, 10)) is None  # of another size: not the layer's kernel
+    assert find((12, 10), (8, 4), (8, 6)) is None
+    assert find((12, 11), (8, 9), (8, 9), (6, 0)) is None
+    assert find((12, 10), (8, 5), (8, 5)) == (8, 6, 5)
+    assert find((8, 4), (8, 6)) == (12, 10, float("-inf"))
+    assert find((12, 10), a=(8, 6), b=(8, 4)) is None
+    assert find((12, 10), a=(8, 4), b=(8, 6)) == (8, 6, 4)  # the names decide which kernel is whose
+    assert find((12, 10), quant_a=(8, 4), quant_b=(8, 6)) == (8, 6, 4)
+    assert find((12, 10), (8, 4), a=(8, 6)) is None
+    assert find((12, 10), (8, 6), a=(8, 4)) == (8, 6, 4)
+    assert find((8, 4), (8, 6), (12, 9), a=(12, 10)) is None  # a kernel of another size is not the layer's
     fused = [(["net/b/MatMul;net/a/MatMul", "b", "a"], 8, 6), (["net/b/MatMul", "b"], 8, 4), (["k"], 12, 10)]
-    assert find_shortfall(dict(reversed(wanted.items())), sizes, fused) is None
+    assert find_shortfall(dict(reversed(required.items())), sizes, fused) is None
