@@ -1,3 +1,5 @@
+"""Keys of settings: what changes a key, and what leaves it unchanged."""
+
 from __future__ import annotations
 
 import importlib
@@ -26,74 +28,82 @@ from lightexp.stages.prune import Prune
 
 
 @dataclass(frozen=True)
-class Some:
+class MixedSettings:
     """Settings of several types."""
 
     version: ClassVar[int] = 1
     number: NonNegative = 0.0
     share: Fraction = 0.0
     named: dict[str, Any] = field(default_factory=dict)
-    shown: str = field(default="", metadata={"keyed": False})
+    unkeyed: str = field(default="", metadata={"keyed": False})
 
 
-plain = st.recursive(
+json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
     max_leaves=12,
 )
 
 
-def shuffled(value: Any) -> Any:
-    """The same value with every mapping's order reversed."""
+def reverse_mappings(value: Any) -> Any:
+    """Return the value with the order of every mapping reversed."""
     if isinstance(value, dict):
-        return {k: shuffled(v) for k, v in reversed(value.items())}
-    return [shuffled(v) for v in value] if isinstance(value, list) else value
+        return {k: reverse_mappings(v) for k, v in reversed(value.items())}
+    return [reverse_mappings(v) for v in value] if isinstance(value, list) else value
 
 
-@given(plain)
+@given(json_values)
 def test_compute_key_ignores_the_order_of_a_mapping(value: Any) -> None:
-    assert compute_key(value) == compute_key(shuffled(value))
-    assert compute_key(Some(named={"a": value, "b": 1})) == compute_key(Some(named={"b": 1, "a": shuffled(value)}))
+    assert compute_key(value) == compute_key(reverse_mappings(value))
+    assert compute_key(MixedSettings(named={"a": value, "b": 1})) == compute_key(
+        MixedSettings(named={"b": 1, "a": reverse_mappings(value)})
+    )
 
 
-@given(plain, plain)
+@given(json_values, json_values)
 def test_compute_key_differs_between_values(one: Any, other: Any) -> None:
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     assert (compute_key(one) == compute_key(other)) == same
 
 
-@given(plain)
+@given(json_values)
 def test_canonicalize_is_idempotent_json(value: Any) -> None:
-    once = canonicalize(Some(named={"v": value}))
+    once = canonicalize(MixedSettings(named={"v": value}))
     assert canonicalize(once) == once
     assert json.loads(json.dumps(once, allow_nan=False)) == once
 
 
 @given(st.integers(0, 2**53))
 def test_compute_key_of_integers_in_float_fields(number: int) -> None:
-    assert compute_key(construct(Some, {"number": number}, "s")) == compute_key(
-        construct(Some, {"number": float(number)}, "s")
+    assert compute_key(construct(MixedSettings, {"number": number}, "s")) == compute_key(
+        construct(MixedSettings, {"number": float(number)}, "s")
     )
     assert (
-        compute_key(construct(Some, {"share": 0}, "s"))
-        == compute_key(construct(Some, {"share": 0.0}, "s"))
-        == compute_key(Some())
+        compute_key(construct(MixedSettings, {"share": 0}, "s"))
+        == compute_key(construct(MixedSettings, {"share": 0.0}, "s"))
+        == compute_key(MixedSettings())
     )
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1), st.text(max_size=3))
 def test_compute_key_differs_between_settings(number: float, share: float, word: str) -> None:
-    every = {
-        compute_key(s) for s in (Some(), Some(number=number), Some(number=number, share=share), Some(named={"n": word}))
+    keys = {
+        compute_key(s)
+        for s in (
+            MixedSettings(),
+            MixedSettings(number=number),
+            MixedSettings(number=number, share=share),
+            MixedSettings(named={"n": word}),
+        )
     }
     settings = {(0.0, 0.0, None), (number + 0.0, 0.0, None), (number + 0.0, share + 0.0, None), (0.0, 0.0, word)}
-    assert len(every) == len(settings)
+    assert len(keys) == len(settings)
 
 
 def test_compute_key_distinguishes_types() -> None:
     assert compute_key((1, 2)) == compute_key([1, 2]) != compute_key([2, 1])
     assert len({compute_key(v) for v in (0, 0.0, False, None, "0", [], {})}) == 7
-    assert compute_key(LeNet5()) != compute_key(LeNet300100())  # the class counts, not the settings alone
+    assert compute_key(LeNet5()) != compute_key(LeNet300100())  # the key includes the class
     assert canonicalize(LeNet5(0.5))["type"] == "lightexp.models.lenet5.LeNet5"
 
 
@@ -113,7 +123,7 @@ class Inner:
 
 @dataclass(frozen=True)
 class Later:
-    """The fields of `Some` of before and one more."""
+    """Settings to which the field `added` was added."""
 
     version: ClassVar[int] = 1
     number: NonNegative = 0.0
@@ -121,11 +131,12 @@ class Later:
     added: Any = 1.0
 
 
-def _canonical_settings(value: Any) -> Any:
+def canonicalize_settings(value: Any) -> Any:
+    """Return the canonical form of the settings alone."""
     return canonicalize(value)["settings"]
 
 
-def test_a_new_field_with_a_default_changes_no_key() -> None:
+def test_compute_key_ignores_a_new_field_with_its_default() -> None:
     @dataclass(frozen=True)
     class Before:
         version: ClassVar[int] = 1
@@ -138,15 +149,15 @@ def test_a_new_field_with_a_default_changes_no_key() -> None:
     assert compute_key(Later(added=2.0)) != compute_key(Later())
 
 
-def test_canonicalize_leaves_out_defaults_alone() -> None:
-    assert _canonical_settings(Some()) == {}
-    assert _canonical_settings(Some(number=0.5, share=0.0)) == {"number": 0.5}
-    assert _canonical_settings(Some(named={"a": 0})) == {"named": {"a": 0}}
-    assert _canonical_settings(Later(added=1)) == {}  # the same number
-    assert _canonical_settings(Later(added=True)) == {"added": True}  # not a number
-    assert _canonical_settings(Later(added="1.0")) == {"added": "1.0"}
-    assert _canonical_settings(Later(added=[1.0])) == {"added": [1.0]}
-    assert canonicalize(Some(), with_defaults=True)["settings"] == {"number": 0.0, "share": 0.0, "named": {}}
+def test_canonicalize_leaves_out_only_defaults() -> None:
+    assert canonicalize_settings(MixedSettings()) == {}
+    assert canonicalize_settings(MixedSettings(number=0.5, share=0.0)) == {"number": 0.5}
+    assert canonicalize_settings(MixedSettings(named={"a": 0})) == {"named": {"a": 0}}
+    assert canonicalize_settings(Later(added=1)) == {}  # the same number
+    assert canonicalize_settings(Later(added=True)) == {"added": True}  # not a number
+    assert canonicalize_settings(Later(added="1.0")) == {"added": "1.0"}
+    assert canonicalize_settings(Later(added=[1.0])) == {"added": [1.0]}
+    assert canonicalize(MixedSettings(), with_defaults=True)["settings"] == {"number": 0.0, "share": 0.0, "named": {}}
 
 
 @pytest.mark.parametrize(
@@ -159,22 +170,22 @@ def test_canonicalize_leaves_out_defaults_alone() -> None:
         (0, 0.0, False),
     ],
 )
-def test_a_setting_equals_its_default_by_value(default: Any, same: Any, different: Any) -> None:
-    made = make_dataclass("Made", [("value", Any, field(default_factory=lambda: default))])
-    assert _canonical_settings(made(same)) == {}
-    assert _canonical_settings(made(different)) == {"value": different}
+def test_canonicalize_compares_defaults_by_value(default: Any, same: Any, different: Any) -> None:
+    cls = make_dataclass("Made", [("value", Any, field(default_factory=lambda: default))])
+    assert canonicalize_settings(cls(same)) == {}
+    assert canonicalize_settings(cls(different)) == {"value": different}
 
 
-def test_default_settings_of_a_newer_version_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compute_key_includes_versions_of_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     outer = make_dataclass("Outer", [("inner", Inner, field(default_factory=Inner))])
     before = compute_key(outer())
-    assert _canonical_settings(outer()) == {}
+    assert canonicalize_settings(outer()) == {}
     monkeypatch.setattr(Inner, "version", 2)
     assert compute_key(outer()) != before
 
 
-def test_a_plugin_with_a_version_may_add_a_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A field with a default is added to a plugin; its old store entries are still found."""
+def test_compute_key_of_a_plugin_with_a_new_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key stays if a plugin with a version gets a field with a default, so old store entries stay valid."""
     before = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Own:\n    version = 3\n    a: int = 1\n"
     monkeypatch.syspath_prepend(tmp_path)
     keys = []
@@ -197,10 +208,10 @@ def test_compute_key_includes_nested_settings() -> None:
 
 
 @given(st.text(max_size=5))
-def test_compute_key_leaves_out_unkeyed_fields(words: str) -> None:
-    assert compute_key(Some(shown=words)) == compute_key(Some())
-    assert compute_key(ModelFile(path=words, digest="d")) == compute_key(ModelFile(path="x", digest="d"))
-    assert compute_key(ModelFile(path="x", digest=f"d{words}!")) != compute_key(ModelFile(path="x", digest="d"))
+def test_compute_key_leaves_out_unkeyed_fields(text: str) -> None:
+    assert compute_key(MixedSettings(unkeyed=text)) == compute_key(MixedSettings())
+    assert compute_key(ModelFile(path=text, digest="d")) == compute_key(ModelFile(path="x", digest="d"))
+    assert compute_key(ModelFile(path="x", digest=f"d{text}!")) != compute_key(ModelFile(path="x", digest="d"))
 
 
 @pytest.mark.parametrize("value", [np.zeros(2), {"a": object()}, [b"bytes"], {1, 2}, LeNet5])
@@ -220,13 +231,13 @@ def test_compute_key_includes_a_plugins_source(tmp_path: Path, monkeypatch: pyte
     file = tmp_path / "own_stage.py"
     monkeypatch.syspath_prepend(tmp_path)
     keys = []
-    for text in (source, source + "# another word\n", source):
+    for text in (source, source + "# a comment\n", source):
         file.write_text(text)
         sys.modules.pop("own_stage", None)
         hash_source.cache_clear()
-        made = importlib.import_module("own_stage").Own()
-        assert canonicalize(made)["source"] == compute_key([hash_file(file)])
-        keys.append(compute_key(made))
+        settings = importlib.import_module("own_stage").Own()
+        assert canonicalize(settings)["source"] == compute_key([hash_file(file)])
+        keys.append(compute_key(settings))
     assert keys[0] == keys[2] != keys[1]
     del sys.modules["own_stage"]
     hash_source.cache_clear()
@@ -234,10 +245,10 @@ def test_compute_key_includes_a_plugins_source(tmp_path: Path, monkeypatch: pyte
 
 
 def test_compute_key_is_the_same_in_another_process() -> None:
-    words = "from lightexp.core.fingerprint import compute_key; from lightexp.models.lenet5 import LeNet5; "
-    words += "print(compute_key({'m': LeNet5(0.5), 'b': [1, 2.5], 'a': {'z': None, 'y': True}}))"
+    code = "from lightexp.core.fingerprint import compute_key; from lightexp.models.lenet5 import LeNet5; "
+    code += "print(compute_key({'m': LeNet5(0.5), 'b': [1, 2.5], 'a': {'z': None, 'y': True}}))"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == compute_key({"a": {"y": True, "z": None}, "b": [1, 2.5], "m": LeNet5(0.5)})
 
 

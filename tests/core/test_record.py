@@ -1,3 +1,5 @@
+"""Records: writing, reading, tables and metrics."""
+
 from __future__ import annotations
 
 import json
@@ -15,10 +17,10 @@ from lightexp.core.record import FORMAT, RECORD_FILE, Record, StageRecord, read_
 
 @pytest.fixture
 def record() -> Record:
-    figures = [Metric("accuracy/val", 0.5, "", "max", "val", 2), Metric("size/file_bytes", 100, "bytes", "min")]
+    metrics = [Metric("accuracy/val", 0.5, "", "max", "val", 2), Metric("size/file_bytes", 100, "bytes", "min")]
     stages = [
-        StageRecord("train", "k" * 64, False, 1.25, figures, {"history": {"loss": [1.0, 0.5]}, "notes": ["µ"]}),
-        StageRecord("prune", "l" * 64, True, 0.5, [*figures, Metric("accuracy/test", 0.25)]),
+        StageRecord("train", "k" * 64, False, 1.25, metrics, {"history": {"loss": [1.0, 0.5]}, "notes": ["µ"]}),
+        StageRecord("prune", "l" * 64, True, 0.5, [*metrics, Metric("accuracy/test", 0.25)]),
     ]
     return Record(
         "2026-01-01_00-00-00-abc123",
@@ -40,7 +42,7 @@ def test_read_record_returns_what_was_written(record: Record, tmp_path: Path) ->
     record.dataset = {"name": "digits", "splits": {"val": {"n": 3, "digest": "d"}}}
     record.write(tmp_path)
     assert read_record(tmp_path) == record
-    assert [p.name for p in tmp_path.iterdir()] == [RECORD_FILE]  # no draft stays
+    assert [p.name for p in tmp_path.iterdir()] == [RECORD_FILE]  # no temporary file is left
 
 
 def test_metrics_are_those_of_the_shipped_file(record: Record) -> None:
@@ -53,8 +55,8 @@ def test_metrics_are_those_of_the_shipped_file(record: Record) -> None:
 def test_record_shows_its_table(record: Record) -> None:
     record.control, record.status, record.waived = "prune", "done", {"sparsity": "prune: <kept>"}
     headings, first, second = record.build_table().texts
-    known = ("accuracy/val", "accuracy/test", "size/file_bytes")
-    assert headings == ["Stage", *(column.heading for column in COLUMNS if column.name in known)]
+    names = ("accuracy/val", "accuracy/test", "size/file_bytes")
+    assert headings == ["Stage", *(column.heading for column in COLUMNS if column.name in names)]
     assert first[:4] == ["prune (control)", "50.00%", "25.00%", "100"]
     assert second[:4] == ["train", "50.00%", MISSING, "100"]
     title, *lines, waived = record.table().splitlines()
@@ -69,9 +71,12 @@ def test_record_shows_its_table(record: Record) -> None:
     assert "failed (a disk full)" in record._repr_html_()
 
 
-def without(name: str, place: str | None = None) -> Any:
+def remove(name: str, group: str | None = None) -> Any:
+    """Return a function that removes a field from a record, or from the first item of a list in it."""
+
     def change(values: dict[str, Any]) -> dict[str, Any]:
-        del (values[place][0] if place else values)[name]
+        fields = values[group][0] if group else values
+        del fields[name]
         return values
 
     return change
@@ -84,9 +89,9 @@ def without(name: str, place: str | None = None) -> Any:
         lambda values: {**values, "stages": None},
         lambda values: {**values, "stages": [{**values["stages"][0], "metrics": [{"nom": "a"}]}]},
         lambda values: [values],
-        without("started"),
-        without("stages"),
-        without("key", "stages"),
+        remove("started"),
+        remove("stages"),
+        remove("key", "stages"),
     ],
 )
 def test_read_record_refuses_wrong_values(record: Record, tmp_path: Path, change: Any) -> None:
@@ -116,10 +121,10 @@ def test_read_record_refuses_other_formats(record: Record, tmp_path: Path) -> No
 
 
 def test_columns_format_values() -> None:
-    text = {c.name: c.format for c in COLUMNS}
-    assert text["accuracy/val"](0.98765) == "98.77%"
-    assert text["size/file_bytes"](112960) == "112,960"
-    assert text["size/ratio"](3.96) == "4.0x"
-    assert text["latency/p50_us"](1234.56) == "1,234.6"
-    assert {text["model/params"](v) for v in (None, math.nan, math.inf)} == {MISSING}
-    assert len(text) == len(COLUMNS)
+    formats = {column.name: column.format for column in COLUMNS}
+    assert formats["accuracy/val"](0.98765) == "98.77%"
+    assert formats["size/file_bytes"](112960) == "112,960"
+    assert formats["size/ratio"](3.96) == "4.0x"
+    assert formats["latency/p50_us"](1234.56) == "1,234.6"
+    assert {formats["model/params"](value) for value in (None, math.nan, math.inf)} == {MISSING}
+    assert len(formats) == len(COLUMNS)

@@ -1,4 +1,4 @@
-"""Records that version 0.1 wrote are read, reported and counted as rows of their ablation."""
+"""Records in format 1, which version 0.1 wrote: reading, reporting, and counting in their ablation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightexp.core.record import FORMAT, Record
 from lightexp.core.records import build_frame, load_records
 from lightexp.report.runs import name_rows
 
-OLD = Path(__file__).parent / "format_1"
+FORMAT_1 = Path(__file__).parent / "format_1"
 BASE = ["dataset=digits", "model=lenet_300_100", "model.width=0.1", "tracking=none", "measure=quick"]
 ROWS = {
     "control": ["pipeline=control"],
@@ -24,23 +24,24 @@ ROWS = {
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
-    """An outputs folder with the records of an ablation of two rows."""
-    for number, path in enumerate(sorted(OLD.glob("*.json"))):
+    """Return an outputs folder with the records of an ablation of two rows."""
+    for number, path in enumerate(sorted(FORMAT_1.glob("*.json"))):
         folder = tmp_path / "outputs" / "runs" / f"2026-11-30_08-38-0{number}-00000{number}"
         folder.mkdir(parents=True)
         shutil.copyfile(path, folder / "record.json")
     return tmp_path / "outputs"
 
 
-def load(outputs: Path) -> dict[str, Record]:
+def load_by_row(outputs: Path) -> dict[str, Record]:
+    """Return the records below an outputs folder by the tag of their row."""
     records, messages = load_records(outputs)
     assert messages == []
     return {record.tags["row"]: record for record in records}
 
 
 def test_old_records_are_read(outputs: Path) -> None:
-    assert '"format": 1' in (OLD / "pruned.json").read_text()
-    record = load(outputs)["pruned"]
+    assert '"format": 1' in (FORMAT_1 / "pruned.json").read_text()
+    record = load_by_row(outputs)["pruned"]
     assert record.format == FORMAT
     assert [stage.name for stage in record.stages] == ["train", "prune", "quantize"]
     assert record.metrics["size/file_bytes"] == 6384
@@ -51,7 +52,7 @@ def test_old_records_are_read(outputs: Path) -> None:
 
 
 def test_old_records_are_reported(outputs: Path) -> None:
-    records = list(load(outputs).values())
+    records = list(load_by_row(outputs).values())
     assert list(build_frame(records)["size/file_bytes"]) == [11720, 6384]
     assert [run.metrics["size/file_bytes"] for run in name_rows(records)] == [11720, 6384]
 

@@ -1,3 +1,5 @@
+"""Reading the records of many runs, and the table of them."""
+
 from __future__ import annotations
 
 import json
@@ -15,9 +17,9 @@ from lightexp.core.record import RECORD_FILE, Record, StageRecord
 from lightexp.core.records import FIXED_COLUMNS, load_records
 
 
-def write(outputs: Path, run: str, started: float, **changes: object) -> Record:
-    """Writes a run's record below an outputs folder."""
-    figures = [Metric("accuracy/val", 0.5, "", "max", "val"), Metric("size/file_bytes", 100, "bytes", "min")]
+def write_record(outputs: Path, run: str, started: float, **changes: object) -> Record:
+    """Write a run's record below an outputs folder."""
+    metrics = [Metric("accuracy/val", 0.5, "", "max", "val"), Metric("size/file_bytes", 100, "bytes", "min")]
     values = {
         "id": run,
         "name": "lenet5 digits train-prune",
@@ -28,7 +30,7 @@ def write(outputs: Path, run: str, started: float, **changes: object) -> Record:
         "started": started,
         "status": "done",
         "ended": started + 2,
-        "stages": [StageRecord("prune", "k" * 64, False, 1.0, figures)],
+        "stages": [StageRecord("prune", "k" * 64, False, 1.0, metrics)],
     }
     record = Record(**{**values, **changes})  # type: ignore[arg-type]
     folder = outputs / "runs" / run
@@ -38,24 +40,24 @@ def write(outputs: Path, run: str, started: float, **changes: object) -> Record:
 
 
 def test_load_records_from_three_places(tmp_path: Path) -> None:
-    later, first = write(tmp_path, "a", 20.0), write(tmp_path, "b", 10.0)
+    later, first = write_record(tmp_path, "a", 20.0), write_record(tmp_path, "b", 10.0)
     runs = tmp_path / "runs"
     for name, text in {"cut": '{"id": "cu', "other": '{"format": 99}', "empty": "", "binary": "\x00\x01"}.items():
         (runs / name).mkdir()
         (runs / name / RECORD_FILE).write_text(text)
-    (runs / "none").mkdir()  # killed before it had a record
+    (runs / "none").mkdir()  # killed before it wrote a record
     (runs / ".live").mkdir()
     (runs / "stray.txt").write_text("")
     for where in (tmp_path, str(runs)):
-        sound, words = load_records(where)
+        sound, messages = load_records(where)
         assert sound == [first, later]
-        assert [line.split()[0] for line in words] == [
+        assert [line.split()[0] for line in messages] == [
             str(runs / name / RECORD_FILE) for name in ("binary", "cut", "empty", "other")
         ]
-        assert "format 99" in words[3]
+        assert "format 99" in messages[3]
     assert load_records(runs / "a") == ([later], [])
-    sound, words = load_records(runs / "cut")
-    assert (sound, len(words)) == ([], 1)
+    sound, messages = load_records(runs / "cut")
+    assert (sound, len(messages)) == ([], 1)
     with pytest.warns(UserWarning, match="is not a record|format 99"):
         assert list(lightexp.records(tmp_path)["id"]) == ["b", "a"]
 
@@ -72,16 +74,16 @@ def test_load_records_refuses_a_missing_folder(tmp_path: Path) -> None:
 
 
 def test_build_frame_has_settings_and_metrics(tmp_path: Path) -> None:
-    write(tmp_path, "a", 10.0)
+    write_record(tmp_path, "a", 10.0)
     config = {"seed": 2, "pipeline": {"stages": {"prune": {"sparsity": 0.9}}}, "dataset": {"path": "x.npz"}}
     varied = ["seed=2", "pipeline.stages.prune.sparsity=0.9", "~stage@pipeline.stages.quantize", "model=lenet5"]
-    write(tmp_path, "b", 20.0, config=config, varied=[*varied, "dataset.path=x.npz"])
-    write(tmp_path, "c", 30.0, status="running", ended=None, stages=[], name="odd")
+    write_record(tmp_path, "b", 20.0, config=config, varied=[*varied, "dataset.path=x.npz"])
+    write_record(tmp_path, "c", 30.0, status="running", ended=None, stages=[], name="odd")
     table = lightexp.records(tmp_path)
     settings = ["pipeline.stages.prune.sparsity", "dataset.path"]
     assert list(table.columns) == [*FIXED_COLUMNS, *settings, "accuracy/val", "size/file_bytes"]
     assert list(table["seed"]) == [1, 2, 1]
-    assert list(table["pipeline.stages.prune.sparsity"]) == [0.8, 0.9, 0.8]  # its value in the others too
+    assert list(table["pipeline.stages.prune.sparsity"]) == [0.8, 0.9, 0.8]  # other runs have a value too
     assert list(table["dataset.path"].isna()) == [True, False, True]
     assert list(table["pipeline"]) == ["train-prune", "train-prune", ""]
     assert list(table["model"]) == ["lenet5", "lenet5", "odd"]
@@ -92,11 +94,11 @@ def test_build_frame_has_settings_and_metrics(tmp_path: Path) -> None:
 
 
 def test_load_records_imports_no_pandas(tmp_path: Path) -> None:
-    write(tmp_path, "a", 10.0)
-    words = (
+    write_record(tmp_path, "a", 10.0)
+    code = (
         "import sys, json; from lightexp.core.records import load_records\n"
         "n = len(load_records(sys.argv[1])[0])\n"
         "print(json.dumps([n, [m for m in ('pandas', 'tensorflow', 'mlflow') if m in sys.modules]]))"
     )
-    done = subprocess.run([sys.executable, "-c", words, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [1, []]

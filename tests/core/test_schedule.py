@@ -1,3 +1,5 @@
+"""Pruning schedules, compared with tfmot's own."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -22,8 +24,8 @@ spans = st.builds(
 
 
 @pytest.fixture(scope="module")
-def due(tensorflow: None) -> Any:
-    """From tfmot's own schedule to the steps from 1, at which masks change, and the sparsity that each asks for."""
+def find_updates(tensorflow: None) -> Any:
+    """Return a function that gives the steps, from 1, at which tfmot updates masks, and their sparsities."""
     import tensorflow as tf
     from tensorflow_model_optimization.sparsity import keras as sparsity
 
@@ -32,16 +34,16 @@ def due(tensorflow: None) -> Any:
             schedule = sparsity.ConstantSparsity(0.75, begin, end, frequency)
         else:
             schedule = sparsity.PolynomialDecay(0.25, 0.75, begin, end, frequency=frequency)
-        changes, target = schedule(tf.range(1, total + 1, dtype=tf.int64))
-        places = np.flatnonzero(changes.numpy())
-        return places + 1, np.broadcast_to(target.numpy(), total)[places]
+        is_update, sparsities = schedule(tf.range(1, total + 1, dtype=tf.int64))
+        indices = np.flatnonzero(is_update.numpy())
+        return indices + 1, np.broadcast_to(sparsities.numpy(), total)[indices]
 
     return find
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(span=spans, total=st.integers(1, 500), constant=st.booleans())
-def test_steps_last_update_is_the_end(due: Any, span: Span, total: int, constant: bool) -> None:
+def test_steps_last_update_is_the_end(find_updates: Any, span: Span, total: int, constant: bool) -> None:
     try:
         begin, end, frequency = span.steps(total, constant)
     except BadInput as error:
@@ -52,10 +54,10 @@ def test_steps_last_update_is_the_end(due: Any, span: Span, total: int, constant
     assert span.frequency in (None, frequency) or begin == end
     assert span.begin_step in (None, begin)
     assert span.end_step in (None, end)
-    places, target = due(begin, end, frequency, total, constant)
-    assert len(places) >= 1
-    assert places[-1] == end
-    assert target[-1] == pytest.approx(0.75)
+    updates, sparsities = find_updates(begin, end, frequency, total, constant)
+    assert len(updates) >= 1
+    assert updates[-1] == end
+    assert sparsities[-1] == pytest.approx(0.75)
 
 
 @settings(deadline=None)
@@ -86,7 +88,7 @@ def test_steps_of_the_article() -> None:
 
 
 @pytest.mark.parametrize(
-    ("span", "words"),
+    ("span", "message"),
     [
         (Span(0, 1, end_step=101), "ends at step 101, but training has 100 steps"),
         (Span(0.5, 0.5), "is empty: it begins at step 50 and ends at step 50 of 100"),
@@ -96,11 +98,11 @@ def test_steps_of_the_article() -> None:
         (Span(0, 0.5, end_step=50, frequency=20), "the last update falls on step 40, not on end_step=50"),
     ],
 )
-def test_steps_says_what_to_do(span: Span, words: str) -> None:
+def test_steps_names_a_remedy(span: Span, message: str) -> None:
     with pytest.raises(BadInput) as caught:
         span.steps(100, constant=False)
-    assert words in str(caught.value)
-    assert any(word in str(caught.value) for word in ("Set ", "Raise "))
+    assert message in str(caught.value)
+    assert any(verb in str(caught.value) for verb in ("Set ", "Raise "))
 
 
 def test_steps_of_constant_sparsity() -> None:

@@ -1,3 +1,5 @@
+"""The store: making and loading entries, quarantine, killed processes, and disk errors."""
+
 from __future__ import annotations
 
 import json
@@ -26,11 +28,11 @@ def make(folder: Path) -> dict[str, Any]:
     return {"loss": [1.0, 0.5], "pair": (1, 2)}
 
 
-def never(folder: Path) -> dict[str, Any]:
-    pytest.fail("it was made a second time")
+def fail_if_called(folder: Path) -> dict[str, Any]:
+    pytest.fail("the entry was made a second time")
 
 
-def files(root: Path) -> list[str]:
+def list_files(root: Path) -> list[str]:
     """Return all files below `root` except locks."""
     return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.suffix != ".lock")
 
@@ -40,17 +42,17 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def test_ensure_loads_what_was_made(store: Store) -> None:
+def test_ensure_loads_an_existing_entry(store: Store) -> None:
     assert store.load(KEY) is None
     assert not store.has(KEY)
-    assert not store.root.exists()  # looking creates nothing
+    assert not store.root.exists()  # `load` and `has` create nothing
     entry, from_store = store.ensure(KEY, "Train train", make)
     assert not from_store
     assert store.has(KEY)
-    again, from_store = store.ensure(KEY, "Train train", never)
+    again, from_store = store.ensure(KEY, "Train train", fail_if_called)
     assert from_store
     assert again == entry == store.load(KEY)
-    assert entry.facts == {"loss": [1.0, 0.5], "pair": [1, 2]}  # as JSON gives them back
+    assert entry.facts == {"loss": [1.0, 0.5], "pair": [1, 2]}  # JSON turns tuples into lists
     assert entry.folder == store.folder(KEY)
     assert (entry.folder / "model.tflite").read_bytes() == b"weights" * 100
     assert json.loads((entry.folder / MANIFEST).read_text())["kind"] == "Train train"
@@ -64,24 +66,24 @@ def test_ensure_keeps_keys_separate(store: Store) -> None:
     assert store.folder(other) != store.folder(KEY)
 
 
-def truncate(folder: Path) -> None:
+def truncate_file(folder: Path) -> None:
     (folder / "model.tflite").write_bytes((folder / "model.tflite").read_bytes()[:-1])
 
 
-def alter(folder: Path) -> None:
+def alter_file(folder: Path) -> None:
     content = bytearray((folder / "model.tflite").read_bytes())
     content[5] ^= 1
     (folder / "model.tflite").write_bytes(content)
 
 
-def swap(folder: Path) -> None:
+def replace_key(folder: Path) -> None:
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({**manifest, "key": "0" * 64}))
 
 
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    "truncated": truncate,
-    "altered": alter,
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated": truncate_file,
+    "altered": alter_file,
     "missing": lambda folder: (folder / "notes.txt").unlink(),
     "extra": lambda folder: (folder / "more.bin").write_bytes(b""),
     "folder": lambda folder: (folder / "more").mkdir(),
@@ -90,20 +92,20 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty manifest": lambda folder: (folder / MANIFEST).write_text(""),
     "other manifest": lambda folder: (folder / MANIFEST).write_text("[1]"),
     "binary manifest": lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\x00"),
-    "another's manifest": swap,
+    "another's manifest": replace_key,
     "empty": lambda folder: [p.unlink() for p in folder.iterdir()],
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_ensure_quarantines_a_broken_entry(store: Store, damage: str) -> None:
     entry, _ = store.ensure(KEY, "a", make)
-    DAMAGE[damage](entry.folder)
+    DAMAGES[damage](entry.folder)
     _, from_store = store.ensure(KEY, "a", make)
     assert not from_store
     assert store.load(KEY) is not None
     assert len(list((store.root / "set-aside").iterdir())) == 1
-    _, from_store = store.ensure(KEY, "a", never)
+    _, from_store = store.ensure(KEY, "a", fail_if_called)
     assert from_store
 
 
@@ -114,12 +116,12 @@ def test_ensure_leaves_nothing_after_a_failure(store: Store) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         store.ensure(KEY, "a", fail)
-    assert files(store.root) == []
+    assert list_files(store.root) == []
     _, from_store = store.ensure(KEY, "a", make)
     assert not from_store
 
 
-WORKER = """
+MAKE_ENTRIES = """
 import sys, time
 from pathlib import Path
 from lightexp.core.store import Store
@@ -132,7 +134,7 @@ def make(folder):
     (folder / "model.tflite").write_bytes(b"half")
     while not gate.exists():
         time.sleep(0.01)
-    (folder / "model.tflite").write_bytes(b"whole" * 20_000)
+    (folder / "model.tflite").write_bytes(b"complete" * 20_000)
     return {"by": "worker"}
 
 def wait():
@@ -143,17 +145,20 @@ number = 0
 while True:
     key = "ab" + "0" * 58 + f"{number:04d}"
     entry, from_store = Store(root).ensure(key, "a", make, wait)
-    assert (entry.folder / "model.tflite").read_bytes() == b"whole" * 20_000
-    print("found" if from_store else "made", flush=True)
+    assert (entry.folder / "model.tflite").read_bytes() == b"complete" * 20_000
+    print("loaded" if from_store else "made", flush=True)
     number += 1
     if len(sys.argv) == 4:
         break
 """
 
 
-def start(store: Store, log: Path, gate: Path, *endless: str) -> subprocess.Popen[str]:
-    """Start a process that makes an entry, which it finishes once `gate` exists; `endless` makes one after another."""
-    command = [sys.executable, "-c", WORKER, str(store.root), str(log), str(gate), *endless]
+def start_worker(store: Store, log: Path, gate: Path, *endless: str) -> subprocess.Popen[str]:
+    """Start a process that makes an entry and finishes it once `gate` exists.
+
+    With `endless`, the process makes one entry after another.
+    """
+    command = [sys.executable, "-c", MAKE_ENTRIES, str(store.root), str(log), str(gate), *endless]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -167,63 +172,63 @@ def wait_for(log: Path, line: str) -> None:
 
 def test_ensure_takes_over_from_a_killed_process(store: Store, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    child = start(store, log, tmp_path / "gate")
+    child = start_worker(store, log, tmp_path / "gate")
     wait_for(log, "making")
     child.send_signal(signal.SIGKILL)
     child.communicate(timeout=30)
     key = "ab" + "0" * 62
     assert not store.has(key)
     assert store.load(key) is None
-    entry, from_store = store.ensure(key, "a", make)  # its lock died with it
+    entry, from_store = store.ensure(key, "a", make)  # the killed process holds no lock
     assert not from_store
     assert (entry.folder / "model.tflite").read_bytes() == b"weights" * 100
-    assert not any("drafts" in name or "set-aside" in name for name in files(store.root))
+    assert not any("drafts" in name or "set-aside" in name for name in list_files(store.root))
 
 
 def test_killed_processes_leave_complete_entries(store: Store, tmp_path: Path) -> None:
     rng = random.Random(0)
-    count = -1
+    previous = -1
     for number in range(6):
         log = tmp_path / f"log{number}"
-        child = start(store, log, tmp_path, "endless")
-        wait_for(log, "making")  # continues after the entries that earlier processes have made
+        child = start_worker(store, log, tmp_path, "endless")
+        wait_for(log, "making")  # earlier entries are loaded first
         time.sleep(rng.uniform(0, 0.05))
         child.kill()
         child.communicate(timeout=30)
         keys = [p.name for p in (store.root / "entries").glob("*/*")]
-        assert len(keys) >= count
-        count = len(keys)
+        assert len(keys) >= previous
+        previous = len(keys)
         assert all(store.load(key) for key in keys)
-    assert count > 0
+    assert previous > 0
     assert not (store.root / "set-aside").exists()
 
 
 def test_ensure_makes_a_key_once(store: Store, tmp_path: Path) -> None:
     log = tmp_path / "log"
     gate = tmp_path / "gate"
-    first = start(store, log, gate)
+    first = start_worker(store, log, gate)
     wait_for(log, "making")
-    second = start(store, log, gate)
+    second = start_worker(store, log, gate)
     wait_for(log, "waiting")
     gate.touch()
     printed = [child.communicate(timeout=60) for child in (first, second)]
-    assert [out for out, _ in printed] == ["made\n", "found\n"], printed
+    assert [out for out, _ in printed] == ["made\n", "loaded\n"], printed
     assert log.read_text() == "making\nwaiting\n"
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
+    """Return the folder of a file system of one megabyte."""
     folder = tmp_path / "disk"
     folder.mkdir()
     require_program("mount")
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small file system")
-    mounted = subprocess.run(
+    result = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
     )
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    if result.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {result.stderr.strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
@@ -232,41 +237,41 @@ def test_ensure_reports_a_full_disk(small_disk: Path) -> None:
     store = Store(small_disk / "store")
     first, _ = store.ensure(KEY, "a", make)
 
-    def large(folder: Path) -> dict[str, Any]:
+    def make_large(folder: Path) -> dict[str, Any]:
         (folder / "model.tflite").write_bytes(bytes(2_000_000))
         return {}
 
     other = "cd" + "0" * 62
     with pytest.raises(RunFailed) as caught:
-        store.ensure(other, "a", large)
+        store.ensure(other, "a", make_large)
     assert str(caught.value) == (f"The disk that holds {store.root} is full. Free some space and run the same command.")
     assert not store.has(other)
-    assert not any("drafts" in name for name in files(store.root))
+    assert not any("drafts" in name for name in list_files(store.root))
     assert store.load(KEY) == first
-    _, from_store = store.ensure(other, "a", make)  # there is space again
+    _, from_store = store.ensure(other, "a", make)  # the failed entry was removed
     assert not from_store
-    store.release()  # else the disk is in use
+    store.release()  # so that the disk can be unmounted
 
 
 def test_ensure_reports_an_unwritable_folder(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    root = os.geteuid() == 0  # may write everywhere except on a read-only disk
-    disk = request.getfixturevalue("small_disk") if root else tmp_path
+    is_root = os.geteuid() == 0  # root may write everywhere except on a read-only disk
+    disk = request.getfixturevalue("small_disk") if is_root else tmp_path
     store = Store(disk / "store")
     entry, _ = store.ensure(KEY, "a", make)
     broken = "cd" + "0" * 62
-    truncate(store.ensure(broken, "a", make)[0].folder)
-    if root:
+    truncate_file(store.ensure(broken, "a", make)[0].folder)
+    if is_root:
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     else:
         for folder in [store.root, *store.root.rglob("*")]:
             folder.chmod(0o500)
-    assert store.ensure(KEY, "a", never) == (entry, True)  # reading needs no writing
+    assert store.ensure(KEY, "a", fail_if_called) == (entry, True)  # loading writes nothing
     for key in ("ef" + "0" * 62, broken):
         with pytest.raises(RunFailed) as caught:
             store.ensure(key, "a", make)
-        why = "Read-only file system" if root else "Permission denied"
-        assert str(caught.value) == f"{store.root} cannot be written: {why}. Set paths.outputs=FOLDER."
-    store.release()  # else the disk is in use
+        reason = "Read-only file system" if is_root else "Permission denied"
+        assert str(caught.value) == f"{store.root} cannot be written: {reason}. Set paths.outputs=FOLDER."
+    store.release()  # so that the disk can be unmounted
 
 
 def test_ensure_reports_an_impossible_folder() -> None:
@@ -276,5 +281,5 @@ def test_ensure_reports_an_impossible_folder() -> None:
 
 def test_entry_without_files(store: Store) -> None:
     entry, _ = store.ensure(KEY, "a", lambda folder: {})
-    assert files(entry.folder) == [MANIFEST]
+    assert list_files(entry.folder) == [MANIFEST]
     assert isinstance(store.load(KEY), Entry)

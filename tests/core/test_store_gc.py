@@ -1,3 +1,5 @@
+"""Listing, checking and removing store entries, also while other processes use them."""
+
 from __future__ import annotations
 
 import fcntl
@@ -29,7 +31,7 @@ def make(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A store of three entries that nobody uses, made one after another."""
+    """Return the root of a store of three unused entries, made one after another."""
     store = Store(tmp_path / "store")
     for age, key in enumerate(KEYS[:3]):
         entry, _ = store.ensure(key, f"Train {key[:2]}", make)
@@ -38,18 +40,18 @@ def root(tmp_path: Path) -> Path:
     return store.root
 
 
-def keys(root: Path) -> list[str]:
+def list_keys(root: Path) -> list[str]:
     return [item.key for item in list_items(root)]
 
 
 def test_list_items_starts_with_the_least_recently_used(root: Path) -> None:
-    there = list_items(root)
-    assert [item.key for item in there] == KEYS[:3]
-    assert [item.kind for item in there] == ["Train 00", "Train 01", "Train 02"]
-    assert {item.state for item in there} == {"idle"}
-    size = sum(path.stat().st_size for path in there[0].folder.iterdir())
-    assert there[0].bytes == size > 3 * 70
-    assert abs(there[0].made - time.time()) < 60
+    items = list_items(root)
+    assert [item.key for item in items] == KEYS[:3]
+    assert [item.kind for item in items] == ["Train 00", "Train 01", "Train 02"]
+    assert {item.state for item in items} == {"idle"}
+    size = sum(path.stat().st_size for path in items[0].folder.iterdir())
+    assert items[0].bytes == size > 3 * 70
+    assert abs(items[0].made - time.time()) < 60
     store = Store(root)
     assert store.load(KEYS[0])
     assert [(item.key, item.state) for item in list_items(root)][-1] == (KEYS[0], "in use")
@@ -73,30 +75,29 @@ def test_verify_item_quarantines_broken_entries(root: Path) -> None:
     assert [i.used for i in after if i.state == "idle"] == [before[0].used, before[2].used]
     quarantined = next(item for item in after if item.state == "quarantined")
     assert remove_item(root, quarantined)
-    assert verify_item(store, quarantined) is not False  # what is gone is not broken
+    assert verify_item(store, quarantined) is not False  # a removed entry is not broken
 
 
 def test_remove_item_keeps_used_entries(root: Path) -> None:
-    there = list_items(root)
+    items = list_items(root)
     store = Store(root)
     assert store.load(KEYS[0])
-    made, _ = store.ensure(KEYS[3], "a", make)
-    assert not remove_item(root, there[0])  # held
-    assert not remove_item(
-        root, next(item for item in list_items(root) if item.key == KEYS[3])
-    )  # held since it was made
+    entry, _ = store.ensure(KEYS[3], "a", make)
+    assert not remove_item(root, items[0])  # in use
+    new = next(item for item in list_items(root) if item.key == KEYS[3])
+    assert not remove_item(root, new)  # in use since it was made
     store.release()
-    assert not remove_item(root, there[0])  # used since it was listed
-    assert remove_item(root, there[1])
-    assert not remove_item(root, there[1])  # gone already
-    assert sorted(keys(root)) == [KEYS[0], KEYS[2], KEYS[3]]
-    assert made.folder.exists()
+    assert not remove_item(root, items[0])  # used since it was listed
+    assert remove_item(root, items[1])
+    assert not remove_item(root, items[1])  # removed already
+    assert sorted(list_keys(root)) == [KEYS[0], KEYS[2], KEYS[3]]
+    assert entry.folder.exists()
     assert [remove_item(root, item) for item in list_items(root)] == [True] * 3
     assert not list((root / "trash").iterdir())
     assert Store(root).load(KEYS[0]) is None
 
 
-def test_list_items_of_a_missing_store(root: Path) -> None:
+def test_entries_are_released_with_their_store(root: Path) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     store = Store(root)
     assert store.load(KEYS[0]) and store.load(KEYS[0]) and store.load(KEYS[1])
@@ -107,29 +108,29 @@ def test_list_items_of_a_missing_store(root: Path) -> None:
 
 
 def test_remove_item_keeps_entries_of_live_processes(root: Path) -> None:
-    words = "import sys, time; from pathlib import Path; from lightexp.core.store import Store\n"
-    words += "store = Store(Path(sys.argv[1])); store.load(sys.argv[2]); print('held', flush=True); time.sleep(600)"
-    child = subprocess.Popen([sys.executable, "-c", words, str(root), KEYS[0]], stdout=subprocess.PIPE, text=True)
+    code = "import sys, time; from pathlib import Path; from lightexp.core.store import Store\n"
+    code += "store = Store(Path(sys.argv[1])); store.load(sys.argv[2]); print('held', flush=True); time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-c", code, str(root), KEYS[0]], stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout is not None and child.stdout.readline() == "held\n"
-        there = {item.key: item for item in list_items(root)}
-        assert there[KEYS[0]].state == "in use"
-        assert not remove_item(root, there[KEYS[0]])
+        items = {item.key: item for item in list_items(root)}
+        assert items[KEYS[0]].state == "in use"
+        assert not remove_item(root, items[KEYS[0]])
     finally:
         child.kill()
         child.communicate()
-    there = {item.key: item for item in list_items(root)}
-    assert there[KEYS[0]].state == "idle"
-    assert remove_item(root, there[KEYS[0]])
+    items = {item.key: item for item in list_items(root)}
+    assert items[KEYS[0]].state == "idle"
+    assert remove_item(root, items[KEYS[0]])
 
 
 def test_entry_lock_follows_a_replaced_entry(root: Path) -> None:
     store = Store(root)
-    with ThreadPoolExecutor(1) as quarantined, entry_lock(store.folder(KEYS[0]), fcntl.LOCK_EX):
-        loaded = quarantined.submit(store.load, KEYS[0])
-        end = time.monotonic() + 60
+    with ThreadPoolExecutor(1) as pool, entry_lock(store.folder(KEYS[0]), fcntl.LOCK_EX):
+        loaded = pool.submit(store.load, KEYS[0])
+        deadline = time.monotonic() + 60
         while not re.search(rf"-> FLOCK .* {os.getpid()} ", Path("/proc/locks").read_text()):
-            assert time.monotonic() < end, "it does not wait"
+            assert time.monotonic() < deadline, "`load` does not wait for the lock"
             time.sleep(0.01)
         store.folder(KEYS[0]).rename(root / "away")
         other = Store(root)
@@ -144,22 +145,22 @@ def test_sweep_orphans_leaves_live_work(root: Path) -> None:
     (root / "trash" / f"{KEYS[4]}-1" / "half").write_text("")
     (root / "drafts" / KEYS[5]).mkdir(parents=True)
 
-    def while_it_is_made(folder: Path) -> dict[str, Any]:
+    def make_and_sweep(folder: Path) -> dict[str, Any]:
         make(folder)
         assert sweep_orphans(root) == 2
         assert (folder / "notes.txt").exists()
         return {}
 
     store = Store(root)
-    entry, _ = store.ensure(KEYS[6], "a", while_it_is_made)
+    entry, _ = store.ensure(KEYS[6], "a", make_and_sweep)
     assert sweep_orphans(root) == 0
-    assert {path.stem for path in (root / "locks").iterdir()} <= set(keys(root))  # of what is there alone
+    assert {path.stem for path in (root / "locks").iterdir()} <= set(list_keys(root))  # no lock without an entry
     assert store.load(KEYS[6]) == entry
-    assert len(keys(root)) == 4
+    assert len(list_keys(root)) == 4
 
 
-# Kills itself, as `kill -9` does, at the n-th time that it changes anything on the disk, for every n in turn.
-KILLED = """
+# For n = 1, 2, ...: a process that removes entries kills itself, as `kill -9` does, at its n-th change on the disk.
+REMOVE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from lightexp.core.store import Store
@@ -173,14 +174,14 @@ def make(folder):
         (folder / name).write_bytes(b"content" * 10)
     return {}
 
-def collect(last):
-    left = [last]
-    def watch(event, arguments):
+def remove_all(last):
+    remaining = [last]
+    def count_change(event, arguments):
         if event in CHANGES:
-            left[0] -= 1
-            if not left[0]:
+            remaining[0] -= 1
+            if not remaining[0]:
                 os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(watch)
+    sys.addaudithook(count_change)
     sweep_orphans(root)
     for item in list_items(root):
         assert remove_item(root, item)
@@ -193,12 +194,12 @@ for number in range(1, 1000):
     store.release()
     child = os.fork()
     if not child:
-        collect(number)
+        remove_all(number)
     _, status = os.waitpid(child, 0)
-    there = [item.key for item in list_items(root)]
-    whole = [key for key in keys if Store(root).check(key)]
+    listed = [item.key for item in list_items(root)]
+    complete = [key for key in keys if Store(root).check(key)]
     quarantined = (root / "set-aside").exists()
-    print(number, os.WTERMSIG(status), int(there == whole), int(quarantined), len(whole), flush=True)
+    print(number, os.WTERMSIG(status), int(listed == complete), int(quarantined), len(complete), flush=True)
     if not os.WIFSIGNALED(status):
         break
 sweep_orphans(root)
@@ -207,34 +208,34 @@ print(len(list((root / "trash").iterdir())))
 
 
 def test_remove_item_killed_leaves_complete_entries(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", KILLED, str(tmp_path / "store"), *KEYS[:3]]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    command = [sys.executable, "-c", REMOVE_AND_DIE, str(tmp_path / "store"), *KEYS[:3]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     *steps, trash = done.stdout.splitlines()
     rows = [tuple(map(int, step.split())) for step in steps]
     *killed, last = rows
     assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
-    assert {row[1:4] for row in killed} == {(signal.SIGKILL, 1, 0)}  # killed; whole entries only; none broken
-    assert {row[4] for row in killed} == {0, 1, 2, 3}  # before the first, between any two, and after the last had gone
+    assert {row[1:4] for row in killed} == {(signal.SIGKILL, 1, 0)}  # killed; all entries complete; none quarantined
+    assert {row[4] for row in killed} == {0, 1, 2, 3}  # entries left when the process was killed
     assert last[1:] == (0, 1, 0, 0)
     assert len(killed) > 3 * 5  # three entries, each a rename and five deletions
     assert trash == "0"
 
 
-RACER = """
+USE_OR_REMOVE = """
 import sys, time
 from pathlib import Path
 from lightexp.core.store import Store
 from lightexp.core.store_gc import list_items, remove_item, sweep_orphans
 
-root, what, keys = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
+root, role, keys = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
 
 def make(folder):
     (folder / "model.tflite").write_bytes(b"content" * 10)
     return {}
 
-end, count = time.monotonic() + 1.5, 0
-while time.monotonic() < end or not count:  # a busy machine may start one late
-    if what == "collect":
+deadline, count = time.monotonic() + 1.5, 0
+while time.monotonic() < deadline or not count:  # a process may start late on a busy machine
+    if role == "remove":
         sweep_orphans(root)
         count += sum(remove_item(root, item) for item in list_items(root))
         continue
@@ -242,7 +243,7 @@ while time.monotonic() < end or not count:  # a busy machine may start one late
     entries = [store.ensure(key, "a", make) for key in keys]
     for _ in range(3):
         assert all((entry.folder / "model.tflite").read_bytes() == b"content" * 10 for entry, _ in entries)
-    count += sum(found for _, found in entries)
+    count += sum(from_store for _, from_store in entries)
     store.release()
 print(count)
 """
@@ -250,43 +251,46 @@ print(count)
 
 def test_entries_stay_while_a_run_uses_them(tmp_path: Path) -> None:
     root = tmp_path / "store"
-    words = [[sys.executable, "-c", RACER, str(root), what, *KEYS[:4]] for what in ("use", "use", "collect")]
-    children = [subprocess.Popen(w, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for w in words]
-    said = [child.communicate(timeout=120) for child in children]
-    assert [child.returncode for child in children] == [0, 0, 0], said
+    commands = [[sys.executable, "-c", USE_OR_REMOVE, str(root), role, *KEYS[:4]] for role in ("use", "use", "remove")]
+    children = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for command in commands
+    ]
+    outputs = [child.communicate(timeout=120) for child in children]
+    assert [child.returncode for child in children] == [0, 0, 0], outputs
     assert not (root / "set-aside").exists()
 
 
 @st.composite
-def stores(draw: st.DrawFn) -> list[StoreItem]:
-    drawn = st.tuples(st.integers(0, 100), st.integers(0, 50), st.sampled_from(["idle", "in use", "quarantined"]))
-    rows = draw(st.lists(drawn, max_size=8))
-    made = [StoreItem(f"k{n}", "a", Path(f"k{n}"), size, 0, used, state) for n, (size, used, state) in enumerate(rows)]
-    return sorted(made, key=lambda item: item.used)
+def draw_items(draw: st.DrawFn) -> list[StoreItem]:
+    """Draw items of a store, the least recently used first."""
+    fields = st.tuples(st.integers(0, 100), st.integers(0, 50), st.sampled_from(["idle", "in use", "quarantined"]))
+    rows = draw(st.lists(fields, max_size=8))
+    items = [StoreItem(f"k{n}", "a", Path(f"k{n}"), size, 0, used, state) for n, (size, used, state) in enumerate(rows)]
+    return sorted(items, key=lambda item: item.used)
 
 
 @given(
-    stores(),
+    draw_items(),
     st.none() | st.integers(0, 60),
     st.none() | st.integers(0, 400),
     st.none() | st.sets(st.sampled_from([f"k{n}" for n in range(8)])),
 )
 def test_select_evictable_applies_every_rule(
-    there: list[StoreItem], older: int | None, most: int | None, named: set[str] | None
+    items: list[StoreItem], older_than: int | None, max_size: int | None, keep: set[str] | None
 ) -> None:
-    gone = select_evictable(there, 50, older, most, named)
-    free = [
+    evictable = select_evictable(items, 50, older_than, max_size, keep)
+    candidates = [
         item
-        for item in there
+        for item in items
         if item.state != "in use"
-        and (older is None or 50 - item.used >= older)
-        and (named is None or item.key not in named or item.state == "quarantined")
+        and (older_than is None or 50 - item.used >= older_than)
+        and (keep is None or item.key not in keep or item.state == "quarantined")
     ]
-    assert gone == free[: len(gone)]  # the least recently used first
-    left = sum(item.bytes for item in there) - sum(item.bytes for item in gone)
-    if most is None:
-        assert gone == free
-    elif gone:
-        assert left + gone[-1].bytes > most  # none too many
-    if most is not None and left > most:
-        assert gone == free  # none too few
+    assert evictable == candidates[: len(evictable)]  # the least recently used first
+    remaining = sum(item.bytes for item in items) - sum(item.bytes for item in evictable)
+    if max_size is None:
+        assert evictable == candidates
+    elif evictable:
+        assert remaining + evictable[-1].bytes > max_size  # no entry more than needed
+    if max_size is not None and remaining > max_size:
+        assert evictable == candidates  # every candidate, since too much remains
