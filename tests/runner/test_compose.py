@@ -1,3 +1,5 @@
+"""Composition of configs, compared with Hydra's own, and the user's config folders."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -81,21 +83,23 @@ def test_clear_cache_reads_edited_files(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def no_hydra() -> Iterator[None]:
-    """Leave this process without a Hydra application."""
+def clear_hydra() -> Iterator[None]:
+    """Clear the config folders and Hydra's global state after the test."""
     yield
     add_config_dirs([])
     GlobalHydra.instance().clear()
 
 
-def test_add_config_dirs_finds_the_users_configs(tmp_path: Path, no_hydra: None) -> None:
+def test_add_config_dirs_finds_the_users_configs(tmp_path: Path, clear_hydra: None) -> None:
     for name, text in (("mine", "width: 0.25"), ("lenet5", "width: 9")):
         file = tmp_path / "model" / f"{name}.yaml"
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"{text}\n")
     add_config_dirs([str(tmp_path)])
     assert compose_config(["model=mine"]).model.width == 0.25
-    assert compose_config(["model=lenet5"]).model.width == 1.0  # lightexp's own config of a name counts
+    assert (
+        compose_config(["model=lenet5"]).model.width == 1.0
+    )  # lightexp's config takes precedence over one of the same name
     add_config_dirs([])
     with pytest.raises(BadInput, match=r"model=mine: no such choice"):
         compose_config(["model=mine"])

@@ -1,4 +1,4 @@
-"""What a stage's key depends on: all that decides its result, and nothing else."""
+"""Keys of stages: they change with everything that decides a result, and with nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightexp.runner.plan import Node
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 
-ALL = {"train", "prune", "quantize", "calibration"}
+ALL_KEYS = {"train", "prune", "quantize", "calibration"}
 PRUNE, QUANTIZE = "pipeline.stages.prune", "pipeline.stages.quantize"
 
 
@@ -23,15 +23,15 @@ def runner() -> Runner:
     return Runner(SilentReporter())
 
 
-def nodes(runner: Runner, *overrides: str) -> dict[str, Node]:
+def plan_nodes(runner: Runner, *overrides: str) -> dict[str, Node]:
     return {node.name: node for node in runner.plan(compose_settings(list(overrides)))[0].nodes}
 
 
-def keys(runner: Runner, *overrides: str) -> dict[str, str]:
-    """Each stage's key, and the calibration's."""
-    found = nodes(runner, *overrides)
-    calibration = found["quantize"].inputs["calibration"].key if "quantize" in found else ""
-    return {name: node.key for name, node in found.items()} | {"calibration": calibration}
+def compute_keys(runner: Runner, *overrides: str) -> dict[str, str]:
+    """Return the keys of the stages and of the calibration by name."""
+    nodes = plan_nodes(runner, *overrides)
+    calibration = nodes["quantize"].inputs["calibration"].key if "quantize" in nodes else ""
+    return {name: node.key for name, node in nodes.items()} | {"calibration": calibration}
 
 
 @pytest.mark.parametrize(
@@ -39,42 +39,44 @@ def keys(runner: Runner, *overrides: str) -> dict[str, str]:
     [
         ([f"{QUANTIZE}.scheme=int16x8"], {"quantize"}),
         ([f"{QUANTIZE}.calibration_samples=100"], {"quantize", "calibration"}),
-        ([f"{PRUNE}.sparsity=0.5"], ALL - {"train"}),
-        ([f"+{PRUNE}.layers={{conv1: 0.5}}"], ALL - {"train"}),
-        (["pipeline.stages.train.epochs=3"], ALL),
-        (["pipeline.stages.train.learning_rate=0.002"], ALL),
-        (["model.width=0.5"], ALL),
-        (["seed=1"], ALL),
-        (["dataset.split_seed=1"], ALL),
-        ([f"{PRUNE}.from_scratch=true"], ALL - {"train"}),
+        ([f"{PRUNE}.sparsity=0.5"], ALL_KEYS - {"train"}),
+        ([f"+{PRUNE}.layers={{conv1: 0.5}}"], ALL_KEYS - {"train"}),
+        (["pipeline.stages.train.epochs=3"], ALL_KEYS),
+        (["pipeline.stages.train.learning_rate=0.002"], ALL_KEYS),
+        (["model.width=0.5"], ALL_KEYS),
+        (["seed=1"], ALL_KEYS),
+        (["dataset.split_seed=1"], ALL_KEYS),
+        ([f"{PRUNE}.from_scratch=true"], ALL_KEYS - {"train"}),
         (["~stage@pipeline.stages.prune"], {"quantize", "calibration"}),
-        # What decides no byte of any result:
+        # Settings that change no byte of any result:
         (["runtime.threads=1"], set()),
         (["paths.outputs=elsewhere"], set()),
         (["tracking=none", "measure=quick"], set()),
         (["pipeline.waive=[sparsity]"], set()),
         (["pipeline.order=[train,nothing,prune,quantize]"], set()),
-        # The same number written in another way:
+        # Equal numbers in another notation:
         (["pipeline.stages.train.learning_rate=1e-3", f"{PRUNE}.initial_sparsity=0", "model.width=1"], set()),
     ],
 )
 def test_key_changes_with_the_result(runner: Runner, overrides: list[str], changed: set[str]) -> None:
-    before, after = keys(runner), keys(runner, *overrides)
+    before, after = compute_keys(runner), compute_keys(runner, *overrides)
     assert {name for name in after if after[name] != before[name]} == changed
 
 
 def test_key_of_pruning_from_scratch(runner: Runner) -> None:
     longer = "pipeline.stages.train.epochs=3"
     scratch = f"{PRUNE}.from_scratch=true"
-    assert keys(runner, scratch)["prune"] == keys(runner, scratch, longer)["prune"]
-    assert keys(runner, scratch)["train"] != keys(runner, scratch, longer)["train"]
-    other = f"{PRUNE}.objective.teacher"
-    soft = [scratch, "objective@pipeline.stages.prune.objective=distill", f"{other}=control"]
-    assert keys(runner, *soft)["prune"] != keys(runner, *soft, longer)["prune"]  # the teacher is trained otherwise
+    assert compute_keys(runner, scratch)["prune"] == compute_keys(runner, scratch, longer)["prune"]
+    assert compute_keys(runner, scratch)["train"] != compute_keys(runner, scratch, longer)["train"]
+    teacher = f"{PRUNE}.objective.teacher"
+    soft = [scratch, "objective@pipeline.stages.prune.objective=distill", f"{teacher}=control"]
+    assert (
+        compute_keys(runner, *soft)["prune"] != compute_keys(runner, *soft, longer)["prune"]
+    )  # the training of the teacher differs
 
 
-def flatbuffer(description: str) -> bytes:
-    """A .tflite file for digits, of one dense layer of zeros."""
+def make_flatbuffer(description: str) -> bytes:
+    """Return a .tflite file for digits with one dense layer of zeros."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -99,25 +101,27 @@ def flatbuffer(description: str) -> bytes:
 
 
 def test_key_of_a_student_covers_its_teacher(runner: Runner, tmp_path: Path) -> None:
-    def student(*overrides: str) -> str:
-        return keys(runner, "pipeline=distill", *overrides)["distill"]
+    def compute_student_key(*overrides: str) -> str:
+        return compute_keys(runner, "pipeline=distill", *overrides)["distill"]
 
     teacher, longer = "pipeline.stages.distill.objective.teacher", "pipeline.stages.train.epochs=3"
-    for name, words in {"a": "one", "b": "two", "c": "one"}.items():
-        (tmp_path / f"{name}.tflite").write_bytes(flatbuffer(words))
+    for name, description in {"a": "one", "b": "two", "c": "one"}.items():
+        (tmp_path / f"{name}.tflite").write_bytes(make_flatbuffer(description))
     a, b, c = (f"{teacher}={tmp_path / name}.tflite" for name in "abc")
     lenet = f'{teacher}=["model=lenet5","pipeline=control"]'
-    assert student() == student(f"{teacher}=control") != student(longer)
-    assert len({student(), student(a), student(b), student(lenet)}) == 4
-    assert student(a) == student(c) == student(a, longer)  # the bytes count, not the path; nor an unused training
-    assert student(lenet) == student(lenet, longer)
-    assert student(lenet) != student(lenet.replace('"]', '","pipeline.stages.train.epochs=3"]'))
+    assert compute_student_key() == compute_student_key(f"{teacher}=control") != compute_student_key(longer)
+    assert len({compute_student_key(), compute_student_key(a), compute_student_key(b), compute_student_key(lenet)}) == 4
+    assert (
+        compute_student_key(a) == compute_student_key(c) == compute_student_key(a, longer)
+    )  # the key depends on the bytes, not on the path or an unused training
+    assert compute_student_key(lenet) == compute_student_key(lenet, longer)
+    assert compute_student_key(lenet) != compute_student_key(lenet.replace('"]', '","pipeline.stages.train.epochs=3"]'))
 
 
 def test_key_of_a_teacher_equal_to_the_control(runner: Runner) -> None:
     same = 'pipeline.stages.distill.objective.teacher=["pipeline=control"]'
-    found = nodes(runner, "pipeline=distill", same)
-    assert found["distill"].inputs["teacher"].key == found["train"].key
+    nodes = plan_nodes(runner, "pipeline=distill", same)
+    assert nodes["distill"].inputs["teacher"].key == nodes["train"].key
 
 
 def test_key_excludes_the_test_split(runner: Runner, tmp_path: Path) -> None:
@@ -125,17 +129,17 @@ def test_key_excludes_the_test_split(runner: Runner, tmp_path: Path) -> None:
     parts = {f"x_{s}": rng.integers(0, 256, (40, 4, 4, 1), np.uint8) for s in ("train", "val", "test")}
     parts |= {f"y_{s}": np.arange(40) % 2 for s in ("train", "val", "test")}
 
-    def trained(**changed: np.ndarray) -> str:
-        path = tmp_path / f"{'-'.join(changed) or 'as-it-was'}.npz"
+    def compute_train_key(**changed: np.ndarray) -> str:
+        path = tmp_path / f"{'-'.join(changed) or 'unchanged'}.npz"
         np.savez(path, **{**parts, **changed})
-        return keys(runner, "pipeline=control", "dataset=arrays", f"dataset.path={path}")["train"]
+        return compute_keys(runner, "pipeline=control", "dataset=arrays", f"dataset.path={path}")["train"]
 
-    as_it_was = trained()
-    assert trained(x_test=parts["x_test"] + 1) == as_it_was
-    assert trained(y_test=1 - parts["y_test"]) == as_it_was
-    assert trained(x_train=parts["x_train"] + 1) != as_it_was
-    assert trained(y_train=1 - parts["y_train"]) != as_it_was
-    assert trained(x_val=parts["x_val"] + 1) != as_it_was  # early stopping looks at it
+    unchanged = compute_train_key()
+    assert compute_train_key(x_test=parts["x_test"] + 1) == unchanged
+    assert compute_train_key(y_test=1 - parts["y_test"]) == unchanged
+    assert compute_train_key(x_train=parts["x_train"] + 1) != unchanged
+    assert compute_train_key(y_train=1 - parts["y_train"]) != unchanged
+    assert compute_train_key(x_val=parts["x_val"] + 1) != unchanged  # early stopping uses it
 
 
 PRINT_KEYS = """
@@ -149,7 +153,7 @@ assert not {"tensorflow", "mlflow", "ai_edge_litert"} & set(sys.modules)
 
 
 def test_key_covers_library_versions(runner: Runner, tmp_path: Path) -> None:
-    def printed(*folders: Path) -> list[str]:
+    def print_keys(*folders: Path) -> list[str]:
         code = f"import sys; sys.path[:0] = {[str(f) for f in folders]}\n{PRINT_KEYS}"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
         return done.stdout.split()
@@ -157,6 +161,6 @@ def test_key_covers_library_versions(runner: Runner, tmp_path: Path) -> None:
     metadata = tmp_path / "newer" / "tf_keras-99.0.dist-info" / "METADATA"
     metadata.parent.mkdir(parents=True)
     metadata.write_text("Metadata-Version: 2.1\nName: tf-keras\nVersion: 99.0\n")
-    here = [node.key for node in nodes(runner).values()]
-    assert printed() == here
-    assert not set(printed(metadata.parents[1])) & set(here)
+    expected = [node.key for node in plan_nodes(runner).values()]
+    assert print_keys() == expected
+    assert not set(print_keys(metadata.parents[1])) & set(expected)

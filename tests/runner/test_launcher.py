@@ -30,7 +30,7 @@ def test_drop_sweeps_keeps_single_values() -> None:
     assert drop_sweeps(["a=1,2", "b=[1,2]", "c=choice(1,2)", "d=interval(0,1)", "e='1,2'"]) == ["b=[1,2]", "e='1,2'"]
 
 
-def test_basic_launcher_works_in_this_process(tmp_path: Path) -> None:
+def test_basic_launcher_runs_in_this_process(tmp_path: Path) -> None:
     assert select_launcher(["hydra/launcher=basic"], [], tmp_path / "it's a \\ folder").is_in_process
 
 

@@ -1,3 +1,5 @@
+"""The order of stages: violations and their repair."""
+
 from __future__ import annotations
 
 import time
@@ -13,7 +15,7 @@ from lightexp.runner.order import Rule, find_violation, repair_order
 
 @dataclass(frozen=True)
 class Step(Stage):
-    """A stage that destroys what stages of a higher rank have established."""
+    """A stage that destroys the invariants of stages of a higher rank."""
 
     accepts: ClassVar[tuple[Form, ...]] = ("keras",)
     rank: int = 0
@@ -30,6 +32,8 @@ class Step(Stage):
 
 @dataclass(frozen=True)
 class First(Step):
+    """A stage that needs no stage before it."""
+
     accepts: ClassVar[tuple[Form, ...]] = ("none", "keras")
 
     def establishes(self) -> tuple[Invariant, ...]:
@@ -38,7 +42,7 @@ class First(Step):
 
 @dataclass(frozen=True)
 class Finish(Step):
-    """A stage whose result only a measurement accepts."""
+    """A stage whose result only a `Follower` accepts."""
 
     produces: ClassVar[Form] = "encoded"
 
@@ -53,7 +57,8 @@ class Follower(Step):
         return {"table": Finish}
 
 
-def rank_of(stages: list[Step]) -> list[int]:
+def repair_ranks(stages: list[Step]) -> list[int]:
+    """Return the ranks of stages in the repaired order."""
     order = repair_order(stages)
     assert order is not None
     assert find_violation([stages[i] for i in order]) is None
@@ -82,8 +87,8 @@ def test_find_violation_skips_waived_kinds() -> None:
 
 
 def test_repair_order_moves_one_stage() -> None:
-    assert rank_of([First(), Step(2), Step(3), Step(1)]) == [0, 1, 2, 3]
-    assert rank_of([First(), Finish(9), Step(3)]) == [0, 3, 9]
+    assert repair_ranks([First(), Step(2), Step(3), Step(1)]) == [0, 1, 2, 3]
+    assert repair_ranks([First(), Finish(9), Step(3)]) == [0, 3, 9]
 
 
 def test_repair_order_gives_up() -> None:
@@ -95,10 +100,10 @@ def test_repair_order_gives_up() -> None:
 def test_repair_order_is_fast(count: int) -> None:
     stages = [First(), *(Step(rank) for rank in range(count - 1, 0, -1))]
     before = time.process_time()
-    assert rank_of(stages) == list(range(count))
+    assert repair_ranks(stages) == list(range(count))
     assert time.process_time() - before < 0.1
 
 
-def test_invariant_kinds_are_the_words_of_records() -> None:
+def test_invariant_kinds_are_the_names_in_records() -> None:
     assert [str(kind) for kind in InvariantKind] == ["sparsity", "n_m", "blocks", "codebook", "dtype"]
     assert Invariant(InvariantKind.BLOCKS, 0.5) == Invariant("blocks", 0.5)

@@ -1,4 +1,4 @@
-"""What is refused because it would give a wrong figure without a word."""
+"""Settings and files that are refused because they would silently give a wrong result."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from lightexp.stages.prune import Prune
 LAYERS = [Layer("conv1", "Conv2D", (3, 3, 1, 4), 36), Layer("norm1", "BatchNormalization", None, 16)]
 
 
-def prune(**values: object) -> Prune:
+def make_prune(**values: object) -> Prune:
     return Prune(objective=CrossEntropy(), **values)  # type: ignore[arg-type]
 
 
 def test_contradicting_patterns_are_refused():
     with pytest.raises(BadInput, match="several sparsities"):
-        prune(layers={"conv*": 0.5, "conv1": 0.9}).compute_targets(LAYERS)
-    assert prune(layers={"conv*": 0.9, "conv1": 0.9}).compute_targets(LAYERS) == {"conv1": 0.9}
+        make_prune(layers={"conv*": 0.5, "conv1": 0.9}).compute_targets(LAYERS)
+    assert make_prune(layers={"conv*": 0.9, "conv1": 0.9}).compute_targets(LAYERS) == {"conv1": 0.9}
 
 
 def test_pattern_of_unpruned_layers_is_refused():
     with pytest.raises(BadInput, match="'norm1' matches no layer that is pruned"):
-        prune(layers={"norm1": 0.5}).compute_targets(LAYERS)
+        make_prune(layers={"norm1": 0.5}).compute_targets(LAYERS)
 
 
 def test_lower_second_pruning_is_refused():
-    again = prune(sparsity=0.8)
-    assert again.preserves(*prune(sparsity=0.8).establishes())
-    assert not again.preserves(*prune(sparsity=0.5, layers={"conv1": 0.95}).establishes())
-    assert not again.preserves(*prune(sparsity=0.5, allocation="global").establishes())
-    assert prune(sparsity=0.8).establishes() == (Invariant("sparsity", 0.8),)
+    second = make_prune(sparsity=0.8)
+    assert second.preserves(*make_prune(sparsity=0.8).establishes())
+    assert not second.preserves(*make_prune(sparsity=0.5, layers={"conv1": 0.95}).establishes())
+    assert not second.preserves(*make_prune(sparsity=0.5, allocation="global").establishes())
+    assert make_prune(sparsity=0.8).establishes() == (Invariant("sparsity", 0.8),)
 
 
 @pytest.mark.parametrize("override", ["dataset=mnist", "seed=3", "runtime.threads=1"])
 def test_teacher_overriding_shared_settings_is_refused(override):
-    words = ["pipeline=distill", f'pipeline.stages.distill.objective.teacher=["{override}","pipeline=control"]']
+    overrides = ["pipeline=distill", f'pipeline.stages.distill.objective.teacher=["{override}","pipeline=control"]']
     with pytest.raises(BadInput, match="has no effect on a teacher"):
-        Runner(SilentReporter()).plan(compose_settings(words))
+        Runner(SilentReporter()).plan(compose_settings(overrides))
 
 
 def test_too_large_seed_is_refused():
@@ -68,18 +68,18 @@ def test_changed_model_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ["-m", "paths.outputs=taken", "seed=0,1"],
         ["-m", "--cfg", "job"],
         ["tracking=none", "-m", "seed=-1,x"],
     ],
 )
-def test_command_refuses_in_one_line(words, tmp_path):
+def test_command_refuses_in_one_line(arguments, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    command = [Path(sys.executable).parent / "lightexp", "run", *words]
+    command = [Path(sys.executable).parent / "lightexp", "run", *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
-    if "seed=-1,x" not in words:
+    if "seed=-1,x" not in arguments:
         assert len(done.stderr.splitlines()) == 1
     assert "whole error" not in done.stderr

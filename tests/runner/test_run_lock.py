@@ -1,4 +1,4 @@
-"""Locks that say which runs are alive, and what becomes of runs whose processes have died."""
+"""Locks that mark running runs, and the records of runs whose processes have died."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightexp.runner import run_lock
 
 
 def write_dead_run(runs: Path, name: str, **changes: object) -> Path:
-    """Leave a run as a process that was killed leaves it: with a record and a lock that nobody holds."""
+    """Write a run as a killed process leaves it: with a record, and a lock that no process holds."""
     folder = runs / name
     folder.mkdir(parents=True)
     values: dict[str, object] = {"config": {}, "varied": [], "environment": {}, "started": 1.0, **changes}
@@ -40,21 +40,21 @@ def test_reap_dead_runs_records_and_mirrors(tmp_path: Path, status: str, expecte
     assert len(mirrored) == 1
 
 
-def test_reap_dead_runs_leaves_living_runs_alone(tmp_path: Path) -> None:
+def test_reap_dead_runs_keeps_running_runs(tmp_path: Path) -> None:
     folder = write_dead_run(tmp_path, "a")
     with run_lock.hold(tmp_path, "a"):
         run_lock.reap_dead_runs(tmp_path)
         assert read_record(folder).status == "running"
 
 
-def test_reap_dead_runs_passes_over_broken_records(tmp_path: Path) -> None:
+def test_reap_dead_runs_skips_broken_records(tmp_path: Path) -> None:
     folder = write_dead_run(tmp_path, "a")
     (folder / "record.json").write_text("{")
     run_lock.reap_dead_runs(tmp_path)
     assert list((tmp_path / ".live").iterdir()) == []
 
 
-def test_reap_dead_runs_says_why_a_run_ended(tmp_path: Path) -> None:
+def test_reap_dead_runs_records_the_reason(tmp_path: Path) -> None:
     folder = write_dead_run(tmp_path, "a")
     run_lock.reap_dead_runs(tmp_path)
     record = read_record(folder)

@@ -1,4 +1,4 @@
-"""A pipeline whose training is cut short, gone on with, and in the end an ordinary run's."""
+"""Training that stops at rungs, continues, and ends with the result of an ordinary run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 from tests.tiny_runs import TinyRuns
 
-WORDS = ("model=article_mlp", "pipeline=prune", "pipeline.stages.prune.end=0.25")
+OVERRIDES = ("model=article_mlp", "pipeline=prune", "pipeline.stages.prune.end=0.25")
 
 
-def at(tiny: TinyRuns, folder: Path, rung: Rung | None) -> tuple[Record, dict[str, bytes]]:
-    """The record of a run, and the files of its last stage."""
-    settings = compose([*tiny.list_overrides(*WORDS), "pipeline.stages.prune.epochs=4"])
+def run_to(tiny: TinyRuns, folder: Path, rung: Rung | None) -> tuple[Record, dict[str, bytes]]:
+    """Run a pipeline up to a rung; return the record and the files of the last stage."""
+    settings = compose([*tiny.list_overrides(*OVERRIDES), "pipeline.stages.prune.epochs=4"])
     record = Runner(SilentReporter()).trial(replace(settings, rung=rung), [], folder, [])
     assert record.status == "done", record.reason
     key = record.stages[-1].key
@@ -27,22 +27,23 @@ def at(tiny: TinyRuns, folder: Path, rung: Rung | None) -> tuple[Record, dict[st
     return record, {path.name: path.read_bytes() for path in entry.iterdir() if path.name != "manifest.json"}
 
 
-def test_rungs_give_the_entry_of_a_straight_run(tiny_runs: TinyRuns, tmp_path: Path) -> None:
+def test_rungs_give_the_entry_of_an_ordinary_run(tiny_runs: TinyRuns, tmp_path: Path) -> None:
     keys = []
     for number, stopped in enumerate((2, 3, None)):
-        record, files = at(tiny_runs, tmp_path / str(number), Rung(number, (1, 2)))
+        record, files = run_to(tiny_runs, tmp_path / str(number), Rung(number, (1, 2)))
         stage = record.stages[-1]
         assert (stage.facts.get(STOPPED_FACT), stage.from_store) == (stopped, False)
         assert len(stage.facts["history"]["loss"]) == (stopped or 4)
         assert (STATE_FILE in files) == (stopped is not None)
         keys.append(stage.key)
     assert len(set(keys)) == 3
-    ordinary, _ = at(tiny_runs, tmp_path / "ordinary", None)
+    ordinary, _ = run_to(tiny_runs, tmp_path / "ordinary", None)
     assert (ordinary.stages[-1].key, ordinary.stages[-1].from_store) == (keys[-1], True)
     assert STOPPED_FACT not in ordinary.stages[-1].facts
-    (tmp_path / "alone").mkdir()
-    straight, others = at(TinyRuns(tmp_path / "alone"), tmp_path / "straight", None)
-    assert (straight.stages[-1].key, straight.stages[-1].from_store) == (keys[-1], False)
-    assert others == files
-    skipped, files = at(TinyRuns(tmp_path / "alone"), tmp_path / "skipped", Rung(1, (1, 2)))  # no rung 0 to go on from
+    (tmp_path / "separate").mkdir()
+    uninterrupted, expected_files = run_to(TinyRuns(tmp_path / "separate"), tmp_path / "uninterrupted", None)
+    assert (uninterrupted.stages[-1].key, uninterrupted.stages[-1].from_store) == (keys[-1], False)
+    assert expected_files == files
+    # Without the result of rung 0:
+    skipped, files = run_to(TinyRuns(tmp_path / "separate"), tmp_path / "skipped", Rung(1, (1, 2)))
     assert skipped.stages[-1].key == keys[1]
