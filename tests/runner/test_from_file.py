@@ -1,4 +1,4 @@
-"""Real runs on models that somebody else has trained."""
+"""Runs on model files that were trained elsewhere, in every format."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from lightexp.core.record import Record
 from tests.tiny_runs import TinyRuns
 
 MISMATCH = "maps (8, 8, 1) to (4,); the data need (9, 9, 1) to (3,)"
-ORDER = [2, 0, 3, 1]  # the class that each output of the `reordered` file stands for
+ORDER = [2, 0, 3, 1]  # class of each output of the file `reordered`
 
 
 @dataclass
-class Files:
-    """One trained network in the forms that people hand on; each but `logits` ends in a softmax.
+class ModelFiles:
+    """Files of one trained network; all but `logits` end in a softmax.
 
     Attributes:
         keras: `.h5`.
         saved: A SavedModel.
-        tflite: Float, of any batch.
-        single: Float, of batch 1.
-        integer: int8 throughout.
+        tflite: Float `.tflite` with any batch size.
+        single: Float `.tflite` with batch size 1.
+        integer: `.tflite` with int8 weights, activations and inputs.
         logits: `.tflite` without the softmax.
-        reordered: `.h5` whose outputs are in `ORDER`.
-        accuracy: The share of the validation split that Keras gets right.
+        reordered: `.h5` whose outputs are in the order `ORDER`.
+        accuracy: Validation accuracy, measured by Keras.
     """
 
     keras: Path
@@ -43,14 +43,14 @@ class Files:
 
 
 @pytest.fixture(scope="module")
-def files(tiny_runs: TinyRuns, tmp_path_factory: pytest.TempPathFactory) -> Files:
+def files(tiny_runs: TinyRuns, tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TensorFlow's and Keras's, at making them
-        return _made(tiny_runs, tmp_path_factory.mktemp("files"))
+        warnings.simplefilter("ignore")  # of TensorFlow and Keras
+        return train_and_save(tiny_runs, tmp_path_factory.mktemp("files"))
 
 
-def _made(tiny_runs: TinyRuns, folder: Path) -> Files:
-    """Trained by plain Keras, not by us."""
+def train_and_save(tiny_runs: TinyRuns, folder: Path) -> ModelFiles:
+    """Train a network with Keras alone, and save it in every format."""
     import tensorflow as tf
     import tf_keras as keras
 
@@ -64,11 +64,11 @@ def _made(tiny_runs: TinyRuns, folder: Path) -> Files:
     model = keras.Sequential([*logits.layers, layers.Softmax()])
     accuracy = float((model.predict(data.inputs(data.val.x), verbose=0).argmax(1) == data.val.y).mean())
 
-    def written(name: str, content: bytes) -> Path:
+    def write(name: str, content: bytes) -> Path:
         (folder / name).write_bytes(content)
         return folder / name
 
-    def converted(source: keras.Model, **settings: object) -> bytes:
+    def convert(source: keras.Model, **settings: object) -> bytes:
         converter = tf.lite.TFLiteConverter.from_keras_model(source)
         for setting, value in settings.items():
             setattr(converter, setting, value)
@@ -79,86 +79,86 @@ def _made(tiny_runs: TinyRuns, folder: Path) -> Files:
     fixed = tf.function(model).get_concrete_function(tf.TensorSpec((1, *data.shape)))
     single = tf.lite.TFLiteConverter.from_concrete_functions([fixed], model).convert()
     samples = [[data.inputs(data.train.x[i : i + 1])] for i in range(40)]
-    whole = {"optimizations": [tf.lite.Optimize.DEFAULT], "representative_dataset": lambda: iter(samples)}
+    integer = {"optimizations": [tf.lite.Optimize.DEFAULT], "representative_dataset": lambda: iter(samples)}
     reordered = keras.models.clone_model(model)
     weights = model.get_weights()
     reordered.set_weights([*weights[:-2], weights[-2][:, ORDER], weights[-1][ORDER]])
     reordered.save(folder / "reordered.h5")
-    return Files(
+    return ModelFiles(
         folder / "net.h5",
         folder / "saved",
-        written("net.tflite", converted(model)),
-        written("single.tflite", bytes(single)),
-        written("integer.tflite", converted(model, **whole, inference_input_type=tf.int8)),
-        written("logits.tflite", converted(logits)),
+        write("net.tflite", convert(model)),
+        write("single.tflite", bytes(single)),
+        write("integer.tflite", convert(model, **integer, inference_input_type=tf.int8)),
+        write("logits.tflite", convert(logits)),
         folder / "reordered.h5",
         accuracy,
     )
 
 
-def run(tiny_runs: TinyRuns, path: Path, *words: str) -> Record:
-    return tiny_runs.run("model=from_file", f"model.path={path}", *words)
+def run_file(tiny_runs: TinyRuns, path: Path, *overrides: str) -> Record:
+    return tiny_runs.run("model=from_file", f"model.path={path}", *overrides)
 
 
-def test_keras_file_is_the_control(files: Files, tiny_runs: TinyRuns) -> None:
+def test_keras_file_is_the_control(files: ModelFiles, tiny_runs: TinyRuns) -> None:
     assert files.accuracy > 0.9
-    record = run(tiny_runs, files.keras)
+    record = run_file(tiny_runs, files.keras)
     assert [stage.name for stage in record.stages] == ["file", "prune", "quantize"]
     assert record.control == "file"
     assert record.stages[0].metric("accuracy/val") == pytest.approx(files.accuracy)
     assert record.metrics["model/sparsity"] > 0.5
     assert record.metrics["size/ratio"] > 1.5
-    again = run(tiny_runs, files.keras)
+    again = run_file(tiny_runs, files.keras)
     assert all(stage.from_store for stage in again.stages)
 
 
-def test_keras_file_can_be_trained_further(files: Files, tiny_runs: TinyRuns) -> None:
+def test_keras_file_can_be_trained_further(files: ModelFiles, tiny_runs: TinyRuns) -> None:
     order = "pipeline.order=[train,finetune]"
-    record = run(tiny_runs, files.keras, "pipeline=control", "+stage@pipeline.stages.finetune=train", order)
+    record = run_file(tiny_runs, files.keras, "pipeline=control", "+stage@pipeline.stages.finetune=train", order)
     assert [stage.name for stage in record.stages] == ["file", "finetune"]
     assert record.metrics["accuracy/val"] >= files.accuracy - 0.1
 
 
 @pytest.mark.parametrize("form", ["keras", "saved", "tflite", "single", "logits", "integer"])
-def test_every_file_format_is_measured(form: str, files: Files, tiny_runs: TinyRuns) -> None:
-    record = run(tiny_runs, getattr(files, form), "pipeline=control", "model.trust=true")
+def test_every_file_format_is_measured(form: str, files: ModelFiles, tiny_runs: TinyRuns) -> None:
+    record = run_file(tiny_runs, getattr(files, form), "pipeline=control", "model.trust=true")
     assert [stage.name for stage in record.stages] == ["file"]
-    slack = 0.05 if form == "integer" else 1e-6
-    assert record.metrics["accuracy/val"] == pytest.approx(files.accuracy, abs=slack)
-    exact = run(tiny_runs, files.logits, "pipeline=control").metrics["loss/val"]
+    tolerance = 0.05 if form == "integer" else 1e-6
+    assert record.metrics["accuracy/val"] == pytest.approx(files.accuracy, abs=tolerance)
+    exact = run_file(tiny_runs, files.logits, "pipeline=control").metrics["loss/val"]
     assert record.metrics["loss/val"] == pytest.approx(exact, abs=0.05 if form == "integer" else 1e-4)
 
 
-def test_labels_reorder_the_outputs(files: Files, tiny_runs: TinyRuns) -> None:
-    words = ["pipeline=control", f"model.labels={ORDER}".replace(" ", "")]
-    record = run(tiny_runs, files.reordered, *words)
+def test_labels_reorder_the_outputs(files: ModelFiles, tiny_runs: TinyRuns) -> None:
+    overrides = ["pipeline=control", f"model.labels={ORDER}".replace(" ", "")]
+    record = run_file(tiny_runs, files.reordered, *overrides)
     assert record.metrics["accuracy/val"] == pytest.approx(files.accuracy)
-    plain = run(tiny_runs, files.reordered, "pipeline=control")
+    plain = run_file(tiny_runs, files.reordered, "pipeline=control")
     assert plain.metrics["accuracy/val"] < 0.5
     assert record.dataset["labels"] == [plain.dataset["labels"][label] for label in ORDER]
-    same = [{k: v for k, v in r.dataset.items() if k != "labels"} for r in (plain, record)]
-    assert same[0] == same[1]  # the data are the same; only how they are looked at is not
+    datasets = [{name: value for name, value in r.dataset.items() if name != "labels"} for r in (plain, record)]
+    assert datasets[0] == datasets[1]  # only the labels of the data set differ
 
 
 @pytest.mark.parametrize("scheme", ["default", "int8"])
-def test_tflite_is_quantised(scheme: str, files: Files, tiny_runs: TinyRuns) -> None:
-    record = run(tiny_runs, files.tflite, "pipeline=quantize", f"pipeline.stages.quantize.scheme={scheme}")
+def test_tflite_is_quantised(scheme: str, files: ModelFiles, tiny_runs: TinyRuns) -> None:
+    record = run_file(tiny_runs, files.tflite, "pipeline=quantize", f"pipeline.stages.quantize.scheme={scheme}")
     assert [stage.name for stage in record.stages] == ["file", "quantize"]
     assert record.metrics["accuracy/val"] == pytest.approx(files.accuracy, abs=0.05)
     assert record.metrics["size/ratio"] > 1.2
 
 
-def test_tflite_teaches_a_student(files: Files, tiny_runs: TinyRuns) -> None:
+def test_tflite_teaches_a_student(files: ModelFiles, tiny_runs: TinyRuns) -> None:
     student = "+model@pipeline.stages.distill.student=article_mlp"
     try:
-        record = run(tiny_runs, files.tflite, "pipeline=distill", student)
+        record = run_file(tiny_runs, files.tflite, "pipeline=distill", student)
     except BadInput:
-        record = run(tiny_runs, files.tflite, "pipeline=distill", student.removeprefix("+"))
+        record = run_file(tiny_runs, files.tflite, "pipeline=distill", student.removeprefix("+"))
     assert [stage.name for stage in record.stages] == ["file", "distill"]
 
 
 @pytest.mark.parametrize(
-    ("form", "words", "told"),
+    ("form", "overrides", "message"),
     [
         ("tflite", ["pipeline=prune"], "needs Keras layers"),
         ("integer", ["pipeline=quantize"], "quantised already"),
@@ -166,12 +166,12 @@ def test_tflite_teaches_a_student(files: Files, tiny_runs: TinyRuns) -> None:
         ("keras", ["pipeline=distill"], "Name a student"),
         (
             "keras",
-            ["pipeline=control", "dataset.path={more}"],
+            ["pipeline=control", "dataset.path={larger}"],
             MISMATCH,
         ),
         (
             "tflite",
-            ["pipeline=control", "dataset.path={more}"],
+            ["pipeline=control", "dataset.path={larger}"],
             MISMATCH,
         ),
         ("tflite", ["pipeline=control", "model.labels=[0,1]"], "labels names 2 classes"),
@@ -179,27 +179,30 @@ def test_tflite_teaches_a_student(files: Files, tiny_runs: TinyRuns) -> None:
     ],
 )
 def test_impossible_pipelines_are_refused(
-    form: str, words: list[str], told: str, files: Files, tiny_runs: TinyRuns, tmp_path: Path
+    form: str, overrides: list[str], message: str, files: ModelFiles, tiny_runs: TinyRuns, tmp_path: Path
 ) -> None:
-    more = tmp_path / "more.npz"
-    np.savez(more, x=np.zeros((60, 9, 9), np.uint8), y=np.arange(60) % 3)
-    words = ["model=from_file", f"model.path={getattr(files, form)}", *(word.format(more=more) for word in words)]
+    larger = tmp_path / "larger.npz"
+    np.savez(larger, x=np.zeros((60, 9, 9), np.uint8), y=np.arange(60) % 3)
+    file = f"model.path={getattr(files, form)}"
+    overrides = ["model=from_file", file, *(override.format(larger=larger) for override in overrides)]
     before = sorted(tiny_runs.outputs.rglob("*"))
     with pytest.raises(BadInput, match=r"^[^\n]+$") as error:
-        tiny_runs.run(*words)
-    assert told in str(error.value)
+        tiny_runs.run(*overrides)
+    assert message in str(error.value)
     assert sorted(tiny_runs.outputs.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["net.h5", "net.tflite", "net.keras"])
 @pytest.mark.parametrize("damage", ["empty", "cut", "absent"])
-def test_broken_file_is_refused(name: str, damage: str, files: Files, tiny_runs: TinyRuns, tmp_path: Path) -> None:
+def test_broken_file_is_refused(name: str, damage: str, files: ModelFiles, tiny_runs: TinyRuns, tmp_path: Path) -> None:
     path = tmp_path / name
-    whole = (files.tflite if name.endswith(".tflite") else files.keras).read_bytes()
-    if damage != "absent":
-        path.write_bytes(b"" if damage == "empty" else whole[: len(whole) // 2])
+    content = (files.tflite if name.endswith(".tflite") else files.keras).read_bytes()
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
     with pytest.raises(BadInput, match=r"^[^\n]+$") as error:
-        run(tiny_runs, path, "pipeline=control")
+        run_file(tiny_runs, path, "pipeline=control")
     assert name in str(error.value)
 
 
@@ -208,10 +211,10 @@ def test_missing_file_is_refused(tiny_runs: TinyRuns) -> None:
         tiny_runs.run("model=from_file")
 
 
-def test_key_covers_the_content(files: Files, tiny_runs: TinyRuns, tmp_path: Path) -> None:
-    first = run(tiny_runs, files.tflite, "pipeline=control").stages[0].key
+def test_key_covers_the_content(files: ModelFiles, tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    first = run_file(tiny_runs, files.tflite, "pipeline=control").stages[0].key
     copy = tmp_path / "other.tflite"
     copy.write_bytes(files.tflite.read_bytes())
-    assert run(tiny_runs, copy, "pipeline=control").stages[0].key == first
-    assert run(tiny_runs, files.logits, "pipeline=control").stages[0].key != first
-    assert np.isfinite(run(tiny_runs, copy, "pipeline=control").metrics["loss/val"])
+    assert run_file(tiny_runs, copy, "pipeline=control").stages[0].key == first
+    assert run_file(tiny_runs, files.logits, "pipeline=control").stages[0].key != first
+    assert np.isfinite(run_file(tiny_runs, copy, "pipeline=control").metrics["loss/val"])

@@ -1,4 +1,4 @@
-"""What is refused before anything is trained: one line each, with the place and what to do."""
+"""Settings that are refused before training, in one line with the setting and what to do."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lightexp.runner.run import Runner
 SOFT = "objective@pipeline.stages.prune.objective=distill"
 TEACHER = "pipeline.stages.prune.objective.teacher"
 
-BAD = {
-    # Misspelt, with the nearest right word.
+BAD_OVERRIDES = {
+    # Misspelt, with the nearest name.
     "setting": (["seeed=1"], "seeed", "'seed'"),
     "nested setting": (["pipeline.stages.prune.sparcity=0.5"], "pipeline.stages.prune.sparcity", "'sparsity'"),
     "model's setting": (["model.widht=0.5"], "model.widht", "'width'"),
@@ -58,7 +58,7 @@ BAD = {
     "seed below 0": (["seed=-1"], "seed", "0"),
     "split_seed below 0": (["dataset.split_seed=-1"], "dataset.split_seed", "0"),
     "no threads": (["runtime.threads=0"], "runtime.threads", "1"),
-    "more threads than LiteRT bears": (["runtime.threads=1000000"], "runtime.threads", "1024"),
+    "more threads than LiteRT allows": (["runtime.threads=1000000"], "runtime.threads", "1024"),
     "no width": (["model.width=0"], "model.width", "0"),
     "layer's sparsity": (["+pipeline.stages.prune.layers={conv1: 2}"], "pipeline.stages.prune.layers.conv1", "than 1"),
     "list of layers": (["pipeline.stages.prune.layers=[]"], "pipeline.stages.prune.layers=[]", "NAME={KEY: VALUE}"),
@@ -74,7 +74,7 @@ BAD = {
                "pipeline.order", "'pipeline.order=[train,again,prune,quantize]'"),
     "undone by a student": (["pipeline=distill_prune", "pipeline.order=[train,prune,distill]"],
                             "pipeline.order", "'pipeline.order=[train,distill,prune]'"),
-    "undone, how to show it": (["+stage@pipeline.stages.again=train", "pipeline.order=[train,prune,again,quantize]"],
+    "undone, with the waiver": (["+stage@pipeline.stages.again=train", "pipeline.order=[train,prune,again,quantize]"],
                                "pipeline.order", "'pipeline.waive=[sparsity]'"),
     "pruned less later": (["pipeline=prune", "+stage@pipeline.stages.less=prune", "pipeline.stages.less.sparsity=0.5",
                            "pipeline.order=[train,prune,less]"], "pipeline.order", "order=[train,less,prune]'"),
@@ -108,8 +108,8 @@ BAD = {
     "no such class": (["model._target_=lightexp.models.small_cnn.Nope"], "model._target_", "Nope"),
     "not a settings class": (["model._target_=lightexp.core.fingerprint.compute_key"], "model._target_", "dataclass"),
     "class of another kind": (["model._target_=lightexp.stages.train.Train"], "model._target_", "Model"),
-    "allowed but not there": (["model._target_=no_such_pkg.Net", "plugins=[no_such_pkg]"], "model._target_", "No mod"),
-    # Places.
+    "allowed but missing": (["model._target_=no_such_pkg.Net", "plugins=[no_such_pkg]"], "model._target_", "No mod"),
+    # Paths.
     "outputs below a file": (["paths.outputs=/etc/hostname/out"], "paths.outputs", "/etc/hostname is not a folder"),
     "MLflow in a folder": (["tracking.uri=./mlruns"], "tracking", "sqlite:///FILE"),
 }  # fmt: skip
@@ -120,20 +120,20 @@ def runner() -> Runner:
     return Runner(SilentReporter())
 
 
-def planned(runner: Runner, *overrides: str) -> Plan:
+def make_plan(runner: Runner, *overrides: str) -> Plan:
     return runner.plan(compose_settings(list(overrides)))[0]
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_setting_is_one_line_with_its_place(runner: Runner, case: str) -> None:
-    overrides, place, advice = BAD[case]
+@pytest.mark.parametrize("case", BAD_OVERRIDES)
+def test_bad_setting_is_one_line_with_its_name(runner: Runner, case: str) -> None:
+    overrides, setting, advice = BAD_OVERRIDES[case]
     with pytest.raises(BadInput) as caught:
-        planned(runner, *overrides)
-    words = str(caught.value)
-    assert words.removeprefix("config.").startswith(place)
-    assert advice in words
-    assert len(words.splitlines()) == 1
-    assert "hydra.cc" not in words
+        make_plan(runner, *overrides)
+    message = str(caught.value)
+    assert message.removeprefix("config.").startswith(setting)
+    assert advice in message
+    assert len(message.splitlines()) == 1
+    assert "hydra.cc" not in message
 
 
 @pytest.mark.parametrize(
@@ -171,40 +171,40 @@ def test_stages_are_swapped_added_and_removed_by_overrides(
         assert [type(stage).__name__ for stage in stages.values()] == kinds
 
 
-def test_what_stands_in_a_stage_is_swapped_by_overrides() -> None:
+def test_parts_of_a_stage_are_swapped_by_overrides() -> None:
     assert type(compose_settings([]).stages["prune"].objective).__name__ == "CrossEntropy"
     soft = compose_settings([SOFT, "pipeline.stages.prune.objective.temperature=2"]).stages["prune"].objective
     assert (type(soft).__name__, soft.temperature, soft.teacher) == ("Distillation", 2.0, "control")
-    words = ["pipeline=distill", "model@pipeline.stages.distill.student=lenet_300_100"]
-    assert type(compose_settings(words).stages["distill"].student).__name__ == "LeNet300100"
+    overrides = ["pipeline=distill", "model@pipeline.stages.distill.student=lenet_300_100"]
+    assert type(compose_settings(overrides).stages["distill"].student).__name__ == "LeNet300100"
 
 
-def test_what_the_advice_says_works(runner: Runner) -> None:
-    planned(runner, "+stage@pipeline.stages.again=train", "pipeline.order=[train,again,prune,quantize]")
+def test_advice_of_messages_works(runner: Runner) -> None:
+    make_plan(runner, "+stage@pipeline.stages.again=train", "pipeline.order=[train,again,prune,quantize]")
     again = ["+stage@pipeline.stages.again=train", "pipeline.order=[train,prune,again,quantize]"]
-    planned(runner, *again, "pipeline.waive=[sparsity]")
-    planned(runner, SOFT, f'{TEACHER}=["model=lenet5","pipeline=control"]')
-    planned(runner, "pipeline=distill_prune", "pipeline.order=[train,distill,prune]")
+    make_plan(runner, *again, "pipeline.waive=[sparsity]")
+    make_plan(runner, SOFT, f'{TEACHER}=["model=lenet5","pipeline=control"]')
+    make_plan(runner, "pipeline=distill_prune", "pipeline.order=[train,distill,prune]")
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(("prune", "cluster", "qat", "encode"))])
-def test_an_order_that_a_refusal_names_is_accepted(order: tuple[str, ...]) -> None:
-    words = ["pipeline=prune_cluster_qat", "+stage@pipeline.stages.encode=encode"]
+def test_order_named_by_a_refusal_is_accepted(order: tuple[str, ...]) -> None:
+    overrides = ["pipeline=prune_cluster_qat", "+stage@pipeline.stages.encode=encode"]
     try:
-        check_order(compose_settings([*words, f"pipeline.order=[train,{','.join(order)}]"]))
+        check_order(compose_settings([*overrides, f"pipeline.order=[train,{','.join(order)}]"]))
     except BadInput as error:
         (advice,) = re.findall(r"'(pipeline\.order=[^']+)'", str(error))
-        check_order(compose_settings([*words, advice]))
+        check_order(compose_settings([*overrides, advice]))
     else:
         assert order == ("prune", "cluster", "qat", "encode")
 
 
 def test_control_precedes_the_first_compressing_stage(runner: Runner) -> None:
-    def control(*overrides: str) -> str:
-        return planned(runner, *overrides).control.name
+    def find_control(*overrides: str) -> str:
+        return make_plan(runner, *overrides).control.name
 
     again = ["+stage@pipeline.stages.again=train", "pipeline.order=[train,again,prune,quantize]"]
-    assert (control(), control("pipeline=control"), control(*again)) == ("train", "train", "again")
+    assert (find_control(), find_control("pipeline=control"), find_control(*again)) == ("train", "train", "again")
 
 
 def test_too_little_data_for_a_schedule_is_refused(tmp_path: Path, runner: Runner) -> None:
@@ -212,11 +212,11 @@ def test_too_little_data_for_a_schedule_is_refused(tmp_path: Path, runner: Runne
     np.savez(tmp_path / "few.npz", x=rng.integers(0, 256, (40, 4, 4, 1), np.uint8), y=np.arange(40) % 2)
     few = ["dataset=arrays", f"dataset.path={tmp_path / 'few.npz'}", "pipeline.stages.prune.epochs=1"]
     with pytest.raises(BadInput, match=r"^pipeline\.stages\.prune: the pruning schedule .*raise epochs"):
-        planned(runner, *few)
+        make_plan(runner, *few)
 
 
 def test_model_that_does_not_fit_the_data_is_refused(tmp_path: Path, runner: Runner) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "flat.npz", x=rng.random((40, 5), np.float32), y=np.arange(40) % 2)
     with pytest.raises(BadInput, match=r"^pipeline\.stages\.train: SmallCnn needs images .*model=article_mlp"):
-        planned(runner, "dataset=arrays", f"dataset.path={tmp_path / 'flat.npz'}", "pipeline=control")
+        make_plan(runner, "dataset=arrays", f"dataset.path={tmp_path / 'flat.npz'}", "pipeline=control")
