@@ -1,1 +1,1 @@
-"""Methods of our own for lightexp: one module and one file in `conf/` for each."""
+"""Methods for lightexp in a separate package: one module and one file in `conf/` for each."""

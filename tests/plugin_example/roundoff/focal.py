@@ -1,4 +1,4 @@
-"""An objective: examples that are right already count less."""
+"""A training objective: the focal loss."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the stage and its measurement share."""
+"""Rounding to a grid, shared by the stage and the measurement."""
 
 import numpy as np
 
 
-def nearest(values: np.ndarray, step: float) -> np.ndarray:
-    """Each value at the nearest multiple of `step`."""
+def round_to_grid(values: np.ndarray, step: float) -> np.ndarray:
+    """Return each value rounded to the nearest multiple of `step`."""
     return (np.round(values / step) * step).astype(np.float32)

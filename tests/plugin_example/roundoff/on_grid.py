@@ -1,4 +1,4 @@
-"""A measurement: how many of a file's weights are on a grid."""
+"""A measurement: the share of a file's weights that are on a grid."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from lightexp.core.config import Positive
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric
-from roundoff.grid import nearest
+from roundoff.grid import round_to_grid
 
 
 @dataclass(frozen=True)
 class OnGrid(Measurement):
-    """The share of kernel values that are multiples of `step`."""
+    """Measure the share of kernel values that are multiples of `step`."""
 
     step: Positive = 0.0625
 
@@ -22,5 +22,5 @@ class OnGrid(Measurement):
 
         kernels = [np.ravel(t.data) for _, t in flatbuffer.read_graph(subject.tflite).kernels]
         values = np.concatenate(kernels).astype(np.float32)
-        share = np.isclose(values, nearest(values, self.step)).mean()
+        share = np.isclose(values, round_to_grid(values, self.step)).mean()
         return [Metric("roundoff/on_grid", share, "", "max", version=self.version)]

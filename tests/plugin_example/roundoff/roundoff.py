@@ -1,4 +1,4 @@
-"""A stage: weights are put on a grid."""
+"""A stage that rounds weights to a grid."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from lightexp.core.config import Positive
 from lightexp.core.protocols import Artifact, Context, Invariant, Stage
 from lightexp.core.tflite_graph import TFLiteGraph
-from roundoff.grid import nearest
+from roundoff.grid import round_to_grid
 
 
 @dataclass(frozen=True)
 class Roundoff(Stage):
-    """Rounds every kernel to multiples of `step`."""
+    """Round every kernel to multiples of `step`."""
 
     step: Positive = 0.0625
 
@@ -28,10 +28,10 @@ class Roundoff(Stage):
 
         assert parent is not None
         model = keras_files.load_model(parent.folder, context.seed)
-        model.set_weights([nearest(w, self.step) if w.ndim > 1 else w for w in model.get_weights()])
+        model.set_weights([round_to_grid(w, self.step) if w.ndim > 1 else w for w in model.get_weights()])
         keras_files.save_model(model, context.out)
         return {}
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
-        off = [t.name for _, t in shipped.kernels if not np.allclose(nearest(t.data, self.step), t.data)]
+        off = [t.name for _, t in shipped.kernels if not np.allclose(round_to_grid(t.data, self.step), t.data)]
         return f"{', '.join(off)} off the grid of {self.step}" if off else None
