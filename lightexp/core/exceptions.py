@@ -37,7 +37,7 @@ def summarize_exception(error: BaseException, plugins: Iterable[str] = (), file:
         f"{path}, line {line}: " for path, line in _PLACE.findall(text) if any(map(Path(path).is_relative_to, roots))
     ]
     place = places[-1] if places else ""
-    return RunFailed(f"{place}{kind}{message} (the whole error is in {file})")
+    return RunFailed(f"{place}{kind}{message} (the traceback is in {file})")
 
 
 def _select_line(message: str) -> str:

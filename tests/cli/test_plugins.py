@@ -150,7 +150,7 @@ def test_plugin_error_is_one_line_and_sweep_goes_on(on_path: Callable[[Path], No
     assert "Error executing" not in result.stderr
     for method, line in zip(methods, complaints, strict=True):
         assert f"{tmp_path / 'faulty.py'}, line 8: KeyError: '{method} went" in line
-        traceback_file = Path(line.rpartition("(the whole error is in ")[2].removesuffix(")"))
+        traceback_file = Path(line.rpartition("(the traceback is in ")[2].removesuffix(")"))
         assert traceback_file.read_text().startswith("Traceback")
         if method in ("load", "build"):  # before the run has a folder for it
             traceback_file.unlink()

@@ -87,7 +87,7 @@ def test_pool_runs_all_tasks_and_reports_failures(
     assert LocalPool(source, replace(settings, workers=2), view).run() is False
     ended = source.ended()
     assert (ended["0"], ended["1"], ended["3"]) == ("done", "failed it cannot work", "done")
-    assert ended["2"].startswith("failed ZeroDivisionError: unexpected (the whole error is in ")
+    assert ended["2"].startswith("failed ZeroDivisionError: unexpected (the traceback is in ")
     assert view.outcomes["0"] == {"result": "fine"}
     assert view.outcomes["1"] == {"failed": "it cannot work"}
     assert "Traceback" in Path(re.search(r" is in (\S+)\)", ended["2"])[1]).read_text()  # type: ignore[index]

@@ -82,7 +82,7 @@ def test_unexpected_exception_fails_one_task_and_is_kept() -> None:
     source, parent = ListedSource(raise_error(KeyError("weights")), lambda: 1), StubParent()
     run_tasks(source, parent)  # type: ignore[arg-type]
     assert source.finished == {"1": 1}
-    match = re.fullmatch(r"KeyError: 'weights' \(the whole error is in (\S+)\)", source.failed["0"])
+    match = re.fullmatch(r"KeyError: 'weights' \(the traceback is in (\S+)\)", source.failed["0"])
     assert match is not None
     file = Path(match[1])
     assert "raise error" in file.read_text()
