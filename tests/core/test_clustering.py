@@ -32,7 +32,12 @@ def test_cluster_weights_keeps_zeros_and_uses_means(init: Any, seed: int, k: int
     distinct = len(np.unique(values))
     if distinct <= k:
         np.testing.assert_array_equal(clustered, values)
-        return
+    else:
+        check_lloyds_fixed_point(values, clustered)
+
+
+def check_lloyds_fixed_point(values: Any, clustered: Any) -> None:
+    """Check that each value is the mean of its weights, and that each weight has the nearest value."""
     for value in np.unique(clustered[values != 0]):
         assert values[clustered == value].mean() == pytest.approx(value, abs=1e-4)  # Lloyd's fixed point
     centres = np.unique(clustered[values != 0])

@@ -212,6 +212,21 @@ any_values = st.recursive(
     max_leaves=4,
 )
 names = sorted(AllKinds.__dataclass_fields__)
+ANNOTATIONS: dict[str, Callable[[Any], bool]] = {
+    "share": lambda v: type(v) is float and 0 <= v <= 1,
+    "sparsity": lambda v: type(v) is float and 0 <= v < 1,
+    "positive": lambda v: type(v) is float and 0 < v < math.inf,
+    "at_least_zero": lambda v: type(v) is float and 0 <= v < math.inf,
+    "count": lambda v: type(v) is int and v >= 1,
+    "index": lambda v: type(v) is int and v >= 0,
+    "maybe": lambda v: v is None or (type(v) is int and v >= 1),
+    "word": lambda v: v in ("one", "two"),
+    "text": lambda v: type(v) is str,
+    "flag": lambda v: type(v) is bool,
+    "several": lambda v: all(type(i) is str for i in v),
+    "named": lambda v: all(type(k) is str and 0 <= i < 1 for k, i in v.items()),
+}
+"""What each field of `AllKinds` accepts, by its annotation."""
 
 
 @given(name=st.sampled_from(names), value=any_values)
@@ -221,23 +236,9 @@ def test_construct_accepts_only_valid_values(name: str, value: Any) -> None:
     except BadInput as error:
         assert str(error).startswith(f"e.{name}")  # noqa: PT017
         assert len(str(error).splitlines()) == 1  # noqa: PT017
-        return
-    checks = {
-        "share": lambda v: type(v) is float and 0 <= v <= 1,
-        "sparsity": lambda v: type(v) is float and 0 <= v < 1,
-        "positive": lambda v: type(v) is float and 0 < v < math.inf,
-        "at_least_zero": lambda v: type(v) is float and 0 <= v < math.inf,
-        "count": lambda v: type(v) is int and v >= 1,
-        "index": lambda v: type(v) is int and v >= 0,
-        "maybe": lambda v: v is None or (type(v) is int and v >= 1),
-        "word": lambda v: v in ("one", "two"),
-        "text": lambda v: type(v) is str,
-        "flag": lambda v: type(v) is bool,
-        "several": lambda v: all(type(i) is str for i in v),
-        "named": lambda v: all(type(k) is str and 0 <= i < 1 for k, i in v.items()),
-    }
-    assert checks[name](accepted)
-    assert accepted == value
+    else:
+        assert ANNOTATIONS[name](accepted)
+        assert accepted == value
 
 
 @given(number=st.one_of(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True)))

@@ -48,16 +48,16 @@ def test_steps_last_update_is_the_end(find_updates: Any, span: Span, total: int,
         begin, end, frequency = span.steps(total, constant)
     except BadInput as error:
         assert len(str(error).splitlines()) == 1  # noqa: PT017
-        return
-    assert 0 <= begin <= end <= total
-    assert frequency >= 1
-    assert span.frequency in (None, frequency) or begin == end
-    assert span.begin_step in (None, begin)
-    assert span.end_step in (None, end)
-    updates, sparsities = find_updates(begin, end, frequency, total, constant)
-    assert len(updates) >= 1
-    assert updates[-1] == end
-    assert sparsities[-1] == pytest.approx(0.75)
+    else:
+        assert 0 <= begin <= end <= total
+        assert frequency >= 1
+        assert span.frequency in (None, frequency) or begin == end
+        assert span.begin_step in (None, begin)
+        assert span.end_step in (None, end)
+        updates, sparsities = find_updates(begin, end, frequency, total, constant)
+        assert len(updates) >= 1
+        assert updates[-1] == end
+        assert sparsities[-1] == pytest.approx(0.75)
 
 
 @settings(deadline=None)
@@ -67,11 +67,11 @@ def test_steps_refuses_an_empty_schedule_only(total: int, end: float) -> None:
     if int(end * total) < 1:
         with pytest.raises(BadInput, match="is empty"):
             span.steps(total, constant=False)
-        return
-    begin, last, frequency = span.steps(total, constant=False)
-    assert begin == 0
-    assert int(end * total) - last < frequency
-    assert last // frequency >= min(10, int(end * total))  # enough updates to follow the curve
+    else:
+        begin, last, frequency = span.steps(total, constant=False)
+        assert begin == 0
+        assert int(end * total) - last < frequency
+        assert last // frequency >= min(10, int(end * total))  # enough updates to follow the curve
 
 
 @given(total=st.integers(1, 5000), share=st.floats(0, 1), constant=st.booleans())

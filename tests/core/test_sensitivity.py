@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from lightexp.core.errors import BadInput
@@ -105,6 +105,7 @@ def test_allocate_reaches_the_share(drawn_layers: Any, share: float) -> None:
         assert all(strengths[name] >= highest[name] - 1e-9 for name in strengths)
 
 
+@settings(suppress_health_check=[HealthCheck.filter_too_much])  # few draws leave two layers between their levels
 @given(layers, st.floats(0.05, 0.9), st.data())
 def test_allocate_is_optimal(drawn_layers: Any, share: float, data: Any) -> None:
     by_name = {str(i): [(x, x * y) for x, y in curve] for i, (curve, _) in enumerate(drawn_layers)}  # convex or not
@@ -112,8 +113,7 @@ def test_allocate_is_optimal(drawn_layers: Any, share: float, data: Any) -> None
     strengths = allocate(by_name, sizes, share)
     envelopes = {name: make_envelope(curve) for name, curve in by_name.items()}
     names = [name for name in strengths if 1e-3 < strengths[name] < by_name[name][-1][0] - 1e-3]
-    if len(names) < 2:
-        return
+    assume(len(names) >= 2)
     giver, taker = data.draw(st.permutations(names))[:2]
     change = 1e-4 * min(sizes[giver], sizes[taker])
 

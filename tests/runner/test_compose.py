@@ -56,11 +56,11 @@ def test_compose_config_equals_hydra(overrides: list[str]) -> None:
     except Exception:  # Hydra raises many kinds
         with pytest.raises(BadInput):
             compose_config(overrides)
-        return
-    for _ in range(2):
-        composed = compose_config(overrides)
-        assert OmegaConf.to_yaml(composed) == OmegaConf.to_yaml(expected)
-        assert OmegaConf.is_struct(composed) == OmegaConf.is_struct(expected)
+    else:
+        for _ in range(2):
+            composed = compose_config(overrides)
+            assert OmegaConf.to_yaml(composed) == OmegaConf.to_yaml(expected)
+            assert OmegaConf.is_struct(composed) == OmegaConf.is_struct(expected)
 
 
 def test_compose_config_returns_a_copy() -> None:
