@@ -32,7 +32,24 @@ SLOW_FILES = (
     "tests/api/",
     "tests/stages/",
 )
-"""Files whose tests train, or start commands and servers. They run first, since whoever comes last works alone."""
+"""Files that take minutes: their tests train, or start commands and servers. They run first, since the last one to run
+leaves the other cores idle."""
+PROCESS_FILES = (
+    "tests/core/test_compat.py",
+    "tests/execution/",
+    "tests/report/test_html.py",
+    "tests/report/test_plots.py",
+    "tests/report/test_write.py",
+    "tests/runner/test_compose.py",
+    "tests/runner/test_measures.py",
+    "tests/runner/test_refusals.py",
+    "tests/runner/test_run.py",
+    "tests/runner/test_rungs.py",
+    "tests/test_contributing.py",
+    "tests/test_wheel.py",
+    "tests/tracking/",
+)
+"""Further files whose tests start processes, servers or a browser, or draw: too slow for the fast lane."""
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -58,7 +75,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        if rank(item) == len(SLOW_FILES) and not fixtures & SLOW_FIXTURES and not item.get_closest_marker("slow"):
+        is_slow = str(item.path.relative_to(config.rootpath)).startswith(SLOW_FILES + PROCESS_FILES)
+        if not is_slow and not fixtures & SLOW_FIXTURES and not item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.fast)
     items.sort(key=rank)
 

@@ -148,6 +148,7 @@ def is_private(name: str) -> bool:
     ],
     ids=["imports", "lint", "format", "docstrings", "types"],
 )
+@pytest.mark.slow
 def test_tool_finds_nothing(command: tuple[str, ...]) -> None:
     done = run_tool(*command)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -159,6 +159,7 @@ except MemoryError:
 """
 
 
+@pytest.mark.slow
 def test_splits_on_disk_are_never_all_in_memory(tmp_path: Path) -> None:
     """A process may take 100 MB more than with few examples; mapped files do not count."""
     completed = subprocess.run([sys.executable, "-c", STREAMED, tmp_path / "m.tflite"], capture_output=True, text=True)

@@ -321,6 +321,7 @@ def test_progress_bar_appears_after_delay(
     assert "20/20" in err
 
 
+@pytest.mark.slow
 def test_run_from_command_line(tmp_path: Path) -> None:
     for i in range(60):
         save(tmp_path / "mine" / ("bright" if i % 2 else "dark") / f"{i}.png", PIXELS[i, :, :, 0] // 2 + i % 2 * 120)

@@ -13,6 +13,7 @@ from lightexp.core.errors import BadInput
 from lightexp.datasets.mnist1d import Mnist1d
 
 
+@pytest.mark.slow
 def test_load_repeats_and_keeps_random_state() -> None:
     random.seed(5)
     np.random.seed(5)

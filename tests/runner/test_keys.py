@@ -152,6 +152,7 @@ assert not {"tensorflow", "mlflow", "ai_edge_litert"} & set(sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_key_covers_library_versions(runner: Runner, tmp_path: Path) -> None:
     def print_keys(*folders: Path) -> list[str]:
         code = f"import sys; sys.path[:0] = {[str(f) for f in folders]}\n{PRINT_KEYS}"
