@@ -80,7 +80,7 @@ class QuantizeStage:
 
     def _context(self, out: Path) -> Context:
         ranges = {"calibration": Artifact("keras", self._ranges, {}, "r")}
-        with SilentReporter().working("quantize", 1, 1) as progress:
+        with SilentReporter().stage("quantize", 1, 1) as progress:
             return Context(self._data, LeNet5(), 0, self._threads, out, progress, ranges)
 
 
