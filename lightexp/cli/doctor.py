@@ -21,6 +21,7 @@ from packaging.specifiers import SpecifierSet
 from lightexp.cli.arguments import Arguments
 from lightexp.core.errors import BadInput, LightexpError
 from lightexp.core.formatting import format_bytes
+from lightexp.execution.process import isolate_environment
 
 State = Literal["ok", "note", "bad"]
 
@@ -135,7 +136,14 @@ def check_libraries() -> Iterator[Check]:
     """Check that TensorFlow and the others can be imported, in another process, which dies of it on some processors."""
     command = [sys.executable, "-P", "-c", f"import {_LIBRARIES}"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_IMPORT_TIMEOUT_S)
+        result = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_IMPORT_TIMEOUT_S,
+            env=isolate_environment(os.environ),
+        )
     except subprocess.TimeoutExpired:
         yield Check("libraries", "import", "bad", f"not done after {_IMPORT_TIMEOUT_S} s. Try it again.")
         return

@@ -29,6 +29,18 @@ EXTRA_PATH_VARIABLE = "LIGHTEXP_EXTRA_PATH"
 _CLOSE_GRACE_S = 5.0
 
 
+def isolate_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return environment variables whose `PYTHONPATH` names absolute folders only.
+
+    An empty entry, such as a trailing colon leaves, means the current folder, where a file of others may carry the
+    name of a module.
+    """
+    python_path = environment.get("PYTHONPATH", "").split(os.pathsep)
+    absolute = os.pathsep.join(entry for entry in python_path if os.path.isabs(entry))
+    isolated = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+    return {**isolated, "PYTHONPATH": absolute} if absolute else isolated
+
+
 class WorkerDied(BrokenPipeError):
     """Raised by a call to a worker that has ended, or that was killed at its time limit.
 
@@ -59,6 +71,7 @@ class WorkerProcess:
 
         Args:
             module: The module that it runs, as `python -P -m MODULE`: no file of the current folder replaces a module.
+                For the same reason, entries of `PYTHONPATH` that are empty or relative are left out.
             arguments: The module's arguments.
             stderr: A file for its standard error. Defaults to none.
             environment: Its environment variables. Defaults to those of this process.
@@ -68,7 +81,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environment,
+            env=isolate_environment(os.environ if environment is None else environment),
             bufsize=0,
             start_new_session=True,
         )
@@ -255,7 +268,9 @@ class ParentConnection:
         return message
 
     def reply(self, content: dict[str, Any], array: NDArray[Any] | None = None) -> None:
-        """Answer the request that was received last."""
+        """Answer the request that was received last; the worker is idle from then on."""
+        with self._lock:
+            self._busy = False
         self._send(Message("reply", content, array, self._number))
 
     def send_event(self, **content: Any) -> None:

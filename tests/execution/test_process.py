@@ -108,6 +108,11 @@ def test_idle_worker_returns_when_closed(worker: WorkerProcess) -> None:
     assert worker.close() == 0
 
 
+def test_worker_is_idle_once_it_has_replied(worker: WorkerProcess) -> None:
+    worker.call({"sleep_after": 0.5})  # has replied, but does not yet wait for the next request
+    assert worker.close(PATIENCE_S) == 0
+
+
 def test_busy_worker_is_terminated_when_its_input_closes(worker: WorkerProcess) -> None:
     worker.send({"events": 1, "sleep": 1000})
     next(worker.messages())
@@ -135,10 +140,16 @@ def test_worker_dies_with_a_killed_parent(seconds: int) -> None:
     wait_until(lambda: not is_alive(pid))
 
 
-def test_worker_imports_nothing_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "json.py").write_text("raise SystemExit(7)")
-    monkeypatch.chdir(tmp_path)
-    worker = WorkerProcess("echo_worker", environment=ENVIRONMENT)
+@pytest.mark.parametrize("entry", ["", ".", "../here"])
+def test_worker_imports_nothing_from_the_current_folder(
+    entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "json.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(here)
+    python_path = os.pathsep.join([entry, ENVIRONMENT["PYTHONPATH"], entry])
+    worker = WorkerProcess("echo_worker", environment={**ENVIRONMENT, "PYTHONPATH": python_path})
     assert worker.call({"a": 1}).content == {"a": 1}
     worker.close()
 

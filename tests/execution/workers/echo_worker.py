@@ -21,6 +21,7 @@ def main() -> None:
                 pass
         time.sleep(request.content.get("sleep", 0))
         parent.reply(request.content, request.array)
+        time.sleep(request.content.get("sleep_after", 0))
 
 
 if __name__ == "__main__":
