@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
-from collections.abc import Container
+import warnings
+from collections.abc import Container, Sequence
 from typing import Any
 
 import optuna
@@ -94,7 +96,10 @@ class DeduplicatingSampler(samplers.BaseSampler):
         """Change one parameter after another until no trial has tried the configuration."""
         distributions = {p.name: p.distribution for p in self._space.parameters}
         for _ in range(_MAX_CHANGES):
-            name = self._random.choice(list(params))
+            free = [name for name in params if name not in trial.params]
+            if not free:
+                break
+            name = self._random.choice(free)
             if name == VARIANT:  # other parameters apply to another variant
                 params = self._draw(self._random_sampler, study, trial)
             else:
@@ -142,18 +147,24 @@ def make_sampler(spec: StudySpec, space: SearchSpace, count: int, cache: compat.
     trial_seed = int.from_bytes(hashlib.sha256(f"{seed} {count}".encode()).digest()[:4])
     if kind == "grid":
         return samplers.GridSampler(list_grid_axes(space), seed=seed)
-    inner: samplers.BaseSampler
-    if kind == "qmc":
-        inner = samplers.QMCSampler(seed=seed, scramble=True)
-    elif kind == "random":
-        inner = samplers.RandomSampler(seed=trial_seed)
-    elif kind == "nsga2":
-        inner = samplers.NSGAIISampler(seed=trial_seed, population_size=20)
-    else:
-        inner = compat.make_caching_tpe_sampler(
-            cache, seed=trial_seed, multivariate=True, group=True, constant_liar=spec.search.workers > 1
-        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        inner = _make_inner_sampler(kind, seed, trial_seed, cache, spec.search.workers > 1)
     return DeduplicatingSampler(inner, space, trial_seed)
+
+
+def _make_inner_sampler(
+    kind: str, seed: int, trial_seed: int, cache: compat.ParameterCache, is_parallel: bool
+) -> samplers.BaseSampler:
+    if kind == "qmc":
+        return samplers.QMCSampler(seed=seed, scramble=True)
+    if kind == "random":
+        return samplers.RandomSampler(seed=trial_seed)
+    if kind == "nsga2":
+        return samplers.NSGAIISampler(seed=trial_seed, population_size=20)
+    return compat.make_caching_tpe_sampler(
+        cache, seed=trial_seed, multivariate=True, group=True, constant_liar=is_parallel
+    )
 
 
 def list_grid_axes(space: SearchSpace) -> dict[str, GridValues]:
@@ -166,6 +177,17 @@ def list_grid_axes(space: SearchSpace) -> dict[str, GridValues]:
     if len(space.variants) > 1:
         axes[VARIANT] = list(space.labels)
     return axes
+
+
+def has_grid_points_left(space: SearchSpace, started: Sequence[FrozenTrial]) -> bool:
+    """Return whether no trial has been started on a point of the grid; Optuna would propose points that run once more.
+
+    Args:
+        space: The study's space.
+        started: The trials that have been started.
+    """
+    points = {trial.system_attrs.get("grid_id") for trial in started} - {None}
+    return len(points) < math.prod(map(len, list_grid_axes(space).values()))
 
 
 def list_grid_values(parameter: Parameter) -> GridValues:
@@ -193,7 +215,9 @@ def _pick(
     distribution: BaseDistribution,
     relative: dict[str, Any],
 ) -> Any:
-    """Return a parameter's value from a joint proposal, or one of its own where the proposal lacks it."""
+    """Return a parameter's value: the trial's if it has one, else the joint proposal's, else one of its own."""
+    if name in trial.params:  # its process died while it was proposed
+        return trial.params[name]
     if name in relative:
         return relative[name]
     return sampler.sample_independent(study, trial, name, distribution)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import optuna
 from omegaconf import DictConfig
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
@@ -174,8 +173,9 @@ class SearchStudy:
         while True:
             with self._locks.exclusive():
                 trial = self._resume_orphaned() or self._start_next()
-            if trial is None:
-                return None
+                if trial is None:
+                    return None
+                self._suggest(trial)  # before another process is exclusive, which could propose the same
             try:
                 return self._make_proposal(trial)
             except BadInput as error:  # the values are not allowed together
@@ -189,6 +189,8 @@ class SearchStudy:
             current = self.trials[orphan.number]  # it may have ended before it was locked
             starts = int(current.user_attrs.get(STARTS, 1)) + 1
             if current.state is TrialState.RUNNING and starts <= _MAX_STARTS:
+                # Its process may have died before all of its parameters were proposed.
+                self._study.sampler = samplers.make_sampler(self.spec, self.space, current.number, self._cache)
                 trial = Trial(self._study, self._trial_id(current.number))
                 trial.set_user_attr(STARTS, starts)
                 return trial
@@ -203,32 +205,20 @@ class SearchStudy:
             return None
         started = [t for t in trials if t.state is not TrialState.WAITING]
         if self._has_configurations_left(started):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                sampler = samplers.make_sampler(self.spec, self.space, len(started), self._cache)
+            self._study.sampler = samplers.make_sampler(self.spec, self.space, len(started), self._cache)
         elif self._enqueue_promoted(trials):
-            sampler = RandomSampler()  # proposes nothing for an enqueued trial
+            self._study.sampler = RandomSampler()  # proposes nothing for an enqueued trial
         else:
             return None
-        return self._start_trial(sampler)
+        trial = self._study.ask()
+        self._locks.acquire(trial.number)
+        return trial
 
     def _has_configurations_left(self, started: Sequence[FrozenTrial]) -> bool:
         """Return whether a configuration that has not been started may be started."""
         if sum(PROMOTED_FROM not in t.user_attrs for t in started) >= self.spec.search.trials:
             return False
-        if self.spec.search.sampler != "grid":
-            return True
-        # Optuna's grid would propose points that run now once more.
-        points = {t.system_attrs.get("grid_id") for t in started} - {None}
-        return len(points) < math.prod(map(len, samplers.list_grid_axes(self.space).values()))
-
-    def _start_trial(self, sampler: BaseSampler) -> Trial:
-        self._study.sampler = sampler
-        trial = self._study.ask()
-        if not {PROMOTED_FROM, SEED_TRIAL} & set(trial.user_attrs):
-            self.space.propose(trial)  # while this process is exclusive, so that no other proposes the same
-        self._locks.acquire(trial.number)
-        return trial
+        return self.spec.search.sampler != "grid" or samplers.has_grid_points_left(self.space, started)
 
     def _enqueue_promoted(self, trials: Sequence[FrozenTrial]) -> bool:
         """Enqueue the configuration that successive halving promotes.
@@ -254,13 +244,20 @@ class SearchStudy:
         """Whether the end of a running trial may let successive halving promote one."""
         return self.spec.halving is not None and any(t.state is TrialState.RUNNING for t in self.trials)
 
+    def _suggest(self, trial: Trial) -> None:
+        """Give a trial its parameters; those that it has already stay."""
+        seed_trial = self._find_seed_trial(trial)
+        if seed_trial is None:
+            self.space.propose(trial)
+            return
+        for parameter in self.space.parameters:
+            if parameter.name in seed_trial.params:
+                parameter.suggest(trial)
+        if VARIANT in seed_trial.params:
+            trial.suggest_categorical(VARIANT, self.space.labels)
+
     def _make_proposal(self, trial: Trial) -> Proposal:
         if seed_trial := self._find_seed_trial(trial):
-            for parameter in self.space.parameters:
-                if parameter.name in seed_trial.params:
-                    parameter.suggest(trial)
-            if VARIANT in seed_trial.params:
-                trial.suggest_categorical(VARIANT, self.space.labels)
             return Proposal(trial, seed_trial.config, seed_trial.varied)
         variant, values = self.space.propose(trial)
         varied = [variant.label] if variant.label else []

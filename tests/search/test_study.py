@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Metric
 from lightexp.core.record import Record, StageRecord
+from lightexp.search.samplers import make_sampler
+from lightexp.search.storage import open_storage
 from lightexp.search.study import Proposal, SearchStudy
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import compute_status
@@ -185,3 +188,26 @@ def test_grid_is_tried_once_and_needs_steps(open_study: OpenStudy) -> None:
     assert importance["scheme"] > importance["allocation"] > importance["sparsity"]
     with pytest.raises(BadInput, match="grid needs choices or steps"):
         open_study("search.sampler=grid", "search.study=other").ask()
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe", "nsga2", "random", "qmc"])
+def test_trial_killed_while_proposed_repeats_nothing(open_study: OpenStudy, tmp_path: Path, sampler: str) -> None:
+    overrides = [f"search.sampler={sampler}", f"{SPARSITY}=choice(0.5,0.6,0.7)", "search.corners=[]"]
+    overrides += ["pipeline.stages.quantize.scheme=choice(int8,float16,dynamic)", "search.trials=27"]
+    study = open_study(*overrides)
+    storage, _ = open_storage(None, tmp_path / "study", "s", print)
+    killed = optuna.load_study(study_name="s", storage=storage)
+    for number in range(27):
+        if number % 4 == 0:  # a process dies before it has asked the sampler
+            storage.create_new_trial(storage.get_study_id_from_name("s"))
+            study = open_study(*overrides)
+        elif number % 2:  # a process dies after 0, 1 or 2 parameters
+            killed.sampler = make_sampler(study.spec, study.space, number, {})
+            trial = killed.ask()
+            for parameter in study.space.parameters[: number % 3]:
+                parameter.suggest(trial)
+        proposal = ask(study)
+        assert proposal.trial.number == number
+        study.finish(proposal, make_record(0.5 + number / 100, 1_000 - number))
+    assert study.ask() is None
+    assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 27
