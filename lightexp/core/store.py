@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,14 @@ from lightexp.core.errors import RunFailed
 from lightexp.core.fingerprint import hash_file
 
 MANIFEST = "manifest.json"
+MANIFEST_DIGEST = "manifest.digest"
+"""The file that holds the SHA-256 of the manifest's bytes, without the digest of this file that the manifest lists.
+
+Since the manifest lists this file like any other, an entry that has lost either of the two is broken, and is not taken
+for an entry of version 0.1, which has neither.
+"""
+OWN_FILES = frozenset({MANIFEST, MANIFEST_DIGEST})
+"""The store's own files in an entry; all others are its maker's."""
 ENTRIES, DRAFTS, LOCKS, QUARANTINE = "entries", "drafts", "locks", "set-aside"
 _LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -37,12 +46,15 @@ class Entry:
         folder: The folder of its files, which is read-only.
         facts: What its `Make` function returned, as JSON types.
         seconds: How long it took to make.
+        has_manifest_digest: Whether facts and seconds are under a digest; not in entries that version 0.1 made, of
+            which only the files are. Defaults to True.
     """
 
     key: str
     folder: Path
     facts: dict[str, Any]
     seconds: float
+    has_manifest_digest: bool = True
 
 
 class Store:
@@ -51,7 +63,8 @@ class Store:
     Guarantees:
         - An entry is complete or absent: it is written to a draft folder, synced and renamed.
         - Of several processes that need a key, one makes the entry and the others wait; a lock dies with its owner.
-        - An entry whose files differ from its manifest is quarantined and made again.
+        - An entry of which any byte has changed, in a file or in the manifest, is quarantined and made again. Of
+          entries that version 0.1 made, only the files are under a digest; they are served nevertheless.
         - An entry that was loaded or made is not removed by `lightexp store gc` before this object releases it or is
           deleted. The shared lock on its manifest dies with the process.
 
@@ -105,7 +118,7 @@ class Store:
             return None
         try:
             entry = _read_entry(key, folder)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             entry = None
         if entry is None:
             quarantine = self.root / QUARANTINE / f"{key}-{time.time_ns()}"
@@ -155,9 +168,9 @@ class Store:
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,
             "facts": facts,
-            "files": {path.name: hash_file(path) for path in sorted(draft.iterdir())},
+            "files": {path.name: hash_file(path) for path in sorted(draft.iterdir()) if path.name not in OWN_FILES},
         }
-        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        _write_manifest(manifest, draft)
         for path in draft.iterdir():
             fsync_path(path)
         fsync_path(draft)
@@ -192,15 +205,30 @@ class Store:
             lock.release()
 
 
+def _write_manifest(manifest: dict[str, Any], folder: Path) -> None:
+    """Write the manifest, and the digest of all that it says."""
+    manifest["files"][MANIFEST_DIGEST] = ""
+    digest = hashlib.sha256(json.dumps(manifest, indent=1).encode()).hexdigest()
+    (folder / MANIFEST_DIGEST).write_text(digest, encoding="utf-8")
+    manifest["files"][MANIFEST_DIGEST] = hash_file(folder / MANIFEST_DIGEST)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
 def _read_entry(key: str, folder: Path) -> Entry | None:
-    """Return an entry if its files are those of its manifest; None if not."""
-    manifest = json.loads((folder / MANIFEST).read_text())
+    """Return an entry if its manifest and files are as they were written; None if not."""
+    content = (folder / MANIFEST).read_bytes()
+    manifest = json.loads(content)
     files = manifest["files"]
     if manifest["key"] != key or set(files) != {path.name for path in folder.iterdir()} - {MANIFEST}:
         return None
     if any(hash_file(folder / name) != digest for name, digest in files.items()):
         return None
-    return Entry(key, folder, dict(manifest["facts"]), float(manifest["seconds"]))
+    has_digest = MANIFEST_DIGEST in files
+    if has_digest:
+        digest = hashlib.sha256(content.replace(files[MANIFEST_DIGEST].encode(), b"")).hexdigest()
+        if digest != (folder / MANIFEST_DIGEST).read_text(encoding="utf-8"):
+            return None
+    return Entry(key, folder, dict(manifest["facts"]), float(manifest["seconds"]), has_digest)
 
 
 @contextmanager

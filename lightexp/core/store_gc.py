@@ -18,6 +18,7 @@ from lightexp.core.store import DRAFTS, ENTRIES, LOCKS, MANIFEST, QUARANTINE, St
 
 TRASH = "trash"
 State = Literal["idle", "in use", "quarantined"]
+Verdict = Literal["sound", "facts without digest", "broken"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _make_item(folder: Path, is_quarantined: bool) -> StoreItem:
     size = sum(path.stat().st_size for path in folder.iterdir())
     used = _read_last_use(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         kind, made = str(manifest["kind"]), float(manifest["made"])
     except (OSError, ValueError, KeyError, TypeError):
         kind, made = "?", used
@@ -83,10 +84,23 @@ def _is_in_use(folder: Path) -> bool:
         return True
 
 
-def verify_item(store: Store, item: StoreItem) -> bool:
-    """Check that an entry is complete, and quarantine it if not; one that has been removed meanwhile passes."""
-    with entry_lock(item.folder, fcntl.LOCK_SH):
-        return not item.folder.exists() or store.check(item.key) is not None
+def verify_item(store: Store, item: StoreItem) -> Verdict:
+    """Check every digest of an entry, and quarantine it if it is broken.
+
+    Returns:
+        `sound`, also for an entry that has been removed meanwhile; `facts without digest` for an entry of version 0.1
+        whose files are sound; or `broken`.
+
+    Raises:
+        RunFailed: If the entry is broken and the store cannot be written.
+    """
+    with explain_disk_errors(store.root), entry_lock(item.folder, fcntl.LOCK_SH):
+        if not item.folder.exists():
+            return "sound"
+        entry = store.check(item.key)
+    if entry is None:
+        return "broken"
+    return "sound" if entry.has_manifest_digest else "facts without digest"
 
 
 def sweep_orphans(root: Path, dry: bool = False) -> int:

@@ -27,7 +27,7 @@ from lightexp.core.sensitivity import (
     round_kernel,
     truncate_rank,
 )
-from lightexp.core.store import MANIFEST
+from lightexp.core.store import OWN_FILES
 from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph, extract_layer_names
 
 _Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -125,7 +125,7 @@ class Sensitivity(Stage):
                 levels[str(trial.level)] = measure_accuracy(file)
                 file.unlink()
         for path in parent.folder.iterdir():
-            if path.name != MANIFEST:
+            if path.name not in OWN_FILES:
                 shutil.copyfile(path, context.out / path.name)
         chance = float(np.bincount(y).max() / len(y))
         return {SENSITIVITY_FACT: {"accuracy": baseline, "chance": chance, "examples": len(y), "layers": layers}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from lightexp.cli.main import main
 from lightexp.core.record import RECORD_FILE
-from lightexp.core.store import MANIFEST, Store
+from lightexp.core.store import MANIFEST, MANIFEST_DIGEST, Store
 from lightexp.core.store_gc import list_items
 from tests.cli.commands import TINY, Running, lightexp, read_records
 from tests.tiny_runs import TinyRuns
@@ -61,18 +62,28 @@ def test_ls_names_searches(runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -
     assert "search study" not in run_store(capsys, runs, "ls")[1]
 
 
-def test_verify_finds_a_broken_entry_once(runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:
-    count = len(list_items(runs.outputs / "store"))
+def test_verify_finds_broken_entries_once(runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:
+    items = list_items(runs.outputs / "store")
     assert run_store(capsys, runs, "verify")[0] == 0
-    folder = list_items(runs.outputs / "store")[0].folder
-    (folder / "model.tflite").write_bytes(b"cut")
+    cut, altered, undigested = (item.folder for item in items[:3])
+    (cut / "model.tflite").write_bytes(b"cut")
+    manifest = (altered / MANIFEST).read_text()
+    (altered / MANIFEST).write_text(manifest.replace('"seconds": 0.', '"seconds": 1.', 1))
+    assert (altered / MANIFEST).read_text() != manifest
+    older = json.loads((undigested / MANIFEST).read_text())
+    del older["files"][MANIFEST_DIGEST]
+    (undigested / MANIFEST).write_text(json.dumps(older))
+    (undigested / MANIFEST_DIGEST).unlink()
     code, out, _ = run_store(capsys, runs, "verify")
     assert code == 1
-    assert f"broken, quarantined: {folder.name}" in out and f"{count - 1} of {count} entries are sound" in out
+    assert {f"broken, quarantined: {item.key} {item.kind}" for item in items[:2]} < set(out.splitlines())
+    assert f"{len(items) - 2} of {len(items)} entries are sound" in out
+    assert "1 of version 0.1: no digest of their facts" in out
     assert run_store(capsys, runs, "verify")[0] == 0
     assert "quarantined" in run_store(capsys, runs, "ls")[1]
-    assert run_store(capsys, runs, "gc", "--unreferenced")[1].startswith(folder.name[:12])
-    assert len(list_items(runs.outputs / "store")) == count - 1
+    removed = run_store(capsys, runs, "gc", "--unreferenced")[1].splitlines()[:2]
+    assert {line[:12] for line in removed} == {cut.name[:12], altered.name[:12]}
+    assert len(list_items(runs.outputs / "store")) == len(items) - 2
 
 
 def test_gc_follows_each_rule(runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:

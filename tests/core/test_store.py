@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lightexp.core.errors import RunFailed
-from lightexp.core.store import MANIFEST, Entry, Store
+from lightexp.core.store import MANIFEST, MANIFEST_DIGEST, Entry, Store
 from tests.system_packages import require_program
 
 KEY = "ab" + "0" * 62
@@ -81,6 +81,13 @@ def replace_key(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps({**manifest, "key": "0" * 64}))
 
 
+def drop_digest(folder: Path) -> None:
+    """Remove the digest of the manifest from the manifest, as if version 0.1 had written it."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["files"][MANIFEST_DIGEST]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "truncated": truncate_file,
     "altered": alter_file,
@@ -93,6 +100,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "other manifest": lambda folder: (folder / MANIFEST).write_text("[1]"),
     "binary manifest": lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\x00"),
     "another's manifest": replace_key,
+    "deeply nested manifest": lambda folder: (folder / MANIFEST).write_text("[" * 200_000),
+    "digest not listed": drop_digest,
+    "no digest": lambda folder: (folder / MANIFEST_DIGEST).unlink(),
     "empty": lambda folder: [p.unlink() for p in folder.iterdir()],
 }
 
@@ -281,5 +291,5 @@ def test_ensure_reports_an_impossible_folder() -> None:
 
 def test_entry_without_files(store: Store) -> None:
     entry, _ = store.ensure(KEY, "a", lambda folder: {})
-    assert list_files(entry.folder) == [MANIFEST]
+    assert list_files(entry.folder) == [MANIFEST_DIGEST, MANIFEST]
     assert isinstance(store.load(KEY), Entry)

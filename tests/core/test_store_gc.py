@@ -65,7 +65,7 @@ def test_verify_item_quarantines_broken_entries(root: Path) -> None:
     (root / "entries" / KEYS[1][:2] / KEYS[1] / "notes.txt").write_text("other")
     before = list_items(root)
     store = Store(root)
-    assert [verify_item(store, item) for item in before] == [True, False, True]
+    assert [verify_item(store, item) for item in before] == ["sound", "broken", "sound"]
     after = list_items(root)
     assert {(item.key, item.state) for item in after} == {
         (KEYS[0], "idle"),
@@ -75,7 +75,7 @@ def test_verify_item_quarantines_broken_entries(root: Path) -> None:
     assert [i.used for i in after if i.state == "idle"] == [before[0].used, before[2].used]
     quarantined = next(item for item in after if item.state == "quarantined")
     assert remove_item(root, quarantined)
-    assert verify_item(store, quarantined) is not False  # a removed entry is not broken
+    assert verify_item(store, quarantined) == "sound"  # a removed entry is not broken
 
 
 def test_remove_item_keeps_used_entries(root: Path) -> None:

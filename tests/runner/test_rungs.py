@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightexp.core.protocols import STATE_FILE
 from lightexp.core.record import Record
+from lightexp.core.store import OWN_FILES
 from lightexp.core.training import Rung
 from lightexp.runner.compose import compose_settings as compose
 from lightexp.runner.execute import STOPPED_FACT
@@ -24,7 +25,7 @@ def run_to(tiny: TinyRuns, folder: Path, rung: Rung | None) -> tuple[Record, dic
     assert record.status == "done", record.reason
     key = record.stages[-1].key
     entry = tiny.outputs / "store" / "entries" / key[:2] / key
-    return record, {path.name: path.read_bytes() for path in entry.iterdir() if path.name != "manifest.json"}
+    return record, {path.name: path.read_bytes() for path in entry.iterdir() if path.name not in OWN_FILES}
 
 
 def test_rungs_give_the_entry_of_an_ordinary_run(tiny_runs: TinyRuns, tmp_path: Path) -> None:
