@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lightexp.core.regular_files import open_regular
+
 
 def canonicalize(value: Any, *, with_defaults: bool = False) -> Any:
     """Return `value` as JSON types in which equal settings are equal text.
@@ -127,8 +129,8 @@ def compute_key(value: Any) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 (64 hexadecimal digits) of a file's bytes."""
-    with path.open("rb") as file:
+    """Return the SHA-256 (64 hexadecimal digits) of a regular file's bytes; raises as `open_regular`."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from lightexp.core.errors import RunFailed
 from lightexp.core.fingerprint import hash_file
+from lightexp.core.regular_files import read_bytes, read_text, require_regular
 
 MANIFEST = "manifest.json"
 MANIFEST_DIGEST = "manifest.digest"
@@ -31,6 +32,8 @@ for an entry of version 0.1, which has neither.
 OWN_FILES = frozenset({MANIFEST, MANIFEST_DIGEST})
 """The store's own files in an entry; all others are its maker's."""
 ENTRIES, DRAFTS, LOCKS, QUARANTINE = "entries", "drafts", "locks", "set-aside"
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
+_NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 _LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 Make = Callable[[Path], dict[str, Any]]
@@ -114,17 +117,16 @@ class Store:
     def check(self, key: str) -> Entry | None:
         """Verify an entry as `load` does, but neither hold it nor mark it as used."""
         folder = self.folder(key)
-        if not folder.exists():
+        if os.path.lexists(folder.parent) and not folder.parent.is_dir():
+            _quarantine(self.root, folder.parent)
+        if not os.path.lexists(folder):
             return None
         try:
             entry = _read_entry(key, folder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             entry = None
         if entry is None:
-            quarantine = self.root / QUARANTINE / f"{key}-{time.time_ns()}"
-            quarantine.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # another process has just moved it
-                folder.rename(quarantine)
+            _quarantine(self.root, folder)
         return entry
 
     def ensure(self, key: str, kind: str, make: Make, on_wait: Callable[[], None] = lambda: None) -> tuple[Entry, bool]:
@@ -149,7 +151,7 @@ class Store:
             if entry := self.load(key):
                 return entry, True
             draft = self.root / DRAFTS / key
-            shutil.rmtree(draft, ignore_errors=True)  # its owner has died, since this process has the lock
+            remove_path(draft)  # its owner has died, since this process has the lock
             draft.mkdir(parents=True)
             try:
                 return self._make(key, kind, make, draft), False
@@ -191,9 +193,7 @@ class Store:
 
     @contextmanager
     def _lock(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
-        path = self.root / LOCKS / f"{key}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
+        lock = make_lock(self.root, key)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -214,9 +214,34 @@ def _write_manifest(manifest: dict[str, Any], folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
+def make_lock(root: Path, name: str) -> FileLock:
+    """Return the lock of a key or a draft; what is in its place and is no file is quarantined."""
+    path = root / LOCKS / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        _quarantine(root, path)
+    return FileLock(path)
+
+
+def remove_path(path: Path) -> None:
+    """Remove a folder, or whatever else is in its place, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)  # which would open anything else, and wait for ever at a named pipe
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _quarantine(root: Path, path: Path) -> None:
+    place = root / QUARANTINE / f"{path.name}-{time.time_ns()}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):  # another process has just moved it
+        path.rename(place)
+
+
 def _read_entry(key: str, folder: Path) -> Entry | None:
     """Return an entry if its manifest and files are as they were written; None if not."""
-    content = (folder / MANIFEST).read_bytes()
+    content = read_bytes(folder / MANIFEST)
     manifest = json.loads(content)
     files = manifest["files"]
     if manifest["key"] != key or set(files) != {path.name for path in folder.iterdir()} - {MANIFEST}:
@@ -226,7 +251,7 @@ def _read_entry(key: str, folder: Path) -> Entry | None:
     has_digest = MANIFEST_DIGEST in files
     if has_digest:
         digest = hashlib.sha256(content.replace(files[MANIFEST_DIGEST].encode(), b"")).hexdigest()
-        if digest != (folder / MANIFEST_DIGEST).read_text(encoding="utf-8"):
+        if digest != read_text(folder / MANIFEST_DIGEST):
             return None
     return Entry(key, folder, dict(manifest["facts"]), float(manifest["seconds"]), has_digest)
 
@@ -241,7 +266,7 @@ def entry_lock(folder: Path, how: int) -> Iterator[int | None]:
             `fcntl.LOCK_EX | fcntl.LOCK_NB` to remove it.
 
     Yields:
-        The descriptor that holds the lock; None where there is no manifest, or the file system has no locks.
+        The descriptor that holds the lock; None where the manifest is no file, or the file system has no locks.
 
     Raises:
         BlockingIOError: If the entry is in use and `how` does not wait.
@@ -249,9 +274,12 @@ def entry_lock(folder: Path, how: int) -> Iterator[int | None]:
     path = folder / MANIFEST
     while True:
         try:
+            require_regular(path)
             # over NFS an exclusive lock needs a writable descriptor
-            descriptor = os.open(path, os.O_RDWR if how & fcntl.LOCK_EX else os.O_RDONLY)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            descriptor = os.open(path, (os.O_RDWR if how & fcntl.LOCK_EX else os.O_RDONLY) | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
             yield None
             return
         try:
@@ -295,6 +323,6 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunFailed(f"The disk that holds {root} is full. Free some space and run the same command.") from None
         is_missing = error.errno == errno.ENOENT and str(error.filename).startswith(str(root))
-        if is_missing or error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        if is_missing or error.errno in _NOT_WRITABLE:
             raise RunFailed(f"{root} cannot be written: {error.strerror}. Set paths.outputs=FOLDER.") from None
         raise

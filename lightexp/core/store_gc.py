@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-import shutil
+import os
 import time
 from collections.abc import Container
 from contextlib import suppress
@@ -12,9 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from lightexp.core.store import DRAFTS, ENTRIES, LOCKS, MANIFEST, QUARANTINE, Store, entry_lock, explain_disk_errors
+from lightexp.core.regular_files import read_text
+from lightexp.core.store import (
+    DRAFTS,
+    ENTRIES,
+    LOCKS,
+    MANIFEST,
+    QUARANTINE,
+    Store,
+    entry_lock,
+    explain_disk_errors,
+    make_lock,
+    remove_path,
+)
 
 TRASH = "trash"
 State = Literal["idle", "in use", "quarantined"]
@@ -47,19 +59,21 @@ class StoreItem:
 def list_items(root: Path) -> list[StoreItem]:
     """Return the entries of the store at `root`, the least recently used first."""
     items = []
-    for folder in [*(root / ENTRIES).glob("*/*"), *(root / QUARANTINE).glob("*")]:
-        with suppress(FileNotFoundError, NotADirectoryError):  # removed meanwhile, or not an entry
+    entries = (path for path in (root / ENTRIES).glob("??/*") if path.name.startswith(path.parent.name))
+    for folder in [*entries, *(root / QUARANTINE).glob("*")]:
+        with suppress(FileNotFoundError):  # removed meanwhile
             items.append(_make_item(folder, is_quarantined=folder.parent.name == QUARANTINE))
     return sorted(items, key=lambda item: (item.used, item.key))
 
 
 def _make_item(folder: Path, is_quarantined: bool) -> StoreItem:
-    size = sum(path.stat().st_size for path in folder.iterdir())
+    files = folder.iterdir() if folder.is_dir() else []  # something else is in an entry's place
+    size = sum(path.lstat().st_size for path in files)
     used = _read_last_use(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(folder / MANIFEST))
         kind, made = str(manifest["kind"]), float(manifest["made"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         kind, made = "?", used
     state: State = "idle"
     if is_quarantined:
@@ -72,7 +86,7 @@ def _make_item(folder: Path, is_quarantined: bool) -> StoreItem:
 def _read_last_use(folder: Path) -> float:
     """Return when an entry was last loaded or made, which touches its manifest."""
     manifest = folder / MANIFEST
-    return (manifest if manifest.exists() else folder).stat().st_mtime
+    return (manifest.stat() if manifest.is_file() else folder.lstat()).st_mtime
 
 
 def _is_in_use(folder: Path) -> bool:
@@ -95,7 +109,7 @@ def verify_item(store: Store, item: StoreItem) -> Verdict:
         RunFailed: If the entry is broken and the store cannot be written.
     """
     with explain_disk_errors(store.root), entry_lock(item.folder, fcntl.LOCK_SH):
-        if not item.folder.exists():
+        if not os.path.lexists(item.folder):
             return "sound"
         entry = store.check(item.key)
     if entry is None:
@@ -117,14 +131,14 @@ def sweep_orphans(root: Path, dry: bool = False) -> int:
     """
     orphans = 0
     for folder in [*(root / TRASH).glob("*"), *(root / DRAFTS).glob("*")]:
-        lock = FileLock(root / LOCKS / f"{folder.name}.lock", timeout=0)  # of a draft's maker; trash has none
-        with suppress(Timeout), lock:
+        lock = make_lock(root, folder.name)  # of a draft's maker; trash has none
+        with suppress(Timeout), lock.acquire(timeout=0):
             if not dry:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_path(folder)
             orphans += 1
     for path in (root / LOCKS).glob("*.lock"):
         if not dry and not any((root / where / path.stem).exists() for where in (f"{ENTRIES}/{path.stem[:2]}", DRAFTS)):
-            with suppress(Timeout), FileLock(path, timeout=0):
+            with suppress(Timeout), make_lock(root, path.stem).acquire(timeout=0):
                 path.unlink(missing_ok=True)
     return orphans
 
@@ -171,5 +185,5 @@ def remove_item(root: Path, item: StoreItem) -> bool:
                 item.folder.rename(trash)
         except (BlockingIOError, FileNotFoundError):  # in use, or just removed by another process
             return False
-        shutil.rmtree(trash, ignore_errors=True)
+        remove_path(trash)
     return True

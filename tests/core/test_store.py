@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import pytest
 
 from lightexp.core.errors import RunFailed
 from lightexp.core.store import MANIFEST, MANIFEST_DIGEST, Entry, Store
+from lightexp.core.store_gc import list_items, remove_item, sweep_orphans, verify_item
+from tests.special_files import SPECIAL_FILES, deadline
 from tests.system_packages import require_program
 
 KEY = "ab" + "0" * 62
@@ -117,6 +120,37 @@ def test_ensure_quarantines_a_broken_entry(store: Store, damage: str) -> None:
     assert len(list((store.root / "set-aside").iterdir())) == 1
     _, from_store = store.ensure(KEY, "a", fail_if_called)
     assert from_store
+
+
+@pytest.mark.parametrize("kind", SPECIAL_FILES)
+@pytest.mark.parametrize("place", ["manifest", "file", "entry", "prefix", "draft", "lock"])
+def test_ensure_replaces_what_is_no_file(store: Store, place: str, kind: str) -> None:
+    entry, _ = store.ensure(KEY, "a", make)
+    folder = entry.folder
+    if place in ("draft", "lock"):
+        shutil.rmtree(folder)
+    path = {
+        "manifest": folder / MANIFEST,
+        "file": folder / "model.tflite",
+        "entry": folder,
+        "prefix": folder.parent,
+        "draft": store.root / "drafts" / KEY,
+        "lock": store.root / "locks" / f"{KEY}.lock",
+    }[place]
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    SPECIAL_FILES[kind](path)
+    with deadline():
+        for item in list_items(store.root):
+            assert verify_item(store, item) == "broken"
+        made, from_store = store.ensure(KEY, "a", make)
+        assert not from_store
+        assert (made.folder / "model.tflite").is_file()
+        assert store.ensure(KEY, "a", fail_if_called)[1]
+        store.release()
+        for item in list_items(store.root):
+            assert remove_item(store.root, item)
+        sweep_orphans(store.root)
+    assert [path for path in store.root.rglob("*") if not path.is_dir()] == []
 
 
 def test_ensure_leaves_nothing_after_a_failure(store: Store) -> None:

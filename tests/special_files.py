@@ -1,0 +1,47 @@
+"""What can be in the place of a file, and a limit for the time that is spent on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+TIME_LIMIT_S = 30.0
+
+
+def link_to_folder(path: Path) -> None:
+    """Make a link to an empty folder next to it."""
+    folder = path.with_name("folder-elsewhere")
+    folder.mkdir(exist_ok=True)
+    path.symlink_to(folder.name)
+
+
+SPECIAL_FILES: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "link to itself": lambda path: path.symlink_to(path.name),
+    "link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "folder": Path.mkdir,
+    "link to a folder": link_to_folder,
+}
+"""Functions that make at a path what is no file, by kind."""
+
+
+@contextmanager
+def deadline(seconds: float = TIME_LIMIT_S) -> Iterator[None]:
+    """Fail the test if a block takes longer, also if it waits in a system call."""
+
+    def fail(number: int, frame: FrameType | None) -> None:
+        pytest.fail(f"it hangs: it has not ended after {seconds:g} seconds")
+
+    previous = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
