@@ -244,6 +244,29 @@ def test_test_names_are_short_and_unique_in_their_file() -> None:
     assert wrong == []
 
 
+def opens_text_by_locale(call: ast.Call) -> bool:
+    """Tell whether a call reads or writes text without naming its encoding, which is then the locale's."""
+    name = ast.unparse(call.func)
+    keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    if "encoding" in keywords:
+        return False
+    if name in ("open", "os.fdopen"):
+        return len(call.args) < 2 or "b" not in ast.unparse(call.args[1])
+    if name.endswith(".open") and "fileobj" not in keywords:  # of a path, whose first argument is the mode
+        return not call.args or re.fullmatch("'[rwxat+]+'", ast.unparse(call.args[0])) is not None
+    return name.endswith((".read_text", ".write_text")) or "True" in map(keywords.get, ("text", "universal_newlines"))
+
+
+def test_text_is_read_and_written_as_utf_8() -> None:
+    calls = [
+        f"{place(path, node)} {ast.unparse(node)}"
+        for path in [*MODULES, *SCRIPTS]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and opens_text_by_locale(node)
+    ]
+    assert calls == []
+
+
 def test_ci_installs_every_package_that_a_test_names() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     listed = re.search(r'^packages="([^"]*)"', script, re.MULTILINE)

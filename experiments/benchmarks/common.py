@@ -87,7 +87,7 @@ def print_results(results: Sequence[Result], as_json: bool) -> None:
 def describe_machine() -> str:
     """Return cores, processor, Python version and present load."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     return f"{os.cpu_count()} cores, {name}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
 
@@ -124,7 +124,7 @@ def write_few(folder: Path, images: int) -> list[str]:
 
 def run_command(command: Sequence[str], folder: Path) -> str:
     """Run a command in a folder and return what it prints; exit if it fails."""
-    completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    completed = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False)
     if completed.returncode:
         sys.exit(f"{' '.join(command)} ended with {completed.returncode}:\n{completed.stderr}{completed.stdout}")
     return completed.stdout

@@ -80,7 +80,7 @@ def _make_records(count: int) -> Iterator[Record]:
 def _time_report(outputs: Path, out: Path) -> tuple[float, float]:
     """Return seconds and GiB of one report."""
     command = [sys.executable, "-c", SCRIPT, str(outputs), f"out={out}"]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if process.returncode:
         sys.exit(f"the report ended with {process.returncode}:\n{process.stderr}")
     code, seconds, peak, heavy = json.loads(process.stdout.splitlines()[-1])

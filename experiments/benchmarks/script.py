@@ -81,7 +81,7 @@ def run_stages(model: str, chosen: argparse.Namespace, folder: Path) -> float:
     overrides = [f"model={model}", *data, "pipeline=prune_quantize", "tracking=none", *stages]
     run_lightexp(["run", *overrides], folder)
     (record,) = (folder / "outputs" / "runs").glob("*/record.json")
-    return float(sum(stage["seconds"] for stage in json.loads(record.read_text())["stages"]))
+    return float(sum(stage["seconds"] for stage in json.loads(record.read_text(encoding="utf-8"))["stages"]))
 
 
 def run_script(name: str, epochs: int, batch: int, file: Path, smoke: bool) -> None:

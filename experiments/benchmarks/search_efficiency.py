@@ -69,7 +69,7 @@ def main() -> None:
 def read_cpu_seconds(folder: Path) -> dict[str, float]:
     """Return the CPU seconds that each entry of the store took, by its key."""
     paths = (folder / "outputs/store/entries").rglob("manifest.json")
-    manifests = [json.loads(path.read_text()) for path in paths]
+    manifests = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return {manifest["key"]: manifest["cpu_seconds"] for manifest in manifests}
 
 

@@ -60,7 +60,7 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         """Read a table."""
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             self.overrides: list[str] = json.loads(file.readline().partition("search ")[2])
             header, *rows = csv.reader(file)
         count = next(n for n, name in enumerate(header) if name.startswith("right_"))

@@ -157,8 +157,8 @@ def sum_cpu_seconds(parent: int) -> float:
     children: dict[int, list[tuple[int, float]]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # the process has just ended
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if "lightexp.search.worker" not in (folder / "cmdline").read_text():
+            fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            if "lightexp.search.worker" not in (folder / "cmdline").read_text(encoding="utf-8"):
                 children.setdefault(int(fields[1]), []).append((int(folder.name), sum(map(int, fields[11:13]))))
     total, pending = 0.0, [parent]
     while pending:
@@ -179,7 +179,7 @@ def compare_with_script(options: argparse.Namespace) -> Result:
         data = write_few(start, IMAGES) if options.smoke else ["dataset=fashion_mnist"]
         run_lightexp(["run", *SEARCH[1:], *data, "pipeline=control", "tracking=none"], start)
         (record,) = (start / "outputs/runs").glob("*/record.json")
-        key = json.loads(record.read_text())["stages"][0]["key"]
+        key = json.loads(record.read_text(encoding="utf-8"))["stages"][0]["key"]
         overrides = [*SEARCH, *data, "pipeline.stages.quantize.scheme=int8", "search.study=script", "search.corners=[]"]
         overrides += ["search.sampler=grid", f"{LAYERS}=choice(8,32)", f"{SAMPLES}=range(100,301,100)"]
         overrides += [f"search.trials={4 if options.smoke else 99}"]  # a grid ends by itself
@@ -190,7 +190,7 @@ def compare_with_script(options: argparse.Namespace) -> Result:
             trials = list_ended_trials(folder, "script")
             ours.append(count_per_hour(trials, workers=2))
             shutil.copytree(folder / "outputs/store/entries" / key[:2] / key, folder / "model")
-            (folder / "proposals.json").write_text(json.dumps([t.params for t in trials]))
+            (folder / "proposals.json").write_text(json.dumps([t.params for t in trials]), encoding="utf-8")
             smoke = ["--smoke"] if options.smoke else []
             output = run_command([sys.executable, __file__, *smoke, "--by-hand", str(folder)], folder)
             rate, theirs_best = output.splitlines()[-1].split()
@@ -234,7 +234,7 @@ def run_script(folder: Path, smoke: bool) -> None:
         return compute_accuracy(tf, content, x, y), len(content)
 
     study = optuna.create_study(directions=["maximize", "minimize"])
-    proposals = json.loads((folder / "proposals.json").read_text())[: 2 if smoke else None]
+    proposals = json.loads((folder / "proposals.json").read_text(encoding="utf-8"))[: 2 if smoke else None]
     for proposal in proposals:
         study.enqueue_trial(proposal)
     study.optimize(objective, n_trials=len(proposals))

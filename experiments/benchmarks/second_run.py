@@ -34,7 +34,7 @@ def time_run(overrides: list[str], folder: str) -> float:
     """Run the command and return its wall seconds."""
     start = time.perf_counter()
     command = [str(Path(sys.executable).parent / "lightexp"), "run", *overrides]
-    completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    completed = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False)
     if completed.returncode:
         sys.exit(f"{' '.join(command)} ended with {completed.returncode}:\n{completed.stderr}")
     return time.perf_counter() - start

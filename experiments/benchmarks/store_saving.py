@@ -89,13 +89,15 @@ def run_together(file: Path, words: list[str], outputs: Path) -> tuple[float, fl
     """Run the ablation; return the seconds spent in stages, and the wall time."""
     start = time.perf_counter()
     command = [str(Path(sys.executable).parent / "lightexp"), "ablate", str(file), *words, f"paths.outputs={outputs}"]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    completed = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if completed.returncode:
         sys.exit(f"{' '.join(command)} ended with {completed.returncode}:\n{completed.stderr}")
     seconds = time.perf_counter() - start
     entries = read_seconds(outputs)
     stages = [
-        stage for path in (outputs / "runs").glob("*/record.json") for stage in json.loads(path.read_text())["stages"]
+        stage
+        for path in (outputs / "runs").glob("*/record.json")
+        for stage in json.loads(path.read_text(encoding="utf-8"))["stages"]
     ]
     executed = [(stage["key"], stage["seconds"]) for stage in stages if not stage["from_store"]]
     repeated = sum(s for _, s in executed) - sum(entries[key] for key in {key for key, _ in executed})
@@ -105,7 +107,7 @@ def run_together(file: Path, words: list[str], outputs: Path) -> tuple[float, fl
 def read_seconds(outputs: Path) -> dict[str, float]:
     """Return the seconds of each entry of a store, by key."""
     paths = (outputs / "store" / ENTRIES).glob(f"*/*/{MANIFEST}")
-    return {path.parent.name: float(json.loads(path.read_text())["seconds"]) for path in paths}
+    return {path.parent.name: float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) for path in paths}
 
 
 if __name__ == "__main__":

@@ -89,7 +89,9 @@ def _compare(name: str, runs: int, smoke: bool, threads: int) -> Result:
     command += ["--smoke"] if smoke else []
     rates: dict[str, list[float]] = {"ours": [], "theirs": []}
     sides = {
-        side: subprocess.Popen([*command, "--side", side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        side: subprocess.Popen(
+            [*command, "--side", side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+        )
         for side in rates
     }
     for _ in range(runs + 1):

@@ -184,7 +184,7 @@ def _build_model(path: Path, architecture: Config) -> Any:
 def _extract_architecture(path: Path, folder: Path) -> Config:
     """Extract the file's content into `folder` and return its architecture, checked."""
     sandbox.run_sandboxed("extract", path, np.empty(0, np.float32), out=str(folder))
-    return _check_architecture(path, json.loads((folder / ARCHITECTURE).read_text()))
+    return _check_architecture(path, json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8")))
 
 
 def _check_architecture(path: Path, architecture: Any) -> Config:

@@ -16,7 +16,7 @@ ARCHITECTURE, WEIGHTS = "architecture.json", "weights.npz"
 
 def save_model(model: Any, folder: Path) -> None:
     """Write a model's architecture, weights and float32 flatbuffer into `folder`."""
-    (folder / ARCHITECTURE).write_text(model.to_json())
+    (folder / ARCHITECTURE).write_text(model.to_json(), encoding="utf-8")
     np.savez(folder / WEIGHTS, **{f"w{i:04d}": w for i, w in enumerate(model.get_weights())})
     # Converted after loading, so that numbers in names, and so the bytes, do not depend on what the process did before.
     (folder / TFLITE).write_bytes(converter.convert_to_float32(load_model(folder)))
@@ -35,7 +35,7 @@ def load_model(folder: Path, seed: int = 0) -> Any:
 
 def rebuild_model(folder: Path) -> Any:
     """Load a model that `save_model` wrote and keep the models that exist already."""
-    model = import_keras().models.model_from_json((folder / ARCHITECTURE).read_text())
+    model = import_keras().models.model_from_json((folder / ARCHITECTURE).read_text(encoding="utf-8"))
     with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
         model.set_weights([arrays[name] for name in sorted(arrays.files)])
     return model

@@ -139,7 +139,7 @@ def check_libraries() -> Iterator[Check]:
         result = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=_IMPORT_TIMEOUT_S,
             env=isolate_environment(os.environ),
@@ -192,7 +192,7 @@ def _check_threads(configured: Any) -> Check:
 
 
 def _check_memory() -> Check:
-    lines = Path("/proc/meminfo").read_text().splitlines()
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
     available = kibibytes["MemAvailable"] * 1024
     text = f"{format_bytes(available)} of {format_bytes(kibibytes['MemTotal'] * 1024)} are free"

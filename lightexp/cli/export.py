@@ -84,7 +84,7 @@ def _build_files(record: Record, model: Path, name: str, dataset: dict[str, obje
 
 def _read_labels(path: Path, classes: int) -> list[str]:
     try:
-        labels = path.read_text().splitlines()
+        labels = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} cannot be read: {error}. Give a text file of names, one a line.") from None
     if len(labels) != classes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from io import TextIOWrapper
 
 from lightexp.core import exceptions, interrupt
 from lightexp.core.errors import LightexpError, suggest_nearest
@@ -51,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: The command line without the program's name. Defaults to the process's own.
     """
     argv = sys.argv[1:] if argv is None else argv
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # where the locale lacks a character, it prints a question mark
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0

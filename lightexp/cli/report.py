@@ -162,7 +162,7 @@ def _select_study_folder(folder: Path) -> Path:
 def _read_history(folder: Path) -> tuple[float, ...]:
     """Return a study's hypervolume after each trial; nothing for other folders."""
     try:
-        return tuple(map(float, json.loads((folder / "front.json").read_text())["hypervolume"]))
+        return tuple(map(float, json.loads((folder / "front.json").read_text(encoding="utf-8"))["hypervolume"]))
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 

@@ -104,13 +104,13 @@ class SweptRuns(Callback):
         config = HydraConfig.get()
         path = Path(config.sweep.dir) / f"job-{config.job.num}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(str(run_folder.absolute()))
+        path.write_bytes(os.fsencode(run_folder.absolute()))
 
     @staticmethod
     def list_folders() -> list[Path]:
         """Return the run folders of the jobs that have noted them, in the order of the jobs."""
         paths = list(SweptRuns.folder.glob("job-*.txt")) if SweptRuns.folder else []
-        return [Path(path.read_text()) for path in sorted(paths, key=_job_number)]
+        return [Path(os.fsdecode(path.read_bytes())) for path in sorted(paths, key=_job_number)]
 
 
 def _job_number(path: Path) -> int:

@@ -49,7 +49,8 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
 def make_parser() -> Arguments:
     """Return the command's flags; the help lists the presets and settings of `conf/search`."""
     folder = find_config_dir() / "search"
-    settings = "\n".join(f"  {line}" for line in (folder / "_settings.yaml").read_text().splitlines()[1:])
+    lines = (folder / "_settings.yaml").read_text(encoding="utf-8").splitlines()[1:]
+    settings = "\n".join(f"  {line}" for line in lines)
     presets = ", ".join(sorted(path.stem for path in folder.glob("[!_]*.yaml")))
     parser = Arguments("search", usage=_USAGE, description=_DESCRIPTION.format(presets=presets, settings=settings))
     parser.add_argument("--plan", action="store_true", help="show what would be searched")

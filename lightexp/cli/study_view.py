@@ -35,7 +35,7 @@ class StudyView:
             objectives: The study's objectives.
         """
         # A duplicate of the descriptor: standard error is redirected while C++ libraries write to it.
-        errors = os.fdopen(os.dup(2), "w", buffering=1)
+        errors = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
         self._err = Console(file=errors, width=_choose_width(sys.stderr.isatty()), highlight=False)
         self._out = Console(width=_choose_width(sys.stdout.isatty()), highlight=False)
         self._objectives = objectives

@@ -36,7 +36,7 @@ class Terminal:
     def __init__(self) -> None:
         """Open the consoles."""
         # A copy of the descriptor: standard error is redirected while C++ libraries print to it.
-        error_file = os.fdopen(os.dup(2), "w", buffering=1)
+        error_file = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
         self._err = Console(file=error_file, width=choose_width(sys.stderr), highlight=False)
         self._out = Console(width=choose_width(sys.stdout), highlight=False)
 

@@ -155,5 +155,5 @@ def _summarize_log(log: Path) -> str:
     """Return the last line that a server has written, and the name of a file with all of them."""
     copy = Path(tempfile.mkstemp(prefix="lightexp-", suffix=".txt")[1])
     shutil.copyfile(log, copy)
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return f"{lines[-1] if lines else 'it printed nothing'} (all of it is in {copy})"

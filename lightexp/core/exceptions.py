@@ -29,7 +29,7 @@ def summarize_exception(error: BaseException, plugins: Iterable[str] = (), file:
     if file is None:
         with tempfile.NamedTemporaryFile(prefix="lightexp-", suffix=".txt", delete=False) as temporary:
             file = Path(temporary.name)
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8", errors="backslashreplace")
     message = _select_line(str(error))
     kind = "" if message.startswith(type(error).__name__) else f"{type(error).__name__}: "
     roots = [root for name in plugins for root in find_package_paths(name)]

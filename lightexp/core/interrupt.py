@@ -59,6 +59,6 @@ def _interrupt(*_: object) -> None:
     global _requested
     if not _requested:
         # C code that expects no exception prints a traceback; lightexp's own messages go to `sys.__stderr__`.
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
     _requested = True
     raise KeyboardInterrupt

@@ -145,7 +145,9 @@ class Record:
         """Write `record.json` into a folder, atomically."""
         path = folder / RECORD_FILE
         draft = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
-        draft.write_text(json.dumps(vars(self), default=asdict, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(vars(self), default=asdict, indent=1, ensure_ascii=False) + "\n"
+        # A file name that is no text in this locale holds lone surrogates, which then become JSON's own escapes.
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
         draft.replace(path)
 
 
@@ -174,7 +176,7 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / RECORD_FILE
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
         if values.get("format") == 1:
             values = _upgrade(values)
         if values.get("format") != FORMAT:

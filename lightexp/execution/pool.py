@@ -229,7 +229,7 @@ class LocalPool:
         if worker.task is None:
             self._early_deaths += 1
         if self._early_deaths >= _MAX_EARLY_DEATHS:
-            lines = worker.log.read_text(errors="replace").strip().splitlines() or ["killed"]
+            lines = worker.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["killed"]
             raise RunFailed(f"The workers die before they can work: {lines[-1]} (all of it is in {worker.log})")
         index = self._workers.index(worker)
         self._workers[index] = self._start_worker(index)

@@ -41,7 +41,7 @@ def describe_environment(threads: int) -> dict[str, Any]:
 @cache
 def _read_processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -55,7 +55,10 @@ def _is_dirty() -> bool | None:
 def _run_git(*arguments: str) -> str | None:
     """Return what git prints in the current folder; None outside a repository or without git."""
     try:
-        finished = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=True)
+        command = ["git", *arguments]
+        finished = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=5, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return finished.stdout.strip()

@@ -255,5 +255,5 @@ class Runner:
         if shipped.encoded:
             shutil.copyfile(shipped.encoded, folder / ENCODED)
             record.files["encoded"] = ENCODED
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(record.config))
-        (folder / "environment.json").write_text(json.dumps(record.environment, indent=1) + "\n")
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(record.config), encoding="utf-8")
+        (folder / "environment.json").write_text(json.dumps(record.environment, indent=1) + "\n", encoding="utf-8")

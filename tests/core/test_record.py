@@ -38,7 +38,7 @@ def test_read_record_returns_what_was_written(record: Record, tmp_path: Path) ->
     record.write(tmp_path)
     assert read_record(tmp_path) == record
     record.status, record.reason, record.ended, record.control = "failed", "a disk\nfull of “words”", 2.5, "train"
-    record.waived, record.files, record.mlflow = {"sparsity": "prune: kept"}, {"model": "m"}, {"missing": "none"}
+    record.waived, record.files, record.mlflow = {"sparsity": "prune: kept"}, {"model": "m\udce9"}, {"missing": "none"}
     record.dataset = {"name": "digits", "splits": {"val": {"n": 3, "digest": "d"}}}
     record.write(tmp_path)
     assert read_record(tmp_path) == record

@@ -195,9 +195,9 @@ def main() -> None:
     count = len(spec.make_space({}).parameters)
     existing = set()
     if table.exists():
-        with table.open() as file:
+        with table.open(encoding="utf-8") as file:
             existing = {tuple(row[:count]) if len(row) > 3 else (row[0],) for row in list(csv.reader(file))[2:]}
-    with table.open("a") as file:
+    with table.open("a", encoding="utf-8") as file:
         if not existing:
             file.write(f"# lightexp search {json.dumps(overrides)}\n")
             names = [p.name for p in spec.make_space({}).parameters]
