@@ -9,10 +9,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from lightexp.cli.arguments import Arguments
+from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import BadInput
 from lightexp.core.record import Record
 from lightexp.core.records import RUNS, load_records
-from lightexp.core.store import explain_disk_errors
 from lightexp.runner import run_lock
 from lightexp.runner.compose import compose_settings
 from lightexp.tracking.mirror import MirrorSettings

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lightexp.core.errors import RunFailed
+from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.fingerprint import hash_file
 from lightexp.core.regular_files import read_bytes, read_text, require_regular
 
@@ -33,7 +33,6 @@ OWN_FILES = frozenset({MANIFEST, MANIFEST_DIGEST})
 """The store's own files in an entry; all others are its maker's."""
 ENTRIES, DRAFTS, LOCKS, QUARANTINE = "entries", "drafts", "locks", "set-aside"
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
-_NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 _LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 Make = Callable[[Path], dict[str, Any]]
@@ -312,17 +311,3 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def explain_disk_errors(root: Path) -> Iterator[None]:
-    """Raise RunFailed with a one-line message where the disk below `root` is full or cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunFailed(f"The disk that holds {root} is full. Free some space and run the same command.") from None
-        is_missing = error.errno == errno.ENOENT and str(error.filename).startswith(str(root))
-        if is_missing or error.errno in _NOT_WRITABLE:
-            raise RunFailed(f"{root} cannot be written: {error.strerror}. Set paths.outputs=FOLDER.") from None
-        raise

@@ -14,6 +14,7 @@ from typing import Literal
 
 from filelock import Timeout
 
+from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.regular_files import read_text
 from lightexp.core.store import (
     DRAFTS,
@@ -23,7 +24,6 @@ from lightexp.core.store import (
     QUARANTINE,
     Store,
     entry_lock,
-    explain_disk_errors,
     make_lock,
     remove_path,
 )

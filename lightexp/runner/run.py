@@ -17,11 +17,12 @@ from omegaconf import OmegaConf
 
 from lightexp.core import exceptions, interrupt
 from lightexp.core.data import Data
+from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import LightexpError
 from lightexp.core.protocols import ENCODED, TFLITE, Dataset
 from lightexp.core.record import Record
 from lightexp.core.records import RUNS
-from lightexp.core.store import Store, explain_disk_errors
+from lightexp.core.store import Store
 from lightexp.report import heatmap, tradeoff
 from lightexp.runner import environment, run_lock
 from lightexp.runner.compose import compose_settings

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lightexp.core.errors import RunFailed
 from lightexp.core.store import MANIFEST, MANIFEST_DIGEST, Entry, Store
 from lightexp.core.store_gc import list_items, remove_item, sweep_orphans, verify_item
 from tests.special_files import SPECIAL_FILES, deadline
-from tests.system_packages import require_program
 
 KEY = "ab" + "0" * 62
 
@@ -258,69 +255,6 @@ def test_ensure_makes_a_key_once(store: Store, tmp_path: Path) -> None:
     printed = [child.communicate(timeout=60) for child in (first, second)]
     assert [out for out, _ in printed] == ["made\n", "loaded\n"], printed
     assert log.read_text() == "making\nwaiting\n"
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return the folder of a file system of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    require_program("mount")
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    result = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {result.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_ensure_reports_a_full_disk(small_disk: Path) -> None:
-    store = Store(small_disk / "store")
-    first, _ = store.ensure(KEY, "a", make)
-
-    def make_large(folder: Path) -> dict[str, Any]:
-        (folder / "model.tflite").write_bytes(bytes(2_000_000))
-        return {}
-
-    other = "cd" + "0" * 62
-    with pytest.raises(RunFailed) as caught:
-        store.ensure(other, "a", make_large)
-    assert str(caught.value) == (f"The disk that holds {store.root} is full. Free some space and run the same command.")
-    assert not store.has(other)
-    assert not any("drafts" in name for name in list_files(store.root))
-    assert store.load(KEY) == first
-    _, from_store = store.ensure(other, "a", make)  # the failed entry was removed
-    assert not from_store
-    store.release()  # so that the disk can be unmounted
-
-
-def test_ensure_reports_an_unwritable_folder(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    is_root = os.geteuid() == 0  # root may write everywhere except on a read-only disk
-    disk = request.getfixturevalue("small_disk") if is_root else tmp_path
-    store = Store(disk / "store")
-    entry, _ = store.ensure(KEY, "a", make)
-    broken = "cd" + "0" * 62
-    truncate_file(store.ensure(broken, "a", make)[0].folder)
-    if is_root:
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    else:
-        for folder in [store.root, *store.root.rglob("*")]:
-            folder.chmod(0o500)
-    assert store.ensure(KEY, "a", fail_if_called) == (entry, True)  # loading writes nothing
-    for key in ("ef" + "0" * 62, broken):
-        with pytest.raises(RunFailed) as caught:
-            store.ensure(key, "a", make)
-        reason = "Read-only file system" if is_root else "Permission denied"
-        assert str(caught.value) == f"{store.root} cannot be written: {reason}. Set paths.outputs=FOLDER."
-    store.release()  # so that the disk can be unmounted
-
-
-def test_ensure_reports_an_impossible_folder() -> None:
-    with pytest.raises(RunFailed, match=r"/proc/there cannot be written: .* Set paths.outputs=FOLDER."):
-        Store(Path("/proc/there")).ensure(KEY, "a", make)
 
 
 def test_entry_without_files(store: Store) -> None:
