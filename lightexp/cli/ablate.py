@@ -76,7 +76,7 @@ def run(argv: list[str]) -> int:
         return 0
     _report(f"{spec.name}: {len(backlog.done)} of {len(runs)} runs are done, {len(backlog.missing)} to do")
     try:
-        launcher = select_launcher(hydra_overrides, [], outputs) if hydra_overrides else None
+        launcher = select_launcher(hydra_overrides, [], outputs, overrides) if hydra_overrides else None
         failures = _run_backlog(backlog, index, outputs, workers, launcher)
     except KeyboardInterrupt:
         _report("lightexp: Interrupted. What was finished is kept; the same command continues from there.")

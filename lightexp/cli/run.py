@@ -25,6 +25,7 @@ from lightexp.cli.arguments import Arguments
 from lightexp.core import compat, exceptions, interrupt
 from lightexp.core.errors import BadInput, LightexpError
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
+from lightexp.runner.hydra_node import check_hydra_node, check_search_path
 
 if TYPE_CHECKING:
     from lightexp.cli.terminal import Terminal
@@ -158,7 +159,7 @@ class _Application:
             sys.argv.append(f"+hydra.callbacks.swept._target_={__name__}.{SweptRuns.__name__}")
         application = hydra.main(version_base="1.3", config_path=str(find_config_dir()), config_name=PRIMARY_CONFIG)
         try:
-            with _launching(argv):
+            with _launching(argv), compat.checked_hydra_configs(check_hydra_node, check_search_path):
                 application(self._run_job)()
         finally:
             self._show_sweep()

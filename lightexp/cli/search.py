@@ -75,7 +75,7 @@ def run(argv: list[str]) -> int:
     spec = StudySpec(overrides, options.config_dir)
     launcher = None
     if hydra_overrides:
-        launcher = select_launcher(hydra_overrides, options.config_dir, spec.settings.outputs)
+        launcher = select_launcher(hydra_overrides, options.config_dir, spec.settings.outputs, overrides)
     if options.plan:
         _show_plan(spec)
         return 0

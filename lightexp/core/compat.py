@@ -6,7 +6,7 @@ fails when the library changes what the function relies on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,47 @@ class _FirstTrialsStudy:
         for trial in self._study._get_trials(*args, **kwargs):
             first.setdefault(frozenset(trial.distributions), trial)
         return list(first.values())
+
+
+@contextmanager
+def checked_hydra_configs(
+    check_config: Callable[[Any, Sequence[str]], None], check_search_path: Callable[[Sequence[str]], None]
+) -> Iterator[None]:
+    """Make the Hydra applications that start in the context check each config before Hydra uses it.
+
+    Hydra 1.3.8 starts callbacks and logging as soon as it has composed a config, in `hydra.main`. It makes its config
+    loader by the name `ConfigLoaderImpl` in `hydra._internal.hydra`, and has no public hook between the two.
+
+    Args:
+        check_config: Called with a composed config and the overrides; raises if Hydra must not use it.
+        check_search_path: Called with the entries of `hydra.searchpath` before any is opened; raises likewise.
+    """
+    import hydra._internal.hydra
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    class CheckedConfigLoader(ConfigLoaderImpl):
+        def load_configuration(self, config_name: str | None, overrides: list[str], *args: Any, **options: Any) -> Any:
+            config = super().load_configuration(config_name, overrides, *args, **options)
+            check_config(config, overrides)
+            return config
+
+        def _process_config_searchpath(self, config_name: str | None, parsed_overrides: Any, repo: Any) -> None:
+            initialize = repo.initialize_sources
+
+            def initialize_checked(search_path: Any) -> None:
+                elements = search_path.get_path()
+                check_search_path([e.path for e in elements if e.provider.startswith("hydra.searchpath")])
+                initialize(search_path)
+
+            repo.initialize_sources = initialize_checked
+            super()._process_config_searchpath(config_name, parsed_overrides, repo)
+
+    module: Any = hydra._internal.hydra
+    module.ConfigLoaderImpl = CheckedConfigLoader
+    try:
+        yield
+    finally:
+        module.ConfigLoaderImpl = ConfigLoaderImpl
 
 
 def make_hydra_context(config_loader: Any) -> Any:

@@ -126,15 +126,28 @@ def build(node: Any, base: type[T], where: str, plugins: tuple[str, ...] = ()) -
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise BadInput(f"{where} must be a mapping with _target_. Received: {node!r}. Choose one of its group's files.")
-    values = {
-        str(k): build(v, object, f"{where}.{k}", plugins) if isinstance(v, Mapping) and "_target_" in v else v
-        for k, v in node.items()
-        if k != "_target_"
-    }
-    cls = locate(str(node["_target_"]), where, plugins)
+    cls: Any = locate(str(node["_target_"]), where, plugins)
     if not issubclass(cls, base):
         raise BadInput(f"{where}._target_ must be a {base.__name__}. Received: {node['_target_']}.")
-    return construct(cls, values, where)
+    values = {str(k): v for k, v in node.items() if k != "_target_"}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and "_target_" in value and name in _hints(cls):
+            values[name] = build(value, _find_nested_base(cls, name, where), f"{where}.{name}", plugins)
+    instance: T = construct(cls, values, where)
+    return instance
+
+
+def _find_nested_base(cls: Any, name: str, where: str) -> type[Any]:
+    """Return the class that a nested node must derive from, by its field's annotation; no other class is constructed.
+
+    Raises:
+        BadInput: If the field holds no settings class.
+    """
+    hint = _hints(cls)[name]
+    for candidate in (hint, *get_args(hint)):
+        if isinstance(candidate, type) and candidate.__module__ != "builtins":
+            return candidate
+    raise BadInput(f"{where}.{name} takes no _target_: {cls.__name__} has no class there.")
 
 
 def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -233,7 +246,7 @@ def locate(target: str, where: str, plugins: tuple[str, ...] = ()) -> type[Any]:
     """
     module, _, name = resolve_target(target).rpartition(".")
     package = target.partition(".")[0]
-    if package not in ("lightexp", *plugins):
+    if package not in ("lightexp", *plugins) or "__" in target:  # `__main__` would start the package's program
         raise BadInput(
             f"{where}._target_ names '{target}', but only lightexp's own classes may be named. "
             f"To allow your package, add plugins=[{package}]."

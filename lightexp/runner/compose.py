@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -19,8 +20,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from lightexp.core.compat import checked_hydra_configs
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
+from lightexp.runner.hydra_node import check_hydra_node, check_search_path
 
 if TYPE_CHECKING:
     from lightexp.runner.settings import Settings
@@ -90,8 +93,13 @@ def _compose_cached(search_path: str, name: str, *overrides: str) -> bytes:
 def _compose_uncached(name: str, overrides: list[str]) -> DictConfig:
     if GlobalHydra.instance().is_initialized():
         return compose(name, overrides)
-    with initialize_config_dir(str(find_config_dir()), version_base=_VERSION_BASE):
+    with _checked(), initialize_config_dir(str(find_config_dir()), version_base=_VERSION_BASE):
         return compose(name, overrides)
+
+
+def _checked() -> AbstractContextManager[None]:
+    """Make the Hydra that is initialised in the context check its configs."""
+    return checked_hydra_configs(check_hydra_node, check_search_path)
 
 
 def clear_cache() -> None:
@@ -124,7 +132,8 @@ def add_config_dirs(folders: list[str]) -> None:
     _UserConfigDirs.folders = [str(Path(folder).absolute()) for folder in folders]
     Plugins.instance().register(_UserConfigDirs)
     GlobalHydra.instance().clear()
-    initialize_config_dir(str(find_config_dir()), job_name="lightexp", version_base=_VERSION_BASE)
+    with _checked():
+        initialize_config_dir(str(find_config_dir()), job_name="lightexp", version_base=_VERSION_BASE)
 
 
 def drop_removed_stages(config: DictConfig, overrides: list[str]) -> DictConfig:

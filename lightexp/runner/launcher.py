@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
@@ -38,13 +39,14 @@ def drop_sweeps(overrides: list[str]) -> list[str]:
     return [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
 
 
-def select_launcher(overrides: list[str], folders: list[str], outputs: Path) -> Launcher:
+def select_launcher(overrides: list[str], folders: list[str], outputs: Path, others: Sequence[str] = ()) -> Launcher:
     """Return the launcher that overrides select.
 
     Args:
         overrides: Overrides about Hydra.
         folders: The user's own config folders.
         outputs: The folder of all outputs.
+        others: The command line's other overrides, of which `plugins=` allows launchers of the user's own packages.
 
     Raises:
         BadInput: If there is no such launcher, or a setting of it is wrong.
@@ -52,13 +54,14 @@ def select_launcher(overrides: list[str], folders: list[str], outputs: Path) -> 
     add_config_dirs(folders)
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
-    outputs_override = "paths.outputs='" + str(outputs).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    job_overrides = ["paths.outputs='" + str(outputs).replace("\\", "\\\\").replace("'", "\\'") + "'"]
+    job_overrides += [text for text in others if text.startswith("plugins=")]
     try:
         config = hydra.compose_config(
-            PRIMARY_CONFIG, [*overrides, outputs_override], RunMode.MULTIRUN, with_log_configuration=False
+            PRIMARY_CONFIG, [*overrides, *job_overrides], RunMode.MULTIRUN, with_log_configuration=False
         )
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if not is_config_error(error):
             raise
         raise as_bad_input(error, overrides) from None
-    return Launcher(config, make_hydra_context(hydra.config_loader), [outputs_override])
+    return Launcher(config, make_hydra_context(hydra.config_loader), job_overrides)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -58,6 +58,20 @@ def test_caching_tpe_sampler_equals_optunas(constant_liar: bool) -> None:
         study.tell(trial, [bits - sparsity, 7 * number % 5])
     assert suggested == {"prunes", "sparsity", "bits"}
     assert {number for rows in cache.values() for number in rows} == set(range(23))
+
+
+def test_checked_hydra_configs_checks_before_hydra_acts(tmp_path: Path) -> None:
+    seen: list[object] = []
+    search_path = f"hydra.searchpath=[file://{tmp_path}]"
+    with (
+        compat.checked_hydra_configs(lambda config, overrides: seen.append((config.seed, overrides)), seen.append),
+        initialize_config_dir(str(find_config_dir()), version_base="1.3"),
+    ):
+        compose(PRIMARY_CONFIG, ["seed=3", search_path])
+    assert seen == [[f"file://{tmp_path}"], (3, ["seed=3", search_path])]
+    with initialize_config_dir(str(find_config_dir()), version_base="1.3"):
+        compose(PRIMARY_CONFIG, ["seed=4"])
+    assert len(seen) == 2
 
 
 def test_make_hydra_context_is_accepted_by_a_launcher() -> None:

@@ -164,6 +164,7 @@ def test_build_requires_settings_without_default() -> None:
         ({"_target_": "lightexp.models.lenet6.LeNet6"}, "which cannot be imported (ModuleNotFoundError: No module"),
         ({"_target_": "lightexp.models.lenet5.LeNet6"}, "which cannot be imported ("),
         ({"_target_": "lightexp"}, "which cannot be imported ("),
+        ({"_target_": "lightexp.cli.__main__.Model"}, "m._target_ names 'lightexp.cli.__main__.Model', but only"),
         ({"_target_": 5}, "m._target_ names '5', but only"),
         ({"_target_": "lightexp.core.errors.suggest_nearest"}, "which is not a dataclass."),
         ({"_target_": "lightexp.core.errors.BadInput"}, "which is not a dataclass."),
@@ -183,8 +184,16 @@ def test_build_builds_nested_nodes() -> None:
     assert stage.student == LeNet5(2.0)
     with pytest.raises(BadInput, match=r"^s\.objective\.temperature: .* greater than 0\. Received: 0\.$"):
         build({**DISTILL, "objective": {**DISTILL["objective"], "temperature": 0}}, Stage, "s")  # type: ignore
-    with pytest.raises(BadInput, match=r"^s\.student: .*instance of Model\. Received: CrossEntropy\(\)"):
+    with pytest.raises(BadInput, match=r"^s\.student\._target_ must be a Model\. Received: lightexp\..*CrossEntropy\."):
         build({**DISTILL, "student": PRUNE["objective"]}, Stage, "s")  # type: ignore[type-abstract]
+
+
+def test_build_constructs_no_class_that_a_field_has_no_use_for() -> None:
+    for name in ("epochs", "layers"):
+        with pytest.raises(BadInput, match=rf"^s\.{name} takes no _target_: Prune has no class there\.$"):
+            build({**PRUNE, name: {"_target_": "lightexp.core.record.Record"}}, Stage, "s")  # type: ignore
+    with pytest.raises(BadInput, match=r"^s\._args_ is not a setting of Prune"):
+        build({**PRUNE, "_args_": [1]}, Stage, "s")  # type: ignore[type-abstract]
 
 
 def test_build_imports_allowed_packages_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
