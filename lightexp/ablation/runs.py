@@ -14,7 +14,7 @@ from lightexp.ablation.rows import AblationRow
 from lightexp.ablation.spec import AblationSpec
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import compute_key
-from lightexp.core.record import Record, read_record
+from lightexp.core.record import Record, read_run
 from lightexp.core.records import RUNS, list_run_folders
 from lightexp.runner.compose import compose_settings
 from lightexp.runner.plan import Plan
@@ -123,7 +123,7 @@ class RunIndex:
             if folder.name in self._read_folders:
                 continue
             try:
-                record = read_record(folder)
+                record = read_run(folder)
             except BadInput:
                 continue  # incomplete: another process may be writing it
             if record.status == "running":

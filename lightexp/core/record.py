@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from lightexp.core.table import Table, render_html, render_text
 
 RECORD_FILE = "record.json"
 FORMAT = 2
+_RUN_ID = re.compile(r"\w[\w. -]*")
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
 
 
@@ -184,3 +186,25 @@ def read_record(folder: Path) -> Record:
         return parse_record(values)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadInput(f"{path} is not a record: {error}. Run it again, or leave its folder out.") from None
+
+
+def read_run(folder: Path) -> Record:
+    """Read the record of a run in the folder of all runs, and check that it is this folder's own.
+
+    Whoever wrote the record may be a stranger: nothing derives a path from its id, or sends the folder anywhere,
+    before this check.
+
+    Raises:
+        BadInput: See `read_record`; also if the record's id is not the folder's name, or if the folder is a link to a
+            place outside the folder of all runs.
+    """
+    record = read_record(folder)
+    place = folder.absolute()
+    if record.id != place.name or not _RUN_ID.fullmatch(place.name):
+        raise BadInput(
+            f"{folder / RECORD_FILE} holds the id {record.id!r}, and a run's id is the name of its folder, of letters, "
+            "digits, '.', '_', '-' and spaces. Give the folder its own name back, or leave it out."
+        )
+    if place.resolve().parent != place.parent.resolve():
+        raise BadInput(f"{folder} is a link that leads out of {folder.parent}. Copy the run there, or leave it out.")
+    return record

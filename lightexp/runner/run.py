@@ -31,6 +31,7 @@ from lightexp.runner.order import check_order
 from lightexp.runner.plan import Plan, make_plan
 from lightexp.runner.progress import ProgressReporter
 from lightexp.runner.settings import Settings
+from lightexp.tracking.mirror import MirrorSettings
 from lightexp.tracking.process import MirrorProcess
 from lightexp.tracking.remote_mirror import RemoteMirror
 
@@ -106,21 +107,21 @@ class Runner:
         executor.check()
         record = self._make_record(settings, plan, data, overrides, ["lightexp", "run", *flags, *overrides])
         record.tags = dict(tags or {})
-        runs = settings.outputs / RUNS
+        runs, mirror_settings = settings.outputs / RUNS, _describe_mirror(settings)
         folder = runs / record.id
         with explain_disk_errors(settings.outputs):
-            run_lock.reap_dead_runs(runs, partial(self._sync, create=False))
+            run_lock.reap_dead_runs(runs, partial(self._sync, mirror_settings, create=False))
             with run_lock.hold(runs, record.id), ThreadPoolExecutor(1) as thread:
                 folder.mkdir(parents=True)
                 record.write(folder)
-                first_sync = thread.submit(self._sync, folder, record)  # in parallel to the work
+                first_sync = thread.submit(self._sync, mirror_settings, folder, record)  # in parallel to the work
                 self._announce(settings, plan, record, folder)
                 error = self._catch(record, folder, lambda: self._work(record, folder, executor, plan, test))
                 record.write(folder)  # the run has ended, however long MLflow takes
                 store.release()
                 first_sync.result()
                 record.write(folder)
-                self._sync(folder, record)
+                self._sync(mirror_settings, folder, record)
         if error:
             raise error
         return record
@@ -131,7 +132,7 @@ class Runner:
         with explain_disk_errors(settings.outputs):
             tradeoff.write(record, folder)
             record.write(folder)
-            self._sync(folder, record)
+            self._sync(_describe_mirror(settings), folder, record)
 
     def trial(
         self,
@@ -211,9 +212,9 @@ class Runner:
         if left_out := set(settings.plain["pipeline"]["stages"]) - {node.name for node in plan.nodes}:
             self._reporter.say(f"The model's file is trained: left out {', '.join(sorted(left_out))}.")
 
-    def _sync(self, folder: Path, record: Record, create: bool = True) -> None:
+    def _sync(self, mirror_settings: MirrorSettings, folder: Path, record: Record, create: bool = True) -> None:
         """Bring MLflow to the state of the record in the folder, and write into it where the run is shown."""
-        if self._mirror.sync(folder, record, create):
+        if self._mirror.sync(folder, record, mirror_settings, create):
             record.write(folder)
 
     def _catch(
@@ -258,3 +259,7 @@ class Runner:
             record.files["encoded"] = ENCODED
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(record.config), encoding="utf-8")
         (folder / "environment.json").write_text(json.dumps(record.environment, indent=1) + "\n", encoding="utf-8")
+
+
+def _describe_mirror(settings: Settings) -> MirrorSettings:
+    return MirrorSettings(settings.plain["tracking"], settings.plain["plugins"], str(settings.outputs))

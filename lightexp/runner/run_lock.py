@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lightexp.core.errors import BadInput
-from lightexp.core.record import Record, read_record
+from lightexp.core.record import Record, read_run
 
 _FOLDER = ".live"
 
@@ -75,7 +75,7 @@ def _lock_path(runs: Path, name: str) -> Path:
 
 def _reap(folder: Path, sync: Callable[[Path, Record], None] | None) -> None:
     try:
-        record = read_record(folder)
+        record = read_run(folder)
     except BadInput:
         return  # killed before it had a record
     if record.status == "running":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from lightexp.tracking import stores
 from lightexp.tracking.mlflow import summarize_mlflow_error
 
 _PAGE_SIZE = 200
+_RUN_ID = re.compile(r"[0-9A-Za-z]{1,64}")
 _LIMITS = {"timeout": 10, "retries": 1}
 
 
@@ -69,7 +71,10 @@ def _list_finished_runs(client: Any, experiment_id: str) -> Iterator[str]:
     while True:
         page = client.search_runs([experiment_id], query, order_by=order, max_results=_PAGE_SIZE, page_token=token)
         for run in page:
-            yield str(run.info.run_id)
+            run_id = str(run.info.run_id)
+            if not _RUN_ID.fullmatch(run_id):  # it names a folder below
+                raise BadInput(f"MLflow's answer is unusable: {run_id!r} is not the id of a run.")
+            yield run_id
         token = page.token
         if not token:
             return

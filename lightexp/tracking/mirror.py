@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from lightexp.core.config import build, settings_dataclass
 from lightexp.core.record import Record
-from lightexp.tracking import stores
 from lightexp.tracking.study_payload import StudyPayload
 
 NOT_ASKED_FOR = {"missing": "tracking=none"}
@@ -67,7 +66,8 @@ class Mirror(ABC):
 
         Args:
             folder: The run's folder. Nothing is written to it.
-            create: Whether to show a run that is not shown yet. Defaults to True.
+            create: Whether to show a run that is not shown yet. Defaults to True. Otherwise nothing is done about a
+                run whose record names another place, or none.
 
         Raises:
             BadInput: If the folder holds no sound record.
@@ -144,22 +144,6 @@ class MirrorSettings:
     tracking: dict[str, Any]
     plugins: list[str]
     outputs: str
-
-    @classmethod
-    def of_run(cls, folder: Path, record: Record) -> MirrorSettings:
-        """Return the settings of the mirror that a run's own config asks for.
-
-        Args:
-            folder: The run's folder, in `runs/` in the outputs folder.
-            record: Its record. If it says where the run is shown, that is the place: `tracking.uri` may have been
-                relative to the folder that the run was started in.
-        """
-        tracking, outputs = dict(record.config["tracking"]), folder.absolute().parents[1]
-        if "run_id" in record.mlflow and "uri" in tracking:
-            if stores.resolve_uri(tracking["uri"], outputs) != record.mlflow["uri"]:
-                tracking["uri"] = record.mlflow["uri"]
-            tracking["experiment"] = record.mlflow["experiment"]
-        return cls(tracking, list(record.config["plugins"]), str(outputs))
 
     @property
     def key(self) -> str:

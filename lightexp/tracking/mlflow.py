@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from lightexp.core.config import settings_dataclass
-from lightexp.core.record import read_record
+from lightexp.core.config import construct, settings_dataclass
+from lightexp.core.moved import resolve_target
+from lightexp.core.record import Record, read_run
+from lightexp.core.records import RUNS
 from lightexp.tracking import mlflow_payload, stores
-from lightexp.tracking.mirror import Mirror, SyncResult, Tracking
+from lightexp.tracking.mirror import Mirror, SyncResult, Tracking, is_shown_at
 from lightexp.tracking.run_uploader import RunUploader
 from lightexp.tracking.study_payload import StudyPayload
 from lightexp.tracking.study_uploader import StudyUploader, close_study
@@ -46,6 +49,32 @@ class Mlflow(Tracking):
         return MlflowMirror(stores.resolve_uri(self.uri, outputs), self.experiment, outputs / "mlartifacts", say)
 
 
+_TARGET = f"{Mlflow.__module__}.{Mlflow.__name__}"
+
+
+def find_recorded_place(record: Record, outputs: Path) -> Mlflow | None:
+    """Return the MLflow server and experiment that a record names; None if it names none.
+
+    The record may be of somebody else, who may have chosen any server: only what the user's command asks for may be
+    sent there.
+
+    Args:
+        record: The record.
+        outputs: The folder of all outputs that it is in.
+
+    Raises:
+        BadInput: If what it names is no place of MLflow's.
+    """
+    node = record.config.get("tracking")
+    if not isinstance(node, dict) or resolve_target(str(node.get("_target_"))) != _TARGET:
+        return None
+    values = {name: node[name] for name in ("uri", "experiment") if name in node}
+    if "run_id" in record.mlflow:  # `tracking.uri` may have been relative to the folder that the run was started in
+        values |= {name: record.mlflow.get(name) for name in ("uri", "experiment")}
+    place = construct(Mlflow, values, f"{RUNS}/{record.id}: tracking")
+    return replace(place, uri=stores.resolve_uri(place.uri, outputs))
+
+
 class MlflowMirror(Mirror):
     """A mirror in one experiment of one MLflow store.
 
@@ -73,15 +102,21 @@ class MlflowMirror(Mirror):
 
     def sync(self, folder: Path, create: bool = True) -> SyncResult:
         """See `Mirror.sync`."""
-        record = read_record(folder)
-        uploader = RunUploader(folder, record, self._place)
-        if not create and self._is_store_gone():
-            return SyncResult(record.mlflow)
+        record = read_run(folder)
+        place = self._place
+        if not create:
+            recorded = find_recorded_place(record, folder.absolute().parents[1])
+            if recorded is None or recorded.uri != self.uri or self._is_store_gone():
+                return SyncResult(record.mlflow)
+            place["experiment"] = recorded.experiment
+        uploader = RunUploader(folder, record, place)
         failure = self._attempt(
-            record.id, lambda client: uploader.upload(client, self._find_experiment(client), create=create)
+            record.id,
+            lambda client: uploader.upload(client, self._find_experiment(client, place["experiment"]), create=create),
         )
         if failure is not None:
-            return SyncResult({**self._known_place(record.mlflow), **uploader.place, "missing": failure}, True)
+            known = record.mlflow if is_shown_at(record, place) else {}
+            return SyncResult({**known, **uploader.place, "missing": failure}, True)
         if "run_id" not in uploader.place:
             return SyncResult(record.mlflow)
         return SyncResult(uploader.place, uploader.changed)
@@ -92,7 +127,9 @@ class MlflowMirror(Mirror):
 
         def upload(client: Any) -> None:
             # Put back only after success: what MLflow has of a study is read again after a failure in the middle.
-            uploader = self._uploaders.pop(study.id, None) or StudyUploader(self._find_experiment(client))
+            uploader = self._uploaders.pop(study.id, None) or StudyUploader(
+                self._find_experiment(client, self._experiment)
+            )
             place["run_id"] = self._running_studies[study.id] = uploader.upload(client, study)
             self._uploaders[study.id] = uploader
 
@@ -115,10 +152,6 @@ class MlflowMirror(Mirror):
     @property
     def _place(self) -> dict[str, str]:
         return {"uri": self.uri, "experiment": self._experiment}
-
-    def _known_place(self, noted: dict[str, str]) -> dict[str, str]:
-        """Return what a record says of its run here, or nothing if it is shown elsewhere."""
-        return noted if all(noted.get(name) == value for name, value in self._place.items()) else {}
 
     def _is_store_gone(self) -> bool:
         file = stores.get_database_file(self.uri)
@@ -166,16 +199,16 @@ class MlflowMirror(Mirror):
             self._client = stores.import_mlflow().MlflowClient(tracking_uri=self.uri)
         self._client.get_experiment_by_name(self._experiment)
 
-    def _find_experiment(self, client: Any) -> str:
+    def _find_experiment(self, client: Any, name: str) -> str:
         """Return the experiment's id; create it if needed, though another process may be doing the same."""
-        if experiment := client.get_experiment_by_name(self._experiment):
+        if experiment := client.get_experiment_by_name(name):
             return str(experiment.experiment_id)
         # Without a server MLflow would put artifacts below the current folder; a server has a place for them.
         location = self._artifacts.absolute().as_uri() if stores.is_database(self.uri) else None
         try:
-            return str(client.create_experiment(self._experiment, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=location))
         except stores.import_mlflow().MlflowException:
-            if experiment := client.get_experiment_by_name(self._experiment):
+            if experiment := client.get_experiment_by_name(name):
                 return str(experiment.experiment_id)
             raise
 

@@ -30,21 +30,24 @@ class RemoteMirror:
         self._process = process
         self._failure_reported = False
 
-    def sync(self, folder: Path, record: Record, create: bool = True) -> bool:
+    def sync(self, folder: Path, record: Record, settings: MirrorSettings, create: bool = True) -> bool:
         """Bring what is shown of a run to the state of the `record.json` in its folder.
 
         Args:
-            folder: The run's folder. The config in its record says where the run is shown.
+            folder: The run's folder.
             record: The same record in memory, in which is noted where the run is shown.
-            create: Whether to show a run that is not shown yet. Defaults to True.
+            settings: Of the mirror that the command asks for. What the record says of mirrors is not followed, since
+                the run may be of somebody else.
+            create: See `Mirror.sync`. Defaults to True.
 
         Returns:
             Whether the record has changed and must be written again.
         """
-        if not asks_for_mirror(record.config["tracking"]):
-            return SyncResult(NOT_ASKED_FOR).note_in(record)
+        if not asks_for_mirror(settings.tracking):
+            return create and SyncResult(NOT_ASKED_FOR).note_in(record)
         try:
-            place = self._call({"sync": str(folder.absolute()), "create": create})
+            request = {"sync": str(folder.absolute()), "create": create, "settings": asdict(settings)}
+            place = self._call(request)
         except (OSError, ValueError) as error:
             if not self._failure_reported:
                 self._say(f"Tracking has stopped: {error}. The run goes on, and its record is complete.")

@@ -72,7 +72,9 @@ class RunUploader:
         mlflow = stores.import_mlflow()
         if "run_id" in self._record.mlflow and is_shown_at(self._record, self.place):
             try:
-                return client.get_run(self._record.mlflow["run_id"])
+                run = client.get_run(self._record.mlflow["run_id"])
+                if run.data.tags.get(_RUN_ID) == self._record.id:  # a record of others may name any run
+                    return run
             except mlflow.MlflowException:
                 pass  # the store was deleted and created anew since
         view = mlflow.entities.ViewType.ALL
@@ -156,9 +158,10 @@ class RunUploader:
 
 
 def _list_files(folder: Path) -> list[Path]:
-    """Return the files of a run's folder except its record, sorted."""
+    """Return the files of a run's folder except its record, sorted; without links to files outside the folder."""
+    inside = folder.resolve()
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in _TEMPORARY_SUFFIXES)
-    return [path for path in paths if path != folder / RECORD_FILE]
+    return [path for path in paths if path != folder / RECORD_FILE and path.resolve().is_relative_to(inside)]
 
 
 def _parent(name: str) -> str | None:

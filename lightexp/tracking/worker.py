@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lightexp.core.errors import BadInput
-from lightexp.core.record import read_record
 from lightexp.execution.process import ParentConnection
 from lightexp.tracking import stores
 from lightexp.tracking.mirror import Mirror, MirrorSettings
@@ -46,13 +45,11 @@ class _Mirrors:
 
     def serve(self, request: dict[str, Any]) -> dict[str, str]:
         """Do what a `RemoteMirror` asks for, and return where the run or study is shown."""
+        mirror = self._open(MirrorSettings(**request["settings"]))
         if "study" in request:
-            mirror = self._open(MirrorSettings(**request["settings"]))
             return mirror.sync_study(parse_study(request["study"]))
-        folder = Path(request["sync"])
         try:
-            mirror = self._open(MirrorSettings.of_run(folder, read_record(folder)))
-            return mirror.sync(folder, request["create"]).place
+            return mirror.sync(Path(request["sync"]), request["create"]).place
         except BadInput as error:
             return {"missing": str(error)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from filelock import FileLock
 from lightexp.cli.main import main
 from lightexp.core.record import RECORD_FILE, Record, read_record
 from lightexp.tracking import stores
+from tests import stand_in_servers
 
 MLFLOW, NONE = "lightexp.tracking.mlflow.Mlflow", "lightexp.tracking.mirror.NoTracking"
 
@@ -99,8 +101,15 @@ def test_sync_uploads_what_mlflow_lacks_once(
     write("d", status="running", ended=None)
     with FileLock(outputs.folder / "runs" / ".live" / "d.lock"):
         code, out, err = outputs.sync()
+        assert code == 0
+        assert out.splitlines()[-1] == f"2 uploaded, 1 still running, 1 left out: {outputs.uri}"
+        assert err == (
+            f"lightexp: left out: 1 recorded for {down}. Add --to-recorded to send each run to the server that its "
+            "record names, or set tracking.uri=URI to send all runs to one.\n"
+        )
+        code, out, err = outputs.sync("--to-recorded")
         assert code == 1
-        assert out.splitlines()[-1] == f"2 uploaded, 1 still running, 1 failed: {outputs.uri}"
+        assert out.splitlines()[-1] == f"2 there already, 1 still running, 1 failed: {outputs.uri}"
         assert err == (
             f"lightexp: MLflow at {down} cannot be used: Connection refused. "
             "Records stay complete; 'lightexp track sync' uploads them once it can.\n"
@@ -187,6 +196,48 @@ def test_sync_uploads_once_despite_kills_and_rivals(outputs: SyncedOutputs, writ
     assert count_runs(outputs.uri) == dict.fromkeys("abcd", 1)
 
 
+def test_sync_sends_nothing_that_strangers_chose(
+    outputs: SyncedOutputs, write: Callable[..., Record], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("do not send")
+    with stand_in_servers.serve() as stranger:
+        write("elsewhere", MLFLOW, stranger.url)
+        write("shown-elsewhere", MLFLOW, mlflow={"uri": stranger.url, "experiment": "e", "run_id": "0" * 32})
+        write("plugin", "stranger_plugin.Tracking", stranger.url)
+        write("linking")
+        (outputs.folder / "runs" / "linking" / "notes").symlink_to(secret / "key")
+        (outputs.folder / "runs" / "linking" / "stages" / "own").symlink_to("../model.tflite")
+        climbing = write("climbing")
+        for name in ("../../secret", "/etc", "", "a' or 'a"):
+            climbing.id = name
+            climbing.write(outputs.folder / "runs" / "climbing")
+            code, out, err = outputs.sync()
+            assert (code, out.count("left out"), err.count("left out")) == (0, 1, 2)
+            assert f"holds the id {name!r}" in err
+        write("link").write(secret)
+        shutil.rmtree(outputs.folder / "runs" / "link")
+        (outputs.folder / "runs" / "link").symlink_to(secret)
+        assert "link is a link that leads out of" in outputs.sync()[2]
+        assert stranger.requests == []
+        assert {path.name for path in secret.iterdir()} == {"key", RECORD_FILE}
+        runs = find_runs(outputs.uri)
+        assert set(runs) == {"linking", "plugin"}
+        assert list_files(outputs.uri, runs["linking"][0]) == {RECORD_FILE, "model.tflite", "stages"}
+        assert outputs.sync("--to-recorded")[0] == 0
+        assert "runs/log-batch" in stranger.requests
+
+
+def test_sync_updates_no_run_of_others(outputs: SyncedOutputs, write: Callable[..., Record]) -> None:
+    write("a")
+    assert outputs.sync()[0] == 0
+    mine = find_runs(outputs.uri)["a"][0].info.run_id
+    write("b", mlflow={"uri": outputs.uri, "experiment": "lightexp", "run_id": mine})
+    assert outputs.sync()[0] == 0
+    assert count_runs(outputs.uri) == {"a": 1, "b": 1}
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -194,6 +245,7 @@ def test_sync_uploads_once_despite_kills_and_rivals(outputs: SyncedOutputs, writ
         (["sync", "tracking.uri=folder"], "MLflow keeps no runs in plain folders"),
         (["sync", "tracking.url=x"], "tracking.url is not a setting: did you mean 'uri'?"),
         (["sync", "paths.outputs=nowhere"], "nowhere holds no runs. Set paths.outputs=FOLDER."),
+        (["sync", "--to-recorded", "tracking.experiment=e"], "name different places. Leave one of them out."),
         (["sync", "--all"], "--all is not a flag of lightexp track sync"),
         ([], "See lightexp track --help."),
     ],

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def messages() -> list[str]:
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     """A run's folder with files as a runner leaves them, without a record."""
-    folder = tmp_path / "runs" / "run"
+    folder = tmp_path / "runs" / f"run-{uuid.uuid4().hex[:6]}"  # tests may share a store, in which ids are unique
     (folder / "stages" / "prune").mkdir(parents=True)
     for name in ("config.yaml", "model.tflite", "stages/prune/model.tflite", "record.1.tmp", "run.lock"):
         (folder / name).write_bytes(name.encode())
@@ -78,9 +79,13 @@ def run_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sync(run_folder: Path) -> Callable[..., bool]:
-    """Write a record into the run's folder, synchronize it as a runner does, and return whether anything changed."""
+    """Write a record into the run's folder, synchronize it as a runner does, and return whether anything changed.
+
+    The record gets the folder's name for its id.
+    """
 
     def sync_record(mirror: Mirror, record: Record, create: bool = True) -> bool:
+        record.id = run_folder.name
         record.write(run_folder)
         result = mirror.sync(run_folder, create)
         result.note_in(record)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from lightexp.tracking.mirror import MirrorSettings, NoTracking, SyncResult
+from lightexp.tracking.mirror import NoTracking, SyncResult
 
 HERE = {"uri": "http://here", "experiment": "lightexp"}
 THERE = {"uri": "http://there", "experiment": "lightexp"}
@@ -39,20 +37,3 @@ def test_note_in_says_where_a_run_is_shown(make_record, noted, place, expected):
     record = make_record(mlflow=dict(noted))
     assert SyncResult(place).note_in(record) == (expected != noted)
     assert record.mlflow == expected
-
-
-@pytest.mark.parametrize(
-    ("configured", "noted", "expected"),
-    [
-        (None, {}, None),
-        (None, {"uri": "sqlite:////o/mlflow.db", "experiment": "e", "run_id": "1"}, None),
-        (None, {"uri": "http://there", "experiment": "e", "run_id": "1"}, "http://there"),
-        ("sqlite:///x.db", {"uri": "sqlite:////old/x.db", "experiment": "e", "run_id": "1"}, "sqlite:////old/x.db"),
-        ("sqlite:///x.db", {"uri": "sqlite:////old/x.db", "experiment": "e", "missing": "down"}, "sqlite:///x.db"),
-    ],
-)
-def test_of_run_follows_where_a_run_is_shown(make_record, configured, noted, expected):
-    tracking = {"_target_": "lightexp.tracking.mlflow.Mlflow", "uri": configured, "experiment": "e"}
-    record = make_record(config={"tracking": tracking, "plugins": ["p"]}, mlflow=noted)
-    settings = MirrorSettings.of_run(Path("/o/runs/1"), record)
-    assert settings == MirrorSettings({**tracking, "uri": expected}, ["p"], "/o")

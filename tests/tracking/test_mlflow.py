@@ -17,7 +17,7 @@ from lightexp.core.config import build, locate
 from lightexp.core.errors import BadInput
 from lightexp.tracking import stores
 from lightexp.tracking.mirror import Tracking
-from lightexp.tracking.mlflow import Mlflow
+from lightexp.tracking.mlflow import Mlflow, find_recorded_place
 from tests.tracking.helpers import ROOT
 
 
@@ -82,6 +82,30 @@ def test_mirror_reports_an_unusable_store(tmp_path, make_record, messages, sync,
 def test_mlflow_refuses_unusable_addresses(uri):
     with pytest.raises(BadInput, match="tracking"):
         build({"_target_": "lightexp.tracking.mlflow.Mlflow", "uri": uri}, Tracking, "tracking")
+
+
+@pytest.mark.parametrize(
+    ("configured", "noted", "expected"),
+    [
+        (None, {}, "sqlite:////o/mlflow.db"),
+        (None, {"uri": "http://there", "experiment": "e", "run_id": "1"}, "http://there"),
+        ("sqlite:///x.db", {"uri": "sqlite:////old/x.db", "experiment": "e", "run_id": "1"}, "sqlite:////old/x.db"),
+        ("http://a", {"uri": "http://a", "experiment": "e", "missing": "down"}, "http://a"),
+    ],
+)
+def test_find_recorded_place_follows_the_record(make_record, configured, noted, expected):
+    tracking = {"_target_": "lightexp.tracking.mlflow.Mlflow", "uri": configured, "experiment": "e"}
+    record = make_record(config={"tracking": tracking}, mlflow=noted)
+    assert find_recorded_place(record, Path("/o")) == Mlflow(expected, "e")
+
+
+def test_find_recorded_place_believes_only_mlflow(make_record):
+    for tracking in (None, [], {}, {"_target_": "plugin.Tracking", "uri": "http://a"}):
+        assert find_recorded_place(make_record(config={"tracking": tracking}), Path("/o")) is None
+    for wrong in ({"uri": ["x"]}, {"uri": "folder"}, {"experiment": 3}):
+        record = make_record(config={"tracking": {"_target_": "lightexp.tracking.mlflow.Mlflow", **wrong}})
+        with pytest.raises(BadInput, match="tracking"):
+            find_recorded_place(record, Path("/o"))
 
 
 def test_configs_hold_exactly_the_settings():

@@ -6,13 +6,13 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lightexp.core.record import Record
 from lightexp.tracking import stores
+from lightexp.tracking.mirror import MirrorSettings
 from lightexp.tracking.process import MirrorProcess
 from lightexp.tracking.remote_mirror import RemoteMirror
 
@@ -20,30 +20,30 @@ NODE = {"_target_": "lightexp.tracking.mlflow.Mlflow", "uri": None, "experiment"
 
 
 @pytest.fixture
-def write_record(make_record, run_folder) -> Callable[..., Record]:
-    """Write a record into the run's folder."""
-
-    def write(**tracking) -> Record:
-        record = make_record()
-        record.config |= {"tracking": {**NODE, **tracking}, "plugins": []}
-        record.write(run_folder)
-        return record
-
-    return write
+def record(make_record, run_folder) -> Record:
+    """A record that is in the run's folder."""
+    record = make_record(id=run_folder.name)
+    record.write(run_folder)
+    return record
 
 
-def test_sync_reaches_mlflow_and_ends_its_process(tmp_path, write_record, messages, run_folder):
+@pytest.fixture
+def settings(tmp_path) -> MirrorSettings:
+    """The mirror that a command with the default settings asks for."""
+    return MirrorSettings(dict(NODE), [], str(tmp_path))
+
+
+def test_sync_reaches_mlflow_and_ends_its_process(tmp_path, record, settings, messages, run_folder):
     process = MirrorProcess()
     pid = process.pid
-    record = write_record()
     mirror = RemoteMirror(messages.append, process)
-    assert mirror.sync(run_folder, record)
+    assert mirror.sync(run_folder, record, settings)
     assert record.mlflow["uri"] == stores.resolve_uri(None, tmp_path)
     client = stores.import_mlflow().MlflowClient(tracking_uri=record.mlflow["uri"])
     assert client.get_run(record.mlflow["run_id"]).info.status == "RUNNING"
     record.status, record.ended = "done", time.time()
     record.write(run_folder)
-    assert not mirror.sync(run_folder, record)  # the record says already where it is
+    assert not mirror.sync(run_folder, record, settings)  # the record says already where it is
     assert client.get_run(record.mlflow["run_id"]).info.status == "FINISHED"
     assert messages == []
     del mirror, process
@@ -51,37 +51,34 @@ def test_sync_reaches_mlflow_and_ends_its_process(tmp_path, write_record, messag
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_sync_reports_a_killed_process_once(write_record, messages, run_folder):
+def test_sync_reports_a_killed_process_once(record, settings, messages, run_folder):
     process = MirrorProcess()
     mirror = RemoteMirror(messages.append, process)
     os.kill(process.pid, signal.SIGKILL)
-    record = write_record()
-    assert mirror.sync(run_folder, record)
-    assert not mirror.sync(run_folder, record)
+    assert mirror.sync(run_folder, record, settings)
+    assert not mirror.sync(run_folder, record, settings)
     assert len(messages) == 1
     assert "The run goes on" in messages[0]
     assert "missing" in record.mlflow
 
 
-def test_sync_passes_on_what_the_mirror_says(write_record, messages, run_folder):
-    record = write_record(uri="http://127.0.0.1:9")
-    RemoteMirror(messages.append).sync(run_folder, record)
+def test_sync_passes_on_what_the_mirror_says(record, settings, messages, run_folder):
+    settings.tracking["uri"] = "http://127.0.0.1:9"
+    RemoteMirror(messages.append).sync(run_folder, record, settings)
     assert len(messages) == 1
     assert "cannot be used" in messages[0]
 
 
-def test_sync_notes_an_unreadable_record(write_record, messages, run_folder):
-    record = write_record()
+def test_sync_notes_an_unreadable_record(record, settings, messages, run_folder):
     (run_folder / "record.json").write_text("{}")
-    RemoteMirror(messages.append).sync(run_folder, record)
+    RemoteMirror(messages.append).sync(run_folder, record, settings)
     assert "record.json" in record.mlflow["missing"]
 
 
-def test_sync_needs_no_process_without_tracking(make_record, messages, run_folder):
+def test_sync_needs_no_process_without_tracking(record, messages, run_folder, tmp_path):
     process = MirrorProcess()
     process.kill()
-    record = make_record()
-    record.config |= {"tracking": {"_target_": "lightexp.tracking.mirror.NoTracking"}, "plugins": []}
-    assert RemoteMirror(messages.append, process).sync(run_folder, record)
+    settings = MirrorSettings({"_target_": "lightexp.tracking.mirror.NoTracking"}, [], str(tmp_path))
+    assert RemoteMirror(messages.append, process).sync(run_folder, record, settings)
     assert record.mlflow == {"missing": "tracking=none"}
     assert messages == []

@@ -27,8 +27,8 @@ def mirror(outputs, messages):
 
 
 @pytest.fixture
-def finished(mirror, make_record, messages, sync, request):
-    record = make_record(id=request.node.name)
+def finished(mirror, make_record, messages, sync):
+    record = make_record()
     assert sync(mirror, record)
     record.status, record.ended = "done", record.started + 60
     assert sync(mirror, record)
@@ -38,7 +38,7 @@ def finished(mirror, make_record, messages, sync, request):
 
 
 def test_sync_shows_a_started_run_as_running(mirror, make_record, sync):
-    record = make_record(id="started")
+    record = make_record()
     sync(mirror, record)
     run = connect(record).get_run(record.mlflow["run_id"])
     assert run.info.status == "RUNNING"
@@ -134,7 +134,7 @@ def test_sync_adds_metrics_that_were_measured_later(finished, mirror, sync, run_
 
 @pytest.mark.parametrize(("status", "shown"), [("failed", "FAILED"), ("interrupted", "KILLED"), ("killed", "KILLED")])
 def test_sync_shows_how_a_run_ended_badly(mirror, make_record, messages, sync, status, shown):
-    record = make_record(id=status, stages=[], dataset={}, control=None)
+    record = make_record(stages=[], dataset={}, control=None)
     sync(mirror, record)
     record.status, record.reason, record.ended = status, "the loss became NaN", record.started + 1
     sync(mirror, record)
@@ -146,7 +146,7 @@ def test_sync_shows_how_a_run_ended_badly(mirror, make_record, messages, sync, s
 
 
 def test_sync_shows_a_run_that_was_never_shown_running(mirror, make_record, sync):
-    record = make_record(id="late", status="done", ended=1_700_000_100.0, mlflow={"missing": "it was down"})
+    record = make_record(status="done", ended=1_700_000_100.0, mlflow={"missing": "it was down"})
     sync(mirror, record)
     run = connect(record).get_run(record.mlflow["run_id"])
     assert run.info.status == "FINISHED"
@@ -157,7 +157,7 @@ def test_sync_shows_a_run_that_was_never_shown_running(mirror, make_record, sync
 def test_sync_makes_awkward_configs_acceptable(mirror, make_record, messages, sync):
     config = {f"k{n}": "é" * 6000 for n in range(250)} | {"a+b": 1, "a=b": 2, "": 3, "x": {"..": 4, "y\n": "\0"}}
     varied = ["a[0].b={c: 1}", "a(0).b=2", "=", "x" * 400 + "=1"]
-    record = make_record(id="awkward", config=config, name="näme <&> '\"", varied=varied)
+    record = make_record(config=config, name="näme <&> '\"", varied=varied)
     sync(mirror, record)
     assert messages == []
     run = connect(record).get_run(record.mlflow["run_id"])
@@ -167,7 +167,7 @@ def test_sync_makes_awkward_configs_acceptable(mirror, make_record, messages, sy
 
 
 def test_sync_logs_more_metrics_than_fit_a_batch(mirror, make_record, messages, sync):
-    record = make_record(id="long", status="done")
+    record = make_record(status="done")
     record.stages[0].facts["history"] = {"loss": [n / 7 for n in range(2500)]}
     sync(mirror, record)
     history = list_history(connect(record), record.mlflow["run_id"], "train/train/loss")
@@ -183,7 +183,8 @@ def test_sync_closes_a_killed_run(outputs, make_record, messages, sync, run_fold
         from lightexp.core.record import Record
         from lightexp.tracking.mlflow import Mlflow
         folder = Path(sys.argv[2])
-        record = Record("r", "name", "lightexp run", {}, [], {}, 1.7e9)
+        config = {"tracking": {"_target_": "lightexp.tracking.mlflow.Mlflow"}}
+        record = Record(folder.name, "name", "lightexp run", config, [], {}, 1.7e9)
         record.write(folder)
         Mlflow().open_mirror(Path(sys.argv[1]), print).sync(folder).note_in(record)
         record.write(folder)
@@ -208,11 +209,11 @@ def test_sync_closes_a_killed_run(outputs, make_record, messages, sync, run_fold
 
 
 def test_sync_without_create_shows_no_new_run(mirror, make_record, messages, sync):
-    record = make_record(id="never mirrored", status="killed")
+    record = make_record(status="killed")
     assert not sync(mirror, record, create=False)
     assert record.mlflow == {}
     assert messages == []
-    assert not sync(mirror, make_record(id="never mirrored", status="done"), create=False)
+    assert not sync(mirror, make_record(status="done"), create=False)
 
 
 def test_sync_without_create_leaves_a_finished_run_alone(finished, mirror, sync):

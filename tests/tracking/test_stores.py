@@ -38,11 +38,11 @@ def test_two_processes_create_one_store(tmp_path):
         outputs, name = Path(sys.argv[1]), sys.argv[2]
         import_mlflow()
         Path(name).touch()
-        while len(list(Path().glob("ready*"))) < 2:
+        while len(list(Path().glob("ready?"))) < 2:
             time.sleep(0.001)
-        folder = Path(f"run of {name}")
+        folder = Path(name + ".run")
         folder.mkdir()
-        Record(name, name, "lightexp run", {"a": 1}, [], {}, 1.7e9, status="done").write(folder)
+        Record(folder.name, name, "lightexp run", {"a": 1}, [], {}, 1.7e9, status="done").write(folder)
         result = Mlflow().open_mirror(outputs, lambda message: sys.exit(message)).sync(folder)
         print(result.place["run_id"])
     """
