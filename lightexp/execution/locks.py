@@ -108,10 +108,10 @@ class OutageReporter:
         self._service, self._report = service, report
         self._is_out = False
 
-    def wait(self, error: Exception) -> None:
+    def wait(self, error: BaseException) -> None:
         """Report an outage, unless it has been reported, and sleep for a second."""
         if not self._is_out:
-            self._report(f"{self._service} has gone away ({str(error).splitlines()[0]}). Waiting for it.")
+            self._report(f"{self._service} has gone away ({_first_line(error)}). Waiting for it.")
         self._is_out = True
         time.sleep(_RETRY_S)
 
@@ -122,19 +122,24 @@ class OutageReporter:
             self._report(f"{self._service} is back.")
 
 
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class PostgresLocks(Locks):
     """Advisory locks of one connection to a PostgreSQL server, which drops them when that connection ends.
 
     An outage is waited for; the locks are acquired again after it.
     """
 
-    def __init__(self, url: str, namespace: str, outage: OutageReporter) -> None:
+    def __init__(self, url: str, namespace: str, outage: OutageReporter, waits: bool = False) -> None:
         """Connect to the server.
 
         Args:
             url: The server's, as libpq takes it.
             namespace: Text that the locks share; those of another namespace are others.
             outage: Waits for the server.
+            waits: Whether to wait for a server that cannot be reached now. Defaults to False.
 
         Raises:
             ImportError: If psycopg is not installed.
@@ -148,7 +153,9 @@ class PostgresLocks(Locks):
         try:
             self._connection = self._connect()
         except psycopg.Error as error:
-            raise ConnectionError(str(error).strip().splitlines()[0]) from None
+            if not waits:
+                raise ConnectionError(_first_line(error)) from None
+            self._recover(error)
         threading.Thread(target=_watch_connection, args=[weakref.ref(self)], daemon=True).start()
 
     def __del__(self) -> None:

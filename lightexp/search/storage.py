@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import weakref
@@ -24,7 +25,7 @@ _LOCK_POLL_S = 0.002  # of a lock that is held for milliseconds
 
 
 def open_storage(
-    address: str | None, folder: Path, study: str, report: Callable[[str], None]
+    address: str | None, folder: Path, study: str, report: Callable[[str], None], waits: bool = False
 ) -> tuple[BaseStorage, Locks]:
     """Open a study's storage and the locks of its trials, each named by a trial's number.
 
@@ -33,6 +34,7 @@ def open_storage(
         folder: The study's folder.
         study: Its name.
         report: Called with a line for the user when the storage goes away and when it is back.
+        waits: Whether to wait for a server that cannot be reached. Defaults to False: its address may be wrong.
 
     Raises:
         BadInput: If the storage is of another kind or cannot be reached.
@@ -47,7 +49,7 @@ def open_storage(
             journal = JournalStorage(_JournalFile(path))
         except (OSError, ValueError) as error:
             raise BadInput(f"search.storage: {path} cannot be used: {error}. Name another journal file.") from None
-        return _retry_calls(journal, outage), FileLocks(path.with_name(f".{path.name}-{study}"))
+        return _retry_methods(journal, outage), FileLocks(path.with_name(f".{path.name}-{study}"))
     assert address is not None
     parts = _split_url(address)
     if parts.scheme not in ("postgresql", "postgres"):
@@ -56,14 +58,15 @@ def open_storage(
         raise BadInput("search.storage holds a password, which every record would show. Set PGPASSWORD instead.")
     url = parts._replace(scheme="postgresql").geturl()
     try:
-        locks = PostgresLocks(url, study, outage)
+        locks = PostgresLocks(url, study, outage, waits)
     except ImportError:
         raise BadInput("search.storage: PostgreSQL needs psycopg: pip install 'lightexp[postgresql]'.") from None
     except ConnectionError as error:
         raise BadInput(f"search.storage: {url} cannot be reached: {error}. Is the server up?") from None
     engine = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
-    database = RDBStorage(resolve_address(address, folder), engine_kwargs=engine)
-    storage = _retry_calls(get_storage(database), outage)
+    with locks.exclusive():  # another process of the study may create the tables
+        database = _retry(lambda: RDBStorage(resolve_address(address, folder), engine_kwargs=engine), outage)
+    storage = _retry_methods(get_storage(database), outage)
     weakref.finalize(storage, _close_database, database)
     return storage, locks
 
@@ -97,11 +100,16 @@ def is_outage(error: Exception) -> bool:
     """Return whether an error of a storage means that it does not answer at the moment."""
     from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
-    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    cause = _find_cause(error)
     # PendingRollbackError: the connection was lost within a transaction, which Optuna has rolled back since.
     return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError | OSError) or (
         isinstance(cause, DBAPIError) and cause.connection_invalidated
     )
+
+
+def _find_cause(error: Exception) -> BaseException:
+    """Return what Optuna's storage has failed of; it blames "invalid data in the commit" for every error."""
+    return error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
 
 
 def _is_journal(address: str | None) -> bool:
@@ -120,6 +128,20 @@ def _close_database(storage: RDBStorage) -> None:
     storage.engine.dispose()
 
 
+def _retry(call: Callable[[], Any], outage: OutageReporter) -> Any:
+    """Call a function until the storage answers, and return its result."""
+    while True:
+        try:
+            result = call()
+        except Exception as error:  # Optuna passes on the errors of SQLAlchemy, of the driver and of the system
+            if not is_outage(error):
+                raise
+            outage.wait(_find_cause(error))
+            continue
+        outage.end()
+        return result
+
+
 class RetryingStorage(BaseStorage):
     """A storage whose calls wait through outages of another one. All public methods are set below."""
 
@@ -134,22 +156,18 @@ class RetryingStorage(BaseStorage):
 
     def retry(self, method: str, *args: Any, **options: Any) -> Any:
         """Call a method of the wrapped storage until the storage answers."""
-        has_waited = False
-        while True:
+        tries = itertools.count(1)
+
+        def call() -> Any:
+            is_first = next(tries) == 1
             try:
-                result = getattr(self._wrapped, method)(*args, **options)
+                return getattr(self._wrapped, method)(*args, **options)
             except UpdateFinishedTrialError:
-                if not has_waited or method != "set_trial_state_values":
+                if is_first or method != "set_trial_state_values":
                     raise
-                result = True  # the try whose answer was lost has written it
-            except Exception as error:  # Optuna passes on the errors of SQLAlchemy, of the driver and of the system
-                if not is_outage(error):
-                    raise
-                self._outage.wait(error)
-                has_waited = True
-                continue
-            self._outage.end()
-            return result
+                return True  # the try whose answer was lost has written it
+
+        return _retry(call, self._outage)
 
 
 def _make_retrying_method(name: str) -> Callable[..., Any]:
@@ -164,7 +182,7 @@ for _name in (name for name in dir(BaseStorage) if not name.startswith("_")):
 RetryingStorage.__abstractmethods__ = frozenset()
 
 
-def _retry_calls(storage: BaseStorage, outage: OutageReporter) -> BaseStorage:
+def _retry_methods(storage: BaseStorage, outage: OutageReporter) -> BaseStorage:
     return RetryingStorage(storage, outage)  # type: ignore[abstract]  # its methods are set above
 
 

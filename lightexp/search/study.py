@@ -6,7 +6,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from lightexp.search import pruners, samplers, storage
 from lightexp.search.goals import read_values
 from lightexp.search.importance import compute_importance
 from lightexp.search.outcome import OUTCOME, PROMOTED_FROM, RUNG, TrialOutcome
+from lightexp.search.proposal import Proposal
 from lightexp.search.ranges import format_value
 from lightexp.search.seed_trials import SeedTrial
 from lightexp.search.space import VARIANT, SearchSpace
@@ -38,26 +39,6 @@ SEED_TRIAL, STARTS = "corner", "starts"
 """Names of the trial attributes that hold the seed trial's name, and how often the trial was started."""
 _MAX_STARTS = 3  # a trial whose process died so often does not fail by accident
 _SHUTDOWN_GRACE_S = 5.0  # after this, running trials belong to another host
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A trial for a worker to run.
-
-    Attributes:
-        trial: Optuna's trial.
-        config: The run's config.
-        varied: The overrides that the study has set.
-    """
-
-    trial: Trial
-    config: DictConfig
-    varied: list[str]
-
-    @property
-    def rung(self) -> int:
-        """The rung of successive halving; 0 is the shortest training."""
-        return int(self.trial.user_attrs.get(RUNG, 0))
 
 
 class SearchStudy:
@@ -86,7 +67,9 @@ class SearchStudy:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.spec, self.space, self.folder = spec, space, folder
         self._cache: ParameterCache = {}
-        self._storage, self._locks = storage.open_storage(spec.search.storage, folder, spec.name, report)
+        self._storage, self._locks = storage.open_storage(
+            spec.search.storage, folder, spec.name, report, waits=identity is None
+        )
         directions = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         with self._locks.exclusive():
             optuna.create_study(
@@ -106,8 +89,10 @@ class SearchStudy:
         """Fill a new study, or check that an existing one was made with the same settings."""
         stored = self._study.user_attrs.get(IDENTITY)
         if stored is None:
+            enqueued = {t.user_attrs.get(SEED_TRIAL) for t in self.trials}  # by a process that died meanwhile
             for seed_trial in self.spec.make_seed_trials(self.space):
-                self._study.enqueue_trial(seed_trial.params, user_attrs={SEED_TRIAL: seed_trial.name})
+                if seed_trial.name not in enqueued:
+                    self._study.enqueue_trial(seed_trial.params, user_attrs={SEED_TRIAL: seed_trial.name})
             self._study.set_user_attr(STUDY_ID, uuid.uuid4().hex)
             self._study.set_user_attr(IDENTITY, identity.values)
             return

@@ -17,8 +17,9 @@ from lightexp.execution.work import Task, WorkSource, WorkStatus
 from lightexp.runner.progress import ProgressReporter, SilentReporter
 from lightexp.runner.run import Runner
 from lightexp.runner.settings import Settings
+from lightexp.search.proposal import Proposal
 from lightexp.search.pruners import EpochReporter
-from lightexp.search.study import STARTS, Proposal, SearchStudy
+from lightexp.search.study import STARTS, SearchStudy
 from lightexp.search.study_spec import StudySpec
 from lightexp.stages.train import TrainingStage
 

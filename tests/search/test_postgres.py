@@ -8,19 +8,24 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import OperationalError, PendingRollbackError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
-from lightexp.search.storage import is_outage
+from lightexp.core.errors import BadInput
+from lightexp.search.storage import is_outage, open_storage
 from tests.search.launchers import use_launcher
 from tests.search.studies import COMMAND, SECONDS, Studies, wait_until
 from tests.search.test_storage import check_exclusive_blocks_do_not_overlap, check_lock_dies_with_owner
@@ -69,6 +74,59 @@ def server() -> Iterator[Server]:
             server.stop()
 
 
+class CuttingProxy:
+    """A way to the server on which a connection is cut after a number of answers, once.
+
+    Attributes:
+        url: The server's address by this way.
+        answers_left: Number of answers of all connections before the cut; negative if none is cut.
+    """
+
+    def __init__(self, server: Server) -> None:
+        """Listen at a free port."""
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._server_port = server.port
+        self.url = server.url.replace(f":{server.port}", f":{self._socket.getsockname()[1]}")
+        self.answers_left = -1
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Accept no further connection."""
+        self._socket.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._socket.accept()
+                threading.Thread(target=self._connect, args=[client], daemon=True).start()
+
+    def _connect(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._server_port)) as server:
+            requests = threading.Thread(target=self._pass_on, args=[client, server])
+            requests.start()
+            self._pass_on(server, client)
+            requests.join()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(1 << 16):
+                if source.getpeername()[1] == self._server_port:
+                    self.answers_left -= 1
+                    if self.answers_left == -1:
+                        break
+                sink.sendall(chunk)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[CuttingProxy]:
+    proxy = CuttingProxy(server)
+    yield proxy
+    proxy.close()
+
+
 def list_trials(server: Server, name: str = "tried") -> list[FrozenTrial]:
     url = server.url.replace("postgresql:", "postgresql+psycopg:")
     storage = optuna.storages.RDBStorage(url)
@@ -101,6 +159,37 @@ def test_connection_lost_in_a_transaction_is_an_outage(server: Server) -> None:
                 raise StorageInternalError("the commit") from loss.value
             assert is_outage(wrapped.value)
     engine.dispose()
+
+
+def test_connection_lost_anywhere_while_opening_is_an_outage(proxy: CuttingProxy) -> None:
+    url = proxy.url.replace("postgresql:", "postgresql+psycopg:")
+    errors: list[Exception] = []
+    while True:
+        proxy.answers_left = len(errors)
+        try:
+            RDBStorage(url, engine_kwargs={"poolclass": NullPool})
+            break
+        except Exception as error:
+            errors.append(error)
+    assert len(errors) > 10
+    assert [error for error in errors if not is_outage(error)] == []
+
+
+def test_storage_is_opened_through_an_outage(proxy: CuttingProxy, tmp_path: Path) -> None:
+    reports: list[str] = []
+    proxy.answers_left = 15  # the locks are open by then, and the tables are not
+    storage, _ = open_storage(proxy.url, tmp_path, "opened", reports.append)
+    optuna.create_study(storage=storage, study_name="opened")
+    assert [report.partition(" (")[0] for report in reports] == [
+        "The study's storage has gone away",
+        "The study's storage is back.",
+    ]
+    proxy.answers_left = 0
+    with pytest.raises(BadInput, match="cannot be reached"):
+        open_storage(proxy.url, tmp_path, "opened", reports.append)
+    proxy.answers_left, reports[:] = 0, []
+    open_storage(proxy.url, tmp_path, "opened", reports.append, waits=True)
+    assert len(reports) == 2
 
 
 def test_two_hosts_share_a_study_through_an_outage(server: Server, tmp_path: Path) -> None:

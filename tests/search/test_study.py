@@ -12,9 +12,10 @@ from optuna.trial import TrialState
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Metric
 from lightexp.core.record import Record, StageRecord
+from lightexp.search.proposal import Proposal
 from lightexp.search.samplers import make_sampler
 from lightexp.search.storage import open_storage
-from lightexp.search.study import Proposal, SearchStudy
+from lightexp.search.study import SEED_TRIAL, SearchStudy
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import compute_status
 
@@ -66,6 +67,14 @@ def test_ask_returns_seed_trials_then_proposals(open_study: OpenStudy) -> None:
         study.finish(proposal, make_record(0.8, 500))
     assert names[:3] == ["corner=recipe", "corner=int8", "corner=strongest"]
     assert [name.partition("=")[0] for name in names[3:]] == [SPARSITY] * 2
+
+
+def test_study_that_was_half_created_has_each_seed_trial_once(open_study: OpenStudy, tmp_path: Path) -> None:
+    storage, _ = open_storage(None, tmp_path / "study", "s", print)
+    killed = optuna.create_study(storage=storage, study_name="s", directions=["maximize", "minimize"])
+    killed.enqueue_trial({}, user_attrs={SEED_TRIAL: "recipe"})
+    study = open_study()
+    assert [t.user_attrs[SEED_TRIAL] for t in study.trials] == ["recipe", "int8", "strongest"]
 
 
 def test_resumed_study_proposes_what_an_uninterrupted_one_does(open_study: OpenStudy) -> None:
