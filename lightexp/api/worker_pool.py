@@ -12,12 +12,10 @@ import queue
 import signal
 import sys
 import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from lightexp.core.errors import BadInput, LightexpError, RunFailed
@@ -64,12 +62,10 @@ class ApiWorker:
         """Start the process."""
         self.startup = startup
         self.threads: int | None = None
-        self._stderr = TemporaryFile()  # noqa: SIM115 - open as long as the process runs
-        weakref.finalize(self, self._stderr.close)
         # The user may have made lightexp importable by `sys.path` alone, which a new process does not inherit.
         python_path = [*filter(None, [os.environ.get("PYTHONPATH")]), _PACKAGE_PARENT]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(python_path)}
-        self._process = WorkerProcess(_MODULE, stderr=self._stderr, environment=environment)
+        self._process = WorkerProcess(_MODULE, environment=environment)
 
     @property
     def is_running(self) -> bool:
@@ -95,7 +91,7 @@ class ApiWorker:
                 reply = self._process.call(request, on_event=events.put)
                 events.put({"reply": reply.content})
             except WorkerDied as error:
-                events.put({"died": error.cause})
+                events.put({"died": error})
 
         # In a thread, so that Ctrl-C, which Python raises in the main thread, cannot tear a message.
         threading.Thread(target=wait_for_reply, daemon=True).start()
@@ -113,14 +109,13 @@ class ApiWorker:
         if interrupts:
             raise KeyboardInterrupt
         if "died" in event:
-            raise RunFailed(self._explain_death(event["died"]))
+            raise RunFailed(_explain_death(event["died"]))
         reply: dict[str, Any] = event["reply"]
         return reply
 
     def close(self) -> None:
         """End the process."""
         self._process.close()
-        self._stderr.close()
 
     def _interrupt(self, count: int) -> None:
         if count >= _MAX_INTERRUPTS:
@@ -129,12 +124,10 @@ class ApiWorker:
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGINT)
 
-    def _explain_death(self, cause: str) -> str:
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").split("\n")
-        last_line = next((line for line in reversed(lines) if line.strip()), "")
-        hint = " It may have run out of memory." if cause == "SIGKILL" else ""
-        return f"lightexp's worker process has ended ({cause}).{hint} {last_line}"
+
+def _explain_death(error: WorkerDied) -> str:
+    hint = " It may have run out of memory." if error.cause == "SIGKILL" else ""
+    return f"lightexp's worker process has ended ({error.cause}).{hint} {error.last_line}"
 
 
 class ApiWorkerPool:

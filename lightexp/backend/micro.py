@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.backend import sandbox
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, RunFailed
 
 _LARGE_ARENA = 256 << 20  # bytes; only pages that are written to take memory
 _ARENA_STEP = 64  # bytes
@@ -57,6 +57,7 @@ def measure_arena(tflite: Path) -> ArenaSizes:
 
     Raises:
         BadInput: If it does not run; with the interpreter's message.
+        RunFailed: If the interpreter cannot be started here, which says nothing of the file.
     """
     head, tail = _run(tflite, _LARGE_ARENA)
     reported = head + tail
@@ -102,17 +103,21 @@ def run_in_arena(tflite: Path, unused: NDArray[Any], arena: int) -> NDArray[np.i
 
     Raises:
         BadInput: If the file does not run; with the interpreter's message.
+        OSError: If it cannot be read.
+        RunFailed: If there is too little memory on this machine.
     """
     from tflite_micro.python.tflite_micro import runtime
 
-    failure = ""
+    content, failure = tflite.read_bytes(), ""
     with _capture_stderr() as captured:
         try:
-            interpreter = runtime.Interpreter.from_bytes(tflite.read_bytes(), arena_size=arena)
+            interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena)
             details = interpreter.get_input_details(0)
             interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
             interpreter.invoke()
             interpreter.print_allocations()
+        except MemoryError:
+            raise RunFailed(f"TFLite Micro gets no {arena:,} bytes of memory for {tflite}.") from None
         except Exception as error:  # the interpreter and its flatbuffer reader document no types
             failure = str(error)
         captured.seek(0)

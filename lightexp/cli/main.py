@@ -61,12 +61,17 @@ def main(argv: list[str] | None = None) -> int:
     if command == "--version":
         print(f"lightexp {__version__}")
         return 0
-    if command == "run":
-        return _without_traceback(lambda: _run(rest))
     if command in COMMANDS:
-        return _without_traceback(lambda: int(import_module(f"lightexp.cli.{command}").run(rest)))
+        return _without_traceback(lambda: _run_command(command, rest))
     print(f"lightexp: '{command}' is not a command: {suggest_nearest(command, COMMANDS)}", file=sys.stderr)
     return 2
+
+
+def _run_command(command: str, argv: list[str]) -> int:
+    from lightexp.execution.process import isolated_children  # not needed for --help
+
+    with isolated_children():
+        return _run(argv) if command == "run" else int(import_module(f"lightexp.cli.{command}").run(argv))
 
 
 def _run(argv: list[str]) -> int:

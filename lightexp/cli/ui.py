@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.request
@@ -36,6 +38,8 @@ Which host names MLflow answers to is set by the environment variable MLFLOW_SER
 _START_LIMIT_S = 120.0
 _CLOSE_GRACE_S = 20.0  # the supervisor kills the server after half of it
 _QUIET_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+_NO_CURRENT_FOLDER = f"--app-dir {shlex.quote(sysconfig.get_path('stdlib'))}"
+"""Options of uvicorn, which would otherwise import from the current folder first."""
 _RUN_DASHBOARD = """
 import optuna_dashboard, sys
 optuna_dashboard.run_server(sys.argv[1], sys.argv[2], int(sys.argv[3]))
@@ -71,7 +75,7 @@ def run(argv: list[str]) -> int:
         raise BadInput(f"{file} does not exist: nothing has been run into it. Set paths.outputs=FOLDER, or run first.")
     port = _find_port(options.host, options.port)
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", options.host, "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", uri]
+    command += ["--workers", "1", "--backend-store-uri", uri, "--uvicorn-opts", _NO_CURRENT_FOLDER]
     command += ["--artifacts-destination", str(settings.outputs / "mlartifacts")]
     return _serve(command, options.host, port, "health", f"MLflow, over {uri}")
 

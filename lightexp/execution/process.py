@@ -15,9 +15,9 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from io import FileIO
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from lightexp.execution.channel import Channel, Message
 
@@ -30,15 +30,38 @@ _CLOSE_GRACE_S = 5.0
 
 
 def isolate_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return environment variables whose `PYTHONPATH` names absolute folders only.
+    """Return environment variables with which no Python process imports a library from the current folder.
 
-    An empty entry, such as a trailing colon leaves, means the current folder, where a file of others may carry the
-    name of a module.
+    There a file of others may carry the name of a module. `PYTHONSAFEPATH` also holds for processes that libraries
+    start. An empty entry of `PYTHONPATH`, such as a trailing colon leaves, means the current folder and is left out;
+    the other relative ones are moved to `EXTRA_PATH_VARIABLE`, since the user may have plugins there.
     """
     python_path = environment.get("PYTHONPATH", "").split(os.pathsep)
-    absolute = os.pathsep.join(entry for entry in python_path if os.path.isabs(entry))
-    isolated = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
-    return {**isolated, "PYTHONPATH": absolute} if absolute else isolated
+    extra_path = [environment[EXTRA_PATH_VARIABLE]] if environment.get(EXTRA_PATH_VARIABLE) else []
+    extra_path += [os.path.abspath(entry) for entry in python_path if entry and not os.path.isabs(entry)]
+    paths = {
+        "PYTHONPATH": os.pathsep.join(entry for entry in python_path if os.path.isabs(entry)),
+        EXTRA_PATH_VARIABLE: os.pathsep.join(extra_path),
+    }
+    others = {name: value for name, value in environment.items() if name not in paths}
+    return {**others, **{name: path for name, path in paths.items() if path}, "PYTHONSAFEPATH": "1"}
+
+
+@contextmanager
+def isolated_children() -> Iterator[None]:
+    """Isolate the environment of this process in a block, for the processes that libraries start; see above."""
+    previous = dict(os.environ)
+    _copy_path_variables(isolate_environment(previous))
+    try:
+        yield
+    finally:
+        _copy_path_variables(previous)
+
+
+def _copy_path_variables(source: Mapping[str, str]) -> None:
+    for name in ("PYTHONPATH", "PYTHONSAFEPATH", EXTRA_PATH_VARIABLE):
+        os.environ.pop(name, None)
+        os.environ.update({name: source[name]} if name in source else {})
 
 
 class WorkerDied(BrokenPipeError):
@@ -46,11 +69,13 @@ class WorkerDied(BrokenPipeError):
 
     Attributes:
         cause: What the worker died of, such as `SIGKILL` or `exit code 1`.
+        last_line: The last line that it has written to its standard error; empty if that is another file.
     """
 
-    def __init__(self, cause: str) -> None:
-        super().__init__(f"its process has ended ({cause})")
-        self.cause = cause
+    def __init__(self, cause: str, last_line: str = "") -> None:
+        says_why = last_line and cause.startswith("exit code")  # as Python does, whereas a signal comes unannounced
+        super().__init__(f"its process has ended ({cause}){f': {last_line}' if says_why else ''}")
+        self.cause, self.last_line = cause, last_line
 
 
 class WorkerProcess:
@@ -64,23 +89,24 @@ class WorkerProcess:
         self,
         module: str,
         *arguments: str,
-        stderr: Any = subprocess.DEVNULL,
+        stderr: Any = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start the process.
 
         Args:
             module: The module that it runs, as `python -P -m MODULE`: no file of the current folder replaces a module.
-                For the same reason, entries of `PYTHONPATH` that are empty or relative are left out.
             arguments: The module's arguments.
-            stderr: A file for its standard error. Defaults to none.
+            stderr: A file for its standard error. Defaults to None: one in memory, whose last line `WorkerDied` quotes.
             environment: Its environment variables. Defaults to those of this process.
         """
+        self._stderr = os.fdopen(os.memfd_create("stderr"), "rb") if stderr is None else None
+        self._last_line = ""
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=stderr,
+            stderr=self._stderr or stderr,
             env=isolate_environment(os.environ if environment is None else environment),
             bufsize=0,
             start_new_session=True,
@@ -89,7 +115,7 @@ class WorkerProcess:
         self._channel = Channel(self._process.stdout, self._process.stdin)
         self._call_lock = threading.Lock()
         self._calls = 0
-        self._finalizer = weakref.finalize(self, _end_process, self._process, os.getpid())
+        self._finalizer = weakref.finalize(self, _end_process, self._process, self._stderr, os.getpid())
 
     @property
     def pid(self) -> int:
@@ -145,7 +171,8 @@ class WorkerProcess:
             finally:
                 if watchdog:
                     watchdog.cancel()
-        raise WorkerDied(self.describe_exit())
+        cause = self.describe_exit()
+        raise WorkerDied(cause, self._last_line)
 
     def send(self, content: dict[str, Any]) -> None:
         """Send a request whose reply nobody waits for; nothing happens if the worker has ended."""
@@ -195,8 +222,13 @@ class WorkerProcess:
             self._process.wait(grace)
         except subprocess.TimeoutExpired:
             self.kill()
+        code = self._process.wait()
+        if self._stderr and not self._stderr.closed:
+            self._stderr.seek(0)
+            lines = self._stderr.read().decode(errors="replace").splitlines()
+            self._last_line = next((line.strip() for line in reversed(lines) if line.strip()), "")
         self._finalizer()
-        return self._process.wait()
+        return code
 
     def describe_exit(self, grace: float = _CLOSE_GRACE_S) -> str:
         """Close it as `close` does and return what it died of: a signal's name or an exit code."""
@@ -210,11 +242,11 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
             os.killpg(process.pid, number)
 
 
-def _end_process(process: subprocess.Popen[bytes], owner: int) -> None:
+def _end_process(process: subprocess.Popen[bytes], stderr: IO[bytes] | None, owner: int) -> None:
     if os.getpid() != owner:  # a fork of the owner, which still uses the worker
         return
     _signal_group(process, signal.SIGKILL)
-    for stream in (process.stdin, process.stdout):
+    for stream in (process.stdin, process.stdout, stderr):
         with suppress(OSError):
             if stream is not None:
                 stream.close()

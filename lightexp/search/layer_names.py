@@ -47,7 +47,7 @@ def find_layer_names(spec: StudySpec) -> dict[str, list[str]]:
     try:
         reply = worker.call(spec.arguments).content
     except WorkerDied as error:
-        raise RunFailed(f"search.per_layer: the process that builds the model has ended ({error.cause}).") from None
+        raise RunFailed(f"search.per_layer: the model could not be built: {error}.") from None
     finally:
         worker.kill()
     if "refused" in reply:

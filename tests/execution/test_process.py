@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightexp.execution.process import WorkerDied, WorkerProcess
+from lightexp.execution.process import WorkerDied, WorkerProcess, isolated_children
 
 WORKERS = Path(__file__).parent / "workers"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(WORKERS), os.environ.get("PYTHONPATH", "")])}
@@ -152,6 +152,39 @@ def test_worker_imports_nothing_from_the_current_folder(
     worker = WorkerProcess("echo_worker", environment={**ENVIRONMENT, "PYTHONPATH": python_path})
     assert worker.call({"a": 1}).content == {"a": 1}
     worker.close()
+
+
+@pytest.mark.parametrize("entry", ["", ".", "../here"])
+def test_isolated_children_ignore_the_current_folder(
+    entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "json.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([entry, str(WORKERS)]))
+    before = dict(os.environ)
+    with isolated_children():
+        for command in (["-c", "import json, echo_worker"], ["-m", "json.tool", "--help"]):
+            subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+    assert dict(os.environ) == before
+
+
+def test_worker_finds_plugins_in_relative_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_plugin.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    worker = WorkerProcess("echo_worker", environment={**ENVIRONMENT, "PYTHONPATH": f"{ENVIRONMENT['PYTHONPATH']}:."})
+    assert worker.call({"import": "my_plugin"}).content == {"import": "my_plugin"}
+    worker.close()
+
+
+def test_worker_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name")
+    worker = WorkerProcess("broken", environment={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)})
+    with pytest.raises(
+        WorkerDied, match=r"\(exit code 1\): ModuleNotFoundError: No module named 'nothing_of_that_name'"
+    ):
+        worker.call({})
 
 
 def test_supervisor_ends_the_group_with_its_parent(tmp_path: Path) -> None:

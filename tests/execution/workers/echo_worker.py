@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from importlib import import_module
 
 from lightexp.execution.process import ParentConnection
 
@@ -14,6 +15,8 @@ def main() -> None:
         print("printed by a library")
         for number in range(request.content.get("events", 0)):
             parent.send_event(number=number)
+        if "import" in request.content:
+            import_module(request.content["import"])
         if "exit" in request.content:
             os._exit(request.content["exit"])
         if "until_stopped" in request.content:
