@@ -23,6 +23,17 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "experiments").rglob("*.py"))
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
+PRINTS = (
+    ("printing.py", "print(strip_controls("),
+    ("formatting.py", "rich.markup"),
+    ("main.py", "print(HELP"),
+    ("main.py", "print(f'lightexp {__version__}"),
+    ("completion.py", "print(_SCRIPTS"),
+    ("run_trials.py", "print('lightexp:', strip_controls("),
+    ("fetch.py", "Console(stderr=True)"),
+    ("images.py", "Console(stderr=True)"),
+)
+"""Calls that print, or that escape for rich, by their files."""
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 350, 50, 6
 RETIRED = {
     "Aside",
@@ -213,6 +224,20 @@ def test_private_names_of_libraries_are_in_compat_only() -> None:
             elif isinstance(node, ast.ImportFrom) and any(map(is_private, (node.module or "").split("."))):
                 used.append(f"{place(path, node)} from {node.module}")
     assert used == []
+
+
+def test_one_module_prints() -> None:
+    """What is printed goes through the functions that strip control characters."""
+    wrong = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "Console"):
+                wrong.append((path.name, ast.unparse(node)))
+            elif isinstance(node, ast.ImportFrom) and node.module == "rich.markup":
+                wrong.append((path.name, node.module))
+    for name, call in PRINTS:
+        wrong = [(path, text) for path, text in wrong if not (path == name and text.startswith(call))]
+    assert wrong == []
 
 
 def test_tests_reach_no_private_name() -> None:

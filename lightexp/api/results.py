@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightexp.core.formatting import escape_html
+from lightexp.core.formatting import escape_html, unescape_csv
 
 if TYPE_CHECKING:
     import pandas
@@ -81,16 +81,12 @@ class ReportResult:
     @cached_property
     def frame(self) -> pandas.DataFrame:
         """The runs: `id`, `row`, `seed`, `host`, `command`, metrics, settings that vary. One row for each run."""
-        import pandas
-
-        return pandas.read_csv(self.folder / _RUNS)
+        return _read_csv(self.folder / _RUNS)
 
     @cached_property
     def statistics(self) -> pandas.DataFrame:
         """The statistics of each row and metric over its seeds, and of the difference from the control."""
-        import pandas
-
-        return pandas.read_csv(self.folder / _TABLE)
+        return _read_csv(self.folder / _TABLE)
 
     @property
     def page(self) -> Path:
@@ -105,6 +101,14 @@ class ReportResult:
     def _repr_html_(self) -> str:
         means = self.statistics.pivot_table(index="row", columns="measurement", values="mean", sort=False)
         return _render_frame(f"Means over seeds; the report is in {self.folder}", means.reset_index())
+
+
+def _read_csv(path: Path) -> pandas.DataFrame:
+    """Read a report's table; texts that a spreadsheet must not compute are quoted there (`escape_csv`)."""
+    import pandas
+
+    frame = pandas.read_csv(path)
+    return frame.rename(columns=unescape_csv).map(unescape_csv)
 
 
 def _list_files(*folders: Path) -> list[Path]:

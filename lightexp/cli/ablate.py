@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightexp.cli.arguments import Arguments
+from lightexp.cli.printing import print_line
 from lightexp.core import interrupt
 from lightexp.core.errors import BadInput
 
@@ -102,7 +103,7 @@ def _run_backlog(
 
 
 def _report(line: str) -> None:
-    print(line, file=sys.__stderr__, flush=True)  # `sys.stderr` is closed to libraries after an interrupt
+    print_line(line, sys.__stderr__)  # `sys.stderr` is closed to libraries after an interrupt
 
 
 def _parse_workers(settings: list[str]) -> int:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.markup import escape
-
 from lightexp.ablation.runs import AblationRun, Backlog
 from lightexp.ablation.spec import AblationSpec
+from lightexp.cli.printing import make_console
 from lightexp.core.columns import MISSING
-from lightexp.core.formatting import format_duration
+from lightexp.core.formatting import escape_markup, format_duration
 from lightexp.report.compare import Comparison
 from lightexp.report.data import Report
 from lightexp.report.documents import build_table
@@ -29,7 +27,7 @@ def print_backlog(spec: AblationSpec, runs: list[AblationRun], backlog: Backlog,
         backlog: What is missing.
         workers: Number of worker processes that the estimate assumes.
     """
-    console = _make_console()
+    console = make_console(width=_choose_width())
     missing = {run.row_and_seed for run in backlog.missing}
     lines = []
     for row in spec.rows:
@@ -52,13 +50,13 @@ def print_backlog(spec: AblationSpec, runs: list[AblationRun], backlog: Backlog,
     total = _estimate(list(backlog.seconds.values()), workers)
     console.print(f"Estimate with workers={workers}: {total}", soft_wrap=True)
     if spec.show.cost:
-        console.print(f"The file says: {escape(spec.show.cost)}", soft_wrap=True)
+        console.print(f"The file says: {escape_markup(spec.show.cost)}", soft_wrap=True)
     console.print("Nothing was run. Leave out --plan to run it.")
 
 
-def _make_console() -> Console:
-    """Return a console on standard output, wide where that is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+def _choose_width() -> int | None:
+    """Return the width of a console on standard output; None lets rich ask the terminal."""
+    return None if sys.stdout.isatty() else _WIDE
 
 
 def _describe_stage(name: str, key: str, backlog: Backlog) -> str:
@@ -86,18 +84,18 @@ def _estimate(seconds: Sequence[float | None], workers: int) -> str:
 
 def print_report(report: Report) -> None:
     """Print a report's table, its legend, and what a reviewer would ask."""
-    console = _make_console()
+    console = make_console(width=_choose_width())
     table = build_table(report, label=lambda row: row.name)
     console.print(build_rich_table(table))
     for note in table.notes:
-        console.print(escape(note), soft_wrap=True)
+        console.print(escape_markup(note), soft_wrap=True)
     for question in report.questions:
-        console.print(f"[yellow]reviewer[/yellow] {escape(question)}", soft_wrap=True)
+        console.print(f"[yellow]reviewer[/yellow] {escape_markup(question)}", soft_wrap=True)
 
 
 def print_comparison(comparison: Comparison) -> None:
     """Print the settings in which two sets of runs differ, then their metrics."""
-    console = _make_console()
+    console = make_console(width=_choose_width())
     if comparison.settings.rows:
         console.print(build_rich_table(comparison.settings))
     console.print(build_rich_table(comparison.metrics))

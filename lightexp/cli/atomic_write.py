@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+from lightexp.cli.printing import print_line
 from lightexp.core.errors import BadInput
 
 
@@ -34,4 +35,4 @@ def write_files(files: Mapping[Path, bytes], force: bool) -> None:
         except OSError as error:
             raise BadInput(f"{path} cannot be written: {error.strerror}. Give another place with -o.") from None
     for path, content in files.items():
-        print(f"{path} ({len(content):,} bytes)")
+        print_line(f"{path} ({len(content):,} bytes)")

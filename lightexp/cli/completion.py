@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from importlib import import_module
 
 from lightexp.cli.arguments import Arguments, is_setting
+from lightexp.cli.printing import print_line
 from lightexp.core import compat
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
 
@@ -54,7 +55,7 @@ def make_parser() -> Arguments:
 def run(argv: list[str]) -> int:
     """Run `lightexp completion` and return the exit code."""
     if argv[:1] == ["query"]:  # called by the scripts
-        print("\n".join(complete_line(argv[1] if len(argv) > 1 else "")))
+        print_line("\n".join(complete_line(argv[1] if len(argv) > 1 else "")))
         return 0
     options, _ = make_parser().read(argv)
     print(_SCRIPTS[options.shell], end="")

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from lightexp.cli.arguments import Arguments
+from lightexp.cli.printing import make_console, print_line
 from lightexp.core.errors import BadInput, LightexpError
 from lightexp.core.formatting import format_bytes
 from lightexp.execution.process import isolate_environment
@@ -80,17 +81,17 @@ def run(argv: list[str]) -> int:
         checks += [*check_libraries(), *check_job(overrides, config)]
     fit = all(check.state != "bad" for check in checks)
     if options.json:
-        print(json.dumps({"fit": fit, "checks": [asdict(check) for check in checks]}, indent=1, ensure_ascii=False))
+        print_line(
+            json.dumps({"fit": fit, "checks": [asdict(check) for check in checks]}, indent=1, ensure_ascii=False)
+        )
     elif is_complete:
         _print_table(checks, fit)
     else:
-        print("\n".join(f"{check.name}: {check.words}" for check in checks if check.state == "bad"))
+        print_line("\n".join(f"{check.name}: {check.words}" for check in checks if check.state == "bad"))
     return 0 if fit else 1
 
 
 def _print_table(checks: list[Check], fit: bool) -> None:
-    from rich.console import Console
-
     from lightexp.cli.terminal import choose_width
     from lightexp.report.table import Table, TableCell, TableColumn, TableRow, build_rich_table
 
@@ -102,7 +103,7 @@ def _print_table(checks: list[Check], fit: bool) -> None:
         rows.append(TableRow((TableCell(topic), TableCell(check.name), state, TableCell(check.words))))
         previous = check.topic
     columns = tuple(TableColumn(heading, align="left") for heading in ("", "What", "", "Found"))
-    console = Console(width=choose_width(sys.stdout), highlight=False)
+    console = make_console(width=choose_width(sys.stdout))
     console.print(build_rich_table(Table(columns, tuple(rows))))
     console.print("This machine can run it." if fit else "It cannot run here: see what is bad.")
 

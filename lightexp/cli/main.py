@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from io import TextIOWrapper
 
+from lightexp.cli.printing import BROKEN_PIPE, discard_output, is_output_closed, prepare_streams, print_error
 from lightexp.core import exceptions, interrupt
-from lightexp.core.errors import LightexpError, suggest_nearest
+from lightexp.core.errors import BadInput, LightexpError, suggest_nearest
 from lightexp.core.version import __version__
 
 HELP = """lightexp: compare ways of making deep-learning models small, on the file that would ship.
@@ -52,8 +52,18 @@ def main(argv: list[str] | None = None) -> int:
         argv: The command line without the program's name. Defaults to the process's own.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # where the locale lacks a character, it prints a question mark
+    prepare_streams()
+    try:
+        try:
+            return _without_traceback(lambda: _dispatch(argv))
+        finally:  # also when argparse exits
+            sys.stdout.flush()
+    except BrokenPipeError:  # as in `lightexp run | head -1`
+        discard_output()
+        return BROKEN_PIPE
+
+
+def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
@@ -62,9 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"lightexp {__version__}")
         return 0
     if command in COMMANDS:
-        return _without_traceback(lambda: _run_command(command, rest))
-    print(f"lightexp: '{command}' is not a command: {suggest_nearest(command, COMMANDS)}", file=sys.stderr)
-    return 2
+        return _run_command(command, rest)
+    raise BadInput(f"'{command}' is not a command: {suggest_nearest(command, COMMANDS)}")
 
 
 def _run_command(command: str, argv: list[str]) -> int:
@@ -91,14 +100,16 @@ def _without_traceback(command: Callable[[], int]) -> int:
     try:
         return command()
     except LightexpError as error:
-        print("lightexp:", error, file=sys.stderr)
+        print_error(error)
         return error.exit_code
     except KeyboardInterrupt:  # while the command was being imported
-        print("lightexp: Interrupted.", file=sys.__stderr__)
+        print_error("Interrupted.")
         return _INTERRUPTED
     except Exception as error:  # the last resort: nothing below has turned it into a LightexpError
+        if is_output_closed(error):
+            raise
         if interrupt.was_requested():
-            print("lightexp: Interrupted.", file=sys.__stderr__)
+            print_error("Interrupted.")
             return _INTERRUPTED
-        print("lightexp:", exceptions.summarize_exception(error), file=sys.stderr)
+        print_error(exceptions.summarize_exception(error))
         return 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightexp.cli.arguments import Arguments
+from lightexp.cli.printing import print_error, print_line
 from lightexp.core.errors import BadInput, suggest_nearest
 
 if TYPE_CHECKING:
@@ -202,10 +203,10 @@ def _write(report: Report, folder: Path, problems: list[str]) -> None:
         raise BadInput(f"{folder} cannot be written: {error.strerror}. Set out=FOLDER.") from None
     ablation_view.print_report(report)
     _print_problems(problems)
-    print(f"Page    {page}")
-    print(f"Files   {folder}: {', '.join(sorted(path.name for path in files))}")
+    print_line(f"Page    {page}")
+    print_line(f"Files   {folder}: {', '.join(sorted(path.name for path in files))}")
 
 
 def _print_problems(problems: list[str]) -> None:
     for problem in problems:
-        print(f"lightexp: {problem}", file=sys.stderr)
+        print_error(problem, sys.stderr)

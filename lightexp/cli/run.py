@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightexp.cli.arguments import Arguments
+from lightexp.cli.printing import is_output_closed, print_error
 from lightexp.core import compat, exceptions, interrupt
 from lightexp.core.errors import BadInput, LightexpError
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
@@ -65,7 +66,7 @@ def run(argv: list[str], mirror_process: MirrorProcess | None = None) -> int:
     try:
         return application.start(_check_arguments(argv))
     except LightexpError as error:
-        complain(str(error))
+        print_error(error)
         return error.exit_code
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         from lightexp.runner.compose import as_bad_input, is_config_error
@@ -73,21 +74,16 @@ def run(argv: list[str], mirror_process: MirrorProcess | None = None) -> int:
         if not is_config_error(error):
             raise
         overrides = [argument for argument in argv if not argument.startswith("-")]
-        complain(str(as_bad_input(error, overrides)))
+        print_error(str(as_bad_input(error, overrides)))
         return BadInput.exit_code
     except OSError as error:
-        if application.started:
+        if application.started or is_output_closed(error):
             raise
-        complain(f"paths.outputs cannot be used: {error.strerror}: {error.filename}. Set paths.outputs=FOLDER.")
+        print_error(f"paths.outputs cannot be used: {error.strerror}: {error.filename}. Set paths.outputs=FOLDER.")
         return BadInput.exit_code
     except KeyboardInterrupt:
-        complain("Interrupted. What was finished is in the store; the same command goes on from there.")
+        print_error("Interrupted. What was finished is in the store; the same command goes on from there.")
         return INTERRUPTED
-
-
-def complain(message: str) -> None:
-    """Print what went wrong as one line of standard error."""
-    print("lightexp:", " ".join(message.split()), file=sys.__stderr__)
 
 
 class SweptRuns(Callback):
@@ -129,13 +125,15 @@ class _Application:
         self._errors: list[LightexpError] = []
         self._is_sweep = False
         self._origin: dict[str, str] | None = None
+        self._output_error: BaseException | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a launcher pickles for a job's process: nothing that belongs to this process."""
         from lightexp.execution.launcher import launch_origin
 
         names = ("plan_only", "started", "_is_sweep")
-        fresh: dict[str, Any] = {"_mirror_process": None, "_finished": [], "_errors": [], "_origin": launch_origin()}
+        fresh: dict[str, Any] = {"_mirror_process": None, "_finished": [], "_errors": [], "_output_error": None}
+        fresh["_origin"] = launch_origin()
         return {name: self.__dict__[name] for name in names} | fresh
 
     @cached_property
@@ -163,6 +161,8 @@ class _Application:
                 application(self._run_job)()
         finally:
             self._show_sweep()
+        if self._output_error:
+            raise self._output_error
         if self._errors and not self._is_sweep:
             raise self._errors[0]
         return min((error.exit_code for error in self._errors), default=0)
@@ -195,13 +195,16 @@ class _Application:
         except (Exception, SystemExit) as error:  # a plugin's stage may raise anything; the sweep's other jobs go on
             if interrupt.was_requested():
                 raise
+            if is_output_closed(error):  # Hydra would print what it hears of
+                self._output_error = error
+                return
             self._add_error(exceptions.summarize_exception(error, config.get("plugins") or ()), overrides)
         if self._origin and self._errors:
             raise self._errors[0]
 
     def _add_error(self, error: LightexpError, overrides: list[str]) -> None:
         if self._is_sweep:
-            complain(f"{' '.join(overrides)}: {error}")
+            print_error(f"{' '.join(overrides)}: {error}")
         self._errors.append(error)
 
     def _run(self, config: DictConfig, overrides: list[str]) -> None:

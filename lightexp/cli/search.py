@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lightexp.cli.arguments import Arguments
+from lightexp.cli.printing import print_error
 from lightexp.core import interrupt
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.runner.config_dir import find_config_dir
@@ -82,7 +83,7 @@ def run(argv: list[str]) -> int:
     command = ["lightexp", "search", *argv]
     code = _search(spec, command, launcher)
     if code == INTERRUPTED:
-        print(f"lightexp: Interrupted. This continues it: {shlex.join(command)}", file=sys.__stderr__)
+        print_error(f"Interrupted. This continues it: {shlex.join(command)}")
         _explain_untested_front(command, "search.test=now")
     return code
 
@@ -126,7 +127,7 @@ def _explain_untested_front(command: list[str], override: str) -> None:
     """Print the command that tests the front of a study that was interrupted."""
     if override not in command:
         command = [*command, override]
-    print(f"lightexp: The front is not tested yet. This tests it now: {shlex.join(command)}", file=sys.__stderr__)
+    print_error(f"The front is not tested yet. This tests it now: {shlex.join(command)}")
 
 
 def _show_plan(spec: StudySpec) -> None:

@@ -9,16 +9,15 @@ from argparse import ArgumentTypeError, Namespace
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 
 from lightexp.cli.arguments import Arguments
+from lightexp.cli.printing import make_console, print_line
 from lightexp.cli.terminal import choose_width
 from lightexp.core import store_gc
 from lightexp.core.columns import MISSING
 from lightexp.core.errors import BadInput
-from lightexp.core.formatting import format_age, format_bytes
+from lightexp.core.formatting import escape_markup, format_age, format_bytes
 from lightexp.core.records import load_records
 from lightexp.core.store import Store
 from lightexp.core.store_gc import StoreItem
@@ -87,11 +86,11 @@ def _list(outputs: Path, items: list[StoreItem]) -> int:
         ages = (format_age(now - item.made), format_age(now - item.used))
         state = "" if item.state == "idle" else item.state
         rows.append([item.key[:_KEY_CHARS], item.kind, f"{item.bytes:,}", *ages, _summarize_names(names), state])
-    console = Console(width=choose_width(sys.stdout), highlight=False)
+    console = make_console(width=choose_width(sys.stdout))
     console.print(build_rich_table(Table.from_text(columns, rows)))
     console.print(f"{len(items)} entries, {_format_total(items)}.")
     for complaint in complaints:
-        console.print(escape(f"Not counted: {complaint}"), soft_wrap=True)
+        console.print(escape_markup(f"Not counted: {complaint}"), soft_wrap=True)
     return 0
 
 
@@ -105,16 +104,16 @@ def _verify(store: Store, items: list[StoreItem]) -> int:
     """Verify every entry, and print the broken ones."""
     entries = [item for item in items if item.state != "quarantined"]
     verdicts = Counter[store_gc.Verdict]()
-    console = Console(stderr=True)
+    console = make_console(sys.stderr)
     for item in track(entries, "verifying", console=console, transient=True, disable=not sys.stderr.isatty()):
         verdict = store_gc.verify_item(store, item)
         verdicts[verdict] += 1
         if verdict == "broken":
-            print(f"broken, quarantined: {item.key} {item.kind}")
+            print_line(f"broken, quarantined: {item.key} {item.kind}")
     sound = len(entries) - verdicts["broken"]
-    print(f"{sound} of {len(entries)} entries are sound, {_format_total(entries)} read.")
+    print_line(f"{sound} of {len(entries)} entries are sound, {_format_total(entries)} read.")
     if undigested := verdicts["facts without digest"]:
-        print(
+        print_line(
             f"{undigested} of version 0.1: no digest of their facts, so a change of these goes unnoticed. Their files "
             "are sound."
         )
@@ -135,10 +134,10 @@ def _collect(outputs: Path, root: Path, options: Namespace) -> int:
         removed = [item for item in removed if store_gc.remove_item(root, item)]
         store_gc.sweep_orphans(root)
     for item in removed:
-        print(f"{item.key[:_KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
+        print_line(f"{item.key[:_KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
     left = [item for item in items if item not in removed]
     in_use = sum(item.state == "in use" for item in left)
-    print(
+    print_line(
         f"{len(removed)} of {len(items)} entries {'would go' if options.dry_run else 'are gone'}, "
         f"{_format_total(removed)}; {_format_total(left)} left" + (f" ({in_use} in use)." if in_use else ".")
     )

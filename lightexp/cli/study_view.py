@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
-from lightexp.core.formatting import format_clock
+from lightexp.cli.printing import make_console
+from lightexp.core.formatting import escape_markup, format_clock, strip_controls
 from lightexp.report.table import Table, build_rich_table
 from lightexp.search.export_front import FrontPoint, TestedPoint, build_front_table
 from lightexp.search.goals import SearchObjective
@@ -36,8 +36,8 @@ class StudyView:
         """
         # A duplicate of the descriptor: standard error is redirected while C++ libraries write to it.
         errors = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
-        self._err = Console(file=errors, width=_choose_width(sys.stderr.isatty()), highlight=False)
-        self._out = Console(width=_choose_width(sys.stdout.isatty()), highlight=False)
+        self._err = make_console(errors, _choose_width(sys.stderr.isatty()))
+        self._out = make_console(width=_choose_width(sys.stdout.isatty()))
         self._objectives = objectives
         self._live = Live(console=self._err, refresh_per_second=4, transient=True)
         self._reported: set[int] | None = None
@@ -52,7 +52,7 @@ class StudyView:
 
     def message(self, text: str) -> None:
         """Show one line."""
-        self._err.print(escape(text), soft_wrap=True)
+        self._err.print(escape_markup(text), soft_wrap=True)
 
     def show_status(self, status: StudyStatus, workers: list[str], seconds: float, left: float | None) -> None:
         """Show the study's status: live, or without a terminal one line for each trial that has ended.
@@ -94,7 +94,7 @@ class StudyView:
             for trial in status.front[:_MAX_LIVE_POINTS]
         ]
         table = Table.from_text(["Front", *(objective.name for objective in self._objectives), ""], rows)
-        activities = [Text(f"worker {number}: {activity}") for number, activity in enumerate(workers)]
+        activities = [Text(strip_controls(f"worker {number}: {activity}")) for number, activity in enumerate(workers)]
         return Group(Text(counts + clock), build_rich_table(table), *activities)
 
     def show_plan(
@@ -115,7 +115,7 @@ class StudyView:
         table = Table.from_text(["Tried first", "Stages", "In the store"], rows)
         self._out.print(build_rich_table(table, framed=True))
         goals = [f"{o.direction} {o.name}" for o in spec.objectives] + [c.text for c in spec.constraints]
-        self._out.print(escape(f"Goals: {'; '.join(goals)}"), soft_wrap=True)
+        self._out.print(escape_markup(f"Goals: {'; '.join(goals)}"), soft_wrap=True)
         self._out.print(
             f"{spec.search.trials} trials on {spec.workers} workers of {spec.threads} threads; "
             f"the study has {existing} trials."
@@ -138,12 +138,12 @@ class StudyView:
         counts = f"{len(status.done)} trials done, {_format_cut_short(status)}{len(status.failed)} failed, "
         counts += f"{infeasible} beyond a constraint"
         self._out.print(f"{counts}; hypervolume {status.hypervolume:.4f}")
-        self._out.print(f"Files   {escape(str(spec.folder))}", soft_wrap=True)
+        self._out.print(f"Files   {escape_markup(str(spec.folder))}", soft_wrap=True)
         if "run_id" in mlflow:
-            experiment = escape(mlflow["experiment"])
-            self._out.print(f"MLflow  run {mlflow['run_id']} in experiment {experiment}", soft_wrap=True)
+            place = f"run {mlflow['run_id']} in experiment {mlflow['experiment']}"
+            self._out.print(f"MLflow  {escape_markup(place)}", soft_wrap=True)
         if points and isinstance(points[0], TestedPoint):
-            self._out.print(f"Again   {escape(points[0].command)}", soft_wrap=True)
+            self._out.print(f"Again   {escape_markup(points[0].command)}", soft_wrap=True)
 
 
 def _choose_width(is_terminal: bool) -> int | None:

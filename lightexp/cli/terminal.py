@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from lightexp.cli.printing import make_console
 from lightexp.core.columns import MISSING, build_metrics_table
+from lightexp.core.formatting import escape_markup
 from lightexp.core.record import Record, StageRecord
 from lightexp.core.records import RUNS
 from lightexp.core.sensitivity import KINDS, SensitivityTable, format_level
@@ -37,8 +37,8 @@ class Terminal:
         """Open the consoles."""
         # A copy of the descriptor: standard error is redirected while C++ libraries print to it.
         error_file = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
-        self._err = Console(file=error_file, width=choose_width(sys.stderr), highlight=False)
-        self._out = Console(width=choose_width(sys.stdout), highlight=False)
+        self._err = make_console(error_file, choose_width(sys.stderr))
+        self._out = make_console(width=choose_width(sys.stdout))
 
     def close(self) -> None:
         """Close the console on standard error."""
@@ -46,7 +46,7 @@ class Terminal:
 
     def say(self, message: str) -> None:
         """Show one line."""
-        self._err.print(escape(message), soft_wrap=True)
+        self._err.print(escape_markup(message), soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, number: int, of: int) -> Iterator[_LiveLine]:
@@ -60,14 +60,14 @@ class Terminal:
         )
         position = f"[{number}/{of}] " if of > 1 else ""
         with Progress(*columns, console=self._err, transient=True, disable=not self._err.is_terminal) as bar:
-            yield _LiveLine(bar, name, escape(position), self)
+            yield _LiveLine(bar, name, escape_markup(position), self)
 
     def finished(self, stage: StageRecord) -> None:
         """Show a line for a stage whose artifact exists."""
         origin = "from the store" if stage.from_store else f"{stage.seconds:.1f} s"
         history = stage.facts.get("history", {})
         last_values = {name: history[name][-1] for name in history if name in ("val_accuracy", "sparsity")}
-        self._err.print(f"[green]✓[/green] {escape(stage.name):<12} {origin:<15} {_format_metrics(last_values)}")
+        self._err.print(f"[green]✓[/green] {escape_markup(stage.name):<12} {origin:<15} {_format_metrics(last_values)}")
         if note := stage.facts.get("note"):
             self.say(f"  {stage.name}: {note}")
 
@@ -82,10 +82,10 @@ class Terminal:
         if table := heatmap.find_last_table(record):
             self._show_sensitivity(table)
         for kind, reason in record.waived.items():
-            self._out.print(f"[yellow]waived {escape(kind)}[/yellow]: {escape(reason)}", soft_wrap=True)
+            self._out.print(f"[yellow]waived {escape_markup(kind)}[/yellow]: {escape_markup(reason)}", soft_wrap=True)
         for note in dict.fromkeys(record.notes.values()):
             names = ", ".join(name for name in record.notes if record.notes[name] == note)
-            self._out.print(f"[yellow]{escape(names)}[/yellow]: {escape(note)}", soft_wrap=True)
+            self._out.print(f"[yellow]{escape_markup(names)}[/yellow]: {escape_markup(note)}", soft_wrap=True)
         folder = outputs / RUNS / record.id
         lines = {
             "Model": str(folder / record.files["model"]),
@@ -94,7 +94,7 @@ class Terminal:
             **_suggest_commands(record),
         }
         for heading, text in lines.items():
-            self._out.print(f"{heading:<7} {escape(text)}", soft_wrap=True)
+            self._out.print(f"{heading:<7} {escape_markup(text)}", soft_wrap=True)
 
     def sweep(self, records: list[Record]) -> None:
         """Show a sweep's jobs, each with the metrics of the file that it would ship."""
@@ -107,7 +107,7 @@ class Terminal:
             rows.append((name, record.metrics))
         print_table(self._out, build_metrics_table("Job", rows))
         self._out.print("The jobs of a sweep do not look at the test split; a run outside a sweep does:")
-        self._out.print(f"Next    {escape(records[-1].command)}", soft_wrap=True)
+        self._out.print(f"Next    {escape_markup(records[-1].command)}", soft_wrap=True)
 
     def plan(self, plan: Plan, settings: Settings, in_store: list[bool], layers: list[list[tuple[str, str]]]) -> None:
         """Show what a run would do, and to which layers.
@@ -146,7 +146,7 @@ class _LiveLine:
 
     def __init__(self, bar: Progress, name: str, position: str, terminal: Terminal) -> None:
         self._bar, self._name, self._terminal = bar, name, terminal
-        self._task = bar.add_task(escape(name), total=None, position=position, message="")
+        self._task = bar.add_task(escape_markup(name), total=None, position=position, message="")
         self._start = self._last_line = time.monotonic()
 
     def step(self, done: float, total: float, **metrics: float) -> None:
@@ -154,13 +154,13 @@ class _LiveLine:
         message = ""
         if metrics:
             message = f"epoch {min(int(done) + 1, int(total))}/{int(total)}  {_format_metrics(metrics)}"
-        self._bar.update(self._task, completed=done, total=total, message=message)
+        self._bar.update(self._task, completed=done, total=total, message=escape_markup(message))
         if self._bar.disable and metrics and done == int(done):
             self._print_line(int(done), int(total), metrics)
 
     def say(self, message: str) -> None:
         """Show a message in the live line."""
-        self._bar.update(self._task, message=message)
+        self._bar.update(self._task, message=escape_markup(message))
 
     def _print_line(self, done: int, total: int, metrics: dict[str, float]) -> None:
         """Print a line of progress, unless the last one is too recent."""

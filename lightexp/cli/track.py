@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lightexp.cli.arguments import Arguments
+from lightexp.cli.printing import print_error, print_line
 from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import BadInput
 from lightexp.core.record import RECORD_FILE, Record, read_run
@@ -64,7 +65,7 @@ def run(argv: list[str]) -> int:
 
 
 def _say(message: str) -> None:
-    print("lightexp:", message, file=sys.stderr)
+    print_error(message, sys.stderr)
 
 
 class _RunSync:
@@ -100,7 +101,7 @@ class _RunSync:
             )
         uris = [mirror.uri for mirror in self._mirrors.values() if mirror.is_reachable]
         parts = [f"{counts[result]} {result}" for result in _RESULTS if counts[result]]
-        print(f"{', '.join(parts) or 'no runs'}: {', '.join(uris)}".removesuffix(": "))
+        print_line(f"{', '.join(parts) or 'no runs'}: {', '.join(uris)}".removesuffix(": "))
         return 1 if counts[_FAILED] else 0
 
     def _sync(self, folder: Path, record: Record) -> str:
@@ -121,7 +122,7 @@ class _RunSync:
             return _FAILED
         if not result.changed:
             return _UNCHANGED
-        print(f"{record.id}  {record.name}: run {result.place['run_id']}")
+        print_line(f"{record.id}  {record.name}: run {result.place['run_id']}")
         return _UPLOADED
 
     def _choose_place(self, record: Record) -> Mlflow | None:

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lightexp.cli.arguments import Arguments
+from lightexp.cli.printing import print_line
 from lightexp.core import interrupt
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.execution.process import WorkerProcess
@@ -69,7 +70,7 @@ def run(argv: list[str]) -> int:
         raise BadInput("ui shows what MLflow has. Received: tracking=none. Leave it out, or set tracking.uri=URI.")
     uri = stores.resolve_uri(settings.tracking.uri, settings.outputs)
     if not stores.is_database(uri):
-        print(f"{uri} is already a server: open it in a browser.")
+        print_line(f"{uri} is already a server: open it in a browser.")
         return 0
     if (file := stores.get_database_file(uri)) and not file.exists():
         raise BadInput(f"{file} does not exist: nothing has been run into it. Set paths.outputs=FOLDER, or run first.")
@@ -136,7 +137,7 @@ def _serve(command: list[str], host: str, port: int, page: str, title: str) -> i
             server = WorkerProcess("lightexp.execution.supervisor", *command, stderr=file, environment=environment)
         try:
             _wait_until_started(server, f"http://{reachable_host}:{port}/{page}", log)
-            print(f"http://{shown_host}:{port}  {title}. Ctrl-C ends it.", flush=True)
+            print_line(f"http://{shown_host}:{port}  {title}. Ctrl-C ends it.")
             server.wait()
         except KeyboardInterrupt:
             return 0

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from lightexp.core.formatting import strip_controls
+
 
 class LightexpError(Exception):
     """Base class of the exceptions that lightexp raises on purpose.
 
-    The message is one line, even if it quotes a name that has several.
+    The message is one line without control characters, even if it quotes a name that has some.
 
     Attributes:
         exit_code: Exit code of the command that ends with the exception.
@@ -18,8 +20,9 @@ class LightexpError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        """Put the message on one line."""
-        super().__init__(" ".join(message.split()))
+        """Put the message on one line, without the colon before a reason that is empty."""
+        line = " ".join(strip_controls(message).split())
+        super().__init__(line.replace(": .", ".").removesuffix(":"))
 
 
 class BadInput(LightexpError):

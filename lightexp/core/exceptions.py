@@ -31,7 +31,9 @@ def summarize_exception(error: BaseException, plugins: Iterable[str] = (), file:
             file = Path(temporary.name)
     file.write_text(text, encoding="utf-8", errors="backslashreplace")
     message = _select_line(str(error))
-    kind = "" if message.startswith(type(error).__name__) else f"{type(error).__name__}: "
+    kind = type(error).__name__
+    if message:
+        kind = "" if message.startswith(kind) else f"{kind}: "
     roots = [root for name in plugins for root in find_package_paths(name)]
     places = [
         f"{path}, line {line}: " for path, line in _PLACE.findall(text) if any(map(Path(path).is_relative_to, roots))
@@ -45,4 +47,4 @@ def _select_line(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip() and not line.strip().startswith("[[")]
     if not lines:
         return ""
-    return lines[-1] if lines[0].endswith(":") else lines[0]
+    return (lines[-1] if lines[0].endswith(":") else lines[0]).removesuffix(":")

@@ -1,12 +1,21 @@
-"""Format bytes, durations and names for people, and escape text for Markdown, LaTeX and HTML."""
+"""Format bytes, durations and names for people, and escape text for Markdown, LaTeX, HTML, CSV and the terminal.
+
+Names and messages come from files and servers of others. Whatever is printed or written goes through a function of this
+module, which leaves no control character that a terminal would obey and no formula that a spreadsheet would compute.
+"""
 
 from __future__ import annotations
 
 import html
+import re
+from typing import Any
 
 _DECIMAL_UNITS = ("kB", "MB", "GB", "TB")
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB")
 _AGE_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60))
+# C0 and C1 controls but tab and line feed, and the characters that reorder text:
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_FORMULA_STARTS = ("=", "+", "-", "@")
 _MARKDOWN_SPECIAL = "\\|<>*_`$[]"
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -90,6 +99,16 @@ def format_age(seconds: float) -> str:
     return f"{max(0.0, seconds) // 1:.0f} s"
 
 
+def strip_controls(text: str) -> str:
+    r"""Return the text without control characters other than tabs and line feeds.
+
+    Example:
+        >>> strip_controls("a\x1b[2Jb")
+        'a[2Jb'
+    """
+    return _CONTROLS.sub("", text)
+
+
 def replace_unprintable(text: str) -> str:
     """Return the text with a question mark for each character that cannot be printed."""
     return "".join(character if character.isprintable() else "?" for character in text)
@@ -110,7 +129,7 @@ def escape_markdown(text: str) -> str:
     """
     for special in _MARKDOWN_SPECIAL:
         text = text.replace(special, f"\\{special}")
-    return " ".join(text.split())
+    return " ".join(strip_controls(text).split())
 
 
 def escape_latex(text: str) -> str:
@@ -130,4 +149,50 @@ def escape_html(text: str) -> str:
         >>> escape_html("<b>")
         '&lt;b&gt;'
     """
-    return html.escape(text)
+    return html.escape(strip_controls(text))
+
+
+def escape_markup(text: str) -> str:
+    r"""Return text that a rich console shows as it is.
+
+    Example:
+        >>> print(escape_markup("[red]"))
+        \[red]
+    """
+    from rich.markup import escape
+
+    return escape(strip_controls(text))
+
+
+def escape_csv(value: object) -> object:
+    """Return a cell of a CSV file; a spreadsheet shows a text that begins like a formula instead of computing it.
+
+    Example:
+        >>> escape_csv("=1+1"), escape_csv("-1.5"), escape_csv(None)
+        ("'=1+1", '-1.5', '')
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return value
+    text = strip_controls(value)
+    is_formula = text.startswith("\t") or text.lstrip().startswith(_FORMULA_STARTS)
+    return f"'{text}" if is_formula and not _is_number(text) else text
+
+
+def unescape_csv(value: Any) -> Any:
+    """Return the value that `escape_csv` has written.
+
+    Example:
+        >>> unescape_csv("'=1+1"), unescape_csv(2.5)
+        ('=1+1', 2.5)
+    """
+    return value[1:] if isinstance(value, str) and value.startswith("'") and escape_csv(value[1:]) == value else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,7 +1,8 @@
 """Table model (columns, rows, cells, caption, notes) and its text, Markdown and HTML renderers.
 
-Every table of lightexp is one `Table`, whatever shows it. This module depends on nothing, so that records and searches
-can use it; `lightexp.report.table` adds the renderers for LaTeX and for the terminal.
+Every table of lightexp is one `Table`, whatever shows it; control characters are stripped from its texts. This module
+depends on nothing, so that records and searches can use it; `lightexp.report.table` adds the renderers for LaTeX and
+for the terminal.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lightexp.core.formatting import escape_html, escape_markdown
+from lightexp.core.formatting import escape_html, escape_markdown, strip_controls
 
 Direction = Literal["max", "min"]
 _ARROWS: dict[Direction | None, str] = {"max": " ↑", "min": " ↓", None: ""}
@@ -32,6 +33,9 @@ class TableColumn:
     direction: Direction | None = None
     align: Literal["left", "right"] = "right"
     wrap: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heading", strip_controls(self.heading))
 
     @property
     def arrow_heading(self) -> str:
@@ -56,6 +60,9 @@ class TableCell:
     mark: str = ""
     emphasis: Literal["best", "second"] | None = None
     style: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", strip_controls(self.value))
 
     @property
     def text(self) -> str:
@@ -98,6 +105,10 @@ class Table:
     rows: tuple[TableRow, ...]
     caption: str = ""
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "caption", strip_controls(self.caption))
+        object.__setattr__(self, "notes", tuple(map(strip_controls, self.notes)))
 
     @classmethod
     def from_text(

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from lightexp.core.formatting import escape_csv
 from lightexp.report.data import MetricStatistics, Report, ReportRow
 from lightexp.report.runs import Run
 
@@ -20,7 +21,7 @@ def render_statistics_csv(report: Report) -> str:
     for row in report.rows:
         metrics = row.metrics or {"": MetricStatistics()}  # a refused row has one line for its note
         lines += [_list_statistics(row, name, statistics) for name, statistics in metrics.items()]
-    return _render(heads, lines)
+    return render_csv(heads, lines)
 
 
 def _list_statistics(row: ReportRow, name: str, statistics: MetricStatistics) -> list[object]:
@@ -49,7 +50,7 @@ def render_runs_csv(runs: Sequence[Run]) -> str:
         line += [run.metrics.get(name) for name in metrics]
         line += [run.settings.get(name) for name in settings]
         lines.append(line)
-    return _render(heads, lines)
+    return render_csv(heads, lines)
 
 
 def list_varying_settings(runs: Sequence[Run]) -> list[str]:
@@ -59,9 +60,9 @@ def list_varying_settings(runs: Sequence[Run]) -> list[str]:
     return [name for name in names if len({settings.get(name) for settings in distinct}) > 1]
 
 
-def _render(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+def render_csv(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """Return a CSV file with a line of headings; see `lightexp.core.formatting.escape_csv`."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(heads)
-    writer.writerows(["" if value is None else value for value in line] for line in lines)
+    writer.writerows([escape_csv(value) for value in line] for line in (heads, *lines))
     return buffer.getvalue()

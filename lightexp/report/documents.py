@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from lightexp.core.columns import MISSING, MetricColumn
-from lightexp.core.formatting import escape_latex, escape_markdown
+from lightexp.core.formatting import escape_latex, escape_markdown, strip_controls
 from lightexp.report.data import MetricStatistics, Report, ReportRow, format_summary, is_ratio
 from lightexp.report.statistics import Difference
 from lightexp.report.table import Table, TableCell, TableColumn, TableRow, render_latex, render_markdown
@@ -93,7 +93,7 @@ def render_markdown_document(report: Report) -> str:
         lines += ["", "What a reviewer would ask:", ""]
         lines += [f"- {escape_markdown(question)}" for question in report.questions]
     if report.commands:
-        lines += ["", "Commands:", "", "```bash", *report.commands, "```"]
+        lines += ["", "Commands:", "", "```bash", *map(strip_controls, report.commands), "```"]
     return "\n".join(lines) + "\n"
 
 

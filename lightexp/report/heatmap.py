@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from lightexp.core.record import Record
 from lightexp.core.sensitivity import KINDS, Kind, SensitivityTable
+from lightexp.report.csv_files import render_csv
 from lightexp.report.plot_style import RUN_STYLE, render_svg, use_style
 
 TABLE = "sensitivity.csv"
@@ -50,14 +50,14 @@ def write(record: Record, folder: Path) -> dict[str, str]:
 
 
 def _write_csv(table: SensitivityTable, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["layer", "weights", "kind", "level", "accuracy/val", "change"])
-        for name, layer in table.layers.items():
-            for kind, accuracies in layer.levels.items():
-                for level, accuracy in accuracies.items():
-                    change = accuracy - table.accuracy
-                    writer.writerow([name, layer.weights, kind, f"{level:g}", accuracy, change])
+    lines = [
+        [name, layer.weights, kind, f"{level:g}", accuracy, accuracy - table.accuracy]
+        for name, layer in table.layers.items()
+        for kind, accuracies in layer.levels.items()
+        for level, accuracy in accuracies.items()
+    ]
+    heads = ["layer", "weights", "kind", "level", "accuracy/val", "change"]
+    path.write_text(render_csv(heads, lines), encoding="utf-8", newline="")
 
 
 def draw(figure: Any, table: SensitivityTable, title: str) -> None:

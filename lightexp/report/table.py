@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Literal
 
-from lightexp.core.formatting import escape_latex
+from lightexp.core.formatting import escape_latex, escape_markup
 from lightexp.core.table import (
     Table,
     TableCell,
@@ -78,11 +78,10 @@ def build_rich_table(table: Table, framed: bool = False) -> RichTable:
         framed: Whether to draw a rule below the last row and pad the edges.
     """
     from rich import box
-    from rich.markup import escape
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    caption = escape(table.caption) or None  # rich styles a title only where it is a string
+    caption = escape_markup(table.caption) or None  # rich styles a title only where it is a string
     rich_table = RichTable(box=box.SIMPLE if framed else box.SIMPLE_HEAD, pad_edge=framed, title=caption)
     for column in table.columns:
         overflow: Literal["fold", "ellipsis"] = "fold" if column.wrap else "ellipsis"

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
+from lightexp.core.formatting import strip_controls
 from lightexp.execution.launcher import Launcher, LauncherPool, join_as_worker, launch_origin
 from lightexp.execution.pool import LocalPool, PoolSettings, PoolView
 from lightexp.search.study import SearchStudy
@@ -120,4 +121,4 @@ class _JobProgress(PoolView):
 
 
 def _print_in_job(text: str) -> None:
-    print("lightexp:", text, file=sys.stderr, flush=True)
+    print("lightexp:", strip_controls(text), file=sys.stderr, flush=True)
