@@ -6,9 +6,10 @@ import json
 import shlex
 import sys
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import print_error, print_line
@@ -26,14 +27,15 @@ _HELP = """Make tables (Markdown, LaTeX, CSV), plots (SVG, PDF) and one HTML pag
   lightexp report experiments/01_article.yaml       an ablation: into results/01_article/ next to its file
   lightexp report outputs                           all runs of an outputs folder; or folders of single runs
   lightexp report outputs/searches/NAME             a study: its front
-  lightexp report tracking.uri=URI tracking.experiment=NAME    an MLflow experiment, also another person's
+  lightexp report tracking.uri=URI tracking.experiment=NAME    an MLflow experiment, also another person's; a server
+                                                    that takes over tracking.timeout_s=60 for an answer is given up
   lightexp report --compare A B                     two of these side by side, paired by row and seed
 
 For runs and experiments, only=TEXT selects the runs whose name or overrides contain TEXT, and out=FOLDER sets the
 folder of the report (outputs/reports/NAME). An ablation takes the settings that `lightexp ablate` took.
 
 Exit codes: 0 done, 2 bad input."""
-_SETTINGS = ("only", "out", "tracking.uri", "tracking.experiment")
+_SETTINGS = ("only", "out", "tracking.uri", "tracking.experiment", "tracking.timeout_s")
 _STUDY_FOLDERS = ("front", "trials")
 
 
@@ -141,14 +143,21 @@ def _read_records(sources: list[str], settings: dict[str, str], problems: list[s
     """Return the records below folders or, without folders, of an MLflow experiment."""
     from lightexp.report.runs import iterate_records
 
-    if sources and {"tracking.uri", "tracking.experiment"} & set(settings):
+    places: dict[str, Any] = {
+        name.removeprefix("tracking."): text for name, text in settings.items() if name.startswith("tracking.")
+    }
+    if sources and places:
         raise BadInput(f"a report covers folders or an MLflow experiment. Received: {sources} and {settings}.")
     if sources:
         return iterate_records([_select_study_folder(Path(source)) for source in sources], problems)
+    from lightexp.core.config import construct
     from lightexp.tracking import fetch, stores
+    from lightexp.tracking.mlflow import Mlflow
 
-    uri = stores.resolve_uri(settings.get("tracking.uri"), Path("outputs"))
-    return fetch.download_records(uri, settings.get("tracking.experiment", "lightexp"), problems)
+    with suppress(ValueError, KeyError):  # `construct` says what is wrong
+        places["timeout_s"] = float(places["timeout_s"])
+    place = construct(Mlflow, places, "tracking")
+    return fetch.download_records(replace(place, uri=stores.resolve_uri(place.uri, Path("outputs"))), problems)
 
 
 def _select_study_folder(folder: Path) -> Path:

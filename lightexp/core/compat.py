@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.samplers import TPESampler
@@ -211,6 +213,23 @@ def mlflow_transaction(client: Any) -> Iterator[None]:
             connection.commit()
         finally:
             store.ManagedSessionMaker = original
+
+
+def download_mlflow_file(artifact_uri: str | None, tracking_uri: str, name: str, target: Path) -> None:
+    """Download one file of an MLflow run, in the thread that calls it.
+
+    MLflow 3.17's public `download_artifacts` first asks the server whether the file is a folder, and downloads it in
+    threads that the interpreter waits for at its end, however long they take.
+
+    Args:
+        artifact_uri: Of the run.
+        tracking_uri: Of the store that has named it.
+        name: Of the file.
+        target: The file to write.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)._download_file(name, str(target))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from lightexp.core.moved import resolve_target
 from lightexp.core.record import Record, read_run
 from lightexp.core.records import RUNS
 from lightexp.tracking import mlflow_payload, stores
+from lightexp.tracking.client import StoreTimeout, TrackingClient, UnusableAnswer
 from lightexp.tracking.mirror import Mirror, SyncResult, Tracking, is_shown_at
 from lightexp.tracking.run_uploader import RunUploader
 from lightexp.tracking.study_payload import StudyPayload
@@ -30,10 +31,13 @@ class Mlflow(Tracking):
     Attributes:
         uri: Tracking URI. Defaults to None: a SQLite file, `mlflow.db`, in the outputs folder.
         experiment: Name of the experiment, which is created if needed. Defaults to `lightexp`.
+        timeout_s: Seconds after which an exchange with a server is given up, however steadily its answer trickles in;
+            the server then counts as down. A file to upload is one exchange. Defaults to 60.
     """
 
     uri: str | None = None
     experiment: Annotated[str, Field(min_length=1, max_length=500)] = "lightexp"
+    timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
 
     def __post_init__(self) -> None:
         """Check the URI.
@@ -46,7 +50,7 @@ class Mlflow(Tracking):
 
     def open_mirror(self, outputs: Path, say: Callable[[str], None]) -> MlflowMirror:
         """Make the mirror; see `Tracking.open_mirror`. MLflow is imported on first use, which takes about 2 s."""
-        return MlflowMirror(stores.resolve_uri(self.uri, outputs), self.experiment, outputs / "mlartifacts", say)
+        return MlflowMirror(replace(self, uri=stores.resolve_uri(self.uri, outputs)), outputs / "mlartifacts", say)
 
 
 _TARGET = f"{Mlflow.__module__}.{Mlflow.__name__}"
@@ -82,20 +86,19 @@ class MlflowMirror(Mirror):
         uri: The tracking URI, with an absolute path.
     """
 
-    def __init__(self, uri: str, experiment: str, artifacts: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, place: Mlflow, artifacts: Path, say: Callable[[str], None]) -> None:
         """Reach nothing yet; see `Mlflow.open_mirror`.
 
         Args:
-            uri: The tracking URI, with an absolute path.
-            experiment: The experiment's name.
+            place: The store, by its tracking URI with an absolute path, and the experiment.
             artifacts: The folder of artifacts, where no server decides on one.
             say: Takes each line for the user.
         """
-        self.uri = uri
-        self._experiment = experiment
+        self.uri = str(place.uri)
+        self._experiment, self._timeout_s = place.experiment, place.timeout_s
         self._artifacts = artifacts
         self._say = say
-        self._client: Any = None
+        self._client: TrackingClient | None = None
         self._unreachable: str | None = None  # the reason; the store is then not tried again
         self._uploaders: dict[str, StudyUploader] = {}  # by the id of the study
         self._running_studies: dict[str, str] = {}  # MLflow's run id by the id of the study
@@ -125,7 +128,7 @@ class MlflowMirror(Mirror):
         """See `Mirror.sync_study`."""
         place = dict(self._place)
 
-        def upload(client: Any) -> None:
+        def upload(client: TrackingClient) -> None:
             # Put back only after success: what MLflow has of a study is read again after a failure in the middle.
             uploader = self._uploaders.pop(study.id, None) or StudyUploader(
                 self._find_experiment(client, self._experiment)
@@ -157,7 +160,7 @@ class MlflowMirror(Mirror):
         file = stores.get_database_file(self.uri)
         return file is not None and not file.exists()
 
-    def _attempt(self, name: str, work: Callable[[Any], None]) -> str | None:
+    def _attempt(self, name: str, work: Callable[[TrackingClient], None]) -> str | None:
         """Do `work` with a client of the store.
 
         Args:
@@ -167,21 +170,18 @@ class MlflowMirror(Mirror):
         Returns:
             The reason of a failure, which has been reported to the user, or None.
         """
-        if self._unreachable is None:
-            try:
-                with stores.bound_retries(**_PROBE):
-                    self._connect()
-            except Exception as error:  # MLflow and its libraries raise anything, and a run must not fail because of it
-                self._unreachable = summarize_mlflow_error(error)
-                self._say(
-                    f"MLflow at {self.uri} cannot be used: {self._unreachable}. "
-                    "Records stay complete; 'lightexp track sync' uploads them once it can."
-                )
         if self._unreachable is not None:
             return self._unreachable
         try:
+            with stores.bound_retries(**_PROBE):
+                client = self._connect()
+        except Exception as error:  # MLflow and its libraries raise anything, and a run must not fail because of it
+            return self._give_up(error)
+        try:
             with stores.bound_retries(**_WRITE):
-                work(self._client)
+                work(client)
+        except StoreTimeout as error:
+            return self._give_up(error)
         except Exception as error:  # as above
             reason = summarize_mlflow_error(error)
             self._say(
@@ -191,31 +191,41 @@ class MlflowMirror(Mirror):
             return reason
         return None
 
-    def _connect(self) -> None:
+    def _give_up(self, error: Exception) -> str:
+        """Try the store no more, tell the user once, and return why."""
+        self._unreachable = summarize_mlflow_error(error)
+        self._say(
+            f"MLflow at {self.uri} cannot be used: {self._unreachable}. "
+            "Records stay complete; 'lightexp track sync' uploads them once it can."
+        )
+        return self._unreachable
+
+    def _connect(self) -> TrackingClient:
         """Make the client of a store, and check that the store answers."""
         if self._client is None:
             if file := stores.get_database_file(self.uri):
                 stores.prepare_database(file, self._artifacts)
-            self._client = stores.import_mlflow().MlflowClient(tracking_uri=self.uri)
-        self._client.get_experiment_by_name(self._experiment)
+            self._client = TrackingClient(self.uri, self._timeout_s)
+        self._client.find_experiment(self._experiment)
+        return self._client
 
-    def _find_experiment(self, client: Any, name: str) -> str:
+    def _find_experiment(self, client: TrackingClient, name: str) -> str:
         """Return the experiment's id; create it if needed, though another process may be doing the same."""
-        if experiment := client.get_experiment_by_name(name):
-            return str(experiment.experiment_id)
+        if experiment_id := client.find_experiment(name):
+            return experiment_id
         # Without a server MLflow would put artifacts below the current folder; a server has a place for them.
         location = self._artifacts.absolute().as_uri() if stores.is_database(self.uri) else None
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return client.create_experiment(name, location)
         except stores.import_mlflow().MlflowException:
-            if experiment := client.get_experiment_by_name(name):
-                return str(experiment.experiment_id)
+            if experiment_id := client.find_experiment(name):
+                return experiment_id
             raise
 
 
 def summarize_mlflow_error(error: BaseException) -> str:
     """Return the first cause of an error in one line: MLflow wraps `Connection refused` in five other errors."""
-    while cause := error.__cause__ or error.__context__:
+    while not isinstance(error, StoreTimeout | UnusableAnswer) and (cause := error.__cause__ or error.__context__):
         error = cause
     lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
     return mlflow_payload.format_value(lines[0].rstrip(".") if lines else type(error).__name__, 300)

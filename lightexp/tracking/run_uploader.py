@@ -7,10 +7,10 @@ import tempfile
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from lightexp.core.record import RECORD_FILE, Record
 from lightexp.tracking import mlflow_payload, stores
+from lightexp.tracking.client import MlflowRun, TrackingClient
 from lightexp.tracking.mirror import SyncResult, is_shown_at
 
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "killed": "KILLED", "running": "RUNNING"}
@@ -37,11 +37,11 @@ class RunUploader:
         self._folder, self._record = folder, record
         self._end_ms = int((record.ended or record.started) * 1000)
 
-    def upload(self, client: Any, experiment_id: str, create: bool) -> None:
+    def upload(self, client: TrackingClient, experiment_id: str, create: bool) -> None:
         """Find or create the MLflow run, and log what it lacks. A second call changes nothing.
 
         Args:
-            client: MLflow's client.
+            client: The store.
             experiment_id: Where the run is, or is created.
             create: Whether a run that is not there is created.
 
@@ -53,57 +53,53 @@ class RunUploader:
             if not create:
                 return
             run = self._create_run(client, experiment_id)
-        self.place["run_id"] = run.info.run_id
-        if run.info.lifecycle_stage == "deleted":
+        self.place["run_id"] = run.run_id
+        if run.lifecycle_stage == "deleted":
             return  # the user has put it into MLflow's bin
         self._log_params(client, run)
         self._log_tags_and_metrics(client, run)
         if self._record.status == "running":
             return
         # The status before the files: if this process dies while it uploads them, the run does not look alive.
-        if (run.info.status, run.info.end_time) != (_STATUS[self._record.status], self._end_ms):
-            client.set_terminated(run.info.run_id, _STATUS[self._record.status], end_time=self._end_ms)
+        if (run.status, run.end_time) != (_STATUS[self._record.status], self._end_ms):
+            client.set_status(run.run_id, _STATUS[self._record.status], self._end_ms)
             self.changed = True
         self._log_inputs(client, run)
         self._log_files(client, run)
 
-    def _find_run(self, client: Any, experiment_id: str) -> Any:
+    def _find_run(self, client: TrackingClient, experiment_id: str) -> MlflowRun | None:
         """Return the MLflow run of the record, a deleted one if there is no other, or None."""
-        mlflow = stores.import_mlflow()
         if "run_id" in self._record.mlflow and is_shown_at(self._record, self.place):
             try:
                 run = client.get_run(self._record.mlflow["run_id"])
-                if run.data.tags.get(_RUN_ID) == self._record.id:  # a record of others may name any run
+                if run.tags.get(_RUN_ID) == self._record.id:  # a record of others may name any run
                     return run
-            except mlflow.MlflowException:
+            except stores.import_mlflow().MlflowException:
                 pass  # the store was deleted and created anew since
-        view = mlflow.entities.ViewType.ALL
-        runs = client.search_runs([experiment_id], f"tags.`{_RUN_ID}` = '{self._record.id}'", view)
-        active = [run for run in runs if run.info.lifecycle_stage != "deleted"]
+        query = f"tags.`{_RUN_ID}` = '{self._record.id}'"
+        runs = list(client.find_runs(experiment_id, query, with_deleted=True))
+        active = [run for run in runs if run.lifecycle_stage != "deleted"]
         return next(iter([*active, *runs]), None)
 
-    def _create_run(self, client: Any, experiment_id: str) -> Any:
+    def _create_run(self, client: TrackingClient, experiment_id: str) -> MlflowRun:
         self.changed = True
-        return client.create_run(
-            experiment_id,
-            start_time=int(self._record.started * 1000),
-            tags=mlflow_payload.build_tags(self._record),
-            run_name=mlflow_payload.format_value(self._record.name, mlflow_payload.TAG_CHARS),
-        )
+        name = mlflow_payload.format_value(self._record.name, mlflow_payload.TAG_CHARS)
+        tags = mlflow_payload.build_tags(self._record)
+        return client.create_run(experiment_id, name, tags, int(self._record.started * 1000))
 
-    def _log_params(self, client: Any, run: Any) -> None:
+    def _log_params(self, client: TrackingClient, run: MlflowRun) -> None:
         params = mlflow_payload.build_params(self._record.config)
-        missing = {name: value for name, value in params.items() if name not in run.data.params}
+        missing = {name: value for name, value in params.items() if name not in run.params}
         param = stores.import_mlflow().entities.Param
         for batch in mlflow_payload.split_batches(missing, mlflow_payload.PARAMS):
-            client.log_batch(run.info.run_id, params=[param(name, value) for name, value in batch.items()])
+            client.log_batch(run.run_id, params=[param(name, value) for name, value in batch.items()])
             self.changed = True
 
-    def _log_tags_and_metrics(self, client: Any, run: Any) -> None:
+    def _log_tags_and_metrics(self, client: TrackingClient, run: MlflowRun) -> None:
         """Log tags that differ, and metrics and curves that are missing, in as few calls as possible."""
         entities = stores.import_mlflow().entities
         tags = mlflow_payload.build_tags(self._record)
-        different = {name: value for name, value in tags.items() if run.data.tags.get(name) != value}
+        different = {name: value for name, value in tags.items() if run.tags.get(name) != value}
         tag_batches = [
             [entities.RunTag(name, value) for name, value in batch.items()]
             for batch in mlflow_payload.split_batches(different, mlflow_payload.TAGS)
@@ -115,18 +111,18 @@ class RunUploader:
         ]
         metric_batches = [metrics[first : first + _BATCH_METRICS] for first in range(0, len(metrics), _BATCH_METRICS)]
         for tag_batch, metric_batch in zip_longest(tag_batches, metric_batches, fillvalue=()):
-            client.log_batch(run.info.run_id, tags=tag_batch, metrics=metric_batch)
+            client.log_batch(run.run_id, tags=tag_batch, metrics=metric_batch)
             self.changed = True
 
-    def _list_missing_points(self, run: Any) -> list[mlflow_payload.MetricPoint]:
+    def _list_missing_points(self, run: MlflowRun) -> list[mlflow_payload.MetricPoint]:
         """Return all metrics of a run that has not ended in MLflow, else those added to the record since."""
         if self._record.status == "running":
             return []
-        logged = set() if run.info.status == "RUNNING" else set(run.data.metrics)
+        logged = set() if run.status == "RUNNING" else set(run.metrics)
         return [point for point in mlflow_payload.list_points(self._record) if point.key not in logged]
 
-    def _log_inputs(self, client: Any, run: Any) -> None:
-        if run.inputs and run.inputs.dataset_inputs:
+    def _log_inputs(self, client: TrackingClient, run: MlflowRun) -> None:
+        if run.has_inputs:
             return
         entities = stores.import_mlflow().entities
         source = json.dumps({"tags": {"mlflow.source.name": "lightexp", "mlflow.source.type": "LOCAL"}})
@@ -138,10 +134,10 @@ class RunUploader:
             for name, digest, profile, split in mlflow_payload.list_inputs(self._record)
         ]
         if inputs:
-            client.log_inputs(run.info.run_id, inputs)
+            client.log_inputs(run.run_id, inputs)
             self.changed = True
 
-    def _log_files(self, client: Any, run: Any) -> None:
+    def _log_files(self, client: TrackingClient, run: MlflowRun) -> None:
         """Upload the folder's files, except those that are there in the same size."""
         with tempfile.TemporaryDirectory() as draft_folder:
             final = replace(self._record)
@@ -150,10 +146,10 @@ class RunUploader:
             files = {RECORD_FILE: Path(draft_folder) / RECORD_FILE}
             files |= {path.relative_to(self._folder).as_posix(): path for path in _list_files(self._folder)}
             folders = {_parent(name) for name in files}
-            uploaded = {} if run.info.status == "RUNNING" else _list_uploaded(client, run.info.run_id, folders)
+            uploaded = {} if run.status == "RUNNING" else _list_uploaded(client, run, folders)
             for name, path in files.items():
                 if uploaded.get(name) != path.stat().st_size:
-                    client.log_artifact(run.info.run_id, str(path), _parent(name))
+                    client.log_file(run, path, _parent(name))
                     self.changed = True
 
 
@@ -169,6 +165,6 @@ def _parent(name: str) -> str | None:
     return name.rpartition("/")[0] or None
 
 
-def _list_uploaded(client: Any, run_id: str, folders: set[str | None]) -> dict[str, int]:
+def _list_uploaded(client: TrackingClient, run: MlflowRun, folders: set[str | None]) -> dict[str, int | None]:
     """Return the size in bytes of each file that MLflow has in some folders, by its path there."""
-    return {file.path: file.file_size for folder in folders for file in client.list_artifacts(run_id, folder)}
+    return {path: size for folder in folders for path, size in client.list_files(run, folder).items()}

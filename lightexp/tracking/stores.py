@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -80,6 +81,31 @@ def _format_sqlite_uri(path: Path) -> str:
 def is_database(uri: str) -> bool:
     """Return whether this process would write to the store's database itself, without a server between."""
     return urlsplit(uri).scheme.partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql")
+
+
+def find_location_problem(uri: str, artifact_uri: str | None) -> str | None:
+    """Return what is wrong with the place that a store names for a run's files, or None.
+
+    A server must not choose a folder of this machine; one on this machine may.
+
+    Example:
+        >>> find_location_problem("http://127.0.0.1:5000", "file:///shared/1/artifacts") is None
+        True
+        >>> find_location_problem("http://host:5000", "file:///home/me/.config")
+        "it names a folder of this machine for files: file:///home/me/.config. Start the server with --serve-artifacts"
+    """
+    server = urlsplit(uri)
+    is_remote = server.scheme in ("http", "https") and not _is_loopback(server.hostname or "")
+    if not is_remote or urlsplit(artifact_uri or "").scheme not in ("", "file"):
+        return None
+    return f"it names a folder of this machine for files: {artifact_uri}. Start the server with --serve-artifacts"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def get_database_file(uri: str) -> Path | None:

@@ -105,6 +105,15 @@ def test_mlflow_transaction_writes_all_or_nothing(tmp_path: Path) -> None:
     assert client.get_run(run_id).data.metrics == {"accuracy": 0.5}
 
 
+def test_download_mlflow_file_writes_one_file(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "a.txt").write_text("a")
+    stores.import_mlflow()
+    uri = (tmp_path / "artifacts").as_uri()
+    compat.download_mlflow_file(uri, f"sqlite:///{tmp_path}/mlflow.db", "a.txt", tmp_path / "copy")
+    assert (tmp_path / "copy").read_text() == "a"
+
+
 def test_single_mlflow_attempt_sets_mlflows_constant() -> None:
     utils = stores.import_mlflow().store.db.utils
     attempts = utils.MAX_RETRY_COUNT

@@ -10,6 +10,7 @@ import pytest
 from lightexp.core.errors import BadInput
 from lightexp.core.record import RECORD_FILE, Record
 from lightexp.tracking import fetch
+from lightexp.tracking.mlflow import Mlflow
 from tests import stand_in_servers
 
 
@@ -25,5 +26,5 @@ def test_download_records_makes_no_folder_that_a_server_names(
     with stand_in_servers.serve(artifact=content) as server:
         server.answers["runs/search"] = lambda answer: {"runs": [server.make_run(run_id=run_id, run_uuid=run_id)]}
         with pytest.raises(BadInput, match="run"):
-            list(fetch.download_records(server.url, "lightexp", []))
+            list(fetch.download_records(Mlflow(server.url), []))
     assert list(tmp_path.iterdir()) == []

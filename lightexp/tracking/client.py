@@ -1,0 +1,251 @@
+"""MLflow's client as lightexp uses it: each exchange with a store is bounded in time, and each answer is checked.
+
+A store is often a server of somebody else, or a database that something has damaged. What comes from it is validated
+here, so that no other module meets a wrong type, or an id that is a path.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lightexp.core import compat
+from lightexp.core.record import RECORD_FILE
+from lightexp.tracking import stores
+
+T = TypeVar("T")
+
+_PAGE_SIZE = 200
+_Id = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+
+
+class StoreTimeout(Exception):
+    """A store did not finish an exchange in time."""
+
+
+class UnusableAnswer(Exception):
+    """A store answered something that MLflow's stores do not."""
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class MlflowRun(_Answer):
+    """A run as a store has it.
+
+    Attributes:
+        run_id: MLflow's id, which is safe in a path and in a query.
+        status: `RUNNING`, `FINISHED` and so on.
+        lifecycle_stage: `deleted` for a run in MLflow's bin.
+        artifact_uri: Where its files are.
+        end_time: Milliseconds since the epoch.
+        has_inputs: Whether data sets are logged.
+        params: Values by name.
+        metrics: Last values by name.
+        tags: Values by name.
+    """
+
+    run_id: _Id
+    status: Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
+    lifecycle_stage: Literal["active", "deleted"]
+    artifact_uri: str | None
+    end_time: int | None
+    has_inputs: bool
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+class _Experiment(_Answer):
+    experiment_id: _Id
+    name: str
+
+
+class _File(_Answer):
+    path: str
+    file_size: int | None
+
+
+class TrackingClient:
+    """An MLflow store; its methods raise what MLflow raises, `StoreTimeout` and `UnusableAnswer`."""
+
+    def __init__(self, uri: str, timeout_s: float) -> None:
+        """Open the store.
+
+        Args:
+            uri: The tracking URI.
+            timeout_s: Limit of each exchange from its start to its end, however steadily the answer trickles in. It
+                does not apply to a file, which answers or fails.
+        """
+        self._uri = uri
+        self._timeout_s = None if stores.get_database_file(uri) else timeout_s
+        self._client: Any = self._exchange(lambda: stores.import_mlflow().MlflowClient(tracking_uri=uri))
+
+    def find_experiment(self, name: str) -> str | None:
+        """Return an experiment's id; None if there is none of that name."""
+        experiment = self._exchange(lambda: self._client.get_experiment_by_name(name))
+        return None if experiment is None else _parse_experiment(experiment).experiment_id
+
+    def list_experiments(self) -> list[str]:
+        """Return the names of the first experiments."""
+        experiments = self._exchange(lambda: list(self._client.search_experiments(max_results=_PAGE_SIZE)))
+        return [_parse_experiment(experiment).name for experiment in experiments]
+
+    def create_experiment(self, name: str, artifacts: str | None) -> str:
+        """Create an experiment and return its id; `artifacts` is the URI of its files, None where a server has one."""
+        created = self._exchange(lambda: self._client.create_experiment(name, artifact_location=artifacts))
+        return _validate(_Experiment, lambda: {"experiment_id": created, "name": name}).experiment_id
+
+    def find_runs(self, experiment_id: str, query: str, with_deleted: bool = False) -> Iterator[MlflowRun]:
+        """Yield the runs that a query selects, oldest first, page by page."""
+        views = stores.import_mlflow().entities.ViewType
+        view = views.ALL if with_deleted else views.ACTIVE_ONLY
+        order, token = ["attributes.start_time ASC"], None
+        listed: set[str] = set()
+        while True:
+            page = self._exchange(
+                lambda token=token: self._client.search_runs(  # type: ignore[misc]
+                    [experiment_id], query, view, max_results=_PAGE_SIZE, order_by=order, page_token=token
+                )
+            )
+            for run in map(_parse_run, page):
+                if run.run_id in listed:
+                    raise UnusableAnswer(f"it lists run {run.run_id} twice")
+                listed.add(run.run_id)
+                yield run
+            token = page.token
+            if not token:
+                return
+            if not page:
+                raise UnusableAnswer("it lists no runs and says that more follow")
+
+    def get_run(self, run_id: str) -> MlflowRun:
+        """Return a run by its id."""
+        return _parse_run(self._exchange(lambda: self._client.get_run(run_id)))
+
+    def create_run(self, experiment_id: str, name: str, tags: dict[str, str], start_ms: int | None = None) -> MlflowRun:
+        """Create a run; `start_ms` is in milliseconds since the epoch. Defaults to now."""
+        return _parse_run(
+            self._exchange(
+                lambda: self._client.create_run(experiment_id, start_time=start_ms, tags=tags, run_name=name)
+            )
+        )
+
+    def log_batch(
+        self, run_id: str, metrics: Sequence[Any] = (), params: Sequence[Any] = (), tags: Sequence[Any] = ()
+    ) -> None:
+        """Log MLflow's entities in one request."""
+        self._exchange(lambda: self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags))
+
+    def log_inputs(self, run_id: str, inputs: Sequence[Any]) -> None:
+        """Log MLflow's `DatasetInput`s."""
+        self._exchange(lambda: self._client.log_inputs(run_id, inputs))
+
+    def set_tag(self, run_id: str, name: str, value: str) -> None:
+        """Set one tag."""
+        self._exchange(lambda: self._client.set_tag(run_id, name, value))
+
+    def set_status(self, run_id: str, status: str, end_ms: int | None = None) -> None:
+        """Set a run's status, and its end if there is one."""
+        if end_ms is None:
+            self._exchange(lambda: self._client.update_run(run_id, status=status))
+        else:
+            self._exchange(lambda: self._client.set_terminated(run_id, status, end_time=end_ms))
+
+    def log_file(self, run: MlflowRun, path: Path, folder: str | None) -> None:
+        """Upload a file into a folder of a run's files; None is the top."""
+        self._check_location(run)
+        self._exchange(lambda: self._client.log_artifact(run.run_id, str(path), folder))
+
+    def list_files(self, run: MlflowRun, folder: str | None) -> dict[str, int | None]:
+        """Return the size in bytes of each file in a folder of a run's files, by its path there."""
+        self._check_location(run)
+        files = self._exchange(lambda: list(self._client.list_artifacts(run.run_id, folder)))
+        parsed = map(_parse_file, files)
+        return {file.path: file.file_size for file in parsed}
+
+    def download_record(self, run: MlflowRun, folder: Path) -> None:
+        """Download a run's `record.json` into a folder."""
+        self._check_location(run)
+        target = folder / RECORD_FILE
+        self._exchange(lambda: compat.download_mlflow_file(run.artifact_uri, self._uri, RECORD_FILE, target))
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Write all that follows in the context together; see `compat.mlflow_transaction`."""
+        return compat.mlflow_transaction(self._client)
+
+    def _check_location(self, run: MlflowRun) -> None:
+        if problem := stores.find_location_problem(self._uri, run.artifact_uri):
+            raise UnusableAnswer(problem)
+
+    def _exchange(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, or give it up at the limit.
+
+        An abandoned exchange goes on in a daemon thread, which ends with the process: MLflow has no way to stop it, and
+        its own limits count from the last byte received.
+        """
+        if self._timeout_s is None:
+            return work()
+        result: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                result.set_result(work())
+            except BaseException as error:  # it is raised again where the result is read
+                result.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        try:
+            return result.result(self._timeout_s)
+        except TimeoutError as error:
+            if result.done():  # the store's own error
+                raise
+            raise StoreTimeout(f"it did not finish an answer in {self._timeout_s:g} s (tracking.timeout_s)") from error
+
+
+def _parse_experiment(experiment: Any) -> _Experiment:
+    return _validate(_Experiment, lambda: {"experiment_id": experiment.experiment_id, "name": experiment.name})
+
+
+def _parse_file(file: Any) -> _File:
+    return _validate(_File, lambda: {"path": file.path, "file_size": file.file_size})
+
+
+def _parse_run(run: Any) -> MlflowRun:
+    def read() -> dict[str, Any]:
+        info, data = run.info, run.data
+        return {
+            "run_id": info.run_id,
+            "status": info.status,
+            "lifecycle_stage": info.lifecycle_stage,
+            "artifact_uri": info.artifact_uri,
+            "end_time": info.end_time,
+            "has_inputs": bool(run.inputs and run.inputs.dataset_inputs),
+            "params": data.params,
+            "metrics": data.metrics,
+            "tags": data.tags,
+        }
+
+    return _validate(MlflowRun, read)
+
+
+A = TypeVar("A", bound=_Answer)
+
+
+def _validate(answer: type[A], read: Callable[[], dict[str, Any]]) -> A:
+    """Return a checked answer; `read` takes its fields from MLflow's object, which may lack some."""
+    try:
+        return answer.model_validate(read())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UnusableAnswer(f"its answer is not MLflow's: {place}: {first['msg']}") from None
+    except (AttributeError, TypeError) as error:
+        raise UnusableAnswer(f"its answer is not MLflow's: {error}") from None
