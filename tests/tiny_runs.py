@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from omegaconf import OmegaConf
 from lightexp.core.data import Data
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record
-from lightexp.core.store import Store
+from lightexp.core.store import OWN_FILES, Store
 from lightexp.core.tflite_graph import TFLiteGraph
 from lightexp.runner.compose import compose_config
 from lightexp.runner.plan import Plan
@@ -96,3 +99,31 @@ class TinyRuns:
         entry = Store(self.outputs / "store").load(key)
         assert entry is not None
         return entry.facts
+
+
+@contextmanager
+def alter_entry(root: Path, key: str, change: Callable[[Path, dict[str, Any]], object]) -> Iterator[None]:
+    """Put another entry, whose digests are right, in the place of an entry of the store at `root`, for a while.
+
+    Args:
+        root: The store's folder.
+        key: Key of the entry.
+        change: Changes the entry's files in a folder, and its facts.
+    """
+    store = Store(root)
+    entry = store.check(key)
+    assert entry is not None
+    original = entry.folder.rename(root / "original")
+
+    def make(folder: Path) -> dict[str, Any]:
+        for path in original.iterdir():
+            if path.name not in OWN_FILES:
+                shutil.copyfile(path, folder / path.name)
+        change(folder, entry.facts)
+        return entry.facts
+
+    store.ensure(key, "Altered", make)
+    store.release()
+    yield
+    shutil.rmtree(entry.folder)
+    original.rename(entry.folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import re
 import sys
 import time
@@ -18,8 +20,9 @@ from lightexp.core import store_gc
 from lightexp.core.columns import MISSING
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import escape_markup, format_age, format_bytes
+from lightexp.core.record import Record
 from lightexp.core.records import load_records
-from lightexp.core.store import Store
+from lightexp.core.store import ENTRIES, Store
 from lightexp.core.store_gc import StoreItem
 from lightexp.report.table import Table, TableColumn, build_rich_table
 from lightexp.runner.compose import compose_settings
@@ -28,17 +31,26 @@ _HELP = """Everything that was trained or made is stored once, in outputs/store,
 
   lightexp store ls                                    the entries, the runs that name them, their size and age
   lightexp store verify                                checks every digest; broken entries are quarantined
+  lightexp store verify --deep                         also makes one entry in ten again and compares the bytes
   lightexp store gc --older-than 30d --dry-run         shows which entries have not been used for 30 days
   lightexp store gc --unreferenced                     removes what no record in outputs/runs names
   lightexp store gc --max-size 2G                      removes the least recently used until 2 GB are left
   lightexp store ls paths.outputs=FOLDER               another outputs folder
 
 An entry is removed only if every given rule allows it, and never while a run uses it. What was removed is made again
-by the run that needs it. Exit codes: 0 done, 1 something was broken (verify), 2 bad input, 130 interrupted."""
+by the run that needs it. Exit codes: 0 done, 1 something broken or different (verify), 2 bad input, 130 interrupted."""
+
+_VERIFY_HELP = """Check every digest; broken entries are quarantined.
+
+--deep also makes entries again, chosen at random, and compares every file and fact. Each is made with the settings, the
+seed and the threads of the run that made it; what it depends on is taken from the store. Where only runs that used it
+have records, it is made with their threads, and may differ for that reason. Plugins run only if plugins=[NAME] names
+them here, since a record may be somebody else's. What is made again is not kept."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _KEY_CHARS = 12
+_EVERY = 10
 
 
 def make_parser() -> Arguments:
@@ -46,9 +58,11 @@ def make_parser() -> Arguments:
     usage = "%(prog)s COMMAND [--config-dir DIR] [setting=value ...]"
     parser = Arguments("store", usage=usage, description=_HELP).add_config_dir()
     parser.add_command("ls", "list the entries", "List the entries, the least recently used first.").add_config_dir()
-    parser.add_command(
-        "verify", "check every digest", "Check every digest; broken entries are quarantined."
-    ).add_config_dir()
+    verify = parser.add_command("verify", "check every digest", _VERIFY_HELP).add_config_dir()
+    verify.add_argument("--deep", action="store_true", help="make entries again and compare the bytes")
+    verify.add_argument(
+        "--every", type=_parse_count, metavar="N", help="with --deep: one entry in N (default 10; 1: all)"
+    )
     gc = parser.add_command("gc", "remove entries", "Remove the entries that every given rule allows to remove.")
     gc.add_config_dir()
     gc.add_argument("--older-than", type=_parse_age, metavar="AGE", help="not used for so long: 90m, 12h, 30d, 2w")
@@ -68,7 +82,7 @@ def run(argv: list[str]) -> int:
     if options.command == "ls":
         return _list(outputs, store_gc.list_items(store.root))
     if options.command == "verify":
-        return _verify(store, store_gc.list_items(store.root))
+        return _verify(store, options, overrides)
     if options.older_than is None and options.max_size is None and not options.unreferenced:
         raise BadInput("store gc needs a rule: --older-than AGE, --max-size SIZE or --unreferenced. Received: none.")
     return _collect(outputs, store.root, options)
@@ -100,24 +114,60 @@ def _summarize_names(names: list[str]) -> str:
     return names[-1] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def _verify(store: Store, items: list[StoreItem]) -> int:
-    """Verify every entry, and print the broken ones."""
-    entries = [item for item in items if item.state != "quarantined"]
-    verdicts = Counter[store_gc.Verdict]()
+def _verify(store: Store, options: Namespace, overrides: list[str]) -> int:
+    """Verify every entry, print the broken ones, and make some again if that is asked for."""
+    if options.every is not None and not options.deep:
+        raise BadInput(
+            f"--every {options.every} is for --deep, which makes entries again. Add --deep, or leave it out."
+        )
+    entries = [item for item in store_gc.list_items(store.root) if item.state != "quarantined"]
+    verdicts: dict[str, store_gc.Verdict] = {}
     console = make_console(sys.stderr)
     for item in track(entries, "verifying", console=console, transient=True, disable=not sys.stderr.isatty()):
-        verdict = store_gc.verify_item(store, item)
-        verdicts[verdict] += 1
-        if verdict == "broken":
+        verdicts[item.key] = store_gc.verify_item(store, item)
+        if verdicts[item.key] == "broken":
             print_line(f"broken, quarantined: {item.key} {item.kind}")
-    sound = len(entries) - verdicts["broken"]
-    print_line(f"{sound} of {len(entries)} entries are sound, {_format_total(entries)} read.")
-    if undigested := verdicts["facts without digest"]:
+    counts = Counter(verdicts.values())
+    sound = [item for item in entries if verdicts[item.key] != "broken"]
+    print_line(f"{len(sound)} of {len(entries)} entries are sound, {_format_total(entries)} read.")
+    if undigested := counts["facts without digest"]:
         print_line(
             f"{undigested} of version 0.1: no digest of their facts, so a change of these goes unnoticed. Their files "
             "are sound."
         )
-    return 1 if verdicts["broken"] else 0
+    all_equal = _verify_deep(store, sound, options, overrides) if options.deep else True
+    return 0 if all_equal and not counts["broken"] else 1
+
+
+def _verify_deep(store: Store, items: list[StoreItem], options: Namespace, overrides: list[str]) -> bool:
+    """Make some entries again, print how each compares, and return whether all are equal."""
+    from lightexp.runner.recompute import find_recipes, recompute_entries  # no need to wait for it before this
+
+    records, complaints = _load_all_records(store.root.parent)
+    plugins = compose_settings(overrides).plain["plugins"]
+    recipes, reasons = find_recipes((item.key for item in items), [record for _, record in records], plugins)
+    for complaint in complaints:
+        print_line(f"Not read: {complaint}")
+    every = options.every or _EVERY
+    selected = random.sample(recipes, math.ceil(len(recipes) / every))
+    kinds = {item.key: item.kind for item in items}
+    print_line(f"Making {len(selected)} of {len(recipes)} entries again, {'all' if every == 1 else f'one in {every}'}:")
+    rows, failed = [], 0
+    for number, result in enumerate(recompute_entries(store.root, selected, options.config_dir), start=1):
+        state = f"not made: {result.failure}" if result.failure else "differs" if result.differences else "equal"
+        print_line(f"{number:>5}  {result.key[:_KEY_CHARS]}  {kinds[result.key]}: {state}")
+        failed += result.failure is not None
+        for difference in result.differences:
+            rows.append([result.key[:_KEY_CHARS], difference.what, difference.stored, difference.again])
+    differing = {row[0] for row in rows}
+    if rows:
+        table = Table.from_text(["Key", "What differs", "In the store", "Made again"], rows)
+        make_console(width=choose_width(sys.stdout)).print(build_rich_table(table))
+        print_line(f"The store's own are in {store.root / ENTRIES}: move one elsewhere to have it made again.")
+    print_line(f"{len(selected) - failed - len(differing)} equal, {len(differing)} different, {failed} not made.")
+    for reason, count in Counter(reasons.values()).most_common():
+        print_line(f"{count} of {len(items)} entries cannot be made again: {reason}.")
+    return not differing
 
 
 def _collect(outputs: Path, root: Path, options: Namespace) -> int:
@@ -146,12 +196,7 @@ def _collect(outputs: Path, root: Path, options: Namespace) -> int:
 
 def _find_references(outputs: Path) -> tuple[dict[str, list[str]], list[str]]:
     """Return the runs and searches that name each key, and a line for each record that cannot be read."""
-    records, complaints = load_records(outputs)
-    named_records = [(record.id, record) for record in records]
-    for trials in sorted(outputs.glob("searches/*/trials")):
-        trial_records, trial_complaints = load_records(trials)
-        named_records += [(f"search {trials.parent.name}", record) for record in trial_records]
-        complaints += trial_complaints
+    named_records, complaints = _load_all_records(outputs)
     names_by_key = defaultdict[str, list[str]](list)
     for name, record in named_records:
         for key in {*record.keys, *(stage.key for stage in record.stages)}:
@@ -160,12 +205,30 @@ def _find_references(outputs: Path) -> tuple[dict[str, list[str]], list[str]]:
     return names_by_key, complaints
 
 
+def _load_all_records(outputs: Path) -> tuple[list[tuple[str, Record]], list[str]]:
+    """Return the records of runs and trials with the name of each run or search, and a line for each unreadable one."""
+    records, complaints = load_records(outputs)
+    named_records = [(record.id, record) for record in records]
+    for trials in sorted(outputs.glob("searches/*/trials")):
+        trial_records, trial_complaints = load_records(trials)
+        named_records += [(f"search {trials.parent.name}", record) for record in trial_records]
+        complaints += trial_complaints
+    return named_records, complaints
+
+
 def _parse_age(text: str) -> float:
     """Return an age such as `30d` in seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
     if match is None:
         raise ArgumentTypeError(f"'{text}' is no age: write a number and s, m, h, d or w, such as 30d")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def _parse_count(text: str) -> int:
+    """Return a positive whole number."""
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise ArgumentTypeError(f"'{text}' is no number of entries: write a whole number such as 10, or 1 for all")
+    return int(text)
 
 
 def _parse_size(text: str) -> float:

@@ -29,7 +29,7 @@ def describe_environment(threads: int) -> dict[str, Any]:
         },
         "platform": platform.platform(),
         "host": platform.node(),
-        "processor": _read_processor(),
+        "processor": read_processor(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": threads,
         "latency_threads": 1,
@@ -39,7 +39,8 @@ def describe_environment(threads: int) -> dict[str, Any]:
 
 
 @cache
-def _read_processor() -> str:
+def read_processor() -> str:
+    """Return the name of the processor's model; empty where the system does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

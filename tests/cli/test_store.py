@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lightexp.core.record import RECORD_FILE
 from lightexp.core.store import MANIFEST, MANIFEST_DIGEST, Store
 from lightexp.core.store_gc import list_items
 from tests.cli.commands import TINY, Running, lightexp, read_records
-from tests.tiny_runs import TinyRuns
+from tests.tiny_runs import TinyRuns, alter_entry
 
 DAY = 86_400.0
 
@@ -28,16 +29,16 @@ def runs(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> TinyRuns
     return tiny
 
 
-def run_store(capsys: pytest.CaptureFixture[str], runs: TinyRuns, *argv: str) -> tuple[int, str, str]:
+def run_store(capfd: pytest.CaptureFixture[str], runs: TinyRuns, *argv: str) -> tuple[int, str, str]:
     """Run `lightexp store`, and return exit code, output and errors."""
     code = main(["store", *argv, f"paths.outputs={runs.outputs}"])
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     return code, captured.out, captured.err
 
 
-def test_ls_names_entries_and_their_runs(runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ls_names_entries_and_their_runs(runs: TinyRuns, capfd: pytest.CaptureFixture[str]) -> None:
     first, second = read_records(runs.outputs)
-    code, out, err = run_store(capsys, runs, "ls")
+    code, out, err = run_store(capfd, runs, "ls")
     assert (code, err) == (0, "")
     lines = {line.split()[0]: line for line in out.splitlines() if line[1:13].strip().isalnum()}
     items = list_items(runs.outputs / "store")
@@ -52,19 +53,19 @@ def test_ls_names_entries_and_their_runs(runs: TinyRuns, capsys: pytest.CaptureF
     assert any("calibration" in item.kind for item in items)
 
 
-def test_ls_names_searches(runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ls_names_searches(runs: TinyRuns, capfd: pytest.CaptureFixture[str]) -> None:
     trials = runs.outputs / "searches" / "study" / "trials"
     for number in ("0000", "0001"):
         shutil.copytree(runs.outputs / "runs" / read_records(runs.outputs)[1].id, trials / number)
-    _, out, _ = run_store(capsys, runs, "ls")
+    _, out, _ = run_store(capfd, runs, "ls")
     shutil.rmtree(trials.parents[1])
     assert "search study" in out
-    assert "search study" not in run_store(capsys, runs, "ls")[1]
+    assert "search study" not in run_store(capfd, runs, "ls")[1]
 
 
-def test_verify_finds_broken_entries_once(runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_finds_broken_entries_once(runs: TinyRuns, capfd: pytest.CaptureFixture[str]) -> None:
     items = list_items(runs.outputs / "store")
-    assert run_store(capsys, runs, "verify")[0] == 0
+    assert run_store(capfd, runs, "verify")[0] == 0
     cut, altered, undigested = (item.folder for item in items[:3])
     (cut / "model.tflite").write_bytes(b"cut")
     manifest = (altered / MANIFEST).read_text()
@@ -74,44 +75,66 @@ def test_verify_finds_broken_entries_once(runs: TinyRuns, capsys: pytest.Capture
     del older["files"][MANIFEST_DIGEST]
     (undigested / MANIFEST).write_text(json.dumps(older))
     (undigested / MANIFEST_DIGEST).unlink()
-    code, out, _ = run_store(capsys, runs, "verify")
+    code, out, _ = run_store(capfd, runs, "verify")
     assert code == 1
     assert {f"broken, quarantined: {item.key} {item.kind}" for item in items[:2]} < set(out.splitlines())
     assert f"{len(items) - 2} of {len(items)} entries are sound" in out
     assert "1 of version 0.1: no digest of their facts" in out
-    assert run_store(capsys, runs, "verify")[0] == 0
-    assert "quarantined" in run_store(capsys, runs, "ls")[1]
-    removed = run_store(capsys, runs, "gc", "--unreferenced")[1].splitlines()[:2]
+    assert run_store(capfd, runs, "verify")[0] == 0
+    assert "quarantined" in run_store(capfd, runs, "ls")[1]
+    removed = run_store(capfd, runs, "gc", "--unreferenced")[1].splitlines()[:2]
     assert {line[:12] for line in removed} == {cut.name[:12], altered.name[:12]}
     assert len(list_items(runs.outputs / "store")) == len(items) - 2
 
 
-def test_gc_follows_each_rule(runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_deep_shows_what_differs(runs: TinyRuns, capfd: pytest.CaptureFixture[str]) -> None:
+    root = runs.outputs / "store"
+    runs.run("pipeline=quantize", "pipeline.stages.quantize.scheme=int8")  # what an earlier test has removed
+    stray = Store(root)
+    stray.ensure("ab" + "0" * 62, "Stray", lambda folder: {})
+    stray.release()
+    keys = {item.kind: item.key for item in list_items(root)}
+    altered = keys["Quantize quantize"]
+    with alter_entry(root, altered, lambda folder, facts: (folder / "more").write_bytes(b"123")):
+        code, out, err = run_store(capfd, runs, "verify", "--deep", "--every", "1")
+    shutil.rmtree(stray.folder("ab" + "0" * 62))
+    assert (code, err) == (1, "")
+    named = len(keys) - 1
+    assert f"{named + 1} of {named + 1} entries are sound" in out
+    assert f"Making {named} of {named} entries again, all:" in out
+    assert out.count(": equal\n") == named - 1 and f"{altered[:12]}  Altered: differs\n" in out
+    assert re.search(rf"{altered[:12]} .* more .* 3 bytes .* missing", out)
+    assert (
+        f"{named - 1} equal, 1 different, 0 not made.\n1 of {named + 1} entries cannot be made again: no record" in out
+    )
+
+
+def test_gc_follows_each_rule(runs: TinyRuns, capfd: pytest.CaptureFixture[str]) -> None:
     root = runs.outputs / "store"
     stray = Store(root)
     entry, _ = stray.ensure("ab" + "0" * 62, "Stray", lambda folder: (folder / "big").write_bytes(bytes(10**6)) and {})
     stray.release()
     before = list_items(root)
     for rule in (["--unreferenced"], ["--max-size", "1K"], ["--older-than", "0s"], ["--older-than", "1d"]):
-        assert run_store(capsys, runs, "gc", "--dry-run", *rule)[0] == 0
+        assert run_store(capfd, runs, "gc", "--dry-run", *rule)[0] == 0
     assert list_items(root) == before
     old = before[0].folder / MANIFEST
     os.utime(old, (0, before[0].used - 3 * DAY))
-    assert " 3 d " in run_store(capsys, runs, "ls")[1]
-    code, out, err = run_store(capsys, runs, "gc", "--older-than", "2d", "--unreferenced")  # both rules must allow it
+    assert " 3 d " in run_store(capfd, runs, "ls")[1]
+    code, out, err = run_store(capfd, runs, "gc", "--older-than", "2d", "--unreferenced")  # both rules must allow it
     assert (code, err) == (0, "") and out.startswith(f"0 of {len(before)} entries are gone")
-    code, out, _ = run_store(capsys, runs, "gc", "--unreferenced")
+    code, out, _ = run_store(capfd, runs, "gc", "--unreferenced")
     assert out.splitlines()[0].split() == [entry.key[:12], f"{before[-1].bytes:,}", "Stray"]
     assert len(list_items(root)) == len(before) - 1
-    code, out, _ = run_store(capsys, runs, "gc", "--older-than", "2d")
+    code, out, _ = run_store(capfd, runs, "gc", "--older-than", "2d")
     assert not old.exists() and len(list_items(root)) == len(before) - 2
     size = sum(item.bytes for item in list_items(root))
     first = list_items(root)[0]
-    code, out, _ = run_store(capsys, runs, "gc", "--max-size", str(size - 1))
+    code, out, _ = run_store(capfd, runs, "gc", "--max-size", str(size - 1))
     assert out.split()[0] == first.key[:12] and len(out.splitlines()) == 2
     (runs.outputs / "runs" / "cut").mkdir()
     (runs.outputs / "runs" / "cut" / RECORD_FILE).write_text("{")
-    code, _, err = run_store(capsys, runs, "gc", "--unreferenced")
+    code, _, err = run_store(capfd, runs, "gc", "--unreferenced")
     assert code == 2 and "cannot: " in err and "cut" in err and len(err.splitlines()) == 1
     again = runs.run("pipeline=quantize", "pipeline.stages.quantize.scheme=int8")  # what was removed is made again
     assert again.status == "done" and set(again.keys) <= {item.key for item in list_items(root)}
@@ -150,6 +173,8 @@ def test_gc_keeps_what_a_run_uses(tmp_path: Path) -> None:
             ["store", "gc", "--older-then", "3d"],
             "--older-then is not a flag of lightexp store gc: did you mean '--older-than'?",
         ),
+        (["store", "verify", "--every", "3"], "--every 3 is for --deep"),
+        (["store", "verify", "--deep", "--every", "0"], "'0' is no number of entries"),
         (["store", "gc", "--older-than", "30"], "'30' is no age"),
         (["store", "gc", "--max-size", "2Q"], "'2Q' is no size"),
         (["store", "ls", "nonsense"], "nonsense is not an argument of lightexp store: settings are written name=value"),
@@ -160,11 +185,11 @@ def test_gc_keeps_what_a_run_uses(tmp_path: Path) -> None:
     ],
 )
 def test_store_refuses_bad_input_in_one_line(
-    argv: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    argv: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs" / "store").mkdir(parents=True)
     assert main(argv) == 2
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1
     assert message in captured.err
