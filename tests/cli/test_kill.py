@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,21 @@ import pytest
 from lightexp.core.record import Record
 from tests.cli.commands import TINY, Running, keys, lightexp, mlflow_status, read_records
 
-OVERRIDES = [text for text in TINY if "prune.epochs" not in text] + ["pipeline.stages.prune.epochs=100"]
+PLUGIN = """
+import os
+from pathlib import Path
+from lightexp.core.config import settings_dataclass
+from lightexp.stages.prune import Prune
+
+@settings_dataclass
+class EndlessPrune(Prune):
+    def apply(self, parent, context):
+        while Path(os.environ["ENDLESS"]).exists():
+            super().apply(parent, context)
+        return super().apply(parent, context)
+"""
+"""A stage that prunes again and again as long as a file exists, so that it can be killed on any machine."""
+OVERRIDES = [*TINY, "plugins=[endless]", "pipeline.stages.prune._target_=endless.EndlessPrune"]
 
 
 @dataclass
@@ -46,7 +62,21 @@ def read_change_time(folder: Path) -> int | None:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the file that keeps the stage pruning; the plugin is importable meanwhile."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "endless.py").write_text(PLUGIN)
+    file = folder / "go_on"
+    file.touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENDLESS", str(file))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+        patch.syspath_prepend(folder)
+        yield file
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, endless: Path) -> Story:
     folder = tmp_path_factory.mktemp("kill")
     outputs = folder / "outputs"
     key = keys(*OVERRIDES)["prune"]
@@ -81,6 +111,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         ends.append(running.end())
         mlflow.append(mlflow_status(outputs))
 
+    endless.unlink()
     result = lightexp("run", *OVERRIDES, cwd=folder)
     assert result.returncode == 0, result.stderr
     mlflow.append(mlflow_status(outputs))
