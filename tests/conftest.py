@@ -52,6 +52,17 @@ PROCESS_FILES = (
 """Further files whose tests start processes, servers or a browser, or draw: too slow for the fast lane."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--long`."""
+    parser.addoption("--long", action="store_true", help="try all mutants of records, configs and journals")
+
+
+@pytest.fixture(scope="session")
+def mutants(request: pytest.FixtureRequest) -> int:
+    """Number of mutants that a test of broken files tries: a second's worth, or with `--long` all of them."""
+    return 1_000_000 if request.config.getoption("--long") else 150
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return the number of test processes: none beside this one for a single file.
 

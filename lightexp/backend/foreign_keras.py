@@ -54,6 +54,8 @@ _OPERATORS = _parse_names(  # TensorFlow functions between layers that have no s
 _OLD_NAMES = {"BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization"}
 _MODULE = re.compile(r"(tf_)?keras([.]\w+)*|tensorflow[.](python[.])?keras([.]\w+)*|builtins")
 
+_MAX_DEPTH = 60  # of nested mappings and lists; Keras recurses as this module does
+
 Config = dict[str, Any]
 
 
@@ -188,40 +190,55 @@ def _extract_architecture(path: Path, folder: Path) -> Config:
 
 
 def _check_architecture(path: Path, architecture: Any) -> Config:
-    if not isinstance(architecture, dict) or architecture.get("class_name") not in _MODELS:
-        received = architecture.get("class_name") if isinstance(architecture, dict) else type(architecture).__name__
-        raise BadInput(f"{path} must hold a Sequential or Functional model. Received: {received}.")
+    name = architecture.get("class_name") if isinstance(architecture, dict) else architecture
+    if not isinstance(architecture, dict) or not isinstance(name, str) or name not in _MODELS:
+        raise BadInput(f"{path} must hold a Sequential or Functional model. Received: {name!r:.60}.")
     checked: Config = _check_names(path, architecture)
     return checked
 
 
-def _check_names(path: Path, node: Any) -> Any:
+def _check_names(path: Path, node: Any, depth: int = 0) -> Any:
     """Return a copy of a part of a config in which every name is on an allow-list.
 
     The copy has the plain form that Keras resolves among its own objects only.
 
     Raises:
-        BadInput: If a name is on no list.
+        BadInput: If a name is on no list, or no text.
     """
+    if depth > _MAX_DEPTH:
+        raise BadInput(f"{path} is broken (its architecture is nested without end). Get or save it again.")
     if isinstance(node, list):
-        return [_check_names(path, item) for item in node]
+        return [_check_names(path, item, depth + 1) for item in node]
     if not isinstance(node, dict):
         return node
     node = {key: value for key, value in node.items() if key not in ("build_config", "compile_config")}
     if "class_name" in node:
-        module, name = node.pop("module", None), _OLD_NAMES.get(str(node["class_name"]), node["class_name"])
+        module, name = node.pop("module", None), _require_name(path, "class_name", node["class_name"])
+        name = _OLD_NAMES.get(name, name)
         registered = node.pop("registered_name", None)
+        if not isinstance(node.get("config", {}), dict | list):
+            raise _wrong_type(path, "config", node["config"])
         if name not in _MODELS | _LAYERS | _LAYER_PARTS or (module and not _MODULE.fullmatch(str(module))):
             raise _unknown_name(path, str(registered or name))
         if name == "Policy":  # a policy of data types; lightexp computes in float32
             return "float32"
         node["class_name"] = name
     for key, value in node.items():
-        if key == "function" and value not in _OPERATORS:
-            raise _unknown_name(path, str(value))
+        if key == "function" and _require_name(path, key, value) not in _OPERATORS:
+            raise _unknown_name(path, value)
         if key.endswith("activation") and isinstance(value, str) and value not in _ACTIVATIONS:
             raise _unknown_name(path, value)
-    return {key: _check_names(path, value) for key, value in node.items()}
+    return {key: _check_names(path, value, depth + 1) for key, value in node.items()}
+
+
+def _require_name(path: Path, key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong_type(path, key, value)
+    return value
+
+
+def _wrong_type(path: Path, key: str, value: Any) -> BadInput:
+    return BadInput(f"{path} is broken (its architecture holds {key}: {value!r:.60}). Get or save it again.")
 
 
 def _unknown_name(path: Path, name: str) -> BadInput:

@@ -40,11 +40,11 @@ def run(argv: list[str]) -> int:
     from lightexp.core.record import read_record
 
     record = read_record(options.run)
-    if record.status != "done":
+    if record.status != "done" or "model" not in record.files:
         raise BadInput(f"{options.run} is {record.status} and ships no model. Give the folder of a run that is done.")
     dataset = dict(record.dataset)
     if options.labels:
-        dataset["labels"] = _read_labels(options.labels, dataset["classes"])
+        dataset["labels"] = _read_labels(options.labels, dataset.get("classes", 0))
     contents = _build_files(record, options.run / record.files["model"], options.name, dataset)
     folder = options.output or options.run / "export"
     try:

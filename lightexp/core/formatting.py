@@ -15,6 +15,7 @@ _BINARY_UNITS = ("B", "KiB", "MiB", "GiB")
 _AGE_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60))
 # C0 and C1 controls but tab and line feed, and the characters that reorder text:
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_SURROGATES = re.compile(r"[\ud800-\udfff]")  # bytes of a file name that are no text, which UTF-8 cannot hold
 _FORMULA_STARTS = ("=", "+", "-", "@")
 _MARKDOWN_SPECIAL = "\\|<>*_`$[]"
 _LATEX = {
@@ -100,13 +101,13 @@ def format_age(seconds: float) -> str:
 
 
 def strip_controls(text: str) -> str:
-    r"""Return the text without control characters other than tabs and line feeds.
+    r"""Return the text without control characters other than tabs and line feeds, and with `?` for what is no text.
 
     Example:
         >>> strip_controls("a\x1b[2Jb")
         'a[2Jb'
     """
-    return _CONTROLS.sub("", text)
+    return _SURROGATES.sub("?", _CONTROLS.sub("", text))
 
 
 def replace_unprintable(text: str) -> str:

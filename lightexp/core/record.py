@@ -154,18 +154,37 @@ class Record:
 
 
 def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON of a record of format 1 in the present format.
+    """Return the JSON of a record of format 1, of which nothing is checked yet, in the present format.
 
     In format 1 stages hold `figures`, and the config names classes by modules that have moved since.
     """
-    stages = [
-        {("metrics" if name == "figures" else name): value for name, value in s.items()} for s in values["stages"]
-    ]
-    return {**values, "stages": stages, "config": resolve_targets(values["config"]), "format": FORMAT}
+    upgraded = {**values, "config": resolve_targets(values.get("config")), "format": FORMAT}
+    if isinstance(values.get("stages"), list):
+        upgraded["stages"] = [_rename_figures(stage) for stage in values["stages"]]
+    return upgraded
 
 
-def parse_record(values: dict[str, Any]) -> Record:
-    """Return the record that `record.json` holds, from its JSON types."""
+def _rename_figures(stage: Any) -> Any:
+    if not isinstance(stage, dict):
+        return stage
+    return {("metrics" if name == "figures" else name): value for name, value in stage.items()}
+
+
+def parse_record(values: Any) -> Record:
+    """Return the record that the JSON of `record.json` describes, of the present format or an earlier one.
+
+    Raises:
+        ValueError: If an entry is missing or of a wrong type, or a newer version of lightexp wrote the record.
+    """
+    from lightexp.core.record_schema import check_record  # imports pydantic, which no process needs that only writes
+
+    if not isinstance(values, dict):
+        raise ValueError(f"it must be a mapping. Received: {values!r:.60}")
+    if values.get("format") == 1:
+        values = _upgrade(values)
+    if values.get("format") != FORMAT:
+        raise ValueError(f"it is of format {values.get('format')!r:.60}; this lightexp reads formats 1 and {FORMAT}")
+    check_record(values)
     stages = [StageRecord(**{**s, "metrics": [Metric(**m) for m in s["metrics"]]}) for s in values["stages"]]
     return Record(**{**values, "stages": stages})
 
@@ -178,14 +197,12 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / RECORD_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values.get("format") == 1:
-            values = _upgrade(values)
-        if values.get("format") != FORMAT:
-            raise BadInput(f"{path} is of format {values.get('format')}. This lightexp reads formats 1 and {FORMAT}.")
-        return parse_record(values)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadInput(f"{path} is not a record: {error}. Run it again, or leave its folder out.") from None
+        return parse_record(json.loads(path.read_text(encoding="utf-8")))
+    except RecursionError:
+        problem = "it is nested without end"
+    except (OSError, ValueError, OverflowError) as error:
+        problem = str(error)
+    raise BadInput(f"{path} is not a record: {problem}. Run it again, or leave its folder out.")
 
 
 def read_run(folder: Path) -> Record:

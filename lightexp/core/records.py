@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightexp.core.errors import BadInput
+from lightexp.core.formatting import strip_controls
 from lightexp.core.record import RECORD_FILE, Record, read_record
 
 if TYPE_CHECKING:
@@ -119,9 +120,11 @@ def build_frame(records: list[Record]) -> pandas.DataFrame:
     for record in records:
         row = dict(zip(FIXED_COLUMNS, _list_fixed_values(record), strict=True))
         row |= {name: _get_value(record.config, name) for name in settings}
-        rows.append(row | record.metrics)
-    metrics = dict.fromkeys(name for record in records for name in record.metrics)
-    table = pandas.DataFrame(rows, columns=[*FIXED_COLUMNS, *settings, *metrics])
+        row |= record.metrics
+        rows.append({strip_controls(n): strip_controls(v) if isinstance(v, str) else v for n, v in row.items()})
+    metrics = (name for record in records for name in record.metrics)
+    columns = dict.fromkeys(map(strip_controls, (*FIXED_COLUMNS, *settings, *metrics)))
+    table = pandas.DataFrame(rows, columns=list(columns))
     table["started"] = pandas.to_datetime(table["started"], unit="s", utc=True)
     return table
 

@@ -67,15 +67,16 @@ class SensitivityTable:
         layers = {
             name: LayerSensitivity(
                 list(row["names"]),
-                int(row["weights"]),
+                int(_read_number(row["weights"])),
                 {
-                    kind: {float(level): float(accuracy) for level, accuracy in levels.items()}
+                    kind: {_read_number(level): _read_number(accuracy) for level, accuracy in levels.items()}
                     for kind, levels in row["levels"].items()
                 },
             )
             for name, row in table["layers"].items()
         }
-        return cls(float(table["accuracy"]), float(table["chance"]), int(table["examples"]), layers)
+        numbers = _read_number(table["accuracy"]), _read_number(table["chance"])
+        return cls(*numbers, int(_read_number(table["examples"])), layers)
 
     @classmethod
     def find(cls, facts: Mapping[str, Any]) -> SensitivityTable | None:
@@ -83,7 +84,13 @@ class SensitivityTable:
         try:
             table = cls.read(facts)
             return table if table.layers else None
-        except (KeyError, TypeError, ValueError, AttributeError):  # the record may come from other software
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            OverflowError,
+        ):  # the record may come from other software
             return None
 
     def find_row(self, names: Iterable[str]) -> LayerSensitivity:
@@ -126,6 +133,13 @@ class SensitivityTable:
         """Return all levels of a kind, the weakest first."""
         levels = {level for row in self.layers.values() for level in row.levels.get(kind, {})}
         return sorted(levels, key=lambda level: compute_strength(kind, level))
+
+
+def _read_number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no measurement")
+    return number
 
 
 def compute_strength(kind: Kind, level: float) -> float:

@@ -116,7 +116,7 @@ def test_read_record_refuses_other_formats(record: Record, tmp_path: Path) -> No
     record.write(tmp_path)
     path = tmp_path / RECORD_FILE
     path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
-    with pytest.raises(BadInput, match=f"is of format 99. This lightexp reads formats 1 and {FORMAT}"):
+    with pytest.raises(BadInput, match=f"it is of format 99; this lightexp reads formats 1 and {FORMAT}"):
         read_record(tmp_path)
 
 

@@ -20,6 +20,7 @@ from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
 from lightexp.models.file_stages import make_file_stage
 from lightexp.models.from_file import FromFile, try_on_example
+from tests.fuzz import mutate
 
 SHAPE, CLASSES = (8, 8, 2), 4
 X = np.random.default_rng(0).random((6, *SHAPE), np.float32)
@@ -213,6 +214,47 @@ def test_damaged_file_is_read_or_refused_in_one_line(name: str, cases: int, fold
             messages.append(str(error))
     assert messages
     assert all("\n" not in message and name in message for message in messages)
+
+
+def test_architecture_of_wrong_types_is_refused_in_one_line(folder: Path, tmp_path: Path, mutants: int) -> None:
+    path = shutil.copy(folder / "net.h5", tmp_path / "net.h5")
+    with h5py.File(path) as file:
+        tree = json.loads(file.attrs["model_config"])
+    messages = []
+    for _, mutant in mutate(tree, mutants // 10):
+        if "long " * 20_000 in (text := json.dumps(mutant)):  # an attribute of HDF5 holds 64 KiB
+            continue
+        with h5py.File(path, "r+") as file:
+            file.attrs["model_config"] = text
+        try:
+            FromFile(str(path)).load(SHAPE, CLASSES)
+        except BadInput as error:
+            messages.append(str(error))
+    assert messages
+    assert all("\n" not in message and len(message) < 600 for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"class_name": "Dense"}, "its architecture holds function: {'class_name': 'Dense'}"),
+        (["nn.relu"], "its architecture holds function: ['nn.relu']"),
+    ],
+)
+def test_function_of_wrong_type_is_refused(value: Any, message: str, folder: Path, tmp_path: Path) -> None:
+    def change_function(node: dict[str, Any]) -> None:
+        if node["class_name"] == "TFOpLambda":
+            node["config"]["function"] = value
+
+    path = rewrite(shutil.copy(folder / "net.h5", tmp_path / "net.h5"), change_function)
+    assert message in refusal(path)
+
+
+def test_endless_architecture_is_refused(folder: Path, tmp_path: Path) -> None:
+    path = shutil.copy(folder / "net.h5", tmp_path / "net.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = '{"class_name": "Sequential", "config": ' + "[" * 400 + "]" * 400 + "}"
+    assert "is nested without end" in refusal(path)
 
 
 def test_select_view_reorders_class_names(folder: Path) -> None:

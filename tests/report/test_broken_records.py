@@ -1,0 +1,113 @@
+"""Records of wrong types and sizes: each is named in one line and left out, and the report of the others is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightexp.core.errors import BadInput
+from lightexp.core.record import RECORD_FILE, Record, read_record
+from lightexp.core.records import build_frame, load_records
+from lightexp.report import csv_files, documents, heatmap, html, review
+from lightexp.report.runs import iterate_records, name_rows
+from lightexp.report.summary import build_summary
+from lightexp.report.table_spec import TableSpec
+from tests.fuzz import mutate
+from tests.synthetic import synthesize_record
+
+SENSITIVITY = {
+    "accuracy": 0.9,
+    "chance": 0.1,
+    "examples": 10,
+    "layers": {"conv": {"names": ["conv"], "weights": 9, "levels": {"sparsity": {"0.5": 0.8}}}},
+}
+MAX_LINE = 600
+
+
+def make_tree(folder: Path) -> Any:
+    """Return the JSON of a record that has something of everything."""
+    record = synthesize_record(number=1, stages=("train", "prune"))
+    record.reason, record.waived, record.mlflow = "a reason", {"sparsity": "prune: kept"}, {"missing": "none"}
+    record.stages[1].facts |= {"sizes": {"conv": 9}, "zeros": {"conv": 3}, "note": "n", "sensitivity": SENSITIVITY}
+    record.stages[1].notes = {"micro/runs": "why"}
+    record.write(folder)
+    return json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+
+
+def read_or_refuse(folder: Path) -> Record | None:
+    """Return a record, or None if it was refused in one short line."""
+    try:
+        return read_record(folder)
+    except BadInput as error:
+        line = str(error)
+    assert len(line) < MAX_LINE and "is not a record: " in line
+    return None
+
+
+def show(record: Record, folder: Path) -> None:
+    """Do everything that commands do with a record of others."""
+    record.table()
+    record._repr_html_()
+    build_frame([record])
+    heatmap.find_last_table(record)
+    runs = name_rows(iterate_records([folder], []))
+    if not runs:  # not done, or nothing was measured
+        return
+    report = build_summary(runs, TableSpec("a table"))
+    documents.render_markdown_document(report)
+    documents.render_latex_document(report)
+    csv_files.render_statistics_csv(report)
+    csv_files.render_runs_csv(report.runs)
+    html.render_page(report, {})
+    list(review.list_questions(report))
+
+
+def test_mutants_are_shown_or_refused_in_one_line(tmp_path: Path, mutants: int) -> None:
+    shown = 0
+    for change, mutant in mutate(make_tree(tmp_path), mutants):
+        (tmp_path / RECORD_FILE).write_text(json.dumps(mutant), encoding="utf-8")
+        record = read_or_refuse(tmp_path)
+        if record is None:
+            continue
+        shown += 1
+        try:
+            show(record, tmp_path)
+        except Exception as error:
+            raise AssertionError(change) from error
+    assert shown
+
+
+def test_mutants_of_the_first_format_are_refused_in_one_line(tmp_path: Path, mutants: int) -> None:
+    tree = json.loads((Path(__file__).parents[1] / "core" / "format_1" / "control.json").read_text(encoding="utf-8"))
+    for _, mutant in mutate(tree, mutants, seed=1):
+        (tmp_path / RECORD_FILE).write_text(json.dumps(mutant), encoding="utf-8")
+        read_or_refuse(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": 2, "config": ' + '{"a": ' * 500 + "1" + "}" * 501])
+def test_record_nested_without_end_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / RECORD_FILE).write_text(text, encoding="utf-8")
+    with pytest.raises(BadInput, match="is not a record: it is nested"):
+        read_record(tmp_path)
+
+
+def test_broken_record_is_left_out_of_the_report(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    tree = make_tree(tmp_path / "other")
+    for name, seed in (("good", 1), ("bad", "one")):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        values = {**tree, "id": name, "config": {**tree["config"], "seed": seed}}
+        (folder / RECORD_FILE).write_text(json.dumps(values), encoding="utf-8")
+    problems: list[str] = []
+    assert [run.id for run in name_rows(iterate_records([tmp_path], problems))] == ["good"]
+    path = tmp_path / "runs" / "bad" / RECORD_FILE
+    [line] = problems
+    assert line == (
+        f"{path} is not a record: config.seed: Input should be a valid integer. Received: 'one'. "
+        "Run it again, or leave its folder out."
+    )
+    assert load_records(tmp_path)[1] == problems
