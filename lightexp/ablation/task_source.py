@@ -105,6 +105,10 @@ class AblationSource(WorkSource):
         draft.replace(self._call_folder / f"{task_id}.json")
         self._locks.release(task_id)
 
+    def give_back(self, task_id: str) -> None:
+        """See `WorkSource.give_back`."""
+        self._locks.release(task_id)
+
     def status(self) -> WorkStatus:
         """See `WorkSource.status`. Workers wait for other hosts' tasks, so that none counts as running."""
         failures = self.read_failures()

@@ -16,16 +16,25 @@ _NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EE
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
+class DiskFull(RunFailed):
+    """A disk is full: the same work succeeds once there is space."""
+
+
 @contextmanager
 def explain_disk_errors(root: Path) -> Iterator[None]:
-    """Raise RunFailed with a one-line message where the disk below `root` is full or cannot be written."""
+    """Raise RunFailed with a one-line message where the disk below `root` is full or cannot be written.
+
+    Raises:
+        DiskFull: If it is full.
+        RunFailed: If it cannot be written.
+    """
     try:
         yield
     except LightexpError:
         raise
     except Exception as error:
         if is_disk_full(error):
-            raise RunFailed(f"The disk that holds {root} is full. Free some space and run the same command.") from None
+            raise describe_disk_full(error, root) from None
         if not isinstance(error, OSError):
             raise
         is_missing = error.errno == errno.ENOENT and str(error.filename).startswith(str(root))
@@ -34,11 +43,27 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
         raise
 
 
-def is_disk_full(error: Exception) -> bool:
+def describe_disk_full(error: BaseException, place: object = None) -> DiskFull:
+    """Return the error of a full disk with its message for the user.
+
+    Args:
+        error: An error for which `is_disk_full` holds.
+        place: A folder on the disk. Defaults to None: the file that the error names, if it names one.
+    """
+    if isinstance(error, DiskFull):
+        return error
+    place = place or getattr(error, "filename", None)
+    disk = f"The disk that holds {place}" if place else "A disk"
+    return DiskFull(f"{disk} is full. Free some space and run the same command.")
+
+
+def is_disk_full(error: BaseException) -> bool:
     """Check whether an error is that of a full disk or quota, also where a library raises it without its number.
 
     NumPy reports a write that was cut short by its two counts, HDF5 and TensorFlow by the system's message.
     """
+    if isinstance(error, DiskFull):
+        return True
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _DISK_FULL
     text = str(error)

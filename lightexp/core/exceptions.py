@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from lightexp.core.disk_errors import describe_disk_full, is_disk_full
 from lightexp.core.errors import RunFailed
 
 _PLACE = re.compile(
@@ -18,6 +19,8 @@ _PLACE = re.compile(
 def summarize_exception(error: BaseException, plugins: Iterable[str] = (), file: Path | None = None) -> RunFailed:
     """Return an unexpected exception as a one-line error, and write its traceback to a file.
 
+    That of a full disk is no defect: it is returned as `DiskFull`, and nothing is written.
+
     Args:
         error: The exception.
         plugins: The user's packages; the summary names their last line in the traceback. Defaults to none.
@@ -25,6 +28,8 @@ def summarize_exception(error: BaseException, plugins: Iterable[str] = (), file:
     """
     from lightexp.core.fingerprint import find_package_paths  # not needed for --help
 
+    if is_disk_full(error):
+        return describe_disk_full(error)
     text = "".join(traceback.format_exception(error))
     if file is None:
         with tempfile.NamedTemporaryFile(prefix="lightexp-", suffix=".txt", delete=False) as temporary:

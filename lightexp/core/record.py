@@ -149,8 +149,12 @@ class Record:
         draft = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
         text = json.dumps(vars(self), default=asdict, indent=1, ensure_ascii=False) + "\n"
         # A file name that is no text in this locale holds lone surrogates, which then become JSON's own escapes.
-        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-        draft.replace(path)
+        try:
+            draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+            draft.replace(path)
+        except OSError:  # the disk is full
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def _upgrade(values: dict[str, Any]) -> dict[str, Any]:

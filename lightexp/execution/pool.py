@@ -15,7 +15,7 @@ from lightexp.core.errors import RunFailed
 from lightexp.execution.channel import Message
 from lightexp.execution.locks import CommandLease
 from lightexp.execution.process import WorkerProcess
-from lightexp.execution.work import ACTIVITY, ENDED, MESSAGE, STARTED, WorkSource
+from lightexp.execution.work import ACTIVITY, ENDED, MESSAGE, STARTED, STOPPED, WorkSource
 
 _TICK_S = 0.5
 _TERMINATE_GRACE_S = 60.0  # for a worker to record that its task was interrupted
@@ -96,6 +96,7 @@ class LocalPool:
         self._workers: list[_Worker] = []
         self._is_stopping = self._is_interrupted = self._is_waiting = False
         self._early_deaths = 0
+        self._failure: str | None = None
         self._started_at = self._terminated_at = 0.0
 
     def run(self) -> bool:
@@ -105,7 +106,7 @@ class LocalPool:
             Whether the user has interrupted it.
 
         Raises:
-            RunFailed: If the workers die before they can work.
+            RunFailed: If the workers die before they can work, or none can go on.
         """
         self._started_at = time.monotonic()
         try:
@@ -114,6 +115,8 @@ class LocalPool:
                     if not self._workers and not self._is_stopping:
                         self._workers = [self._start_worker(index) for index in range(self._settings.workers)]
                     if self._step():
+                        if self._failure:
+                            raise RunFailed(self._failure)
                         return self._is_interrupted
                 except KeyboardInterrupt:
                     if self._is_interrupted:
@@ -211,6 +214,9 @@ class LocalPool:
             self._view.show_outcome(event["task"], event["outcome"])
         elif event["event"] == ACTIVITY and worker.task is not None:
             worker.activity = f"{worker.task_name}: {event['text']}"
+        elif event["event"] == STOPPED:
+            worker.task, worker.activity, self._failure = None, "stopped", event["reason"]
+            self._stop(event["reason"] if any(other.task for other in self._workers) else "")
         elif event["event"] == MESSAGE:
             self._view.show_message(event["text"])
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from lightexp.core import interrupt
+from lightexp.core.disk_errors import DiskFull, describe_disk_full, is_disk_full
 from lightexp.core.errors import LightexpError
 from lightexp.core.exceptions import summarize_exception
 from lightexp.execution.process import ParentConnection
 
-STARTED, ENDED, ACTIVITY, MESSAGE = "started", "ended", "activity", "message"
+STARTED, ENDED, ACTIVITY, MESSAGE, STOPPED = "started", "ended", "activity", "message", "stopped"
 """Kinds of a worker's events, the key `event` of each; see `Events`."""
 _POLL_S = 0.5  # of a source that has no task at the moment
 
@@ -101,6 +103,9 @@ class WorkSource(ABC):
         self.fail(task_id, reason)
         return reason
 
+    def give_back(self, task_id: str) -> None:
+        """Return a claimed task to the queue: its worker cannot go on, and the task is not to blame."""
+
     def has_orphans(self) -> bool:
         """Return whether a task is in progress whose worker has died, so that another can claim it."""
         return False
@@ -124,6 +129,10 @@ class Events:
         """Report a task's outcome: the source's summary, or `failed` with the reason."""
         self._parent.send_event(event=ENDED, task=task.id, outcome=outcome)
 
+    def report_stop(self, reason: str) -> None:
+        """Report why no worker can go on; the worker's task was returned to the queue."""
+        self._parent.send_event(event=STOPPED, reason=reason)
+
     def report_activity(self, text: str) -> None:
         """Report what the worker is doing, for a live display."""
         self._parent.send_event(event=ACTIVITY, text=text)
@@ -136,29 +145,49 @@ class Events:
 def run_tasks(source: WorkSource, parent: ParentConnection, plugins: Iterable[str] = ()) -> None:
     """Run one task after another until none is left, the command asks to stop, or the process is interrupted.
 
+    A full disk stops all workers of the command, since every further task would fail too.
+
     Args:
         source: Hands out the tasks.
         parent: The connection to the command.
         plugins: The user's packages, named in the summary of an unexpected exception.
     """
     events = Events(parent)
-    while not parent.stop_requested:
-        if (task := source.claim()) is None:
-            if not source.status().may_grow:
+    try:
+        while not parent.stop_requested:
+            if (task := source.claim()) is not None:
+                if not _run_task(source, task, events, plugins):
+                    return
+            elif not source.status().may_grow:
                 return
-            parent.wait_for_stop(_POLL_S)
-            continue
-        events.report_start(task)
-        try:
-            outcome = source.finish(task, task.run())
-        except LightexpError as error:
-            outcome = {"failed": str(error)}
-        except KeyboardInterrupt:
-            return
-        except Exception as error:  # a stage of the user's may raise anything, and the other tasks go on
-            if interrupt.was_requested():
-                return
-            outcome = {"failed": str(summarize_exception(error, plugins))}
-        if "failed" in outcome:
-            source.fail(task.id, outcome["failed"])
-        events.report_end(task, outcome)
+            else:
+                parent.wait_for_stop(_POLL_S)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        events.report_stop(str(describe_disk_full(error)))
+
+
+def _run_task(source: WorkSource, task: Task, events: Events, plugins: Iterable[str]) -> bool:
+    """Run a task and return whether the worker goes on.
+
+    Raises:
+        DiskFull: If there is no space for what the task makes. It was returned to the queue.
+    """
+    events.report_start(task)
+    try:
+        outcome = source.finish(task, task.run())
+    except KeyboardInterrupt:
+        return False
+    except Exception as error:  # a stage of the user's may raise anything, and the other tasks go on
+        if not isinstance(error, LightexpError) and interrupt.was_requested():
+            return False
+        failure = error if isinstance(error, LightexpError) else summarize_exception(error, plugins)
+        if isinstance(failure, DiskFull):
+            with suppress(OSError):  # else its lock, which ends with this process, tells others
+                source.give_back(task.id)
+            raise failure from None
+        outcome = {"failed": str(failure)}
+        source.fail(task.id, outcome["failed"])
+    events.report_end(task, outcome)
+    return True

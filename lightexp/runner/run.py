@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from lightexp.core import exceptions, interrupt
 from lightexp.core.data import Data
-from lightexp.core.disk_errors import explain_disk_errors
+from lightexp.core.disk_errors import DiskFull, explain_disk_errors
 from lightexp.core.errors import LightexpError
 from lightexp.core.protocols import ENCODED, TFLITE, Dataset
 from lightexp.core.record import Record
@@ -160,6 +160,7 @@ class Runner:
 
         Raises:
             BadInput: If the stages' order, the data or a setting cannot be used.
+            DiskFull: If there is no space for the results.
             KeyboardInterrupt: If it was interrupted.
         """
         plan, data = self.plan(settings)
@@ -176,8 +177,9 @@ class Runner:
 
         error = self._catch(record, folder, work)
         store.release()
-        record.write(folder)
-        if isinstance(error, KeyboardInterrupt):
+        with explain_disk_errors(settings.outputs):
+            record.write(folder)
+        if isinstance(error, KeyboardInterrupt | DiskFull):
             raise error
         return record
 

@@ -16,6 +16,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 
+from lightexp.core.disk_errors import is_disk_full
 from lightexp.core.errors import BadInput
 from lightexp.execution.locks import FileLocks, Locks, OutageReporter, PostgresLocks
 
@@ -48,6 +49,8 @@ def open_storage(
             path.parent.mkdir(parents=True, exist_ok=True)
             journal = JournalStorage(_JournalFile(path))
         except (OSError, ValueError) as error:
+            if is_disk_full(error):
+                raise
             raise BadInput(f"search.storage: {path} cannot be used: {error}. Name another journal file.") from None
         return _retry_methods(journal, outage), FileLocks(path.with_name(f".{path.name}-{study}"))
     assert address is not None
@@ -102,7 +105,9 @@ def is_outage(error: Exception) -> bool:
 
     cause = _find_cause(error)
     # PendingRollbackError: the connection was lost within a transaction, which Optuna has rolled back since.
-    return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError | OSError) or (
+    if isinstance(cause, OSError):
+        return not is_disk_full(cause)
+    return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError) or (
         isinstance(cause, DBAPIError) and cause.connection_invalidated
     )
 

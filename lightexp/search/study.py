@@ -129,12 +129,18 @@ class SearchStudy:
             with self._locks.exclusive():
                 for trial in self.trials:
                     if trial.state is TrialState.RUNNING and self._locks.acquire(trial.number):
-                        if self.trials[trial.number].state is TrialState.RUNNING:
-                            self._storage.set_trial_state_values(self._trial_id(trial.number), TrialState.WAITING)
-                        self._locks.release(trial.number)
+                        self.requeue(trial.number)
             if time.monotonic() > end or not any(t.state is TrialState.RUNNING for t in self.trials):
                 return
             time.sleep(0.2)
+
+    def requeue(self, number: int) -> None:
+        """Return a trial that this process has locked to the queue, and release it."""
+        try:
+            if self.trials[number].state is TrialState.RUNNING:
+                self._storage.set_trial_state_values(self._trial_id(number), TrialState.WAITING)
+        finally:
+            self._locks.release(number)
 
     def has_orphans(self) -> bool:
         """Return whether a trial is running that no worker has locked."""

@@ -129,6 +129,10 @@ class TrialSource(WorkSource):
         """Leave the trial to the worker that claims it next: its lock has died with its worker."""
         return None
 
+    def give_back(self, task_id: str) -> None:
+        """See `WorkSource.give_back`."""
+        self.study.requeue(int(task_id))
+
     def status(self) -> WorkStatus:
         """See `WorkSource.status`; the trials that it is based on remain in `trials`."""
         self.trials = self.study.trials

@@ -145,6 +145,16 @@ def test_task_runs_with_its_share_of_the_cores(tmp_path: Path) -> None:
     assert seen == [["nothing.a=1", f"runtime.threads={cores}"], ["runtime.threads=7"], ["seed=1"]]
 
 
+def test_task_that_was_given_back_is_claimed_by_another(tmp_path: Path) -> None:
+    order = make_order(tmp_path, [make_task("a")])
+    first, second = AblationSource(order, lambda task: {}), AblationSource(order, lambda task: {})
+    assert first.claim() is not None
+    assert second.claim() is None
+    first.give_back("a")
+    assert second.claim() is not None
+    assert not second.read_failures()
+
+
 def test_claimed_task_with_a_failed_need_raises_the_reason(tmp_path: Path) -> None:
     source = AblationSource(make_order(tmp_path, [make_task("row", "k1")]), lambda task: {})
     source.fail("k1", "it broke")

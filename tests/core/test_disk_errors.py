@@ -15,7 +15,7 @@ import pytest
 
 from lightexp.core.errors import RunFailed
 from lightexp.core.store import Store
-from tests.system_packages import require_program
+from tests.small_disk import fill_disk, mount_small_disk
 
 KEY = "ab" + "0" * 62
 
@@ -34,18 +34,8 @@ def list_files(root: Path) -> list[str]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Return the folder of a file system of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    require_program("mount")
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    result = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {result.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mount_small_disk(tmp_path / "disk") as folder:
+        yield folder
 
 
 def write_hdf5(path: Path) -> None:
@@ -84,10 +74,7 @@ def test_disk_full_at_any_moment_leaves_nothing(small_disk: Path) -> None:
     store = Store(small_disk / "store")
     failed = 0
     for pages in range(12):  # that are free
-        filler = small_disk / "filler"
-        filler.write_bytes(b"")
-        free = os.statvfs(small_disk)
-        filler.write_bytes(bytes((free.f_bavail - pages) * free.f_bsize))
+        fill_disk(small_disk, pages)
         before = list_files(store.root)
         key = f"{pages:064}"
         with suppress(RunFailed):

@@ -93,6 +93,16 @@ def test_pool_runs_all_tasks_and_reports_failures(
     assert "Traceback" in Path(re.search(r" is in (\S+)\)", ended["2"])[1]).read_text()  # type: ignore[index]
 
 
+def test_full_disk_stops_all_workers_and_keeps_tasks(
+    source: FolderSource, settings: PoolSettings, view: RecordingView
+) -> None:
+    source.add("sleep 0.5", "full", "fine")
+    with pytest.raises(RunFailed, match=r"^A disk is full\. Free some space and run the same command\.$"):
+        LocalPool(source, replace(settings, workers=2), view).run()
+    assert "failed" not in str(source.ended())
+    assert (source.folder / "1.todo").exists()
+
+
 def test_dead_worker_is_replaced_and_its_task_fails(
     source: FolderSource, settings: PoolSettings, view: RecordingView
 ) -> None:

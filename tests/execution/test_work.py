@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lightexp.core.disk_errors import DiskFull
 from lightexp.core.errors import RunFailed
 from lightexp.execution.work import Task, WorkSource, WorkStatus, run_tasks
 
@@ -20,6 +23,7 @@ class ListedSource(WorkSource):
         self.actions = list(actions)
         self.finished: dict[str, Any] = {}
         self.failed: dict[str, str] = {}
+        self.given_back: list[str] = []
 
     def claim(self) -> Task | None:
         if not self.actions:
@@ -34,6 +38,9 @@ class ListedSource(WorkSource):
 
     def fail(self, task_id: str, reason: str) -> None:
         self.failed[task_id] = reason
+
+    def give_back(self, task_id: str) -> None:
+        self.given_back.append(task_id)
 
     def status(self) -> WorkStatus:
         return WorkStatus(len(self.actions), 0, 0, bool(self.actions), None)
@@ -87,6 +94,22 @@ def test_unexpected_exception_fails_one_task_and_is_kept() -> None:
     file = Path(match[1])
     assert "raise error" in file.read_text()
     file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/file"), "The disk that holds /a/file is full."),
+        (RuntimeError("HDF5: No space left on device"), "A disk is full."),
+        (DiskFull("There is no space."), "There is no space."),
+    ],
+)
+def test_full_disk_stops_the_worker_and_fails_no_task(error: Exception, reason: str) -> None:
+    source, parent = ListedSource(raise_error(error), lambda: 1), StubParent()
+    run_tasks(source, parent)  # type: ignore[arg-type]
+    assert (source.given_back, source.finished, source.failed) == (["0"], {}, {})
+    assert parent.events[-1]["event"] == "stopped"
+    assert parent.events[-1]["reason"].removesuffix(" Free some space and run the same command.") == reason
 
 
 def test_interrupted_task_is_neither_finished_nor_failed() -> None:

@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.search.studies import LEVEL, MODE, SECONDS, Studies, find_workers, is_alive, wait_until
+from tests.small_disk import fill_disk, mount_small_disk
 
 RUNNING, COMPLETE, FAIL = TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL
 
@@ -186,6 +187,23 @@ def test_showing_a_study_again_changes_nothing_in_mlflow(story: dict) -> None:
 
     assert summarize(story["shown"][3]) == summarize(story["shown"][2])
     assert story["shown"][3][0].data.metrics == story["shown"][2][0].data.metrics
+
+
+def test_full_disk_fails_no_trial(tmp_path: Path) -> None:
+    study = Studies(tmp_path)
+    overrides = [f"{LEVEL}=choice(0.5,1)", "search.trials=2", "search.corners=[]", "search.sampler=grid"]
+    with mount_small_disk(study.outputs) as disk:
+        filler = fill_disk(disk, spare_pages=16)
+        stopped = study.run(*overrides, "search.workers=2")
+        trials = study.list_trials()
+        filler.unlink()
+        finished = study.run(*overrides)
+        assert [t.state for t in study.list_trials()] == [COMPLETE] * 2
+        assert finished.returncode == 0, finished.stderr
+    assert stopped.returncode == 1
+    assert stopped.stderr.splitlines()[-1].startswith("lightexp: The disk that holds ")
+    assert "Traceback" not in stopped.stderr and "traceback" not in stopped.stderr
+    assert FAIL not in [t.state for t in trials]
 
 
 def test_ctrl_c_twice_requeues_running_trials(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -26,7 +27,7 @@ class FolderSource(WorkSource):
         self.stop_reason: str | None = None
 
     def add(self, *actions: str) -> None:
-        """Add tasks: `fine`, `fail`, `raise`, `die`, `die once`, `sleep SECONDS` or `mark SECONDS`."""
+        """Add tasks: `fine`, `fail`, `full`, `raise`, `die`, `die once`, `sleep SECONDS` or `mark SECONDS`."""
         for number, action in enumerate(actions):
             (self.folder / f"{number}.todo").write_text(action)
 
@@ -45,6 +46,8 @@ class FolderSource(WorkSource):
             action, _, argument = path.read_text().partition(" ")
             if action == "fail":
                 raise RunFailed("it cannot work")
+            if action == "full":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if action == "raise":
                 raise ZeroDivisionError("unexpected")
             if action == "die":
