@@ -128,8 +128,8 @@ def test_fish_is_offered_the_same(tmp_path: Path) -> None:
         (["completion", "basj"], "'basj' is not a SHELL of lightexp completion: did you mean 'bash'?"),
     ],
 )
-def test_unknown_shell_is_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_shell_is_one_line(argv: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1
     assert message in captured.err

@@ -67,7 +67,7 @@ def test_decode_refuses_bad_input_in_one_line(argv: list[str], message: str, fil
     before = sorted(file.parent.rglob("*"))
     result = lightexp("decode", *argv, cwd=file.parent)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.count("\n") == 1 and result.stderr.startswith("lightexp: ")
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith(("lightexp: ", "lightexp decode: "))
     assert message in result.stderr
     assert sorted(file.parent.rglob("*")) == before
 

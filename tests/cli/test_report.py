@@ -68,9 +68,9 @@ def count_runs(folder: str | Path) -> int:
     return len((Path(folder) / "runs.csv").read_text().splitlines()) - 1
 
 
-def test_report_of_an_ablation(ablation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_an_ablation(ablation: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run_report(str(ablation)) == 0
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     folder = ablation.parent / "results" / "05_small"
     assert {path.name for path in folder.iterdir()} >= FILES
     assert f"Page    {folder}/index.html" in out
@@ -92,11 +92,11 @@ def test_report_needs_no_tensorflow(ablation: Path) -> None:
     assert process.stdout.splitlines()[-1] == "0 []", process.stderr
 
 
-def test_report_of_runs_leaves_out_unusable_records(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_runs_leaves_out_unusable_records(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     broken = sorted(outputs.glob("runs/*/record.json"))[0]
     broken.write_text(broken.read_text()[:100])
     assert run_report("outputs", "out=elsewhere", "only=both") == 0
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert "is not a record" in err
     assert len(err.splitlines()) == 1
     assert {path.name for path in Path("elsewhere").iterdir()} >= FILES
@@ -131,7 +131,7 @@ def test_report_of_a_study_takes_the_tested_front(outputs: Path) -> None:
     assert count_runs(folder) == 2
 
 
-def test_report_of_an_mlflow_experiment(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_an_mlflow_experiment(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     messages: list[str] = []
     uri = f"sqlite:///{Path.cwd()}/theirs.db"
     mirror = Mlflow(uri, "paper").open_mirror(Path("elsewhere"), messages.append)
@@ -141,44 +141,44 @@ def test_report_of_an_mlflow_experiment(outputs: Path, capsys: pytest.CaptureFix
     first = next(Path("elsewhere").rglob("record.json"))
     first.write_text("{}")
     assert run_report(f"tracking.uri={uri}", "tracking.experiment=paper", "out=paper") == 0
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert "MLflow run" in err
     assert len(err.splitlines()) == 1
     assert count_runs("paper") == 3
     assert "lightexp report tracking.uri=sqlite" in Path("paper/table.md").read_text()
     assert run_report(f"tracking.uri={uri}", "tracking.experiment=papre") == 2
-    assert "'papre' is not at sqlite" in capsys.readouterr().err
+    assert "'papre' is not at sqlite" in capfd.readouterr().err
     assert out
 
 
 @pytest.mark.parametrize("arguments", [("--compare", "outputs", "other"), ("outputs", "--compare", "other")])
 def test_compare_two_outputs_folders(
-    outputs: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+    outputs: Path, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
     others = (synthesize_record("both", seed, number=seed, lost=0.01, tags={"row": "both"}) for seed in range(SEEDS))
     write_records(Path("other"), others)
     assert run_report(*arguments) == 0
-    out = capsys.readouterr().out
+    out = capfd.readouterr().out
     assert "Second - first" in out
     line = next(line for line in out.splitlines() if "Accuracy test" in line)
     assert "-0.01 [-0.01, -0.01]" in line
 
 
-def test_compare_two_ablations(outputs: Path, ablation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_two_ablations(outputs: Path, ablation: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_records(
         Path("other"), (synthesize_record("both", seed, number=seed, tags={"row": "both"}) for seed in range(SEEDS))
     )
     assert run_report("--compare", str(ablation), str(ablation)) == 0
     assert run_report("--compare", str(ablation), "other") == 2
-    assert "no row in common" in capsys.readouterr().err
+    assert "no row in common" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_describes_every_use(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+def test_help_describes_every_use(capfd: pytest.CaptureFixture[str], flag: str) -> None:
     with pytest.raises(SystemExit) as end:
         run_report(flag)
     assert end.value.code == 0
-    text = capsys.readouterr().out
+    text = capfd.readouterr().out
     for use in (
         "lightexp report experiments/01_article.yaml",
         "--compare A B",
@@ -209,20 +209,20 @@ def test_help_describes_every_use(capsys: pytest.CaptureFixture[str], flag: str)
     ],
 )
 def test_bad_input_is_one_line(
-    outputs: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    outputs: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     Path("empty").mkdir()
     assert run_report(*arguments) == 2
-    err = capsys.readouterr().err
+    err = capfd.readouterr().err
     assert message in err
     assert len(err.splitlines()) == bool(message)
 
 
-def test_different_data_are_refused(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_different_data_are_refused(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     other = synthesize_record(
         number=999, dataset={"name": "mnist", "splits": {"test": {"n": 1, "digest": "z"}}}, name="x mnist y"
     )
     write_records(outputs, iter([other]))
     assert run_report("outputs") == 2
-    assert "the runs saw different data (15 runs of digits and 1 runs of mnist)" in capsys.readouterr().err
+    assert "the runs saw different data (15 runs of digits and 1 runs of mnist)" in capfd.readouterr().err
     assert run_report("outputs", "only=digits") == 0

@@ -24,8 +24,8 @@ MLFLOW, NONE = "lightexp.tracking.mlflow.Mlflow", "lightexp.tracking.mirror.NoTr
 class SyncedOutputs:
     """An outputs folder whose runs are synced."""
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self._capsys = folder, capsys
+    def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self.folder, self._capsys = folder, capfd
 
     def sync(self, *overrides: str) -> tuple[int, str, str]:
         """Run `lightexp track sync`, and return exit code, output and errors."""
@@ -66,8 +66,8 @@ def list_files(uri: str, run: Any) -> set[str]:
 
 
 @pytest.fixture
-def outputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> SyncedOutputs:
-    return SyncedOutputs(tmp_path / "outputs", capsys)
+def outputs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> SyncedOutputs:
+    return SyncedOutputs(tmp_path / "outputs", capfd)
 
 
 @pytest.fixture
@@ -251,9 +251,9 @@ def test_sync_updates_no_run_of_others(outputs: SyncedOutputs, write: Callable[.
     ],
 )
 def test_sync_refuses_bad_input_in_one_line(
-    argv: list[str], message: str, outputs: SyncedOutputs, capsys: pytest.CaptureFixture[str]
+    argv: list[str], message: str, outputs: SyncedOutputs, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["track", *argv]) == 2
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1
     assert message in captured.err
