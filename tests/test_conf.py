@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 
 from lightexp.core.config import build, locate
 from lightexp.core.data import Data, Split
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import canonicalize, compute_key
 from lightexp.core.protocols import Dataset, Measurement, Model, Stage, TrainingObjective
+from lightexp.core.store import Store
 from lightexp.core.training import Training
 from lightexp.runner import plan
 from lightexp.runner.compose import compose_config, compose_settings
@@ -206,6 +207,48 @@ class TestStages:
             facts = tiny_runs.load_facts(tiny_runs.run(*self.list_overrides(name)).stages[-1].key)
             control = tiny_runs.read_graph(tiny_runs.run("pipeline=control"))
             assert stage.verify(invariant.kind, facts, control), f"{name}: the control has its {invariant.kind}?"
+
+
+TRAINING_STAGES = [
+    name for name in list_choices("stage") if "epochs" in compose_nodes("stage", name)["pipeline.stages.probe"]
+]
+
+
+@pytest.fixture(scope="module", params=["nan", "inf", "1e30", "1e12"])
+def broken_runs(request: pytest.FixtureRequest, tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> TinyRuns:
+    """Return runs whose store holds a control with weights that are not finite, or finite but far too large."""
+    from lightexp.backend import keras_files
+
+    runs, factor = TinyRuns(tmp_path_factory.mktemp("broken")), float(request.param)
+    plan, data = runs.plan("pipeline=control")
+
+    def make_control(folder: Path) -> dict[str, Any]:
+        model = runs.compose_settings("pipeline=control").model.build(data.shape, data.classes)
+        model.set_weights([(1 + np.abs(w)) * factor for w in model.get_weights()])
+        keras_files.save_model(model, folder)
+        return {"history": {}}
+
+    Store(runs.outputs / "store").ensure(plan.control.key, "Train train", make_control)
+    return runs
+
+
+class TestBrokenWeights:
+    """Run every stage on weights that are not finite, and train with a learning rate that makes them so."""
+
+    @pytest.mark.parametrize("name", list_choices("stage"))
+    def test_run_fails_with_the_name_of_a_stage(self, name: str, broken_runs: TinyRuns) -> None:
+        with pytest.raises(RunFailed) as caught:  # exit code 1, in one line
+            broken_runs.run(*TestStages.list_overrides(name))
+        record = broken_runs.read_newest_record()
+        assert (record.status, record.reason) == ("failed", str(caught.value))
+        assert str(caught.value).startswith(("train: ", "probe: "))
+        assert "Lower the learning rate" in str(caught.value) or "learning_rate=" in str(caught.value)
+
+    @pytest.mark.parametrize("name", TRAINING_STAGES)
+    def test_training_that_diverges_fails(self, name: str, tiny_runs: TinyRuns) -> None:
+        rate = ["pipeline.stages.probe.optimizer=sgd", "pipeline.stages.probe.learning_rate=1e9"]
+        with pytest.raises(RunFailed, match=r"^probe: .*\. Received learning_rate=1e\+09; try a tenth of it"):
+            tiny_runs.run(*TestStages.list_overrides(name), *rate)
 
 
 def test_all_pipelines_of_the_article_exist() -> None:

@@ -240,6 +240,12 @@ def test_one_module_prints() -> None:
     assert wrong == []
 
 
+def test_json_is_written_by_one_function() -> None:
+    pattern = re.compile(r"\bjson\.dumps?\(|\bJSONEncoder\b")
+    writers = {path.name for path in MODULES if pattern.search(path.read_text(encoding="utf-8"))}
+    assert writers == {"json_text.py"}  # `encode_json`, which writes neither NaN nor infinities
+
+
 def test_tests_reach_no_private_name() -> None:
     used = []
     for path in TESTS:

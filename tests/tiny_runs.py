@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from omegaconf import OmegaConf
 
 from lightexp.core.data import Data
 from lightexp.core.protocols import TFLITE
-from lightexp.core.record import Record
+from lightexp.core.record import RECORD_FILE, Record, read_record
 from lightexp.core.store import OWN_FILES, Store
 from lightexp.core.tflite_graph import TFLiteGraph
 from lightexp.runner.compose import compose_config
@@ -83,6 +85,12 @@ class TinyRuns:
         """Run a pipeline; stages that the store has are loaded from it."""
         all_overrides, settings = self._compose(overrides)
         return self._runner.run(settings, all_overrides)
+
+    def read_newest_record(self) -> Record:
+        """Return the record of the latest run, also of one that failed; its JSON must be valid."""
+        file = max((self.outputs / "runs").glob(f"*/{RECORD_FILE}"), key=lambda file: file.stat().st_mtime_ns)
+        json.loads(file.read_text(), parse_constant=pytest.fail)
+        return read_record(file.parent)
 
     def get_file(self, record: Record) -> Path:
         """Return the .tflite file that a run shipped."""

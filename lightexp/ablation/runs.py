@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from lightexp.ablation.rows import AblationRow
 from lightexp.ablation.spec import AblationSpec
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import compute_key
+from lightexp.core.json_text import encode_json
 from lightexp.core.record import Record, read_run
 from lightexp.core.records import RUNS, list_run_folders
 from lightexp.runner.compose import compose_settings
@@ -161,7 +161,7 @@ class RunIndex:
 
 def _identify_stage(config: dict[str, Any], stage: str) -> str:
     settings = config["pipeline"]["stages"].get(stage)
-    return json.dumps([config["dataset"], config["model"], settings], sort_keys=True)
+    return encode_json([config["dataset"], config["model"], settings], sort_keys=True)
 
 
 def needs_latency(run: AblationRun, record: Record | None) -> bool:

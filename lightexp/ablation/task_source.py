@@ -14,6 +14,7 @@ from typing import Any
 from lightexp.ablation.runs import RunIndex
 from lightexp.ablation.tasks import AblationTask
 from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.json_text import encode_json
 from lightexp.core.record import read_record
 from lightexp.core.records import RUNS
 from lightexp.core.store import Store
@@ -101,7 +102,7 @@ class AblationSource(WorkSource):
         """See `WorkSource.fail`."""
         self._call_folder.mkdir(parents=True, exist_ok=True)
         draft = self._call_folder / f"{task_id}.{os.getpid()}.draft"
-        draft.write_text(json.dumps({"task": task_id, "reason": reason}), encoding="utf-8")
+        draft.write_text(encode_json({"task": task_id, "reason": reason}), encoding="utf-8")
         draft.replace(self._call_folder / f"{task_id}.json")
         self._locks.release(task_id)
 

@@ -8,7 +8,6 @@ same bytes.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.backend.divergence import require_finite_loss
 from lightexp.backend.session import import_keras, import_tensorflow
 from lightexp.core.data import Split
-from lightexp.core.errors import RunFailed
 from lightexp.core.protocols import Progress
 from lightexp.core.training import Training, count_steps_per_epoch
 
@@ -188,21 +187,3 @@ class FitLoop:
         size = self._work.settings.batch_size
         for first in range(0, len(order), size):
             yield tuple(array[order[first : first + size]] for array in self._arrays)
-
-
-def require_finite_loss(loss: float, epoch: int, settings: Training) -> None:
-    """Check that training has not diverged.
-
-    Args:
-        loss: The loss.
-        epoch: The epoch, counted from 0.
-        settings: The training's settings.
-
-    Raises:
-        RunFailed: If the loss is not finite.
-    """
-    if not math.isfinite(loss):
-        raise RunFailed(
-            f"The loss is {loss} in epoch {epoch + 1}. Received learning_rate={settings.learning_rate:g}; "
-            "try a tenth of it, and look for extreme values in the data."
-        )

@@ -13,6 +13,7 @@ import numpy as np
 from lightexp.backend import sandbox
 from lightexp.backend.keras_archive import ARCHITECTURE, ARCHIVE_WEIGHTS, LEGACY_WEIGHTS
 from lightexp.core.errors import BadInput
+from lightexp.core.json_text import encode_json
 
 
 def _parse_names(text: str) -> frozenset[str]:
@@ -175,7 +176,7 @@ def _build_model(path: Path, architecture: Config) -> Any:
     from lightexp.backend.session import import_keras
 
     try:
-        model = import_keras().models.model_from_json(json.dumps(architecture))
+        model = import_keras().models.model_from_json(encode_json(architecture))
     except Exception as error:  # Keras raises many types for a wrong config
         raise _unreadable(path, error) from error
     if not model.built or len(model.inputs) != 1 or len(model.outputs) != 1:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput
+from lightexp.core.json_text import encode_json
 
 ARCHITECTURE = "architecture.json"
 LEGACY_WEIGHTS, ARCHIVE_WEIGHTS = "weights.h5", "model.weights.h5"
@@ -59,7 +60,7 @@ def _extract_hdf5(path: Path, out: Path) -> None:
         _check_version(path, _decode(file.attrs.get("keras_version", "2")))
         if "model_config" not in file.attrs:
             raise BadInput(f"{path} holds weights alone, without an architecture. Save the whole model: model.save().")
-        (out / ARCHITECTURE).write_text(json.dumps(json.loads(_decode(file.attrs["model_config"]))), encoding="utf-8")
+        (out / ARCHITECTURE).write_text(encode_json(json.loads(_decode(file.attrs["model_config"]))), encoding="utf-8")
         with h5py.File(out / LEGACY_WEIGHTS, "w") as clean:
             _copy_group(file["model_weights"], clean)
 
@@ -69,7 +70,7 @@ def _extract_archive(path: Path, out: Path) -> None:
         if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
             raise ValueError("it unpacks to more than 4 GB")
         _check_version(path, json.loads(archive.read("metadata.json"))["keras_version"])
-        (out / ARCHITECTURE).write_text(json.dumps(json.loads(archive.read("config.json"))), encoding="utf-8")
+        (out / ARCHITECTURE).write_text(encode_json(json.loads(archive.read("config.json"))), encoding="utf-8")
         weights = io.BytesIO(archive.read(ARCHIVE_WEIGHTS))
         with h5py.File(weights, "r") as file, h5py.File(out / ARCHIVE_WEIGHTS, "w") as clean:
             _copy_group(file, clean)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ import numpy as np
 
 from lightexp.backend import converter
 from lightexp.backend.session import import_keras, reset_graph
-from lightexp.core.protocols import TFLITE, Layer
+from lightexp.core.artifact import TFLITE, WEIGHTS, Layer
+from lightexp.core.json_text import encode_json
 
-ARCHITECTURE, WEIGHTS = "architecture.json", "weights.npz"
+ARCHITECTURE = "architecture.json"
 
 
 def save_model(model: Any, folder: Path) -> None:
     """Write a model's architecture, weights and float32 flatbuffer into `folder`."""
-    (folder / ARCHITECTURE).write_text(model.to_json(), encoding="utf-8")
+    (folder / ARCHITECTURE).write_text(encode_json(json.loads(model.to_json())), encoding="utf-8")
     np.savez(folder / WEIGHTS, **{f"w{i:04d}": w for i, w in enumerate(model.get_weights())})
     # Converted after loading, so that numbers in names, and so the bytes, do not depend on what the process did before.
     (folder / TFLITE).write_bytes(converter.convert_to_float32(load_model(folder)))

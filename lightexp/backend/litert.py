@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lightexp.backend import flatbuffer, sandbox
 from lightexp.backend.litert_model import LoadedModel
 from lightexp.core.data import Data, scale_inputs
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.preprocessing import Factor
 
 MIN_TIMED_RUNS = 20
@@ -67,6 +67,7 @@ def compute_logits(
 
     Raises:
         BadInput: If LiteRT cannot run the file, or its shapes do not match the data set's.
+        RunFailed: If an output is NaN or infinite.
     """
     outputs = np.empty((len(raw), data.classes), np.float32)
     if not len(raw):
@@ -80,12 +81,21 @@ def compute_logits(
             )
     else:
         outputs = run_model(tflite, raw, spec, threads, batch)
+    _require_finite_outputs(tflite, outputs)
     has_probabilities = data.probabilities
     if has_probabilities is None:
         has_probabilities = flatbuffer.read_graph(tflite).ends_in_softmax
     if has_probabilities:
         return np.log(np.clip(outputs, _SMALLEST_PROBABILITY, None))
     return outputs
+
+
+def _require_finite_outputs(tflite: Path, outputs: NDArray[np.float32]) -> None:
+    if broken := len(outputs) - np.count_nonzero(np.isfinite(outputs).all(axis=1)):
+        raise RunFailed(
+            f"{tflite} gives NaN or infinity for {broken} of {len(outputs)} examples. Lower the learning rate of its "
+            "training, or compress it less."
+        )
 
 
 def run_model(

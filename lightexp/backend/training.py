@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.backend.augmentation import augment_batch, draw_mixup_partners
-from lightexp.backend.epoch_loops import EpochLoop, EpochWork, FitLoop, GraphLoop, require_finite_loss
+from lightexp.backend.divergence import require_finite_loss, require_finite_weights, require_learnt
+from lightexp.backend.epoch_loops import EpochLoop, EpochWork, FitLoop, GraphLoop
 from lightexp.backend.features import FeatureMatcher
 from lightexp.backend.losses import compute_cross_entropy
 from lightexp.backend.optimizers import Optimizer
@@ -110,7 +111,7 @@ class Trainer:
             sparsity.
 
         Raises:
-            RunFailed: If the loss is not finite.
+            RunFailed: If the loss or a weight is not finite, or the training has diverged.
         """
         loop = self._create_loop()
         stopping = _EarlyStopping(self._settings.early_stopping)
@@ -126,6 +127,8 @@ class Trainer:
             if is_settled and stopping.is_over(metrics["val_loss"], self._model):
                 break
         stopping.restore_best(self._model)
+        if stop is None:
+            require_learnt(self._history["val_loss"], self._settings)
         return self._history
 
     def _create_loop(self) -> EpochLoop:
@@ -143,7 +146,8 @@ class Trainer:
             self._constraint.on_epoch_end()
             metrics["sparsity"] = self._constraint.compute_sparsity()
         metrics |= self._evaluate(self._data.val)
-        require_finite_loss(metrics["val_loss"], epoch, self._settings)  # the last step may have broken the weights
+        require_finite_loss(metrics["val_loss"], epoch, self._settings)
+        require_finite_weights(self._model.weights, epoch, self._settings)  # the last step may have broken them
         metrics["seconds"] = time.perf_counter() - start
         return metrics
 

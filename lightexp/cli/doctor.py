@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import make_console, print_line
 from lightexp.core.errors import BadInput, LightexpError
 from lightexp.core.formatting import format_bytes
+from lightexp.core.json_text import encode_json
 from lightexp.execution.process import isolate_environment
 
 State = Literal["ok", "note", "bad"]
@@ -82,7 +82,7 @@ def run(argv: list[str]) -> int:
     fit = all(check.state != "bad" for check in checks)
     if options.json:
         print_line(
-            json.dumps({"fit": fit, "checks": [asdict(check) for check in checks]}, indent=1, ensure_ascii=False)
+            encode_json({"fit": fit, "checks": [asdict(check) for check in checks]}, indent=1, ensure_ascii=False)
         )
     elif is_complete:
         _print_table(checks, fit)

@@ -9,6 +9,8 @@ from typing import Any, Literal
 Form = Literal["none", "keras", "tflite", "quantized", "encoded"]
 """What a stage starts from or makes; a `quantized` or `encoded` model is a `.tflite` that can only be measured."""
 TFLITE, ENCODED, STATE_FILE = "model.tflite", "model.lxe", "state.npz"
+WEIGHTS = "weights.npz"
+"""The weights of a Keras model, in its order."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -12,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lightexp.core.json_text import encode_json
 from lightexp.core.regular_files import open_regular
 
 
@@ -96,7 +96,7 @@ def _normalize(value: Any) -> str:
             return {name: normalize(inner) for name, inner in item.items()}
         return [normalize(inner) for inner in item] if isinstance(item, list) else item
 
-    return json.dumps(normalize(value), sort_keys=True)
+    return encode_json(normalize(value), sort_keys=True)
 
 
 @cache
@@ -124,7 +124,7 @@ def find_package_paths(package: str) -> list[str]:
 
 def compute_key(value: Any) -> str:
     """Return the SHA-256 (64 hexadecimal digits) of a value's canonical form."""
-    text = json.dumps(canonicalize(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = encode_json(canonicalize(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

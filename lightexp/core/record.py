@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import threading
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from lightexp.core.columns import build_metrics_table
 from lightexp.core.errors import BadInput
+from lightexp.core.json_text import encode_json
 from lightexp.core.metrics import Metric, Note
 from lightexp.core.moved import resolve_targets
 from lightexp.core.table import Table, render_html, render_text
@@ -147,7 +149,7 @@ class Record:
         """Write `record.json` into a folder, atomically."""
         path = folder / RECORD_FILE
         draft = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
-        text = json.dumps(vars(self), default=asdict, indent=1, ensure_ascii=False) + "\n"
+        text = encode_json(vars(self), default=asdict, indent=1, ensure_ascii=False) + "\n"
         # A file name that is no text in this locale holds lone surrogates, which then become JSON's own escapes.
         try:
             draft.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -177,6 +179,8 @@ def _rename_figures(stage: Any) -> Any:
 def parse_record(values: Any) -> Record:
     """Return the record that the JSON of `record.json` describes, of the present format or an earlier one.
 
+    Metrics that are not finite, which earlier versions wrote, are left out.
+
     Raises:
         ValueError: If an entry is missing or of a wrong type, or a newer version of lightexp wrote the record.
     """
@@ -189,8 +193,12 @@ def parse_record(values: Any) -> Record:
     if values.get("format") != FORMAT:
         raise ValueError(f"it is of format {values.get('format')!r:.60}; this lightexp reads formats 1 and {FORMAT}")
     check_record(values)
-    stages = [StageRecord(**{**s, "metrics": [Metric(**m) for m in s["metrics"]]}) for s in values["stages"]]
+    stages = [StageRecord(**{**s, "metrics": _parse_metrics(s["metrics"])}) for s in values["stages"]]
     return Record(**{**values, "stages": stages})
+
+
+def _parse_metrics(metrics: list[dict[str, Any]]) -> list[Metric]:
+    return [Metric(**m) for m in metrics if m["value"] is not None and math.isfinite(m["value"])]
 
 
 def read_record(folder: Path) -> Record:

@@ -24,7 +24,7 @@ _Sizes = dict[str, Annotated[float, Field(ge=0, le=2**53, allow_inf_nan=False)]]
 @with_config(_CLOSED)
 class _MetricFile(TypedDict):
     name: str
-    value: float
+    value: float | None  # None in the place of a number that was not finite
     unit: NotRequired[str]
     direction: NotRequired[Literal["max", "min"] | None]
     split: NotRequired[Literal["train", "val", "test"] | None]

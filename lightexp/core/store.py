@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.fingerprint import hash_file
+from lightexp.core.json_text import encode_json
 from lightexp.core.regular_files import read_bytes, read_text, require_regular
 
 MANIFEST = "manifest.json"
@@ -182,7 +183,7 @@ class Store:
             if descriptor is not None:
                 self._hold(key, os.dup(descriptor))
         fsync_path(target.parent)
-        return Entry(key, target, json.loads(json.dumps(facts)), seconds)
+        return Entry(key, target, json.loads(encode_json(facts)), seconds)
 
     def _hold(self, key: str, descriptor: int) -> None:
         previous = self._held.get(key)
@@ -207,10 +208,10 @@ class Store:
 def _write_manifest(manifest: dict[str, Any], folder: Path) -> None:
     """Write the manifest, and the digest of all that it says."""
     manifest["files"][MANIFEST_DIGEST] = ""
-    digest = hashlib.sha256(json.dumps(manifest, indent=1).encode()).hexdigest()
+    digest = hashlib.sha256(encode_json(manifest, indent=1).encode()).hexdigest()
     (folder / MANIFEST_DIGEST).write_text(digest, encoding="utf-8")
     manifest["files"][MANIFEST_DIGEST] = hash_file(folder / MANIFEST_DIGEST)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (folder / MANIFEST).write_text(encode_json(manifest, indent=1), encoding="utf-8")
 
 
 def make_lock(root: Path, name: str) -> FileLock:

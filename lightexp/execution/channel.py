@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from io import FileIO
 from typing import TYPE_CHECKING, Any, Literal
 
+from lightexp.core.json_text import encode_json
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -59,7 +61,7 @@ class Channel:
             header["array"] = [message.array.dtype.str, message.array.shape]
             body = message.array.tobytes()
         with self._write_lock:
-            for part in (f"{json.dumps(header)}\n".encode(), body):
+            for part in (f"{encode_json(header)}\n".encode(), body):
                 remaining = memoryview(part)
                 while remaining:
                     remaining = remaining[self._target.write(remaining) :]

@@ -10,7 +10,7 @@ import numpy as np
 
 from lightexp.core.config import Index, settings_dataclass
 from lightexp.core.data import Data, Split
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import hash_path
 from lightexp.core.protocols import Layer, Model, Stage
 from lightexp.core.tflite_graph import TFLiteGraph
@@ -190,12 +190,19 @@ def try_on_example(path: Path, data: Data) -> None:
         data: The data set.
 
     Raises:
-        BadInput: If LiteRT cannot run it, it crashes the process, or its output is NaN, infinite or of another shape.
+        BadInput: If a weight is NaN, infinite or far too large, LiteRT cannot run it, it crashes the process, or its
+            output is NaN, infinite or of another shape.
     """
+    from lightexp.backend.finite_weights import find_broken_constant
+    from lightexp.backend.flatbuffer import read_graph
     from lightexp.backend.litert import compute_logits
 
-    if not np.isfinite(compute_logits(path, data.val.x[:1], data, threads=1, foreign=True)).all():
-        raise BadInput(f"{path} gives NaN or infinity for an example of {data.name}. Train or get it again.")
+    if broken := find_broken_constant(read_graph(path)):
+        raise BadInput(f"{path} holds NaN, infinite or far too large weights in '{broken}'. Train or get it again.")
+    try:
+        compute_logits(path, data.val.x[:1], data, threads=1, foreign=True)
+    except RunFailed as error:
+        raise BadInput(str(error)) from None
 
 
 def _make_mismatch_error(

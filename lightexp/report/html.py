@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +12,7 @@ from typing import Any
 
 from lightexp.core.columns import MISSING
 from lightexp.core.formatting import escape_html, strip_controls
+from lightexp.core.json_text import encode_json
 from lightexp.report.csv_files import list_varying_settings
 from lightexp.report.data import Report, ReportRow, format_summary, is_ratio
 from lightexp.report.documents import format_difference, list_legend
@@ -76,19 +75,19 @@ def _render_figure(name: str, svg: bytes) -> str:
 
 def _encode_json(value: Any) -> str:
     """Return JSON for a script element; no name within it can end the element."""
-    text = json.dumps(_clean_json(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = encode_json(_clean_json(value), ensure_ascii=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _clean_json(value: Any) -> Any:
-    """Return the value with None for numbers that are not finite, and texts without control characters."""
+    """Return the value with texts without control characters."""
     if isinstance(value, Mapping):
         return {strip_controls(str(key)): _clean_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_clean_json(item) for item in value]
     if isinstance(value, str):
         return strip_controls(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return value
 
 
 def _build_data(report: Report) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from lightexp.core.config import flatten
 from lightexp.core.defaults import drop_defaults
 from lightexp.core.errors import BadInput
+from lightexp.core.json_text import encode_json
 from lightexp.core.record import Record, StageRecord, read_record
 from lightexp.core.records import list_run_folders
 
@@ -162,7 +162,7 @@ class RunReader:
 
     def _share(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the first dictionary that was equal to this one."""
-        return self._shared.setdefault(json.dumps(values, sort_keys=True, default=str), values)
+        return self._shared.setdefault(encode_json(values, sort_keys=True, default=str), values)
 
 
 def flatten_settings(config: Mapping[str, Any]) -> dict[str, str]:
@@ -172,7 +172,7 @@ def flatten_settings(config: Mapping[str, Any]) -> dict[str, str]:
         config: Config of a record or of a row.
     """
     named = flatten({name: value for name, value in config.items() if name not in _NOT_SETTINGS})
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in named}
+    return {name: value if isinstance(value, str) else encode_json(value) for name, value in named}
 
 
 def identify_settings(config: Mapping[str, Any], plugins: Sequence[str] = ()) -> dict[str, str]:
@@ -203,7 +203,7 @@ def name_rows(records: Iterable[Record]) -> list[Run]:
     for record in records:
         overrides = " ".join(word for word in record.varied if not word.startswith(_NOT_NAMING))
         name = record.tags.get("row") or overrides or record.name
-        identity = json.dumps([flatten_settings(record.config), record.dataset], sort_keys=True)
+        identity = encode_json([flatten_settings(record.config), record.dataset], sort_keys=True)
         if identity not in row_names:
             uses[name] += 1
             row_names[identity] = name if uses[name] == 1 else f"{name} ({uses[name]})"

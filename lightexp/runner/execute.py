@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,17 @@ from numpy.typing import NDArray
 from lightexp.core.data import Data
 from lightexp.core.errors import LightexpError, RunFailed
 from lightexp.core.fingerprint import compute_key
-from lightexp.core.protocols import STATE_FILE, Artifact, Context, MeasurementContext, Metric, Note, Progress
+from lightexp.core.json_text import find_non_finite
+from lightexp.core.protocols import (
+    STATE_FILE,
+    Artifact,
+    Context,
+    Measurement,
+    MeasurementContext,
+    Metric,
+    Note,
+    Progress,
+)
 from lightexp.core.record import StageRecord
 from lightexp.core.store import Entry, Store
 from lightexp.runner.plan import Node, Plan
@@ -129,7 +140,7 @@ class Executor:
         for measurement in self._settings.measure.values():
             key = compute_key([*conditions, measurement])
             if key not in self._measured:
-                self._measured[key] = measurement.measure(context)
+                self._measured[key] = _measure_finite(measurement, context, node.name)
             record.add(self._measured[key])
 
     def verify(self, records: list[StageRecord]) -> dict[str, str]:
@@ -190,6 +201,8 @@ class Executor:
             lambda out: self._apply(node, out, progress),
             lambda: self._reporter.say(f"Another process is making '{node.name}'; waiting for it."),
         )
+        if from_store:  # made by an earlier version, perhaps
+            _require_finite(node, entry.folder, entry.facts)
         parent = node.inputs.get("parent")
         foreign = node.stage.foreign or (
             parent is not None and self._artifacts[parent.key].foreign and node.form != "keras"
@@ -224,4 +237,42 @@ class Executor:
             facts = node.stage.apply(self._artifacts[parent.key] if parent else None, context)
         except LightexpError as error:
             raise type(error)(f"{node.name}: {error}") from error
+        _require_finite(node, out, facts)
         return {**facts, STOPPED_FACT: node.stop} if node.stop else facts
+
+
+def _measure_finite(measurement: Measurement, context: MeasurementContext, stage: str) -> Sequence[Metric | Note]:
+    """Measure a stage's file.
+
+    Raises:
+        LightexpError: If it cannot be measured, or a metric is NaN or infinite; the message begins with the stage.
+    """
+    try:
+        measured = measurement.measure(context)
+    except LightexpError as error:
+        raise type(error)(f"{stage}: {error}") from error
+    for metric in measured:
+        if isinstance(metric, Metric) and not math.isfinite(metric.value):
+            raise RunFailed(
+                f"{stage}: {metric.name} is {metric.value}, measured by {type(measurement).__name__}. Lower the "
+                "learning rate of its training, compress it less, or leave out this metric."
+            )
+    return measured
+
+
+def _require_finite(node: Node, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Check that the weights and facts of a stage's result are finite, and the weights not beyond all reason.
+
+    Raises:
+        RunFailed: If a number is not; names the stage and the place.
+    """
+    from lightexp.backend.finite_weights import find_broken_weight
+
+    broken = find_broken_weight(folder)
+    if broken is None and (place := find_non_finite(facts)):
+        broken = f"'{place}' of its facts"
+    if broken is not None:
+        raise RunFailed(
+            f"{node.name}: {broken} is NaN, infinite or far too large. Lower the learning rate of the stage or of "
+            "those before it, and look for extreme values in the data."
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import time
@@ -18,7 +17,8 @@ from omegaconf import OmegaConf
 from lightexp.core import exceptions, interrupt
 from lightexp.core.data import Data
 from lightexp.core.disk_errors import DiskFull, explain_disk_errors
-from lightexp.core.errors import LightexpError
+from lightexp.core.errors import BadInput, LightexpError, RunFailed
+from lightexp.core.json_text import encode_json
 from lightexp.core.protocols import ENCODED, TFLITE, Dataset
 from lightexp.core.record import Record
 from lightexp.core.records import RUNS
@@ -230,7 +230,9 @@ class Runner:
         except KeyboardInterrupt as stop:
             record.status, record.reason, error = "interrupted", "interrupted", stop
         except LightexpError as failure:
-            record.status, record.reason, error = "failed", str(failure), failure
+            # The exit code of bad input is for what leaves no record.
+            error = RunFailed(str(failure)) if isinstance(failure, BadInput) else failure
+            record.status, record.reason = "failed", str(failure)
         except (Exception, SystemExit) as unexpected:  # a plugin's stage may raise anything; the record says what
             if interrupt.was_requested():
                 record.status, record.reason, error = "interrupted", "interrupted", KeyboardInterrupt()
@@ -260,7 +262,7 @@ class Runner:
             shutil.copyfile(shipped.encoded, folder / ENCODED)
             record.files["encoded"] = ENCODED
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(record.config), encoding="utf-8")
-        (folder / "environment.json").write_text(json.dumps(record.environment, indent=1) + "\n", encoding="utf-8")
+        (folder / "environment.json").write_text(encode_json(record.environment, indent=1) + "\n", encoding="utf-8")
 
 
 def _describe_mirror(settings: Settings) -> MirrorSettings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from lightexp.core.columns import COLUMNS, MetricColumn
 from lightexp.core.errors import LightexpError
+from lightexp.core.json_text import encode_json
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record, read_record
 from lightexp.core.store import Store
@@ -116,7 +116,7 @@ def _write_data(
         for point in points
     ]
     data = {"study": study.spec.name, "hypervolume": status.history, "importance": importance, "front": front}
-    (study.folder / DATA).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    (study.folder / DATA).write_text(encode_json(data, indent=1) + "\n", encoding="utf-8")
 
 
 def _export_point(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list[str]) -> TestedPoint:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 
 from lightexp.core.errors import BadInput
+from lightexp.core.json_text import encode_json
 
 ConfigPath = tuple[str, ...]
 """Keys that lead to a setting of the config."""
@@ -108,7 +108,7 @@ def format_value(value: Any) -> str:
     """Format a value as the command line takes it."""
     if isinstance(value, list):
         return f"[{','.join(map(format_value, value))}]"
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else encode_json(value)
 
 
 def parse_parameter(path: ConfigPath, text: str, current: Any, strongest: Any = None) -> Parameter:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import weakref
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from lightexp.core.disk_errors import is_disk_full
 from lightexp.core.errors import BadInput
+from lightexp.core.json_text import encode_json
 from lightexp.execution.locks import FileLocks, Locks, OutageReporter, PostgresLocks
 
 JOURNAL = "journal.log"
@@ -210,7 +210,7 @@ class _JournalFile(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append whole lines."""
-        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        text = "".join(encode_json(log, separators=(",", ":")) + "\n" for log in logs)
         with self._file_lock:
             self._repair()
             with self._path.open("ab") as file:

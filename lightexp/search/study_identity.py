@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from lightexp.core.fingerprint import canonicalize, equals_default, hash_source
+from lightexp.core.json_text import encode_json
 from lightexp.core.moved import resolve_target
 
 
@@ -66,7 +67,7 @@ def _flatten(place: str, value: Any, at_default: bool) -> Iterator[tuple[str, st
         for key, entry in value.items():
             yield from _flatten(f"{place}.{key}", entry, at_default)
     else:
-        yield place, json.dumps(canonicalize(value, with_defaults=True), sort_keys=True), at_default
+        yield place, encode_json(canonicalize(value, with_defaults=True), sort_keys=True), at_default
 
 
 def _flatten_dataclass(place: str, value: Any, at_default: bool) -> Iterator[tuple[str, str, bool]]:
@@ -76,7 +77,7 @@ def _flatten_dataclass(place: str, value: Any, at_default: bool) -> Iterator[tup
     if source:
         facts["source"] = source
     for name, fact in facts.items():
-        yield f"{place}.{name}", json.dumps(fact), at_default
+        yield f"{place}.{name}", encode_json(fact), at_default
     keyed = [field for field in fields(value) if field.metadata.get("keyed", True)]
     if not keyed:
         yield f"{place}.settings", "{}", at_default
@@ -90,4 +91,4 @@ def _upgrade(name: str, text: str) -> str:
     """Return a stored value with the present name of a class that has been moved or renamed since."""
     if not name.endswith(".type") or not text.startswith('"'):
         return text
-    return json.dumps(resolve_target(json.loads(text)))
+    return encode_json(resolve_target(json.loads(text)))

@@ -6,11 +6,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data
-from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Model
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.stages.train import TrainingStage
@@ -91,14 +88,3 @@ def undetermined_stage(model: Model) -> ArchitectureStage | None:
             return model.stage
         model = model.model
     return None
-
-
-def require_finite(model: Any) -> None:
-    """Check that all weights of a Keras model are finite, since others cannot be ranked.
-
-    Raises:
-        BadInput: If a weight is NaN or infinite; names the layer.
-    """
-    for layer in model.layers:
-        if not all(np.isfinite(weights).all() for weights in layer.get_weights()):
-            raise BadInput(f"layer '{layer.name}' has weights that are NaN or infinite. Train the model again.")

@@ -17,7 +17,7 @@ from lightexp.core.lowrank import Factors, Ranks, Spectra, highest_ranks, ranks_
 from lightexp.core.protocols import TFLITE, Artifact, Context, Input, Range
 from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable, allocate
 from lightexp.metrics.graph import count_macs
-from lightexp.stages.architecture_stage import ArchitectureStage, require_finite
+from lightexp.stages.architecture_stage import ArchitectureStage
 from lightexp.stages.layer_patterns import check_patterns, resolve_patterns, skip_reason
 from lightexp.stages.sensitivity import Sensitivity, sensitivity_table
 
@@ -123,7 +123,6 @@ class Factorize(ArchitectureStage):
 
         assert parent is not None  # `accepts` requires one
         model = keras_files.load_model(parent.folder, context.seed)
-        require_finite(model)
         context.progress.say("factorising")
         plan = self._plan(model, sensitivity_table(context), trained=True)
         if not plan.ranks:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lightexp.core.config import Count, Share, Sparsity, settings_dataclass
 from lightexp.core.protocols import Artifact, Context, Input, Range
 from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable
-from lightexp.stages.architecture_stage import ArchitectureStage, require_finite
+from lightexp.stages.architecture_stage import ArchitectureStage
 from lightexp.stages.channel_selection import ChannelSelector, ChannelTarget, matches_any
 from lightexp.stages.sensitivity import Sensitivity, sensitivity_table
 
@@ -108,7 +108,6 @@ class PruneChannels(ArchitectureStage):
 
         assert parent is not None  # `accepts` requires one
         model = keras_files.load_model(parent.folder, context.seed)
-        require_finite(model)
         graph = ChannelGraph(model)
         start_widths = {name: len(channels) for name, channels in graph.output_channels.items()}
         target = ChannelTarget.from_stage(self, model, graph)

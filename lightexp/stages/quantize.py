@@ -164,7 +164,6 @@ class Quantize(Stage):
 
         assert parent is not None  # `accepts` requires one
         source, result = flatbuffer.read_graph(parent.tflite), context.out / TFLITE
-        _check_finite(source)
         names = [extract_layer_names(source.title(op, kernel)) for op, kernel in source.kernels]
         self._check_patterns(names)
         table = sensitivity_table(context)
@@ -299,16 +298,6 @@ def _find_bias(graph: TFLiteGraph, op: Operator) -> Tensor | None:
     operand = 3 if op.kind == "TRANSPOSE_CONV" else 2
     has_bias = len(op.inputs) > operand and op.inputs[operand] >= 0
     return graph.tensors[op.inputs[operand]] if has_bias else None
-
-
-def _check_finite(graph: TFLiteGraph) -> None:
-    for op, kernel in graph.kernels:
-        for tensor in (kernel, _find_bias(graph, op)):
-            if tensor and tensor.data is not None and not np.isfinite(tensor.data).all():
-                raise BadInput(
-                    f"'{tensor.name}' holds weights that are not finite: nothing can be quantised. "
-                    "Train the model again, with a smaller learning rate."
-                )
 
 
 def _list_float_tensors(graph: TFLiteGraph, activations: bool) -> list[str]:

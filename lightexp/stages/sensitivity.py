@@ -145,7 +145,6 @@ class Sensitivity(Stage):
         layers: dict[str, dict[str, Any]] = {}
         trials: list[KernelTrial] = []
         for op, kernel in {id(kernel): (op, kernel) for op, kernel in source.kernels}.values():
-            _check_finite(kernel)
             names = extract_layer_names(source.title(op, kernel))
             name = names[0] if names[-1] in layers else names[-1]
             layers[name] = {"names": names, "weights": int(np.prod(kernel.shape)), "levels": {}}
@@ -179,10 +178,3 @@ def sensitivity_table(context: Context) -> SensitivityTable | None:
     if SENSITIVITY_FACT not in context.inputs:
         return None
     return SensitivityTable.read(context.inputs[SENSITIVITY_FACT].facts)
-
-
-def _check_finite(kernel: Tensor) -> None:
-    if not np.isfinite(np.asarray(kernel.data, np.float32)).all():
-        raise BadInput(
-            f"'{kernel.name}' holds weights that are not finite. Train the model again, with a smaller learning rate."
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightexp.core.config import build, settings_dataclass
+from lightexp.core.json_text import encode_json
 from lightexp.core.record import Record
 from lightexp.tracking.study_payload import StudyPayload
 
@@ -148,7 +148,7 @@ class MirrorSettings:
     @property
     def key(self) -> str:
         """The same text for the same settings."""
-        return json.dumps([self.tracking, self.plugins, self.outputs], sort_keys=True)
+        return encode_json([self.tracking, self.plugins, self.outputs], sort_keys=True)
 
     def build(self) -> Tracking:
         """Build the `Tracking`, from a plugin's class if the node names one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import posixpath
 import re
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from lightexp.core.config import flatten
+from lightexp.core.json_text import encode_json
 from lightexp.core.record import Record
 
 KEY_CHARS, PARAM_CHARS, TAG_CHARS, DIGEST_CHARS = 250, 6_000, 8_000, 36
@@ -60,7 +60,7 @@ def sanitize_key(name: str) -> str:
 
 def format_value(value: Any, limit: int) -> str:
     """Return a value as text: a string unchanged, anything else as JSON (`true`, `0.5`), cut to `limit` characters."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else encode_json(value, ensure_ascii=False, default=str)
     text = text.encode(errors="replace").decode().replace("\0", "")  # databases refuse lone surrogates and NUL
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -124,7 +124,7 @@ def list_inputs(record: Record) -> list[DatasetInput]:
     name = format_value(str(record.dataset.get("name", "")), _NAME_CHARS)
     inputs = []
     for split, facts in (record.dataset.get("splits") or {}).items():
-        profile = json.dumps({"num_rows": facts.get("n"), "sha256": facts.get("digest")})
+        profile = encode_json({"num_rows": facts.get("n"), "sha256": facts.get("digest")})
         inputs.append(DatasetInput(name, str(facts.get("digest"))[:DIGEST_CHARS], profile, split))
     return inputs
 
@@ -134,7 +134,7 @@ def split_batches(values: Mapping[str, str], count: int) -> Iterator[dict[str, s
     batch: dict[str, str] = {}
     batch_bytes = 0
     for name, value in values.items():
-        pair_bytes = len(name) + len(json.dumps(value)) + _PAIR_BYTES
+        pair_bytes = len(name) + len(encode_json(value)) + _PAIR_BYTES
         if batch and (len(batch) == count or batch_bytes + pair_bytes > REQUEST_BYTES):
             yield batch
             batch, batch_bytes = {}, 0

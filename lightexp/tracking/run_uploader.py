@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
+from lightexp.core.json_text import encode_json
 from lightexp.core.record import RECORD_FILE, Record
 from lightexp.tracking import mlflow_payload, stores
 from lightexp.tracking.client import MlflowRun, TrackingClient
@@ -125,7 +125,7 @@ class RunUploader:
         if run.has_inputs:
             return
         entities = stores.import_mlflow().entities
-        source = json.dumps({"tags": {"mlflow.source.name": "lightexp", "mlflow.source.type": "LOCAL"}})
+        source = encode_json({"tags": {"mlflow.source.name": "lightexp", "mlflow.source.type": "LOCAL"}})
         inputs = [
             entities.DatasetInput(
                 entities.Dataset(name, digest, "code", source, profile=profile),

@@ -45,6 +45,17 @@ def test_read_record_returns_what_was_written(record: Record, tmp_path: Path) ->
     assert [p.name for p in tmp_path.iterdir()] == [RECORD_FILE]  # no temporary file is left
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_metric_that_is_not_finite_is_left_out(record: Record, tmp_path: Path, value: float) -> None:
+    record.stages[0].metrics.append(Metric("loss/val", value))
+    text = json.dumps({**vars(record), "stages": [vars(stage) for stage in record.stages]}, default=vars)
+    (tmp_path / RECORD_FILE).write_text(text)  # as version 0.1 wrote it
+    assert read_record(tmp_path).stages[0].metric("loss/val") is None
+    record.write(tmp_path)
+    json.loads((tmp_path / RECORD_FILE).read_text(), parse_constant=pytest.fail)
+    assert read_record(tmp_path).stages[0].values == {"accuracy/val": 0.5, "size/file_bytes": 100}
+
+
 def test_metrics_are_those_of_the_shipped_file(record: Record) -> None:
     assert record.metrics == {"accuracy/val": 0.5, "size/file_bytes": 100, "accuracy/test": 0.25}
     assert record.stages[0].metric("accuracy/test") is None

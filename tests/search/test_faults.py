@@ -26,8 +26,8 @@ def test_faulty_trial_fails_with_a_reason_and_others_run(tmp_path: Path) -> None
     assert reasons.pop("fine") is None
     assert "faulty.py, line 37: ValueError: it broke" in reasons.pop("raise")
     assert "MemoryError: Unable to allocate" in reasons.pop("memory")
+    assert "faulty: faulty/error is nan, measured by Padding." in reasons.pop("void")
     assert reasons == {
-        "void": "faulty/error is nan.",
         "hang": "it overran its time limit of 4 s",
         "die": "its process died 3 times (out of memory?)",
     }

@@ -257,12 +257,6 @@ class TestApply:
         assert [entry.split()[0] for entry in facts["float"]] == ["CONV_2D"]
         assert facts["note"].startswith("in float: CONV_2D '")
 
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_nan_weights_are_refused(self, value: float, context: Context, tmp_path: Path) -> None:
-        with pytest.raises(BadInput, match=r"^'[^\n]*MatMul' holds weights that are not finite"):
-            Quantize(scheme="dynamic").apply(make_parent(tmp_path, (2, value)), context)
-        assert not list(context.out.iterdir())
-
     def test_pattern_without_match_is_refused(self, context: Context, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"'nope' matches no layer with a kernel\. These are: conv2d"):
             Quantize(scheme="dynamic", layers={"nope": 4}).apply(make_parent(tmp_path), context)
