@@ -7,6 +7,7 @@ varies less than either. See Henderson et al. 2018 (arXiv 1709.06560) and Agarwa
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ LEVEL = 0.95
 MIN_BOOTSTRAP_SEEDS = 10
 """Number of seeds from which the bootstrap interval is meaningful."""
 _RESAMPLES = 2_000
+_MAX_RESAMPLED_VALUES = 1 << 20  # of one call, which takes a few times 8 MB
 
 
 @dataclass(frozen=True)
@@ -78,18 +80,49 @@ def summarize(values: Sequence[float], ratio: bool = False) -> Summary:
         >>> summarize([2.0, 4.0, 6.0])
         Summary(n=3, mean=4.0, std=2.0, low=None, high=None, iqm=None)
     """
-    x = _to_scale(values, ratio)
-    mean = float(x.mean())
-    std = float(x.std(ddof=1)) if len(x) > 1 else None
-    low = high = iqm = None
-    if len(x) >= MIN_BOOTSTRAP_SEEDS and np.ptp(x) == 0:  # most sizes and counts, for which resampling is a waste
-        low = high = iqm = float(x[0])
-    elif len(x) >= MIN_BOOTSTRAP_SEEDS:
-        low, high = bootstrap_interval(x)
-        iqm = float(compute_interquartile_mean(x))
-    if ratio:
-        return Summary(len(x), math.exp(mean), *map(_exp, (std, low, high, iqm)))
-    return Summary(len(x), mean, std, low, high, iqm)
+    return summarize_samples([values], ratio)[0]
+
+
+def summarize_samples(samples: Sequence[Sequence[float]], ratio: bool = False) -> list[Summary]:
+    """Return the description of each of several samples, which does not depend on the others.
+
+    Args:
+        samples: The samples; see `summarize`.
+        ratio: As in `summarize`.
+    """
+    scaled = [_to_scale(values, ratio) for values in samples]
+    robust = _compute_robust(scaled)
+    summaries = []
+    for index, x in enumerate(scaled):
+        mean = float(x.mean())
+        std = float(x.std(ddof=1)) if len(x) > 1 else None
+        low, high, iqm = robust.get(index, (None, None, None))
+        if ratio:
+            mean, std, low, high, iqm = math.exp(mean), *map(_exp, (std, low, high, iqm))
+        summaries.append(Summary(len(x), mean, std, low, high, iqm))
+    return summaries
+
+
+def _compute_robust(samples: Sequence[NDArray[np.float64]]) -> dict[int, tuple[float, float, float]]:
+    """Return the bootstrap interval and the interquartile mean of each sample with enough seeds, by its index.
+
+    Samples of one size are resampled together, since a call of SciPy's bootstrap costs more than its work.
+    """
+    robust: dict[int, tuple[float, float, float]] = {}
+    by_size: defaultdict[int, list[int]] = defaultdict(list)
+    for index, x in enumerate(samples):
+        if len(x) >= MIN_BOOTSTRAP_SEEDS and np.ptp(x) == 0:  # most sizes and counts, for which resampling is a waste
+            robust[index] = (float(x[0]),) * 3
+        elif len(x) >= MIN_BOOTSTRAP_SEEDS:
+            by_size[len(x)].append(index)
+    for size, indices in by_size.items():
+        count = max(1, _MAX_RESAMPLED_VALUES // (size * _RESAMPLES))
+        for start in range(0, len(indices), count):
+            part = indices[start : start + count]
+            x = np.stack([samples[index] for index in part])
+            columns = (*bootstrap_interval(x), compute_interquartile_mean(x))
+            robust |= zip(part, zip(*(column.tolist() for column in columns), strict=True), strict=True)
+    return robust
 
 
 def compare_paired(
@@ -167,23 +200,28 @@ def compute_interquartile_mean(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(scipy.stats.trim_mean(x, 0.25, axis=-1))
 
 
-def bootstrap_interval(x: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95% percentile interval of the interquartile mean.
+def bootstrap_interval(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ends of the 95% percentile interval of each sample's interquartile mean.
 
-    The resamples are always the same. BCa intervals are NaN for tied seeds, hence percentiles.
+    Samples of one size have the same resamples, always. BCa intervals are NaN for tied seeds, hence percentiles.
 
     Args:
-        x: `(n,)`, the sample.
+        x: `(samples, n)`.
+
+    Returns:
+        The lower and the upper ends, `(samples,)`.
     """
     result = scipy.stats.bootstrap(
         (x,),
-        lambda sample, axis: scipy.stats.trim_mean(sample, 0.25, axis=axis),
+        # In one order of memory, so that rounding does not depend on the number of samples.
+        lambda resamples, axis: compute_interquartile_mean(np.ascontiguousarray(resamples)),
+        axis=-1,
         n_resamples=_RESAMPLES,
         confidence_level=LEVEL,
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    return result.confidence_interval.low, result.confidence_interval.high
 
 
 def compute_mean_interval(values: Sequence[float]) -> tuple[float, float, float]:

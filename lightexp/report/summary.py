@@ -19,6 +19,7 @@ from lightexp.report.statistics import (
     compute_mean_interval,
     correct_p_values,
     summarize,
+    summarize_samples,
 )
 from lightexp.report.table_spec import PublishedRow, TableSpec
 
@@ -170,9 +171,10 @@ def _compute_column(name: str, grid: _RunGrid, spec: TableSpec, tested: bool) ->
             difference = replace(difference, p=None)
         differences.append(difference)
     corrected = correct_p_values(differences, margin is not None)
+    measured = {row: list(by_seed.values()) for row, by_seed in values.items() if by_seed}
+    summaries = dict(zip(measured, summarize_samples(list(measured.values()), ratio), strict=True))
     return {
-        row: MetricStatistics(summarize(list(by_seed.values()), ratio) if by_seed else None, difference)
-        for (row, by_seed), difference in zip(values.items(), corrected, strict=True)
+        row: MetricStatistics(summaries.get(row), difference) for row, difference in zip(values, corrected, strict=True)
     }
 
 

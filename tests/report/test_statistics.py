@@ -18,6 +18,7 @@ from lightexp.report.statistics import (
     compute_mean_interval,
     correct_p_values,
     summarize,
+    summarize_samples,
 )
 
 ROW = {0: 0.901, 1: 0.897, 2: 0.905, 3: 0.893, 4: 0.9}
@@ -117,8 +118,31 @@ def test_summarize_many_seeds_adds_a_bootstrap_interval() -> None:
     assert summary.low == pytest.approx(expected.confidence_interval.low, abs=1e-3)
     assert summary.high == pytest.approx(expected.confidence_interval.high, abs=1e-3)
     tied = np.repeat([0.5, 0.6], 6)  # BCa gives NaN here
-    assert bootstrap_interval(tied)[0] == pytest.approx(0.5, abs=0.05)
+    assert bootstrap_interval(tied[None])[0] == pytest.approx([0.5], abs=0.05)
     assert float(compute_interquartile_mean(np.arange(12.0))) == stats.trim_mean(np.arange(12.0), 0.25)
+
+
+@pytest.mark.parametrize("ratio", [False, True])
+def test_summary_does_not_depend_on_other_samples(ratio: bool) -> None:
+    rng = np.random.default_rng(2)
+    sizes = [20] * 60 + [10, 3, 20, 1, 12, 10]  # more of one size than one call resamples
+    samples = [rng.normal(0.9, 0.01, size).tolist() for size in sizes] + [[0.5] * 20]
+    together = summarize_samples(samples, ratio)
+    assert together == [summarize(sample, ratio) for sample in samples]
+    assert summarize_samples([]) == []
+
+
+def test_bootstrap_interval_equals_scipys_of_each_sample() -> None:
+    x = np.random.default_rng(3).normal(0.9, 0.01, (5, 20))
+    for sample, low, high in zip(x, *bootstrap_interval(x), strict=True):
+        expected = stats.bootstrap(
+            (sample,),
+            lambda v, axis: stats.trim_mean(v, 0.25, axis=axis),
+            n_resamples=2000,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        assert (low, high) == (expected.low, expected.high)  # to the bit
 
 
 def test_summarize_equal_values_of_many_seeds() -> None:
