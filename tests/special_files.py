@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from types import FrameType
 import pytest
 
 TIME_LIMIT_S = 30.0
+_MEMORY_LIMIT = 4 << 30  # bytes beyond what the process has; a device may have no end
 
 
 def link_to_folder(path: Path) -> None:
@@ -33,15 +35,19 @@ SPECIAL_FILES: dict[str, Callable[[Path], object]] = {
 
 @contextmanager
 def deadline(seconds: float = TIME_LIMIT_S) -> Iterator[None]:
-    """Fail the test if a block takes longer, also if it waits in a system call."""
+    """Fail the test if a block takes longer, also if it waits in a system call, or takes gigabytes of memory."""
 
     def fail(number: int, frame: FrameType | None) -> None:
         pytest.fail(f"it hangs: it has not ended after {seconds:g} seconds")
 
     previous = signal.signal(signal.SIGALRM, fail)
+    memory = resource.getrlimit(resource.RLIMIT_AS)
+    present = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (present + _MEMORY_LIMIT, memory[1]))
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
+        resource.setrlimit(resource.RLIMIT_AS, memory)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)

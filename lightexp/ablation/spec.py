@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from lightexp.ablation.rows import AblationRow
 from lightexp.core.columns import MetricColumn
 from lightexp.core.config import Positive, construct, settings_dataclass
 from lightexp.core.errors import BadInput
+from lightexp.core.regular_files import read_text
 from lightexp.report.table_spec import PublishedRow, TableSpec, parse_column
 
 _OUTSIDE_ROWS = ("paths", "tracking", "runtime", "measure", "hydra")
@@ -129,7 +131,7 @@ def read_spec(path: Path, overrides: list[str]) -> AblationSpec:
 
 def _load_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        values = OmegaConf.to_container(OmegaConf.load(StringIO(read_text(path))), resolve=False)
     except FileNotFoundError:
         raise BadInput(
             f"{path} does not exist. Name an ablation's file, such as experiments/01_article.yaml."
@@ -142,6 +144,8 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 
 def _summarize_yaml_error(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return str(error.strerror)
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
     return f"{problem} in line {mark.line + 1}" if mark else str(problem).rstrip(".")

@@ -55,7 +55,7 @@ def report(parent: ParentConnection, overrides: list[str], places: list[str]) ->
 
         return {"folder": str(read_spec(Path(places[0]), overrides).results.absolute())}
     settings = dict(override.split("=", 1) for override in overrides)
-    title = Path(places[0]).resolve().name if places else settings.get("tracking.experiment", "lightexp")
+    title = Path(os.path.realpath(places[0])).name if places else settings.get("tracking.experiment", "lightexp")
     folder = Path(settings.get("out") or Path("outputs") / "reports" / (title or "runs"))
     return {"folder": str(folder.absolute())}
 

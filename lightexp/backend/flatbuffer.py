@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lightexp.core import compat
 from lightexp.core.errors import BadInput
+from lightexp.core.regular_files import read_bytes
 from lightexp.core.tflite_graph import ConstantSpan, Operator, Tensor, TFLiteGraph
 
 _T = TypeVar("_T")
@@ -87,7 +88,7 @@ def replace_constant(content: bytes, tensor: int, values: NDArray[np.float32]) -
 def _read_with(path: Path, parse: Callable[[bytes], _T]) -> _T:
     """Return what `parse` makes of a file's bytes; turn its exceptions into one line for the user."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}. Give the path of a .tflite file.") from None
     if content[4:8] != b"TFL3":

@@ -14,6 +14,7 @@ from lightexp.backend import sandbox
 from lightexp.backend.keras_archive import ARCHITECTURE, ARCHIVE_WEIGHTS, LEGACY_WEIGHTS
 from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
+from lightexp.core.model_files import find_model_problem
 
 
 def _parse_names(text: str) -> frozenset[str]:
@@ -71,14 +72,9 @@ def check_file(path: Path, trust: bool) -> None:
         BadInput: If the file is damaged, was written by Keras 3, holds anything but known layers, or is a SavedModel
             that is not trusted.
     """
+    if problem := find_model_problem(path, trust):
+        raise BadInput(problem)
     if path.is_dir():
-        if not (path / "saved_model.pb").is_file():
-            raise BadInput(f"{path} is a folder without saved_model.pb, so no SavedModel. Set model.path=FILE")
-        if not trust:
-            raise BadInput(
-                f"{path} is a SavedModel, which can run code of its own. "
-                "If you know where it is from, set model.trust=true"
-            )
         return
     with tempfile.TemporaryDirectory() as folder:
         _extract_architecture(path, Path(folder))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
+from lightexp.core.regular_files import open_regular
 
 ARCHITECTURE = "architecture.json"
 LEGACY_WEIGHTS, ARCHIVE_WEIGHTS = "weights.h5", "model.weights.h5"
@@ -40,7 +41,8 @@ def extract(path: Path, unused: NDArray[Any], out: str) -> NDArray[Any]:
     Raises:
         BadInput: If the file is of another kind, is damaged, lacks an architecture or was written by Keras 3.
     """
-    start = path.open("rb").read(8)
+    with open_regular(path) as file:
+        start = file.read(8)
     try:
         if start == _HDF5_MAGIC:
             _extract_hdf5(path, Path(out))

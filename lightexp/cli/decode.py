@@ -28,10 +28,11 @@ def run(argv: list[str]) -> int:
         BadInput: If the file cannot be decoded, or the result cannot be written.
     """
     options = make_parser().parse_args(argv)
+    from lightexp.core.regular_files import read_bytes
     from lightexp.export.lxe import decode
 
     try:
-        content = decode(options.file.read_bytes())
+        content = decode(read_bytes(options.file))
     except OSError as error:
         raise BadInput(f"{options.file} cannot be read: {error.strerror}. Give the path of a .lxe file.") from None
     except BadInput as error:

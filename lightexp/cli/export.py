@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.atomic_write import write_files
 from lightexp.core.errors import BadInput
+from lightexp.core.regular_files import read_bytes, read_text
 
 if TYPE_CHECKING:
     from lightexp.core.record import Record
@@ -70,7 +71,10 @@ def _build_files(record: Record, model: Path, name: str, dataset: dict[str, obje
     from lightexp.export.c_array import render_c_array
     from lightexp.export.metadata import add_metadata
 
-    content = model.read_bytes()
+    try:
+        content = read_bytes(model)
+    except OSError as error:
+        raise BadInput(f"{model} cannot be read: {error.strerror}. Run the pipeline again.") from None
     operators = [operator.kind for operator in read_graph(model).ops]
     origin = f"lightexp {__version__}: {record.command}"
     comments = [f"{record.name}, run {record.id}", origin, f"SHA-256 of the .tflite: {hash_file(model)}"]
@@ -84,9 +88,10 @@ def _build_files(record: Record, model: Path, name: str, dataset: dict[str, obje
 
 def _read_labels(path: Path, classes: int) -> list[str]:
     try:
-        labels = path.read_text(encoding="utf-8").splitlines()
+        labels = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}. Give a text file of names, one a line.") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"{path} cannot be read: {reason}. Give a text file of names, one a line.") from None
     if len(labels) != classes:
         raise BadInput(f"{path} names {len(labels)} classes; the model has {classes}. Give one name a line.")
     return labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Collection, Iterator
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import print_error, print_line
 from lightexp.core.errors import BadInput, suggest_nearest
+from lightexp.core.regular_files import read_text
 
 if TYPE_CHECKING:
     from lightexp.core.record import Record
@@ -115,7 +117,7 @@ def _report_runs(sources: list[str], settings: dict[str, str], problems: list[st
     from lightexp.report.summary import build_summary
     from lightexp.report.table_spec import TableSpec
 
-    title = Path(sources[0]).resolve().name if sources else settings.get("tracking.experiment", "lightexp")
+    title = Path(os.path.realpath(sources[0])).name if sources else settings.get("tracking.experiment", "lightexp")
     only = settings.get("only", "")
     records = _read_records(sources, settings, problems)
     runs = name_rows(record for record in records if only in _searchable_text(record))
@@ -172,7 +174,7 @@ def _select_study_folder(folder: Path) -> Path:
 def _read_history(folder: Path) -> tuple[float, ...]:
     """Return a study's hypervolume after each trial; nothing for other folders."""
     try:
-        return tuple(map(float, json.loads((folder / "front.json").read_text(encoding="utf-8"))["hypervolume"]))
+        return tuple(map(float, json.loads(read_text(folder / "front.json"))["hypervolume"]))
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 

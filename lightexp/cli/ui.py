@@ -72,8 +72,9 @@ def run(argv: list[str]) -> int:
     if not stores.is_database(uri):
         print_line(f"{uri} is already a server: open it in a browser.")
         return 0
-    if (file := stores.get_database_file(uri)) and not file.exists():
-        raise BadInput(f"{file} does not exist: nothing has been run into it. Set paths.outputs=FOLDER, or run first.")
+    if (file := stores.get_database_file(uri)) and not file.is_file():
+        problem = "is no file" if os.path.lexists(file) else "does not exist"
+        raise BadInput(f"{file} {problem}: nothing has been run into it. Set paths.outputs=FOLDER, or run first.")
     port = _find_port(options.host, options.port)
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", options.host, "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", uri, "--uvicorn-opts", _NO_CURRENT_FOLDER]

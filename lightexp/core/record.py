@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
 from lightexp.core.metrics import Metric, Note
 from lightexp.core.moved import resolve_targets
+from lightexp.core.regular_files import read_text, replace_file
 from lightexp.core.table import Table, render_html, render_text
 
 RECORD_FILE = "record.json"
@@ -148,15 +147,9 @@ class Record:
     def write(self, folder: Path) -> None:
         """Write `record.json` into a folder, atomically."""
         path = folder / RECORD_FILE
-        draft = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
         text = encode_json(vars(self), default=asdict, indent=1, ensure_ascii=False) + "\n"
         # A file name that is no text in this locale holds lone surrogates, which then become JSON's own escapes.
-        try:
-            draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-            draft.replace(path)
-        except OSError:  # the disk is full
-            draft.unlink(missing_ok=True)
-            raise
+        replace_file(path, text.encode(errors="backslashreplace"))
 
 
 def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
@@ -209,7 +202,7 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / RECORD_FILE
     try:
-        return parse_record(json.loads(path.read_text(encoding="utf-8")))
+        return parse_record(json.loads(read_text(path)))
     except RecursionError:
         problem = "it is nested without end"
     except (OSError, ValueError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""Open files whose paths come from a user or another file: regular files only.
+"""Read and replace files whose paths come from a user or another file: regular files only.
 
 A named pipe keeps the process that opens it waiting, and a device may have no end.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from io import BufferedReader
 from pathlib import Path
 
@@ -59,6 +60,22 @@ def read_text(path: Path) -> str:
         UnicodeDecodeError: If it is not UTF-8.
     """
     return read_bytes(path).decode()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that appears complete or not at all; what is in its place is replaced, and never written into.
+
+    Raises:
+        OSError: If it cannot be written, or a folder is in its place.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    draft.unlink(missing_ok=True)
+    try:
+        with draft.open("xb") as file:
+            file.write(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _require_regular_mode(mode: int, path: Path) -> None:

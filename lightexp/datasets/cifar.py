@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
+from lightexp.core.regular_files import open_regular
 from lightexp.datasets import fetch, pickles
 from lightexp.datasets.downloadable import Downloadable, TrainTestArrays
 
@@ -139,11 +140,11 @@ def _iterate_files(form: CifarFormat, path: Path) -> Iterator[tuple[str, bytes]]
     """Yield name and content of the files in a folder or an archive; links in an archive are not followed."""
     if path.is_dir():
         for name in form.files:
-            with (path / name).open("rb") as file:
+            with open_regular(path / name) as file:
                 yield name, _LimitedStream(file).read(MAX_BYTES + 1)
         return
     names = {f"{form.folder}/{name}": name for name in form.files}
-    with gzip.open(path) as unpacked:
+    with open_regular(path) as packed, gzip.open(packed) as unpacked:
         stream: Any = _LimitedStream(unpacked)
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput
+from lightexp.core.regular_files import open_regular
 
 MAX_EXAMPLES = 100_000
 """Largest number of examples in a file, so that a damaged header does not exhaust memory."""
@@ -31,7 +32,7 @@ def read_idx(path: Path, example: tuple[int, ...], remedy: str) -> NDArray[np.ui
         BadInput: If the file cannot be read, is truncated or altered, or has another shape or type.
     """
     try:
-        with gzip.open(path) as file:
+        with open_regular(path) as packed, gzip.open(packed) as file:
             header = file.read(8 + 4 * len(example))
             if len(header) < 8 + 4 * len(example):
                 raise ValueError("it ends within its header")

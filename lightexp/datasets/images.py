@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lightexp.core.errors import BadInput
+from lightexp.core.regular_files import open_regular
 from lightexp.datasets import memmap
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm"}
@@ -128,7 +129,7 @@ def decode_image(path: Path, image_format: ImageFormat) -> NDArray[np.uint8]:
         BadInput: If it cannot be decoded, or has more than 8 bits per channel.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with open_regular(path) as file, Image.open(file, formats=_FORMATS) as image:
             if image.mode.startswith(_DEEP_MODES):  # Pillow would clip values at 255
                 raise BadInput(f"{format_path(path)} has more than 8 bits a channel ({image.mode}). Save it with 8.")
             image.load()

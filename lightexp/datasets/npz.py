@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput, LightexpError
+from lightexp.core.regular_files import open_regular
 from lightexp.datasets import memmap
 
 CHUNK_BYTES = 1 << 22
@@ -110,7 +111,7 @@ def _open_archive(path: Path, remedy: str) -> Iterator[zipfile.ZipFile]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python's parser warns about altered headers
-            with zipfile.ZipFile(path) as archive:
+            with open_regular(path) as file, zipfile.ZipFile(file) as archive:
                 yield archive
     except LightexpError:
         raise

@@ -12,6 +12,7 @@ from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import hash_file
 from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Stage
+from lightexp.core.regular_files import open_regular
 from lightexp.models.from_file import FromFile, check_shapes, try_on_example
 
 
@@ -51,7 +52,8 @@ class ModelFile(Stage):
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Copy the file; see `Stage.apply`."""
         copy = context.out / TFLITE
-        shutil.copyfile(Path(self.path), copy)
+        with open_regular(Path(self.path)) as source, copy.open("xb") as target:
+            shutil.copyfileobj(source, target)
         if hash_file(copy) != self.digest:
             raise RunFailed(f"{self.path} has changed since the run began. Run the same command again.")
         return {}

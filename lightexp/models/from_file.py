@@ -12,7 +12,9 @@ from lightexp.core.config import Index, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import hash_path
+from lightexp.core.model_files import find_model_problem
 from lightexp.core.protocols import Layer, Model, Stage
+from lightexp.core.regular_files import open_regular
 from lightexp.core.tflite_graph import TFLiteGraph
 
 _TFLITE_MAGIC = b"TFL3"
@@ -42,7 +44,7 @@ class FromFile(Model):
     digest: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        if self.path is not None and self.file_path.exists():
+        if self.path is not None and find_model_problem(self.file_path, self.trust) is None:
             object.__setattr__(self, "digest", hash_path(self.file_path))
         if self.labels is not None and sorted(self.labels) != list(range(len(self.labels))):
             raise ValueError(f"labels must name each class once, from 0. Received: {self.labels}.")
@@ -61,9 +63,9 @@ class FromFile(Model):
     @property
     def is_tflite(self) -> bool:
         """Whether the file is a `.tflite`, by its name or its first bytes."""
-        if self.file_path.is_dir():
+        if not self.file_path.is_file():
             return False
-        with self.file_path.open("rb") as file:
+        with open_regular(self.file_path) as file:
             return self.file_path.suffix == ".tflite" or file.read(8)[4:] == _TFLITE_MAGIC
 
     @property
@@ -99,8 +101,9 @@ class FromFile(Model):
 
     def check(self, shape: tuple[int, ...], classes: int) -> None:
         """Check the file as far as possible without TensorFlow; see `Model.check`."""
-        if not self.digest:
-            raise BadInput(f"model.path={self.path} does not exist. Set model.path=FILE")
+        problem = find_model_problem(self.file_path, self.trust)
+        if problem or not self.digest:
+            raise BadInput(problem or f"{self.path} has appeared since the run began. Run the same command again.")
         if self.labels is not None and len(self.labels) != classes:
             raise BadInput(f"model.labels names {len(self.labels)} classes, the data have {classes}.")
         if self.is_tflite:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,12 +96,13 @@ def iterate_records(
     Raises:
         BadInput: If one of `folders` is not a folder.
     """
-    visited: set[Path] = set()
+    visited: set[str] = set()
     for parent in folders:
         for folder in list_run_folders(parent):
-            if folder.resolve() in visited:
+            place = os.path.realpath(folder)
+            if place in visited:
                 continue
-            visited.add(folder.resolve())
+            visited.add(place)
             try:
                 record = read_record(folder)
             except BadInput as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lightexp.core.regular_files import replace_file
 from lightexp.report import csv_files, documents, html, plots
 from lightexp.report.data import Report
 
@@ -32,7 +33,5 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     for name, formats in drawn.items():
         contents |= {f"{name}.{extension}": content for extension, content in formats.items()}
     for name, content in contents.items():
-        draft = folder / f".{name}.tmp"
-        draft.write_bytes(content)
-        draft.replace(folder / name)
+        replace_file(folder / name, content)
     return [folder / name for name in contents]

@@ -177,7 +177,7 @@ def _suggest_order(name: str, unknown: list[str]) -> str:
 
 def _check_writable(outputs: Path) -> Path:
     """Return the outputs folder after checking that it can be written or created."""
-    existing = next(place for place in (outputs, *outputs.parents) if os.path.exists(place))
+    existing = next(place for place in (outputs, *outputs.parents) if os.path.lexists(place))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         reason = "cannot be written" if existing.is_dir() else "is not a folder"
         raise BadInput(f"paths.outputs: {existing} {reason}. Received: {outputs}. Set paths.outputs=FOLDER.")

@@ -17,6 +17,7 @@ from lightexp.core.errors import LightexpError
 from lightexp.core.json_text import encode_json
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record, read_record
+from lightexp.core.regular_files import replace_file
 from lightexp.core.store import Store
 from lightexp.core.table import Table, TableColumn, render_markdown
 from lightexp.runner.run import Runner
@@ -87,7 +88,7 @@ def export_front(study: SearchStudy, status: StudyStatus, runner: Runner, comman
     """
     points = [_export_point(study, trial, runner, command) for trial in status.front]
     table = build_front_table(study.spec.objectives, points)
-    (study.folder / TABLE).write_text(render_markdown(table) + "\n", encoding="utf-8")
+    replace_file(study.folder / TABLE, f"{render_markdown(table)}\n".encode())
     importance = study.compute_importance()
     plots.draw_front(study.spec.objectives, status, study.folder / "front.svg", study.spec.name)
     plots.draw_history(status, study.folder / "hypervolume.svg")
@@ -116,7 +117,7 @@ def _write_data(
         for point in points
     ]
     data = {"study": study.spec.name, "hypervolume": status.history, "importance": importance, "front": front}
-    (study.folder / DATA).write_text(encode_json(data, indent=1) + "\n", encoding="utf-8")
+    replace_file(study.folder / DATA, f"{encode_json(data, indent=1)}\n".encode())
 
 
 def _export_point(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list[str]) -> TestedPoint:
@@ -127,7 +128,7 @@ def _export_point(study: SearchStudy, trial: FrozenTrial, runner: Runner, comman
     repeat = shlex.join(["lightexp", "run", f"--config-dir={path.parent}", f"--config-name={path.stem}"])
     comment = f"# Trial {trial.number} of the study {study.spec.name}: {repeat}\n"
     config = {**_PRIMARY_CONFIG, **record.config, "tracking": study.spec.settings.plain["tracking"]}
-    path.write_text(comment + OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
+    replace_file(path, f"{comment}{OmegaConf.to_yaml(OmegaConf.create(config))}".encode())
     return TestedPoint(trial.number, varied, record.metrics, path, folder / TFLITE, repeat)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from lightexp.core.regular_files import replace_file
 from lightexp.report.plot_style import BLUE, RUN_STYLE, VERMILION, render_svg, use_style
 from lightexp.search.goals import SearchObjective
 from lightexp.search.study_status import StudyStatus
@@ -89,4 +90,4 @@ def _save_axes(path: Path, title: str) -> Iterator[Any]:
         axes.set_title(title)
         axes.grid(color="#dddddd", linewidth=0.6)
         yield axes
-        path.write_bytes(render_svg(figure))
+        replace_file(path, render_svg(figure))

@@ -18,6 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from lightexp.core.disk_errors import is_disk_full
 from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
+from lightexp.core.regular_files import require_regular
 from lightexp.execution.locks import FileLocks, Locks, OutageReporter, PostgresLocks
 
 JOURNAL = "journal.log"
@@ -43,15 +44,16 @@ def open_storage(
     outage = OutageReporter("The study's storage", report)
     if _is_journal(address):
         path = Path(resolve_address(address, folder))
-        if path.is_dir():
-            raise BadInput(f"search.storage: {address} is a folder. Name a file in it, such as {address}/{JOURNAL}.")
         try:
+            if path.exists():
+                require_regular(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             journal = JournalStorage(_JournalFile(path))
         except (OSError, ValueError) as error:
             if is_disk_full(error):
                 raise
-            raise BadInput(f"search.storage: {path} cannot be used: {error}. Name another journal file.") from None
+            reason = getattr(error, "strerror", None) or error
+            raise BadInput(f"search.storage: {path} cannot be used: {reason}. Name another journal file.") from None
         return _retry_methods(journal, outage), FileLocks(path.with_name(f".{path.name}-{study}"))
     assert address is not None
     parts = _split_url(address)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from lightexp.core import compat
+from lightexp.core.regular_files import require_regular
 
 _LOGGERS = ("mlflow", "alembic", "urllib3", "sqlalchemy")
 
@@ -49,6 +50,9 @@ def find_uri_problem(uri: str) -> str | None:
     parts = urlsplit(uri)
     if not parts.scheme or parts.scheme == "file":
         return f"MLflow keeps no runs in plain folders. Received: uri={uri}. Use sqlite:///FILE or http://HOST:PORT"
+    file = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and os.path.lexists(file) and not file.is_file():
+        return f"{file} is no file. Received: uri={uri}. Use sqlite:///FILE"
     if parts.password:
         return (
             "the URI holds a password, which every record would show. Give it in the environment "
@@ -124,8 +128,12 @@ def prepare_database(database: Path, artifacts: Path) -> None:
     Args:
         database: The file.
         artifacts: The folder for artifacts of MLflow's own default experiment.
+
+    Raises:
+        OSError: If something else is in the file's place.
     """
     if database.exists():
+        require_regular(database)
         return
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock"):

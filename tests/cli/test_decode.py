@@ -54,7 +54,7 @@ def test_decode_replaces_files_only_by_force(file: Path) -> None:
         (["cut.lxe"], "cut.lxe: The encoded model is cut off or altered"),
         (["other.lxe"], "other.lxe: This is no encoded model (4 bytes)"),
         (["absent.lxe"], "absent.lxe cannot be read: No such file or directory"),
-        (["."], ". cannot be read: Is a directory"),
+        (["."], ". cannot be read: it is a folder"),
         (["a model.lxe", "-o", "no/where"], "no/where cannot be written: No such file or directory"),
         (["a model.lxe", "-o", ".", "--force"], ". exists"),
         ([], "the following arguments are required: file"),
