@@ -144,16 +144,28 @@ def recompute_entries(root: Path, recipes: Iterable[Recipe], config_dirs: Iterab
             for recipe in group:
                 if worker is None or not worker.is_running:
                     worker = WorkerProcess(__name__, str(root), *config_dirs)
-                yield _call_worker(worker, recipe)
+                yield _call_worker(root, worker, recipe)
         finally:
             if worker:
-                worker.close(grace=0)
+                _end_worker(root, worker)
 
 
-def _call_worker(worker: WorkerProcess, recipe: Recipe) -> Recomputation:
+def _end_worker(root: Path, worker: WorkerProcess) -> None:
+    """End a worker, in the middle of its work too, and remove what it leaves."""
+    worker.close(grace=0)
+    remove_path(_get_scratch_folder(root, worker.pid))
+
+
+def _get_scratch_folder(root: Path, pid: int) -> Path:
+    """Return the folder in which a worker makes entries: one of drafts, which `lightexp store gc` removes as well."""
+    return root / DRAFTS / f"again-{pid}"
+
+
+def _call_worker(root: Path, worker: WorkerProcess, recipe: Recipe) -> Recomputation:
     try:
         reply = worker.call(asdict(recipe)).content
     except WorkerDied as error:
+        _end_worker(root, worker)
         return Recomputation(recipe.key, failure=f"the process that made it has ended ({error.cause})")
     differences = tuple(EntryDifference(**difference) for difference in reply.get("differences", []))
     return Recomputation(recipe.key, differences, reply.get("failure"))
@@ -170,7 +182,7 @@ def recompute(root: Path, recipe: Recipe, runner: Runner) -> list[EntryDifferenc
     Raises:
         LightexpError: If it cannot be made again.
     """
-    scratch = root / DRAFTS / f"again-{os.getpid()}"  # where `lightexp store gc` removes what a killed process leaves
+    scratch = _get_scratch_folder(root, os.getpid())
     with explain_disk_errors(root), make_lock(root, scratch.name) as lock:
         scratch.mkdir(parents=True)
         try:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from lightexp.core.store_gc import list_items, sweep_orphans
 from lightexp.core.training import Rung
 from lightexp.runner.compose import compose_settings
 from lightexp.runner.progress import SilentReporter
-from lightexp.runner.recompute import EntryDifference, Recipe, find_recipes, recompute
+from lightexp.runner.recompute import EntryDifference, Recipe, find_recipes, recompute, recompute_entries
 from lightexp.runner.run import Runner
 from tests.tiny_runs import TinyRuns, alter_entry
 
@@ -117,3 +120,24 @@ def test_recompute_refuses_what_has_other_keys_today(runs: TinyRuns, monkeypatch
     with pytest.raises(BadInput, match="seed"):
         recompute_with(runs, replace(recipe, config={**recipe.config, "seed": -5}))
     assert not list((runs.outputs / "store" / "drafts").iterdir())
+
+
+def test_recompute_entries_goes_on_after_a_killed_worker(runs: TinyRuns) -> None:
+    root = runs.outputs / "store"
+    recipes = make_recipes(runs)
+
+    def kill_worker() -> None:
+        deadline = time.monotonic() + 60
+        while not (scratch := list((root / "drafts").iterdir())):
+            assert time.monotonic() < deadline, "the worker does not begin"
+            time.sleep(0.01)
+        os.kill(int(scratch[0].name.removeprefix("again-")), signal.SIGKILL)
+
+    with ThreadPoolExecutor(1) as thread:
+        killing = thread.submit(kill_worker)
+        both = [recipes["Calibration quantize.calibration"], recipes["Quantize quantize"]]  # made without TensorFlow
+        first, second = recompute_entries(root, both, [])
+        killing.result()
+    assert (first.failure, first.differences) == ("the process that made it has ended (SIGKILL)", ())
+    assert (second.failure, second.differences) == (None, ())
+    assert list((root / "drafts").iterdir()) == []
