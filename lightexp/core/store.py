@@ -34,6 +34,7 @@ OWN_FILES = frozenset({MANIFEST, MANIFEST_DIGEST})
 """The store's own files in an entry; all others are its maker's."""
 ENTRIES, DRAFTS, LOCKS, QUARANTINE = "entries", "drafts", "locks", "set-aside"
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 Make = Callable[[Path], dict[str, Any]]
@@ -115,7 +116,11 @@ class Store:
         return entry
 
     def check(self, key: str) -> Entry | None:
-        """Verify an entry as `load` does, but neither hold it nor mark it as used."""
+        """Verify an entry as `load` does, but neither hold it nor mark it as used.
+
+        Raises:
+            OSError: If the process has too many open files or too little memory, which says nothing about the entry.
+        """
         folder = self.folder(key)
         if os.path.lexists(folder.parent) and not folder.parent.is_dir():
             _quarantine(self.root, folder.parent)
@@ -123,7 +128,9 @@ class Store:
             return None
         try:
             entry = _read_entry(key, folder)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+                raise
             entry = None
         if entry is None:
             _quarantine(self.root, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -261,3 +262,15 @@ def test_entry_without_files(store: Store) -> None:
     entry, _ = store.ensure(KEY, "a", lambda folder: {})
     assert list_files(entry.folder) == [MANIFEST_DIGEST, MANIFEST]
     assert isinstance(store.load(KEY), Entry)
+
+
+def test_check_keeps_an_entry_when_no_file_can_be_opened(store: Store) -> None:
+    entry, _ = store.ensure(KEY, "a", make)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            store.check(KEY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert store.check(KEY) == entry
