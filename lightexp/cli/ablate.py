@@ -67,7 +67,8 @@ def run(argv: list[str]) -> int:
 
     hydra_overrides, overrides = split_hydra_overrides(overrides)
     spec = read_spec(Path(file), overrides)
-    runs = plan_runs(spec, Runner(SilentReporter()))
+    runner = Runner(SilentReporter())
+    runs = plan_runs(spec, runner)
     outputs = runs[0].settings.outputs
     index = RunIndex(outputs)
     index.refresh()
@@ -75,6 +76,7 @@ def run(argv: list[str]) -> int:
     if options.plan:
         ablation_view.print_backlog(spec, runs, backlog, workers)
         return 0
+    runner.close_dead_runs(runs[0].settings)
     _report(f"{spec.name}: {len(backlog.done)} of {len(runs)} runs are done, {len(backlog.missing)} to do")
     try:
         launcher = select_launcher(hydra_overrides, [], outputs, overrides) if hydra_overrides else None

@@ -170,6 +170,7 @@ def _search(spec: StudySpec, command: list[str], launcher: Launcher | None) -> i
     with StudyView(spec.objectives) as view:
         prepared = prepare_study(spec)
         _require_trials_to_test(spec)
+        prepared.runner.close_dead_runs(spec.settings)
         study = SearchStudy(spec, prepared.space, spec.folder, view.message, prepared.identity)
         view.message(f"{spec.name}: {spec.workers} workers of {spec.threads} threads, into {spec.folder}")
         if spec.workers < spec.search.workers:

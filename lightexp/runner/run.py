@@ -110,7 +110,7 @@ class Runner:
         runs, mirror_settings = settings.outputs / RUNS, _describe_mirror(settings)
         folder = runs / record.id
         with explain_disk_errors(settings.outputs):
-            run_lock.reap_dead_runs(runs, partial(self._sync, mirror_settings, create=False))
+            self.close_dead_runs(settings)
             with run_lock.hold(runs, record.id), ThreadPoolExecutor(1) as thread:
                 folder.mkdir(parents=True)
                 record.write(folder)
@@ -125,6 +125,11 @@ class Runner:
         if error:
             raise error
         return record
+
+    def close_dead_runs(self, settings: Settings) -> None:
+        """Mark the runs whose processes have died as killed, in their records and in the mirror of the settings."""
+        sync = partial(self._sync, _describe_mirror(settings), create=False)
+        run_lock.reap_dead_runs(settings.outputs / RUNS, sync)
 
     def publish(self, settings: Settings, record: Record) -> None:
         """Write and mirror a finished run's record again, after something has been added to it."""
@@ -214,10 +219,16 @@ class Runner:
         if left_out := set(settings.plain["pipeline"]["stages"]) - {node.name for node in plan.nodes}:
             self._reporter.say(f"The model's file is trained: left out {', '.join(sorted(left_out))}.")
 
-    def _sync(self, mirror_settings: MirrorSettings, folder: Path, record: Record, create: bool = True) -> None:
-        """Bring MLflow to the state of the record in the folder, and write into it where the run is shown."""
-        if self._mirror.sync(folder, record, mirror_settings, create):
+    def _sync(self, mirror_settings: MirrorSettings, folder: Path, record: Record, create: bool = True) -> bool:
+        """Bring MLflow to the state of the record in the folder, and write into it where the run is shown.
+
+        Returns:
+            Whether all is shown that has to be.
+        """
+        result = self._mirror.sync(folder, record, mirror_settings, create)
+        if result.changed:
             record.write(folder)
+        return "missing" not in result.place
 
     def _catch(
         self, record: Record, folder: Path, work: Callable[[], None]

@@ -30,14 +30,15 @@ def hold(runs: Path, name: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def reap_dead_runs(runs: Path, sync: Callable[[Path, Record], None] | None = None) -> None:
+def reap_dead_runs(runs: Path, sync: Callable[[Path, Record], bool] | None = None) -> None:
     """Mark the runs whose processes have died as killed, in their records and where they are mirrored.
 
     A run whose process died after its end, while it was mirrored, is mirrored as the record has it.
 
     Args:
         runs: The folder of all runs.
-        sync: Takes a run's folder and record, and mirrors them. Defaults to mirroring nothing.
+        sync: Takes a run's folder and record, mirrors them, and returns whether nothing is left to do; otherwise a
+            later call tries again. Defaults to mirroring nothing.
     """
     for path in sorted((runs / _FOLDER).glob("*.lock")):
         lock = FileLock(path)
@@ -46,8 +47,8 @@ def reap_dead_runs(runs: Path, sync: Callable[[Path, Record], None] | None = Non
         except Timeout:
             continue  # alive
         try:
-            _reap(runs / path.stem, sync)
-            path.unlink(missing_ok=True)
+            if _reap(runs / path.stem, sync):
+                path.unlink(missing_ok=True)
         finally:
             lock.release()
 
@@ -73,13 +74,12 @@ def _lock_path(runs: Path, name: str) -> Path:
     return runs / _FOLDER / f"{name}.lock"
 
 
-def _reap(folder: Path, sync: Callable[[Path, Record], None] | None) -> None:
+def _reap(folder: Path, sync: Callable[[Path, Record], bool] | None) -> bool:
     try:
         record = read_run(folder)
     except BadInput:
-        return  # killed before it had a record
+        return True  # killed before it had a record
     if record.status == "running":
         record.status, record.reason, record.ended = "killed", "its process was killed", time.time()
         record.write(folder)
-    if sync:
-        sync(folder, record)
+    return sync is None or sync(folder, record)

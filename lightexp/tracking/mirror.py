@@ -66,8 +66,9 @@ class Mirror(ABC):
 
         Args:
             folder: The run's folder. Nothing is written to it.
-            create: Whether to show a run that is not shown yet. Defaults to True. Otherwise nothing is done about a
-                run whose record names another place, or none.
+            create: Whether to show a run that is not shown yet. Defaults to True. Otherwise the result's place is empty
+                where nothing is shown of the run; a run whose record names another place stays as it is, and `missing`
+                says so.
 
         Raises:
             BadInput: If the folder holds no sound record.
@@ -81,8 +82,8 @@ class Mirror(ABC):
         """
 
     @abstractmethod
-    def close_studies(self) -> None:
-        """Show the studies that are shown as running as killed: their command has died."""
+    def close_running(self) -> None:
+        """Show the runs and studies that this mirror shows as running as killed: their command has died."""
 
 
 class Tracking(ABC):
@@ -122,13 +123,13 @@ class _NoMirror(Mirror):
     def sync_study(self, study: StudyPayload) -> dict[str, str]:
         return dict(NOT_ASKED_FOR)
 
-    def close_studies(self) -> None:
+    def close_running(self) -> None:
         pass
 
 
-def asks_for_mirror(tracking: dict[str, Any]) -> bool:
-    """Return whether a config node `tracking` asks for any mirror at all."""
-    return bool(tracking["_target_"] != f"{NoTracking.__module__}.{NoTracking.__name__}")
+def asks_for_mirror(tracking: Any) -> bool:
+    """Return whether a config node `tracking`, perhaps of somebody else's record, asks for any mirror at all."""
+    return isinstance(tracking, dict) and tracking.get("_target_") != f"{NoTracking.__module__}.{NoTracking.__name__}"
 
 
 @dataclass(frozen=True)

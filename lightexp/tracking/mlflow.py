@@ -18,7 +18,7 @@ from lightexp.tracking.client import StoreTimeout, TrackingClient, UnusableAnswe
 from lightexp.tracking.mirror import Mirror, SyncResult, Tracking, is_shown_at
 from lightexp.tracking.run_uploader import RunUploader
 from lightexp.tracking.study_payload import StudyPayload
-from lightexp.tracking.study_uploader import StudyUploader, close_study
+from lightexp.tracking.study_uploader import StudyUploader, close_run
 
 _PROBE = {"timeout": 4, "retries": 0}
 _WRITE = {"timeout": 30, "retries": 2}
@@ -101,7 +101,7 @@ class MlflowMirror(Mirror):
         self._client: TrackingClient | None = None
         self._unreachable: str | None = None  # the reason; the store is then not tried again
         self._uploaders: dict[str, StudyUploader] = {}  # by the id of the study
-        self._running_studies: dict[str, str] = {}  # MLflow's run id by the id of the study
+        self._running: dict[str, str] = {}  # MLflow's run id by the id of the run or study
 
     def sync(self, folder: Path, create: bool = True) -> SyncResult:
         """See `Mirror.sync`."""
@@ -109,19 +109,22 @@ class MlflowMirror(Mirror):
         place = self._place
         if not create:
             recorded = find_recorded_place(record, folder.absolute().parents[1])
-            if recorded is None or recorded.uri != self.uri or self._is_store_gone():
-                return SyncResult(record.mlflow)
+            if recorded is None or (recorded.uri == self.uri and self._is_store_gone()):
+                return SyncResult({})
+            if recorded.uri != self.uri:
+                return SyncResult({"missing": f"the last command was for another server than {recorded.uri}"})
             place["experiment"] = recorded.experiment
         uploader = RunUploader(folder, record, place)
         failure = self._attempt(
             record.id,
             lambda client: uploader.upload(client, self._find_experiment(client, place["experiment"]), create=create),
         )
+        self._note_running(record.id, record.status == "running", uploader.place.get("run_id"))
         if failure is not None:
             known = record.mlflow if is_shown_at(record, place) else {}
             return SyncResult({**known, **uploader.place, "missing": failure}, True)
         if "run_id" not in uploader.place:
-            return SyncResult(record.mlflow)
+            return SyncResult({})
         return SyncResult(uploader.place, uploader.changed)
 
     def sync_study(self, study: StudyPayload) -> dict[str, str]:
@@ -133,19 +136,25 @@ class MlflowMirror(Mirror):
             uploader = self._uploaders.pop(study.id, None) or StudyUploader(
                 self._find_experiment(client, self._experiment)
             )
-            place["run_id"] = self._running_studies[study.id] = uploader.upload(client, study)
+            place["run_id"] = uploader.upload(client, study)
             self._uploaders[study.id] = uploader
 
         if failure := self._attempt(study.name, upload):
             place["missing"] = failure
-        if study.status != "RUNNING":
-            self._running_studies.pop(study.id, None)
+        self._note_running(study.id, study.status == "RUNNING", place.get("run_id"))
         return place
 
-    def close_studies(self) -> None:
-        """See `Mirror.close_studies`."""
-        for run_id in self._running_studies.values():
-            self._attempt(run_id, lambda client, run_id=run_id: close_study(client, run_id))  # type: ignore[misc]
+    def _note_running(self, name: str, is_running: bool, run_id: str | None) -> None:
+        """Note what `close_running` has to close; `run_id` is None where a failure leaves it unknown."""
+        if not is_running:
+            self._running.pop(name, None)
+        elif run_id is not None:
+            self._running[name] = run_id
+
+    def close_running(self) -> None:
+        """See `Mirror.close_running`."""
+        for run_id in self._running.values():
+            self._attempt(run_id, lambda client, run_id=run_id: close_run(client, run_id))  # type: ignore[misc]
 
     @property
     def is_reachable(self) -> bool:

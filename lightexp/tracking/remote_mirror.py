@@ -30,7 +30,7 @@ class RemoteMirror:
         self._process = process
         self._failure_reported = False
 
-    def sync(self, folder: Path, record: Record, settings: MirrorSettings, create: bool = True) -> bool:
+    def sync(self, folder: Path, record: Record, settings: MirrorSettings, create: bool = True) -> SyncResult:
         """Bring what is shown of a run to the state of the `record.json` in its folder.
 
         Args:
@@ -41,19 +41,19 @@ class RemoteMirror:
             create: See `Mirror.sync`. Defaults to True.
 
         Returns:
-            Whether the record has changed and must be written again.
+            What the mirror shows; `changed` says whether the record has changed and must be written again.
         """
         if not asks_for_mirror(settings.tracking):
-            return create and SyncResult(NOT_ASKED_FOR).note_in(record)
+            place = NOT_ASKED_FOR if create or asks_for_mirror(record.config.get("tracking")) else {}
+            return SyncResult(place, SyncResult(place).note_in(record))
         try:
-            request = {"sync": str(folder.absolute()), "create": create, "settings": asdict(settings)}
-            place = self._call(request)
+            place = self._call({"sync": str(folder.absolute()), "create": create, "settings": asdict(settings)})
         except (OSError, ValueError) as error:
             if not self._failure_reported:
                 self._say(f"Tracking has stopped: {error}. The run goes on, and its record is complete.")
             self._failure_reported = True
             place = {"missing": str(error)}
-        return SyncResult(place).note_in(record)
+        return SyncResult(place, SyncResult(place).note_in(record))
 
     def sync_study(self, study: StudyPayload, settings: MirrorSettings) -> dict[str, str]:
         """Bring what is shown of a study to its present state, and return where it is shown; see `Mirror.sync_study`.

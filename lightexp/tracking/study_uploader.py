@@ -113,8 +113,8 @@ class StudyUploader:
         return _TrialRun(run.run_id, False, set(), all_tags)
 
 
-def close_study(client: TrackingClient, run_id: str) -> None:
-    """Show that a study's command was killed, if the study is shown as running."""
+def close_run(client: TrackingClient, run_id: str) -> None:
+    """Show that a run or study was killed, if it is shown as running."""
     if client.get_run(run_id).status == "RUNNING":
         client.set_status(run_id, "KILLED")
 

@@ -16,7 +16,7 @@ from lightexp.tracking.study_payload import parse_study
 
 
 def main() -> None:
-    """Serve requests until the parent has gone, then close the studies that it has left open."""
+    """Serve requests until the parent has gone, then close the runs and studies that it has left open."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent still has calls to make after Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = ParentConnection()
@@ -54,9 +54,9 @@ class _Mirrors:
             return {"missing": str(error)}
 
     def close(self) -> None:
-        """Show that the studies which are still shown as running were killed."""
+        """Show that the runs and studies which are still shown as running were killed."""
         for mirror in self._mirrors.values():
-            mirror.close_studies()
+            mirror.close_running()
 
     def _open(self, settings: MirrorSettings) -> Mirror:
         if settings.key not in self._mirrors:

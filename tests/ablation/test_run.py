@@ -18,6 +18,7 @@ import yaml
 from lightexp.core.record import Record
 from lightexp.core.records import load_records
 from tests.command_server import run_command
+from tests.dead_runs import write_dead_run
 from tests.tiny_runs import TinyRuns
 
 PATIENCE_S = 900  # a busy machine is no failure
@@ -109,6 +110,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     has_page = (ablation.folder / "results" / "09_tiny" / "index.html").is_file()
     del ablation.values["rows"]["fails"]
     ablation.write()
+    write_dead_run(ablation.outputs / "runs", "dead")
     ablation.run()
     ablation.values["rows"]["long"] = ["pipeline=prune", "pipeline.stages.prune.epochs=20000"]
     ablation.values["seeds"] = [0]
@@ -167,7 +169,9 @@ def test_finished_runs_are_not_repeated(story: Story) -> None:
     code, output = story.calls[1]
     assert code == 0
     assert "4 of 4 runs are done, 0 to do" in output
-    assert [r.id for r in story.records[1]] == [r.id for r in story.records[0]]
+    dead, *runs = story.records[1]
+    assert [r.id for r in runs] == [r.id for r in story.records[0]]
+    assert (dead.id, dead.status) == ("dead", "killed")
 
 
 def test_interrupted_ablation_continues(story: Story) -> None:

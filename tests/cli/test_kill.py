@@ -131,7 +131,9 @@ def test_killed_run_is_closed_by_the_next_run(story: Story) -> None:
     assert story.killed.reason == "its process was killed"
     assert story.killed.ended is not None
     run = story.killed.mlflow["run_id"]
-    assert [status[run] for status in story.mlflow] == ["RUNNING", "KILLED", "KILLED", "KILLED"]
+    first, *others = [status[run] for status in story.mlflow]
+    assert first in ("RUNNING", "KILLED")  # the process that mirrors it closes it, too
+    assert others == ["KILLED"] * 3
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["SIGTERM", "Ctrl-C"])

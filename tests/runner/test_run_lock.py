@@ -8,17 +8,7 @@ import pytest
 
 from lightexp.core.record import Record, read_record
 from lightexp.runner import run_lock
-
-
-def write_dead_run(runs: Path, name: str, **changes: object) -> Path:
-    """Write a run as a killed process leaves it: with a record, and a lock that no process holds."""
-    folder = runs / name
-    folder.mkdir(parents=True)
-    values: dict[str, object] = {"config": {}, "varied": [], "environment": {}, "started": 1.0, **changes}
-    Record(id=name, name=name, command="lightexp run", **values).write(folder)  # type: ignore[arg-type]
-    (runs / ".live").mkdir(exist_ok=True)
-    (runs / ".live" / f"{name}.lock").touch()
-    return folder
+from tests.dead_runs import write_dead_run
 
 
 def test_hold_marks_a_run_as_alive(tmp_path: Path) -> None:
@@ -33,11 +23,16 @@ def test_hold_marks_a_run_as_alive(tmp_path: Path) -> None:
 def test_reap_dead_runs_records_and_mirrors(tmp_path: Path, status: str, expected: str) -> None:
     folder = write_dead_run(tmp_path, "a", status=status)
     mirrored = []
-    run_lock.reap_dead_runs(tmp_path, lambda folder, record: mirrored.append((folder, record.status)))
-    assert read_record(folder).status == expected
-    assert mirrored == [(folder, expected)]
-    run_lock.reap_dead_runs(tmp_path, lambda folder, record: mirrored.append((folder, record.status)))
-    assert len(mirrored) == 1
+    answers = iter([False, True])  # MLflow is down at first
+
+    def mirror(folder: Path, record: Record) -> bool:
+        mirrored.append((folder, record.status))
+        return next(answers)
+
+    for _ in range(3):
+        run_lock.reap_dead_runs(tmp_path, mirror)
+        assert read_record(folder).status == expected
+    assert mirrored == [(folder, expected)] * 2
 
 
 def test_reap_dead_runs_keeps_running_runs(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lightexp.core.record import read_record
+from tests.dead_runs import write_dead_run
 from tests.search.studies import COMMAND, LEVEL, PLUGIN, Studies, write_arrays
 
 OVERRIDES = [
@@ -34,6 +35,7 @@ class Session:
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     study = Studies(tmp_path_factory.mktemp("command"))
+    write_dead_run(study.outputs / "runs", "dead")
     plan_before = study.run(*OVERRIDES, "--plan")
     assert not (study.outputs / "searches").exists()
     return Session(study, plan_before, study.run(*OVERRIDES), study.run("--plan", *OVERRIDES))
@@ -48,6 +50,10 @@ def test_plan_shows_space_seed_trials_and_store(session: Session) -> None:
     assert "Goals: min faulty/error; min size/file_bytes; faulty/level <= 0.9" in before.stdout
     assert "5 trials on 2 workers of 1 threads; the study has 0 trials." in before.stdout
     assert "the study has 5 trials." in after.stdout
+
+
+def test_search_closes_dead_runs(session: Session) -> None:
+    assert read_record(session.study.outputs / "runs" / "dead").status == "killed"
 
 
 def test_front_is_tested_once_and_trials_never(session: Session) -> None:

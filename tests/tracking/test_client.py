@@ -50,7 +50,7 @@ def test_slow_server_counts_as_down_once(
         sync(mirror, record)
         sync(mirror, record)
         missing = [record.mlflow["missing"], mirror.sync_study(STUDY)["missing"]]
-        mirror.close_studies()
+        mirror.close_running()
         assert time.monotonic() - start < LIMIT_S + SLACK_S
     assert missing == ["it did not finish an answer in 0.5 s (tracking.timeout_s)"] * 2
     assert len(messages) == 1 and "cannot be used" in messages[0] and "track sync" in messages[0]
@@ -90,7 +90,7 @@ def test_answers_of_wrong_types_stop_nothing(
             record = make_record(status="done")
             sync(mirror, record)
             mirror.sync_study(STUDY)
-            mirror.close_studies()
+            mirror.close_running()
             assert all("\n" not in message for message in messages)
             assert "/" not in record.mlflow.get("run_id", "")
             complaints: list[str] = []

@@ -15,7 +15,7 @@ def test_no_tracking_mirrors_nothing(tmp_path, make_record, messages, sync, run_
     before = sorted(path for path in tmp_path.rglob("*"))
     mirror = NoTracking().open_mirror(tmp_path, messages.append)
     assert not sync(mirror, record)
-    mirror.close_studies()
+    mirror.close_running()
     assert messages == []
     assert record.mlflow == {"missing": "tracking=none"}
     assert sorted(path for path in tmp_path.rglob("*") if path.name != "record.json") == before

@@ -37,13 +37,13 @@ def test_sync_reaches_mlflow_and_ends_its_process(tmp_path, record, settings, me
     process = MirrorProcess()
     pid = process.pid
     mirror = RemoteMirror(messages.append, process)
-    assert mirror.sync(run_folder, record, settings)
+    assert mirror.sync(run_folder, record, settings).changed
     assert record.mlflow["uri"] == stores.resolve_uri(None, tmp_path)
     client = stores.import_mlflow().MlflowClient(tracking_uri=record.mlflow["uri"])
     assert client.get_run(record.mlflow["run_id"]).info.status == "RUNNING"
     record.status, record.ended = "done", time.time()
     record.write(run_folder)
-    assert not mirror.sync(run_folder, record, settings)  # the record says already where it is
+    assert not mirror.sync(run_folder, record, settings).changed  # the record says already where it is
     assert client.get_run(record.mlflow["run_id"]).info.status == "FINISHED"
     assert messages == []
     del mirror, process
@@ -51,12 +51,32 @@ def test_sync_reaches_mlflow_and_ends_its_process(tmp_path, record, settings, me
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_mirror_process_closes_what_its_parent_left_running(record, settings, messages, run_folder):
+    process = MirrorProcess()
+    RemoteMirror(messages.append, process).sync(run_folder, record, settings)
+    assert process.close(60) == 0
+    client = stores.import_mlflow().MlflowClient(tracking_uri=record.mlflow["uri"])
+    assert client.get_run(record.mlflow["run_id"]).info.status == "KILLED"
+
+
+def test_dead_runs_stay_where_their_records_name_another_server(record, settings, messages, run_folder):
+    record.config["tracking"] = {**NODE, "uri": "http://127.0.0.1:9"}
+    record.write(run_folder)
+    mirror = RemoteMirror(messages.append)
+    for node in (settings.tracking, {"_target_": "lightexp.tracking.mirror.NoTracking"}):
+        tracking = MirrorSettings(node, [], settings.outputs)
+        assert mirror.sync(run_folder, record, tracking, create=False).place["missing"]
+    record.config["tracking"] = {"_target_": "lightexp.tracking.mirror.NoTracking"}
+    assert mirror.sync(run_folder, record, tracking, create=False).place == {}
+    assert messages == []
+
+
 def test_sync_reports_a_killed_process_once(record, settings, messages, run_folder):
     process = MirrorProcess()
     mirror = RemoteMirror(messages.append, process)
     os.kill(process.pid, signal.SIGKILL)
-    assert mirror.sync(run_folder, record, settings)
-    assert not mirror.sync(run_folder, record, settings)
+    assert mirror.sync(run_folder, record, settings).changed
+    assert not mirror.sync(run_folder, record, settings).changed
     assert len(messages) == 1
     assert "The run goes on" in messages[0]
     assert "missing" in record.mlflow
@@ -79,6 +99,6 @@ def test_sync_needs_no_process_without_tracking(record, messages, run_folder, tm
     process = MirrorProcess()
     process.kill()
     settings = MirrorSettings({"_target_": "lightexp.tracking.mirror.NoTracking"}, [], str(tmp_path))
-    assert RemoteMirror(messages.append, process).sync(run_folder, record, settings)
+    assert RemoteMirror(messages.append, process).sync(run_folder, record, settings).changed
     assert record.mlflow == {"missing": "tracking=none"}
     assert messages == []

@@ -208,6 +208,19 @@ def test_sync_closes_a_killed_run(outputs, make_record, messages, sync, run_fold
     assert client.get_run(record.mlflow["run_id"]).info.end_time == run.info.end_time
 
 
+def test_sync_closes_a_run_whose_record_does_not_say_where(mirror, make_record, messages, run_folder):
+    tracking = {"_target_": "lightexp.tracking.mlflow.Mlflow", "uri": mirror.uri}
+    record = make_record(id=run_folder.name, config={"tracking": tracking})
+    record.write(run_folder)
+    run_id = mirror.sync(run_folder).place["run_id"]  # the process is killed before it notes this
+    record.status = "killed"
+    record.write(run_folder)
+    assert mirror.sync(run_folder, create=False).place["run_id"] == run_id
+    record.mlflow = {"uri": mirror.uri, "experiment": "lightexp"}
+    assert connect(record).get_run(run_id).info.status == "KILLED"
+    assert messages == []
+
+
 def test_sync_without_create_shows_no_new_run(mirror, make_record, messages, sync):
     record = make_record(status="killed")
     assert not sync(mirror, record, create=False)

@@ -34,10 +34,10 @@ def test_mirrors_in_turn_show_each_trial_once(tmp_path, messages):
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
-def test_close_studies_shows_a_running_study_as_killed(tmp_path, messages):
+def test_close_running_shows_a_running_study_as_killed(tmp_path, messages):
     mirror = Mlflow().open_mirror(tmp_path / "outputs", messages.append)
     run_ids = [mirror.sync_study(StudyPayload(status, status, status))["run_id"] for status in ("RUNNING", "FINISHED")]
-    mirror.close_studies()
+    mirror.close_running()
     client = stores.import_mlflow().MlflowClient(tracking_uri=mirror.uri)
     assert [client.get_run(run_id).info.status for run_id in run_ids] == ["KILLED", "FINISHED"]
     assert messages == []
