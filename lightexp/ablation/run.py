@@ -36,7 +36,7 @@ class AblationPool:
         outputs: The folder of all outputs.
         index: The records in it, which is refreshed.
         report: Called with each line for the user.
-        workers: Number of processes, which share the cores. Defaults to 1.
+        workers: Number of processes. Defaults to 1.
         launcher: Starts them. Defaults to None: this process does.
     """
 
@@ -82,28 +82,33 @@ class AblationPool:
         if not tasks:
             return {}
         with self._open_call_folder() as folder:
-            order = AblationOrder([asdict(task) for task in tasks], str(self.outputs.absolute()), str(folder), workers)
+            order = AblationOrder([asdict(task) for task in tasks], str(self.outputs.absolute()), str(folder))
             source = AblationSource(order, index=self.index)
             progress.source = source
             if self.launcher is None or self.launcher.is_in_process:
                 is_interrupted = LocalPool(source, _make_pool_settings(order, workers), progress).run()
                 failures = source.read_failures()
             else:
-                is_interrupted, failures = self._launch(self.launcher, source, order, progress)
+                is_interrupted, failures = self._launch(self.launcher, source, order, workers, progress)
         if is_interrupted:
             raise KeyboardInterrupt
         self.index.refresh()
         return failures
 
     def _launch(
-        self, launcher: Launcher, source: AblationSource, order: AblationOrder, progress: _TaskProgress
+        self,
+        launcher: Launcher,
+        source: AblationSource,
+        order: AblationOrder,
+        workers: int,
+        progress: _TaskProgress,
     ) -> tuple[bool, dict[str, str]]:
         lease = source.make_lease()
         job = partial(run_job, {"order": asdict(order), "lease": lease.key, "origin": launch_origin()})
         reason = "no job of the launcher has run it"
         is_interrupted = False
         try:
-            is_interrupted = LauncherPool(source, launcher, progress, lease, drains=False).run(job, order.processes)
+            is_interrupted = LauncherPool(source, launcher, progress, lease, drains=False).run(job, workers)
         except RunFailed as error:
             reason = str(error)
         failures = source.read_failures()

@@ -183,6 +183,7 @@ class Backlog:
     Attributes:
         done: Runs with a record.
         missing: Runs without.
+        other_threads: Done runs that computed with another number of threads than they would now, by that number.
         untimed: Runs whose latency is to be measured, missing ones included.
         stored: Keys of the missing runs' stages that are in the store.
         shared: Number of missing runs that need a stage, by the keys of stages that are not in the store and that more
@@ -193,6 +194,7 @@ class Backlog:
 
     done: list[AblationRun]
     missing: list[AblationRun]
+    other_threads: dict[int, list[AblationRun]]
     untimed: list[AblationRun]
     stored: set[str]
     shared: dict[str, int]
@@ -219,9 +221,15 @@ def find_backlog(runs: Iterable[AblationRun], index: RunIndex, is_stored: Callab
                 continue
             counts[node.key] += 1
             seconds.setdefault(node.key, index.estimate_seconds(run, node.name))
+    other_threads: defaultdict[int, list[AblationRun]] = defaultdict(list)
+    for run, record in records:
+        now = run.settings.threads
+        if record is not None and (before := record.environment.get("threads", now)) != now:
+            other_threads[before].append(run)
     return Backlog(
         done=[run for run, record in records if record is not None],
         missing=missing,
+        other_threads=dict(other_threads),
         untimed=[run for run, record in records if needs_latency(run, record)],
         stored=stored,
         shared={key: count for key, count in counts.items() if count > 1},

@@ -22,8 +22,10 @@ from lightexp.core.errors import BadInput
 from lightexp.core.regular_files import read_text
 from lightexp.report.table_spec import PublishedRow, TableSpec, parse_column
 
-_OUTSIDE_ROWS = ("paths", "tracking", "runtime", "measure", "hydra")
+_OUTSIDE_ROWS = ("paths", "tracking", "measure", "hydra")
 """Config groups whose overrides do not change what a row is."""
+_THREADS = "runtime.threads=1"
+"""Override that comes before `base`: the results of a row must not depend on the host's cores or on other workers."""
 _MAX_NAME_LENGTH = 60
 
 
@@ -38,7 +40,8 @@ class AblationFile:
         rows: By name, a list of overrides or a planner; see `lightexp.ablation.planners`.
         reference: The publication of the claim or its figures. Defaults to none.
         cost: How long it takes, such as `25 minutes on two cores`. Defaults to no mention.
-        base: Overrides that all rows share. Defaults to none.
+        base: Overrides that all rows share. Defaults to none. `runtime.threads=N` computes each run with N threads
+            instead of one.
         external: Published metrics by row, each `{source: text, figures: {metric: value}}`; shown, never tested.
         columns: Metrics of the table, or `{measurement, heading, format, direction}` of each. Defaults to the usual
             ones.
@@ -103,7 +106,7 @@ def read_spec(path: Path, overrides: list[str]) -> AblationSpec:
     values = _load_yaml(path)
     try:
         file = construct(AblationFile, values, "")
-        rows = expand_rows(file.rows, [*file.base, *overrides])
+        rows = expand_rows(file.rows, [_THREADS, *file.base, *overrides])
         names = [row.name for row in rows]
         if file.control not in names:
             raise BadInput(f"control: no row is named '{file.control}'. The rows are: {', '.join(names)}.")

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,11 @@ class AblationOrder:
         tasks: The tasks, as JSON types, in the order in which they are to be claimed.
         outputs: The folder of all outputs.
         call_folder: The folder of the command's lease and of its failures.
-        processes: Number of processes that share the cores of a host.
     """
 
     tasks: list[dict[str, Any]]
     outputs: str
     call_folder: str
-    processes: int
 
 
 class AblationSource(WorkSource):
@@ -66,7 +64,6 @@ class AblationSource(WorkSource):
         self._index_lock = threading.Lock()
         self._store = Store(self._outputs / "store")
         self._locks = FileLocks(self._outputs / LOCKS)
-        self._threads = max(1, len(os.sched_getaffinity(0)) // order.processes)
 
     def make_lease(self, key: int | None = None) -> CommandLease:
         """Return a lease in the command's folder."""
@@ -89,7 +86,8 @@ class AblationSource(WorkSource):
             if self._is_done(task) or task.id in self.read_failures():
                 self._locks.release(task.id)
                 continue
-            run = partial(self._run, task) if reason is None else partial(_raise_failure, reason)
+            assert self._run_task is not None
+            run = partial(self._run_task, task) if reason is None else partial(_raise_failure, reason)
             return Task(task.id, task.name, run)
         return None
 
@@ -144,16 +142,6 @@ class AblationSource(WorkSource):
         except BadInput:  # the worker says so in its turn
             return False
         return any(name.startswith("latency/") for name in record.metrics)
-
-    def _run(self, task: AblationTask) -> dict[str, Any]:
-        assert self._run_task is not None
-        return self._run_task(task if task.kind == "latency" else self._limit_threads(task))
-
-    def _limit_threads(self, task: AblationTask) -> AblationTask:
-        """Give a task its share of the cores, unless its overrides say how many threads it takes."""
-        if any(override.startswith("runtime.threads=") for override in task.overrides):
-            return task
-        return AblationTask(**{**asdict(task), "overrides": [*task.overrides, f"runtime.threads={self._threads}"]})
 
 
 def _raise_failure(reason: str) -> None:

@@ -19,12 +19,13 @@ _USAGE = "lightexp ablate FILE [--plan] [workers=N] [setting=value ...]"
 _HELP = """Run every row of an ablation's file with every seed that has no record yet, and write the report.
 
   lightexp ablate experiments/01_article.yaml --plan      what is done, what is shared, how long it will take
-  lightexp ablate experiments/01_article.yaml workers=2   two processes, which share the cores
+  lightexp ablate experiments/01_article.yaml workers=2   two processes
   lightexp ablate FILE dataset=mnist                      the same rows on another data set, as a separate table
 
 A stage that several rows share is made first, and once. A row that fails is reported and the others continue. After an
 interruption the same command continues; on another host with the same outputs folder it shares the work. Latency is
-measured at the end, while nothing else computes. A new row or seed runs only itself. With
+measured at the end, while nothing else computes. A new row or seed runs only itself. Each run computes with one
+thread, so that the number of workers changes no result; runtime.threads=N in the file's base is another number. With
 hydra/launcher=joblib, submitit_slurm or ray the launcher's jobs are the workers, on any host, over the same outputs
 folder.
 
@@ -77,6 +78,8 @@ def run(argv: list[str]) -> int:
         ablation_view.print_backlog(spec, runs, backlog, workers)
         return 0
     runner.close_dead_runs(runs[0].settings)
+    for line in ablation_view.list_thread_notes(backlog):
+        _report(line)
     _report(f"{spec.name}: {len(backlog.done)} of {len(runs)} runs are done, {len(backlog.missing)} to do")
     try:
         launcher = select_launcher(hydra_overrides, [], outputs, overrides) if hydra_overrides else None

@@ -47,11 +47,23 @@ def print_backlog(spec: AblationSpec, runs: list[AblationRun], backlog: Backlog,
         f"{len(backlog.stored)}.",
         soft_wrap=True,
     )
+    for line in list_thread_notes(backlog):
+        console.print(line, soft_wrap=True)
     total = _estimate(list(backlog.seconds.values()), workers)
     console.print(f"Estimate with workers={workers}: {total}", soft_wrap=True)
     if spec.show.cost:
         console.print(f"The file says: {escape_markup(spec.show.cost)}", soft_wrap=True)
     console.print("Nothing was run. Leave out --plan to run it.")
+
+
+def list_thread_notes(backlog: Backlog) -> list[str]:
+    """Return a line for each number of threads with which finished runs computed and others will not."""
+    return [
+        f"{len(runs)} of the finished runs computed with runtime.threads={threads}, and would now with "
+        f"{runs[0].settings.threads}: their files may differ in bytes. Add runtime.threads={threads} to base, or set "
+        "paths.outputs=FOLDER to run all of them again."
+        for threads, runs in sorted(backlog.other_threads.items())
+    ]
 
 
 def _choose_width() -> int | None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record
 from lightexp.core.records import load_records
 from tests.command_server import run_command
@@ -30,12 +31,13 @@ class Story:
     """One ablation, run several times.
 
     Attributes:
-        plans: Output of `--plan` before anything has run, and after everything has.
+        plans: Output of `--plan` before anything has run, after everything has, and with a record of two threads.
         has_page: Whether the report exists after the first call.
-        calls: Exit code and output of four calls: all rows in two processes; the same again; with another row,
-            interrupted; that again.
+        calls: Exit code and output of five calls: all rows in two processes; the same again; with another row,
+            interrupted; that again; some rows in one process, into other outputs.
         records: The records after each call.
         stages: Kinds of the store's entries at the end.
+        files: Bytes of the shipped files by row, of the first call and of the last.
     """
 
     plans: list[str]
@@ -43,6 +45,7 @@ class Story:
     calls: list[tuple[int, str]]
     records: list[list[Record]]
     stages: list[str]
+    files: list[dict[str, bytes]]
 
 
 class AblationFolder:
@@ -87,6 +90,13 @@ class AblationFolder:
         done = run_command(["ablate", str(self.path), *arguments], self.folder, os.environ, PATIENCE_S)
         self._keep(done.returncode, done.stdout + done.stderr)
 
+    def read_files(self, outputs: Path) -> dict[str, bytes]:
+        """Return the shipped files of the rows `control` and `both` with seed 0."""
+        records = [r for r in load_records(outputs)[0] if r.tags["row"] in ("control", "both")]
+        return {
+            r.tags["row"]: (outputs / "runs" / r.id / TFLITE).read_bytes() for r in records if r.config["seed"] == 0
+        }
+
     def interrupt(self) -> None:
         """Run the ablation, send SIGTERM to the command alone while a stage is being made, and keep the outcome."""
         process = subprocess.Popen([*COMMAND, str(self.path)], cwd=self.folder, stderr=subprocess.PIPE, text=True)
@@ -122,8 +132,17 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     ablation.write()
     ablation.run()
     plans.append(ablation.plan())
+    record = next(r for r in ablation.records[-1] if r.tags["row"] == "both")
+    record.environment["threads"] = 2
+    record.write(ablation.outputs / "runs" / record.id)
+    plans.append(ablation.plan())
     manifests = [json.loads(p.read_text()) for p in ablation.outputs.glob("store/entries/*/*/manifest.json")]
-    return Story(plans, has_page, ablation.calls, ablation.records, sorted(m["kind"] for m in manifests))
+    files = [ablation.read_files(ablation.outputs)]
+    ablation.values["rows"] = {name: ablation.values["rows"][name] for name in ("control", "both")}
+    ablation.write()
+    ablation.run("paths.outputs=alone", "workers=1")
+    files.append(ablation.read_files(ablation.folder / "alone"))
+    return Story(plans, has_page, ablation.calls, ablation.records, sorted(m["kind"] for m in manifests), files)
 
 
 def select_runs(records: list[Record], status: str = "done") -> list[tuple[str, int]]:
@@ -137,6 +156,18 @@ def test_plan_shows_what_is_done_and_what_is_shared(story: Story) -> None:
     assert "8 stages have no earlier record" in story.plans[0]
     assert "refused: pipeline.order: 'prune' cannot follow 'quantize'" in story.plans[0]
     assert "3 runs: 3 are done, 0 to do, 0 to be timed." in story.plans[1]
+
+
+def test_number_of_workers_changes_no_byte(story: Story) -> None:
+    assert story.calls[4][0] == 0, story.calls[4][1]
+    assert story.files[0].keys() == {"control", "both"}
+    assert story.files[0] == story.files[1]
+
+
+def test_runs_with_other_threads_are_named(story: Story) -> None:
+    assert "computed with" not in story.plans[1]
+    expected = "1 of the finished runs computed with runtime.threads=2, and would now with 1: their files may differ"
+    assert expected in story.plans[2]
 
 
 def test_every_row_runs_and_a_failure_is_reported(story: Story) -> None:
@@ -160,7 +191,7 @@ def test_rows_are_tested_and_timed_at_the_end(story: Story) -> None:
             assert len(set(names)) == len(names)
             assert {"accuracy/test", "latency/p50_us", "size/file_bytes", "time/train_s"} <= set(names)
         assert record.environment["timed_on"] == record.environment["host"]
-        assert record.environment["threads"] == 1 or record.environment["cores"] > 2
+        assert record.environment["threads"] == 1
     output = story.calls[0][1]
     assert output.rindex("/6] ") < output.index("Measuring the latency of 4 runs")
 

@@ -93,3 +93,8 @@ def test_row_settings_are_those_of_its_overrides(make_spec: MakeSpec) -> None:
         make_spec().rows[1].settings.stages
         == compose_settings(["pipeline=prune_quantize", "pipeline.stages.prune.sparsity=0.9"]).stages
     )
+
+
+def test_runs_compute_with_one_thread_by_default(make_spec: MakeSpec) -> None:
+    assert {row.settings.threads for row in make_spec().rows} == {1}
+    assert {row.settings.threads for row in make_spec(base=["runtime.threads=3"]).rows} == {3}

@@ -31,7 +31,7 @@ def make_task(name: str, needs: str = "", kind: str = "run") -> AblationTask:
 
 
 def make_order(outputs: Path, tasks: list[AblationTask]) -> AblationOrder:
-    return AblationOrder([asdict(task) for task in tasks], str(outputs), str(outputs / LOCKS / "call-1"), 1)
+    return AblationOrder([asdict(task) for task in tasks], str(outputs), str(outputs / LOCKS / "call-1"))
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -118,7 +118,7 @@ def test_failure_is_seen_by_the_commands_other_workers_only(tmp_path: Path) -> N
     order = make_order(tmp_path, [make_task("a"), make_task("b")])
     first, second = AblationSource(order, lambda task: {}), AblationSource(order, lambda task: {})
     other_call = AblationSource(
-        AblationOrder(order.tasks, order.outputs, str(tmp_path / LOCKS / "call-2"), 1), lambda task: {}
+        AblationOrder(order.tasks, order.outputs, str(tmp_path / LOCKS / "call-2")), lambda task: {}
     )
     claimed = first.claim()
     assert claimed is not None
@@ -131,18 +131,6 @@ def test_failure_is_seen_by_the_commands_other_workers_only(tmp_path: Path) -> N
     claimed = other_call.claim()
     assert claimed is not None
     assert claimed.id == "a"
-
-
-def test_task_runs_with_its_share_of_the_cores(tmp_path: Path) -> None:
-    seen: list[list[str]] = []
-    tasks = [make_task("a"), AblationTask("run", "b", "b", ["runtime.threads=7"])]
-    tasks.append(AblationTask("latency", "c", "c", ["seed=1"], record_id="none"))
-    order = make_order(tmp_path, tasks)
-    source = AblationSource(order, lambda task: {"count": seen.append(task.overrides)})
-    while task := source.claim():
-        source.finish(task, task.run())
-    cores = len(os.sched_getaffinity(0))
-    assert seen == [["nothing.a=1", f"runtime.threads={cores}"], ["runtime.threads=7"], ["seed=1"]]
 
 
 def test_task_that_was_given_back_is_claimed_by_another(tmp_path: Path) -> None:
