@@ -55,6 +55,9 @@ def test_recompute_gives_every_entry_again(runs: TinyRuns, monkeypatch: pytest.M
     recipes = make_recipes(runs)
     assert set(recipes) == {"Train train", "Quantize quantize", "Calibration quantize.calibration"}
     assert {kind: recompute_with(runs, recipe) for kind, recipe in recipes.items()} == {kind: [] for kind in recipes}
+    recipe = recipes["Calibration quantize.calibration"]
+    relative = {**recipe.config, "dataset": {**recipe.config["dataset"], "path": runs.arrays.name}}
+    assert recompute_with(runs, replace(recipe, config=relative, folder=str(runs.arrays.parent))) == []
     assert list_items(runs.outputs / "store") == before  # nothing is added, removed, or marked as used
     assert sweep_orphans(runs.outputs / "store", dry=True) == 0
 
