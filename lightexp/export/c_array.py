@@ -8,6 +8,15 @@ from collections.abc import Iterable, Sequence
 from lightexp.core.errors import BadInput
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+_KEYWORDS = re.compile(  # of C11 and C++20
+    "alignas|alignof|and|and_eq|asm|auto|bitand|bitor|bool|break|case|catch|char|char16_t|char32_t|char8_t|class|"
+    "co_await|co_return|co_yield|compl|concept|const|const_cast|consteval|constexpr|constinit|continue|decltype|"
+    "default|delete|do|double|dynamic_cast|else|enum|explicit|export|extern|false|float|for|friend|goto|if|inline|int|"
+    "long|mutable|namespace|new|noexcept|not|not_eq|nullptr|operator|or|or_eq|private|protected|public|register|"
+    "reinterpret_cast|requires|restrict|return|short|signed|sizeof|static|static_assert|static_cast|struct|switch|"
+    "template|this|thread_local|throw|true|try|typedef|typeid|typename|union|unsigned|using|virtual|void|volatile|"
+    "wchar_t|while|xor|xor_eq"
+)
 _SPELLINGS = {"MATMUL": "MatMul", "CUMSUM": "CumSum", "PADV2": "PadV2", "LSTM": "LSTM"}  # not just capitalised
 _BYTES_PER_LINE = 12
 
@@ -62,7 +71,7 @@ def render_c_array(content: bytes, name: str, operators: Iterable[str], about: S
         about: Lines of a comment at the top.
 
     Raises:
-        BadInput: If `name` is no valid C name.
+        BadInput: If `name` is no valid C name, or a keyword of C or C++.
 
     Example:
         >>> header, source = render_c_array(b"TFL3", "model", ["CONV_2D"], ["A model."])
@@ -73,6 +82,8 @@ def render_c_array(content: bytes, name: str, operators: Iterable[str], about: S
     """
     if not _NAME.fullmatch(name):
         raise BadInput(f"C needs a name of letters, digits and _ that begins with a letter. Received: {name[:80]!r}.")
+    if _KEYWORDS.fullmatch(name):
+        raise BadInput(f"'{name}' is a keyword of C or C++. Give another name, such as --name {name}_model.")
     kinds = sorted(set(operators))
     calls = [f"resolver.{name_resolver_method(kind)}() == 0" for kind in kinds if kind != "CUSTOM"]
     custom = ""

@@ -44,16 +44,7 @@ def open_storage(
     outage = OutageReporter("The study's storage", report)
     if _is_journal(address):
         path = Path(resolve_address(address, folder))
-        try:
-            if path.exists():
-                require_regular(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            journal = JournalStorage(_JournalFile(path))
-        except (OSError, ValueError) as error:
-            if is_disk_full(error):
-                raise
-            reason = getattr(error, "strerror", None) or error
-            raise BadInput(f"search.storage: {path} cannot be used: {reason}. Name another journal file.") from None
+        journal = _open_journal(path)
         return _retry_methods(journal, outage), FileLocks(path.with_name(f".{path.name}-{study}"))
     assert address is not None
     parts = _split_url(address)
@@ -74,6 +65,21 @@ def open_storage(
     storage = _retry_methods(get_storage(database), outage)
     weakref.finalize(storage, _close_database, database)
     return storage, locks
+
+
+def _open_journal(path: Path) -> JournalStorage:
+    try:
+        if path.exists():
+            require_regular(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(_JournalFile(path))
+    except Exception as error:  # Optuna raises anything for lines that it has not written
+        if is_disk_full(error):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        if not isinstance(error, OSError | ValueError):
+            reason = f"{type(error).__name__}: {error}"
+        raise BadInput(f"search.storage: {path} cannot be used: {reason!s:.200}. Name another journal file.") from None
 
 
 def resolve_address(address: str | None, folder: Path) -> str:

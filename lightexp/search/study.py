@@ -31,6 +31,7 @@ from lightexp.search.ranges import format_value
 from lightexp.search.seed_trials import SeedTrial
 from lightexp.search.space import VARIANT, SearchSpace
 from lightexp.search.study_identity import StudyIdentity
+from lightexp.search.study_schema import check_study
 from lightexp.search.study_spec import StudySpec
 
 STUDY_ID, IDENTITY = "id", "identity"
@@ -83,6 +84,7 @@ class SearchStudy:
             self._study = optuna.load_study(study_name=spec.name, storage=view, pruner=pruner)
             self._study_id = self._storage.get_study_id_from_name(spec.name)
             if identity is not None:
+                check_study(self._study)
                 self._initialize(identity)
 
     def _initialize(self, identity: StudyIdentity) -> None:

@@ -106,3 +106,9 @@ def test_name_resolver_method_spells_names_as_tflite_micro(kind: str, method: st
 def test_render_c_array_refuses_invalid_names(name: str) -> None:
     with pytest.raises(BadInput, match="C needs a name"):
         render_c_array(b"", name, [], [])
+
+
+@pytest.mark.parametrize("name", ["int", "class", "constexpr", "xor"])
+def test_render_c_array_refuses_keywords(name: str) -> None:
+    with pytest.raises(BadInput, match=f"^'{name}' is a keyword of C or C\\+\\+. Give another name, such as --name"):
+        render_c_array(b"", name, [], [])
