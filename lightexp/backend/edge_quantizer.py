@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lightexp.backend import flatbuffer
 from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import BadInput
+from lightexp.core.grids import find_channel_steps
 from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph
 
 _ACTIVATION_BITS = {"int8": 8, "int16x8": 16}
@@ -41,8 +42,8 @@ def quantize(
         scheme: `default` (what TensorFlow's converter does by default), `float16`, `dynamic`, `weight_only`, `int8`
             or `int16x8`.
         bits: Width of weights that are not kernels, such as an embedding's.
-        kernels: Width in bits (2, 4, 8, or 32 for float) and block size (0: one scale per channel) of each kernel of
-            the file, in order.
+        kernels: Of each kernel of the file, in order: width in bits (2, 4, 8, or 32 for float), block size (0: one
+            scale per channel) and, where it is on a grid whose steps are to be its scales, True.
         integer_io: Whether inputs and outputs become integers too; used by `int8` and `int16x8`.
 
     Returns:
@@ -54,9 +55,9 @@ def quantize(
     from litert_quantizer import quantizer  # takes a second to import
 
     model = flatbuffer.read_graph(tflite)
-    statistics = None
+    statistics = _grid_statistics(model, kernels)
     if scheme in _ACTIVATION_BITS:
-        statistics = _tensor_statistics(model, ranges, scheme, kernels)
+        statistics = _tensor_statistics(model, ranges, scheme, kernels) | statistics
     try:
         with silence_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -64,7 +65,7 @@ def quantize(
             if _has_old_operator_codes(source):
                 source = _rewrite(source)
             work = quantizer.Quantizer(source, _build_recipe(model, scheme, bits, kernels, integer_io))
-            content = bytes(work.quantize(statistics, enable_progress_report=False).quantized_model)
+            content = bytes(work.quantize(statistics or None, enable_progress_report=False).quantized_model)
     except Exception as error:  # the quantiser does not document what it raises for files of other writers
         message = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{tflite} cannot be quantised ({scheme}): {message[:200]}. Try another scheme.") from None
@@ -83,7 +84,7 @@ def _build_recipe(
         return [_build_rule(".*", scheme, 16, 0)]
     common_bits = 8 if scheme in _ACTIVATION_BITS else bits
     rules = [_build_rule(".*", scheme, common_bits, 0)]
-    for (op, _), (kernel_bits, block) in zip(model.kernels, kernels, strict=True):
+    for (op, _), (kernel_bits, block, *_) in zip(model.kernels, kernels, strict=True):
         if (kernel_bits, block) == (common_bits, 0):
             continue
         scope = "".join(f"{model.tensors[index].name};" for index in op.outputs)
@@ -134,12 +135,30 @@ def _tensor_statistics(
         for tensor, (low, high) in zip(model.tensors, ranges, strict=True)
         if not np.isnan(low)
     }
-    for (op, kernel), (bits, _) in zip(model.kernels, kernels, strict=True):
+    for (op, kernel), (bits, *_) in zip(model.kernels, kernels, strict=True):
         if bits == 32:
             continue
         widened = _widen_kernel_range(model, op, kernel, ranges, scheme, bits)
         if widened is not None:
             statistics[kernel.name] = {"min": -widened, "max": widened}
+    return statistics
+
+
+def _grid_statistics(model: TFLiteGraph, kernels: Sequence[Sequence[int]]) -> dict[str, dict[str, NDArray[Any]]]:
+    """Return the ranges of kernels on a grid, by tensor name, whose scales are the steps of the grid.
+
+    A kernel that is on no grid, or has more levels than the bits, gets no range.
+    """
+    statistics = {}
+    for (op, kernel), (bits, _, *on_grid) in zip(model.kernels, kernels, strict=True):
+        if bits == 32 or not any(on_grid) or kernel.data is None:
+            continue
+        channel, levels = _CHANNEL_AXIS.get(op.kind, 0), 2 ** (bits - 1) - 1
+        steps = find_channel_steps(np.moveaxis(np.asarray(kernel.data), channel, -1), levels)
+        if steps is not None:
+            shape = [-1 if axis == channel else 1 for axis in range(kernel.data.ndim)]
+            maxima = (steps * levels).reshape(shape)
+            statistics[kernel.name] = {"min": -maxima, "max": maxima}
     return statistics
 
 

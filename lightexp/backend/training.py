@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,23 @@ class WeightConstraint(Protocol):
         """The constraint's state that changes from step to step."""
 
 
+@runtime_checkable
+class Reparameterization(WeightConstraint, Protocol):
+    """Computes weights of the model from other variables, which are trained instead of them."""
+
+    def replace(self, variables: Sequence[Any]) -> list[Any]:
+        """Return the variables that the optimiser updates instead of `variables`."""
+
+    def pull_back(self, variables: Sequence[Any], gradients: Sequence[Any], step: Any) -> list[Any]:
+        """Return the gradient of each variable that `replace` returns, in the graph of `step`.
+
+        Args:
+            variables: The model's variables.
+            gradients: Their gradients; None for a variable that does not matter.
+            step: The step, int64, counted from 1.
+        """
+
+
 @dataclass(frozen=True)
 class TeacherSignals:
     """What an objective compares the model in training with.
@@ -85,14 +102,18 @@ class Trainer:
             data: The data set.
             seed: Seed of shuffling, augmentation and dropout.
             teachers: What the objective compares the model with. Defaults to None: no teachers.
-            constraint: Pruning masks or tied weights. Defaults to None.
+            constraint: Pruning masks, tied weights or weights on a grid. Defaults to None.
         """
         self._model, self._settings, self._data, self._seed = model, settings, data, seed
         self._teachers = teachers or TeacherSignals()
         self._constraint = constraint
         features = self._teachers.features
         self._variables = [*model.trainable_variables, *(features.variables if features else [])]
-        self._optimizer = Optimizer(settings, self._variables)
+        self._reparameterization = constraint if isinstance(constraint, Reparameterization) else None
+        trained = self._variables
+        if self._reparameterization:
+            trained = self._reparameterization.replace(self._variables)
+        self._optimizer = Optimizer(settings, trained)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._rates = tf.constant(settings.learning_rates(count_steps_per_epoch(len(data.train), settings.batch_size)))
         self._validate = tf.function(self._validate_batch, reduce_retracing=True, autograph=False)
@@ -205,7 +226,10 @@ class Trainer:
             loss = tf.reduce_mean(losses)
             if self._model.losses:
                 loss += tf.add_n(self._model.losses)
-        self._optimizer.apply(tape.gradient(loss, self._variables), step, rate)
+        gradients = tape.gradient(loss, self._variables)
+        if self._reparameterization:
+            gradients = self._reparameterization.pull_back(self._variables, gradients, step)
+        self._optimizer.apply(gradients, step, rate)
         return tf.reduce_sum(losses), _count_correct(logits, labels)
 
     def _forward(self, inputs: Any) -> tuple[Any, Any]:

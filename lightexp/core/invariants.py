@@ -13,6 +13,8 @@ class InvariantFamily(Enum):
     """The zeros of the kernels."""
     SHARED_VALUES = auto()
     """Which weights of a kernel are equal."""
+    GRID = auto()
+    """The step of a kernel, or of each output channel, of which all weights are multiples."""
     DATA_TYPES = auto()
     """The data types of the flatbuffer's tensors."""
     OTHER = auto()
@@ -30,6 +32,8 @@ class InvariantKind(StrEnum):
     """Share of blocks that hold only zeros."""
     CODEBOOK = "codebook"
     """Number of different values in a kernel."""
+    GRID = "grid"
+    """Bits of the multiples of a step that the weights of a kernel are; 0 without a limit."""
     DATA_TYPE = "dtype"
     """Data types of the weights, inputs and outputs."""
 
@@ -39,6 +43,7 @@ _FAMILIES = {
     InvariantKind.N_OF_M: InvariantFamily.ZEROS,
     InvariantKind.BLOCKS: InvariantFamily.ZEROS,
     InvariantKind.CODEBOOK: InvariantFamily.SHARED_VALUES,
+    InvariantKind.GRID: InvariantFamily.GRID,
     InvariantKind.DATA_TYPE: InvariantFamily.DATA_TYPES,
 }
 

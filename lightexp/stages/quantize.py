@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -64,6 +64,9 @@ class Quantize(Stage):
             an earlier stage `sensitivity`, in percentage points. Each layer uses the fewest bits within it, or float if
             there are none. All layers together may lose more. Defaults to None: `bits`.
         io: Type of an `int8` or `int16x8` model's inputs and outputs: `float` or `integer`. Defaults to `float`.
+        scales: `range` spans each channel's weights; `grid` takes the steps of weights on a grid as scales, so that the
+            file holds their multiples exactly; `auto` is `grid` after a stage that has established a grid, else
+            `range`. Defaults to `auto`.
         calibration_samples: Number of train examples on which the ranges of activations are measured, for `int8` and
             `int16x8`. Defaults to 200.
 
@@ -87,6 +90,7 @@ class Quantize(Stage):
     layers: dict[str, Literal[2, 4, 8, 32]] = field(default_factory=dict)
     tolerance: NonNegative | None = None
     io: Literal["float", "integer"] = "float"
+    scales: Literal["auto", "range", "grid"] = "auto"
     calibration_samples: Count = 200
 
     def __post_init__(self) -> None:
@@ -122,14 +126,26 @@ class Quantize(Stage):
         return (Invariant(InvariantKind.DATA_TYPE),)
 
     def preserves(self, invariant: Invariant) -> bool:
-        """Return whether an invariant is preserved: zeros always, shared values unless scales are per block."""
+        """Return whether an invariant is preserved: zeros always, shared values unless scales are per block.
+
+        A grid is preserved with `scales` `grid` or `auto` where each layer has its bits, or 32.
+        """
         if invariant.family is InvariantFamily.SHARED_VALUES:
             return not self.block
+        if invariant.family is InvariantFamily.GRID:
+            fits = self.tolerance is None and min([self.bits, *self.layers.values()]) >= (invariant.value or 8)
+            return fits and not self.block and self.scales != "range" and self.scheme != "float16"
         return invariant.family is InvariantFamily.ZEROS
+
+    def resolve(self, standing: tuple[Invariant, ...]) -> Quantize:
+        """Return the stage with the grid's scales if an earlier stage has established one; see `Stage.resolve`."""
+        if self.scales == "auto" and any(invariant.family is InvariantFamily.GRID for invariant in standing):
+            return replace(self, scales="grid")
+        return self
 
     def computes_with_tensorflow(self, form: Form) -> bool:
         """Return whether TensorFlow's converter quantises a Keras model; see `Stage.computes_with_tensorflow`."""
-        return form == "keras" and self.scheme == "default"
+        return form == "keras" and self.scheme == "default" and self.scales != "grid"
 
     def inputs(self) -> dict[str, Input]:
         """Return the ranges of activations and the sensitivity table, if they are needed; see `Stage.inputs`."""
@@ -196,7 +212,7 @@ class Quantize(Stage):
         from lightexp.backend import sandbox
 
         result = context.out / TFLITE
-        if parent.form == "keras" and self.scheme == "default":
+        if parent.form == "keras" and self.computes_with_tensorflow("keras"):
             from lightexp.backend import converter, keras_files
 
             result.write_bytes(converter.convert_default(keras_files.load_model(parent.folder)))
@@ -204,7 +220,7 @@ class Quantize(Stage):
         ranges = np.empty(0, np.float32)
         if self._is_static:
             ranges = np.load(context.inputs["calibration"].folder / RANGES_FILE, allow_pickle=False)
-        kernels = [(_BITS[form.dtype], form.block) for form in formats]
+        kernels = [(_BITS[form.dtype], form.block, self.scales == "grid") for form in formats]
         settings = {"scheme": self.scheme, "bits": self.bits, "kernels": kernels, "integer_io": self.io == "integer"}
         result.write_bytes(sandbox.run_sandboxed("quantize", parent.tflite, ranges, **settings).tobytes())
 

@@ -51,6 +51,15 @@ def build_tied() -> Parts:
     return net, settings, source, TiedWeights(qat.list_kernels(net), True, True), features
 
 
+def build_on_grids() -> Parts:
+    """Build a model with weights on learned grids."""
+    from lightexp.backend.grid_weights import GridSettings, GridWeights, list_grid_tensors
+
+    net = tiny_keras.make_model("norm")
+    tensors = list_grid_tensors(net, {"conv": 1.0, "hidden": 1.0}, GridSettings(limit=7, per_channel=True))
+    return net, tiny_keras.make_settings(), tiny_keras.make_data(), GridWeights(tensors, 0.1, 10), None
+
+
 def build_streamed() -> Parts:
     return (
         tiny_keras.make_model("dropout"),
@@ -61,7 +70,7 @@ def build_streamed() -> Parts:
     )
 
 
-BUILDERS = {"pruned": build_pruned, "tied": build_tied, "streamed": build_streamed}
+BUILDERS = {"pruned": build_pruned, "tied": build_tied, "on grids": build_on_grids, "streamed": build_streamed}
 
 
 def build_trainer(parts: Parts) -> Any:

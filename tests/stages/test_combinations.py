@@ -27,13 +27,15 @@ METHODS = {
     "channels": ["prune_channels"],
     "factors": ["factorize"],
     "cluster": ["cluster", "k=6"],
+    "rate": ["rate", "from_scratch=false"],
     "dynamic": ["quantize", "scheme=dynamic"],
     "int8": ["quantize", "scheme=int8"],
     "int4": ["quantize", "scheme=dynamic", "bits=4"],
     "qat": ["qat"],
     "encode": ["encode"],
 }
-FIRST, LAST = list(METHODS)[:4], list(METHODS)[5:9]
+FIRST, LAST = list(METHODS)[:4], list(METHODS)[6:10]
+REFUSED_AFTER_RATE = (*FIRST, "cluster", "int4", "qat")
 # Kernel shapes in the flatbuffer, outputs first: stem, branch, shortcut, logits.
 FULL = [(8, 3, 3, 1), (16, 3, 3, 8), (16, 1, 1, 8), (4, 16)]
 HALVED = [(4, 3, 3, 1), (8, 3, 3, 4), (8, 1, 1, 4), (4, 8)]
@@ -116,7 +118,10 @@ def test_order_of_each_pair_of_methods() -> None:
         if before in (*LAST, "encode"):
             assert bool(message) == (before == "encode" or after != "encode"), (before, after)
             assert not message or f"'{after}' cannot follow '{before}'" in message
-        elif after in (*FIRST, "cluster") and before in ("sparse", "two_of_four", "cluster"):
+        elif before == "rate":
+            assert (message == "") == (after not in REFUSED_AFTER_RATE), (before, after)
+            assert not message or f"'{after}' after 'rate' would undo its " in message
+        elif after in (*FIRST, "cluster", "rate") and before in ("sparse", "two_of_four", "cluster"):
             assert (message == "") == (after == "cluster"), (before, after)
             assert not message or f"'{after}' after '{before}' would undo its " in message
         else:
@@ -131,6 +136,8 @@ def test_order_of_each_pair_of_methods() -> None:
         ("sparse", "plain", "qat", "sparsity"),
         ("cluster", "more", "train", "codebook"),
         ("cluster", "plain", "qat", "codebook"),
+        ("rate", "more", "train", "sparsity"),
+        ("rate", "plain", "qat", "sparsity"),
     ],
 )
 def test_stage_that_destroys_invariant_is_refused(

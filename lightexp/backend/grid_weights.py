@@ -1,0 +1,221 @@
+"""Weights on learned grids: train latent weights of which the model computes with rounded multiples of a step.
+
+Rounding is a straight-through estimator, and the step of each grid is learned (Esser et al. 2020, LSQ, arXiv
+1902.08153). The weights' estimated bits are part of the loss (Wiedemann et al. 2019, arXiv 1812.07520; Oktay et al.
+2020, arXiv 1906.06624), through a penalty that grows like the length of an Elias gamma code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightexp.backend.session import import_tensorflow
+from lightexp.core import compat
+
+tf = import_tensorflow()
+
+_DEVIATIONS_PER_STEP = 1.4  # standard deviations of a kernel that its first step is
+_DEFAULT_STEP = 1 / 16  # of a variable whose layer has no weights to take a step from
+_STEP_CANDIDATES = np.linspace(0.2, 1.0, 41)  # shares of the step that just spans a kernel
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    """What the grids of a model have in common.
+
+    Attributes:
+        limit: Largest multiple that a weight of a kernel may be; None does not limit it. Biases have no limit.
+        per_channel: Whether each output channel of a kernel has a step.
+    """
+
+    limit: int | None = None
+    per_channel: bool = False
+
+
+@dataclass(frozen=True)
+class GridTensor:
+    """A variable whose values are to be multiples of a step.
+
+    Attributes:
+        name: Its name.
+        variable: The model's variable.
+        step: First step: a scalar array, or one that broadcasts to the variable, with a step per output channel.
+        limit: Largest multiple, positive and negative; None does not limit it.
+        price: Factor on the price of a bit.
+    """
+
+    name: str
+    variable: Any
+    step: NDArray[np.float32]
+    limit: int | None = None
+    price: float = 1.0
+
+
+def list_grid_tensors(model: Any, prices: Mapping[str, float], settings: GridSettings) -> list[GridTensor]:
+    """Return the trainable variables of some layers, each with a grid that fits its present values.
+
+    Args:
+        model: The model.
+        prices: Factors on the price of a bit by layer name; models inside the model count as layers. Normalisation
+            layers inside them are left out.
+        settings: The grids' limit and granularity.
+    """
+    tensors: dict[Any, GridTensor] = {}
+    for name, price in prices.items():
+        for layer in compat.list_keras_layers(model.get_layer(name)):
+            if type(layer).__name__.endswith("Normalization"):
+                continue
+            step = np.array(_DEFAULT_STEP, np.float32)
+            for variable in layer.trainable_variables:
+                limit = None
+                if len(variable.shape) > 1:
+                    limit = settings.limit
+                    step = _choose_step(variable.numpy(), limit, _reduced_axes(variable, settings.per_channel))
+                own = step if len(variable.shape) > 1 else step.mean(keepdims=False)  # a bias takes its kernel's step
+                name = variable.name.split(":")[0]
+                tensors.setdefault(variable.ref(), GridTensor(name, variable, np.asarray(own), limit, price))
+    return list(tensors.values())
+
+
+def _reduced_axes(variable: Any, per_channel: bool) -> tuple[int, ...]:
+    """Return the axes over which a kernel shares a step."""
+    rank, name = len(variable.shape), variable.name
+    if not per_channel:
+        return tuple(range(rank))
+    if "depthwise" in name:
+        return tuple(range(rank - 2))
+    return tuple(axis for axis in range(rank) if axis != rank - (2 if "transpose" in name else 1))
+
+
+def _choose_step(kernel: NDArray[np.float32], limit: int | None, axes: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the first step of a kernel, by its deviation or, with a limit, of the least squared rounding error."""
+    keep = len(axes) < kernel.ndim
+    if limit is None:
+        step = _DEVIATIONS_PER_STEP * kernel.std(axis=axes, keepdims=keep)
+    else:
+        spanning = np.abs(kernel).max(axis=axes, keepdims=True) / limit
+        candidates = [np.maximum(share * spanning, 1e-12) for share in _STEP_CANDIDATES]
+        errors = [
+            np.square(np.clip(np.round(kernel / c), -limit, limit) * c - kernel).sum(axis=axes, keepdims=True)
+            for c in candidates
+        ]
+        step = np.take_along_axis(np.stack(candidates), np.argmin(errors, axis=0)[None], axis=0)[0]
+        step = step if keep else step.reshape(())
+    return np.where(step > 1e-12, step, _DEFAULT_STEP).astype(np.float32)
+
+
+class GridWeights:
+    """Latent weights and learned steps of a model; a `lightexp.backend.training.Reparameterization`."""
+
+    def __init__(self, tensors: Sequence[GridTensor], rate: float, ramp_steps: int) -> None:
+        """Take the variables' present values as latent weights.
+
+        Args:
+            tensors: The variables on a grid.
+            rate: Loss that a bit a weight costs, on average over all these weights.
+            ramp_steps: Training steps over which the price rises to `rate`, from 0.
+        """
+        self._parts = [_Part(tensor) for tensor in tensors]
+        self._weight_count = sum(int(tf.size(tensor.variable)) for tensor in tensors)
+        self.rate = tf.Variable(rate, dtype=tf.float32, trainable=False)
+        self.last_step = ramp_steps
+
+    @property
+    def variables(self) -> list[Any]:
+        """Latent weights, steps and the price, the state that changes from step to step."""
+        return [self.rate, *(variable for part in self._parts for variable in (part.latent, part.log_step))]
+
+    def replace(self, variables: Sequence[Any]) -> list[Any]:
+        """Return what the optimiser updates instead of the model's variables; see `Reparameterization`."""
+        parts = {part.variable.ref(): part for part in self._parts}
+        latents = [parts[v.ref()].latent if v.ref() in parts else v for v in variables]
+        return [*latents, *(part.log_step for part in self._parts)]
+
+    def pull_back(self, variables: Sequence[Any], gradients: Sequence[Any], step: Any) -> list[Any]:
+        """Return the gradients of what `replace` returns; see `Reparameterization`."""
+        parts = {part.variable.ref(): part for part in self._parts}
+        ramp = tf.minimum(tf.cast(step, tf.float32) / max(self.last_step, 1), 1.0)
+        price = self.rate * ramp * 2 / (self._weight_count * math.log(2))
+        results, of_steps = [], {}
+        for variable, gradient in zip(variables, gradients, strict=True):
+            part = parts.get(variable.ref())
+            if part is None:
+                results.append(gradient)
+                continue
+            of_latent, of_steps[variable.ref()] = part.pull_back(tf.convert_to_tensor(gradient), price)
+            results.append(of_latent)
+        return [*results, *(of_steps[part.variable.ref()] for part in self._parts)]
+
+    def on_step_begin(self, step: Any) -> None:
+        """Round the latent weights into the model's variables."""
+        self.on_epoch_end()
+
+    def on_epoch_end(self) -> None:
+        """Round the latent weights into the model's variables."""
+        for part in self._parts:
+            part.round()
+
+    def compute_sparsity(self) -> float:
+        """Return the share of zeros among the weights."""
+        nonzero = sum(int(tf.math.count_nonzero(part.variable)) for part in self._parts)
+        return 1 - nonzero / self._weight_count
+
+    def describe_steps(self) -> dict[str, float]:
+        """Return the present step of each variable by its name, the mean of those of its channels."""
+        return {part.name: float(tf.reduce_mean(part.compute_step())) for part in self._parts}
+
+
+class _Part:
+    """One variable's latent weights and step, and what is computed with them in a training step."""
+
+    def __init__(self, tensor: GridTensor) -> None:
+        self.name, self.variable, self._limit, self._price = tensor.name, tensor.variable, tensor.limit, tensor.price
+        self.latent = tf.Variable(tensor.variable, trainable=False)
+        self._first_step = tf.constant(tensor.step, tf.float32)
+        # The step relative to the first one: it stays positive, and weight decay pulls it to the first one.
+        self.log_step = tf.Variable(tf.zeros_like(self._first_step), trainable=False)
+        self._axes = [axis for axis, size in enumerate(self._broadcast_shape()) if size == 1]
+        self._position: Any = None
+        self._level: Any = None
+        self._value: Any = None
+        self._step: Any = None
+
+    def _broadcast_shape(self) -> list[int]:
+        shape = list(self._first_step.shape)
+        return [1] * (len(self.variable.shape) - len(shape)) + shape
+
+    def compute_step(self) -> Any:
+        return self._first_step * tf.exp(self.log_step)
+
+    def round(self) -> None:
+        self._step = self.compute_step()
+        self._position = self.latent * (1 / self._step)
+        self._level = tf.round(self._position)
+        if self._limit:
+            self._level = tf.clip_by_value(self._level, -float(self._limit), float(self._limit))
+        self._value = self._level * self._step
+        self.variable.assign(self._value)
+
+    def pull_back(self, gradient: Any, price: Any) -> tuple[Any, Any]:
+        """Return the gradients of the latent weights and of the logarithm of the step.
+
+        Every operation reads and writes as many numbers as the variable has, which for a dense layer takes as long as
+        a good part of its products: there are as few as possible.
+        """
+        # The slope of log2(v^2) is 2 / (v log 2), and 0 at 0, since `price` has the constant factor.
+        slope = tf.math.reciprocal_no_nan(self._level) * (price * self._price / self._step)
+        inner = gradient
+        if self._limit:
+            inner = tf.where(tf.abs(self._position) <= self._limit + 0.5, gradient, 0.0)
+        of_latent = inner + slope
+        of_step = self._sum(gradient * self._value) - self._sum(of_latent * self.latent)
+        return of_latent, of_step
+
+    def _sum(self, values: Any) -> Any:
+        return tf.reshape(tf.reduce_sum(values, self._axes), self.log_step.shape)

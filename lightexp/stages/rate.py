@@ -1,0 +1,175 @@
+"""Rate-aware training: train the weights on learned grids, with their estimated bits in the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from typing import Any, Literal
+
+import numpy as np
+
+from lightexp.core.config import Count, Fraction, NonNegative, settings_dataclass
+from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.grids import digest_integers
+from lightexp.core.patterns import find_shortfall, measure_kernels, read_kernel
+from lightexp.core.protocols import Artifact, Context, Invariant, InvariantKind, Layer, Range
+from lightexp.core.sensitivity import SensitivityTable
+from lightexp.core.tflite_graph import TFLiteGraph
+from lightexp.core.training import count_steps_per_epoch
+from lightexp.stages.layer_patterns import check_patterns, resolve_patterns
+from lightexp.stages.train import TrainingStage
+
+_VERIFIED_KINDS = ("Dense", "Conv1D", "Conv2D")  # a file stores their kernels with the axes of Keras, outputs first
+
+
+@settings_dataclass
+class Rate(TrainingStage):
+    """Train weights on learned grids, with their estimated bits in the loss, so that they encode to few bytes.
+
+    Each kernel and bias is rounded to multiples of a learned step while it is trained (Esser et al. 2020, arXiv
+    1902.08153). The loss is that of the objective plus `rate` times the mean bits of a weight (entropy-constrained
+    training: Wiedemann et al. 2019, arXiv 1812.07520; Oktay et al. 2020, arXiv 1906.06624). A weight of v steps is
+    taken to cost 1 + 2 log2 |v| bits, the length of its Elias gamma code, and 0 to cost none. Weights and biases of
+    normalisation layers are trained as usual.
+
+    Attributes:
+        rate: Loss that a bit a weight costs, on average over all weights; 0 with `bits` is quantisation-aware training.
+            Defaults to 0.5.
+        bits: Limit on the levels: 8, 4 or 2 bits allow kernels 127, 7 or 1 steps up and down, so that `quantize` can
+            store the integers as they are. Defaults to None: no limit.
+        granularity: Whether a kernel has one step (`tensor`), or each of its output channels has one (`channel`).
+            Defaults to `tensor`.
+        ramp: Share of the training over which the price of a bit rises to `rate`. Defaults to 0.4.
+        layers: Factor on the price of a bit in single layers, by pattern of their names.
+        exclude: Patterns of the names of layers that are trained as usual.
+        from_scratch: Whether to start from new initial weights instead of trained ones. Defaults to True.
+        allow_dead_layers: Whether layers may lose all their weights; otherwise the stage fails. Defaults to False.
+    """
+
+    search = {
+        **TrainingStage.search,
+        "rate": Range("tag(log, interval(0.05, 5))", strongest=5),
+        "bits": Range("choice(8, 4)", strongest=4),
+        "granularity": Range("choice(tensor, channel)"),
+        "layers": Range("tag(log, interval(0.25, 4))", strongest=4),
+    }
+    epochs: Count = 60
+    batch_size: Count = 128
+    learning_rate_schedule: Literal["constant", "cosine", "step"] = "cosine"
+    rate: NonNegative = 0.5
+    bits: Literal[2, 4, 8] | None = None
+    granularity: Literal["tensor", "channel"] = "tensor"
+    ramp: Fraction = 0.4
+    layers: dict[str, NonNegative] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=list)
+    from_scratch: bool = True
+    allow_dead_layers: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.rate and not self.bits:
+            raise ValueError("rate=0 without bits limits nothing. Received: rate=0, bits=null. Set rate, bits or both.")
+
+    @property
+    def needs_parent(self) -> bool:
+        """Whether trained weights are trained further."""
+        return not self.from_scratch
+
+    def establishes(self) -> tuple[Invariant, ...]:
+        """Return the invariants of the zeros, which no pruning may move, and of the grid, with its bits if limited."""
+        return Invariant(InvariantKind.SPARSITY, 1.0), Invariant(InvariantKind.GRID, self.bits or 0)
+
+    def schedule_epochs(self, examples: int) -> int:
+        """Return the number of epochs over which the price rises; see `TrainingStage.schedule_epochs`."""
+        return int(np.ceil(self.ramp * self.epochs))
+
+    def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
+        """Return each layer's grid and price, or why it has none; see `Stage.describe_layers`."""
+        prices = self.compute_prices(layers)
+        descriptions = []
+        for layer in layers:
+            if layer.name not in prices:
+                reason = "it is a normalisation" if _is_normalization(layer) else "excluded"
+                descriptions.append((layer.name, f"{layer.kind}: trained as usual, {reason}"))
+                continue
+            limit = f"at most {_largest_level(self.bits)} steps" if self.bits else "any number of steps"
+            grid = "a learned step per channel" if self.granularity == "channel" else "a learned step"
+            price = "" if prices[layer.name] == 1 else f", {prices[layer.name]:g} times the price"
+            descriptions.append((layer.name, f"{layer.kind}: {grid}, {limit}{price}"))
+        return descriptions
+
+    def compute_prices(self, layers: Sequence[Layer]) -> dict[str, float]:
+        """Return the factor on the price of a bit for each layer on a grid.
+
+        Args:
+            layers: Layers of the model.
+
+        Raises:
+            BadInput: If a pattern matches no layer, or no layer is left.
+        """
+        check_patterns([*self.layers, *self.exclude], layers)
+        excluded = resolve_patterns([layer.name for layer in layers], dict.fromkeys(self.exclude, True), "", "")
+        names = [layer.name for layer in layers if layer.name not in excluded and not _is_normalization(layer)]
+        if not names:
+            raise BadInput("the model has no layer to put on a grid. Leave the stage out, or exclude less.")
+        return dict.fromkeys(names, 1.0) | resolve_patterns(names, self.layers, "on a grid", "factors")
+
+    def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
+        """Train on grids; see `Stage.apply`."""
+        from lightexp.backend import keras_files
+        from lightexp.backend.grid_weights import GridSettings, GridWeights, list_grid_tensors
+        from lightexp.backend.pruning import clear_negative_zeros
+
+        model = keras_files.load_model(parent.folder, context.seed) if parent else self.build_untrained(context)
+        prices = self.compute_prices(keras_files.describe_layers(model))
+        settings = GridSettings(_largest_level(self.bits), self.granularity == "channel")
+        steps = self.epochs * count_steps_per_epoch(len(context.data.train), self.batch_size)
+        weights = GridWeights(list_grid_tensors(model, prices, settings), self.rate, int(self.ramp * steps))
+        history = self.fit(model, context, weights)
+        clear_negative_zeros(model)
+        keras_files.save_model(model, context.out)
+        layers = [model.get_layer(name) for name in prices if type(model.get_layer(name)).__name__ in _VERIFIED_KINDS]
+        kernels = {layer.name: layer.kernel.numpy() for layer in layers}
+        self.check_alive(kernels)
+        return {
+            "history": history,
+            "sizes": {name: int(kernel.size) for name, kernel in kernels.items()},
+            "zeros": {name: int(np.sum(kernel == 0)) for name, kernel in kernels.items()},
+            "integers": {name: digest_integers(kernel) for name, kernel in kernels.items()},
+            "steps": weights.describe_steps(),
+        }
+
+    def check_alive(self, kernels: Mapping[str, Any]) -> None:
+        """Check that no layer has lost all of its weights.
+
+        Args:
+            kernels: Trained kernels by layer name.
+
+        Raises:
+            RunFailed: If one has, and `allow_dead_layers` is False; names it.
+        """
+        dead = [name for name, kernel in kernels.items() if not kernel.any()]
+        if dead and not self.allow_dead_layers:
+            raise RunFailed(
+                f"every weight of '{dead[0]}' became zero. Received: rate={self.rate:g}. Lower rate, or the layer's "
+                f"price (layers: {{{dead[0]}: 0.1}}), or set allow_dead_layers=true."
+            )
+
+    def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
+        """Check that the file's kernels have the zeros, or the integers, of training; see `Stage.verify`."""
+        if kind == InvariantKind.GRID:
+            digests = {digest_integers(read_kernel(kernel)) for _, kernel in shipped.kernels}
+            lost = [name for name, digest in facts["integers"].items() if digest not in digests]
+            return f"the kernel of '{lost[0]}' has not the integers of training" if lost else None
+        zeros = measure_kernels(shipped, lambda kernel: kernel.zeros)
+        missing = find_shortfall(facts["zeros"], facts["sizes"], zeros)
+        if missing is None:
+            return None
+        return f"a kernel of {missing[0]} weights has {max(missing[2], 0):.0f} zeros, was to have {missing[1]:.0f}"
+
+
+def _largest_level(bits: int | None) -> int | None:
+    return None if bits is None else 2 ** (bits - 1) - 1
+
+
+def _is_normalization(layer: Layer) -> bool:
+    return layer.kind.endswith("Normalization")
