@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ class LoadedModel:
         with silence_stderr(), _as_bad_input(tflite), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # LiteRT warns that preserving all tensors takes memory
             interpreter = Interpreter(
-                str(tflite), num_threads=threads, experimental_preserve_all_tensors=preserve_tensors
+                os.fsencode(tflite), num_threads=threads, experimental_preserve_all_tensors=preserve_tensors
             )
             inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         if len(inputs) != 1 or len(outputs) != 1:

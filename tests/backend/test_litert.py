@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -30,7 +31,9 @@ def predict_with_keras(net: str) -> np.ndarray:
 @pytest.mark.parametrize("net", list(tiny_models.SHAPES))
 def test_float_logits_equal_keras(net: str, tmp_path: Path) -> None:
     data = tiny_models.make_data(net)
-    logits = compute_logits(write_file(tmp_path, net), data.test.x, data, 2)
+    folder = tmp_path / os.fsdecode(b"caf\xe9")  # a name that is no text in UTF-8
+    folder.mkdir()
+    logits = compute_logits(write_file(folder, net), data.test.x, data, 2)
     assert logits.dtype == np.float32 and logits.shape == (len(data.test), data.classes)
     np.testing.assert_allclose(logits, predict_with_keras(net), atol=1e-5)
 
