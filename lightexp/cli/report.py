@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -174,9 +175,11 @@ def _select_study_folder(folder: Path) -> Path:
 def _read_history(folder: Path) -> tuple[float, ...]:
     """Return a study's hypervolume after each trial; nothing for other folders."""
     try:
-        return tuple(map(float, json.loads(read_text(folder / "front.json"))["hypervolume"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        values = json.loads(read_text(folder / "front.json"))["hypervolume"]
+        history = tuple(map(float, values))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return ()
+    return history if all(map(math.isfinite, history)) else ()
 
 
 def _read_runs(source: str, problems: list[str]) -> list[Run]:

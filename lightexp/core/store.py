@@ -128,7 +128,7 @@ class Store:
             return None
         try:
             entry = _read_entry(key, folder)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if isinstance(error, OSError) and error.errno in _EXHAUSTED:
                 raise
             entry = None

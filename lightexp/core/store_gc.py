@@ -73,7 +73,7 @@ def _make_item(folder: Path, is_quarantined: bool) -> StoreItem:
     try:
         manifest = json.loads(read_text(folder / MANIFEST))
         kind, made = str(manifest["kind"]), float(manifest["made"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         kind, made = "?", used
     state: State = "idle"
     if is_quarantined:

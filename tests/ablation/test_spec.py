@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from lightexp.ablation.spec import AblationSpec, read_spec
 from lightexp.core.errors import BadInput
 from lightexp.runner.compose import compose_settings
+from tests.fuzz import mutate
 
 MakeSpec = Callable[..., AblationSpec]
 
@@ -98,3 +100,32 @@ def test_row_settings_are_those_of_its_overrides(make_spec: MakeSpec) -> None:
 def test_runs_compute_with_one_thread_by_default(make_spec: MakeSpec) -> None:
     assert {row.settings.threads for row in make_spec().rows} == {1}
     assert {row.settings.threads for row in make_spec(base=["runtime.threads=3"]).rows} == {3}
+
+
+def test_mutants_of_a_file_are_read_or_refused_in_one_line(tmp_path: Path, mutants: int) -> None:
+    path, refused = tmp_path / "table.yaml", 0
+    column = {"measurement": "size/ratio", "heading": "h", "format": ".1f", "direction": "max"}
+    published = {"other": {"source": "s", "figures": {"accuracy/test": 0.9}}}
+    tree = {
+        "claim": "c",
+        "control": "a",
+        "seeds": [0],
+        "margin": 1.0,
+        "figures": ["front"],
+        "cost": "1 h",
+        "rows": {"a": ["pipeline=control"], "b": {"grid": {"model.width": [0.5, 1]}}},
+        "columns": [column],
+        "base": ["seed=1"],
+        "external": published,
+    }
+    path.write_text(json.dumps(tree), encoding="utf-8")
+    assert len(read_spec(path, []).rows) == 3
+    for change, mutant in mutate(tree, mutants // 5):
+        path.write_text(json.dumps(mutant), encoding="utf-8")
+        try:
+            read_spec(path, [])
+        except BadInput as error:
+            refused += len(str(error)) < 2500
+        except Exception as error:
+            raise AssertionError(change) from error
+    assert refused

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from lightexp.core.errors import BadInput
-from lightexp.runner.compose import compose_settings
+from lightexp.runner.compose import compose_config, compose_settings
 from lightexp.runner.order import check_order
 from lightexp.runner.plan import Plan
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
+from lightexp.runner.settings import read_settings
+from tests.fuzz import mutate
 
 SOFT = "objective@pipeline.stages.prune.objective=distill"
 TEACHER = "pipeline.stages.prune.objective.teacher"
@@ -220,3 +223,16 @@ def test_model_that_does_not_fit_the_data_is_refused(tmp_path: Path, runner: Run
     np.savez(tmp_path / "flat.npz", x=rng.random((40, 5), np.float32), y=np.arange(40) % 2)
     with pytest.raises(BadInput, match=r"^pipeline\.stages\.train: SmallCnn needs images .*model=article_mlp"):
         make_plan(runner, "dataset=arrays", f"dataset.path={tmp_path / 'flat.npz'}", "pipeline=control")
+
+
+def test_mutants_of_a_config_are_read_or_refused_in_one_line(mutants: int) -> None:
+    tree = OmegaConf.to_container(compose_config(["pipeline=distill_prune_quantize"]), resolve=True)
+    refused = 0
+    for change, mutant in mutate(tree, mutants // 3):
+        try:
+            read_settings(OmegaConf.create(mutant))
+        except BadInput as error:
+            refused += len(str(error)) < 2500
+        except Exception as error:
+            raise AssertionError(change) from error
+    assert refused
