@@ -57,7 +57,7 @@ def print_error(message: object, stream: TextIO | None = None) -> None:
         message: The message.
         stream: Where to print it. Defaults to standard error, also where libraries have replaced it.
     """
-    line = " ".join(strip_controls(str(message)).split())
+    line = " ".join(strip_controls(str(message)).split()).removesuffix(":")
     named = line if line.startswith(("lightexp ", "lightexp:")) else f"lightexp: {line}"
     print_line(named, stream or sys.__stderr__)
 

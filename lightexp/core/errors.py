@@ -23,9 +23,9 @@ class LightexpError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        """Put the message on one line, without the colon before a reason that is empty."""
+        """Put the message on one line, without the colon or the brackets of a reason that is empty."""
         line = " ".join(strip_controls(message).split())
-        line = line.replace(": .", ".").removesuffix(":")
+        line = line.replace(": .", ".").replace(" ()", "").removesuffix(":")
         if len(line) > _MAX_LENGTH:  # it quotes a value without end; what to do stands at its end
             line = f"{line[: _MAX_LENGTH - _END]} … {line[-_END:]}"
         super().__init__(line)

@@ -67,7 +67,12 @@ def test_errors_are_one_line_without_control(capfd: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize(
     ("message", "line"),
-    [("x is broken: ", "x is broken"), ("x is broken: . Save it.", "x is broken. Save it."), ("a: b", "a: b")],
+    [
+        ("x is broken: ", "x is broken"),
+        ("x is broken: . Save it.", "x is broken. Save it."),
+        ("a: b", "a: b"),
+        ("x is broken (). Save it.", "x is broken. Save it."),
+    ],
 )
 def test_error_with_empty_reason_has_no_colon(message: str, line: str) -> None:
     assert str(LightexpError(message)) == line
@@ -78,6 +83,11 @@ def test_error_with_empty_reason_has_no_colon(message: str, line: str) -> None:
 )
 def test_summarize_exception_has_no_dangling_colon(text: str, start: str, tmp_path: Path) -> None:
     assert str(summarize_exception(ValueError(text), file=tmp_path / "traceback.txt")).startswith(start)
+
+
+def test_endless_value_is_cut_out_of_a_message() -> None:
+    line = str(BadInput(f"x is wrong. Received: {'long ' * 20_000}. Set x=1."))
+    assert line.startswith("x is wrong. Received: long") and line.endswith(" long . Set x=1.") and len(line) < 2_010
 
 
 def test_broken_pipe_ends_a_command_quietly(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from lightexp.ablation.spec import read_spec
 from lightexp.cli.main import main
 from lightexp.core.errors import BadInput
-from lightexp.runner.compose import add_config_dirs, clear_cache
+from lightexp.runner.compose import add_config_dirs, clear_cache, compose_config
 
 COPY = "{_target_: shutil.copyfile, src: /etc/hostname, dst: MARK}"
 FACTORY = '{version: 1, root: {handlers: [h]}, handlers: {h: {"()": shutil.copyfile, src: /etc/hostname, dst: MARK}}}'
@@ -103,6 +105,18 @@ def test_run_refuses_hostile_file(index: int, tmp_path: Path, capfd: pytest.Capt
     assert (code, len(errors.splitlines())) == (2, 1), errors
     assert message in errors and "plugins=[" in errors
     assert not (tmp_path / "mark").exists()
+
+
+def test_overrides_in_files_import_no_package(tmp_path: Path) -> None:
+    override = "hydra.searchpath=[pkg://antigravity]"
+    with pytest.raises(BadInput, match=r"hydra\.searchpath takes folders"):  # as a teacher's overrides are composed
+        compose_config([override])
+    table = {"claim": "c", "control": "a", "seeds": [0], "rows": {"a": ["pipeline=control", override]}}
+    path = tmp_path / "table.yaml"
+    path.write_text(OmegaConf.to_yaml(table))
+    with pytest.raises(BadInput, match=r"hydra\.searchpath takes folders"):
+        read_spec(path, [])
+    assert "antigravity" not in sys.modules
 
 
 def test_callback_of_package_needs_the_command_line(
