@@ -33,7 +33,7 @@ class _MetricFile(TypedDict):
 
 @with_config(_OPEN)
 class _Facts(TypedDict):
-    history: NotRequired[dict[str, list[float]] | None]
+    history: NotRequired[dict[str, list[float | None]] | None]
     note: NotRequired[str | None]
     sizes: NotRequired[_Sizes | None]
     zeros: NotRequired[_Sizes | None]

@@ -48,12 +48,15 @@ def test_read_record_returns_what_was_written(record: Record, tmp_path: Path) ->
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_metric_that_is_not_finite_is_left_out(record: Record, tmp_path: Path, value: float) -> None:
     record.stages[0].metrics.append(Metric("loss/val", value))
+    record.stages[0].facts["history"]["loss"].append(value)
     text = json.dumps({**vars(record), "stages": [vars(stage) for stage in record.stages]}, default=vars)
     (tmp_path / RECORD_FILE).write_text(text)  # as version 0.1 wrote it
     assert read_record(tmp_path).stages[0].metric("loss/val") is None
     record.write(tmp_path)
     json.loads((tmp_path / RECORD_FILE).read_text(), parse_constant=pytest.fail)
-    assert read_record(tmp_path).stages[0].values == {"accuracy/val": 0.5, "size/file_bytes": 100}
+    stage = read_record(tmp_path).stages[0]
+    assert stage.values == {"accuracy/val": 0.5, "size/file_bytes": 100}
+    assert stage.facts["history"] == {"loss": [1.0, 0.5, None]}
 
 
 def test_metrics_are_those_of_the_shipped_file(record: Record) -> None:
