@@ -42,7 +42,7 @@ class SearchResult:
                 "trial": point["trial"],
                 "varied": " ".join(point["varied"]),
                 "command": point["command"],
-                **point.get("metrics", point.get("figures", {})),
+                **point.get("metrics", point.get("figures", {})),  # their name in version 0.1
             }
             for point in points
         ]

@@ -110,7 +110,7 @@ def _write_data(
         {
             "trial": point.number,
             "varied": point.varied,
-            "figures": point.metrics,
+            "metrics": point.metrics,
             "config": str(point.config),
             "command": point.command,
         }

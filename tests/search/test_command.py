@@ -70,7 +70,7 @@ def test_front_is_tested_once_and_trials_never(session: Session) -> None:
     assert [point["trial"] for point in front] == [
         trial.number for trial in sorted(feasible, key=lambda trial: -trial.params[LEVEL])
     ]
-    assert all({"accuracy/test", "size/gzip_bytes"} <= set(point["figures"]) for point in front)
+    assert all({"accuracy/test", "size/gzip_bytes"} <= set(point["metrics"]) for point in front)
     table = (folder / "front.md").read_text().splitlines()
     assert table[0].startswith("| Trial | faulty/error | File bytes | Accuracy val | Accuracy test |")
     assert len(table) == 2 + len(front)
@@ -98,7 +98,7 @@ def test_config_of_a_point_repeats_the_same_bytes(session: Session) -> None:
     assert run.returncode == 0, run.stderr
     (repeated,) = outputs.glob("runs/*/model.tflite")
     assert repeated.read_bytes() == (folder / "model.tflite").read_bytes()
-    assert read_record(repeated.parent).metrics["accuracy/test"] == point["figures"]["accuracy/test"]
+    assert read_record(repeated.parent).metrics["accuracy/test"] == point["metrics"]["accuracy/test"]
     assert "--config-name=" in read_record(repeated.parent).command
     assert OmegaConf.load(Path(point["config"])).runtime.threads == 1
 

@@ -121,7 +121,7 @@ def test_front_of_an_unfinished_study_is_tested_when_asked(story: dict) -> None:
     assert finished.returncode == 0, finished.stderr
     assert [(t.number, t.state) for t in trials] == [(t.number, t.state) for t in story["interrupted"][3]]
     assert front["front"]
-    assert all("accuracy/test" in point["figures"] for point in front["front"])
+    assert all("accuracy/test" in point["metrics"] for point in front["front"])
     assert runs[0].info.status == "KILLED"  # the study has not ended
     assert sum("accuracy/test" in run.data.metrics for run in runs) == len(front["front"])
 

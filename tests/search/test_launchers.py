@@ -45,7 +45,7 @@ def test_sweeper_study_is_continued_by_search(tmp_path: Path, monkeypatch: pytes
     assert states == {"fine": {TrialState.COMPLETE}, "raise": {TrialState.FAIL}}
     assert len(trials) == 8 and len(study.logs()) >= 2
     assert all(t.constraints for t in trials if t.state is TrialState.COMPLETE)
-    assert "accuracy/test" in study.read_front()["front"][0]["figures"]
+    assert "accuracy/test" in study.read_front()["front"][0]["metrics"]
     search = Studies(tmp_path)
     search.overrides[0] = "search=_settings"  # no preset: the command line's settings alone, as for a sweeper
     fields = [f"search.{field}" for field in FIELDS[1:]]
