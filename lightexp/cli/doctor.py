@@ -52,13 +52,13 @@ class Check:
         topic: What it belongs to, such as `data sets`.
         name: What was checked.
         state: `ok`; `note`, worth knowing; or `bad`: the job could not run.
-        words: What was found, and what to do about it.
+        message: What was found, and what to do about it.
     """
 
     topic: str
     name: str
     state: State
-    words: str
+    message: str
 
 
 def make_parser() -> Arguments:
@@ -73,7 +73,7 @@ def run(argv: list[str]) -> int:
     """Run `lightexp doctor` and return the exit code."""
     options, overrides = make_parser().read(argv)
     checks = [*check_versions()]
-    is_complete = not any(check.words.startswith(_ABSENT) for check in checks)
+    is_complete = not any(check.message.startswith(_ABSENT) for check in checks)
     if is_complete:  # without some library the rest cannot be checked
         from lightexp.runner.compose import compose_config
 
@@ -87,7 +87,7 @@ def run(argv: list[str]) -> int:
     elif is_complete:
         _print_table(checks, fit)
     else:
-        print_line("\n".join(f"{check.name}: {check.words}" for check in checks if check.state == "bad"))
+        print_line("\n".join(f"{check.name}: {check.message}" for check in checks if check.state == "bad"))
     return 0 if fit else 1
 
 
@@ -100,7 +100,7 @@ def _print_table(checks: list[Check], fit: bool) -> None:
     for check in checks:
         topic = check.topic if check.topic != previous else ""
         state = TableCell(check.state, style=_STATE_STYLES[check.state])
-        rows.append(TableRow((TableCell(topic), TableCell(check.name), state, TableCell(check.words))))
+        rows.append(TableRow((TableCell(topic), TableCell(check.name), state, TableCell(check.message))))
         previous = check.topic
     columns = tuple(TableColumn(heading, align="left") for heading in ("", "What", "", "Found"))
     console = make_console(width=choose_width(sys.stdout))

@@ -97,7 +97,7 @@ def _list(outputs: Path, items: list[StoreItem]) -> int:
     rows = []
     for item in items:
         names = names_by_key.get(item.key, []) if item.state != "quarantined" else []
-        ages = (format_age(now - item.made), format_age(now - item.used))
+        ages = (format_age(now - item.creation_time), format_age(now - item.last_use_time))
         state = "" if item.state == "idle" else item.state
         rows.append([item.key[:_KEY_CHARS], item.kind, f"{item.bytes:,}", *ages, _summarize_names(names), state])
     console = make_console(width=choose_width(sys.stdout))

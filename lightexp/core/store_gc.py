@@ -42,8 +42,8 @@ class StoreItem:
         kind: Description that its maker gave.
         folder: The folder of its files.
         bytes: Size of its files, in bytes.
-        made: Time at which it was made, in seconds since the epoch.
-        used: Time at which it was last loaded or made, in seconds since the epoch.
+        creation_time: When it was made, in seconds since the epoch.
+        last_use_time: When it was last loaded or made, in seconds since the epoch.
         state: `in use` while a process that has loaded or made it is running; `quarantined` if it was found broken.
     """
 
@@ -51,8 +51,8 @@ class StoreItem:
     kind: str
     folder: Path
     bytes: int
-    made: float
-    used: float
+    creation_time: float
+    last_use_time: float
     state: State
 
 
@@ -63,24 +63,24 @@ def list_items(root: Path) -> list[StoreItem]:
     for folder in [*entries, *(root / QUARANTINE).glob("*")]:
         with suppress(FileNotFoundError):  # removed meanwhile
             items.append(_make_item(folder, is_quarantined=folder.parent.name == QUARANTINE))
-    return sorted(items, key=lambda item: (item.used, item.key))
+    return sorted(items, key=lambda item: (item.last_use_time, item.key))
 
 
 def _make_item(folder: Path, is_quarantined: bool) -> StoreItem:
     files = folder.iterdir() if folder.is_dir() else []  # something else is in an entry's place
     size = sum(path.lstat().st_size for path in files)
-    used = _read_last_use(folder)
+    last_use_time = _read_last_use(folder)
     try:
         manifest = json.loads(read_text(folder / MANIFEST))
-        kind, made = str(manifest["kind"]), float(manifest["made"])
+        kind, creation_time = str(manifest["kind"]), float(manifest["made"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        kind, made = "?", used
+        kind, creation_time = "?", last_use_time
     state: State = "idle"
     if is_quarantined:
         state = "quarantined"
     elif _is_in_use(folder):
         state = "in use"
-    return StoreItem(folder.name.partition("-")[0], kind, folder, size, made, used, state)
+    return StoreItem(folder.name.partition("-")[0], kind, folder, size, creation_time, last_use_time, state)
 
 
 def _read_last_use(folder: Path) -> float:
@@ -158,7 +158,7 @@ def select_evictable(
     excess = float("inf") if max_size is None else sum(item.bytes for item in items) - max_size
     evictable = []
     for item in items:
-        is_old = older_than is None or now - item.used >= older_than
+        is_old = older_than is None or now - item.last_use_time >= older_than
         is_kept = keep is not None and item.key in keep and item.state != "quarantined"
         if excess > 0 and is_old and not is_kept and item.state != "in use":
             evictable.append(item)
@@ -180,7 +180,7 @@ def remove_item(root: Path, item: StoreItem) -> bool:
         try:
             trash.parent.mkdir(exist_ok=True)
             with entry_lock(item.folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                if _read_last_use(item.folder) != item.used:
+                if _read_last_use(item.folder) != item.last_use_time:
                     return False
                 item.folder.rename(trash)
         except (BlockingIOError, FileNotFoundError):  # in use, or just removed by another process

@@ -40,11 +40,11 @@ def test_doctor_finds_a_sound_machine_fit(tmp_path: Path) -> None:
     assert report["fit"] is True
     checks = {(check["topic"], check["name"]): check for check in report["checks"]}
     assert {check["state"] for check in checks.values()} <= {"ok", "note"}
-    assert checks["versions", "tensorflow"]["words"].startswith("2.21.")
+    assert checks["versions", "tensorflow"]["message"].startswith("2.21.")
     assert checks["libraries", "import"]["state"] == "ok"
-    assert checks["data sets", "digits"]["words"].endswith("digits.csv.gz")
+    assert checks["data sets", "digits"]["message"].endswith("digits.csv.gz")
     assert checks["data sets", "arrays"]["state"] == "note"
-    assert "mlflow.db" in checks["outputs", "tracking"]["words"]
+    assert "mlflow.db" in checks["outputs", "tracking"]["message"]
     assert not list(tmp_path.iterdir())  # it has left no file
 
 
@@ -56,7 +56,7 @@ def test_check_versions_compares_with_the_package(
     monkeypatch.syspath_prepend(tmp_path)
     wrong = [check for check in check_versions() if check.state != "ok"]
     assert [(check.name, check.state) for check in wrong] == [("rich", "bad")]
-    assert wrong[0].words.startswith("1.0, not <16,>=13.9: pip install 'rich")
+    assert wrong[0].message.startswith("1.0, not <16,>=13.9: pip install 'rich")
     write_distribution(tmp_path, "lightexp", "0.1.0", "rich>=1", "nowhere-to-be-found>=2", 'absent; extra == "test"')
     assert [(check.name, check.state) for check in check_versions()] == [
         ("python", "ok"),
@@ -80,22 +80,22 @@ def test_check_libraries_reports_a_broken_tensorflow(
     (tmp_path / "tensorflow.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     (check,) = check_libraries()
-    assert check.state == "bad" and check.words.startswith(message)
+    assert check.state == "bad" and check.message.startswith(message)
 
 
 def test_check_job_checks_what_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sound = check_settings()
     assert {check.state for check in sound.values()} <= {"ok", "note"}
-    assert sound["outputs", "writable"].words == f"{tmp_path / 'outputs'}, which will be created"
-    assert sound["outputs", "store"].words == "0 entries, 0 bytes"
+    assert sound["outputs", "writable"].message == f"{tmp_path / 'outputs'}, which will be created"
+    assert sound["outputs", "store"].message == "0 entries, 0 bytes"
     assert sound["machine", "threads"].state == "ok"
     cores = len(os.sched_getaffinity(0))
     more = check_settings(f"runtime.threads={cores + 1}", "tracking=none")
     assert more["machine", "threads"] == Check(
         "machine", "threads", "note", f"{cores + 1} compute, of {cores} cores: runtime.threads={cores} would be faster"
     )
-    assert more["outputs", "tracking"].words == "NoTracking"
+    assert more["outputs", "tracking"].message == "NoTracking"
     (tmp_path / "file").write_text("")
     for settings, place in [
         (["paths.outputs=file"], ("job", "settings")),
@@ -114,7 +114,7 @@ def test_check_job_finds_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_distribution(tmp_path, "other", "1.0", "lightexp-viewer")
     monkeypatch.syspath_prepend(tmp_path)
     checks = list(check_job(["plugins=[mine]"], compose_config(["plugins=[mine]"])))
-    assert [(check.state, check.words) for check in checks if check.topic == "plugins"] == [
+    assert [(check.state, check.message) for check in checks if check.topic == "plugins"] == [
         ("ok", f"can be imported from {tmp_path / 'mine.py'}"),
         ("ok", "3.0 builds on lightexp; plugins=[PACKAGE] allows it"),
     ]
@@ -130,13 +130,13 @@ def test_check_job_reports_broken_entries_and_records(tmp_path: Path, monkeypatc
     (store.root / "drafts" / entries[1].key).mkdir(parents=True)
     check = check_settings()["outputs", "store"]
     assert check.state == "note"
-    assert "2 entries, " in check.words and "1 cannot be read (lightexp store verify)" in check.words
-    assert "1 quarantined as broken" in check.words and "1 half-made or half-removed" in check.words
+    assert "2 entries, " in check.message and "1 cannot be read (lightexp store verify)" in check.message
+    assert "1 quarantined as broken" in check.message and "1 half-made or half-removed" in check.message
     assert (store.root / "drafts" / entries[1].key).exists()  # it has changed nothing
     (tmp_path / "outputs" / "runs" / "cut").mkdir(parents=True)
     (tmp_path / "outputs" / "runs" / "cut" / RECORD_FILE).write_text("{")
     runs = check_settings()["outputs", "runs"]
-    assert runs.state == "note" and runs.words.startswith("0 records; ")
+    assert runs.state == "note" and runs.message.startswith("0 records; ")
     store.release()
 
 

@@ -119,7 +119,7 @@ def test_gc_follows_each_rule(runs: TinyRuns, capfd: pytest.CaptureFixture[str])
         assert run_store(capfd, runs, "gc", "--dry-run", *rule)[0] == 0
     assert list_items(root) == before
     old = before[0].folder / MANIFEST
-    os.utime(old, (0, before[0].used - 3 * DAY))
+    os.utime(old, (0, before[0].last_use_time - 3 * DAY))
     assert " 3 d " in run_store(capfd, runs, "ls")[1]
     code, out, err = run_store(capfd, runs, "gc", "--older-than", "2d", "--unreferenced")  # both rules must allow it
     assert (code, err) == (0, "") and out.startswith(f"0 of {len(before)} entries are gone")

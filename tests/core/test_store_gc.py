@@ -51,11 +51,11 @@ def test_list_items_starts_with_the_least_recently_used(root: Path) -> None:
     assert {item.state for item in items} == {"idle"}
     size = sum(path.stat().st_size for path in items[0].folder.iterdir())
     assert items[0].bytes == size > 3 * 70
-    assert abs(items[0].made - time.time()) < 60
+    assert abs(items[0].creation_time - time.time()) < 60
     store = Store(root)
     assert store.load(KEYS[0])
     assert [(item.key, item.state) for item in list_items(root)][-1] == (KEYS[0], "in use")
-    assert abs(list_items(root)[-1].used - time.time()) < 60
+    assert abs(list_items(root)[-1].last_use_time - time.time()) < 60
     store.release()
     assert {item.state for item in list_items(root)} == {"idle"}
     assert list_items(root / "missing") == []
@@ -72,7 +72,7 @@ def test_verify_item_quarantines_broken_entries(root: Path) -> None:
         (KEYS[1], "quarantined"),
         (KEYS[2], "idle"),
     }
-    assert [i.used for i in after if i.state == "idle"] == [before[0].used, before[2].used]
+    assert [i.last_use_time for i in after if i.state == "idle"] == [before[0].last_use_time, before[2].last_use_time]
     quarantined = next(item for item in after if item.state == "quarantined")
     assert remove_item(root, quarantined)
     assert verify_item(store, quarantined) == "sound"  # a removed entry is not broken
@@ -266,7 +266,7 @@ def draw_items(draw: st.DrawFn) -> list[StoreItem]:
     fields = st.tuples(st.integers(0, 100), st.integers(0, 50), st.sampled_from(["idle", "in use", "quarantined"]))
     rows = draw(st.lists(fields, max_size=8))
     items = [StoreItem(f"k{n}", "a", Path(f"k{n}"), size, 0, used, state) for n, (size, used, state) in enumerate(rows)]
-    return sorted(items, key=lambda item: item.used)
+    return sorted(items, key=lambda item: item.last_use_time)
 
 
 @given(
@@ -283,7 +283,7 @@ def test_select_evictable_applies_every_rule(
         item
         for item in items
         if item.state != "in use"
-        and (older_than is None or 50 - item.used >= older_than)
+        and (older_than is None or 50 - item.last_use_time >= older_than)
         and (keep is None or item.key not in keep or item.state == "quarantined")
     ]
     assert evictable == candidates[: len(evictable)]  # the least recently used first
