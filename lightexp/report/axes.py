@@ -78,6 +78,14 @@ def find_curves(names: Sequence[str]) -> list[PlotCurve]:
     ]
 
 
+def add_axes(figure: Any, x_label: str, y_label: str = "") -> Any:
+    """Add axes with labels to an empty matplotlib figure, and return them."""
+    axes = figure.add_subplot()
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return axes
+
+
 def draw_point(axes: Any, x: float, y: float, spread: float | None, style: dict[str, Any]) -> None:
     """Draw one point with an error bar; the legend names only the first point of a style.
 
@@ -116,6 +124,7 @@ def finish_axes(axes: Any, points: Sequence[tuple[str, float, float]], important
     too_many = len(set(labels)) > _MAX_LABELS
     if too_many:
         labels = [label if is_important else "" for label, is_important in zip(labels, important, strict=True)]
+    axes.figure.draw_without_rendering()  # sets the limits and the place of the axes, and so where points are
     _label_points(axes, labels, [(x, y) for _, x, y in points])
     axes.legend(loc="best", fontsize=8)
 
@@ -132,12 +141,13 @@ def _label_points(axes: Any, labels: Sequence[str], positions: Sequence[tuple[fl
         for dx, dy, side in _LABEL_OFFSETS:
             left = x + dx if side == "left" else x + dx - width
             box = (left, y + dy, left + width, y + dy + height)
-            is_inside = axes.bbox.x0 <= box[0] and box[2] <= axes.bbox.x1 + 20
+            is_inside = axes.bbox.x0 <= box[0] and box[2] <= axes.figure.bbox.x1
             if is_inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                axes.annotate(
+                text = axes.annotate(
                     label, position, (dx, dy), textcoords="offset points", ha=side, fontsize=7.5, parse_math=False
                 )
+                text.set_in_layout(False)  # it would move the axes, and with them the points
                 break
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lightexp.core.record import Record
 from lightexp.core.sensitivity import KINDS, Kind, SensitivityTable
 from lightexp.report.csv_files import render_csv
-from lightexp.report.plot_style import RUN_STYLE, render_svg, use_style
+from lightexp.report.plot_style import save_figure
 
 TABLE = "sensitivity.csv"
 FIGURE = "sensitivity.svg"
@@ -39,13 +39,9 @@ def write(record: Record, folder: Path) -> dict[str, str]:
     table = find_last_table(record)
     if not table:
         return {}
-    from matplotlib.figure import Figure
-
     _write_csv(table, folder / TABLE)
-    with use_style(RUN_STYLE):
-        figure = Figure(layout="constrained")
+    with save_figure(folder / FIGURE, layout="constrained") as figure:
         draw(figure, table, record.name)
-        (folder / FIGURE).write_bytes(render_svg(figure))
     return {"sensitivity": TABLE, "heat map": FIGURE}
 
 

@@ -6,7 +6,10 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from lightexp.core.regular_files import replace_file
 
 BLACK, BLUE, VERMILION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
 PURPLE, ORANGE, SKY_BLUE, GREY = "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F"
@@ -42,6 +45,22 @@ def use_style(style: dict[Any, Any]) -> Iterator[None]:
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that this machine's font lacks may be in the viewer's font
         yield
+
+
+@contextmanager
+def save_figure(path: Path, **options: Any) -> Iterator[Any]:
+    """Yield a new figure in the style of a run's plots, and save it as SVG afterwards.
+
+    Args:
+        path: The SVG file to write.
+        options: Options of matplotlib's `Figure`.
+    """
+    from matplotlib.figure import Figure
+
+    with use_style(RUN_STYLE):
+        figure = Figure(**options)
+        yield figure
+        replace_file(path, render_svg(figure))
 
 
 def render_svg(figure: Any) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lightexp.core.formatting import format_binary_bytes
 from lightexp.core.hypervolume import find_front
-from lightexp.report.axes import POINT_STYLES, draw_point, find_curves, finish_axes, scale_log2_axis
+from lightexp.report.axes import POINT_STYLES, add_axes, draw_point, find_curves, finish_axes, scale_log2_axis
 from lightexp.report.data import Report, ReportRow
 from lightexp.report.plot_style import (
     BLACK,
@@ -74,7 +74,8 @@ def draw_front(report: Report, figure: Any) -> bool:
     is_own = np.array([row.kind != "external" for row in rows])
     is_on_front = np.zeros(len(rows), bool)
     is_on_front[is_own] = find_front(np.column_stack([x[is_own], 1 - y[is_own]]))
-    axes = figure.add_subplot()
+    y_label = f"{report.heading(report.accuracy)}, mean ± std"
+    axes = add_axes(figure, f"{report.heading(report.size)} (log scale)", y_label)
     order = np.flatnonzero(is_on_front)[np.argsort(x[is_on_front])]
     axes.plot(x[order], y[order], drawstyle="steps-post", color=VERMILION, linewidth=0.8, alpha=0.6, zorder=1)
     styles = _curve_styles(rows)
@@ -84,8 +85,6 @@ def draw_front(report: Report, figure: Any) -> bool:
         style = styles.get(index, POINT_STYLES[kind])
         draw_point(axes, x[index], y[index], summary.std if summary else None, style)
     scale_log2_axis(axes, x.tolist(), format_binary_bytes)
-    axes.set_xlabel(f"{report.heading(report.size)} (log scale)")
-    axes.set_ylabel(f"{report.heading(report.accuracy)}, mean ± std")
     format_percent_axis(axes)
     finish_axes(axes, [(row.name, *xy) for row, *xy in zip(rows, x, y, strict=True)], is_on_front | ~is_own)
     return True
@@ -109,7 +108,8 @@ def draw_ratio(report: Report, figure: Any) -> bool:
             points.append((row, ratio, difference))
     if len(points) < 2:
         return False
-    axes = figure.add_subplot()
+    x_label = f"{report.heading(name)}: times smaller than the control (log scale)"
+    axes = add_axes(figure, x_label, f"{report.heading(report.accuracy)}: change (pp), 95% interval")
     axes.axhline(0, color=BLACK, linewidth=0.8)
     if report.spec.margin:
         axes.axhline(-report.spec.margin, color=GREY, linewidth=0.8, linestyle="--")
@@ -121,8 +121,6 @@ def draw_ratio(report: Report, figure: Any) -> bool:
         style = styles.get(index, POINT_STYLES["front" if row.front == 1 else "row"])
         draw_point(axes, ratio, difference.mean * 100, half_width, style)
     scale_log2_axis(axes, [ratio for _, ratio, _ in points], "{:g}x".format)
-    axes.set_xlabel(f"{report.heading(name)}: times smaller than the control (log scale)")
-    axes.set_ylabel(f"{report.heading(report.accuracy)}: change (pp), 95% interval")
     labels = [(row.name, ratio, difference.mean * 100) for row, ratio, difference in points]
     finish_axes(axes, labels, [row.front == 1 for row, *_ in points])
     return True
@@ -140,10 +138,8 @@ def draw_hypervolume(report: Report, figure: Any) -> bool:
     """
     if len(report.history) < 2:
         return False
-    axes = figure.add_subplot()
+    axes = add_axes(figure, "trials", "hypervolume of the front")
     axes.plot(range(1, len(report.history) + 1), report.history, color=BLUE, drawstyle="steps-post")
-    axes.set_xlabel("trials")
-    axes.set_ylabel("hypervolume of the front")
     return True
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from lightexp.core.formatting import format_binary_bytes, shorten_name
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.report import heatmap
+from lightexp.report.axes import add_axes
 from lightexp.report.data import Report
 from lightexp.report.plot_style import BLACK, BLUE, GREEN, PALETTE, VERMILION, format_percent_axis
 from lightexp.report.runs import Run
@@ -170,7 +171,7 @@ def draw_layers(report: Report, figure: Any) -> bool:
     run, stage = max(counted, key=lambda pair: (sum(pair[1].facts["zeros"].values()), pair[0].row))
     names, sizes = list(stage.facts["sizes"]), np.array(list(stage.facts["sizes"].values()), float)
     zeros = np.array([stage.facts["zeros"].get(name, 0) for name in names], float)
-    axes = figure.add_subplot()
+    axes = add_axes(figure, f"weights of each layer after {stage.name}: {shorten_name(run.row)}, seed {run.seed}")
     places = np.arange(len(names))
     figure.set_size_inches(7, min(9, 1.5 + 0.4 * len(names)))
     axes.barh(places, sizes - zeros, color=BLUE, label="weights that are left")
@@ -180,7 +181,6 @@ def draw_layers(report: Report, figure: Any) -> bool:
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_xlabel(f"weights of each layer after {stage.name}: {shorten_name(run.row)}, seed {run.seed}")
     axes.legend()
     return True
 

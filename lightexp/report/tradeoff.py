@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lightexp.core.formatting import escape_markdown, format_binary_bytes, replace_unprintable
 from lightexp.core.record import Record, StageRecord
 from lightexp.core.table import render_markdown
-from lightexp.report.plot_style import BLACK, BLUE, RUN_STYLE, VERMILION, format_percent_axis, render_svg, use_style
+from lightexp.report.plot_style import BLACK, BLUE, VERMILION, format_percent_axis, save_figure
 
 TABLE = "table.md"
 FIGURE = "tradeoff.svg"
@@ -85,11 +85,8 @@ def draw(record: Record, path: Path) -> None:
         record: Record of the run.
         path: Path of the SVG file.
     """
-    from matplotlib.figure import Figure
-
     split, points = _list_points(record)
-    with use_style(RUN_STYLE):
-        figure = Figure(figsize=(7, 4.5))
+    with save_figure(path, figsize=(7, 4.5)) as figure:
         axes = figure.add_axes((0.13, 0.12, 0.84, 0.78))
         axes.set_title(record.name)
         axes.set_xlabel("file size (log scale)")
@@ -99,7 +96,6 @@ def draw(record: Record, path: Path) -> None:
             _draw_points(axes, points)
         else:
             axes.text(0.5, 0.5, "nothing was measured", ha="center", transform=axes.transAxes)
-        path.write_bytes(render_svg(figure))
 
 
 def _draw_points(axes: Any, points: Sequence[_StagePoint]) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from lightexp.core.regular_files import replace_file
-from lightexp.report.plot_style import BLUE, RUN_STYLE, VERMILION, render_svg, use_style
+from lightexp.report.plot_style import BLUE, VERMILION, save_figure
 from lightexp.search.goals import SearchObjective
 from lightexp.search.study_status import StudyStatus
 
@@ -82,12 +81,8 @@ def draw_importance(importance: Mapping[str, Mapping[str, float]], path: Path, t
 @contextmanager
 def _save_axes(path: Path, title: str) -> Iterator[Any]:
     """Yield the axes of a new figure, and save the figure as SVG afterwards."""
-    from matplotlib.figure import Figure
-
-    with use_style(RUN_STYLE):
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
+    with save_figure(path, figsize=(7, 4.5), layout="constrained") as figure:
         axes = figure.add_subplot()
         axes.set_title(title)
         axes.grid(color="#dddddd", linewidth=0.6)
         yield axes
-        replace_file(path, render_svg(figure))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 from matplotlib.figure import Figure
 
 from lightexp.core.formatting import format_binary_bytes
@@ -26,9 +29,25 @@ def test_finish_axes_labels_important_points_of_many() -> None:
     plot = Figure(figsize=(12, 8)).add_subplot()
     points = [(f"row {n}", float(n), 0.5) for n in range(40)]
     plot.plot([x for _, x, _ in points], [y for *_, y in points], marker="o", label="row")
-    plot.figure.draw_without_rendering()  # sets the scale of the axes
     axes.finish_axes(plot, points, [n % 10 == 0 for n in range(40)])
     assert [text.get_text() for text in plot.texts] == ["row 0", "row 10", "row 20", "row 30"]
+
+
+def test_finish_axes_places_labels_where_points_end_up() -> None:
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    plot = axes.add_axes(figure, "a long label of the x axis\nin two lines", "a label of the y axis\nin two lines")
+    rng = np.random.default_rng(3)
+    points = [(f"name of row {n}", float(x), float(y)) for n, (x, y) in enumerate(rng.uniform(1e3, 1e6, (24, 2)))]
+    for _, x, y in points:
+        axes.draw_point(plot, x, y, 3e4, axes.POINT_STYLES["row"])
+    axes.scale_log2_axis(plot, [x for _, x, _ in points], "{:g}".format)
+    axes.finish_axes(plot, points, [True] * len(points))
+    figure.draw_without_rendering()
+    assert len(plot.texts) > 12
+    boxes = [text.get_window_extent().padded(-2) for text in plot.texts]  # fonts have some room around them
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert not any(box.contains(*plot.transData.transform((x, y))) for box in boxes for _, x, y in points)
+    assert all(plot.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
 
 
 def test_finish_axes_leaves_out_labels_that_overlap() -> None:
