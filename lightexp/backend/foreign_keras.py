@@ -13,8 +13,10 @@ import numpy as np
 from lightexp.backend import sandbox
 from lightexp.backend.keras_archive import ARCHITECTURE, ARCHIVE_WEIGHTS, LEGACY_WEIGHTS
 from lightexp.core.errors import BadInput
+from lightexp.core.formatting import format_bytes
 from lightexp.core.json_text import encode_json
 from lightexp.core.model_files import find_model_problem
+from lightexp.core.size_limits import compute_size_limit
 
 
 def _parse_names(text: str) -> frozenset[str]:
@@ -61,31 +63,33 @@ _MAX_DEPTH = 60  # of nested mappings and lists; Keras recurses as this module d
 Config = dict[str, Any]
 
 
-def check_file(path: Path, trust: bool) -> None:
+def check_file(path: Path, trust: bool, max_gb: float | None = None) -> None:
     """Refuse what `load_file` would refuse, as far as that can be seen without TensorFlow.
 
     Args:
         path: The file, or a SavedModel's folder.
         trust: Whether a SavedModel may be loaded, which can run code.
+        max_gb: Gigabytes that the file may unpack to; see `size_limits.compute_size_limit`. Defaults to None.
 
     Raises:
-        BadInput: If the file is damaged, was written by Keras 3, holds anything but known layers, or is a SavedModel
-            that is not trusted.
+        BadInput: If the file is damaged, was written by Keras 3, holds anything but known layers, unpacks to too much,
+            or is a SavedModel that is not trusted.
     """
     if problem := find_model_problem(path, trust):
         raise BadInput(problem)
     if path.is_dir():
         return
     with tempfile.TemporaryDirectory() as folder:
-        _extract_architecture(path, Path(folder))
+        _extract_architecture(path, Path(folder), max_gb)
 
 
-def load_file(path: Path, trust: bool) -> Any:
+def load_file(path: Path, trust: bool, max_gb: float | None = None) -> Any:
     """Load an `.h5`, a Keras 2 `.keras`, or a SavedModel that holds a Keras model, and flatten it.
 
     Args:
         path: As in `check_file`.
         trust: As in `check_file`.
+        max_gb: As in `check_file`.
 
     Returns:
         A flat Keras model.
@@ -94,8 +98,9 @@ def load_file(path: Path, trust: bool) -> Any:
         BadInput: As `check_file`; if the weights do not fit the architecture or are not finite; if a SavedModel holds
             no Keras model; if a model inside the model cannot be flattened.
     """
-    check_file(path, trust)
-    model = _load_saved_model(path) if path.is_dir() else _load_keras_file(path)
+    if problem := find_model_problem(path, trust):
+        raise BadInput(problem)
+    model = _load_saved_model(path) if path.is_dir() else _load_keras_file(path, max_gb)
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise BadInput(f"{path} holds weights that are NaN or infinite. Train or get it again.")
     from lightexp.backend.flatten import flatten_model
@@ -137,12 +142,14 @@ def _function_name(layer: Any, attribute: str) -> str:
     return str(getattr(getattr(layer, attribute, None), "__name__", ""))
 
 
-def _load_keras_file(path: Path) -> Any:
+def _load_keras_file(path: Path, max_gb: float | None) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        model = _build_model(path, _extract_architecture(path, Path(folder)))
+        architecture = _extract_architecture(path, Path(folder), max_gb)
         weights = Path(folder) / LEGACY_WEIGHTS
         if not weights.exists():
             weights = Path(folder) / ARCHIVE_WEIGHTS
+        _check_weight_count(path, architecture, weights.stat().st_size)
+        model = _build_model(path, architecture)
         try:
             model.load_weights(weights)
         except Exception as error:  # tf_keras raises many types for weights that do not fit
@@ -180,9 +187,20 @@ def _build_model(path: Path, architecture: Config) -> Any:
     return model
 
 
-def _extract_architecture(path: Path, folder: Path) -> Config:
+def _check_weight_count(path: Path, architecture: Config, available: int) -> None:
+    """Refuse an architecture with more weights than the file has bytes for, before they take memory."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default():  # in which a layer's weights are only described
+        count = _build_model(path, architecture).count_params()
+    if count > available:
+        raise BadInput(f"{path} describes {count:,} weights and holds {format_bytes(available)}. Save it again.")
+
+
+def _extract_architecture(path: Path, folder: Path, max_gb: float | None) -> Config:
     """Extract the file's content into `folder` and return its architecture, checked."""
-    sandbox.run_sandboxed("extract", path, np.empty(0, np.float32), out=str(folder))
+    limit = compute_size_limit(path.stat().st_size, max_gb)
+    sandbox.run_sandboxed("extract", path, np.empty(0, np.float32), out=str(folder), limit=limit)
     return _check_architecture(path, json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8")))
 
 

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import resource
+import signal
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,64 +23,99 @@ from numpy.typing import NDArray
 from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
 from lightexp.core.regular_files import open_regular
+from lightexp.core.size_limits import check_unpacked_size
 
 ARCHITECTURE = "architecture.json"
 LEGACY_WEIGHTS, ARCHIVE_WEIGHTS = "weights.h5", "model.weights.h5"
 """Weights in the layout of `.h5` files, and in that of `.keras` archives, whose file name is fixed."""
 _HDF5_MAGIC, _ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
-_MAX_BYTES = 4 * 2**30  # far more than a model for a small device has
+_SETTING = "model.max_gb"
 _MAX_DEPTH = 20  # of nested HDF5 groups
+_OBJECT_BYTES = 20_000  # counted for a group or an array besides its content, as it takes time
+_MAX_ARCHITECTURE_BYTES = 16 * 10**6  # a hundred times what large networks take
+_MEMORY_MARGIN = 512 * 10**6  # bytes of the libraries' own
 
 
-def extract(path: Path, unused: NDArray[Any], out: str) -> NDArray[Any]:
+def extract(path: Path, unused: NDArray[Any], out: str, limit: int) -> NDArray[Any]:
     """Write a file's architecture, unchecked, and a copy of its weights that holds arrays and strings but no links.
 
     Args:
         path: An `.h5` file, or a `.keras` archive of Keras 2.
         unused: An array; calls of the sandbox pass one.
         out: Folder to write `ARCHITECTURE` and either `LEGACY_WEIGHTS` or `ARCHIVE_WEIGHTS` into.
+        limit: Bytes that the file may unpack to.
 
     Returns:
         `unused`.
 
     Raises:
-        BadInput: If the file is of another kind, is damaged, lacks an architecture or was written by Keras 3.
+        BadInput: If the file is of another kind, is damaged, lacks an architecture, was written by Keras 3 or unpacks
+            to more than the limit.
     """
     with open_regular(path) as file:
         start = file.read(8)
+    if start != _HDF5_MAGIC and start[:4] != _ZIP_MAGIC:
+        raise BadInput(f"{path} is no Keras file: neither HDF5 (.h5) nor a .keras archive. Save the model again.")
+    extract_from = _extract_hdf5 if start == _HDF5_MAGIC else _extract_archive
     try:
-        if start == _HDF5_MAGIC:
-            _extract_hdf5(path, Path(out))
-        elif start[:4] == _ZIP_MAGIC:
-            _extract_archive(path, Path(out))
-        else:
-            raise BadInput(f"{path} is no Keras file: neither HDF5 (.h5) nor a .keras archive. Save the model again.")
+        with _limited_resources(limit):
+            extract_from(path, Path(out), limit)
     except BadInput:
         raise
+    except MemoryError:
+        check_unpacked_size(path, math.inf, limit, _SETTING)
     except Exception as error:  # h5py and zipfile raise many types for damaged files
         raise BadInput(f"{path} is broken ({' '.join(str(error).split())[:120]}). Get or save it again.") from error
     return unused
 
 
-def _extract_hdf5(path: Path, out: Path) -> None:
+@contextmanager
+def _limited_resources(limit: int) -> Iterator[None]:
+    """Limit this process' memory and files in a block, since a damaged file can say less than it unpacks to."""
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    previous = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE)}
+    limits = {resource.RLIMIT_AS: used + 2 * limit + _MEMORY_MARGIN, resource.RLIMIT_FSIZE: 2 * limit}
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing raises an OSError
+    try:
+        for kind, bound in limits.items():
+            _, hard = previous[kind]
+            resource.setrlimit(kind, (bound if hard == resource.RLIM_INFINITY else min(bound, hard), hard))
+        yield
+    finally:
+        for kind, bounds in previous.items():
+            resource.setrlimit(kind, bounds)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def _extract_hdf5(path: Path, out: Path, limit: int) -> None:
     with h5py.File(path, "r") as file:
         _check_version(path, _decode(file.attrs.get("keras_version", "2")))
         if "model_config" not in file.attrs:
             raise BadInput(f"{path} holds weights alone, without an architecture. Save the whole model: model.save().")
-        (out / ARCHITECTURE).write_text(encode_json(json.loads(_decode(file.attrs["model_config"]))), encoding="utf-8")
+        _check_group(path, file["model_weights"], 0, limit)
+        _write_architecture(_decode(file.attrs["model_config"]), out)
         with h5py.File(out / LEGACY_WEIGHTS, "w") as clean:
             _copy_group(file["model_weights"], clean)
 
 
-def _extract_archive(path: Path, out: Path) -> None:
+def _extract_archive(path: Path, out: Path, limit: int) -> None:
     with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
-            raise ValueError("it unpacks to more than 4 GB")
+        unpacked = sum(member.file_size for member in archive.infolist())
+        check_unpacked_size(path, unpacked, limit, _SETTING)
         _check_version(path, json.loads(archive.read("metadata.json"))["keras_version"])
-        (out / ARCHITECTURE).write_text(encode_json(json.loads(archive.read("config.json"))), encoding="utf-8")
+        if archive.getinfo("config.json").file_size > _MAX_ARCHITECTURE_BYTES:
+            raise ValueError("its architecture is too large")
+        _write_architecture(archive.read("config.json").decode(), out)
         weights = io.BytesIO(archive.read(ARCHIVE_WEIGHTS))
         with h5py.File(weights, "r") as file, h5py.File(out / ARCHIVE_WEIGHTS, "w") as clean:
+            _check_group(path, file, unpacked, limit)
             _copy_group(file, clean)
+
+
+def _write_architecture(text: str, out: Path) -> None:
+    if len(text) > _MAX_ARCHITECTURE_BYTES:
+        raise ValueError("its architecture is too large")
+    (out / ARCHITECTURE).write_text(encode_json(json.loads(text)), encoding="utf-8")
 
 
 def _check_version(path: Path, version: str) -> None:
@@ -91,19 +131,40 @@ def _decode(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _copy_group(source: h5py.Group, target: h5py.Group, depth: int = 0) -> None:
-    """Copy attributes, groups and numeric data sets; refuse links and data outside the file."""
+def _check_group(path: Path, group: h5py.Group, unpacked: int, limit: int) -> None:
+    """Refuse links, data outside the file, and arrays that together are larger than the limit; reads no array."""
+    for size in _iterate_sizes(group):
+        unpacked += size
+        check_unpacked_size(path, unpacked, limit, _SETTING)
+
+
+def _iterate_sizes(group: h5py.Group, depth: int = 0) -> Iterator[int]:
+    """Yield the bytes of every object as often as a copy would hold it, which hard links can multiply."""
     if depth > _MAX_DEPTH:
         raise ValueError("groups within groups without end")
+    attributes = [group.attrs.get_id(name) for name in group.attrs]
+    yield _OBJECT_BYTES + sum(math.prod(attribute.shape) * attribute.dtype.itemsize for attribute in attributes)
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link to elsewhere")
+        child = group[name]
+        if isinstance(child, h5py.Group):
+            yield from _iterate_sizes(child, depth + 1)
+            continue
+        if child.external or child.is_virtual or child.dtype.kind not in "biuf":
+            raise ValueError(f"{name} is not an array of numbers")
+        # A chunk is unpacked as one, however small the array is.
+        count = max(math.prod(child.shape or ()), math.prod(child.chunks or ()))
+        yield _OBJECT_BYTES + count * child.dtype.itemsize
+
+
+def _copy_group(source: h5py.Group, target: h5py.Group) -> None:
+    """Copy attributes, groups and arrays, which `_check_group` has checked."""
     for name, value in source.attrs.items():
         target.attrs[name] = value
     for name in source:
-        if not isinstance(source.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is a link to elsewhere")
         child = source[name]
         if isinstance(child, h5py.Group):
-            _copy_group(child, target.create_group(name), depth + 1)
-            continue
-        if child.external or child.is_virtual or child.dtype.kind not in "biuf" or child.nbytes > _MAX_BYTES:
-            raise ValueError(f"{name} is not an array of numbers")
-        target.create_dataset(name, data=np.asarray(child))
+            _copy_group(child, target.create_group(name))
+        else:
+            target.create_dataset(name, data=np.asarray(child))

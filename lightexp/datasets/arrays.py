@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.config import Count, Index, settings_dataclass
+from lightexp.core.config import Count, Index, Positive, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.datasets import memmap, npz
@@ -37,11 +37,13 @@ class Arrays(InputDataset):
         split_seed: Seed that decides which examples are held out.
         memory_mb: Megabytes; a split whose examples are larger is kept on disk (in the folder that TMPDIR names) and
             streamed. Does not change results.
+        max_gb: Gigabytes that the arrays may unpack to. Defaults to None: 256 MB and 100 times the file's size.
     """
 
     path: str | None = None
     split_seed: Index = 0
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
+    max_gb: Positive | None = field(default=None, metadata={"keyed": False})
 
     def check(self) -> Path:
         """Check that the file exists.
@@ -66,6 +68,7 @@ class Arrays(InputDataset):
         """
         path = self._find_file()
         names = npz.list_names(path, _REMEDY)
+        npz.check_size(path, _NAMES.intersection(names), _REMEDY, self.max_gb)
         train_suffix = "" if "x_train" not in names and "x" in names else "_train"
         train, columns = self._read_split(path, names, train_suffix)
         classes = _count_classes(path, train, train_suffix, columns)

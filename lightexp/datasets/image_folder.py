@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from lightexp.core.config import Count, Index, settings_dataclass
+from lightexp.core.config import Count, Index, Positive, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.datasets import images
@@ -43,6 +43,8 @@ class ImageFolder(InputDataset):
         split_seed: Seed that decides which images are held out.
         memory_mb: Megabytes; a larger split is kept on disk (in the folder that TMPDIR names) and streamed. Does not
             change results.
+        max_gb: Gigabytes that images which are not resized may unpack to. Defaults to None: 256 MB and 100 times the
+            files' size.
     """
 
     path: str | None = None
@@ -50,6 +52,7 @@ class ImageFolder(InputDataset):
     channels: Literal[1, 3] = 3
     split_seed: Index = 0
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
+    max_gb: Positive | None = field(default=None, metadata={"keyed": False})
 
     def check(self) -> Path:
         """Check that the folder holds folders of two classes or more and nothing else; opens no image.
@@ -87,6 +90,8 @@ class ImageFolder(InputDataset):
                 rest = splits["train"]
                 splits["train"], splits[part] = hold_out(rest, count_fifth(len(rest)), self.split_seed)
         image_format = images.ImageFormat(self.channels, (self.size[0], self.size[1]) if self.size else None)
+        if image_format.size is None:
+            images.check_size(paths, image_format, self.max_gb)
         lists = [[paths[index] for index in splits[part].x] for part in PARTS]
         arrays = images.decode_files(lists, image_format, self.memory_mb * 1e6)
         train, val, test = (make_split(x, splits[part].y) for part, x in zip(PARTS, arrays, strict=True))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lightexp.core.errors import BadInput
 from lightexp.core.regular_files import open_regular
+from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
 from lightexp.datasets import memmap
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm"}
@@ -69,6 +70,23 @@ def format_path(path: Path | str | None) -> str:
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
+def check_size(paths: Sequence[Path], image_format: ImageFormat, max_gb: float | None) -> None:
+    """Check what files decode to, from the size that the first one announces.
+
+    Args:
+        paths: Paths of the files, at least one.
+        image_format: Channels of the arrays, in which all images have the first one's size.
+        max_gb: Gigabytes that they may decode to; see `size_limits.compute_size_limit`.
+
+    Raises:
+        BadInput: If it is more, or the first file is not an image.
+    """
+    with _strict_warnings(), _open_image(paths[0]) as image:
+        unpacked = image.width * image.height * image_format.channels * len(paths)
+    limit = compute_size_limit(sum(path.stat().st_size for path in paths), max_gb)
+    check_unpacked_size(paths[0].parent, unpacked, limit, "dataset.max_gb")
+
+
 def decode_files(lists: Sequence[Sequence[Path]], image_format: ImageFormat, limit: float) -> list[NDArray[np.generic]]:
     """Decode lists of files in parallel, each into an array `(n, height, width, channels)` of uint8.
 
@@ -84,9 +102,7 @@ def decode_files(lists: Sequence[Sequence[Path]], image_format: ImageFormat, lim
         BadInput: If a file is not an image, is damaged, or (if no size is set) has another size than the first.
         RunFailed: If there is no room.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used here
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with _strict_warnings():
         first = lists[0][0]
         size = image_format.size or decode_image(first, image_format).shape[:2]
         arrays = [memmap.allocate((len(paths), *size, image_format.channels), np.uint8, limit) for paths in lists]
@@ -115,6 +131,15 @@ def decode_files(lists: Sequence[Sequence[Path]], image_format: ImageFormat, lim
     return arrays
 
 
+@contextmanager
+def _strict_warnings() -> Iterator[None]:
+    """Raise Pillow's warning about a decompression bomb in a block, and ignore others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used here
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def decode_image(path: Path, image_format: ImageFormat) -> NDArray[np.uint8]:
     """Decode an image.
 
@@ -128,17 +153,25 @@ def decode_image(path: Path, image_format: ImageFormat) -> NDArray[np.uint8]:
     Raises:
         BadInput: If it cannot be decoded, or has more than 8 bits per channel.
     """
+    with _open_image(path) as image:
+        if image.mode.startswith(_DEEP_MODES):  # Pillow would clip values at 255
+            raise BadInput(f"{format_path(path)} has more than 8 bits a channel ({image.mode}). Save it with 8.")
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        converted: Any = image.convert("RGB" if image_format.channels == 3 else "L")
+        if image_format.size:
+            height, width = image_format.size
+            converted = converted.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(converted).reshape(converted.height, converted.width, image_format.channels)
+
+
+@contextmanager
+def _open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image; what a decoder raises in the block is one line that names the file."""
     try:
         with open_regular(path) as file, Image.open(file, formats=_FORMATS) as image:
-            if image.mode.startswith(_DEEP_MODES):  # Pillow would clip values at 255
-                raise BadInput(f"{format_path(path)} has more than 8 bits a channel ({image.mode}). Save it with 8.")
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            converted: Any = image.convert("RGB" if image_format.channels == 3 else "L")
-            if image_format.size:
-                height, width = image_format.size
-                converted = converted.resize((width, height), Image.Resampling.BILINEAR)
-            return np.asarray(converted).reshape(converted.height, converted.width, image_format.channels)
+            yield image
+        return
     except BadInput:
         raise
     except UnidentifiedImageError:

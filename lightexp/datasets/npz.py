@@ -6,7 +6,7 @@ import math
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput, LightexpError
 from lightexp.core.regular_files import open_regular
+from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
 from lightexp.datasets import memmap
 
 CHUNK_BYTES = 1 << 22
@@ -39,6 +40,23 @@ def list_names(path: Path, remedy: str) -> list[str]:
     """
     with _open_archive(path, remedy) as archive:
         return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+
+def check_size(path: Path, names: Iterable[str], remedy: str, max_gb: float | None) -> None:
+    """Check what some arrays of a file unpack to, before any is unpacked.
+
+    Args:
+        path: Path of the file.
+        names: Some of `list_names(path)`.
+        remedy: What the user can do about an unusable file, as a sentence.
+        max_gb: Gigabytes that they may unpack to; see `size_limits.compute_size_limit`.
+
+    Raises:
+        BadInput: If it is more.
+    """
+    with _open_archive(path, remedy) as archive:
+        unpacked = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
+        check_unpacked_size(path, unpacked, compute_size_limit(path.stat().st_size, max_gb), "dataset.max_gb")
 
 
 def read_array(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lightexp.core.config import Index, settings_dataclass
+from lightexp.core.config import Index, Positive, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import hash_path
@@ -35,12 +35,14 @@ class FromFile(Model):
         outputs: Whether the file returns `logits` or `probabilities`. Defaults to `auto`: probabilities if its last
             operator is a softmax.
         labels: The data set's class of each output, in the file's order. Defaults to None: the same order.
+        max_gb: Gigabytes that a Keras file may unpack to. Defaults to None: 256 MB and 100 times its size.
     """
 
     path: str | None = field(default=None, metadata={"keyed": False})
     trust: bool = field(default=False, metadata={"keyed": False})
     outputs: Literal["auto", "logits", "probabilities"] = "auto"
     labels: list[Index] | None = None
+    max_gb: Positive | None = field(default=None, metadata={"keyed": False})
     digest: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -111,7 +113,7 @@ class FromFile(Model):
             return
         from lightexp.backend import foreign_keras
 
-        foreign_keras.check_file(self.file_path, self.trust)
+        foreign_keras.check_file(self.file_path, self.trust, self.max_gb)
 
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
         """Return the file's architecture with new weights; see `Model.build`."""
@@ -131,7 +133,7 @@ class FromFile(Model):
         """
         from lightexp.backend import foreign_keras
 
-        model = foreign_keras.load_file(self.file_path, self.trust)
+        model = foreign_keras.load_file(self.file_path, self.trust, self.max_gb)
         if self.outputs != "logits":
             model, has_softmax = foreign_keras.remove_softmax(model)
             if self.outputs == "probabilities" and not has_softmax:

@@ -41,7 +41,7 @@ def kill_workers() -> None:
 
 
 def extract(file: Path) -> None:
-    sandbox.run_sandboxed("extract", file, np.empty(0, np.float32), out=str(file.parent))
+    sandbox.run_sandboxed("extract", file, np.empty(0, np.float32), out=str(file.parent), limit=10**8)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from lightexp.core.errors import BadInput
 from lightexp.models.file_stages import make_file_stage
 from lightexp.models.from_file import FromFile, try_on_example
 from tests.fuzz import mutate
+from tests.special_files import deadline
 
 SHAPE, CLASSES = (8, 8, 2), 4
 X = np.random.default_rng(0).random((6, *SHAPE), np.float32)
@@ -263,3 +264,13 @@ def test_select_view_reorders_class_names(folder: Path) -> None:
     assert [view.names[label] for label in view.val.y] == [str(label) for label in DATA.val.y]
     named = FromFile(str(folder / "net.h5"), labels=[2, 0, 3, 1]).select_view(replace(DATA, names=("a", "b", "c", "d")))
     assert named.names == ("c", "a", "d", "b")
+
+
+def test_architecture_larger_than_its_weights_is_refused(folder: Path, tmp_path: Path) -> None:
+    def enlarge(layer: dict[str, Any]) -> None:
+        if layer["class_name"] == "Dense":
+            layer["config"]["units"] = 10**11
+
+    path = rewrite(Path(shutil.copy(folder / "net.h5", tmp_path / "large.h5")), enlarge)
+    with deadline():
+        assert "describes 900,000,00" in refusal(path)
