@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,11 @@ from hypothesis import strategies as st
 from lightexp.core.config import construct
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
-from lightexp.core.protocols import Artifact, Context, Invariant
+from lightexp.core.protocols import Invariant
 from lightexp.core.sensitivity import LayerSensitivity, SensitivityTable
 from lightexp.models.resnet8 import ResNet8
 from lightexp.models.small_cnn import SmallCnn
 from lightexp.objectives.cross_entropy import CrossEntropy
-from lightexp.runner.progress import SilentReporter
 from lightexp.stages.prune_channels import PruneChannels
 from tests.tiny_runs import TinyRuns
 
@@ -220,20 +218,6 @@ def test_bn_scale_needs_batch_normalisation() -> None:
     model = build_model(LeNet5())
     with pytest.raises(BadInput, match=r"criterion=bn_scale needs batch normalisation\. There is none after 'conv1'"):
         score_channels(model, ChannelGraph(model), "bn_scale", 0)
-
-
-def test_nan_weights_are_refused(tmp_path: Path) -> None:
-    from lightexp.backend import keras_files
-
-    model = build_model()
-    model.get_layer("conv2").kernel.assign(model.get_layer("conv2").kernel * np.nan)
-    keras_files.save_model(model, tmp_path)
-    parent = Artifact("keras", tmp_path, {}, "k")
-    with (
-        SilentReporter().stage("w", 1, 1) as progress,
-        pytest.raises(BadInput, match="'conv2' has weights that are NaN"),
-    ):
-        make_stage().apply(parent, Context(make_data(), SmallCnn(), 0, 1, tmp_path, progress))
 
 
 def test_preserves_nothing() -> None:
