@@ -135,3 +135,9 @@ def alter_entry(root: Path, key: str, change: Callable[[Path, dict[str, Any]], o
     yield
     shutil.rmtree(entry.folder)
     original.rename(entry.folder)
+
+
+def find_text(folder: Path, text: str) -> list[Path]:
+    """Return the files below a folder whose name or content holds a text."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for path in files if text in str(path.relative_to(folder)) or text.encode() in path.read_bytes()]

@@ -52,8 +52,9 @@ def report_results(spec: AblationSpec, outputs: Path, overrides: list[str], prob
 
 def _find_runs(spec: AblationSpec, outputs: Path, problems: list[str]) -> tuple[list[Run], Mapping[str, set[str]]]:
     """Return the runs that count, in the order of rows and seeds, and by row the settings that were ever tested."""
-    configs = {(row.name, seed): compose_with_seed(row, seed).plain for row in spec.rows for seed in spec.seeds}
-    expected = {key: identify_settings(config, config["plugins"]) for key, config in configs.items()}
+    composed = {(row.name, seed): compose_with_seed(row, seed) for row in spec.rows for seed in spec.seeds}
+    plugins = {key: settings.plain["plugins"] for key, settings in composed.items()}
+    expected = {key: identify_settings(settings.written, plugins[key]) for key, settings in composed.items()}
 
     def is_of_ablation(record: Record) -> bool:
         row_and_seed = record.tags.get("row", ""), record.config.get("seed", -1)
@@ -64,7 +65,7 @@ def _find_runs(spec: AblationSpec, outputs: Path, problems: list[str]) -> tuple[
     tested: dict[str, set[str]] = {}
     for record in iterate_records([outputs] if outputs.is_dir() else [], problems, is_of_ablation):
         row_and_seed = record.tags["row"], record.config["seed"]
-        settings = identify_settings(record.config, configs[row_and_seed]["plugins"])
+        settings = identify_settings(record.config, plugins[row_and_seed])
         if "accuracy/test" in record.metrics:
             tested.setdefault(record.tags["row"], set()).add(repr(settings))
         if settings == expected[row_and_seed]:

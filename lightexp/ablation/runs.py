@@ -155,7 +155,7 @@ class RunIndex:
 
     def estimate_seconds(self, run: AblationRun, stage: str) -> float | None:
         """Return the mean duration of a stage with the same settings and any seed; None if none has a record."""
-        seconds = self._seconds.get(_identify_stage(run.settings.plain, stage))
+        seconds = self._seconds.get(_identify_stage(run.settings.written, stage))
         return fmean(seconds) if seconds else None
 
 

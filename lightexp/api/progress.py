@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from lightexp.core.protocols import Progress
 from lightexp.core.record import StageRecord
+from lightexp.core.secrets import hide_secrets
 from lightexp.execution.process import ParentConnection
 
 _INTERVAL_S = 2.0  # between two messages on the epochs of a stage
@@ -24,7 +25,7 @@ class LogEventHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
-        self._parent.send_event(log=record.getMessage(), level=record.levelno)
+        self._parent.send_event(log=hide_secrets(record.getMessage()), level=record.levelno)
 
 
 class LogReporter:
@@ -36,7 +37,7 @@ class LogReporter:
 
     def say(self, message: str) -> None:
         """Send one line."""
-        self._parent.send_event(log=message, level=logging.INFO)
+        self._parent.send_event(log=hide_secrets(message), level=logging.INFO)
 
     def finished(self, stage: StageRecord) -> None:
         """Send that a stage's artifact exists."""

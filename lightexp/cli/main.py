@@ -9,6 +9,7 @@ from importlib import import_module
 from lightexp.cli.printing import BROKEN_PIPE, discard_output, is_output_closed, prepare_streams, print_error
 from lightexp.core import exceptions, interrupt
 from lightexp.core.errors import BadInput, LightexpError, suggest_nearest
+from lightexp.core.secrets import find_secret_problem
 from lightexp.core.version import __version__
 
 HELP = """lightexp: compare ways of making deep-learning models small, on the file that would ship.
@@ -68,6 +69,9 @@ def _dispatch(argv: list[str]) -> int:
         print(HELP, end="")
         return 0
     command, *rest = argv
+    for word in rest:  # before anything is written: Hydra keeps the words of a sweep in a file
+        if problem := find_secret_problem(word.partition("=")[0] if "=" in word else "the command line", word):
+            raise BadInput(problem)
     if command == "--version":
         print(f"lightexp {__version__}")
         return 0

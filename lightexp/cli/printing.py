@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
 from lightexp.core.formatting import strip_controls
+from lightexp.core.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +35,7 @@ def prepare_streams() -> None:
 
 
 def print_line(text: str, stream: TextIO | None = None) -> None:
-    """Print text, which may quote files and servers of others, without control characters.
+    """Print text, which may quote files and servers of others, without control characters and secrets.
 
     Args:
         text: The text.
@@ -44,7 +45,7 @@ def print_line(text: str, stream: TextIO | None = None) -> None:
         BrokenPipeError: If nobody reads standard output.
     """
     try:
-        print(strip_controls(text), file=stream, flush=True)
+        print(strip_controls(hide_secrets(text)), file=stream, flush=True)
     except BrokenPipeError:
         if stream is None:
             raise

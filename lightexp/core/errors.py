@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 from lightexp.core.formatting import strip_controls
+from lightexp.core.secrets import hide_secrets
 
 _MAX_LENGTH, _END = 2_000, 400  # characters of a message, and of its end
 
@@ -13,8 +14,8 @@ _MAX_LENGTH, _END = 2_000, 400  # characters of a message, and of its end
 class LightexpError(Exception):
     """Base class of the exceptions that lightexp raises on purpose.
 
-    The message is one line without control characters, even if it quotes a name that has some, and is cut in the
-    middle if that is very long.
+    The message is one line without control characters, even if it quotes a name that has some, without secrets, and
+    cut in the middle if that is very long.
 
     Attributes:
         exit_code: Exit code of the command that ends with the exception.
@@ -24,7 +25,7 @@ class LightexpError(Exception):
 
     def __init__(self, message: str) -> None:
         """Put the message on one line, without the colon or the brackets of a reason that is empty."""
-        line = " ".join(strip_controls(message).split())
+        line = " ".join(strip_controls(hide_secrets(message)).split())
         line = line.replace(": .", ".").replace(" ()", "").removesuffix(":")
         if len(line) > _MAX_LENGTH:  # it quotes a value without end; what to do stands at its end
             line = f"{line[: _MAX_LENGTH - _END]} … {line[-_END:]}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lightexp.core.disk_errors import describe_disk_full, is_disk_full
 from lightexp.core.errors import RunFailed
+from lightexp.core.secrets import hide_secrets
 
 _PLACE = re.compile(
     r'File "([^"\n]+)", line (\d+)'
@@ -30,7 +31,7 @@ def summarize_exception(error: BaseException, plugins: Iterable[str] = (), file:
 
     if is_disk_full(error):
         return describe_disk_full(error)
-    text = "".join(traceback.format_exception(error))
+    text = hide_secrets("".join(traceback.format_exception(error)))
     if file is None:
         with tempfile.NamedTemporaryFile(prefix="lightexp-", suffix=".txt", delete=False) as temporary:
             file = Path(temporary.name)

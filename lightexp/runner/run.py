@@ -116,7 +116,8 @@ class Runner:
                 record.write(folder)
                 first_sync = thread.submit(self._sync, mirror_settings, folder, record)  # in parallel to the work
                 self._announce(settings, plan, record, folder)
-                error = self._catch(record, folder, lambda: self._work(record, folder, executor, plan, test))
+                work = partial(self._work, record, folder, executor, plan, test)
+                error = self._catch(record, folder, settings.plain["plugins"], work)
                 record.write(folder)  # the run has ended, however long MLflow takes
                 store.release()
                 first_sync.result()
@@ -180,7 +181,7 @@ class Runner:
             executor.measure(record.stages, test, only=(plan.control.name, plan.nodes[-1].name), requested=requested)
             record.waived = executor.verify(record.stages)
 
-        error = self._catch(record, folder, work)
+        error = self._catch(record, folder, settings.plain["plugins"], work)
         store.release()
         with explain_disk_errors(settings.outputs):
             record.write(folder)
@@ -197,7 +198,7 @@ class Runner:
             id=f"{stamp}-{uuid.uuid4().hex[:6]}",
             name=settings.name,
             command=shlex.join(command),
-            config=settings.plain,
+            config=settings.written,
             varied=varied,
             environment={**self._environment, "threads": settings.threads},
             started=time.time(),
@@ -231,7 +232,7 @@ class Runner:
         return "missing" not in result.place
 
     def _catch(
-        self, record: Record, folder: Path, work: Callable[[], None]
+        self, record: Record, folder: Path, plugins: Sequence[str], work: Callable[[], None]
     ) -> LightexpError | KeyboardInterrupt | None:
         """Do the work, enter in the record how it ended, and return the error that ended it, if one did."""
         error: LightexpError | KeyboardInterrupt | None = None
@@ -248,7 +249,7 @@ class Runner:
             if interrupt.was_requested():
                 record.status, record.reason, error = "interrupted", "interrupted", KeyboardInterrupt()
             else:
-                error = exceptions.summarize_exception(unexpected, record.config["plugins"], folder / ERROR)
+                error = exceptions.summarize_exception(unexpected, plugins, folder / ERROR)
                 record.status, record.reason = "failed", str(error)
         record.ended = time.time()
         return error

@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
-from lightexp.core.config import Threads, build, construct, settings_dataclass
+from lightexp.core import secrets
+from lightexp.core.config import Threads, build, construct, flatten, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Dataset, Measurement, Model, Stage
 from lightexp.core.training import Rung
@@ -78,7 +79,8 @@ class Settings:
         seed: Seed of everything random except the splits.
         threads: Number of threads that may compute.
         outputs: The folder of all outputs, absolute.
-        plain: The config as plain types, for the record.
+        plain: The config as plain types.
+        written: The same as records and files have it: with interpolations in place of the environment's texts.
         rung: Where the last training after the control stops early. Defaults to None: it runs to its end.
     """
 
@@ -92,6 +94,7 @@ class Settings:
     threads: int
     outputs: Path
     plain: dict[str, Any]
+    written: dict[str, Any]
     rung: Rung | None = None
 
     @property
@@ -118,7 +121,9 @@ def read_settings(config: DictConfig) -> Settings:
         raise BadInput(f"config: {str(error).splitlines()[0]}") from None
     if not isinstance(plain, dict):
         raise BadInput(f"config must be a mapping. Received: {type(plain).__name__}.")
-    top = construct(RunConfig, {str(k): v for k, v in plain.items() if k != "hydra"}, "")
+    nodes = {str(name): node for name, node in plain.items() if name != "hydra"}
+    written = _keep_interpolations(config, nodes)
+    top = construct(RunConfig, nodes, "")
     plugins = tuple(top.plugins)
     pipeline = construct(Pipeline, top.pipeline, "pipeline")
     outputs = construct(Paths, top.paths, "paths").outputs
@@ -134,8 +139,25 @@ def read_settings(config: DictConfig) -> Settings:
         seed=top.seed,
         threads=threads or len(os.sched_getaffinity(0)),
         outputs=_check_writable(Path(outputs).expanduser().absolute()),
-        plain={str(k): v for k, v in plain.items() if k != "hydra"},
+        plain=nodes,
+        written=written,
     )
+
+
+def _keep_interpolations(config: DictConfig, nodes: dict[str, Any]) -> dict[str, Any]:
+    """Return the config as it is written, and hide in messages what it takes from the environment.
+
+    Raises:
+        BadInput: If a URI in it holds a secret as plain text.
+    """
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    raw = {name: raw[name] for name in nodes}
+    secrets.remember_environment({name: node for name, node in raw.items() if name != "paths"})
+    for name, value in flatten(raw):
+        if problem := secrets.find_secret_problem(name, str(value)):
+            raise BadInput(problem)
+    written: dict[str, Any] = secrets.keep_interpolations(raw, nodes)
+    return written
 
 
 def _build_stages(pipeline: Pipeline, plugins: tuple[str, ...]) -> dict[str, Stage]:

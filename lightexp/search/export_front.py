@@ -127,7 +127,7 @@ def _export_point(study: SearchStudy, trial: FrozenTrial, runner: Runner, comman
     path = folder.with_suffix(".yaml")
     repeat = shlex.join(["lightexp", "run", f"--config-dir={path.parent}", f"--config-name={path.stem}"])
     comment = f"# Trial {trial.number} of the study {study.spec.name}: {repeat}\n"
-    config = {**_PRIMARY_CONFIG, **record.config, "tracking": study.spec.settings.plain["tracking"]}
+    config = {**_PRIMARY_CONFIG, **record.config, "tracking": study.spec.settings.written["tracking"]}
     replace_file(path, f"{comment}{OmegaConf.to_yaml(OmegaConf.create(config))}".encode())
     return TestedPoint(trial.number, varied, record.metrics, path, folder / TFLITE, repeat)
 

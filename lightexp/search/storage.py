@@ -19,6 +19,7 @@ from lightexp.core.disk_errors import is_disk_full
 from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
 from lightexp.core.regular_files import require_regular
+from lightexp.core.secrets import find_secret
 from lightexp.execution.locks import FileLocks, Locks, OutageReporter, PostgresLocks
 
 JOURNAL = "journal.log"
@@ -50,8 +51,10 @@ def open_storage(
     parts = _split_url(address)
     if parts.scheme not in ("postgresql", "postgres"):
         raise BadInput(f"search.storage must be a journal file or postgresql://HOST/DATABASE. Received: {address}.")
-    if parts.password:
-        raise BadInput("search.storage holds a password, which every record would show. Set PGPASSWORD instead.")
+    if place := find_secret(address):
+        raise BadInput(
+            f"search.storage holds {place}, which every record would show. Set PGPASSWORD instead, or use ~/.pgpass."
+        )
     url = parts._replace(scheme="postgresql").geturl()
     try:
         locks = PostgresLocks(url, study, outage, waits)

@@ -10,6 +10,7 @@ from typing import Any
 from lightexp.core.fingerprint import canonicalize, equals_default, hash_source
 from lightexp.core.json_text import encode_json
 from lightexp.core.moved import resolve_target
+from lightexp.core.secrets import hide_secrets
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class StudyIdentity:
                 continue
             if name not in self.values and name.endswith(".source"):
                 continue  # a class that declares its version is no longer identified by its source, too
-            before, now = _upgrade(name, stored.get(name, "nothing")), self.values.get(name, "nothing")
+            before, now = hide_secrets(_upgrade(name, stored.get(name, "nothing"))), self.values.get(name, "nothing")
             if before != now:
                 return name, before, now
         return None
@@ -67,7 +68,7 @@ def _flatten(place: str, value: Any, at_default: bool) -> Iterator[tuple[str, st
         for key, entry in value.items():
             yield from _flatten(f"{place}.{key}", entry, at_default)
     else:
-        yield place, encode_json(canonicalize(value, with_defaults=True), sort_keys=True), at_default
+        yield place, hide_secrets(encode_json(canonicalize(value, with_defaults=True), sort_keys=True)), at_default
 
 
 def _flatten_dataclass(place: str, value: Any, at_default: bool) -> Iterator[tuple[str, str, bool]]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from lightexp.core.config import flatten
 from lightexp.core.json_text import encode_json
 from lightexp.core.record import Record
+from lightexp.core.secrets import hide_secrets
 
 KEY_CHARS, PARAM_CHARS, TAG_CHARS, DIGEST_CHARS = 250, 6_000, 8_000, 36
 PARAMS, TAGS, METRICS = 100, 100, 1_000  # at most, in one call
@@ -59,8 +60,9 @@ def sanitize_key(name: str) -> str:
 
 
 def format_value(value: Any, limit: int) -> str:
-    """Return a value as text: a string unchanged, anything else as JSON (`true`, `0.5`), cut to `limit` characters."""
+    """Return a value as text without secrets: a string as it is, anything else as JSON (`true`), cut to `limit`."""
     text = value if isinstance(value, str) else encode_json(value, ensure_ascii=False, default=str)
+    text = hide_secrets(text)
     text = text.encode(errors="replace").decode().replace("\0", "")  # databases refuse lone surrogates and NUL
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

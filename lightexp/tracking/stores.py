@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from lightexp.core import compat
 from lightexp.core.regular_files import require_regular
+from lightexp.core.secrets import find_secret
 
 _LOGGERS = ("mlflow", "alembic", "urllib3", "sqlalchemy")
 
@@ -53,10 +54,10 @@ def find_uri_problem(uri: str) -> str | None:
     file = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and os.path.lexists(file) and not file.is_file():
         return f"{file} is no file. Received: uri={uri}. Use sqlite:///FILE"
-    if parts.password:
+    if place := find_secret(uri):
         return (
-            "the URI holds a password, which every record would show. Give it in the environment "
-            "(MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PGPASSWORD)"
+            f"the URI holds {place}, which every record would show. Give it in the environment (MLFLOW_TRACKING_TOKEN, "
+            "or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; PGPASSWORD) or in ~/.pgpass"
         )
     return None
 
