@@ -49,7 +49,7 @@ def test_doctor_finds_a_sound_machine_fit(tmp_path: Path) -> None:
 
 
 def test_check_versions_compares_with_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert {check.state for check in check_versions()} == {"ok"}
     write_distribution(tmp_path, "rich", "1.0")
@@ -64,7 +64,7 @@ def test_check_versions_compares_with_the_package(
         ("nowhere-to-be-found", "bad"),
     ]
     assert main(["doctor"]) == 1
-    assert capsys.readouterr().out == "nowhere-to-be-found: not installed: pip install 'nowhere-to-be-found>=2'\n"
+    assert capfd.readouterr().out == "nowhere-to-be-found: not installed: pip install 'nowhere-to-be-found>=2'\n"
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,9 @@ def test_check_job_reports_broken_entries_and_records(tmp_path: Path, monkeypatc
         (["dataset=nothing"], "dataset=nothing: no such choice"),
     ],
 )
-def test_doctor_refuses_bad_input_in_one_line(
-    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_doctor_refuses_bad_input_in_one_line(argv: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", *argv]) == 2
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1
     assert message in captured.err
 

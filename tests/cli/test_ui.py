@@ -84,23 +84,23 @@ def test_ui_serves_a_study_until_killed_or_interrupted(tmp_path: Path, is_named:
     assert not is_listening(address)  # whatever ends the command
 
 
-def test_ui_refuses_a_missing_study_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ui_refuses_a_missing_study_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("optuna_dashboard")
     (tmp_path / "searches" / "other").mkdir(parents=True)
     (tmp_path / "searches" / "other" / "journal.log").write_text("")
     assert main(["ui", "--optuna", f"paths.outputs={tmp_path}", "search.study=tried"]) == 2
-    output = capsys.readouterr()
+    output = capfd.readouterr()
     assert (output.out, len(output.err.splitlines())) == ("", 1)
     assert "has no study 'tried'. The studies are: other. Set search.study=NAME" in output.err
     GlobalHydra.instance().clear()
 
 
-def test_ui_names_a_server_that_runs_already(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ui_names_a_server_that_runs_already(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["ui", "tracking.uri=http://127.0.0.1:1"]) == 0
-    assert capsys.readouterr().out == "http://127.0.0.1:1 is already a server: open it in a browser.\n"
+    assert capfd.readouterr().out == "http://127.0.0.1:1 is already a server: open it in a browser.\n"
 
 
-def test_ui_refuses_bad_input_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ui_refuses_bad_input_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -119,6 +119,6 @@ def test_ui_refuses_bad_input_in_one_line(tmp_path: Path, capsys: pytest.Capture
             (["paths.outputs=nowhere"], "does not exist: nothing has been run into it"),
         ]:
             assert main(["ui", f"paths.outputs={tmp_path}", *arguments]) == 2, arguments
-            output = capsys.readouterr()
+            output = capfd.readouterr()
             assert output.out == "" and len(output.err.splitlines()) == 1
             assert message in output.err
