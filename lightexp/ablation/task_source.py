@@ -17,6 +17,7 @@ from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.json_text import encode_json
 from lightexp.core.record import read_record
 from lightexp.core.records import RUNS
+from lightexp.core.regular_files import read_text
 from lightexp.core.store import Store
 from lightexp.execution.locks import CommandLease, FileLocks
 from lightexp.execution.work import Task, WorkSource, WorkStatus
@@ -118,7 +119,7 @@ class AblationSource(WorkSource):
 
     def read_failures(self) -> dict[str, str]:
         """Return why tasks of this command have failed, by task id."""
-        entries = (json.loads(path.read_text(encoding="utf-8")) for path in self._call_folder.glob("*.json"))
+        entries = (json.loads(read_text(path)) for path in self._call_folder.glob("*.json"))
         return {entry["task"]: entry["reason"] for entry in entries}
 
     def refresh(self) -> None:

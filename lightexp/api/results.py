@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightexp.core.formatting import escape_html, unescape_csv
+from lightexp.core.regular_files import read_text
 
 if TYPE_CHECKING:
     import pandas
@@ -36,7 +37,7 @@ class SearchResult:
         """The trade-off front: `trial`, `varied`, `command`, then the metrics. One row for each point."""
         import pandas
 
-        points: list[dict[str, Any]] = json.loads((self.folder / _FRONT).read_text(encoding="utf-8"))["front"]
+        points: list[dict[str, Any]] = json.loads(read_text(self.folder / _FRONT))["front"]
         rows = [
             {
                 "trial": point["trial"],

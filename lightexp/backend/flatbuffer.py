@@ -19,6 +19,7 @@ from lightexp.core.regular_files import read_bytes
 from lightexp.core.tflite_graph import ConstantSpan, Operator, Tensor, TFLiteGraph
 
 _T = TypeVar("_T")
+_SHARING_ALLOWANCE, _SHARING_RATIO = 10**7, 4  # bytes, and bytes for each of the file's, that its tables may name
 _TYPES = {value: name for name, value in vars(schema.TensorType).items() if name.isupper()}
 _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 _NUMPY_TYPES = (
@@ -110,6 +111,7 @@ def _parse_graph(content: bytes) -> TFLiteGraph:
     model = schema.Model.GetRootAs(content)
     buffers = [_read_bytes(content, *_locate_bytes(model.Buffers(i))) for i in range(model.BuffersLength())]
     graph = model.Subgraphs(0)
+    _check_sharing(content, model, graph)
     kinds = [_operator_name(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
     tables = [graph.Tensors(i) for i in range(graph.TensorsLength())]
     blockwise = [_read_blockwise(table) for table in tables]
@@ -128,6 +130,28 @@ def _parse_graph(content: bytes) -> TFLiteGraph:
     parsed = TFLiteGraph(tensors, ops, _read_ints(graph, "Inputs"), _read_ints(graph, "Outputs"))
     _check_order(parsed)
     return parsed
+
+
+def _check_sharing(content: bytes, model: Any, graph: Any) -> None:
+    """Check that what is to be read is not far more than the file: any number of tables can share one vector.
+
+    Raises:
+        ValueError: If it is.
+    """
+    remaining = _SHARING_ALLOWANCE + _SHARING_RATIO * len(content)
+    for table in (graph.Tensors(i) for i in range(graph.TensorsLength())):
+        remaining -= len(table.Name() or b"") + 4 * table.ShapeLength()
+        remaining -= _locate_bytes(model.Buffers(table.Buffer()))[1]
+        if quantization := table.Quantization():
+            remaining -= 4 * quantization.ScaleLength() + 8 * quantization.ZeroPointLength()
+        if blockwise := _read_blockwise(table):  # its scales are a tensor, which is read again for this one
+            remaining -= 4 * _locate_bytes(model.Buffers(graph.Tensors(blockwise.Scales()).Buffer()))[1]
+        if remaining < 0:
+            raise ValueError("its tensors share more than a file can hold")
+    for op in (graph.Operators(i) for i in range(graph.OperatorsLength())):
+        remaining -= 4 * (op.InputsLength() + op.OutputsLength())
+        if remaining < 0:
+            raise ValueError("its operators share more than a file can hold")
 
 
 def _check_order(model: TFLiteGraph) -> None:

@@ -41,6 +41,8 @@ def reap_dead_runs(runs: Path, sync: Callable[[Path, Record], bool] | None = Non
             later call tries again. Defaults to mirroring nothing.
     """
     for path in sorted((runs / _FOLDER).glob("*.lock")):
+        if path.is_symlink() or not path.is_file():
+            continue  # no run has made it
         lock = FileLock(path)
         try:
             lock.acquire(timeout=0)
@@ -61,7 +63,7 @@ def is_alive(runs: Path, name: str) -> bool:
         name: The run's id.
     """
     path = _lock_path(runs, name)
-    if not path.exists():
+    if path.is_symlink() or not path.is_file():
         return False
     try:
         with FileLock(path, timeout=0):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -14,6 +16,7 @@ from lightexp.backend.flatbuffer import read_graph, unpack_integers
 from lightexp.core.errors import BadInput
 from lightexp.core.tflite_graph import TFLiteGraph
 from tests.metrics import tiny_models
+from tests.special_files import deadline
 
 
 def read_net(path: Path, net: str, scheme: str = "float") -> TFLiteGraph:
@@ -228,3 +231,43 @@ def test_weights_behind_the_flatbuffer_are_read(path: Path, cut: int) -> None:
             read_graph(path)
     else:
         np.testing.assert_array_equal(read_graph(path).kernels[0][1].data, original.kernels[0][1].data)
+
+
+def build_shared(count: int) -> bytes:
+    """Return a file whose tensors are one table, with a long name and many scales."""
+    builder = flatbuffers.Builder()
+    name = builder.CreateString("n" * count)
+    scales = builder.CreateNumpyVector(np.ones(count, np.float32))
+    schema.QuantizationParametersStart(builder)
+    schema.QuantizationParametersAddScale(builder, scales)
+    quantization = schema.QuantizationParametersEnd(builder)
+    schema.TensorStart(builder)
+    schema.TensorAddName(builder, name)
+    schema.TensorAddQuantization(builder, quantization)
+    tensor = schema.TensorEnd(builder)
+    schema.BufferStart(builder)
+    buffers = build_vector(builder, [schema.BufferEnd(builder)])
+    tensors = build_vector(builder, [tensor] * count)
+    schema.SubGraphStart(builder)
+    schema.SubGraphAddTensors(builder, tensors)
+    graphs = build_vector(builder, [schema.SubGraphEnd(builder)])
+    schema.ModelStart(builder)
+    schema.ModelAddSubgraphs(builder, graphs)
+    schema.ModelAddBuffers(builder, buffers)
+    builder.Finish(schema.ModelEnd(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def build_vector(builder: Any, offsets: list[int]) -> int:
+    builder.StartVector(4, len(offsets), 4)
+    for offset in offsets:
+        builder.PrependUOffsetTRelative(offset)
+    return int(builder.EndVector())
+
+
+def test_tables_that_share_too_much_are_refused(path: Path) -> None:
+    path.write_bytes(build_shared(10))
+    assert len(read_graph(path).tensors) == 10
+    path.write_bytes(build_shared(100_000))  # a megabyte that would take terabytes
+    with deadline(), pytest.raises(BadInput, match="its tensors share more than a file can hold"):
+        read_graph(path)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lightexp
 from lightexp.execution.process import WorkerDied, WorkerProcess, isolated_children
 
 WORKERS = Path(__file__).parent / "workers"
@@ -152,6 +153,17 @@ def test_worker_imports_nothing_from_the_current_folder(
     worker = WorkerProcess("echo_worker", environment={**ENVIRONMENT, "PYTHONPATH": python_path})
     assert worker.call({"a": 1}).content == {"a": 1}
     worker.close()
+
+
+def test_every_started_python_is_isolated() -> None:
+    starts = [
+        line.strip()
+        for path in Path(lightexp.__file__).parent.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "sys.executable" in line
+    ]
+    assert len(starts) > 3
+    assert [line for line in starts if '[sys.executable, "-P", ' not in line] == []
 
 
 @pytest.mark.parametrize("entry", ["", ".", "../here"])

@@ -9,6 +9,7 @@ import pytest
 from lightexp.core.record import Record, read_record
 from lightexp.runner import run_lock
 from tests.dead_runs import write_dead_run
+from tests.special_files import SPECIAL_FILES, deadline
 
 
 def test_hold_marks_a_run_as_alive(tmp_path: Path) -> None:
@@ -55,3 +56,13 @@ def test_reap_dead_runs_records_the_reason(tmp_path: Path) -> None:
     record = read_record(folder)
     assert record.reason == "its process was killed"
     assert record.ended is not None
+
+
+@pytest.mark.parametrize("kind", SPECIAL_FILES)
+def test_reap_dead_runs_passes_over_what_is_no_lock(tmp_path: Path, kind: str) -> None:
+    folder = write_dead_run(tmp_path, "a")
+    SPECIAL_FILES[kind](tmp_path / ".live" / "0.lock")
+    with deadline():
+        run_lock.reap_dead_runs(tmp_path)
+        assert not run_lock.is_alive(tmp_path, "0")
+    assert read_record(folder).status == "killed"
