@@ -50,7 +50,7 @@ class Mlflow(Tracking):
 
     def open_mirror(self, outputs: Path, say: Callable[[str], None]) -> MlflowMirror:
         """Make the mirror; see `Tracking.open_mirror`. MLflow is imported on first use, which takes about 2 s."""
-        return MlflowMirror(replace(self, uri=stores.resolve_uri(self.uri, outputs)), outputs / "mlartifacts", say)
+        return MlflowMirror(stores.resolve_uri(self.uri, outputs), self, outputs / "mlartifacts", say)
 
 
 _TARGET = f"{Mlflow.__module__}.{Mlflow.__name__}"
@@ -86,16 +86,17 @@ class MlflowMirror(Mirror):
         uri: The tracking URI, with an absolute path.
     """
 
-    def __init__(self, place: Mlflow, artifacts: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, uri: str, settings: Mlflow, artifacts: Path, say: Callable[[str], None]) -> None:
         """Reach nothing yet; see `Mlflow.open_mirror`.
 
         Args:
-            place: The store, by its tracking URI with an absolute path, and the experiment.
+            uri: The tracking URI, with an absolute path.
+            settings: The other settings.
             artifacts: The folder of artifacts, where no server decides on one.
             say: Takes each line for the user.
         """
-        self.uri = str(place.uri)
-        self._experiment, self._timeout_s = place.experiment, place.timeout_s
+        self.uri = uri
+        self._experiment, self._timeout_s = settings.experiment, settings.timeout_s
         self._artifacts = artifacts
         self._say = say
         self._client: TrackingClient | None = None

@@ -45,10 +45,10 @@ class _Mirrors:
 
     def serve(self, request: dict[str, Any]) -> dict[str, str]:
         """Do what a `RemoteMirror` asks for, and return where the run or study is shown."""
-        mirror = self._open(MirrorSettings(**request["settings"]))
-        if "study" in request:
-            return mirror.sync_study(parse_study(request["study"]))
         try:
+            mirror = self._open(MirrorSettings(**request["settings"]))
+            if "study" in request:
+                return mirror.sync_study(parse_study(request["study"]))
             return mirror.sync(Path(request["sync"]), request["create"]).place
         except BadInput as error:
             return {"missing": str(error)}
