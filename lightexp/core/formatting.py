@@ -14,7 +14,7 @@ _DECIMAL_UNITS = ("kB", "MB", "GB", "TB")
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB")
 _AGE_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60))
 # C0 and C1 controls but tab and line feed, and the characters that reorder text:
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")  # bytes of a file name that are no text, which UTF-8 cannot hold
 _FORMULA_STARTS = ("=", "+", "-", "@")
 _MARKDOWN_SPECIAL = "\\|<>*_`$[]"
