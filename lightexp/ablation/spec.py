@@ -20,6 +20,7 @@ from lightexp.core.columns import MetricColumn
 from lightexp.core.config import Positive, construct, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.regular_files import read_text
+from lightexp.core.yaml_text import check_yaml
 from lightexp.report.table_spec import PublishedRow, TableSpec, parse_column
 
 _OUTSIDE_ROWS = ("paths", "tracking", "measure", "hydra")
@@ -134,12 +135,14 @@ def read_spec(path: Path, overrides: list[str]) -> AblationSpec:
 
 def _load_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = OmegaConf.to_container(OmegaConf.load(StringIO(read_text(path))), resolve=False)
+        text = read_text(path)
+        check_yaml(text)
+        values = OmegaConf.to_container(OmegaConf.load(StringIO(text)), resolve=False)
     except FileNotFoundError:
         raise BadInput(
             f"{path} does not exist. Name an ablation's file, such as experiments/01_article.yaml."
         ) from None
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise BadInput(f"{path} cannot be read as YAML: {_summarize_yaml_error(error)}.") from None
     if not isinstance(values, dict) or not values:
         raise BadInput(f"{path} must be a mapping with claim, control, seeds and rows. Received: {values!r:.60}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes
 from lightexp.core.json_text import encode_json
 from lightexp.core.model_files import find_model_problem
-from lightexp.core.size_limits import compute_size_limit
+from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
 
 
 def _parse_names(text: str) -> frozenset[str]:
@@ -148,7 +149,7 @@ def _load_keras_file(path: Path, max_gb: float | None) -> Any:
         weights = Path(folder) / LEGACY_WEIGHTS
         if not weights.exists():
             weights = Path(folder) / ARCHIVE_WEIGHTS
-        _check_weight_count(path, architecture, weights.stat().st_size)
+        _check_sizes(path, architecture, weights.stat().st_size, max_gb)
         model = _build_model(path, architecture)
         try:
             model.load_weights(weights)
@@ -187,14 +188,23 @@ def _build_model(path: Path, architecture: Config) -> Any:
     return model
 
 
-def _check_weight_count(path: Path, architecture: Config, available: int) -> None:
-    """Refuse an architecture with more weights than the file has bytes for, before they take memory."""
+def _check_sizes(path: Path, architecture: Config, available: int, max_gb: float | None) -> None:
+    """Refuse more weights than the file has bytes for, and outputs of a layer that take far more memory than the file.
+
+    Raises:
+        BadInput: See above; or if the model cannot be built.
+    """
     import tensorflow as tf
 
-    with tf.Graph().as_default():  # in which a layer's weights are only described
-        count = _build_model(path, architecture).count_params()
+    with tf.Graph().as_default():  # in which weights and outputs are only described
+        model = _build_model(path, architecture)
+        count = model.count_params()
+        outputs = [tensor for layer in model.layers for tensor in tf.nest.flatten(layer.output)]
+        largest = max(math.prod(length or 1 for length in tensor.shape) for tensor in outputs)
     if count > available:
         raise BadInput(f"{path} describes {count:,} weights and holds {format_bytes(available)}. Save it again.")
+    limit = compute_size_limit(path.stat().st_size, max_gb)
+    check_unpacked_size(path, 4 * largest, limit, "model.max_gb", "computes a tensor of")
 
 
 def _extract_architecture(path: Path, folder: Path, max_gb: float | None) -> Config:

@@ -23,7 +23,7 @@ def compute_size_limit(size: int, max_gb: float | None) -> int:
     return ALLOWANCE + RATIO * size if max_gb is None else int(max_gb * 1e9)
 
 
-def check_unpacked_size(path: Path, unpacked: float, limit: int, setting: str) -> None:
+def check_unpacked_size(path: Path, unpacked: float, limit: int, setting: str, action: str = "unpacks to") -> None:
     """Check what a file unpacks to, before it is unpacked.
 
     Args:
@@ -31,12 +31,13 @@ def check_unpacked_size(path: Path, unpacked: float, limit: int, setting: str) -
         unpacked: Bytes that it unpacks to.
         limit: See `compute_size_limit`.
         setting: The setting that allows more.
+        action: What the file does with so many bytes. Defaults to "unpacks to".
 
     Raises:
         BadInput: If it is more than the limit.
     """
     if unpacked > limit:
         raise BadInput(
-            f"{path} unpacks to {format_bytes(unpacked)} or more, and may to {format_bytes(limit)}. If you know where "
+            f"{path} {action} {format_bytes(unpacked)} or more; the limit is {format_bytes(limit)}. If you know where "
             f"it is from, set {setting}=GIGABYTES."
         )

@@ -13,7 +13,7 @@ from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import hash_file
 from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Stage
 from lightexp.core.regular_files import open_regular
-from lightexp.models.from_file import FromFile, check_shapes, try_on_example
+from lightexp.models.from_file import FromFile, check_shapes, check_tensor_sizes, try_on_example
 
 
 @settings_dataclass
@@ -97,7 +97,9 @@ def make_teacher_stage(file: str, data: Data, place: str) -> ModelFile:
         raise BadInput(
             f"{place} must be 'control', a float .tflite file that exists, or a list of overrides. Received: {file}."
         )
-    check_shapes(path, flatbuffer.read_graph(path), data.shape, data.classes)
+    graph = flatbuffer.read_graph(path)
+    check_tensor_sizes(path, graph)
+    check_shapes(path, graph, data.shape, data.classes)
     try_on_example(path, data)
     return ModelFile(str(path.absolute()), hash_file(path))
 

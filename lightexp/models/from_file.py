@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from lightexp.core.fingerprint import hash_path
 from lightexp.core.model_files import find_model_problem
 from lightexp.core.protocols import Layer, Model, Stage
 from lightexp.core.regular_files import open_regular
+from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
 from lightexp.core.tflite_graph import TFLiteGraph
 
 _TFLITE_MAGIC = b"TFL3"
@@ -35,7 +37,8 @@ class FromFile(Model):
         outputs: Whether the file returns `logits` or `probabilities`. Defaults to `auto`: probabilities if its last
             operator is a softmax.
         labels: The data set's class of each output, in the file's order. Defaults to None: the same order.
-        max_gb: Gigabytes that a Keras file may unpack to. Defaults to None: 256 MB and 100 times its size.
+        max_gb: Gigabytes that a Keras file may unpack to, and that a tensor of the model may take. Defaults to None:
+            256 MB and 100 times the file's size.
     """
 
     path: str | None = field(default=None, metadata={"keyed": False})
@@ -109,7 +112,9 @@ class FromFile(Model):
         if self.labels is not None and len(self.labels) != classes:
             raise BadInput(f"model.labels names {len(self.labels)} classes, the data have {classes}.")
         if self.is_tflite:
-            check_shapes(self.file_path, self.read_graph(), shape, classes)
+            graph = self.read_graph()
+            check_tensor_sizes(self.file_path, graph, self.max_gb)
+            check_shapes(self.file_path, graph, shape, classes)
             return
         from lightexp.backend import foreign_keras
 
@@ -164,6 +169,22 @@ class FromFile(Model):
         class_names = data.names or tuple(map(str, range(data.classes)))
         names = tuple(class_names[label] for label in self.labels)
         return replace(data, probabilities=probabilities, train=train, val=val, test=test, names=names)
+
+
+def check_tensor_sizes(path: Path, graph: TFLiteGraph, max_gb: float | None = None) -> None:
+    """Check that no tensor of a `.tflite` takes far more memory than the file.
+
+    Args:
+        path: Path of the file.
+        graph: The file's graph.
+        max_gb: Gigabytes that a tensor may take; see `size_limits.compute_size_limit`. Defaults to None.
+
+    Raises:
+        BadInput: If one does.
+    """
+    largest = max((math.prod(max(1, length) for length in tensor.shape) for tensor in graph.tensors), default=0)
+    limit = compute_size_limit(path.stat().st_size, max_gb)
+    check_unpacked_size(path, 4 * largest, limit, "model.max_gb", "computes a tensor of")
 
 
 def check_shapes(path: Path, graph: TFLiteGraph, shape: tuple[int, ...], classes: int) -> None:

@@ -80,7 +80,9 @@ def test_mistake_is_one_line_with_its_place(make_spec: MakeSpec, changes: dict[s
     assert "07_table.yaml: " in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["", "a: [", "- x", "rows: {a: [x=1], a: [y=1]}", "\x00", "a: ${"])
+@pytest.mark.parametrize(
+    "text", ["", "a: [", "- x", "rows: {a: [x=1], a: [y=1]}", "\x00", "a: ${", "a: &a [*a]", "[" * 10_000]
+)
 def test_file_that_is_no_ablation_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text)

@@ -18,7 +18,7 @@ from lightexp.core.errors import BadInput
 from tests.special_files import deadline
 
 CONFIG = {"class_name": "Sequential", "config": {"name": "net", "layers": []}}
-TOO_LARGE = r"unpacks to .* or more, and may to .*set model\.max_gb=GIGABYTES"
+TOO_LARGE = r"unpacks to .* or more; the limit is .*set model\.max_gb=GIGABYTES"
 
 
 def write_h5(path: Path, fill: Callable[[Any], None]) -> None:

@@ -338,7 +338,7 @@ def test_altered_header_is_refused_or_read(file: Path, junk: bytes, at: int) -> 
 def test_small_file_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, x=np.zeros((1000, 100, 100), np.uint8), y=np.arange(1000) % 2)
-    message = r"bomb.npz unpacks to 10\.0 MB or more, and may to 9\.0 MB.*set dataset\.max_gb=GIGABYTES"
+    message = r"bomb.npz unpacks to 10\.0 MB or more; the limit is 9\.0 MB.*set dataset\.max_gb=GIGABYTES"
     with pytest.raises(BadInput, match=message):
         Arrays(str(path), max_gb=0.009).load()
     assert len(Arrays(str(path), max_gb=0.011).load().train) == 640

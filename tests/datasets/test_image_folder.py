@@ -312,7 +312,7 @@ def test_small_images_that_decode_to_much_are_refused(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         for number in range(5):
             save(tmp_path / name / f"{number}.png", np.zeros((500, 500), np.uint8))
-    with pytest.raises(BadInput, match=r"unpacks to 7\.5 MB or more, and may to 5\.0 MB.*set dataset\.max_gb"):
+    with pytest.raises(BadInput, match=r"unpacks to 7\.5 MB or more; the limit is 5\.0 MB.*set dataset\.max_gb"):
         load(tmp_path, max_gb=0.005)
     assert load(tmp_path, max_gb=0.005, size=[8, 8]).shape == (8, 8, 3)
     assert load(tmp_path, max_gb=0.008).shape == (500, 500, 3)

@@ -19,7 +19,7 @@ import pytest
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
 from lightexp.models.file_stages import make_file_stage
-from lightexp.models.from_file import FromFile, try_on_example
+from lightexp.models.from_file import FromFile, check_tensor_sizes, try_on_example
 from tests.fuzz import mutate
 from tests.special_files import deadline
 
@@ -274,3 +274,18 @@ def test_architecture_larger_than_its_weights_is_refused(folder: Path, tmp_path:
     path = rewrite(Path(shutil.copy(folder / "net.h5", tmp_path / "large.h5")), enlarge)
     with deadline():
         assert "describes 900,000,00" in refusal(path)
+
+
+def test_tensor_much_larger_than_the_file_is_refused(folder: Path, tmp_path: Path) -> None:
+    def enlarge(layer: dict[str, Any]) -> None:
+        if layer["class_name"] == "InputLayer":
+            layer["config"]["batch_input_shape"][1:3] = [10_000, 10_000]
+
+    path = rewrite(Path(shutil.copy(folder / "net.h5", tmp_path / "large.h5")), enlarge)
+    with deadline():
+        assert "computes a tensor of 3.2 GB or more" in refusal(path)
+    graph = FromFile(str(folder / "net.tflite")).read_graph()
+    tensors = (replace(graph.tensors[0], shape=(1, 10_000, 10_000, 2)), *graph.tensors[1:])
+    with pytest.raises(BadInput, match=r"computes a tensor of 800\.0 MB or more; the limit is .*set model\.max_gb"):
+        check_tensor_sizes(folder / "net.tflite", replace(graph, tensors=tensors))
+    check_tensor_sizes(folder / "net.tflite", replace(graph, tensors=tensors), max_gb=0.8)
