@@ -30,7 +30,7 @@ def find_broken_weight(folder: Path) -> str | None:
     if weights.is_file():
         with np.load(weights, allow_pickle=False) as arrays:
             for name in arrays.files:
-                if _is_broken(arrays[name], MAX_WEIGHT):
+                if is_broken(arrays[name]):
                     return f"'{name}' in its {WEIGHTS}"
     return None
 
@@ -45,7 +45,7 @@ def find_broken_constant(graph: TFLiteGraph) -> str | None:
     for tensor in graph.tensors:
         limit = MAX_WEIGHT if id(tensor) in operands else math.inf
         data = np.empty(0) if tensor.data is None else tensor.data
-        if _is_broken(data, limit) or _is_broken(np.array(tensor.scales), MAX_WEIGHT):
+        if is_broken(data, limit) or is_broken(np.array(tensor.scales)):
             return tensor.name
     return None
 
@@ -57,6 +57,6 @@ def _list_operands(graph: TFLiteGraph) -> Iterator[Tensor]:
         yield from (graph.tensors[index] for index in op.inputs[1:] if index >= 0)
 
 
-def _is_broken(values: NDArray[Any], limit: float) -> bool:
-    """Return whether a float array holds NaN, or a magnitude beyond a limit."""
+def is_broken(values: NDArray[Any], limit: float = MAX_WEIGHT) -> bool:
+    """Check whether an array of floats holds NaN, or a magnitude beyond a limit."""
     return values.dtype.kind == "f" and not float(np.abs(values).max(initial=0)) <= limit

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lightexp.backend import sandbox
+from lightexp.backend.finite_weights import is_broken
 from lightexp.backend.keras_archive import ARCHITECTURE, ARCHIVE_WEIGHTS, LEGACY_WEIGHTS
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes
@@ -102,8 +103,8 @@ def load_file(path: Path, trust: bool, max_gb: float | None = None) -> Any:
     if problem := find_model_problem(path, trust):
         raise BadInput(problem)
     model = _load_saved_model(path) if path.is_dir() else _load_keras_file(path, max_gb)
-    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
-        raise BadInput(f"{path} holds weights that are NaN or infinite. Train or get it again.")
+    if any(is_broken(weights) for weights in model.get_weights()):
+        raise BadInput(f"{path} holds weights that are NaN, infinite or far too large. Train or get it again.")
     from lightexp.backend.flatten import flatten_model
 
     try:

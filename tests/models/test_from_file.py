@@ -65,9 +65,10 @@ def folder(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_network(extra=keras.layers.Lambda(lambda x: 2 * x)).save(folder / "lambda.h5")
         make_network(extra=keras.layers.Lambda(lambda x: 2 * x)).save(folder / "lambda.keras")
         make_network(extra=keras.layers.Lambda(lambda x: 2 * x)).save(folder / "lambda")
-        model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
-        model.save(folder / "nan.h5")
-        (folder / "nan.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+        for name, value in (("nan", np.nan), ("huge", 1e30)):
+            model.set_weights([np.full_like(w, value) for w in model.get_weights()])
+            model.save(folder / f"{name}.h5")
+            (folder / f"{name}.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
     return folder
 
 
@@ -180,11 +181,12 @@ def test_keras_3_file_is_refused_with_advice(folder: Path, tmp_path: Path) -> No
     assert "written by Keras 3.9.0" in refusal(h5)
 
 
-def test_nan_in_weights_or_outputs_is_refused(folder: Path) -> None:
-    assert "NaN or infinite" in refusal(folder / "nan.h5")
+@pytest.mark.parametrize("name", ["nan", "huge"])
+def test_file_of_broken_weights_is_refused(name: str, folder: Path) -> None:
+    assert "holds weights that are NaN, infinite or far too large" in refusal(folder / f"{name}.h5")
     try_on_example(folder / "net.tflite", DATA)
-    with pytest.raises(BadInput, match=r"nan\.tflite holds NaN, infinite or far too large weights in '"):
-        try_on_example(folder / "nan.tflite", DATA)
+    with pytest.raises(BadInput, match=rf"{name}\.tflite holds NaN, infinite or far too large weights in '"):
+        try_on_example(folder / f"{name}.tflite", DATA)
 
 
 def damage(content: bytes, rng: random.Random) -> bytes:
