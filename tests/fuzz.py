@@ -66,12 +66,22 @@ def mutate(tree: Any, limit: int, seed: int = 0) -> Iterator[tuple[str, Any]]:
     edits = [(path, value) for path in list_paths(tree) for value in (DROPPED, *REPLACEMENTS)]
     random.Random(seed).shuffle(edits)
     for path, value in edits[:limit]:
-        mutant = copy.deepcopy(tree)
-        parent = mutant
-        for part in path[:-1]:
-            parent = parent[part]
-        if value is DROPPED:
-            del parent[path[-1]]
-        else:
-            parent[path[-1]] = copy.deepcopy(value)
-        yield f"{'.'.join(map(str, path))} = {value!r:.40}", mutant
+        yield f"{'.'.join(map(str, path))} = {value!r:.40}", replace_node(tree, path, value)
+
+
+def draw_mutant(tree: Any, rng: random.Random) -> Any:
+    """Return one mutant; see `mutate`."""
+    return replace_node(tree, rng.choice(list(list_paths(tree))), rng.choice((DROPPED, *REPLACEMENTS)))
+
+
+def replace_node(tree: Any, path: Path, value: Any) -> Any:
+    """Return a copy of a tree with another value at a path, or without the node if the value is `DROPPED`."""
+    mutant = copy.deepcopy(tree)
+    parent = mutant
+    for part in path[:-1]:
+        parent = parent[part]
+    if value is DROPPED:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = copy.deepcopy(value)
+    return mutant

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import pytest
-
 TIME_LIMIT_S = 30.0
 _MEMORY_LIMIT = 4 << 30  # bytes beyond what the process has; a device may have no end
 
@@ -31,14 +29,20 @@ SPECIAL_FILES: dict[str, Callable[[Path], object]] = {
     "link to a folder": link_to_folder,
 }
 """Functions that make at a path what is no file, by kind."""
+IRREGULAR = ("pipe", "link to itself", "link to a device")
+"""Kinds that take the place of neither a file nor a folder."""
+
+
+class DeadlineExceeded(BaseException):
+    """Raised in a block that takes too long; what handles errors does not handle it."""
 
 
 @contextmanager
 def deadline(seconds: float = TIME_LIMIT_S) -> Iterator[None]:
-    """Fail the test if a block takes longer, also if it waits in a system call, or takes gigabytes of memory."""
+    """Limit the time of a block, also if it waits in a system call, and its memory to some gigabytes."""
 
     def fail(number: int, frame: FrameType | None) -> None:
-        pytest.fail(f"it hangs: it has not ended after {seconds:g} seconds")
+        raise DeadlineExceeded(f"it hangs: it has not ended after {seconds:g} seconds")
 
     previous = signal.signal(signal.SIGALRM, fail)
     memory = resource.getrlimit(resource.RLIMIT_AS)

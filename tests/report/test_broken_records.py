@@ -4,37 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lightexp.core.errors import BadInput
 from lightexp.core.record import RECORD_FILE, Record, read_record
-from lightexp.core.records import build_frame, load_records
-from lightexp.report import csv_files, documents, heatmap, html, review
+from lightexp.core.records import load_records
 from lightexp.report.runs import iterate_records, name_rows
-from lightexp.report.summary import build_summary
-from lightexp.report.table_spec import TableSpec
 from tests.fuzz import mutate
-from tests.synthetic import synthesize_record
+from tests.report.record_views import make_tree, show
 
-SENSITIVITY = {
-    "accuracy": 0.9,
-    "chance": 0.1,
-    "examples": 10,
-    "layers": {"conv": {"names": ["conv"], "weights": 9, "levels": {"sparsity": {"0.5": 0.8}}}},
-}
 MAX_LINE = 600
-
-
-def make_tree(folder: Path) -> Any:
-    """Return the JSON of a record that has something of everything."""
-    record = synthesize_record(number=1, stages=("train", "prune"))
-    record.reason, record.waived, record.mlflow = "a reason", {"sparsity": "prune: kept"}, {"missing": "none"}
-    record.stages[1].facts |= {"sizes": {"conv": 9}, "zeros": {"conv": 3}, "note": "n", "sensitivity": SENSITIVITY}
-    record.stages[1].notes = {"micro/runs": "why"}
-    record.write(folder)
-    return json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
 
 
 def read_or_refuse(folder: Path) -> Record | None:
@@ -45,24 +25,6 @@ def read_or_refuse(folder: Path) -> Record | None:
         line = str(error)
     assert len(line) < MAX_LINE and "is not a record: " in line
     return None
-
-
-def show(record: Record, folder: Path) -> None:
-    """Do everything that commands do with a record of others."""
-    record.table()
-    record._repr_html_()
-    build_frame([record])
-    heatmap.find_last_table(record)
-    runs = name_rows(iterate_records([folder], []))
-    if not runs:  # not done, or nothing was measured
-        return
-    report = build_summary(runs, TableSpec("a table"))
-    documents.render_markdown_document(report)
-    documents.render_latex_document(report)
-    csv_files.render_statistics_csv(report)
-    csv_files.render_runs_csv(report.runs)
-    html.render_page(report, {})
-    list(review.list_questions(report))
 
 
 def test_mutants_are_shown_or_refused_in_one_line(tmp_path: Path, mutants: int) -> None:
