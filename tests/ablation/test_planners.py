@@ -15,8 +15,8 @@ MakeSpec = Callable[..., AblationSpec]
 
 
 def own_overrides(spec: AblationSpec) -> dict[str, tuple[str, ...]]:
-    """Each row's overrides but the first, which is the shared one."""
-    return {row.name: row.overrides[1:] for row in spec.rows}
+    """Each row's overrides but the first two, which all rows share: the number of threads, and the file's base."""
+    return {row.name: row.overrides[2:] for row in spec.rows}
 
 
 def stage_names(spec: AblationSpec) -> dict[str, list[str]]:
