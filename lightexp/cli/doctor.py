@@ -22,7 +22,8 @@ from lightexp.cli.printing import make_console, print_line
 from lightexp.core.errors import BadInput, LightexpError
 from lightexp.core.formatting import format_bytes
 from lightexp.core.json_text import encode_json
-from lightexp.execution.process import isolate_environment
+from lightexp.execution.process import WorkerProcess
+from lightexp.execution.supervisor import SIGNALLED
 
 State = Literal["ok", "note", "bad"]
 
@@ -136,22 +137,21 @@ def _find_version(name: str) -> str | None:
 def check_libraries() -> Iterator[Check]:
     """Check that TensorFlow and the others can be imported, in another process, which dies of it on some processors."""
     command = [sys.executable, "-P", "-c", f"import {_LIBRARIES}"]
-    try:
-        result = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_IMPORT_TIMEOUT_S,
-            env=isolate_environment(os.environ),
-        )
-    except subprocess.TimeoutExpired:
-        yield Check("libraries", "import", "bad", f"not done after {_IMPORT_TIMEOUT_S} s. Try it again.")
-        return
-    if result.returncode == 0:
+    with tempfile.TemporaryFile() as errors:
+        process = WorkerProcess("lightexp.execution.supervisor", *command, stderr=errors)
+        try:
+            code = process.wait(_IMPORT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            yield Check("libraries", "import", "bad", f"not done after {_IMPORT_TIMEOUT_S} s. Try it again.")
+            return
+        finally:
+            process.close(0)
+        errors.seek(0)
+        lines = errors.read().decode(errors="replace").strip().splitlines()
+    if code == 0:
         yield Check("libraries", "import", "ok", "TensorFlow, LiteRT and their like can be imported")
         return
-    lines = result.stderr.strip().splitlines() or [f"the process died of signal {-result.returncode}"]
+    lines = lines or [f"the process died of signal {code - SIGNALLED}"]
     yield Check("libraries", "import", "bad", f"{lines[-1]}. Install lightexp again in a new environment.")
 
 

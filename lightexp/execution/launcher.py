@@ -26,6 +26,7 @@ from omegaconf import DictConfig
 from lightexp.core import interrupt
 from lightexp.core.compat import get_job_error
 from lightexp.core.errors import RunFailed
+from lightexp.execution.launch_guard import start_guard
 from lightexp.execution.locks import CommandLease
 from lightexp.execution.pool import PoolView
 from lightexp.execution.work import WorkSource
@@ -188,7 +189,11 @@ class LauncherPool:
 
 @contextmanager
 def sigint_blocked() -> Iterator[None]:
-    """Start child processes with SIGINT blocked; the parent alone handles Ctrl-C, which a terminal sends to all."""
+    """Start child processes with SIGINT blocked; the parent alone handles Ctrl-C, which a terminal sends to all.
+
+    The children end with this process, even if it is killed.
+    """
+    start_guard()
     threading.Thread(target=threading.Event().wait, daemon=True).start()  # receives SIGINT for this thread
     resource_tracker.ensure_running()  # this and joblib's unblock all signals when they are started
     with suppress(ImportError):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 EXTRA_PATH_VARIABLE = "LIGHTEXP_EXTRA_PATH"
 """Environment variable: folders that workers append to `sys.path`, where a user's plugins are found."""
+LAUNCH_VARIABLE = "LIGHTEXP_LAUNCH"
+"""Environment variable of the processes that a launcher has started; see `launch_guard`. Workers end without it."""
 _CLOSE_GRACE_S = 5.0
 
 
@@ -43,7 +45,7 @@ def isolate_environment(environment: Mapping[str, str]) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(entry for entry in python_path if os.path.isabs(entry)),
         EXTRA_PATH_VARIABLE: os.pathsep.join(extra_path),
     }
-    others = {name: value for name, value in environment.items() if name not in paths}
+    others = {name: value for name, value in environment.items() if name not in (*paths, LAUNCH_VARIABLE)}
     return {**others, **{name: path for name, path in paths.items() if path}, "PYTHONSAFEPATH": "1"}
 
 

@@ -15,6 +15,8 @@ from contextlib import suppress
 
 from lightexp.execution.process import ParentConnection
 
+SIGNALLED = 128
+"""Added to the number of the signal that the program has died of, for the exit code."""
 _GRACE_S = 10.0  # between SIGTERM and SIGKILL
 
 
@@ -40,7 +42,7 @@ def main() -> None:
     if orphaned.is_set():
         watcher.join()
     os.killpg(0, signal.SIGTERM)  # processes that the program has left behind
-    sys.exit(code if code >= 0 else 128 - code)
+    sys.exit(code if code >= 0 else SIGNALLED - code)
 
 
 if __name__ == "__main__":
