@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -73,8 +73,13 @@ def find_recorded_place(record: Record, outputs: Path) -> Mlflow | None:
     if not isinstance(node, dict) or resolve_target(str(node.get("_target_"))) != _TARGET:
         return None
     values = {name: node[name] for name in ("uri", "experiment") if name in node}
+    noted: dict[str, Any] = {name: record.mlflow[name] for name in ("uri", "experiment") if name in record.mlflow}
     if "run_id" in record.mlflow:  # `tracking.uri` may have been relative to the folder that the run was started in
-        values |= {name: record.mlflow.get(name) for name in ("uri", "experiment")}
+        values |= noted
+    elif any("${" in str(value) for value in values.values()):  # of the environment of then, and of others perhaps
+        if len(noted) < 2:
+            return None
+        values = noted
     place = construct(Mlflow, values, f"{RUNS}/{record.id}: tracking")
     return replace(place, uri=stores.resolve_uri(place.uri, outputs))
 

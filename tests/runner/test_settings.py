@@ -236,3 +236,14 @@ def test_mutants_of_a_config_are_read_or_refused_in_one_line(mutants: int) -> No
         except Exception as error:
             raise AssertionError(change) from error
     assert refused
+
+
+def test_written_config_keeps_the_environments_interpolations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTEXP_TEST_SECRET", "m4rked-s3cret")
+    secret = "'${oc.env:LIGHTEXP_TEST_SECRET}'"
+    settings = compose_settings([f"tracking.experiment={secret}", "tracking.uri='http://h/${tracking.experiment}'"])
+    assert settings.plain["tracking"]["uri"] == "http://h/m4rked-s3cret"
+    assert settings.written["tracking"]["experiment"] == "${oc.env:LIGHTEXP_TEST_SECRET}"
+    assert settings.written["tracking"]["uri"] == "http://h/${oc.env:LIGHTEXP_TEST_SECRET}"
+    with pytest.raises(BadInput, match=r"Received: '\$\{oc.env:LIGHTEXP_TEST_SECRET\}'"):
+        compose_settings([f"seed={secret}"])

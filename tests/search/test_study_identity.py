@@ -67,3 +67,11 @@ def test_find_difference_knows_the_former_package_of_metrics() -> None:
     stored = {**identity.values, "measure.size.type": '"lightexp.measure.size.Size"'}
     assert identity.values["measure.size.type"] == '"lightexp.metrics.size.Size"'
     assert identity.find_difference(stored) is None
+
+
+def test_identity_does_not_depend_on_a_password() -> None:
+    uri = "postgresql://me:{0}@host/db?password={0}".format
+    stored = describe_identity({"source": uri("first")}).values
+    assert "first" not in str(stored)
+    assert describe_identity({"source": uri("second")}).find_difference(stored) is None
+    assert describe_identity({"source": uri("second")}).find_difference({"source": f'"{uri("third")}"'}) is None

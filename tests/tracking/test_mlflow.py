@@ -91,6 +91,7 @@ def test_mlflow_refuses_unusable_addresses(uri):
         (None, {"uri": "http://there", "experiment": "e", "run_id": "1"}, "http://there"),
         ("sqlite:///x.db", {"uri": "sqlite:////old/x.db", "experiment": "e", "run_id": "1"}, "sqlite:////old/x.db"),
         ("http://a", {"uri": "http://a", "experiment": "e", "missing": "down"}, "http://a"),
+        ("${oc.env:HOME}", {"uri": "http://a", "experiment": "e", "missing": "down"}, "http://a"),
     ],
 )
 def test_find_recorded_place_follows_the_record(make_record, configured, noted, expected):
@@ -100,7 +101,8 @@ def test_find_recorded_place_follows_the_record(make_record, configured, noted, 
 
 
 def test_find_recorded_place_believes_only_mlflow(make_record):
-    for tracking in (None, [], {}, {"_target_": "plugin.Tracking", "uri": "http://a"}):
+    from_environment = {"_target_": "lightexp.tracking.mlflow.Mlflow", "uri": "http://a/${oc.env:HOME}"}
+    for tracking in (None, [], {}, {"_target_": "plugin.Tracking", "uri": "http://a"}, from_environment):
         assert find_recorded_place(make_record(config={"tracking": tracking}), Path("/o")) is None
     for wrong in ({"uri": ["x"]}, {"uri": "folder"}, {"experiment": 3}):
         record = make_record(config={"tracking": {"_target_": "lightexp.tracking.mlflow.Mlflow", **wrong}})
