@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ EXTRA_PATH_VARIABLE = "LIGHTEXP_EXTRA_PATH"
 LAUNCH_VARIABLE = "LIGHTEXP_LAUNCH"
 """Environment variable of the processes that a launcher has started; see `launch_guard`. Workers end without it."""
 _CLOSE_GRACE_S = 5.0
+_ORPHAN_GRACE_S = 10.0  # for a worker to record that its task was interrupted
 
 
 def isolate_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -258,12 +260,10 @@ def _end_process(process: subprocess.Popen[bytes], stderr: IO[bytes] | None, own
 class ParentConnection:
     """The connection to the parent, from the worker's side."""
 
-    def __init__(self, on_orphaned: Callable[[], None] | None = None) -> None:
+    def __init__(self) -> None:
         """Claim this process' standard input and output; what libraries print goes to standard error.
 
-        Args:
-            on_orphaned: Called, in another thread, when the parent has ended while the worker is busy. Defaults to
-                sending SIGTERM to this process.
+        If the parent ends while the worker is busy, the worker receives SIGTERM, and SIGKILL if it does not end then.
         """
         requests, replies = FileIO(os.dup(0), "rb"), FileIO(os.dup(1), "wb")
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -273,7 +273,6 @@ class ParentConnection:
         self._channel = Channel(requests, replies)
         extra_path = os.environ.get(EXTRA_PATH_VARIABLE, "").split(os.pathsep)
         sys.path += [entry for entry in extra_path if entry and entry not in sys.path]
-        self._on_orphaned = on_orphaned or _terminate_self
         self._requests: queue.Queue[Message | None] = queue.Queue()
         self._lock = threading.Lock()
         self._busy = self._orphaned = False
@@ -298,7 +297,7 @@ class ParentConnection:
             return None
         self._number = message.number
         if orphaned:
-            self._on_orphaned()
+            _terminate_self()
         return message
 
     def reply(self, content: dict[str, Any], array: NDArray[Any] | None = None) -> None:
@@ -330,8 +329,11 @@ class ParentConnection:
             busy = self._busy
         self._requests.put(None)
         if busy:
-            self._on_orphaned()
+            _terminate_self()
 
 
 def _terminate_self() -> None:
+    """Send SIGTERM to this process, then SIGKILL: C code may keep Python from calling the handler of SIGTERM."""
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_ORPHAN_GRACE_S)
+    os.killpg(0, signal.SIGKILL)

@@ -22,10 +22,10 @@ WORKERS = Path(__file__).parent / "workers"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(WORKERS), os.environ.get("PYTHONPATH", "")])}
 PATIENCE_S = 60.0
 PARENT = """
-import sys, time
+import json, sys, time
 from lightexp.execution.process import WorkerProcess
 worker = WorkerProcess("echo_worker")
-worker.send({"events": 1, "sleep": float(sys.argv[1])} if float(sys.argv[1]) else {"events": 1})
+worker.send({"events": 1, **json.loads(sys.argv[1])})
 next(worker.messages())
 print(worker.pid, flush=True)
 time.sleep(1000)
@@ -129,9 +129,13 @@ def test_worker_ends_when_collected() -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.parametrize("seconds", [0, 1000], ids=["idle", "busy"])
-def test_worker_dies_with_a_killed_parent(seconds: int) -> None:
-    command = [sys.executable, "-c", PARENT, str(seconds)]
+@pytest.mark.parametrize(
+    "request_text",
+    ["{}", '{"sleep": 1000}', '{"ignores_sigterm": true, "sleep": 1000}'],
+    ids=["idle", "busy", "held up"],
+)
+def test_worker_dies_with_a_killed_parent(request_text: str) -> None:
+    command = [sys.executable, "-c", PARENT, request_text]
     parent = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())

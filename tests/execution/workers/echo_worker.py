@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from importlib import import_module
 
@@ -12,6 +13,8 @@ from lightexp.execution.process import ParentConnection
 def main() -> None:
     parent = ParentConnection()
     while (request := parent.receive()) is not None:
+        if "ignores_sigterm" in request.content:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("printed by a library")
         for number in range(request.content.get("events", 0)):
             parent.send_event(number=number)
