@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from common import Result, load_fashion, make_parser, print_results
 
 BATCH = 128
 SPARSITY, FREQUENCY, VALUES = 0.8, 100, 16
+RATE, RAMP_STEPS = 0.5, 100
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Case:
 
     Attributes:
         model: Name of the model's config.
-        method: What is done beside training: `prune`, `2 of 4`, `cluster`, `qat`, or nothing.
+        method: What is done beside training: `prune`, `2 of 4`, `cluster`, `qat`, `rate`, or nothing. No script
+            trains as `rate` does: it is compared with lightexp's own training without a method.
         target: Lower limit of the ratio of images per second.
         deterministic: Whether the script turns TensorFlow's op determinism on.
         steps_per_execution: Keras' argument of `compile` on the script's side.
@@ -57,6 +59,8 @@ CASES = {
     "cluster small_cnn": Case("small_cnn", "cluster"),
     "qat lenet_300_100": Case("lenet_300_100", "qat"),
     "qat small_cnn": Case("small_cnn", "qat"),
+    "rate lenet_300_100, lightexp's plain training": Case("lenet_300_100", "rate", target=0.7),
+    "rate small_cnn, lightexp's plain training": Case("small_cnn", "rate", target=0.7),
     "train lenet5": Case("lenet5"),
     "train lenet5, fit with steps_per_execution=50": Case("lenet5", steps_per_execution=50),
     "train small_cnn": Case("small_cnn"),
@@ -127,6 +131,8 @@ def _train_in_turn(side: str, case: Case, epochs: int, smoke: bool, threads: int
     images = 500 if smoke else case.images
     if side == "ours":
         _train_with_lightexp(case, epochs, images, threads)
+    elif case.method == "rate":
+        _train_with_lightexp(replace(case, method=""), epochs, images, threads)
     else:
         _train_with_fit(case, epochs, images)
 
@@ -185,6 +191,7 @@ def _train_with_lightexp(case: Case, epochs: int, images: int | None, threads: i
 def _prepare(model: Any, method: str, data: Any, epochs: int) -> tuple[Any, Any]:
     """Return the model and the masks with which lightexp trains it by a method."""
     from lightexp.backend import qat
+    from lightexp.backend.grid_weights import GridSettings, GridWeights, list_grid_tensors
     from lightexp.backend.pruning import PruningMasks
     from lightexp.backend.tied_weights import TiedWeights
     from lightexp.core.clustering import cluster_weights
@@ -202,6 +209,9 @@ def _prepare(model: Any, method: str, data: Any, epochs: int) -> tuple[Any, Any]
         for kernel in kernels:
             kernel.assign(cluster_weights(kernel.numpy(), VALUES, "kmeans++", np.random.default_rng(0)))
         return model, TiedWeights(kernels, zeros=True, values=True)
+    if method == "rate":
+        prices = {layer.name: 1.0 for layer in model.layers if hasattr(layer, "kernel")}
+        return model, GridWeights(list_grid_tensors(model, prices, GridSettings()), RATE, RAMP_STEPS)
     if method == "qat":
         simulated, _ = qat.simulate_int8(model, ACTIVATIONS)
         qat.find_ranges(simulated, data.inputs(data.train.x[:200]))

@@ -2,7 +2,7 @@
 
 Rounding is a straight-through estimator, and the step of each grid is learned (Esser et al. 2020, LSQ, arXiv
 1902.08153). The weights' estimated bits are part of the loss (Wiedemann et al. 2019, arXiv 1812.07520; Oktay et al.
-2020, arXiv 1906.06624), through a penalty that grows like the length of an Elias gamma code.
+2020, arXiv 1906.06624), through a penalty that grows with the logarithm of a weight in steps.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.backend.rate_control import RateControl
 from lightexp.backend.session import import_tensorflow
 from lightexp.core import compat
 
 tf = import_tensorflow()
 
-_DEVIATIONS_PER_STEP = 1.4  # standard deviations of a kernel that its first step is
+_DEVIATIONS_PER_STEP = 1.0  # standard deviations of a kernel that its first step is
 _DEFAULT_STEP = 1 / 16  # of a variable whose layer has no weights to take a step from
+_STEP_SPEED = 5.0  # relative change of a step when its variable changes by the learning rate
 _STEP_CANDIDATES = np.linspace(0.2, 1.0, 41)  # shares of the step that just spans a kernel
 
 
@@ -113,23 +115,28 @@ def _choose_step(kernel: NDArray[np.float32], limit: int | None, axes: tuple[int
 class GridWeights:
     """Latent weights and learned steps of a model; a `lightexp.backend.training.Reparameterization`."""
 
-    def __init__(self, tensors: Sequence[GridTensor], rate: float, ramp_steps: int) -> None:
+    def __init__(
+        self, tensors: Sequence[GridTensor], rate: float, ramp_steps: int, control: RateControl | None = None
+    ) -> None:
         """Take the variables' present values as latent weights.
 
         Args:
             tensors: The variables on a grid.
             rate: Loss that a bit a weight costs, on average over all these weights.
             ramp_steps: Training steps over which the price rises to `rate`, from 0.
+            control: Changes the price after each epoch. Defaults to None: the price is `rate`.
         """
         self._parts = [_Part(tensor) for tensor in tensors]
         self._weight_count = sum(int(tf.size(tensor.variable)) for tensor in tensors)
         self.rate = tf.Variable(rate, dtype=tf.float32, trainable=False)
         self.last_step = ramp_steps
+        self._control = control
 
     @property
     def variables(self) -> list[Any]:
         """Latent weights, steps and the price, the state that changes from step to step."""
-        return [self.rate, *(variable for part in self._parts for variable in (part.latent, part.log_step))]
+        state = [variable for part in self._parts for variable in (part.latent, part.log_step)]
+        return [self.rate, *state, *(self._control.variables if self._control else [])]
 
     def replace(self, variables: Sequence[Any]) -> list[Any]:
         """Return what the optimiser updates instead of the model's variables; see `Reparameterization`."""
@@ -154,12 +161,32 @@ class GridWeights:
 
     def on_step_begin(self, step: Any) -> None:
         """Round the latent weights into the model's variables."""
-        self.on_epoch_end()
-
-    def on_epoch_end(self) -> None:
-        """Round the latent weights into the model's variables."""
         for part in self._parts:
             part.round()
+
+    def on_epoch_end(self) -> None:
+        """Round the latent weights into the model's variables, and let the control change the price."""
+        for part in self._parts:
+            part.round()
+        if self._control:
+            self._control.adjust(self)
+
+    def round_with_threshold(self, threshold: float) -> None:
+        """Round the latent weights into the model's variables, those below a threshold to zero.
+
+        Args:
+            threshold: In steps; larger weights become at least one step. Plain rounding has 0.5.
+        """
+        for part in self._parts:
+            part.round_with_threshold(threshold)
+
+    def estimate_bytes(self) -> float:
+        """Return the entropy of the levels, each variable for itself, in bytes."""
+        bits = 0.0
+        for part in self._parts:
+            counts = np.unique(part.variable.numpy(), return_counts=True)[1]
+            bits += float(np.sum(counts * np.log2(counts.sum() / counts)))
+        return bits / 8
 
     def compute_sparsity(self) -> float:
         """Return the share of zeros among the weights."""
@@ -178,7 +205,8 @@ class _Part:
         self.name, self.variable, self._limit, self._price = tensor.name, tensor.variable, tensor.limit, tensor.price
         self.latent = tf.Variable(tensor.variable, trainable=False)
         self._first_step = tf.constant(tensor.step, tf.float32)
-        # The step relative to the first one: it stays positive, and weight decay pulls it to the first one.
+        # The logarithm of the step relative to the first one, divided by `_STEP_SPEED`: the step stays positive, and
+        # weight decay pulls it to the first one.
         self.log_step = tf.Variable(tf.zeros_like(self._first_step), trainable=False)
         self._axes = [axis for axis, size in enumerate(self._broadcast_shape()) if size == 1]
         self._position: Any = None
@@ -191,7 +219,7 @@ class _Part:
         return [1] * (len(self.variable.shape) - len(shape)) + shape
 
     def compute_step(self) -> Any:
-        return self._first_step * tf.exp(self.log_step)
+        return self._first_step * tf.exp(_STEP_SPEED * self.log_step)
 
     def round(self) -> None:
         self._step = self.compute_step()
@@ -202,19 +230,27 @@ class _Part:
         self._value = self._level * self._step
         self.variable.assign(self._value)
 
+    def round_with_threshold(self, threshold: float) -> None:
+        self.round()
+        is_zero = tf.abs(self._position) < threshold
+        level = tf.where(is_zero, 0.0, tf.sign(self._position) * tf.maximum(tf.abs(self._level), 1.0))
+        self.variable.assign(level * self._step)
+
     def pull_back(self, gradient: Any, price: Any) -> tuple[Any, Any]:
         """Return the gradients of the latent weights and of the logarithm of the step.
 
         Every operation reads and writes as many numbers as the variable has, which for a dense layer takes as long as
         a good part of its products: there are as few as possible.
         """
-        # The slope of log2(v^2) is 2 / (v log 2), and 0 at 0, since `price` has the constant factor.
-        slope = tf.math.reciprocal_no_nan(self._level) * (price * self._price / self._step)
+        position = self._position
+        # The slope of log2(1 + 2 v^2) with its constant factors in `price`. It is that of the weight before rounding:
+        # one that has become zero is pulled to zero, so that it does not return with the next noise.
+        slope = position / (0.5 + tf.square(position)) * (price * self._price / self._step)
         inner = gradient
         if self._limit:
-            inner = tf.where(tf.abs(self._position) <= self._limit + 0.5, gradient, 0.0)
+            inner = tf.where(tf.abs(position) <= self._limit + 0.5, gradient, 0.0)
         of_latent = inner + slope
-        of_step = self._sum(gradient * self._value) - self._sum(of_latent * self.latent)
+        of_step = _STEP_SPEED * (self._sum(gradient * self._value) - self._sum(of_latent * self.latent))
         return of_latent, of_step
 
     def _sum(self, values: Any) -> Any:

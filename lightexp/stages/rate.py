@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lightexp.core.config import Count, Fraction, NonNegative, settings_dataclass
+from lightexp.core.config import Count, Fraction, NonNegative, Positive, settings_dataclass
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.grids import digest_integers
 from lightexp.core.patterns import find_shortfall, measure_kernels, read_kernel
-from lightexp.core.protocols import Artifact, Context, Invariant, InvariantKind, Layer, Range
+from lightexp.core.protocols import TFLITE, Artifact, Context, Input, Invariant, InvariantKind, Layer, Range
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.core.tflite_graph import TFLiteGraph
 from lightexp.core.training import count_steps_per_epoch
 from lightexp.stages.layer_patterns import check_patterns, resolve_patterns
 from lightexp.stages.train import TrainingStage
 
+if TYPE_CHECKING:
+    from lightexp.backend.rate_control import RateControl
+
+_MAX_SIZE_ERROR = 0.03
+_SPARSEST = 500  # one weight of so many is left in the smallest file
 _VERIFIED_KINDS = ("Dense", "Conv1D", "Conv2D")  # a file stores their kernels with the axes of Keras, outputs first
 
 
@@ -29,12 +35,15 @@ class Rate(TrainingStage):
     Each kernel and bias is rounded to multiples of a learned step while it is trained (Esser et al. 2020, arXiv
     1902.08153). The loss is that of the objective plus `rate` times the mean bits of a weight (entropy-constrained
     training: Wiedemann et al. 2019, arXiv 1812.07520; Oktay et al. 2020, arXiv 1906.06624). A weight of v steps is
-    taken to cost 1 + 2 log2 |v| bits, the length of its Elias gamma code, and 0 to cost none. Weights and biases of
-    normalisation layers are trained as usual.
+    taken to cost log2(1 + 2 v^2) bits. Weights and biases of normalisation layers are trained as usual.
 
     Attributes:
         rate: Loss that a bit a weight costs, on average over all weights; 0 with `bits` is quantisation-aware training.
-            Defaults to 0.5.
+            Defaults to 1.
+        ratio: Instead of a fixed `rate`: how many times smaller than the control's file the encoded file is to be. The
+            price then begins at `rate` and is adjusted while the model trains; the last per cent are reached by
+            rounding more or fewer weights to zero. Defaults to None.
+        bytes: Instead of `ratio`: size of the encoded file in bytes. Defaults to None.
         bits: Limit on the levels: 8, 4 or 2 bits allow kernels 127, 7 or 1 steps up and down, so that `quantize` can
             store the integers as they are. Defaults to None: no limit.
         granularity: Whether a kernel has one step (`tensor`), or each of its output channels has one (`channel`).
@@ -56,7 +65,9 @@ class Rate(TrainingStage):
     epochs: Count = 60
     batch_size: Count = 128
     learning_rate_schedule: Literal["constant", "cosine", "step"] = "cosine"
-    rate: NonNegative = 0.5
+    rate: NonNegative = 1.0
+    ratio: Positive | None = None
+    bytes: Count | None = None
     bits: Literal[2, 4, 8] | None = None
     granularity: Literal["tensor", "channel"] = "tensor"
     ramp: Fraction = 0.4
@@ -68,11 +79,19 @@ class Rate(TrainingStage):
     def __post_init__(self) -> None:
         if not self.rate and not self.bits:
             raise ValueError("rate=0 without bits limits nothing. Received: rate=0, bits=null. Set rate, bits or both.")
+        if self.ratio and self.bytes:
+            raise ValueError(f"ratio and bytes exclude each other. Received: {self.ratio} and {self.bytes}. Set one.")
+        if (self.ratio or self.bytes) and not self.rate:
+            raise ValueError("a target needs a rate to begin with. Received: rate=0. Leave rate out.")
 
     @property
     def needs_parent(self) -> bool:
         """Whether trained weights are trained further."""
         return not self.from_scratch
+
+    def inputs(self) -> dict[str, Input]:
+        """Return the objective's teachers and, for a `ratio`, the control; see `Stage.inputs`."""
+        return {**super().inputs(), **({"control": "control"} if self.ratio else {})}
 
     def establishes(self) -> tuple[Invariant, ...]:
         """Return the invariants of the zeros, which no pruning may move, and of the grid, with its bits if limited."""
@@ -123,20 +142,52 @@ class Rate(TrainingStage):
         prices = self.compute_prices(keras_files.describe_layers(model))
         settings = GridSettings(_largest_level(self.bits), self.granularity == "channel")
         steps = self.epochs * count_steps_per_epoch(len(context.data.train), self.batch_size)
-        weights = GridWeights(list_grid_tensors(model, prices, settings), self.rate, int(self.ramp * steps))
-        history = self.fit(model, context, weights)
+        tensors = list_grid_tensors(model, prices, settings)
+        control = self._make_control(model, context)
+        weights = GridWeights(tensors, self.rate, int(self.ramp * steps), control)
+        facts: dict[str, Any] = {"history": self.fit(model, context, weights)}
+        if control:
+            size = control.finish(weights)
+            facts |= {"encoded_bytes": size, "final_rate": float(weights.rate.numpy())}
+            if abs(size / control.target - 1) > _MAX_SIZE_ERROR:
+                facts["note"] = f"the encoded file has {size:,} bytes, not {control.target:,}; more epochs come closer"
         clear_negative_zeros(model)
         keras_files.save_model(model, context.out)
         layers = [model.get_layer(name) for name in prices if type(model.get_layer(name)).__name__ in _VERIFIED_KINDS]
         kernels = {layer.name: layer.kernel.numpy() for layer in layers}
         self.check_alive(kernels)
-        return {
-            "history": history,
+        return facts | {
             "sizes": {name: int(kernel.size) for name, kernel in kernels.items()},
             "zeros": {name: int(np.sum(kernel == 0)) for name, kernel in kernels.items()},
             "integers": {name: digest_integers(kernel) for name, kernel in kernels.items()},
             "steps": weights.describe_steps(),
         }
+
+    def _make_control(self, model: Any, context: Context) -> RateControl | None:
+        """Return the control of the price that leads to the requested size, or None if none is requested.
+
+        Raises:
+            BadInput: If the file would be larger even if nearly all weights were zero.
+        """
+        target = self.bytes
+        if self.ratio:
+            target = round(context.inputs["control"].tflite.stat().st_size / self.ratio)
+        if not target:
+            return None
+        from lightexp.backend.rate_control import RateControl
+
+        path = context.out / TFLITE  # written again when the model is saved
+        weights = model.get_weights()
+        model.set_weights([np.where(np.arange(w.size).reshape(w.shape) % _SPARSEST, 0, 1) for w in weights])
+        smallest = _measure_encoded_bytes(model, path)
+        model.set_weights(weights)
+        if target <= smallest:
+            raise BadInput(
+                f"the encoded file cannot have {target:,} bytes: without weights it has {smallest:,}. "
+                f"Received: ratio={self.ratio}, bytes={self.bytes}. Set a larger size."
+            )
+        begin = self.schedule_epochs(len(context.data.train))
+        return RateControl(target, lambda: _measure_encoded_bytes(model, path), begin, self.epochs)
 
     def check_alive(self, kernels: Mapping[str, Any]) -> None:
         """Check that no layer has lost all of its weights.
@@ -165,6 +216,17 @@ class Rate(TrainingStage):
         if missing is None:
             return None
         return f"a kernel of {missing[0]} weights has {max(missing[2], 0):.0f} zeros, was to have {missing[1]:.0f}"
+
+
+def _measure_encoded_bytes(model: Any, path: Path) -> int:
+    """Return the size of a model's encoded file; its `.tflite` is left at `path`."""
+    from lightexp.backend import converter
+    from lightexp.backend.flatbuffer import read_constant_spans
+    from lightexp.export import lxe
+
+    content = converter.convert_to_float32(model)
+    path.write_bytes(content)
+    return len(lxe.encode(content, read_constant_spans(path)))
 
 
 def _largest_level(bits: int | None) -> int | None:

@@ -64,6 +64,8 @@ def test_impossible_patterns_are_refused(settings: dict[str, Any], message: str)
         ({"rate": float("nan")}, "^r.rate: .* Received: nan"),
         ({"rate": float("inf")}, "^r.rate: .* Received: inf"),
         ({"rate": 0.0}, "rate=0 without bits limits nothing"),
+        ({"ratio": 9.0, "bytes": 9}, "ratio and bytes exclude each other. Received: 9.0 and 9"),
+        ({"rate": 0.0, "bits": 4, "bytes": 9}, "a target needs a rate to begin with"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -95,6 +97,18 @@ def test_encoded_file_is_smaller_than_without(tiny_runs: TinyRuns, scratch: bool
     assert encoded.metric("size/encoded_bytes") < 0.25 * control.metric("size/file_bytes")  # type: ignore[operator]
     assert trained.metric("model/sparsity") > 0.3  # type: ignore[operator]
     assert encoded.metric("accuracy/val") == trained.metric("accuracy/val")
+
+
+def test_encoded_file_gets_the_requested_size(tiny_runs: TinyRuns) -> None:
+    overrides = ["model=lenet_300_100", "pipeline=rate_encode", f"{RATE}.batch_size=16"]
+    record = tiny_runs.run(*overrides, f"{RATE}.ratio=12")
+    assert record.metrics["size/encoded_ratio"] == pytest.approx(12, rel=0.03)
+    size = record.stages[-1].metric("size/encoded_bytes")
+    assert record.stages[1].facts["encoded_bytes"] == size
+    same = tiny_runs.run(*overrides, f"{RATE}.bytes={round(0.9 * size)}")  # type: ignore[operator]
+    assert same.metrics["size/encoded_bytes"] == pytest.approx(0.9 * size, rel=0.03)  # type: ignore[operator]
+    with pytest.raises(RunFailed, match="the encoded file cannot have 300 bytes: without weights it has"):
+        tiny_runs.run(*overrides, f"{RATE}.bytes=300")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +145,7 @@ def test_quantized_file_has_the_trained_integers(
 
 def test_layer_without_weights_fails_unless_allowed(tiny_runs: TinyRuns) -> None:
     overrides = ["model=lenet_300_100", "pipeline=rate", f"{RATE}.rate=1e6", f"{RATE}.batch_size=8"]
-    with pytest.raises(RunFailed, match=r"every weight of 'logits' became zero. Received: rate=1e\+06. Lower rate"):
+    with pytest.raises(RunFailed, match=r"every weight of 'dense1' became zero. Received: rate=1e\+06. Lower rate"):
         tiny_runs.run(*overrides, f"{RATE}.learning_rate=0.1")
     record = tiny_runs.run(*overrides, f"{RATE}.learning_rate=0.1", f"{RATE}.allow_dead_layers=true")
     assert record.metrics["model/sparsity"] > 0.9
