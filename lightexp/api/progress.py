@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightexp.core.formatting import strip_controls
 from lightexp.core.protocols import Progress
 from lightexp.core.record import StageRecord
 from lightexp.core.secrets import hide_secrets
@@ -25,7 +26,7 @@ class LogEventHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
-        self._parent.send_event(log=hide_secrets(record.getMessage()), level=record.levelno)
+        self._parent.send_event(log=hide_secrets(strip_controls(record.getMessage())), level=record.levelno)
 
 
 class LogReporter:
@@ -37,7 +38,7 @@ class LogReporter:
 
     def say(self, message: str) -> None:
         """Send one line."""
-        self._parent.send_event(log=hide_secrets(message), level=logging.INFO)
+        self._parent.send_event(log=hide_secrets(strip_controls(message)), level=logging.INFO)
 
     def finished(self, stage: StageRecord) -> None:
         """Send that a stage's artifact exists."""

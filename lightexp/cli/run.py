@@ -40,13 +40,15 @@ PLAN = "--plan"
 _SWEEP = ("-m", "--multirun")
 _SHOW_CONFIG = ("-c", "--cfg")
 _LAUNCHER = "hydra/launcher="
+_REFUSED_FLAGS = ("--experimental-rerun",)  # Hydra's, which unpickles the file that it names
 
 
 def make_parser() -> Arguments:
     """Describe Hydra's flags and `--plan`. Hydra does the parsing; this checks flags and completes them in a shell."""
     parser = Arguments("run", add_help=False)
     for flags, has_value in compat.list_hydra_flags().items():
-        parser.add_argument(*flags, action="store" if has_value else "store_true")
+        if not set(flags) & set(_REFUSED_FLAGS):
+            parser.add_argument(*flags, action="store" if has_value else "store_true")
     parser.add_argument(PLAN, action="store_true", help="show what would be done")
     return parser
 
