@@ -120,7 +120,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     has_page = (ablation.folder / "results" / "09_tiny" / "index.html").is_file()
     del ablation.values["rows"]["fails"]
     ablation.write()
-    write_dead_run(ablation.outputs / "runs", "dead")
+    write_dead_run(ablation.outputs / "runs", "dead", tags={"row": "none"})
     ablation.run()
     ablation.values["rows"]["long"] = ["pipeline=prune", "pipeline.stages.prune.epochs=20000"]
     ablation.values["seeds"] = [0]
