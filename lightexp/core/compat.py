@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.samplers import TPESampler
@@ -117,7 +116,8 @@ def checked_hydra_configs(
     """Make the Hydra applications that start in the context check each config before Hydra uses it.
 
     Hydra 1.3.8 starts callbacks and logging as soon as it has composed a config, in `hydra.main`. It makes its config
-    loader by the name `ConfigLoaderImpl` in `hydra._internal.hydra`, and has no public hook between the two.
+    loader by the name `ConfigLoaderImpl` in `hydra._internal.hydra`, and has no public hook between the two. Its
+    repository expands the aliases of a file as it reads it.
 
     Args:
         check_config: Called with a composed config and the overrides; raises if Hydra must not use it.
@@ -125,6 +125,8 @@ def checked_hydra_configs(
     """
     import hydra._internal.hydra
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    from lightexp.core.yaml_text import check_config_file
 
     class CheckedConfigLoader(ConfigLoaderImpl):
         def load_configuration(self, config_name: str | None, overrides: list[str], *args: Any, **options: Any) -> Any:
@@ -140,7 +142,15 @@ def checked_hydra_configs(
                 check_search_path([e.path for e in elements if e.provider.startswith("hydra.searchpath")])
                 initialize(search_path)
 
-            repo.initialize_sources = initialize_checked
+            load = repo.load_config
+
+            def load_checked(config_path: str) -> Any:
+                files = (s for s in repo.get_sources() if s.scheme() == "file" and s.is_config(config_path))
+                if source := next(files, None):
+                    check_config_file(Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml"))
+                return load(config_path)
+
+            repo.initialize_sources, repo.load_config = initialize_checked, load_checked
             super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
     module: Any = hydra._internal.hydra

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import yaml  # type: ignore[import-untyped]
+
+from lightexp.core.errors import BadInput
+from lightexp.core.regular_files import read_text
 
 _MAX_NODES = 100_000
 
@@ -24,6 +29,22 @@ def check_yaml(text: str) -> None:
         raise ValueError("it is nested without end") from None
     if count > _MAX_NODES:
         raise ValueError(f"its aliases stand for more than {_MAX_NODES:,} values")
+
+
+def check_config_file(path: Path) -> None:
+    """Check a config that Hydra is about to read.
+
+    Raises:
+        BadInput: If `check_yaml` refuses it. What is not YAML is Hydra's to refuse.
+    """
+    try:
+        text = read_text(path)
+        if "&" in text and "*" in text:  # the others stand for what they say
+            check_yaml(text)
+    except yaml.YAMLError:
+        return
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be used as a config: {error}.") from None
 
 
 def _count_nodes(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:

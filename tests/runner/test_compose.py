@@ -17,6 +17,7 @@ import lightexp
 from lightexp.core.errors import BadInput
 from lightexp.runner.compose import add_config_dirs, clear_cache, compose_config
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
+from tests.special_files import deadline
 
 OVERRIDES = [
     "pipeline=prune_quantize",
@@ -109,3 +110,16 @@ def test_add_config_dirs_finds_the_users_configs(tmp_path: Path, clear_hydra: No
 def test_add_config_dirs_refuses_a_missing_folder(folder: str) -> None:
     with pytest.raises(BadInput, match=f"--config-dir={folder} is not a folder. Name one that holds"):
         add_config_dirs([folder])
+
+
+def test_config_whose_aliases_have_no_end_is_refused(tmp_path: Path) -> None:
+    lines = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "bomb.yaml").write_text("\n".join(["a0: &a0 [x, x]", *lines]))
+    add_config_dirs([str(tmp_path)])
+    try:
+        with deadline(), pytest.raises(BadInput, match=r"bomb\.yaml cannot be used as a config: its aliases stand for"):
+            compose_config(["model=bomb"])
+    finally:
+        add_config_dirs([])
+        GlobalHydra.instance().clear()
