@@ -18,14 +18,16 @@ from lightexp.execution.process import LAUNCH_VARIABLE, ParentConnection, Worker
 
 _POLL_S = 0.1
 _guard: WorkerProcess | None = None
+_launch = ""
 
 
 def start_guard() -> None:
     """Start the worker, unless it runs already: what this process starts from now on ends if it is killed."""
-    global _guard
+    global _guard, _launch
     if _guard is None or not _guard.is_running:
-        os.environ[LAUNCH_VARIABLE] = uuid.uuid4().hex
-        _guard = WorkerProcess("lightexp.execution.launch_guard", os.environ[LAUNCH_VARIABLE])
+        _launch = uuid.uuid4().hex
+        _guard = WorkerProcess("lightexp.execution.launch_guard", _launch)
+    os.environ[LAUNCH_VARIABLE] = _launch  # which a worker of the Python API drops between two calls
 
 
 def _kill_launched(launch: str) -> None:
