@@ -1,12 +1,15 @@
-"""Adjust the price of a bit while a model trains, so that its encoded file gets a size."""
+"""Adjust the price of a bit while a model trains, so that its file gets a size, or the model keeps an accuracy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from lightexp.backend.session import import_tensorflow
+from lightexp.core.data import Data
 
 if TYPE_CHECKING:
     from lightexp.backend.grid_weights import GridWeights
@@ -17,12 +20,63 @@ _MEASURED_EPOCHS = 8  # in how many epochs the file is encoded; the others extra
 _GAIN = 10.0  # divided by the number of epochs: share of the error by which the price changes in an epoch
 _LOOKAHEAD = 4.0  # epochs over which the size is expected to go on changing as in the last one
 _MAX_CHANGE = 0.7  # of the logarithm of the price, in an epoch
-_TOLERANCE = 0.01
+_TOLERANCE = 0.01  # of a size
+_ACCURACY_UNIT = 0.005  # an accuracy so much too high or too low changes the price as a size that is e times too large
 _BISECTIONS = 8
 _THRESHOLDS = (0.1, 0.95)  # multiples of a step below which a weight may become zero at the end; 0.5 rounds
+_EVALUATION_BATCH = 500
 
 
-class RateControl:
+class RateControl(Protocol):
+    """Changes the price of a bit in the course of a training."""
+
+    @property
+    def variables(self) -> list[Any]:
+        """The state that changes from epoch to epoch."""
+
+    def adjust(self, weights: GridWeights) -> None:
+        """Change the price after an epoch.
+
+        Args:
+            weights: The weights; their `rate` is changed.
+        """
+
+    def finish(self, weights: GridWeights) -> float:
+        """Come as close to the target as possible after the last epoch, by moving the limit between zero and one step.
+
+        Args:
+            weights: The weights, rounded with the new limit.
+
+        Returns:
+            What has been reached.
+        """
+
+
+class _Price:
+    """Changes a price in every epoch of the second part of a training.
+
+    Attributes:
+        epoch: Number of epochs that have ended, a variable.
+    """
+
+    def __init__(self, begin: int, epochs: int) -> None:
+        self._begin, self._controlled = begin, max(epochs - begin, 1)
+        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    def count_epoch(self) -> int:
+        """Count an epoch; return how many have ended since the price is controlled, negative before."""
+        return int(self.epoch.assign_add(1)) - self._begin
+
+    def is_measured(self, count: int) -> bool:
+        return count % max(self._controlled // _MEASURED_EPOCHS, 1) == 0
+
+    def change(self, weights: GridWeights, error: float) -> None:
+        """Raise the price for a positive error, lower it for a negative one."""
+        change = min(max(_GAIN / self._controlled * error, -_MAX_CHANGE), _MAX_CHANGE)
+        weights.rate.assign(weights.rate * math.exp(change))
+
+
+class SizeControl:
     """Controls the price of a bit by the size of the encoded file.
 
     Attributes:
@@ -33,51 +87,37 @@ class RateControl:
         """Start before the first epoch.
 
         Args:
-            target: See `RateControl`.
+            target: See `SizeControl`.
             measure: Encodes the model as it is, and returns the size in bytes.
             begin: Epochs after which the price no longer rises by itself, and is controlled.
             epochs: Epochs of the training.
         """
-        self.target, self._measure, self._begin, self._epochs = target, measure, begin, epochs
-        self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._calibration = tf.Variable(1.0, dtype=tf.float64, trainable=False)
+        self.target, self._measure, self._price = target, measure, _Price(begin, epochs)
+        self._calibration = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._last_error = tf.Variable(math.nan, dtype=tf.float64, trainable=False)
 
     @property
     def variables(self) -> list[Any]:
         """The state that changes from epoch to epoch."""
-        return [self._epoch, self._calibration, self._last_error]
+        return [self._price.epoch, self._calibration, self._last_error]
 
     def adjust(self, weights: GridWeights) -> None:
-        """Change the price after an epoch.
-
-        Args:
-            weights: The weights; their `rate` is changed.
-        """
-        epoch = int(self._epoch.assign_add(1))
-        controlled = max(self._epochs - self._begin, 1)
-        if epoch < self._begin:
+        """Change the price after an epoch; see `RateControl`."""
+        count = self._price.count_epoch()
+        if count < 0:
             return
         entropy = weights.estimate_bytes()
-        if (epoch - self._begin) % max(controlled // _MEASURED_EPOCHS, 1) == 0:
+        if self._price.is_measured(count):
             self._calibration.assign(self._measure() - entropy)
         error = math.log(max(entropy + float(self._calibration), 1.0) / self.target)
         trend = 0.0 if math.isnan(last := float(self._last_error)) else error - last
         self._last_error.assign(error)
-        change = _GAIN / controlled * (error + _LOOKAHEAD * trend)
-        weights.rate.assign(weights.rate * math.exp(min(max(change, -_MAX_CHANGE), _MAX_CHANGE)))
+        self._price.change(weights, error + _LOOKAHEAD * trend)
 
-    def finish(self, weights: GridWeights) -> int:
-        """Reach the size after the last epoch, by moving the limit between zero and one step.
-
-        Args:
-            weights: The weights, rounded with the new limit.
-
-        Returns:
-            The size of the encoded file in bytes.
-        """
+    def finish(self, weights: GridWeights) -> float:
+        """Reach the size in bytes; see `RateControl`."""
         low, high = _THRESHOLDS
-        threshold = 0.5
+        threshold, size = 0.5, math.nan
         for _ in range(_BISECTIONS):
             weights.round_with_threshold(threshold)
             size = self._measure()
@@ -89,3 +129,66 @@ class RateControl:
                 high = threshold
             threshold = (low + high) / 2
         return size
+
+
+class AccuracyControl:
+    """Controls the price of a bit by the validation accuracy, so that the file gets as small as it allows.
+
+    Attributes:
+        floor: The lowest accuracy.
+    """
+
+    def __init__(self, floor: float, evaluate: Callable[[], float], begin: int, epochs: int) -> None:
+        """Start before the first epoch.
+
+        Args:
+            floor: See `AccuracyControl`.
+            evaluate: Returns the accuracy of the model as it is.
+            begin: Epochs after which the price no longer rises by itself, and is controlled.
+            epochs: Epochs of the training.
+        """
+        self.floor, self._evaluate, self._price = floor, evaluate, _Price(begin, epochs)
+
+    @property
+    def variables(self) -> list[Any]:
+        """The state that changes from epoch to epoch."""
+        return [self._price.epoch]
+
+    def adjust(self, weights: GridWeights) -> None:
+        """Change the price after an epoch; see `RateControl`."""
+        if self._price.count_epoch() >= 0:
+            error = (self._evaluate() - self.floor) / _ACCURACY_UNIT
+            self._price.change(weights, min(max(error, -1.0), 1.0))
+
+    def finish(self, weights: GridWeights) -> float:
+        """Round as many weights to zero as the accuracy allows; see `RateControl`."""
+        low, high = 0.5, _THRESHOLDS[1]
+        weights.round_with_threshold(low)
+        if (best := self._evaluate()) < self.floor:
+            return best
+        for _ in range(_BISECTIONS):
+            threshold = (low + high) / 2
+            weights.round_with_threshold(threshold)
+            if (accuracy := self._evaluate()) >= self.floor:
+                low, best = threshold, accuracy
+            else:
+                high = threshold
+        weights.round_with_threshold(low)
+        return best
+
+
+def make_evaluator(model: Any, data: Data) -> Callable[[], float]:
+    """Return a function that computes the validation accuracy of a model as it is when called."""
+
+    @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
+    def count_correct(raw: Any, labels: Any) -> Any:
+        logits = model(tf.cast(raw, tf.float32) * data.scale + data.offset, training=False)
+        return tf.math.count_nonzero(tf.argmax(logits, axis=-1, output_type=tf.int32) == labels)
+
+    def evaluate() -> float:
+        starts = range(0, len(data.val), _EVALUATION_BATCH)
+        batches = [slice(start, start + _EVALUATION_BATCH) for start in starts]
+        correct = [count_correct(tf.constant(data.val.x[rows]), tf.constant(data.val.y[rows])) for rows in batches]
+        return float(np.sum([int(count) for count in correct])) / len(data.val)
+
+    return evaluate

@@ -44,6 +44,9 @@ class Rate(TrainingStage):
             price then begins at `rate` and is adjusted while the model trains; the last per cent are reached by
             rounding more or fewer weights to zero. Defaults to None.
         bytes: Instead of `ratio`: size of the encoded file in bytes. Defaults to None.
+        budget: Instead of a size: `accuracy` raises the price as long as the validation accuracy is at most `tolerance`
+            below the control's, so that the file gets as small as that allows. Defaults to None.
+        tolerance: See `budget`, in percentage points. Defaults to 0.
         bits: Limit on the levels: 8, 4 or 2 bits allow kernels 127, 7 or 1 steps up and down, so that `quantize` can
             store the integers as they are. Defaults to None: no limit.
         granularity: Whether a kernel has one step (`tensor`), or each of its output channels has one (`channel`).
@@ -68,6 +71,8 @@ class Rate(TrainingStage):
     rate: NonNegative = 1.0
     ratio: Positive | None = None
     bytes: Count | None = None
+    budget: Literal["accuracy"] | None = None
+    tolerance: NonNegative = 0.0
     bits: Literal[2, 4, 8] | None = None
     granularity: Literal["tensor", "channel"] = "tensor"
     ramp: Fraction = 0.4
@@ -79,10 +84,22 @@ class Rate(TrainingStage):
     def __post_init__(self) -> None:
         if not self.rate and not self.bits:
             raise ValueError("rate=0 without bits limits nothing. Received: rate=0, bits=null. Set rate, bits or both.")
-        if self.ratio and self.bytes:
-            raise ValueError(f"ratio and bytes exclude each other. Received: {self.ratio} and {self.bytes}. Set one.")
-        if (self.ratio or self.bytes) and not self.rate:
-            raise ValueError("a target needs a rate to begin with. Received: rate=0. Leave rate out.")
+        targets = [self.ratio, self.bytes, self.budget]
+        if len(targets) - targets.count(None) > 1:
+            raise ValueError(
+                f"ratio, bytes and budget exclude each other. Received: ratio={self.ratio}, bytes={self.bytes}, "
+                f"budget={self.budget}. Set one."
+            )
+        if self.has_target and (not self.rate or self.early_stopping):
+            raise ValueError(
+                "a target needs a rate to begin with, and a training without early_stopping. "
+                f"Received: rate={self.rate:g}, early_stopping={self.early_stopping}."
+            )
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the price of a bit is adjusted to reach something."""
+        return bool(self.ratio or self.bytes or self.budget)
 
     @property
     def needs_parent(self) -> bool:
@@ -90,8 +107,8 @@ class Rate(TrainingStage):
         return not self.from_scratch
 
     def inputs(self) -> dict[str, Input]:
-        """Return the objective's teachers and, for a `ratio`, the control; see `Stage.inputs`."""
-        return {**super().inputs(), **({"control": "control"} if self.ratio else {})}
+        """Return the objective's teachers and, for a target relative to it, the control; see `Stage.inputs`."""
+        return {**super().inputs(), **({"control": "control"} if self.ratio or self.budget else {})}
 
     def establishes(self) -> tuple[Invariant, ...]:
         """Return the invariants of the zeros, which no pruning may move, and of the grid, with its bits if limited."""
@@ -147,10 +164,8 @@ class Rate(TrainingStage):
         weights = GridWeights(tensors, self.rate, int(self.ramp * steps), control)
         facts: dict[str, Any] = {"history": self.fit(model, context, weights)}
         if control:
-            size = control.finish(weights)
-            facts |= {"encoded_bytes": size, "final_rate": float(weights.rate.numpy())}
-            if abs(size / control.target - 1) > _MAX_SIZE_ERROR:
-                facts["note"] = f"the encoded file has {size:,} bytes, not {control.target:,}; more epochs come closer"
+            facts |= {"reached": control.finish(weights), "final_rate": float(weights.rate.numpy())}
+            facts |= self._compare(facts["reached"], control)
         clear_negative_zeros(model)
         keras_files.save_model(model, context.out)
         layers = [model.get_layer(name) for name in prices if type(model.get_layer(name)).__name__ in _VERIFIED_KINDS]
@@ -163,19 +178,42 @@ class Rate(TrainingStage):
             "steps": weights.describe_steps(),
         }
 
+    def _compare(self, reached: float, control: RateControl) -> dict[str, str]:
+        """Return a note if the target of a control was missed."""
+        from lightexp.backend.rate_control import AccuracyControl, SizeControl
+
+        if isinstance(control, AccuracyControl) and reached < control.floor:
+            return {"note": f"validation accuracy {reached:.2%}, below {control.floor:.2%}; begin at a lower rate"}
+        if isinstance(control, SizeControl) and abs(reached / control.target - 1) > _MAX_SIZE_ERROR:
+            return {"note": f"the encoded file has {reached:,} bytes, not {control.target:,}; more epochs come closer"}
+        return {}
+
     def _make_control(self, model: Any, context: Context) -> RateControl | None:
-        """Return the control of the price that leads to the requested size, or None if none is requested.
+        """Return what adjusts the price of a bit to reach the target, or None if there is none."""
+        from lightexp.backend.litert import compute_logits
+        from lightexp.backend.rate_control import AccuracyControl, make_evaluator
+
+        if not self.has_target:
+            return None
+        if not self.budget:
+            return self._make_size_control(model, context)
+        control, val = context.inputs["control"], context.data.val
+        logits = compute_logits(control.tflite, val.x, context.data, context.threads, foreign=control.foreign)
+        floor = float(np.mean(logits.argmax(axis=1) == val.y)) - self.tolerance / 100
+        begin = self.schedule_epochs(len(context.data.train))
+        return AccuracyControl(floor, make_evaluator(model, context.data), begin, self.epochs)
+
+    def _make_size_control(self, model: Any, context: Context) -> RateControl:
+        """Return the control that leads to the requested size of the encoded file.
 
         Raises:
             BadInput: If the file would be larger even if nearly all weights were zero.
         """
-        target = self.bytes
+        from lightexp.backend.rate_control import SizeControl
+
+        target = self.bytes or 0
         if self.ratio:
             target = round(context.inputs["control"].tflite.stat().st_size / self.ratio)
-        if not target:
-            return None
-        from lightexp.backend.rate_control import RateControl
-
         path = context.out / TFLITE  # written again when the model is saved
         weights = model.get_weights()
         model.set_weights([np.where(np.arange(w.size).reshape(w.shape) % _SPARSEST, 0, 1) for w in weights])
@@ -187,7 +225,7 @@ class Rate(TrainingStage):
                 f"Received: ratio={self.ratio}, bytes={self.bytes}. Set a larger size."
             )
         begin = self.schedule_epochs(len(context.data.train))
-        return RateControl(target, lambda: _measure_encoded_bytes(model, path), begin, self.epochs)
+        return SizeControl(target, lambda: _measure_encoded_bytes(model, path), begin, self.epochs)
 
     def check_alive(self, kernels: Mapping[str, Any]) -> None:
         """Check that no layer has lost all of its weights.

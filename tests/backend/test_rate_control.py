@@ -19,12 +19,12 @@ def make_weights(control: Any, seed: int = 0) -> Any:
 
 @pytest.mark.parametrize(("target", "factor"), [(0.5, 1), (2.0, -1)])
 def test_price_rises_while_the_file_is_too_large(tensorflow: None, target: float, factor: int) -> None:
-    from lightexp.backend.rate_control import RateControl
+    from lightexp.backend.rate_control import SizeControl
 
     size = make_weights(None)[0]
     size.on_epoch_end()
     size = size.estimate_bytes() + 100
-    weights, _ = make_weights(RateControl(target * size, lambda: round(size), 2, 6))
+    weights, _ = make_weights(SizeControl(target * size, lambda: round(size), 2, 6))
     prices = []
     for _ in range(6):
         weights.on_epoch_end()
@@ -36,16 +36,42 @@ def test_price_rises_while_the_file_is_too_large(tensorflow: None, target: float
 
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.2])
 def test_threshold_reaches_the_size(tensorflow: None, factor: float) -> None:
-    from lightexp.backend.rate_control import RateControl
+    from lightexp.backend.rate_control import SizeControl
 
     weights, variable = make_weights(None)
     weights.on_epoch_end()
     rounded = variable.numpy()
     target = factor * weights.estimate_bytes()
-    control = RateControl(target, lambda: round(weights.estimate_bytes()), 0, 1)
+    control = SizeControl(target, lambda: round(weights.estimate_bytes()), 0, 1)
     assert control.finish(weights) == pytest.approx(target, rel=0.011)
     levels = variable.numpy() / 4
     np.testing.assert_array_equal(levels, np.round(levels))
     large = np.abs(rounded) > 4.1
     np.testing.assert_array_equal(variable.numpy()[large], rounded[large])
     assert (np.count_nonzero(levels) > np.count_nonzero(rounded)) == (factor > 1)
+
+
+@pytest.mark.parametrize(("excess", "factor"), [(0.001, 1), (-0.02, -1)])
+def test_price_follows_the_accuracy(tensorflow: None, excess: float, factor: int) -> None:
+    from lightexp.backend.rate_control import AccuracyControl
+
+    weights, _ = make_weights(AccuracyControl(0.9, lambda: 0.9 + excess, 2, 6))
+    prices = []
+    for _ in range(5):
+        weights.on_epoch_end()
+        prices.append(float(weights.rate.numpy()))
+    assert prices[0] == 1
+    assert (factor * np.diff(prices) > 0).all()
+
+
+@pytest.mark.parametrize(("floor", "reached"), [(0.08, 0.08), (0.2, 0.135)])
+def test_weights_become_zero_as_the_accuracy_allows(tensorflow: None, floor: float, reached: float) -> None:
+    """The share of non-zeros stands for an accuracy; 13.5% of the weights are not rounded to zero at first."""
+    from lightexp.backend.rate_control import AccuracyControl
+
+    weights, variable = make_weights(None)
+    control = AccuracyControl(floor, lambda: float(np.mean(variable.numpy() != 0)), 0, 1)
+    share = control.finish(weights)
+    assert share == np.mean(variable.numpy() != 0)
+    assert share == pytest.approx(reached, abs=0.01)
+    assert share >= floor or floor == 0.2

@@ -64,7 +64,8 @@ def test_impossible_patterns_are_refused(settings: dict[str, Any], message: str)
         ({"rate": float("nan")}, "^r.rate: .* Received: nan"),
         ({"rate": float("inf")}, "^r.rate: .* Received: inf"),
         ({"rate": 0.0}, "rate=0 without bits limits nothing"),
-        ({"ratio": 9.0, "bytes": 9}, "ratio and bytes exclude each other. Received: 9.0 and 9"),
+        ({"ratio": 9.0, "bytes": 9}, "ratio, bytes and budget exclude each other. Received: ratio=9.0, bytes=9"),
+        ({"bytes": 9, "early_stopping": 2}, "a target needs a rate to begin with, and a training without early_stop"),
         ({"rate": 0.0, "bits": 4, "bytes": 9}, "a target needs a rate to begin with"),
     ],
 )
@@ -105,11 +106,22 @@ def test_encoded_file_gets_the_requested_size(tiny_runs: TinyRuns) -> None:
     record = tiny_runs.run(*overrides, f"{RATE}.ratio=24")
     assert record.metrics["size/encoded_ratio"] == pytest.approx(24, rel=0.03)
     size = record.stages[-1].metric("size/encoded_bytes")
-    assert record.stages[1].facts["encoded_bytes"] == size
+    assert record.stages[1].facts["reached"] == size
     same = tiny_runs.run(*overrides, f"{RATE}.bytes={round(0.9 * size)}")  # type: ignore[operator]
     assert same.metrics["size/encoded_bytes"] == pytest.approx(0.9 * size, rel=0.03)  # type: ignore[operator]
     with pytest.raises(RunFailed, match="the encoded file cannot have 300 bytes: without weights it has"):
         tiny_runs.run(*overrides, f"{RATE}.bytes=300")
+
+
+@pytest.mark.parametrize(("tolerance", "missed"), [(80.0, False), (0.0, True)])
+def test_accuracy_budget_is_kept_or_noted(tiny_runs: TinyRuns, tolerance: float, missed: bool) -> None:
+    settings = [f"{RATE}.budget=accuracy", f"{RATE}.tolerance={tolerance}", "pipeline.stages.train.batch_size=8"]
+    record = tiny_runs.run("model=lenet_300_100", "pipeline=rate", *settings)
+    control, trained = (stage.metric("accuracy/val") for stage in record.stages)
+    facts = record.stages[1].facts
+    assert facts["reached"] == pytest.approx(trained)
+    assert (trained < control - tolerance / 100) == missed  # type: ignore[operator]
+    assert ("begin at a lower rate" in facts.get("note", "")) == missed
 
 
 @pytest.mark.parametrize(
