@@ -257,11 +257,13 @@ class Rate(TrainingStage):
 
 
 def _measure_encoded_bytes(model: Any, path: Path) -> int:
-    """Return the size of a model's encoded file; its `.tflite` is left at `path`."""
+    """Return the size of a model's encoded file; its `.tflite` is left at `path`, and its -0.0 become 0."""
     from lightexp.backend import converter
     from lightexp.backend.flatbuffer import read_constant_spans
+    from lightexp.backend.pruning import clear_negative_zeros
     from lightexp.export import lxe
 
+    clear_negative_zeros(model)
     content = converter.convert_to_float32(model)
     path.write_bytes(content)
     return len(lxe.encode(content, read_constant_spans(path)))
