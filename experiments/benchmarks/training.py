@@ -191,7 +191,7 @@ def _train_with_lightexp(case: Case, epochs: int, images: int | None, threads: i
 def _prepare(model: Any, method: str, data: Any, epochs: int) -> tuple[Any, Any]:
     """Return the model and the masks with which lightexp trains it by a method."""
     from lightexp.backend import qat
-    from lightexp.backend.grid_weights import GridSettings, GridWeights, list_grid_tensors
+    from lightexp.backend.grid_weights import GridWeights, list_grid_tensors
     from lightexp.backend.pruning import PruningMasks
     from lightexp.backend.tied_weights import TiedWeights
     from lightexp.core.clustering import cluster_weights
@@ -211,7 +211,7 @@ def _prepare(model: Any, method: str, data: Any, epochs: int) -> tuple[Any, Any]
         return model, TiedWeights(kernels, zeros=True, values=True)
     if method == "rate":
         prices = {layer.name: 1.0 for layer in model.layers if hasattr(layer, "kernel")}
-        return model, GridWeights(list_grid_tensors(model, prices, GridSettings()), RATE, RAMP_STEPS)
+        return model, GridWeights(list_grid_tensors(model, prices, dict.fromkeys(prices), False), RATE, RAMP_STEPS)
     if method == "qat":
         simulated, _ = qat.simulate_int8(model, ACTIVATIONS)
         qat.find_ranges(simulated, data.inputs(data.train.x[:200]))

@@ -28,19 +28,6 @@ _STEP_CANDIDATES = np.linspace(0.2, 1.0, 41)  # shares of the step that just spa
 
 
 @dataclass(frozen=True)
-class GridSettings:
-    """What the grids of a model have in common.
-
-    Attributes:
-        limit: Largest multiple that a weight of a kernel may be; None does not limit it. Biases have no limit.
-        per_channel: Whether each output channel of a kernel has a step.
-    """
-
-    limit: int | None = None
-    per_channel: bool = False
-
-
-@dataclass(frozen=True)
 class GridTensor:
     """A variable whose values are to be multiples of a step.
 
@@ -59,14 +46,18 @@ class GridTensor:
     price: float = 1.0
 
 
-def list_grid_tensors(model: Any, prices: Mapping[str, float], settings: GridSettings) -> list[GridTensor]:
+def list_grid_tensors(
+    model: Any, prices: Mapping[str, float], limits: Mapping[str, int | None], per_channel: bool
+) -> list[GridTensor]:
     """Return the trainable variables of some layers, each with a grid that fits its present values.
 
     Args:
         model: The model.
         prices: Factors on the price of a bit by layer name; models inside the model count as layers. Normalisation
             layers inside them are left out.
-        settings: The grids' limit and granularity.
+        limits: Largest multiple that a weight of a kernel may be, by layer name; None does not limit it. Biases have no
+            limit.
+        per_channel: Whether each output channel of a kernel has a step of its own.
     """
     tensors: dict[Any, GridTensor] = {}
     for name, price in prices.items():
@@ -77,11 +68,11 @@ def list_grid_tensors(model: Any, prices: Mapping[str, float], settings: GridSet
             for variable in layer.trainable_variables:
                 limit = None
                 if len(variable.shape) > 1:
-                    limit = settings.limit
-                    step = _choose_step(variable.numpy(), limit, _reduced_axes(variable, settings.per_channel))
+                    limit = limits[name]
+                    step = _choose_step(variable.numpy(), limit, _reduced_axes(variable, per_channel))
                 own = step if len(variable.shape) > 1 else step.mean(keepdims=False)  # a bias takes its kernel's step
-                name = variable.name.split(":")[0]
-                tensors.setdefault(variable.ref(), GridTensor(name, variable, np.asarray(own), limit, price))
+                tensor = GridTensor(variable.name.split(":")[0], variable, np.asarray(own), limit, price)
+                tensors.setdefault(variable.ref(), tensor)
     return list(tensors.values())
 
 

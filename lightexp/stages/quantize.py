@@ -128,12 +128,13 @@ class Quantize(Stage):
     def preserves(self, invariant: Invariant) -> bool:
         """Return whether an invariant is preserved: zeros always, shared values unless scales are per block.
 
-        A grid is preserved with `scales` `grid` or `auto` where each layer has its bits, or 32.
+        A grid is preserved with `scales` `grid` or `auto` if a layer has as many bits as the grid; that each
+        layer has enough for its own is checked on the file.
         """
         if invariant.family is InvariantFamily.SHARED_VALUES:
             return not self.block
         if invariant.family is InvariantFamily.GRID:
-            fits = self.tolerance is None and min([self.bits, *self.layers.values()]) >= (invariant.value or 8)
+            fits = self.tolerance is None and max([self.bits, *self.layers.values()]) >= (invariant.value or 8)
             return fits and not self.block and self.scales != "range" and self.scheme != "float16"
         return invariant.family is InvariantFamily.ZEROS
 

@@ -49,6 +49,7 @@ class Rate(TrainingStage):
         tolerance: See `budget`, in percentage points. Defaults to 0.
         bits: Limit on the levels: 8, 4 or 2 bits allow kernels 127, 7 or 1 steps up and down, so that `quantize` can
             store the integers as they are. Defaults to None: no limit.
+        layer_bits: Bits of single layers, by pattern of their names.
         granularity: Whether a kernel has one step (`tensor`), or each of its output channels has one (`channel`).
             Defaults to `tensor`.
         ramp: Share of the training over which the price of a bit rises to `rate`. Defaults to 0.4.
@@ -62,6 +63,7 @@ class Rate(TrainingStage):
         **TrainingStage.search,
         "rate": Range("tag(log, interval(0.05, 5))", strongest=5),
         "bits": Range("choice(8, 4)", strongest=4),
+        "layer_bits": Range("choice(8, 4)", strongest=4),
         "granularity": Range("choice(tensor, channel)"),
         "layers": Range("tag(log, interval(0.25, 4))", strongest=4),
     }
@@ -74,6 +76,7 @@ class Rate(TrainingStage):
     budget: Literal["accuracy"] | None = None
     tolerance: NonNegative = 0.0
     bits: Literal[2, 4, 8] | None = None
+    layer_bits: dict[str, Literal[2, 4, 8]] = field(default_factory=dict)
     granularity: Literal["tensor", "channel"] = "tensor"
     ramp: Fraction = 0.4
     layers: dict[str, NonNegative] = field(default_factory=dict)
@@ -112,7 +115,8 @@ class Rate(TrainingStage):
 
     def establishes(self) -> tuple[Invariant, ...]:
         """Return the invariants of the zeros, which no pruning may move, and of the grid, with its bits if limited."""
-        return Invariant(InvariantKind.SPARSITY, 1.0), Invariant(InvariantKind.GRID, self.bits or 0)
+        bits = max(self.bits, *self.layer_bits.values(), 0) if self.bits else 0
+        return Invariant(InvariantKind.SPARSITY, 1.0), Invariant(InvariantKind.GRID, bits)
 
     def schedule_epochs(self, examples: int) -> int:
         """Return the number of epochs over which the price rises; see `TrainingStage.schedule_epochs`."""
@@ -120,14 +124,14 @@ class Rate(TrainingStage):
 
     def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """Return each layer's grid and price, or why it has none; see `Stage.describe_layers`."""
-        prices = self.compute_prices(layers)
+        prices, limits = self.compute_prices(layers), self.compute_limits(layers)
         descriptions = []
         for layer in layers:
             if layer.name not in prices:
                 reason = "it is a normalisation" if _is_normalization(layer) else "excluded"
                 descriptions.append((layer.name, f"{layer.kind}: trained as usual, {reason}"))
                 continue
-            limit = f"at most {_largest_level(self.bits)} steps" if self.bits else "any number of steps"
+            limit = f"at most {limits[layer.name]} steps" if limits[layer.name] else "any number of steps"
             grid = "a learned step per channel" if self.granularity == "channel" else "a learned step"
             price = "" if prices[layer.name] == 1 else f", {prices[layer.name]:g} times the price"
             descriptions.append((layer.name, f"{layer.kind}: {grid}, {limit}{price}"))
@@ -149,17 +153,30 @@ class Rate(TrainingStage):
             raise BadInput("the model has no layer to put on a grid. Leave the stage out, or exclude less.")
         return dict.fromkeys(names, 1.0) | resolve_patterns(names, self.layers, "on a grid", "factors")
 
+    def compute_limits(self, layers: Sequence[Layer]) -> dict[str, int | None]:
+        """Return the largest number of steps, up or down, of the kernel of each layer on a grid; None has no limit.
+
+        Args:
+            layers: Layers of the model.
+
+        Raises:
+            BadInput: If a pattern of `layer_bits` matches no layer on a grid.
+        """
+        names = list(self.compute_prices(layers))
+        bits = dict.fromkeys(names, self.bits) | resolve_patterns(names, self.layer_bits, "on a grid", "bits")
+        return {name: None if limited is None else 2 ** (limited - 1) - 1 for name, limited in bits.items()}
+
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Train on grids; see `Stage.apply`."""
         from lightexp.backend import keras_files
-        from lightexp.backend.grid_weights import GridSettings, GridWeights, list_grid_tensors
+        from lightexp.backend.grid_weights import GridWeights, list_grid_tensors
         from lightexp.backend.pruning import clear_negative_zeros
 
         model = keras_files.load_model(parent.folder, context.seed) if parent else self.build_untrained(context)
-        prices = self.compute_prices(keras_files.describe_layers(model))
-        settings = GridSettings(_largest_level(self.bits), self.granularity == "channel")
+        descriptions = keras_files.describe_layers(model)
+        prices, limits = self.compute_prices(descriptions), self.compute_limits(descriptions)
         steps = self.epochs * count_steps_per_epoch(len(context.data.train), self.batch_size)
-        tensors = list_grid_tensors(model, prices, settings)
+        tensors = list_grid_tensors(model, prices, limits, self.granularity == "channel")
         control = self._make_control(model, context)
         weights = GridWeights(tensors, self.rate, int(self.ramp * steps), control)
         facts: dict[str, Any] = {"history": self.fit(model, context, weights)}
@@ -267,10 +284,6 @@ def _measure_encoded_bytes(model: Any, path: Path) -> int:
     content = converter.convert_to_float32(model)
     path.write_bytes(content)
     return len(lxe.encode(content, read_constant_spans(path)))
-
-
-def _largest_level(bits: int | None) -> int | None:
-    return None if bits is None else 2 ** (bits - 1) - 1
 
 
 def _is_normalization(layer: Layer) -> bool:

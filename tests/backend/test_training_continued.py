@@ -53,10 +53,10 @@ def build_tied() -> Parts:
 
 def build_on_grids() -> Parts:
     """Build a model with weights on learned grids."""
-    from lightexp.backend.grid_weights import GridSettings, GridWeights, list_grid_tensors
+    from lightexp.backend.grid_weights import GridWeights, list_grid_tensors
 
     net = tiny_keras.make_model("norm")
-    tensors = list_grid_tensors(net, {"conv": 1.0, "hidden": 1.0}, GridSettings(limit=7, per_channel=True))
+    tensors = list_grid_tensors(net, {"conv": 1.0, "hidden": 1.0}, {"conv": 7, "hidden": None}, True)
     return net, tiny_keras.make_settings(), tiny_keras.make_data(), GridWeights(tensors, 0.1, 10), None
 
 

@@ -39,8 +39,9 @@ def test_describe_layers_gives_grid_or_reason() -> None:
         "depth1": "DepthwiseConv2D: a learned step, any number of steps",
         "dense1": "Dense: a learned step, any number of steps, 0.5 times the price",
     }
-    descriptions = dict(rate(bits=4, granularity="channel").describe_layers(LAYERS))
-    assert descriptions["depth1"] == "DepthwiseConv2D: a learned step per channel, at most 7 steps"
+    descriptions = dict(rate(bits=4, layer_bits={"de*1": 8}, granularity="channel").describe_layers(LAYERS))
+    assert descriptions["conv1"] == "Conv2D: a learned step per channel, at most 7 steps"
+    assert descriptions["depth1"] == "DepthwiseConv2D: a learned step per channel, at most 127 steps"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,7 @@ def test_describe_layers_gives_grid_or_reason() -> None:
         ({"layers": {"conv9": 0.5}}, "no layer's name matches 'conv9'"),
         ({"layers": {"norm1": 0.5}}, "'norm1' matches no layer that is on a grid. These are: conv1, depth1, dense1"),
         ({"layers": {"conv1": 1.0, "conv*": 0.5}}, "conv1 is given several factors"),
+        ({"layer_bits": {"norm1": 4}}, "'norm1' matches no layer that is on a grid"),
         ({"exclude": ["*"]}, "no layer to put on a grid"),
     ],
 )
@@ -79,6 +81,8 @@ def test_which_stages_preserve_the_grid() -> None:
     assert (zeros, grid) == (Invariant("sparsity", 1.0), Invariant("grid", 4))
     assert Quantize(scheme="dynamic", bits=4).preserves(grid)
     assert Quantize().preserves(rate().establishes()[1])
+    assert rate(bits=4, layer_bits={"a": 8}).establishes()[1] == Invariant("grid", 8)
+    assert rate(layer_bits={"a": 8}).establishes()[1] == Invariant("grid", 0)
     for settings in ({"scheme": "dynamic", "bits": 2}, {"scheme": "float16"}, {"scales": "range"}):
         assert not Quantize(**settings).preserves(grid)  # type: ignore[arg-type]
     assert not Quantize(scheme="dynamic", bits=4).preserves(Invariant("grid", 0))
@@ -103,6 +107,9 @@ def test_encoded_file_is_smaller_than_without(tiny_runs: TinyRuns, scratch: bool
 def test_encoded_file_gets_the_requested_size(tiny_runs: TinyRuns) -> None:
     settings = [f"{RATE}.batch_size=8", f"{RATE}.learning_rate=0.01", f"{RATE}.rate=3"]
     overrides = ["model=lenet_300_100", "pipeline=rate_encode", *settings]
+    plain = tiny_runs.run(*overrides).stages[-1].metric("size/encoded_bytes")
+    record = tiny_runs.run(*overrides, f"{RATE}.bytes={plain:.0f}")
+    assert record.stages[1].facts["final_rate"] == pytest.approx(3)  # there is nothing to adjust
     record = tiny_runs.run(*overrides, f"{RATE}.ratio=24")
     assert record.metrics["size/encoded_ratio"] == pytest.approx(24, rel=0.03)
     size = record.stages[-1].metric("size/encoded_bytes")
