@@ -64,10 +64,11 @@ class Result:
         return f"{message}; {self.note}" if self.note else message
 
 
-def make_parser(doc: str | None, runs: int) -> argparse.ArgumentParser:
-    """Return a parser with the options of every benchmark."""
+def make_parser(doc: str | None, runs: int | None = None) -> argparse.ArgumentParser:
+    """Return a parser with the options of every benchmark; without `runs`, of one that times nothing."""
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--runs", type=int, default=runs, help="timed runs of each side (default: %(default)s)")
+    if runs is not None:
+        options.add_argument("--runs", type=int, default=runs, help="timed runs of each side (default: %(default)s)")
     options.add_argument("--json", action="store_true", help="print JSON instead of lines")
     options.add_argument("--smoke", action="store_true", help="one very short run, to see that the benchmark works")
     return options

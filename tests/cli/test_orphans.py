@@ -18,11 +18,10 @@ import yaml
 
 from lightexp.tracking import stores
 from tests.cli.commands import COMMAND, TINY, lightexp
+from tests.processes import MARKER, find_processes, wait_for_end
 from tests.search.launchers import use_launcher
 from tests.search.studies import LEVEL, SECONDS, Studies, write_arrays
 
-MARKER = "LIGHTEXP_TEST_MARKER"
-"""Environment variable that all processes of one command inherit."""
 DEADLINE_S = 20.0  # a process that is still importing notices once it has imported
 LONG = ["pipeline.stages.train.epochs=100000", "tracking=mlflow"]
 SEARCH = [f"{LEVEL}=interval(0.1,1)", f"{SECONDS}=0.2", "search.trials=999", "search.workers=2"]
@@ -90,18 +89,6 @@ def make_command(name: str, folder: Path, server: str, launcher: list[str]) -> l
     return [str(COMMAND), *commands[name]] if name in commands else study.command(*SEARCH, *launcher)
 
 
-def find_processes(marker: str) -> dict[int, str]:
-    """Return the command lines of the processes that have a marker in their environment, by process id."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if marker.encode() in (entry / "environ").read_bytes():
-                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:  # it has ended, or is another user's
-            continue
-    return found
-
-
 def test_killed_command_leaves_no_process(
     name: str, moment: int, tmp_path: Path, silent_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,9 +113,7 @@ def test_killed_command_leaves_no_process(
         time.sleep(delay)
         is_alive = process.poll() is None
         process.kill()
-        end = time.monotonic() + DEADLINE_S
-        while (left := find_processes(marker)) and time.monotonic() < end:
-            time.sleep(0.05)
+        left = wait_for_end(marker, DEADLINE_S)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         errors = process.communicate()[1]
