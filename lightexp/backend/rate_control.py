@@ -22,6 +22,7 @@ _LOOKAHEAD = 4.0  # epochs over which the size is expected to go on changing as 
 _MAX_CHANGE = 0.7  # of the logarithm of the price, in an epoch
 _TOLERANCE = 0.01  # of a size
 _ACCURACY_UNIT = 0.005  # an accuracy so much too high or too low changes the price as a size that is e times too large
+_LATE_GAIN = 0.1  # share of the wrong answers that the training after the ramp is expected to correct
 _BISECTIONS = 8
 _THRESHOLDS = (0.1, 0.95)  # multiples of a step below which a weight may become zero at the end; 0.5 rounds
 _EVALUATION_BATCH = 500
@@ -67,7 +68,12 @@ class _Price:
         """Count an epoch; return how many have ended since the price is controlled, negative before."""
         return int(self.epoch.assign_add(1)) - self._begin
 
+    def compute_rest(self, count: int) -> float:
+        """Return the share of the second part of the training that is left."""
+        return 1 - count / self._controlled
+
     def is_measured(self, count: int) -> bool:
+        """Return whether a size is measured in this epoch."""
         return count % max(self._controlled // _MEASURED_EPOCHS, 1) == 0
 
     def change(self, weights: GridWeights, error: float) -> None:
@@ -156,8 +162,10 @@ class AccuracyControl:
 
     def adjust(self, weights: GridWeights) -> None:
         """Change the price after an epoch; see `RateControl`."""
-        if self._price.count_epoch() >= 0:
-            error = (self._evaluate() - self.floor) / _ACCURACY_UNIT
+        count = self._price.count_epoch()
+        if count >= 0:
+            expected = self._evaluate() + _LATE_GAIN * (1 - self.floor) * self._price.compute_rest(count)
+            error = (expected - self.floor) / _ACCURACY_UNIT
             self._price.change(weights, min(max(error, -1.0), 1.0))
 
     def finish(self, weights: GridWeights) -> float:
