@@ -59,36 +59,45 @@ def list_grid_tensors(
             limit.
         per_channel: Whether each output channel of a kernel has a step of its own.
     """
-    tensors: dict[Any, GridTensor] = {}
+    tensors: list[GridTensor] = []
+    visited: set[Any] = set()
     for name, price in prices.items():
-        for layer in compat.list_keras_layers(model.get_layer(name)):
+        for layer in reversed(compat.list_keras_layers(model.get_layer(name))):  # layers before those that contain them
+            step = np.array(_DEFAULT_STEP, np.float32)
+            variables = [variable for variable in layer.trainable_variables if variable.ref() not in visited]
+            visited.update(variable.ref() for variable in variables)
             if type(layer).__name__.endswith("Normalization"):
                 continue
-            step = np.array(_DEFAULT_STEP, np.float32)
-            for variable in layer.trainable_variables:
+            for variable in variables:
                 limit = None
                 if len(variable.shape) > 1:
                     limit = limits[name]
-                    step = _choose_step(variable.numpy(), limit, _reduced_axes(variable, per_channel))
+                    axes = _list_shared_axes(layer, variable) if per_channel else None
+                    step = _choose_step(variable.numpy(), limit, axes)
                 own = step if len(variable.shape) > 1 else step.mean(keepdims=False)  # a bias takes its kernel's step
-                tensor = GridTensor(variable.name.split(":")[0], variable, np.asarray(own), limit, price)
-                tensors.setdefault(variable.ref(), tensor)
-    return list(tensors.values())
+                title = variable.name.split(":")[0]
+                tensors.append(GridTensor(title, variable, np.asarray(own), limit, price))
+    return tensors
 
 
-def _reduced_axes(variable: Any, per_channel: bool) -> tuple[int, ...]:
-    """Return the axes over which a kernel shares a step."""
-    rank, name = len(variable.shape), variable.name
-    if not per_channel:
-        return tuple(range(rank))
-    if "depthwise" in name:
+def _list_shared_axes(layer: Any, variable: Any) -> tuple[int, ...]:
+    """Return the axes of a kernel over which an output channel shares a step."""
+    rank = len(variable.shape)
+    if variable.name.split("/")[-1].startswith("depthwise"):
         return tuple(range(rank - 2))
-    return tuple(axis for axis in range(rank) if axis != rank - (2 if "transpose" in name else 1))
+    channel = rank - (2 if type(layer).__name__.endswith("Transpose") else 1)
+    return tuple(axis for axis in range(rank) if axis != channel)
 
 
-def _choose_step(kernel: NDArray[np.float32], limit: int | None, axes: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return the first step of a kernel, by its deviation or, with a limit, of the least squared rounding error."""
-    keep = len(axes) < kernel.ndim
+def _choose_step(kernel: NDArray[np.float32], limit: int | None, axes: tuple[int, ...] | None) -> NDArray[np.float32]:
+    """Return the first step of a kernel, by its deviation or, with a limit, of the least squared rounding error.
+
+    Args:
+        kernel: The kernel.
+        limit: Largest multiple of the step, or None.
+        axes: Axes that share a step; None is all of them.
+    """
+    keep = axes is not None
     if limit is None:
         step = _DEVIATIONS_PER_STEP * kernel.std(axis=axes, keepdims=keep)
     else:

@@ -102,25 +102,26 @@ def test_higher_rate_leaves_fewer_weights(tensorflow: None) -> None:
 
 
 def test_channels_of_each_kind_of_layer(tensorflow: None) -> None:
+    """Whatever the layers' names are, and in a model inside the model."""
     from lightexp.backend.grid_weights import list_grid_tensors
     from lightexp.backend.session import import_keras
 
     kl = import_keras().layers
     layers: list[Any] = [
         kl.Input((8, 8, 3)),
-        kl.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise"),
-        kl.SeparableConv2D(4, 3, name="separable"),
-        kl.Conv2DTranspose(5, 3, name="transposed"),
+        kl.DepthwiseConv2D(3, depth_multiplier=2, name="first"),
+        kl.SeparableConv2D(4, 3, name="second"),
+        import_keras().Sequential([kl.Conv2DTranspose(5, 3), kl.BatchNormalization()], name="third"),
         kl.Reshape((-1, 5)),
-        kl.Conv1D(6, 3, name="conv1d"),
-        kl.Bidirectional(kl.GRU(7), name="recurrent"),
+        kl.Conv1D(6, 3, name="depthwise"),
+        kl.Bidirectional(kl.GRU(7), name="transpose"),
         kl.LayerNormalization(name="norm"),
-        kl.Dense(2, name="dense"),
+        kl.Dense(2, name="last"),
     ]
     net = import_keras().Sequential(layers)
     names = [layer.name for layer in net.layers if layer.weights and layer.name != "norm"]
     tensors = list_grid_tensors(net, dict.fromkeys(names, 1.0), dict.fromkeys(names, 7), True)
-    assert len(tensors) == len(net.trainable_variables) - 2
+    assert len(tensors) == len(net.trainable_variables) - 4  # of the normalisations
     shapes = [tensor.step.shape for tensor in tensors if len(tensor.variable.shape) > 1]
     separable = [(1, 1, 6, 1), (1, 1, 1, 4)]
     recurrent = [(1, 21)] * 2 * 2 + [(1, 21)] * 2  # kernels, recurrent kernels and the GRU's biases of two rows
