@@ -68,7 +68,7 @@ def measure_file(file: Path, runs: int) -> list[Result]:
     encoding, decoding = [], []
     for _ in range(runs + 1):
         start = time.perf_counter()
-        encoded = lxe.encode(content, read_constant_spans(file))
+        encoded = lxe.encode(content, read_constant_spans(file, quantization=True))
         between = time.perf_counter()
         decoded = lxe.decode(encoded)
         decoding.append(time.perf_counter() - between)
@@ -78,7 +78,7 @@ def measure_file(file: Path, runs: int) -> list[Result]:
     ours, xz = float(len(encoded)), float(len(lzma.compress(content, preset=9)))
     entropy = sum(
         compute_entropy(unpack_values(content[c.start : c.start + c.length], c.width))
-        for c in read_constant_spans(file)
+        for c in read_constant_spans(file, quantization=True)
     )
     note = f"the file {len(content):,}, gzip -9 {len(gzip.compress(content, 9)):,}, constants' entropy {entropy:,.0f}"
     return [

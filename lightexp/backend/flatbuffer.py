@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,13 +58,17 @@ def read_graph(path: Path) -> TFLiteGraph:
     return _read_with(path, _parse_graph)
 
 
-def read_constant_spans(path: Path) -> list[ConstantSpan]:
+def read_constant_spans(path: Path, quantization: bool = False) -> list[ConstantSpan]:
     """Return where the constants of all subgraphs lie in a `.tflite` file, in order and without overlaps.
+
+    Args:
+        path: The file.
+        quantization: Whether to list the scales and zero points of channels, too. Defaults to False.
 
     Raises:
         BadInput: As `read_graph`.
     """
-    return _read_with(path, _parse_spans)
+    return _read_with(path, partial(_parse_spans, quantization=quantization))
 
 
 def replace_constant(content: bytes, tensor: int, values: NDArray[np.float32]) -> bytes:
@@ -194,7 +198,8 @@ def _read_bytes(content: bytes, start: int, length: int) -> NDArray[np.uint8] | 
     return np.frombuffer(content, np.uint8, length, start) if length else None
 
 
-def _parse_spans(content: bytes) -> list[ConstantSpan]:
+def _parse_spans(content: bytes, quantization: bool) -> list[ConstantSpan]:
+    base = np.frombuffer(content, np.uint8).__array_interface__["data"][0]
     model = schema.Model.GetRootAs(content)
     spans: dict[int, ConstantSpan] = {}
     for graph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
@@ -204,12 +209,25 @@ def _parse_spans(content: bytes) -> list[ConstantSpan]:
             if length and dtype in _WIDTHS:
                 span = ConstantSpan(start, length, _WIDTHS[dtype], "FLOAT" in dtype, _read_ints(tensor, "Shape"))
                 spans.setdefault(start, span)
+            for start, span in _list_quantization(tensor, base) if quantization else ():
+                spans.setdefault(start, span)
     ordered, end = [], 0
     for start in sorted(spans):
         if end <= start and start + spans[start].length <= len(content):
             ordered.append(spans[start])
             end = start + spans[start].length
     return ordered
+
+
+def _list_quantization(tensor: Any, base: int) -> Iterator[tuple[int, ConstantSpan]]:
+    """Yield where scales and zero points of channels lie; `base` is the address of the file's first byte."""
+    quantization = tensor.Quantization()
+    if quantization and quantization.ScaleLength() > 1:
+        for values in (quantization.ScaleAsNumpy(), quantization.ZeroPointAsNumpy()):
+            if np.size(values) > 1:
+                start = values.__array_interface__["data"][0] - base
+                width = 8 * values.dtype.itemsize
+                yield start, ConstantSpan(start, values.nbytes, width, values.dtype.kind == "f", values.shape)
 
 
 def _operator_name(code: Any) -> str:

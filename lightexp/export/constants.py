@@ -3,59 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.core.tflite_graph import ConstantSpan
-from lightexp.export.coder import UNIT, Grid, Ints, RangeCoder, SymbolCounts, code_adaptively, code_tensor
+from lightexp.export import sparse
+from lightexp.export.coder import UNIT, Ints, RangeCoder, SymbolCounts, code_adaptively, code_tensor
+from lightexp.export.levels import LevelModels, code_levels
+from lightexp.export.numbers import code_numbers
+from lightexp.export.parameters import (
+    BYTE_PLANES,
+    CODEBOOK,
+    DIRECT,
+    LATTICE,
+    LEVELS,
+    MAX_CODEBOOK_SIZE,
+    NUMBERS,
+    PRODUCT,
+    REPEATED,
+    Bits,
+    CodingParameters,
+    max_lines,
+)
 
-Bits = NDArray[np.unsignedinteger[Any]]
-CODEBOOK, DIRECT, BYTE_PLANES = range(3)
-"""What a value's symbol is: its place in a codebook of distinct values, the value itself, or its bytes one by one."""
-MAX_CODEBOOK_SIZE = 4096
 _COMMON = 64  # a value that is at least one in so many gets symbol 0, as zeros do
 _MAX_LAG = 256  # lines
-
-
-@dataclass(frozen=True)
-class CodingParameters:
-    """How a constant is coded; small integers, in the order in which the file stores them.
-
-    Attributes:
-        gap: Bytes of the file between the constant before and this one.
-        count: Number of values.
-        width: Bits of a value.
-        floats: 1 for floating-point numbers, else 0.
-        kind: `CODEBOOK`, `DIRECT` or `BYTE_PLANES`.
-        lines: See `Grid`.
-        by_column: See `Grid`.
-        lag: See `Grid`.
-        codebook_size: Number of values in the codebook.
-        zero: 1 + the place in the codebook of the value with symbol 0; 0 if there is none.
-        share: Share of other values than that, in units of 1 / `UNIT`.
-        uniform_planes: Bit by bit, the byte planes in which all bytes count as equally likely.
-    """
-
-    gap: int
-    count: int
-    width: int
-    floats: int
-    kind: int
-    lines: int = 1
-    by_column: int = 0
-    lag: int = 0
-    codebook_size: int = 0
-    zero: int = 0
-    share: int = UNIT
-    uniform_planes: int = 0
-
-    @property
-    def grid(self) -> Grid:
-        """The order of coding."""
-        return Grid(self.lines, self.count // self.lines, bool(self.by_column), self.lag)
 
 
 def unpack_values(raw: bytes, width: int) -> Bits:
@@ -75,15 +49,90 @@ def pack_values(values: Bits, width: int) -> bytes:
     return values.tobytes()
 
 
-def list_candidates(span: ConstantSpan, raw: bytes, gap: int) -> Iterator[tuple[CodingParameters, Bits]]:
+class Learned:
+    """What earlier constants have taught.
+
+    Attributes:
+        counts: Of symbols.
+        levels: Of levels.
+        values: Of all earlier constants.
+    """
+
+    def __init__(self, earlier: Learned | None = None) -> None:
+        """Start with what another has learnt, which is not changed."""
+        self.counts: SymbolCounts = SymbolCounts(earlier.counts if earlier else None)
+        self.levels: LevelModels = LevelModels(earlier.levels if earlier else None)
+        self.values: list[Bits] = list(earlier.values) if earlier else []
+
+
+def code(
+    coder: RangeCoder, learned: Learned, parameters: CodingParameters, codebook: Bits | None, values: Bits | None
+) -> Bits:
+    """Write or read a constant.
+
+    Args:
+        coder: The stream.
+        learned: What earlier constants have taught; updated.
+        parameters: How to code.
+        codebook: The distinct values in rising order; all values for `DIRECT`, one 0 for no codebook; None to
+            read them.
+        values: The bit patterns `(count,)`, or None to read them.
+
+    Returns:
+        The bit patterns.
+    """
+    mixers, width, floats = learned.levels.mixers, parameters.width, parameters.floats
+    if codebook is None or (parameters.codebook_size and values is not None):
+        codebook = code_numbers(
+            coder, mixers, width, floats, parameters.codebook_size if codebook is None else codebook
+        )
+    if parameters.kind == PRODUCT:
+        coded = sparse.multiply(parameters, learned.values)
+    elif parameters.kind in (LEVELS, LATTICE):
+        levels = None if values is None else sparse.find_levels(parameters, codebook, values)
+        levels = code_levels(coder, learned.levels, parameters.scan, parameters.share, levels)
+        coded = sparse.restore_levels(parameters, codebook, levels)
+    elif parameters.kind == REPEATED:
+        coded = np.full(parameters.count, parameters.factor, f"<u{width // 8}")
+    elif parameters.kind == NUMBERS:
+        known = parameters.count if values is None else values
+        coded = code_numbers(coder, mixers, width, floats, known)
+    else:
+        coded = code_constant(coder, learned.counts, parameters, codebook, values)
+    learned.values.append(coded)
+    return coded
+
+
+def list_candidates(
+    span: ConstantSpan, values: Bits, gap: int, earlier: list[Bits]
+) -> Iterator[tuple[CodingParameters, Bits]]:
     """Yield the ways of coding a constant that are worth trying, each with its codebook.
 
     Args:
         span: The constant's place and type.
-        raw: Its bytes.
+        values: Its bit patterns.
         gap: Bytes of the file between the constant before and this one.
+        earlier: The constants before.
     """
-    values = unpack_values(raw, span.width)
+    if span.width >= 16 and (values == values[0]).all():
+        repeated = CodingParameters(gap, len(values), span.width, 0, REPEATED, factor=int(values[0]))
+        yield repeated, np.zeros(1, values.dtype)
+        return
+    product = sparse.find_product(values, span, earlier)
+    if product:
+        yield replace(product, gap=gap), np.zeros(1, values.dtype)
+        return
+    scans = sparse.list_scans(values, span)
+    for parameters, codebook in scans:
+        yield replace(parameters, gap=gap), codebook
+    if span.width >= 16 and len(values) <= sparse.SMALL:
+        yield CodingParameters(gap, len(values), span.width, int(span.floats), NUMBERS), np.zeros(1, values.dtype)
+    if not scans or len(values) <= sparse.SMALL:
+        yield from _list_counted(span, values, gap)
+
+
+def _list_counted(span: ConstantSpan, values: Bits, gap: int) -> Iterator[tuple[CodingParameters, Bits]]:
+    """Yield the ways of coding a constant by counts of its symbols or bytes."""
     distinct, counts = np.unique(values, return_counts=True)
     common = CodingParameters(gap, len(values), span.width, int(span.floats), CODEBOOK)
     kinds = []
@@ -136,11 +185,6 @@ def _list_orders(
             order = replace(parameters, lines=lines, by_column=by_column)
             yield order
             yield replace(order, lag=_find_lag(order.grid.to_lines(signs)))
-
-
-def max_lines(count: int) -> int:
-    """Return the largest number of lines for `count` values, which limits the time of coding."""
-    return 256 + count // 96
 
 
 def _find_lag(signs: Ints) -> int:

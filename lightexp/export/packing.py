@@ -1,25 +1,43 @@
-"""Compress the part of a `.lxe` file that is not range coded, with LZMA without a container."""
+"""Compress the part of a `.lxe` file that is not range coded: with LZMA, or with Deflate and a dictionary."""
 
 from __future__ import annotations
 
 import lzma
+import zlib
 
 import numpy as np
 
-LZMA_BYTES, LZMA_WORDS = 0, 1
-"""Settings of LZMA: for bytes, for numbers of four bytes."""
+from lightexp.export import dictionaries
+
+LZMA_BYTES, LZMA_WORDS, WITH_DICTIONARY = range(3)
+"""LZMA with settings for bytes or for numbers of four bytes; Deflate with a dictionary."""
+_MAX_DEFLATED = 1 << 17  # bytes; for more, LZMA needs no dictionary
 
 
 class CorruptFile(Exception):
     """A `.lxe` file that lightexp did not write, or that was changed since."""
 
 
+class UnknownDictionary(Exception):
+    """A `.lxe` file that was packed with a dictionary that this lightexp does not have."""
+
+    def __init__(self, version: int, number: int) -> None:
+        """Say which dictionary."""
+        known = f"version {dictionaries.VERSION} with {len(dictionaries.load())} of them"
+        super().__init__(f"needs dictionary {number} of version {version}, and this lightexp has {known}")
+
+
 def compress(plain: bytes) -> bytes:
-    """Compress with the better settings of LZMA; the first byte says which."""
-    candidates = (
+    """Compress with LZMA or with one of the dictionaries, whichever is smallest; the first byte says which."""
+    candidates = [
         bytes([settings]) + lzma.compress(plain, lzma.FORMAT_RAW, filters=build_filters(settings, len(plain)))
         for settings in (LZMA_BYTES, LZMA_WORDS)
-    )
+    ]
+    if len(plain) <= _MAX_DEFLATED:
+        for number, dictionary in enumerate(dictionaries.load()):
+            deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, dictionary)
+            data = deflate.compress(plain) + deflate.flush()
+            candidates.append(bytes([WITH_DICTIONARY, dictionaries.VERSION, number]) + data)
     return min(candidates, key=len)
 
 
@@ -32,12 +50,21 @@ def decompress(data: bytes, size: int) -> bytes:
 
     Raises:
         CorruptFile: If `data` holds another number of bytes, or was compressed in an unknown way.
+        UnknownDictionary: If it was compressed with a dictionary that is not known.
     """
-    if len(data) < 1 or data[0] > LZMA_WORDS:
+    if len(data) < 3 or data[0] > WITH_DICTIONARY:
         raise CorruptFile("it is packed in a way that is not known")
-    decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=build_filters(data[0], size))
-    plain = decompressor.decompress(data[1:], max_length=size + 1)
-    if len(plain) != size or not decompressor.eof:
+    if data[0] == WITH_DICTIONARY:
+        known = dictionaries.load(data[1])
+        if data[2] >= len(known):
+            raise UnknownDictionary(data[1], data[2])
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS, known[data[2]])
+        plain, is_complete = inflate.decompress(data[3:], size + 1), inflate.eof
+    else:
+        decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=build_filters(data[0], size))
+        plain = decompressor.decompress(data[1:], max_length=size + 1)
+        is_complete = decompressor.eof
+    if len(plain) != size or not is_complete:
         raise CorruptFile("its parts are not of the sizes it claims")
     return plain
 

@@ -14,13 +14,15 @@ from lightexp.core.protocols import ENCODED, TFLITE, Artifact, Context, Invarian
 class Encode(Stage):
     """Encode the `.tflite` to a `.lxe`, which `lightexp decode` restores bit by bit.
 
-    Zeros, shared values and integers of each constant are modelled and range coded, in place of the Huffman coding of
-    Deep Compression's last step (Han et al. 2016, arXiv 1510.00149); LZMA packs the rest of the file.
+    Zeros, shared values and integers of each constant are predicted by mixed contexts and range coded, in place of the
+    Huffman coding of Deep Compression's last step (Han et al. 2016, arXiv 1510.00149). The rest of the file is packed
+    with dictionaries of lightexp's own models, or by LZMA.
     """
 
     accepts = ("keras", "tflite", "quantized")
     produces = "encoded"
     needs_tensorflow = False
+    version = 2
 
     def preserves(self, invariant: Invariant) -> bool:
         """Return True: encoding is lossless."""
@@ -33,7 +35,7 @@ class Encode(Stage):
 
         assert parent is not None  # `accepts` requires one
         content = parent.tflite.read_bytes()
-        encoded = lxe.encode(content, read_constant_spans(parent.tflite))
+        encoded = lxe.encode(content, read_constant_spans(parent.tflite, quantization=True))
         if lxe.decode(encoded) != content:
             raise RunFailed("the encoded file does not decode to the model. This is a bug in lightexp.")
         (context.out / ENCODED).write_bytes(encoded)

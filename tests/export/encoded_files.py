@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from lightexp.core.tflite_graph import ConstantSpan
 from lightexp.export import constants, lxe, packing
 
+MODELS = Path(__file__).parents[2] / "experiments" / "benchmarks" / "encoding_models"
 WIDTHS = {"u1": 8, "i1": 8, "i2": 16, "i4": 32, "i8": 64, "f2": 16, "f4": 32, "f8": 64}
 
 
@@ -50,6 +53,12 @@ def measure_constants(content: bytes, encoded: bytes, spans: list[ConstantSpan])
         rest.append(content[end : span.start])
         end = span.start + span.length
     return len(encoded) - len(packing.compress(b"".join([*rest, content[end:]])))
+
+
+def measure_frame(encoded: bytes) -> int:
+    """Return the bytes of an encoded file that are not of its constants: the header and the packed rest."""
+    _, sizes, start = lxe.read_header(encoded)
+    return start + sizes[-1]
 
 
 def build_flatbuffer(arrays: list[tuple[np.ndarray, int]], external: bool = False) -> bytes:

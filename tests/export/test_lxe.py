@@ -21,14 +21,17 @@ from hypothesis import strategies as st
 from lightexp.backend.flatbuffer import read_constant_spans, read_graph
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.export import lxe, packing
-from lightexp.export.lxe import HEADER
+from lightexp.export.lxe import HEADER, read_header
+from lightexp.export.parameters import serialize_number
 from lightexp.runner.compose import compose_settings
 from tests.export.encoded_files import (
+    MODELS,
     build_flatbuffer,
     compute_bound,
     encode_and_decode,
     make_span,
     measure_constants,
+    measure_frame,
     pack_model,
     prune_weights,
     round_weights,
@@ -42,7 +45,7 @@ def test_converted_files_stay_within_their_bound(net: str, scheme: str, tmp_path
     path = tmp_path / "m.tflite"
     content = tiny_models.make_tflite(net, scheme, zeroed=True)
     path.write_bytes(content)
-    spans = read_constant_spans(path)
+    spans = read_constant_spans(path, quantization=True)
     assert measure_constants(content, encode_and_decode(content, spans), spans) <= compute_bound(content, spans)
 
 
@@ -67,7 +70,7 @@ def test_networks_take_no_more_than_their_entropy(
     weights = [change(tensor.data) for tensor in read_graph(path).tensors]
     content = build_flatbuffer([(w, schema.TensorType.FLOAT32) for w in weights])
     path.write_bytes(content)
-    spans = read_constant_spans(path)
+    spans = read_constant_spans(path, quantization=True)
     assert sorted(span.shape for span in spans) == [(10, 100), (100, 300), (300, 784)]
     encoded = encode_and_decode(content, spans)
     assert len(content) / len(encoded) > ratio
@@ -107,10 +110,43 @@ def test_shipped_models_are_smaller_than_by_gzip_and_xz(name: str, tmp_path: Pat
             quantised = bytes(converter.convert())
         for content in (convert_to_float32(model), quantised):
             path.write_bytes(content)
-            spans = read_constant_spans(path)
+            spans = read_constant_spans(path, quantization=True)
             encoded = encode_and_decode(content, spans)
             assert len(encoded) < min(len(gzip.compress(content, 9)), len(lzma.compress(content, preset=9)))
             assert measure_constants(content, encoded, spans) <= compute_bound(content, spans)
+
+
+@pytest.mark.usefixtures("tensorflow")
+@pytest.mark.parametrize("name", ["article_mlp", "lenet_300_100", "lenet5"])
+def test_frames_of_small_nets_take_200_bytes(name: str, tmp_path: Path) -> None:
+    from lightexp.backend import session
+    from lightexp.backend.converter import convert_default, convert_to_float32
+
+    session.reset_graph(0)
+    model = compose_settings([f"model={name}"]).model.build((28, 28, 1), 10)
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=weight.shape) for weight in model.get_weights()]
+    model.set_weights([round_weights(prune_weights(w)) if w.ndim > 1 else w for w in weights])
+    path = tmp_path / "m.tflite"
+    for convert in (convert_to_float32, convert_default):
+        path.write_bytes(convert(model))
+        assert measure_frame(encode_and_decode(path.read_bytes(), read_constant_spans(path, quantization=True))) <= 200
+
+
+@pytest.mark.parametrize(
+    ("name", "deepcabac", "frame"), [("rate_lenet_300_100", 8992, 200), ("int8_ds_cnn", 21843, 500)]
+)
+def test_files_of_version_1_decode_and_become_smaller(name: str, deepcabac: int, frame: int, tmp_path: Path) -> None:
+    """DeepCABAC's bytes are of the kernels alone, as its best settings code them."""
+    before = (MODELS / f"{name}.lxe").read_bytes()
+    assert before[:4] == b"LXE1"
+    path = tmp_path / "m.tflite"
+    path.write_bytes(lxe.decode(before))
+    encoded = encode_and_decode(path.read_bytes(), read_constant_spans(path, quantization=True))
+    assert len(encoded) < 0.89 * len(before)
+    assert measure_frame(encoded) <= frame
+    if name.startswith("rate"):
+        assert len(encoded) - measure_frame(encoded) < 0.93 * deepcabac
 
 
 def test_constants_behind_the_flatbuffer_are_encoded(tmp_path: Path) -> None:
@@ -120,7 +156,7 @@ def test_constants_behind_the_flatbuffer_are_encoded(tmp_path: Path) -> None:
         [(weights, schema.TensorType.FLOAT32), (weights[:9], schema.TensorType.FLOAT32)], external=True
     )
     path.write_bytes(content)
-    spans = read_constant_spans(path)
+    spans = read_constant_spans(path, quantization=True)
     assert [span.length for span in spans] == [weights.nbytes, weights[:9].nbytes]
     assert spans[0].start + spans[0].length + spans[1].length == len(content)
     np.testing.assert_array_equal(read_graph(path).tensors[0].data, weights)
@@ -135,8 +171,8 @@ def test_shared_and_empty_constants_are_encoded_once(tmp_path: Path) -> None:
     model.subgraphs[0].tensors += [second, empty]
     path = tmp_path / "m.tflite"
     path.write_bytes(pack_model(model))
-    assert [span.shape for span in read_constant_spans(path)] == [(8, 9)]
-    encode_and_decode(path.read_bytes(), read_constant_spans(path))
+    assert [span.shape for span in read_constant_spans(path, quantization=True)] == [(8, 9)]
+    encode_and_decode(path.read_bytes(), read_constant_spans(path, quantization=True))
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +196,11 @@ class TestRefusedFiles:
         """Return the file with a correct checksum."""
         return encoded[:4] + struct.pack("<I", zlib.crc32(encoded[8:])) + encoded[8:]
 
+    @staticmethod
+    def make_head(encoded: bytes, sizes: list[int]) -> bytes:
+        """Return the file's header with other sizes."""
+        return encoded[: HEADER.size] + b"".join(map(serialize_number, sizes))
+
     @given(st.data())
     def test_truncated_or_altered_files_are_refused(self, encoded: bytes, data: st.DataObject) -> None:
         cut = data.draw(st.integers(0, len(encoded) - 1))
@@ -172,33 +213,43 @@ class TestRefusedFiles:
     @settings(max_examples=150)
     @given(st.data())
     def test_forged_parameters_raise_nothing_but_bad_input(self, encoded: bytes, data: st.DataObject) -> None:
-        header = HEADER.unpack_from(encoded)
-        plain = bytearray(packing.decompress(encoded[HEADER.size : HEADER.size + header[-1]], header[4]))
+        _, sizes, start = read_header(encoded)
+        plain = bytearray(packing.decompress(encoded[start : start + sizes[-1]], sizes[1]))
         for _ in range(data.draw(st.integers(1, 3))):  # among the parameters, which the decoder trusts most
-            plain[data.draw(st.integers(0, header[5] - 1))] = data.draw(st.integers(0, 255))
+            plain[data.draw(st.integers(0, sizes[2] - 1))] = data.draw(st.integers(0, 255))
         packed = packing.compress(bytes(plain))
-        body = HEADER.pack(*header[:-1], len(packed)) + packed + encoded[HEADER.size + header[-1] :]
+        body = self.make_head(encoded, [*sizes[:-1], len(packed)]) + packed + encoded[start + sizes[-1] :]
         with suppress(BadInput):  # a change without effect may decode
             assert lxe.decode(self.add_checksum(body)) == lxe.decode(encoded)
 
-    @pytest.mark.parametrize("field", [3, 4, 5, 6])
+    @pytest.mark.parametrize("field", [0, 1, 2, 3])
     @pytest.mark.parametrize("claim", [0, 1, 1 << 20, 1 << 24, (1 << 32) - 1])
     def test_false_sizes_are_refused(self, encoded: bytes, field: int, claim: int) -> None:
-        header = list(HEADER.unpack_from(encoded))
-        header[field] = claim
+        _, sizes, start = read_header(encoded)
+        sizes[field] = claim
         with pytest.raises(BadInput, match="cut off or altered"):
-            lxe.decode(self.add_checksum(HEADER.pack(*header) + encoded[HEADER.size :]))
+            lxe.decode(self.add_checksum(self.make_head(encoded, sizes) + encoded[start:]))
 
     def test_decompression_bombs_are_refused(self) -> None:
         filters = packing.build_filters(packing.LZMA_BYTES, 40_000_000, preset=1)
         packed = b"\0" + lzma.compress(bytes(40_000_000), lzma.FORMAT_RAW, filters=filters)
         for size in (40_000_000, 1000):
-            head = HEADER.pack(b"LXE1", 0, bytes(16), size, size, 0, len(packed))
+            head = self.make_head(HEADER.pack(b"LXE2", 0, bytes(8)), [size, size, 0, len(packed)])
             with pytest.raises(BadInput, match=r"claims 40,000,000 bytes|not of the sizes"):
                 lxe.decode(self.add_checksum(head + packed))
 
+    def test_newer_versions_and_other_dictionaries_are_named(self, encoded: bytes) -> None:
+        with pytest.raises(BadInput, match=r"has format 3, and this lightexp reads up to 2\. Update lightexp"):
+            lxe.decode(b"LXE3" + encoded[4:])
+        _, sizes, start = read_header(encoded)
+        for version, number in ((9, 0), (1, 250)):
+            packed = bytes([packing.WITH_DICTIONARY, version, number])
+            body = self.make_head(encoded, [*sizes[:-1], 3]) + packed + encoded[start + sizes[-1] :]
+            with pytest.raises(BadInput, match=rf"needs dictionary {number} of version {version}, .*Update lightexp"):
+                lxe.decode(self.add_checksum(body))
+
     def test_random_bytes_are_refused(self) -> None:
-        for content in (b"", b"LXE1", b"LXE1" + bytes(40), os.urandom(1000), b"TFL3" * 9):
+        for content in (b"", b"LXE1", b"LXE1" + bytes(40), b"LXE2" + bytes(9), os.urandom(1000), b"TFL3" * 9):
             with pytest.raises(BadInput):
                 lxe.decode(content)
 

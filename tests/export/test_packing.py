@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lightexp.export import dictionaries, packing
 from lightexp.export.packing import CorruptFile, compress, decompress
 
 
@@ -15,8 +16,9 @@ def test_decompress_returns_what_was_compressed(plain: bytes) -> None:
 
 def test_compress_takes_the_better_settings() -> None:
     words = np.random.default_rng(0).normal(size=5000).astype("<f4")
-    assert compress(b"text " * 100)[0] == 0
-    assert compress(words.tobytes())[0] == 1
+    assert compress(words.tobytes())[0] == packing.LZMA_WORDS
+    assert compress(bytes(range(256)) * 3 + bytes(200_000))[0] == packing.LZMA_BYTES
+    assert compress(dictionaries.load()[3][:3000])[:3] == bytes([packing.WITH_DICTIONARY, 1, 3])
 
 
 @pytest.mark.parametrize("size", [0, 99, 101])
@@ -25,7 +27,7 @@ def test_decompress_refuses_another_size(size: int) -> None:
         decompress(compress(bytes(100)), size)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x02abc"])
+@pytest.mark.parametrize("data", [b"", b"\x03abc"])
 def test_decompress_refuses_unknown_settings(data: bytes) -> None:
     with pytest.raises(CorruptFile, match="not known"):
         decompress(data, 10)

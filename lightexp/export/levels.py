@@ -1,0 +1,288 @@
+"""Code a tensor of small integers, most of them 0 or near 0, in contexts along all of its axes.
+
+A tensor has three axes: outputs, taps (positions of a kernel or of an image) and inputs. Values are coded in steps of
+up to a few hundred: first which of them are 0, then signs, then magnitudes. What is known of a value is how dense its
+output, its tap and input, and its pair of output and input are so far, and what its neighbours are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightexp.export.coder import UNIT, Bools, Ints, RangeCoder
+from lightexp.export.mixing import Mixers, Question, start_mixer, to_log_odds
+
+MAX_LEVEL = 255
+MAX_COUNT = 1 << 23  # values; their places take 16 bytes each in memory
+_LENGTHS = MAX_LEVEL.bit_length()
+_NODES = _LENGTHS + MAX_LEVEL + 1  # decisions of a magnitude: its bits in unary, then those below the highest
+
+# Borders of classes: densities in 1 / 256 of the tensor's, mean magnitudes in eighths, balance of signs in 1 / 64.
+_DENSITIES = np.array([4, 16, 45, 90, 128, 181, 256, 362, 512, 724, 1024, 2048, 4096])
+_MEANS = np.array([1, 2, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024])
+_BALANCES = np.array([-48, -24, -8, 8, 24, 48])
+_D, _M, _B = len(_DENSITIES) + 1, len(_MEANS) + 1, len(_BALANCES) + 1
+_ZERO_SIZES = (1, 64, 5 * _D, _D * _D, 32 * _D, _D * _D, 16 * _D, 12 * _D, _D * _D)
+_SIGN_SIZES = (1, 9, 81, 17, _B * _B, 9 * _B, 9 * _B, 17 * _B)
+_MAGNITUDE_SIZES = tuple(_NODES * size for size in (1, 2, _M, _M, _M, 16, _M, (_M // 2) ** 2, _M))
+
+_DENSITY_PRIOR = 8  # values that the expected density counts for
+_PAIR_PRIOR = 3
+_LINE_PRIOR = 12
+_MEMORY = 20  # values of an output that its recent density remembers
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How a tensor's values are arranged and in which order they are coded.
+
+    Attributes:
+        outputs: Size of the first axis.
+        taps: Positions of a kernel or an image; 1 if there are none.
+        inputs: Size of the last axis.
+        row: Taps in a row of the kernel or image.
+        outputs_first: Whether an output's values are coded one after another; else those of one tap and input.
+    """
+
+    outputs: int
+    taps: int
+    inputs: int
+    row: int
+    outputs_first: bool
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """The axes, the slowest first."""
+        return (0, 1, 2) if self.outputs_first else (1, 2, 0)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Outputs, taps and inputs."""
+        return self.outputs, self.taps, self.inputs
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return self.outputs * self.taps * self.inputs
+
+
+class LevelModels:
+    """What tensors have taught for the next: weights of mixers, and densities by number of outputs.
+
+    Attributes:
+        mixers: The mixers of the last tensor.
+        densities: Density of each output of the last tensor with that many, in 1 / 256 of the tensor's.
+    """
+
+    def __init__(self, earlier: LevelModels | None = None) -> None:
+        """Start with what another has learnt, which is not changed."""
+        self.mixers: Mixers = dict(earlier.mixers) if earlier else {}
+        self.densities: dict[int, Ints] = dict(earlier.densities) if earlier else {}
+
+
+def code_levels(coder: RangeCoder, models: LevelModels, scan: Scan, share: int, levels: Ints | None) -> Ints:
+    """Write or read levels.
+
+    Args:
+        coder: The stream.
+        models: What earlier tensors have taught; updated.
+        scan: The order of coding.
+        share: Share of levels that are not 0, in units of 1 / `UNIT`.
+        levels: The levels `(count,)`, or None to read them.
+
+    Returns:
+        The levels `(count,)`.
+    """
+    if levels is not None:
+        levels = levels.reshape(scan.shape).transpose(scan.order).reshape(-1)
+    tensor = _Tensor(coder, models, scan, share)
+    coded = tensor.code(levels)
+    models.densities[scan.outputs] = tensor.outputs.nonzero * UNIT * 256 // np.maximum(tensor.outputs.seen * share, 1)
+    shape = tuple(scan.shape[axis] for axis in scan.order)
+    return coded.reshape(shape).transpose(np.argsort(scan.order)).reshape(-1)
+
+
+class _Groups:
+    """Statistics of values by group, such as by output."""
+
+    def __init__(self, group: Ints, size: int) -> None:
+        self.group = group.astype(np.int32)  # of each value
+        self.seen: NDArray[np.int64] = np.zeros(size, np.int64)
+        self.nonzero: NDArray[np.int64] = np.zeros(size, np.int64)
+        self.magnitudes: NDArray[np.int64] = np.zeros(size, np.int64)
+        self.signs: NDArray[np.int64] = np.zeros(size, np.int64)
+
+    def learn(self, step: slice, places: Ints, values: Ints) -> None:
+        """Count a step's values; `values` are those that are not 0, at `places` of the step."""
+        size = len(self.seen)
+        group = self.group[step]
+        self.seen += np.bincount(group, minlength=size)
+        group = group[places]
+        self.nonzero += np.bincount(group, minlength=size)
+        self.magnitudes += np.bincount(group, np.abs(values), size).astype(np.int64)
+        self.signs += np.bincount(group, np.sign(values), size).astype(np.int64)
+
+    def estimate_density(self, group: Ints, expected: Ints | int, prior: int) -> Ints:
+        """Return the share of values that are not 0, which starts at what is expected."""
+        return (self.nonzero[group] * UNIT + prior * expected) // (self.seen[group] + prior)
+
+    def classify_balance(self, group: Ints) -> Ints:
+        """Return the class of the balance of signs."""
+        return np.searchsorted(_BALANCES, self.signs[group] * 64 // (self.nonzero[group] + 2))
+
+    def classify_mean(self, group: Ints, expected: int) -> Ints:
+        """Return the class of the mean magnitude beyond 1; `expected` is the tensor's, in eighths."""
+        mean = (8 * self.magnitudes[group] + 2 * expected) // (self.nonzero[group] + 2)
+        return np.searchsorted(_MEANS, mean - 8, "right")
+
+
+class _Tensor:
+    """Codes the levels of one tensor, step by step."""
+
+    def __init__(self, coder: RangeCoder, models: LevelModels, scan: Scan, share: int) -> None:
+        self._coder, self._scan, self._share = coder, scan, share
+        sizes = [scan.shape[axis] for axis in scan.order]
+        by_order = np.unravel_index(np.arange(scan.count), sizes)
+        out, tap, inp = (by_order[scan.order.index(axis)] for axis in range(3))
+        self.outputs = _Groups(out, scan.outputs)
+        self._lines = _Groups(tap * scan.inputs + inp, scan.taps * scan.inputs)  # the values of one tap and input
+        self._pairs = _Groups(out * scan.inputs + inp, scan.outputs * scan.inputs)
+        self._inputs = _Groups(inp, scan.inputs)
+        self._groups = (self._lines, self.outputs, self._pairs, self._inputs)
+        self._recent: NDArray[np.int64] = np.zeros(scan.outputs, np.int64)  # density, remembered for a while
+        self._distances = self._list_distances(sizes)
+        self._margin = max(self._distances)
+        self._levels: NDArray[np.int32] = np.zeros(self._margin + scan.count, np.int32)
+        self._expected = models.densities.get(scan.inputs)
+        self._zeros = start_mixer(models.mixers, "zeros", _ZERO_SIZES, 5, share=share, extras=2)
+        self._signs = start_mixer(models.mixers, "signs", _SIGN_SIZES, 4, share=UNIT // 2)
+        self._magnitudes = start_mixer(models.mixers, "magnitudes", _MAGNITUDE_SIZES, 4, share=UNIT // 2)
+
+    def _list_distances(self, sizes: list[int]) -> list[int]:
+        """Return how far back a value's neighbours are: six taps (or inputs), then an input (or output) or two."""
+        out, tap, inp = (int(np.prod(sizes[self._scan.order.index(axis) + 1 :])) for axis in range(3))
+        unit, row = tap if self._scan.taps > 1 else inp, self._scan.row
+        near = [1, row, row + 1, row - 1, 2, 2 * row] if row > 1 else [1, 2, 3, 4, 5, 6]
+        return [unit * distance for distance in near] + ([inp, out] if self._scan.taps > 1 else [out, 2 * out])
+
+    def code(self, levels: Ints | None) -> Ints:
+        """Write or read the levels in the order of coding."""
+        start, longest = 0, min(max(self._scan.count >> 10, 256), 1024)
+        while start < self._scan.count:
+            end = min(self._scan.count, start + min(max(start >> 3, 16), longest))
+            self._code_step(slice(start, end), None if levels is None else levels[start:end])
+            start = end
+        return self._levels[self._margin :]
+
+    def _code_step(self, step: slice, levels: Ints | None) -> None:
+        first, last = self._margin + step.start, self._margin + step.stop
+        near: list[Ints] = [self._levels[first - distance : last - distance] for distance in self._distances]
+        question = self._ask_zeros(near, [groups.group[step] for groups in self._groups])
+        nonzero = self._zeros.code(self._coder, question, None if levels is None else levels != 0)
+        places = np.flatnonzero(nonzero)
+        values: Ints = np.zeros(0, np.int32)
+        if len(places):
+            of_values: list[Ints] = [groups.group[step][places] for groups in self._groups]
+            known = None if levels is None else levels[places]
+            values = self._code_values([level[places] for level in near], of_values, known)
+            self._levels[first + places] = values
+        for group in self._groups:
+            group.learn(step, places, values)
+        out, size = self.outputs.group[step], len(self._recent)
+        fading = np.bincount(out, minlength=size) * self._recent // _MEMORY
+        self._recent += np.bincount(out[places], minlength=size) * UNIT - fading
+
+    def _classify(self, density: Ints) -> Ints:
+        return np.searchsorted(_DENSITIES, density * 256 // self._share)
+
+    def _estimate_line(self, line: Ints, inp: Ints) -> tuple[Ints, Ints]:
+        """Return the density of lines, and the one that the earlier tensor's outputs let expect, or the inputs'."""
+        scan, share = self._scan, self._share
+        distance = scan.inputs if scan.taps > 1 else 1
+        before, above = np.maximum(line - distance, 0), np.maximum(line - distance * scan.row, 0)
+        hits = self._lines.nonzero[before] + self._lines.nonzero[above]
+        tries = self._lines.seen[before] + self._lines.seen[above]
+        near = (hits * UNIT + _DENSITY_PRIOR * share) // (tries + _DENSITY_PRIOR)
+        by_input = self._inputs.estimate_density(inp, share, _DENSITY_PRIOR)
+        if self._expected is not None:
+            by_input = np.clip(self._expected[inp] * share // 256, 1, UNIT)
+        if scan.taps > 1:
+            near = (near + by_input) // 2
+        elif self._expected is not None:
+            near = by_input
+        return self._lines.estimate_density(line, near, _LINE_PRIOR), by_input
+
+    def _ask_zeros(self, near: list[Ints], groups: list[Ints]) -> Question:
+        line, out, pair, inp = groups
+        n = [level != 0 for level in near]
+        by_output = self.outputs.estimate_density(out, self._share, _DENSITY_PRIOR)
+        by_line, by_input = self._estimate_line(line, inp)
+        recent = (self._recent[out] + 4 * self._share) // (4 + _MEMORY)
+        four = np.sum(n[:4], axis=0)
+        pattern = np.sum([bit << place for place, bit in enumerate(np.asarray(n[:6], np.int64))], axis=0)
+        sizes = np.minimum(np.abs(near[0]), 3) * 4 + np.minimum(np.abs(near[1]), 3)
+        outputs, lines = self._classify(by_output), self._classify(by_line)
+        contexts = [
+            np.zeros(len(line), np.int64),
+            pattern,
+            self._classify(self._pairs.estimate_density(pair, by_output, _PAIR_PRIOR)) * 5 + four,
+            outputs * _D + lines,
+            lines * 32 + (pattern & 31),
+            self._classify(recent) * _D + lines,
+            outputs * 16 + sizes,
+            lines * 12 + np.minimum(four, 2) * 4 + n[6] * 2 + n[7],
+            self._classify(by_input) * _D + outputs,
+        ]
+        independent = to_log_odds(by_output) + to_log_odds(by_line) - to_log_odds(np.array([self._share]))
+        return Question(contexts, four, [independent, to_log_odds(recent)])
+
+    def _code_values(self, near: list[Ints], groups: list[Ints], known: Ints | None) -> Ints:
+        """Write or read values that are not 0."""
+        s = [np.sign(level) for level in near]
+        vote = 2 * s[0] + 2 * s[1] + s[2] + s[3] + s[4] + s[5]
+        line, out, pair, inp = (g.classify_balance(group) for g, group in zip(self._groups, groups, strict=True))
+        two, pairs = (s[0] + 1) * 3 + s[1] + 1, (s[6] + 1) * 3 + s[7] + 1
+        four = ((s[2] + 1) * 3 + s[3] + 1) * 9 + (s[4] + 1) * 3 + s[5] + 1
+        zero = np.zeros(len(vote), np.int64)
+        contexts = [zero, two, four, vote + 8, out * _B + line, pair * 9 + two, inp * 9 + pairs, out * 17 + vote + 8]
+        question = Question(contexts, np.minimum(np.abs(vote), 3))
+        positive = self._signs.code(self._coder, question, None if known is None else known > 0)
+        magnitudes = self._code_magnitudes(near, groups, positive, None if known is None else np.abs(known))
+        return np.where(positive, magnitudes, -magnitudes)
+
+    def _code_magnitudes(
+        self, near: list[Ints], groups: list[Ints], positive: Bools, known: Ints | None
+    ) -> NDArray[np.int32]:
+        """Write or read magnitudes: their lengths in bits in unary, then the bits below the highest, from the top."""
+        sizes = [np.abs(level) for level in near]
+        total = self.outputs.nonzero.sum()
+        expected = int(self.outputs.magnitudes.sum() * 8 // total) if total else 16
+        line, out, pair, inp = (g.classify_mean(group, expected) for g, group in zip(self._groups, groups, strict=True))
+        two = np.minimum(sizes[0], 3) * 4 + np.minimum(sizes[1], 3)
+        around = np.searchsorted(_MEANS, sizes[0] + sizes[1] + np.sum(sizes[:6], axis=0))
+        coarse = out // 2 * (_M // 2) + line // 2
+        zero = np.zeros(len(line), np.int64)
+        contexts = np.stack([zero, positive, line, out, pair, two, around, coarse, inp]) * _NODES
+        chosen = np.minimum(sizes[0] + sizes[1], 3)
+
+        def decide(live: Ints, nodes: Ints | int, bits: Bools | None) -> Bools:
+            question = Question(contexts[:, live] + nodes, chosen[live])  # type: ignore[arg-type]
+            return self._magnitudes.code(self._coder, question, bits)
+
+        lengths, live = np.ones(len(zero), np.int64), np.arange(len(zero))
+        for length in range(1, _LENGTHS):
+            live = live[decide(live, length, None if known is None else known[live] >> length != 0)]
+            if not len(live):
+                break
+            lengths[live] += 1
+        values = np.ones(len(zero), np.int64)
+        for done in range(1, int(lengths.max())):
+            live = np.flatnonzero(lengths > done)
+            left = lengths[live] - done
+            nodes = _LENGTHS + (values[live] << left) + (1 << (left - 1))
+            bits = None if known is None else known[live] >> (left - 1) & 1 != 0
+            values[live] = 2 * values[live] + decide(live, nodes, bits)
+        return values.astype(np.int32)
