@@ -17,7 +17,7 @@ from lightexp.core.training import Training
 from lightexp.stages.train import TrainingStage
 
 _MIN_POINTS = 5
-Values = dict[str, Annotated[list[Any], Field(min_length=1)]]
+Values = Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
 Parts = Annotated[list[str], Field(min_length=1)] | Annotated[dict[str, list[str]], Field(min_length=1)]
 
 

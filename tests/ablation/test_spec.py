@@ -49,6 +49,13 @@ WRONG = {
         {"rows": {"control": ["pipeline=control"], "x": {"zip": {"model.width": [1, 2], "seed": [1]}}}},
         "zip takes lists of one length",
     ),
+    **{
+        f"{planner} of nothing": (
+            {"rows": {"control": ["pipeline=control"], "x": {planner: {}}}},
+            f"rows.x.{planner}: Dictionary should have at least 1 item",
+        )
+        for planner in ("grid", "zip")
+    },
     "order of no stage": (
         {"rows": {"control": ["pipeline=control"], "x": {"orders": ["prune", "quantise"]}}},
         "names 'quantise', but the pipeline's order is ['train', 'prune', 'quantize']: did you mean 'quantize'?",
