@@ -78,6 +78,12 @@ def call(function: Callable[[], object], lines: int = 1) -> int:
     return code
 
 
+def require_accepted(code: int) -> None:
+    """Check that a sound file is accepted, of which mutants are to be made: else their refusal says nothing."""
+    if code:
+        raise AssertionError(f"a sound file gives exit code {code}")
+
+
 def judge(code: int, errors: str, lines: int = 1) -> None:
     """Raise `Lost` for an exit code or errors that a command must not end with."""
     count = len(errors.splitlines())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -16,7 +18,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from PIL import Image
 
-from fault_kinds.attempts import Attempt, Lost, call, damage, run_command
+from fault_kinds.attempts import Attempt, Lost, call, damage, require_accepted, run_command
 from lightexp.core.data import Data, Split
 from lightexp.core.record import RECORD_FILE, read_record
 from lightexp.datasets.arrays import Arrays
@@ -38,7 +40,15 @@ ABLATION = {
     "margin": 1.0,
     "figures": ["front"],
     "cost": "1 h",
-    "rows": {"a": ["pipeline=control"], "b": {"grid": {"model.width": [0.5, 1]}}},
+    "rows": {
+        "a": ["pipeline=control"],
+        "b": {"grid": {"model.width": [0.5, 1]}},
+        "c": {"zip": {"model.width": [0.5, 1], "dataset.split_seed": [1, 2]}, "base": ["pipeline=prune"]},
+        "d": {"leave_one_out": ["prune", "quantize"]},
+        "e": {"power_set": {"pruned": ["pipeline=prune"], "narrow": ["model.width=0.25"]}},
+        "f": {"orders": ["prune", "quantize"]},
+        "g": {"equal_budget": "c width=0.5 split_seed=1"},
+    },
     "columns": [COLUMN],
     "base": ["seed=1"],
     "external": {"other": {"source": "s", "figures": {"accuracy/test": 0.9}}},
@@ -49,6 +59,7 @@ ABLATION = {
 def prepare_records(folder: Path) -> Iterator[Attempt]:
     """Each attempt reads a mutant of a record, and shows it in every form if it is not refused."""
     tree = make_tree(folder)
+    require_accepted(call(lambda: show(read_record(folder), folder)))
 
     def attempt(rng: random.Random) -> None:
         (folder / RECORD_FILE).write_text(json.dumps(draw_mutant(tree, rng)), encoding="utf-8")
@@ -61,11 +72,14 @@ def prepare_records(folder: Path) -> Iterator[Attempt]:
 def prepare_ablations(folder: Path) -> Iterator[Attempt]:
     """Each attempt plans a mutant of an ablation's file."""
     path = folder / "table.yaml"
+    command = ["ablate", str(path), "--plan", f"paths.outputs={folder / 'outputs'}"]
+    path.write_text(json.dumps(ABLATION), encoding="utf-8")
+    require_accepted(run_command(*command))
 
     def attempt(rng: random.Random) -> None:
         text = json.dumps(draw_mutant(ABLATION, rng))
         path.write_text(text if rng.random() < 0.8 else damage(text.encode(), rng).decode("latin-1"), encoding="utf-8")
-        run_command("ablate", str(path), "--plan", f"paths.outputs={folder / 'outputs'}")
+        run_command(*command)
 
     yield attempt
 
@@ -75,6 +89,7 @@ def prepare_configs(folder: Path) -> Iterator[Attempt]:
     """Each attempt reads the settings of a mutant of a complete config."""
     overrides = ["tracking=none", "pipeline=distill_prune_quantize", f"paths.outputs={folder}"]
     tree = OmegaConf.to_container(compose_config(overrides))
+    require_accepted(call(lambda: read_settings(OmegaConf.create(tree))))
 
     def attempt(rng: random.Random) -> None:
         mutant = draw_mutant(tree, rng)
@@ -109,6 +124,8 @@ def prepare_models(folder: Path) -> Iterator[Attempt]:
     """Each attempt reads a Keras file or a `.tflite` that was damaged, or whose architecture is a mutant."""
     originals = _write_models(folder)
     data = _make_data()
+    for name in originals:
+        require_accepted(call(partial(_use_model, folder / name, data)))
 
     def attempt(rng: random.Random) -> None:
         name = rng.choice(["net.h5", "net.keras", "net.tflite", "architecture"])
@@ -134,6 +151,8 @@ def prepare_data(folder: Path) -> Iterator[Attempt]:
         Image.fromarray(x[number]).save(path)
     datasets = {arrays: Arrays(str(arrays)), image: ImageFolder(str(folder / "images"))}
     originals = {path: path.read_bytes() for path in datasets}
+    for dataset in datasets.values():
+        require_accepted(call(dataset.load))
 
     def attempt(rng: random.Random) -> None:
         path = rng.choice(list(datasets))
@@ -169,8 +188,8 @@ def _write_models(folder: Path) -> dict[str, bytes]:
         warnings.simplefilter("ignore")  # Keras warns about legacy formats
         for name in ("net.h5", "net.keras"):
             model.save(folder / name)
-    originals = {name: (folder / name).read_bytes() for name in ("net.h5", "net.keras")}
-    return {**originals, "net.tflite": _find_tflite().read_bytes()}
+    shutil.copyfile(_find_tflite(), folder / "net.tflite")
+    return {name: (folder / name).read_bytes() for name in ("net.h5", "net.keras", "net.tflite")}
 
 
 def _write_mutant(path: Path, content: bytes, rng: random.Random) -> Path:
