@@ -21,8 +21,8 @@ from lightexp.core import compat
 
 tf = import_tensorflow()
 
-_DEVIATIONS_PER_STEP = 1.0  # standard deviations of a kernel that its first step is
 _DEFAULT_STEP = 1 / 16  # of a variable whose layer has no weights to take a step from
+_SMALLEST_STEP = 1e-12
 _STEP_SPEED = 5.0  # relative change of a step when its variable changes by the learning rate
 _STEP_CANDIDATES = np.linspace(0.2, 1.0, 41)  # shares of the step that just spans a kernel
 
@@ -73,7 +73,7 @@ def list_grid_tensors(
                 if len(variable.shape) > 1:
                     limit = limits[name]
                     axes = _list_shared_axes(layer, variable) if per_channel else None
-                    step = _choose_step(variable.numpy(), limit, axes)
+                    step = _choose_step(variable.numpy(), axes, limit, bool(price))
                 own = step if len(variable.shape) > 1 else step.mean(keepdims=False)  # a bias takes its kernel's step
                 title = variable.name.split(":")[0]
                 tensors.append(GridTensor(title, variable, np.asarray(own), limit, price))
@@ -89,27 +89,29 @@ def _list_shared_axes(layer: Any, variable: Any) -> tuple[int, ...]:
     return tuple(axis for axis in range(rank) if axis != channel)
 
 
-def _choose_step(kernel: NDArray[np.float32], limit: int | None, axes: tuple[int, ...] | None) -> NDArray[np.float32]:
-    """Return the first step of a kernel, by its deviation or, with a limit, of the least squared rounding error.
+def _choose_step(
+    kernel: NDArray[np.float32], axes: tuple[int, ...] | None, limit: int | None, is_priced: bool
+) -> NDArray[np.float32]:
+    """Return the first step of a kernel: its deviation, or the step with the least squared rounding error.
+
+    The deviation is near the step that a price leads to. It is taken unless bits are free, or too few for it.
 
     Args:
         kernel: The kernel.
-        limit: Largest multiple of the step, or None.
         axes: Axes that share a step; None is all of them.
+        limit: Largest multiple of the step, or None.
+        is_priced: Whether bits have a price.
     """
     keep = axes is not None
-    if limit is None:
-        step = _DEVIATIONS_PER_STEP * kernel.std(axis=axes, keepdims=keep)
-    else:
-        spanning = np.abs(kernel).max(axis=axes, keepdims=True) / limit
-        candidates = [np.maximum(share * spanning, 1e-12) for share in _STEP_CANDIDATES]
-        errors = [
-            np.square(np.clip(np.round(kernel / c), -limit, limit) * c - kernel).sum(axis=axes, keepdims=True)
-            for c in candidates
-        ]
-        step = np.take_along_axis(np.stack(candidates), np.argmin(errors, axis=0)[None], axis=0)[0]
-        step = step if keep else step.reshape(())
-    return np.where(step > 1e-12, step, _DEFAULT_STEP).astype(np.float32)
+    deviation = kernel.std(axis=axes, keepdims=keep)
+    largest = np.abs(kernel).max(axis=axes, keepdims=keep)
+    step = deviation
+    if limit and not (is_priced and (deviation * limit >= largest).all()):
+        candidates = np.stack([np.maximum(share * largest / limit, _SMALLEST_STEP) for share in _STEP_CANDIDATES])
+        rounded = [np.clip(np.round(kernel / c), -limit, limit) * c for c in candidates]
+        errors = np.stack([np.square(r - kernel).sum(axis=axes, keepdims=keep) for r in rounded])
+        step = np.take_along_axis(candidates, np.argmin(errors, axis=0)[None], axis=0)[0]
+    return np.where(step > _SMALLEST_STEP, step, _DEFAULT_STEP).astype(np.float32)
 
 
 class GridWeights:

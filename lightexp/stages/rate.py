@@ -176,6 +176,8 @@ class Rate(TrainingStage):
         descriptions = keras_files.describe_layers(model)
         prices, limits = self.compute_prices(descriptions), self.compute_limits(descriptions)
         steps = self.epochs * count_steps_per_epoch(len(context.data.train), self.batch_size)
+        if not self.rate:
+            prices = dict.fromkeys(prices, 0.0)
         tensors = list_grid_tensors(model, prices, limits, self.granularity == "channel")
         control = self._make_control(model, context)
         weights = GridWeights(tensors, self.rate, int(self.ramp * steps), control)

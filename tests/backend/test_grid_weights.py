@@ -127,3 +127,21 @@ def test_channels_of_each_kind_of_layer(tensorflow: None) -> None:
     recurrent = [(1, 21)] * 2 * 2 + [(1, 21)] * 2  # kernels, recurrent kernels and the GRU's biases of two rows
     assert sorted(shapes) == sorted([(1, 1, 3, 2), *separable, (1, 1, 5, 1), (1, 1, 6), *recurrent, (1, 2)])
     assert all(tensor.step.min() > 0 for tensor in tensors)
+
+
+def test_first_step_is_the_deviation_or_rounds_best(tensorflow: None) -> None:
+    from lightexp.backend.grid_weights import list_grid_tensors
+
+    net = tiny_keras.make_model("dense")
+    kernel = net.get_layer("hidden").kernel.numpy()
+
+    def choose(price: float, limit: int | None) -> float:
+        return float(list_grid_tensors(net, {"hidden": price}, {"hidden": limit}, False)[0].step)
+
+    def compute_error(step: float, limit: int) -> float:
+        return float(np.square(np.clip(np.round(kernel / step), -limit, limit) * step - kernel).sum())
+
+    assert choose(1.0, None) == choose(0.0, None) == choose(1.0, 7) == pytest.approx(kernel.std())
+    for price, limit in ((0.0, 127), (0.0, 7), (1.0, 1)):
+        best = choose(price, limit)
+        assert compute_error(best, limit) < min(compute_error(best * factor, limit) for factor in (0.8, 1.25))
