@@ -1,6 +1,6 @@
 """Dictionaries of the format `.lxe`: files without weights, to which the rest of other files is compared.
 
-A file names the version and the number of its dictionary. `experiments/benchmarks/dictionaries.py` writes them.
+A file names the version and the number of its dictionary. `experiments/make_dictionaries.py` writes them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.export.coder import UNIT, Bools, Ints, RangeCoder
-from lightexp.export.mixing import Mixers, Question, start_mixer, to_log_odds
+from lightexp.export.mixing import Mixers, Question, add_at, start_mixer, to_log_odds
 
 MAX_LEVEL = 255
 MAX_COUNT = 1 << 23  # values; their places take 16 bytes each in memory
@@ -117,13 +117,12 @@ class _Groups:
 
     def learn(self, step: slice, places: Ints, values: Ints) -> None:
         """Count a step's values; `values` are those that are not 0, at `places` of the step."""
-        size = len(self.seen)
         group = self.group[step]
-        self.seen += np.bincount(group, minlength=size)
+        add_at(self.seen, group)
         group = group[places]
-        self.nonzero += np.bincount(group, minlength=size)
-        self.magnitudes += np.bincount(group, np.abs(values), size).astype(np.int64)
-        self.signs += np.bincount(group, np.sign(values), size).astype(np.int64)
+        add_at(self.nonzero, group)
+        add_at(self.magnitudes, group, np.abs(values))
+        add_at(self.signs, group, np.sign(values))
 
     def estimate_density(self, group: Ints, expected: Ints | int, prior: int) -> Ints:
         """Return the share of values that are not 0, which starts at what is expected."""

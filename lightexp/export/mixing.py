@@ -20,6 +20,7 @@ _LIMIT = 12 * _NAT  # log-odds are at most this
 _WEIGHT = 1 << 16  # a weight of 1
 _START_WEIGHT = _WEIGHT // 4
 _RATE = _WEIGHT * _NAT / 4  # a quarter of Newton's step, in the units of weights
+_SCATTERED = 8  # sums for each value from which they are not all touched
 _CONTEXT_PRIOR = 2  # observations for which the first context's probability counts in the others
 _STIFFNESS = 5.0 * UNIT * _NAT * _NAT  # curvature before anything has been seen
 _CARRIED = 8 * _STIFFNESS  # curvature that earlier tensors may leave, at most
@@ -42,6 +43,16 @@ def _limit(values: Ints, low: int, high: int) -> Ints:
 def to_log_odds(probabilities: Ints) -> Ints:
     """Return the log-odds of probabilities in units of 1 / `UNIT`, in units of 1 / 256 nat."""
     return _LOG_ODDS[_limit(probabilities, 1, UNIT - 1)]
+
+
+def add_at(sums: NDArray[np.int64], places: Ints, values: Ints | int = 1) -> None:
+    """Add values to sums at places, which may repeat, by the faster way for so many sums."""
+    if len(sums) > _SCATTERED * len(places):
+        np.add.at(sums, places, values)
+    elif isinstance(values, int):
+        sums += values * np.bincount(places, minlength=len(sums))
+    else:
+        sums += np.bincount(places, values, len(sums)).astype(np.int64)
 
 
 @dataclass
@@ -114,8 +125,8 @@ class BitMixer:
         mixed = base + ((self._weights[:, question.chosen] * inputs).sum(0) >> 16)
         probabilities = _PROBABILITIES[_limit(mixed, -_LIMIT, _LIMIT) + _LIMIT]
         bits = coder.code_bits(probabilities, bits)
-        self._hits += np.bincount(places[:, bits].reshape(-1), minlength=len(self._hits))
-        self._tries += np.bincount(places.reshape(-1), minlength=len(self._tries))
+        add_at(self._hits, places[:, bits].reshape(-1))
+        add_at(self._tries, places.reshape(-1))
         self._learn(inputs, probabilities, question.chosen, bits)
         return bits
 

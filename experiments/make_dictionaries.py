@@ -3,7 +3,7 @@
 Files refer to a dictionary by its version and number, so a version that was released is never written again: raise
 `VERSION` in `lightexp/export/dictionaries.py` first, and keep the old file.
 
-    python experiments/benchmarks/dictionaries.py
+    python experiments/make_dictionaries.py
 """
 
 from __future__ import annotations
