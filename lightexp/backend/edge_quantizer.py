@@ -55,9 +55,11 @@ def quantize(
     from litert_quantizer import quantizer  # takes a second to import
 
     model = flatbuffer.read_graph(tflite)
-    statistics = _grid_statistics(model, kernels)
+    statistics = {}
     if scheme in _ACTIVATION_BITS:
-        statistics = _tensor_statistics(model, ranges, scheme, kernels) | statistics
+        statistics = _tensor_statistics(model, ranges, scheme, kernels)
+    if any(any(on_grid) for _, _, *on_grid in kernels):
+        statistics |= _grid_statistics(model, kernels)
     try:
         with silence_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
