@@ -33,6 +33,7 @@ _SETTING = "model.max_gb"
 _MAX_DEPTH = 20  # of nested HDF5 groups
 _OBJECT_BYTES = 20_000  # counted for a group or an array besides its content, as it takes time
 _MAX_ARCHITECTURE_BYTES = 16 * 10**6  # a hundred times what large networks take
+_CPU_MARGIN_S, _BYTES_PER_CPU_SECOND = 1.0, 50e6
 _MEMORY_MARGIN = 512 * 10**6  # bytes of the libraries' own
 
 
@@ -71,10 +72,21 @@ def extract(path: Path, unused: NDArray[Any], out: str, limit: int) -> NDArray[A
 
 @contextmanager
 def _limited_resources(limit: int) -> Iterator[None]:
-    """Limit this process' memory and files in a block, since a damaged file can say less than it unpacks to."""
+    """Limit this process in a block, since a damaged file can say less than it unpacks to, or keep HDF5 busy for ever.
+
+    Memory and files raise an exception; the processor time ends the process, as HDF5 returns to no other code.
+    """
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = math.ceil(usage.ru_utime + usage.ru_stime + _CPU_MARGIN_S + limit / _BYTES_PER_CPU_SECOND)
     used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    previous = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE)}
-    limits = {resource.RLIMIT_AS: used + 2 * limit + _MEMORY_MARGIN, resource.RLIMIT_FSIZE: 2 * limit}
+    previous = {
+        kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU)
+    }
+    limits = {
+        resource.RLIMIT_AS: used + 2 * limit + _MEMORY_MARGIN,
+        resource.RLIMIT_FSIZE: 2 * limit,
+        resource.RLIMIT_CPU: seconds,
+    }
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing raises an OSError
     try:
         for kind, bound in limits.items():

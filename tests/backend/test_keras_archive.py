@@ -102,3 +102,9 @@ def test_compressed_file_is_read_if_the_user_allows_it(tmp_path: Path) -> None:
         foreign_keras.check_file(path, trust=False, max_gb=0.03)
     foreign_keras.check_file(path, trust=False, max_gb=0.05)
     foreign_keras.check_file(path, trust=False)  # 256 MB for any file
+
+
+def test_file_that_keeps_hdf5_busy_is_refused() -> None:
+    path = Path(__file__).with_name("endless.h5")  # a block of a saved model was copied to another place
+    with pytest.raises(BadInput, match=r"endless\.h5 killed the process that read it \(SIGXCPU\): it is broken"):
+        foreign_keras.check_file(path, trust=False, max_gb=0.001)
