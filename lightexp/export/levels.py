@@ -16,7 +16,7 @@ from lightexp.export.coder import UNIT, Bools, Ints, RangeCoder
 from lightexp.export.mixing import Mixers, Question, add_at, start_mixer, to_log_odds
 
 MAX_LEVEL = 255
-MAX_COUNT = 1 << 23  # values; their places take 16 bytes each in memory
+MAX_COUNT = 1 << 22  # values; more take too much memory
 _LENGTHS = MAX_LEVEL.bit_length()
 _NODES = _LENGTHS + MAX_LEVEL + 1  # decisions of a magnitude: its bits in unary, then those below the highest
 
