@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from lightexp.core.errors import BadInput
 from tests.special_files import deadline
 
 HANG_S = 60.0  # a command of a second, on a busy machine, has ended by then
+_INTERRUPTED = 130
 MAX_LINE = 2_600  # characters of an error: a message, and the path that it is about
 
 Attempt = Callable[[random.Random], None]
@@ -60,7 +62,11 @@ def call(function: Callable[[], object], lines: int = 1) -> int:
 
     Raises:
         Lost: If it ends in another way than with exit code 0, 1 or 2 and few lines of errors.
+        KeyboardInterrupt: If it was interrupted, as the benchmark then is.
     """
+    handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }  # commands set their own
     with tempfile.TemporaryFile() as file:
         with _redirect_output(file.fileno()), deadline(HANG_S):
             try:
@@ -72,8 +78,12 @@ def call(function: Callable[[], object], lines: int = 1) -> int:
                 print_error(error)
             finally:
                 GlobalHydra.instance().clear()
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
         file.seek(0)
         code = returned if isinstance(returned, int) else 0
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
         judge(code, file.read().decode(errors="replace"), lines)
     return code
 
