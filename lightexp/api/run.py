@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,9 @@ def run(overrides: str | Iterable[str] | None = None) -> Record:
         10984.0
     """
     from lightexp.api.worker_pool import WORKERS, build_request
-    from lightexp.core.record import read_record
+    from lightexp.core.record import RECORD_FILE, build_record
+    from lightexp.core.regular_files import read_text
 
     result = WORKERS.run(build_request("run", split_overrides(overrides)))
-    return read_record(Path(result["folder"]))
+    # The worker has just written it; to check it again would import pydantic into the caller's process.
+    return build_record(json.loads(read_text(Path(result["folder"]) / RECORD_FILE)))

@@ -186,6 +186,11 @@ def parse_record(values: Any) -> Record:
     if values.get("format") != FORMAT:
         raise ValueError(f"it is of format {values.get('format')!r:.60}; this lightexp reads formats 1 and {FORMAT}")
     check_record(values)
+    return build_record(values)
+
+
+def build_record(values: dict[str, Any]) -> Record:
+    """Return the record of JSON values of the present format, which are not checked: this program has written them."""
     stages = [StageRecord(**{**s, "metrics": _parse_metrics(s["metrics"])}) for s in values["stages"]]
     return Record(**{**values, "stages": stages})
 
