@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from lightexp.core.formatting import strip_controls
 from lightexp.core.secrets import hide_secrets
 
+_EMPTY_REASON = re.compile(r"(?<!shape) \(\)")  # the shape of a single number is written so too
 _MAX_LENGTH, _END = 2_000, 400  # characters of a message, and of its end
 
 
@@ -26,7 +28,7 @@ class LightexpError(Exception):
     def __init__(self, message: str) -> None:
         """Put the message on one line, without the colon or the brackets of a reason that is empty."""
         line = " ".join(strip_controls(hide_secrets(message)).split())
-        line = line.replace(": .", ".").replace(" ()", "").removesuffix(":")
+        line = _EMPTY_REASON.sub("", line).replace(": .", ".").removesuffix(":")
         if len(line) > _MAX_LENGTH:  # it quotes a value without end; what to do stands at its end
             line = f"{line[: _MAX_LENGTH - _END]} … {line[-_END:]}"
         super().__init__(line)

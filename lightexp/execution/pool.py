@@ -94,7 +94,7 @@ class LocalPool:
         self._source, self._settings, self._view, self._lease = source, settings, view, lease
         self._events: queue.Queue[tuple[_Worker, Message | None]] = queue.Queue()
         self._workers: list[_Worker] = []
-        self._is_stopping = self._is_interrupted = self._is_waiting = False
+        self._is_stopping = self._is_interrupted = self._is_waiting = self._has_new_interrupt = False
         self._early_deaths = 0
         self._failure: str | None = None
         self._started_at = self._terminated_at = 0.0
@@ -112,6 +112,9 @@ class LocalPool:
         try:
             while True:
                 try:
+                    if self._has_new_interrupt:  # here, where another Ctrl-C is caught
+                        self._has_new_interrupt = False
+                        self._end_tasks()
                     if not self._workers and not self._is_stopping:
                         self._workers = [self._start_worker(index) for index in range(self._settings.workers)]
                     if self._step():
@@ -123,13 +126,16 @@ class LocalPool:
                         self._kill()
                         self._source.requeue()
                         return True
-                    self._is_interrupted = True
-                    if self._settings.drains:
-                        self._stop(self._source.draining_message)
-                    else:
-                        self._terminate()
+                    self._is_interrupted = self._has_new_interrupt = True
         finally:
             self._kill()
+
+    def _end_tasks(self) -> None:
+        """Let the running tasks end, or interrupt them, as the first Ctrl-C asks for."""
+        if self._settings.drains:
+            self._stop(self._source.draining_message)
+        else:
+            self._terminate()
 
     def _step(self) -> bool:
         """Handle what happens within a moment; return whether the pool has ended."""

@@ -160,6 +160,22 @@ def test_second_ctrl_c_kills_the_workers(source: FolderSource, settings: PoolSet
     assert source.claim() is not None  # its lock has died with its worker
 
 
+def test_second_ctrl_c_may_come_while_the_first_is_handled(source: FolderSource, settings: PoolSettings) -> None:
+    class ImpatientView(RecordingView):
+        """Presses Ctrl-C as soon as it reads that another one drops the tasks."""
+
+        def show_message(self, text: str) -> None:
+            super().show_message(text)
+            if "Ctrl-C again" in text:
+                interrupt_main()
+
+    source.add("sleep 1000")
+    thread = call_when((source.folder / "0.started").exists, interrupt_main)
+    assert LocalPool(source, settings, ImpatientView()).run() is True
+    thread.join()
+    assert source.claim() is not None
+
+
 def test_ctrl_c_interrupts_tasks_that_are_not_drained(
     source: FolderSource, settings: PoolSettings, view: RecordingView
 ) -> None:
