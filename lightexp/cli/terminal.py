@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,12 +38,9 @@ class Terminal:
         """Open the consoles."""
         # A copy of the descriptor: standard error is redirected while C++ libraries print to it.
         error_file = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
+        weakref.finalize(self, error_file.close)
         self._err = make_console(error_file, choose_width(sys.stderr))
         self._out = make_console(width=choose_width(sys.stdout))
-
-    def close(self) -> None:
-        """Close the console on standard error."""
-        self._err.file.close()
 
     def say(self, message: str) -> None:
         """Show one line."""

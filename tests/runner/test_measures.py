@@ -49,7 +49,6 @@ def test_notes_explain_missing_metrics(tiny_runs: TinyRuns, capsys: pytest.Captu
     capsys.readouterr()
     terminal = Terminal()
     terminal.record(record, tiny_runs.outputs)
-    terminal.close()
     output = capsys.readouterr().out
     assert f"micro/runs: {record.notes['micro/runs']}" in output
     [line] = [line for line in output.splitlines() if "it does not run on TFLite Micro" in line]

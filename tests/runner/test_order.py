@@ -105,5 +105,5 @@ def test_repair_order_is_fast(count: int) -> None:
 
 
 def test_invariant_kinds_are_the_names_in_records() -> None:
-    assert [str(kind) for kind in InvariantKind] == ["sparsity", "n_m", "blocks", "codebook", "dtype"]
+    assert [str(kind) for kind in InvariantKind] == ["sparsity", "n_m", "blocks", "codebook", "grid", "dtype"]
     assert Invariant(InvariantKind.BLOCKS, 0.5) == Invariant("blocks", 0.5)
