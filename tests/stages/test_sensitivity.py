@@ -153,7 +153,6 @@ def test_run_folder_has_table_and_heat_map(tiny_runs: TinyRuns, record: Record) 
 def test_terminal_shows_table(tiny_runs: TinyRuns, record: Record, capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Terminal()
     terminal.record(record, tiny_runs.outputs)
-    terminal.close()
     output = capsys.readouterr().out
     levels = read_table(record).find_row(["conv"]).levels
     assert "0.5 zeros" in output
