@@ -111,8 +111,8 @@ def run_attempts(kind: Kind, seed: int, numbers: range | list[int]) -> Tally:
             if problem := find_loss(attempt, random.Random(f"{kind.name} {seed} {number}")):
                 lost += 1
                 print(f"lost: --only '{kind.name}' --seed {seed} --number {number}: {problem}", file=sys.stderr)
-    kept = (len(numbers) - lost) / len(numbers)
-    return Tally(kind.name, [kept], [], "of all attempts", 1.0, at_least=True, tried=len(numbers), lost=lost)
+    share = (len(numbers) - lost) / len(numbers)
+    return Tally(kind.name, [share], [], "of all attempts", 1.0, at_least=True, tried=len(numbers), lost=lost)
 
 
 def find_loss(attempt: Attempt, rng: random.Random) -> str:

@@ -29,7 +29,7 @@ because it could not be reached, they were made with tracking=none, or its store
   lightexp track sync --to-recorded                         each run to the server that its own record names
   lightexp track sync paths.outputs=FOLDER                  the runs of another outputs folder
 
-A record names its server, and whoever wrote the record chose it: without --to-recorded, runs recorded for another
+A record names its server, which its writer chose: without --to-recorded, runs recorded for another
 server are left out. So are runs that are still going on. Runs that were deleted in MLflow's bin are not uploaded again.
 Exit codes: 0 done, 1 not everything could be uploaded, 2 bad input, 130 interrupted: the same command goes on."""
 

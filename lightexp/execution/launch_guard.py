@@ -1,4 +1,4 @@
-"""A worker that ends the processes of a launcher with the command that has launched them.
+"""A worker that ends the processes of a launcher with the command that started them.
 
 joblib's processes do not notice the command's death before they have been given a job, and would wait for minutes. All
 processes that a launcher starts inherit the environment variable `LAUNCH_VARIABLE`, by which this worker finds them.
