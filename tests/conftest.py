@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from lightexp.core import interrupt
 from tests.tiny_runs import TinyRuns
 
 # Hundreds of processes import the same modules: compile these once, whatever the environment says.
@@ -18,6 +20,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 gc.disable()  # during imports and collection, where it finds nothing
+
+SIGNAL_HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
 settings.register_profile("lightexp", deadline=None, max_examples=60)  # a busy machine is no failure
 settings.load_profile("lightexp")
@@ -96,6 +100,15 @@ def pytest_collection_finish() -> None:
     """Turn garbage collection on again, but for the objects that exist now."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers_are_the_process_own() -> Iterator[None]:
+    """Take back the handlers of commands that ran in this process: what they remember of a Ctrl-C ends later runs."""
+    for number, handler in SIGNAL_HANDLERS.items():
+        signal.signal(number, handler)
+    yield
+    assert not interrupt.was_requested(), "the test has asked its process to stop, and so every later run in it"
 
 
 @pytest.fixture(scope="session")
