@@ -85,6 +85,34 @@ def check_file(path: Path, trust: bool, max_gb: float | None = None) -> None:
         _extract_architecture(path, Path(folder), max_gb)
 
 
+def read_input_rank(path: Path, trust: bool, max_gb: float | None = None) -> int | None:
+    """Return the number of axes of an example that a Keras file takes; None for a SavedModel.
+
+    Args:
+        path: As in `check_file`.
+        trust: As in `check_file`.
+        max_gb: As in `check_file`.
+
+    Raises:
+        BadInput: As `check_file`.
+    """
+    if problem := find_model_problem(path, trust):
+        raise BadInput(problem)
+    if path.is_dir():
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        shape = _find_input_shape(_extract_architecture(path, Path(folder), max_gb))
+    return len(shape) - 1 if isinstance(shape, list) else None
+
+
+def _find_input_shape(node: Any) -> Any:
+    """Return the first input shape of a config, batch first; None if it holds none."""
+    if isinstance(node, dict):
+        own = node.get("batch_input_shape") or node.get("batch_shape")
+        return own or next(filter(None, map(_find_input_shape, node.values())), None)
+    return next(filter(None, map(_find_input_shape, node)), None) if isinstance(node, list) else None
+
+
 def load_file(path: Path, trust: bool, max_gb: float | None = None) -> Any:
     """Load an `.h5`, a Keras 2 `.keras`, or a SavedModel that holds a Keras model, and flatten it.
 

@@ -231,7 +231,7 @@ class _Application:
         from lightexp.runner.preview import preview_plan
 
         plan, data = self._runner.plan(settings)
-        self.terminal.plan(plan, settings, *preview_plan(plan, settings, data))
+        self.terminal.plan(plan, settings, data, *preview_plan(plan, settings, data))
 
 
 def _list_config_flags() -> list[str]:

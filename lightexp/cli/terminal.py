@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 
 from lightexp.cli.printing import make_console
 from lightexp.core.columns import MISSING, build_metrics_table
+from lightexp.core.data import Data
 from lightexp.core.formatting import escape_markup
 from lightexp.core.record import Record, StageRecord
 from lightexp.core.records import RUNS
@@ -107,12 +108,15 @@ class Terminal:
         self._out.print("The jobs of a sweep do not look at the test split; a run outside a sweep does:")
         self._out.print(f"Next    {escape_markup(records[-1].command)}", soft_wrap=True)
 
-    def plan(self, plan: Plan, settings: Settings, in_store: list[bool], layers: list[list[tuple[str, str]]]) -> None:
+    def plan(
+        self, plan: Plan, settings: Settings, data: Data, in_store: list[bool], layers: list[list[tuple[str, str]]]
+    ) -> None:
         """Show what a run would do, and to which layers.
 
         Args:
             plan: The run's plan.
             settings: The run's settings.
+            data: The data set, as the model sees it.
             in_store: Of each stage, whether its artifact exists already.
             layers: Of each stage, the layers that it changes and how; empty for all of them.
         """
@@ -124,6 +128,7 @@ class Terminal:
             rows.append([name, type(node.stage).__name__, node.key[:12], state, changed])
         table = Table.from_text(["Stage", "Method", "Key", "Store", "Layers"], rows, settings.name)
         self._out.print(build_rich_table(table, framed=True))
+        self._out.print(data.describe(), markup=False)
         self._out.print("Nothing was run. Leave out --plan to run it.")
 
     def _show_sensitivity(self, table: SensitivityTable) -> None:

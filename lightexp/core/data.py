@@ -63,6 +63,7 @@ class Data:
         probabilities: Whether the model outputs probabilities instead of logits, as a model from a file may. Defaults
             to None: it does if its last operator is a softmax.
         names: Names of the classes in the order of the model's outputs. Defaults to none.
+        notes: Sentences on how the data were read, for the user. Defaults to none.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Data:
     augment: Augment = field(default_factory=Augment)
     probabilities: bool | None = None
     names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,6 +99,15 @@ class Data:
             "offset": self.offset,
             **({"augment": self.augment} if self.augment.active else {}),
         }
+
+    def describe(self) -> str:
+        """Return one line on the examples: what they are, their shape and their numbers."""
+        rank = len(self.shape)
+        kind = {1: "features", 2: "series (steps, channels)", 3: "images (height, width, channels)"}.get(
+            rank, "examples"
+        )
+        counts = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
+        return f"{self.name}: {kind} of shape {self.shape}, {self.classes} classes; {counts}"
 
     def inputs(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         """Return raw examples as float32 model inputs."""

@@ -63,6 +63,11 @@ class Model(ABC):
         """Whether the model has Keras layers; a `.tflite` has none."""
         return True
 
+    @property
+    def input_rank(self) -> int | None:
+        """Number of axes of the examples that it takes, 2 for series and 3 for images; None if it takes several."""
+        return None
+
     def first_stage(self) -> Stage | None:
         """Return the stage that brings trained weights into the store, in place of the pipeline's first training.
 
@@ -307,6 +312,10 @@ class Dataset(ABC):
     """
 
     version: ClassVar[int] = 1
+
+    def resolve(self, model: Model) -> Dataset:
+        """Return the data set with the settings that depend on the model filled in."""
+        return self
 
     @abstractmethod
     def check(self) -> Path | None:

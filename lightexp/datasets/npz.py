@@ -59,6 +59,21 @@ def check_size(path: Path, names: Iterable[str], remedy: str, max_gb: float | No
         check_unpacked_size(path, unpacked, compute_size_limit(path.stat().st_size, max_gb), "dataset.max_gb")
 
 
+def read_shape(path: Path, name: str, remedy: str) -> tuple[int, ...]:
+    """Return the shape of an array, from its header.
+
+    Args:
+        path: Path of the file.
+        name: One of `list_names(path)`.
+        remedy: What the user can do about an unusable file, as a sentence.
+
+    Raises:
+        BadInput: If the header is damaged.
+    """
+    with _open_archive(path, remedy) as archive, archive.open(f"{name}.npy") as file:
+        return _read_header(file, name)[0]
+
+
 def read_array(
     path: Path,
     name: str,
@@ -89,7 +104,8 @@ def read_array(
             shape, is_fortran, dtype = _read_header(file, name)
             if dtype.hasobject:
                 raise BadInput(
-                    f"{path}: {name} holds Python objects, which are never unpickled. Save it as plain numbers."
+                    f"{path}: {name} holds Python objects, which are never unpickled. Save it as plain numbers, "
+                    f"strings as {name}.astype(str)."
                 )
             count = math.prod(shape)
             size = file.tell() + count * dtype.itemsize

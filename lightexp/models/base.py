@@ -46,6 +46,11 @@ class ImageModel(Model):
 
     min_size: ClassVar[int] = 1
 
+    @property
+    def input_rank(self) -> int:
+        """3: height, width and channels; see `Model.input_rank`."""
+        return 3
+
     def check(self, shape: tuple[int, ...], classes: int) -> None:
         """Check that the data are images that are large enough; see `Model.check`.
 

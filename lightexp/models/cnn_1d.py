@@ -16,6 +16,11 @@ class Cnn1d(ScalableModel):
     The convolutional baseline of Greydanus and Kobak 2020 (arXiv 2011.14439).
     """
 
+    @property
+    def input_rank(self) -> int:
+        """2: steps and channels; see `Model.input_rank`."""
+        return 2
+
     def check(self, shape: tuple[int, ...], classes: int) -> None:
         """Check that the data are series; see `Model.check`.
 

@@ -78,6 +78,18 @@ class FromFile(Model):
         """Whether the file has Keras layers; see `Model.trainable`."""
         return not self.is_tflite
 
+    @property
+    def input_rank(self) -> int | None:
+        """Number of axes of the examples that the file takes; see `Model.input_rank`."""
+        if not self.digest:
+            return None  # `check` says why
+        if self.is_tflite:
+            graph = self.read_graph()
+            return len(graph.tensors[graph.inputs[0]].shape) - 1 if graph.inputs else None
+        from lightexp.backend import foreign_keras
+
+        return foreign_keras.read_input_rank(self.file_path, self.trust, self.max_gb)
+
     def read_graph(self) -> TFLiteGraph:
         """Return the graph of a `.tflite`.
 

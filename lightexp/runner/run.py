@@ -69,9 +69,12 @@ class Runner:
             BadInput: If the stages' order, the data or a setting cannot be used.
         """
         check_order(settings)
-        settings.dataset.check()
-        if self._data is None or self._data[0] != settings.dataset:
-            self._data = settings.dataset, settings.dataset.load()
+        dataset = settings.dataset.resolve(settings.model)
+        dataset.check()
+        if self._data is None or self._data[0] != dataset:
+            self._data = dataset, dataset.load()
+            for note in self._data[1].notes:
+                self._reporter.say(note)
             if large := [name for name, split in self._data[1].splits.items() if split.on_disk]:
                 self._reporter.say(f"Kept on disk, by dataset.memory_mb, and read batch by batch: {', '.join(large)}.")
         data = settings.model.select_view(self._data[1])

@@ -73,6 +73,7 @@ def test_plan_leaves_out_a_removed_stage(tmp_path: Path) -> None:
     result = lightexp("run", "--plan", "~stage@pipeline.stages.quantize", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert "train-prune" in result.stdout and "Quantize" not in result.stdout
+    assert "digits: images (height, width, channels) of shape (8, 8, 1), 10 classes; 1,150 train, 288" in result.stdout
     misspelt = lightexp("run", "--plan", "+pipeline.stages.quantise.scheme=int8", cwd=tmp_path)
     assert (misspelt.returncode, misspelt.stdout) == (2, "")
     assert "pipeline.order does not name the stage 'quantise'" in misspelt.stderr

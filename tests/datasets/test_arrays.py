@@ -20,6 +20,8 @@ from lightexp.core.fingerprint import compute_key
 from lightexp.core.preprocessing import Augment, Scaling
 from lightexp.core.protocols import Dataset
 from lightexp.datasets.arrays import Arrays
+from lightexp.models.cnn_1d import Cnn1d
+from lightexp.models.small_cnn import SmallCnn
 
 X = np.random.default_rng(0).integers(0, 256, (60, 4, 5), np.uint8)
 Y = np.arange(60) % 3
@@ -142,6 +144,130 @@ def test_labels_of_every_type_are_equal(y: Any, file: Path) -> None:
     assert (data.key, data.test.digest) == (expected.key, expected.test.digest)
 
 
+def test_labels_from_1_are_lowered_and_said(file: Path) -> None:
+    data, expected = save(file, x=X, y=Y + 1).load(), save(file, x=X, y=Y).load()
+    assert (data.key, data.names) == (expected.key, ("1", "2", "3"))
+    assert "output 0 of the model is label 1" in data.notes[0]
+    assert replace(save(file, x=X, y=Y + 1), classes=3).load().key == expected.key
+    assert replace(save(file, x=X, y=Y + 1), classes=4).load().train.y.max() == 3
+
+
+@pytest.mark.parametrize("kind", ["U5", ">U3", "S4"])
+def test_strings_are_numbered_in_order(kind: str, file: Path) -> None:
+    names = np.array(["emu", "cat", "dog"]).astype(kind)
+    data = save(file, x=X, y=names[Y], x_test=X[:3], y_test=names[[0, 0, 1]]).load()
+    assert (data.classes, data.names) == (3, ("cat", "dog", "emu"))
+    assert data.test.y.tolist() == [2, 2, 0]
+    assert "0 is cat, 1 is dog, 2 is emu" in data.notes[0]
+    assert "holds 3 strings" in refusal(replace(save(file, x=X, y=names[Y]), classes=4))
+
+
+def test_classes_without_examples(file: Path) -> None:
+    data = Arrays(str(file), classes=10)
+    save(file, x=X, y=Y * 2)
+    assert data.load().classes == 10
+    assert data.load().notes == ("No training example has class 1, 3, 5, 6, 7, 8, 9 of 10.",)
+    assert "set dataset.classes=5" in refusal(Arrays(str(file)))
+    assert "y goes up to 4, but dataset.classes is 4. Set dataset.classes=5" in refusal(replace(data, classes=4))
+    unused_column = save(file, x=X, y=np.eye(4)[Y]).load()
+    assert (unused_column.classes, unused_column.notes) == (4, ("No training example has class 3 of 4.",))
+
+
+def test_advice_for_labels_works(file: Path) -> None:
+    for y in (Y * 2, Y - 1, Y / 2, Y.astype(complex)):
+        advice = re.search(r"save (numpy\S+), y\)", refusal(save(file, x=X, y=y)))
+        assert advice
+        assert advice[1] == "numpy.searchsorted(numpy.unique(y)"
+        assert save(file, x=X, y=np.searchsorted(np.unique(y), y)).load().classes == 3
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint16, ">i4", np.uint8])
+def test_pixels_of_every_integer_type_are_bytes(kind: Any, file: Path) -> None:
+    expected = save(file, x=X, y=Y).load()
+    data = save(file, x=X.astype(kind), y=Y).load()
+    assert (data.key, data.test.digest, data.notes) == (expected.key, expected.test.digest, ())
+
+
+def test_whole_numbers_that_are_no_pixels(file: Path) -> None:
+    booleans = save(file, x=X > 99, y=Y).load()
+    assert (booleans.train.x.dtype, booleans.scale) == (np.uint8, 1.0)
+    assert np.array_equal(np.unique(booleans.inputs(booleans.train.x)), [0, 1])
+    deep = save(file, x=X.astype(np.uint16) * 257, y=Y).load()
+    assert deep.inputs(deep.train.x).max() == pytest.approx(1)
+    assert "16-bit" in deep.notes[0]
+    sound = save(file, x=X.astype(np.int16) - 100, y=Y).load()
+    assert (sound.scale, float(sound.inputs(sound.train.x).min())) == (1.0, -100)
+    assert "from -100 to 155, which are no pixels" in sound.notes[0]
+    dark = save(file, x=X // 16, y=Y).load()
+    assert "dataset.scaling.range=[0,17]" in dark.notes[0]
+    lit = replace(save(file, x=X // 16, y=Y), scaling=Scaling(range=[0.0, 17.0])).load()
+    assert lit.inputs(lit.train.x).max() == pytest.approx(1)
+
+
+def test_integers_of_splits_share_a_type(file: Path) -> None:
+    data = save(file, x=X, y=Y, x_test=X.astype(np.int64) + 9, y_test=Y).load()
+    assert [split.x.dtype for split in data.splits.values()] == [np.float32] * 3
+    disk = replace(save(file, x=X.astype(np.int64).repeat(900, 1), y=Y), memory_mb=1).load()
+    assert isinstance(disk.train.x, np.memmap)
+    assert disk.train.x.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "expected"),
+    [
+        ((20, 4), {}, (20, 4, 1)),
+        ((20, 1), {}, (20, 1)),
+        ((20, 4), {"kind": "series"}, (20, 4)),
+        ((4, 20), {"kind": "series", "layout": "nchw"}, (20, 4)),
+        ((80,), {"kind": "series"}, (80, 1)),
+        ((20, 4), {"kind": "features"}, (80,)),
+        ((20, 1), {"kind": "image"}, (20, 1, 1)),
+        ((3, 5, 8), {}, (5, 8, 3)),
+        ((1, 9, 9), {}, (9, 9, 1)),
+        ((3, 5, 8), {"layout": "nhwc"}, (3, 5, 8)),
+        ((2, 5, 8), {}, (2, 5, 8)),
+        ((2, 5, 8), {"layout": "nchw"}, (5, 8, 2)),
+        ((3, 5, 4), {}, (3, 5, 4)),
+        ((5, 8, 3), {}, (5, 8, 3)),
+    ],
+)
+def test_axes_are_arranged(
+    shape: tuple[int, ...], settings: dict[str, Any], expected: tuple[int, ...], file: Path
+) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (60, *shape), np.uint8)
+    data = replace(save(file, x=x, y=Y, x_test=x, y_test=Y), **settings).load()
+    assert data.shape == expected
+    moved = shape != (*expected,) and sorted(shape) == sorted(expected) and len(shape) == len(expected)
+    assert np.array_equal(data.test.x.reshape(60, -1), (np.moveaxis(x, 1, -1) if moved else x).reshape(60, -1))
+    assert any("channels are taken to be first" in note for note in data.notes) == (moved and not settings)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "message"),
+    [
+        ((80,), {"kind": "image"}, "dataset.kind=image does not fit"),
+        ((4, 4, 5), {"kind": "series"}, "dataset.kind=series does not fit"),
+        ((80,), {"layout": "nchw"}, "dataset.layout=nchw needs channels"),
+        ((8, 10), {"layout": "nchw"}, "dataset.layout=nchw needs channels"),
+    ],
+)
+def test_axes_that_do_not_fit_are_refused(
+    shape: tuple[int, ...], settings: dict[str, Any], message: str, file: Path
+) -> None:
+    assert message in refusal(replace(save(file, x=X.reshape(-1, *shape)[:4], y=Y[:4]), **settings))
+
+
+def test_models_of_series_get_series(file: Path) -> None:
+    dataset = save(file, x=FLOATS, y=Y)
+    assert dataset.resolve(Cnn1d()).load().shape == (4, 5)
+    assert dataset.resolve(SmallCnn()).load().shape == (4, 5, 1)
+    assert replace(dataset, kind="image").resolve(Cnn1d()).load().shape == (4, 5, 1)
+    scaling = Scaling(mean=[0.0, 1.0, 2.0, 3.0, 4.0])
+    assert np.array_equal(replace(dataset, scaling=scaling).resolve(Cnn1d()).load().offset, [0, -1, -2, -3, -4])
+    images = save(file, x=X[..., None], y=Y)
+    assert images.resolve(Cnn1d()) == images
+
+
 @pytest.mark.parametrize("kind", [np.float16, np.float64, np.longdouble])
 def test_floats_of_every_size_become_float32(kind: Any, file: Path) -> None:
     x = (FLOATS * 8).round().astype(kind)  # the same number in all of them
@@ -191,27 +317,27 @@ def test_class_with_one_example_loads(file: Path) -> None:
         ({"x": X, "y": Y, "x_val": X}, "no array y_val"),
         ({"x": X, "y": Y, "y_test": Y}, "no array x_test"),
         ({"x": X, "y": Y[:-1]}, "x holds 60 examples, y 59 labels"),
-        ({"x": X, "y": Y + 1}, "goes up to 3 but is never 0"),
+        ({"x": X, "y": Y + 2}, "goes up to 4 but is never 0"),
         ({"x": X, "y": Y * 2}, "goes up to 4 but is never 1"),
         ({"x": X, "y": Y - 1}, "goes from -1 to 1"),
         ({"x": X, "y": Y.astype(np.uint64) + np.uint64(2**63)}, "Number the classes from 0"),
-        ({"x": X, "y": Y.astype(float)}, "of type float64. Labels are whole numbers"),
-        ({"x": X, "y": Y == 1}, "of type bool. Labels are whole numbers"),
-        ({"x": X, "y": Y.astype(str)}, "Labels are whole numbers"),
-        ({"x": X, "y": (Y / 1)[:, None]}, "of type float64. Labels are whole numbers"),
+        ({"x": X, "y": Y / 2}, "y holds 0.5. Labels are classes"),
+        ({"x": X, "y": np.where(Y == 1, np.nan, Y)}, "y holds nan. Labels are classes"),
+        ({"x": X, "y": Y.astype(complex)}, "of type complex128. Labels are whole numbers or strings"),
+        ({"x": X, "y": Y, "x_test": X, "y_test": Y.astype(str)}, "strings in some splits and numbers in others"),
+        ({"x": X, "y": Y.astype(str), "x_test": X, "y_test": (Y + 1).astype(str)}, "y_test holds '3', which y does"),
         ({"x": X, "y": np.eye(3)[Y] * 0.9}, "y has shape (60, 3), but its row 0 is not one-hot"),
         ({"x": X, "y": np.eye(3)[Y] * np.where(Y == 0, np.nan, 1)[:, None]}, "its row 0 is not one-hot"),
         ({"x": X, "y": np.eye(3, dtype=int)[Y] | np.eye(3, dtype=int)[Y // 2]}, "its row 1 is not one-hot"),
         ({"x": X, "y": np.stack([Y, Y], 1)}, "its row 0 is not one-hot"),
-        ({"x": X, "y": np.eye(4)[Y]}, "y goes up to 3 but is never 3"),
-        ({"x": X, "y": np.eye(3)[Y].astype(str)}, "Labels are whole numbers"),
+        ({"x": X, "y": np.eye(3)[Y].astype(str)}, "y holds strings of shape (60, 3)"),
         ({"x": X, "y": Y[:, None, None]}, "y has shape (60, 1, 1)"),
         ({"x_test": X, "y_test": Y}, "no array x_train: it holds x_test, y_test."),
         (
             {"x_val": X, "y_val": Y, "x_test": X, "y_test": Y},
             "no array x_train: it holds x_val, y_val, x_test, y_test.",
         ),
-        ({"x": X, "y": Y, "x_val": X, "y_val": np.eye(5)[Y + 2]}, "y_val goes up to 4, y only to 2. Every class must"),
+        ({"x": X, "y": Y, "x_val": X, "y_val": np.eye(5)[Y + 2]}, "y_val goes up to 4, y only to 2. Set dataset.cl"),
         ({"x": X, "y": Y * 0}, "one class only"),
         ({"x": X[:0], "y": Y[:0]}, "x is empty, of shape (0, 4, 5)"),
         ({"x": X[:, :0], "y": Y}, "x is empty, of shape (60, 0, 5)"),
@@ -219,14 +345,13 @@ def test_class_with_one_example_loads(file: Path) -> None:
         ({"x": X[:2], "y": Y[:2]}, "too few examples"),
         (
             {"x": X, "y": Y, "x_val": X[:, :3], "y_val": Y},
-            "x_val holds uint8 examples of shape (3, 5, 1), x uint8 of (4",
+            "x_val holds examples of shape (3, 5), x of (4, 5)",
         ),
         ({"x": X, "y": Y, "x_test": FLOATS, "y_test": Y}, "x_test holds float32 examples"),
         ({"x": X, "y": Y, "x_test": X, "y_test": Y + 1}, "y_test goes up to 3, y only to 2"),
         ({"x": X[:, 0, 0], "y": Y}, "x has shape (60,)"),
         ({"x": X[0, 0, 0], "y": Y}, "x has shape ()"),
         ({"x": X[..., None, None], "y": Y}, "x has shape (60, 4, 5, 1, 1)"),
-        ({"x": X.astype(np.int64), "y": Y}, "x is of type int64. Save it as uint8 or float32"),
         ({"x": X.astype(complex), "y": Y}, "x is of type complex128"),
         ({"x": X.astype("S3"), "y": Y}, "x is of type |S3"),
         ({"x": np.where(BRIGHTEST, np.nan, FLOATS), "y": Y}, "x holds NaN, infinity"),

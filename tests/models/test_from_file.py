@@ -94,6 +94,12 @@ def test_load_flattens_nested_layers(name: str, folder: Path) -> None:
     assert "Functional" not in kinds
 
 
+@pytest.mark.parametrize(("name", "rank"), [("net.h5", 3), ("net.keras", 3), ("net.tflite", 3), ("net", None)])
+def test_input_rank_is_read_without_building(name: str, rank: int | None, folder: Path) -> None:
+    assert FromFile(str(folder / name), trust=True).input_rank == rank
+    assert FromFile(str(folder / "missing")).input_rank is None
+
+
 def rewrite(path: Path, change: Callable[[dict[str, Any]], None], version: str = "2.4.0") -> Path:
     """Change the architecture in a `.h5` file, in the format of an older Keras version."""
     with h5py.File(path, "a") as file:
