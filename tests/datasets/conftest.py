@@ -13,3 +13,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setattr("lightexp.datasets.downloadable.SYSTEM_FOLDERS", (tmp_path / "system",))
     return tmp_path / "keras" / "datasets"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return the path of the user's `.npz` file."""
+    return tmp_path / "mine.npz"

@@ -44,7 +44,7 @@ def refusal(path: Path, name: str = "a") -> str:
     line = str(caught.value)
     assert "\n" not in line
     assert line.startswith(str(path))
-    assert line.endswith((REMEDY, "numbers."))
+    assert line.endswith((REMEDY, "strings as a.astype(str)."))
     return line
 
 
