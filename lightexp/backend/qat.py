@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,40 +17,109 @@ tf = import_tensorflow()
 
 # A batch normalisation after these is folded into them; one after a dense layer would make that layer float32.
 _FOLDING_KINDS = ("Conv2D", "DepthwiseConv2D")
+_RELU_PARTNERS = (*_FOLDING_KINDS, "Conv2DTranspose", "Dense")  # tfmot rounds after a ReLU behind these, not before it
+_RELU_LIMITS = (None, 6)  # of operators that the file format has
 _RANGE_PASSES = 3  # until the last layer has seen the final ranges of the first
 _RANGE_STEP = 1000  # tfmot moves ranges by a thousandth at each step (ema_decay 0.999)
 _EVALUATION_BATCH = 500
 
 
 def find_float_layers(model: Any, activations: Collection[str]) -> dict[str, str]:
-    """Return the layers of a flat model that tfmot cannot quantise, with the reason.
+    """Return the layers of a flat model that are not trained in 8 bits, with the reason.
 
     Args:
         model: The model.
         activations: As in `simulate_int8`.
+
+    Raises:
+        BadInput: If no layer with weights can be quantised, or a layer is used more than once.
     """
-    registry = _default_scheme().get_quantize_registry()
-    reasons = {}
+    shared = [layer.name for layer in model.layers if len(layer.inbound_nodes) > 1]
+    if shared:
+        raise BadInput(f"{shared[0]} is used more than once, which 8-bit training cannot follow. Use quantize instead.")
+    reasons: dict[str, str] = {}
     for layer in model.layers:
-        kind, activation = _kind(layer), getattr(getattr(layer, "activation", None), "__name__", "")
-        if kind == "InputLayer":
-            continue
-        if kind == "BatchNormalization":
+        if _kind(layer) != "InputLayer" and (reason := _find_float_reason(layer, reasons, activations)):
+            reasons[layer.name] = reason
+    for layer in model.layers:
+        reason = reasons.get(layer.name, "")
+        if _kind(layer) == "ReLU" and reason:  # tfmot simulates no rounding between it and the layer before it
             [previous] = _previous_layers(layer)
-            is_folded = (
-                _kind(previous) in _FOLDING_KINDS
-                and len(previous.outbound_nodes) == 1
-                and previous.activation.__name__ == "linear"
-            )
-            if not is_folded:
-                reasons[layer.name] = f"{kind} with no convolution of its own before it"
-        elif kind != "TFOpLambda" and any(_kind(previous) == "TFOpLambda" for previous in _previous_layers(layer)):
-            reasons[layer.name] = f"{kind} after a bare TensorFlow operation, whose range is not known"
-        elif not registry.supports(layer):
-            reasons[layer.name] = kind
-        elif activation not in activations:
-            reasons[layer.name] = f"{kind} with {activation}"
+            if _kind(previous) in _RELU_PARTNERS and previous.name not in reasons:
+                reasons[previous.name] = f"{_kind(previous)} before a {reason}"
+    if all(layer.name in reasons for layer in model.layers if layer.weights):
+        raise BadInput(
+            f"no layer can be trained in 8 bits: {reasons}. Quantise after training: scheme=int8 of quantize."
+        )
     return reasons
+
+
+def count_int8_weights(model: Any, reasons: Collection[str], activations: Collection[str]) -> dict[str, int]:
+    """Return the sizes of the kernels that the file must hold as int8, by layer.
+
+    Args:
+        model: The model before `simulate_int8`.
+        reasons: Names of the layers that are not simulated.
+        activations: As in `simulate_int8`.
+    """
+    sizes = {}
+    for layer in flatten_model(model).layers:
+        kernel = getattr(layer, "depthwise_kernel", getattr(layer, "kernel", None))
+        if kernel is not None and (layer.name not in reasons or converts_to_int8(layer, activations)):
+            sizes[layer.name] = int(tf.size(kernel))
+    return sizes
+
+
+def converts_to_int8(layer: Any, activations: Collection[str]) -> bool:
+    """Return whether the converter quantises the kernel of a layer that `find_float_layers` returns.
+
+    Args:
+        layer: The layer.
+        activations: As in `simulate_int8`.
+    """
+    is_quantized = _kind(layer) in ("Conv1D", "DepthwiseConv1D") and not _is_dilated(layer)
+    return is_quantized and layer.activation.__name__ in activations
+
+
+def _find_float_reason(layer: Any, reasons: Mapping[str, str], activations: Collection[str]) -> str:
+    """Return why a layer is not trained in 8 bits, given the reasons of the layers before; empty if it is."""
+    kind, previous = _kind(layer), _previous_layers(layer)
+    activation = getattr(getattr(layer, "activation", None), "__name__", "")
+    if kind == "BatchNormalization":
+        [convolution] = previous
+        is_folded = (
+            _kind(convolution) in _FOLDING_KINDS
+            and convolution.name not in reasons
+            and len(convolution.outbound_nodes) == 1
+            and convolution.activation.__name__ == "linear"
+        )
+        return "" if is_folded else f"{kind} with no 8-bit convolution of its own before it"
+    if kind != "TFOpLambda" and any(_kind(layer) == "TFOpLambda" for layer in previous):
+        return f"{kind} after a bare TensorFlow operation, whose range is not known"
+    if not _default_scheme().get_quantize_registry().supports(layer):
+        return kind
+    if activation not in activations:
+        return f"{kind} with {activation}"
+    # The converter computes the following by several operators, between which tfmot simulates no rounding.
+    if _is_dilated(layer):
+        return f"{kind} with dilation_rate={layer.dilation_rate}"
+    if kind == "Dense" and layer.use_bias and len(layer.input_shape) > 2:
+        return f"{kind} with a bias, on an input of {len(layer.input_shape)} axes"
+    if kind == "ReLU" and not _is_leaky(layer):
+        if layer.negative_slope or layer.threshold:
+            return f"{kind} with threshold={layer.threshold:g}, negative_slope={layer.negative_slope:g}"
+        if layer.max_value not in _RELU_LIMITS:
+            return f"{kind} with max_value={layer.max_value:g}"
+    return ""
+
+
+def _is_dilated(layer: Any) -> bool:
+    return max(getattr(layer, "dilation_rate", (1,))) > 1
+
+
+def _is_leaky(layer: Any) -> bool:
+    """Return whether a `ReLU` computes what a `LeakyReLU` does."""
+    return bool(layer.negative_slope) and not layer.threshold and layer.max_value is None
 
 
 @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # converting tfmot's wrappers takes seconds
@@ -68,7 +137,7 @@ def simulate_int8(model: Any, activations: Collection[str]) -> tuple[Any, dict[s
         The new model, and the layers that stay float with the reason.
 
     Raises:
-        BadInput: If no layer with weights can be quantised, or a layer is used more than once.
+        BadInput: As `find_float_layers`.
     """
     quantization = import_tfmot().quantization.keras
     # tfmot 0.8.1 exports no public name for a config that quantises a layer's output only.
@@ -76,17 +145,13 @@ def simulate_int8(model: Any, activations: Collection[str]) -> tuple[Any, dict[s
 
     output_only = default_8bit_quantize_configs.Default8BitOutputQuantizeConfig
     flat = flatten_model(model)
-    shared = [layer.name for layer in flat.layers if len(layer.inbound_nodes) > 1]
-    if shared:
-        raise BadInput(f"{shared[0]} is used more than once, which 8-bit training cannot follow. Use quantize instead.")
     reasons = find_float_layers(flat, activations)
-    if all(layer.name in reasons for layer in flat.layers if layer.weights):
-        raise BadInput(
-            f"no layer can be trained in 8 bits: {reasons}. Quantise after training: scheme=int8 of quantize."
-        )
 
     def annotate(layer: Any) -> Any:
-        clone = type(layer).from_config(layer.get_config())
+        if _kind(layer) == "ReLU" and _is_leaky(layer):  # tfmot takes it for a ReLU without a slope
+            clone = import_keras().layers.LeakyReLU(float(layer.negative_slope), name=layer.name)
+        else:
+            clone = type(layer).from_config(layer.get_config())
         if layer.name not in reasons:
             return quantization.quantize_annotate_layer(clone)
         if _kind(layer) == "TFOpLambda":

@@ -274,6 +274,24 @@ class Stage(ABC):
         """
         return []
 
+    def describe_model(
+        self, model: Any, layers: Sequence[Layer], table: SensitivityTable | None = None
+    ) -> list[tuple[str, str]]:
+        """Describe what the stage does to each layer, where that depends on more than `describe_layers` is given.
+
+        Args:
+            model: The untrained Keras model; None where the model has no Keras layers.
+            layers: As in `describe_layers`.
+            table: As in `describe_layers`.
+
+        Returns:
+            As `describe_layers`.
+
+        Raises:
+            BadInput: If the stage cannot work with the model.
+        """
+        return self.describe_layers(layers, table)
+
     @abstractmethod
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Run the stage and write the files of its result to `context.out`.

@@ -70,7 +70,7 @@ class _ModelPreview:
             return descriptions
         if model != before:  # a plugin's model need not be hashable
             self._build(model)
-        descriptions = node.stage.describe_layers(self._layers, table)
+        descriptions = node.stage.describe_model(self.built, self._layers, table)
         if descriptions and self._undetermined:
             note = ("at most", f"what '{self._undetermined}' leaves is known once it has run")
             return [note, *descriptions]

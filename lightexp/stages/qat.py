@@ -9,12 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from lightexp.core.config import settings_dataclass
+from lightexp.core.patterns import assign_to_layers, find_shortfall
 from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, InvariantFamily, InvariantKind, Layer
 from lightexp.core.sensitivity import SensitivityTable
-from lightexp.core.tflite_graph import TFLiteGraph
+from lightexp.core.tflite_graph import TFLiteGraph, extract_layer_names
 from lightexp.stages.train import TrainingStage
 
-_KINDS = ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "Dense")
 ACTIVATIONS = ("", "linear", "relu", "sigmoid", "softmax", "tanh")
 """Activations that tfmot can simulate inside a layer."""
 _ZEROS, _SHARED_VALUES = InvariantFamily.ZEROS, InvariantFamily.SHARED_VALUES
@@ -33,8 +33,8 @@ class Qat(TrainingStage):
     """Train the model with simulated 8-bit arithmetic, then convert it to an int8 `.tflite`.
 
     The arithmetic (Jacob et al. 2018, arXiv 1712.05877) is simulated by tfmot in the layers that it supports; the
-    others are trained in float32, listed, and stored as float32 or quantised by the converter. Batch normalisation is
-    folded into a preceding convolution.
+    others are trained in float32, listed by `--plan` with their type in the file, and named in the record. Batch
+    normalisation is folded into a preceding convolution.
 
     The zeros and shared values of earlier stages are not preserved by tfmot's schemes, which lose them when a model is
     rebuilt or skip layers, but by ties: after each step, zeros are set to zero again, and weights that were equal are
@@ -47,6 +47,7 @@ class Qat(TrainingStage):
     """
 
     produces = "quantized"
+    version = 2
     scheme: Literal["auto", "plain", "prune", "cluster", "prune_cluster"] = "auto"
     io: Literal["float", "integer"] = "float"
 
@@ -67,19 +68,29 @@ class Qat(TrainingStage):
         scheme = "prune_cluster" if self.scheme == "auto" else self.scheme
         return invariant.family in _PRESERVED_FAMILIES[scheme]
 
-    def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
-        """Return each layer's data type; see `Stage.describe_layers`."""
-        descriptions = []
-        for layer in layers:
-            if layer.kind == "BatchNormalization":
-                effect = "folded into a convolution before it; else not trained in 8 bits"
-            elif layer.kind not in _KINDS:
-                effect = "not trained in 8 bits, which tfmot does not know for it"
-            elif layer.activation not in ACTIVATIONS:
-                effect = f"not trained in 8 bits, which tfmot does not know with {layer.activation}"
+    def describe_model(
+        self, model: Any, layers: Sequence[Layer], table: SensitivityTable | None = None
+    ) -> list[tuple[str, str]]:
+        """Return each layer's data type in the file; see `Stage.describe_model`."""
+        from lightexp.backend import qat
+        from lightexp.backend.flatten import flatten_model
+
+        flat = flatten_model(model)
+        reasons, descriptions = qat.find_float_layers(flat, ACTIVATIONS), []
+        for layer in flat.layers:
+            kind, reason = type(layer).__name__, reasons.get(layer.name)
+            if reason and not layer.weights:
+                effect = f"float32, 8-bit training does not know {reason}"
+            elif not layer.weights:
+                continue
+            elif not reason:
+                is_normalization = kind == "BatchNormalization"
+                effect = "folded into the layer before it" if is_normalization else "int8 weights and activations"
+            elif qat.converts_to_int8(layer, ACTIVATIONS):
+                effect = f"int8 in the file, but trained in float32: 8-bit training does not know {reason}"
             else:
-                effect = "int8 weights and activations"
-            descriptions.append((layer.name, f"{layer.kind}: {effect}"))
+                effect = f"float32, 8-bit training does not know {reason}"
+            descriptions.append((layer.name, f"{kind}: {effect}"))
         return descriptions
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
@@ -89,7 +100,8 @@ class Qat(TrainingStage):
         from lightexp.backend.tied_weights import TiedWeights
 
         assert parent is not None  # `accepts` requires one
-        model, not_simulated = qat.simulate_int8(keras_files.load_model(parent.folder, context.seed), ACTIVATIONS)
+        trained = keras_files.load_model(parent.folder, context.seed)
+        model, not_simulated = qat.simulate_int8(trained, ACTIVATIONS)
         qat.find_ranges(model, context.data.inputs(context.data.train.sample(_CALIBRATION_SAMPLES)))
         preserved = _PRESERVED_FAMILIES[self.scheme]
         ties = None
@@ -107,9 +119,19 @@ class Qat(TrainingStage):
         }
         accuracy = {name: float(np.mean(array.argmax(axis=1) == val.y)) for name, array in logits.items()}
         gap = abs(accuracy["simulated"] - accuracy["file"])
-        facts: dict[str, Any] = {"history": history, "not_simulated": not_simulated, "val_accuracy": accuracy}
+        facts: dict[str, Any] = {
+            "history": history,
+            "not_simulated": not_simulated,
+            "int8_kernels": qat.count_int8_weights(trained, not_simulated, ACTIVATIONS),
+            "val_accuracy": accuracy,
+        }
+        notes = []
+        if not_simulated:
+            notes.append("not trained in 8 bits: " + ", ".join(f"{n} ({why})" for n, why in not_simulated.items()))
         if gap > _MAX_ACCURACY_GAP:
-            facts["note"] = f"the file's validation accuracy differs from the simulated one by {100 * gap:.1f} points"
+            notes.append(f"the file's validation accuracy differs from the simulated one by {100 * gap:.1f} points")
+        if notes:
+            facts["note"] = "; ".join(notes)
         return facts
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
@@ -118,8 +140,13 @@ class Qat(TrainingStage):
         expected = "INT8" if self.io == "integer" else "FLOAT32"
         if io_types != {expected}:
             return f"inputs and outputs are {sorted(io_types)}, were to be {expected}"
-        unquantized = [(op, tensor) for op, tensor in shipped.kernels if tensor.dtype != "INT8"]
-        if len(unquantized) <= len(facts["not_simulated"]):
-            return None
-        op, tensor = unquantized[0]
-        return f"the {op.kind} kernel '{tensor.name}' is {tensor.dtype}, was to be INT8"
+        sizes = facts["int8_kernels"]
+        kernels = [
+            (extract_layer_names(shipped.title(op, tensor)), int(np.prod(tensor.shape)), float(tensor.dtype == "INT8"))
+            for op, tensor in shipped.kernels
+        ]
+        named = assign_to_layers(sizes, kernels)[0]
+        if unquantized := next((name for name, is_int8 in named.items() if not is_int8), None):
+            return f"the kernel of '{unquantized}' is not INT8, as was planned"
+        lost = find_shortfall(dict.fromkeys(sizes, 1.0), sizes, kernels)
+        return f"a kernel of {lost[0]} weights is not INT8, as was planned" if lost else None

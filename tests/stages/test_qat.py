@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lightexp.core.errors import BadInput
-from lightexp.core.protocols import Invariant, Layer
+from lightexp.core.protocols import Invariant
+from lightexp.core.tflite_graph import extract_layer_names
 from lightexp.objectives.cross_entropy import CrossEntropy
-from lightexp.stages.qat import Qat
+from lightexp.stages.qat import ACTIVATIONS, Qat
 from tests.tiny_runs import TinyRuns
 
 KINDS = ["sparsity", "n_m", "blocks", "codebook", "dtype"]
@@ -34,19 +37,92 @@ def test_resolve_auto_preserves_earlier_invariants(kinds: list[str]) -> None:
     assert qat(scheme="plain").resolve(standing).scheme == "plain"
 
 
-def test_describe_layers_gives_data_types() -> None:
-    layers = [
-        Layer("conv1", "Conv2D", (3, 3, 1, 8), 80, "relu"),
-        Layer("conv2", "Conv2D", (3, 3, 1, 8), 80, "elu"),
-        Layer("norm1", "BatchNormalization", None, 32),
-        Layer("line", "Conv1D", (3, 8, 8), 192, "linear"),
-    ]
-    assert dict(qat().describe_layers(layers)) == {
-        "conv1": "Conv2D: int8 weights and activations",
-        "conv2": "Conv2D: not trained in 8 bits, which tfmot does not know with elu",
-        "norm1": "BatchNormalization: folded into a convolution before it; else not trained in 8 bits",
-        "line": "Conv1D: not trained in 8 bits, which tfmot does not know for it",
-    }
+def build_net(*layers: Any) -> Any:
+    """Build a model of these layers, with a dense layer at its end, and give it weights."""
+    from lightexp.backend.session import import_keras
+
+    keras = import_keras()
+    kl = keras.layers
+    net = keras.Sequential([kl.Input((8, 8, 3)), *layers, kl.Flatten(), kl.Dense(4, name="logits")])
+    rng = np.random.default_rng(3)
+    net.set_weights([w + rng.normal(scale=0.1, size=w.shape) + 0.1 * (w.ndim == 1) for w in net.get_weights()])
+    return net
+
+
+def make_layers(kind: str) -> list[Any]:
+    from lightexp.backend.session import import_keras, reset_graph
+
+    reset_graph(0)
+    kl = import_keras().layers
+    conv, x = kl.Conv2D(4, 3, name="conv"), "x"
+    return {
+        "dilated": lambda: [conv, kl.Conv2D(4, 3, dilation_rate=2, activation="relu", name=x)],
+        "dilated_norm": lambda: [kl.Conv2D(4, 3, dilation_rate=2, name=x), kl.BatchNormalization(name="norm")],
+        "dilated_prelu": lambda: [kl.Conv2D(4, 3, dilation_rate=2, name=x), kl.PReLU(name="prelu")],
+        "dilated_depthwise": lambda: [conv, kl.DepthwiseConv2D(3, dilation_rate=2, name=x)],
+        "dense_on_map": lambda: [conv, kl.Dense(5, activation="relu", name=x)],
+        "dense_on_sequence": lambda: [kl.Reshape((8, 24)), kl.Dense(5, name=x), kl.ReLU()],
+        "slope": lambda: [kl.Conv2D(4, 3, name=x), kl.ReLU(negative_slope=0.1, name="slope")],
+        "clipped": lambda: [kl.Conv2D(4, 3, name=x), kl.ReLU(max_value=4, name="clipped")],
+        "elu": lambda: [conv, kl.Conv2D(4, 3, activation="elu", name=x)],
+        "line": lambda: [kl.Reshape((8, 24)), kl.Conv1D(5, 3, activation="relu", name=x)],
+        "grouped": lambda: [kl.Conv2D(6, 3, groups=3, activation="relu", name=x)],
+        "transposed": lambda: [conv, kl.Conv2DTranspose(4, 3, strides=2, activation="relu", name=x)],
+    }[kind]()
+
+
+INT8, LEFT = "int8 weights and activations", "float32, 8-bit training does not know "
+PLANNED: dict[str, dict[str, str]] = {
+    "dilated": {"conv": INT8, "x": f"{LEFT}Conv2D with dilation_rate=(2, 2)"},
+    "dilated_norm": {
+        "x": f"{LEFT}Conv2D with dilation_rate=(2, 2)",
+        "norm": f"{LEFT}BatchNormalization with no 8-bit convolution of its own before it",
+    },
+    "dilated_prelu": {"x": f"{LEFT}Conv2D with dilation_rate=(2, 2)", "prelu": f"{LEFT}PReLU"},
+    "dilated_depthwise": {"conv": INT8, "x": f"{LEFT}DepthwiseConv2D with dilation_rate=(2, 2)"},
+    "dense_on_map": {"conv": INT8, "x": f"{LEFT}Dense with a bias, on an input of 4 axes"},
+    "dense_on_sequence": {"x": f"{LEFT}Dense with a bias, on an input of 3 axes"},
+    "slope": {"x": INT8},
+    "clipped": {
+        "x": f"{LEFT}Conv2D before a ReLU with max_value=4",
+        "clipped": f"{LEFT}ReLU with max_value=4",
+    },
+    "elu": {"conv": INT8, "x": f"{LEFT}Conv2D with elu"},
+    "line": {"x": "int8 in the file, but trained in float32: 8-bit training does not know Conv1D"},
+    "grouped": {"x": INT8},
+    "transposed": {"conv": INT8, "x": INT8},
+}
+
+
+@pytest.mark.parametrize("kind", PLANNED)
+def test_file_holds_what_plan_says(tensorflow: None, tmp_path: Path, kind: str) -> None:
+    from lightexp.backend import converter, flatbuffer
+    from lightexp.backend import qat as backend
+
+    net = build_net(*make_layers(kind))
+    planned = dict(qat().describe_model(net, []))
+    assert {name: text.partition(": ")[2] for name, text in planned.items()} == {**PLANNED[kind], "logits": INT8}
+    simulated, reasons = backend.simulate_int8(net, ACTIVATIONS)
+    assert set(reasons) == {name for name, text in planned.items() if "does not know" in text}
+    file = tmp_path / "model.tflite"
+    file.write_bytes(converter.convert_default(simulated))
+    graph = flatbuffer.read_graph(file)
+    facts = {"int8_kernels": backend.count_int8_weights(net, reasons, ACTIVATIONS)}
+    assert qat().verify("dtype", facts, graph) is None
+    types = {tensor.dtype for op, tensor in graph.kernels if "quant_x" in extract_layer_names(graph.title(op, tensor))}
+    assert types == {"FLOAT32" if PLANNED[kind]["x"].startswith(LEFT) else "INT8"}
+    if reasons and types == {"FLOAT32"}:
+        everything = {"int8_kernels": backend.count_int8_weights(net, [], ACTIVATIONS)}
+        assert qat().verify("dtype", everything, graph) == "the kernel of 'x' is not INT8, as was planned"
+
+
+def test_plan_refuses_models_without_8_bit_layers(tensorflow: None) -> None:
+    from lightexp.backend.session import import_keras
+
+    kl = import_keras().layers
+    net = import_keras().Sequential([kl.Input((8, 3)), kl.Conv1D(4, 3, name="line"), kl.GlobalMaxPooling1D()])
+    with pytest.raises(BadInput, match=r"no layer can be trained in 8 bits: \{'line': 'Conv1D'\}"):
+        qat().describe_model(net, [])
 
 
 OVERRIDES = ["pipeline=prune", "+stage@pipeline.stages.qat=qat", "pipeline.order=[train,prune,qat]"]
@@ -80,7 +156,7 @@ def test_file_is_int8_with_accuracy_of_training(tiny_runs: TinyRuns) -> None:
     assert ("note" in facts) == (abs(facts["val_accuracy"]["file"] - facts["val_accuracy"]["simulated"]) > 0.005)
     assert qat().verify("dtype", facts, graph) is None
     control = tiny_runs.read_graph(tiny_runs.run("pipeline=control"))
-    assert "kernel '" in (qat().verify("dtype", facts, control) or "")
+    assert "is not INT8, as was planned" in (qat().verify("dtype", facts, control) or "")
 
 
 def test_integer_io(tiny_runs: TinyRuns) -> None:
