@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from lightexp.core.artifact import ENCODED as ENCODED
 from lightexp.core.artifact import STATE_FILE as STATE_FILE
@@ -27,18 +27,9 @@ from lightexp.core.metrics import Measurement as Measurement
 from lightexp.core.metrics import MeasurementContext as MeasurementContext
 from lightexp.core.metrics import Metric as Metric
 from lightexp.core.metrics import Note as Note
+from lightexp.core.progress import Progress as Progress
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.core.tflite_graph import TFLiteGraph
-
-
-class Progress(Protocol):
-    """Receiver of a stage's progress."""
-
-    def step(self, done: float, total: float, **figures: float) -> None:
-        """Show that `done` of `total` epochs are over, with the latest values (loss, accuracy, sparsity)."""
-
-    def say(self, message: str) -> None:
-        """Show a message where progress cannot be counted."""
 
 
 class Model(ABC):
@@ -283,9 +274,6 @@ class Stage(ABC):
             model: The untrained Keras model; None where the model has no Keras layers.
             layers: As in `describe_layers`.
             table: As in `describe_layers`.
-
-        Returns:
-            As `describe_layers`.
 
         Raises:
             BadInput: If the stage cannot work with the model.
