@@ -20,6 +20,8 @@ from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 PARTS = ("train", "val", "test")
 _Size = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=2, max_length=2)]
+_Byte = Annotated[int, Field(ge=0, le=255)]
+_Colour = Annotated[list[_Byte], Field(min_length=3, max_length=3)]
 _SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}
 _LAYOUT = "Images go in PATH/<class>/, or in PATH/train/<class>/, PATH/val/<class>/ and PATH/test/<class>/"
 
@@ -32,14 +34,15 @@ class ImageFolder(InputDataset):
     Classes are numbered in the order of their folders' names (those in `train/` if it exists). Without a test split a
     fifth is held out, and without a validation split a fifth of the rest. Raw pixels are uint8,
     `(n, height, width, channels)`; inputs are from 0 to 1. The first frame of an animation is used, the EXIF
-    orientation is applied, and transparency is dropped. Hidden files are ignored; any other file that is not an image
-    is refused.
+    orientation is applied, transparent images are put on a background, and of 16 bits the upper 8 are used. Hidden
+    files are ignored; any other file that is not an image is refused.
 
     Attributes:
         path: The folder.
         size: Height and width to resize all images to, bilinear with antialiasing. Defaults to None: they have one
             size already.
         channels: 3 for colour, 1 for grey. Defaults to 3.
+        background: Colour behind transparent pixels, 0 to 255: one number, or red, green and blue. Defaults to white.
         split_seed: Seed that decides which images are held out.
         memory_mb: Megabytes; a larger split is kept on disk (in the folder that TMPDIR names) and streamed. Does not
             change results.
@@ -50,6 +53,7 @@ class ImageFolder(InputDataset):
     path: str | None = None
     size: _Size | None = None
     channels: Literal[1, 3] = 3
+    background: _Byte | _Colour = 255
     split_seed: Index = 0
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
@@ -89,14 +93,20 @@ class ImageFolder(InputDataset):
             if part not in splits:
                 rest = splits["train"]
                 splits["train"], splits[part] = hold_out(rest, count_fifth(len(rest)), self.split_seed)
-        image_format = images.ImageFormat(self.channels, (self.size[0], self.size[1]) if self.size else None)
+        image_format = self._image_format
         if image_format.size is None:
             images.check_size(paths, image_format, self.max_gb)
         lists = [[paths[index] for index in splits[part].x] for part in PARTS]
-        arrays = images.decode_files(lists, image_format, self.memory_mb * 1e6)
+        arrays, notes = images.decode_files(lists, image_format, self.memory_mb * 1e6)
         train, val, test = (make_split(x, splits[part].y) for part, x in zip(PARTS, arrays, strict=True))
         data = self.make_data(self._find_folder().resolve().name or "images", train, val, test, len(classes), top=255)
-        return replace(data, names=tuple(classes))
+        return replace(data, names=tuple(classes), notes=notes)
+
+    @property
+    def _image_format(self) -> images.ImageFormat:
+        red, green, blue = self.background if isinstance(self.background, list) else [self.background] * 3
+        size = (self.size[0], self.size[1]) if self.size else None
+        return images.ImageFormat(self.channels, size, (red, green, blue))
 
     def _find_folder(self) -> Path:
         if self.path is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -22,18 +23,20 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
+    TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
 )
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import BadInput
 from lightexp.core.regular_files import open_regular
 from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
 from lightexp.datasets import memmap
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 BAR_DELAY_S = 1.0
 """Seconds after which the progress bar appears."""
 # Importing a format's module registers the format with Pillow; no other format is tried.
@@ -44,9 +47,16 @@ _PLUGINS = (
     GifImagePlugin.GifImageFile,
     WebPImagePlugin.WebPImageFile,
     PpmImagePlugin.PpmImageFile,
+    TiffImagePlugin.TiffImageFile,
 )
 _FORMATS = [plugin.format for plugin in _PLUGINS]
-_DEEP_MODES = ("I", "F")
+_MAX_DEEP = 65_535  # of 16 bits
+_NOTES = {
+    "transparent": "{count} images are transparent: they are put on dataset.background={background}.",
+    "blank": "{count} transparent images have one colour on dataset.background={background}. Choose another one.",
+    "deep": "{count} images have 16 bits a pixel: their upper 8 bits are used.",
+}
+"""What the user is told, by what was changed on an image."""
 _BATCH = 16
 _MAX_THREADS = 8  # each may hold an image of Pillow's largest size
 
@@ -58,10 +68,25 @@ class ImageFormat:
     Attributes:
         channels: 3 for colour, 1 for grey.
         size: Height and width to resize to; None if all images must have the size of the first.
+        background: Red, green and blue behind transparent pixels, from 0 to 255. Defaults to white.
     """
 
     channels: int
     size: tuple[int, int] | None
+    background: tuple[int, int, int] = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image and what was changed on it.
+
+    Attributes:
+        pixels: Array `(height, width, channels)` of uint8.
+        changes: Keys of `_NOTES`.
+    """
+
+    pixels: NDArray[np.uint8]
+    changes: tuple[str, ...] = ()
 
 
 def format_path(path: Path | str | None) -> str:
@@ -87,7 +112,9 @@ def check_size(paths: Sequence[Path], image_format: ImageFormat, max_gb: float |
     check_unpacked_size(paths[0].parent, unpacked, limit, "dataset.max_gb")
 
 
-def decode_files(lists: Sequence[Sequence[Path]], image_format: ImageFormat, limit: float) -> list[NDArray[np.generic]]:
+def decode_files(
+    lists: Sequence[Sequence[Path]], image_format: ImageFormat, limit: float
+) -> tuple[list[NDArray[np.generic]], tuple[str, ...]]:
     """Decode lists of files in parallel, each into an array `(n, height, width, channels)` of uint8.
 
     Args:
@@ -96,7 +123,7 @@ def decode_files(lists: Sequence[Sequence[Path]], image_format: ImageFormat, lim
         limit: Size in bytes above which an array is on disk; see `memmap.allocate`.
 
     Returns:
-        An array for each list.
+        An array for each list, and sentences on what was changed, for the user.
 
     Raises:
         BadInput: If a file is not an image, is damaged, or (if no size is set) has another size than the first.
@@ -104,19 +131,21 @@ def decode_files(lists: Sequence[Sequence[Path]], image_format: ImageFormat, lim
     """
     with _strict_warnings():
         first = lists[0][0]
-        size = image_format.size or decode_image(first, image_format).shape[:2]
+        size = image_format.size or decode_image(first, image_format).pixels.shape[:2]
         arrays = [memmap.allocate((len(paths), *size, image_format.channels), np.uint8, limit) for paths in lists]
 
-        def fill(array: NDArray[np.generic], paths: Sequence[Path], start: int) -> int:
+        def fill(array: NDArray[np.generic], paths: Sequence[Path], start: int) -> tuple[int, Counter[str]]:
+            changes: Counter[str] = Counter()
             for row, path in enumerate(paths[start : start + _BATCH], start):
-                pixels = decode_image(path, image_format)
-                if pixels.shape[:2] != size:
+                image = decode_image(path, image_format)
+                changes.update(image.changes)
+                if image.pixels.shape[:2] != size:
                     raise BadInput(
-                        f"{format_path(path)} is {_format_size(pixels.shape[:2])}, {format_path(first)} "
+                        f"{format_path(path)} is {_format_size(image.pixels.shape[:2])}, {format_path(first)} "
                         f"{_format_size(size)}. To resize all images, set dataset.size=[HEIGHT,WIDTH]."
                     )
-                array[row] = pixels
-            return min(_BATCH, len(paths) - start)
+                array[row] = image.pixels
+            return min(_BATCH, len(paths) - start), changes
 
         with ThreadPoolExecutor(min(_MAX_THREADS, len(os.sched_getaffinity(0)))) as pool:
             futures = [
@@ -125,10 +154,12 @@ def decode_files(lists: Sequence[Sequence[Path]], image_format: ImageFormat, lim
                 for start in range(0, len(paths), _BATCH)
             ]
             try:
-                _wait(futures, sum(map(len, lists)))
+                changes = _wait(futures, sum(map(len, lists)))
             finally:
                 pool.shutdown(cancel_futures=True)
-    return arrays
+    background = f"[{','.join(map(str, image_format.background))}]"
+    notes = (_NOTES[kind].format(count=changes[kind], background=background) for kind in _NOTES if changes[kind])
+    return arrays, tuple(notes)
 
 
 @contextmanager
@@ -140,7 +171,7 @@ def _strict_warnings() -> Iterator[None]:
         yield
 
 
-def decode_image(path: Path, image_format: ImageFormat) -> NDArray[np.uint8]:
+def decode_image(path: Path, image_format: ImageFormat) -> DecodedImage:
     """Decode an image.
 
     Args:
@@ -148,21 +179,60 @@ def decode_image(path: Path, image_format: ImageFormat) -> NDArray[np.uint8]:
         image_format: Channels and size of the array; with no size, the image's own.
 
     Returns:
-        An array `(height, width, channels)`.
+        The image, its transparent parts put on the background, with the upper 8 of 16 bits.
 
     Raises:
-        BadInput: If it cannot be decoded, or has more than 8 bits per channel.
+        BadInput: If it cannot be decoded, or has more than 16 bits per channel.
     """
     with _open_image(path) as image:
-        if image.mode.startswith(_DEEP_MODES):  # Pillow would clip values at 255
-            raise BadInput(f"{format_path(path)} has more than 8 bits a channel ({image.mode}). Save it with 8.")
-        image.load()
+        _load_pixels(image)
         ImageOps.exif_transpose(image, in_place=True)
-        converted: Any = image.convert("RGB" if image_format.channels == 3 else "L")
+        converted: Any = image
+        changes: tuple[str, ...] = ()
+        if image.mode == "F" or image.mode.startswith("I"):
+            converted, changes = _reduce_depth(path, image), ("deep",)
+        elif image.has_transparency_data:
+            converted, changes = _flatten(image, image_format.background)
+        converted = converted.convert("RGB" if image_format.channels == 3 else "L")
         if image_format.size:
             height, width = image_format.size
             converted = converted.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(converted).reshape(converted.height, converted.width, image_format.channels)
+        pixels = np.asarray(converted).reshape(converted.height, converted.width, image_format.channels)
+        return DecodedImage(pixels, changes)
+
+
+def _load_pixels(image: Image.Image) -> None:
+    """Decode the pixels; what libtiff prints is discarded, as the exception says what is wrong with the file."""
+    if image.format != "TIFF":
+        image.load()
+        return
+    failure: Exception | None = None
+    with silence_stderr():
+        try:
+            image.load()
+        except Exception as error:  # of any kind; raised outside, since the context prints what it has discarded
+            failure = error
+    if failure:
+        raise failure
+
+
+def _reduce_depth(path: Path, image: Image.Image) -> Image.Image:
+    """Return the upper 8 bits of an image of 16; Pillow's own conversion would clip values at 255."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > _MAX_DEEP:
+        raise BadInput(f"{format_path(path)} has more than 16 bits a channel ({image.mode}). Save it with 8 or 16.")
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _flatten(image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return an image on a background, and what that has changed."""
+    coloured = image.convert("RGBA")
+    if coloured.getchannel("A").getextrema() == (255, 255):
+        return coloured, ()
+    flat = Image.alpha_composite(Image.new("RGBA", coloured.size, (*background, 255)), coloured).convert("RGB")
+    pixels = np.asarray(flat)
+    is_blank = bool((pixels == pixels[0, 0]).all())
+    return flat, ("transparent", "blank") if is_blank else ("transparent",)
 
 
 @contextmanager
@@ -182,17 +252,21 @@ def _open_image(path: Path) -> Iterator[Image.Image]:
     raise BadInput(f"{format_path(path)} {reason}. Replace it or delete it.")
 
 
-def _wait(futures: Sequence[Future[int]], total: int) -> None:
-    """Wait until all batches are decoded, or raise the error of the first in order that fails."""
+def _wait(futures: Sequence[Future[tuple[int, Counter[str]]]], total: int) -> Counter[str]:
+    """Wait until all batches are decoded; return all changes, or raise the error of the first in order that fails."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True))
     task = bar.add_task("reading images", total=total)
     start = time.monotonic()
+    changes: Counter[str] = Counter()
     with ExitStack() as stack:
         for future in futures:
-            bar.advance(task, future.result())
+            count, batch_changes = future.result()
+            changes += batch_changes
+            bar.advance(task, count)
             if not bar.live.is_started and time.monotonic() - start > BAR_DELAY_S:
                 stack.enter_context(bar)
+    return changes
 
 
 def _format_size(size: tuple[int, ...]) -> str:

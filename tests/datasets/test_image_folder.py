@@ -26,15 +26,7 @@ from lightexp.core.preprocessing import Augment, Scaling
 from lightexp.core.protocols import Dataset
 from lightexp.datasets import images
 from lightexp.datasets.image_folder import ImageFolder
-
-RNG = np.random.default_rng(0)
-PIXELS = RNG.integers(0, 256, (60, 12, 10, 3), np.uint8)
-
-
-def save(path: Path, pixels: Any, **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
-    return path
+from tests.datasets.image_files import PIXELS, save
 
 
 def fill(folder: Path, start: int = 0, count: int = 10, classes: tuple[str, ...] = ("cat", "dog")) -> Path:
@@ -121,50 +113,6 @@ def test_settings_are_applied(tmp_path: Path) -> None:
     data = load(tmp_path, scaling=Scaling(range=[-1.0, 1.0]), augment=Augment(flip=True))
     assert data.augment.flip
     assert data.inputs(data.train.x).min() < -0.9
-
-
-class TestDecodeImage:
-    """Decoding of a single image."""
-
-    @pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "gif", "webp", "PNG", "jpg", "jpeg"])
-    def test_every_format(self, suffix: str, tmp_path: Path) -> None:
-        grey = np.full((8, 6), 7, np.uint8)
-        path = save(tmp_path / f"a.{suffix}", grey, **({"lossless": True} if suffix == "webp" else {}))
-        assert (images.decode_image(path, images.ImageFormat(1, None)) == grey[..., None]).all()
-        assert (images.decode_image(path, images.ImageFormat(3, None)) == 7).all()
-
-    def test_colour_becomes_grey_and_grey_colour(self, tmp_path: Path) -> None:
-        path = save(tmp_path / "a.png", PIXELS[0])
-        grey = images.decode_image(path, images.ImageFormat(1, None))
-        assert np.abs(grey[..., 0] - PIXELS[0] @ np.array([0.299, 0.587, 0.114])).max() < 1.5
-
-    def test_transparency_is_dropped(self, tmp_path: Path) -> None:
-        path = save(tmp_path / "a.png", np.concatenate([PIXELS[0], PIXELS[1, ..., :1]], 2))
-        assert np.array_equal(images.decode_image(path, images.ImageFormat(3, None)), PIXELS[0])
-
-    def test_first_frame_of_animation_is_used(self, tmp_path: Path) -> None:
-        frames = [Image.new("L", (6, 8), value) for value in (7, 99)]
-        frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-        assert (images.decode_image(tmp_path / "a.gif", images.ImageFormat(1, None)) == 7).all()
-
-    @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
-    def test_exif_orientation_is_applied(self, orientation: int, turns: int, tmp_path: Path) -> None:
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        path = save(tmp_path / "a.png", PIXELS[0], exif=exif)
-        assert np.array_equal(images.decode_image(path, images.ImageFormat(3, None)), np.rot90(PIXELS[0], turns))
-
-    def test_resizing_is_antialiased(self, tmp_path: Path) -> None:
-        stripes = (np.arange(64) % 2 * 200).astype(np.uint8)[None].repeat(32, 0)
-        small = images.decode_image(save(tmp_path / "a.png", stripes), images.ImageFormat(1, (4, 8)))
-        assert small.shape == (4, 8, 1)
-        assert np.abs(small.astype(int) - 100).max() < 10
-
-    def test_more_than_8_bits_are_refused(self, tmp_path: Path) -> None:
-        path = save(tmp_path / "a.png", PIXELS[0, ..., 0].astype(np.uint16) * 257)
-        assert "more than 8 bits a channel (I;16)" in refusal(
-            lambda: images.decode_image(path, images.ImageFormat(1, None))
-        )
 
 
 class TestUnusableFolders:
@@ -288,7 +236,7 @@ class TestDamagedFiles:
         (tmp_path / "cat" / "000.png").symlink_to(tmp_path / "missing.png")
         assert "cat/000.png is not an image file" in refusal(lambda: load(tmp_path))
 
-    @pytest.mark.parametrize("suffix", ["png", "jpeg", "bmp", "gif", "webp", "ppm"])
+    @pytest.mark.parametrize("suffix", ["png", "jpeg", "bmp", "gif", "webp", "ppm", "tiff"])
     @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data(), cut=st.booleans())
     def test_altered_bytes_are_refused_or_read(self, suffix: str, data: Any, cut: bool, tmp_path: Path) -> None:
@@ -300,7 +248,7 @@ class TestDamagedFiles:
         path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))] if cut else content)
         line = ""
         try:
-            (array,) = images.decode_files([[path]], images.ImageFormat(3, (6, 6)), 1e6)
+            (array,), _ = images.decode_files([[path]], images.ImageFormat(3, (6, 6)), 1e6)
         except BadInput as error:
             line = str(error)
         else:
