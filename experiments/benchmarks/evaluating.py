@@ -54,7 +54,7 @@ def write_files(data: Data, folder: Path, threads: int) -> list[Path]:
     exact.write_bytes(converter.convert_to_float32(build_model("lenet5", data.shape, data.classes)))
     ranges = litert.collect_ranges(exact, data.inputs(data.train.sample(200)), threads)
     kernels = [(8, 0)] * len(flatbuffer.read_graph(exact).kernels)
-    small.write_bytes(edge_quantizer.quantize(exact, ranges, "int8", 8, kernels, integer_io=False).tobytes())
+    small.write_bytes(edge_quantizer.quantize(exact, ranges, "int8", 8, kernels, io="float").tobytes())
     return [exact, small]
 
 

@@ -14,6 +14,8 @@ from lightexp.core.errors import RunFailed
 
 tf = import_tensorflow()
 
+_IO_TYPES = {"float": tf.float32, "integer": tf.int8, "uint8": tf.uint8}
+
 
 def convert_to_float32(model: Any) -> bytes:
     """Return the float32 flatbuffer of a Keras model."""
@@ -21,17 +23,17 @@ def convert_to_float32(model: Any) -> bytes:
         return bytes(create_converter(model).convert())
 
 
-def convert_default(model: Any, integer_io: bool = False) -> bytes:
+def convert_default(model: Any, io: str = "float") -> bytes:
     """Return the flatbuffer that `Optimize.DEFAULT` makes: dynamic-range, or int8 of a model simulated by `qat`.
 
     Args:
         model: The model.
-        integer_io: Whether inputs and outputs of a model simulated by `qat` are int8. Defaults to False.
+        io: Type of inputs and outputs of a model simulated by `qat`: `float`, `integer` (int8) or `uint8`. Defaults to
+            `float`.
     """
     with silence_stderr(), hide_keras_3(), _as_run_failed(), warnings.catch_warnings():
         converter = create_converter(model)
-        if integer_io:
-            converter.inference_input_type = converter.inference_output_type = tf.int8
+        converter.inference_input_type = converter.inference_output_type = _IO_TYPES[io]
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         # The model contains the ranges that `qat` has trained; the converter's check looks for a calibration set.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs were expected")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ def quantize(
     scheme: str,
     bits: int,
     kernels: Sequence[Sequence[int]],
-    integer_io: bool,
+    io: str,
 ) -> NDArray[np.uint8]:
     """Return a post-training quantised copy of a float file.
 
@@ -44,7 +45,7 @@ def quantize(
         bits: Width of weights that are not kernels, such as an embedding's.
         kernels: Of each kernel of the file, in order: width in bits (2, 4, 8, or 32 for float), block size (0: one
             scale per channel) and, where it is on a grid whose steps are to be its scales, True.
-        integer_io: Whether inputs and outputs become integers too; used by `int8` and `int16x8`.
+        io: Type of inputs and outputs, used by `int8` and `int16x8`: `float`, `integer`, or `uint8` with `int8`.
 
     Returns:
         The file's bytes, with all weights inside the flatbuffer, where every runtime finds them.
@@ -66,13 +67,13 @@ def quantize(
             source = tflite.read_bytes()
             if _has_old_operator_codes(source):
                 source = _rewrite(source)
-            work = quantizer.Quantizer(source, _build_recipe(model, scheme, bits, kernels, integer_io))
+            work = quantizer.Quantizer(source, _build_recipe(model, scheme, bits, kernels, io != "float"))
             content = bytes(work.quantize(statistics or None, enable_progress_report=False).quantized_model)
     except Exception as error:  # the quantiser does not document what it raises for files of other writers
         message = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{tflite} cannot be quantised ({scheme}): {message[:200]}. Try another scheme.") from None
-    if len(content) >= _EXTERNAL_FROM:
-        content = _rewrite(content)
+    if len(content) >= _EXTERNAL_FROM or io == "uint8":
+        content = _rewrite(content, unsigned_io=io == "uint8")
     return np.frombuffer(content, np.uint8)
 
 
@@ -199,8 +200,13 @@ def _has_old_operator_codes(content: bytes) -> bool:
     return any(code.BuiltinCode() < code.DeprecatedBuiltinCode() for code in codes)
 
 
-def _rewrite(content: bytes) -> bytes:
-    """Return the file with operator codes in the newer field and all buffers inside the flatbuffer."""
+def _rewrite(content: bytes, unsigned_io: bool = False) -> bytes:
+    """Return the file with operator codes in the newer field and all buffers inside the flatbuffer.
+
+    Args:
+        content: The file.
+        unsigned_io: Whether int8 inputs and outputs become uint8. Defaults to False.
+    """
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(content)
@@ -208,4 +214,39 @@ def _rewrite(content: bytes) -> bytes:
         buffer.data = None if buffer.data is None else np.frombuffer(buffer.data, np.uint8)
     for code in model.operatorCodes:
         code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if unsigned_io:
+        _make_io_unsigned(model)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _make_io_unsigned(model: Any) -> None:
+    """Put a QUANTIZE between uint8 inputs and the int8 ones of a model, and one behind int8 outputs.
+
+    Args:
+        model: The model as `flatbuffer_utils` reads it, which is changed.
+    """
+    graph = model.subgraphs[0]
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+    code.version = 1
+    model.operatorCodes.append(code)
+    renamed = {}
+    for place in (graph.inputs, graph.outputs):
+        for position, inner in enumerate(place):
+            signed = graph.tensors[inner]
+            if signed.type != schema.TensorType.INT8:
+                continue
+            unsigned, outer = copy.deepcopy(signed), len(graph.tensors)
+            unsigned.type, unsigned.buffer = schema.TensorType.UINT8, 0
+            unsigned.quantization.zeroPoint = [int(zero) + 128 for zero in signed.quantization.zeroPoint]
+            signed.name = bytes(signed.name) + b"_int8"
+            graph.tensors.append(unsigned)
+            is_input = place is graph.inputs
+            step = schema.OperatorT()
+            step.opcodeIndex = len(model.operatorCodes) - 1
+            step.inputs, step.outputs = ([outer], [inner]) if is_input else ([inner], [outer])
+            graph.operators.insert(0 if is_input else len(graph.operators), step)
+            place[position] = renamed[inner] = outer
+    for signature in model.signatureDefs or []:
+        for port in (*signature.inputs, *signature.outputs):
+            port.tensorIndex = renamed.get(port.tensorIndex, port.tensorIndex)

@@ -13,6 +13,7 @@ from lightexp.core.patterns import assign_to_layers, find_shortfall
 from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, InvariantFamily, InvariantKind, Layer
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.core.tflite_graph import TFLiteGraph, extract_layer_names
+from lightexp.stages.io_types import IoType, check_io_types
 from lightexp.stages.train import TrainingStage
 
 ACTIVATIONS = ("", "linear", "relu", "sigmoid", "softmax", "tanh")
@@ -43,13 +44,18 @@ class Qat(TrainingStage):
     Attributes:
         scheme: What to preserve: `prune` (zeros, in any pattern), `cluster` (equal weights), `prune_cluster` (both),
             `plain` (nothing), or `auto` (all that earlier stages have established). Defaults to `auto`.
-        io: Type of the file's inputs and outputs: `float` or `integer` (int8). Defaults to `float`.
+        io: Type of the file's inputs and outputs: `float`, `int8` (also called `integer`) or `uint8`.
+            Defaults to `float`.
     """
 
     produces = "quantized"
     version = 2
     scheme: Literal["auto", "plain", "prune", "cluster", "prune_cluster"] = "auto"
-    io: Literal["float", "integer"] = "float"
+    io: IoType = "float"
+
+    def __post_init__(self) -> None:
+        if self.io == "int8":  # one name in the store's key
+            object.__setattr__(self, "io", "integer")
 
     def resolve(self, standing: tuple[Invariant, ...]) -> Qat:
         """Return the stage with `auto` replaced by the scheme that preserves `standing`; see `Stage.resolve`."""
@@ -111,7 +117,7 @@ class Qat(TrainingStage):
         history = self.fit(model, context, ties)
         clear_negative_zeros(model)
         file = context.out / TFLITE
-        file.write_bytes(converter.convert_default(model, integer_io=self.io == "integer"))
+        file.write_bytes(converter.convert_default(model, io=self.io))
         val = context.data.val
         logits = {
             "simulated": qat.compute_logits(model, context.data.inputs(val.x)),
@@ -136,10 +142,8 @@ class Qat(TrainingStage):
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
         """Check the data types of the file's kernels, inputs and outputs; see `Stage.verify`."""
-        io_types = {shipped.tensors[index].dtype for index in (*shipped.inputs, *shipped.outputs)}
-        expected = "INT8" if self.io == "integer" else "FLOAT32"
-        if io_types != {expected}:
-            return f"inputs and outputs are {sorted(io_types)}, were to be {expected}"
+        if broken := check_io_types(shipped, self.io, "INT8"):
+            return broken
         sizes = facts["int8_kernels"]
         kernels = [
             (extract_layer_names(shipped.title(op, tensor)), int(np.prod(tensor.shape)), float(tensor.dtype == "INT8"))

@@ -28,6 +28,7 @@ from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable, choose
 from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph, extract_layer_names
 from lightexp.models.from_file import try_on_example
 from lightexp.stages.calibration import RANGES_FILE, Calibration
+from lightexp.stages.io_types import IoType, check_io_types
 from lightexp.stages.kernel_format import KernelFormat, format_type
 from lightexp.stages.sensitivity import Sensitivity, sensitivity_table
 
@@ -63,7 +64,8 @@ class Quantize(Stage):
         tolerance: Instead of `bits`: the loss of validation accuracy allowed for each layer on its own, by the table of
             an earlier stage `sensitivity`, in percentage points. Each layer uses the fewest bits within it, or float if
             there are none. All layers together may lose more. Defaults to None: `bits`.
-        io: Type of an `int8` or `int16x8` model's inputs and outputs: `float` or `integer`. Defaults to `float`.
+        io: Type of an `int8` or `int16x8` model's inputs and outputs: `float`, `integer` (int8, or int16), and with
+            `int8` also `int8` or `uint8`, as cameras give it. Defaults to `float`.
         scales: `range` spans each channel's weights; `grid` takes the steps of weights on a grid as scales, so that the
             file holds their multiples exactly; `auto` is `grid` after a stage that has established a grid, else
             `range`. Defaults to `auto`.
@@ -89,7 +91,7 @@ class Quantize(Stage):
     block: Literal[32, 64] | None = None
     layers: dict[str, Literal[2, 4, 8, 32]] = field(default_factory=dict)
     tolerance: NonNegative | None = None
-    io: Literal["float", "integer"] = "float"
+    io: IoType = "float"
     scales: Literal["auto", "range", "grid"] = "auto"
     calibration_samples: Count = 200
 
@@ -98,6 +100,10 @@ class Quantize(Stage):
         has_formats = requested_bits != {8} or self.layers or self.block or self.tolerance is not None
         if self.io == "integer" and not self._is_static:
             raise ValueError(f"io=integer needs scheme=int8 or int16x8. Received: scheme={self.scheme}.")
+        if self.io in ("int8", "uint8") and self.scheme != "int8":
+            raise ValueError(f"io={self.io} needs scheme=int8. Received: scheme={self.scheme}.")
+        if self.io == "int8":  # one name in the store's key
+            object.__setattr__(self, "io", "integer")
         if self.scheme in ("default", "float16") and has_formats:
             raise ValueError(
                 "bits, block, layers and tolerance need scheme=dynamic, weight_only, int8 or int16x8. "
@@ -222,7 +228,7 @@ class Quantize(Stage):
         if self._is_static:
             ranges = np.load(context.inputs["calibration"].folder / RANGES_FILE, allow_pickle=False)
         kernels = [(_BITS[form.dtype], form.block, self.scales == "grid") for form in formats]
-        settings = {"scheme": self.scheme, "bits": self.bits, "kernels": kernels, "integer_io": self.io == "integer"}
+        settings = {"scheme": self.scheme, "bits": self.bits, "kernels": kernels, "io": self.io}
         result.write_bytes(sandbox.run_sandboxed("quantize", parent.tflite, ranges, **settings).tobytes())
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
@@ -236,9 +242,7 @@ class Quantize(Stage):
             bias = _find_bias(shipped, op)
             if self._is_static and expected != "FLOAT32" and bias and bias.dtype != _BIAS_TYPES[self.scheme]:
                 return f"the {op.kind} bias '{bias.name}' is {bias.dtype}, was to be {_BIAS_TYPES[self.scheme]}"
-        io_types = {shipped.tensors[index].dtype for index in (*shipped.inputs, *shipped.outputs)}
-        expected = _IO_TYPES[self.scheme] if self.io == "integer" else "FLOAT32"
-        return f"inputs and outputs are {sorted(io_types)}, were to be {expected}" if io_types != {expected} else None
+        return check_io_types(shipped, self.io, _IO_TYPES.get(self.scheme, "FLOAT32"))
 
     def choose_format(
         self, names: list[str], operator: str, shape: Sequence[int], inputs: int, table: SensitivityTable | None = None

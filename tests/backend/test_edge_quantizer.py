@@ -26,7 +26,7 @@ def write_file(folder: Path, content: bytes, name: str = "float.tflite") -> Path
 
 def quantize_file(source: Path, scheme: str, kernels: list[tuple[int, int]], samples: np.ndarray) -> Path:
     ranges = litert.collect_ranges(source, samples, 1) if scheme.startswith("int") else np.empty(0, np.float32)
-    content = edge_quantizer.quantize(source, ranges, scheme, 8, kernels, integer_io=False)
+    content = edge_quantizer.quantize(source, ranges, scheme, 8, kernels, io="float")
     return write_file(source.parent, content.tobytes(), "quantized.tflite")
 
 
@@ -257,3 +257,20 @@ def test_quantizer_errors_are_one_line(tmp_path: Path) -> None:
     source = write_file(tmp_path, tiny_models.make_tflite("conv"))
     with pytest.raises(BadInput, match=r"^[^\n]*cannot be quantised \(dynamic\): [^\n]*divisible[^\n]*$"):
         edge_quantizer.quantize(source, np.empty(0, np.float32), "dynamic", 8, [EIGHT, EIGHT, (4, 64)], False)
+
+
+def test_unsigned_io_gives_the_same_numbers(tmp_path: Path) -> None:
+    source, samples = write_file(tmp_path, tiny_models.make_tflite("conv")), draw_samples("conv")[:16]
+    ranges, kernels = litert.collect_ranges(source, samples, 1), [EIGHT] * 3
+    outputs = {}
+    for io in ("integer", "uint8"):
+        content = edge_quantizer.quantize(source, ranges, "int8", 8, kernels, io).tobytes()
+        loaded = LoadedModel.open(write_file(tmp_path, content, f"{io}.tflite"), samples.shape, threads=1)
+        loaded.set_input(loaded.source.encode(samples))
+        loaded.invoke()
+        outputs[io] = loaded.get_output()
+    assert (outputs["integer"].dtype, outputs["uint8"].dtype) == (np.int8, np.uint8)
+    assert np.array_equal(outputs["uint8"], outputs["integer"].astype(int) + 128)
+    signature = Interpreter(str(tmp_path / "uint8.tflite")).get_signature_runner()
+    ports = {**signature.get_input_details(), **signature.get_output_details()}
+    assert {details["dtype"] for details in ports.values()} == {np.uint8}

@@ -20,6 +20,9 @@ from tests.tiny_runs import TinyRuns
 KINDS = ["sparsity", "n_m", "blocks", "codebook", "dtype"]
 
 
+IO_TYPES = {"float": "float32", "integer": "int8", "uint8": "uint8"}
+
+
 def qat(**settings: Any) -> Qat:
     return Qat(objective=CrossEntropy(), **settings)
 
@@ -114,6 +117,28 @@ def test_file_holds_what_plan_says(tensorflow: None, tmp_path: Path, kind: str) 
     if reasons and types == {"FLOAT32"}:
         everything = {"int8_kernels": backend.count_int8_weights(net, [], ACTIVATIONS)}
         assert qat().verify("dtype", everything, graph) == "the kernel of 'x' is not INT8, as was planned"
+
+
+def test_io_types_give_the_same_numbers(tensorflow: None, tmp_path: Path) -> None:
+    from lightexp.backend import converter
+    from lightexp.backend import qat as backend
+    from lightexp.backend.litert_model import LoadedModel
+
+    samples = np.random.default_rng(0).random((16, 8, 8, 3), np.float32)
+    model, _ = backend.simulate_int8(build_net(*make_layers("slope")), ACTIVATIONS)
+    backend.find_ranges(model, samples)
+    outputs, path = {}, tmp_path / "model.tflite"
+    for io in ("float", "integer", "uint8"):
+        path.write_bytes(converter.convert_default(model, io))
+        loaded = LoadedModel.open(path, samples.shape, threads=1)
+        assert np.dtype(loaded.source.dtype).name == np.dtype(loaded.sink.dtype).name == IO_TYPES[io]
+        loaded.set_input(loaded.source.encode(samples))
+        loaded.invoke()
+        outputs[io] = loaded.sink.decode(loaded.get_output())
+    assert np.ptp(outputs["float"]) > 0
+    assert np.array_equal(outputs["integer"], outputs["float"])
+    assert np.array_equal(outputs["uint8"], outputs["float"])
+    assert qat(io="int8") == qat(io="integer")
 
 
 def test_plan_refuses_models_without_8_bit_layers(tensorflow: None) -> None:

@@ -37,6 +37,8 @@ class TestSettings:
         [
             ({"io": "integer"}, "io=integer needs scheme=int8 or int16x8. Received: scheme=default"),
             ({"scheme": "float16", "io": "integer"}, "io=integer needs scheme=int8 or int16x8"),
+            ({"scheme": "int16x8", "io": "uint8"}, "io=uint8 needs scheme=int8. Received: scheme=int16x8"),
+            ({"scheme": "dynamic", "io": "int8"}, "io=int8 needs scheme=int8. Received: scheme=dynamic"),
             ({"bits": 4}, "bits, block, layers and tolerance need scheme=dynamic, weight_only, int8 or int16x8"),
             ({"scheme": "float16", "layers": {"a": 8}}, "bits, block, layers and tolerance need"),
             ({"scheme": "int8", "bits": 2}, "2-bit weights with scheme=dynamic only. Received: scheme=int8"),
@@ -162,6 +164,7 @@ class TestRuns:
             (["scheme=weight_only", "bits=4"], ["INT4"] * 3, "FLOAT32"),
             (["scheme=int8"], ["INT8"] * 3, "FLOAT32"),
             (["scheme=int8", "io=integer"], ["INT8"] * 3, "INT8"),
+            (["scheme=int8", "io=uint8"], ["INT8"] * 3, "UINT8"),
             (["scheme=int16x8", "io=integer", "bits=4"], ["INT4"] * 3, "INT16"),
             (["scheme=int8", "layers={conv*: 4, logits: 32}"], ["INT4", "INT4", "FLOAT32"], "FLOAT32"),
         ],

@@ -91,7 +91,7 @@ def test_bits_trial_equals_quantised_file(
 ) -> None:
     source, file = parent / "model.tflite", tmp_path / "quantized.tflite"
     empty = np.empty(0, np.float32)
-    content = edge_quantizer.quantize(source, empty, "weight_only", 8, [(bits, 0), (32, 0)], integer_io=False)
+    content = edge_quantizer.quantize(source, empty, "weight_only", 8, [(bits, 0), (32, 0)], io="float")
     file.write_bytes(content.tobytes())
     assert read_table(record).find_row(["conv"]).levels["bits"][bits] == measure_accuracy(tiny_runs, file)
 
@@ -101,7 +101,7 @@ def test_bits_trial_equals_quantised_file(
 def test_round_kernel_equals_quantiser(bits: int, parent: Path, tmp_path: Path) -> None:
     source, file = parent / "model.tflite", tmp_path / "quantized.tflite"
     kernels = [(max(bits, 4), 0), (bits, 0)]
-    content = edge_quantizer.quantize(source, np.empty(0, np.float32), "dynamic", 8, kernels, integer_io=False)
+    content = edge_quantizer.quantize(source, np.empty(0, np.float32), "dynamic", 8, kernels, io="float")
     file.write_bytes(content.tobytes())
     pairs = zip(flatbuffer.read_graph(source).kernels, flatbuffer.read_graph(file).kernels, kernels, strict=True)
     for (_, kernel), (_, stored), (kernel_bits, _) in pairs:
