@@ -1,10 +1,10 @@
 """Pruning masks that follow tfmot's schedules and tfmot's rule inside the training graph.
 
 tfmot's wrapper (`prune_low_magnitude`) changes the layers that it wraps, has no sparsity of a model as a unit and
-refuses layers that it does not know. The masks here equal tfmot's bit by bit: at each step that the schedule names,
-the `round(n * (1 - sparsity))` largest of n weights stay, at least one; weights are multiplied by their mask before
-every forward pass and after an epoch. Blocks and N:M patterns are lightexp's own: tfmot's blocks do not take
-convolutions, and its `sparsity_m_by_n` ignores the schedule.
+refuses layers that it does not know. The masks here equal tfmot's bit by bit where no two weights are equal: at each
+step that the schedule names, the `round(n * (1 - sparsity))` largest of n weights stay, at least one; weights are
+multiplied by their mask before every forward pass and after an epoch. Of equal weights tfmot keeps all. Blocks and N:M
+patterns are lightexp's own: tfmot's blocks do not take convolutions, and its `sparsity_m_by_n` ignores the schedule.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ class PruningMasks:
         all_scores = tf.concat([tf.reshape(score, [-1]) for score in scores], axis=0)
         size = tf.cast(tf.size(all_scores), tf.float32)
         remaining = tf.cast(tf.maximum(tf.round(size * (1 - sparsity)), 1), tf.int32)
-        threshold = _nth_largest(all_scores, remaining)
-        for index, score in zip(members, scores, strict=True):
-            mask = tf.cast(score >= threshold, tf.float32)
+        masks = tf.split(select_largest(all_scores, remaining), [tf.size(score) for score in scores])
+        for index, score, flat_mask in zip(members, scores, masks, strict=True):
+            mask = tf.reshape(flat_mask, tf.shape(score))
             shape = self._kernels[index].shape
             if self._block != (1, 1):
                 rows, columns = self._block
@@ -182,6 +182,27 @@ def select_n_of_m(scores: Any, m: int, sparsity: Any) -> Any:
     threshold = _nth_largest(tf.reduce_max(candidates, axis=1), tf.maximum(extra, 1))
     mask |= (extra > 0) & is_next & (candidates >= threshold)
     return tf.linalg.matrix_transpose(tf.reshape(tf.cast(mask, tf.float32), tf.shape(padded))[..., :inputs])
+
+
+def select_largest(scores: Any, count: Any) -> Any:
+    """Return a mask that keeps the `count` largest scores.
+
+    Of equal scores, as binary and ternary weights have, those stay that a fixed shuffle of the positions puts last:
+    keeping the first positions would prune the last inputs entirely.
+
+    Args:
+        scores: `(n,)`.
+        count: Number of scores to keep, from 1 to n, an int32 tensor.
+
+    Returns:
+        Float32 mask `(n,)`.
+    """
+    threshold = _nth_largest(scores, count)
+    larger, equal = scores > threshold, tf.equal(scores, threshold)
+    missing = count - tf.math.count_nonzero(larger, dtype=tf.int32)
+    order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(scores)), seed=[0, 0])
+    last = _nth_largest(tf.where(equal, order, -1), missing)
+    return tf.cast(larger | (equal & (order >= last)), tf.float32)
 
 
 def _nth_largest(values: Any, n: Any) -> Any:

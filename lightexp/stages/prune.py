@@ -73,6 +73,7 @@ class Prune(TrainingStage):
         "allocation": Range("choice(uniform, global, erk)"),
         "layers": Range("interval(0.5, 0.98)", strongest=0.98),
     }
+    version = 2
     sparsity: Sparsity = _DEFAULT_SPARSITY
     initial_sparsity: Sparsity = 0.0
     criterion: Literal["magnitude", "random"] = "magnitude"
@@ -329,6 +330,6 @@ class Prune(TrainingStage):
             size, zero = sum(sizes[name] for name in names), sum(zeros[name] for name in names)
             if zero < min(round(size * target), size - 1) - 1:  # tfmot rounds in float32
                 raise RunFailed(
-                    f"{', '.join(names)} reached sparsity {zero / size:.3f}, not {target:.3f}: too many weights "
-                    "are equal. Train the model first, or use another criterion."
+                    f"{', '.join(names)} reached sparsity {zero / size:.3f}, not {target:.3f}. "
+                    "This is a fault of lightexp: please report it with the run's record."
                 )

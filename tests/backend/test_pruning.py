@@ -85,22 +85,25 @@ def test_masks_equal_tfmots_at_every_step(tensorflow: None, kind: str, schedule:
     assert masks.last_step == schedule.end
 
 
-def test_equal_weights_are_kept_together_as_by_tfmot(tensorflow: None) -> None:
+@pytest.mark.parametrize("values", [[-1, 1], [-1, 0, 1], [0], [-3, -2, -1, 0, 1, 2, 3]])
+@pytest.mark.parametrize("sparsity", [0.25, 0.5, 0.9])
+def test_equal_weights_reach_sparsity_exactly(tensorflow: None, values: list[int], sparsity: float) -> None:
     import tensorflow as tf
-    from tensorflow_model_optimization.python.core.sparsity.keras.pruning_impl import Pruning
-    from tensorflow_model_optimization.sparsity.keras import ConstantSparsity
 
     from lightexp.backend.pruning import PruningMasks
 
-    values = np.random.default_rng(0).integers(-3, 4, (7, 9)).astype(np.float32)
-    kernel = tf.Variable(values)
-    masks = PruningMasks([kernel], [([0], Schedule(None, 0.5, 1, 2, 1))], 2, None)
-    masks.on_step_begin(tf.constant(1, tf.int64))
-    mask, threshold = tf.Variable(tf.ones_like(kernel)), tf.Variable(0.0)
-    rule = Pruning(lambda: tf.constant(1), [(values, mask, threshold)], ConstantSparsity(0.5, 1), (1, 1), "AVG")
-    expected = rule._update_mask(tf.constant(values))[1].numpy()
-    np.testing.assert_array_equal(kernel.numpy(), values * expected)
-    assert expected.mean() > 0.5  # ties did keep more than half
+    array = np.random.default_rng(0).choice(np.float32(values), (20, 16))
+    kept = []
+    for _ in range(2):
+        masks = PruningMasks([tf.Variable(array)], [([0], Schedule(None, sparsity, 1, 2, 1))], 2, None)
+        masks.on_step_begin(tf.constant(1, tf.int64))
+        kept.append(masks.variables[0].numpy())
+    np.testing.assert_array_equal(*kept)
+    assert kept[0].sum() == round(320 * (1 - sparsity))
+    magnitude = np.abs(array)
+    assert magnitude[kept[0] == 1].min() >= magnitude[kept[0] == 0].max()
+    if len(values) == 2 and sparsity == 0.5:
+        assert kept[0].any(axis=0).all()  # no output is pruned entirely
 
 
 def prune(arrays: list[np.ndarray], groups: list[tuple[list[int], Schedule]], seed: int | None, step: int = 1) -> Any:

@@ -151,7 +151,7 @@ def test_shared_allocation_reaches_total_sparsity(tiny_runs: TinyRuns, allocatio
         assert shares["logits"] < shares["conv1"] < shares["conv2"]
 
 
-def test_check_reached_fails_with_equal_weights() -> None:
+def test_check_reached_fails_below_target() -> None:
     stage = prune(sparsity=0.5)
     stage.check_reached({"a": 0.5}, {"a": 49}, {"a": 100})
     with pytest.raises(RunFailed, match=r"a reached sparsity 0\.480, not 0\.500"):
