@@ -26,6 +26,7 @@ from lightexp.core.protocols import (
 )
 from lightexp.core.record import StageRecord
 from lightexp.core.store import Entry, Store
+from lightexp.runner.chance import describe_chance, note_chance
 from lightexp.runner.plan import Node, Plan
 from lightexp.runner.preview import preview_plan
 from lightexp.runner.progress import ProgressReporter
@@ -90,7 +91,13 @@ class Executor:
             record = StageRecord(node.name, node.key, from_store, entry.seconds, facts=entry.facts)
             self._reporter.finished(record)
             records.append(record)
+            if node is self._plan.control and not from_store:
+                self._warn_of_chance(node)
         return records
+
+    def _warn_of_chance(self, node: Node) -> None:
+        if problem := describe_chance(self.shipped(node), self._data, self._settings.threads):
+            self._reporter.say(f"  {node.name}: {problem}")
 
     def measure(
         self,
@@ -130,6 +137,8 @@ class Executor:
                     requested=requested,
                 )
                 self._measure_node(node, record, context)
+                if node is self._plan.control:
+                    note_chance(record, self._data)
                 for file, split in [place for place in cache if place[0] != control.tflite]:
                     del cache[file, split]  # only the control's logits are needed again
                 record.metrics.append(Metric("time/train_s", self._sum_training_seconds(node), "s", "min"))

@@ -211,6 +211,7 @@ class Runner:
                 "name": data.name,
                 "classes": data.classes,
                 "shape": list(data.shape),
+                **({"notes": list(data.notes)} if data.notes else {}),
                 "labels": list(data.names) or [str(number) for number in range(data.classes)],
                 "scale": data.scale,
                 "offset": data.offset,
