@@ -17,7 +17,7 @@ from lightexp.core.config import build, locate
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import canonicalize, compute_key
-from lightexp.core.protocols import Dataset, Measurement, Model, Stage, TrainingObjective
+from lightexp.core.protocols import Dataset, Measurement, Model, Stage, Task, TrainingObjective
 from lightexp.core.store import Store
 from lightexp.core.training import Training
 from lightexp.runner import plan
@@ -31,6 +31,7 @@ from tests.tiny_runs import TinyRuns
 GROUPS: dict[str, tuple[str, str, type[Any]]] = {
     "dataset": ("dataset={}", "dataset", Dataset),
     "model": ("model={}", "model", Model),
+    "task": ("task={}", "task", Task),
     "objective": ("objective@pipeline.stages.train.objective={}", "pipeline.stages.train.objective", TrainingObjective),
     "stage": ("+stage@pipeline.stages.probe={}", "pipeline.stages.probe", Stage),
     "tracking": ("tracking={}", "tracking", Tracking),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lightexp.ablation.runs import compose_with_seed
 from lightexp.ablation.spec import AblationSpec
+from lightexp.core.primary_metric import read_primary
 from lightexp.core.record import Record
 from lightexp.report import review
 from lightexp.report.data import Report
@@ -66,7 +67,7 @@ def _find_runs(spec: AblationSpec, outputs: Path, problems: list[str]) -> tuple[
     for record in iterate_records([outputs] if outputs.is_dir() else [], problems, is_of_ablation):
         row_and_seed = record.tags["row"], record.config["seed"]
         settings = identify_settings(record.config, plugins[row_and_seed])
-        if "accuracy/test" in record.metrics:
+        if f"{read_primary(record.dataset).name}/test" in record.metrics:
             tested.setdefault(record.tags["row"], set()).add(repr(settings))
         if settings == expected[row_and_seed]:
             runs[row_and_seed] = reader.run(record, record.tags["row"])

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from lightexp.ablation.runs import Backlog, RunIndex
 from lightexp.ablation.task_source import LOCKS, AblationOrder, AblationSource
 from lightexp.ablation.tasks import AblationTask, list_latency_tasks, list_run_tasks
+from lightexp.core.columns import COLUMNS
 from lightexp.core.errors import RunFailed
 from lightexp.core.formatting import format_duration
 from lightexp.core.store import Store
@@ -205,14 +206,15 @@ class _RunProgress(_TaskProgress):
 
 
 def format_metrics(metrics: dict[str, float]) -> str:
-    """Return a run's accuracy and file size in words, or `done` if it has neither.
+    """Return a run's quality, by the first metric that tables show, and file size in words, or `done`.
 
     Example:
         >>> format_metrics({"accuracy/test": 0.9712, "size/file_bytes": 12345})
         'accuracy 97.12%, 12,345 bytes'
     """
-    accuracy = metrics.get("accuracy/test", metrics.get("accuracy/val"))
-    parts = [] if accuracy is None else [f"accuracy {accuracy:.2%}"]
+    shown = [column for split in ("/test", "/val") for column in COLUMNS if column.name.endswith(split)]
+    quality = next((column for column in shown if column.name in metrics), None)
+    parts = [f"{quality.name.partition('/')[0]} {quality.format(metrics[quality.name])}"] if quality else []
     if "size/file_bytes" in metrics:
         parts.append(f"{metrics['size/file_bytes']:,.0f} bytes")
     return ", ".join(parts) or "done"

@@ -46,8 +46,8 @@ class AblationFile:
         external: Published metrics by row, each `{source: text, figures: {metric: value}}`; shown, never tested.
         columns: Metrics of the table, or `{measurement, heading, format, direction}` of each. Defaults to the usual
             ones.
-        margin: Percentage points of accuracy that a row may lose against the control and still count as no worse.
-            Defaults to None: differences are tested, not non-inferiority.
+        margin: How much worse than the control a row may be and still count as no worse: percentage points of accuracy,
+            or the unit of another primary metric. Defaults to None: differences are tested, not non-inferiority.
         figures: The plots. Defaults to all that have data.
     """
 

@@ -32,7 +32,7 @@ _PREFETCHED_BATCHES = 2  # read while another is trained on
 _PROGRESS_STEPS = 100  # of `fit`, between two reports
 
 TrainStep = Callable[[Any, Any, Mapping[str, Any]], tuple[Any, Any]]
-"""Takes a batch of raw examples, labels and teachers' logits; returns summed loss and number of correct answers."""
+"""Takes a batch of raw examples, targets and teachers' outputs; returns the sums of loss and metric."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class EpochWork:
         settings: The training's settings.
         seed: Seed of the shuffling.
         train_step: One optimiser step, traced into a graph.
+        metric: Name of the metric that the step returns with the loss.
     """
 
     train: Split
@@ -52,6 +53,7 @@ class EpochWork:
     settings: Training
     seed: int
     train_step: TrainStep
+    metric: str
 
     @property
     def steps(self) -> int:
@@ -62,12 +64,12 @@ class EpochWork:
         """Return the order of the examples in an epoch, an int32 tensor `(n,)`."""
         return tf.random.experimental.stateless_shuffle(tf.range(len(self.train)), seed=[self.seed, epoch])
 
-    def average(self, loss: float, correct: int, examples: int, epoch: int) -> dict[str, float]:
-        """Return loss and accuracy over the examples seen in an epoch.
+    def average(self, loss: float, score: float, examples: int, epoch: int) -> dict[str, float]:
+        """Return loss and metric over the examples seen in an epoch.
 
         Args:
             loss: Summed loss.
-            correct: Number of correct answers.
+            score: Summed metric.
             examples: Number of examples seen.
             epoch: The epoch, counted from 0.
 
@@ -75,7 +77,7 @@ class EpochWork:
             RunFailed: If the loss is not finite.
         """
         require_finite_loss(loss, epoch, self.settings)
-        return {"loss": loss / examples, "accuracy": correct / examples}
+        return {"loss": loss / examples, self.metric: score / examples}
 
 
 class EpochLoop(Protocol):
@@ -90,7 +92,7 @@ class EpochLoop(Protocol):
             metrics: The metrics to show with the progress, until there are newer ones.
 
         Returns:
-            The epoch's mean `loss` and `accuracy`.
+            The epoch's mean `loss` and metric.
 
         Raises:
             RunFailed: If the loss is not finite.
@@ -113,31 +115,31 @@ class GraphLoop:
         """Train for one epoch; see `EpochLoop`."""
         work, done = self._work, 0
         order = work.shuffle(epoch)
-        loss, correct = tf.zeros((), tf.float64), tf.zeros((), tf.int64)
+        loss = score = tf.zeros((), tf.float64)
         while done < work.steps:
             start, last = time.perf_counter(), min(done + self._call_steps, work.steps)
-            loss, correct = self._run_steps(order, tf.constant(done), tf.constant(last), loss, correct)
+            loss, score = self._run_steps(order, tf.constant(done), tf.constant(last), loss, score)
             examples = min(last * work.settings.batch_size, len(work.train))
-            metrics |= work.average(float(loss), int(correct), examples, epoch)
+            metrics |= work.average(float(loss), float(score), examples, epoch)
             seconds_per_step = (time.perf_counter() - start) / (last - done)
             self._call_steps, done = max(1, int(SECONDS_PER_CALL / seconds_per_step)), last
             if done < work.steps:
                 progress.step(epoch + done / work.steps, work.settings.epochs, **metrics)
-        return work.average(float(loss), int(correct), len(work.train), epoch)
+        return work.average(float(loss), float(score), len(work.train), epoch)
 
-    def _trace_steps(self, order: Any, first: Any, last: Any, loss: Any, correct: Any) -> Any:
-        """Run the steps from `first` to before `last`; return the sums of loss and correct answers with theirs."""
+    def _trace_steps(self, order: Any, first: Any, last: Any, loss: Any, score: Any) -> Any:
+        """Run the steps from `first` to before `last`; return the sums of loss and metric with theirs."""
         size = self._work.settings.batch_size
 
-        def run_step(index: Any, loss: Any, correct: Any) -> Any:
+        def run_step(index: Any, loss: Any, score: Any) -> Any:
             rows = order[index * size : (index + 1) * size]
             teacher_logits = {role: tf.gather(logits, rows) for role, logits in self._teacher_logits.items()}
-            step_loss, step_correct = self._work.train_step(
+            step_loss, step_score = self._work.train_step(
                 tf.gather(self._x, rows), tf.gather(self._y, rows), teacher_logits
             )
-            return index + 1, loss + tf.cast(step_loss, tf.float64), correct + step_correct
+            return index + 1, loss + tf.cast(step_loss, tf.float64), score + tf.cast(step_score, tf.float64)
 
-        return tf.while_loop(lambda index, *_: index < last, run_step, (first, loss, correct))[1:]
+        return tf.while_loop(lambda index, *_: index < last, run_step, (first, loss, score))[1:]
 
 
 class FitLoop:
@@ -153,8 +155,8 @@ class FitLoop:
 
         class StepModel(import_keras().Model):  # type: ignore[misc]
             def train_step(self, batch: Any) -> dict[str, Any]:
-                loss, correct = work.train_step(batch[0], batch[1], dict(zip(roles, batch[2:], strict=True)))
-                totals.assign_add(tf.stack([tf.cast(loss, tf.float64), tf.cast(correct, tf.float64)]))
+                loss, score = work.train_step(batch[0], batch[1], dict(zip(roles, batch[2:], strict=True)))
+                totals.assign_add(tf.stack([tf.cast(loss, tf.float64), tf.cast(score, tf.float64)]))
                 return {"loss": loss}
 
         self._model = StepModel()
@@ -180,8 +182,8 @@ class FitLoop:
             verbose=0,
             callbacks=[import_keras().callbacks.LambdaCallback(on_batch_end=report)],
         )
-        loss, correct = self._totals.numpy()
-        return work.average(float(loss), int(correct), len(work.train), epoch)
+        loss, score = self._totals.numpy()
+        return work.average(float(loss), float(score), len(work.train), epoch)
 
     def _read_batches(self, order: NDArray[np.int32]) -> Iterator[tuple[NDArray[Any], ...]]:
         size = self._work.settings.batch_size

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.backend.channels import ChannelGraph
-from lightexp.backend.losses import compute_cross_entropy
 from lightexp.backend.session import import_tensorflow
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
@@ -80,7 +79,7 @@ def _loss_changes(model: Any, graph: ChannelGraph, data: Data) -> dict[str, NDAr
     @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
     def compute_changes(x: Any, y: Any) -> Any:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(compute_cross_entropy(model(x, training=False), y))
+            loss = tf.reduce_mean(data.task.compute_loss(model(x, training=False), y))
         gradients = iter(tape.gradient(loss, all_variables, unconnected_gradients="zero"))
         products = [
             [tf.reduce_sum(tf.reshape(next(gradients) * v, [-1, v.shape[-1]]), axis=0) for v in layer_variables]

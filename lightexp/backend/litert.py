@@ -1,4 +1,4 @@
-"""Run `.tflite` files with LiteRT: logits of a data set, ranges of activations, latency of one example."""
+"""Run `.tflite` files with LiteRT: outputs on a data set, ranges of activations, latency of one example."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ class ExampleSpec:
     Attributes:
         name: The data set's name, for messages.
         shape: Shape of one example.
-        classes: Number of classes.
+        outputs: Number of the model's outputs.
+        needs: What the data need of the outputs, for messages.
         scale: Inputs are `raw * scale + offset`; one number, or one for each channel.
         offset: See `scale`.
     """
 
     name: str
     shape: tuple[int, ...]
-    classes: int
+    outputs: int
+    needs: str
     scale: Factor
     offset: Factor
 
@@ -50,29 +52,29 @@ def compute_logits(
     batch: int = 50,
     foreign: bool = False,
 ) -> NDArray[np.float32]:
-    """Compute a model's logits for raw examples.
+    """Compute a model's outputs for raw examples, before the activation that ends the file, if one does.
 
     Args:
-        tflite: A file with one input `(batch, *data.shape)` and one output `(batch, data.classes)`, each float32 or
+        tflite: A file with one input `(batch, *data.shape)` and one output `(batch, data.outputs)`, each float32 or
             quantised integers.
         raw: Examples as the data set stores them, `(n, *data.shape)`.
-        data: The data set; its shape, classes, input scaling and `probabilities` are used.
+        data: The data set; its shape, task, input scaling and `probabilities` are used.
         threads: Number of LiteRT threads.
         batch: Examples per invocation, unless the file fixes its batch size. Defaults to 50.
         foreign: Whether the file is not lightexp's own, so that it must run in the sandbox process. Defaults to False.
 
     Returns:
-        Logits `(n, classes)`: integer outputs are dequantised, and probabilities (see `Data.probabilities`) replaced
-        by their logarithms.
+        Outputs `(n, data.outputs)`: integers are dequantised, and probabilities (see `Data.probabilities`) replaced by
+        logits.
 
     Raises:
         BadInput: If LiteRT cannot run the file, or its shapes do not match the data set's.
         RunFailed: If an output is NaN or infinite.
     """
-    outputs = np.empty((len(raw), data.classes), np.float32)
+    outputs = np.empty((len(raw), data.outputs), np.float32)
     if not len(raw):
         return outputs
-    spec = ExampleSpec(data.name, data.shape, data.classes, data.scale, data.offset)
+    spec = ExampleSpec(data.name, data.shape, data.outputs, data.task.describe_outputs(data), data.scale, data.offset)
     if foreign:
         for start in range(0, len(raw), _EXAMPLES_PER_CALL):
             part = raw[start : start + _EXAMPLES_PER_CALL]
@@ -82,12 +84,17 @@ def compute_logits(
     else:
         outputs = run_model(tflite, raw, spec, threads, batch)
     _require_finite_outputs(tflite, outputs)
+    activation = data.task.activation
     has_probabilities = data.probabilities
     if has_probabilities is None:
-        has_probabilities = flatbuffer.read_graph(tflite).ends_in_softmax
-    if has_probabilities:
-        return np.log(np.clip(outputs, _SMALLEST_PROBABILITY, None))
-    return outputs
+        has_probabilities = activation is not None and flatbuffer.read_graph(tflite).ends_in(activation)
+    if not has_probabilities:
+        return outputs
+    if activation == "sigmoid":
+        probabilities = np.clip(outputs, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
+        logits: NDArray[np.float32] = np.log(probabilities / (1 - probabilities))
+        return logits
+    return np.log(np.clip(outputs, _SMALLEST_PROBABILITY, None))
 
 
 def _require_finite_outputs(tflite: Path, outputs: NDArray[np.float32]) -> None:
@@ -111,14 +118,14 @@ def run_model(
         batch: Examples per invocation, unless the file fixes its batch size.
 
     Returns:
-        Outputs `(n, classes)`.
+        Outputs `(n, spec.outputs)`.
 
     Raises:
         BadInput: As `compute_logits`.
     """
     if isinstance(spec, Mapping):
         spec = ExampleSpec(**spec)
-    outputs = np.empty((len(raw), spec.classes), np.float32)
+    outputs = np.empty((len(raw), spec.outputs), np.float32)
     model = LoadedModel.open(tflite, (min(batch, len(raw)), *spec.shape), threads)
     inputs = np.zeros(model.shape, model.source.dtype)
     for start in range(0, len(raw), len(inputs)):
@@ -128,10 +135,10 @@ def run_model(
         model.set_input(inputs)
         model.invoke()
         output = model.get_output()
-        if output.shape != (len(inputs), spec.classes):
+        if output.shape != (len(inputs), spec.outputs):
             raise BadInput(
-                f"{tflite} gives outputs of shape {output.shape[1:]}, but {spec.name} has {spec.classes} classes: "
-                f"({spec.classes},). Use the data set that the model was made for."
+                f"{tflite} gives outputs of shape {output.shape[1:]}, but {spec.name} has {spec.needs}: "
+                f"({spec.outputs},). Use the data set that the model was made for."
             )
         outputs[start : start + len(part)] = model.sink.decode(output[: len(part)])
     return outputs

@@ -24,6 +24,11 @@ def compute_cross_entropy(logits: Any, labels: Any) -> Any:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
+def count_correct(logits: Any, labels: Any) -> Any:
+    """Return the number of examples whose highest logit is the label's, a scalar tensor."""
+    return tf.math.count_nonzero(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels))
+
+
 def compute_soft_divergence(teachers: Sequence[Any], student: Any, temperature: float) -> Any:
     """Return `T^2 * KL(softmax(teacher / T) || softmax(student / T))` of each example.
 

@@ -186,17 +186,15 @@ class AccuracyControl:
 
 
 def make_evaluator(model: Any, data: Data) -> Callable[[], float]:
-    """Return a function that computes the validation accuracy of a model as it is when called."""
+    """Return a function that computes the task's primary metric of a model, as it is when called, on validation."""
 
     @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
-    def count_correct(raw: Any, labels: Any) -> Any:
-        logits = model(tf.cast(raw, tf.float32) * data.scale + data.offset, training=False)
-        return tf.math.count_nonzero(tf.argmax(logits, axis=-1, output_type=tf.int32) == labels)
+    def compute_outputs(raw: Any) -> Any:
+        return model(tf.cast(raw, tf.float32) * data.scale + data.offset, training=False)
 
     def evaluate() -> float:
         starts = range(0, len(data.val), _EVALUATION_BATCH)
-        batches = [slice(start, start + _EVALUATION_BATCH) for start in starts]
-        correct = [count_correct(tf.constant(data.val.x[rows]), tf.constant(data.val.y[rows])) for rows in batches]
-        return float(np.sum([int(count) for count in correct])) / len(data.val)
+        outputs = [compute_outputs(tf.constant(data.val.x[start : start + _EVALUATION_BATCH])) for start in starts]
+        return data.task.compute_primary(np.concatenate(outputs), data.val.y, data)
 
     return evaluate

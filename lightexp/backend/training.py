@@ -16,7 +16,6 @@ from lightexp.backend.augmentation import augment_batch, draw_mixup_partners
 from lightexp.backend.divergence import require_finite_loss, require_finite_weights, require_learnt
 from lightexp.backend.epoch_loops import EpochLoop, EpochWork, FitLoop, GraphLoop
 from lightexp.backend.features import FeatureMatcher
-from lightexp.backend.losses import compute_cross_entropy
 from lightexp.backend.optimizers import Optimizer
 from lightexp.backend.randomness import seed_by_step
 from lightexp.backend.session import import_tensorflow
@@ -74,7 +73,7 @@ class TeacherSignals:
     """What an objective compares the model in training with.
 
     Attributes:
-        logits: Logits `(n, classes)` over the train split for each of the objective's teachers.
+        logits: Outputs `(n, outputs)` over the train split of each of the objective's teachers.
         features: The hidden layers that the objective compares, or None.
     """
 
@@ -97,7 +96,7 @@ class Trainer:
         """Create the optimiser's state.
 
         Args:
-            model: A built tf_keras model that gives logits; it is trained in place.
+            model: A built tf_keras model without a final activation; it is trained in place.
             settings: The training's settings.
             data: The data set.
             seed: Seed of shuffling, augmentation and dropout.
@@ -128,8 +127,8 @@ class Trainer:
                 None: the last.
 
         Returns:
-            Curves with one value per epoch: loss, accuracy, val_loss, val_accuracy, seconds and, with a constraint,
-            sparsity.
+            Curves with one value per epoch: loss, the task's `epoch_metric`, both with `val_`, seconds and, with a
+            constraint, sparsity.
 
         Raises:
             RunFailed: If the loss or a weight is not finite, or the training has diverged.
@@ -153,7 +152,8 @@ class Trainer:
         return self._history
 
     def _create_loop(self) -> EpochLoop:
-        work = EpochWork(self._data.train, self._teachers.logits, self._settings, self._seed, self.train_step)
+        metric = self._data.task.epoch_metric
+        work = EpochWork(self._data.train, self._teachers.logits, self._settings, self._seed, self.train_step, metric)
         if self._settings.loop == "fit" or self._data.train.on_disk:
             return FitLoop(work)
         return GraphLoop(work)
@@ -195,17 +195,18 @@ class Trainer:
         extra = [variable for part in parts for variable in part.variables]
         return [self._step, *self._model.weights, *extra, *slots]
 
-    def train_step(self, raw: Any, labels: Any, teachers: Mapping[str, Any]) -> tuple[Any, Any]:
+    def train_step(self, raw: Any, targets: Any, teachers: Mapping[str, Any]) -> tuple[Any, Any]:
         """Take one optimiser step, inside a graph.
 
         Args:
             raw: Raw examples `(batch, *shape)`.
-            labels: Integer labels `(batch,)`.
-            teachers: Logits `(batch, classes)` for each of the objective's teachers.
+            targets: The task's targets `(batch, ...)`.
+            teachers: Outputs `(batch, outputs)` of each of the objective's teachers.
 
         Returns:
-            Summed loss and number of correct answers.
+            Sums of the loss and of the task's `epoch_metric`.
         """
+        task, objective = self._data.task, self._settings.objective
         rate = self._rates[self._step]
         step = self._step.assign_add(1)
         if self._constraint:
@@ -215,11 +216,12 @@ class Trainer:
             inputs, weight = augment_batch(inputs, self._data.augment, self._seed, step)
         with tf.GradientTape() as tape:
             with seed_by_step(self._model, self._seed, step):
-                logits, feature_losses = self._forward(inputs)
-            losses = self._settings.objective.loss(logits, labels, teachers)
+                outputs, feature_losses = self._forward(inputs)
+            losses = objective.compute_loss(task, outputs, targets, teachers)
             if weight is not None:
                 partner_teachers = {role: draw_mixup_partners(soft) for role, soft in teachers.items()}
-                partner_losses = self._settings.objective.loss(logits, draw_mixup_partners(labels), partner_teachers)
+                partners = draw_mixup_partners(targets)
+                partner_losses = objective.compute_loss(task, outputs, partners, partner_teachers)
                 losses = weight * losses + (1 - weight) * partner_losses
             if feature_losses is not None:
                 losses += feature_losses
@@ -230,10 +232,10 @@ class Trainer:
         if self._reparameterization:
             gradients = self._reparameterization.pull_back(self._variables, gradients, step)
         self._optimizer.apply(gradients, step, rate)
-        return tf.reduce_sum(losses), _count_correct(logits, labels)
+        return tf.reduce_sum(losses), task.score_examples(outputs, targets)
 
     def _forward(self, inputs: Any) -> tuple[Any, Any]:
-        """Return logits `(batch, classes)` and the losses of matched layers `(batch,)`, or None without any."""
+        """Return outputs `(batch, outputs)` and the losses of matched layers `(batch,)`, or None without any."""
         if self._teachers.features:
             return self._teachers.features(inputs)
         return self._model(inputs, training=True), None
@@ -241,17 +243,18 @@ class Trainer:
     def _scale(self, raw: Any) -> Any:
         return tf.cast(raw, tf.float32) * self._data.scale + self._data.offset
 
-    def _validate_batch(self, raw: Any, labels: Any) -> tuple[Any, Any]:
-        logits = self._model(self._scale(raw), training=False)
-        return tf.reduce_sum(compute_cross_entropy(logits, labels)), _count_correct(logits, labels)
+    def _validate_batch(self, raw: Any, targets: Any) -> tuple[Any, Any]:
+        outputs = self._model(self._scale(raw), training=False)
+        task = self._data.task
+        return tf.reduce_sum(task.compute_loss(outputs, targets)), task.score_examples(outputs, targets)
 
     def _evaluate(self, split: Split) -> dict[str, float]:
-        loss, correct = 0.0, 0
+        loss = score = 0.0
         for first in range(0, len(split), _EVALUATION_BATCH):
             rows = slice(first, first + _EVALUATION_BATCH)
-            batch_loss, batch_correct = self._validate(tf.constant(split.x[rows]), tf.constant(split.y[rows]))
-            loss, correct = loss + float(batch_loss), correct + int(batch_correct)
-        return {"val_loss": loss / len(split), "val_accuracy": correct / len(split)}
+            batch_loss, batch_score = self._validate(tf.constant(split.x[rows]), tf.constant(split.y[rows]))
+            loss, score = loss + float(batch_loss), score + float(batch_score)
+        return {"val_loss": loss / len(split), f"val_{self._data.task.epoch_metric}": score / len(split)}
 
 
 class _EarlyStopping:
@@ -276,7 +279,3 @@ class _EarlyStopping:
         """Set the weights of the best epoch, if any epoch was noted."""
         if self._best_weights is not None:
             model.set_weights(self._best_weights)
-
-
-def _count_correct(logits: Any, labels: Any) -> Any:
-    return tf.math.count_nonzero(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels))

@@ -137,7 +137,7 @@ def _show_plan(spec: StudySpec) -> None:
     from lightexp.search.preparation import prepare_study
     from lightexp.search.storage import count_trials
 
-    view = StudyView(spec.objectives)
+    view = StudyView(spec.objectives, spec.settings.task.primary)
     prepared = prepare_study(spec)
     seed_trials = spec.make_seed_trials(prepared.space)
     counts = count_stored_stages(spec, [seed_trial.config for seed_trial in seed_trials], prepared.runner)
@@ -167,7 +167,7 @@ def _search(spec: StudySpec, command: list[str], launcher: Launcher | None) -> i
     from lightexp.search.study_status import compute_status
     from lightexp.search.study_tracker import StudyTracker
 
-    with StudyView(spec.objectives) as view:
+    with StudyView(spec.objectives, spec.settings.task.primary) as view:
         prepared = prepare_study(spec)
         _require_trials_to_test(spec)
         prepared.runner.close_dead_runs(spec.settings)

@@ -28,17 +28,18 @@ _MAX_LIVE_POINTS = 10
 class StudyView:
     """Shows a study: its progress on standard error, its results on standard output."""
 
-    def __init__(self, objectives: tuple[SearchObjective, ...]) -> None:
+    def __init__(self, objectives: tuple[SearchObjective, ...], primary: str) -> None:
         """Show nothing yet.
 
         Args:
             objectives: The study's objectives.
+            primary: Name of the task's primary metric.
         """
         # A duplicate of the descriptor: standard error is redirected while C++ libraries write to it.
         errors = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
         self._err = make_console(errors, _choose_width(sys.stderr.isatty()))
         self._out = make_console(width=_choose_width(sys.stdout.isatty()))
-        self._objectives = objectives
+        self._objectives, self._primary = objectives, primary
         self._live = Live(console=self._err, refresh_per_second=4, transient=True)
         self._reported: set[int] | None = None
 
@@ -133,7 +134,7 @@ class StudyView:
             points: The front, tested or not.
             mlflow: Run and experiment in MLflow; empty without tracking.
         """
-        self._out.print(build_rich_table(build_front_table(self._objectives, points)))
+        self._out.print(build_rich_table(build_front_table(self._objectives, points, self._primary)))
         infeasible = len(status.done) - len(status.feasible)
         counts = f"{len(status.done)} trials done, {_format_cut_short(status)}{len(status.failed)} failed, "
         counts += f"{infeasible} beyond a constraint"

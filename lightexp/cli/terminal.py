@@ -65,7 +65,7 @@ class Terminal:
         """Show a line for a stage whose artifact exists."""
         origin = "from the store" if stage.from_store else f"{stage.seconds:.1f} s"
         history = stage.facts.get("history", {})
-        last_values = {name: history[name][-1] for name in history if name in ("val_accuracy", "sparsity")}
+        last_values = {name: history[name][-1] for name in history if name == "sparsity" or _is_validation_metric(name)}
         self._err.print(f"[green]✓[/green] {escape_markup(stage.name):<12} {origin:<15} {_format_metrics(last_values)}")
         if note := stage.facts.get("note"):
             self.say(f"  {stage.name}: {note}")
@@ -132,16 +132,21 @@ class Terminal:
         self._out.print("Nothing was run. Leave out --plan to run it.")
 
     def _show_sensitivity(self, table: SensitivityTable) -> None:
-        """Show the validation accuracy with each layer alone at each level, in a table for each kind of change."""
+        """Show the validation metric with each layer alone at each level, in a table for each kind of change."""
         for kind in KINDS:
             if levels := table.list_levels(kind):
                 columns: list[TableColumn | str] = ["One layer alone"]
                 columns += [TableColumn(format_level(kind, level), wrap=False) for level in levels]
                 rows = []
                 for name, row in table.layers.items():
-                    accuracies = (row.levels.get(kind, {}).get(level) for level in levels)
-                    rows.append([name, *(MISSING if value is None else f"{value:.2%}" for value in accuracies)])
+                    values = (row.levels.get(kind, {}).get(level) for level in levels)
+                    number = "{:.2%}" if table.primary.is_share else "{:.4g}"
+                    rows.append([name, *(MISSING if value is None else number.format(value) for value in values)])
                 self._out.print(build_rich_table(Table.from_text(columns, rows)))
+
+
+def _is_validation_metric(name: str) -> bool:
+    return name.startswith("val_") and name != "val_loss"
 
 
 class _LiveLine:

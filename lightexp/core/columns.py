@@ -53,6 +53,10 @@ def _format_percent(value: float) -> str:
     return f"{value:.1%}"
 
 
+def _format_decimals(value: float) -> str:
+    return f"{value:.4f}"
+
+
 def _format_fine_percent(value: float) -> str:
     return f"{value:.2%}"
 
@@ -60,6 +64,10 @@ def _format_fine_percent(value: float) -> str:
 COLUMNS: tuple[MetricColumn, ...] = (
     MetricColumn("accuracy/val", "Accuracy val", _format_fine_percent, "max"),
     MetricColumn("accuracy/test", "Accuracy test", _format_fine_percent, "max"),
+    MetricColumn("auc/val", "AUC val", _format_decimals, "max"),
+    MetricColumn("auc/test", "AUC test", _format_decimals, "max"),
+    MetricColumn("average_precision/test", "AP test", _format_decimals, "max"),
+    MetricColumn("f1/test", "F1 test", _format_decimals, "max"),
     MetricColumn("size/file_bytes", "File bytes", _format_count, "min"),
     MetricColumn("size/gzip_bytes", "Gzip bytes", _format_count, "min"),
     MetricColumn("size/ratio", "Ratio", _format_factor, "max"),
@@ -72,6 +80,11 @@ COLUMNS: tuple[MetricColumn, ...] = (
     MetricColumn("latency/p50_us", "p50 µs", _format_tenths, "min"),
     MetricColumn("latency/p95_us", "p95 µs", _format_tenths, "min"),
 )
+
+
+def find_column(name: str) -> MetricColumn:
+    """Return the usual column of a metric, or one of four digits under its name."""
+    return next((column for column in COLUMNS if column.name == name), MetricColumn(name, name, "{:,.4g}".format))
 
 
 def select_columns(rows: Iterable[Container[str]]) -> list[MetricColumn]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.core.preprocessing import Augment, Factor
+from lightexp.core.task import Task, make_default_task
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,11 @@ class Split:
 
     Attributes:
         x: Raw examples, `(n, *shape)`, as stored (often uint8); a `numpy.memmap` where they do not fit in memory.
-        y: Labels, `(n,)` int32, from 0.
+        y: Targets of the task: labels `(n,)` int32, from 0, or numbers `(n, outputs)` float32.
     """
 
     x: NDArray[np.generic]
-    y: NDArray[np.int32]
+    y: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.y)
@@ -56,7 +58,7 @@ class Data:
         train: The split that stages train and calibrate on.
         val: The split that choices are made on.
         test: The split that is evaluated once, at the end.
-        classes: Number of classes.
+        classes: Number of classes; 0 where targets are numbers.
         scale: Inputs are `raw * scale + offset`; one number, or a number for each channel.
         offset: See `scale`.
         augment: Random changes of the examples that are trained on.
@@ -64,6 +66,7 @@ class Data:
             to None: it does if its last operator is a softmax.
         names: Names of the classes in the order of the model's outputs. Defaults to none.
         notes: Sentences on how the data were read, for the user. Defaults to none.
+        task: What is learnt from it. Defaults to classification.
     """
 
     name: str
@@ -77,11 +80,17 @@ class Data:
     probabilities: bool | None = None
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    task: Task = field(default_factory=make_default_task)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one example, with the channel last."""
         return tuple(self.train.x.shape[1:])
+
+    @property
+    def outputs(self) -> int:
+        """Number of the model's outputs."""
+        return self.task.count_outputs(self)
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -98,6 +107,7 @@ class Data:
             "scale": self.scale,
             "offset": self.offset,
             **({"augment": self.augment} if self.augment.active else {}),
+            **({} if self.task == make_default_task() else {"task": self.task}),
         }
 
     def describe(self) -> str:
@@ -107,7 +117,7 @@ class Data:
             rank, "examples"
         )
         counts = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
-        return f"{self.name}: {kind} of shape {self.shape}, {self.classes} classes; {counts}"
+        return f"{self.name}: {kind} of shape {self.shape}, {self.task.describe_outputs(self)}; {counts}"
 
     def inputs(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         """Return raw examples as float32 model inputs."""

@@ -71,7 +71,7 @@ def _volume(values: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
 
 
 def compute_tradeoff_hypervolume(
-    sizes: Sequence[float], errors: Sequence[float], control: float, classes: int
+    sizes: Sequence[float], errors: Sequence[float], control: float, reference: float
 ) -> float:
     """Return the hypervolume of models on the axes log2(bytes / control's bytes) and error.
 
@@ -79,9 +79,9 @@ def compute_tradeoff_hypervolume(
 
     Args:
         sizes: File size of each model, in bytes.
-        errors: Error of each model, from 0 to 1.
+        errors: Error of each model, from 0.
         control: File size of the control, in bytes.
-        classes: Number of classes.
+        reference: Error of guessing.
     """
     points = [(math.log2(size / control), error) for size, error in zip(sizes, errors, strict=True)]
-    return compute_hypervolume(points, (0.0, 1 - 1 / classes))
+    return compute_hypervolume(points, (0.0, reference))

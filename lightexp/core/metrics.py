@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # records are read in the user's own process, which loads no 
     from numpy.typing import NDArray
 
     from lightexp.core.data import Data
+    from lightexp.core.task import Task
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class MeasurementContext:
         foreign: Whether other software wrote the file, so that it runs in a sandbox process.
         foreign_control: The same of the control's file.
         encoded: The entropy-coded file; None where there is none.
-        cache: Logits by file and split, shared by the measurements of a run; see `lightexp.metrics.logits`.
+        cache: Outputs by file and split, shared by the measurements of a run; see `lightexp.metrics.logits`.
         requested: The metrics that are needed; a measurement may leave out others that are costly. None for all.
     """
 
@@ -88,8 +89,7 @@ class Measurement(ABC):
     """A kind of measurement of a shipped file.
 
     Attributes:
-        gives: The names of its metrics, each with the direction that is better, so that a search can be refused before
-            it has trained anything.
+        gives: The names of its metrics, each with the direction that is better; see `list_metrics`.
         is_timing: Whether it measures time, so that nothing else may compute meanwhile.
         version: To be raised when the same file gives another value.
     """
@@ -97,6 +97,13 @@ class Measurement(ABC):
     version: ClassVar[int] = 1
     is_timing: ClassVar[bool] = False
     gives: ClassVar[Mapping[str, Literal["max", "min"] | None]] = {}
+
+    def list_metrics(self, task: Task) -> Mapping[str, Literal["max", "min"] | None]:
+        """Return the names of its metrics under a task, each with the direction that is better.
+
+        By them a search is refused before it has trained anything.
+        """
+        return self.gives
 
     @abstractmethod
     def measure(self, subject: MeasurementContext) -> Sequence[Metric | Note]:

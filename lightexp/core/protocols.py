@@ -1,4 +1,4 @@
-"""Abstract classes of the five kinds of plugins: stages, training objectives, models, data sets and measurements.
+"""Abstract classes of the kinds of plugins: stages, objectives, tasks, models, data sets and measurements.
 
 A subclass is a frozen settings class (see `lightexp.core.config.settings_dataclass`) that a config file names by
 `_target_`; a new method is one Python file and one YAML file. The modules that define subclasses do not import
@@ -27,8 +27,11 @@ from lightexp.core.metrics import Measurement as Measurement
 from lightexp.core.metrics import MeasurementContext as MeasurementContext
 from lightexp.core.metrics import Metric as Metric
 from lightexp.core.metrics import Note as Note
+from lightexp.core.objective import Teacher as Teacher
+from lightexp.core.objective import TrainingObjective as TrainingObjective
 from lightexp.core.progress import Progress as Progress
 from lightexp.core.sensitivity import SensitivityTable
+from lightexp.core.task import Task as Task
 from lightexp.core.tflite_graph import TFLiteGraph
 
 
@@ -43,7 +46,12 @@ class Model(ABC):
 
     @abstractmethod
     def build(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Build an untrained tf_keras model from inputs `(n, *shape)` to logits `(n, classes)`."""
+        """Build an untrained tf_keras model from inputs `(n, *shape)` to outputs `(n, classes)` without activation.
+
+        Args:
+            shape: Shape of an example.
+            classes: Number of outputs: of classes, unless the task has another number (see `Task.count_outputs`).
+        """
 
     @abstractmethod
     def scaled(self, width: float) -> Model:
@@ -84,58 +92,6 @@ class Model(ABC):
         Raises:
             BadInput: If it cannot.
         """
-
-
-class TrainingObjective(ABC):
-    """The loss that a training stage minimises.
-
-    Attributes:
-        adapts: Whether `feature_loss` receives the model's features mapped to the teacher's number of channels by a
-            linear layer that is trained with the model.
-        version: To be raised when the same settings give another result.
-    """
-
-    adapts: ClassVar[bool] = False
-    version: ClassVar[int] = 1
-
-    @property
-    def teachers(self) -> dict[str, Teacher]:
-        """Teachers by role; the logits of each over the train split are passed to `loss`."""
-        return {}
-
-    @property
-    def matched(self) -> Mapping[str, str] | None:
-        """Layers of the model and the layers of the teacher they are compared with, by name; None compares no layers.
-
-        An empty mapping means the convolutions of the same name, or the dense layers but the last if there are none.
-        """
-        return None
-
-    def feature_loss(self, features: Any, teachers: Any) -> Any:
-        """Return the loss `(batch,)` of one matched layer, which is added to `loss`.
-
-        Args:
-            features: Output of the model's layer, `(batch, ..., channels)`.
-            teachers: Output of the teacher's layer, of the same shape; without `adapts`, channels may differ.
-        """
-        raise NotImplementedError
-
-    @abstractmethod
-    def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
-        """Return the loss of each example. The code is traced: a condition on a tensor has to be a `tf.cond`.
-
-        Args:
-            logits: Tensor `(batch, classes)` of the model in training.
-            labels: Tensor `(batch,)` int32.
-            teachers: Tensor `(batch, classes)` of logits for each role in `teachers`.
-
-        Returns:
-            Tensor `(batch,)`.
-        """
-
-
-Teacher = str | list[str]
-"""`control`, the path of a float `.tflite`, or the overrides that describe another run."""
 
 
 @dataclass

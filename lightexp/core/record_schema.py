@@ -73,10 +73,22 @@ class _Split(TypedDict):
     digest: NotRequired[str]
 
 
+@with_config(_CLOSED)
+class PrimaryMetricFile(TypedDict):
+    """`lightexp.core.primary_metric.PrimaryMetric` as JSON."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=60)]
+    direction: Literal["max", "min"]
+    reference: Annotated[float, Field(allow_inf_nan=False)] | None
+    unit: Annotated[str, Field(max_length=20)]
+    is_share: bool
+
+
 @with_config(_OPEN)
 class _DatasetFile(TypedDict):
     name: NotRequired[str]
     classes: NotRequired[_Size]
+    primary: NotRequired[PrimaryMetricFile]
     splits: NotRequired[dict[str, _Split]]
 
 

@@ -1,4 +1,4 @@
-"""Sensitivity tables: the accuracy lost by compressing each layer alone, and layer settings derived from it.
+"""Sensitivity tables: what the task's metric loses by compressing each layer alone, and layer settings derived from it.
 
 The functions do not depend on the method: a layer's curve maps the strength of its compression (0: none, 1: the layer
 is removed) to a cost, and each setting of a layer is a point on its curve.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, groupby, pairwise
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lightexp.core import lowrank
 from lightexp.core.errors import BadInput
+from lightexp.core.primary_metric import PrimaryMetric, read_primary
 
 Kind = Literal["sparsity", "rank", "bits"]
 KINDS: tuple[Kind, ...] = ("sparsity", "rank", "bits")
@@ -35,8 +36,8 @@ class LayerSensitivity:
     Attributes:
         names: Names of the layer: its kernel's name in the file, and the layer names that the converter put into that.
         weights: Number of weights of its kernel.
-        levels: By kind, the validation accuracy with this layer alone compressed to each level: share of zeros, share
-            of the highest rank, bits. Kinds that do not apply to the layer are absent.
+        levels: By kind, the metric on the validation split with this layer alone compressed to each level: share of
+            zeros, share of the highest rank, bits. Kinds that do not apply to the layer are absent.
     """
 
     names: list[str]
@@ -49,16 +50,19 @@ class SensitivityTable:
     """The sensitivity of each layer of a model.
 
     Attributes:
-        accuracy: Validation accuracy of the unchanged model.
-        chance: Validation accuracy of always predicting the most frequent class.
-        examples: Number of examples that accuracies were measured on.
+        baseline: The metric of the unchanged model, on the validation split.
+        chance: The metric of a model that does not look at its inputs, such as one that always predicts the most
+            frequent class.
+        examples: Number of examples that the metric was measured on.
         layers: Rows by layer name, in the order of execution.
+        primary: The metric. Defaults to accuracy.
     """
 
-    accuracy: float
+    baseline: float
     chance: float
     examples: int
     layers: dict[str, LayerSensitivity]
+    primary: PrimaryMetric = field(default_factory=PrimaryMetric)
 
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> SensitivityTable:
@@ -69,14 +73,14 @@ class SensitivityTable:
                 list(row["names"]),
                 int(_read_number(row["weights"])),
                 {
-                    kind: {_read_number(level): _read_number(accuracy) for level, accuracy in levels.items()}
+                    kind: {_read_number(level): _read_number(value) for level, value in levels.items()}
                     for kind, levels in row["levels"].items()
                 },
             )
             for name, row in table["layers"].items()
         }
         numbers = _read_number(table["accuracy"]), _read_number(table["chance"])
-        return cls(*numbers, int(_read_number(table["examples"])), layers)
+        return cls(*numbers, int(_read_number(table["examples"])), layers, read_primary(table))
 
     @classmethod
     def find(cls, facts: Mapping[str, Any]) -> SensitivityTable | None:
@@ -109,25 +113,30 @@ class SensitivityTable:
         )
 
     def compute_drops(self, names: Iterable[str], kind: Kind) -> Curve:
-        """Return the accuracy that a layer loses at each level; at least that of the weaker level before."""
+        """Return how much worse a layer makes the metric at each level; at least as much as the weaker level before."""
         levels = self.find_row(names).levels.get(kind, {})
-        points = sorted((compute_strength(kind, level), self.accuracy - accuracy) for level, accuracy in levels.items())
+        points = sorted((compute_strength(kind, level), self._compute_loss(value)) for level, value in levels.items())
         strengths, drops = zip((0.0, 0.0), *points, strict=True)
         return list(zip(strengths, accumulate(drops, max), strict=True))
 
     def compute_costs(self, names: Iterable[str], kind: Kind) -> Curve:
         """Return the drops as costs that can be added over layers: the negative logarithm of the remaining skill.
 
-        Skill is accuracy above chance; the share that several layers leave is assumed to be the product of the shares
-        that each leaves. Unlike a drop, the cost rises steeply near chance. It is 0 for a model without skill.
+        Skill is the metric's distance from chance; the share that several layers leave is assumed to be the product of
+        the shares that each leaves. Unlike a drop, the cost rises steeply near chance. It is 0 for a model without
+        skill.
         """
-        skill = self.accuracy - self.chance
+        skill = self._compute_loss(self.chance)
         if skill <= 0:
             return [(strength, 0.0) for strength, _ in self.compute_drops(names, kind)]
         smallest = 1 / self.examples
         return [
             (strength, -math.log(max(1 - drop / skill, smallest))) for strength, drop in self.compute_drops(names, kind)
         ]
+
+    def _compute_loss(self, value: float) -> float:
+        """Return how much worse a value is than the baseline."""
+        return self.baseline - value if self.primary.direction == "max" else value - self.baseline
 
     def list_levels(self, kind: Kind) -> list[float]:
         """Return all levels of a kind, the weakest first."""
@@ -202,7 +211,7 @@ def _compute_envelope(curve: Curve) -> list[tuple[float, float]]:
 def choose_fewest_bits(curve: Curve, drop: float, among: Sequence[int]) -> int:
     """Return the fewest of the bits in `among` at which a layer loses at most `drop`; 32 if there are none."""
     costs = {round(_FLOAT_BITS * (1 - strength)): cost for strength, cost in curve}
-    return min((bits for bits in among if costs.get(bits, 1.0) <= drop), default=_FLOAT_BITS)
+    return min((bits for bits in among if costs.get(bits, math.inf) <= drop), default=_FLOAT_BITS)
 
 
 def prune_kernel(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 COMPUTE = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
 _COPIES = ("DEQUANTIZE", "RESHAPE", "TRANSPOSE", "EXPAND_DIMS")
+_ACTIVATIONS = {"softmax": "SOFTMAX", "sigmoid": "LOGISTIC"}
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,13 @@ class TFLiteGraph:
         """Whether any learnt constant is other than float32."""
         return any(t.dtype != "FLOAT32" or t.scales for t in self.weights)
 
-    @property
-    def ends_in_softmax(self) -> bool:
-        """Whether a softmax computes the first output."""
+    def ends_in(self, activation: Literal["softmax", "sigmoid"]) -> bool:
+        """Return whether an activation computes the first output."""
         producers = {out: op for op in self.ops for out in op.outputs}
         last = producers.get(self.outputs[0])
         while last and last.kind in (*_COPIES, "QUANTIZE"):
             last = producers.get(last.inputs[0])
-        return last is not None and last.kind == "SOFTMAX"
+        return last is not None and last.kind == _ACTIVATIONS[activation]
 
     def title(self, op: Operator, kernel: Tensor) -> str:
         """Return the kernel's name or, where that names no layer (it is shared, say), that of its operator's output."""

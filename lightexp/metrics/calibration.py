@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.core.config import Count, settings_dataclass
-from lightexp.core.protocols import Measurement, MeasurementContext, Metric
-from lightexp.metrics.logits import compute_log_softmax, get_split_suffix, load_logits
+from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Task
+from lightexp.core.task import Direction
+from lightexp.metrics.logits import get_split_suffix, load_logits
+from lightexp.tasks.probabilities import compute_log_softmax
 
 
 @settings_dataclass
 class CalibrationError(Measurement):
-    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599), from 0 to 1.
+    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599), from 0 to 1; nothing where there are no classes.
 
     `calibration/ece` on the validation split; `calibration/ece_test` on the test split if it is visible.
 
@@ -20,14 +24,20 @@ class CalibrationError(Measurement):
         bins: Number of bins of equal width over the top class's probability. Defaults to 15, as in the paper.
     """
 
-    gives = {"calibration/ece": "min", "calibration/ece_test": "min"}
     bins: Count = 15
+
+    def list_metrics(self, task: Task) -> Mapping[str, Direction | None]:
+        """Return its metrics, if the task has classes; see `Measurement.list_metrics`."""
+        return {"calibration/ece": "min", "calibration/ece_test": "min"} if task.has_classes else {}
 
     def measure(self, context: MeasurementContext) -> list[Metric]:
         """Measure `calibration/*`."""
         metrics = []
         for name in context.splits:
-            error = compute_calibration_error(load_logits(context, name), context.data.splits[name].y, self.bins)
+            logits = context.data.task.compute_class_logits(load_logits(context, name))
+            if logits is None:
+                return []
+            error = compute_calibration_error(logits, context.data.splits[name].y, self.bins)
             metrics.append(Metric(f"calibration/ece{get_split_suffix(name)}", error, "", "min", name, self.version))
         return metrics
 

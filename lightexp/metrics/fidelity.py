@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
 from lightexp.core.config import settings_dataclass
-from lightexp.core.protocols import Measurement, MeasurementContext, Metric
-from lightexp.metrics.logits import compute_log_softmax, get_split_suffix, load_logits
+from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Task
+from lightexp.core.task import Direction
+from lightexp.metrics.logits import get_split_suffix, load_logits
 
 
 @settings_dataclass
 class Fidelity(Measurement):
-    """Agreement with the control's top class, and KL divergence from the control's probabilities.
+    """The task's comparison (`Task.compare`) of the file's outputs with the control's.
 
-    `fidelity/agreement` is the fraction of examples with the same top class; `fidelity/kl` the mean of
+    For classes, `fidelity/agreement` is the fraction of examples with the same top class; `fidelity/kl` the mean of
     KL(control || file) between the softmaxes, in nats. Both are measured on the validation split;
     `fidelity/agreement_test` and `fidelity/kl_test` on the test split if it is visible.
     """
 
-    gives = {
-        "fidelity/agreement": "max",
-        "fidelity/agreement_test": "max",
-        "fidelity/kl": "min",
-        "fidelity/kl_test": "min",
-    }
+    def list_metrics(self, task: Task) -> dict[str, Direction | None]:
+        """Return the task's comparisons on each split; see `Measurement.list_metrics`."""
+        return {
+            f"{name}{get_split_suffix(split)}": direction
+            for name, direction in task.comparisons.items()
+            for split in ("val", "test")
+        }
 
     def measure(self, context: MeasurementContext) -> list[Metric]:
         """Measure `fidelity/*`."""
         metrics = []
-        for name in context.splits:
-            logits, control_logits = load_logits(context, name), load_logits(context, name, control=True)
-            agreement = float(np.mean(logits.argmax(axis=1) == control_logits.argmax(axis=1)))
-            log_target = compute_log_softmax(control_logits)
-            kl = float(np.mean((np.exp(log_target) * (log_target - compute_log_softmax(logits))).sum(axis=1)))
-            suffix = get_split_suffix(name)
-            metrics += [
-                Metric(f"fidelity/agreement{suffix}", agreement, "", "max", name, self.version),
-                Metric(f"fidelity/kl{suffix}", max(kl, 0.0), "nats", "min", name, self.version),
-            ]
+        for split in context.splits:
+            outputs, control = load_logits(context, split), load_logits(context, split, control=True)
+            for metric in context.data.task.compare(outputs, control, context.data):
+                metrics.append(replace(metric, name=f"{metric.name}{get_split_suffix(split)}", split=split))
         return metrics

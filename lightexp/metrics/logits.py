@@ -1,4 +1,4 @@
-"""Logits of a file on a split, computed once and shared by all measurements."""
+"""Outputs of a file on a split, computed once and shared by all measurements."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from lightexp.core.protocols import MeasurementContext
 
 
 def load_logits(context: MeasurementContext, split: str, control: bool = False, batch: int = 50) -> NDArray[np.float32]:
-    """Return the logits of the measured file or of the control on a split.
+    """Return the outputs of the measured file or of the control on a split: logits, where the task has classes.
 
     Args:
-        context: The measured file, with the cache of logits.
+        context: The measured file, with the cache of outputs.
         split: `val` or `test`.
-        control: Whether to return the control's logits. Defaults to False.
-        batch: Examples per batch, if the logits are not in the cache. Defaults to 50.
+        control: Whether to return the control's outputs. Defaults to False.
+        batch: Examples per batch, if the outputs are not in the cache. Defaults to 50.
 
     Returns:
-        Logits `(n, classes)`, not to be modified.
+        Outputs `(n, data.outputs)`, not to be modified.
 
     Raises:
         BadInput: If LiteRT cannot run the file, or its shapes differ from the data set's.
@@ -32,13 +32,6 @@ def load_logits(context: MeasurementContext, split: str, control: bool = False, 
             file, examples, context.data, context.threads, batch, foreign
         )
     return context.cache[file, split]
-
-
-def compute_log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Compute log-probabilities `(n, classes)` in nats from logits of the same shape."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    log_probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return log_probabilities
 
 
 def get_split_suffix(split: str) -> str:

@@ -11,7 +11,7 @@ from lightexp.metrics.logits import get_split_suffix, load_logits
 
 @settings_dataclass
 class PerClass(Measurement):
-    """Fraction of each class's examples that are classified correctly, from 0 to 1.
+    """Fraction of each class's examples that are classified correctly, from 0 to 1; nothing where there are no classes.
 
     `accuracy/class/<name>` on the validation split; `accuracy/class_test/<name>` on the test split if it is visible.
     Logged to records and MLflow; not shown in tables.
@@ -22,7 +22,10 @@ class PerClass(Measurement):
         results: list[Metric | Note] = []
         for split in context.splits:
             labels = context.data.splits[split].y
-            is_correct = load_logits(context, split).argmax(axis=1) == labels
+            predictions = context.data.task.predict_classes(load_logits(context, split), context.data)
+            if predictions is None:
+                return []
+            is_correct = predictions == labels
             for label, class_name in enumerate(context.data.names or map(str, range(context.data.classes))):
                 is_class_correct = is_correct[labels == label]
                 name = f"accuracy/class{get_split_suffix(split)}/{class_name}"

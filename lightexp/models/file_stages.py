@@ -75,7 +75,7 @@ class KerasFile(Stage):
         if not isinstance(context.model, FromFile):
             raise TypeError("KerasFile needs a FromFile model")
         reset_graph(context.seed)
-        keras_files.save_model(context.model.load(context.data.shape, context.data.classes), context.out)
+        keras_files.save_model(context.model.load(context.data.shape, context.data.outputs), context.out)
         return {}
 
 
@@ -99,7 +99,7 @@ def make_teacher_stage(file: str, data: Data, place: str) -> ModelFile:
         )
     graph = flatbuffer.read_graph(path)
     check_tensor_sizes(path, graph)
-    check_shapes(path, graph, data.shape, data.classes)
+    check_shapes(path, graph, data.shape, data.outputs)
     try_on_example(path, data)
     return ModelFile(str(path.absolute()), hash_file(path))
 

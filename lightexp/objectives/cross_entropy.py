@@ -1,20 +1,20 @@
-"""Cross-entropy with the labels, the default training objective."""
+"""The task's loss with the targets, the default training objective: cross-entropy for classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from lightexp.core.config import settings_dataclass
-from lightexp.core.protocols import TrainingObjective
+from lightexp.core.protocols import Task, TrainingObjective
 
 
 @settings_dataclass
 class CrossEntropy(TrainingObjective):
-    """Cross-entropy between the labels and the softmax of the logits."""
+    """The task's own loss: cross-entropy between outputs and targets, or the error of a task without classes."""
 
-    def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
-        """Compute the loss of each example; see `TrainingObjective.loss`."""
-        from lightexp.backend.losses import compute_cross_entropy
+    follows_task: ClassVar[bool] = True
 
-        return compute_cross_entropy(logits, labels)
+    def compute_loss(self, task: Task, outputs: Any, targets: Any, teachers: Mapping[str, Any]) -> Any:
+        """Compute the loss of each example; see `TrainingObjective.compute_loss`."""
+        return task.compute_loss(outputs, targets)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, ClassVar
 
 from lightexp.core.config import Fraction, Positive, settings_dataclass
-from lightexp.core.protocols import Teacher, TrainingObjective
+from lightexp.core.protocols import Task, Teacher, TrainingObjective
 
 
 @settings_dataclass
@@ -15,7 +15,8 @@ class Distillation(TrainingObjective):
     """`alpha * T^2 * KL(softmax(teacher / T) || softmax(logits / T)) + (1 - alpha) * cross-entropy`.
 
     Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531); T^2 makes the
-    gradient's scale independent of the temperature. The soft targets of several teachers are averaged.
+    gradient's scale independent of the temperature. The soft targets of several teachers are averaged. Tasks without
+    a softmax state their own divergence and loss (`Task.compute_soft_loss`, `Task.compute_loss`).
 
     Attributes:
         teacher: `control` (the pipeline's uncompressed model), the path of a float `.tflite`, or a list of overrides
@@ -29,6 +30,7 @@ class Distillation(TrainingObjective):
         {'teacher': 'control', 'large': 'large.tflite'}
     """
 
+    follows_task: ClassVar[bool] = True
     teacher: Teacher = field(default="control", metadata={"keyed": False})  # the teacher's own store key is used
     others: dict[str, Teacher] = field(default_factory=dict, metadata={"keyed": False})
     temperature: Positive = 4.0
@@ -43,11 +45,9 @@ class Distillation(TrainingObjective):
         """All teachers by name; the first is `teacher`."""
         return {"teacher": self.teacher, **self.others}
 
-    def loss(self, logits: Any, labels: Any, teachers: Mapping[str, Any]) -> Any:
-        """Compute the loss of each example; see `TrainingObjective.loss`."""
-        from lightexp.backend.losses import compute_cross_entropy, compute_soft_divergence
-
-        divergence = compute_soft_divergence([teachers[name] for name in sorted(teachers)], logits, self.temperature)
+    def compute_loss(self, task: Task, outputs: Any, targets: Any, teachers: Mapping[str, Any]) -> Any:
+        """Compute the loss of each example; see `TrainingObjective.compute_loss`."""
+        soft_loss = task.compute_soft_loss([teachers[name] for name in sorted(teachers)], outputs, self.temperature)
         if self.alpha == 1:
-            return divergence
-        return self.alpha * divergence + (1 - self.alpha) * compute_cross_entropy(logits, labels)
+            return soft_loss
+        return self.alpha * soft_loss + (1 - self.alpha) * task.compute_loss(outputs, targets)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lightexp.core.columns import COLUMNS, MISSING, MetricColumn
+from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.report.runs import Run
 from lightexp.report.statistics import Difference, Summary
 from lightexp.report.table_spec import TableSpec
@@ -85,7 +86,8 @@ class Report:
         spec: Title, columns and margin; `spec.columns` are the columns that the table has.
         rows: The control, then the rows in their order, then refused ones, then published ones.
         runs: All runs of the rows.
-        accuracy: Metric of the error axis.
+        primary: The metric that the rows are judged by.
+        quality: Its name with the split that is shown, such as `accuracy/test`.
         size: Metric of the size axis.
         hypervolume: Mean over the seeds and the ends of its 95% interval; None where it cannot be computed.
         questions: What a reviewer would ask, one line each.
@@ -96,7 +98,8 @@ class Report:
     spec: TableSpec
     rows: tuple[ReportRow, ...]
     runs: tuple[Run, ...]
-    accuracy: str
+    primary: PrimaryMetric
+    quality: str
     size: str
     hypervolume: tuple[float, float, float] | None = None
     questions: tuple[str, ...] = ()

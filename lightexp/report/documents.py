@@ -7,24 +7,25 @@ from typing import Literal
 
 from lightexp.core.columns import MISSING, MetricColumn
 from lightexp.core.formatting import escape_latex, escape_markdown, strip_controls
+from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.report.data import MetricStatistics, Report, ReportRow, format_summary, is_ratio
 from lightexp.report.statistics import Difference
 from lightexp.report.table import Table, TableCell, TableColumn, TableRow, render_latex, render_markdown
 
 _STARS = "* p < 0.05, ** p < 0.01, *** p < 0.001: paired by seed against the control, Holm-corrected over the rows"
-_DAGGER = "† no worse than the control by {margin:g} pp or more (one-sided paired test, Holm-corrected, p < 0.05)"
+_DAGGER = "† no worse than the control by {margin} or more (one-sided paired test, Holm-corrected, p < 0.05)"
 _EMPHASES: dict[int, Literal["best", "second"]] = {1: "best", 2: "second"}
 
 
 def build_table(
-    report: Report, label: Callable[[ReportRow], str], headings: tuple[str, str] = ("Row", "Δ accuracy (pp)")
+    report: Report, label: Callable[[ReportRow], str], headings: tuple[str, str | None] = ("Row", None)
 ) -> Table:
-    """Return the table of a report: a row for each of its rows, a column for each metric, then the change of accuracy.
+    """Return the table of a report: a row for each of its rows, a column for each metric, then the change of quality.
 
     Args:
         report: The report.
         label: Names a row in the first column.
-        headings: Headings of the first and the last column.
+        headings: Headings of the first and the last column; None is the usual one, which names the metric.
     """
     first, last = headings
     metrics = [TableColumn(column.heading, column.direction) for column in report.spec.columns]
@@ -35,9 +36,9 @@ def build_table(
             rows.append(TableRow((name, TableCell("refused")), row.kind))
             continue
         cells = [_build_cell(column, row.metric(column.name)) for column in report.spec.columns]
-        change = TableCell(format_difference(row.metric(report.accuracy).difference))
+        change = TableCell(format_difference(row.metric(report.quality).difference, report.primary))
         rows.append(TableRow((name, *cells, change), row.kind))
-    columns = (TableColumn(first, align="left"), *metrics, TableColumn(last))
+    columns = (TableColumn(first, align="left"), *metrics, TableColumn(last or format_change_heading(report)))
     return Table(columns, tuple(rows), report.spec.title, tuple(list_legend(report)))
 
 
@@ -46,14 +47,22 @@ def _build_cell(column: MetricColumn, statistics: MetricStatistics) -> TableCell
     return TableCell(mean, spread, statistics.mark, _EMPHASES.get(statistics.rank))
 
 
-def format_difference(difference: Difference | None) -> str:
-    """Return an accuracy's difference to the control in percentage points, with its interval."""
+def format_change_heading(report: Report) -> str:
+    """Return the heading of the column of differences to the control."""
+    unit = f" ({report.primary.difference_unit})" if report.primary.difference_unit else ""
+    return f"Δ {report.primary.name}{unit}"
+
+
+def format_difference(difference: Difference | None, primary: PrimaryMetric) -> str:
+    """Return a metric's difference to the control in points or in its unit, with its interval."""
     if difference is None:
         return MISSING
-    text = f"{difference.mean * 100:+.2f}"
+    number = "{:+.2f}" if primary.is_share else "{:+.4g}"
+    text = number.format(difference.mean * primary.factor)
     if difference.low is None or difference.high is None:
         return text
-    return f"{text} [{difference.low * 100:+.2f}, {difference.high * 100:+.2f}]"
+    low, high = (number.format(end * primary.factor) for end in (difference.low, difference.high))
+    return f"{text} [{low}, {high}]"
 
 
 def list_legend(report: Report) -> list[str]:
@@ -64,10 +73,14 @@ def list_legend(report: Report) -> list[str]:
     has_ratios = any(is_ratio(column.name) for column in report.spec.columns)
     means = "; ratios are geometric means (×/÷ their spread)" if has_ratios else ""
     margin = report.spec.margin
-    marks = _STARS if margin is None else f"{_DAGGER.format(margin=margin)}; other columns: {_STARS}"
+    marks = _STARS
+    if margin is not None:
+        limit = f"{margin:g} {report.primary.difference_unit}".rstrip()
+        marks = f"{_DAGGER.format(margin=limit)}; other columns: {_STARS}"
     legend = [
         f"Mean ± sample standard deviation over {count} {seeds}{means}.",
-        "Δ: difference to the control in percentage points, with the 95% t interval of the paired differences.",
+        f"Δ: difference to the control{_describe_unit(report.primary)}, "
+        "with the 95% t interval of the paired differences.",
         f"{marks}.",
     ]
     if report.hypervolume is not None:
@@ -75,6 +88,12 @@ def list_legend(report: Report) -> list[str]:
         interval = f", 95% interval [{low:.4g}, {high:.4g}] over the seeds" if low < high else ""
         legend.append(f"Hypervolume of size and error: {mean:.4g}{interval}.")
     return legend
+
+
+def _describe_unit(primary: PrimaryMetric) -> str:
+    if primary.is_share:
+        return " in percentage points"
+    return f" in {primary.unit}" if primary.unit else ""
 
 
 def render_markdown_document(report: Report) -> str:
@@ -101,7 +120,9 @@ def render_latex_document(report: Report) -> str:
     """Return `table.tex`: a `table` environment with caption, label, table and legend; needs booktabs."""
     title = report.spec.title
     label = "".join(c if c.isalnum() and c.isascii() else "-" for c in title)
-    table = build_table(report, _label_for_latex, headings=("", "Δ (pp)"))
+    table = build_table(
+        report, _label_for_latex, headings=("", format_change_heading(report).replace(f" {report.primary.name}", ""))
+    )
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,17 @@ def write(record: Record, folder: Path) -> dict[str, str]:
 
 def _write_csv(table: SensitivityTable, path: Path) -> None:
     lines = [
-        [name, layer.weights, kind, f"{level:g}", accuracy, accuracy - table.accuracy]
+        [name, layer.weights, kind, f"{level:g}", value, value - table.baseline]
         for name, layer in table.layers.items()
-        for kind, accuracies in layer.levels.items()
-        for level, accuracy in accuracies.items()
+        for kind, values in layer.levels.items()
+        for level, value in values.items()
     ]
-    heads = ["layer", "weights", "kind", "level", "accuracy/val", "change"]
+    heads = ["layer", "weights", "kind", "level", f"{table.primary.name}/val", "change"]
     path.write_text(render_csv(heads, lines), encoding="utf-8", newline="")
 
 
 def draw(figure: Any, table: SensitivityTable, title: str) -> None:
-    """Draw validation accuracy as a heat map: a row for each layer, a panel for each kind of compression.
+    """Draw the validation metric as a heat map: a row for each layer, a panel for each kind of compression.
 
     Args:
         figure: Empty matplotlib figure; its size is set.
@@ -70,31 +71,47 @@ def draw(figure: Any, table: SensitivityTable, title: str) -> None:
     widths = {"width_ratios": [len(levels) for _, levels in kinds]}
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False, gridspec_kw=widths)[0]
     grids = [_build_grid(table, kind, levels) for kind, levels in kinds]
-    low = min(float(np.nanmin(grid)) for grid in grids)
-    high = max(table.accuracy, low + 1e-3)
+    low, high = _find_limits(table, grids)
+    colours = "cividis" if table.primary.direction == "max" else "cividis_r"
+    number = "{:.0%}".format if table.primary.is_share else "{:.4g}".format
     for axes, grid, (kind, levels) in zip(panels, grids, kinds, strict=True):
         axes.grid(visible=False)
-        image = axes.imshow(grid, aspect="auto", cmap="cividis", vmin=low, vmax=high)
+        image = axes.imshow(grid, aspect="auto", cmap=colours, vmin=low, vmax=high)
         axes.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
         axes.set_xlabel(_AXIS_LABELS[kind])
         if len(table.layers) <= _MAX_NUMBERED_LAYERS:
-            _write_changes(axes, grid, table.accuracy, (low + high) / 2)
+            _write_changes(axes, grid, table, (low + high) / 2)
     panels[0].set_yticks(range(len(table.layers)), list(table.layers))
-    bar = figure.colorbar(image, ax=list(panels), label="accuracy/val", format=lambda value, _: f"{value:.0%}")
+    bar = figure.colorbar(
+        image, ax=list(panels), label=f"{table.primary.name}/val", format=lambda value, _: number(value)
+    )
     bar.ax.tick_params(labelsize=8)
-    figure.suptitle(f"{title}\none layer alone; numbers: change in points from {table.accuracy:.2%}", fontsize=9)
+    change = "change in points" if table.primary.is_share else "change"
+    baseline = f"{table.baseline:.2%}" if table.primary.is_share else f"{table.baseline:.4g}"
+    figure.suptitle(f"{title}\none layer alone; numbers: {change} from {baseline}", fontsize=9)
+
+
+def _find_limits(table: SensitivityTable, grids: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """Return the ends of the colour scale: the worst value of all levels, and the baseline."""
+    if table.primary.direction == "max":
+        low = min(float(np.nanmin(grid)) for grid in grids)
+        return low, max(table.baseline, low + 1e-3)
+    high = max(float(np.nanmax(grid)) for grid in grids)
+    return min(table.baseline, high - 1e-3), high
 
 
 def _build_grid(table: SensitivityTable, kind: Kind, levels: list[float]) -> NDArray[np.float64]:
-    """Return the accuracies as `(layers, levels)`, NaN where a level was not measured."""
+    """Return the values as `(layers, levels)`, NaN where a level was not measured."""
     rows = [layer.levels.get(kind, {}) for layer in table.layers.values()]
     return np.array([[row.get(level, math.nan) for level in levels] for row in rows], float)
 
 
-def _write_changes(axes: Any, grid: NDArray[np.float64], accuracy: float, middle: float) -> None:
-    """Write into each cell its change of accuracy in points, dark on light cells and light on dark ones."""
+def _write_changes(axes: Any, grid: NDArray[np.float64], table: SensitivityTable, middle: float) -> None:
+    """Write into each cell its change of the metric, dark on light cells and light on dark ones."""
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):
-            colour = "#000000" if value > middle else "#ffffff"
-            text = f"{100 * (value - accuracy):+.1f}"
+            is_light = (value > middle) == (table.primary.direction == "max")
+            colour = "#000000" if is_light else "#ffffff"
+            change = table.primary.factor * (value - table.baseline)
+            text = f"{change:+.1f}" if table.primary.is_share else f"{change:+.2g}"
             axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)

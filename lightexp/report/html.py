@@ -15,16 +15,16 @@ from lightexp.core.formatting import escape_html, strip_controls
 from lightexp.core.json_text import encode_json
 from lightexp.report.csv_files import list_varying_settings
 from lightexp.report.data import Report, ReportRow, format_summary, is_ratio
-from lightexp.report.documents import format_difference, list_legend
+from lightexp.report.documents import format_change_heading, format_difference, list_legend
 from lightexp.report.runs import Run
 
 _CAPTIONS = {
-    "front": "Size against accuracy: means over the seeds, standard deviations, and the front.",
+    "front": "Size against the task's metric: means over the seeds, standard deviations, and the front.",
     "ratio": "How many times smaller, and what it costs: paired differences with 95% intervals.",
-    "waterfall": "What each stage did to the file's bytes and to its accuracy.",
+    "waterfall": "What each stage did to the file's bytes and to the task's metric.",
     "curves": "Training, stage after stage: means over the seeds.",
     "layers": "What is left of each layer.",
-    "sensitivity": "Accuracy when one layer alone is compressed.",
+    "sensitivity": "The task's metric when one layer alone is compressed.",
     "hypervolume": "Hypervolume of the front over the trials.",
 }
 
@@ -105,9 +105,12 @@ def _build_data(report: Report) -> dict[str, Any]:
         "claim": spec.claim,
         "reference": spec.reference,
         "cost": spec.cost,
-        "accuracy": report.accuracy,
+        "quality": report.quality,
         "size": report.size,
-        "axes": [report.heading(report.size), report.heading(report.accuracy)],
+        "change": format_change_heading(report),
+        "share": report.primary.is_share,
+        "better": report.primary.direction,
+        "axes": [report.heading(report.size), report.heading(report.quality)],
         "columns": [{"name": c.name, "heading": c.heading, "direction": c.direction} for c in spec.columns],
         "cards": _build_cards(report),
         "questions": report.questions,
@@ -133,12 +136,12 @@ def _build_cards(report: Report) -> list[tuple[str, str]]:
         else:
             cards.append(("hypervolume", f"{mean:.3f}"))
     if report.spec.margin is not None:
-        cards.append(("margin (pp)", f"{report.spec.margin:g}"))
+        cards.append((f"margin ({report.primary.difference_unit or report.primary.name})", f"{report.spec.margin:g}"))
     return cards
 
 
 def _build_row(report: Report, row: ReportRow) -> dict[str, Any]:
-    accuracy, size = row.metric(report.accuracy), row.metric(report.size)
+    quality, size = row.metric(report.quality), row.metric(report.size)
     return {
         "name": row.name,
         "label": row.label,
@@ -147,11 +150,11 @@ def _build_row(report: Report, row: ReportRow) -> dict[str, Any]:
         "note": row.note,
         "front": row.front,
         "cells": [_build_cell(report, index, row) for index in range(len(report.spec.columns))],
-        "change": accuracy.difference.mean if accuracy.difference else None,
-        "changed": format_difference(accuracy.difference) if accuracy.difference else "",
+        "change": quality.difference.mean if quality.difference else None,
+        "changed": format_difference(quality.difference, report.primary) if quality.difference else "",
         "x": size.mean,
-        "y": accuracy.mean,
-        "spread": accuracy.summary.std if accuracy.summary else None,
+        "y": quality.mean,
+        "spread": quality.summary.std if quality.summary else None,
     }
 
 
@@ -182,7 +185,7 @@ def _build_run(report: Report, run: Run, config: int) -> dict[str, Any]:
         "command": run.command,
         "host": run.host,
         "x": run.metrics.get(report.size),
-        "y": run.metrics.get(report.accuracy),
+        "y": run.metrics.get(report.quality),
     }
 
 

@@ -22,7 +22,7 @@ from lightexp.report.plot_style import (
     render_svg,
     use_style,
 )
-from lightexp.report.stage_plots import draw_curves, draw_layers, draw_sensitivity, draw_waterfall
+from lightexp.report.stage_plots import draw_curves, draw_layers, draw_sensitivity, draw_waterfall, format_change_label
 from lightexp.report.summary import RATIO_OF
 
 
@@ -53,7 +53,7 @@ def _curve_styles(rows: Sequence[ReportRow]) -> dict[int, dict[str, Any]]:
 
 
 def draw_front(report: Report, figure: Any) -> bool:
-    """Draw accuracy against size: means with their standard deviations, and the front of the means.
+    """Draw the primary metric against size: means with their standard deviations, and the front of the means.
 
     Args:
         report: The report.
@@ -64,34 +64,35 @@ def draw_front(report: Report, figure: Any) -> bool:
     """
     points = []
     for row in report.rows:
-        size, accuracy = row.metric(report.size).mean, row.metric(report.accuracy).mean
-        if size and accuracy is not None:
-            points.append((row, size, accuracy))
+        size, quality = row.metric(report.size).mean, row.metric(report.quality).mean
+        if size and quality is not None:
+            points.append((row, size, quality))
     if len(points) < 2:
         return False
     rows = [row for row, *_ in points]
-    x, y = np.array([size for _, size, _ in points], float), np.array([accuracy for *_, accuracy in points], float)
+    x, y = np.array([size for _, size, _ in points], float), np.array([quality for *_, quality in points], float)
     is_own = np.array([row.kind != "external" for row in rows])
     is_on_front = np.zeros(len(rows), bool)
-    is_on_front[is_own] = find_front(np.column_stack([x[is_own], 1 - y[is_own]]))
-    y_label = f"{report.heading(report.accuracy)}, mean ± std"
+    is_on_front[is_own] = find_front(np.column_stack([x[is_own], report.primary.to_error(y[is_own])]))
+    y_label = f"{report.heading(report.quality)}, mean ± std"
     axes = add_axes(figure, f"{report.heading(report.size)} (log scale)", y_label)
     order = np.flatnonzero(is_on_front)[np.argsort(x[is_on_front])]
     axes.plot(x[order], y[order], drawstyle="steps-post", color=VERMILION, linewidth=0.8, alpha=0.6, zorder=1)
     styles = _curve_styles(rows)
     for index, row in enumerate(rows):
         kind = "front" if row.kind == "row" and is_on_front[index] else row.kind
-        summary = row.metric(report.accuracy).summary
+        summary = row.metric(report.quality).summary
         style = styles.get(index, POINT_STYLES[kind])
         draw_point(axes, x[index], y[index], summary.std if summary else None, style)
     scale_log2_axis(axes, x.tolist(), format_binary_bytes)
-    format_percent_axis(axes)
+    if report.primary.is_share:
+        format_percent_axis(axes)
     finish_axes(axes, [(row.name, *xy) for row, *xy in zip(rows, x, y, strict=True)], is_on_front | ~is_own)
     return True
 
 
 def draw_ratio(report: Report, figure: Any) -> bool:
-    """Draw the change of accuracy against the compression ratio: paired differences with their intervals.
+    """Draw the change of the primary metric against the compression ratio: paired differences with their intervals.
 
     Args:
         report: The report.
@@ -103,25 +104,26 @@ def draw_ratio(report: Report, figure: Any) -> bool:
     name = RATIO_OF.get(report.size, "")
     points = []
     for row in report.rows:
-        ratio, difference = row.metric(name).mean, row.metric(report.accuracy).difference
+        ratio, difference = row.metric(name).mean, row.metric(report.quality).difference
         if row.kind == "row" and ratio and difference:
             points.append((row, ratio, difference))
     if len(points) < 2:
         return False
     x_label = f"{report.heading(name)}: times smaller than the control (log scale)"
-    axes = add_axes(figure, x_label, f"{report.heading(report.accuracy)}: change (pp), 95% interval")
+    axes = add_axes(figure, x_label, f"{format_change_label(report)}, 95% interval")
     axes.axhline(0, color=BLACK, linewidth=0.8)
     if report.spec.margin:
-        axes.axhline(-report.spec.margin, color=GREY, linewidth=0.8, linestyle="--")
-    styles = _curve_styles([row for row, *_ in points])
+        worst = -report.spec.margin if report.primary.direction == "max" else report.spec.margin
+        axes.axhline(worst, color=GREY, linewidth=0.8, linestyle="--")
+    styles, factor = _curve_styles([row for row, *_ in points]), report.primary.factor
     for index, (row, ratio, difference) in enumerate(points):
         half_width = None
         if difference.low is not None and difference.high is not None:
-            half_width = (difference.high - difference.low) / 2 * 100
+            half_width = (difference.high - difference.low) / 2 * factor
         style = styles.get(index, POINT_STYLES["front" if row.front == 1 else "row"])
-        draw_point(axes, ratio, difference.mean * 100, half_width, style)
+        draw_point(axes, ratio, difference.mean * factor, half_width, style)
     scale_log2_axis(axes, [ratio for _, ratio, _ in points], "{:g}x".format)
-    labels = [(row.name, ratio, difference.mean * 100) for row, ratio, difference in points]
+    labels = [(row.name, ratio, difference.mean * factor) for row, ratio, difference in points]
     finish_axes(axes, labels, [row.front == 1 for row, *_ in points])
     return True
 

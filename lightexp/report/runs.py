@@ -13,6 +13,7 @@ from lightexp.core.config import flatten
 from lightexp.core.defaults import drop_defaults
 from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
+from lightexp.core.primary_metric import PrimaryMetric, read_primary
 from lightexp.core.record import Record, StageRecord, read_record
 from lightexp.core.records import list_run_folders
 
@@ -54,7 +55,7 @@ class Run:
         host: Host on which it ran.
         timed_on: Host on which its latency was measured.
         data: Name of its data set, and the digest of each split.
-        classes: Number of classes of the data.
+        primary: The metric that its task is judged by.
         waived: What became of each invariant that the run was allowed to break.
         started: Start, in seconds since the epoch.
         seconds: Duration in seconds.
@@ -74,7 +75,7 @@ class Run:
     host: str
     timed_on: str
     data: tuple[str, ...]
-    classes: int
+    primary: PrimaryMetric
     waived: dict[str, str]
     started: float
     seconds: float
@@ -150,7 +151,7 @@ class RunReader:
             host=str(environment.get("host", "")),
             timed_on=str(environment.get("timed_on", environment.get("host", ""))),
             data=(str(record.dataset.get("name", "")), *digests),
-            classes=int(record.dataset.get("classes") or 0),
+            primary=read_primary(record.dataset),
             waived=record.waived,
             started=record.started,
             seconds=(record.ended or record.started) - record.started,

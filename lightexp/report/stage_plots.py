@@ -25,7 +25,7 @@ _MAX_WATERFALLS = 4
 
 
 def draw_waterfall(report: Report, figure: Any) -> bool:
-    """Draw what each stage did to bytes and accuracy, for the rows with most stages.
+    """Draw what each stage did to bytes and the primary metric, for the rows with most stages.
 
     Args:
         report: The report.
@@ -36,22 +36,30 @@ def draw_waterfall(report: Report, figure: Any) -> bool:
     """
     runs_by_row = _group_by_row(run for run in report.runs if len(run.stages) > 1)
     longest = sorted(runs_by_row, key=lambda name: -len(runs_by_row[name][0].stages))[:_MAX_WATERFALLS]
-    means = {row: _average_stages(runs_by_row[row], report.accuracy) for row in longest}
+    means = {row: _average_stages(runs_by_row[row], report.quality) for row in longest}
     means = {row: stages for row, stages in means.items() if len(stages) > 1}
     if not means:
         return False
     panels = figure.subplots(2, len(means), sharey="row", squeeze=False)
     panel_width = 0.3 + 0.52 * max(map(len, means.values()))
+    # A change for the better goes up or down; its colour says which it is.
+    sign = 1 if report.primary.direction == "max" else -1
     figure.set_size_inches(max(5.0, panel_width * len(means) + 1.2), 4.4)
     for column, (row, stages) in enumerate(means.items()):
-        names, sizes, accuracies = zip(*stages, strict=True)
+        names, sizes, values = zip(*stages, strict=True)
         panels[0][column].set_title(shorten_name(row), fontsize=9)
         _draw_sizes(panels[0][column], sizes)
-        _draw_changes(panels[1][column], names, accuracies)
+        _draw_changes(panels[1][column], names, [report.primary.factor * value for value in values], sign)
     panels[0][0].set_ylabel("bytes")
     panels[0][0].yaxis.set_major_formatter(lambda value, _: format_binary_bytes(value))
-    panels[1][0].set_ylabel(f"{report.heading(report.accuracy)}\nchange (pp)")
+    panels[1][0].set_ylabel(format_change_label(report, "\n"))
     return True
+
+
+def format_change_label(report: Report, separator: str = ": ") -> str:
+    """Return the label of an axis of differences: the metric, `change` and the unit."""
+    unit = f" ({report.primary.difference_unit})" if report.primary.difference_unit else ""
+    return f"{report.heading(report.quality)}{separator}change{unit}"
 
 
 def _group_by_row(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -61,15 +69,15 @@ def _group_by_row(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return dict(by_row)
 
 
-def _average_stages(runs: Sequence[Run], accuracy_name: str) -> list[tuple[str, float, float]]:
-    """Return name, mean bytes and mean accuracy over the seeds of each stage, from the control on."""
+def _average_stages(runs: Sequence[Run], quality: str) -> list[tuple[str, float, float]]:
+    """Return name, mean bytes and mean of the metric `quality` over the seeds of each stage, from the control on."""
     stages = []
     for index, stage in enumerate(runs[0].stages):
         metrics = [run.stages[index].metrics for run in runs if len(run.stages) > index]
         sizes = [m.get("size/encoded_bytes", m["size/file_bytes"]) for m in metrics if "size/file_bytes" in m]
-        accuracies = [m[accuracy_name] for m in metrics if accuracy_name in m]
-        if sizes and accuracies:
-            stages.append((stage.name, fmean(sizes), fmean(accuracies)))
+        values = [m[quality] for m in metrics if quality in m]
+        if sizes and values:
+            stages.append((stage.name, fmean(sizes), fmean(values)))
     return stages
 
 
@@ -87,25 +95,25 @@ def _draw_sizes(axes: Any, sizes: Sequence[float]) -> None:
     axes.yaxis.set_major_locator(MultipleLocator(2.0 ** math.floor(math.log2(max(sizes) / 3))))
 
 
-def _draw_changes(axes: Any, names: Sequence[str], accuracies: Sequence[float]) -> None:
-    """Draw a floating bar for each stage's change of accuracy, in percentage points."""
+def _draw_changes(axes: Any, names: Sequence[str], values: Sequence[float], sign: int) -> None:
+    """Draw a floating bar for each stage's change of a value; `sign` is 1 where more is better, else -1."""
     axes.use_sticky_edges = False  # leaves room for the numbers below the bars
     places = range(len(names))
-    changes = [0.0, *(100 * (after - before) for before, after in itertools.pairwise(accuracies))]
+    changes = [0.0, *(after - before for before, after in itertools.pairwise(values))]
     levels = np.cumsum(changes)
-    colours = [VERMILION if change < 0 else GREEN for change in changes]
+    colours = [VERMILION if sign * change < 0 else GREEN for change in changes]
     axes.bar(places, changes, bottom=levels - changes, color=colours, width=0.7)
     axes.axhline(0, color=BLACK, linewidth=0.8)
     for place, change, level in list(zip(places, changes, levels, strict=True))[1:]:
         bottom = min(level, level - change)
-        label = f"{change:+.2f}"
+        label = f"{change:+.2f}" if abs(change) >= 0.1 or not change else f"{change:+.2g}"
         axes.annotate(label, (place, bottom), (0, -9), textcoords="offset points", ha="center", fontsize=7.5)
     axes.set_xticks(list(places), names, rotation=30, ha="right")
     axes.margins(y=0.25)
 
 
 def draw_curves(report: Report, figure: Any) -> bool:
-    """Draw validation accuracy and training loss over all epochs of the rows' stages, as means over the seeds.
+    """Draw the validation metric and the training loss over all epochs of the rows' stages, as means over the seeds.
 
     Args:
         report: The report.
@@ -116,31 +124,39 @@ def draw_curves(report: Report, figure: Any) -> bool:
     """
     runs_by_row = _group_by_row(report.runs)
     most_trained = sorted(runs_by_row, key=lambda row: -sum(bool(s.history) for s in runs_by_row[row][0].stages))
+    metric = _find_epoch_metric(report.runs)
     curves: dict[str, dict[str, list[float]]] = {}
     for row in most_trained:
-        means = {name: _average_history(runs_by_row[row], name) for name in ("val_accuracy", "loss")}
-        if means["val_accuracy"] and means not in curves.values():  # rows that share their training draw one line
+        means = {name: _average_history(runs_by_row[row], name) for name in (metric, "loss")}
+        if means[metric] and means not in curves.values():  # rows that share their training draw one line
             curves[row] = means
     if not curves:
         return False
     left, right = figure.subplots(1, 2)
     for number, (row, means) in enumerate(list(curves.items())[:_MAX_CURVES]):
         color, linestyle = PALETTE[number % len(PALETTE)], _DASHES[number % len(_DASHES)]
-        for axes, name in ((left, "val_accuracy"), (right, "loss")):
+        for axes, name in ((left, metric), (right, "loss")):
             epochs = range(1, len(means[name]) + 1)
             axes.plot(epochs, means[name], label=shorten_name(row), color=color, linestyle=linestyle, linewidth=1.3)
-    left.set_ylabel("validation accuracy")
+    left.set_ylabel(f"validation {metric.removeprefix('val_')}")
     right.set_ylabel("training loss")
     if all(loss > 0 for means in curves.values() for loss in means["loss"]):
         right.set_yscale("log")
         for set_formatter in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
             set_formatter(lambda value, _: f"{value:g}")
-    format_percent_axis(left)
+    if report.primary.is_share and metric == f"val_{report.primary.name}":
+        format_percent_axis(left)
     for axes in (left, right):
         axes.set_xlabel("epoch, stage after stage")
         axes.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return True
+
+
+def _find_epoch_metric(runs: Sequence[Run]) -> str:
+    """Return the validation metric that trainings have recorded after each epoch; their loss if there is none."""
+    names = (name for run in runs for stage in run.stages for name in stage.history)
+    return next((name for name in names if name.startswith("val_") and name != "val_loss"), "val_loss")
 
 
 def _average_history(runs: Sequence[Run], name: str) -> list[float]:
@@ -186,7 +202,7 @@ def draw_layers(report: Report, figure: Any) -> bool:
 
 
 def draw_sensitivity(report: Report, figure: Any) -> bool:
-    """Draw validation accuracy with each layer alone compressed, from the first run that measured it.
+    """Draw the validation metric with each layer alone compressed, from the first run that measured it.
 
     Args:
         report: The report.

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import scipy  # its subpackages load at first use; scipy.stats takes most of a second
@@ -126,7 +127,11 @@ def _compute_robust(samples: Sequence[NDArray[np.float64]]) -> dict[int, tuple[f
 
 
 def compare_paired(
-    row: Mapping[int, float], control: Mapping[int, float], ratio: bool = False, margin: float | None = None
+    row: Mapping[int, float],
+    control: Mapping[int, float],
+    ratio: bool = False,
+    margin: float | None = None,
+    worse: Literal["lower", "higher"] = "lower",
 ) -> Difference | None:
     """Compare a row with its control over the seeds that both have.
 
@@ -134,7 +139,8 @@ def compare_paired(
         row: Values of the row by seed.
         control: Values of the control by seed.
         ratio: As in `summarize`.
-        margin: How much lower `row` may be, in its own unit, and still count as no worse. None tests for a difference.
+        margin: How much worse `row` may be, in its own unit, and still count as no worse. None tests for a difference.
+        worse: Which way is worse. Defaults to `lower`.
 
     Returns:
         The difference, or None where no seed is in both.
@@ -149,12 +155,13 @@ def compare_paired(
     low = high = p = within = None
     if n > 1 and _is_constant(differences):  # scipy's t test gives NaN here
         low = high = mean
-        within = None if margin is None else mean > -margin
+        within = None if margin is None else (mean > -margin if worse == "lower" else mean < margin)
     elif n > 1:
         test = scipy.stats.ttest_rel(a, b)
         low, high = map(float, test.confidence_interval(LEVEL))
         if margin is not None:
-            test = scipy.stats.ttest_1samp(differences, -margin, alternative="greater")
+            limit, better = (-margin, "greater") if worse == "lower" else (margin, "less")
+            test = scipy.stats.ttest_1samp(differences, limit, alternative=better)
         p = float(test.pvalue)
     if ratio:
         mean, low, high = math.exp(mean), _exp(low), _exp(high)

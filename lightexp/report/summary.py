@@ -6,10 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from lightexp.core.columns import COLUMNS, MetricColumn
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.hypervolume import compute_tradeoff_hypervolume, find_front
+from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.report.data import MetricStatistics, Report, ReportRow, is_ratio
 from lightexp.report.runs import Run
 from lightexp.report.statistics import (
@@ -35,13 +37,15 @@ class _RunGrid:
     Attributes:
         rows: Runs by row and seed, in the report's order.
         control: Runs of the control row; None where each run is compared with its own control.
-        accuracy: Metric of the error axis.
+        primary: The metric that the rows are judged by.
+        quality: Its name with the split that is shown.
         size: Metric of the size axis.
     """
 
     rows: Mapping[str, Mapping[int, Run]]
     control: Mapping[int, Run] | None
-    accuracy: str
+    primary: PrimaryMetric
+    quality: str
     size: str
 
 
@@ -65,14 +69,17 @@ def build_summary(
     columns = spec.columns or tuple(column for column in COLUMNS if column.name in measured)
     _check_measured(columns, measured, spec)
     rows = _group_by_row(runs, order)
+    primary = _find_primary(runs, spec)
+    on_test = all(f"{primary.name}/test" in run.metrics for run in runs)
     grid = _RunGrid(
         rows,
         control=rows.get(spec.control) if spec.control else None,
-        accuracy="accuracy/test" if all("accuracy/test" in run.metrics for run in runs) else "accuracy/val",
+        primary=primary,
+        quality=f"{primary.name}/{'test' if on_test else 'val'}",
         size=_select_size_metric(columns),
     )
     ratio = RATIO_OF.get(grid.size)
-    names = list(dict.fromkeys([*(column.name for column in columns), grid.accuracy, grid.size]))
+    names = list(dict.fromkeys([*(column.name for column in columns), grid.quality, grid.size]))
     if ratio in measured and ratio not in names:
         names.append(ratio)
     undirected = {column.name for column in columns if column.direction is None}
@@ -86,7 +93,21 @@ def build_summary(
     report_rows += [ReportRow(name, "refused", note=reason) for name, reason in (refused or {}).items()]
     report_rows += [_build_published(row) for row in spec.external]
     ranked = _rank(report_rows, columns)
-    return Report(replace(spec, columns=columns), ranked, tuple(runs), grid.accuracy, grid.size, hypervolume)
+    return Report(replace(spec, columns=columns), ranked, tuple(runs), primary, grid.quality, grid.size, hypervolume)
+
+
+def _find_primary(runs: Sequence[Run], spec: TableSpec) -> PrimaryMetric:
+    """Return the primary metric of the first run.
+
+    Raises:
+        BadInput: If another run is judged by another metric.
+    """
+    names = list(dict.fromkeys(run.primary.name for run in runs))
+    if len(names) > 1:
+        raise BadInput(
+            f"{spec.title}: the runs are judged by different metrics: {', '.join(names)}. Report each task on its own."
+        )
+    return runs[0].primary
 
 
 def _build_rows(
@@ -155,7 +176,9 @@ def _compute_column(name: str, grid: _RunGrid, spec: TableSpec, tested: bool) ->
         tested: Whether differences get p values; only metrics that are better one way do.
     """
     ratio = is_ratio(name)
-    margin = spec.margin / 100 if spec.margin is not None and name.startswith("accuracy/") else None
+    margin = None
+    if spec.margin is not None and name.startswith(f"{grid.primary.name}/"):
+        margin = spec.margin / grid.primary.factor
     control_values = None
     if grid.control is not None:
         control_values = {seed: run.metrics.get(name) for seed, run in grid.control.items()}
@@ -166,7 +189,8 @@ def _compute_column(name: str, grid: _RunGrid, spec: TableSpec, tested: bool) ->
         reference = control_values or {seed: run.control.get(name) for seed, run in runs.items()}
         difference = None
         if row != spec.control:
-            difference = compare_paired(values[row], _select_valid(reference, ratio), ratio, margin)
+            worse: Literal["lower", "higher"] = "lower" if grid.primary.direction == "max" else "higher"
+            difference = compare_paired(values[row], _select_valid(reference, ratio), ratio, margin, worse)
         if difference is not None and not tested:
             difference = replace(difference, p=None)
         differences.append(difference)
@@ -229,17 +253,18 @@ def _compute_fronts(grid: _RunGrid) -> tuple[dict[str, float], tuple[float, floa
     for seed in sorted(seeds):
         points = {}
         for name, runs in grid.rows.items():
-            size, accuracy = runs[seed].metrics.get(grid.size), runs[seed].metrics.get(grid.accuracy)
-            if size and accuracy is not None and math.isfinite(accuracy):
-                points[name] = size, 1 - accuracy
+            size, quality = runs[seed].metrics.get(grid.size), runs[seed].metrics.get(grid.quality)
+            if size and quality is not None and math.isfinite(quality):
+                points[name] = size, runs[seed].primary.to_error(quality)
         for name, is_on_front in zip(points, find_front(list(points.values())), strict=True):
             counts[name] += bool(is_on_front)
         first = next(iter(grid.rows.values()))[seed]
         control = grid.control[seed].metrics if grid.control else first.control
         control_size = control.get("size/file_bytes")
-        if points and control_size and first.classes > 1:
+        reference_error = first.primary.reference_error
+        if points and control_size and reference_error is not None:
             sizes, errors = zip(*points.values(), strict=True)
-            hypervolumes.append(compute_tradeoff_hypervolume(sizes, errors, control_size, first.classes))
+            hypervolumes.append(compute_tradeoff_hypervolume(sizes, errors, control_size, reference_error))
     shares = {name: counts[name] / len(seeds) for name in grid.rows} if seeds else {}
     return shares, compute_mean_interval(hypervolumes) if hypervolumes else None
 

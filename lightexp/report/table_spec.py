@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lightexp.core.columns import COLUMNS, MetricColumn
+from lightexp.core.columns import MetricColumn, find_column
 from lightexp.core.config import construct, settings_dataclass
 from lightexp.core.errors import BadInput
 
@@ -42,8 +42,8 @@ class TableSpec:
         cost: Time and hardware that the experiment takes.
         control: Row that the others are compared with; None compares each run with its own float32 control.
         columns: Columns of the table; empty selects the usual metrics that were measured.
-        margin: Percentage points of accuracy that a row may lose and still count as no worse; see
-            `lightexp.report.statistics`. None tests for differences instead.
+        margin: Percentage points of accuracy, or units of another primary metric, that a row may lose and still count
+            as no worse; see `lightexp.report.statistics`. None tests for differences instead.
         figures: Names of the figures to draw; empty draws all that there are data for.
         external: Rows published elsewhere.
 
@@ -100,7 +100,7 @@ def parse_column(node: str | Mapping[str, Any], location: str) -> MetricColumn:
         raise BadInput(f"{location} must name a measurement, such as accuracy/test. Received: {dict(node)!r}.")
     settings = construct(ColumnSettings, {"measurement": node} if isinstance(node, str) else node, location)
     name = settings.measurement
-    usual = next((column for column in COLUMNS if column.name == name), MetricColumn(name, name, "{:,.4g}".format))
+    usual = find_column(name)
     formatter = _build_formatter(settings.format) if settings.format else usual.formatter
     return MetricColumn(name, settings.heading or usual.heading, formatter, settings.direction or usual.direction)
 

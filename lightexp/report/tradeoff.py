@@ -1,4 +1,4 @@
-"""Accuracy against size for the stages of one run: `table.md` and `tradeoff.svg` in the run's folder."""
+"""The primary metric against size for the stages of one run: `table.md` and `tradeoff.svg` in the run's folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightexp.core.formatting import escape_markdown, format_binary_bytes, replace_unprintable
+from lightexp.core.primary_metric import read_primary
 from lightexp.core.record import Record, StageRecord
 from lightexp.core.table import render_markdown
 from lightexp.report.plot_style import BLACK, BLUE, VERMILION, format_percent_axis, save_figure
@@ -44,20 +45,20 @@ def render_table(record: Record) -> str:
 class _StagePoint(NamedTuple):
     name: str
     size: float
-    accuracy: float
+    quality: float
     style: dict[str, str]
 
 
 def _list_points(record: Record) -> tuple[str, list[_StagePoint]]:
-    """Return the split whose accuracy is drawn and the stages that were measured.
+    """Return the split whose metric is drawn and the stages that were measured.
 
-    The split is `test` where every stage has that accuracy, otherwise `val`.
+    The split is `test` where every stage was measured on it, otherwise `val`.
     """
-    stages = record.table_stages
-    split = "test" if all(_coordinates(stage, "accuracy/test") for stage in stages) else "val"
+    stages, name = record.table_stages, read_primary(record.dataset).name
+    split = "test" if all(_coordinates(stage, f"{name}/test") for stage in stages) else "val"
     points = []
     for stage in stages:
-        coordinates = _coordinates(stage, f"accuracy/{split}")
+        coordinates = _coordinates(stage, f"{name}/{split}")
         if coordinates is None:
             continue
         if stage.name == record.control:
@@ -70,49 +71,52 @@ def _list_points(record: Record) -> tuple[str, list[_StagePoint]]:
     return split, points
 
 
-def _coordinates(stage: StageRecord, accuracy_name: str) -> tuple[float, float] | None:
-    """Return a stage's size and accuracy, or None where one of them cannot be drawn."""
-    size, accuracy = stage.metric("size/file_bytes"), stage.metric(accuracy_name)
-    if size is None or accuracy is None or not (0 < size < math.inf and math.isfinite(accuracy)):
+def _coordinates(stage: StageRecord, name: str) -> tuple[float, float] | None:
+    """Return a stage's size and metric, or None where one of them cannot be drawn."""
+    size, quality = stage.metric("size/file_bytes"), stage.metric(name)
+    if size is None or quality is None or not (0 < size < math.inf and math.isfinite(quality)):
         return None
-    return size, accuracy
+    return size, quality
 
 
 def draw(record: Record, path: Path) -> None:
-    """Draw accuracy over file size (log2) as SVG: a point for each stage, arrows in the pipeline's order.
+    """Draw the primary metric over file size (log2) as SVG: a point for each stage, arrows in the pipeline's order.
 
     Args:
         record: Record of the run.
         path: Path of the SVG file.
     """
     split, points = _list_points(record)
+    primary = read_primary(record.dataset)
     with save_figure(path, figsize=(7, 4.5)) as figure:
         axes = figure.add_axes((0.13, 0.12, 0.84, 0.78))
         axes.set_title(record.name)
         axes.set_xlabel("file size (log scale)")
-        axes.set_ylabel(f"accuracy ({'test' if split == 'test' else 'validation'})")
+        unit = f", {primary.unit}" if primary.unit else ""
+        axes.set_ylabel(f"{primary.name} ({'test' if split == 'test' else 'validation'}{unit})")
         if points:
             _scale_size_axis(axes, [point.size for point in points])
-            _draw_points(axes, points)
+            _draw_points(axes, points, primary.is_share)
         else:
             axes.text(0.5, 0.5, "nothing was measured", ha="center", transform=axes.transAxes)
 
 
-def _draw_points(axes: Any, points: Sequence[_StagePoint]) -> None:
+def _draw_points(axes: Any, points: Sequence[_StagePoint], is_share: bool) -> None:
     in_legend: set[str] = set()
     for index, point in enumerate(points):
         style = {key: value for key, value in point.style.items() if key != "label" or value not in in_legend}
         in_legend.add(point.style["label"])
-        xy = point.size, point.accuracy
+        xy = point.size, point.quality
         axes.plot(*xy, linestyle="none", markersize=8, zorder=3, **style)
         offset = (0, 9 if index % 2 == 0 else -17)  # neighbours may have the same size: one above, one below
         axes.annotate(point.name, xy, offset, textcoords="offset points", ha="center", parse_math=False)
     for before, after in pairwise(points):
-        start, end = (before.size, before.accuracy), (after.size, after.accuracy)
+        start, end = (before.size, before.quality), (after.size, after.quality)
         if start != end:
             axes.annotate("", end, start, arrowprops=_ARROW)
     axes.margins(y=0.25)
-    format_percent_axis(axes)
+    if is_share:
+        format_percent_axis(axes)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.legend(frameon=False)
 

@@ -13,6 +13,7 @@ from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import compute_key, read_library_versions
 from lightexp.core.invariants import Invariant
 from lightexp.core.protocols import Input, Model, Stage
+from lightexp.core.task import make_default_task
 from lightexp.core.training import TRAINING_VERSION, Training
 from lightexp.models.file_stages import make_teacher_stage
 from lightexp.runner.order import check_order
@@ -126,6 +127,7 @@ class _PlanBuilder:
         self._established += stage.establishes()
         with _prefix_errors(f"pipeline.stages.{name}"):
             self._replace_model(stage)
+            _check_objective(stage, self._data)
             stage.check(len(self._data.train))
             stage.check_data(self._data)
         if stage.compresses and self._control is None and self._nodes:
@@ -148,7 +150,7 @@ class _PlanBuilder:
         """
         before, self._model = self._model, stage.replaces(self._model)
         if self._model is not before or not self._nodes:
-            self._model.check(self._data.shape, self._data.classes)
+            self._model.check(self._data.shape, self._data.outputs)
         if self._nodes and not stage.needs_parent and (undetermined := undetermined_stage(self._model)):
             earlier = next(node.name for node in self._nodes if node.stage is undetermined)
             raise BadInput(
@@ -237,6 +239,19 @@ def _compute_node_key(
             "libraries": read_library_versions(),
         }
     )
+
+
+def _check_objective(stage: Stage, data: Data) -> None:
+    """Check that a training's objective serves the task.
+
+    Raises:
+        BadInput: If it does not.
+    """
+    if isinstance(stage, Training) and not stage.objective.follows_task and data.task != make_default_task():
+        raise BadInput(
+            f"objective: {type(stage.objective).__name__} is made for task=classification. Received: "
+            f"task={type(data.task).__name__.lower()}. Take objective=cross_entropy, which is the task's own loss."
+        )
 
 
 def _check_teacher_layers(name: str, stage: Stage, inputs: dict[str, Node]) -> None:

@@ -83,7 +83,7 @@ class _ModelPreview:
         self._undetermined = ""
         layers = model.list_layers()
         if layers is None:
-            self.built = model.build(self._data.shape, self._data.classes)
+            self.built = model.build(self._data.shape, self._data.outputs)
             layers = keras_files.describe_layers(self.built)
         self._layers = layers
 
@@ -107,6 +107,6 @@ def _check_features(node: Node, built: Any, data: Data) -> None:
 
     teacher = node.inputs["teacher"].model
     try:
-        match_layers(built, teacher.build(data.shape, data.classes) if teacher else built, objective)
+        match_layers(built, teacher.build(data.shape, data.outputs) if teacher else built, objective)
     except BadInput as error:
         raise BadInput(f"pipeline.stages.{node.name}.{error}") from None

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from lightexp.core.data import Data
 from lightexp.core.disk_errors import DiskFull, explain_disk_errors
 from lightexp.core.errors import BadInput, LightexpError, RunFailed
 from lightexp.core.json_text import encode_json
+from lightexp.core.primary_metric import PRIMARY
 from lightexp.core.protocols import ENCODED, TFLITE, Dataset
 from lightexp.core.record import Record
 from lightexp.core.records import RUNS
 from lightexp.core.store import Store
+from lightexp.core.task import make_default_task
 from lightexp.report import heatmap, tradeoff
 from lightexp.runner import environment, run_lock
 from lightexp.runner.compose import compose_settings
@@ -77,7 +80,7 @@ class Runner:
                 self._reporter.say(note)
             if large := [name for name, split in self._data[1].splits.items() if split.on_disk]:
                 self._reporter.say(f"Kept on disk, by dataset.memory_mb, and read batch by batch: {', '.join(large)}.")
-        data = settings.model.select_view(self._data[1])
+        data = settings.model.select_view(settings.task.prepare(self._data[1]))
         return make_plan(settings, data, compose_settings), data
 
     def run(
@@ -215,6 +218,7 @@ class Runner:
                 "labels": list(data.names) or [str(number) for number in range(data.classes)],
                 "scale": data.scale,
                 "offset": data.offset,
+                **({} if data.task == make_default_task() else {PRIMARY: asdict(data.task.describe_primary(data))}),
                 "splits": {name: {"n": len(split), "digest": split.digest} for name, split in source.splits.items()},
             },
         )

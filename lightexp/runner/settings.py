@@ -17,7 +17,8 @@ from pydantic import Field
 from lightexp.core import secrets
 from lightexp.core.config import Threads, build, construct, flatten, settings_dataclass
 from lightexp.core.errors import BadInput
-from lightexp.core.protocols import Dataset, Measurement, Model, Stage
+from lightexp.core.protocols import Dataset, Measurement, Model, Stage, Task
+from lightexp.core.task import DEFAULT_TASK
 from lightexp.core.training import Rung
 from lightexp.stages.train import TrainingStage
 from lightexp.tracking.mirror import Tracking
@@ -58,6 +59,7 @@ class RunConfig:
     pipeline: dict[str, Any]
     measure: dict[str, Any]
     tracking: dict[str, Any]
+    task: dict[str, Any] = field(default_factory=lambda: {"_target_": DEFAULT_TASK})
     deploy: dict[str, Any] = field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     runtime: dict[str, Any] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class Settings:
     Attributes:
         dataset: The source of data.
         model: The architecture.
+        task: What is learnt.
         stages: Stages by name, in the order in which they run.
         waive: Kinds of invariants that may be broken.
         measure: Measurements by name.
@@ -86,6 +89,7 @@ class Settings:
 
     dataset: Dataset
     model: Model
+    task: Task
     stages: dict[str, Stage]
     waive: tuple[str, ...]
     measure: dict[str, Measurement]
@@ -121,7 +125,7 @@ def read_settings(config: DictConfig) -> Settings:
         raise BadInput(f"config: {str(error).splitlines()[0]}") from None
     if not isinstance(plain, dict):
         raise BadInput(f"config must be a mapping. Received: {type(plain).__name__}.")
-    nodes = {str(name): node for name, node in plain.items() if name != "hydra"}
+    nodes = {str(name): node for name, node in plain.items() if name != "hydra" and not _is_default_task(name, node)}
     written = _keep_interpolations(config, nodes)
     top = construct(RunConfig, nodes, "")
     plugins = tuple(top.plugins)
@@ -132,6 +136,7 @@ def read_settings(config: DictConfig) -> Settings:
     return Settings(
         dataset=build(top.dataset, Dataset, "dataset", plugins),  # type: ignore[type-abstract]
         model=model,
+        task=build(top.task, Task, "task", plugins),  # type: ignore[type-abstract]
         stages=_add_file_stage(model, _build_stages(pipeline, plugins)),
         waive=tuple(pipeline.waive),
         measure=_build_all(top.measure, Measurement, "measure", plugins),
@@ -142,6 +147,11 @@ def read_settings(config: DictConfig) -> Settings:
         plain=nodes,
         written=written,
     )
+
+
+def _is_default_task(name: object, node: object) -> bool:
+    """Return whether an entry is the default task, which configs are written without, as they were before tasks."""
+    return name == "task" and node == {"_target_": DEFAULT_TASK}
 
 
 def _keep_interpolations(config: DictConfig, nodes: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import StudyStatus
 
 TABLE, DATA = "front.md", "front.json"
-_TABLE_METRICS = ("accuracy/val", "accuracy/test", "size/file_bytes", "size/ratio")
+_TABLE_METRICS = ("size/file_bytes", "size/ratio")
 _PRIMARY_CONFIG = {
     "defaults": [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"],
     "hydra": {"run": {"dir": "."}, "output_subdir": None, "job": {"chdir": False}},
@@ -87,7 +87,7 @@ def export_front(study: SearchStudy, status: StudyStatus, runner: Runner, comman
         LightexpError: If a trial cannot be repeated.
     """
     points = [_export_point(study, trial, runner, command) for trial in status.front]
-    table = build_front_table(study.spec.objectives, points)
+    table = build_front_table(study.spec.objectives, points, study.spec.settings.task.primary)
     replace_file(study.folder / TABLE, f"{render_markdown(table)}\n".encode())
     importance = study.compute_importance()
     plots.draw_front(study.spec.objectives, status, study.folder / "front.svg", study.spec.name)
@@ -152,15 +152,17 @@ def _read_tested(folder: Path) -> Record | None:
     return record if record.status == "done" and (folder / TFLITE).is_file() else None
 
 
-def build_front_table(objectives: Sequence[SearchObjective], points: Sequence[FrontPoint]) -> Table:
+def build_front_table(objectives: Sequence[SearchObjective], points: Sequence[FrontPoint], primary: str) -> Table:
     """Return the front as a table: a row for each point, with its objectives, usual metrics and settings.
 
     Args:
         objectives: The study's objectives.
         points: The points, in the order of the rows.
+        primary: Name of the task's primary metric.
     """
     names = [objective.name for objective in objectives]
-    names += [name for name in _TABLE_METRICS if name not in names]
+    usual = (f"{primary}/val", f"{primary}/test", *_TABLE_METRICS)
+    names += [name for name in usual if name not in names]
     known = {column.name: column for column in COLUMNS}
     columns = [known.get(name, MetricColumn(name, name, "{:.6g}".format)) for name in names]
     rows = []

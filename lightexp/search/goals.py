@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lightexp.core.errors import BadInput, RunFailed, suggest_nearest
+from lightexp.core.primary_metric import PrimaryMetric
 
 Direction = Literal["max", "min"]
 Metrics = Mapping[str, float]
@@ -31,28 +32,29 @@ class SearchObjective:
     """A metric that a study optimises, and the direction that is better.
 
     Example:
-        >>> SearchObjective("accuracy/val", "max").to_axis(0.75, control=0.9, classes=4)
+        >>> from lightexp.core.primary_metric import PrimaryMetric
+        >>> SearchObjective("accuracy/val", "max").to_axis(0.75, 0.9, PrimaryMetric(reference=0.25))
         (0.25, 0.75)
-        >>> SearchObjective("size/file_bytes", "min").to_axis(25, control=100, classes=4)
+        >>> SearchObjective("size/file_bytes", "min").to_axis(25, 100, PrimaryMetric(reference=0.25))
         (-2.0, 0.0)
     """
 
     name: str
     direction: Direction
 
-    def to_axis(self, value: float, control: float, classes: int) -> tuple[float, float]:
+    def to_axis(self, value: float, control: float, primary: PrimaryMetric) -> tuple[float, float]:
         """Return a value on the axis that hypervolumes are computed on, and the reference point of that axis.
 
-        An accuracy becomes an error, with the error of guessing as the reference. Any other metric becomes log2 of its
-        ratio to the control's value, with 0 as the reference. Smaller is better on every axis.
+        The task's primary metric becomes an error, with the error of guessing as the reference. Any other metric
+        becomes log2 of its ratio to the control's value, with 0 as the reference. Smaller is better on every axis.
 
         Args:
             value: The trial's value.
             control: The control's value.
-            classes: Number of the data set's classes.
+            primary: The task's primary metric.
         """
-        if self.name.startswith("accuracy/"):
-            return 1 - value, 1 - 1 / classes
+        if self.name.startswith(f"{primary.name}/") and primary.reference_error is not None:
+            return primary.to_error(value), primary.reference_error
         if value > 0 and control > 0:
             ratio = math.log2(value / control)
             return (ratio if self.direction == "min" else -ratio), 0.0

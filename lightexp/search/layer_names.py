@@ -76,7 +76,7 @@ def find_layer_names_in_process(spec: StudySpec) -> dict[str, list[str]]:
     names = {}
     for setting, pattern in spec.search.per_layer.items():
         stage_name, field, stage = _find_stage(spec, setting)
-        model = _build(models[stage_name], data.shape, data.classes, spec)
+        model = _build(models[stage_name], data.shape, data.outputs, spec)
         value = parse_parameter(tuple(setting.split(".")), spec.ranges[setting], None).list_end_values()[0]
         accepted = [
             layer

@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from lightexp.core.primary_metric import PRIMARY, read_primary
 from lightexp.search.goals import SearchObjective
 
 OUTCOME = "outcome"
@@ -30,7 +31,8 @@ class TrialOutcome:
         varied: The overrides that the study has set.
         host: Name of the computer that ran the trial.
         folder: The folder of the trial's record on that computer.
-        classes: Number of the data set's classes.
+        classes: Number of the data set's classes; 0 where it has none.
+        primary: The task's primary metric, as `asdict` writes it. Defaults to None: accuracy.
         stopped: The epoch after which the training was cut short. Defaults to None: it was trained to its end.
     """
 
@@ -41,6 +43,7 @@ class TrialOutcome:
     host: str = field(default_factory=platform.node)
     folder: str = ""
     classes: int = 2
+    primary: dict[str, Any] | None = None
     stopped: int | None = None
 
 
@@ -83,8 +86,9 @@ def place_on_axes(trial: FrozenTrial, objectives: Sequence[SearchObjective]) -> 
         Two lists with a number for each objective, smaller is better; see `SearchObjective.to_axis`.
     """
     outcome = read_outcome(trial)
+    primary = read_primary({"classes": outcome.classes, PRIMARY: outcome.primary})
     pairs = [
-        objective.to_axis(value, _find_control_value(outcome.control, objective.name, value), outcome.classes)
+        objective.to_axis(value, _find_control_value(outcome.control, objective.name, value), primary)
         for objective, value in zip(objectives, trial.values, strict=True)
     ]
     return [value for value, _ in pairs], [reference for _, reference in pairs]

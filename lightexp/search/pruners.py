@@ -1,4 +1,4 @@
-"""Optuna's pruners in studies of one objective: stop a training whose validation accuracy falls behind."""
+"""Optuna's pruners in studies of one objective: stop a training whose validation metric falls behind."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from optuna.pruners import BasePruner
 from optuna.trial import Trial
 
 from lightexp.core.errors import BadInput, RunFailed, suggest_nearest
+from lightexp.core.task import Task
 from lightexp.search.goals import SearchObjective
 
-REPORTED = "accuracy/val"
 
-
-def make_pruner(setting: str | Mapping[str, Any] | None, objectives: Sequence[SearchObjective]) -> BasePruner | None:
+def make_pruner(
+    setting: str | Mapping[str, Any] | None, objectives: Sequence[SearchObjective], task: Task
+) -> BasePruner | None:
     """Make a pruner.
 
     Args:
         setting: `search.pruner`: a name such as `median`, or `_target_: optuna.pruners.MedianPruner` with arguments.
             None makes no pruner.
         objectives: The study's objectives.
+        task: What is learnt.
 
     Raises:
-        BadInput: If Optuna has no such pruner, or the objectives are not validation accuracy alone.
+        BadInput: If Optuna has no such pruner, or the objectives are not the metric of epochs on validation alone.
     """
     if setting is None:
         return None
-    names = [objective.name for objective in objectives]
-    if names != [REPORTED]:
+    names, reported = [objective.name for objective in objectives], f"{task.epoch_metric}/val"
+    if names != [reported]:
         raise BadInput(
-            f"search.pruner goes by {REPORTED} alone. Received: search.objectives={names}. "
+            f"search.pruner goes by {reported} alone. Received: search.objectives={names}. "
             "With several objectives take search.halving={epochs:[1],eta:6}."
         )
     classes = {f"optuna.pruners.{name}": name for name in optuna.pruners.__all__ if name != "BasePruner"}
@@ -59,15 +61,17 @@ class EpochReporter:
         stopped: The epoch after which Optuna stopped the training. None until then.
     """
 
-    def __init__(self, trial: Trial, stage: str | None, scheduled_epochs: int) -> None:
+    def __init__(self, trial: Trial, stage: str | None, scheduled_epochs: int, metric: str) -> None:
         """Report nothing yet.
 
         Args:
             trial: Optuna's trial.
             stage: Name of the stage; None reports nothing.
-            scheduled_epochs: Epochs until the stage's schedules have ended. Accuracies before cannot be compared.
+            scheduled_epochs: Epochs until the stage's schedules have ended. Metrics before cannot be compared.
+            metric: Name of the task's metric of epochs.
         """
         self._trial, self._stage, self._scheduled_epochs = trial, stage, scheduled_epochs
+        self._metric = f"val_{metric}"
         self.stopped: int | None = None
 
     def step(self, stage: str, done: float, total: float, metrics: Mapping[str, float]) -> None:
@@ -77,17 +81,17 @@ class EpochReporter:
             stage: Name of the stage that trains.
             done: Epochs that are complete, with fractions.
             total: All epochs of the training.
-            metrics: Latest metrics; `val_accuracy` is reported.
+            metrics: Latest metrics; the task's metric on validation is reported.
 
         Raises:
             PrunedTraining: If the training is to stop.
         """
         epoch = int(done)
-        if stage != self._stage or "val_accuracy" not in metrics:
+        if stage != self._stage or self._metric not in metrics:
             return
         if done != epoch or not self._scheduled_epochs < epoch < total:
             return
-        self._trial.report(metrics["val_accuracy"], epoch - self._scheduled_epochs)
+        self._trial.report(metrics[self._metric], epoch - self._scheduled_epochs)
         if self._trial.should_prune():
             self.stopped = epoch
             raise PrunedTraining(f"pruned after epoch {epoch} of {total:.0f}")

@@ -25,7 +25,7 @@ class SearchSettings:
         sampler: How Optuna proposes configurations. Defaults to `tpe`.
         pruner: See `lightexp.search.pruners`. Defaults to None: every trial is trained to its end.
         halving: See `lightexp.search.halving`. Defaults to None: every trial is trained to its end.
-        objectives: See `lightexp.search.goals`.
+        objectives: See `lightexp.search.goals`; `primary/val` is the task's primary metric.
         constraints: See `lightexp.search.goals`.
         space: A range for each dotted setting; `auto` for the default ranges of all stages, or of one.
         per_layer: For settings with a value for each layer, the pattern of the layers' names.

@@ -19,6 +19,7 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from lightexp.core.compat import ParameterCache
 from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.primary_metric import PRIMARY
 from lightexp.core.record import Record
 from lightexp.execution.locks import Locks
 from lightexp.runner.execute import STOPPED_FACT
@@ -80,7 +81,7 @@ class SearchStudy:
                 load_if_exists=True,
             )
             view: Any = samplers.FirstRungStorage(self._storage)
-            pruner = pruners.make_pruner(spec.search.pruner, spec.objectives)
+            pruner = pruners.make_pruner(spec.search.pruner, spec.objectives, spec.settings.task)
             self._study = optuna.load_study(study_name=spec.name, storage=view, pruner=pruner)
             self._study_id = self._storage.get_study_id_from_name(spec.name)
             if identity is not None:
@@ -298,6 +299,7 @@ class SearchStudy:
             varied=proposal.varied,
             folder=str(self.get_trial_folder(proposal.trial.number)),
             classes=record.dataset["classes"],
+            primary=record.dataset.get(PRIMARY),
             stopped=next((s.facts[STOPPED_FACT] for s in record.stages if STOPPED_FACT in s.facts), None),
         )
         self._tell(proposal.trial.number, values, outcome)

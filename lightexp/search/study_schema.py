@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import TypedDict
 
 from lightexp.core.errors import BadInput
+from lightexp.core.record_schema import PrimaryMetricFile
 from lightexp.search.outcome import OUTCOME, upgrade_outcome
 
 _OPEN = ConfigDict(extra="allow", strict=True)
@@ -30,7 +31,8 @@ class _Outcome(TypedDict):
     varied: NotRequired[list[str]]
     host: NotRequired[str]
     folder: NotRequired[str]
-    classes: NotRequired[Annotated[int, Field(ge=2, lt=2**31)]]
+    classes: NotRequired[Annotated[int, Field(ge=0, lt=2**31)]]
+    primary: NotRequired[PrimaryMetricFile | None]
     stopped: NotRequired[_Count | None]
 
 

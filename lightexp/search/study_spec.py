@@ -35,7 +35,21 @@ from lightexp.search.study_identity import StudyIdentity, describe_identity
 
 CONFIG = "search"
 """Name of the primary config."""
-_SHARED = ("dataset", "measure", "tracking", "plugins", "runtime", "paths", "seed", "search", "hydra", "experiment")
+PRIMARY_ALIAS = "primary/"
+"""What stands for the task's primary metric in objectives and constraints."""
+_SHARED = (
+    "dataset",
+    "measure",
+    "tracking",
+    "plugins",
+    "runtime",
+    "paths",
+    "seed",
+    "search",
+    "hydra",
+    "experiment",
+    "task",
+)
 """Config nodes that all trials share, so that they cannot be searched."""
 
 
@@ -105,8 +119,8 @@ class StudySpec:
 
     def _measures_goals(self) -> bool:
         try:
-            goals.parse_objectives(self.search.objectives, self._list_measured())
-            goals.parse_constraints(self.search.constraints, self._list_measured())
+            goals.parse_objectives(self._objective_names, self._list_measured())
+            goals.parse_constraints(self._constraint_texts, self._list_measured())
         except BadInput:
             return False
         return True
@@ -115,7 +129,7 @@ class StudySpec:
         """Return the direction of every metric that the runs measure."""
         directions: dict[str, goals.Direction | None] = {"time/train_s": "min"}
         for measurement in self.settings.measure.values():
-            directions |= measurement.gives
+            directions |= measurement.list_metrics(self.settings.task)
         return directions
 
     @property
@@ -135,19 +149,30 @@ class StudySpec:
             BadInput: For the first that is wrong.
         """
         _ = self.objectives, self.constraints, self.variants, self.halving
-        make_pruner(self.search.pruner, self.objectives)
+        make_pruner(self.search.pruner, self.objectives, self.settings.task)
         if self.search.pruner and self.halving:
             raise BadInput("search.pruner and search.halving both cut trainings short. Set one of them to null.")
+
+    @property
+    def _objective_names(self) -> list[str]:
+        """The objectives as the user has written them, with the name of the task's primary metric."""
+        return [text.replace(PRIMARY_ALIAS, f"{self.settings.task.primary}/") for text in self.search.objectives]
+
+    @property
+    def _constraint_texts(self) -> list[Any]:
+        primary = f"{self.settings.task.primary}/"
+        texts = self.search.constraints
+        return [text.replace(PRIMARY_ALIAS, primary) if isinstance(text, str) else text for text in texts]
 
     @cached_property
     def objectives(self) -> tuple[goals.SearchObjective, ...]:
         """The metrics that the study optimises."""
-        return goals.parse_objectives(self.search.objectives, self._list_measured())
+        return goals.parse_objectives(self._objective_names, self._list_measured())
 
     @cached_property
     def constraints(self) -> tuple[goals.Constraint, ...]:
         """The bounds that a feasible trial satisfies."""
-        return goals.parse_constraints(self.search.constraints, self._list_measured())
+        return goals.parse_constraints(self._constraint_texts, self._list_measured())
 
     @cached_property
     def halving(self) -> SuccessiveHalving | None:
@@ -239,7 +264,8 @@ class StudySpec:
                 "pipeline.waive": run.waive,
                 "measure": run.measure,
                 "seed": run.seed,
-                **{f"search.{name}": getattr(self.search, name) for name in ("objectives", "constraints", "sampler")},
+                **{f"search.{name}": getattr(self.search, name) for name in ("constraints", "sampler")},
+                "search.objectives": self._objective_names,
                 **{f"search.{name}": value for name, value in optional.items() if value is not None},
                 **{f"search.space.{p.name}": str(p) for p in space.parameters},
                 "search.structures": space.labels,

@@ -173,9 +173,9 @@ class TrialSource(WorkSource):
         return _TrialResult(proposal, record, self._reporter.epochs.stopped if self._reporter.epochs else None)
 
     def _make_epoch_reporter(self, settings: Settings, proposal: Proposal) -> EpochReporter:
-        name = settings.fidelity
+        name, metric = settings.fidelity, settings.task.epoch_metric
         stage = settings.stages[name] if name else None
         if not isinstance(stage, TrainingStage):
-            return EpochReporter(proposal.trial, name, 0)
+            return EpochReporter(proposal.trial, name, 0, metric)
         examples = len(self._runner.plan(settings)[1].train)
-        return EpochReporter(proposal.trial, name, stage.schedule_epochs(examples))
+        return EpochReporter(proposal.trial, name, stage.schedule_epochs(examples), metric)

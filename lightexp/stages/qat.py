@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
-
 from lightexp.core.config import settings_dataclass
 from lightexp.core.patterns import assign_to_layers, find_shortfall
 from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, InvariantFamily, InvariantKind, Layer
@@ -123,7 +121,8 @@ class Qat(TrainingStage):
             "simulated": qat.compute_logits(model, context.data.inputs(val.x)),
             "file": litert.compute_logits(file, val.x, context.data, context.threads),
         }
-        accuracy = {name: float(np.mean(array.argmax(axis=1) == val.y)) for name, array in logits.items()}
+        task = context.data.task
+        accuracy = {name: task.compute_primary(array, val.y, context.data) for name, array in logits.items()}
         gap = abs(accuracy["simulated"] - accuracy["file"])
         facts: dict[str, Any] = {
             "history": history,

@@ -61,9 +61,10 @@ class Quantize(Stage):
         block: Number of neighbouring 4-bit weights of a dense layer that share a scale, with `dynamic`: 32 or 64. A
             layer whose inputs it does not divide has a scale per channel. Defaults to None: per channel.
         layers: Bits of single layers, by pattern of their names: 2, 4, 8, or 32 for float.
-        tolerance: Instead of `bits`: the loss of validation accuracy allowed for each layer on its own, by the table of
-            an earlier stage `sensitivity`, in percentage points. Each layer uses the fewest bits within it, or float if
-            there are none. All layers together may lose more. Defaults to None: `bits`.
+        tolerance: Instead of `bits`: the loss of the validation metric allowed for each layer on its own, by the table
+            of an earlier stage `sensitivity`, in percentage points or, of a metric that is no share, its unit. Each
+            layer uses the fewest bits within it, or float if there are none. All layers together may lose more.
+            Defaults to None: `bits`.
         io: Type of an `int8` or `int16x8` model's inputs and outputs: `float`, `integer` (int8, or int16), and with
             `int8` also `int8` or `uint8`, as cameras give it. Defaults to `float`.
         scales: `range` spans each channel's weights; `grid` takes the steps of weights on a grid as scales, so that the
@@ -265,7 +266,9 @@ class Quantize(Stage):
         requested: int | None = next((bits for pattern, bits in self.layers.items() if _matches(pattern, names)), None)
         if requested is None and table and self.tolerance is not None:
             choices = (2, 4, 8) if self.scheme == "dynamic" else (4, 8)
-            requested = choose_fewest_bits(table.compute_drops(names, "bits"), self.tolerance / 100, choices)
+            requested = choose_fewest_bits(
+                table.compute_drops(names, "bits"), self.tolerance / table.primary.factor, choices
+            )
             if requested == 32:
                 return KernelFormat("FLOAT32", reason=f"fewer bits cost more than {self.tolerance:g} points")
         if requested is None:

@@ -218,7 +218,7 @@ class Rate(TrainingStage):
             return self._make_size_control(model, context)
         control, val = context.inputs["control"], context.data.val
         logits = compute_logits(control.tflite, val.x, context.data, context.threads, foreign=control.foreign)
-        floor = float(np.mean(logits.argmax(axis=1) == val.y)) - self.tolerance / 100
+        floor = context.data.task.compute_primary(logits, val.y, context.data) - self.tolerance / 100
         begin = self.schedule_epochs(len(context.data.train))
         return AccuracyControl(floor, make_evaluator(model, context.data), begin, self.epochs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from pydantic import Field
 from lightexp.core.config import Count, settings_dataclass
 from lightexp.core.data import split_stratified
 from lightexp.core.errors import BadInput
+from lightexp.core.primary_metric import PRIMARY
 from lightexp.core.protocols import Artifact, Context, Form, Invariant, Layer, Stage
 from lightexp.core.sensitivity import (
     SENSITIVITY_FACT,
@@ -28,6 +29,7 @@ from lightexp.core.sensitivity import (
     truncate_rank,
 )
 from lightexp.core.store import OWN_FILES
+from lightexp.core.task import make_default_task
 from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph, extract_layer_names
 
 _Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -36,7 +38,7 @@ _CHANNELS_LAST = ("DEPTHWISE_CONV_2D", "CONV_3D", "BATCH_MATMUL")  # other kerne
 
 @dataclass(frozen=True)
 class KernelTrial:
-    """A change of one kernel, whose accuracy is measured.
+    """A change of one kernel, whose effect is measured.
 
     Attributes:
         layer: Name of the layer.
@@ -55,7 +57,7 @@ class KernelTrial:
 
 @settings_dataclass
 class Sensitivity(Stage):
-    """Measure the loss of validation accuracy when each layer alone is compressed.
+    """Measure the loss of the validation metric when each layer alone is compressed.
 
     The model is not changed. Han et al. 2015 (arXiv 1506.02626) choose the sparsity of each layer by such curves.
     Nothing is trained: the kernel is changed in the float32 flatbuffer, into which batch normalisation is folded, and
@@ -107,12 +109,12 @@ class Sensitivity(Stage):
         source, content = flatbuffer.read_graph(parent.tflite), parent.tflite.read_bytes()
         x, y = self._select_examples(context)
 
-        def measure_accuracy(file: Path) -> float:
-            logits = litert.compute_logits(file, x, context.data, context.threads, foreign=parent.foreign)
-            return float(np.mean(logits.argmax(axis=1) == y))
+        def measure_quality(file: Path) -> float:
+            outputs = litert.compute_logits(file, x, context.data, context.threads, foreign=parent.foreign)
+            return context.data.task.compute_primary(outputs, y, context.data)
 
         layers, trials = self._make_trials(source)
-        baseline = measure_accuracy(parent.tflite)
+        baseline = measure_quality(parent.tflite)
         with TemporaryDirectory() as folder:
             for number, trial in enumerate(trials):
                 context.progress.step(number, len(trials))
@@ -122,13 +124,16 @@ class Sensitivity(Stage):
                 changed = trial.change(np.asarray(trial.kernel.data, np.float32))
                 file.write_bytes(flatbuffer.replace_constant(content, index, changed))
                 levels = layers[trial.layer]["levels"].setdefault(trial.kind, {})
-                levels[str(trial.level)] = measure_accuracy(file)
+                levels[str(trial.level)] = measure_quality(file)
                 file.unlink()
         for path in parent.folder.iterdir():
             if path.name not in OWN_FILES:
                 shutil.copyfile(path, context.out / path.name)
-        chance = float(np.bincount(y).max() / len(y))
-        return {SENSITIVITY_FACT: {"accuracy": baseline, "chance": chance, "examples": len(y), "layers": layers}}
+        chance = context.data.task.compute_chance(y, context.data)
+        task, table = context.data.task, {"accuracy": baseline, "chance": chance, "examples": len(y), "layers": layers}
+        if task != make_default_task():
+            table[PRIMARY] = asdict(task.describe_primary(context.data))
+        return {SENSITIVITY_FACT: table}
 
     def _select_examples(self, context: Context) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Return the validation examples to measure on, and their labels."""
@@ -141,7 +146,7 @@ class Sensitivity(Stage):
         return split.x[indices], split.y[indices]
 
     def _make_trials(self, source: TFLiteGraph) -> tuple[dict[str, dict[str, Any]], list[KernelTrial]]:
-        """Return the facts of each layer, without accuracies, and the trials of all layers."""
+        """Return the facts of each layer, without values, and the trials of all layers."""
         layers: dict[str, dict[str, Any]] = {}
         trials: list[KernelTrial] = []
         for op, kernel in {id(kernel): (op, kernel) for op, kernel in source.kernels}.values():

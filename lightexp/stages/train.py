@@ -44,7 +44,7 @@ class TrainingStage(Training, Stage):
         from lightexp.backend.session import reset_graph
 
         reset_graph(context.seed)
-        return context.model.build(context.data.shape, context.data.classes)
+        return context.model.build(context.data.shape, context.data.outputs)
 
     def fit(self, model: Any, context: Context, masks: WeightConstraint | None = None) -> dict[str, list[float]]:
         """Train a Keras model in place.

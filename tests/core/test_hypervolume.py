@@ -58,4 +58,4 @@ def test_find_front_excludes_nan() -> None:
 
 def test_compute_tradeoff_hypervolume() -> None:
     # Two halvings of the bytes, times the 0.75 between the error of guessing among four classes and no error.
-    assert compute_tradeoff_hypervolume([100, 25], [0.0, 0.0], control=100, classes=4) == pytest.approx(1.5)
+    assert compute_tradeoff_hypervolume([100, 25], [0.0, 0.0], control=100, reference=0.75) == pytest.approx(1.5)

@@ -10,7 +10,8 @@ import pytest
 
 from lightexp.core.data import Data, Split
 from lightexp.core.protocols import MeasurementContext
-from lightexp.metrics.accuracy import Accuracy, compute_cross_entropy, compute_top_k
+from lightexp.metrics.accuracy import Accuracy
+from lightexp.tasks.probabilities import compute_cross_entropy, compute_top_k
 from tests.metrics import tiny_models
 
 

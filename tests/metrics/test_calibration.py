@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lightexp.metrics.calibration import CalibrationError, compute_calibration_error
-from lightexp.metrics.logits import compute_log_softmax
+from lightexp.tasks.probabilities import compute_log_softmax
 from tests.metrics.contexts import CORRECT, HALF_CORRECT, make_context
 
 LOGITS = st.floats(-20, 20, width=32)

@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.report import documents
 from lightexp.report.data import Report
 from lightexp.report.statistics import Difference
@@ -68,6 +69,8 @@ def test_legend_explains_what_the_table_shows(report: Report) -> None:
 
 
 def test_format_difference_shows_the_interval() -> None:
-    assert documents.format_difference(None) == "–"
-    assert documents.format_difference(Difference(1, -0.01, None, None, None)) == "-1.00"
-    assert documents.format_difference(Difference(3, 0.01, -0.002, 0.022, 0.1)) == "+1.00 [-0.20, +2.20]"
+    assert documents.format_difference(None, PrimaryMetric()) == "–"
+    assert documents.format_difference(Difference(1, -0.01, None, None, None), PrimaryMetric()) == "-1.00"
+    assert (
+        documents.format_difference(Difference(3, 0.01, -0.002, 0.022, 0.1), PrimaryMetric()) == "+1.00 [-0.20, +2.20]"
+    )

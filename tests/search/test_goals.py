@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.search.goals import SearchObjective, parse_constraints, parse_objectives, read_values
 
 KNOWN = {
@@ -101,10 +102,10 @@ def test_parse_objectives_refuses_what_cannot_be_optimised(names: list[str], exp
 
 
 def test_to_axis_gives_errors_and_log_ratios() -> None:
-    assert SearchObjective("accuracy/val", "max").to_axis(0.75, 0.9, classes=4) == (0.25, 0.75)
-    assert SearchObjective("size/file_bytes", "min").to_axis(25, 100, classes=4) == (-2.0, 0.0)
-    assert SearchObjective("size/ratio", "max").to_axis(4, 1, classes=4) == (-2.0, 0.0)
-    assert SearchObjective("loss/val", "min").to_axis(0.0, 0.5, classes=4) == (0.0, 0.5)
+    assert SearchObjective("accuracy/val", "max").to_axis(0.75, 0.9, PrimaryMetric(reference=0.25)) == (0.25, 0.75)
+    assert SearchObjective("size/file_bytes", "min").to_axis(25, 100, PrimaryMetric(reference=0.25)) == (-2.0, 0.0)
+    assert SearchObjective("size/ratio", "max").to_axis(4, 1, PrimaryMetric(reference=0.25)) == (-2.0, 0.0)
+    assert SearchObjective("loss/val", "min").to_axis(0.0, 0.5, PrimaryMetric(reference=0.25)) == (0.0, 0.5)
 
 
 def test_read_values_names_what_is_missing_or_not_finite() -> None:

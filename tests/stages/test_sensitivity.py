@@ -64,7 +64,7 @@ def test_model_is_unchanged_and_measured(tiny_runs: TinyRuns, record: Record, pa
         metric.name: metric.value for metric in before.metrics
     }
     assert tiny_runs.get_file(record).read_bytes() == (parent / "model.tflite").read_bytes()
-    assert read_table(record).accuracy == before.metric("accuracy/val")
+    assert read_table(record).baseline == before.metric("accuracy/val")
     assert read_table(record).examples == 32
     assert list(read_table(record).layers) == ["conv", "logits"]
     assert Sensitivity().preserves(Invariant("sparsity", 0.9))
@@ -82,7 +82,7 @@ def test_sparsity_trial_equals_pruned_keras_model(
     (tmp_path / "pruned.tflite").write_bytes(convert_to_float32(model))
     pruned = read_table(record).find_row([name]).levels["sparsity"][0.9]
     assert pruned == measure_accuracy(tiny_runs, tmp_path / "pruned.tflite")
-    assert pruned < read_table(record).accuracy  # otherwise the test proves nothing
+    assert pruned < read_table(record).baseline  # otherwise the test proves nothing
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -144,7 +144,7 @@ def test_run_folder_has_table_and_heat_map(tiny_runs: TinyRuns, record: Record) 
     table = read_table(record)
     assert all(
         float(line["accuracy/val"]) == table.find_row([line["layer"]]).levels[line["kind"]][float(line["level"])]
-        and float(line["change"]) == float(line["accuracy/val"]) - table.accuracy
+        and float(line["change"]) == float(line["accuracy/val"]) - table.baseline
         for line in lines
     )
     assert b"<svg" in (folder / record.files["heat map"]).read_bytes()
@@ -213,7 +213,7 @@ def test_quantize_chooses_bits_by_tolerance(tiny_runs: TinyRuns) -> None:
 
     table = read_table(run("pipeline.stages.quantize.tolerance=100")[0])
     drops = {
-        name: {bits: table.accuracy - accuracy for bits, accuracy in row.levels["bits"].items()}
+        name: {bits: table.baseline - accuracy for bits, accuracy in row.levels["bits"].items()}
         for name, row in table.layers.items()
     }
     assert max(drops["conv"][2], drops["logits"][2]) > 0  # otherwise there is nothing to choose

@@ -90,7 +90,7 @@ const rowHeads = [
   { label: "Row", key: (line) => line.name, down: false },
   { label: "n", key: (line) => line.n || null, down: true, title: "seeds" },
   ...data.columns.map((column, index) => ({ label: column.heading, title: column.name, down: column.direction === "max", key: (line) => line.cells[index] && line.cells[index].mean })),
-  { label: "Δ accuracy (pp)", key: (line) => line.change, down: true },
+  { label: data.change, key: (line) => line.change, down: data.better === "max" },
   { label: "Front", key: (line) => line.front, down: true, title: "share of the seeds in which the row is on the front" },
 ];
 for (const line of data.rows) {
@@ -150,7 +150,7 @@ function refresh() {
       line("host", chosen.map((run) => run.host), true))));
 }
 
-/* The trade-off plot: accuracy against size on a logarithmic axis. */
+/* The trade-off plot: the task's metric against size on a logarithmic axis. */
 const dots = new Map();
 function plot() {
   const width = 900, height = 440, box = { left: 62, right: 884, top: 12, bottom: 396 };
@@ -176,18 +176,21 @@ function plot() {
       svg.append(make("svg:line", { class: "rule", x1: at, x2: at, y1: box.top, y2: box.bottom }), make("svg:text", { x: at, y: box.bottom + 16, "text-anchor": "middle" }, bytes(level)));
     }
   }
-  const step = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2].find((candidate) => (y1 - y0) / candidate <= 8) || 0.5;
+  const magnitude = 10 ** Math.floor(Math.log10((y1 - y0) / 8));
+  const step = data.share ? [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2].find((candidate) => (y1 - y0) / candidate <= 8) || 0.5
+    : [1, 2, 5, 10].map((factor) => factor * magnitude).find((candidate) => (y1 - y0) / candidate <= 8) || 10 * magnitude;
+  const share = (level) => `${(100 * level).toFixed(step < 0.001 ? 2 : step < 0.01 ? 1 : 0)}%`;
   for (let level = Math.ceil(y0 / step) * step; level <= y1; level += step) {
     const at = py(level);
-    svg.append(make("svg:line", { class: "rule", x1: box.left, x2: box.right, y1: at, y2: at }), make("svg:text", { x: box.left - 8, y: at + 4, "text-anchor": "end" }, `${(100 * level).toFixed(step < 0.001 ? 2 : step < 0.01 ? 1 : 0)}%`));
+    svg.append(make("svg:line", { class: "rule", x1: box.left, x2: box.right, y1: at, y2: at }), make("svg:text", { x: box.left - 8, y: at + 4, "text-anchor": "end" }, data.share ? share(level) : String(+level.toPrecision(6))));
   }
   svg.append(make("svg:path", { class: "axis", fill: "none", d: `M${box.left} ${box.top}V${box.bottom}H${box.right}` }),
     make("svg:text", { x: (box.left + box.right) / 2, y: height - 8, "text-anchor": "middle" }, `${data.axes[0]} (log scale)`),
     make("svg:text", { x: -(box.top + box.bottom) / 2, y: 14, "text-anchor": "middle", transform: "rotate(-90)" }, data.axes[1]));
-  const ownRows = rows.filter((line) => line.kind !== "external").sort((a, b) => a.x - b.x || b.y - a.y);
+  const ownRows = rows.filter((line) => line.kind !== "external").sort((a, b) => a.x - b.x || (data.better === "max" ? b.y - a.y : a.y - b.y));
   const onFront = new Set();
-  let best = -Infinity;
-  for (const line of ownRows) if (line.y > best) { onFront.add(line); best = line.y; }
+  let best = data.better === "max" ? -Infinity : Infinity;
+  for (const line of ownRows) if (data.better === "max" ? line.y > best : line.y < best) { onFront.add(line); best = line.y; }
   svg.append(make("svg:path", { class: "step", d: [...onFront].map((line, index) => index ? `H${px(line.x)}V${py(line.y)}` : `M${px(line.x)} ${py(line.y)}`).join("") }));
   for (const run of runs) {
     const dot = make("svg:circle", { cx: px(run.x), cy: py(run.y), r: runs.length > 1000 ? 2.5 : 3.5, onclick: () => toggle(run), ...hover(() => describe(run)) });
@@ -232,8 +235,8 @@ function hover(words) {
 /* The statistics of one metric. */
 const select = $("#statistics select");
 select.append(...data.columns.map((column, index) => make("option", { value: index }, column.name)));
-const accuracy = data.columns.findIndex((column) => column.name === data.accuracy);
-if (accuracy >= 0) select.value = String(accuracy);
+const quality = data.columns.findIndex((column) => column.name === data.quality);
+if (quality >= 0) select.value = String(quality);
 function statistics() {
   const index = Number(select.value);
   const number = (value) => finite(value) ? String(+value.toPrecision(4)) : "–";

@@ -1,0 +1,119 @@
+"""Classification: one class of several for each example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightexp.core.config import settings_dataclass
+from lightexp.core.metrics import Metric
+from lightexp.core.primary_metric import PrimaryMetric
+from lightexp.core.task import Direction, SplitName, Task
+from lightexp.tasks.probabilities import AGREEMENT, compute_cross_entropy, compute_top_k, measure_agreement
+
+if TYPE_CHECKING:
+    from lightexp.core.data import Data
+
+_TOP = 5
+_TOP_FROM = 10  # with no more classes than these, the five likeliest say little
+
+
+@settings_dataclass
+class Classification(Task):
+    """A logit for each class, trained by cross-entropy with the labels and measured by accuracy.
+
+    Accuracies are fractions from 0 to 1, losses are nats per example. With more than ten classes, `accuracy/top5` is
+    the fraction of test examples whose label is among the five most likely classes.
+
+    Example:
+        >>> Classification().primary
+        'accuracy'
+    """
+
+    activation = "softmax"
+    epoch_metric: ClassVar[str] = "accuracy"
+    has_classes: ClassVar[bool] = True
+    comparisons = AGREEMENT
+
+    @property
+    def primary(self) -> str:
+        """Accuracy; see `Task.primary`."""
+        return "accuracy"
+
+    @property
+    def metrics(self) -> Mapping[str, Direction | None]:
+        """Names and directions; see `Task.metrics`."""
+        return {
+            "accuracy/val": "max",
+            "accuracy/test": "max",
+            "accuracy/top5": "max",
+            "loss/val": "min",
+            "loss/test": "min",
+        }
+
+    def prepare(self, data: Data) -> Data:
+        """Return the data, whose labels the data set has checked; see `Task.prepare`."""
+        return replace(data, task=self)
+
+    def count_outputs(self, data: Data) -> int:
+        """Return the number of classes; see `Task.count_outputs`."""
+        return data.classes
+
+    def describe_outputs(self, data: Data) -> str:
+        """Return the number of classes; see `Task.describe_outputs`."""
+        return f"{data.classes} classes"
+
+    def compute_loss(self, outputs: Any, targets: Any) -> Any:
+        """Return the cross-entropy; see `Task.compute_loss`."""
+        from lightexp.backend.losses import compute_cross_entropy
+
+        return compute_cross_entropy(outputs, targets)
+
+    def compute_soft_loss(self, teachers: Sequence[Any], outputs: Any, temperature: float) -> Any:
+        """Return the divergence from the teachers' softmax; see `Task.compute_soft_loss`."""
+        from lightexp.backend.losses import compute_soft_divergence
+
+        return compute_soft_divergence(teachers, outputs, temperature)
+
+    def score_examples(self, outputs: Any, targets: Any) -> Any:
+        """Return the number of correct answers; see `Task.score_examples`."""
+        from lightexp.backend.losses import count_correct
+
+        return count_correct(outputs, targets)
+
+    def compute_primary(self, outputs: NDArray[Any], targets: NDArray[Any], data: Data) -> float:
+        """Return the accuracy; see `Task.compute_primary`."""
+        return float(np.mean(outputs.argmax(axis=1) == targets))
+
+    def compute_chance(self, targets: NDArray[Any], data: Data) -> float:
+        """Return the share of the most frequent class; see `Task.compute_chance`."""
+        return float(np.bincount(targets).max() / len(targets))
+
+    def describe_primary(self, data: Data) -> PrimaryMetric:
+        """Return accuracy, and that of drawing a class; see `Task.describe_primary`."""
+        return PrimaryMetric(reference=1 / data.classes)
+
+    def measure(self, outputs: Mapping[SplitName, NDArray[Any]], data: Data) -> list[Metric]:
+        """Measure accuracy and loss; see `Task.measure`."""
+        metrics = []
+        for name, logits in outputs.items():
+            labels = data.splits[name].y
+            accuracy, loss = self.compute_primary(logits, labels, data), compute_cross_entropy(logits, labels)
+            metrics.append(Metric(f"accuracy/{name}", accuracy, "", "max", name, self.version))
+            metrics.append(Metric(f"loss/{name}", loss, "nats", "min", name, self.version))
+            if name == "test" and data.classes > _TOP_FROM:
+                top5 = compute_top_k(logits, labels, _TOP)
+                metrics.append(Metric("accuracy/top5", top5, "", "max", name, self.version))
+        return metrics
+
+    def compare(self, outputs: NDArray[Any], control: NDArray[Any], data: Data) -> list[Metric]:
+        """Measure agreement and divergence; see `Task.compare`."""
+        return measure_agreement(outputs, control, self.version)
+
+    def compute_class_logits(self, outputs: NDArray[Any]) -> NDArray[Any] | None:
+        """Return the outputs, which are logits; see `Task.compute_class_logits`."""
+        return outputs

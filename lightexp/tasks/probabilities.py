@@ -1,0 +1,70 @@
+"""Measures of class probabilities that tasks share: cross-entropy, top-k, agreement and divergence."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightexp.core.metrics import Metric
+
+AGREEMENT: dict[str, Literal["max", "min"] | None] = {"fidelity/agreement": "max", "fidelity/kl": "min"}
+"""Names and directions of the metrics of `measure_agreement`."""
+
+
+def compute_log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Compute log-probabilities `(n, classes)` in nats from logits of the same shape."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    log_probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_probabilities
+
+
+def compute_cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> float:
+    """Compute the mean cross-entropy in nats.
+
+    Args:
+        logits: Array `(n, classes)`.
+        labels: Array `(n,)`.
+
+    Returns:
+        Mean over the examples.
+    """
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    label_logits = shifted[np.arange(len(labels)), labels]
+    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - label_logits))
+
+
+def compute_top_k(logits: NDArray[np.float32], labels: NDArray[np.int32], k: int) -> float:
+    """Compute the fraction of examples whose label is among the `k` classes of the highest logits.
+
+    Args:
+        logits: Array `(n, classes)`.
+        labels: Array `(n,)`.
+        k: Number of classes.
+
+    Returns:
+        Fraction from 0 to 1.
+    """
+    label_logits = logits[np.arange(len(labels)), labels][:, None]
+    return float(np.mean((logits > label_logits).sum(axis=1) < k))
+
+
+def measure_agreement(logits: NDArray[Any], control: NDArray[Any], version: int) -> list[Metric]:
+    """Measure the share of equal top classes, and KL(control || file) between the softmaxes.
+
+    Args:
+        logits: The file's logits `(n, classes)`.
+        control: The control's logits of the same shape.
+        version: Version of the metrics.
+
+    Returns:
+        `fidelity/agreement` and `fidelity/kl`.
+    """
+    agreement = float(np.mean(logits.argmax(axis=1) == control.argmax(axis=1)))
+    log_target = compute_log_softmax(control)
+    kl = float(np.mean((np.exp(log_target) * (log_target - compute_log_softmax(logits))).sum(axis=1)))
+    return [
+        Metric("fidelity/agreement", agreement, "", "max", version=version),
+        Metric("fidelity/kl", max(kl, 0.0), "nats", "min", version=version),
+    ]
