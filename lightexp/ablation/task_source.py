@@ -20,7 +20,7 @@ from lightexp.core.records import RUNS
 from lightexp.core.regular_files import read_text
 from lightexp.core.store import Store
 from lightexp.execution.locks import CommandLease, FileLocks
-from lightexp.execution.work import Task, WorkSource, WorkStatus
+from lightexp.execution.work import ClaimedTask, WorkSource, WorkStatus
 
 LOCKS = "ablations/locks"
 """Folder of the locks, in the outputs folder."""
@@ -70,7 +70,7 @@ class AblationSource(WorkSource):
         """Return a lease in the command's folder."""
         return CommandLease(FileLocks(self._call_folder), key)
 
-    def claim(self) -> Task | None:
+    def claim(self) -> ClaimedTask | None:
         """See `WorkSource.claim`. A task whose needs have failed fails in its turn."""
         failures = self.read_failures()
         for task in list(self._waiting):
@@ -89,10 +89,10 @@ class AblationSource(WorkSource):
                 continue
             assert self._run_task is not None
             run = partial(self._run_task, task) if reason is None else partial(_raise_failure, reason)
-            return Task(task.id, task.name, run)
+            return ClaimedTask(task.id, task.name, run)
         return None
 
-    def finish(self, task: Task, result: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, task: ClaimedTask, result: dict[str, Any]) -> dict[str, Any]:
         """See `WorkSource.finish`; the summary is the task's `metrics`."""
         self._locks.release(task.id)
         return {"metrics": result}

@@ -84,6 +84,11 @@ def compute_logits(
     else:
         outputs = run_model(tflite, raw, spec, threads, batch)
     _require_finite_outputs(tflite, outputs)
+    return _invert_activation(tflite, outputs, data)
+
+
+def _invert_activation(tflite: Path, outputs: NDArray[np.float32], data: Data) -> NDArray[np.float32]:
+    """Return logits in place of probabilities, which `data.probabilities` or the file's last operator announce."""
     activation = data.task.activation
     has_probabilities = data.probabilities
     if has_probabilities is None:

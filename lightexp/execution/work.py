@@ -24,7 +24,7 @@ _POLL_S = 0.5  # of a source that has no task at the moment
 
 
 @dataclass(frozen=True)
-class Task:
+class ClaimedTask:
     """A task that the calling process has claimed.
 
     Attributes:
@@ -74,11 +74,11 @@ class WorkSource(ABC):
         return f"The running {self.noun} are being finished; Ctrl-C again drops them."
 
     @abstractmethod
-    def claim(self) -> Task | None:
+    def claim(self) -> ClaimedTask | None:
         """Lock and return the next task; None if there is none at the moment."""
 
     @abstractmethod
-    def finish(self, task: Task, result: Any) -> dict[str, Any]:
+    def finish(self, task: ClaimedTask, result: Any) -> dict[str, Any]:
         """Record a task's result, release the task and return a summary of JSON types for the command."""
 
     @abstractmethod
@@ -121,11 +121,11 @@ class Events:
         """Send nothing yet."""
         self._parent = parent
 
-    def report_start(self, task: Task) -> None:
+    def report_start(self, task: ClaimedTask) -> None:
         """Report that the worker has claimed a task."""
         self._parent.send_event(event=STARTED, task=task.id, name=task.name)
 
-    def report_end(self, task: Task, outcome: dict[str, Any]) -> None:
+    def report_end(self, task: ClaimedTask, outcome: dict[str, Any]) -> None:
         """Report a task's outcome: the source's summary, or `failed` with the reason."""
         self._parent.send_event(event=ENDED, task=task.id, outcome=outcome)
 
@@ -168,7 +168,7 @@ def run_tasks(source: WorkSource, parent: ParentConnection, plugins: Iterable[st
         events.report_stop(str(describe_disk_full(error)))
 
 
-def _run_task(source: WorkSource, task: Task, events: Events, plugins: Iterable[str]) -> bool:
+def _run_task(source: WorkSource, task: ClaimedTask, events: Events, plugins: Iterable[str]) -> bool:
     """Run a task and return whether the worker goes on.
 
     Raises:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.record import Record
 from lightexp.execution.locks import CommandLease
-from lightexp.execution.work import Task, WorkSource, WorkStatus
+from lightexp.execution.work import ClaimedTask, WorkSource, WorkStatus
 from lightexp.runner.progress import ProgressReporter, SilentReporter
 from lightexp.runner.run import Runner
 from lightexp.runner.settings import Settings
@@ -105,15 +105,15 @@ class TrialSource(WorkSource):
     def _runner(self) -> Runner:
         return Runner(self._reporter)
 
-    def claim(self) -> Task | None:
+    def claim(self) -> ClaimedTask | None:
         """See `WorkSource.claim`: an orphaned trial, a seed trial, a new or a promoted one."""
         proposal = self.study.ask()
         if proposal is None:
             return None
         number = proposal.trial.number
-        return Task(str(number), f"trial {number}", lambda: self._run(proposal))
+        return ClaimedTask(str(number), f"trial {number}", lambda: self._run(proposal))
 
-    def finish(self, task: Task, result: _TrialResult) -> dict[str, Any]:
+    def finish(self, task: ClaimedTask, result: _TrialResult) -> dict[str, Any]:
         """See `WorkSource.finish`."""
         if result.stopped_epoch:
             self.study.prune(result.proposal, result.stopped_epoch)

@@ -16,7 +16,7 @@ from lightexp.core.errors import RunFailed
 from lightexp.execution.launcher import LauncherPool, join_as_worker, launch_origin
 from lightexp.execution.locks import CommandLease, FileLocks
 from lightexp.execution.pool import PoolView
-from lightexp.execution.work import Task, WorkSource, WorkStatus
+from lightexp.execution.work import ClaimedTask, WorkSource, WorkStatus
 
 
 class CountingSource(WorkSource):
@@ -25,10 +25,10 @@ class CountingSource(WorkSource):
     def __init__(self, tasks: int) -> None:
         self.tasks, self.done, self.running, self.stop_reason = tasks, 0, 0, None
 
-    def claim(self) -> Task | None:
+    def claim(self) -> ClaimedTask | None:
         raise NotImplementedError
 
-    def finish(self, task: Task, result: Any) -> dict[str, Any]:
+    def finish(self, task: ClaimedTask, result: Any) -> dict[str, Any]:
         raise NotImplementedError
 
     def fail(self, task_id: str, reason: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lightexp.core.disk_errors import DiskFull
 from lightexp.core.errors import RunFailed
-from lightexp.execution.work import Task, WorkSource, WorkStatus, run_tasks
+from lightexp.execution.work import ClaimedTask, WorkSource, WorkStatus, run_tasks
 
 
 class ListedSource(WorkSource):
@@ -25,14 +25,14 @@ class ListedSource(WorkSource):
         self.failed: dict[str, str] = {}
         self.given_back: list[str] = []
 
-    def claim(self) -> Task | None:
+    def claim(self) -> ClaimedTask | None:
         if not self.actions:
             return None
         action = self.actions.pop(0)
         number = len(self.finished) + len(self.failed)
-        return None if action is None else Task(str(number), f"task {number}", action)
+        return None if action is None else ClaimedTask(str(number), f"task {number}", action)
 
-    def finish(self, task: Task, result: Any) -> dict[str, Any]:
+    def finish(self, task: ClaimedTask, result: Any) -> dict[str, Any]:
         self.finished[task.id] = result
         return {"result": result}
 

@@ -15,7 +15,7 @@ from lightexp.core import interrupt
 from lightexp.core.errors import RunFailed
 from lightexp.execution.locks import FileLocks
 from lightexp.execution.process import ParentConnection
-from lightexp.execution.work import Events, Task, WorkSource, WorkStatus, run_tasks
+from lightexp.execution.work import ClaimedTask, Events, WorkSource, WorkStatus, run_tasks
 
 
 class FolderSource(WorkSource):
@@ -31,13 +31,13 @@ class FolderSource(WorkSource):
         for number, action in enumerate(actions):
             (self.folder / f"{number}.todo").write_text(action)
 
-    def claim(self) -> Task | None:
+    def claim(self) -> ClaimedTask | None:
         for path in sorted(self.folder.glob("*.todo")):
             if not self._locks.acquire(path.stem):
                 continue
             if path.exists():
                 (self.folder / f"{path.stem}.started").touch()
-                return Task(path.stem, f"task {path.stem}", self._make_action(path))
+                return ClaimedTask(path.stem, f"task {path.stem}", self._make_action(path))
             self._locks.release(path.stem)
         return None
 
@@ -63,7 +63,7 @@ class FolderSource(WorkSource):
 
         return run
 
-    def finish(self, task: Task, result: str) -> dict[str, Any]:
+    def finish(self, task: ClaimedTask, result: str) -> dict[str, Any]:
         self._end(task.id, "done")
         return {"result": result}
 
