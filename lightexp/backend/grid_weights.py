@@ -24,6 +24,7 @@ tf = import_tensorflow()
 _DEFAULT_STEP = 1 / 16  # of a variable whose layer has no weights to take a step from
 _SMALLEST_STEP = 1e-12
 _STEP_SPEED = 5.0  # relative change of a step when its variable changes by the learning rate
+_JOINED_SIZE = 8192  # most weights of a variable that is computed together with others
 _STEP_CANDIDATES = np.linspace(0.2, 1.0, 41)  # shares of the step that just spans a kernel
 
 
@@ -128,8 +129,12 @@ class GridWeights:
             ramp_steps: Training steps over which the price rises to `rate`, from 0.
             control: Changes the price after each epoch. Defaults to None: the price is `rate`.
         """
-        self._parts = [_Part(tensor) for tensor in tensors]
-        self._weight_count = sum(int(tf.size(tensor.variable)) for tensor in tensors)
+        self._variables = [tensor.variable for tensor in tensors]
+        sizes = [int(tf.size(variable)) for variable in self._variables]
+        self._weight_count = sum(sizes)
+        small = [tensor for tensor, size in zip(tensors, sizes, strict=True) if size <= _JOINED_SIZE]
+        large = [tensor for tensor, size in zip(tensors, sizes, strict=True) if size > _JOINED_SIZE]
+        self._parts = [_Part([tensor]) for tensor in large] + ([_Part(small)] if small else [])
         self.rate = tf.Variable(rate, dtype=tf.float32, trainable=False)
         self.last_step = ramp_steps
         self._control = control
@@ -142,24 +147,22 @@ class GridWeights:
 
     def replace(self, variables: Sequence[Any]) -> list[Any]:
         """Return what the optimiser updates instead of the model's variables; see `Reparameterization`."""
-        parts = {part.variable.ref(): part for part in self._parts}
-        latents = [parts[v.ref()].latent if v.ref() in parts else v for v in variables]
-        return [*latents, *(part.log_step for part in self._parts)]
+        latents = {part.key: part.latent for part in self._parts}
+        return self._substitute({v.ref(): v for v in variables} | latents, [part.log_step for part in self._parts])
 
     def pull_back(self, variables: Sequence[Any], gradients: Sequence[Any], step: Any) -> list[Any]:
         """Return the gradients of what `replace` returns; see `Reparameterization`."""
-        parts = {part.variable.ref(): part for part in self._parts}
         ramp = tf.minimum(tf.cast(step, tf.float32) / max(self.last_step, 1), 1.0)
         price = self.rate * ramp * 2 / (self._weight_count * math.log(2))
-        results, of_steps = [], {}
-        for variable, gradient in zip(variables, gradients, strict=True):
-            part = parts.get(variable.ref())
-            if part is None:
-                results.append(gradient)
-                continue
-            of_latent, of_steps[variable.ref()] = part.pull_back(tf.convert_to_tensor(gradient), price)
-            results.append(of_latent)
-        return [*results, *(of_steps[part.variable.ref()] for part in self._parts)]
+        by_variable = {v.ref(): gradient for v, gradient in zip(variables, gradients, strict=True)}
+        pairs = {part.key: part.pull_back(by_variable, price) for part in self._parts}
+        of_latents = {key: of_latent for key, (of_latent, _) in pairs.items()}
+        return self._substitute(by_variable | of_latents, [of_step for _, of_step in pairs.values()])
+
+    def _substitute(self, by_variable: dict[Any, Any], of_steps: list[Any]) -> list[Any]:
+        """Return one value for each part, in the place of its first variable, and one for each other variable."""
+        joined = {variable.ref() for variable in self._variables} - {part.key for part in self._parts}
+        return [*(value for reference, value in by_variable.items() if reference not in joined), *of_steps]
 
     def on_step_begin(self, step: Any) -> None:
         """Round the latent weights into the model's variables."""
@@ -185,75 +188,127 @@ class GridWeights:
     def estimate_bytes(self) -> float:
         """Return the entropy of the levels, each variable for itself, in bytes."""
         bits = 0.0
-        for part in self._parts:
-            counts = np.unique(part.variable.numpy(), return_counts=True)[1]
+        for variable in self._variables:
+            counts = np.unique(variable.numpy(), return_counts=True)[1]
             bits += float(np.sum(counts * np.log2(counts.sum() / counts)))
         return bits / 8
 
     def compute_sparsity(self) -> float:
         """Return the share of zeros among the weights."""
-        nonzero = sum(int(tf.math.count_nonzero(part.variable)) for part in self._parts)
+        nonzero = sum(int(tf.math.count_nonzero(variable)) for variable in self._variables)
         return 1 - nonzero / self._weight_count
 
     def describe_steps(self) -> dict[str, float]:
         """Return the present step of each variable by its name, the mean of those of its channels."""
-        return {part.name: float(tf.reduce_mean(part.compute_step())) for part in self._parts}
+        return {name: mean for part in self._parts for name, mean in part.describe_steps().items()}
 
 
 class _Part:
-    """One variable's latent weights and step, and what is computed with them in a training step."""
+    """Latent weights and steps of variables that are computed together, and what a training step does with them.
 
-    def __init__(self, tensor: GridTensor) -> None:
-        self.name, self.variable, self._limit, self._price = tensor.name, tensor.variable, tensor.limit, tensor.price
-        self.latent = tf.Variable(tensor.variable, trainable=False)
-        self._first_step = tf.constant(tensor.step, tf.float32)
-        # The logarithm of the step relative to the first one, divided by `_STEP_SPEED`: the step stays positive, and
-        # weight decay pulls it to the first one.
+    A large variable is alone, with its shape. Small ones are joined to a vector, as starting an operation takes longer
+    than computing it for one of them.
+
+    Attributes:
+        key: Reference of the first variable.
+        latent: The latent weights.
+        log_step: The logarithms of the steps relative to the first ones, divided by `_STEP_SPEED`: the steps stay
+            positive, and weight decay pulls them to the first ones.
+    """
+
+    def __init__(self, tensors: Sequence[GridTensor]) -> None:
+        self._tensors, self.key = tensors, tensors[0].variable.ref()
+        self._step_counts = [tensor.step.size for tensor in tensors]
+        self._limit: Any = tensors[0].limit
+        self._price: Any = tensors[0].price
+        self._indices: Any = None  # of the step of each weight, if several variables are joined
+        latent, first_step = tensors[0].variable.numpy(), tensors[0].step
+        if len(tensors) > 1:
+            latent = np.concatenate([tensor.variable.numpy().ravel() for tensor in tensors])
+            first_step = np.concatenate([tensor.step.ravel() for tensor in tensors])
+            self._indices = tf.constant(_index_steps(tensors))
+            sizes = [tensor.variable.numpy().size for tensor in tensors]
+            self._price = tf.constant(np.repeat([tensor.price for tensor in tensors], sizes), tf.float32)
+            limits = [tensor.limit or np.inf for tensor in tensors]
+            self._limit = None if min(limits) == np.inf else tf.constant(np.repeat(limits, sizes), tf.float32)
+        self.latent = tf.Variable(latent, trainable=False)
+        self._first_step = tf.constant(first_step, tf.float32)
         self.log_step = tf.Variable(tf.zeros_like(self._first_step), trainable=False)
-        self._axes = [axis for axis, size in enumerate(self._broadcast_shape()) if size == 1]
+        shape = [1] * (latent.ndim - first_step.ndim) + list(first_step.shape)
+        self._axes = [axis for axis, size in enumerate(shape) if size == 1]
         self._position: Any = None
         self._level: Any = None
         self._value: Any = None
         self._step: Any = None
 
-    def _broadcast_shape(self) -> list[int]:
-        shape = list(self._first_step.shape)
-        return [1] * (len(self.variable.shape) - len(shape)) + shape
-
-    def compute_step(self) -> Any:
-        return self._first_step * tf.exp(_STEP_SPEED * self.log_step)
+    def describe_steps(self) -> dict[str, float]:
+        steps = tf.reshape(self._first_step * tf.exp(_STEP_SPEED * self.log_step), [-1])
+        means = [float(tf.reduce_mean(own)) for own in tf.split(steps, self._step_counts)]
+        return {tensor.name: mean for tensor, mean in zip(self._tensors, means, strict=True)}
 
     def round(self) -> None:
-        self._step = self.compute_step()
+        steps = self._first_step * tf.exp(_STEP_SPEED * self.log_step)
+        self._step = steps if self._indices is None else tf.gather(steps, self._indices)
         self._position = self.latent * (1 / self._step)
         self._level = tf.round(self._position)
-        if self._limit:
-            self._level = tf.clip_by_value(self._level, -float(self._limit), float(self._limit))
+        if self._limit is not None:
+            self._level = tf.clip_by_value(self._level, -self._limit, self._limit)
         self._value = self._level * self._step
-        self.variable.assign(self._value)
+        self._assign(self._value)
 
     def round_with_threshold(self, threshold: float) -> None:
         self.round()
         is_zero = tf.abs(self._position) < threshold
         level = tf.where(is_zero, 0.0, tf.sign(self._position) * tf.maximum(tf.abs(self._level), 1.0))
-        self.variable.assign(level * self._step)
+        self._assign(level * self._step)
 
-    def pull_back(self, gradient: Any, price: Any) -> tuple[Any, Any]:
-        """Return the gradients of the latent weights and of the logarithm of the step.
+    def _assign(self, values: Any) -> None:
+        variables = [tensor.variable for tensor in self._tensors]
+        if len(variables) == 1:
+            variables[0].assign(values)
+            return
+        parts = tf.split(values, [variable.shape.num_elements() for variable in variables])
+        for variable, part in zip(variables, parts, strict=True):
+            variable.assign(tf.reshape(part, variable.shape))
+
+    def pull_back(self, gradients: Mapping[Any, Any], price: Any) -> tuple[Any, Any]:
+        """Return the gradients of the latent weights and of the logarithms of the steps.
 
         Every operation reads and writes as many numbers as the variable has, which for a dense layer takes as long as
         a good part of its products: there are as few as possible.
         """
+        own = [tf.convert_to_tensor(gradients[tensor.variable.ref()]) for tensor in self._tensors]
+        gradient = own[0] if len(own) == 1 else tf.concat([tf.reshape(one, [-1]) for one in own], axis=0)
         position = self._position
         # The slope of log2(1 + 2 v^2) with its constant factors in `price`. It is that of the weight before rounding:
         # one that has become zero is pulled to zero, so that it does not return with the next noise.
         slope = position / (0.5 + tf.square(position)) * (price * self._price / self._step)
         inner = gradient
-        if self._limit:
+        if self._limit is not None:
             inner = tf.where(tf.abs(position) <= self._limit + 0.5, gradient, 0.0)
         of_latent = inner + slope
-        of_step = _STEP_SPEED * (self._sum(gradient * self._value) - self._sum(of_latent * self.latent))
-        return of_latent, of_step
+        if self._indices is None:
+            of_step = self._sum(gradient * self._value) - self._sum(of_latent * self.latent)
+        else:
+            of_step = self._sum(gradient * self._value - of_latent * self.latent)
+        # The optimiser would copy the latent weights before updating them if an operation that reads them were left.
+        with tf.control_dependencies([of_step]):
+            of_latent = tf.identity(of_latent)
+        return of_latent, _STEP_SPEED * of_step
 
     def _sum(self, values: Any) -> Any:
+        """Return the sums over the weights of each step."""
+        if self._indices is not None:
+            return tf.math.unsorted_segment_sum(values, self._indices, self.log_step.shape[0])
         return tf.reshape(tf.reduce_sum(values, self._axes), self.log_step.shape)
+
+
+def _index_steps(tensors: Sequence[GridTensor]) -> NDArray[np.int32]:
+    """Return the index of each weight's step among those of all tensors, both flattened and one after the other."""
+    indices: list[NDArray[np.int32]] = []
+    first = 0
+    for tensor in tensors:
+        own = np.arange(first, first + tensor.step.size, dtype=np.int32).reshape(tensor.step.shape)
+        indices.append(np.broadcast_to(own, tensor.variable.shape).ravel())
+        first += tensor.step.size
+    return np.concatenate(indices)

@@ -67,6 +67,7 @@ class Rate(TrainingStage):
         "granularity": Range("choice(tensor, channel)"),
         "layers": Range("tag(log, interval(0.25, 4))", strongest=4),
     }
+    version = 2
     epochs: Count = 60
     batch_size: Count = 128
     learning_rate_schedule: Literal["constant", "cosine", "step"] = "cosine"

@@ -54,6 +54,39 @@ def test_gradients_are_those_of_straight_through(tensorflow: None, limit: int | 
     assert (np.abs(variable.numpy() / steps) <= (limit or np.inf) + 1e-3).all()
 
 
+@pytest.mark.parametrize("limits", [(None, None, None), (None, 7, 1)], ids=["free", "limited"])
+def test_small_variables_are_joined_exactly(
+    tensorflow: None, limits: tuple[int | None, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    from lightexp.backend import grid_weights
+
+    rng = np.random.default_rng(0)
+    shapes, prices = [(4, 3), (3,), (3, 2, 2)], [1.0, 2.0, 0.5]
+    steps = [np.float32([[0.3, 0.1, 0.2]]), np.float32(0.4), np.full((1, 1, 2), 0.5, np.float32)]
+    starts = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+
+    def compute(joined_size: int) -> list[Any]:
+        monkeypatch.setattr(grid_weights, "_JOINED_SIZE", joined_size)
+        variables = [tf.Variable(start) for start in starts]
+        settings = zip(variables, steps, limits, prices, strict=True)
+        tensors = [grid_weights.GridTensor(f"w{n}", *values) for n, values in enumerate(settings)]
+        weights = grid_weights.GridWeights(tensors, rate=3.0, ramp_steps=1)
+        other = tf.Variable([5.0])
+        weights.on_step_begin(tf.constant(1))
+        gradients = weights.pull_back([*variables, other], [*starts, other], tf.constant(1))
+        trained = weights.replace([*variables, other])
+        assert [g.shape for g in gradients] == [variable.shape for variable in trained]
+        for variable, gradient in zip(trained, gradients, strict=True):
+            variable.assign_sub(0.01 * gradient)
+        weights.round_with_threshold(0.7)
+        return [*(variable.numpy() for variable in variables), other.numpy(), *weights.describe_steps().values()]
+
+    for separate, joined in zip(compute(0), compute(20), strict=True):
+        np.testing.assert_allclose(joined, separate, rtol=1e-5)
+
+
 @pytest.mark.parametrize("limit", [None, 1])
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_training_leaves_weights_on_their_grids(tensorflow: None, per_channel: bool, limit: int | None) -> None:
