@@ -55,36 +55,36 @@ def test_gradients_are_those_of_straight_through(tensorflow: None, limit: int | 
 
 
 @pytest.mark.parametrize("limits", [(None, None, None), (None, 7, 1)], ids=["free", "limited"])
-def test_small_variables_are_joined_exactly(
-    tensorflow: None, limits: tuple[int | None, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_variables_are_joined_exactly(tensorflow: None, limits: tuple[int | None, ...]) -> None:
     import tensorflow as tf
 
-    from lightexp.backend import grid_weights
+    from lightexp.backend.grid_weights import GridTensor, GridWeights
 
     rng = np.random.default_rng(0)
-    shapes, prices = [(4, 3), (3,), (3, 2, 2)], [1.0, 2.0, 0.5]
     steps = [np.float32([[0.3, 0.1, 0.2]]), np.float32(0.4), np.full((1, 1, 2), 0.5, np.float32)]
-    starts = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    starts = [rng.normal(size=shape).astype(np.float32) for shape in [(4, 3), (3,), (3, 2, 2)]]
 
-    def compute(joined_size: int) -> list[Any]:
-        monkeypatch.setattr(grid_weights, "_JOINED_SIZE", joined_size)
-        variables = [tf.Variable(start) for start in starts]
-        settings = zip(variables, steps, limits, prices, strict=True)
-        tensors = [grid_weights.GridTensor(f"w{n}", *values) for n, values in enumerate(settings)]
-        weights = grid_weights.GridWeights(tensors, rate=3.0, ramp_steps=1)
+    def train(chosen: list[int]) -> list[Any]:
+        variables = [tf.Variable(starts[n]) for n in chosen]
+        tensors = [
+            GridTensor(f"w{n}", variable, steps[n], limits[n], price=1.0 + n)
+            for n, variable in zip(chosen, variables, strict=True)
+        ]
+        weights = GridWeights(tensors, rate=sum(starts[n].size for n in chosen), ramp_steps=1)  # a bit costs 1
         other = tf.Variable([5.0])
         weights.on_step_begin(tf.constant(1))
-        gradients = weights.pull_back([*variables, other], [*starts, other], tf.constant(1))
-        trained = weights.replace([*variables, other])
-        assert [g.shape for g in gradients] == [variable.shape for variable in trained]
-        for variable, gradient in zip(trained, gradients, strict=True):
+        gradients = weights.pull_back([*variables, other], [*(starts[n] for n in chosen), other], tf.constant(1))
+        for variable, gradient in zip(weights.replace([*variables, other]), gradients, strict=True):
             variable.assign_sub(0.01 * gradient)
+        assert other.numpy() == 5.0 - 0.05
         weights.round_with_threshold(0.7)
-        return [*(variable.numpy() for variable in variables), other.numpy(), *weights.describe_steps().values()]
+        return [*(variable.numpy() for variable in variables), *weights.describe_steps().values()]
 
-    for separate, joined in zip(compute(0), compute(20), strict=True):
-        np.testing.assert_allclose(joined, separate, rtol=1e-5)
+    joined, separate = train([0, 1, 2]), [train([n]) for n in range(3)]
+    for n, values in enumerate(separate):
+        np.testing.assert_allclose(joined[n], values[0], rtol=1e-5)
+        assert joined[3 + n] == pytest.approx(values[1], rel=1e-5)
+        assert np.abs(values[0] - starts[n]).max() > 0.01
 
 
 @pytest.mark.parametrize("limit", [None, 1])
