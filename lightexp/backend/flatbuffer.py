@@ -13,6 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from lightexp.backend.operator_options import read_options
 from lightexp.core import compat
 from lightexp.core.errors import BadInput
 from lightexp.core.regular_files import read_bytes
@@ -129,7 +130,9 @@ def _parse_graph(content: bytes) -> TFLiteGraph:
     )
     operators = [graph.Operators(i) for i in range(graph.OperatorsLength())]
     ops = tuple(
-        Operator(kinds[op.OpcodeIndex()], _read_ints(op, "Inputs"), _read_ints(op, "Outputs")) for op in operators
+        Operator(kind, _read_ints(op, "Inputs"), _read_ints(op, "Outputs"), read_options(op, kind))
+        for op in operators
+        for kind in [kinds[op.OpcodeIndex()]]
     )
     parsed = TFLiteGraph(tensors, ops, _read_ints(graph, "Inputs"), _read_ints(graph, "Outputs"))
     _check_order(parsed)

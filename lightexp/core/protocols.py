@@ -67,6 +67,10 @@ class Model(ABC):
         """Number of axes of the examples that it takes, 2 for series and 3 for images; None if it takes several."""
         return None
 
+    def adapt(self, stages: Sequence[Stage]) -> Model:
+        """Return the model in the form that the pipeline's stages need; the model itself where it has one form."""
+        return self
+
     def first_stage(self) -> Stage | None:
         """Return the stage that brings trained weights into the store, in place of the pipeline's first training.
 

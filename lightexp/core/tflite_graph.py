@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,13 +57,18 @@ def extract_layer_names(name: str) -> list[str]:
     return [name, *dict.fromkeys(piece for part in parts for piece in part.split("/")[1:-1])]
 
 
+Options = Mapping[str, Any]
+"""An operator's options, such as strides, by the schema's names; those that a file omits are 0."""
+
+
 @dataclass(frozen=True)
 class Operator:
-    """An operator: its builtin name and the indices of its tensors (-1 for an omitted optional one)."""
+    """An operator: its builtin name, the indices of its tensors (-1 for an omitted optional one), and its options."""
 
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    options: Options = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,13 @@ class TFLiteGraph:
     def quantized(self) -> bool:
         """Whether any learnt constant is other than float32."""
         return any(t.dtype != "FLOAT32" or t.scales for t in self.weights)
+
+    @property
+    def computes_in_float(self) -> bool:
+        """Whether all operators read float32, so that only the storage of weights may be of another type."""
+        readers = (op for op in self.ops if op.kind != "DEQUANTIZE")
+        read = (self.tensors[index] for op in readers for index in op.inputs if index >= 0)
+        return all(tensor.dtype == "FLOAT32" for tensor in read if tensor.is_weight)
 
     def ends_in(self, activation: Literal["softmax", "sigmoid"]) -> bool:
         """Return whether an activation computes the first output."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import hash_file
-from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Stage
+from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Layer, Stage
 from lightexp.core.regular_files import open_regular
+from lightexp.core.sensitivity import SensitivityTable
 from lightexp.models.from_file import FromFile, check_shapes, check_tensor_sizes, try_on_example
 
 
@@ -48,6 +50,10 @@ class ModelFile(Stage):
     def check_data(self, data: Data) -> None:
         """Check that LiteRT can run the file on an example; see `Stage.check_data`."""
         try_on_example(Path(self.path), data)
+
+    def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
+        """Say that the file stays as it is; see `Stage.describe_layers`."""
+        return [(Path(self.path).name, "stays the file itself, byte by byte, since no stage trains it")]
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Copy the file; see `Stage.apply`."""

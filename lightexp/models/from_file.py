@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from lightexp.core.protocols import Layer, Model, Stage
 from lightexp.core.regular_files import open_regular
 from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
 from lightexp.core.tflite_graph import TFLiteGraph
+from lightexp.core.training import Training
 
 _TFLITE_MAGIC = b"TFL3"
 
@@ -27,9 +29,9 @@ class FromFile(Model):
     """A trained classifier from a file.
 
     The file is a Keras v2 file (`.h5`, `.keras`), a SavedModel that holds a Keras model, or a `.tflite`. A Keras file
-    becomes a Keras model that all stages accept; code in the file does not run. A float `.tflite`, from any framework,
-    can be quantised and used as a teacher; a quantised one can only be measured. The range of the model's inputs is set
-    by the data set's `scaling`.
+    becomes a Keras model that all stages accept; code in the file does not run. So does a float `.tflite`, from any
+    framework, if a stage trains it; stages after training work on the file as it is. A quantised one can only be
+    measured. The range of the model's inputs is set by the data set's `scaling`.
 
     Attributes:
         path: Path of the file, or of a SavedModel's folder.
@@ -100,6 +102,14 @@ class FromFile(Model):
 
         return flatbuffer.read_graph(self.file_path)
 
+    def adapt(self, stages: Sequence[Stage]) -> Model:
+        """Return the model as Keras layers if it is a float `.tflite` and a stage trains it; see `Model.adapt`."""
+        if self.digest and self.is_tflite and any(map(_needs_layers, stages)) and self.read_graph().computes_in_float:
+            from lightexp.models.trainable_tflite import TrainableTFLite
+
+            return TrainableTFLite(self.path, outputs=self.outputs, labels=self.labels, max_gb=self.max_gb)
+        return self
+
     def first_stage(self) -> Stage:
         """Return the stage that takes the file into the store; see `Model.first_stage`."""
         from lightexp.models.file_stages import make_file_stage
@@ -150,14 +160,25 @@ class FromFile(Model):
         """
         from lightexp.backend import foreign_keras
 
-        model = foreign_keras.load_file(self.file_path, self.trust, self.max_gb)
-        if self.outputs != "logits":
-            model, has_softmax = foreign_keras.remove_softmax(model)
-            if self.outputs == "probabilities" and not has_softmax:
-                raise BadInput(f"{self.file_path} does not end in a softmax. Set model.outputs=logits")
+        model = self.remove_softmax(foreign_keras.load_file(self.file_path, self.trust, self.max_gb))
         input_shape, output_shape = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
         if input_shape != shape or output_shape != (classes,):
             raise _make_mismatch_error(self.file_path, input_shape, output_shape, shape, classes)
+        return model
+
+    def remove_softmax(self, model: Any) -> Any:
+        """Return the model that gives logits; with `outputs: logits`, the model as it is.
+
+        Raises:
+            BadInput: If it has no softmax at its end, and `outputs` says that it gives probabilities.
+        """
+        from lightexp.backend import foreign_keras
+
+        if self.outputs == "logits":
+            return model
+        model, has_softmax = foreign_keras.remove_softmax(model)
+        if self.outputs == "probabilities" and not has_softmax:
+            raise BadInput(f"{self.file_path} does not end in a softmax. Set model.outputs=logits")
         return model
 
     def scaled(self, width: float) -> Model:
@@ -172,7 +193,7 @@ class FromFile(Model):
         probabilities: bool | None = None
         if self.outputs == "logits":
             probabilities = False
-        elif self.outputs == "probabilities" and self.is_tflite:  # `load` removes the softmax of a Keras file
+        elif self.outputs == "probabilities" and not self.trainable:  # `load` removes a softmax among Keras layers
             probabilities = True
         if self.labels is None or len(self.labels) != data.classes:  # `check` refuses the latter
             return replace(data, probabilities=probabilities)
@@ -181,6 +202,11 @@ class FromFile(Model):
         class_names = data.names or tuple(map(str, range(data.classes)))
         names = tuple(class_names[label] for label in self.labels)
         return replace(data, probabilities=probabilities, train=train, val=val, test=test, names=names)
+
+
+def _needs_layers(stage: Stage) -> bool:
+    """Return whether a stage works on Keras layers: it takes no `.tflite`, or its objective compares hidden layers."""
+    return "tflite" not in stage.accepts or (isinstance(stage, Training) and stage.objective.matched is not None)
 
 
 def check_tensor_sizes(path: Path, graph: TFLiteGraph, max_gb: float | None = None) -> None:
@@ -231,16 +257,22 @@ def try_on_example(path: Path, data: Data) -> None:
         BadInput: If a weight is NaN, infinite or far too large, LiteRT cannot run it, it crashes the process, or its
             output is NaN, infinite or of another shape.
     """
-    from lightexp.backend.finite_weights import find_broken_constant
-    from lightexp.backend.flatbuffer import read_graph
     from lightexp.backend.litert import compute_logits
 
-    if broken := find_broken_constant(read_graph(path)):
-        raise BadInput(f"{path} holds NaN, infinite or far too large weights in '{broken}'. Train or get it again.")
+    check_weights(path)
     try:
         compute_logits(path, data.val.x[:1], data, threads=1, foreign=True)
     except RunFailed as error:
         raise BadInput(str(error)) from None
+
+
+def check_weights(path: Path) -> None:
+    """Raise BadInput if a weight of a `.tflite` is NaN, infinite or far too large."""
+    from lightexp.backend.finite_weights import find_broken_constant
+    from lightexp.backend.flatbuffer import read_graph
+
+    if broken := find_broken_constant(read_graph(path)):
+        raise BadInput(f"{path} holds NaN, infinite or far too large weights in '{broken}'. Train or get it again.")
 
 
 def _make_mismatch_error(

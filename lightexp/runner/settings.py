@@ -110,7 +110,8 @@ class Settings:
     @property
     def name(self) -> str:
         """Readable name: model, data set and stages."""
-        return f"{_config_name(self.model)} {_config_name(self.dataset)} {'-'.join(self.stages)}"
+        model, dataset = (_config_name(self.plain[group]["_target_"]) for group in ("model", "dataset"))
+        return f"{model} {dataset} {'-'.join(self.stages)}"
 
 
 def read_settings(config: DictConfig) -> Settings:
@@ -133,11 +134,12 @@ def read_settings(config: DictConfig) -> Settings:
     outputs = construct(Paths, top.paths, "paths").outputs
     threads = construct(Runtime, top.runtime, "runtime").threads
     model = build(top.model, Model, "model", plugins)  # type: ignore[type-abstract]
+    model, stages = _add_file_stage(model, _build_stages(pipeline, plugins))
     return Settings(
         dataset=build(top.dataset, Dataset, "dataset", plugins),  # type: ignore[type-abstract]
         model=model,
         task=build(top.task, Task, "task", plugins),  # type: ignore[type-abstract]
-        stages=_add_file_stage(model, _build_stages(pipeline, plugins)),
+        stages=stages,
         waive=tuple(pipeline.waive),
         measure=_build_all(top.measure, Measurement, "measure", plugins),
         tracking=build(top.tracking, Tracking, "tracking", plugins),  # type: ignore[type-abstract]
@@ -188,16 +190,21 @@ def _build_stages(pipeline: Pipeline, plugins: tuple[str, ...]) -> dict[str, Sta
     return _build_all(stages, Stage, "pipeline.stages", plugins)
 
 
-def _add_file_stage(model: Model, stages: dict[str, Stage]) -> dict[str, Stage]:
-    """Put the stage that reads a model's file, if there is one, in place of a first training."""
-    file_stage = model.first_stage()
-    if file_stage is None:
-        return stages
+def _add_file_stage(model: Model, stages: dict[str, Stage]) -> tuple[Model, dict[str, Stage]]:
+    """Put the stage that reads a model's file, if there is one, in place of a first training.
+
+    Returns:
+        The model in the form that the other stages need, and the stages.
+    """
     first, *_ = stages
     rest = {name: stage for name, stage in stages.items() if name != first or "none" not in stage.accepts}
+    adapted = model.adapt(list(rest.values()))
+    file_stage = adapted.first_stage()
+    if file_stage is None:
+        return model, stages
     if FILE_STAGE in rest:
         raise BadInput(f"pipeline.stages.{FILE_STAGE}: with model=from_file that name is taken. Give it another.")
-    return {FILE_STAGE: file_stage, **rest}
+    return adapted, {FILE_STAGE: file_stage, **rest}
 
 
 def _suggest_order(name: str, unknown: list[str]) -> str:
@@ -220,6 +227,6 @@ def _build_all(nodes: Mapping[str, Any], base: type[Any], where: str, plugins: t
     return {name: build(node, base, f"{where}.{name}", plugins) for name, node in nodes.items() if node is not None}
 
 
-def _config_name(settings: object) -> str:
-    """Return the name of the module that defines a settings class, which is also its config's name."""
-    return type(settings).__module__.rpartition(".")[2]
+def _config_name(target: str) -> str:
+    """Return the name of the module that defines a class, which is also its config's name."""
+    return target.split(".")[-2]
