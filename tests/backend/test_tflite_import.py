@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 
 from lightexp.backend import tflite_import
 from lightexp.core.data import Data, Split
-from lightexp.core.errors import BadInput
 
 FILES = Path(__file__).parent / "tflite_files"
 SHAPE, CLASSES = (8, 8, 2), 4

@@ -148,6 +148,24 @@ def test_tflite_is_quantised(scheme: str, files: ModelFiles, tiny_runs: TinyRuns
     assert record.metrics["size/ratio"] > 1.2
 
 
+@pytest.mark.parametrize("form", ["tflite", "single"])
+def test_tflite_is_trained_as_keras_layers(form: str, files: ModelFiles, tiny_runs: TinyRuns) -> None:
+    file = getattr(files, form)
+    record = run_file(tiny_runs, file)
+    assert [stage.name for stage in record.stages] == ["file", "prune", "quantize"]
+    assert record.name.startswith("from_file ")
+    assert record.stages[0].metric("accuracy/val") == pytest.approx(files.accuracy)
+    assert record.stages[0].facts["difference"] < 1e-5
+    assert record.metrics["model/sparsity"] > 0.5
+    assert all(stage.from_store for stage in run_file(tiny_runs, file).stages)
+
+
+def test_tflite_stays_the_file_without_training(files: ModelFiles, tiny_runs: TinyRuns) -> None:
+    record = run_file(tiny_runs, files.tflite, "pipeline=control")
+    shipped = tiny_runs.outputs / "runs" / record.id / "model.tflite"
+    assert shipped.read_bytes() == files.tflite.read_bytes()
+
+
 def test_tflite_teaches_a_student(files: ModelFiles, tiny_runs: TinyRuns) -> None:
     student = "+model@pipeline.stages.distill.student=article_mlp"
     try:
@@ -160,7 +178,7 @@ def test_tflite_teaches_a_student(files: ModelFiles, tiny_runs: TinyRuns) -> Non
 @pytest.mark.parametrize(
     ("form", "overrides", "message"),
     [
-        ("tflite", ["pipeline=prune"], "needs Keras layers"),
+        ("integer", ["pipeline=prune"], "quantised already"),
         ("integer", ["pipeline=quantize"], "quantised already"),
         ("saved", ["pipeline=control"], "model.trust=true"),
         ("keras", ["pipeline=distill"], "Name a student"),
