@@ -63,10 +63,10 @@ def run_file(path: Path, data: Data, inputs: NDArray[np.float32]) -> NDArray[np.
         BadInput: If LiteRT cannot run the file, or an output is NaN or infinite.
     """
     graph = flatbuffer.read_graph(path)
-    order = describe_model(path, data.shape, data.classes).input_order
+    order = describe_model(path, data.shape, data.outputs).input_order
     shape = graph.tensors[graph.inputs[0]].shape[1:]
     arranged = inputs.transpose(0, *(axis + 1 for axis in order)).reshape(len(inputs), *shape)
-    spec = ExampleSpec(data.name, shape, data.classes, 1.0, 0.0)
+    spec = ExampleSpec(data.name, shape, data.outputs, data.task.describe_outputs(data), 1.0, 0.0)
     outputs = sandbox.run_sandboxed("run_model", path, arranged, spec=asdict(spec), threads=1, batch=len(inputs))
     if not np.isfinite(outputs).all():
         raise BadInput(f"{path} gives NaN or infinity for examples of {data.name}. Train or get it again.")

@@ -54,8 +54,9 @@ class TrainableTFLite(FromFile):
 
     def load(self, shape: tuple[int, ...], classes: int) -> Any:
         """Return the rebuilt model, without a final softmax; see `FromFile.load`."""
-        model = self.remove_softmax(self.load_whole(shape, classes))
-        if self.outputs == "auto" and self.read_graph().ends_in_softmax and model.layers[-1].name.endswith("softmax"):
+        whole = self.load_whole(shape, classes)
+        model = self.remove_softmax(whole)
+        if self.outputs == "auto" and model is whole and self.read_graph().ends_in("softmax"):
             raise BadInput(f"{self.file_path} ends in a softmax that cannot be removed. Convert the model without it.")
         return model
 
@@ -102,7 +103,7 @@ class RebuiltFile(Stage):
         if hash_file(Path(self.path)) != self.digest:
             raise RunFailed(f"{self.path} has changed since the run began. Run the same command again.")
         reset_graph(context.seed)
-        difference = tflite_import.compare_outputs(model.load_whole(data.shape, data.classes), Path(self.path), data)
+        difference = tflite_import.compare_outputs(model.load_whole(data.shape, data.outputs), Path(self.path), data)
         reset_graph(context.seed)
-        keras_files.save_model(model.load(data.shape, data.classes), context.out)
+        keras_files.save_model(model.load(data.shape, data.outputs), context.out)
         return {"difference": difference}
