@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -104,7 +104,7 @@ def code(
 
 
 def list_candidates(
-    span: ConstantSpan, values: Bits, gap: int, earlier: list[Bits]
+    span: ConstantSpan, values: Bits, gap: int, earlier: list[Bits], others: Sequence[ConstantSpan]
 ) -> Iterator[tuple[CodingParameters, Bits]]:
     """Yield the ways of coding a constant that are worth trying, each with its codebook.
 
@@ -113,6 +113,7 @@ def list_candidates(
         values: Its bit patterns.
         gap: Bytes of the file between the constant before and this one.
         earlier: The constants before.
+        others: See `sparse.list_scans`.
     """
     if span.width >= 16 and (values == values[0]).all():
         repeated = CodingParameters(gap, len(values), span.width, 0, REPEATED, factor=int(values[0]))
@@ -122,7 +123,7 @@ def list_candidates(
     if product:
         yield replace(product, gap=gap), np.zeros(1, values.dtype)
         return
-    scans = sparse.list_scans(values, span)
+    scans = sparse.list_scans(values, span, others)
     for parameters, codebook in scans:
         yield replace(parameters, gap=gap), codebook
     if span.width >= 16 and len(values) <= sparse.SMALL:

@@ -8,6 +8,7 @@ output, its tap and input, and its pair of output and input are so far, and what
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +20,34 @@ MAX_LEVEL = 255
 MAX_COUNT = 1 << 22  # values; more take too much memory
 _LENGTHS = MAX_LEVEL.bit_length()
 _NODES = _LENGTHS + MAX_LEVEL + 1  # decisions of a magnitude: its bits in unary, then those below the highest
+_NODE_SETS = 2 * _LENGTHS  # of weights, for the first of these decisions
 
 # Borders of classes: densities in 1 / 256 of the tensor's, mean magnitudes in eighths, balance of signs in 1 / 64.
 _DENSITIES = np.array([4, 16, 45, 90, 128, 181, 256, 362, 512, 724, 1024, 2048, 4096])
 _MEANS = np.array([1, 2, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024])
 _BALANCES = np.array([-48, -24, -8, 8, 24, 48])
 _D, _M, _B = len(_DENSITIES) + 1, len(_MEANS) + 1, len(_BALANCES) + 1
+
+# The mixers. Their weights are about what they learnt from pruned and rate-trained models.
 _ZERO_SIZES = (1, 64, 5 * _D, _D * _D, 32 * _D, _D * _D, 16 * _D, 12 * _D, _D * _D)
 _SIGN_SIZES = (1, 9, 81, 17, _B * _B, 9 * _B, 9 * _B, 17 * _B)
 _MAGNITUDE_SIZES = tuple(_NODES * size for size in (1, 2, _M, _M, _M, 16, _M, (_M // 2) ** 2, _M))
+_ZERO_MIXER: dict[str, Any] = {
+    "sizes": _ZERO_SIZES,
+    "sets": (5, _D),
+    "weights": (18, 12, 0, 5, 9, 16, 8, -5, 20, 4, 32, 16),
+}
+_SIGN_MIXER: dict[str, Any] = {"sizes": _SIGN_SIZES, "sets": (4, _B), "weights": (45, 25, 32, 13, 15, 15, 25)}
+_MAGNITUDE_MIXER: dict[str, Any] = {
+    "sizes": _MAGNITUDE_SIZES,
+    "sets": (4, _NODE_SETS),
+    "weights": (78, 33, 27, 22, 46, 32, 24, 0),
+}
 
 _DENSITY_PRIOR = 8  # values that the expected density counts for
 _PAIR_PRIOR = 3
 _LINE_PRIOR = 12
+_AROUND_PRIOR = 6  # neighbours
 _MEMORY = 20  # values of an output that its recent density remembers
 
 
@@ -70,17 +86,19 @@ class Scan:
 
 
 class LevelModels:
-    """What tensors have taught for the next: weights of mixers, and densities by number of outputs.
+    """What tensors have taught for the next: weights of mixers, and densities of outputs and of inputs by their number.
 
     Attributes:
         mixers: The mixers of the last tensor.
-        densities: Density of each output of the last tensor with that many, in 1 / 256 of the tensor's.
+        outputs: Density of each output of the last tensor with that many, in 1 / 256 of the tensor's.
+        inputs: Density of each input of the last tensor with that many, likewise.
     """
 
     def __init__(self, earlier: LevelModels | None = None) -> None:
         """Start with what another has learnt, which is not changed."""
         self.mixers: Mixers = dict(earlier.mixers) if earlier else {}
-        self.densities: dict[int, Ints] = dict(earlier.densities) if earlier else {}
+        self.outputs: dict[int, Ints] = dict(earlier.outputs) if earlier else {}
+        self.inputs: dict[int, Ints] = dict(earlier.inputs) if earlier else {}
 
 
 def code_levels(coder: RangeCoder, models: LevelModels, scan: Scan, share: int, levels: Ints | None) -> Ints:
@@ -100,7 +118,8 @@ def code_levels(coder: RangeCoder, models: LevelModels, scan: Scan, share: int, 
         levels = levels.reshape(scan.shape).transpose(scan.order).reshape(-1)
     tensor = _Tensor(coder, models, scan, share)
     coded = tensor.code(levels)
-    models.densities[scan.outputs] = tensor.outputs.nonzero * UNIT * 256 // np.maximum(tensor.outputs.seen * share, 1)
+    models.outputs[scan.outputs] = tensor.outputs.compare_density(share)
+    models.inputs[scan.inputs] = tensor.inputs.compare_density(share)
     shape = tuple(scan.shape[axis] for axis in scan.order)
     return coded.reshape(shape).transpose(np.argsort(scan.order)).reshape(-1)
 
@@ -128,6 +147,10 @@ class _Groups:
         """Return the share of values that are not 0, which starts at what is expected."""
         return (self.nonzero[group] * UNIT + prior * expected) // (self.seen[group] + prior)
 
+    def compare_density(self, share: int) -> Ints:
+        """Return the density of each group in 1 / 256 of the tensor's."""
+        return self.nonzero * UNIT * 256 // np.maximum(self.seen * share, 1)
+
     def classify_balance(self, group: Ints) -> Ints:
         """Return the class of the balance of signs."""
         return np.searchsorted(_BALANCES, self.signs[group] * 64 // (self.nonzero[group] + 2))
@@ -149,16 +172,18 @@ class _Tensor:
         self.outputs = _Groups(out, scan.outputs)
         self._lines = _Groups(tap * scan.inputs + inp, scan.taps * scan.inputs)  # the values of one tap and input
         self._pairs = _Groups(out * scan.inputs + inp, scan.outputs * scan.inputs)
-        self._inputs = _Groups(inp, scan.inputs)
-        self._groups = (self._lines, self.outputs, self._pairs, self._inputs)
+        self.inputs = _Groups(inp, scan.inputs)
+        self._groups = (self._lines, self.outputs, self._pairs, self.inputs)
         self._recent: NDArray[np.int64] = np.zeros(scan.outputs, np.int64)  # density, remembered for a while
         self._distances = self._list_distances(sizes)
         self._margin = max(self._distances)
         self._levels: NDArray[np.int32] = np.zeros(self._margin + scan.count, np.int32)
-        self._expected = models.densities.get(scan.inputs)
-        self._zeros = start_mixer(models.mixers, "zeros", _ZERO_SIZES, 5, share=share, extras=2)
-        self._signs = start_mixer(models.mixers, "signs", _SIGN_SIZES, 4, share=UNIT // 2)
-        self._magnitudes = start_mixer(models.mixers, "magnitudes", _MAGNITUDE_SIZES, 4, share=UNIT // 2)
+        self._expected = models.outputs.get(scan.inputs)  # by input, as another layer made them
+        used = models.inputs.get(scan.outputs)  # by output, as another layer uses them
+        self._expected_outputs = None if used is None else np.clip(used * share // 256, 1, UNIT)
+        self._zeros = start_mixer(models.mixers, "zeros", **_ZERO_MIXER, share=share)
+        self._signs = start_mixer(models.mixers, "signs", **_SIGN_MIXER, share=UNIT // 2)
+        self._magnitudes = start_mixer(models.mixers, "magnitudes", **_MAGNITUDE_MIXER, share=UNIT // 2)
 
     def _list_distances(self, sizes: list[int]) -> list[int]:
         """Return how far back a value's neighbours are: six taps (or inputs), then an input (or output) or two."""
@@ -205,7 +230,7 @@ class _Tensor:
         hits = self._lines.nonzero[before] + self._lines.nonzero[above]
         tries = self._lines.seen[before] + self._lines.seen[above]
         near = (hits * UNIT + _DENSITY_PRIOR * share) // (tries + _DENSITY_PRIOR)
-        by_input = self._inputs.estimate_density(inp, share, _DENSITY_PRIOR)
+        by_input = self.inputs.estimate_density(inp, share, _DENSITY_PRIOR)
         if self._expected is not None:
             by_input = np.clip(self._expected[inp] * share // 256, 1, UNIT)
         if scan.taps > 1:
@@ -217,7 +242,8 @@ class _Tensor:
     def _ask_zeros(self, near: list[Ints], groups: list[Ints]) -> Question:
         line, out, pair, inp = groups
         n = [level != 0 for level in near]
-        by_output = self.outputs.estimate_density(out, self._share, _DENSITY_PRIOR)
+        expected = self._share if self._expected_outputs is None else self._expected_outputs[out]
+        by_output = self.outputs.estimate_density(out, expected, _DENSITY_PRIOR)
         by_line, by_input = self._estimate_line(line, inp)
         recent = (self._recent[out] + 4 * self._share) // (4 + _MEMORY)
         four = np.sum(n[:4], axis=0)
@@ -236,7 +262,9 @@ class _Tensor:
             self._classify(by_input) * _D + outputs,
         ]
         independent = to_log_odds(by_output) + to_log_odds(by_line) - to_log_odds(np.array([self._share]))
-        return Question(contexts, four, [independent, to_log_odds(recent)])
+        around = (np.sum(n[:6], axis=0) + n[0] + n[1]) * UNIT + _AROUND_PRIOR * by_output
+        extras = [independent, *map(to_log_odds, (recent, by_line, around // (8 + _AROUND_PRIOR)))]
+        return Question(contexts, [four, outputs], extras)
 
     def _code_values(self, near: list[Ints], groups: list[Ints], known: Ints | None) -> Ints:
         """Write or read values that are not 0."""
@@ -247,7 +275,7 @@ class _Tensor:
         four = ((s[2] + 1) * 3 + s[3] + 1) * 9 + (s[4] + 1) * 3 + s[5] + 1
         zero = np.zeros(len(vote), np.int64)
         contexts = [zero, two, four, vote + 8, out * _B + line, pair * 9 + two, inp * 9 + pairs, out * 17 + vote + 8]
-        question = Question(contexts, np.minimum(np.abs(vote), 3))
+        question = Question(contexts, [np.minimum(np.abs(vote), 3), out])
         positive = self._signs.code(self._coder, question, None if known is None else known > 0)
         magnitudes = self._code_magnitudes(near, groups, positive, None if known is None else np.abs(known))
         return np.where(positive, magnitudes, -magnitudes)
@@ -268,7 +296,8 @@ class _Tensor:
         chosen = np.minimum(sizes[0] + sizes[1], 3)
 
         def decide(live: Ints, nodes: Ints | int, bits: Bools | None) -> Bools:
-            question = Question(contexts[:, live] + nodes, chosen[live])  # type: ignore[arg-type]
+            sets = [chosen[live], np.minimum(nodes, _NODE_SETS - 1) + 0 * live]
+            question = Question(contexts[:, live] + nodes, sets)  # type: ignore[arg-type]
             return self._magnitudes.code(self._coder, question, bits)
 
         lengths, live = np.ones(len(zero), np.int64), np.arange(len(zero))

@@ -75,7 +75,9 @@ def encode(content: bytes, constants: Sequence[ConstantSpan]) -> bytes:
     parameters, rest, end = b"", [], 0
     for span in constants:
         raw = content[span.start : span.start + span.length]
-        best = min(_try_candidates(coder, learned, span, raw, span.start - end), default=None, key=lambda t: t.size)
+        best = min(
+            _try_candidates(coder, learned, span, raw, span.start - end, constants), default=None, key=lambda t: t.size
+        )
         if best and best.size < _estimate_general_size(raw) + _ADVANTAGE:
             coder, learned = best.coder, best.learned
             parameters += best.parameters
@@ -108,12 +110,14 @@ def _add_checksum(body: bytes) -> bytes:
     return _MAGIC + struct.pack("<I", zlib.crc32(body[8:])) + body[8:]
 
 
-def _try_candidates(coder: RangeCoder, learned: Learned, span: ConstantSpan, raw: bytes, gap: int) -> Iterator[_Trial]:
+def _try_candidates(
+    coder: RangeCoder, learned: Learned, span: ConstantSpan, raw: bytes, gap: int, others: Sequence[ConstantSpan]
+) -> Iterator[_Trial]:
     """Yield the constant coded in each way that is worth trying."""
     if len(raw) < _SMALLEST_CONSTANT or len(raw) * 8 % span.width:
         return
     values = unpack_values(raw, span.width)
-    for parameters, codebook in list_candidates(span, values, gap, learned.values):
+    for parameters, codebook in list_candidates(span, values, gap, learned.values, others):
         trial_coder, trial = coder.copy(), Learned(learned)
         code(trial_coder, trial, parameters, codebook, values)
         serialized = serialize(parameters)

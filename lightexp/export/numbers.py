@@ -28,7 +28,7 @@ def code_numbers(coder: RangeCoder, mixers: Mixers, width: int, floats: int, val
         The bit patterns.
     """
     name = f"numbers {width} {floats}"
-    mixer = mixers[name] = BitMixer(_SIZES, 1, UNIT // 2, earlier=mixers.get(name), remembers=True)
+    mixer = mixers[name] = BitMixer(_SIZES, (1,), (100,), UNIT // 2, earlier=mixers.get(name), remembers=True)
     count = values if isinstance(values, int) else len(values)
     exponent_bits = _EXPONENT_BITS.get((width, floats), width.bit_length())
     known = None if isinstance(values, int) else _split(values, width, exponent_bits, floats)
@@ -77,10 +77,10 @@ def _code_exponents(
 ) -> tuple[Ints, Ints]:
     """Write or read signs and exponents, bit by bit from the highest."""
     zero = np.zeros(count, np.int64)
-    signs = mixer.code(coder, Question([zero, zero], zero), None if known is None else known[0] == 1) * 1
+    signs = mixer.code(coder, Question([zero, zero], [zero]), None if known is None else known[0] == 1) * 1
     node = zero + 1
     for bit in reversed(range(exponent_bits)):
-        question = Question([node, 2 * node + signs], zero)
+        question = Question([node, 2 * node + signs], [zero])
         part = None if known is None else known[1] >> np.uint64(bit) & np.uint64(1) == 1
         node = 2 * node + mixer.code(coder, question, part)
     return signs, node - (1 << exponent_bits)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,12 +20,20 @@ _MAX_LAG = 256  # lines
 _MAX_PRODUCT_ERROR = 4  # float32 values around the ratio that are tried as a factor
 
 
-def list_scans(values: Bits, span: ConstantSpan) -> list[tuple[CodingParameters, Bits]]:
-    """Return the ways of coding values as levels that are worth trying; none for constants that are not sparse."""
-    others = int(np.count_nonzero(values))
-    if not 0 < others <= len(values) * (1 - 1 / _MIN_ZEROS) or len(values) > MAX_COUNT:
+def list_scans(
+    values: Bits, span: ConstantSpan, others: Sequence[ConstantSpan] = ()
+) -> list[tuple[CodingParameters, Bits]]:
+    """Return the ways of coding values as levels that are worth trying; none for constants that are not sparse.
+
+    Args:
+        values: The bit patterns.
+        span: The constant's place, shape and type.
+        others: The file's constants, which show what a matrix reads: a layer's outputs or an image. Defaults to none.
+    """
+    nonzero = int(np.count_nonzero(values))
+    if not 0 < nonzero <= len(values) * (1 - 1 / _MIN_ZEROS) or len(values) > MAX_COUNT:
         return []
-    share = min(max(others * UNIT // len(values), 1), UNIT - 1)
+    share = min(max(nonzero * UNIT // len(values), 1), UNIT - 1)
     parameters = CodingParameters(0, len(values), span.width, int(span.floats), LEVELS, share=share)
     codebook: Bits = np.zeros(1, values.dtype)
     if span.width != 8 or span.floats:
@@ -34,7 +43,7 @@ def list_scans(values: Bits, span: ConstantSpan) -> list[tuple[CodingParameters,
         lattice = _find_lattice(values, parameters, codebook)
         parameters = lattice or replace(parameters, codebook_size=len(codebook))
         codebook = codebook[:1] if lattice else codebook
-    scans = _list_orders(parameters, span.shape, find_levels(parameters, codebook, values))
+    scans = _list_orders(parameters, span.shape, find_levels(parameters, codebook, values), others)
     return [(scan, codebook) for scan in scans]
 
 
@@ -82,14 +91,16 @@ def restore_levels(parameters: CodingParameters, codebook: Bits, levels: Ints) -
     return table[levels]
 
 
-def _list_orders(parameters: CodingParameters, shape: tuple[int, ...], levels: Ints) -> Iterator[CodingParameters]:
+def _list_orders(
+    parameters: CodingParameters, shape: tuple[int, ...], levels: Ints, others: Sequence[ConstantSpan]
+) -> Iterator[CodingParameters]:
     """Yield orders of coding that are worth trying."""
     count = parameters.count
     arrangement = (1, 1, count, 1)
     if len(shape) == 4:
         arrangement = (shape[0], shape[1] * shape[2], shape[3], shape[2])
     elif len(shape) > 1 and shape[0] and count % shape[0] == 0:
-        arrangement = _arrange_matrix(levels.reshape(shape[0], -1))
+        arrangement = _arrange_matrix(levels.reshape(shape[0], -1), others)
     outputs, taps, inputs, row = arrangement
     if outputs * taps * inputs != count:
         outputs, taps, inputs, row = 1, 1, count, 1
@@ -99,9 +110,14 @@ def _list_orders(parameters: CodingParameters, shape: tuple[int, ...], levels: I
         yield replace(scanned, outputs_first=1)
 
 
-def _arrange_matrix(levels: Ints) -> tuple[int, int, int, int]:
-    """Return outputs, taps, inputs and taps in a row, by the distances at which the signs of inputs agree most."""
+def _arrange_matrix(levels: Ints, others: Sequence[ConstantSpan]) -> tuple[int, int, int, int]:
+    """Return outputs, taps, inputs and taps in a row: a square image, or where the signs of inputs agree most."""
     outputs, inputs = levels.shape
+    if (2, inputs) not in {(len(other.shape), other.shape[0]) for other in others if other.shape}:
+        for channels in sorted({other.shape[0] for other in others if len(other.shape) == 4}, reverse=True):
+            side = math.isqrt(inputs // channels)
+            if channels > 1 and side > 1 and side * side * channels == inputs:
+                return outputs, side * side, channels, side
     signs = np.sign(levels[:: max(1, levels.size >> 18)]).T.astype(np.int8)
     agreement = np.zeros(min(inputs - 1, _MAX_LAG) + 1)
     for lag in range(1, len(agreement)):

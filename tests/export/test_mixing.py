@@ -11,12 +11,12 @@ from lightexp.export.mixing import BitMixer, Question, to_log_odds
 
 def code(coder: RangeCoder, bits: np.ndarray | None) -> np.ndarray:
     """Write or read 40 x 500 bits whose second context says more than the first."""
-    mixer, parts = BitMixer((1, 8, 3), 2, UNIT // 2), []
+    mixer, parts = BitMixer((1, 8, 3), (2,), (25, 25), UNIT // 2), []
     place = np.arange(500)
     for start in range(0, 20_000, 500):
         contexts = [place * 0, place % 8, (place + start) % 3]
         parts.append(
-            mixer.code(coder, Question(contexts, place % 2), None if bits is None else bits[start : start + 500])
+            mixer.code(coder, Question(contexts, [place % 2]), None if bits is None else bits[start : start + 500])
         )
     return np.concatenate(parts)
 
