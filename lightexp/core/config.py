@@ -13,12 +13,13 @@ from dataclasses import MISSING, field, fields, is_dataclass
 from functools import cache, wraps
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_type_hints
 
-from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from lightexp.core.errors import BadInput, InvalidSetting, suggest_nearest
 from lightexp.core.moved import resolve_target
+from lightexp.core.units import parse_bytes
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]  # LiteRT aborts when asked for many more
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
 
 _STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 from lightexp.core.errors import BadInput, RunFailed, suggest_nearest
 from lightexp.core.primary_metric import PrimaryMetric
+from lightexp.core.units import BYTE_UNITS
 
 Direction = Literal["max", "min"]
 Metrics = Mapping[str, float]
 
-_UNITS = {
-    "bytes": {"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "kib": 2**10, "mb": 1e6, "mib": 2**20, "gib": 2**30},
+_UNITS: dict[str, Mapping[str, float]] = {
+    "bytes": BYTE_UNITS,
     "us": {"us": 1, "µs": 1, "ms": 1e3, "s": 1e6},
     "s": {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600},
     "": {"%": 0.01, "k": 1e3, "m": 1e6},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lightexp.core.config import Count, Fraction, NonNegative, Positive, settings_dataclass
+from lightexp.core.config import Bytes, Count, Fraction, NonNegative, Positive, settings_dataclass
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.grids import digest_integers
 from lightexp.core.patterns import find_shortfall, measure_kernels, read_kernel
@@ -43,7 +43,7 @@ class Rate(TrainingStage):
         ratio: Instead of a fixed `rate`: how many times smaller than the control's file the encoded file is to be. The
             price then begins at `rate` and is adjusted while the model trains; the last per cent are reached by
             rounding more or fewer weights to zero. Defaults to None.
-        bytes: Instead of `ratio`: size of the encoded file in bytes. Defaults to None.
+        bytes: Instead of `ratio`: size of the encoded file in bytes, or as `12KiB`. Defaults to None.
         budget: Instead of a size: `accuracy` raises the price as long as the validation accuracy is at most `tolerance`
             below the control's, so that the file gets as small as that allows. Defaults to None.
         tolerance: See `budget`, in percentage points. Defaults to 0.
@@ -73,7 +73,7 @@ class Rate(TrainingStage):
     learning_rate_schedule: Literal["constant", "cosine", "step"] = "cosine"
     rate: NonNegative = 1.0
     ratio: Positive | None = None
-    bytes: Count | None = None
+    bytes: Bytes | None = None
     budget: Literal["accuracy"] | None = None
     tolerance: NonNegative = 0.0
     bits: Literal[2, 4, 8] | None = None

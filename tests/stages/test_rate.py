@@ -66,6 +66,11 @@ def test_impossible_patterns_are_refused(settings: dict[str, Any], message: str)
         ({"rate": float("nan")}, "^r.rate: .* Received: nan"),
         ({"rate": float("inf")}, "^r.rate: .* Received: inf"),
         ({"rate": 0.0}, "rate=0 without bits limits nothing"),
+        (
+            {"bytes": "12 potatoes"},
+            "^r.bytes: Input should be a number of bytes, or a size such as 12KiB or 1.5MB. Rec",
+        ),
+        ({"bytes": "0KiB"}, "^r.bytes: Input should be greater than or equal to 1. Received: "),
         ({"ratio": 9.0, "bytes": 9}, "ratio, bytes and budget exclude each other. Received: ratio=9.0, bytes=9"),
         ({"bytes": 9, "early_stopping": 2}, "a target needs a rate to begin with, and a training without early_stop"),
         ({"rate": 0.0, "bits": 4, "bytes": 9}, "a target needs a rate to begin with"),
@@ -74,6 +79,10 @@ def test_impossible_patterns_are_refused(settings: dict[str, Any], message: str)
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         construct(Rate, {"objective": CrossEntropy(), **settings}, "r")
+
+
+def test_size_may_have_a_unit() -> None:
+    assert construct(Rate, {"objective": CrossEntropy(), "bytes": "12KiB"}, "r").bytes == 12 * 1024
 
 
 def test_which_stages_preserve_the_grid() -> None:
@@ -118,6 +127,15 @@ def test_encoded_file_gets_the_requested_size(tiny_runs: TinyRuns) -> None:
     assert same.metrics["size/encoded_bytes"] == pytest.approx(0.9 * size, rel=0.03)  # type: ignore[operator]
     with pytest.raises(RunFailed, match="the encoded file cannot have 300 bytes: without weights it has"):
         tiny_runs.run(*overrides, f"{RATE}.bytes=300")
+
+
+def test_teacher_changes_the_training_on_grids(tiny_runs: TinyRuns) -> None:
+    plain = tiny_runs.run("pipeline=rate")
+    distilled = tiny_runs.run("pipeline=rate", "objective@pipeline.stages.rate.objective=distill")
+    facts = distilled.stages[1].facts
+    assert facts["history"]["loss"] != plain.stages[1].facts["history"]["loss"]
+    assert set(facts["integers"]) == set(plain.stages[1].facts["integers"])
+    assert distilled.status == "done"  # the file has been checked for the integers
 
 
 @pytest.mark.parametrize(("tolerance", "missed"), [(80.0, False), (0.0, True)])
