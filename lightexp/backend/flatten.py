@@ -1,9 +1,10 @@
-"""Flatten Keras models that contain other models, as models built on a backbone do."""
+"""Flatten Keras models from files: no models inside, no layers that augment data, constants instead of statistics."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from lightexp.backend.keras_names import IDLE_LAYERS
 from lightexp.backend.session import import_keras, import_tensorflow
 from lightexp.core import compat
 
@@ -13,6 +14,9 @@ tf = import_tensorflow()
 def flatten_model(model: Any) -> Any:
     """Return an equivalent model without models inside, so that later stages see plain layers.
 
+    Layers that augment data are left out. A `Normalization` that was adapted to data gets its mean and variance as
+    settings: as weights they would be lost when the weights are set again, since the layer computes with copies.
+
     Layers keep their names; where a name is taken, the name of the model that contained the layer is put before it. A
     layer or model that was called with a fixed `training` is called so in the result too.
 
@@ -20,9 +24,9 @@ def flatten_model(model: Any) -> Any:
         model: A built Functional or Sequential model with one input.
 
     Returns:
-        `model` itself if it contains no other model; else a Functional model with the same weights.
+        `model` itself if it contains nothing to change; else a Functional model with the same weights.
     """
-    if not any(_is_model(layer) for layer in model.layers):
+    if not any(_is_model(layer) or _is_idle(layer) or _is_adapted(layer) for layer in model.layers):
         return model
     copier = _LayerCopier()
     batch, *shape = model.input_shape
@@ -30,8 +34,15 @@ def flatten_model(model: Any) -> Any:
     copier.names.add(model.input_names[0])
     flat = import_keras().Model(inputs, copier.call(model, [inputs], None), name=model.name)
     for layer, copy in copier.copies.values():
-        copy.set_weights(layer.get_weights())
+        if not _is_adapted(layer):
+            copy.set_weights(layer.get_weights())
     return flat
+
+
+def find_idle_layers(model: Any) -> list[str]:
+    """Return the names of layers that augment data, which `flatten_model` leaves out."""
+    nested = [name for layer in model.layers if _is_model(layer) for name in find_idle_layers(layer)]
+    return [*(layer.name for layer in model.layers if _is_idle(layer)), *nested]
 
 
 class _LayerCopier:
@@ -66,6 +77,8 @@ class _LayerCopier:
             fixed = training if kwargs.get("training") is None else kwargs["training"]
             if _is_model(node.layer):
                 outputs = self.call(node.layer, tf.nest.flatten(args), fixed)
+            elif _is_idle(node.layer):
+                outputs = tf.nest.flatten(args)
             else:
                 if fixed is not None and compat.expects_training(node.layer):
                     kwargs["training"] = fixed
@@ -80,9 +93,24 @@ class _LayerCopier:
             while name in self.names:
                 name = f"{owner}_{name}"
             self.names.add(name)
-            self.copies[id(layer)] = layer, type(layer).from_config({**layer.get_config(), "name": name})
+            constants = _read_constants(layer) if _is_adapted(layer) else {}
+            self.copies[id(layer)] = layer, type(layer).from_config({**layer.get_config(), **constants, "name": name})
         return self.copies[id(layer)][1]
 
 
 def _is_model(layer: Any) -> bool:
     return isinstance(layer, import_keras().Model)
+
+
+def _is_idle(layer: Any) -> bool:
+    return type(layer).__name__ in IDLE_LAYERS
+
+
+def _is_adapted(layer: Any) -> bool:
+    """Return whether a layer normalises by statistics of data, which are among its weights."""
+    return type(layer).__name__ == "Normalization" and bool(layer.weights)
+
+
+def _read_constants(layer: Any) -> dict[str, Any]:
+    mean, variance, *_ = layer.get_weights()
+    return {"mean": mean.tolist(), "variance": variance.tolist()}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lightexp.backend import sandbox
+from lightexp.backend import keras2_config, keras3_config, sandbox
 from lightexp.backend.finite_weights import is_broken
-from lightexp.backend.keras_archive import ARCHITECTURE, ARCHIVE_WEIGHTS, LEGACY_WEIGHTS
+from lightexp.backend.keras3_config import Config, make_broken_error
+from lightexp.backend.keras3_graph import KerasGraph, read_graph
+from lightexp.backend.keras_archive import ARCHITECTURE, ARCHIVE_WEIGHTS, LEGACY_WEIGHTS, VERSION
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes
 from lightexp.core.json_text import encode_json
@@ -21,48 +24,19 @@ from lightexp.core.model_files import find_model_problem
 from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
 
 
-def _parse_names(text: str) -> frozenset[str]:
-    """Return the words of a text."""
-    return frozenset(text.split())
+@dataclass(frozen=True)
+class ForeignModel:
+    """A model from a file.
 
+    Attributes:
+        model: A flat Keras model.
+        left_out: Names of layers that augment data and were left out, as lightexp augments data itself.
+        had_softmax: Whether the softmax at its end was removed. Defaults to False.
+    """
 
-_MODELS = frozenset({"Functional", "Model", "Sequential"})
-_LAYERS = _parse_names(  # all that the converter supports with an open batch size, so no recurrent layers
-    """
-    Activation ActivityRegularization Add AlphaDropout Average AveragePooling1D AveragePooling2D BatchNormalization
-    Concatenate Conv1D Conv2D Conv2DTranspose Cropping1D Cropping2D Dense DepthwiseConv1D DepthwiseConv2D Dot
-    Dropout ELU Embedding Flatten GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D
-    GlobalMaxPooling1D GlobalMaxPooling2D InputLayer LayerNormalization LeakyReLU MaxPooling1D MaxPooling2D
-    Maximum Minimum Multiply Normalization PReLU Permute ReLU RepeatVector Rescaling Reshape SeparableConv1D
-    SeparableConv2D Softmax SpatialDropout1D SpatialDropout2D Subtract TFOpLambda ThresholdedReLU
-    UnitNormalization UpSampling1D UpSampling2D ZeroPadding1D ZeroPadding2D
-    """
-)
-_LAYER_PARTS = _parse_names(
-    """
-    Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones Orthogonal
-    RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros L1 L1L2 L2 OrthogonalRegularizer MaxNorm
-    MinMaxNorm NonNeg RadialConstraint UnitNorm Policy
-    """
-)
-_ACTIVATIONS = _parse_names(
-    """
-    elu exponential gelu hard_sigmoid leaky_relu linear mish relu relu6 selu sigmoid silu softmax softplus softsign
-    swish tanh
-    """
-)
-_OPERATORS = _parse_names(  # TensorFlow functions between layers that have no side effects
-    """
-    __operators__.add __operators__.getitem compat.v1.nn.relu6 concat math.add math.multiply math.reduce_max
-    math.reduce_mean math.subtract math.truediv nn.bias_add nn.leaky_relu nn.relu nn.relu6 nn.softmax reshape
-    """
-)
-_OLD_NAMES = {"BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization"}
-_MODULE = re.compile(r"(tf_)?keras([.]\w+)*|tensorflow[.](python[.])?keras([.]\w+)*|builtins")
-
-_MAX_DEPTH = 60  # of nested mappings and lists; Keras recurses as this module does
-
-Config = dict[str, Any]
+    model: Any
+    left_out: list[str]
+    had_softmax: bool = False
 
 
 def check_file(path: Path, trust: bool, max_gb: float | None = None) -> None:
@@ -74,15 +48,17 @@ def check_file(path: Path, trust: bool, max_gb: float | None = None) -> None:
         max_gb: Gigabytes that the file may unpack to; see `size_limits.compute_size_limit`. Defaults to None.
 
     Raises:
-        BadInput: If the file is damaged, was written by Keras 3, holds anything but known layers, unpacks to too much,
-            or is a SavedModel that is not trusted.
+        BadInput: If the file is damaged, holds anything but known layers, unpacks to too much, or is a SavedModel that
+            is not trusted.
     """
     if problem := find_model_problem(path, trust):
         raise BadInput(problem)
     if path.is_dir():
         return
     with tempfile.TemporaryDirectory() as folder:
-        _extract_architecture(path, Path(folder), max_gb)
+        architecture = extract_architecture(path, Path(folder), max_gb)
+        if is_keras_3(Path(folder)):
+            read_graph(path, architecture)
 
 
 def read_input_rank(path: Path, trust: bool, max_gb: float | None = None) -> int | None:
@@ -101,7 +77,10 @@ def read_input_rank(path: Path, trust: bool, max_gb: float | None = None) -> int
     if path.is_dir():
         return None
     with tempfile.TemporaryDirectory() as folder:
-        shape = _find_input_shape(_extract_architecture(path, Path(folder), max_gb))
+        architecture = extract_architecture(path, Path(folder), max_gb)
+        if is_keras_3(Path(folder)):
+            return len(read_graph(path, architecture).shape)
+    shape = _find_input_shape(architecture)
     return len(shape) - 1 if isinstance(shape, list) else None
 
 
@@ -113,30 +92,30 @@ def _find_input_shape(node: Any) -> Any:
     return next(filter(None, map(_find_input_shape, node)), None) if isinstance(node, list) else None
 
 
-def load_file(path: Path, trust: bool, max_gb: float | None = None) -> Any:
-    """Load an `.h5`, a Keras 2 `.keras`, or a SavedModel that holds a Keras model, and flatten it.
+def load_file(
+    path: Path, trust: bool, max_gb: float | None = None, shape: tuple[int, ...] | None = None
+) -> ForeignModel:
+    """Load an `.h5` or `.keras` of Keras 2 or 3, or a SavedModel that holds a Keras model, and flatten it.
 
     Args:
         path: As in `check_file`.
         trust: As in `check_file`.
         max_gb: As in `check_file`.
-
-    Returns:
-        A flat Keras model.
+        shape: Shape of an example, for inputs whose size the file leaves open. Defaults to None: it stays open.
 
     Raises:
         BadInput: As `check_file`; if the weights do not fit the architecture or are not finite; if a SavedModel holds
-            no Keras model; if a model inside the model cannot be flattened.
+            no Keras model; if a layer cannot be rebuilt or a model inside the model cannot be flattened.
     """
     if problem := find_model_problem(path, trust):
         raise BadInput(problem)
-    model = _load_saved_model(path) if path.is_dir() else _load_keras_file(path, max_gb)
+    model, left_out = (_load_saved_model(path), []) if path.is_dir() else _load_keras_file(path, max_gb, shape)
     if any(is_broken(weights) for weights in model.get_weights()):
         raise BadInput(f"{path} holds weights that are NaN, infinite or far too large. Train or get it again.")
-    from lightexp.backend.flatten import flatten_model
+    from lightexp.backend.flatten import find_idle_layers, flatten_model
 
     try:
-        return flatten_model(model)
+        return ForeignModel(flatten_model(model), [*left_out, *find_idle_layers(model)])
     except Exception as error:  # Keras raises many types for layers that cannot be called again
         raise _unreadable(path, error, "flattened into plain layers") from error
 
@@ -172,19 +151,50 @@ def _function_name(layer: Any, attribute: str) -> str:
     return str(getattr(getattr(layer, attribute, None), "__name__", ""))
 
 
-def _load_keras_file(path: Path, max_gb: float | None) -> Any:
-    with tempfile.TemporaryDirectory() as folder:
-        architecture = _extract_architecture(path, Path(folder), max_gb)
-        weights = Path(folder) / LEGACY_WEIGHTS
-        if not weights.exists():
-            weights = Path(folder) / ARCHIVE_WEIGHTS
-        _check_sizes(path, architecture, weights.stat().st_size, max_gb)
+def _load_keras_file(path: Path, max_gb: float | None, shape: tuple[int, ...] | None) -> tuple[Any, list[str]]:
+    """Return a file's model, which may hold other models, and the names of layers that are not in it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        architecture = extract_architecture(path, folder, max_gb)
+        available = sum(weights.stat().st_size for weights in folder.glob("*.h5"))
+        if is_keras_3(folder):
+            return _load_keras_3_file(read_graph(path, architecture, shape), folder, available, max_gb)
+        _fill_open_shape(architecture, shape)
+        _check_sizes(path, lambda: _build_model(path, architecture), available, max_gb)
         model = _build_model(path, architecture)
+        weights = folder / LEGACY_WEIGHTS
         try:
-            model.load_weights(weights)
+            model.load_weights(weights if weights.exists() else folder / ARCHIVE_WEIGHTS)
         except Exception as error:  # tf_keras raises many types for weights that do not fit
             raise _unreadable(path, error) from error
-    return model
+    return model, []
+
+
+def _load_keras_3_file(graph: KerasGraph, folder: Path, available: int, max_gb: float | None) -> tuple[Any, list[str]]:
+    from lightexp.backend.keras3_rebuild import build_model
+    from lightexp.backend.keras3_weights import load_weights
+
+    _check_sizes(graph.path, lambda: build_model(graph)[0], available, max_gb)
+    model, layers = build_model(graph)
+    try:
+        load_weights(graph, layers, folder)
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        raise make_broken_error(graph.path, " ".join(str(error).split())[:120]) from error
+    return model, graph.left_out
+
+
+def _fill_open_shape(architecture: Config, shape: tuple[int, ...] | None) -> None:
+    """Write the shape of an example into the first layer of a Keras 2 architecture, where it leaves a size open."""
+    config = architecture.get("config")
+    layers = config.get("layers") if isinstance(config, dict) else config  # a list in old Sequential models
+    for layer in layers if shape and isinstance(layers, list) else ():
+        settings = layer.get("config") if isinstance(layer, dict) else None
+        if not isinstance(settings, dict) or not isinstance(settings.get("batch_input_shape"), list):
+            continue
+        batch, *sizes = settings["batch_input_shape"] or [None]
+        if shape and len(sizes) == len(shape):
+            given = zip(sizes, shape, strict=True)
+            settings["batch_input_shape"] = [batch, *(new if size is None else size for size, new in given)]
 
 
 def _load_saved_model(path: Path) -> Any:
@@ -200,7 +210,7 @@ def _load_saved_model(path: Path) -> Any:
         config = json.loads(model.to_json())
     except NotImplementedError:
         raise BadInput(f"{path} holds a model of its own class. Convert it to a float .tflite.") from None
-    rebuilt = _build_model(path, _check_architecture(path, config))
+    rebuilt = _build_model(path, keras2_config.check_config(path, config))
     rebuilt.set_weights(model.get_weights())
     return rebuilt
 
@@ -217,8 +227,14 @@ def _build_model(path: Path, architecture: Config) -> Any:
     return model
 
 
-def _check_sizes(path: Path, architecture: Config, available: int, max_gb: float | None) -> None:
+def _check_sizes(path: Path, build: Callable[[], Any], available: int, max_gb: float | None) -> None:
     """Refuse more weights than the file has bytes for, and outputs of a layer that take far more memory than the file.
+
+    Args:
+        path: The file.
+        build: Builds the model.
+        available: Bytes of the weights.
+        max_gb: As in `check_file`.
 
     Raises:
         BadInput: See above; or if the model cannot be built.
@@ -226,7 +242,8 @@ def _check_sizes(path: Path, architecture: Config, available: int, max_gb: float
     import tensorflow as tf
 
     with tf.Graph().as_default():  # in which weights and outputs are only described
-        model = _build_model(path, architecture)
+        tf.random.set_seed(0)  # of this graph: without one, deterministic operators refuse a Dropout
+        model = build()
         count = model.count_params()
         outputs = [tensor for layer in model.layers for tensor in tf.nest.flatten(layer.output)]
         largest = max(math.prod(length or 1 for length in tensor.shape) for tensor in outputs)
@@ -236,70 +253,27 @@ def _check_sizes(path: Path, architecture: Config, available: int, max_gb: float
     check_unpacked_size(path, 4 * largest, limit, "model.max_gb", "computes a tensor of")
 
 
-def _extract_architecture(path: Path, folder: Path, max_gb: float | None) -> Config:
-    """Extract the file's content into `folder` and return its architecture, checked."""
-    limit = compute_size_limit(path.stat().st_size, max_gb)
-    sandbox.run_sandboxed("extract", path, np.empty(0, np.float32), out=str(folder), limit=limit)
-    return _check_architecture(path, json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8")))
+def extract_architecture(path: Path, folder: Path, max_gb: float | None) -> Config:
+    """Extract a Keras file's content in the sandbox and return its architecture, checked against the allow-lists.
 
-
-def _check_architecture(path: Path, architecture: Any) -> Config:
-    name = architecture.get("class_name") if isinstance(architecture, dict) else architecture
-    if not isinstance(architecture, dict) or not isinstance(name, str) or name not in _MODELS:
-        raise BadInput(f"{path} must hold a Sequential or Functional model. Received: {name!r:.60}.")
-    checked: Config = _check_names(path, architecture)
-    return checked
-
-
-def _check_names(path: Path, node: Any, depth: int = 0) -> Any:
-    """Return a copy of a part of a config in which every name is on an allow-list.
-
-    The copy has the plain form that Keras resolves among its own objects only.
+    Args:
+        path: As in `check_file`.
+        folder: Where to; see `keras_archive.extract`.
+        max_gb: As in `check_file`.
 
     Raises:
-        BadInput: If a name is on no list, or no text.
+        BadInput: As `check_file`.
     """
-    if depth > _MAX_DEPTH:
-        raise BadInput(f"{path} is broken (its architecture is nested without end). Get or save it again.")
-    if isinstance(node, list):
-        return [_check_names(path, item, depth + 1) for item in node]
-    if not isinstance(node, dict):
-        return node
-    node = {key: value for key, value in node.items() if key not in ("build_config", "compile_config")}
-    if "class_name" in node:
-        module, name = node.pop("module", None), _require_name(path, "class_name", node["class_name"])
-        name = _OLD_NAMES.get(name, name)
-        registered = node.pop("registered_name", None)
-        if not isinstance(node.get("config", {}), dict | list):
-            raise _wrong_type(path, "config", node["config"])
-        if name not in _MODELS | _LAYERS | _LAYER_PARTS or (module and not _MODULE.fullmatch(str(module))):
-            raise _unknown_name(path, str(registered or name))
-        if name == "Policy":  # a policy of data types; lightexp computes in float32
-            return "float32"
-        node["class_name"] = name
-    for key, value in node.items():
-        if key == "function" and _require_name(path, key, value) not in _OPERATORS:
-            raise _unknown_name(path, value)
-        if key.endswith("activation") and isinstance(value, str) and value not in _ACTIVATIONS:
-            raise _unknown_name(path, value)
-    return {key: _check_names(path, value, depth + 1) for key, value in node.items()}
+    limit = compute_size_limit(path.stat().st_size, max_gb)
+    sandbox.run_sandboxed("extract", path, np.empty(0, np.float32), out=str(folder), limit=limit)
+    architecture = json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8"))
+    check_config = keras3_config.check_config if is_keras_3(folder) else keras2_config.check_config
+    return check_config(path, architecture)
 
 
-def _require_name(path: Path, key: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise _wrong_type(path, key, value)
-    return value
-
-
-def _wrong_type(path: Path, key: str, value: Any) -> BadInput:
-    return BadInput(f"{path} is broken (its architecture holds {key}: {value!r:.60}). Get or save it again.")
-
-
-def _unknown_name(path: Path, name: str) -> BadInput:
-    return BadInput(
-        f"{path} holds {name[:60]!r}, which is not among the layers that lightexp knows, and code from a file is never "
-        "run. Convert the model to a float .tflite and set model.path to that."
-    )
+def is_keras_3(folder: Path) -> bool:
+    """Return whether Keras 3 wrote the file whose content is in `folder`."""
+    return (folder / VERSION).read_text(encoding="ascii") == "3"
 
 
 def _unreadable(path: Path, error: Exception, action: str = "read as a Keras model") -> BadInput:

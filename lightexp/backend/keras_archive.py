@@ -28,6 +28,8 @@ from lightexp.core.size_limits import check_unpacked_size
 ARCHITECTURE = "architecture.json"
 LEGACY_WEIGHTS, ARCHIVE_WEIGHTS = "weights.h5", "model.weights.h5"
 """Weights in the layout of `.h5` files, and in that of `.keras` archives, whose file name is fixed."""
+VERSION = "keras_version"
+"""File with the first number of the version of Keras that wrote the file."""
 _HDF5_MAGIC, _ZIP_MAGIC = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 _SETTING = "model.max_gb"
 _MAX_DEPTH = 20  # of nested HDF5 groups
@@ -41,17 +43,17 @@ def extract(path: Path, unused: NDArray[Any], out: str, limit: int) -> NDArray[A
     """Write a file's architecture, unchecked, and a copy of its weights that holds arrays and strings but no links.
 
     Args:
-        path: An `.h5` file, or a `.keras` archive of Keras 2.
+        path: An `.h5` file or a `.keras` archive.
         unused: An array; calls of the sandbox pass one.
-        out: Folder to write `ARCHITECTURE` and either `LEGACY_WEIGHTS` or `ARCHIVE_WEIGHTS` into.
+        out: Folder to write `ARCHITECTURE`, `VERSION` and either `LEGACY_WEIGHTS` or `ARCHIVE_WEIGHTS` into.
         limit: Bytes that the file may unpack to.
 
     Returns:
         `unused`.
 
     Raises:
-        BadInput: If the file is of another kind, is damaged, lacks an architecture, was written by Keras 3 or unpacks
-            to more than the limit.
+        BadInput: If the file is of another kind, is damaged, lacks an architecture, was written by a later Keras than
+            3 or unpacks to more than the limit.
     """
     with open_regular(path) as file:
         start = file.read(8)
@@ -101,7 +103,7 @@ def _limited_resources(limit: int) -> Iterator[None]:
 
 def _extract_hdf5(path: Path, out: Path, limit: int) -> None:
     with h5py.File(path, "r") as file:
-        _check_version(path, _decode(file.attrs.get("keras_version", "2")))
+        _write_version(path, _decode(file.attrs.get("keras_version", "2")), out)
         if "model_config" not in file.attrs:
             raise BadInput(f"{path} holds weights alone, without an architecture. Save the whole model: model.save().")
         _check_group(path, file["model_weights"], 0, limit)
@@ -114,7 +116,7 @@ def _extract_archive(path: Path, out: Path, limit: int) -> None:
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
         check_unpacked_size(path, unpacked, limit, _SETTING)
-        _check_version(path, json.loads(archive.read("metadata.json"))["keras_version"])
+        _write_version(path, _decode(json.loads(archive.read("metadata.json"))["keras_version"]), out)
         if archive.getinfo("config.json").file_size > _MAX_ARCHITECTURE_BYTES:
             raise ValueError("its architecture is too large")
         _write_architecture(archive.read("config.json").decode(), out)
@@ -130,13 +132,14 @@ def _write_architecture(text: str, out: Path) -> None:
     (out / ARCHITECTURE).write_text(encode_json(json.loads(text)), encoding="utf-8")
 
 
-def _check_version(path: Path, version: str) -> None:
-    if version.split(".")[0] not in ("1", "2"):
+def _write_version(path: Path, version: str, out: Path) -> None:
+    first = version.split(".")[0]
+    if first not in ("1", "2", "3"):
         raise BadInput(
-            f"{path} was written by Keras {version}; lightexp reads Keras 2. Where it was made, run "
-            'model.export("model.tflite", format="litert") (or tf.lite.TFLiteConverter.from_keras_model(model)) '
-            "and set model.path to the float .tflite"
+            f"{path} was written by Keras {version[:20]}; lightexp reads Keras 1 to 3. Where it was made, run "
+            'model.export("model.tflite", format="litert") and set model.path to the float .tflite'
         )
+    (out / VERSION).write_text(first, encoding="ascii")
 
 
 def _decode(value: Any) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.core.errors import BadInput, LightexpError, RunFailed
+from lightexp.execution.channel import Message
 from lightexp.execution.process import ParentConnection, WorkerDied, WorkerProcess
 
 TIME_LIMIT_S = 300.0
@@ -27,9 +28,12 @@ _MODULES = {
     "time_single_example": ("litert",),
     "quantize": ("edge_quantizer", "litert_quantizer.quantizer"),
     "extract": ("keras_archive",),
+    "compute_keras_outputs": ("keras3_process",),
     "run_in_arena": ("micro", "tflite_micro.python.tflite_micro.runtime"),
 }
 """Functions that can be called: the backend module of each, and the library that it imports when it is called."""
+_SINGLE_USE = frozenset({"compute_keras_outputs"})
+"""Functions whose process ends after the call, since their libraries are large and mix with no others."""
 _ADVICE = "To check the installation: lightexp doctor"
 _OTHERS_SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 """Signals that another process has sent; the others are those of a crash."""
@@ -54,27 +58,37 @@ def run_sandboxed(function: str, file: Path, array: NDArray[np.generic], **setti
         RunFailed: If the worker cannot start, cannot import a library or is killed, which says nothing of the file.
     """
     global _worker
-    with _lock:
-        if _worker is None or not _worker.is_running:
-            _worker = WorkerProcess("lightexp.backend.sandbox")
-        request = {"function": function, "file": str(file), **settings}
-        events: list[dict[str, Any]] = []
-        start = time.monotonic()
-        try:
-            reply = _worker.call(request, np.ascontiguousarray(array), on_event=events.append, timeout=TIME_LIMIT_S)
-        except WorkerDied as error:
-            _worker = None
-            raise _explain_death(error, file, has_imported=bool(events), seconds=time.monotonic() - start) from None
-        except BaseException:  # an interrupt: the worker still computes
-            _worker.kill()
-            _worker = None
-            raise
+    request = {"function": function, "file": str(file), **settings}
+    if function in _SINGLE_USE:
+        worker = WorkerProcess("lightexp.backend.sandbox")
+        reply = _call(worker, request, array)
+        worker.close()
+    else:
+        with _lock:
+            if _worker is None or not _worker.is_running:
+                _worker = WorkerProcess("lightexp.backend.sandbox")
+            worker, _worker = _worker, None  # for good if the call fails
+            reply = _call(worker, request, array)
+            _worker = worker
     if "refused" in reply.content:
         raise BadInput(reply.content["refused"])
     if "failed" in reply.content:
         raise RunFailed(reply.content["failed"])
     assert reply.array is not None
     return reply.array
+
+
+def _call(worker: WorkerProcess, request: dict[str, Any], array: NDArray[np.generic]) -> Message:
+    """Send a request to a worker and return the reply; after an exception, the worker has ended."""
+    events: list[dict[str, Any]] = []
+    start, file = time.monotonic(), Path(request["file"])
+    try:
+        return worker.call(request, np.ascontiguousarray(array), on_event=events.append, timeout=TIME_LIMIT_S)
+    except WorkerDied as error:
+        raise _explain_death(error, file, has_imported=bool(events), seconds=time.monotonic() - start) from None
+    except BaseException:  # an interrupt: the worker still computes
+        worker.kill()
+        raise
 
 
 def _explain_death(error: WorkerDied, file: Path, has_imported: bool, seconds: float) -> LightexpError:

@@ -72,17 +72,24 @@ class KerasFile(Stage):
     accepts = ("none",)
     compresses = False
     implicit = True
+    version = 2
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
-        """Load the file; see `Stage.apply`."""
-        from lightexp.backend import keras_files
+        """Load the file, and compare it with Keras 3 if that wrote the file; see `Stage.apply`."""
+        from lightexp.backend import keras3_comparison, keras_files
         from lightexp.backend.session import reset_graph
 
         if not isinstance(context.model, FromFile):
             raise TypeError("KerasFile needs a FromFile model")
         reset_graph(context.seed)
-        keras_files.save_model(context.model.load(context.data.shape, context.data.outputs), context.out)
-        return {}
+        file, data = context.model, context.data
+        foreign = file.load_foreign(data.shape, data.outputs)
+        inputs = data.inputs(data.val.x[: keras3_comparison.EXAMPLES])
+        notes = [keras3_comparison.compare_outputs(file.file_path, foreign, inputs, file.max_gb)]
+        if foreign.left_out:
+            notes.append(f"left out, as they only augment data: {', '.join(foreign.left_out)} (see dataset.augment)")
+        keras_files.save_model(foreign.model, context.out)
+        return {"note": "; ".join(filter(None, notes))} if any(notes) else {}
 
 
 def make_teacher_stage(file: str, data: Data, place: str) -> ModelFile:

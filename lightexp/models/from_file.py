@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
 from lightexp.core.tflite_graph import TFLiteGraph
 from lightexp.core.training import Training
 
+if TYPE_CHECKING:
+    from lightexp.backend.foreign_keras import ForeignModel
+
 _TFLITE_MAGIC = b"TFL3"
 
 
@@ -28,10 +31,10 @@ _TFLITE_MAGIC = b"TFL3"
 class FromFile(Model):
     """A trained classifier from a file.
 
-    The file is a Keras v2 file (`.h5`, `.keras`), a SavedModel that holds a Keras model, or a `.tflite`. A Keras file
-    becomes a Keras model that all stages accept; code in the file does not run. So does a float `.tflite`, from any
-    framework, if a stage trains it; stages after training work on the file as it is. A quantised one can only be
-    measured. The range of the model's inputs is set by the data set's `scaling`.
+    The file is a Keras file (`.h5` or `.keras`, of Keras 2 or 3), a SavedModel that holds a Keras model, or a
+    `.tflite`. A Keras file becomes a Keras model that all stages accept; code in the file does not run. So does a float
+    `.tflite`, from any framework, if a stage trains it; stages after training work on the file as it is. A quantised
+    one can only be measured. The range of the model's inputs is set by the data set's `scaling`.
 
     Attributes:
         path: Path of the file, or of a SavedModel's folder.
@@ -149,7 +152,11 @@ class FromFile(Model):
         return import_keras().models.clone_model(self.load(shape, classes))
 
     def load(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Return the file's model with its weights, without a final softmax.
+        """Return the file's model with its weights, without a final softmax; see `load_foreign`."""
+        return self.load_foreign(shape, classes).model
+
+    def load_foreign(self, shape: tuple[int, ...], classes: int) -> ForeignModel:
+        """Read a Keras file's model, without a final softmax.
 
         Args:
             shape: Shape of an example.
@@ -160,11 +167,13 @@ class FromFile(Model):
         """
         from lightexp.backend import foreign_keras
 
-        model = self.remove_softmax(foreign_keras.load_file(self.file_path, self.trust, self.max_gb))
+        foreign = foreign_keras.load_file(self.file_path, self.trust, self.max_gb, shape)
+        model = self.remove_softmax(foreign.model)
+        foreign = replace(foreign, model=model, had_softmax=model is not foreign.model)
         input_shape, output_shape = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
         if input_shape != shape or output_shape != (classes,):
             raise _make_mismatch_error(self.file_path, input_shape, output_shape, shape, classes)
-        return model
+        return foreign
 
     def remove_softmax(self, model: Any) -> Any:
         """Return the model that gives logits; with `outputs: logits`, the model as it is.

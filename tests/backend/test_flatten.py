@@ -86,3 +86,22 @@ def test_flatten_model_returns_flat_models_unchanged() -> None:
 
     model = build_backbone("one")
     assert flatten_model(model) is model
+
+
+def test_flatten_model_drops_augmentation_keeps_statistics() -> None:
+    from lightexp.backend.flatten import find_idle_layers, flatten_model
+    from lightexp.backend.session import import_keras, reset_graph
+
+    reset_graph(0)
+    kl = import_keras().layers
+    normalization = kl.Normalization(name="normalization")
+    normalization.adapt(np.random.default_rng(0).random((20, 6, 6, 2)))
+    layers = [kl.RandomFlip(name="flip"), kl.RandomRotation(0.1, name="turn"), normalization, kl.Flatten(), kl.Dense(3)]
+    model = import_keras().Sequential([kl.Input((6, 6, 2)), *layers])
+    assert find_idle_layers(model) == ["flip", "turn"]
+    flat = flatten_model(model)
+    assert [layer.name for layer in flat.layers[1:]] == ["normalization", "flatten", "dense"]
+    x = np.random.default_rng(1).random((5, 6, 6, 2), np.float32)
+    rebuilt = import_keras().models.model_from_json(flat.to_json())
+    rebuilt.set_weights(flat.get_weights())
+    assert np.allclose(rebuilt.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)

@@ -6,7 +6,6 @@ import json
 import random
 import shutil
 import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -171,20 +170,6 @@ def test_lambda_layer_is_refused(name: str, folder: Path) -> None:
     message = refusal(folder / name, trust=True)
     assert "holds 'Lambda'" in message
     assert "float .tflite" in message
-
-
-def test_keras_3_file_is_refused_with_advice(folder: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(folder / "net.keras") as old, zipfile.ZipFile(tmp_path / "three.keras", "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "metadata.json":
-                content = json.dumps({**json.loads(content), "keras_version": "3.9.0"}).encode()
-            new.writestr(name, content)
-    message = refusal(tmp_path / "three.keras")
-    assert "written by Keras 3.9.0" in message
-    assert 'model.export("model.tflite"' in message
-    h5 = rewrite(shutil.copy(folder / "net.h5", tmp_path / "three.h5"), lambda node: None, "3.9.0")
-    assert "written by Keras 3.9.0" in refusal(h5)
 
 
 @pytest.mark.parametrize("name", ["nan", "huge"])
