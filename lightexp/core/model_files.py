@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from lightexp.core.regular_files import open_regular
+
+_PYTORCH = (
+    "is a PyTorch file, which holds code, or weights without layers. Where the model was made, pip install litert-torch, "
+    'run litert_torch.convert(model.eval(), (example,)).export("net.tflite"), and set model.path=net.tflite'
+)
+_ONNX = (
+    "is an ONNX file. To convert it: pip install onnx2tf; onnx2tf -i {quoted} -o converted; and set "
+    "model.path=converted/{stem}_float32.tflite"
+)
+_CONVERSIONS = {".pt": _PYTORCH, ".pth": _PYTORCH, ".pt2": _PYTORCH, ".safetensors": _PYTORCH, ".onnx": _ONNX}
+"""What to do with files of other frameworks, by their suffix."""
 
 
 def find_model_problem(path: Path, trust: bool) -> str | None:
@@ -29,4 +41,6 @@ def find_model_problem(path: Path, trust: bool) -> str | None:
         return f"{path} does not exist. Set model.path=FILE"
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}. Set model.path=FILE"
+    if conversion := _CONVERSIONS.get(path.suffix.lower()):
+        return f"{path} {conversion.format(quoted=shlex.quote(path.name), stem=path.stem)}"
     return None

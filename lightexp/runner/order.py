@@ -148,11 +148,6 @@ def _describe_form(violation: OrderViolation, settings: Settings) -> str:
             f"'{name}' cannot follow a .tflite that is quantised already. "
             "It can be measured as it is: pipeline=control."
         )
-    if settings.stages[before].implicit:
-        return (
-            f"'{name}' needs Keras layers, which a .tflite does not have; it starts from {accepted}. "
-            "After a .tflite come post-training stages only: pipeline=quantize."
-        )
     return (
         f"'{name}' cannot follow '{before}', whose result is of the form {violation.form}; "
         f"it starts from {accepted}. {_advise(violation, settings)}."

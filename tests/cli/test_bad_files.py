@@ -106,9 +106,9 @@ def write_saved_model(folder: Path) -> Path:
     return folder / "saved"
 
 
-def write_bytes(folder: Path, content: bytes) -> Path:
-    (folder / "net.tflite").write_bytes(content)
-    return folder / "net.tflite"
+def write_bytes(folder: Path, content: bytes, name: str = "net.tflite") -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
 
 
 NOISE = np.random.default_rng(0).bytes(500)
@@ -124,6 +124,14 @@ MODELS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "Keras 3": (
         write_keras3_file,
         "written by Keras 3.4.1; lightexp reads Keras 2. Where it was made, run model.export(",
+    ),
+    "PyTorch": (
+        lambda folder: write_bytes(folder, NOISE, "net.pt"),
+        'run litert_torch.convert(model.eval(), (example,)).export("net.tflite"), and set model.path=net.tflite',
+    ),
+    "ONNX": (
+        lambda folder: write_bytes(folder, NOISE, "net.onnx"),
+        "onnx2tf -i net.onnx -o converted; and set model.path=converted/net_float32.tflite",
     ),
     "SavedModel": (
         write_saved_model,

@@ -25,7 +25,6 @@ SERIES_MODELS = ("cnn_1d",)
 FILES = ("net.h5", "net.keras", "float.tflite", "quantized.tflite")
 REFUSALS = {
     ("mixed_precision", "quantized.tflite"): "'quantize' cannot follow a .tflite that is quantised already",
-    ("prune_quantize", "float.tflite"): "'prune' needs Keras layers, which a .tflite does not have",
     ("prune_quantize", "quantized.tflite"): "'prune' cannot follow a .tflite that is quantised already",
 }
 
