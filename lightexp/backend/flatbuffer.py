@@ -104,7 +104,7 @@ def _read_with(path: Path, parse: Callable[[bytes], _T]) -> _T:
     except _UnsupportedFormat as error:
         raise BadInput(f"{path} cannot be measured: {error}.") from None
     except (struct.error, ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise BadInput(f"{path} ({len(content)} bytes) is cut off or broken: {error}. Make it again.") from None
+        raise BadInput(f"{path} ({len(content)} bytes) is cut off or broken: {error!s:.300}. Make it again.") from None
 
 
 class _UnsupportedFormat(Exception):

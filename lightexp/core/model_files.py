@@ -8,8 +8,9 @@ from pathlib import Path
 from lightexp.core.regular_files import open_regular
 
 _PYTORCH = (
-    "is a PyTorch file, which holds code, or weights without layers. Where the model was made, pip install litert-torch, "
-    'run litert_torch.convert(model.eval(), (example,)).export("net.tflite"), and set model.path=net.tflite'
+    "is a PyTorch file, which holds code, or weights without layers. Where the model was made, pip install "
+    'litert-torch, run litert_torch.convert(model.eval(), (example,)).export("net.tflite"), and set '
+    "model.path=net.tflite"
 )
 _ONNX = (
     "is an ONNX file. To convert it: pip install onnx2tf; onnx2tf -i {quoted} -o converted; and set "

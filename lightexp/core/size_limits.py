@@ -12,6 +12,8 @@ ALLOWANCE = 256 * 10**6
 RATIO = 100
 """Bytes that each byte of a file may unpack to beyond that; weights and data that compress better are rare."""
 
+_LARGEST_NAMED = 10**21  # a broken file can state numbers that no float holds
+
 
 def compute_size_limit(size: int, max_gb: float | None) -> int:
     """Return how many bytes a file may unpack to.
@@ -38,6 +40,6 @@ def check_unpacked_size(path: Path, unpacked: float, limit: int, setting: str, a
     """
     if unpacked > limit:
         raise BadInput(
-            f"{path} {action} {format_bytes(unpacked)} or more; the limit is {format_bytes(limit)}. If you know where "
-            f"it is from, set {setting}=GIGABYTES."
+            f"{path} {action} {format_bytes(min(unpacked, _LARGEST_NAMED))} or more; the limit is "
+            f"{format_bytes(limit)}. If you know where it is from, set {setting}=GIGABYTES."
         )

@@ -8,14 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lightexp.backend.tflite_layers import activations, arithmetic, kernels, reshaping
 from lightexp.backend.tflite_layers.call import Call, Translate
 from lightexp.backend.tflite_layers.constants import compute_constant, dequantize
 from lightexp.backend.tflite_layers.layer_graph import Array, LayerGraph, Shape, Unsupported, Value, make_layer_name
 from lightexp.backend.tflite_layers.reshaping import OUTPUT
 from lightexp.core.errors import BadInput
-from lightexp.core.tflite_graph import Operator, TFLiteGraph
+from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph
 
+_MAX_NAME = 120
 _TRANSLATIONS: Mapping[str, Translate] = {
     **activations.TRANSLATIONS,
     **arithmetic.TRANSLATIONS,
@@ -99,7 +102,7 @@ class _Translator:
         """Return the axes of an example in the order in which the file's input has them."""
         tensor = self._graph.tensors[self._graph.inputs[0]]
         if tensor.dtype != "FLOAT32":
-            raise self._refuse(f"its input '{tensor.name}' is {tensor.dtype}: it is quantised")
+            raise self._refuse(f"its input {_quote(tensor)} is {tensor.dtype}: it is quantised")
         expected = tensor.shape[1:]
         channels_first = (len(shape) - 1, *range(len(shape) - 1))
         if tensor.shape[:1] == (1,):
@@ -125,13 +128,14 @@ class _Translator:
             raise self._broken(f"a {op.kind} has no output")
         call = self._make_call(op)
         try:
-            results = self._compute(op, call)
+            with np.errstate(all="ignore"):  # weights that are not finite are refused before training
+                results = self._compute(op, call)
         except Unsupported as reason:
-            raise self._refuse(f"its {op.kind} '{target.name}' {reason}") from None
+            raise self._refuse(f"its {op.kind} {_quote(target)} {reason}") from None
         except (ValueError, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError) as error:
-            raise self._broken(f"its {op.kind} '{target.name}' has {error}") from None
+            raise self._broken(f"its {op.kind} {_quote(target)} has {error}") from None
         if len(results) != len(op.outputs):
-            raise self._broken(f"its {op.kind} '{target.name}' has {len(op.outputs)} outputs")
+            raise self._broken(f"its {op.kind} {_quote(target)} has {len(op.outputs)} outputs")
         for index, result in zip(op.outputs, results, strict=True):
             self._check_shape(op, index, result)
             self._values[index] = result
@@ -152,7 +156,7 @@ class _Translator:
             return self._values[index]
         tensor = self._graph.tensors[index]
         if tensor.data is None:
-            raise self._broken(f"nothing computes '{tensor.name}'")
+            raise self._broken(f"nothing computes {_quote(tensor)}")
         return tensor.data
 
     def _compute(self, op: Operator, call: Call) -> list[Value | Array]:
@@ -174,7 +178,7 @@ class _Translator:
         shape = result.file_shape if isinstance(result, Value) else result.shape
         agrees = len(stated) == len(shape) and all(n in (1, length) for n, length in zip(stated, shape, strict=True))
         if stated and not agrees:
-            raise self._broken(f"its {op.kind} '{tensor.name}' makes {shape}, and the file states {stated}")
+            raise self._broken(f"its {op.kind} {_quote(tensor)} makes {shape}, and the file states {stated}")
 
     def _refuse(self, reason: str) -> BadInput:
         return BadInput(
@@ -184,3 +188,9 @@ class _Translator:
 
     def _broken(self, reason: str) -> BadInput:
         return BadInput(f"{self._path} is broken: {reason}. Make it again.")
+
+
+def _quote(tensor: Tensor) -> str:
+    """Return a tensor's name for messages; converters join the names of all that they fuse."""
+    name = tensor.name if len(tensor.name) <= _MAX_NAME else f"{tensor.name[:_MAX_NAME]}..."
+    return repr(name)

@@ -1,7 +1,7 @@
 """Write the `.tflite` files of this folder: three PyTorch networks, converted by litert-torch and by onnx2tf.
 
 Run in an environment with torch, litert-torch and onnx, and with the command `onnx2tf` on the path; made with torch
-2.14.1, litert-torch 0.10.0, onnx 1.23.2 and onnx2tf 2.6.9. The tests need none of them.
+2.14.1, litert-torch 0.10.0, onnx 1.23.2 and onnx2tf 1.29.24. The tests need none of them.
 """
 
 from __future__ import annotations
