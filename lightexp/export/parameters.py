@@ -32,6 +32,7 @@ _FIELDS = {
     NUMBERS: ("count",),
     REPEATED: ("count", "factor"),
 }
+_FIXED_BYTES = {(LEVELS, "share"): 1, (LATTICE, "share"): 1, (LATTICE, "factor"): 4, (PRODUCT, "factor"): 4}
 _FIELDS_OF_VERSION_1 = ("gap", "count", "width", "floats", "kind", *_COUNTS[1:])
 
 
@@ -133,12 +134,34 @@ def max_lines(count: int) -> int:
 
 
 def serialize(parameters: CodingParameters) -> bytes:
-    """Return parameters as bytes: each number 7 bits a byte, lowest first."""
+    """Return parameters as bytes: each number 7 bits a byte, lowest first, or as many bytes as `_FIXED_BYTES` says.
+
+    A factor has its own bytes, which the rest of the file often repeats.
+    """
     form = parameters.kind | (parameters.width.bit_length() - 2) << 3 | parameters.floats << 6
     serialized = bytearray()
-    for number in (parameters.gap, form, *(getattr(parameters, name) for name in _FIELDS[parameters.kind])):
+    for number in (parameters.gap, form):
         serialized += serialize_number(number)
+    for name in _FIELDS[parameters.kind]:
+        size, number = _FIXED_BYTES.get((parameters.kind, name), 0), getattr(parameters, name)
+        if name == "share" and size:
+            number = _shorten_share(number)
+        serialized += number.to_bytes(size, "little") if size else serialize_number(number)
     return bytes(serialized)
+
+
+def round_share(share: int) -> int:
+    """Return the nearest share below that takes one byte: five significant bits."""
+    return _expand_share(_shorten_share(share))
+
+
+def _shorten_share(share: int) -> int:
+    exponent = max(share.bit_length() - 5, 0)
+    return exponent << 4 | max((share >> exponent) - 16, 0)
+
+
+def _expand_share(byte: int) -> int:
+    return (16 + (byte & 15)) << (byte >> 4)
 
 
 def parse(serialized: bytes, version: int) -> Iterator[tuple[CodingParameters, Bits | None]]:
@@ -183,9 +206,16 @@ def _parse_parameters(serialized: bytes, at: int) -> tuple[CodingParameters, int
     if kind not in _FIELDS:
         raise CorruptFile("its parameters are not valid")
     names: Sequence[str] = _FIELDS[kind]
-    numbers, at = parse_numbers(serialized, at, len(names))
-    values = dict(zip(names, numbers, strict=True))
+    values = dict[str, int]()
+    for name in names:
+        size = _FIXED_BYTES.get((kind, name), 0)
+        if size:
+            values[name] = int.from_bytes(serialized[at : at + size], "little")
+            at += size
+        else:
+            (values[name],), at = parse_numbers(serialized, at, 1)
     if kind in (LEVELS, LATTICE):
+        values["share"] = _expand_share(values["share"])
         values["count"] = values["outputs"] * values["taps"] * values["inputs"]
     return CodingParameters(gap, width=1 << (form >> 3 & 7) + 1, floats=form >> 6, kind=kind, **values), at
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lightexp.core.tflite_graph import ConstantSpan
 from lightexp.export.coder import UNIT, Ints
 from lightexp.export.levels import MAX_COUNT, MAX_LEVEL
-from lightexp.export.parameters import LATTICE, LEVELS, PRODUCT, Bits, CodingParameters
+from lightexp.export.parameters import LATTICE, LEVELS, PRODUCT, Bits, CodingParameters, round_share
 
 _MIN_ZEROS = 16  # a value in so many must be 0
 SMALL = 40_000  # values; of larger constants only one order is tried
@@ -33,7 +33,7 @@ def list_scans(
     nonzero = int(np.count_nonzero(values))
     if not 0 < nonzero <= len(values) * (1 - 1 / _MIN_ZEROS) or len(values) > MAX_COUNT:
         return []
-    share = min(max(nonzero * UNIT // len(values), 1), UNIT - 1)
+    share = round_share(min(nonzero * UNIT // len(values), UNIT - 1))
     parameters = CodingParameters(0, len(values), span.width, int(span.floats), LEVELS, share=share)
     codebook: Bits = np.zeros(1, values.dtype)
     if span.width != 8 or span.floats:
