@@ -29,6 +29,44 @@ def count_correct(logits: Any, labels: Any) -> Any:
     return tf.math.count_nonzero(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels))
 
 
+def pair_logits(logits: Any) -> Any:
+    """Return logits of two classes, `(batch, 2)`, whose softmax is the sigmoid of `(batch, 1)` and its complement."""
+    return tf.concat([tf.zeros_like(logits), logits], axis=1)
+
+
+def compute_binary_cross_entropy(logits: Any, labels: Any, pos_weight: float) -> Any:
+    """Return the cross-entropy of each example, `(batch,)`, in nats.
+
+    Args:
+        logits: `(batch, 1)`.
+        labels: 0 or 1, `(batch,)`.
+        pos_weight: Weight of the examples of label 1.
+    """
+    targets = tf.cast(labels, logits.dtype)
+    return tf.nn.weighted_cross_entropy_with_logits(targets, logits[:, 0], pos_weight)
+
+
+def compute_regression_loss(errors: Any, kind: str, delta: float) -> Any:
+    """Return the mean loss of each example's errors, `(batch,)`.
+
+    Args:
+        errors: `(batch, targets)`.
+        kind: `mse`, `mae` or `huber`.
+        delta: Error from which Huber's loss is linear.
+    """
+    if kind == "mse":
+        return compute_mean_squares(errors)
+    sizes = tf.abs(errors)
+    if kind == "huber":
+        sizes = tf.where(sizes < delta, 0.5 * tf.square(errors), delta * (sizes - 0.5 * delta))
+    return tf.reduce_mean(sizes, axis=1)
+
+
+def sum_absolute_errors(errors: Any, scale: Sequence[float]) -> Any:
+    """Return the sum over a batch of each example's mean absolute error, times a scale for each target."""
+    return tf.reduce_sum(tf.reduce_mean(tf.abs(errors) * tf.constant(scale, errors.dtype), axis=1))
+
+
 def compute_soft_divergence(teachers: Sequence[Any], student: Any, temperature: float) -> Any:
     """Return `T^2 * KL(softmax(teacher / T) || softmax(student / T))` of each example.
 

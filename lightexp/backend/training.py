@@ -232,7 +232,7 @@ class Trainer:
         if self._reparameterization:
             gradients = self._reparameterization.pull_back(self._variables, gradients, step)
         self._optimizer.apply(gradients, step, rate)
-        return tf.reduce_sum(losses), task.score_examples(outputs, targets)
+        return tf.reduce_sum(losses), task.score_examples(outputs, targets, self._data)
 
     def _forward(self, inputs: Any) -> tuple[Any, Any]:
         """Return outputs `(batch, outputs)` and the losses of matched layers `(batch,)`, or None without any."""
@@ -246,7 +246,7 @@ class Trainer:
     def _validate_batch(self, raw: Any, targets: Any) -> tuple[Any, Any]:
         outputs = self._model(self._scale(raw), training=False)
         task = self._data.task
-        return tf.reduce_sum(task.compute_loss(outputs, targets)), task.score_examples(outputs, targets)
+        return tf.reduce_sum(task.compute_loss(outputs, targets)), task.score_examples(outputs, targets, self._data)
 
     def _evaluate(self, split: Split) -> dict[str, float]:
         loss = score = 0.0

@@ -53,6 +53,10 @@ def _format_percent(value: float) -> str:
     return f"{value:.1%}"
 
 
+def _format_significant(value: float) -> str:
+    return f"{value:,.4g}"
+
+
 def _format_decimals(value: float) -> str:
     return f"{value:.4f}"
 
@@ -68,6 +72,10 @@ COLUMNS: tuple[MetricColumn, ...] = (
     MetricColumn("auc/test", "AUC test", _format_decimals, "max"),
     MetricColumn("average_precision/test", "AP test", _format_decimals, "max"),
     MetricColumn("f1/test", "F1 test", _format_decimals, "max"),
+    MetricColumn("rmse/val", "RMSE val", _format_significant, "min"),
+    MetricColumn("rmse/test", "RMSE test", _format_significant, "min"),
+    MetricColumn("mae/test", "MAE test", _format_significant, "min"),
+    MetricColumn("r2/test", "R2 test", _format_decimals, "max"),
     MetricColumn("size/file_bytes", "File bytes", _format_count, "min"),
     MetricColumn("size/gzip_bytes", "Gzip bytes", _format_count, "min"),
     MetricColumn("size/ratio", "Ratio", _format_factor, "max"),

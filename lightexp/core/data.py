@@ -67,6 +67,9 @@ class Data:
         names: Names of the classes in the order of the model's outputs. Defaults to none.
         notes: Sentences on how the data were read, for the user. Defaults to none.
         task: What is learnt from it. Defaults to classification.
+        target_scale: Targets in their own unit are `y * target_scale + target_offset`, with a number for each target.
+            Defaults to none: `y` is in that unit.
+        target_offset: See `target_scale`.
     """
 
     name: str
@@ -81,6 +84,8 @@ class Data:
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     task: Task = field(default_factory=make_default_task)
+    target_scale: tuple[float, ...] = ()
+    target_offset: tuple[float, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -129,17 +134,20 @@ def scale_inputs(raw: NDArray[np.generic], scale: Factor, offset: Factor) -> NDA
     return raw.astype(np.float32) * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
 
 
-def split_stratified(y: NDArray[np.int32], count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def split_stratified(y: NDArray[Any], count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Split indices into (rest, chosen) with `count` chosen, each class in proportion.
 
-    Numbers are rounded by largest remainder, ties in favour of the lower class, so that exactly `count` are chosen.
+    Targets `(n, targets)`, which are numbers, are split at random. Counts are rounded by largest remainder, ties in
+    favour of the lower class, so that exactly `count` are chosen.
 
     Args:
-        y: Labels, `(n,)`.
+        y: Labels, `(n,)`, or numbers `(n, targets)`.
         count: Number of indices to choose, from 0 to n.
         seed: Seed of the shuffle; the same seed gives the same split.
     """
     rng = np.random.default_rng(seed)
+    if y.ndim > 1:
+        y = np.zeros(len(y), np.int32)
     labels, sizes = np.unique(y, return_counts=True)
     exact = sizes * (count / max(len(y), 1))
     take = np.floor(exact).astype(int)

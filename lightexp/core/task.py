@@ -34,6 +34,7 @@ class Task(ABC):
             to get them; None for no operator.
         epoch_metric: Name of the metric that is shown after each epoch of training; see `score_examples`.
         has_classes: Whether `compute_class_logits` gives logits.
+        guess: What a model does that does not look at its inputs.
         comparisons: Names of the metrics of `compare`, each with the direction that is better.
         version: To be raised when the same settings give another result.
     """
@@ -41,6 +42,7 @@ class Task(ABC):
     activation: ClassVar[Literal["softmax", "sigmoid"] | None] = None
     epoch_metric: ClassVar[str]
     has_classes: ClassVar[bool] = False
+    guess: ClassVar[str] = "always answering with one class"
     comparisons: ClassVar[Mapping[str, Direction | None]]
     version: ClassVar[int] = 1
 
@@ -89,7 +91,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def score_examples(self, outputs: Any, targets: Any) -> Any:
+    def score_examples(self, outputs: Any, targets: Any, data: Data) -> Any:
         """Return the sum of `epoch_metric` over a batch, a scalar tensor; traced into a graph."""
 
     @abstractmethod
@@ -117,10 +119,12 @@ class Task(ABC):
     def compare(self, outputs: NDArray[Any], control: NDArray[Any], data: Data) -> list[Metric]:
         """Return how closely a file's outputs follow the control's, as metrics `fidelity/...` of one split."""
 
-    def predict_classes(self, outputs: NDArray[Any], data: Data) -> NDArray[Any] | None:
-        """Return the likeliest class of each example, `(n,)`; None where the task has no classes."""
-        logits = self.compute_class_logits(outputs)
-        return None if logits is None else logits.argmax(axis=1)
+    def predict_classes(
+        self, outputs: Mapping[SplitName, NDArray[Any]], data: Data
+    ) -> Mapping[SplitName, NDArray[Any]]:
+        """Return the predicted class of each example, `(n,)`, by split; empty where the task has no classes."""
+        logits = {split: self.compute_class_logits(values) for split, values in outputs.items()}
+        return {split: values.argmax(axis=1) for split, values in logits.items() if values is not None}
 
     def compute_class_logits(self, outputs: NDArray[Any]) -> NDArray[Any] | None:
         """Return a logit for each class, `(n, classes)`; None where the task has no classes."""

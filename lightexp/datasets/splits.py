@@ -41,5 +41,5 @@ def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
 
 
 def make_split(x: NDArray[np.generic], y: NDArray[np.generic]) -> Split:
-    """Return a split of raw examples `(n, ...)` and integer labels `(n,)`, both in C order."""
-    return Split(memmap.reorder(x), np.ascontiguousarray(y, np.int32))
+    """Return a split of raw examples `(n, ...)` and labels `(n,)` or numbers `(n, targets)`, both in C order."""
+    return Split(memmap.reorder(x), np.ascontiguousarray(y, np.int32 if y.ndim == 1 else np.float32))

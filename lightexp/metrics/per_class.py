@@ -20,11 +20,9 @@ class PerClass(Measurement):
     def measure(self, context: MeasurementContext) -> list[Metric | Note]:
         """Measure `accuracy/class/*`."""
         results: list[Metric | Note] = []
-        for split in context.splits:
+        outputs = {split: load_logits(context, split) for split in context.splits}
+        for split, predictions in context.data.task.predict_classes(outputs, context.data).items():
             labels = context.data.splits[split].y
-            predictions = context.data.task.predict_classes(load_logits(context, split), context.data)
-            if predictions is None:
-                return []
             is_correct = predictions == labels
             for label, class_name in enumerate(context.data.names or map(str, range(context.data.classes))):
                 is_class_correct = is_correct[labels == label]

@@ -199,6 +199,7 @@ class FromFile(Model):
 
     def select_view(self, data: Data) -> Data:
         """Return the data with its labels in the file's order; see `Model.select_view`."""
+        data = data.task.use_own_unit(data)
         probabilities: bool | None = None
         if self.outputs == "logits":
             probabilities = False

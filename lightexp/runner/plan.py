@@ -181,6 +181,11 @@ class _PlanBuilder:
             return self._plan_teacher(place, needed)
         if needed == "control":
             return self._require_control(name, place)
+        if self._data.target_scale:
+            raise BadInput(
+                f"{place}={needed}: a file gives targets in their own unit, and this model standardised ones. Set "
+                "task.standardize=false, or name control or the overrides of another run."
+            )
         stage = make_teacher_stage(needed, self._data, place)
         return self._make_side_node(f"{name}.{role}", stage)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.core.config import settings_dataclass
+from lightexp.core.errors import BadInput
 from lightexp.core.metrics import Metric
 from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.core.task import Direction, SplitName, Task
@@ -56,7 +57,11 @@ class Classification(Task):
         }
 
     def prepare(self, data: Data) -> Data:
-        """Return the data, whose labels the data set has checked; see `Task.prepare`."""
+        """Check that the targets are labels, which the data set has numbered; see `Task.prepare`."""
+        if not data.classes:
+            raise BadInput(
+                f"task=classification needs class labels. Received: numbers in {data.name}. Say task=regression"
+            )
         return replace(data, task=self)
 
     def count_outputs(self, data: Data) -> int:
@@ -79,7 +84,7 @@ class Classification(Task):
 
         return compute_soft_divergence(teachers, outputs, temperature)
 
-    def score_examples(self, outputs: Any, targets: Any) -> Any:
+    def score_examples(self, outputs: Any, targets: Any, data: Data) -> Any:
         """Return the number of correct answers; see `Task.score_examples`."""
         from lightexp.backend.losses import count_correct
 
