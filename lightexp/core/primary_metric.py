@@ -56,6 +56,10 @@ class PrimaryMetric:
             return None
         return self.to_error(self.reference)
 
+    def format_change(self, change: float) -> str:
+        """Return a difference as text, such as `1.2 points` or `0.31 mm`."""
+        return f"{100 * change:.1f} points" if self.is_share else f"{change:.3g} {self.unit}".rstrip()
+
     @property
     def factor(self) -> int:
         """The factor of differences as they are shown: 100 for percentage points."""

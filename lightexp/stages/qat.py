@@ -26,7 +26,7 @@ _PRESERVED_FAMILIES: dict[str, set[InvariantFamily]] = {
     "prune_cluster": {_ZEROS, _SHARED_VALUES},
 }
 _CALIBRATION_SAMPLES = 200
-_MAX_ACCURACY_GAP = 0.005
+_MAX_GAP = 0.005  # of a share, or of another metric's value of guessing
 
 
 @settings_dataclass
@@ -135,8 +135,10 @@ class Qat(TrainingStage):
         notes = []
         if not_simulated:
             notes.append("not trained in 8 bits: " + ", ".join(f"{n} ({why})" for n, why in not_simulated.items()))
-        if gap > _MAX_ACCURACY_GAP:
-            notes.append(f"the file's validation accuracy differs from the simulated one by {100 * gap:.1f} points")
+        primary = task.describe_primary(context.data)
+        if gap > _MAX_GAP * (1.0 if primary.is_share else abs(primary.reference or 1.0)):
+            change = primary.format_change(gap)
+            notes.append(f"the file's validation {primary.name} differs from the simulated one by {change}")
         if notes:
             facts["note"] = "; ".join(notes)
         return facts

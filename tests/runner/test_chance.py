@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightexp.core.data import Data
+from lightexp.core.data import Data, Split
 from lightexp.core.protocols import Artifact
 from lightexp.runner.chance import describe_chance, find_chance_level
 from lightexp.runner.progress import SilentReporter
@@ -20,9 +20,11 @@ LABELS = np.arange(100, dtype=np.int32) % 10
 
 @pytest.mark.parametrize(("accuracy", "is_chance"), [(0.0, True), (0.15, True), (0.17, False), (0.9, False)])
 def test_chance_level_is_the_share_of_the_largest_class(accuracy: float, is_chance: bool) -> None:
-    assert find_chance_level(accuracy, LABELS, 10) == (0.1 if is_chance else None)
-    assert find_chance_level(accuracy, LABELS * 0, 10) == 1.0
-    assert find_chance_level(0.55, np.repeat(LABELS[:10] % 2, 4), 2) == 0.5
+    split = Split(np.zeros((100, 1)), LABELS)
+    data = Data("d", split, split, split, 10)
+    assert find_chance_level(accuracy, LABELS, data) == (0.1 if is_chance else None)
+    assert find_chance_level(accuracy, LABELS * 0, data) == 1.0
+    assert find_chance_level(0.55, np.repeat(LABELS[:10] % 2, 4), data) == 0.5
 
 
 class Listener(SilentReporter):
