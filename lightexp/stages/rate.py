@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lightexp.core.config import Bytes, Count, Fraction, NonNegative, Positive, settings_dataclass
+from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.grids import digest_integers
 from lightexp.core.patterns import find_shortfall, measure_kernels, read_kernel
@@ -118,6 +119,15 @@ class Rate(TrainingStage):
         """Return the invariants of the zeros, which no pruning may move, and of the grid, with its bits if limited."""
         bits = max(self.bits, *self.layer_bits.values(), 0) if self.bits else 0
         return Invariant(InvariantKind.SPARSITY, 1.0), Invariant(InvariantKind.GRID, bits)
+
+    def check_data(self, data: Data) -> None:
+        """Check that a budget can be kept: by a metric that is better when it is higher; see `Stage.check_data`."""
+        primary = data.task.describe_primary(data)
+        if self.budget and primary.direction == "min":
+            raise BadInput(
+                f"budget={self.budget} needs a metric that is better when it is higher. Received: {primary.name}. Set "
+                "ratio or bytes, or task.primary=r2."
+            )
 
     def schedule_epochs(self, examples: int) -> int:
         """Return the number of epochs over which the price rises; see `TrainingStage.schedule_epochs`."""
