@@ -24,7 +24,7 @@ def measure(task: Binary, **outputs: Any) -> dict[str, float]:
     return {metric.name: metric.value for metric in task.measure(outputs, DATA)}  # type: ignore[arg-type]
 
 
-def test_metrics_equal_those_of_scikit_learn_at_the_threshold_of_validation() -> None:
+def test_metrics_equal_those_of_scikit_learn() -> None:
     test_logits = LOGITS[::-1] + 0.3
     values = measure(Binary(fpr=0.1), val=LOGITS, test=test_logits)
     assert set(values) == set(Binary().metrics)

@@ -81,7 +81,7 @@ def test_losses_equal_formulas() -> None:
     )
 
 
-def test_sensitivity_guides_pruning_in_the_unit_of_the_targets(task_runs: TaskRuns) -> None:
+def test_sensitivity_is_in_the_unit_of_the_targets(task_runs: TaskRuns) -> None:
     diabetes = ["task=regression", "dataset.name=diabetes"]
     record = task_runs.run(*diabetes, "pipeline=sensitivity_prune", "measure=default", epochs=6)
     control = record.stages[0]
