@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lightexp.backend import tflite_import
+from lightexp.backend.tflite_layers.layer_graph import make_layer_name
 from lightexp.core.data import Data, Split
 
 FILES = Path(__file__).parent / "tflite_files"
@@ -85,6 +86,25 @@ def test_layer_names_are_those_of_pytorch(tensorflow: None) -> None:
         "net_3",
         "net_5",
     ]
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("model/conv1/Relu;model/conv1/BiasAdd;model/conv1/Conv2D", "conv1"),
+        ("model/head/MatMul", "head"),
+        ("model_1/tf.linalg.matmul_1/MatMul;model_1/tf.__operators__.add/AddV2;Const_3", "tf_linalg_matmul_1"),
+        ("__main__.Net/a.Sequential_layer1/b.BasicBlock_0/torch.nn.modules.conv.Conv2d_conv1;2", "layer1_0_conv1"),
+        ("Net/torch.nn.modules.batchnorm.BatchNorm2d_bn;Net/torch.nn.modules.conv.Conv2d_c;1", "c"),
+        ("StatefulPartitionedCall:0", "StatefulPartitionedCall_0"),
+        ("", "layer"),
+        (";/;;", "layer"),
+        ("net/\u00e9\x1b[2J/x", "2J"),
+        ("x" * 500, "x" * 80),
+    ],
+)
+def test_make_layer_name(title: str, name: str) -> None:
+    assert make_layer_name(title) == name
 
 
 def test_layer_names_are_those_of_keras(tensorflow: None, tmp_path: Path) -> None:

@@ -160,6 +160,21 @@ def test_tflite_is_trained_as_keras_layers(form: str, files: ModelFiles, tiny_ru
     assert all(stage.from_store for stage in run_file(tiny_runs, file).stages)
 
 
+def test_pytorch_file_is_compressed(tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    """Channels first, from `litert-torch`: channels are removed, then it is trained in 8 bits."""
+    x = np.random.default_rng(0).random((60, 8, 8, 2), np.float32)
+    np.savez(tmp_path / "noise.npz", x=x, y=np.arange(60) % 4)
+    file = Path(__file__).parents[1] / "backend" / "tflite_files" / "litert_torch_residual.tflite"
+    stages = ["+stage@pipeline.stages.qat=qat", "pipeline.order=[train,prune_channels,qat]"]
+    data = f"dataset.path={tmp_path / 'noise.npz'}"
+    record = run_file(tiny_runs, file, "pipeline=prune_channels", *stages, data)
+    control, pruned, shipped = record.stages
+    assert control.facts["difference"] < 1e-5
+    assert pruned.metric("compute/macs") < 0.6 * control.metric("compute/macs")
+    assert shipped.facts["not_simulated"] == {}
+    assert shipped.metric("size/file_bytes") < pruned.metric("size/file_bytes")
+
+
 def test_tflite_stays_the_file_without_training(files: ModelFiles, tiny_runs: TinyRuns) -> None:
     record = run_file(tiny_runs, files.tflite, "pipeline=control")
     shipped = tiny_runs.outputs / "runs" / record.id / "model.tflite"
