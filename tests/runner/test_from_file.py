@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lightexp.backend.flatbuffer import read_graph
 from lightexp.core.errors import BadInput
 from lightexp.core.record import Record
 from tests.tiny_runs import TinyRuns
@@ -172,7 +173,8 @@ def test_pytorch_file_is_compressed(tiny_runs: TinyRuns, tmp_path: Path) -> None
     assert control.facts["difference"] < 1e-5
     assert pruned.metric("compute/macs") < 0.6 * control.metric("compute/macs")
     assert shipped.facts["not_simulated"] == {}
-    assert shipped.metric("size/file_bytes") < pruned.metric("size/file_bytes")
+    graph = read_graph(tiny_runs.outputs / "runs" / record.id / "model.tflite")
+    assert {kernel.dtype for _, kernel in graph.kernels} == {"INT8"}
 
 
 def test_tflite_stays_the_file_without_training(files: ModelFiles, tiny_runs: TinyRuns) -> None:
