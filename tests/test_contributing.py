@@ -33,7 +33,7 @@ def test_worked_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_named_files_and_base_classes_exist() -> None:
     rows = re.findall(r"^\| \w[\w ]* \| `(\w+)`: (.*?) \| `(\w+/)`, `(conf/\w+/)` \| `(.*?)` \|$", TEXT, re.MULTILINE)
-    assert len(rows) == 5
+    assert len(rows) == 6
     for name, methods, folder, group, example in rows:
         for method in re.findall(r"`(\w+)`", methods):
             assert hasattr(getattr(protocols, name), method)

@@ -31,12 +31,12 @@ class ForeignModel:
     Attributes:
         model: A flat Keras model.
         left_out: Names of layers that augment data and were left out, as lightexp augments data itself.
-        had_softmax: Whether the softmax at its end was removed. Defaults to False.
+        removed: The activation at its end that was removed, `softmax` or `sigmoid`. Defaults to None.
     """
 
     model: Any
     left_out: list[str]
-    had_softmax: bool = False
+    removed: str | None = None
 
 
 def check_file(path: Path, trust: bool, max_gb: float | None = None) -> None:
@@ -120,24 +120,28 @@ def load_file(
         raise _unreadable(path, error, "flattened into plain layers") from error
 
 
-def remove_softmax(model: Any) -> tuple[Any, bool]:
-    """Return the model that gives logits: without the softmax at its end, if it has one.
+def remove_activation(model: Any, removed: str) -> tuple[Any, bool]:
+    """Return the model that gives logits: without the activation at its end, if it has that one.
+
+    Args:
+        model: The model.
+        removed: The activation, `softmax` or `sigmoid`.
 
     Returns:
-        The model, with the same weights, and whether it ended in a softmax.
+        The model, with the same weights, and whether it ended in the activation.
     """
     from lightexp.backend.session import import_keras
 
     last = model.layers[-1]
     activation = _function_name(last, "activation")
-    is_softmax_layer = (
-        type(last).__name__ == "Softmax"
-        or _function_name(last, "function") in ("nn.softmax", "softmax")
-        or (type(last).__name__ == "Activation" and activation == "softmax")
+    is_activation_layer = (
+        type(last).__name__ == removed.capitalize()
+        or _function_name(last, "function") in (f"nn.{removed}", f"math.{removed}", removed)
+        or (type(last).__name__ == "Activation" and activation == removed)
     )
-    if is_softmax_layer:
+    if is_activation_layer:
         return import_keras().Model(model.inputs, last.input), True
-    if activation != "softmax":
+    if activation != removed:
         return model, False
     config = model.get_config()
     config["layers"][-1]["config"]["activation"] = "linear"

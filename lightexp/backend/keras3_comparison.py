@@ -55,7 +55,9 @@ def compare_outputs(path: Path, foreign: ForeignModel, inputs: NDArray[np.float3
             reason = str(error).replace(str(copy), path.name)[:160]
             return f"not compared with Keras 3, which cannot load the file itself ({reason})"
     outputs = np.asarray(foreign.model(inputs, training=False))
-    if foreign.had_softmax:
+    if foreign.removed == "sigmoid":
+        outputs = 1 / (1 + np.exp(-outputs))
+    if foreign.removed == "softmax":
         outputs = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
         outputs /= outputs.sum(axis=-1, keepdims=True)
     difference, largest = _measure_difference(outputs, expected)

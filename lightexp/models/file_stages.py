@@ -83,7 +83,7 @@ class KerasFile(Stage):
             raise TypeError("KerasFile needs a FromFile model")
         reset_graph(context.seed)
         file, data = context.model, context.data
-        foreign = file.load_foreign(data.shape, data.outputs)
+        foreign = file.load_foreign(data.shape, data.outputs, data.task)
         inputs = data.inputs(data.val.x[: keras3_comparison.EXAMPLES])
         notes = [keras3_comparison.compare_outputs(file.file_path, foreign, inputs, file.max_gb)]
         if foreign.left_out:

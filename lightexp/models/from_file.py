@@ -15,7 +15,7 @@ from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import hash_path
 from lightexp.core.model_files import find_model_problem
-from lightexp.core.protocols import Layer, Model, Stage
+from lightexp.core.protocols import Layer, Model, Stage, Task
 from lightexp.core.regular_files import open_regular
 from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
 from lightexp.core.tflite_graph import TFLiteGraph
@@ -40,7 +40,7 @@ class FromFile(Model):
         path: Path of the file, or of a SavedModel's folder.
         trust: Whether a SavedModel, which can run code, may be loaded. Defaults to False.
         outputs: Whether the file returns `logits` or `probabilities`. Defaults to `auto`: probabilities if its last
-            operator is a softmax.
+            operator is a softmax, or a sigmoid where the task has one output for two classes.
         labels: The data set's class of each output, in the file's order. Defaults to None: the same order.
         max_gb: Gigabytes that a Keras file may unpack to, and that a tensor of the model may take. Defaults to None:
             256 MB and 100 times the file's size.
@@ -151,16 +151,17 @@ class FromFile(Model):
 
         return import_keras().models.clone_model(self.load(shape, classes))
 
-    def load(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Return the file's model with its weights, without a final softmax; see `load_foreign`."""
-        return self.load_foreign(shape, classes).model
+    def load(self, shape: tuple[int, ...], classes: int, task: Task | None = None) -> Any:
+        """Return the file's model with its weights, without a final activation; see `load_foreign`."""
+        return self.load_foreign(shape, classes, task).model
 
-    def load_foreign(self, shape: tuple[int, ...], classes: int) -> ForeignModel:
-        """Read a Keras file's model, without a final softmax.
+    def load_foreign(self, shape: tuple[int, ...], classes: int, task: Task | None = None) -> ForeignModel:
+        """Read a Keras file's model, without a final softmax or sigmoid that the task has.
 
         Args:
             shape: Shape of an example.
-            classes: Number of classes.
+            classes: Number of outputs.
+            task: See `remove_activation`.
 
         Raises:
             BadInput: If it cannot be read, or maps other shapes than `(n, *shape)` to `(n, classes)`.
@@ -168,27 +169,33 @@ class FromFile(Model):
         from lightexp.backend import foreign_keras
 
         foreign = foreign_keras.load_file(self.file_path, self.trust, self.max_gb, shape)
-        model = self.remove_softmax(foreign.model)
-        foreign = replace(foreign, model=model, had_softmax=model is not foreign.model)
+        model, removed = self.remove_activation(foreign.model, task)
+        foreign = replace(foreign, model=model, removed=removed)
         input_shape, output_shape = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
         if input_shape != shape or output_shape != (classes,):
             raise _make_mismatch_error(self.file_path, input_shape, output_shape, shape, classes)
         return foreign
 
-    def remove_softmax(self, model: Any) -> Any:
-        """Return the model that gives logits; with `outputs: logits`, the model as it is.
+    def remove_activation(self, model: Any, task: Task | None = None) -> tuple[Any, str | None]:
+        """Return the model that gives logits, and what was removed; with `outputs: logits`, the model as it is.
+
+        Args:
+            model: The model.
+            task: What is learnt, whose `activation` is removed. Defaults to None: a sigmoid of a single output, else a
+                softmax.
 
         Raises:
-            BadInput: If it has no softmax at its end, and `outputs` says that it gives probabilities.
+            BadInput: If the model has no such activation at its end, and `outputs` says that it gives probabilities.
         """
         from lightexp.backend import foreign_keras
 
-        if self.outputs == "logits":
-            return model
-        model, has_softmax = foreign_keras.remove_softmax(model)
-        if self.outputs == "probabilities" and not has_softmax:
-            raise BadInput(f"{self.file_path} does not end in a softmax. Set model.outputs=logits")
-        return model
+        activation = task.activation if task else ("sigmoid" if model.output_shape[-1] == 1 else "softmax")
+        if self.outputs == "logits" or activation is None:
+            return model, None
+        model, is_removed = foreign_keras.remove_activation(model, activation)
+        if self.outputs == "probabilities" and not is_removed:
+            raise BadInput(f"{self.file_path} does not end in a {activation}. Set model.outputs=logits")
+        return model, activation if is_removed else None
 
     def scaled(self, width: float) -> Model:
         """Raise BadInput, since a file has only one width; see `Model.scaled`."""

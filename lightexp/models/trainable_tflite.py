@@ -13,7 +13,7 @@ from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import hash_file
 from lightexp.core.model_files import find_model_problem
-from lightexp.core.protocols import Context, Stage
+from lightexp.core.protocols import Context, Stage, Task
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.models.from_file import FromFile, check_tensor_sizes, check_weights
 
@@ -52,12 +52,15 @@ class TrainableTFLite(FromFile):
 
         return tflite_import.load_model(self.file_path, shape, classes)
 
-    def load(self, shape: tuple[int, ...], classes: int) -> Any:
-        """Return the rebuilt model, without a final softmax; see `FromFile.load`."""
+    def load(self, shape: tuple[int, ...], classes: int, task: Task | None = None) -> Any:
+        """Return the rebuilt model, without a final activation; see `FromFile.load`."""
         whole = self.load_whole(shape, classes)
-        model = self.remove_softmax(whole)
-        if self.outputs == "auto" and model is whole and self.read_graph().ends_in("softmax"):
-            raise BadInput(f"{self.file_path} ends in a softmax that cannot be removed. Convert the model without it.")
+        model, removed = self.remove_activation(whole, task)
+        activation = task.activation if task else "softmax"
+        if self.outputs == "auto" and not removed and activation and self.read_graph().ends_in(activation):
+            raise BadInput(
+                f"{self.file_path} ends in a {activation} that cannot be removed. Convert the model without it."
+            )
         return model
 
 
@@ -105,5 +108,5 @@ class RebuiltFile(Stage):
         reset_graph(context.seed)
         difference = tflite_import.compare_outputs(model.load_whole(data.shape, data.outputs), Path(self.path), data)
         reset_graph(context.seed)
-        keras_files.save_model(model.load(data.shape, data.outputs), context.out)
+        keras_files.save_model(model.load(data.shape, data.outputs, data.task), context.out)
         return {"difference": difference}

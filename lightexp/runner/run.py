@@ -218,6 +218,7 @@ class Runner:
                 "classes": data.classes,
                 "shape": list(data.shape),
                 **({"notes": list(data.notes)} if data.notes else {}),
+                **_describe_targets(data),
                 "labels": list(data.names) or [str(number) for number in range(data.classes)],
                 "scale": data.scale,
                 "offset": data.offset,
@@ -286,6 +287,13 @@ class Runner:
             record.files["encoded"] = ENCODED
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(record.config), encoding="utf-8")
         (folder / "environment.json").write_text(encode_json(record.environment, indent=1) + "\n", encoding="utf-8")
+
+
+def _describe_targets(data: Data) -> dict[str, Any]:
+    """Return the mean and the standard deviation of standardised targets, for the record; nothing of others."""
+    if not data.target_scale:
+        return {}
+    return {"targets": {"mean": list(data.target_offset), "std": list(data.target_scale)}}
 
 
 def _describe_mirror(settings: Settings) -> MirrorSettings:

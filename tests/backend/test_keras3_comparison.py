@@ -28,9 +28,9 @@ def path(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def foreign(path: Path) -> foreign_keras.ForeignModel:
     """Return the file's model as lightexp takes it, without the softmax."""
     loaded = foreign_keras.load_file(path, trust=False, shape=SHAPE)
-    model, had_softmax = foreign_keras.remove_softmax(loaded.model)
+    model, had_softmax = foreign_keras.remove_activation(loaded.model, "softmax")
     assert had_softmax
-    return replace(loaded, model=model, had_softmax=True)
+    return replace(loaded, model=model, removed="softmax")
 
 
 def test_compare_outputs_with_keras_3_in_another_process(path: Path, foreign: foreign_keras.ForeignModel) -> None:
@@ -51,7 +51,7 @@ def test_compare_outputs_refuses_a_difference(
     monkeypatch.setattr(sandbox, "run_sandboxed", run)
     with pytest.raises(BadInput, match=r"nested\.keras cannot be rebuilt exactly: outputs differ from Keras 3's by"):
         keras3_comparison.compare_outputs(path, foreign, INPUTS, None)
-    note = keras3_comparison.compare_outputs(path, replace(foreign, had_softmax=False), INPUTS, None)
+    note = keras3_comparison.compare_outputs(path, replace(foreign, removed=None), INPUTS, None)
     assert note.endswith("at most 0")
 
 

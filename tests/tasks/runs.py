@@ -29,8 +29,16 @@ class TaskRuns:
 
     def list_overrides(self, *overrides: str) -> list[str]:
         """Return `overrides` with those that choose a table and a small model."""
-        fixed = ["dataset=sklearn", "model=article_mlp", "model.width=0.25", "tracking=none", "measure=quick"]
-        return [*fixed, f"paths.outputs={self.outputs}", *overrides]
+        has_model = any(override.startswith("model=") for override in overrides)
+        model = [] if has_model else ["model=article_mlp", "model.width=0.25"]
+        return [
+            "dataset=sklearn",
+            *model,
+            "tracking=none",
+            "measure=quick",
+            f"paths.outputs={self.outputs}",
+            *overrides,
+        ]
 
     def run(self, *overrides: str, epochs: int = 3) -> Record:
         """Run a pipeline whose stages train for a few epochs."""

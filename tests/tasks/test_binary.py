@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from sklearn import metrics as reference
 
 from lightexp.core.errors import BadInput
+from lightexp.datasets.sklearn import Sklearn
 from lightexp.tasks.binary import Binary
 from tests.tasks.examples import make_data
 from tests.tasks.runs import TaskRuns
@@ -109,3 +111,21 @@ def test_distilled_pruned_and_quantized_run(task_runs: TaskRuns) -> None:
     assert {"fidelity/agreement", "calibration/ece", "accuracy/class/malignant"} <= set(record.metrics)
     outputs = task_runs.read_graph(record)
     assert outputs.tensors[outputs.outputs[0]].shape[1:] == (1,)
+
+
+def test_keras_file_with_a_sigmoid_is_trained_further(task_runs: TaskRuns, tmp_path: Path) -> None:
+    from lightexp.backend.session import import_keras, reset_graph
+
+    reset_graph(0)
+    table = Sklearn().load()
+    layers = import_keras().layers
+    model = import_keras().Sequential([layers.Input((30,)), layers.Dense(8, "relu"), layers.Dense(1, "sigmoid")])
+    model.compile("adam", "binary_crossentropy")
+    model.fit(table.inputs(table.train.x), table.train.y, epochs=12, verbose=0)
+    model.save(tmp_path / "net.keras")
+    overrides = ["task=binary", "model=from_file", f"model.path={tmp_path / 'net.keras'}", "pipeline=prune"]
+    record = task_runs.run(*overrides)
+    probabilities = model.predict(table.inputs(table.val.x), verbose=0)[:, 0]
+    assert record.stages[0].metric("auc/val") == pytest.approx(reference.roc_auc_score(table.val.y, probabilities))
+    assert not task_runs.read_graph(record).ends_in("sigmoid")
+    assert record.metrics["auc/test"] > 0.9

@@ -98,6 +98,7 @@ def test_sensitivity_is_in_the_unit_of_the_targets(task_runs: TaskRuns) -> None:
 def test_int8_file_stays_close_to_the_float_one(task_runs: TaskRuns) -> None:
     diabetes = ["task=regression", "dataset.name=diabetes"]
     record = task_runs.run(*diabetes, "pipeline=quantize", "pipeline.stages.quantize.scheme=int8", "measure=default")
+    assert record.dataset["targets"]["mean"] == [pytest.approx(151.1, abs=0.1)]
     assert record.metrics["fidelity/rmse"] < 0.1 * record.metrics["rmse/val"]
 
 
