@@ -111,7 +111,7 @@ def test_offline_without_files_is_refused(cls: type[Cifar], cache: Path, monkeyp
     start = time.perf_counter()
     with pytest.raises(BadInput, match=rf"dataset={cls.title} is not on this machine .*{cache}.*put .*tar\.gz.*FOLDER"):
         cls().check()
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 10  # it does not wait for the server, even on a busy machine
     assert "could not be fetched" in refusal(cls())
 
 

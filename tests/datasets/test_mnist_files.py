@@ -103,7 +103,7 @@ def test_offline_without_files_refused(cls: type[FashionMnist], cache: Path, mon
         BadInput, match=rf"dataset={cls.title} is not on this machine .*{cache}.* dataset.folder=FOLDER"
     ):
         cls().check()
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 10  # it does not wait for the server, even on a busy machine
     with pytest.raises(BadInput, match=r"could not be fetched .* dataset\.folder=FOLDER"):
         cls().load()
 

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lightexp.core.errors import RunFailed
+from lightexp.execution import pool
 from lightexp.execution.locks import CommandLease, FileLocks
 from lightexp.execution.pool import LocalPool, PoolSettings, PoolView
 from tests.execution.workers.task_worker import FolderSource
@@ -119,7 +121,12 @@ def test_abandoned_task_is_claimed_again(source: FolderSource, settings: PoolSet
     assert source.ended() == {"0": "done", "1": "done"}
 
 
-def test_task_fails_at_its_time_limit(source: FolderSource, settings: PoolSettings, view: RecordingView) -> None:
+def test_task_fails_at_its_time_limit(
+    source: FolderSource, settings: PoolSettings, view: RecordingView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool's clock stands still but for a step while the task sleeps: a busy machine ends no other task."""
+    clock = SimpleNamespace(monotonic=lambda: 2.0 if "task 0: sleeping" in view.activities else 0.0)
+    monkeypatch.setattr(pool, "time", clock)
     source.add("sleep 1000", "fine")
     LocalPool(source, replace(settings, time_limit=1.0), view).run()
     assert source.ended() == {"0": "failed it overran its time limit of 1 s", "1": "done"}

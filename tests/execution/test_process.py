@@ -106,7 +106,7 @@ def test_interrupted_call_leaves_no_stale_reply(worker: WorkerProcess) -> None:
 
 def test_idle_worker_returns_when_closed(worker: WorkerProcess) -> None:
     worker.call({})
-    assert worker.close() == 0
+    assert worker.close(PATIENCE_S) == 0
 
 
 def test_worker_is_idle_once_it_has_replied(worker: WorkerProcess) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from tests.search.studies import LEVEL, MODE, SECONDS, Studies, find_workers, is_alive, wait_until
+from tests.search.studies import LEVEL, MODE, PATIENCE_S, SECONDS, Studies, find_workers, is_alive, wait_until
 from tests.small_disk import fill_disk, mount_small_disk
 
 RUNNING, COMPLETE, FAIL = TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL
@@ -19,7 +19,7 @@ RUNNING, COMPLETE, FAIL = TrialState.RUNNING, TrialState.COMPLETE, TrialState.FA
 def test_faulty_trial_fails_with_a_reason_and_others_run(tmp_path: Path) -> None:
     study = Studies(tmp_path)
     modes = f"{MODE}=choice(raise,memory,void,hang,die,fine)"
-    limits = ["search.trials=6", "search.trial_timeout=4", "search.corners=[]", "search.sampler=grid"]
+    limits = ["search.trials=6", "search.trial_timeout=12", "search.corners=[]", "search.sampler=grid"]
     finished = study.run(modes, f"{LEVEL}=choice(0.5)", "search.workers=2", *limits)
     assert finished.returncode == 0, finished.stderr
     reasons = {t.params[MODE]: t.user_attrs["outcome"]["reason"] for t in study.list_trials()}
@@ -28,7 +28,7 @@ def test_faulty_trial_fails_with_a_reason_and_others_run(tmp_path: Path) -> None
     assert "MemoryError: Unable to allocate" in reasons.pop("memory")
     assert "faulty: faulty/error is nan, measured by Padding." in reasons.pop("void")
     assert reasons == {
-        "hang": "it overran its time limit of 4 s",
+        "hang": "it overran its time limit of 12 s",
         "die": "its process died 3 times (out of memory?)",
     }
     assert [t.state for t in study.list_trials()].count(FAIL) == 5
@@ -61,7 +61,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     workers = wait_until(lambda: len(study.list_mlflow_runs()) > 1 and find_workers(process.pid), process)
     process.kill()
     process.communicate(timeout=120)
-    end = time.monotonic() + 20  # a worker that is still starting notices once it has started
+    end = time.monotonic() + PATIENCE_S  # a worker that is still starting notices once it has started
     while any(map(is_alive, workers)) and time.monotonic() < end:
         time.sleep(0.05)
     observed["alive"] = [is_alive(pid) for pid in workers]

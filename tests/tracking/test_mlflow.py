@@ -20,6 +20,8 @@ from lightexp.tracking.mirror import Tracking
 from lightexp.tracking.mlflow import Mlflow, find_recorded_place
 from tests.tracking.helpers import ROOT
 
+BUSY_S = 30.0  # for what takes seconds, on a busy machine; MLflow by itself tries for minutes
+
 
 def test_mirror_reports_an_absent_server_once(free_port, make_record, messages, sync, run_folder, capfd):
     mirror = Mlflow(uri=f"http://127.0.0.1:{free_port}").open_mirror(run_folder, messages.append)
@@ -32,7 +34,7 @@ def test_mirror_reports_an_absent_server_once(free_port, make_record, messages, 
         sync(mirror, record)
         assert record.mlflow["missing"] == "Connection refused"
         assert "run_id" not in record.mlflow
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < BUSY_S
     assert not mirror.is_reachable
     assert len(messages) == 1
     assert str(free_port) in messages[0]
@@ -52,7 +54,7 @@ def test_mirror_gives_up_a_silent_server_in_seconds(make_record, messages, sync,
         start = time.perf_counter()
         sync(mirror, record)
         sync(mirror, record)
-        assert time.perf_counter() - start < 5.5
+        assert time.perf_counter() - start < BUSY_S
     assert len(messages) == 1
     assert record.mlflow["missing"]
     assert not [name for name in os.environ if name.startswith("MLFLOW_HTTP")]
@@ -72,7 +74,7 @@ def test_mirror_reports_an_unusable_store(tmp_path, make_record, messages, sync,
     stores.import_mlflow()
     start = time.perf_counter()
     sync(Mlflow().open_mirror(outputs, messages.append), record)
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < BUSY_S
     assert len(messages) == 1
     assert record.mlflow["missing"] in messages[0]
     assert capfd.readouterr() == ("", "")
