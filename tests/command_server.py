@@ -1,7 +1,8 @@
 """Run the `lightexp` command and scripts in forks of a process that has already imported everything.
 
-Hundreds of tests start the command, and importing TensorFlow alone takes three seconds. A fork does what the command
-does except for its imports. Tests of imports and of signals start the command itself.
+Hundreds of tests start the command, and importing TensorFlow alone takes two seconds. A fork does what the command
+does except for its imports, and so do the workers and commands that it starts (see `tests/warm_start.py`). Tests of
+imports, of signals and of killed processes start the command itself.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import gc
 import json
 import os
+import random
 import runpy
+import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,13 +23,28 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-_COMMAND = Path(sys.executable).parent / "lightexp"
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])
+
+from tests.warm_start import PYTHON_VARIABLE, SERVER_VARIABLE, connect, request_fork
+
+_PYTHON = sys.executable
+_COMMAND = Path(_PYTHON).parent / "lightexp"
 # The environment before any test changes it. One thread, because a thread pool does not survive a fork.
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
 _ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_MODULES = (
+    "lightexp.cli.run",
+    "lightexp.search.study",
+    "lightexp.search.worker",
+    "matplotlib.backends.backend_svg",
+    "pandas",
+    "sklearn",
+)
 _servers: list[subprocess.Popen[bytes]] = []
 
 
@@ -53,15 +72,28 @@ def run_script(
     return _run(path, arguments, cwd, environment, timeout)
 
 
+def _name_server(path: Path) -> dict[str, str]:
+    """Return the environment variables that `tests/warm_start.py` reads."""
+    return {SERVER_VARIABLE: str(path), PYTHON_VARIABLE: _PYTHON}
+
+
 def _run(
     program: Path, arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
-    command = [str(program), *arguments]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, _connect() as connection:
-        streams = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in (out, err)]
-        request = {"command": command, "cwd": str(cwd), "environment": dict(environment), "streams": streams}
-        connection.sendall(json.dumps({**request, "timeout": timeout}).encode() + b"\n")
-        exit_code = json.loads(connection.recv(100))
+    command, path = [str(program), *arguments], _start_server()
+    with (
+        open(os.devnull, "rb") as nothing,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as out,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as err,
+        connect(str(path), command) as connection,
+    ):
+        streams = [file.fileno() for file in (nothing, out, err)]
+        request_fork(connection, command, str(cwd), {**environment, **_name_server(path)}, streams)
+        connection.settimeout(timeout)
+        try:
+            exit_code = json.loads(connection.recv(100))
+        except TimeoutError:
+            exit_code = None
         out.seek(0)
         err.seek(0)
         if exit_code is None:
@@ -69,33 +101,32 @@ def _run(
         return subprocess.CompletedProcess(command, exit_code, out.read(), err.read())
 
 
-def _connect() -> socket.socket:
-    """Connect to the server that all test processes share; the first one to need it starts it."""
+def _start_server() -> Path:
+    """Return the socket of the server that all test processes share; the first one to need it starts it."""
     run_id = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     path = Path(tempfile.gettempdir(), f"lightexp-{run_id or os.getpid()}.socket")
-    connection = socket.socket(socket.AF_UNIX)
     with FileLock(f"{path}.lock"):
         if not path.exists():
             owner = os.getppid() if run_id else os.getpid()
-            command = [sys.executable, "-W", "ignore", __file__, str(path), str(owner)]
+            command = [_PYTHON, "-W", "ignore", __file__, str(path), str(owner)]
             _servers.append(subprocess.Popen(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL))
-            while not path.exists():
+            while not (path.exists() and Path(f"{path}.mlflow").exists()):
                 assert _servers[0].poll() is None, "the command server cannot start"
                 time.sleep(0.05)
-        connection.connect(str(path))
-    return connection
+    return path
 
 
-def _serve(path: Path, owner: int) -> None:
-    """Fork a process for each request and answer with its exit code, or with null at the time limit.
+def _serve(path: Path, owner: int) -> dict[str, Any]:
+    """Fork a process for each connection, and return its request in the fork.
 
     Args:
         path: The socket.
         owner: Process id of the test run; the server ends with it.
     """
+    gc.freeze()  # else each fork would write to, and so copy, the memory that it shares with this process
     server = socket.socket(socket.AF_UNIX)
     server.bind(f"{path}.draft")
-    server.listen()
+    server.listen(100)
     server.settimeout(1)
     Path(f"{path}.draft").rename(path)  # a client that sees the socket can connect
     while True:
@@ -108,53 +139,104 @@ def _serve(path: Path, owner: int) -> None:
             if Path(f"/proc/{owner}").exists():
                 continue
             path.unlink()
-            Path(f"{path}.lock").unlink()
-            return
+            Path(f"{path}.lock").unlink(missing_ok=True)
+            shutil.rmtree(f"{path}.bin", ignore_errors=True)
+            sys.exit()
         if not os.fork():
-            break
+            server.close()
+            return _answer(connection)
         connection.close()
-    server.close()
-    request = json.loads(connection.makefile().readline())
+
+
+def _answer(connection: socket.socket) -> dict[str, Any]:
+    """Return a connection's request in a fork; stay behind to pass on signals, and answer with the fork's exit code."""
+    connection.settimeout(None)
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    request: dict[str, Any] = json.loads(connection.makefile().readline())
     if child := os.fork():
-        connection.sendall(json.dumps(_wait(child, request["timeout"])).encode() + b"\n")
+        for descriptor in streams:
+            os.close(descriptor)
+        _attend(child, connection, request["leads_session"])
         os._exit(0)
     connection.close()
-    for number, place in enumerate(["/dev/null", *request["streams"]]):
-        descriptor = os.open(place, os.O_RDWR | os.O_APPEND)
+    for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    return request
+
+
+def _attend(child: int, connection: socket.socket, leads_session: bool) -> None:
+    """Pass signals on to a process until it ends, then send its exit code; kill it if the connection is closed."""
+    end = os.pidfd_open(child)
+    while end not in select.select([end, connection], [], [])[0]:
+        for number in connection.recv(100) or [signal.SIGKILL]:
+            try:
+                (os.killpg if leads_session else os.kill)(child, number)
+            except ProcessLookupError:  # it does not lead its session yet
+                os.kill(child, number)
+    exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with suppress(BrokenPipeError):
+        connection.sendall(json.dumps(exit_code).encode())
+
+
+def _run_request(request: dict[str, Any], programs: Path) -> None:
+    """Run a program in this process as if it had just started."""
+    if request["leads_session"]:
+        os.setsid()
+    sys.stdin = sys.__stdin__ = os.fdopen(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # type: ignore[misc]
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    sys.argv = request["command"]
-    if (program := Path(sys.argv[0])) != _COMMAND:
-        sys.path.insert(0, str(program.parent))
-        runpy.run_path(str(program), run_name="__main__")
-        sys.exit()
-    sys.exit(main())
+    sys.executable = str(programs / "python")
+    random.seed()
+    command = request["command"]
+    if Path(command[0]).name == "lightexp":
+        sys.argv = command
+        from lightexp.cli.main import main
+
+        sys.exit(main())
+    if command[0] == "-P":
+        sys.argv = command[2:]
+        runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = command
+        sys.path.insert(0, str(Path(command[0]).parent))
+        runpy.run_path(command[0], run_name="__main__")
+    sys.exit()
 
 
-def _wait(child: int, timeout: float) -> int | None:
-    """Wait for a process and return its exit code; kill it at the time limit and return None."""
-    deadline = time.monotonic() + timeout
-    while not (status := os.waitpid(child, os.WNOHANG))[0]:
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return None
-        time.sleep(0.01)
-    return os.waitstatus_to_exitcode(status[1])
+def _write_programs(folder: Path) -> None:
+    """Write the programs that `sys.executable` and its folder name in forks."""
+    text = Path(__file__).with_name("warm_start.py").read_text(encoding="utf-8")
+    folder.mkdir()
+    for name in ("python", "lightexp"):
+        (folder / name).write_text(f"#!{_PYTHON} -IS\n{text}", encoding="utf-8")
+        (folder / name).chmod(0o755)
 
 
-if __name__ == "__main__":
+def _import_everything() -> None:
     from importlib import import_module
 
     from lightexp.backend import session
-    from lightexp.cli.main import main
 
     session.import_tfmot()
-    for name in ("lightexp.cli.run", "lightexp.search.study", "matplotlib.backends.backend_svg", "pandas", "sklearn"):
+    for name in _MODULES:
         import_module(name)
-    gc.freeze()  # else each fork would write to, and so copy, the memory that it shares with this process
-    _serve(Path(sys.argv[1]), int(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # a command has no folder of its own on the path
+    PATH, OWNER = Path(sys.argv[1]), int(sys.argv[2])
+    PROGRAMS = Path(f"{PATH}.bin")
+    _write_programs(PROGRAMS)
+    if os.fork():
+        _import_everything()
+        _run_request(_serve(PATH, OWNER), PROGRAMS)
+    else:
+        from lightexp.tracking import stores
+
+        stores.import_mlflow()
+        _run_request(_serve(Path(f"{PATH}.mlflow"), OWNER), PROGRAMS)

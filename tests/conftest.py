@@ -23,6 +23,9 @@ gc.disable()  # during imports and collection, where it finds nothing
 
 SIGNAL_HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
+LIBRARY_VARIABLES = ("TF", "MLFLOW_DISABLE_TELEMETRY")
+"""Prefixes of the environment variables that are set once in a process, with the import of a library."""
+
 settings.register_profile("lightexp", deadline=None, max_examples=60)  # a busy machine is no failure
 settings.load_profile("lightexp")
 
@@ -109,6 +112,21 @@ def signal_handlers_are_the_process_own() -> Iterator[None]:
         signal.signal(number, handler)
     yield
     assert not interrupt.was_requested(), "the test has asked its process to stop, and so every later run in it"
+
+
+@pytest.fixture(autouse=True)
+def environment_is_the_process_own() -> Iterator[None]:
+    """Take back the variables and the folder that a command has set in this process: later commands inherit them."""
+    variables, folder = dict(os.environ), os.getcwd()
+    yield
+    for name in {*variables, *os.environ}:
+        if os.environ.get(name) == variables.get(name) or name.startswith(LIBRARY_VARIABLES):
+            continue
+        if name in variables:
+            os.environ[name] = variables[name]
+        else:
+            del os.environ[name]
+    os.chdir(folder)
 
 
 @pytest.fixture(scope="session")

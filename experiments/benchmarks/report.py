@@ -57,9 +57,11 @@ def main() -> None:
         if chromium is None:
             print(f"the page is not measured: it needs the Debian package {PROGRAMS['chromium']}", file=sys.stderr)
         else:
-            _time_report(synthetic.write_records(folder / "fewer", _make_records(shown)), folder / "page")
-            page = folder / "page" / "index.html"
-            times = [_time_page(chromium, page, folder / f"profile{n}") for n in range(runs)]
+            pages = folder / "report"
+            if shown != many:
+                pages = folder / "page"
+                _time_report(synthetic.write_records(folder / "fewer", _make_records(shown)), pages)
+            times = [_time_page(chromium, pages / "index.html", folder / f"profile{n}") for n in range(runs)]
             results += [
                 Result(
                     f"page of {shown:,} runs: opened", [opening for opening, _ in times], [], "s", 1, at_least=False

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +10,10 @@ import yaml
 
 from lightexp.core.record import Record
 from lightexp.core.records import load_records
+from tests.command_server import run_command
 from tests.tiny_runs import TinyRuns
 
-COMMAND = [str(Path(sys.executable).parent / "lightexp"), "ablate"]
+PATIENCE_S = 900  # a busy machine is no failure
 MODEL = """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -53,8 +52,7 @@ class Ablation:
             yaml.safe_dump({"claim": "None.", "control": "control", "seeds": [0], "base": base, "rows": rows})
         )
         environment = {**os.environ, "PYTHONPATH": f"{self._folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-        command = [*COMMAND, str(self._path)]
-        finished = subprocess.run(command, cwd=self._folder, env=environment, capture_output=True, text=True)
+        finished = run_command(["ablate", str(self._path)], self._folder, environment, PATIENCE_S)
         assert finished.returncode == 0, finished.stderr
         return finished.stdout + finished.stderr
 

@@ -22,7 +22,7 @@ from tests.processes import MARKER, find_processes, wait_for_end
 from tests.search.launchers import use_launcher
 from tests.search.studies import LEVEL, SECONDS, Studies, write_arrays
 
-DEADLINE_S = 20.0  # a process that is still importing notices once it has imported
+DEADLINE_S = 40.0  # a process that is still importing notices once it has imported
 LONG = ["pipeline.stages.train.epochs=100000", "tracking=mlflow"]
 SEARCH = [f"{LEVEL}=interval(0.1,1)", f"{SECONDS}=0.2", "search.trials=999", "search.workers=2"]
 PER_LAYER = ["search", "search=mixed_precision", "search.trials=999", "search.workers=2", "tracking=none"]

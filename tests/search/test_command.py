@@ -12,8 +12,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from lightexp.core.record import read_record
+from tests.command_server import run_command
 from tests.dead_runs import write_dead_run
-from tests.search.studies import COMMAND, LEVEL, PLUGIN, Studies, write_arrays
+from tests.search.studies import COMMAND, LEVEL, PATIENCE_S, PLUGIN, Studies, write_arrays
 
 OVERRIDES = [
     "search.trials=5",
@@ -86,15 +87,8 @@ def test_config_of_a_point_repeats_the_same_bytes(session: Session) -> None:
     point = session.study.read_front()["front"][0]
     folder = session.study.outputs / "searches" / "tried" / "front" / f"trial_{point['trial']:04d}"
     outputs = session.study.folder / "repeated"
-    command = [str(COMMAND), *shlex.split(point["command"])[1:], f"paths.outputs={outputs}"]
-    run = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=session.study.folder,
-        env=session.study.environment(),
-        check=False,
-    )
+    arguments = [*shlex.split(point["command"])[1:], f"paths.outputs={outputs}"]
+    run = run_command(arguments, session.study.folder, session.study.environment(), PATIENCE_S)
     assert run.returncode == 0, run.stderr
     (repeated,) = outputs.glob("runs/*/model.tflite")
     assert repeated.read_bytes() == (folder / "model.tflite").read_bytes()
