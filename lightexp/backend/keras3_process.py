@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 os.environ["KERAS_BACKEND"] = "tensorflow"  # of this process: others may not be installed
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
+import keras as keras
 
 
 def compute_keras_outputs(path: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -29,10 +29,11 @@ _MODULES = {
     "quantize": ("edge_quantizer", "litert_quantizer.quantizer"),
     "extract": ("keras_archive",),
     "compute_keras_outputs": ("keras3_process",),
+    "write_keras_file": ("keras3_writer",),
     "run_in_arena": ("micro", "tflite_micro.python.tflite_micro.runtime"),
 }
 """Functions that can be called: the backend module of each, and the library that it imports when it is called."""
-_SINGLE_USE = frozenset({"compute_keras_outputs"})
+_SINGLE_USE = frozenset({"compute_keras_outputs", "write_keras_file"})
 """Functions whose process ends after the call, since their libraries are large and mix with no others."""
 _ADVICE = "To check the installation: lightexp doctor"
 _OTHERS_SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")

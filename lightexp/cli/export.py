@@ -1,4 +1,4 @@
-"""`lightexp export`: a run's model for a device, as a `.tflite` with metadata and as a C array."""
+"""`lightexp export`: a run's model for a device, as a `.tflite` with metadata and as a C array, or for Keras."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.atomic_write import write_files
+from lightexp.cli.keras_export import ENDINGS, export_keras_forms
 from lightexp.core.errors import BadInput
 from lightexp.core.regular_files import read_bytes, read_text
 
@@ -18,12 +19,16 @@ def make_parser() -> Arguments:
     """Make the parser of `lightexp export`."""
     parser = Arguments(
         "export",
-        description="Write a run's model with metadata (labels, scaling, how it was made), and as a C array.",
+        description="Write a run's model with metadata (labels, scaling, how it was made), and as a C array; or with "
+        "--keras, --keras2 or --saved-model the last model of the run that has Keras layers, to go on with.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, such as outputs/runs/<time>-<id>")
     parser.add_argument("-o", "--output", type=Path, help="the folder to write to (default: RUN/export)")
     parser.add_argument("--name", default="model", help="what files and C names begin with (default: %(default)s)")
     parser.add_argument("--labels", type=Path, help="a text file of the classes' names, one a line")
+    parser.add_argument("--keras", type=Path, metavar="OUT.keras", help="write a file of Keras 3 instead")
+    parser.add_argument("--keras2", type=Path, metavar="OUT.h5", help="write a file of Keras 2 (tf_keras) instead")
+    parser.add_argument("--saved-model", type=Path, metavar="FOLDER", help="write TensorFlow's SavedModel instead")
     parser.add_argument("--force", action="store_true", help="replace existing files")
     return parser
 
@@ -35,7 +40,7 @@ def run(argv: list[str]) -> int:
         argv: The command line after `export`.
 
     Raises:
-        BadInput: If there is no such run, it has no model, or a file cannot be written.
+        BadInput: If there is no such run, it has no model of the form, or a file cannot be written.
     """
     options = make_parser().parse_args(argv)
     from lightexp.core.record import read_record
@@ -43,6 +48,9 @@ def run(argv: list[str]) -> int:
     record = read_record(options.run)
     if record.status != "done" or "model" not in record.files:
         raise BadInput(f"{options.run} is {record.status} and ships no model. Give the folder of a run that is done.")
+    if targets := {option: path for option in ENDINGS if (path := getattr(options, option))}:
+        export_keras_forms(record, options.run, targets, options.force)
+        return 0
     dataset = dict(record.dataset)
     if options.labels:
         dataset["labels"] = _read_labels(options.labels, dataset.get("classes", 0))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lightexp.cli import export
 from lightexp.core.errors import BadInput
 from lightexp.core.record import read_record
+from lightexp.core.store import Store
 from tests.tiny_runs import TinyRuns
 
 
@@ -61,3 +64,57 @@ def test_export_refuses(arguments: list[str], message: str, tiny_runs: TinyRuns,
     with pytest.raises(BadInput, match=message):
         export.run(arguments)
     assert not (folder / "export").exists()
+
+
+def test_export_keras_forms(tiny_runs: TinyRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import tensorflow as tf
+
+    from lightexp.backend import foreign_keras
+    from lightexp.backend.keras_files import load_model
+
+    record = tiny_runs.run("pipeline=prune_quantize")
+    folder = tiny_runs.get_file(record).parent
+    file, saved = tmp_path / "net.h5", tmp_path / "saved"
+    arguments = [str(folder), f"--keras2={file}", f"--saved-model={saved}"]
+    assert export.run(arguments) == 0
+    output = capsys.readouterr().out
+    assert f"{file} (after prune; inputs: the data * 0.00392156862745098 + 0.0; outputs: the .tflite's" in output
+    assert "Not in it, as the result has no Keras layers: quantize." in output
+    stage = next(stage for stage in record.stages if stage.name == "prune")
+    expected = load_model(Store(tiny_runs.outputs / "store").folder(stage.key))
+    x = np.random.default_rng(0).random((4, 8, 8, 1), np.float32)
+    (outputs,) = tf.saved_model.load(saved).signatures["serving_default"](tf.constant(x)).values()
+    assert np.allclose(outputs, expected(x), atol=1e-6)
+    assert np.allclose(foreign_keras.load_file(file, trust=False).model(x), expected(x), atol=1e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.h5", "saved"]
+    with pytest.raises(BadInput, match=r"net\.h5 exists\. Give --force"):
+        export.run(arguments)
+    assert export.run([*arguments, "--force"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keras={tmp}/net.h5"], r"--keras needs a file name that ends in \.keras\. Received"),
+        (["--keras2={tmp}/net.keras"], r"--keras2 needs a file name that ends in \.h5"),
+        (["--saved-model={tmp}/net.pb"], r"--saved-model needs a folder's name"),
+        (["--keras={tmp}/no/net.keras"], "is not a folder"),
+        (["--saved-model={tmp}", "--force"], "exists"),
+    ],
+)
+def test_export_keras_forms_refuses(arguments: list[str], message: str, tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    folder = tiny_runs.get_file(tiny_runs.run("pipeline=control")).parent
+    with pytest.raises(BadInput, match=message):
+        export.run([str(folder), *(argument.format(tmp=tmp_path) for argument in arguments)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_keras_forms_needs_keras_layers(tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    path = tiny_runs.get_file(tiny_runs.run("pipeline=control"))
+    file_run = tiny_runs.run("model=from_file", f"model.path={path}", "pipeline=quantize")
+    with pytest.raises(BadInput, match="has no stage whose result has Keras layers"):
+        export.run([str(tiny_runs.get_file(file_run).parent), f"--keras={tmp_path / 'net.keras'}"])
+    moved = tmp_path / "elsewhere" / "runs" / path.parent.name
+    shutil.copytree(path.parent, moved)
+    with pytest.raises(BadInput, match=r"The result of train is not in .* any more\. Run it again"):
+        export.run([str(moved), f"--keras={tmp_path / 'net.keras'}"])

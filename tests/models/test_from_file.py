@@ -149,6 +149,21 @@ def test_load_sequential_as_list_of_layers(tensorflow: None, tmp_path: Path) -> 
     assert np.array_equal(loaded(X).numpy(), model(X).numpy())
 
 
+def test_open_input_is_sized_by_the_data(tensorflow: None, tmp_path: Path) -> None:
+    import tf_keras as keras
+
+    kl = keras.layers
+    body = [kl.RandomFlip(), kl.Conv2D(4, 3), kl.GlobalAveragePooling2D(), kl.Dense(CLASSES)]
+    model = keras.Sequential([kl.Input((None, None, 2)), *body])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / "any.h5")
+    foreign = FromFile(str(tmp_path / "any.h5")).load_foreign(SHAPE, CLASSES)
+    assert foreign.model.input_shape == (None, *SHAPE)
+    assert foreign.left_out == ["random_flip"]
+    assert np.allclose(foreign.model(X), model(X, training=False), atol=1e-6)
+
+
 def test_unknown_layer_setting_is_refused(folder: Path, tmp_path: Path) -> None:
     def add_setting(node: dict[str, Any]) -> None:
         if node["class_name"] == "Dense":
