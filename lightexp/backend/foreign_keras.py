@@ -20,6 +20,7 @@ from lightexp.backend.keras_archive import ARCHITECTURE, ARCHIVE_WEIGHTS, LEGACY
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes
 from lightexp.core.json_text import encode_json
+from lightexp.core.layout import InputLayout, LayoutChoice, find_layout
 from lightexp.core.model_files import find_model_problem
 from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
 
@@ -61,8 +62,8 @@ def check_file(path: Path, trust: bool, max_gb: float | None = None) -> None:
             read_graph(path, architecture)
 
 
-def read_input_rank(path: Path, trust: bool, max_gb: float | None = None) -> int | None:
-    """Return the number of axes of an example that a Keras file takes; None for a SavedModel.
+def read_input_shape(path: Path, trust: bool, max_gb: float | None = None) -> tuple[int | None, ...] | None:
+    """Return the shape of the examples that a Keras file takes, None where it is open; None for a SavedModel.
 
     Args:
         path: As in `check_file`.
@@ -79,9 +80,9 @@ def read_input_rank(path: Path, trust: bool, max_gb: float | None = None) -> int
     with tempfile.TemporaryDirectory() as folder:
         architecture = extract_architecture(path, Path(folder), max_gb)
         if is_keras_3(Path(folder)):
-            return len(read_graph(path, architecture).shape)
+            return read_graph(path, architecture).shape
     shape = _find_input_shape(architecture)
-    return len(shape) - 1 if isinstance(shape, list) else None
+    return tuple(shape[1:]) if isinstance(shape, list) else None
 
 
 def _find_input_shape(node: Any) -> Any:
@@ -118,6 +119,33 @@ def load_file(
         return ForeignModel(flatten_model(model), [*left_out, *find_idle_layers(model)])
     except Exception as error:  # Keras raises many types for layers that cannot be called again
         raise _unreadable(path, error, "flattened into plain layers") from error
+
+
+def fit_ends(model: Any, shape: tuple[int, ...], classes: int, choice: LayoutChoice) -> Any:
+    """Return a model that takes examples as the data have them, and gives outputs `(n, classes)`.
+
+    Args:
+        model: The file's model, whose inputs and outputs may have another shape that fits; see `find_layout`.
+        shape: Shape of an example.
+        classes: Number of outputs.
+        choice: Order of the axes of the file's inputs.
+    """
+    from lightexp.backend.flatten import flatten_model
+    from lightexp.backend.session import import_keras
+
+    kl = import_keras().layers
+    layout = find_layout(shape, tuple(model.input_shape[1:]), choice)
+    assert layout is not None
+    ends_fit = model.output_shape[1:] == (classes,)
+    if layout == InputLayout(False, shape) and ends_fit:
+        return model
+    x = examples = kl.Input(shape, name="examples")
+    if layout.channels_first:
+        x = kl.Permute((len(shape), *range(1, len(shape))), name="channels_first")(x)
+    outputs = model(kl.Reshape(layout.shape, name="as_in_file")(x))
+    if not ends_fit:
+        outputs = kl.Reshape((classes,), name="outputs")(outputs)
+    return flatten_model(import_keras().Model(examples, outputs))
 
 
 def remove_activation(model: Any, removed: str) -> tuple[Any, bool]:

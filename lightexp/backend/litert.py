@@ -15,6 +15,7 @@ from lightexp.backend import flatbuffer, sandbox
 from lightexp.backend.litert_model import LoadedModel
 from lightexp.core.data import Data, scale_inputs
 from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.layout import LayoutChoice
 from lightexp.core.preprocessing import Factor
 
 MIN_TIMED_RUNS = 20
@@ -34,6 +35,7 @@ class ExampleSpec:
         needs: What the data need of the outputs, for messages.
         scale: Inputs are `raw * scale + offset`; one number, or one for each channel.
         offset: See `scale`.
+        layout: Order of the axes of the model's inputs; see `find_layout`.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ExampleSpec:
     needs: str
     scale: Factor
     offset: Factor
+    layout: LayoutChoice = "auto"
 
 
 def compute_logits(
@@ -74,7 +77,8 @@ def compute_logits(
     outputs = np.empty((len(raw), data.outputs), np.float32)
     if not len(raw):
         return outputs
-    spec = ExampleSpec(data.name, data.shape, data.outputs, data.task.describe_outputs(data), data.scale, data.offset)
+    needs = data.task.describe_outputs(data)
+    spec = ExampleSpec(data.name, data.shape, data.outputs, needs, data.scale, data.offset, data.layout)
     if foreign:
         for start in range(0, len(raw), _EXAMPLES_PER_CALL):
             part = raw[start : start + _EXAMPLES_PER_CALL]
@@ -131,7 +135,7 @@ def run_model(
     if isinstance(spec, Mapping):
         spec = ExampleSpec(**spec)
     outputs = np.empty((len(raw), spec.outputs), np.float32)
-    model = LoadedModel.open(tflite, (min(batch, len(raw)), *spec.shape), threads)
+    model = LoadedModel.open(tflite, (min(batch, len(raw)), *spec.shape), threads, layout=spec.layout)
     inputs = np.zeros(model.shape, model.source.dtype)
     for start in range(0, len(raw), len(inputs)):
         part = raw[start : start + len(inputs)]
@@ -149,14 +153,17 @@ def run_model(
     return outputs
 
 
-def collect_ranges(tflite: Path, samples: NDArray[np.float32], threads: int, batch: int = 10) -> NDArray[np.float32]:
+def collect_ranges(
+    tflite: Path, samples: NDArray[np.float32], threads: int, batch: int = 10, layout: LayoutChoice = "auto"
+) -> NDArray[np.float32]:
     """Collect the smallest and largest value of each float tensor of a model over all samples.
 
     Args:
         tflite: The float file.
-        samples: Inputs as the model takes them, `(n, *shape)`.
+        samples: Scaled examples, `(n, *shape)`.
         threads: Number of LiteRT threads.
         batch: Examples per invocation; all tensors of one invocation are in memory together. Defaults to 10.
+        layout: Order of the axes of the model's inputs; see `find_layout`. Defaults to `auto`.
 
     Returns:
         `(tensors, 2)`, in the file's order; NaN for constants and for tensors that are not float.
@@ -167,7 +174,8 @@ def collect_ranges(tflite: Path, samples: NDArray[np.float32], threads: int, bat
     tensors = flatbuffer.read_graph(tflite).tensors
     ranges = np.full((len(tensors), 2), np.nan, np.float32)
     activations = [i for i, tensor in enumerate(tensors) if tensor.data is None and tensor.dtype == "FLOAT32"]
-    model = LoadedModel.open(tflite, (min(batch, len(samples)), *samples.shape[1:]), threads, preserve_tensors=True)
+    shape = (min(batch, len(samples)), *samples.shape[1:])
+    model = LoadedModel.open(tflite, shape, threads, preserve_tensors=True, layout=layout)
     for start in range(0, len(samples), model.shape[0]):
         # `np.resize` repeats the examples of a shorter last part, which changes no range.
         model.set_input(np.resize(samples[start : start + model.shape[0]], model.shape))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import BadInput
+from lightexp.core.layout import InputLayout, LayoutChoice, find_layout, has_outputs
 
 _INTEGER_TYPES = (np.int8, np.uint8, np.int16)
 
@@ -78,7 +79,8 @@ class LoadedModel:
         interpreter: LiteRT's interpreter.
         source: The model's one input.
         sink: The model's one output.
-        shape: Shape of the inputs, batch first.
+        shape: Shape of the examples, batch first.
+        layout: How examples become inputs.
     """
 
     tflite: Path
@@ -86,16 +88,25 @@ class LoadedModel:
     source: TensorPort
     sink: TensorPort
     shape: tuple[int, ...]
+    layout: InputLayout
 
     @classmethod
-    def open(cls, tflite: Path, shape: tuple[int, ...], threads: int, preserve_tensors: bool = False) -> LoadedModel:
-        """Open a file for inputs of `shape`; a batch size fixed by the file takes precedence over `shape[0]`.
+    def open(
+        cls,
+        tflite: Path,
+        shape: tuple[int, ...],
+        threads: int,
+        preserve_tensors: bool = False,
+        layout: LayoutChoice = "auto",
+    ) -> LoadedModel:
+        """Open a file for examples of `shape`; a batch size fixed by the file takes precedence over `shape[0]`.
 
         Args:
             tflite: The model's file.
-            shape: Requested input shape, batch first.
+            shape: Shape of the examples, batch first.
             threads: Number of LiteRT threads.
             preserve_tensors: Whether intermediate tensors can be read after `invoke`. Defaults to False.
+            layout: Order of the axes of the file's inputs; see `find_layout`. Defaults to `auto`.
 
         Raises:
             BadInput: If LiteRT cannot load the file, or its inputs and outputs are not as requested.
@@ -112,15 +123,11 @@ class LoadedModel:
                 "Use a classifier of single examples."
             )
         batch, *rest = map(int, inputs[0]["shape_signature"]) or (0,)
-        if len(rest) != len(shape) - 1 or any(n not in (-1, size) for n, size in zip(rest, shape[1:], strict=True)):
-            raise BadInput(
-                f"{tflite} takes inputs of shape {tuple(rest)}, but the data set's are {shape[1:]}. "
-                "Use the data set that the model was made for."
-            )
+        arrangement = _arrange(tflite, rest, shape[1:], layout)
         source, sink = TensorPort.from_details(inputs[0], tflite), TensorPort.from_details(outputs[0], tflite)
         shape = (shape[0] if batch == -1 else batch, *shape[1:])
         with silence_stderr(), _as_bad_input(tflite):
-            interpreter.resize_tensor_input(source.index, shape)
+            interpreter.resize_tensor_input(source.index, (shape[0], *arrangement.shape))
             try:
                 interpreter.allocate_tensors()
             except RuntimeError:
@@ -128,13 +135,13 @@ class LoadedModel:
                     raise
                 # Some files declare an open batch size that their operators do not support.
                 shape = (1, *shape[1:])
-                interpreter.resize_tensor_input(source.index, shape)
+                interpreter.resize_tensor_input(source.index, (1, *arrangement.shape))
                 interpreter.allocate_tensors()
-        return cls(tflite, interpreter, source, sink, shape)
+        return cls(tflite, interpreter, source, sink, shape, arrangement)
 
     def set_input(self, values: NDArray[np.generic]) -> None:
-        """Copy `values`, of the input's shape and type, to the input."""
-        self.interpreter.set_tensor(self.source.index, values)
+        """Copy `values`, of `shape` and the input's type, to the input."""
+        self.interpreter.set_tensor(self.source.index, self.layout.arrange(values))
 
     def invoke(self) -> None:
         """Compute the output of the present input.
@@ -148,9 +155,32 @@ class LoadedModel:
             raise _unsupported_model(self.tflite, error) from None
 
     def get_output(self) -> NDArray[Any]:
-        """Return a copy of the output."""
+        """Return a copy of the output, `(batch, outputs)` if all other axes have length 1."""
         output: NDArray[Any] = self.interpreter.get_tensor(self.sink.index)
-        return output
+        is_flat = has_outputs(output.shape[1:], output.size // max(len(output), 1)) if output.ndim else False
+        return output.reshape(len(output), -1) if is_flat else output
+
+
+def _arrange(tflite: Path, expected: Sequence[int], example: tuple[int, ...], choice: LayoutChoice) -> InputLayout:
+    """Return how examples become inputs.
+
+    Args:
+        tflite: The model's file, for messages.
+        expected: Lengths of an input's axes; -1 where the file leaves one open.
+        example: Shape of an example.
+        choice: See `find_layout`.
+
+    Raises:
+        BadInput: If the file takes other inputs.
+    """
+    if len(expected) == len(example):
+        expected = [size if n == -1 else n for n, size in zip(expected, example, strict=True)]
+    if (layout := find_layout(example, tuple(expected), choice)) is not None:
+        return layout
+    raise BadInput(
+        f"{tflite} takes inputs of shape {tuple(expected)}, but the data set's are {example}. "
+        "Use the data set that the model was made for."
+    )
 
 
 @contextmanager

@@ -15,31 +15,33 @@ from lightexp.backend.tflite_layers.translation import KerasDescription, transla
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
+from lightexp.core.layout import LayoutChoice
 
 TOLERANCE = 1e-4
 """Largest accepted difference between the outputs of a file and of its rebuilt model, in parts of their range."""
 _EXAMPLES = 16
 
 
-def describe_model(path: Path, shape: tuple[int, ...], classes: int) -> KerasDescription:
+def describe_model(path: Path, shape: tuple[int, ...], classes: int, layout: LayoutChoice = "auto") -> KerasDescription:
     """Translate a file without TensorFlow; see `tflite_layers.translation.translate`."""
-    return translate(path, flatbuffer.read_graph(path), shape, classes)
+    return translate(path, flatbuffer.read_graph(path), shape, classes, layout)
 
 
-def load_model(path: Path, shape: tuple[int, ...], classes: int) -> Any:
+def load_model(path: Path, shape: tuple[int, ...], classes: int, layout: LayoutChoice = "auto") -> Any:
     """Return the Keras model that computes what a float `.tflite` does.
 
     Args:
         path: The file.
         shape: Shape of an example of the data.
         classes: Number of classes.
+        layout: Order of the axes of the file's input; see `find_layout`. Defaults to `auto`.
 
     Raises:
         BadInput: As `describe_model`, or if Keras cannot build the model.
     """
     from lightexp.backend.session import import_keras
 
-    description = describe_model(path, shape, classes)
+    description = describe_model(path, shape, classes, layout)
     try:
         model = import_keras().models.model_from_json(encode_json(description.config))
         for layer in model.layers:
@@ -63,7 +65,7 @@ def run_file(path: Path, data: Data, inputs: NDArray[np.float32]) -> NDArray[np.
         BadInput: If LiteRT cannot run the file, or an output is NaN or infinite.
     """
     graph = flatbuffer.read_graph(path)
-    order = describe_model(path, data.shape, data.outputs).input_order
+    order = describe_model(path, data.shape, data.outputs, data.layout).input_order
     shape = graph.tensors[graph.inputs[0]].shape[1:]
     arranged = inputs.transpose(0, *(axis + 1 for axis in order)).reshape(len(inputs), *shape)
     spec = ExampleSpec(data.name, shape, data.outputs, data.task.describe_outputs(data), 1.0, 0.0)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.core.layout import LayoutChoice
 from lightexp.core.preprocessing import Augment, Factor
 from lightexp.core.task import Task, make_default_task
 
@@ -65,6 +66,7 @@ class Data:
         probabilities: Whether the model outputs probabilities instead of logits, as a model from a file may. Defaults
             to None: it does if its last operator is a softmax.
         names: Names of the classes in the order of the model's outputs. Defaults to none.
+        layout: Order of the axes that the model's file takes. Defaults to `auto`: what fits.
         notes: Sentences on how the data were read, for the user. Defaults to none.
         task: What is learnt from it. Defaults to classification.
         target_scale: Targets in their own unit are `y * target_scale + target_offset`, with a number for each target.
@@ -82,6 +84,7 @@ class Data:
     augment: Augment = field(default_factory=Augment)
     probabilities: bool | None = None
     names: tuple[str, ...] = ()
+    layout: LayoutChoice = "auto"
     notes: tuple[str, ...] = ()
     task: Task = field(default_factory=make_default_task)
     target_scale: tuple[float, ...] = ()

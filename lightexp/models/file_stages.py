@@ -12,6 +12,7 @@ from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import hash_file
+from lightexp.core.layout import find_layout
 from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Layer, Stage
 from lightexp.core.regular_files import open_regular
 from lightexp.core.sensitivity import SensitivityTable
@@ -76,7 +77,7 @@ class KerasFile(Stage):
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Load the file, and compare it with Keras 3 if that wrote the file; see `Stage.apply`."""
-        from lightexp.backend import keras3_comparison, keras_files
+        from lightexp.backend import foreign_keras, keras3_comparison, keras_files
         from lightexp.backend.session import reset_graph
 
         if not isinstance(context.model, FromFile):
@@ -84,11 +85,15 @@ class KerasFile(Stage):
         reset_graph(context.seed)
         file, data = context.model, context.data
         foreign = file.load_foreign(data.shape, data.outputs, data.task)
-        inputs = data.inputs(data.val.x[: keras3_comparison.EXAMPLES])
+        layout = find_layout(data.shape, tuple(foreign.model.input_shape[1:]), file.layout)
+        assert layout is not None  # `load_foreign` has checked it
+        inputs = layout.arrange(data.inputs(data.val.x[: keras3_comparison.EXAMPLES]))
         notes = [keras3_comparison.compare_outputs(file.file_path, foreign, inputs, file.max_gb)]
         if foreign.left_out:
             notes.append(f"left out, as they only augment data: {', '.join(foreign.left_out)} (see dataset.augment)")
-        keras_files.save_model(foreign.model, context.out)
+        keras_files.save_model(
+            foreign_keras.fit_ends(foreign.model, data.shape, data.outputs, file.layout), context.out
+        )
         return {"note": "; ".join(filter(None, notes))} if any(notes) else {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ from lightexp.core.config import Index, Positive, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import hash_path
+from lightexp.core.layout import LayoutChoice, describe_layout, find_layout, has_outputs
 from lightexp.core.model_files import find_model_problem
 from lightexp.core.protocols import Layer, Model, Stage, Task
 from lightexp.core.regular_files import open_regular
@@ -41,6 +43,8 @@ class FromFile(Model):
         trust: Whether a SavedModel, which can run code, may be loaded. Defaults to False.
         outputs: Whether the file returns `logits` or `probabilities`. Defaults to `auto`: probabilities if its last
             operator is a softmax, or a sigmoid where the task has one output for two classes.
+        layout: Order of the axes of the file's inputs: channels last (`nhwc`) or first (`nchw`). Defaults to `auto`:
+            what fits the data.
         labels: The data set's class of each output, in the file's order. Defaults to None: the same order.
         max_gb: Gigabytes that a Keras file may unpack to, and that a tensor of the model may take. Defaults to None:
             256 MB and 100 times the file's size.
@@ -49,6 +53,7 @@ class FromFile(Model):
     path: str | None = field(default=None, metadata={"keyed": False})
     trust: bool = field(default=False, metadata={"keyed": False})
     outputs: Literal["auto", "logits", "probabilities"] = "auto"
+    layout: LayoutChoice = "auto"
     labels: list[Index] | None = None
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
     digest: str = field(init=False, default="")
@@ -84,16 +89,19 @@ class FromFile(Model):
         return not self.is_tflite
 
     @property
-    def input_rank(self) -> int | None:
-        """Number of axes of the examples that the file takes; see `Model.input_rank`."""
+    def input_shape(self) -> tuple[int | None, ...] | None:
+        """Shape of the inputs that the file takes, None where it is open; None for a SavedModel or a missing file."""
         if not self.digest:
             return None  # `check` says why
         if self.is_tflite:
             graph = self.read_graph()
-            return len(graph.tensors[graph.inputs[0]].shape) - 1 if graph.inputs else None
-        from lightexp.backend import foreign_keras
+            return graph.tensors[graph.inputs[0]].shape[1:] if graph.inputs else None
+        return _read_keras_shape(self.file_path, self.digest, self.trust, self.max_gb)
 
-        return foreign_keras.read_input_rank(self.file_path, self.trust, self.max_gb)
+    @property
+    def input_rank(self) -> int | None:
+        """Number of axes of the examples that the file takes; see `Model.input_rank`."""
+        return None if (shape := self.input_shape) is None else len(shape)
 
     def read_graph(self) -> TFLiteGraph:
         """Return the graph of a `.tflite`.
@@ -110,7 +118,9 @@ class FromFile(Model):
         if self.digest and self.is_tflite and any(map(_needs_layers, stages)) and self.read_graph().computes_in_float:
             from lightexp.models.trainable_tflite import TrainableTFLite
 
-            return TrainableTFLite(self.path, outputs=self.outputs, labels=self.labels, max_gb=self.max_gb)
+            return TrainableTFLite(
+                self.path, outputs=self.outputs, layout=self.layout, labels=self.labels, max_gb=self.max_gb
+            )
         return self
 
     def first_stage(self) -> Stage:
@@ -139,7 +149,7 @@ class FromFile(Model):
         if self.is_tflite:
             graph = self.read_graph()
             check_tensor_sizes(self.file_path, graph, self.max_gb)
-            check_shapes(self.file_path, graph, shape, classes)
+            check_shapes(self.file_path, graph, shape, classes, self.layout)
             return
         from lightexp.backend import foreign_keras
 
@@ -152,8 +162,10 @@ class FromFile(Model):
         return import_keras().models.clone_model(self.load(shape, classes))
 
     def load(self, shape: tuple[int, ...], classes: int, task: Task | None = None) -> Any:
-        """Return the file's model with its weights, without a final activation; see `load_foreign`."""
-        return self.load_foreign(shape, classes, task).model
+        """Return the file's model with its weights for the data, without a final activation; see `load_foreign`."""
+        from lightexp.backend.foreign_keras import fit_ends
+
+        return fit_ends(self.load_foreign(shape, classes, task).model, shape, classes, self.layout)
 
     def load_foreign(self, shape: tuple[int, ...], classes: int, task: Task | None = None) -> ForeignModel:
         """Read a Keras file's model, without a final softmax or sigmoid that the task has.
@@ -172,7 +184,7 @@ class FromFile(Model):
         model, removed = self.remove_activation(foreign.model, task)
         foreign = replace(foreign, model=model, removed=removed)
         input_shape, output_shape = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
-        if input_shape != shape or output_shape != (classes,):
+        if find_layout(shape, input_shape, self.layout) is None or not has_outputs(output_shape, classes):
             raise _make_mismatch_error(self.file_path, input_shape, output_shape, shape, classes)
         return foreign
 
@@ -212,6 +224,7 @@ class FromFile(Model):
             probabilities = False
         elif self.outputs == "probabilities" and not self.trainable:  # `load` removes a softmax among Keras layers
             probabilities = True
+        data = replace(data, layout=self.layout, notes=(*data.notes, *self._describe_layout(data.shape)))
         if self.labels is None or len(self.labels) != data.classes:  # `check` refuses the latter
             return replace(data, probabilities=probabilities)
         position = np.argsort(self.labels).astype(np.int32)
@@ -219,6 +232,22 @@ class FromFile(Model):
         class_names = data.names or tuple(map(str, range(data.classes)))
         names = tuple(class_names[label] for label in self.labels)
         return replace(data, probabilities=probabilities, train=train, val=val, test=test, names=names)
+
+    def _describe_layout(self, example: tuple[int, ...]) -> tuple[str, ...]:
+        """Return a sentence on how examples of the data become inputs, if they do not stay as they are."""
+        expected = tuple(length for length in self.input_shape or () if length is not None)
+        if not expected or len(expected) != len(self.input_shape or ()):
+            return ()  # lengths that the file leaves open are the data's
+        layout = find_layout(example, expected, self.layout)  # `check` refuses what does not fit
+        sentence = describe_layout(example, layout) if layout else None
+        return (sentence,) if sentence else ()
+
+
+@cache
+def _read_keras_shape(path: Path, digest: str, trust: bool, max_gb: float | None) -> tuple[int | None, ...] | None:
+    from lightexp.backend import foreign_keras
+
+    return foreign_keras.read_input_shape(path, trust, max_gb)
 
 
 def _needs_layers(stage: Stage) -> bool:
@@ -242,7 +271,9 @@ def check_tensor_sizes(path: Path, graph: TFLiteGraph, max_gb: float | None = No
     check_unpacked_size(path, 4 * largest, limit, "model.max_gb", "computes a tensor of")
 
 
-def check_shapes(path: Path, graph: TFLiteGraph, shape: tuple[int, ...], classes: int) -> None:
+def check_shapes(
+    path: Path, graph: TFLiteGraph, shape: tuple[int, ...], classes: int, layout: LayoutChoice = "auto"
+) -> None:
     """Check that a `.tflite` was made for the data.
 
     Args:
@@ -250,16 +281,17 @@ def check_shapes(path: Path, graph: TFLiteGraph, shape: tuple[int, ...], classes
         graph: The file's graph.
         shape: Shape of an example.
         classes: Number of classes.
+        layout: Order of the axes of the file's input. Defaults to `auto`: what fits.
 
     Raises:
-        BadInput: If it does not have one input `(n, *shape)` and one output `(n, classes)`; names both.
+        BadInput: If it does not have one input for `(n, *shape)` and one output for `(n, classes)`; names both.
     """
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise BadInput(
             f"{path} must have one input and one output. Received: {len(graph.inputs)} and {len(graph.outputs)}."
         )
     input_shape, output_shape = (graph.tensors[index].shape[1:] for index in (*graph.inputs, *graph.outputs))
-    if input_shape != shape or output_shape != (classes,):
+    if find_layout(shape, input_shape, layout) is None or not has_outputs(output_shape, classes):
         raise _make_mismatch_error(path, input_shape, output_shape, shape, classes)
 
 
@@ -295,7 +327,9 @@ def check_weights(path: Path) -> None:
 def _make_mismatch_error(
     path: Path, input_shape: tuple[int, ...], output_shape: tuple[int, ...], shape: tuple[int, ...], classes: int
 ) -> BadInput:
-    return BadInput(
-        f"{path} maps {input_shape} to {output_shape}; the data need {shape} to ({classes},). "
-        "Take those it was made for."
-    )
+    advice = "Take those it was made for"
+    if len(input_shape) == len(shape) == 3 and input_shape[2] == shape[2]:
+        advice += f", or set dataset.size=[{input_shape[0]},{input_shape[1]}] of an image_folder"
+    if len(output_shape) == 1 and output_shape[0] > classes:
+        advice += f", or dataset.classes={output_shape[0]} if the data lack some of its classes"
+    return BadInput(f"{path} maps {input_shape} to {output_shape}; the data need {shape} to ({classes},). {advice}.")

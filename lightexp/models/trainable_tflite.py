@@ -44,13 +44,13 @@ class TrainableTFLite(FromFile):
         if self.labels is not None and len(self.labels) != classes:
             raise BadInput(f"model.labels names {len(self.labels)} classes, the data have {classes}.")
         check_tensor_sizes(self.file_path, self.read_graph(), self.max_gb)
-        tflite_import.describe_model(self.file_path, shape, classes)
+        tflite_import.describe_model(self.file_path, shape, classes, self.layout)
 
     def load_whole(self, shape: tuple[int, ...], classes: int) -> Any:
         """Return the rebuilt model with the file's weights, and with a final softmax if the file has one."""
         from lightexp.backend import tflite_import
 
-        return tflite_import.load_model(self.file_path, shape, classes)
+        return tflite_import.load_model(self.file_path, shape, classes, self.layout)
 
     def load(self, shape: tuple[int, ...], classes: int, task: Task | None = None) -> Any:
         """Return the rebuilt model, without a final activation; see `FromFile.load`."""

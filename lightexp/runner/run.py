@@ -25,7 +25,7 @@ from lightexp.core.protocols import ENCODED, TFLITE, Dataset
 from lightexp.core.record import Record
 from lightexp.core.records import RUNS
 from lightexp.core.store import Store
-from lightexp.core.task import Task, make_default_task
+from lightexp.core.task import make_default_task
 from lightexp.report import heatmap, tradeoff
 from lightexp.runner import environment, run_lock
 from lightexp.runner.compose import compose_settings
@@ -56,7 +56,7 @@ class Runner:
         self._reporter = reporter
         self._mirror = RemoteMirror(reporter.say, mirror_process)
         self._data: tuple[Dataset, Data] | None = None
-        self._noted: tuple[Dataset, Task] | None = None  # of which the notes have been shown
+        self._noted: tuple[Dataset, tuple[str, ...]] | None = None  # the notes that have been shown
         self._measured: MeasurementCache = {}
         self._environment: dict[str, Any] = {}
 
@@ -80,8 +80,8 @@ class Runner:
             if large := [name for name, split in self._data[1].splits.items() if split.on_disk]:
                 self._reporter.say(f"Kept on disk, by dataset.memory_mb, and read batch by batch: {', '.join(large)}.")
         data = settings.model.select_view(settings.task.prepare(self._data[1]))
-        if self._noted != (self._data[0], settings.task):
-            self._noted = self._data[0], settings.task
+        if self._noted != (self._data[0], data.notes):
+            self._noted = self._data[0], data.notes
             for note in data.notes:
                 self._reporter.say(note)
         return make_plan(settings, data, compose_settings), data

@@ -34,6 +34,7 @@ class Calibration(Stage):
         sample = context.data.inputs(context.data.train.sample(self.count))
         if not len(sample):
             raise BadInput("there is no example to calibrate on: the train split is empty. Use more data.")
-        ranges = sandbox.run_sandboxed("collect_ranges", parent.tflite, sample, threads=context.threads)
+        settings = {"threads": context.threads, "layout": context.data.layout}
+        ranges = sandbox.run_sandboxed("collect_ranges", parent.tflite, sample, **settings)
         np.save(context.out / RANGES_FILE, ranges)
         return {"samples": len(sample)}

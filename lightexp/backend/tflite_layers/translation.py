@@ -16,6 +16,7 @@ from lightexp.backend.tflite_layers.constants import compute_constant, dequantiz
 from lightexp.backend.tflite_layers.layer_graph import Array, LayerGraph, Shape, Unsupported, Value, make_layer_name
 from lightexp.backend.tflite_layers.reshaping import OUTPUT
 from lightexp.core.errors import BadInput
+from lightexp.core.layout import LayoutChoice, find_layout
 from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph
 
 _MAX_NAME = 120
@@ -43,7 +44,9 @@ class KerasDescription:
     input_order: Shape
 
 
-def translate(path: Path, graph: TFLiteGraph, shape: Shape, classes: int) -> KerasDescription:
+def translate(
+    path: Path, graph: TFLiteGraph, shape: Shape, classes: int, layout: LayoutChoice = "auto"
+) -> KerasDescription:
     """Translate a file.
 
     Args:
@@ -51,6 +54,7 @@ def translate(path: Path, graph: TFLiteGraph, shape: Shape, classes: int) -> Ker
         graph: Its graph.
         shape: Shape of an example of the data, which becomes the shape of the model's input.
         classes: Number of the model's outputs.
+        layout: Order of the axes of the file's input; see `find_layout`. Defaults to `auto`.
 
     Raises:
         BadInput: If an operator has no equivalent among Keras' layers; if constants and shapes disagree; or if the
@@ -60,7 +64,7 @@ def translate(path: Path, graph: TFLiteGraph, shape: Shape, classes: int) -> Ker
         raise BadInput(
             f"{path} must have one input and one output. Received: {len(graph.inputs)} and {len(graph.outputs)}."
         )
-    return _Translator(path, graph).translate(shape, classes)
+    return _Translator(path, graph).translate(shape, classes, layout)
 
 
 class _Translator:
@@ -77,9 +81,9 @@ class _Translator:
         self._followers.setdefault(graph.outputs[0], []).append(OUTPUT)
         self._kernels = {id(op): kernel for op, kernel in graph.kernels}
 
-    def translate(self, shape: Shape, classes: int) -> KerasDescription:
+    def translate(self, shape: Shape, classes: int, layout: LayoutChoice) -> KerasDescription:
         [source], [sink] = self._graph.inputs, self._graph.outputs
-        order = self._match_input(shape)
+        order = self._match_input(shape, layout)
         value = self._layers.add_input(shape)
         self._values[source] = self._start(value, order)
         for op in self._graph.ops:
@@ -98,18 +102,15 @@ class _Translator:
         }
         return KerasDescription({"class_name": "Functional", "config": config}, self._layers.weights, order)
 
-    def _match_input(self, shape: Shape) -> Shape:
+    def _match_input(self, shape: Shape, choice: LayoutChoice) -> Shape:
         """Return the axes of an example in the order in which the file's input has them."""
         tensor = self._graph.tensors[self._graph.inputs[0]]
         if tensor.dtype != "FLOAT32":
             raise self._refuse(f"its input {_quote(tensor)} is {tensor.dtype}: it is quantised")
-        expected = tensor.shape[1:]
-        channels_first = (len(shape) - 1, *range(len(shape) - 1))
-        if tensor.shape[:1] == (1,):
-            if expected == shape or expected == (math.prod(shape),):
-                return tuple(range(len(shape)))
-            if expected == tuple(shape[axis] for axis in channels_first):
-                return channels_first
+        layout = find_layout(shape, tensor.shape[1:], choice) if tensor.shape[:1] == (1,) else None
+        if layout is not None:
+            axes = tuple(range(len(shape)))
+            return (axes[-1], *axes[:-1]) if layout.channels_first else axes
         raise BadInput(
             f"{self._path} takes inputs of shape {tensor.shape}, the data have examples of {shape}. Take the data set "
             "that the model was made for; a file that is trained has a batch of 1, or an open one."
