@@ -5,23 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from lightexp.core.config import Count, Index, Positive, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.datasets import images
 from lightexp.datasets.base import InputDataset
-from lightexp.datasets.images import format_path
+from lightexp.datasets.images import Background, ImageSize, format_path
 from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 PARTS = ("train", "val", "test")
-_Size = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=2, max_length=2)]
-_Byte = Annotated[int, Field(ge=0, le=255)]
-_Colour = Annotated[list[_Byte], Field(min_length=3, max_length=3)]
 _SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}
 _LAYOUT = "Images go in PATH/<class>/, or in PATH/train/<class>/, PATH/val/<class>/ and PATH/test/<class>/"
 
@@ -51,9 +47,9 @@ class ImageFolder(InputDataset):
     """
 
     path: str | None = None
-    size: _Size | None = None
+    size: ImageSize | None = None
     channels: Literal[1, 3] = 3
-    background: _Byte | _Colour = 255
+    background: Background = 255
     split_seed: Index = 0
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
@@ -93,7 +89,7 @@ class ImageFolder(InputDataset):
             if part not in splits:
                 rest = splits["train"]
                 splits["train"], splits[part] = hold_out(rest, count_fifth(len(rest)), self.split_seed)
-        image_format = self._image_format
+        image_format = images.make_format(self.channels, self.size, self.background)
         if image_format.size is None:
             images.check_size(paths, image_format, self.max_gb)
         lists = [[paths[index] for index in splits[part].x] for part in PARTS]
@@ -101,12 +97,6 @@ class ImageFolder(InputDataset):
         train, val, test = (make_split(x, splits[part].y) for part, x in zip(PARTS, arrays, strict=True))
         data = self.make_data(self._find_folder().resolve().name or "images", train, val, test, len(classes), top=255)
         return replace(data, names=tuple(classes), notes=notes)
-
-    @property
-    def _image_format(self) -> images.ImageFormat:
-        red, green, blue = self.background if isinstance(self.background, list) else [self.background] * 3
-        size = (self.size[0], self.size[1]) if self.size else None
-        return images.ImageFormat(self.channels, size, (red, green, blue))
 
     def _find_folder(self) -> Path:
         if self.path is None:

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from PIL import (
     UnidentifiedImageError,
     WebPImagePlugin,
 )
+from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -36,6 +38,11 @@ from lightexp.core.regular_files import open_regular
 from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
 from lightexp.datasets import memmap
 
+_Byte = Annotated[int, Field(ge=0, le=255)]
+ImageSize = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=2, max_length=2)]
+"""Height and width."""
+Background = _Byte | Annotated[list[_Byte], Field(min_length=3, max_length=3)]
+"""A grey level, or red, green and blue."""
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 BAR_DELAY_S = 1.0
 """Seconds after which the progress bar appears."""
@@ -89,6 +96,18 @@ class DecodedImage:
     changes: tuple[str, ...] = ()
 
 
+def make_format(channels: Literal[1, 3], size: Sequence[int] | None, background: Background) -> ImageFormat:
+    """Return the format that the settings of a data set describe."""
+    red, green, blue = background if isinstance(background, list) else [background] * 3
+    return ImageFormat(channels, (size[0], size[1]) if size else None, (red, green, blue))
+
+
+def count_channels(content: bytes, title: str) -> Literal[1, 3]:
+    """Return 1 for a grey image and 3 for any other, from its content."""
+    with _open_image(content, title) as image:
+        return 1 if image.mode.startswith(("1", "L", "I", "F")) else 3
+
+
 def format_path(path: Path | str | None) -> str:
     """Return a path for a message, with unprintable characters escaped."""
     text = str(path)
@@ -106,7 +125,7 @@ def check_size(paths: Sequence[Path], image_format: ImageFormat, max_gb: float |
     Raises:
         BadInput: If it is more, or the first file is not an image.
     """
-    with _strict_warnings(), _open_image(paths[0]) as image:
+    with strict_warnings(), _open_image(paths[0], format_path(paths[0])) as image:
         unpacked = image.width * image.height * image_format.channels * len(paths)
     limit = compute_size_limit(sum(path.stat().st_size for path in paths), max_gb)
     check_unpacked_size(paths[0].parent, unpacked, limit, "dataset.max_gb")
@@ -129,7 +148,7 @@ def decode_files(
         BadInput: If a file is not an image, is damaged, or (if no size is set) has another size than the first.
         RunFailed: If there is no room.
     """
-    with _strict_warnings():
+    with strict_warnings():
         first = lists[0][0]
         size = image_format.size or decode_image(first, image_format).pixels.shape[:2]
         arrays = [memmap.allocate((len(paths), *size, image_format.channels), np.uint8, limit) for paths in lists]
@@ -157,13 +176,17 @@ def decode_files(
                 changes = _wait(futures, sum(map(len, lists)))
             finally:
                 pool.shutdown(cancel_futures=True)
+    return arrays, describe_changes(changes, image_format)
+
+
+def describe_changes(changes: Counter[str], image_format: ImageFormat) -> tuple[str, ...]:
+    """Return sentences for the user on what was changed, from `DecodedImage.changes` of all images."""
     background = f"[{','.join(map(str, image_format.background))}]"
-    notes = (_NOTES[kind].format(count=changes[kind], background=background) for kind in _NOTES if changes[kind])
-    return arrays, tuple(notes)
+    return tuple(_NOTES[kind].format(count=changes[kind], background=background) for kind in _NOTES if changes[kind])
 
 
 @contextmanager
-def _strict_warnings() -> Iterator[None]:
+def strict_warnings() -> Iterator[None]:
     """Raise Pillow's warning about a decompression bomb in a block, and ignore others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used here
@@ -171,12 +194,13 @@ def _strict_warnings() -> Iterator[None]:
         yield
 
 
-def decode_image(path: Path, image_format: ImageFormat) -> DecodedImage:
+def decode_image(source: Path | bytes, image_format: ImageFormat, title: str | None = None) -> DecodedImage:
     """Decode an image.
 
     Args:
-        path: Path of the file.
+        source: Path of the file, or its content.
         image_format: Channels and size of the array; with no size, the image's own.
+        title: What messages call it. Defaults to None: the path.
 
     Returns:
         The image, its transparent parts put on the background, with the upper 8 of 16 bits.
@@ -184,13 +208,14 @@ def decode_image(path: Path, image_format: ImageFormat) -> DecodedImage:
     Raises:
         BadInput: If it cannot be decoded, or has more than 16 bits per channel.
     """
-    with _open_image(path) as image:
+    title = title or format_path(str(source))
+    with _open_image(source, title) as image:
         _load_pixels(image)
         ImageOps.exif_transpose(image, in_place=True)
         converted: Any = image
         changes: tuple[str, ...] = ()
         if image.mode == "F" or image.mode.startswith("I"):
-            converted, changes = _reduce_depth(path, image), ("deep",)
+            converted, changes = _reduce_depth(title, image), ("deep",)
         elif image.has_transparency_data:
             converted, changes = _flatten(image, image_format.background)
         converted = converted.convert("RGB" if image_format.channels == 3 else "L")
@@ -216,11 +241,11 @@ def _load_pixels(image: Image.Image) -> None:
         raise failure
 
 
-def _reduce_depth(path: Path, image: Image.Image) -> Image.Image:
+def _reduce_depth(title: str, image: Image.Image) -> Image.Image:
     """Return the upper 8 bits of an image of 16; Pillow's own conversion would clip values at 255."""
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > _MAX_DEEP:
-        raise BadInput(f"{format_path(path)} has more than 16 bits a channel ({image.mode}). Save it with 8 or 16.")
+        raise BadInput(f"{title} has more than 16 bits a channel ({image.mode}). Save it with 8 or 16.")
     return Image.fromarray((values >> 8).astype(np.uint8))
 
 
@@ -236,10 +261,11 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> tuple[Imag
 
 
 @contextmanager
-def _open_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image; what a decoder raises in the block is one line that names the file."""
+def _open_image(source: Path | bytes, title: str) -> Iterator[Image.Image]:
+    """Open an image; what a decoder raises in the block is one line that names it."""
     try:
-        with open_regular(path) as file, Image.open(file, formats=_FORMATS) as image:
+        content = BytesIO(source) if isinstance(source, bytes) else open_regular(source)
+        with content as file, Image.open(file, formats=_FORMATS) as image:
             yield image
         return
     except BadInput:
@@ -249,7 +275,7 @@ def _open_image(path: Path) -> Iterator[Image.Image]:
     except Exception as error:  # decoders raise errors of any kind on damaged files
         message = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
         reason = f"cannot be decoded: {' '.join(message.split())[:200] or type(error).__name__}"
-    raise BadInput(f"{format_path(path)} {reason}. Replace it or delete it.")
+    raise BadInput(f"{title} {reason}. Replace it or delete it.")
 
 
 def _wait(futures: Sequence[Future[tuple[int, Counter[str]]]], total: int) -> Counter[str]:

@@ -76,6 +76,8 @@ def number_labels(path: Path, arrays: Mapping[str, NDArray[Any]], classes: int |
 
 def _advise(name: str) -> str:
     """Return how to number the classes of an array in NumPy, alike in all splits."""
+    if not name.startswith("y"):
+        return "number them so, or name them by strings, where the file is written"
     train = name if name in ("y", "y_train") else "y_train"
     return f"save numpy.searchsorted(numpy.unique({train}), {name})"
 

@@ -1,0 +1,240 @@
+"""Base class of data sets in TFRecord files, as TensorFlow programs and TensorFlow Datasets write them."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from lightexp.core.config import Count, Index, Positive, settings_dataclass
+from lightexp.core.data import Data
+from lightexp.core.errors import BadInput, LightexpError, suggest_nearest
+from lightexp.core.regular_files import read_text
+from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
+from lightexp.datasets import examples, images, labels, memmap, tfrecord_files
+from lightexp.datasets.base import InputDataset
+from lightexp.datasets.images import Background, ImageSize
+from lightexp.datasets.labels import ClassCount
+from lightexp.datasets.splits import count_fifth, hold_out, make_split
+
+EXAMPLES = ("image/encoded", "image", "image_raw", "x", "features", "signal", "audio")
+"""Names that are looked for if `example` is not set."""
+LABELS = ("image/class/label", "label", "labels", "y", "class", "target")
+"""Names that are looked for if `label` is not set."""
+_FILE = re.compile(r"[.](tfrecords?|tfrec|record)\b")
+_PART = re.compile(r"(?:^|[-_./])(train|val|test)(?:ing|idation|id)?(?=[-_.]|$)")
+_Shape = Annotated[list[Annotated[int, Field(ge=1, le=1 << 24)]], Field(min_length=1, max_length=3)]
+
+
+@dataclass(frozen=True)
+class _RecordFormat:
+    """How the records of a data set are read.
+
+    Attributes:
+        example: Name of the feature that is the example.
+        label: Name of the feature that is the label.
+        shape: Shape of an example.
+        dtype: Type of an example's numbers.
+        images: The format of encoded images; None if examples are numbers.
+    """
+
+    example: str
+    label: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    images: images.ImageFormat | None
+
+
+@settings_dataclass
+class RecordDataset(InputDataset):
+    """TFRecord files of `tf.train.Example` messages with an example and a label each.
+
+    An example is an encoded image (png, jpg, ...), the bytes of an array of uint8 or float32, or a list of numbers. A
+    label is a whole number from 0 or 1 without gaps, or a string. Files are read one after the other; without a test
+    split a fifth is held out, and without a validation split a fifth of the rest.
+
+    Attributes:
+        example: Name of the feature that is the example. Defaults to None: one of `EXAMPLES`.
+        label: Name of the feature that is the label. Defaults to None: one of `LABELS`.
+        shape: Shape of an example that is no encoded image, channel last. Defaults to None: lists are features.
+        size: Height and width to resize images to. Defaults to None: they have one size already.
+        channels: 3 for colour, 1 for grey images. Defaults to None: as the first image.
+        background: Colour behind transparent pixels, 0 to 255: one number, or red, green and blue. Defaults to white.
+        classes: Number of classes. Defaults to None: those of the train split.
+        split_seed: Seed that decides which examples are held out.
+        memory_mb: Megabytes; a larger split is kept on disk (in the folder that TMPDIR names) and streamed. Does not
+            change results.
+        max_gb: Gigabytes that the records may unpack to. Defaults to None: 256 MB and 100 times the files' size.
+    """
+
+    example: str | None = None
+    label: str | None = None
+    shape: _Shape | None = None
+    size: ImageSize | None = None
+    channels: Literal[1, 3] | None = None
+    background: Background = 255
+    classes: ClassCount | None = None
+    split_seed: Index = 0
+    memory_mb: Count = field(default=4096, metadata={"keyed": False})
+    max_gb: Positive | None = field(default=None, metadata={"keyed": False})
+
+    @abstractmethod
+    def check(self) -> Path:
+        """Return the folder of the files, or the one file; see `Dataset.check`."""
+
+    def load(self) -> Data:
+        """Read, decode and split the records; see `Dataset.load`."""
+        path = self.check()
+        files = list_files(path)
+        counts = {part: sum(map(tfrecord_files.count_records, paths)) for part, paths in files.items()}
+        if empty := [part for part, count in counts.items() if not count]:
+            raise BadInput(f"{path} holds no record of {empty[0]}. Write the files again, or delete them.")
+        first = next(tfrecord_files.read_records(next(p for p in files["train"] if tfrecord_files.count_records(p))))
+        record_format = self._choose_format(path, first)
+        bytes_each = math.prod(record_format.shape) * record_format.dtype.itemsize
+        size = sum(file.stat().st_size for paths in files.values() for file in paths)
+        limit = compute_size_limit(size, self.max_gb)
+        check_unpacked_size(path, sum(counts.values()) * bytes_each, limit, "dataset.max_gb")
+        x, y, changes = {}, {}, Counter[str]()
+        for part, paths in files.items():
+            name = f"{record_format.example} of {part}"
+            x[name] = memmap.allocate((counts[part], *record_format.shape), record_format.dtype, self.memory_mb * 1e6)
+            y[f"{record_format.label} of {part}"] = _read_part(paths, record_format, x[name], changes)
+        notes = images.describe_changes(changes, record_format.images) if record_format.images else ()
+        typed = examples.unify_types(path, x, self.memory_mb * 1e6)
+        names = _read_class_names(path, record_format.label)
+        numbered = labels.number_labels(path, y, self.classes or (len(names) if len(names) > 1 else None))
+        splits = {
+            part: make_split(values, targets)
+            for part, values, targets in zip(files, typed.splits.values(), numbered.splits.values(), strict=True)
+        }
+        train = splits["train"]
+        for part in ("test", "val"):
+            if part not in splits:
+                train, splits[part] = hold_out(train, count_fifth(len(train)), self.split_seed)
+        data = self.make_data(path.stem, train, splits["val"], splits["test"], numbered.classes, typed.top)
+        names = numbered.names or (names if len(names) == numbered.classes else ())
+        return replace(data, names=names, notes=(*notes, *typed.notes, *numbered.notes))
+
+    def _choose_format(self, path: Path, record: bytes) -> _RecordFormat:
+        """Choose how all records are read, from the first one."""
+        try:
+            features = tfrecord_files.split_features(record)
+            example = _choose_feature(path, features, self.example, EXAMPLES, "example")
+            label = _choose_feature(path, features, self.label, LABELS, "label")
+            value = tfrecord_files.decode_feature(features[example])
+        except ValueError as error:
+            raise _make_damage_error(path, 0, error) from None
+        if isinstance(value, np.ndarray):
+            shape = tuple(self.shape or [len(value)])
+            return _RecordFormat(example, label, shape, value.dtype, None)
+        content = value[0] if value else b""
+        if self.shape is not None:
+            count = math.prod(self.shape)
+            dtype = np.dtype(np.float32 if len(content) == 4 * count else np.uint8)
+            return _RecordFormat(example, label, tuple(self.shape), dtype, None)
+        title = f"{path}: {example} of record 0"
+        try:
+            image_format = images.make_format(
+                self.channels or images.count_channels(content, title), self.size, self.background
+            )
+            pixels = images.decode_image(content, image_format, title).pixels
+        except BadInput as error:
+            raise BadInput(f"{error} If it holds numbers, set dataset.shape=[HEIGHT,WIDTH,CHANNELS].") from None
+        return _RecordFormat(example, label, pixels.shape, pixels.dtype, image_format)
+
+
+def list_files(path: Path) -> dict[str, list[Path]]:
+    """Return the files of each split, the train split first, by their names or those of their folders.
+
+    Raises:
+        BadInput: If there is none to train on.
+    """
+    if path.is_file():
+        return {"train": [path]}
+    found: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    for file in sorted([*path.glob("*"), *path.glob("*/*")]):
+        if file.is_file() and _FILE.search(file.name) and not file.name.startswith("."):
+            part = _PART.search(file.name) or _PART.search(file.parent.name if file.parent != path else "")
+            found[part[1] if part else "train"].append(file)
+    if not found["train"]:
+        raise BadInput(
+            f"{path} holds no file to train on. Name files NAME-train.tfrecord, NAME-val.tfrecord, NAME-test.tfrecord."
+        )
+    return {part: files for part, files in found.items() if files}
+
+
+def _choose_feature(
+    path: Path, features: Mapping[str, bytes], name: str | None, usual: Sequence[str], setting: str
+) -> str:
+    known = sorted(features)
+    if name is None:
+        if (found := next((other for other in usual if other in features), None)) is not None:
+            return found
+        raise BadInput(f"{path} holds the features {', '.join(known) or 'none'}. Set dataset.{setting} to one of them.")
+    if name not in features:
+        raise BadInput(f"dataset.{setting}={name} is no feature of {path}: {suggest_nearest(name, known)}")
+    return name
+
+
+def _read_part(
+    paths: Sequence[Path], record_format: _RecordFormat, x: NDArray[np.generic], changes: Counter[str]
+) -> NDArray[Any]:
+    """Fill `x` with the examples of some files, and return the labels `(n,)`."""
+    targets: list[Any] = []
+    with images.strict_warnings():
+        for path in paths:
+            for number, record in enumerate(tfrecord_files.read_records(path)):
+                try:
+                    features = tfrecord_files.split_features(record)
+                    x[len(targets)] = _decode_example(features[record_format.example], record_format, changes)
+                    targets.append(_decode_label(features[record_format.label]))
+                except LightexpError as error:
+                    raise BadInput(f"{path}: record {number}: {error}") from None
+                except (ValueError, KeyError) as error:
+                    raise _make_damage_error(path, number, error) from None
+    return np.array(targets)
+
+
+def _make_damage_error(path: Path, number: int, error: Exception) -> BadInput:
+    reason = f"has no feature {error}" if isinstance(error, KeyError) else str(error)
+    return BadInput(f"{path}: record {number} cannot be used: {reason}. Write all records alike.")
+
+
+def _decode_example(feature: bytes, record_format: _RecordFormat, changes: Counter[str]) -> NDArray[Any]:
+    value = tfrecord_files.decode_feature(feature)
+    if isinstance(value, np.ndarray):
+        return value.reshape(record_format.shape)
+    content = value[0] if value else b""
+    if record_format.images is None:
+        return np.frombuffer(content, record_format.dtype).reshape(record_format.shape)
+    image = images.decode_image(content, record_format.images, record_format.example)
+    changes.update(image.changes)
+    if image.pixels.shape != record_format.shape:
+        raise BadInput(
+            f"its image is {image.pixels.shape[:2]}, the first one {record_format.shape[:2]}. To resize all, set "
+            "dataset.size=[HEIGHT,WIDTH]."
+        )
+    return image.pixels
+
+
+def _decode_label(feature: bytes) -> Any:
+    value = tfrecord_files.decode_feature(feature)
+    if len(value) != 1:
+        raise ValueError(f"its label holds {len(value)} values")
+    return value[0].decode("utf-8", "replace") if isinstance(value[0], bytes) else value[0]
+
+
+def _read_class_names(path: Path, label: str) -> tuple[str, ...]:
+    """Return the names in the file that TensorFlow Datasets writes next to the records; empty without one."""
+    file = path / f"{label}.labels.txt"
+    return tuple(read_text(file).split("\n")[:-1]) if file.is_file() else ()
