@@ -18,6 +18,7 @@ from lightexp.export.mixing import Mixers, Question, add_at, start_mixer, to_log
 
 MAX_LEVEL = 255
 MAX_COUNT = 1 << 22  # values; more take too much memory
+_LARGE = 1 << 19  # values, from which longer steps save time
 _LENGTHS = MAX_LEVEL.bit_length()
 _NODES = _LENGTHS + MAX_LEVEL + 1  # decisions of a magnitude: its bits in unary, then those below the highest
 _NODE_SETS = 2 * _LENGTHS  # of weights, for the first of these decisions
@@ -194,7 +195,7 @@ class _Tensor:
 
     def code(self, levels: Ints | None) -> Ints:
         """Write or read the levels in the order of coding."""
-        start, longest = 0, min(max(self._scan.count >> 10, 256), 1024)
+        start, longest = 0, min(max(self._scan.count >> (9 if self._scan.count >= _LARGE else 10), 256), 2048)
         while start < self._scan.count:
             end = min(self._scan.count, start + min(max(start >> 3, 16), longest))
             self._code_step(slice(start, end), None if levels is None else levels[start:end])

@@ -131,9 +131,9 @@ class BitMixer:
         inputs = to_log_odds((hits[1:] + _CONTEXT_PRIOR * first) // (tries[1:] + _CONTEXT_PRIOR))
         inputs = np.concatenate([inputs, *(extra[None] for extra in question.extras)]) - base
         sets = np.stack(question.chosen) + self._set_offsets[:, None]
-        weights = self._weights[:, sets[0]]
+        weights = self._weights.take(sets[0], 1)
         for chosen in sets[1:]:
-            weights += self._weights[:, chosen]
+            weights += self._weights.take(chosen, 1)
         mixed = _limit(base + ((weights * inputs).sum(0) >> 16), -_LIMIT, _LIMIT)
         probabilities = _PROBABILITIES[mixed + _LIMIT]
         bits = coder.code_bits(self._correct(mixed, probabilities), bits)
@@ -161,10 +161,11 @@ class BitMixer:
         members: NDArray[np.float64] = np.zeros((len(bits), self._weights.shape[1]))
         for chosen in sets:
             members[np.arange(len(bits)), chosen] = 1
+        predictions = inputs.astype(np.float64)
         errors = bits * UNIT - probabilities
         variances = probabilities * (UNIT - probabilities) >> 16
-        self._curvature += (variances * inputs * inputs).astype(np.float64) @ members
-        gradients = (errors * inputs).astype(np.float64) @ members
+        self._curvature += (variances * predictions * predictions) @ members
+        gradients = (errors * predictions) @ members
         self._weights += np.floor(gradients / self._curvature * (_RATE / len(sets))).astype(np.int64)
 
 
