@@ -283,6 +283,10 @@ class Dataset(ABC):
         """Return the data set with the settings that depend on the model filled in."""
         return self
 
+    def serve(self, task: Task) -> Dataset:
+        """Return the data set that reads its targets as a task learns them: as class labels or as numbers."""
+        return self
+
     @abstractmethod
     def check(self) -> Path | None:
         """Check, without reading it, that the data is available.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 from lightexp.core.config import Count, Index, Positive, settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, suggest_nearest
-from lightexp.core.protocols import Model
-from lightexp.datasets import examples, labels, memmap, npz
+from lightexp.core.protocols import Model, Task
+from lightexp.datasets import examples, labels, memmap, npz, numbers
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.examples import Kind, Layout
-from lightexp.datasets.labels import ClassCount
+from lightexp.datasets.labels import ClassCount, NumberedLabels
 from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 _REMEDY = "Save it again: numpy.savez_compressed(FILE, x_train=..., y_train=...)."
@@ -32,6 +33,7 @@ class Arrays(InputDataset):
     Examples are whole numbers, booleans or floats of shape `(n, features)`, `(n, steps, channels)`, `(n, h, w)` or
     `(n, h, w, channels)`. Whole numbers from 0 to 255 are pixels, of any integer type; floats are stored as float32.
     Labels are whole numbers `(n,)` or `(n, 1)` from 0 or 1 without gaps, strings, booleans, or one-hot `(n, classes)`.
+    Numbers to learn are `(n,)` or `(n, targets)`, of any number type.
     Without a test split a fifth is held out, and without a validation split a fifth of the rest.
 
     Attributes:
@@ -40,6 +42,7 @@ class Arrays(InputDataset):
             axes are series if the model takes series or the last axis has length 1, else grey images.
         layout: Whether channels are the last axis (`nhwc`) or the second (`nchw`). Defaults to `auto`: the last, unless
             only the second is as short as an image has channels.
+        targets: Whether targets are `labels` of classes or `numbers`. Defaults to `auto`: as the task learns them.
         classes: Number of classes. Defaults to None: those of the train split. More than those are classes that the
             data lack.
         split_seed: Seed that decides which examples are held out.
@@ -51,6 +54,7 @@ class Arrays(InputDataset):
     path: str | None = None
     kind: Kind = "auto"
     layout: Layout = "auto"
+    targets: Literal["auto", "labels", "numbers"] = "auto"
     classes: ClassCount | None = None
     split_seed: Index = 0
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
@@ -66,6 +70,12 @@ class Arrays(InputDataset):
         self._require_array(path, names, train)
         shape = npz.read_shape(path, train, _REMEDY)
         return replace(self, kind="series") if len(shape) == 3 else self
+
+    def serve(self, task: Task) -> Arrays:
+        """Return the data set with numbers for targets if the task has no classes; see `Dataset.serve`."""
+        if self.targets != "auto":
+            return self
+        return replace(self, targets="labels" if task.has_classes else "numbers")
 
     def check(self) -> Path:
         """Check that the file exists.
@@ -100,9 +110,7 @@ class Arrays(InputDataset):
         raw = {f"x{suffix}": _read_examples(path, f"x{suffix}", limit) for suffix in suffixes.values()}
         typed = examples.unify_types(path, raw, limit)
         arranged, notes = self._arrange(path, typed.splits)
-        numbered = labels.number_labels(
-            path, {f"y{suffix}": _read_labels(path, f"y{suffix}", limit) for suffix in suffixes.values()}, self.classes
-        )
+        numbered = self._read_targets(path, [f"y{suffix}" for suffix in suffixes.values()], limit)
         splits = {}
         for part, suffix in suffixes.items():
             x, y = arranged[f"x{suffix}"], numbered.splits[f"y{suffix}"]
@@ -117,6 +125,14 @@ class Arrays(InputDataset):
                 train, splits[part] = hold_out(train, count_fifth(len(train)), self.split_seed)
         data = self.make_data(path.stem, train, splits["val"], splits["test"], numbered.classes, typed.top)
         return replace(data, names=numbered.names, notes=(*notes, *typed.notes, *numbered.notes))
+
+    def _read_targets(self, path: Path, names: list[str], limit: float) -> NumberedLabels:
+        """Return the targets of all splits by the name of their array; numbers have 0 classes."""
+        check = numbers.check_type if self.targets == "numbers" else labels.check_type
+        raw = {name: _read_array(path, name, limit, check) for name in names}
+        if self.targets == "numbers":
+            return NumberedLabels(numbers.convert_numbers(path, raw), classes=0)
+        return labels.number_labels(path, raw, self.classes)
 
     def _find_file(self) -> Path:
         if self.path is None:
@@ -155,9 +171,11 @@ def _read_examples(path: Path, name: str, limit: float) -> NDArray[np.generic]:
     return npz.read_array(path, name, _REMEDY, choose_type, limit)
 
 
-def _read_labels(path: Path, name: str, limit: float) -> NDArray[np.generic]:
+def _read_array(
+    path: Path, name: str, limit: float, check: Callable[[Path, str, tuple[int, ...], np.dtype[Any]], None]
+) -> NDArray[np.generic]:
     def choose_type(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.dtype[Any]:
-        labels.check_type(path, name, shape, dtype)
+        check(path, name, shape, dtype)
         return dtype
 
     return npz.read_array(path, name, _REMEDY, choose_type, limit)

@@ -29,7 +29,7 @@ class NumberedLabels:
         notes: What was changed, for the user.
     """
 
-    splits: dict[str, NDArray[np.int32]]
+    splits: Mapping[str, NDArray[Any]]
     classes: int
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ def _require_text_or_integers(path: Path, name: str, y: NDArray[Any]) -> NDArray
         if not whole.all():
             raise BadInput(
                 f"{path}: {name} holds {y[~whole][0]}. Labels are classes, whole numbers or strings: {_advise(name)}, "
-                "without NaN."
+                "without NaN. To learn numbers, say task=regression."
             )
     low, high = y.min(), y.max()
     if low < 0 or high >= 2**31:
@@ -170,7 +170,8 @@ def _decode_one_hot(path: Path, name: str, y: NDArray[Any]) -> NDArray[np.intp]:
         if len(invalid):
             raise BadInput(
                 f"{path}: {name} has shape {y.shape}, but its row {chunk.start + invalid[0]} is not one-hot, a "
-                f"single 1 among zeros. Save {name}.argmax(1) if its rows are probabilities of one class each."
+                f"single 1 among zeros. Save {name}.argmax(1) if its rows are probabilities of one class each, "
+                "or say task=regression to learn numbers."
             )
         labels[chunk] = ones.argmax(1)
     return labels

@@ -73,7 +73,7 @@ class Runner:
             BadInput: If the stages' order, the data or a setting cannot be used.
         """
         check_order(settings)
-        dataset = settings.dataset.resolve(settings.model)
+        dataset = settings.dataset.resolve(settings.model).serve(settings.task)
         dataset.check()
         if self._data is None or self._data[0] != dataset:
             self._data = dataset, dataset.load()

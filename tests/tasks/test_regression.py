@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,3 +113,16 @@ def test_budget_of_an_error_is_refused(task_runs: TaskRuns) -> None:
     overrides = ["task=regression", "dataset.name=diabetes", "pipeline=rate", "pipeline.stages.rate.budget=accuracy"]
     with pytest.raises(BadInput, match=r"needs a metric that is better when it is higher\. Received: rmse"):
         task_runs.run(*overrides)
+
+
+def test_numbers_of_a_users_file_are_learnt(task_runs: TaskRuns, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 4)).astype(np.float32)
+    y = np.stack([100 + 10 * x[:, 0], x[:, 1] - x[:, 2]], axis=1)
+    np.savez(tmp_path / "sensor.npz", x=x, y=y)
+    file = ["dataset=arrays", f"dataset.path={tmp_path / 'sensor.npz'}"]
+    record = task_runs.run("task=regression", *file, "pipeline=control", epochs=20)
+    assert record.metrics["r2/test"] > 0.7
+    assert record.dataset["targets"]["mean"][0] == pytest.approx(100, abs=2)
+    with pytest.raises(BadInput, match=r"not one-hot.*say task=regression"):
+        task_runs.run(*file, "pipeline=control")
