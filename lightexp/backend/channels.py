@@ -192,7 +192,7 @@ class ChannelGraph:
         if kind == "PReLU":
             self._axes[layer.name] = [{-1: row}]
             return row
-        if _CHANNELWISE.fullmatch(kind):
+        if _CHANNELWISE.fullmatch(kind) or (kind == "Rescaling" and np.ndim(layer.scale) == np.ndim(layer.offset) == 0):
             return row
         if kind in _MERGES:
             self._join_all(inputs)

@@ -195,6 +195,26 @@ def test_added_layers_share_a_group() -> None:
     assert tied == {("b", "a", "c", "gate"): 11, ("e",): 3, ("f",): 6}
 
 
+@pytest.mark.parametrize("offset", [3.0, [3.0, 1.0, 2.0, 0.0]])
+def test_rescaling_by_one_number_passes_channels_on(offset: Any) -> None:
+    """As in the gate of a hard swish; a number for each channel would have to be removed with it."""
+    from lightexp.backend.channels import ChannelGraph
+
+    keras = reset_keras()
+    kl = keras.layers
+    inputs = kl.Input(IMAGE)
+    x = kl.Conv2D(4, 3, name="conv")(inputs)
+    x = kl.Multiply()([x, kl.ReLU(6.0)(kl.Rescaling(1.0, offset, name="shift")(x))])
+    model = keras.Model(inputs, kl.Dense(CLASSES)(kl.Flatten()(x)))
+    if isinstance(offset, list):
+        with pytest.raises(BadInput, match="'shift' \\(Rescaling\\) cannot be followed"):
+            ChannelGraph(model)
+    else:
+        [group] = ChannelGraph(model).groups
+        assert group.layers == ("conv",)
+        assert len(group.channels) == 4
+
+
 def test_unknown_layers_are_refused_by_name() -> None:
     from lightexp.backend.channels import ChannelGraph
 
