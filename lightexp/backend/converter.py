@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lightexp.backend.session import hide_keras_3, import_tensorflow
+from lightexp.backend.kernels import is_recurrent
+from lightexp.backend.session import hide_keras_3, import_keras, import_tensorflow
 from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import RunFailed
 
@@ -40,12 +41,42 @@ def convert_default(model: Any, io: str = "float") -> bytes:
         return bytes(converter.convert())
 
 
+def unroll_recurrent(model: Any) -> Any:
+    """Return the model with its recurrent layers unrolled over the steps of their sequences; itself if it has none.
+
+    TFLite's loops fix the batch size, and its fused LSTM carries its state from one call to the next.
+    """
+    if not any(is_recurrent(layer) for layer in model.layers):
+        return model
+    unrolled = import_keras().models.clone_model(model, clone_function=unroll_layer)
+    unrolled.set_weights(model.get_weights())
+    return unrolled
+
+
+def unroll_layer(layer: Any) -> Any:
+    """Return a new layer with the same settings; a recurrent one is unrolled."""
+    config = layer.get_config()
+    if is_recurrent(layer):
+        if layer.input_shape[1] is None:
+            raise RunFailed(
+                f"{layer.name} takes sequences of any length, a .tflite of it needs a fixed one. "
+                "Build the model with Input((STEPS, FEATURES)) and save it again."
+            )
+        for inner in (config.get("layer"), config.get("backward_layer")):
+            if inner:
+                inner["config"]["unroll"] = True
+        if "unroll" in config:
+            config["unroll"] = True
+    return type(layer).from_config(config)
+
+
 def create_converter(model: Any) -> Any:
     """Return a `tf.lite.TFLiteConverter` for a Keras model with one input and one output.
 
     It converts to the same bytes as `from_keras_model(model)` in a third of the time: the converter saves the model
     for TensorFlow to read again, and saves every layer's functions with a Keras model, but only one function here.
     """
+    model = unroll_recurrent(model)
     [model_input], [input_name], [output_name] = model.inputs, model.input_names, model.output_names
     signature = tf.TensorSpec([None, *model_input.shape[1:]], model_input.dtype, input_name)
     module = tf.Module()

@@ -1,10 +1,11 @@
-"""Flatten Keras models from files: no models inside, no layers that augment data, constants instead of statistics."""
+"""Flatten Keras models from files: no models inside, no layers that augment data, no separable convolutions."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lightexp.backend.keras_names import IDLE_LAYERS
+from lightexp.backend.separable import SplitConvolution, is_separable
 from lightexp.backend.session import import_keras, import_tensorflow
 from lightexp.core import compat
 
@@ -15,10 +16,11 @@ def flatten_model(model: Any) -> Any:
     """Return an equivalent model without models inside, so that later stages see plain layers.
 
     Layers that augment data are left out. A `Normalization` that was adapted to data gets its mean and variance as
-    settings: as weights they would be lost when the weights are set again, since the layer computes with copies.
+    settings: as weights they would be lost when the weights are set again, since the layer computes with copies. A
+    separable convolution becomes a depthwise convolution `NAME_depthwise` and a convolution `NAME`.
 
-    Layers keep their names; where a name is taken, the name of the model that contained the layer is put before it. A
-    layer or model that was called with a fixed `training` is called so in the result too.
+    Other layers keep their names; where a name is taken, the name of the model that contained the layer is put before
+    it. A layer or model that was called with a fixed `training` is called so in the result too.
 
     Args:
         model: A built Functional or Sequential model with one input.
@@ -26,7 +28,8 @@ def flatten_model(model: Any) -> Any:
     Returns:
         `model` itself if it contains nothing to change; else a Functional model with the same weights.
     """
-    if not any(_is_model(layer) or _is_idle(layer) or _is_adapted(layer) for layer in model.layers):
+    changes = (_is_model, _is_idle, _is_adapted, is_separable)
+    if not any(changes_layer(layer) for layer in model.layers for changes_layer in changes):
         return model
     copier = _LayerCopier()
     batch, *shape = model.input_shape
@@ -93,8 +96,13 @@ class _LayerCopier:
             while name in self.names:
                 name = f"{owner}_{name}"
             self.names.add(name)
-            constants = _read_constants(layer) if _is_adapted(layer) else {}
-            self.copies[id(layer)] = layer, type(layer).from_config({**layer.get_config(), **constants, "name": name})
+            if is_separable(layer):
+                self.copies[id(layer)] = layer, SplitConvolution(layer, name)
+                self.names.add(self.copies[id(layer)][1].depthwise.name)
+            else:
+                constants = _read_constants(layer) if _is_adapted(layer) else {}
+                copy = type(layer).from_config({**layer.get_config(), **constants, "name": name})
+                self.copies[id(layer)] = layer, copy
         return self.copies[id(layer)][1]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lightexp.backend import converter
+from lightexp.backend.kernels import find_kernel, list_parts
 from lightexp.backend.session import import_keras, reset_graph
 from lightexp.core.artifact import TFLITE, WEIGHTS, Layer
 from lightexp.core.json_text import encode_json
@@ -52,6 +53,7 @@ def describe_layers(model: Any) -> list[Layer]:
             kernel=_kernel_shape(layer),
             parameters=int(sum(np.prod(w.shape) for w in layer.weights)),
             activation=getattr(getattr(layer, "activation", None), "__name__", ""),
+            parts=tuple((name, tuple(kernel.shape)) for name, kernel in list_parts(layer).items()),
         )
         for layer in model.layers
         if layer.weights
@@ -59,7 +61,5 @@ def describe_layers(model: Any) -> list[Layer]:
 
 
 def _kernel_shape(layer: Any) -> tuple[int, ...] | None:
-    kernel = getattr(layer, "depthwise_kernel", None)
-    if kernel is None:
-        kernel = getattr(layer, "kernel", None)
+    kernel = find_kernel(layer)
     return None if kernel is None else tuple(int(n) for n in kernel.shape)

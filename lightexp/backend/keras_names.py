@@ -11,14 +11,15 @@ def _parse_names(text: str) -> frozenset[str]:
 
 
 MODELS = frozenset({"Functional", "Model", "Sequential"})
-LAYERS = _parse_names(  # all that the converter supports with an open batch size, so no recurrent layers
+LAYERS = _parse_names(  # all that the converter supports with an open batch size; recurrent layers are unrolled
     """
-    Activation ActivityRegularization Add AlphaDropout Average AveragePooling1D AveragePooling2D BatchNormalization
-    Concatenate Conv1D Conv2D Conv2DTranspose Cropping1D Cropping2D Dense DepthwiseConv1D DepthwiseConv2D Dot
-    Dropout ELU Embedding Flatten GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D
-    GlobalMaxPooling1D GlobalMaxPooling2D InputLayer LayerNormalization LeakyReLU MaxPooling1D MaxPooling2D
+    Activation ActivityRegularization Add AlphaDropout Average AveragePooling1D AveragePooling2D
+    BatchNormalization Bidirectional Concatenate
+    Conv1D Conv2D Conv2DTranspose Cropping1D Cropping2D Dense DepthwiseConv1D DepthwiseConv2D Dot
+    Dropout ELU Embedding Flatten GRU GaussianDropout GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D
+    GlobalMaxPooling1D GlobalMaxPooling2D InputLayer LSTM LayerNormalization LeakyReLU MaxPooling1D MaxPooling2D
     Maximum Minimum Multiply Normalization PReLU Permute ReLU RepeatVector Rescaling Reshape SeparableConv1D
-    SeparableConv2D Softmax SpatialDropout1D SpatialDropout2D Subtract TFOpLambda ThresholdedReLU
+    SeparableConv2D SimpleRNN Softmax SpatialDropout1D SpatialDropout2D Subtract TFOpLambda ThresholdedReLU
     UnitNormalization UpSampling1D UpSampling2D ZeroPadding1D ZeroPadding2D
     """
 )

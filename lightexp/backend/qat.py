@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.backend.converter import unroll_layer
 from lightexp.backend.flatten import flatten_model
 from lightexp.backend.session import import_keras, import_tensorflow, import_tfmot
 from lightexp.backend.stderr import silence_stderr
@@ -151,7 +152,7 @@ def simulate_int8(model: Any, activations: Collection[str]) -> tuple[Any, dict[s
         if _kind(layer) == "ReLU" and _is_leaky(layer):  # tfmot takes it for a ReLU without a slope
             clone = import_keras().layers.LeakyReLU(float(layer.negative_slope), name=layer.name)
         else:
-            clone = type(layer).from_config(layer.get_config())
+            clone = unroll_layer(layer)
         if layer.name not in reasons:
             return quantization.quantize_annotate_layer(clone)
         if _kind(layer) == "TFOpLambda":
@@ -173,7 +174,7 @@ def list_kernels(model: Any) -> list[Any]:
     for layer in model.layers:
         inner = getattr(layer, "layer", layer)
         for weight in inner.trainable_weights + layer.trainable_weights:
-            if "kernel" in weight.name.split("/")[-1]:
+            if weight.name.split("/")[-1].split(":")[0].endswith(("kernel", "embeddings")):
                 kernels[id(weight)] = weight
     return list(kernels.values())
 

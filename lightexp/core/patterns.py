@@ -55,17 +55,22 @@ def count_distinct_values(kernel: NDArray[np.generic], per_channel: bool) -> int
 
 
 def measure_kernels(graph: TFLiteGraph, measure: Callable[[Tensor], float]) -> list[KernelMeasure]:
-    """Measure each kernel of a file that can have a pattern: all but the depthwise ones.
+    """Measure each kernel of a file that can have a pattern: all but the depthwise ones, and embeddings.
+
+    A kernel that operators of one layer share, as those of an unrolled recurrent layer do, is measured once.
 
     Args:
         graph: The file.
         measure: Returns the value of one kernel.
     """
-    return [
-        (extract_layer_names(graph.title(op, tensor)), int(np.prod(tensor.shape)), measure(tensor))
-        for op, tensor in graph.kernels
-        if op.kind != "DEPTHWISE_CONV_2D"
-    ]
+    kernels: dict[tuple[int, str], tuple[list[str], Tensor]] = {}
+    for op, tensor in (*graph.kernels, *graph.embeddings):
+        if op.kind == "DEPTHWISE_CONV_2D":
+            continue
+        output = graph.tensors[op.outputs[0]].name
+        layer = "/".join(extract_layer_names(output)[1:]) or output
+        kernels.setdefault((id(tensor), layer), (extract_layer_names(graph.title(op, tensor)), tensor))
+    return [(names, int(np.prod(tensor.shape)), measure(tensor)) for names, tensor in kernels.values()]
 
 
 def assign_to_layers(

@@ -110,6 +110,21 @@ class TFLiteGraph:
         return kernel.name if len(extract_layer_names(kernel.name)) > 1 else self.tensors[op.outputs[0]].name
 
     @cached_property
+    def embeddings(self) -> tuple[tuple[Operator, Tensor], ...]:
+        """Each operator that looks rows up in a weight matrix, with the matrix, traced through dequantisation."""
+        producers = {out: op for op in self.ops for out in op.outputs}
+        tables = []
+        for op in self.ops:
+            if op.kind != "GATHER":
+                continue
+            index = op.inputs[0]
+            while index in producers and producers[index].kind in _COPIES:
+                index = producers[index].inputs[0]
+            if self.tensors[index].is_weight and len(self.tensors[index].shape) > 1:
+                tables.append((op, self.tensors[index]))
+        return tuple(tables)
+
+    @cached_property
     def kernels(self) -> tuple[tuple[Operator, Tensor], ...]:
         """Each computing operator with its weight tensor, traced through dequantisation, in execution order."""
         producers = {out: op for op in self.ops for out in op.outputs}

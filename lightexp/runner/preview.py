@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Layer, Model
@@ -85,7 +87,28 @@ class _ModelPreview:
         if layers is None:
             self.built = model.build(self._data.shape, self._data.outputs)
             layers = keras_files.describe_layers(self.built)
+            _check_embeddings(self.built, self._data)
         self._layers = layers
+
+
+def _check_embeddings(built: Any, data: Data) -> None:
+    """Check that an embedding behind the model's input gets the whole numbers that it has rows for.
+
+    Raises:
+        BadInput: If the inputs are scaled, or name rows that it lacks.
+    """
+    for layer in built.layers:
+        if type(layer).__name__ != "Embedding" or layer.input is not built.inputs[0]:
+            continue
+        top = max(int(split.x.max()) for split in data.splits.values() if len(split))
+        if top >= layer.input_dim:
+            raise BadInput(f"{layer.name} has {layer.input_dim} rows, from 0, and the data's largest number is {top}.")
+        if np.any(np.asarray(data.scale) != 1) or np.any(np.asarray(data.offset) != 0):
+            largest = round(1 / float(np.max(data.scale)))
+            raise BadInput(
+                f"{layer.name} looks rows up by whole numbers, and the data's are scaled to fractions. Set "
+                f"dataset.scaling.range=[0,{largest}]"
+            )
 
 
 def _read_table(node: Node, store: Store) -> SensitivityTable | None:

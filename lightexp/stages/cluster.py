@@ -17,7 +17,7 @@ from lightexp.core.patterns import assign_to_layers, count_distinct_values, find
 from lightexp.core.protocols import TFLITE, Artifact, Context, Invariant, InvariantFamily, InvariantKind, Layer, Range
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.core.tflite_graph import Tensor, TFLiteGraph
-from lightexp.stages.layer_patterns import check_patterns, resolve_patterns, skip_reason
+from lightexp.stages.layer_patterns import check_patterns, resolve_patterns, skip_reason, split_parts
 from lightexp.stages.train import TrainingStage
 
 K = Annotated[int, Field(ge=2)]
@@ -27,10 +27,10 @@ K = Annotated[int, Field(ge=2)]
 class Cluster(TrainingStage):
     """Cluster the weights of each kernel to few shared values, then train these.
 
-    Han et al. 2015 (arXiv 1510.00149). Kernels of dense and convolutional layers are clustered, biases and depthwise
-    kernels are not. Zeros are kept, as one of the values, also in layers that are not clustered. If the converter folds
-    batch normalisation or channel scales into a kernel, the number of values is limited in each output channel instead
-    of the kernel.
+    Han et al. 2015 (arXiv 1510.00149). Kernels of dense, convolutional and recurrent layers and embeddings are
+    clustered, biases and depthwise kernels are not. Zeros are kept, as one of the values, also in layers that are not
+    clustered. If the converter folds batch normalisation or channel scales into a kernel, the number of values is
+    limited in each output channel instead of the kernel.
 
     Attributes:
         k: Number of values per kernel. Defaults to 16.
@@ -40,7 +40,7 @@ class Cluster(TrainingStage):
     """
 
     search = {**TrainingStage.search, "k": Range("choice(64, 32, 16, 8)", strongest=8)}
-    version = 2
+    version = 3
     k: K = 16
     init: Init = "kmeans++"
     layers: dict[str, K] = field(default_factory=dict)
@@ -58,6 +58,7 @@ class Cluster(TrainingStage):
 
     def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """Return each layer's number of values, or why it is not clustered; see `Stage.describe_layers`."""
+        layers = split_parts(layers)
         sizes = self.select_sizes(layers)
         descriptions = []
         for layer in layers:
@@ -72,7 +73,7 @@ class Cluster(TrainingStage):
         """Return the number of values of each layer that is clustered.
 
         Args:
-            layers: Layers of the model.
+            layers: Layers of the model, as `split_parts` returns them.
 
         Returns:
             Numbers of values by layer name.
@@ -98,18 +99,20 @@ class Cluster(TrainingStage):
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Cluster the kernels, then train the shared values; see `Stage.apply`."""
         from lightexp.backend import flatbuffer, keras_files
+        from lightexp.backend.kernels import map_kernels
         from lightexp.backend.pruning import clear_negative_zeros
         from lightexp.backend.tied_weights import TiedWeights
 
         assert parent is not None  # `accepts` requires one
         model = keras_files.load_model(parent.folder, context.seed)
-        limits = self.select_sizes(keras_files.describe_layers(model))
-        unchanged = self._cluster_kernels(model, limits, context.seed)
-        kernels = [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]
-        history = self.fit(model, context, TiedWeights(kernels, zeros=True, values=True))
+        limits = self.select_sizes(split_parts(keras_files.describe_layers(model)))
+        kernels = map_kernels(model)
+        unchanged = self._cluster_kernels({name: kernels[name] for name in limits}, limits, context.seed)
+        tied = [kernel for kernel in kernels.values() if "depthwise" not in kernel.name]
+        history = self.fit(model, context, TiedWeights(tied, zeros=True, values=True))
         clear_negative_zeros(model)
         keras_files.save_model(model, context.out)
-        arrays = {name: model.get_layer(name).kernel.numpy() for name in limits}
+        arrays = {name: kernels[name].numpy() for name in limits}
         sizes = {name: int(array.size) for name, array in arrays.items()}
         graph = flatbuffer.read_graph(context.out / TFLITE)
         file_counts = assign_to_layers(sizes, measure_kernels(graph, partial(_count_values, per_channel=False)))[0]
@@ -124,11 +127,11 @@ class Cluster(TrainingStage):
             facts["note"] = f"left as they are: {reasons}"
         return facts
 
-    def _cluster_kernels(self, model: Any, limits: Mapping[str, int], seed: int) -> dict[str, str]:
-        """Cluster a model's kernels in place, and return why others are left as they are, by layer name."""
+    def _cluster_kernels(self, kernels: Mapping[str, Any], limits: Mapping[str, int], seed: int) -> dict[str, str]:
+        """Cluster kernels in place, and return why others are left as they are, by layer name."""
         unchanged: dict[str, str] = {}
         for number, (name, k) in enumerate(limits.items()):
-            kernel = model.get_layer(name).kernel
+            kernel = kernels[name]
             array = kernel.numpy()
             count = count_distinct_values(array, per_channel=False)
             if count <= k:

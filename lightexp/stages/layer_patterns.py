@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
@@ -28,6 +29,15 @@ def check_patterns(patterns: Iterable[str], layers: Sequence[Layer]) -> None:
             raise BadInput(f"no layer's name matches '{pattern}'. The model's layers: {names}.")
 
 
+def split_parts(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers with one entry `LAYER.PART` for each kernel of a layer that has several."""
+    return [
+        replace(layer, name=f"{layer.name}.{name}", kernel=shape, parts=()) if name else layer
+        for layer in layers
+        for name, shape in layer.parts or (("", ()),)
+    ]
+
+
 def skip_reason(layer: Layer, exclude: Sequence[str], participle: str) -> str:
     """Return why a method that works on kernels skips a layer; empty if it does not.
 
@@ -40,7 +50,7 @@ def skip_reason(layer: Layer, exclude: Sequence[str], participle: str) -> str:
         return "excluded"
     if layer.kernel is None:
         return "it has no kernel"
-    if layer.kind.startswith(("Depthwise", "Separable")):
+    if layer.kind.startswith("Depthwise") or layer.name.endswith(".depthwise_kernel"):
         return f"depthwise kernels are not {participle}"
     return ""
 

@@ -18,20 +18,22 @@ from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable, alloca
 from lightexp.core.tflite_graph import TFLiteGraph
 from lightexp.core.training import count_steps_per_epoch
 from lightexp.stages.erdos_renyi import allocate_erdos_renyi
-from lightexp.stages.layer_patterns import check_patterns, resolve_patterns, skip_reason
+from lightexp.stages.layer_patterns import check_patterns, resolve_patterns, skip_reason, split_parts
 from lightexp.stages.sensitivity import Sensitivity, sensitivity_table
 from lightexp.stages.train import TrainingStage
 
 _DEFAULT_SPARSITY = 0.8
 _PATTERN_LAYERS = ("Dense", "Conv1D", "Conv2D")  # the last two axes of their kernels are inputs and outputs
+_UNMEASURED = ("Embedding", "LSTM", "GRU", "SimpleRNN", "Bidirectional")
 
 
 @settings_dataclass
 class Prune(TrainingStage):
     """Set the least important weights to zero during training, as tfmot's `prune_low_magnitude` does.
 
-    Zhu and Gupta, "To prune, or not to prune", 2017 (arXiv 1710.01878). Kernels of dense and convolutional layers are
-    pruned, biases and depthwise kernels are not.
+    Zhu and Gupta, "To prune, or not to prune", 2017 (arXiv 1710.01878). Kernels of dense, convolutional and recurrent
+    layers and embeddings are pruned, biases and depthwise kernels are not. Layers with several kernels, such as an
+    LSTM, have a name for each: `lstm.kernel`, `lstm.recurrent_kernel`.
 
     Zeros can follow a pattern that kernels of a runtime exploit. N:M (Mishra et al. 2021, arXiv 2104.08378) keeps `n`
     of every `m` neighbours along the inputs; during the schedule, a growing number of groups keeps one weight less.
@@ -159,6 +161,7 @@ class Prune(TrainingStage):
 
     def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """Return each layer's sparsity, or why it is not pruned; see `Stage.describe_layers`."""
+        layers = split_parts(layers)
         targets = self.compute_targets(layers, table)
         descriptions = []
         for layer in layers:
@@ -186,7 +189,7 @@ class Prune(TrainingStage):
         """Compute the final sparsity of each layer that is pruned.
 
         Args:
-            layers: Layers of the model.
+            layers: Layers of the model, as `split_parts` returns them.
             table: Sensitivity table. Defaults to None: not measured yet, or not used.
 
         Returns:
@@ -220,13 +223,16 @@ class Prune(TrainingStage):
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Prune during training; see `Stage.apply`."""
         from lightexp.backend import keras_files
+        from lightexp.backend.kernels import map_kernels
         from lightexp.backend.pruning import PruningMasks, clear_negative_zeros
 
         model = keras_files.load_model(parent.folder, context.seed) if parent else self.build_untrained(context)
-        targets = self.compute_targets(keras_files.describe_layers(model), sensitivity_table(context))
+        layers = split_parts(keras_files.describe_layers(model))
+        targets = self.compute_targets(layers, sensitivity_table(context))
+        kernels = map_kernels(model)
         examples = len(context.data.train)
         masks = PruningMasks(
-            [model.get_layer(name).kernel for name in targets],
+            [kernels[name] for name in targets],
             self._make_schedules(targets, examples),
             self.epochs * count_steps_per_epoch(examples, self.batch_size),
             context.seed if self.criterion == "random" else None,
@@ -235,8 +241,8 @@ class Prune(TrainingStage):
         )
         history = self.fit(model, context, masks)
         clear_negative_zeros(model)
-        kernels = {name: model.get_layer(name).kernel.numpy() for name in targets}
-        facts = {"history": history, **self._count_zeros(kernels, targets)}
+        arrays = {name: kernels[name].numpy() for name in targets}
+        facts = {"history": history, **self._count_zeros(arrays, targets)}
         keras_files.save_model(model, context.out)
         return facts
 
@@ -280,6 +286,8 @@ class Prune(TrainingStage):
         reason = skip_reason(layer, self.exclude, "pruned")
         if reason or layer.kernel is None:
             return reason
+        if self.allocation == SENSITIVITY_FACT and layer.kind in _UNMEASURED:
+            return f"the table of sensitivity has no row for each kernel of a {layer.kind}"
         if self._has_pattern and layer.kind not in _PATTERN_LAYERS:
             return f"only {', '.join(_PATTERN_LAYERS)} are pruned in a pattern"
         return f"fewer than {self.m} inputs" if self.m and layer.kernel[-2] < self.m else ""

@@ -30,6 +30,7 @@ from lightexp.models.from_file import try_on_example
 from lightexp.stages.calibration import RANGES_FILE, Calibration
 from lightexp.stages.io_types import IoType, check_io_types
 from lightexp.stages.kernel_format import KernelFormat, format_type
+from lightexp.stages.quantization_notes import AS_REQUESTED, list_float_tensors, make_note
 from lightexp.stages.sensitivity import Sensitivity, sensitivity_table
 
 _DEFAULT_MIN_WEIGHTS = 1024  # the converter leaves smaller tensors in float
@@ -38,7 +39,7 @@ NARROW_OPERATORS = {  # operators that LiteRT computes correctly with fewer than
     2: ("FULLY_CONNECTED",),  # LiteRT accepts a 2-bit CONV_2D, too, but computes wrong results
     4: ("FULLY_CONNECTED", "CONV_2D"),
 }
-_AS_REQUESTED = "as asked"
+_RECURRENT = ("LSTM", "GRU", "SimpleRNN", "Bidirectional")  # unrolled into dense layers
 _BITS = {"INT2": 2, "INT4": 4, "INT8": 8, "FLOAT16": 16, "FLOAT32": 32}
 _BIAS_TYPES = {"int8": "INT32", "int16x8": "INT64"}
 _IO_TYPES = {"int8": "INT8", "int16x8": "INT16"}
@@ -166,21 +167,32 @@ class Quantize(Stage):
 
     def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """Return each layer's data type, and why it is not the requested one; see `Stage.describe_layers`."""
-        self._check_patterns([extract_layer_names(layer.name) for layer in layers if layer.kernel])
+        has_bits = [layer for layer in layers if layer.kernel and layer.kind != "Embedding"]
+        self._check_patterns([extract_layer_names(layer.name) for layer in has_bits])
         return [(layer.name, f"{layer.kind}: {self._describe_layer(layer, table)}") for layer in layers]
 
     def _describe_layer(self, layer: Layer, table: SensitivityTable | None) -> str:
         if not layer.kernel:
             return "folded into its neighbours"
+        if layer.kind == "Embedding":
+            return self._describe_embedding(int(np.prod(layer.kernel)))
         names = extract_layer_names(layer.name)
         if self.tolerance is not None and not table and not any(_matches(pattern, names) for pattern in self.layers):
             return f"by the table of sensitivity, for {self.tolerance:g} points"
         inputs = layer.kernel[0] if layer.kind == "Dense" else layer.kernel[-1]
-        operator = _OPERATORS.get(layer.kind, layer.kind)
+        operator = "FULLY_CONNECTED" if layer.kind in _RECURRENT else _OPERATORS.get(layer.kind, layer.kind)
         kernel = self.choose_format(names, operator, layer.kernel, inputs, table)
         noun = "" if kernel.dtype == "FLOAT32" else " weights"
         description = format_type(f"{kernel.dtype.lower()}{noun}", kernel.block)
         return f"{description}, {kernel.reason}" if kernel.reason else description
+
+    def _describe_embedding(self, weights: int) -> str:
+        """Return the data type of an embedding's rows, which `layers` and `tolerance` do not change."""
+        if self.scheme == "float16":
+            return "float16 weights"
+        if self.scheme == "default" and weights < _DEFAULT_MIN_WEIGHTS:
+            return f"float32, fewer than {_DEFAULT_MIN_WEIGHTS} weights"
+        return f"int{8 if self._is_static or self.scheme == 'default' else self.bits} weights"
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Quantise the model and run the result on an example; see `Stage.apply`."""
@@ -209,9 +221,9 @@ class Quantize(Stage):
             try_on_example(result, context.data)
         except BadInput as error:
             raise BadInput(f"scheme={self.scheme}: {str(error).replace(str(result), 'the result')}") from None
-        float_tensors = _list_float_tensors(shipped, activations=self._is_static)
+        float_tensors = list_float_tensors(shipped, activations=self._is_static)
         facts["float"] = float_tensors
-        if note := _make_note([kernel_names[-1] for kernel_names in names], formats, float_tensors):
+        if note := make_note([kernel_names[-1] for kernel_names in names], formats, float_tensors):
             facts["note"] = note
         return facts
 
@@ -274,7 +286,7 @@ class Quantize(Stage):
         if requested is None:
             requested = self.bits
         if requested == 32:
-            return KernelFormat("FLOAT32", reason=_AS_REQUESTED)
+            return KernelFormat("FLOAT32", reason=AS_REQUESTED)
         bits = next(b for b in (2, 4, 8) if b >= requested and (b == 8 or operator in NARROW_OPERATORS[b]))
         if bits != requested:
             return KernelFormat(f"INT{bits}", reason=f"LiteRT cannot compute a {requested}-bit {operator}")
@@ -299,21 +311,6 @@ class Quantize(Stage):
                 raise BadInput(f"layers: {names[-1]} is given several numbers of bits: {matching}. Give it one.")
 
 
-def _make_note(names: Sequence[str], formats: Sequence[KernelFormat], float_tensors: Sequence[str]) -> str:
-    """Return a note on what is not quantised as requested; empty if everything is."""
-    notes = []
-    deviations = [
-        f"{name} ({form.reason})"
-        for name, form in zip(names, formats, strict=True)
-        if form.reason not in ("", _AS_REQUESTED)
-    ]
-    if deviations:
-        notes.append(f"not as asked: {', '.join(deviations)}")
-    if float_tensors:
-        notes.append(f"in float: {', '.join(float_tensors)}")
-    return "; ".join(notes)
-
-
 def _matches(pattern: str, names: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
@@ -322,25 +319,3 @@ def _find_bias(graph: TFLiteGraph, op: Operator) -> Tensor | None:
     operand = 3 if op.kind == "TRANSPOSE_CONV" else 2
     has_bias = len(op.inputs) > operand and op.inputs[operand] >= 0
     return graph.tensors[op.inputs[operand]] if has_bias else None
-
-
-def _list_float_tensors(graph: TFLiteGraph, activations: bool) -> list[str]:
-    """Return weight matrices (other than kernels) that are still float, and operators with float results.
-
-    Args:
-        graph: The quantised file.
-        activations: Whether activations are quantised, so that operators are checked.
-    """
-    kernels = {kernel.name for _, kernel in graph.kernels}
-    float_tensors = [
-        tensor.name
-        for tensor in graph.weights
-        if tensor.dtype == "FLOAT32" and len(tensor.shape) > 1 and tensor.name not in kernels
-    ]
-    if activations:
-        writers = {output: op.kind for op in graph.ops for output in op.outputs if op.kind != "DEQUANTIZE"}
-        for index, kind in writers.items():
-            tensor = graph.tensors[index]
-            if tensor.dtype == "FLOAT32":
-                float_tensors.append(f"{kind} '{tensor.name}'")
-    return float_tensors

@@ -93,7 +93,7 @@ class Sensitivity(Stage):
         """Return the number of trials of each layer; see `Stage.describe_layers`."""
         descriptions = []
         for layer in layers:
-            if not layer.kernel:
+            if not layer.kernel or layer.kind == "Embedding":
                 continue
             trials = f"{len(self.sparsities) + len(self.ranks) + len(self.bits)} trials (sparsity, rank, bits)"
             if layer.kind.startswith("Depthwise"):

@@ -105,3 +105,20 @@ def test_flatten_model_drops_augmentation_keeps_statistics() -> None:
     rebuilt = import_keras().models.model_from_json(flat.to_json())
     rebuilt.set_weights(flat.get_weights())
     assert np.allclose(rebuilt.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+
+
+def test_flatten_model_splits_separable_convolutions() -> None:
+    from lightexp.backend.flatten import flatten_model
+    from lightexp.backend.session import import_keras, reset_graph
+
+    reset_graph(0)
+    kl = import_keras().layers
+    separable = kl.SeparableConv2D(5, 3, strides=2, padding="same", depth_multiplier=2, activation="relu", name="sep")
+    line = kl.SeparableConv1D(4, 3, use_bias=False, name="line")
+    model = import_keras().Sequential([kl.Input((8, 8, 3)), separable, kl.Reshape((16, 5)), line])
+    model.set_weights([w + 0.1 * np.random.default_rng(1).random(w.shape) for w in model.get_weights()])
+    flat = flatten_model(model)
+    names = [layer.name for layer in flat.layers if layer.weights]
+    assert names == ["sep_depthwise", "sep", "line_depthwise", "line"]
+    x = np.random.default_rng(0).random((5, 8, 8, 3), np.float32)
+    np.testing.assert_allclose(flat(x).numpy(), model(x).numpy(), rtol=1e-5, atol=1e-6)

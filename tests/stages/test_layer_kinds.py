@@ -1,0 +1,103 @@
+"""Contract of stages and kinds of layers: what a plan says of a layer is true of the file that ships.
+
+`experiments/layer_support.py` runs every stage on every kind and writes the guide; here each kind goes through the
+stages that change weights, all kinds of one sort of data in one net.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightexp.backend.flatbuffer import read_graph
+from lightexp.core.errors import BadInput
+from lightexp.core.patterns import count_distinct_values, measure_kernels, read_kernel
+from lightexp.core.tflite_graph import TFLiteGraph, extract_layer_names
+from lightexp.runner.compose import compose_settings
+from lightexp.runner.preview import preview_plan
+from lightexp.runner.progress import SilentReporter
+from lightexp.runner.run import Runner
+
+PROGRAM = Path(__file__).resolve().parents[2] / "experiments/layer_support.py"
+GUIDE = Path(__file__).resolve().parents[2] / "lightexp/guides/layers.md"
+STAGES = {"prune": [], "cluster": ["k=6"], "qat": [], "quantize": ["scheme=dynamic"], "train": []}
+
+
+@pytest.fixture(scope="module")
+def table(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return the program's table, whose nets and data are in a folder."""
+    spec = importlib.util.spec_from_file_location("layer_support", PROGRAM)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["layer_support"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module.SupportTable(tmp_path_factory.mktemp("layers"))
+    del sys.modules["layer_support"]
+
+
+def run(table: Any, sort: str, *stages: str, scaled: bool = False) -> tuple[Any, list[dict[str, str]], TFLiteGraph]:
+    """Run stages on the net of all kinds; return the facts and what the plan says of each stage, and the file."""
+    file = table.folder / f"all_{sort}.keras"
+    if not file.exists():
+        kinds = [kind for kind in table._kinds[sort] if kind not in ("GRU", "SimpleRNN", "SeparableConv1D")]
+        table.write_net(sort, kinds).rename(file)
+    overrides = [text for text in table.list_overrides("train", sort, file) if "pipeline" not in text]
+    overrides += ["pipeline=control", "~stage@pipeline.stages.train", f"pipeline.order=[{','.join(stages)}]"]
+    for stage in stages:
+        overrides.append(f"+stage@pipeline.stages.{stage}={stage}")
+        small = [] if stage == "quantize" else ["epochs=1", "batch_size=16"]
+        overrides += [f"pipeline.stages.{stage}.{value}" for value in (*small, *STAGES[stage])]
+    if scaled:
+        overrides.append("dataset.scaling.range=null")
+    settings, runner = compose_settings(overrides), Runner(SilentReporter())
+    plan, data = runner.plan(settings)
+    described = [dict(pairs) for pairs in preview_plan(plan, settings, data)[1]]
+    record = runner.run(settings, overrides)
+    return record, described, read_graph(table.folder / "outputs/runs" / record.id / "model.tflite")
+
+
+@pytest.mark.parametrize(
+    ("sort", "last", "pruned"), [("image", "qat", 9), ("series", "qat", 9), ("tokens", "quantize", 3)]
+)
+def test_file_holds_what_plan_says_of_layers(table: Any, sort: str, last: str, pruned: int) -> None:
+    record, described, graph = run(table, sort, "prune", "cluster", last)
+    facts = record.stages[-3].facts
+    assert set(facts["zeros"]) == {name for name, text in described[-3].items() if "sparsity 0.8" in text}
+    assert len(facts["zeros"]) == pruned
+    for name, zeros in facts["zeros"].items():
+        assert zeros == pytest.approx(0.8 * facts["sizes"][name], abs=1), name
+    kernels = measure_kernels(graph, lambda kernel: float(np.mean(read_kernel(kernel) == 0)))
+    assert {round(zeros, 1) for _, size, zeros in kernels if size > 40} == {0.8}
+    for op, kernel in graph.kernels:
+        if op.kind != "DEPTHWISE_CONV_2D":
+            assert count_distinct_values(read_kernel(kernel), per_channel=True) <= 6
+    floats = {name for name, text in described[-1].items() if ": float32" in text}
+    expected = {
+        "image": {"conv2d_dilated", "depthwiseconv2d_dilated", "dense_on_a_feature_map"},
+        "series": {"lstm", "bidirectional"},
+        "tokens": set(),
+    }[sort]
+    assert floats >= expected
+    assert all(name in record.stages[-1].facts.get("note", "") for name in floats)
+    for op, kernel in graph.kernels:
+        names = [name.removeprefix("quant_") for name in extract_layer_names(graph.title(op, kernel))]
+        assert (kernel.dtype == "FLOAT32") == (not floats.isdisjoint(names)), names
+
+
+def test_embedding_needs_whole_numbers(table: Any) -> None:
+    with pytest.raises(BadInput, match=r"embedding looks rows up .* Set dataset.scaling.range=\[0,24\]"):
+        run(table, "tokens", "train", scaled=True)
+
+
+def test_guide_has_every_kind(table: Any) -> None:
+    text = GUIDE.read_text(encoding="utf-8")
+    for kinds in table._kinds.values():
+        for kind in kinds:
+            assert f"| {kind} |" in text
+    assert "**fails**" not in text
