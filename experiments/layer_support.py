@@ -27,23 +27,22 @@ from lightexp.runner.run import Runner
 
 GUIDE = Path(__file__).resolve().parents[1] / "lightexp/guides/layers.md"
 ROWS = 25  # of the embedding
-SHAPES = {"image": (8, 8, 3), "series": (4, 3), "tokens": (4,)}
+SHAPES = {"image": (8, 8, 3), "series": (3, 3), "tokens": (4,)}
 STAGES = {
-    "train": ["train"],
-    "distill": ["distill", "objective.teacher=control"],
     "prune": ["prune"],
     "prune_channels": ["prune_channels"],
     "factorize": ["factorize"],
     "cluster": ["cluster", "k=6"],
-    "rate": ["rate", "from_scratch=false"],
     "qat": ["qat"],
     "quantize int8": ["quantize", "scheme=int8"],
     "quantize int4": ["quantize", "scheme=dynamic", "bits=4"],
     "quantize weight_only": ["quantize", "scheme=weight_only"],
-    "sensitivity": ["sensitivity"],
     "encode": ["encode"],
+    "sensitivity": ["sensitivity"],
+    "rate": ["rate", "from_scratch=false"],
+    "distill": ["distill", "objective.teacher=control"],
 }
-TRAINING = ("train", "distill", "prune", "prune_channels", "factorize", "cluster", "rate", "qat")
+TRAINING = ("distill", "prune", "prune_channels", "factorize", "cluster", "rate", "qat")
 _NOTHING_TO_DO = ("left alone", "follows the layers", "trained as usual", "all ", "stays as it is")
 _FLOAT = ("float32", "in the file, but trained in float32")
 
@@ -91,6 +90,7 @@ class SupportTable:
 
     Attributes:
         folder: Folder of the nets, the data and the outputs.
+        kinds: See `list_kinds`.
         cells: Text by stage and kind.
         reasons: Reasons of refusals by text of the reason, in the order they occurred, with the cells they belong to.
         failures: Runs that failed after the plan had accepted them.
@@ -100,10 +100,10 @@ class SupportTable:
     cells: dict[tuple[str, str], str] = field(default_factory=dict)
     reasons: dict[str, list[str]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    kinds: dict[str, dict[str, Callable[[str], Any]]] = field(default_factory=list_kinds)
 
     def __post_init__(self) -> None:
         self._runner = Runner(SilentReporter())
-        self._kinds = list_kinds()
         rng, y = np.random.default_rng(0), np.arange(48) % 4
         for sort, shape in SHAPES.items():
             x = rng.normal(size=(48, *shape)).astype(np.float32)
@@ -123,7 +123,7 @@ class SupportTable:
         if sort == "image":
             net.add(kl.Conv2D(8, 3, padding="same", activation="relu", name="first"))
         for kind in kinds:
-            net.add(self._kinds[sort][kind](name_layer(kind)))
+            net.add(self.kinds[sort][kind](name_layer(kind)))
         net.add(kl.Flatten(name="flat"))
         net.add(kl.Dense(8, activation="relu", name="hidden"))
         net.add(kl.Dense(4, name="logits"))
@@ -142,12 +142,12 @@ class SupportTable:
         if stage in TRAINING:
             overrides += ["pipeline.stages.it.epochs=1", "pipeline.stages.it.batch_size=16"]
         if sort == "tokens":
-            overrides.append(f"dataset.scaling.range=[0,{ROWS - 1}]")
+            overrides.append("dataset.scaling.range=[0,255]")
         return overrides
 
     def fill(self, stage: str) -> None:
         """Plan and run a stage on every kind of layer."""
-        for sort, kinds in self._kinds.items():
+        for sort, kinds in self.kinds.items():
             accepted = list(kinds)
             if not self._plan(stage, sort, accepted):
                 accepted = [kind for kind in kinds if self._plan(stage, sort, [kind])]
@@ -187,7 +187,7 @@ class SupportTable:
         """Return the guide's text."""
         stages = list(dict.fromkeys(stage for stage, _ in self.cells))
         lines = [INTRODUCTION, f"| Layer | {' | '.join(stages)} |", f"|---|{'---|' * len(stages)}"]
-        for kinds in self._kinds.values():
+        for kinds in self.kinds.values():
             lines += [f"| {kind} | {' | '.join(self.cells[stage, kind] for stage in stages)} |" for kind in kinds]
         lines.append("\n## Why a stage refuses a layer\n")
         lines += [f"- {'; '.join(cells)}: {reason}" for reason, cells in self.reasons.items()]
@@ -225,7 +225,7 @@ NOTES = """
   batches of any size, has no state, and each operator is one that quantisers and microcontrollers know; but it grows by
   some 2 to 3 KB per step of an LSTM or GRU, and 1 KB of a SimpleRNN. The steps must be fixed, as in `Input((49, 10))`.
 - SeparableConv layers of a file become a DepthwiseConv `NAME_depthwise` and a Conv `NAME`, which compute the same.
-- An Embedding takes whole numbers: `dataset.scaling.range=[0,N]`, with N the data's largest number, keeps them.
+- An Embedding takes whole numbers: `dataset.scaling.range=[0,255]` keeps those that fit into a byte.
 - The recurrent kernel of a GRU with `reset_after=False` is not pruned or clustered, as the file holds it in two pieces.
 - Models with several inputs or outputs are refused.
 """
@@ -234,18 +234,17 @@ NOTES = """
 def main() -> int:
     """Fill the table and write the guide, or print it for some stages; return 1 if a run failed."""
     start_tensorflow(1)
-    requested = sys.argv[1:] or list(STAGES)
     with tempfile.TemporaryDirectory() as folder:
         table = SupportTable(Path(folder))
-        for stage in requested:
+        for stage in sys.argv[1:] or STAGES:
             table.fill(stage)
             print(f"{stage}: {len(table.failures)} failures so far", flush=True)
-        text = table.format().replace(folder, "")
-    if requested == list(STAGES):
-        GUIDE.parent.mkdir(exist_ok=True)
-        GUIDE.write_text(text, encoding="utf-8")
-    else:
-        print(text)
+            text = table.format().replace(f"{folder}/", "")
+            if len(sys.argv) == 1:
+                GUIDE.parent.mkdir(exist_ok=True)
+                GUIDE.write_text(text, encoding="utf-8")
+        if len(sys.argv) > 1:
+            print(text)
     print("\n".join(table.failures))
     return 1 if table.failures else 0
 

@@ -104,10 +104,10 @@ def _check_embeddings(built: Any, data: Data) -> None:
         if top >= layer.input_dim:
             raise BadInput(f"{layer.name} has {layer.input_dim} rows, from 0, and the data's largest number is {top}.")
         if np.any(np.asarray(data.scale) != 1) or np.any(np.asarray(data.offset) != 0):
-            largest = round(1 / float(np.max(data.scale)))
+            largest = 255 if data.train.x.dtype == np.uint8 else 65_535
             raise BadInput(
-                f"{layer.name} looks rows up by whole numbers, and the data's are scaled to fractions. Set "
-                f"dataset.scaling.range=[0,{largest}]"
+                f"{layer.name} looks rows up by whole numbers, and the data's are scaled. Set "
+                f"dataset.scaling.range=[0,{largest}], and no mean or std."
             )
 
 
