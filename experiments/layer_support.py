@@ -233,7 +233,7 @@ NOTES = """
 
 def main() -> int:
     """Fill the table and write the guide, or print it for some stages; return 1 if a run failed."""
-    start_tensorflow(1)
+    start_tensorflow(compose_settings(["dataset=digits"]).threads)
     with tempfile.TemporaryDirectory() as folder:
         table = SupportTable(Path(folder))
         for stage in sys.argv[1:] or STAGES:

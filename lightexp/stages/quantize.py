@@ -175,7 +175,7 @@ class Quantize(Stage):
         if not layer.kernel:
             return "folded into its neighbours"
         if layer.kind == "Embedding":
-            return self._describe_embedding(int(np.prod(layer.kernel)))
+            return "float32, litert-quantizer leaves the rows of an embedding"
         names = extract_layer_names(layer.name)
         if self.tolerance is not None and not table and not any(_matches(pattern, names) for pattern in self.layers):
             return f"by the table of sensitivity, for {self.tolerance:g} points"
@@ -185,14 +185,6 @@ class Quantize(Stage):
         noun = "" if kernel.dtype == "FLOAT32" else " weights"
         description = format_type(f"{kernel.dtype.lower()}{noun}", kernel.block)
         return f"{description}, {kernel.reason}" if kernel.reason else description
-
-    def _describe_embedding(self, weights: int) -> str:
-        """Return the data type of an embedding's rows, which `layers` and `tolerance` do not change."""
-        if self.scheme == "float16":
-            return "float16 weights"
-        if self.scheme == "default" and weights < _DEFAULT_MIN_WEIGHTS:
-            return f"float32, fewer than {_DEFAULT_MIN_WEIGHTS} weights"
-        return f"int{8 if self._is_static or self.scheme == 'default' else self.bits} weights"
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Quantise the model and run the result on an example; see `Stage.apply`."""
