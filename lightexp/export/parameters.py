@@ -32,6 +32,7 @@ _FIELDS = {
     NUMBERS: ("count",),
     REPEATED: ("count", "factor"),
 }
+# Bytes of the fields that are not written as 7 bits a byte.
 _FIXED_BYTES = {(LEVELS, "share"): 1, (LATTICE, "share"): 1, (LATTICE, "factor"): 4, (PRODUCT, "factor"): 4}
 _FIELDS_OF_VERSION_1 = ("gap", "count", "width", "floats", "kind", *_COUNTS[1:])
 
@@ -151,7 +152,7 @@ def serialize(parameters: CodingParameters) -> bytes:
 
 
 def round_share(share: int) -> int:
-    """Return the nearest share below that takes one byte: five significant bits."""
+    """Return a share that takes one byte: its five highest bits, at least 16."""
     return _expand_share(_shorten_share(share))
 
 
