@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.core.data import Data, Split
+from lightexp.core.errors import LightexpError
 from lightexp.core.preprocessing import Scaling
 from lightexp.core.protocols import Artifact
 from lightexp.core.record import StageRecord
@@ -65,7 +66,10 @@ def describe_chance(artifact: Artifact, data: Data, threads: int) -> str | None:
         )
     for bounds in _RANGES:
         scale, offset = Scaling(range=bounds).factors(_TOP, data.shape)
-        other = _measure(artifact, replace(sample, scale=scale, offset=offset), threads)
+        try:
+            other = _measure(artifact, replace(sample, scale=scale, offset=offset), threads)
+        except LightexpError:  # an embedding has no rows for such inputs
+            continue
         if find_chance_level(other, sample.val.y, data) is None:
             setting = f"dataset.scaling.range=[{bounds[0]:g},{bounds[1]:g}]"
             return _format_chance(data, value, level, f"With {setting} it is {_format(data, other)}: set that")

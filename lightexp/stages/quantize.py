@@ -175,6 +175,9 @@ class Quantize(Stage):
         if not layer.kernel:
             return "folded into its neighbours"
         if layer.kind == "Embedding":
+            by_tensorflow = self.scheme == "default" and self.scales != "grid"
+            if by_tensorflow and np.prod(layer.kernel) >= _DEFAULT_MIN_WEIGHTS:
+                return "int8 weights"
             return "float32, litert-quantizer leaves the rows of an embedding"
         names = extract_layer_names(layer.name)
         if self.tolerance is not None and not table and not any(_matches(pattern, names) for pattern in self.layers):

@@ -70,6 +70,7 @@ def run(table: Any, sort: str, *stages: str, scaled: bool = False) -> tuple[Any,
     [
         ("image", ["prune", "qat"], 9),
         ("series", ["prune", "qat"], 5),
+        ("tokens", ["prune", "cluster", "quantize"], 3),
     ],
 )
 def test_file_holds_what_plan_says_of_layers(table: Any, sort: str, stages: list[str], pruned: int) -> None:
@@ -88,6 +89,7 @@ def test_file_holds_what_plan_says_of_layers(table: Any, sort: str, stages: list
     expected = {
         "image": {"conv2d_dilated", "depthwiseconv2d_dilated", "dense_on_a_feature_map"},
         "series": {"lstm"},
+        "tokens": {"embedding"},
     }[sort]
     assert floats >= expected
     assert all(name in record.stages[-1].facts.get("note", "") for name in floats)
