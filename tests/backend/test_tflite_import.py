@@ -113,11 +113,12 @@ def test_layer_names_are_those_of_keras(tensorflow: None, tmp_path: Path) -> Non
     from lightexp.backend import converter
 
     kl = keras.layers
-    body = [kl.Conv2D(3, 3, name="edges"), kl.BatchNormalization(), kl.ReLU(), kl.Flatten(), kl.Dense(4, name="head")]
+    slopes = kl.PReLU("random_normal", shared_axes=[1, 2], name="slopes")
+    body = [kl.Conv2D(3, 3, name="edges"), kl.BatchNormalization(), slopes, kl.Flatten(), kl.Dense(4, name="head")]
     model = keras.Sequential([kl.Input(SHAPE), *body])
     path = tmp_path / "net.tflite"
     path.write_bytes(converter.convert_to_float32(model))
-    assert [layer.name for layer in rebuild(path).layers if layer.weights] == ["edges", "head"]
+    assert [layer.name for layer in rebuild(path).layers if layer.weights] == ["edges", "slopes_prelu", "head"]
 
 
 def make_convolutions(x: Any) -> Any:
@@ -211,3 +212,20 @@ def make_matrices(x: Any) -> Any:
 def test_operators(make: Callable[[Any], Any], convert: Callable[..., Path]) -> None:
     batch = 1 if make is make_convolutions else None
     rebuild(convert(make, batch=batch))
+
+
+def make_channels_first(x: Any) -> Any:
+    import tensorflow as tf
+
+    x = tf.concat([x * make_weights(2, 1, 1), x - make_weights(1, 1, 8), tf.nn.softmax(x)], 1)
+    x = tf.pad(x, ((0, 0), (0, 0), (1, 0), (0, 2)))[:, 1:, :8]
+    x = tf.maximum(x, make_weights(5, 1, 10) * x) + tf.reduce_mean(x, (2, 3), keepdims=True)
+    kernel = make_weights(3, 3, 5, 6)
+    x = tf.transpose(tf.nn.conv2d(tf.transpose(x, (0, 2, 3, 1)), kernel, 1, "VALID"), (0, 3, 1, 2))
+    parts = [tf.split(x, 2, axis=1)[1], tf.reduce_sum(x, 1), tf.reduce_max(x, (2, 3)), tf.nn.relu(x)]
+    return end(tf.concat([end(part) for part in parts], -1))
+
+
+def test_channels_first(convert: Callable[..., Path]) -> None:
+    kinds = list_kinds(rebuild(convert(make_channels_first, (2, 8, 8))))
+    assert "Conv2D" in kinds
