@@ -91,6 +91,10 @@ class RecordDataset(InputDataset):
     def check(self) -> Path:
         """Return the folder of the files, or the one file; see `Dataset.check`."""
 
+    def title(self, path: Path) -> str:
+        """Return the data set's name, for display, from what `check` returned."""
+        return path.stem
+
     def load(self) -> Data:
         """Read, decode and split the records; see `Dataset.load`."""
         path = self.check()
@@ -121,7 +125,7 @@ class RecordDataset(InputDataset):
         for part in ("test", "val"):
             if part not in splits:
                 train, splits[part] = hold_out(train, count_fifth(len(train)), self.split_seed)
-        data = self.make_data(path.stem, train, splits["val"], splits["test"], numbered.classes, typed.top)
+        data = self.make_data(self.title(path), train, splits["val"], splits["test"], numbered.classes, typed.top)
         names = numbered.names or (names if len(names) == numbered.classes else ())
         return replace(data, names=names, notes=(*notes, *typed.notes, *numbered.notes))
 

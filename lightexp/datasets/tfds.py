@@ -29,6 +29,10 @@ class Tfds(RecordDataset):
     name: str | None = None
     data_dir: str | None = None
 
+    def title(self, path: Path) -> str:
+        """Return the name without the version; see `RecordDataset.title`."""
+        return path.parent.name
+
     def check(self) -> Path:
         """Find the data set's folder.
 

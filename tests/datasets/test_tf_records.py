@@ -120,6 +120,7 @@ def test_tfds_folder_is_read_without_the_package(tensorflow: None, tmp_path: Pat
     newest = Tfds(name="pets", data_dir=str(tmp_path))
     assert newest.check() == tmp_path / "pets" / "3.0.10"
     data = newest.load()
+    assert data.name == "pets"
     assert (data.classes, data.names) == (4, ("cat", "dog", "emu", "fox"))
     assert np.array_equal(data.test.x, PIXELS[24:])
     assert (len(data.train), len(data.val)) == (19, 5)
