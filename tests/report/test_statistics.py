@@ -158,3 +158,13 @@ def test_compute_mean_interval_equals_scipys() -> None:
     expected = stats.t.interval(0.95, 2, loc=np.mean(x), scale=stats.sem(x))
     assert (mean, low, high) == (pytest.approx(np.mean(x)), pytest.approx(expected[0]), pytest.approx(expected[1]))
     assert compute_mean_interval([0.5]) == (0.5, 0.5, 0.5)
+
+
+def test_margin_of_an_error_allows_higher_values() -> None:
+    lower = compare_paired(ROW, CONTROL, margin=0.01)
+    negated = [{seed: -value for seed, value in values.items()} for values in (ROW, CONTROL)]
+    higher = compare_paired(*negated, margin=0.01, worse="higher")
+    assert lower is not None and higher is not None
+    assert (higher.p, higher.mean) == (pytest.approx(lower.p), pytest.approx(-lower.mean))
+    constant = compare_paired({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0}, margin=1.0, worse="higher")
+    assert constant is not None and constant.within is True

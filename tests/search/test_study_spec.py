@@ -92,3 +92,13 @@ def test_goal_beyond_quick_metrics_measures_all(make_spec: MakeSpec) -> None:
     assert "accuracy" in make_spec("search.objectives=[latency/p50_us]").settings.measure
     with pytest.raises(BadInput, match="fits/nano33 is not measured"):
         make_spec("measure=quick", "search.constraints=['fits: nano33']").check()
+
+
+def test_goals_follow_the_task() -> None:
+    goals = ["search.objectives=[primary/val,size/file_bytes]", "search.constraints=['primary/val <= control + 5']"]
+    spec = StudySpec(["task=regression", "dataset=sklearn", f"{SPARSITY}=interval(0.5,0.9)", *goals], [])
+    spec.check()
+    assert [(o.name, o.direction) for o in spec.objectives] == [("rmse/val", "min"), ("size/file_bytes", "min")]
+    assert spec.constraints[0].name == "rmse/val"
+    with pytest.raises(BadInput, match=r"search\.pruner goes by mae/val alone"):
+        StudySpec(["task=regression", "search.pruner=median", *goals], []).check()
