@@ -229,3 +229,17 @@ def make_channels_first(x: Any) -> Any:
 def test_channels_first(convert: Callable[..., Path]) -> None:
     kinds = list_kinds(rebuild(convert(make_channels_first, (2, 8, 8))))
     assert "Conv2D" in kinds
+
+
+@pytest.mark.parametrize("rectifies", [True, False])
+def test_max_pooling_behind_a_padding_of_minus_infinity(rectifies: bool, convert: Callable[..., Path]) -> None:
+    """As PyTorch pools; behind a rectifier zeros do as well, and keep the range of integers small."""
+    import tensorflow as tf
+
+    def pool(x: Any) -> Any:
+        x = tf.nn.relu(x) if rectifies else x
+        padded = tf.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+        return end(tf.nn.max_pool2d(padded, 3, 2, "VALID"))
+
+    kinds = list_kinds(rebuild(convert(pool)))
+    assert ("ZeroPadding2D" in kinds) == rectifies

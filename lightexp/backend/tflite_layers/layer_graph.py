@@ -88,7 +88,6 @@ class LayerGraph:
         self.layers: list[dict[str, Any]] = []
         self.weights: dict[str, list[Array]] = {}
         self._names: set[str] = set()
-        self._inputs: dict[str, tuple[str, ...]] = {}
 
     def add_input(self, shape: Shape) -> Value:
         """Add the model's input."""
@@ -147,6 +146,11 @@ class LayerGraph:
         if weights:
             self.weights[name] = [np.ascontiguousarray(array, np.float32) for array in weights]
         return _in_keras_order(name, shape)
+
+    def is_nonnegative(self, value: Value) -> bool:
+        """Return whether a layer ends in a rectifier, so that its output has no negative number."""
+        layer = next(layer for layer in self.layers if layer["name"] == value.layer)
+        return "relu" in (layer["class_name"].lower(), layer["config"].get("activation"))
 
     def straighten(self, value: Value, name: str) -> Value:
         """Return a value whose axes Keras has in the file's order, by a Permute or Reshape layer if it must be."""

@@ -91,7 +91,7 @@ def _translate_pad(call: Call, graph: LayerGraph) -> Value:
         raise Unsupported("pads the batch")
     padding = [rows[value.order.index(axis)] for axis in range(len(rows))]
     shape = tuple(before + n + after for n, (before, after) in zip(value.shape, padding, strict=True))
-    fill = float(call.get_constant(2).reshape(-1)[0]) if call.kind == "PADV2" else 0.0
+    fill = _read_fill(call, graph, value) if call.kind == "PADV2" else 0.0
     is_zero = call.kind != "MIRROR_PAD" and fill == 0
     if is_zero and len(shape) in (2, 3) and padding[-1] == (0, 0):
         spatial: Any = padding[:-1] if len(shape) == 3 else padding[0]
@@ -101,6 +101,18 @@ def _translate_pad(call: Call, graph: LayerGraph) -> Value:
         mode = {"mode": modes[call.options["Mode"]]} if call.kind == "MIRROR_PAD" else {"constant_values": fill}
         output = graph.add_function("pad", call.name, value, shape, paddings=[[0, 0], *padding], **mode)
     return replace(output, order=value.order, has_batch=value.has_batch)
+
+
+def _read_fill(call: Call, graph: LayerGraph, value: Value) -> float:
+    """Return the number that a PADV2 fills with; raises Unsupported for NaN and infinity."""
+    fill = float(call.get_constant(2).reshape(-1)[0])
+    lowest = float(np.finfo(np.float32).min)
+    if fill <= lowest and set(call.followers) == {"MAX_POOL_2D"} and graph.is_nonnegative(value):
+        return 0.0  # gives the same maxima, and does not spoil the range of integers
+    fill = max(fill, lowest)
+    if not np.isfinite(fill):
+        raise Unsupported(f"pads with {fill}")
+    return fill
 
 
 def _translate_strided_slice(call: Call, graph: LayerGraph) -> Value:
