@@ -1,7 +1,7 @@
 """Write the guide `lightexp/guides/layers.md`: what each stage does to each kind of layer, by real runs on tiny nets.
 
 Each stage is planned and run on a net of all kinds of one sort of data. If the plan refuses it, each kind is planned
-alone, and those that are accepted are run in one net; if a run fails, each of its kinds is run alone.
+alone, and those that are accepted are run in one net; if that is refused or fails, each of its kinds is run alone.
 
     python experiments/layer_support.py [STAGE ...]
 """
@@ -40,9 +40,8 @@ STAGES = {
     "encode": ["encode"],
     "sensitivity": ["sensitivity"],
     "rate": ["rate", "from_scratch=false"],
-    "distill": ["distill", "objective.teacher=control"],
 }
-TRAINING = ("distill", "prune", "prune_channels", "factorize", "cluster", "rate", "qat")
+TRAINING = ("prune", "prune_channels", "factorize", "cluster", "rate", "qat")
 _NOTHING_TO_DO = ("left alone", "follows the layers", "trained as usual", "all ", "stays as it is")
 _FLOAT = ("float32", "in the file, but trained in float32")
 
@@ -151,10 +150,12 @@ class SupportTable:
             accepted = list(kinds)
             if not self._plan(stage, sort, accepted):
                 accepted = [kind for kind in kinds if self._plan(stage, sort, [kind])]
-            if accepted and self._run(stage, sort, accepted):
-                for kind in accepted:
-                    if self._run(stage, sort, [kind]):
-                        self.cells[stage, kind] = "**fails**"
+            together = self._plan(stage, sort, accepted) if accepted else True
+            if together and (not accepted or not self._run(stage, sort, accepted)):
+                continue
+            for kind in accepted:
+                if self._run(stage, sort, [kind]):
+                    self.cells[stage, kind] = "**fails**"
 
     def _plan(self, stage: str, sort: str, kinds: Sequence[str]) -> bool:
         """Plan a stage on a net of some kinds; note what it does to them, and return whether it is accepted."""
@@ -223,7 +224,9 @@ NOTES = """
   Patterns such as `layers: {"lstm*": 0.9}` match them.
 - Recurrent layers are trained as they are, and unrolled over the steps of their sequence in the `.tflite`: it takes
   batches of any size, has no state, and each operator is one that quantisers and microcontrollers know; but it grows by
-  some 2 to 3 KB per step of an LSTM or GRU, and 1 KB of a SimpleRNN. The steps must be fixed, as in `Input((49, 10))`.
+  some 3 KB per step of an LSTM or GRU, and 1 KB of a SimpleRNN. The steps must be fixed, as in `Input((49, 10))`.
+- `prune_channels` refuses recurrent layers, Embedding and others that it cannot follow behind a layer whose channels
+  could go. Here they are the first layers of their nets, before which no channel goes.
 - SeparableConv layers of a file become a DepthwiseConv `NAME_depthwise` and a Conv `NAME`, which compute the same.
 - An Embedding takes whole numbers: `dataset.scaling.range=[0,255]` keeps those that fit into a byte.
 - The recurrent kernel of a GRU with `reset_after=False` is not pruned or clustered, as the file holds it in two pieces.

@@ -23,6 +23,7 @@ from lightexp.runner.preview import preview_plan
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 
+GUIDE = Path(__file__).resolve().parents[2] / "lightexp/guides/layers.md"
 PROGRAM = Path(__file__).resolve().parents[2] / "experiments/layer_support.py"
 STAGES = {"prune": [], "cluster": ["k=6"], "qat": [], "quantize": ["scheme=dynamic"]}
 LEFT_OUT = (
@@ -101,3 +102,11 @@ def test_file_holds_what_plan_says_of_layers(table: Any, sort: str, stages: list
 def test_embedding_needs_whole_numbers(table: Any) -> None:
     with pytest.raises(BadInput, match=r"embedding looks rows up .* Set dataset.scaling.range=\[0,255\]"):
         run(table, "tokens", "prune", scaled=True)
+
+
+def test_guide_has_every_kind(table: Any) -> None:
+    text = GUIDE.read_text(encoding="utf-8")
+    for kinds in table.kinds.values():
+        for kind in kinds:
+            assert f"| {kind} |" in text
+    assert "**fails**" not in text
