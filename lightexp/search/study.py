@@ -333,7 +333,10 @@ class SearchStudy:
         state = state_without_values if values is None else TrialState.COMPLETE
         self._study.sampler = RandomSampler()  # Optuna's grid sampler stops `Study.optimize`, which does not run here
         try:
-            self._storage.set_trial_user_attr(self._trial_id(number), OUTCOME, asdict(outcome))
+            stored = asdict(outcome)
+            if outcome.primary is None:  # as studies of accuracy have always been stored
+                del stored["primary"]
+            self._storage.set_trial_user_attr(self._trial_id(number), OUTCOME, stored)
             self._study.tell(number, values, state=state)
         except (UpdateFinishedTrialError, ValueError):
             # Another process may have taken the trial for orphaned and finished it first; it counts once.
