@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from lightexp.core import compat
 from lightexp.core.errors import BadInput
 
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
-_IGNORED = frozenset({"autocast", "dtype", "optional", "ragged", "seed", "sparse", "synchronized"})
-"""Settings of Keras 3 that change no result."""
+_IGNORED = frozenset(
+    {"autocast", "dtype", "optional", "ragged", "seed", "sparse", "synchronized", "zero_output_for_mask"}
+)
+"""Settings of Keras 3 that change no result, or that legacy Keras sets itself."""
 _DEFAULTS = {"renorm_momentum": 0.99, "lora_alpha": None}
 _PARTS = re.compile(r".*(initializer|regularizer|constraint)")
 
@@ -143,7 +146,10 @@ class _Builder:
             return value
         if value.get("class_name") in ("__numpy__", "__tensor__"):
             return np.asarray(value["config"]["value"]).tolist()
-        kind = value.get("class_name")
+        kind = str(value.get("class_name"))
+        if spec.kind == "Bidirectional" and key in ("layer", "backward_layer"):
+            settings = {name: item for name, item in value["config"].items() if name != "name"}
+            return self._make(replace(spec, name=value["config"]["name"], kind=kind), kind, settings)
         if not (match := _PARTS.fullmatch(key)) or kind not in KERAS_3_PARTS:
             raise make_layer_error(
                 self._graph.path, spec.name, f"{key}={kind}", "a setting that lightexp does not know"

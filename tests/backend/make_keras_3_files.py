@@ -97,11 +97,19 @@ def build_series() -> Any:
     return model
 
 
+def build_recurrent() -> Any:
+    """Build a model of recurrent layers."""
+    both = layers.Bidirectional(layers.LSTM(3, return_sequences=True))
+    body = [layers.Input((12, 4)), both, layers.GRU(4, return_sequences=True), layers.SimpleRNN(4), layers.Dense(3)]
+    return keras.Sequential(body)
+
+
 def iterate_models() -> Iterator[tuple[str, Any, tuple[int, ...], tuple[str, ...]]]:
     """Yield the models with their names, shapes of an example and endings."""
     yield "nested", build_nested(), (8, 8, 3), (".keras", ".h5")
     yield "operations", build_operations(), (8, 8, 4), (".keras",)
     yield "layers", build_layers(), (8, 8, 3), (".keras", ".h5")
+    yield "recurrent", build_recurrent(), (12, 4), (".keras",)
     yield "series", build_series(), (16, 2), (".keras",)
 
 
