@@ -1,4 +1,4 @@
-"""Warn of a control that is no better than chance, before stages are run on it."""
+"""Warn of a control that is no better than chance before stages are run on it, and note it of any stage's file."""
 
 from __future__ import annotations
 
@@ -77,13 +77,19 @@ def describe_chance(artifact: Artifact, data: Data, threads: int) -> str | None:
     return _format_chance(data, value, level, advice)
 
 
-def note_chance(record: StageRecord, data: Data) -> None:
-    """Add a note to a control's record if its measured validation metric is no better than chance."""
+def note_chance(record: StageRecord, data: Data, subject: str) -> None:
+    """Add a note to a stage's record if its file's measured validation metric is no better than chance.
+
+    Args:
+        record: The record, with its metrics.
+        data: The data set.
+        subject: What the note calls the file.
+    """
     name = f"{data.task.primary}/val"
     value = record.metric(name)
     level = None if value is None else find_chance_level(value, data.val.y, data)
     if level is not None:
-        record.notes[name] = f"the control is no better than {data.task.guess}, {_format(data, level)}"
+        record.notes[name] = f"{subject} is no better than {data.task.guess}, {_format(data, level)}"
 
 
 def _measure(artifact: Artifact, data: Data, threads: int) -> float:

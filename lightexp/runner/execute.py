@@ -137,8 +137,8 @@ class Executor:
                     requested=requested,
                 )
                 self._measure_node(node, record, context)
-                if node is self._plan.control:
-                    note_chance(record, self._data)
+                is_control = node is self._plan.control
+                note_chance(record, self._data, "the control" if is_control else f"the file after '{node.name}'")
                 for file, split in [place for place in cache if place[0] != control.tflite]:
                     del cache[file, split]  # only the control's logits are needed again
                 record.metrics.append(Metric("time/train_s", self._sum_training_seconds(node), "s", "min"))

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from lightexp.core.data import Data, Split
+from lightexp.core.metrics import Metric
 from lightexp.core.protocols import Artifact
-from lightexp.runner.chance import describe_chance, find_chance_level
+from lightexp.core.record import StageRecord
+from lightexp.runner.chance import describe_chance, find_chance_level, note_chance
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 from tests.tiny_runs import TinyRuns
@@ -25,6 +27,16 @@ def test_chance_level_is_the_share_of_the_largest_class(accuracy: float, is_chan
     assert find_chance_level(accuracy, LABELS, data) == (0.1 if is_chance else None)
     assert find_chance_level(accuracy, LABELS * 0, data) == 1.0
     assert find_chance_level(0.55, np.repeat(LABELS[:10] % 2, 4), data) == 0.5
+
+
+@pytest.mark.parametrize(("accuracy", "is_chance"), [(0.09, True), (0.5, False)])
+def test_file_at_chance_is_noted(accuracy: float, is_chance: bool) -> None:
+    split = Split(np.zeros((100, 1)), LABELS)
+    record = StageRecord("rate", "key", False, 0.0)
+    record.metrics.append(Metric("accuracy/val", accuracy))
+    note_chance(record, Data("d", split, split, split, 10), "the file after 'rate'")
+    note = "the file after 'rate' is no better than always answering with one class, 10.0%"
+    assert record.notes == ({"accuracy/val": note} if is_chance else {})
 
 
 class Listener(SilentReporter):
