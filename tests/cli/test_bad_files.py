@@ -94,9 +94,9 @@ def write_keras_file(folder: Path, layer: str = "Lambda", version: str = "2.15.0
     return folder / "net.h5"
 
 
-def write_keras3_file(folder: Path) -> Path:
+def write_keras_archive(folder: Path, version: str) -> Path:
     with zipfile.ZipFile(folder / "net.keras", "w") as file:
-        file.writestr("metadata.json", json.dumps({"keras_version": "3.4.1"}))
+        file.writestr("metadata.json", json.dumps({"keras_version": version}))
     return folder / "net.keras"
 
 
@@ -121,9 +121,13 @@ MODELS: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "tflite empty": (lambda folder: write_bytes(folder, b""), "net.tflite (0 bytes) is not a .tflite file"),
     "Lambda": (write_keras_file, "net.h5 holds 'Lambda', which is not among the layers that lightexp knows"),
-    "Keras 3": (
-        write_keras3_file,
-        "written by Keras 3.4.1; lightexp reads Keras 2. Where it was made, run model.export(",
+    "Keras 3, cut": (
+        lambda folder: write_keras_archive(folder, "3.4.1"),
+        "net.keras is broken (\"There is no item named 'config.json' in the archive\")",
+    ),
+    "Keras 4": (
+        lambda folder: write_keras_archive(folder, "4.0.1"),
+        "written by Keras 4.0.1; lightexp reads Keras 1 to 3. Where it was made, run model.export(",
     ),
     "PyTorch": (
         lambda folder: write_bytes(folder, NOISE, "net.pt"),

@@ -70,7 +70,8 @@ def test_foreign_float_file_is_measured(tiny_runs: TinyRuns, tmp_path: Path) -> 
     control, quantized = record.stages
     for stage in record.stages:
         assert {metric.name for metric in stage.metrics} >= EXPECTED - {"fits/small"}
-        assert (stage.metric("micro/runs"), stage.notes) == (1, {})
+        assert stage.metric("micro/runs") == 1
+        assert not stage.notes.keys() - {"accuracy/val"}  # which a net of one epoch may leave at chance
     assert control.metric("accuracy/val") == control_run.stages[0].metric("accuracy/val")
     assert quantized.metric("model/bits_per_weight") < 12
     assert json.loads(json.dumps(record.metrics)) == record.metrics
