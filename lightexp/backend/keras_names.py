@@ -6,7 +6,7 @@ import re
 
 
 def _parse_names(text: str) -> frozenset[str]:
-    """Return the words of a text."""
+    """Return the names in a text, which are separated by spaces."""
     return frozenset(text.split())
 
 

@@ -63,7 +63,7 @@ _NOTES = {
     "blank": "{count} transparent images have one colour on dataset.background={background}. Choose another one.",
     "deep": "{count} images have 16 bits a pixel: their upper 8 bits are used.",
 }
-"""What the user is told, by what was changed on an image."""
+"""Messages to the user, by what was changed on an image."""
 _BATCH = 16
 _MAX_THREADS = 8  # each may hold an image of Pillow's largest size
 

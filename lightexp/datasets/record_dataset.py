@@ -165,16 +165,16 @@ def list_files(path: Path) -> dict[str, list[Path]]:
     """
     if path.is_file():
         return {"train": [path]}
-    found: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
     for file in sorted([*path.glob("*"), *path.glob("*/*")]):
         if file.is_file() and _FILE.search(file.name) and not file.name.startswith("."):
             part = _PART.search(file.name) or _PART.search(file.parent.name if file.parent != path else "")
-            found[part[1] if part else "train"].append(file)
-    if not found["train"]:
+            parts[part[1] if part else "train"].append(file)
+    if not parts["train"]:
         raise BadInput(
             f"{path} holds no file to train on. Name files NAME-train.tfrecord, NAME-val.tfrecord, NAME-test.tfrecord."
         )
-    return {part: files for part, files in found.items() if files}
+    return {part: files for part, files in parts.items() if files}
 
 
 def _choose_feature(
@@ -182,8 +182,8 @@ def _choose_feature(
 ) -> str:
     known = sorted(features)
     if name is None:
-        if (found := next((other for other in usual if other in features), None)) is not None:
-            return found
+        if (name := next((other for other in usual if other in features), None)) is not None:
+            return name
         raise BadInput(f"{path} holds the features {', '.join(known) or 'none'}. Set dataset.{setting} to one of them.")
     if name not in features:
         raise BadInput(f"dataset.{setting}={name} is no feature of {path}: {suggest_nearest(name, known)}")

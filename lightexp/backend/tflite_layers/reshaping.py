@@ -190,10 +190,10 @@ def _add_slice(call: Call, graph: LayerGraph, parts: list[range], removed: set[i
             raise Unsupported("takes a part of the batch")
         parts, removed = parts[1:], {axis - 1 for axis in removed}
     inner = shape[value.has_batch :]
-    kept = [parts[value.order.index(axis)] for axis in range(len(inner))]
+    ranges = [parts[value.order.index(axis)] for axis in range(len(inner))]
     output = value
     if any(part != range(length) for part, length in zip(parts, inner, strict=True)):
-        output = _add_crop(call, graph, value, kept)
+        output = _add_crop(call, graph, value, ranges)
     output = replace(output, order=value.order, has_batch=value.has_batch)
     if not removed:
         return output
@@ -202,14 +202,14 @@ def _add_slice(call: Call, graph: LayerGraph, parts: list[range], removed: set[i
     return graph.reshape(output, target, call.name)
 
 
-def _add_crop(call: Call, graph: LayerGraph, value: Value, kept: list[range]) -> Value:
-    shape = tuple(map(len, kept))
-    ends = [(part[0], length - part[-1] - 1) for part, length in zip(kept, value.shape, strict=True)]
-    if len(shape) == 3 and ends[-1] == (0, 0) and all(part.step == 1 for part in kept):
+def _add_crop(call: Call, graph: LayerGraph, value: Value, ranges: list[range]) -> Value:
+    shape = tuple(map(len, ranges))
+    ends = [(part[0], length - part[-1] - 1) for part, length in zip(ranges, value.shape, strict=True)]
+    if len(shape) == 3 and ends[-1] == (0, 0) and all(part.step == 1 for part in ranges):
         return graph.add("Cropping2D", call.name, [value], shape, cropping=ends[:-1])
     begin, end, strides = [0], [0], [1]
     end_mask = 1
-    for axis, part in enumerate(kept, start=1):
+    for axis, part in enumerate(ranges, start=1):
         begin.append(part.start)
         end.append(max(part.stop, 0))
         strides.append(part.step)
