@@ -85,7 +85,7 @@ def make_keras(net: str, zeroed: bool = False) -> Any:
 def make_tflite(net: str, scheme: str = "float", zeroed: bool = False, batch: int | None = None) -> bytes:
     """Return a `.tflite`: `float`, `dynamic`, `float16`, or with integer I/O `int8`, `uint8`, `int16x8`."""
     model = make_keras(net, zeroed)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), session.hide_keras_3():
         warnings.simplefilter("ignore")
         import tensorflow as tf
 
