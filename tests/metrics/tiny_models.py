@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import warnings
 from functools import cache
 from typing import Any
@@ -94,7 +96,10 @@ def make_tflite(net: str, scheme: str = "float", zeroed: bool = False, batch: in
         spec = tf.TensorSpec((batch, *SHAPES[net]), tf.float32, model.input_names[0])
         name = model.output_names[0]
         served.serve = tf.function(lambda x: {name: model(x, training=False)}, input_signature=[spec], autograph=False)
-        converter = tf.lite.TFLiteConverter.from_keras_model(served)
+        # from_keras_model saves with debug information and drops the reason when that fails, as it does at rare times.
+        folder = tempfile.mkdtemp()
+        tf.saved_model.save(served, folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if scheme != "float":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if scheme == "float16":
@@ -109,4 +114,6 @@ def make_tflite(net: str, scheme: str = "float", zeroed: bool = False, batch: in
             }[scheme]
             converter.target_spec.supported_ops = [sets]
             converter.inference_input_type = converter.inference_output_type = kind
-        return bytes(converter.convert())
+        content = bytes(converter.convert())
+        shutil.rmtree(folder)
+        return content
