@@ -323,4 +323,5 @@ def _restore_layer_classes() -> None:
     keras = import_keras()
     for kind in [*vars(keras.layers).values(), keras.Model, keras.Sequential]:
         if isinstance(kind, type) and issubclass(kind, keras.layers.Layer):
-            kind.__new__(kind)
+            layer_class: Any = kind
+            layer_class.__new__(layer_class)
