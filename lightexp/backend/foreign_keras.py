@@ -273,15 +273,13 @@ def _check_sizes(path: Path, build: Callable[[], Any], available: int, max_gb: f
     """
     import tensorflow as tf
 
-    try:
-        with tf.Graph().as_default():  # in which weights and outputs are only described
-            tf.random.set_seed(0)  # of this graph: without one, deterministic operators refuse a Dropout
-            model = build()
-            count = model.count_params()
-            outputs = [tensor for layer in model.layers for tensor in tf.nest.flatten(layer.output)]
-            largest = max(math.prod(length or 1 for length in tensor.shape) for tensor in outputs)
-    finally:
-        _restore_layer_classes()
+    from lightexp.backend.graph_mode import describe_only
+
+    with describe_only():
+        model = build()
+        count = model.count_params()
+        outputs = [tensor for layer in model.layers for tensor in tf.nest.flatten(layer.output)]
+        largest = max(math.prod(length or 1 for length in tensor.shape) for tensor in outputs)
     if count > available:
         raise BadInput(f"{path} describes {count:,} weights and holds {format_bytes(available)}. Save it again.")
     limit = compute_size_limit(path.stat().st_size, max_gb)
@@ -314,14 +312,3 @@ def is_keras_3(folder: Path) -> bool:
 def _unreadable(path: Path, error: Exception, action: str = "read as a Keras model") -> BadInput:
     message = str(error).rpartition("Exception encountered: ")[2]  # Keras puts a layer's config before this
     return BadInput(f"{path} cannot be {action} ({' '.join(message.split())[:160]}). Save it again.")
-
-
-def _restore_layer_classes() -> None:
-    """Give Keras' classes the bases of eager execution again, which building a layer in a graph has exchanged."""
-    from lightexp.backend.session import import_keras
-
-    keras = import_keras()
-    for kind in [*vars(keras.layers).values(), keras.Model, keras.Sequential]:
-        if isinstance(kind, type) and issubclass(kind, keras.layers.Layer):
-            layer_class: Any = kind
-            layer_class.__new__(layer_class)

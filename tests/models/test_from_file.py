@@ -297,6 +297,18 @@ def test_architecture_larger_than_its_weights_is_refused(folder: Path, tmp_path:
         assert "describes 900,000,00" in refusal(path)
 
 
+def test_refused_file_leaves_models_in_memory_usable(folder: Path, tmp_path: Path) -> None:
+    model = make_network()
+
+    def enlarge(layer: dict[str, Any]) -> None:
+        if layer["class_name"] == "Dense":
+            layer["config"]["units"] = 10**11
+
+    refusal(rewrite(Path(shutil.copy(folder / "net.h5", tmp_path / "large.h5")), enlarge))
+    model.save(tmp_path / "saved")
+    assert model(X).shape == (len(X), CLASSES)
+
+
 def test_tensor_much_larger_than_the_file_is_refused(folder: Path, tmp_path: Path) -> None:
     def enlarge(layer: dict[str, Any]) -> None:
         if layer["class_name"] == "InputLayer":
