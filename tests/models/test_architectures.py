@@ -16,6 +16,7 @@ from lightexp.models.cnn_1d import Cnn1d
 from lightexp.models.ds_cnn import DsCnn
 from lightexp.models.lenet5 import LeNet5
 from lightexp.models.lenet_300_100 import LeNet300100
+from lightexp.models.mlp import Mlp
 from lightexp.models.mobilenet_v1 import MobileNetV1
 from lightexp.models.resnet8 import ResNet8
 from lightexp.models.small_cnn import SmallCnn
@@ -79,6 +80,14 @@ def test_lenet_300_100_layers() -> None:
     assert [layer.units for layer in build_layers(LeNet300100()) if hasattr(layer, "units")] == [300, 100, 10]
 
 
+@pytest.mark.parametrize(("hidden", "units"), [([20, 10], [10, 5, 3]), ([], [3])])
+@pytest.mark.usefixtures("tensorflow")
+def test_mlp_has_the_hidden_layers_of_its_setting(hidden: list[int], units: list[int]) -> None:
+    layers = build_layers(Mlp(width=0.5, hidden=hidden), (8,), 3)
+    assert [layer.units for layer in layers if hasattr(layer, "units")] == units
+    assert [layer.activation.__name__ for layer in layers[2:]] == ["relu"] * len(hidden) + ["linear"]
+
+
 @pytest.mark.usefixtures("tensorflow")
 def test_small_cnn_layers() -> None:
     block = ["Conv2D", "BatchNormalization", "ReLU", "MaxPooling2D"]
@@ -90,7 +99,7 @@ def test_small_cnn_layers() -> None:
     ]
 
 
-@pytest.mark.parametrize("model", [ArticleMlp(), LeNet5(), LeNet300100(), SmallCnn()])
+@pytest.mark.parametrize("model", [ArticleMlp(), LeNet5(), LeNet300100(), Mlp(), SmallCnn()])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 1), (5, 5, 2)])
 @pytest.mark.usefixtures("tensorflow")
 def test_small_images_are_accepted(model: Model, shape: tuple[int, ...]) -> None:
@@ -98,7 +107,7 @@ def test_small_images_are_accepted(model: Model, shape: tuple[int, ...]) -> None
     assert model.build(shape, 2).output_shape == (None, 2)
 
 
-@pytest.mark.parametrize("model", [ArticleMlp(), LeNet300100()])
+@pytest.mark.parametrize("model", [ArticleMlp(), LeNet300100(), Mlp()])
 @pytest.mark.usefixtures("tensorflow")
 def test_dense_networks_accept_features(model: Model) -> None:
     model.check((64,), 10)
