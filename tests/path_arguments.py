@@ -70,6 +70,8 @@ PATH_ARGUMENTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "model.path, SavedModel": ("saved_model.pb", plan("model=from_file", "model.path=FOLDER")),
     "teacher": ("net.tflite", plan("pipeline=distill", "pipeline.stages.distill.objective.teacher=PATH")),
     "dataset.path, arrays": ("mine.npz", plan("dataset=arrays", "dataset.path=PATH")),
+    "dataset.path, table": ("mine.csv", plan("dataset=table", "dataset.path=PATH")),
+    "dataset.path, Parquet": ("mine.parquet", plan("dataset=table", "dataset.path=PATH")),
     "dataset.path, images": ("images", plan("dataset=image_folder", "dataset.path=PATH")),
     "dataset.path, an image": ("1.png", plan_images),
     "dataset.folder, a file": (IDX_FILES[0], plan_mnist),

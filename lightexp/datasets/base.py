@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import field, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data, Split
@@ -21,6 +25,23 @@ class InputDataset(Dataset):
 
     scaling: Scaling = field(default_factory=Scaling, kw_only=True)
     augment: Augment = field(default_factory=Augment, kw_only=True)
+
+    def standardize(self, x: NDArray[Any], is_scaled: NDArray[np.bool_] | None = None) -> Self:
+        """Return the data set with a scaling by which features have mean 0 and standard deviation 1.
+
+        A constant feature becomes 0. If the scaling has a mean or a std, it stays.
+
+        Args:
+            x: Features of the train split `(n, features)`.
+            is_scaled: Which features are scaled, `(features,)`. Defaults to None: all.
+        """
+        if self.scaling.mean is not None or self.scaling.std is not None:
+            return self
+        mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+        if is_scaled is not None:
+            mean, std = np.where(is_scaled, mean, 0.0), np.where(is_scaled, std, 1.0)
+        std = np.where(std > 0, std, 1.0)
+        return replace(self, scaling=replace(self.scaling, mean=mean.tolist(), std=std.tolist()))
 
     def make_data(self, name: str, train: Split, val: Split, test: Split, classes: int, top: float | None) -> Data:
         """Combine three splits with the scaling and the augmentation.

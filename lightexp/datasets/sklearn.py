@@ -7,7 +7,7 @@ import zlib
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from lightexp.core.config import Index, settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
-from lightexp.core.preprocessing import Scaling
 from lightexp.datasets.base import InputDataset
-from lightexp.datasets.splits import count_fifth, hold_out, make_split
+from lightexp.datasets.splits import make_split, split_in_fifths
 
 _CLASS_FILES = {"breast_cancer": "breast_cancer.csv", "iris": "iris.csv", "wine": "wine_data.csv"}
 _NUMBER_FILES = {
@@ -72,11 +71,8 @@ class Sklearn(InputDataset):
             x, y, names = _read_classes(files[0]) if len(files) == 1 else _read_numbers(*files)
         except (OSError, EOFError, ValueError, zlib.error) as error:
             raise BadInput(f"{files[0]} cannot be read: {error}. Install scikit-learn again.") from None
-        rest, test = hold_out(make_split(x, y), count_fifth(len(x)), self.split_seed)
-        train, val = hold_out(rest, count_fifth(len(rest)), self.split_seed)
-        dataset = self
-        if self.scaling.mean is None and self.scaling.std is None:
-            dataset = replace(self, scaling=_standardize(train.x))
+        train, val, test = split_in_fifths(make_split(x, y), self.split_seed)
+        dataset = self.standardize(train.x)
         return replace(dataset.make_data(self.name, train, val, test, len(names), None), names=names)
 
     def _find_files(self) -> list[Path]:
@@ -113,9 +109,3 @@ def _read_table(path: Path) -> NDArray[np.float32]:
     text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
     lines = [line.split() for line in text.splitlines() if not line[0].isalpha()]
     return np.array(lines, np.float32)
-
-
-def _standardize(x: NDArray[Any]) -> Scaling:
-    """Return the scaling by which each feature has mean 0 and standard deviation 1; a constant feature becomes 0."""
-    mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-    return Scaling(mean=mean.tolist(), std=np.where(std > 0, std, 1.0).tolist())

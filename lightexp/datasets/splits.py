@@ -40,6 +40,13 @@ def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
     return rest, taken
 
 
+def split_in_fifths(split: Split, seed: int) -> tuple[Split, Split, Split]:
+    """Return train, val and test: a fifth is held out for testing, and a fifth of the rest for validation."""
+    rest, test = hold_out(split, count_fifth(len(split)), seed)
+    train, val = hold_out(rest, count_fifth(len(rest)), seed)
+    return train, val, test
+
+
 def make_split(x: NDArray[np.generic], y: NDArray[np.generic]) -> Split:
     """Return a split of raw examples `(n, ...)` and labels `(n,)` or numbers `(n, targets)`, both in C order."""
     return Split(memmap.reorder(x), np.ascontiguousarray(y, np.int32 if y.ndim == 1 else np.float32))
