@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.config import Count, Index, Positive, settings_dataclass
+from lightexp.core.config import Count, Positive, settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.protocols import Model, Task
@@ -45,7 +45,6 @@ class Arrays(InputDataset):
         targets: Whether targets are `labels` of classes or `numbers`. Defaults to `auto`: as the task learns them.
         classes: Number of classes. Defaults to None: those of the train split. More than those are classes that the
             data lack.
-        split_seed: Seed that decides which examples are held out.
         memory_mb: Megabytes; a split whose examples are larger is kept on disk (in the folder that TMPDIR names) and
             streamed. Does not change results.
         max_gb: Gigabytes that the arrays may unpack to. Defaults to None: 256 MB and 100 times the file's size.
@@ -56,7 +55,6 @@ class Arrays(InputDataset):
     layout: Layout = "auto"
     targets: Literal["auto", "labels", "numbers"] = "auto"
     classes: ClassCount | None = None
-    split_seed: Index = 0
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
 
@@ -124,7 +122,7 @@ class Arrays(InputDataset):
             if part not in splits:
                 train, splits[part] = hold_out(train, count_fifth(len(train)), self.split_seed)
         data = self.make_data(path.stem, train, splits["val"], splits["test"], numbered.classes, typed.top)
-        return replace(data, names=numbered.names, notes=(*notes, *typed.notes, *numbered.notes))
+        return replace(data, names=numbered.names, notes=(*data.notes, *notes, *typed.notes, *numbered.notes))
 
     def _read_targets(self, path: Path, names: list[str], limit: float) -> NumberedLabels:
         """Return the targets of all splits by the name of their array; numbers have 0 classes."""

@@ -1,4 +1,4 @@
-"""Base class of all data sets: the settings of scaling and augmentation."""
+"""Base class of all data sets: the settings of splits, scaling and augmentation."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.config import settings_dataclass
+from lightexp.core.config import Count, Index, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.preprocessing import Augment, Scaling
 from lightexp.core.protocols import Dataset
+from lightexp.datasets.splits import draw_examples
 
 
 @settings_dataclass
 class InputDataset(Dataset):
-    """A data set with its scaling and augmentation.
+    """A data set with its splits, scaling and augmentation.
 
     Attributes:
+        split_seed: Seed that decides which examples are held out, and which `train_examples` are drawn.
+        train_examples: Number of examples to draw from the train split, the same share of each class. Defaults to
+            None: all.
         scaling: How raw values become inputs.
         augment: How training examples are augmented.
     """
 
+    split_seed: Index = field(default=0, kw_only=True)
+    train_examples: Count | None = field(default=None, kw_only=True)
     scaling: Scaling = field(default_factory=Scaling, kw_only=True)
     augment: Augment = field(default_factory=Augment, kw_only=True)
 
@@ -48,7 +54,7 @@ class InputDataset(Dataset):
 
         Args:
             name: Name of the data set, for display.
-            train: Training split.
+            train: Training split, of which `train_examples` are drawn.
             val: Validation split.
             test: Test split.
             classes: Number of classes.
@@ -58,9 +64,14 @@ class InputDataset(Dataset):
             The data set.
 
         Raises:
-            BadInput: If the scaling or the augmentation does not fit the examples.
+            BadInput: If the scaling or the augmentation does not fit the examples, or `train_examples` are too many or
+                too few.
         """
+        notes: tuple[str, ...] = ()
+        if self.train_examples is not None:
+            notes = (f"{self.train_examples:,} of the {len(train):,} training examples are used (train_examples).",)
+            train = draw_examples(train, self.train_examples, self.split_seed)
         shape = tuple(train.x.shape[1:])
         self.augment.check(shape)
         scale, offset = self.scaling.factors(top, shape)
-        return Data(name, train, val, test, classes, scale, offset, self.augment)
+        return Data(name, train, val, test, classes, scale, offset, self.augment, notes=notes)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightexp.core.config import Index, settings_dataclass
+from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.datasets.base import InputDataset
@@ -23,8 +23,6 @@ class Digits(InputDataset):
     Raw pixels are uint8 from 0 to 16, `(n, 8, 8, 1)`; inputs are from 0 to 1. The source has no test split: a fifth is
     held out for testing, and a fifth of the rest for validation.
 
-    Attributes:
-        split_seed: Seed that decides which examples are in which split.
 
     Example:
         >>> data = Digits().load()
@@ -32,7 +30,6 @@ class Digits(InputDataset):
         (1150, 288, 359)
     """
 
-    split_seed: Index = 0
 
     def check(self) -> Path:
         """Check that scikit-learn's file exists.

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.config import Index, settings_dataclass
+from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.datasets import fetch
@@ -34,7 +34,6 @@ class Downloadable(InputDataset):
     fifth.
 
     Attributes:
-        split_seed: Seed that decides which training examples are held out for validation.
         folder: Folder that holds the files; None to search for them.
     """
 
@@ -51,7 +50,6 @@ class Downloadable(InputDataset):
     cache_folder: ClassVar[str] = ""
     """Name of its folder in Keras' cache; empty if its files are not in a folder."""
 
-    split_seed: Index = 0
     folder: str | None = None
 
     def check(self) -> Path | None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from lightexp.core.config import Count, Index, Positive, settings_dataclass
+from lightexp.core.config import Count, Positive, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.datasets import images
@@ -39,7 +39,6 @@ class ImageFolder(InputDataset):
             size already.
         channels: 3 for colour, 1 for grey. Defaults to 3.
         background: Colour behind transparent pixels, 0 to 255: one number, or red, green and blue. Defaults to white.
-        split_seed: Seed that decides which images are held out.
         memory_mb: Megabytes; a larger split is kept on disk (in the folder that TMPDIR names) and streamed. Does not
             change results.
         max_gb: Gigabytes that images which are not resized may unpack to. Defaults to None: 256 MB and 100 times the
@@ -50,7 +49,6 @@ class ImageFolder(InputDataset):
     size: ImageSize | None = None
     channels: Literal[1, 3] = 3
     background: Background = 255
-    split_seed: Index = 0
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
 
@@ -96,7 +94,7 @@ class ImageFolder(InputDataset):
         arrays, notes = images.decode_files(lists, image_format, self.memory_mb * 1e6)
         train, val, test = (make_split(x, splits[part].y) for part, x in zip(PARTS, arrays, strict=True))
         data = self.make_data(self._find_folder().resolve().name or "images", train, val, test, len(classes), top=255)
-        return replace(data, names=tuple(classes), notes=notes)
+        return replace(data, names=tuple(classes), notes=(*data.notes, *notes))
 
     def _find_folder(self) -> Path:
         if self.path is None:

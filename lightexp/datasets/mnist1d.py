@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightexp.core.config import Index, settings_dataclass
+from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.datasets.base import InputDataset
@@ -22,11 +22,8 @@ class Mnist1d(InputDataset):
     The package `mnist1d` generates the same series each time: 4,000 for training, of which a fifth is held out for
     validation, and 1,000 for testing. Raw values are float32 of mean 0 and standard deviation 1, `(n, 40, 1)`.
 
-    Attributes:
-        split_seed: Seed that decides which training examples are held out for validation.
     """
 
-    split_seed: Index = 0
 
     def check(self) -> Path:
         """Check that the package is installed.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lightexp.core.config import Count, Index, Positive, settings_dataclass
+from lightexp.core.config import Count, Positive, settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, LightexpError, suggest_nearest
 from lightexp.core.regular_files import read_text
@@ -70,7 +70,6 @@ class RecordDataset(InputDataset):
         channels: 3 for colour, 1 for grey images. Defaults to None: as the first image.
         background: Colour behind transparent pixels, 0 to 255: one number, or red, green and blue. Defaults to white.
         classes: Number of classes. Defaults to None: those of the train split.
-        split_seed: Seed that decides which examples are held out.
         memory_mb: Megabytes; a larger split is kept on disk (in the folder that TMPDIR names) and streamed. Does not
             change results.
         max_gb: Gigabytes that the records may unpack to. Defaults to None: 256 MB and 100 times the files' size.
@@ -83,7 +82,6 @@ class RecordDataset(InputDataset):
     channels: Literal[1, 3] | None = None
     background: Background = 255
     classes: ClassCount | None = None
-    split_seed: Index = 0
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
 
@@ -127,7 +125,7 @@ class RecordDataset(InputDataset):
                 train, splits[part] = hold_out(train, count_fifth(len(train)), self.split_seed)
         data = self.make_data(self.title(path), train, splits["val"], splits["test"], numbered.classes, typed.top)
         names = numbered.names or (names if len(names) == numbered.classes else ())
-        return replace(data, names=names, notes=(*notes, *typed.notes, *numbered.notes))
+        return replace(data, names=names, notes=(*data.notes, *notes, *typed.notes, *numbered.notes))
 
     def _choose_format(self, path: Path, record: bytes) -> _RecordFormat:
         """Choose how all records are read, from the first one."""

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.config import Index, settings_dataclass
+from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.datasets.base import InputDataset
@@ -35,7 +35,6 @@ class Sklearn(InputDataset):
 
     Attributes:
         name: Name of the table.
-        split_seed: Seed that decides which examples are in which split.
 
     Example:
         >>> data = Sklearn("breast_cancer").load()
@@ -44,7 +43,6 @@ class Sklearn(InputDataset):
     """
 
     name: Literal["breast_cancer", "iris", "wine", "diabetes", "linnerud"] = "breast_cancer"
-    split_seed: Index = 0
 
     def check(self) -> Path:
         """Check that scikit-learn's files exist.

@@ -1,4 +1,4 @@
-"""Hold out validation and test examples, stratified by class."""
+"""Hold out and draw examples, stratified by class."""
 
 from __future__ import annotations
 
@@ -45,6 +45,26 @@ def split_in_fifths(split: Split, seed: int) -> tuple[Split, Split, Split]:
     rest, test = hold_out(split, count_fifth(len(split)), seed)
     train, val = hold_out(rest, count_fifth(len(rest)), seed)
     return train, val, test
+
+
+def draw_examples(split: Split, count: int, seed: int) -> Split:
+    """Return some examples of the train split, the same share of each class, in their original order.
+
+    Args:
+        split: The train split.
+        count: Number of examples to draw.
+        seed: Seed that decides which.
+
+    Raises:
+        BadInput: If there are fewer examples, or a class would have none.
+    """
+    if count > len(split):
+        raise BadInput(f"dataset.train_examples is more than the train split has, {len(split)}. Received: {count}.")
+    _, indices = split_stratified(split.y, count, seed)
+    drawn = Split(memmap.read_rows(split.x, indices), split.y[indices])
+    if split.y.ndim == 1 and (lost := np.setdiff1d(split.y, drawn.y)).size:
+        raise BadInput(f"dataset.train_examples leaves no example of class {lost[0]}. Received: {count}. Draw more.")
+    return drawn
 
 
 def make_split(x: NDArray[np.generic], y: NDArray[np.generic]) -> Split:

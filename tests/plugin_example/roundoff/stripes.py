@@ -17,7 +17,6 @@ class Stripes(InputDataset):
     """Noisy 8x8 images with horizontal (class 0) or vertical (class 1) stripes."""
 
     examples: Count = 200
-    split_seed: Index = 0
 
     def check(self) -> None:
         """Accept any settings; the data set needs no file."""
