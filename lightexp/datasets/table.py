@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lightexp.core.config import Index, Positive, settings_dataclass
+from lightexp.core.config import Positive, settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.protocols import Task
@@ -43,7 +43,6 @@ class TableDataset(InputDataset):
         targets: Whether targets are `labels` of classes or `numbers`. Defaults to `auto`: as the task learns them.
         separator: Character between the values of a CSV file. Defaults to None: the comma, semicolon, tab or bar that
             the first line holds most of.
-        split_seed: Seed that decides which rows are held out.
         max_gb: Gigabytes that a Parquet file may unpack to. Defaults to None: 256 MB and 100 times the file's size.
     """
 
@@ -53,7 +52,6 @@ class TableDataset(InputDataset):
     categories: list[str] = field(default_factory=list)
     targets: Literal["auto", "labels", "numbers"] = "auto"
     separator: _Separator | None = None
-    split_seed: Index = 0
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
 
     def serve(self, task: Task) -> TableDataset:
@@ -104,7 +102,7 @@ class TableDataset(InputDataset):
         dataset = self.standardize(train.x, is_number)
         data = dataset.make_data(path.stem, train, val, test, learnt.classes, None)
         inputs = f"The model's inputs are {', '.join(names)}."
-        return replace(data, names=learnt.names, notes=(*note, *learnt.notes, inputs))
+        return replace(data, names=learnt.names, notes=(*data.notes, *note, *learnt.notes, inputs))
 
     def _choose_targets(self, path: Path, columns: Columns) -> tuple[list[str], tuple[str, ...]]:
         """Return the names of the columns to learn, and a note if they were not set."""

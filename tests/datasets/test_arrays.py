@@ -114,6 +114,14 @@ def test_data_on_disk_equal_data_in_memory(x: Any, compress: bool, file: Path) -
     assert disk.test.digest == memory.test.digest
 
 
+def test_train_examples_of_data_on_disk(file: Path) -> None:
+    np.savez(file, x=X.repeat(300, 1).repeat(10, 2), y=Y + 1)
+    memory, disk = Arrays(str(file), train_examples=12).load(), Arrays(str(file), train_examples=12, memory_mb=1).load()
+    assert disk.train.digest == memory.train.digest
+    assert [note for note in memory.notes if "12 of the" in note]
+    assert len(memory.notes) > 1, "the notes of the labels are lost"
+
+
 def test_nan_on_disk_is_refused(file: Path) -> None:
     x = np.zeros((60, 10_000), np.float32)
     x[-1, -1] = np.nan

@@ -46,10 +46,20 @@ def test_load_counts_shapes_and_scale() -> None:
 
 
 def test_split_seed_determines_splits() -> None:
-    first, other, repeated = (Digits(seed).load() for seed in (0, 1, 1))
+    first, other, repeated = (Digits(split_seed=seed).load() for seed in (0, 1, 1))
     assert (other.key, other.test.digest) == (repeated.key, repeated.test.digest)
     assert first.test.digest != other.test.digest
     assert first.val.digest != other.val.digest
+
+
+def test_train_examples_are_drawn_from_the_train_split() -> None:
+    full, some = Digits().load(), Digits(train_examples=100).load()
+    train = {image.tobytes() for image in full.train.x}
+    assert len(some.train) == 100
+    assert all(image.tobytes() in train for image in some.train.x)
+    assert (some.val.digest, some.test.digest) == (full.val.digest, full.test.digest)
+    assert some.notes == ("100 of the 1,150 training examples are used (train_examples).",)
+    assert full.notes == ()
 
 
 def test_load_does_not_import_scikit_learn() -> None:

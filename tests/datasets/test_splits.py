@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lightexp.core.data import Split
 from lightexp.core.errors import BadInput
-from lightexp.datasets.splits import count_fifth, hold_out, make_split
+from lightexp.datasets.splits import count_fifth, draw_examples, hold_out, make_split
 
 
 def number_rows(labels: list[int]) -> Split:
@@ -35,6 +35,29 @@ def test_hold_out_depends_on_seed_only() -> None:
     first, repeated, other = (hold_out(split, 18, seed)[1] for seed in (0, 0, 1))
     assert first.digest == repeated.digest
     assert first.digest != other.digest
+
+
+def test_draw_examples_stratifies_and_keeps_order() -> None:
+    labels = [0, 1, 1, 2] * 25
+    drawn = draw_examples(number_rows(labels), 20, 0)
+    rows = drawn.x[:, 0].tolist()
+    assert rows == sorted(set(rows))
+    assert [labels[row] for row in rows] == drawn.y.tolist()
+    assert np.bincount(drawn.y).tolist() == [5, 10, 5]
+    assert draw_examples(number_rows(labels), 20, 0).digest == drawn.digest
+    assert draw_examples(number_rows(labels), 20, 1).digest != drawn.digest
+
+
+def test_draw_examples_of_numbers_and_of_all() -> None:
+    split = make_split(np.arange(30)[:, None], np.linspace(0, 1, 30)[:, None])
+    assert len(draw_examples(split, 7, 0)) == 7
+    assert draw_examples(split, 30, 0).digest == split.digest
+
+
+@pytest.mark.parametrize(("count", "message"), [(31, "has, 30. Received: 31"), (2, "no example of class 2. Received")])
+def test_draw_examples_refuses(count: int, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        draw_examples(number_rows([0, 1, 2] * 10), count, 0)
 
 
 def test_hold_out_keeps_class_of_one_example() -> None:
