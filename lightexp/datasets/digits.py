@@ -30,7 +30,6 @@ class Digits(InputDataset):
         (1150, 288, 359)
     """
 
-
     def check(self) -> Path:
         """Check that scikit-learn's file exists.
 

@@ -24,7 +24,6 @@ class Mnist1d(InputDataset):
 
     """
 
-
     def check(self) -> Path:
         """Check that the package is installed.
 

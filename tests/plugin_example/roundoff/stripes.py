@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightexp.core.config import Count, Index
+from lightexp.core.config import Count
 from lightexp.core.data import Data
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.splits import count_fifth, hold_out, make_split
