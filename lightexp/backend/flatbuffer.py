@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +40,7 @@ _NUMPY_TYPES = (
 _PACKED_BITS = {"INT2": 2, "INT4": 4, "UINT4": 4}
 _WIDTHS = {name: np.dtype(name.lower()).itemsize * 8 for name in _NUMPY_TYPES} | _PACKED_BITS | {"BFLOAT16": 16}
 _OPAQUE_TYPES = ("STRING", "RESOURCE", "VARIANT")
+_recent: list[tuple[bytes, TFLiteGraph]] = []  # the files that were parsed last, the newest first
 
 
 def read_graph(path: Path) -> TFLiteGraph:
@@ -111,15 +112,28 @@ class _UnsupportedFormat(Exception):
     """A valid file that stores something in a way that lightexp does not read."""
 
 
-@lru_cache(2)  # the steps of a run read the file they start from and the file they make again and again
 def _parse_graph(content: bytes) -> TFLiteGraph:
+    """Return the main subgraph of a file: the steps of a run read two files again and again.
+
+    Comparing the bytes of two files is far cheaper than a hash of them, which `lru_cache` would take.
+    """
+    recent = next((pair for pair in _recent if pair[0] == content), None)
+    if recent is None:
+        recent = content, _parse_new_graph(content)
+    _recent[:] = [recent, *(pair for pair in _recent if pair is not recent)][:2]
+    return recent[1]
+
+
+def _parse_new_graph(content: bytes) -> TFLiteGraph:
     model = schema.Model.GetRootAs(content)
-    buffers = [_read_bytes(content, *_locate_bytes(model.Buffers(i))) for i in range(model.BuffersLength())]
+    spans = [_locate_bytes(model.Buffers(i)) for i in range(model.BuffersLength())]
+    buffers = [_read_bytes(content, *span) for span in spans]
     graph = model.Subgraphs(0)
-    _check_sharing(content, model, graph)
-    kinds = [_operator_name(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
     tables = [graph.Tensors(i) for i in range(graph.TensorsLength())]
     blockwise = [_read_blockwise(table) for table in tables]
+    operators = [graph.Operators(i) for i in range(graph.OperatorsLength())]
+    _check_sharing(len(content), [length for _, length in spans], tables, blockwise, operators)
+    kinds = [_operator_name(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
     # The scales of block-wise quantisation are stored as tensors, but are no weights.
     scale_tensors = {quantization.Scales() for quantization in blockwise if quantization}
     tensors = tuple(
@@ -128,7 +142,6 @@ def _parse_graph(content: bytes) -> TFLiteGraph:
         )
         for index, table in enumerate(tables)
     )
-    operators = [graph.Operators(i) for i in range(graph.OperatorsLength())]
     ops = tuple(
         Operator(kind, _read_ints(op, "Inputs"), _read_ints(op, "Outputs"), read_options(op, kind))
         for op in operators
@@ -139,23 +152,31 @@ def _parse_graph(content: bytes) -> TFLiteGraph:
     return parsed
 
 
-def _check_sharing(content: bytes, model: Any, graph: Any) -> None:
+def _check_sharing(
+    size: int, lengths: list[int], tables: list[Any], blockwise: list[Any], operators: list[Any]
+) -> None:
     """Check that what is to be read is not far more than the file: any number of tables can share one vector.
+
+    Args:
+        size: Bytes of the file.
+        lengths: Bytes of each buffer.
+        tables: The tensors.
+        blockwise: The block-wise quantisation of each tensor, or None.
+        operators: The operators.
 
     Raises:
         ValueError: If it is.
     """
-    remaining = _SHARING_ALLOWANCE + _SHARING_RATIO * len(content)
-    for table in (graph.Tensors(i) for i in range(graph.TensorsLength())):
-        remaining -= len(table.Name() or b"") + 4 * table.ShapeLength()
-        remaining -= _locate_bytes(model.Buffers(table.Buffer()))[1]
+    remaining = _SHARING_ALLOWANCE + _SHARING_RATIO * size
+    for table, blocks in zip(tables, blockwise, strict=True):
+        remaining -= len(table.Name() or b"") + 4 * table.ShapeLength() + lengths[table.Buffer()]
         if quantization := table.Quantization():
             remaining -= 4 * quantization.ScaleLength() + 8 * quantization.ZeroPointLength()
-        if blockwise := _read_blockwise(table):  # its scales are a tensor, which is read again for this one
-            remaining -= 4 * _locate_bytes(model.Buffers(graph.Tensors(blockwise.Scales()).Buffer()))[1]
+        if blocks:  # its scales are a tensor, which is read again for this one
+            remaining -= 4 * lengths[tables[blocks.Scales()].Buffer()]
         if remaining < 0:
             raise ValueError("its tensors share more than a file can hold")
-    for op in (graph.Operators(i) for i in range(graph.OperatorsLength())):
+    for op in operators:
         remaining -= 4 * (op.InputsLength() + op.OutputsLength())
         if remaining < 0:
             raise ValueError("its operators share more than a file can hold")

@@ -37,6 +37,8 @@ def find_secret(text: str) -> str | None:
         >>> find_secret("tracking.uri=http://${oc.env:TOKEN}@host") is None
         True
     """
+    if "://" not in text:
+        return None
     masked, _ = _mask_interpolations(text)
     return next((place for match in _URI.finditer(masked) for place in _find_in_uri(match)), None)
 

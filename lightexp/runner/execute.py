@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,19 @@ from lightexp.runner.settings import Settings
 
 STOPPED_FACT = "stopped"
 """Key of the epoch after which a training was stopped early, in the facts of its stage."""
-MeasurementCache = dict[str, Sequence[Metric | Note]]
-"""Metrics and notes by a key of what was measured and how."""
+
+
+@dataclass
+class ExecutorCache:
+    """What the executors of one process share.
+
+    Attributes:
+        measured: Metrics and notes by a key of what was measured and how: runs with the same control measure it once.
+        finite: Keys of the store's entries whose numbers have been found to be finite.
+    """
+
+    measured: dict[str, Sequence[Metric | Note]] = field(default_factory=dict)
+    finite: set[str] = field(default_factory=set)
 
 
 class Executor:
@@ -48,7 +60,7 @@ class Executor:
         data: Data,
         store: Store,
         reporter: ProgressReporter,
-        measured: MeasurementCache | None = None,
+        cache: ExecutorCache | None = None,
     ) -> None:
         """Create an executor; nothing runs yet.
 
@@ -58,10 +70,9 @@ class Executor:
             data: The data set.
             store: The store of artifacts.
             reporter: Shows progress.
-            measured: Measurements of earlier runs, to which this executor adds its own, so that runs with the same
-                control measure it once. Defaults to None: an empty cache.
+            cache: What earlier executors have found, to which this one adds. Defaults to None: an empty cache.
         """
-        self._measured = {} if measured is None else measured
+        self._cache = cache or ExecutorCache()
         self._plan, self._settings, self._data, self._store, self._reporter = plan, settings, data, store, reporter
         self._artifacts: dict[str, Artifact] = {}
 
@@ -148,9 +159,9 @@ class Executor:
         conditions = [node.key, self._plan.control.key, self._data.key, "test" in context.splits, requested]
         for measurement in self._settings.measure.values():
             key = compute_key([*conditions, measurement])
-            if key not in self._measured:
-                self._measured[key] = _measure_finite(measurement, context, node.name)
-            record.add(self._measured[key])
+            if key not in self._cache.measured:
+                self._cache.measured[key] = _measure_finite(measurement, context, node.name)
+            record.add(self._cache.measured[key])
 
     def verify(self, records: list[StageRecord]) -> dict[str, str]:
         """Verify every invariant that a stage has established on the file that ships.
@@ -210,8 +221,9 @@ class Executor:
             lambda out: self._apply(node, out, progress),
             lambda: self._reporter.say(f"Another process is making '{node.name}'; waiting for it."),
         )
-        if from_store:  # made by an earlier version, perhaps
+        if from_store and node.key not in self._cache.finite:  # made by an earlier version, perhaps
             _require_finite(node, entry.folder, entry.facts)
+        self._cache.finite.add(node.key)
         parent = node.inputs.get("parent")
         foreign = node.stage.foreign or (
             parent is not None and self._artifacts[parent.key].foreign and node.form != "keras"

@@ -29,7 +29,7 @@ from lightexp.core.task import make_default_task
 from lightexp.report import heatmap, tradeoff
 from lightexp.runner import environment, run_lock
 from lightexp.runner.compose import compose_settings
-from lightexp.runner.execute import Executor, MeasurementCache
+from lightexp.runner.execute import Executor, ExecutorCache
 from lightexp.runner.order import check_order
 from lightexp.runner.plan import Plan, make_plan
 from lightexp.runner.progress import ProgressReporter
@@ -57,7 +57,7 @@ class Runner:
         self._mirror = RemoteMirror(reporter.say, mirror_process)
         self._data: tuple[Dataset, Data] | None = None
         self._noted: tuple[Dataset, tuple[str, ...]] | None = None  # the notes that have been shown
-        self._measured: MeasurementCache = {}
+        self._cache = ExecutorCache()
         self._environment: dict[str, Any] = {}
 
     def plan(self, settings: Settings) -> tuple[Plan, Data]:
@@ -180,7 +180,7 @@ class Runner:
         """
         plan, data = self.plan(settings)
         store = Store(settings.outputs / "store")
-        executor = Executor(plan, settings, data, store, self._reporter, self._measured)
+        executor = Executor(plan, settings, data, store, self._reporter, self._cache)
         executor.check()
         record = self._make_record(settings, plan, data, varied, command)
         folder.mkdir(parents=True, exist_ok=True)
