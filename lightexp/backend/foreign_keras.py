@@ -62,37 +62,6 @@ def check_file(path: Path, trust: bool, max_gb: float | None = None) -> None:
             read_graph(path, architecture)
 
 
-def read_input_shape(path: Path, trust: bool, max_gb: float | None = None) -> tuple[int | None, ...] | None:
-    """Return the shape of the examples that a Keras file takes, None where it is open; None for a SavedModel.
-
-    Args:
-        path: As in `check_file`.
-        trust: As in `check_file`.
-        max_gb: As in `check_file`.
-
-    Raises:
-        BadInput: As `check_file`.
-    """
-    if problem := find_model_problem(path, trust):
-        raise BadInput(problem)
-    if path.is_dir():
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        architecture = extract_architecture(path, Path(folder), max_gb)
-        if is_keras_3(Path(folder)):
-            return read_graph(path, architecture).shape
-    shape = _find_input_shape(architecture)
-    return tuple(shape[1:]) if isinstance(shape, list) else None
-
-
-def _find_input_shape(node: Any) -> Any:
-    """Return the first input shape of a config, batch first; None if it holds none."""
-    if isinstance(node, dict):
-        own = node.get("batch_input_shape") or node.get("batch_shape")
-        return own or next(filter(None, map(_find_input_shape, node.values())), None)
-    return next(filter(None, map(_find_input_shape, node)), None) if isinstance(node, list) else None
-
-
 def load_file(
     path: Path, trust: bool, max_gb: float | None = None, shape: tuple[int, ...] | None = None
 ) -> ForeignModel:

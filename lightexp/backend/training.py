@@ -117,6 +117,7 @@ class Trainer:
         self._rates = tf.constant(settings.learning_rates(count_steps_per_epoch(len(data.train), settings.batch_size)))
         self._validate = tf.function(self._validate_batch, reduce_retracing=True, autograph=False)
         self._history: dict[str, list[float]] = {}
+        self._primary = data.task.describe_primary(data)
 
     def run(self, progress: Progress, stop: int | None = None) -> dict[str, list[float]]:
         """Train to the end, or until early stopping, which restores the weights of the best epoch.
@@ -127,8 +128,8 @@ class Trainer:
                 None: the last.
 
         Returns:
-            Curves with one value per epoch: loss, the task's `epoch_metric`, both with `val_`, seconds and, with a
-            constraint, sparsity.
+            Curves with one value per epoch: loss, the task's `epoch_metric`, both with `val_`, the primary metric with
+            `val_`, seconds and, with a constraint, sparsity.
 
         Raises:
             RunFailed: If the loss or a weight is not finite, or the training has diverged.
@@ -144,12 +145,19 @@ class Trainer:
             progress.step(epoch + 1, self._settings.epochs, **reported)
             # An epoch before the end of a pruning schedule is less sparse than requested, whatever its loss.
             is_settled = self._constraint is None or self._step >= self._constraint.last_step
-            if is_settled and stopping.is_over(metrics["val_loss"], self._model):
+            if is_settled and stopping.is_over(self._find_choice(metrics), self._model):
                 break
         stopping.restore_best(self._model)
         if stop is None:
             require_learnt(self._history["val_loss"], self._settings)
         return self._history
+
+    def _find_choice(self, metrics: Mapping[str, float]) -> float:
+        """Return what the best epoch has least of: the validation loss, or a primary metric that was asked for."""
+        if not self._data.task.is_primary_set:
+            return metrics["val_loss"]
+        value = metrics[f"val_{self._primary.name}"]
+        return -value if self._primary.direction == "max" else value
 
     def _create_loop(self) -> EpochLoop:
         metric = self._data.task.epoch_metric
@@ -243,36 +251,44 @@ class Trainer:
     def _scale(self, raw: Any) -> Any:
         return tf.cast(raw, tf.float32) * self._data.scale + self._data.offset
 
-    def _validate_batch(self, raw: Any, targets: Any) -> tuple[Any, Any]:
+    def _validate_batch(self, raw: Any, targets: Any) -> tuple[Any, Any, Any]:
         outputs = self._model(self._scale(raw), training=False)
         task = self._data.task
-        return tf.reduce_sum(task.compute_loss(outputs, targets)), task.score_examples(outputs, targets, self._data)
+        losses, score = task.compute_loss(outputs, targets), task.score_examples(outputs, targets, self._data)
+        return tf.reduce_sum(losses), score, outputs
 
     def _evaluate(self, split: Split) -> dict[str, float]:
-        loss = score = 0.0
+        """Return the loss, the metric of epochs and the primary metric of a split."""
+        task, needs_outputs = self._data.task, self._primary.name != self._data.task.epoch_metric
+        loss, score, outputs = 0.0, 0.0, []
         for first in range(0, len(split), _EVALUATION_BATCH):
             rows = slice(first, first + _EVALUATION_BATCH)
-            batch_loss, batch_score = self._validate(tf.constant(split.x[rows]), tf.constant(split.y[rows]))
+            batch_loss, batch_score, batch = self._validate(tf.constant(split.x[rows]), tf.constant(split.y[rows]))
             loss, score = loss + float(batch_loss), score + float(batch_score)
-        return {"val_loss": loss / len(split), f"val_{self._data.task.epoch_metric}": score / len(split)}
+            if needs_outputs:
+                outputs.append(batch.numpy())
+        metrics = {"val_loss": loss / len(split), f"val_{task.epoch_metric}": score / len(split)}
+        if outputs and np.isfinite(loss):
+            metrics[f"val_{self._primary.name}"] = task.compute_primary(np.concatenate(outputs), split.y, self._data)
+        return metrics
 
 
 class _EarlyStopping:
-    """Stops after `patience` epochs without a lower validation loss; 0 never stops."""
+    """Stops after `patience` epochs without a lower value, usually of the validation loss; 0 never stops."""
 
     def __init__(self, patience: int) -> None:
         self._patience = patience
-        self._best_loss = math.inf
+        self._best_value = math.inf
         self._best_weights: list[NDArray[Any]] | None = None
         self._epochs_since = 0
 
-    def is_over(self, val_loss: float, model: Any) -> bool:
+    def is_over(self, value: float, model: Any) -> bool:
         """Take note of an epoch and return whether training should stop."""
         if not self._patience:
             return False
         self._epochs_since += 1
-        if val_loss < self._best_loss:
-            self._best_loss, self._best_weights, self._epochs_since = val_loss, model.get_weights(), 0
+        if value < self._best_value:
+            self._best_value, self._best_weights, self._epochs_since = value, model.get_weights(), 0
         return self._epochs_since >= self._patience
 
     def restore_best(self, model: Any) -> None:

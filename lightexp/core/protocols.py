@@ -67,6 +67,11 @@ class Model(ABC):
         """Number of axes of the examples that it takes, 2 for series and 3 for images; None if it takes several."""
         return None
 
+    @property
+    def is_one_sigmoid(self) -> bool:
+        """Whether a trained model's output is certainly one sigmoid, so that it tells two classes apart."""
+        return False
+
     def adapt(self, stages: Sequence[Stage]) -> Model:
         """Return the model in the form that the pipeline's stages need; the model itself where it has one form."""
         return self

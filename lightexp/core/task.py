@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from lightexp.core.config import build
 from lightexp.core.metrics import Metric
@@ -32,7 +33,8 @@ class Task(ABC):
     Attributes:
         activation: The operator that may follow the outputs in a file made elsewhere, and that is removed or inverted
             to get them; None for no operator.
-        epoch_metric: Name of the metric that is shown after each epoch of training; see `score_examples`.
+        epoch_metric: Name of a metric that is a mean over examples, summed in each batch of an epoch of training; see
+            `score_examples`. The primary metric on validation is computed after each epoch, too.
         has_classes: Whether `compute_class_logits` gives logits.
         guess: What a model does that does not look at its inputs.
         comparisons: Names of the metrics of `compare`, each with the direction that is better.
@@ -50,6 +52,12 @@ class Task(ABC):
     @abstractmethod
     def primary(self) -> str:
         """Name of the metric that choices are based on, without the split, such as `accuracy`."""
+
+    @property
+    def is_primary_set(self) -> bool:
+        """Whether a primary metric other than the default was asked for, which then also decides the best epoch."""
+        defaults = [field.default for field in fields(cast("Any", self)) if field.name == "primary"]
+        return bool(defaults) and self.primary != defaults[0]
 
     @property
     @abstractmethod
@@ -134,3 +142,9 @@ class Task(ABC):
 def make_default_task() -> Task:
     """Return the task of data that nobody has given another one."""
     return build({"_target_": DEFAULT_TASK}, Task, "task")  # type: ignore[type-abstract]
+
+
+def is_default_task(node: object) -> bool:
+    """Return whether a config node is the default task, which configs are written without, as before tasks existed."""
+    default = {"_target_": DEFAULT_TASK, **vars(make_default_task())}
+    return isinstance(node, Mapping) and {**default, **node} == default

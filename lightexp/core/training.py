@@ -32,8 +32,8 @@ class Training:
         decay_factor: See `learning_rate_schedule`. Defaults to 0.1.
         momentum: Momentum of SGD. Defaults to 0.9.
         weight_decay: Decoupled weight decay of AdamW (Loshchilov and Hutter 2019). Defaults to 0.004.
-        early_stopping: Epochs without a lower validation loss after which training stops and returns to its best
-            epoch; 0 trains to the end. Defaults to 0.
+        early_stopping: Epochs without a lower validation loss, or without a better `task.primary` if one is set, after
+            which training stops and returns to its best epoch; 0 trains to the end. Defaults to 0.
         loop: `graph` trains a whole epoch in one TensorFlow call; `fit` feeds batches through Keras' `fit`, slower,
             for data that should not be copied into TensorFlow, and always taken for a train split that is kept on
             disk. Both give the same bytes. Defaults to `graph`.

@@ -25,6 +25,7 @@ from lightexp.core.training import Training
 
 if TYPE_CHECKING:
     from lightexp.backend.foreign_keras import ForeignModel
+    from lightexp.backend.keras_ends import ModelEnds
 
 _TFLITE_MAGIC = b"TFL3"
 
@@ -96,7 +97,18 @@ class FromFile(Model):
         if self.is_tflite:
             graph = self.read_graph()
             return graph.tensors[graph.inputs[0]].shape[1:] if graph.inputs else None
-        return _read_keras_shape(self.file_path, self.digest, self.trust, self.max_gb)
+        return _read_keras_ends(self.file_path, self.digest, self.trust, self.max_gb).input_shape
+
+    @property
+    def is_one_sigmoid(self) -> bool:
+        """Whether the file's output is one sigmoid; see `Model.is_one_sigmoid`."""
+        if not self.digest:
+            return False  # `check` says why
+        if self.is_tflite:
+            graph = self.read_graph()
+            shapes = [graph.tensors[index].shape[1:] for index in graph.outputs]
+            return len(shapes) == 1 and math.prod(shapes[0]) == 1 and graph.ends_in("sigmoid")
+        return _read_keras_ends(self.file_path, self.digest, self.trust, self.max_gb).is_one_sigmoid
 
     @property
     def input_rank(self) -> int | None:
@@ -244,10 +256,10 @@ class FromFile(Model):
 
 
 @cache
-def _read_keras_shape(path: Path, digest: str, trust: bool, max_gb: float | None) -> tuple[int | None, ...] | None:
-    from lightexp.backend import foreign_keras
+def _read_keras_ends(path: Path, digest: str, trust: bool, max_gb: float | None) -> ModelEnds:
+    from lightexp.backend import keras_ends
 
-    return foreign_keras.read_input_shape(path, trust, max_gb)
+    return keras_ends.read_ends(path, trust, max_gb)
 
 
 def _needs_layers(stage: Stage) -> bool:

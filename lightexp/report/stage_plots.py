@@ -124,7 +124,7 @@ def draw_curves(report: Report, figure: Any) -> bool:
     """
     runs_by_row = _group_by_row(report.runs)
     most_trained = sorted(runs_by_row, key=lambda row: -sum(bool(s.history) for s in runs_by_row[row][0].stages))
-    metric = _find_epoch_metric(report.runs)
+    metric = _find_epoch_metric(report)
     curves: dict[str, dict[str, list[float]]] = {}
     for row in most_trained:
         means = {name: _average_history(runs_by_row[row], name) for name in (metric, "loss")}
@@ -153,10 +153,12 @@ def draw_curves(report: Report, figure: Any) -> bool:
     return True
 
 
-def _find_epoch_metric(runs: Sequence[Run]) -> str:
-    """Return the validation metric that trainings have recorded after each epoch; their loss if there is none."""
-    names = (name for run in runs for stage in run.stages for name in stage.history)
-    return next((name for name in names if name.startswith("val_") and name != "val_loss"), "val_loss")
+def _find_epoch_metric(report: Report) -> str:
+    """Return the validation metric that trainings have recorded after each epoch: the primary one, where they have."""
+    names = {name: None for run in report.runs for stage in run.stages for name in stage.history}
+    primary = f"val_{report.primary.name}"
+    others = (name for name in names if name.startswith("val_") and name != "val_loss")
+    return primary if primary in names else next(others, "val_loss")
 
 
 def _average_history(runs: Sequence[Run], name: str) -> list[float]:

@@ -252,7 +252,9 @@ def _check_objective(stage: Stage, data: Data) -> None:
     Raises:
         BadInput: If it does not.
     """
-    if isinstance(stage, Training) and not stage.objective.follows_task and data.task != make_default_task():
+    if isinstance(stage, Training) and not (
+        stage.objective.follows_task or type(data.task) is type(make_default_task())
+    ):
         raise BadInput(
             f"objective: {type(stage.objective).__name__} is made for task=classification. Received: "
             f"task={type(data.task).__name__.lower()}. Take objective=cross_entropy, which is the task's own loss."

@@ -30,6 +30,7 @@ from lightexp.report import heatmap, tradeoff
 from lightexp.runner import environment, run_lock
 from lightexp.runner.compose import compose_settings
 from lightexp.runner.execute import Executor, ExecutorCache
+from lightexp.runner.inferred_task import prepare_inferred
 from lightexp.runner.order import check_order
 from lightexp.runner.plan import Plan, make_plan
 from lightexp.runner.progress import ProgressReporter
@@ -79,7 +80,8 @@ class Runner:
             self._data = dataset, dataset.load()
             if large := [name for name, split in self._data[1].splits.items() if split.on_disk]:
                 self._reporter.say(f"Kept on disk, by dataset.memory_mb, and read batch by batch: {', '.join(large)}.")
-        data = settings.model.select_view(settings.task.prepare(self._data[1]))
+        prepare = partial(prepare_inferred, settings.task) if settings.is_task_inferred else settings.task.prepare
+        data = settings.model.select_view(prepare(self._data[1]))
         if self._noted != (self._data[0], data.notes):
             self._noted = self._data[0], data.notes
             for note in data.notes:

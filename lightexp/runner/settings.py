@@ -18,8 +18,9 @@ from lightexp.core import secrets
 from lightexp.core.config import Threads, build, construct, flatten, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Dataset, Measurement, Model, Stage, Task
-from lightexp.core.task import DEFAULT_TASK
+from lightexp.core.task import DEFAULT_TASK, is_default_task
 from lightexp.core.training import Rung
+from lightexp.runner.inferred_task import infer_task
 from lightexp.stages.train import TrainingStage
 from lightexp.tracking.mirror import Tracking
 
@@ -85,6 +86,7 @@ class Settings:
         plain: The config as plain types.
         written: The same as records and files have it: with interpolations in place of the environment's texts.
         rung: Where the last training after the control stops early. Defaults to None: it runs to its end.
+        is_task_inferred: Whether the task is not set, but taken from the model's file. Defaults to False.
     """
 
     dataset: Dataset
@@ -100,6 +102,7 @@ class Settings:
     plain: dict[str, Any]
     written: dict[str, Any]
     rung: Rung | None = None
+    is_task_inferred: bool = False
 
     @property
     def fidelity(self) -> str | None:
@@ -126,7 +129,11 @@ def read_settings(config: DictConfig) -> Settings:
         raise BadInput(f"config: {str(error).splitlines()[0]}") from None
     if not isinstance(plain, dict):
         raise BadInput(f"config must be a mapping. Received: {type(plain).__name__}.")
-    nodes = {str(name): node for name, node in plain.items() if name != "hydra" and not _is_default_task(name, node)}
+    nodes = {
+        str(name): node
+        for name, node in plain.items()
+        if name != "hydra" and not (name == "task" and is_default_task(node))
+    }
     written = _keep_interpolations(config, nodes)
     top = construct(RunConfig, nodes, "")
     plugins = tuple(top.plugins)
@@ -135,10 +142,13 @@ def read_settings(config: DictConfig) -> Settings:
     threads = construct(Runtime, top.runtime, "runtime").threads
     model = build(top.model, Model, "model", plugins)  # type: ignore[type-abstract]
     model, stages = _add_file_stage(model, _build_stages(pipeline, plugins))
+    inferred = infer_task(top.task, model)
+    if inferred:
+        nodes["task"] = written["task"] = inferred
     return Settings(
         dataset=build(top.dataset, Dataset, "dataset", plugins),  # type: ignore[type-abstract]
         model=model,
-        task=build(top.task, Task, "task", plugins),  # type: ignore[type-abstract]
+        task=build(inferred or top.task, Task, "task", plugins),  # type: ignore[type-abstract]
         stages=stages,
         waive=tuple(pipeline.waive),
         measure=_build_all(top.measure, Measurement, "measure", plugins),
@@ -148,12 +158,8 @@ def read_settings(config: DictConfig) -> Settings:
         outputs=_check_writable(Path(outputs).expanduser().absolute()),
         plain=nodes,
         written=written,
+        is_task_inferred=inferred is not None,
     )
-
-
-def _is_default_task(name: object, node: object) -> bool:
-    """Return whether an entry is the default task, which configs are written without, as they were before tasks."""
-    return name == "task" and node == {"_target_": DEFAULT_TASK}
 
 
 def _keep_interpolations(config: DictConfig, nodes: dict[str, Any]) -> dict[str, Any]:

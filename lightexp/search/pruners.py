@@ -26,11 +26,11 @@ def make_pruner(
         task: What is learnt.
 
     Raises:
-        BadInput: If Optuna has no such pruner, or the objectives are not the metric of epochs on validation alone.
+        BadInput: If Optuna has no such pruner, or the objectives are not the primary metric on validation alone.
     """
     if setting is None:
         return None
-    names, reported = [objective.name for objective in objectives], f"{task.epoch_metric}/val"
+    names, reported = [objective.name for objective in objectives], f"{task.primary}/val"
     if names != [reported]:
         raise BadInput(
             f"search.pruner goes by {reported} alone. Received: search.objectives={names}. "
@@ -68,7 +68,7 @@ class EpochReporter:
             trial: Optuna's trial.
             stage: Name of the stage; None reports nothing.
             scheduled_epochs: Epochs until the stage's schedules have ended. Metrics before cannot be compared.
-            metric: Name of the task's metric of epochs.
+            metric: Name of the task's primary metric.
         """
         self._trial, self._stage, self._scheduled_epochs = trial, stage, scheduled_epochs
         self._metric = f"val_{metric}"

@@ -173,7 +173,7 @@ class TrialSource(WorkSource):
         return _TrialResult(proposal, record, self._reporter.epochs.stopped if self._reporter.epochs else None)
 
     def _make_epoch_reporter(self, settings: Settings, proposal: Proposal) -> EpochReporter:
-        name, metric = settings.fidelity, settings.task.epoch_metric
+        name, metric = settings.fidelity, settings.task.primary
         stage = settings.stages[name] if name else None
         if not isinstance(stage, TrainingStage):
             return EpochReporter(proposal.trial, name, 0, metric)

@@ -47,6 +47,7 @@ class Binary(Task):
     activation = "sigmoid"
     epoch_metric: ClassVar[str] = "accuracy"
     has_classes: ClassVar[bool] = True
+    version: ClassVar[int] = 2
     comparisons = AGREEMENT
     primary: Literal["accuracy", "auc", "average_precision", "f1"] = "accuracy"
     pos_weight: Positive = 1.0

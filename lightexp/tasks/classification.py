@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _TOP = 5
 _TOP_FROM = 10  # with no more classes than these, the five likeliest say little
+_SCORES = ("accuracy", "balanced_accuracy", "f1_macro")
 
 
 @settings_dataclass
@@ -28,33 +29,30 @@ class Classification(Task):
     """A logit for each class, trained by cross-entropy with the labels and measured by accuracy.
 
     Accuracies are fractions from 0 to 1, losses are nats per example. With more than ten classes, `accuracy/top5` is
-    the fraction of test examples whose label is among the five most likely classes.
+    the fraction of test examples whose label is among the five most likely classes. `balanced_accuracy` is the mean of
+    the accuracies of the classes, and `f1_macro` the mean of their F1, for classes of different numbers of examples.
+
+    Attributes:
+        primary: The metric that choices are based on. Defaults to `accuracy`.
 
     Example:
-        >>> Classification().primary
-        'accuracy'
+        >>> Classification(primary="balanced_accuracy") == Classification()
+        False
     """
 
     activation = "softmax"
     epoch_metric: ClassVar[str] = "accuracy"
     has_classes: ClassVar[bool] = True
     comparisons = AGREEMENT
-
-    @property
-    def primary(self) -> str:
-        """Accuracy; see `Task.primary`."""
-        return "accuracy"
+    primary: Literal["accuracy", "balanced_accuracy", "f1_macro"] = "accuracy"
 
     @property
     def metrics(self) -> Mapping[str, Direction | None]:
         """Names and directions; see `Task.metrics`."""
-        return {
-            "accuracy/val": "max",
-            "accuracy/test": "max",
-            "accuracy/top5": "max",
-            "loss/val": "min",
-            "loss/test": "min",
+        scores: dict[str, Direction | None] = {
+            f"{name}/{split}": "max" for name in _SCORES for split in ("val", "test")
         }
+        return {**scores, "accuracy/top5": "max", "loss/val": "min", "loss/test": "min"}
 
     def prepare(self, data: Data) -> Data:
         """Check that the targets are labels, which the data set has numbered; see `Task.prepare`."""
@@ -91,24 +89,33 @@ class Classification(Task):
         return count_correct(outputs, targets)
 
     def compute_primary(self, outputs: NDArray[Any], targets: NDArray[Any], data: Data) -> float:
-        """Return the accuracy; see `Task.compute_primary`."""
-        return float(np.mean(outputs.argmax(axis=1) == targets))
+        """Return the primary metric; see `Task.compute_primary`."""
+        if self.primary == "accuracy":
+            return float(np.mean(outputs.argmax(axis=1) == targets))
+        return _compute_scores(outputs, targets)[self.primary]
 
     def compute_chance(self, targets: NDArray[Any], data: Data) -> float:
-        """Return the share of the most frequent class; see `Task.compute_chance`."""
-        return float(np.bincount(targets).max() / len(targets))
+        """Return the primary metric of always answering with the most frequent class; see `Task.compute_chance`."""
+        share, present = np.bincount(targets).max() / len(targets), len(np.unique(targets))
+        chances = {
+            "accuracy": share,
+            "balanced_accuracy": 1 / present,
+            "f1_macro": 2 * share / (1 + share) / present,
+        }
+        return float(chances[self.primary])
 
     def describe_primary(self, data: Data) -> PrimaryMetric:
-        """Return accuracy, and that of drawing a class; see `Task.describe_primary`."""
-        return PrimaryMetric(reference=1 / data.classes)
+        """Return the primary metric, and that of drawing a class; see `Task.describe_primary`."""
+        return PrimaryMetric(self.primary, reference=1 / data.classes, is_share=self.primary != "f1_macro")
 
     def measure(self, outputs: Mapping[SplitName, NDArray[Any]], data: Data) -> list[Metric]:
-        """Measure accuracy and loss; see `Task.measure`."""
+        """Measure accuracies, F1 and loss; see `Task.measure`."""
         metrics = []
         for name, logits in outputs.items():
             labels = data.splits[name].y
-            accuracy, loss = self.compute_primary(logits, labels, data), compute_cross_entropy(logits, labels)
-            metrics.append(Metric(f"accuracy/{name}", accuracy, "", "max", name, self.version))
+            for score, value in _compute_scores(logits, labels).items():
+                metrics.append(Metric(f"{score}/{name}", value, "", "max", name, self.version))
+            loss = compute_cross_entropy(logits, labels)
             metrics.append(Metric(f"loss/{name}", loss, "nats", "min", name, self.version))
             if name == "test" and data.classes > _TOP_FROM:
                 top5 = compute_top_k(logits, labels, _TOP)
@@ -122,3 +129,20 @@ class Classification(Task):
     def compute_class_logits(self, outputs: NDArray[Any]) -> NDArray[Any] | None:
         """Return the outputs, which are logits; see `Task.compute_class_logits`."""
         return outputs
+
+
+def _compute_scores(logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
+    """Return the metrics `_SCORES`; as in scikit-learn, whose import takes seconds.
+
+    A class without examples has no accuracy, and one that is neither present nor predicted has no F1.
+    """
+    classes, predictions = logits.shape[1], logits.argmax(axis=1)
+    correct = np.bincount(labels[predictions == labels], minlength=classes)
+    present, predicted = np.bincount(labels, minlength=classes), np.bincount(predictions, minlength=classes)
+    is_present, is_counted = present > 0, present + predicted > 0
+    values = (
+        correct.sum() / len(labels),
+        np.mean(correct[is_present] / present[is_present]),
+        np.mean(2 * correct[is_counted] / (present + predicted)[is_counted]),
+    )
+    return {name: float(value) for name, value in zip(_SCORES, values, strict=True)}

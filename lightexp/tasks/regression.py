@@ -44,6 +44,7 @@ class Regression(Task):
 
     epoch_metric: ClassVar[str] = "mae"
     guess: ClassVar[str] = "always answering with the mean"
+    version: ClassVar[int] = 2
     comparisons: ClassVar[Mapping[str, Direction | None]] = {"fidelity/rmse": "min"}
     primary: Literal["rmse", "mae", "r2"] = "rmse"
     loss: Literal["mse", "mae", "huber"] = "mse"

@@ -100,5 +100,5 @@ def test_goals_follow_the_task() -> None:
     spec.check()
     assert [(o.name, o.direction) for o in spec.objectives] == [("rmse/val", "min"), ("size/file_bytes", "min")]
     assert spec.constraints[0].name == "rmse/val"
-    with pytest.raises(BadInput, match=r"search\.pruner goes by mae/val alone"):
+    with pytest.raises(BadInput, match=r"search\.pruner goes by rmse/val alone"):
         StudySpec(["task=regression", "search.pruner=median", *goals], []).check()
