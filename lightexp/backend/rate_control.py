@@ -1,4 +1,4 @@
-"""Adjust the price of a bit while a model trains, so that its file gets a size, or the model keeps an accuracy."""
+"""Adjust the price of a bit while a model trains, so that its file gets a size, or the model keeps a quality."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from lightexp.backend.session import import_tensorflow
 from lightexp.core.data import Data
+from lightexp.core.primary_metric import PrimaryMetric
 
 if TYPE_CHECKING:
     from lightexp.backend.grid_weights import GridWeights
@@ -21,7 +22,7 @@ _GAIN = 10.0  # divided by the number of epochs: share of the error by which the
 _LOOKAHEAD = 4.0  # epochs over which the size is expected to go on changing as in the last one
 _MAX_CHANGE = 0.7  # of the logarithm of the price, in an epoch
 _TOLERANCE = 0.01  # of a size
-_ACCURACY_UNIT = 0.005  # an accuracy so much too high or too low changes the price as a size that is e times too large
+_QUALITY_UNIT = 0.005  # an accuracy so much too high or too low changes the price as a size that is e times too large
 _LATE_GAIN = 0.1  # share of the wrong answers that the training after the ramp is expected to correct
 _BISECTIONS = 8
 _THRESHOLDS = (0.1, 0.95)  # multiples of a step below which a weight may become zero at the end; 0.5 rounds
@@ -137,50 +138,59 @@ class SizeControl:
         return size
 
 
-class AccuracyControl:
-    """Controls the price of a bit by the validation accuracy, so that the file gets as small as it allows.
+class QualityControl:
+    """Controls the price of a bit by the primary metric on validation, so that the file gets as small as it allows.
 
     Attributes:
-        floor: The lowest accuracy.
+        primary: The primary metric.
+        limit: Its worst value.
     """
 
-    def __init__(self, floor: float, evaluate: Callable[[], float], begin: int, epochs: int) -> None:
+    def __init__(
+        self, primary: PrimaryMetric, limit: float, evaluate: Callable[[], float], begin: int, epochs: int
+    ) -> None:
         """Start before the first epoch.
 
         Args:
-            floor: See `AccuracyControl`.
-            evaluate: Returns the accuracy of the model as it is.
+            primary: See `QualityControl`.
+            limit: See `QualityControl`.
+            evaluate: Returns the metric of the model as it is.
             begin: Epochs after which the price no longer rises by itself, and is controlled.
             epochs: Epochs of the training.
         """
-        self.floor, self._evaluate, self._price = floor, evaluate, _Price(begin, epochs)
+        self.primary, self.limit = primary, limit
+        self._evaluate, self._price = evaluate, _Price(begin, epochs)
 
     @property
     def variables(self) -> list[Any]:
         """The state that changes from epoch to epoch."""
         return [self._price.epoch]
 
+    def is_missed(self, value: float) -> bool:
+        """Return whether a value is worse than the limit."""
+        return self.primary.to_quality(value) < self.primary.to_quality(self.limit)
+
     def adjust(self, weights: GridWeights) -> None:
         """Change the price after an epoch; see `RateControl`."""
         count = self._price.count_epoch()
         if count >= 0:
-            expected = self._evaluate() + _LATE_GAIN * (1 - self.floor) * self._price.compute_rest(count)
-            error = (expected - self.floor) / _ACCURACY_UNIT
-            self._price.change(weights, min(max(error, -1.0), 1.0))
+            quality, floor = (self.primary.to_quality(value) for value in (self._evaluate(), self.limit))
+            expected = quality + _LATE_GAIN * (1 - floor) * self._price.compute_rest(count)
+            self._price.change(weights, min(max((expected - floor) / _QUALITY_UNIT, -1.0), 1.0))
 
     def finish(self, weights: GridWeights) -> float:
-        """Round as many weights to zero as the accuracy allows; see `RateControl`."""
+        """Round as many weights to zero as the limit allows; see `RateControl`."""
         low, high = 0.5, _THRESHOLDS[1]
         weights.round_with_threshold(low)
-        if (best := self._evaluate()) < self.floor:
+        if self.is_missed(best := self._evaluate()):
             return best
         for _ in range(_BISECTIONS):
             threshold = (low + high) / 2
             weights.round_with_threshold(threshold)
-            if (accuracy := self._evaluate()) >= self.floor:
-                low, best = threshold, accuracy
-            else:
+            if self.is_missed(value := self._evaluate()):
                 high = threshold
+            else:
+                low, best = threshold, value
         weights.round_with_threshold(low)
         return best
 

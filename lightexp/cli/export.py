@@ -53,7 +53,7 @@ def run(argv: list[str]) -> int:
         return 0
     dataset = dict(record.dataset)
     if options.labels:
-        dataset["labels"] = _read_labels(options.labels, dataset.get("classes", 0))
+        dataset["labels"] = _read_labels(options.labels, len(dataset.get("labels") or range(dataset.get("classes", 0))))
     contents = _build_files(record, options.run / record.files["model"], options.name, dataset)
     folder = options.output or options.run / "export"
     try:
@@ -100,6 +100,8 @@ def _read_labels(path: Path, classes: int) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise BadInput(f"{path} cannot be read: {reason}. Give a text file of names, one a line.") from None
+    if not classes:
+        raise BadInput(f"--labels={path}: the model's outputs are numbers, which have no classes. Leave it out.")
     if len(labels) != classes:
         raise BadInput(f"{path} names {len(labels)} classes; the model has {classes}. Give one name a line.")
     return labels

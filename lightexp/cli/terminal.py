@@ -27,7 +27,7 @@ from lightexp.runner.plan import Plan
 from lightexp.runner.settings import Settings
 
 _WIDTH_WITHOUT_TERMINAL = 150  # characters
-_PERCENT_METRICS = ("accuracy", "sparsity", "val_accuracy")
+_PERCENT_METRICS = ("accuracy", "sparsity")  # ends of names
 _LINE_INTERVAL_S = 2.0  # between lines of progress, where no live line can be drawn
 _PRUNE_SPARSITY = "pipeline.stages.prune.sparsity="
 
@@ -184,7 +184,7 @@ def _format_metrics(metrics: dict[str, float]) -> str:
     texts = []
     for name, value in metrics.items():
         if name != "val_loss":
-            texts.append(f"{name} {value:.1%}" if name in _PERCENT_METRICS else f"{name} {value:.3f}")
+            texts.append(f"{name} {value:.1%}" if name.endswith(_PERCENT_METRICS) else f"{name} {value:.3f}")
     return "  ".join(texts)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lightexp.core.errors import BadInput
 
 LayoutChoice = Literal["auto", "nhwc", "nchw"]
 Shape = tuple[int, ...]
@@ -72,3 +75,28 @@ def describe_layout(example: Shape, layout: InputLayout) -> str | None:
         order = " in the order (height, width, channels)" if len(example) == 3 else " in the order (steps, channels)"
         order += "; if it was trained with channels first, set model.layout=nchw"
     return f"The model takes {layout.shape}: examples of {example} are given to it in that shape{order}."
+
+
+def make_mismatch_error(path: Path, input_shape: Shape, output_shape: Shape, shape: Shape, classes: int) -> BadInput:
+    """Return the error of a file of other shapes than the data's, with the data or the task that would fit.
+
+    Args:
+        path: Path of the file.
+        input_shape: Shape of the examples that it takes.
+        output_shape: Shape of its outputs.
+        shape: Shape of an example.
+        classes: Number of outputs that the data need.
+    """
+    advice = "Take those it was made for"
+    if len(input_shape) == len(shape) == 3 and input_shape[2] == shape[2]:
+        advice += f", or set dataset.size=[{input_shape[0]},{input_shape[1]}] of an image_folder"
+    outputs, inputs = (math.prod(length or 0 for length in sizes) for sizes in (output_shape, input_shape))
+    if outputs == inputs == math.prod(shape) > 1:
+        advice += ", or say task=reconstruction, which compares outputs with inputs"
+    elif outputs == 1:
+        advice += ", or say task=binary or task=regression, which fit one output"
+    elif classes == 1:
+        advice += ", or say task=classification, which fits an output for each class"
+    elif len(output_shape) == 1 and output_shape[0] > classes:
+        advice += f", or dataset.classes={output_shape[0]} if the data lack some of its classes"
+    return BadInput(f"{path} maps {input_shape} to {output_shape}; the data need {shape} to ({classes},). {advice}.")

@@ -49,6 +49,18 @@ class PrimaryMetric:
         """
         return 1 - value if self.direction == "max" else value / (self.reference or 1.0)
 
+    def to_quality(self, value: float) -> float:
+        """Return a value on an axis on which larger is better: itself, or the distance of its error from 1."""
+        return value if self.direction == "max" else 1 - self.to_error(value)
+
+    def worsen(self, value: float, tolerance: float) -> float:
+        """Return a value that is worse by a tolerance, in percentage points of a share or else in the metric's unit."""
+        return value - tolerance / self.factor if self.direction == "max" else value + tolerance
+
+    def format(self, value: float) -> str:
+        """Return a value as text, such as `91.20%` or `0.31 mm`."""
+        return f"{value:.2%}" if self.is_share else f"{value:.4g} {self.unit}".rstrip()
+
     @property
     def reference_error(self) -> float | None:
         """The error of guessing; None where it is not known."""

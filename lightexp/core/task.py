@@ -84,6 +84,10 @@ class Task(ABC):
     def describe_outputs(self, data: Data) -> str:
         """Return what the data need of a model's outputs, such as `4 classes`, for messages."""
 
+    def name_outputs(self, data: Data) -> list[str]:
+        """Return the names of the classes that the outputs stand for, in their order; empty where they are numbers."""
+        return list(data.names) or [str(number) for number in range(data.classes)]
+
     @abstractmethod
     def compute_loss(self, outputs: Any, targets: Any) -> Any:
         """Return the loss of each example, a tensor `(batch,)`; traced into a graph."""

@@ -25,21 +25,22 @@ _NORMALIZATION_OPTIONS, _IMAGE_PROPERTIES, _TENSOR_AXIS_LABELS = 1, 2, 2
 # Places of fields in the schema's tables.
 _MODEL_NAME, _MODEL_DESCRIPTION, _MODEL_VERSION, _MODEL_SUBGRAPHS, _MODEL_MIN_PARSER = 0, 1, 2, 3, 7
 _SUBGRAPH_INPUTS, _SUBGRAPH_OUTPUTS = 2, 3
-_TENSOR_NAME, _TENSOR_CONTENT, _TENSOR_PROCESS_UNITS, _TENSOR_FILES = 0, 3, 4, 6
+_TENSOR_NAME, _TENSOR_DESCRIPTION, _TENSOR_CONTENT, _TENSOR_PROCESS_UNITS, _TENSOR_FILES = 0, 1, 3, 4, 6
 _UNION_TYPE, _UNION_VALUE = 0, 1
 _MEAN, _STD = 0, 1
 _FILE_NAME, _FILE_TYPE = 0, 2
 
 
 def add_metadata(content: bytes, name: str, version: str, provenance: str, dataset: Mapping[str, Any]) -> bytes:
-    """Return a `.tflite` file with its labels, input scaling, name and provenance.
+    """Return a `.tflite` file with its labels, if its outputs have any, input scaling, name and provenance.
 
     Args:
         content: The file.
         name: The model's name, for people.
         version: The model's version.
         provenance: How the model was made.
-        dataset: A record's data set: `labels` in the order of the outputs, `shape`, `scale` and `offset`.
+        dataset: A record's data set: `labels` in the order of the outputs, `shape`, `scale` and `offset`; `targets`
+            where outputs are standardised.
 
     Raises:
         BadInput: If the file cannot be given metadata.
@@ -48,6 +49,8 @@ def add_metadata(content: bytes, name: str, version: str, provenance: str, datas
 
     table = _build_model(name, version, provenance, dataset)
     file = io.BytesIO(add_metadata_entries(content, {_ENTRY: table}))
+    if not dataset["labels"]:
+        return file.getvalue()
     labels = "".join(" ".join(label.split()) + "\n" for label in dataset["labels"])
     with zipfile.ZipFile(file, "a") as archive:  # appended to the flatbuffer
         archive.writestr(zipfile.ZipInfo(_LABELS_FILE), labels)
@@ -57,7 +60,7 @@ def add_metadata(content: bytes, name: str, version: str, provenance: str, datas
 def _build_model(name: str, version: str, provenance: str, dataset: Mapping[str, Any]) -> bytes:
     builder = flatbuffers.Builder()
     inputs = _add_vector(builder, [_add_input(builder, dataset)])
-    outputs = _add_vector(builder, [_add_output(builder)])
+    outputs = _add_vector(builder, [_add_output(builder, dataset)])
     subgraph = _add_table(builder, {_SUBGRAPH_INPUTS: inputs, _SUBGRAPH_OUTPUTS: outputs})
     texts = {
         _MODEL_NAME: name,
@@ -88,8 +91,14 @@ def _add_input(builder: Any, dataset: Mapping[str, Any]) -> int:
     return _add_table(builder, fields)
 
 
-def _add_output(builder: Any) -> int:
-    """Add the output's table: scores whose labels are in the appended file."""
+def _add_output(builder: Any, dataset: Mapping[str, Any]) -> int:
+    """Add the output's table: scores whose labels are in the appended file, or numbers and their unit."""
+    if not dataset["labels"]:
+        fields = {_TENSOR_NAME: builder.CreateString("numbers")}
+        if targets := dataset.get("targets"):
+            text = f"target = output * std + mean, with mean {targets['mean']} and std {targets['std']}"
+            fields[_TENSOR_DESCRIPTION] = builder.CreateString(text)
+        return _add_table(builder, fields)
     labels = _add_table(builder, {_FILE_NAME: builder.CreateString(_LABELS_FILE)}, {_FILE_TYPE: _TENSOR_AXIS_LABELS})
     name = builder.CreateString("scores")
     return _add_table(builder, {_TENSOR_NAME: name, _TENSOR_FILES: _add_vector(builder, [labels])})

@@ -15,7 +15,7 @@ from lightexp.core.config import Index, Positive, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.fingerprint import hash_path
-from lightexp.core.layout import LayoutChoice, describe_layout, find_layout, has_outputs
+from lightexp.core.layout import LayoutChoice, describe_layout, find_layout, has_outputs, make_mismatch_error
 from lightexp.core.model_files import find_model_problem
 from lightexp.core.protocols import Layer, Model, Stage, Task
 from lightexp.core.regular_files import open_regular
@@ -197,7 +197,7 @@ class FromFile(Model):
         foreign = replace(foreign, model=model, removed=removed)
         input_shape, output_shape = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
         if find_layout(shape, input_shape, self.layout) is None or not has_outputs(output_shape, classes):
-            raise _make_mismatch_error(self.file_path, input_shape, output_shape, shape, classes)
+            raise make_mismatch_error(self.file_path, input_shape, output_shape, shape, classes)
         return foreign
 
     def remove_activation(self, model: Any, task: Task | None = None) -> tuple[Any, str | None]:
@@ -304,7 +304,7 @@ def check_shapes(
         )
     input_shape, output_shape = (graph.tensors[index].shape[1:] for index in (*graph.inputs, *graph.outputs))
     if find_layout(shape, input_shape, layout) is None or not has_outputs(output_shape, classes):
-        raise _make_mismatch_error(path, input_shape, output_shape, shape, classes)
+        raise make_mismatch_error(path, input_shape, output_shape, shape, classes)
 
 
 def try_on_example(path: Path, data: Data) -> None:
@@ -334,14 +334,3 @@ def check_weights(path: Path) -> None:
 
     if broken := find_broken_constant(read_graph(path)):
         raise BadInput(f"{path} holds NaN, infinite or far too large weights in '{broken}'. Train or get it again.")
-
-
-def _make_mismatch_error(
-    path: Path, input_shape: tuple[int, ...], output_shape: tuple[int, ...], shape: tuple[int, ...], classes: int
-) -> BadInput:
-    advice = "Take those it was made for"
-    if len(input_shape) == len(shape) == 3 and input_shape[2] == shape[2]:
-        advice += f", or set dataset.size=[{input_shape[0]},{input_shape[1]}] of an image_folder"
-    if len(output_shape) == 1 and output_shape[0] > classes:
-        advice += f", or dataset.classes={output_shape[0]} if the data lack some of its classes"
-    return BadInput(f"{path} maps {input_shape} to {output_shape}; the data need {shape} to ({classes},). {advice}.")

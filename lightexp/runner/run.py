@@ -221,7 +221,7 @@ class Runner:
                 "shape": list(data.shape),
                 **({"notes": list(data.notes)} if data.notes else {}),
                 **_describe_targets(data),
-                "labels": list(data.names) or [str(number) for number in range(data.classes)],
+                "labels": data.task.name_outputs(data),
                 "scale": data.scale,
                 "offset": data.offset,
                 **({} if data.task == make_default_task() else {PRIMARY: asdict(data.task.describe_primary(data))}),

@@ -45,9 +45,10 @@ class Rate(TrainingStage):
             price then begins at `rate` and is adjusted while the model trains; the last per cent are reached by
             rounding more or fewer weights to zero. Defaults to None.
         bytes: Instead of `ratio`: size of the encoded file in bytes, or as `12KiB`. Defaults to None.
-        budget: Instead of a size: `accuracy` raises the price as long as the validation accuracy is at most `tolerance`
-            below the control's, so that the file gets as small as that allows. Defaults to None.
-        tolerance: See `budget`, in percentage points. Defaults to 0.
+        budget: Instead of a size: `primary` raises the price as long as the task's primary metric on validation is at
+            most `tolerance` worse than the control's, so that the file gets as small as that allows; `accuracy` is the
+            same for a task whose primary metric is accuracy. Defaults to None.
+        tolerance: See `budget`, in percentage points or, of a metric that is no share, in its unit. Defaults to 0.
         bits: Limit on the levels: 8, 4 or 2 bits allow kernels 127, 7 or 1 steps up and down, so that `quantize` can
             store the integers as they are. Defaults to None: no limit.
         layer_bits: Bits of single layers, by pattern of their names.
@@ -75,7 +76,7 @@ class Rate(TrainingStage):
     rate: NonNegative = 1.0
     ratio: Positive | None = None
     bytes: Bytes | None = None
-    budget: Literal["accuracy"] | None = None
+    budget: Literal["accuracy", "primary"] | None = None
     tolerance: NonNegative = 0.0
     bits: Literal[2, 4, 8] | None = None
     layer_bits: dict[str, Literal[2, 4, 8]] = field(default_factory=dict)
@@ -121,12 +122,11 @@ class Rate(TrainingStage):
         return Invariant(InvariantKind.SPARSITY, 1.0), Invariant(InvariantKind.GRID, bits)
 
     def check_data(self, data: Data) -> None:
-        """Check that a budget can be kept: by a metric that is better when it is higher; see `Stage.check_data`."""
-        primary = data.task.describe_primary(data)
-        if self.budget and primary.direction == "min":
+        """Check that a budget of accuracy is one of the task; see `Stage.check_data`."""
+        if self.budget == "accuracy" and data.task.primary != "accuracy":
             raise BadInput(
-                f"budget={self.budget} needs a metric that is better when it is higher. Received: {primary.name}. Set "
-                "ratio or bytes, or task.primary=r2."
+                f"budget=accuracy, but choices are based on {data.task.primary}. Set budget=primary, with a tolerance "
+                "in its unit."
             )
 
     def schedule_epochs(self, examples: int) -> int:
@@ -210,10 +210,12 @@ class Rate(TrainingStage):
 
     def _compare(self, reached: float, control: RateControl) -> dict[str, str]:
         """Return a note if the target of a control was missed."""
-        from lightexp.backend.rate_control import AccuracyControl, SizeControl
+        from lightexp.backend.rate_control import QualityControl, SizeControl
 
-        if isinstance(control, AccuracyControl) and reached < control.floor:
-            return {"note": f"validation accuracy {reached:.2%}, below {control.floor:.2%}; begin at a lower rate"}
+        if isinstance(control, QualityControl) and control.is_missed(reached):
+            primary = control.primary
+            texts = f"{primary.name} {primary.format(reached)}", f"{primary.format(control.limit)}"
+            return {"note": f"validation {texts[0]}, worse than {texts[1]}; begin at a lower rate"}
         if isinstance(control, SizeControl) and abs(reached / control.target - 1) > _MAX_SIZE_ERROR:
             return {"note": f"the encoded file has {reached:,} bytes, not {control.target:,}; more epochs come closer"}
         return {}
@@ -221,7 +223,7 @@ class Rate(TrainingStage):
     def _make_control(self, model: Any, context: Context) -> RateControl | None:
         """Return what adjusts the price of a bit to reach the target, or None if there is none."""
         from lightexp.backend.litert import compute_logits
-        from lightexp.backend.rate_control import AccuracyControl, make_evaluator
+        from lightexp.backend.rate_control import QualityControl, make_evaluator
 
         if not self.has_target:
             return None
@@ -229,9 +231,11 @@ class Rate(TrainingStage):
             return self._make_size_control(model, context)
         control, val = context.inputs["control"], context.data.val
         logits = compute_logits(control.tflite, val.x, context.data, context.threads, foreign=control.foreign)
-        floor = context.data.task.compute_primary(logits, val.y, context.data) - self.tolerance / 100
+        task = context.data.task
+        primary = task.describe_primary(context.data)
+        limit = primary.worsen(task.compute_primary(logits, val.y, context.data), self.tolerance)
         begin = self.schedule_epochs(len(context.data.train))
-        return AccuracyControl(floor, make_evaluator(model, context.data), begin, self.epochs)
+        return QualityControl(primary, limit, make_evaluator(model, context.data), begin, self.epochs)
 
     def _make_size_control(self, model: Any, context: Context) -> RateControl:
         """Return the control that leads to the requested size of the encoded file.

@@ -85,6 +85,10 @@ class Binary(Task):
         """Return the number of classes; see `Task.describe_outputs`."""
         return "2 classes and one output for both"
 
+    def name_outputs(self, data: Data) -> list[str]:
+        """Return the name of class 1, which the output stands for; see `Task.name_outputs`."""
+        return super().name_outputs(data)[1:]
+
     def compute_loss(self, outputs: Any, targets: Any) -> Any:
         """Return the weighted cross-entropy; see `Task.compute_loss`."""
         from lightexp.backend.losses import compute_binary_cross_entropy

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lightexp.core.primary_metric import PrimaryMetric
+
 
 def make_weights(control: Any, seed: int = 0) -> Any:
     import tensorflow as tf
@@ -53,9 +55,9 @@ def test_threshold_reaches_the_size(tensorflow: None, factor: float) -> None:
 
 @pytest.mark.parametrize(("excess", "factor"), [(0.001, 1), (-0.02, -1)])
 def test_price_follows_the_accuracy(tensorflow: None, excess: float, factor: int) -> None:
-    from lightexp.backend.rate_control import AccuracyControl
+    from lightexp.backend.rate_control import QualityControl
 
-    weights, _ = make_weights(AccuracyControl(0.9, lambda: 0.9 + excess, 2, 6))
+    weights, _ = make_weights(QualityControl(PrimaryMetric(), 0.9, lambda: 0.9 + excess, 2, 6))
     prices = []
     for _ in range(5):
         weights.on_epoch_end()
@@ -64,13 +66,26 @@ def test_price_follows_the_accuracy(tensorflow: None, excess: float, factor: int
     assert (factor * np.diff(prices) > 0).all()
 
 
+def test_weights_become_zero_as_an_error_allows(tensorflow: None) -> None:
+    from lightexp.backend.rate_control import QualityControl
+
+    weights, variable = make_weights(None)
+    primary = PrimaryMetric("rmse", "min", 80.0, "mm", is_share=False)
+    control = QualityControl(
+        primary, primary.worsen(60.0, 12.0), lambda: float(80 * np.mean(variable.numpy() == 0)), 0, 1
+    )
+    error = control.finish(weights)
+    assert error == pytest.approx(80 * np.mean(variable.numpy() == 0)) == pytest.approx(72, abs=1) and error <= 72
+    assert control.is_missed(72.1) and not control.is_missed(71.9)
+
+
 @pytest.mark.parametrize(("floor", "reached"), [(0.08, 0.08), (0.2, 0.135)])
 def test_weights_become_zero_as_the_accuracy_allows(tensorflow: None, floor: float, reached: float) -> None:
     """The share of non-zeros stands for an accuracy; 13.5% of the weights are not rounded to zero at first."""
-    from lightexp.backend.rate_control import AccuracyControl
+    from lightexp.backend.rate_control import QualityControl
 
     weights, variable = make_weights(None)
-    control = AccuracyControl(floor, lambda: float(np.mean(variable.numpy() != 0)), 0, 1)
+    control = QualityControl(PrimaryMetric(), floor, lambda: float(np.mean(variable.numpy() != 0)), 0, 1)
     share = control.finish(weights)
     assert share == np.mean(variable.numpy() != 0)
     assert share == pytest.approx(reached, abs=0.01)

@@ -104,3 +104,14 @@ def test_add_metadata_keeps_outputs_and_alignment(scheme: str, tmp_path: Path) -
     assert (
         list(read_entries(again)).count("TFLITE_METADATA") == 1 and b"other" in read_entries(again)["TFLITE_METADATA"]
     )
+
+
+def test_numbers_have_no_labels_but_their_scaling() -> None:
+    dataset = {**DATASET, "labels": [], "targets": {"mean": [151.5], "std": [77.25]}}
+    named = add_metadata(tiny_models.make_tflite("conv"), "net", "1", "by hand", dataset)
+    assert not zipfile.is_zipfile(io.BytesIO(named))
+    raw = read_entries(named)["TFLITE_METADATA"]
+    output = read_only_item(read_only_item(Table(raw, int.from_bytes(raw[:4], "little")), 3), 3)
+    assert read_string(output, 0) == "numbers"
+    assert read_string(output, 1) == "target = output * std + mean, with mean [151.5] and std [77.25]"
+    assert find_field(output, 6) is None

@@ -10,6 +10,7 @@ import pytest
 
 from lightexp.backend.keras_ends import read_ends
 from lightexp.core.errors import BadInput
+from lightexp.models.from_file import FromFile
 from lightexp.runner.compose import compose_settings
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
@@ -33,6 +34,7 @@ def files(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "sigmoid.h5": keras.Sequential([keras.Input((30,)), keras.layers.Dense(1, "sigmoid")]),
         "functional.keras": keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(hidden)),
         "linear.h5": keras.Model(inputs, keras.layers.Dense(1)(hidden)),
+        "same.h5": keras.Model(inputs, keras.layers.Dense(30)(hidden)),
         "two.h5": keras.Model(inputs, keras.layers.Dense(2, "sigmoid")(hidden)),
     }
     with warnings.catch_warnings():
@@ -75,3 +77,20 @@ def test_one_sigmoid_with_more_classes_is_refused(files: dict[str, Path]) -> Non
     message = r"ends in one sigmoid, which tells two classes apart\. Received: 3 classes in iris"
     with pytest.raises(BadInput, match=message):
         plan(files["sigmoid.h5"], "dataset.name=iris")
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "advice"),
+    [
+        (
+            "linear.h5",
+            2,
+            r"\(1,\); the data need \(30,\) to \(2,\)\..*say task=binary or task=regression, which fit one",
+        ),
+        ("two.h5", 1, r"\(2,\); the data need \(30,\) to \(1,\)\..*say task=classification, which fits an output for"),
+        ("same.h5", 2, r"\(30,\); the data need \(30,\) to \(2,\)\..*say task=reconstruction, which compares"),
+    ],
+)
+def test_outputs_of_another_task_name_it(name: str, outputs: int, advice: str, files: dict[str, Path]) -> None:
+    with pytest.raises(BadInput, match=rf"maps \(30,\) to {advice}"):
+        FromFile(str(files[name])).load((30,), outputs)

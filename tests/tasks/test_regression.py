@@ -109,10 +109,16 @@ def test_file_as_teacher_of_standardised_targets_is_refused(task_runs: TaskRuns)
         task_runs.run(*overrides, "pipeline.stages.distill.objective.teacher=a.tflite")
 
 
-def test_budget_of_an_error_is_refused(task_runs: TaskRuns) -> None:
-    overrides = ["task=regression", "dataset.name=diabetes", "pipeline=rate", "pipeline.stages.rate.budget=accuracy"]
-    with pytest.raises(BadInput, match=r"needs a metric that is better when it is higher\. Received: rmse"):
-        task_runs.run(*overrides)
+def test_budget_is_in_the_unit_of_the_targets(task_runs: TaskRuns) -> None:
+    overrides = ["task=regression", "dataset.name=diabetes", "pipeline=rate", "pipeline.stages.rate.tolerance=9"]
+    record = task_runs.run(*overrides, "pipeline.stages.rate.budget=primary", epochs=8)
+    control, trained = (stage.metric("rmse/val") for stage in record.stages)
+    facts = record.stages[1].facts
+    assert facts["reached"] == pytest.approx(trained, rel=1e-4)
+    is_missed = trained > control + 9  # type: ignore[operator]
+    assert ("worse than" in facts.get("note", "")) == is_missed
+    with pytest.raises(BadInput, match=r"budget=accuracy, but choices are based on rmse\. Set budget=primary"):
+        task_runs.run(*overrides, "pipeline.stages.rate.budget=accuracy")
 
 
 def test_numbers_of_a_users_file_are_learnt(task_runs: TaskRuns, tmp_path: Path) -> None:
