@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from lightexp.ablation.runs import Backlog, RunIndex
 from lightexp.ablation.task_source import LOCKS, AblationOrder, AblationSource
 from lightexp.ablation.tasks import AblationTask, list_latency_tasks, list_run_tasks
-from lightexp.core.columns import COLUMNS
+from lightexp.core.columns import find_column
 from lightexp.core.errors import RunFailed
 from lightexp.core.formatting import format_duration
 from lightexp.core.store import Store
@@ -172,6 +172,7 @@ class _RunProgress(_TaskProgress):
     def __init__(self, tasks: list[AblationTask], backlog: Backlog, pool: AblationPool) -> None:
         super().__init__(tasks, pool.report)
         self._seconds = backlog.seconds
+        self._primary = next((run.settings.task.primary for run in backlog.missing), "")
         self._store = Store(pool.outputs / "store")
         self._is_launched = pool.launcher is not None and not pool.launcher.is_in_process
         self._unreported = [task for task in tasks if task.kind == "run"]
@@ -202,19 +203,18 @@ class _RunProgress(_TaskProgress):
             stored = sum(map(self._store.has, self._seconds))
             seconds_per_stage = (time.monotonic() - self._started_at) / max(stored, 1)
             time_left = f"; about {format_duration(seconds_per_stage * (len(self._seconds) - stored))} left"
-        self._report(f"[{count}/{self._total}] {task.name}: {format_metrics(metrics)}{time_left}")
+        self._report(f"[{count}/{self._total}] {task.name}: {format_metrics(metrics, self._primary)}{time_left}")
 
 
-def format_metrics(metrics: dict[str, float]) -> str:
-    """Return a run's quality, by the first metric that tables show, and file size in words, or `done`.
+def format_metrics(metrics: dict[str, float], primary: str) -> str:
+    """Return a run's primary metric, on the test split if it was measured there, and file size in words, or `done`.
 
     Example:
-        >>> format_metrics({"accuracy/test": 0.9712, "size/file_bytes": 12345})
+        >>> format_metrics({"accuracy/test": 0.9712, "size/file_bytes": 12345}, "accuracy")
         'accuracy 97.12%, 12,345 bytes'
     """
-    shown = [column for split in ("/test", "/val") for column in COLUMNS if column.name.endswith(split)]
-    quality = next((column for column in shown if column.name in metrics), None)
-    parts = [f"{quality.name.partition('/')[0]} {quality.format(metrics[quality.name])}"] if quality else []
+    names = [name for name in (f"{primary}/test", f"{primary}/val") if name in metrics]
+    parts = [f"{primary} {find_column(name).format(metrics[name])}" for name in names[:1]]
     if "size/file_bytes" in metrics:
         parts.append(f"{metrics['size/file_bytes']:,.0f} bytes")
     return ", ".join(parts) or "done"

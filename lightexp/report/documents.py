@@ -16,6 +16,9 @@ _STARS = "* p < 0.05, ** p < 0.01, *** p < 0.001: paired by seed against the con
 _DAGGER = "† no worse than the control by {margin} or more (one-sided paired test, Holm-corrected, p < 0.05)"
 _EMPHASES: dict[int, Literal["best", "second"]] = {1: "best", 2: "second"}
 
+_DIFFERENCE_FORMATS = {"max": "{:+.4f}", "min": "{:+.4g}"}
+"""By direction, of a metric that is no share: those to maximise are at most 1."""
+
 
 def build_table(
     report: Report, label: Callable[[ReportRow], str], headings: tuple[str, str | None] = ("Row", None)
@@ -57,7 +60,7 @@ def format_difference(difference: Difference | None, primary: PrimaryMetric) -> 
     """Return a metric's difference to the control in points or in its unit, with its interval."""
     if difference is None:
         return MISSING
-    number = "{:+.2f}" if primary.is_share else "{:+.4g}"
+    number = "{:+.2f}" if primary.is_share else _DIFFERENCE_FORMATS[primary.direction]
     text = number.format(difference.mean * primary.factor)
     if difference.low is None or difference.high is None:
         return text

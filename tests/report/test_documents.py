@@ -70,6 +70,10 @@ def test_legend_explains_what_the_table_shows(report: Report) -> None:
 
 def test_format_difference_shows_the_interval() -> None:
     assert documents.format_difference(None, PrimaryMetric()) == "–"
+    change = Difference(3, -0.000595, -0.0017, 0.00055, 0.1)
+    auc, rmse = PrimaryMetric("auc", is_share=False), PrimaryMetric("rmse", "min", 80.0, is_share=False)
+    assert documents.format_difference(change, auc) == "-0.0006 [-0.0017, +0.0006]"
+    assert documents.format_difference(change, rmse) == "-0.000595 [-0.0017, +0.00055]"
     assert documents.format_difference(Difference(1, -0.01, None, None, None), PrimaryMetric()) == "-1.00"
     assert (
         documents.format_difference(Difference(3, 0.01, -0.002, 0.022, 0.1), PrimaryMetric()) == "+1.00 [-0.20, +2.20]"
