@@ -23,7 +23,6 @@ class Digits(InputDataset):
     Raw pixels are uint8 from 0 to 16, `(n, 8, 8, 1)`; inputs are from 0 to 1. The source has no test split: a fifth is
     held out for testing, and a fifth of the rest for validation.
 
-
     Example:
         >>> data = Digits().load()
         >>> len(data.train), len(data.val), len(data.test)
