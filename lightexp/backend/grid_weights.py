@@ -236,31 +236,33 @@ class _Part:
         self.log_step = tf.Variable(tf.zeros_like(self._first_step), trainable=False)
         shape = [1] * (latent.ndim - first_step.ndim) + list(first_step.shape)
         self._axes = [axis for axis, size in enumerate(shape) if size == 1]
-        self._position: Any = None
-        self._level: Any = None
-        self._value: Any = None
-        self._step: Any = None
+        self._compute_gradients = tf.function(self._trace_gradients, autograph=False, jit_compile=True)
 
     def describe_steps(self) -> dict[str, float]:
-        steps = tf.reshape(self._first_step * tf.exp(_STEP_SPEED * self.log_step), [-1])
+        steps = tf.reshape(self._compute_steps(), [-1])
         means = [float(tf.reduce_mean(own)) for own in tf.split(steps, self._step_counts)]
         return {tensor.name: mean for tensor, mean in zip(self._tensors, means, strict=True)}
 
     def round(self) -> None:
-        steps = self._first_step * tf.exp(_STEP_SPEED * self.log_step)
-        self._step = steps if self._indices is None else tf.gather(steps, self._indices)
-        self._position = self.latent * (1 / self._step)
-        self._level = tf.round(self._position)
-        if self._limit is not None:
-            self._level = tf.clip_by_value(self._level, -self._limit, self._limit)
-        self._value = self._level * self._step
-        self._assign(self._value)
+        step = self._spread(self._compute_steps())
+        self._assign(self._compute_levels(self.latent * (1 / step)) * step)
 
     def round_with_threshold(self, threshold: float) -> None:
-        self.round()
-        is_zero = tf.abs(self._position) < threshold
-        level = tf.where(is_zero, 0.0, tf.sign(self._position) * tf.maximum(tf.abs(self._level), 1.0))
-        self._assign(level * self._step)
+        step = self._spread(self._compute_steps())
+        position = self.latent * (1 / step)
+        largest = tf.maximum(tf.abs(self._compute_levels(position)), 1.0)
+        self._assign(tf.where(tf.abs(position) < threshold, 0.0, tf.sign(position) * largest) * step)
+
+    def _compute_steps(self) -> Any:
+        return self._first_step * tf.exp(_STEP_SPEED * self.log_step)
+
+    def _spread(self, steps: Any) -> Any:
+        """Return steps in a shape that broadcasts to the latent weights."""
+        return steps if self._indices is None else tf.gather(steps, self._indices)
+
+    def _compute_levels(self, position: Any) -> Any:
+        level = tf.round(position)
+        return level if self._limit is None else tf.clip_by_value(level, -self._limit, self._limit)
 
     def _assign(self, values: Any) -> None:
         variables = [tensor.variable for tensor in self._tensors]
@@ -272,35 +274,35 @@ class _Part:
             variable.assign(tf.reshape(part, variable.shape))
 
     def pull_back(self, gradients: Mapping[Any, Any], price: Any) -> tuple[Any, Any]:
-        """Return the gradients of the latent weights and of the logarithms of the steps.
-
-        Every operation reads and writes as many numbers as the variable has, which for a dense layer takes as long as
-        a good part of its products: there are as few as possible.
-        """
+        """Return the gradients of the latent weights and of the logarithms of the steps."""
         own = [tf.convert_to_tensor(gradients[tensor.variable.ref()]) for tensor in self._tensors]
         gradient = own[0] if len(own) == 1 else tf.concat([tf.reshape(one, [-1]) for one in own], axis=0)
-        position = self._position
+        of_latent, of_step = self._compute_gradients(gradient, self._spread(self._compute_steps()), price)
+        if self._indices is not None:
+            of_step = tf.math.unsorted_segment_sum(of_step, self._indices, self.log_step.shape[0])
+        return of_latent, _STEP_SPEED * tf.reshape(of_step, self.log_step.shape)
+
+    def _trace_gradients(self, gradient: Any, step: Any, price: Any) -> tuple[Any, Any]:
+        """Return the gradients of the latent weights and of the logarithm of each step, of joined variables unsummed.
+
+        Each operation alone would read and write as many numbers as the variable has, which for a dense layer takes as
+        long as a good part of its products. XLA makes two loops of them.
+        """
+        position = self.latent * (1 / step)
         # The slope of log2(1 + 2 v^2) with its constant factors in `price`. It is that of the weight before rounding:
         # one that has become zero is pulled to zero, so that it does not return with the next noise.
-        slope = position / (0.5 + tf.square(position)) * (price * self._price / self._step)
+        slope = position / (0.5 + tf.square(position)) * (price * self._price / step)
         inner = gradient
         if self._limit is not None:
             inner = tf.where(tf.abs(position) <= self._limit + 0.5, gradient, 0.0)
         of_latent = inner + slope
+        of_step = gradient * (self._compute_levels(position) * step) - of_latent * self.latent
         if self._indices is None:
-            of_step = self._sum(gradient * self._value) - self._sum(of_latent * self.latent)
-        else:
-            of_step = self._sum(gradient * self._value - of_latent * self.latent)
-        # The optimiser would copy the latent weights before updating them if an operation that reads them were left.
-        with tf.control_dependencies([of_step]):
-            of_latent = tf.identity(of_latent)
-        return of_latent, _STEP_SPEED * of_step
-
-    def _sum(self, values: Any) -> Any:
-        """Return the sums over the weights of each step."""
-        if self._indices is not None:
-            return tf.math.unsorted_segment_sum(values, self._indices, self.log_step.shape[0])
-        return tf.reshape(tf.reduce_sum(values, self._axes), self.log_step.shape)
+            # XLA sums the last axis one number after the other: it is left to the end, when the others are summed.
+            last = len(of_latent.shape) - 1
+            of_step = tf.reduce_sum(of_step, [axis for axis in self._axes if axis != last], keepdims=True)
+            of_step = tf.reduce_sum(of_step, [axis for axis in self._axes if axis == last])
+        return of_latent, of_step
 
 
 def _index_steps(tensors: Sequence[GridTensor]) -> NDArray[np.int32]:
