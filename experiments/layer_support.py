@@ -40,8 +40,9 @@ STAGES = {
     "encode": ["encode"],
     "sensitivity": ["sensitivity"],
     "rate": ["rate", "from_scratch=false"],
+    "distill": ["distill"],
 }
-TRAINING = ("prune", "prune_channels", "factorize", "cluster", "rate", "qat")
+TRAINING = ("prune", "prune_channels", "factorize", "cluster", "rate", "qat", "distill")
 _NOTHING_TO_DO = ("left alone", "follows the layers", "trained as usual", "all ", "stays as it is")
 _FLOAT = ("float32", "in the file, but trained in float32")
 
@@ -51,6 +52,7 @@ def list_kinds() -> dict[str, dict[str, Callable[[str], Any]]]:
     kl = import_keras().layers
     image = {
         "Normalization": lambda name: kl.Normalization(mean=[0.0] * 8, variance=[1.0] * 8, name=name),
+        "Rescaling by channel": lambda name: kl.Rescaling([0.5] * 8, [0.1] * 8, name=name),
         "Conv2D": lambda name: kl.Conv2D(8, 3, padding="same", activation="relu", name=name),
         "Conv2D, grouped": lambda name: kl.Conv2D(8, 3, groups=2, padding="same", name=name),
         "Conv2D, dilated": lambda name: kl.Conv2D(8, 3, dilation_rate=2, padding="same", name=name),
@@ -71,6 +73,7 @@ def list_kinds() -> dict[str, dict[str, Callable[[str], Any]]]:
         "SeparableConv1D": lambda name: kl.SeparableConv1D(8, 3, padding="same", activation="relu", name=name),
         "LSTM": lambda name: kl.LSTM(6, return_sequences=True, name=name),
         "GRU": lambda name: kl.GRU(6, return_sequences=True, name=name),
+        "GRU, reset_after=False": lambda name: kl.GRU(6, reset_after=False, return_sequences=True, name=name),
         "SimpleRNN": lambda name: kl.SimpleRNN(6, return_sequences=True, name=name),
         "Bidirectional": lambda name: kl.Bidirectional(kl.LSTM(5, return_sequences=True), name=name),
         "GlobalMaxPooling1D": lambda name: kl.GlobalMaxPooling1D(keepdims=True, name=name),
@@ -80,7 +83,7 @@ def list_kinds() -> dict[str, dict[str, Callable[[str], Any]]]:
 
 def name_layer(kind: str) -> str:
     """Return the name of the layer of a kind."""
-    return kind.replace(",", "").replace(" ", "_").lower()
+    return kind.replace(",", "").replace("=", "_").replace(" ", "_").lower()
 
 
 @dataclass
@@ -140,6 +143,9 @@ class SupportTable:
         ]
         if stage in TRAINING:
             overrides += ["pipeline.stages.it.epochs=1", "pipeline.stages.it.batch_size=16"]
+        if stage == "distill":  # a file has no narrower sibling: the student is the same net with new weights
+            student = "pipeline.stages.it.student"
+            overrides += [f"+model@{student}=from_file", f"{student}.path={file}"]
         if sort == "tokens":
             overrides.append("dataset.scaling.range=[0,255]")
         return overrides
@@ -225,11 +231,12 @@ NOTES = """
 - Recurrent layers are trained as they are, and unrolled over the steps of their sequence in the `.tflite`: it takes
   batches of any size, has no state, and each operator is one that quantisers and microcontrollers know; but it grows by
   some 3 KB per step of an LSTM or GRU, and 1 KB of a SimpleRNN. The steps must be fixed, as in `Input((49, 10))`.
-- `prune_channels` refuses recurrent layers, Embedding and others that it cannot follow behind a layer whose channels
-  could go. Here they are the first layers of their nets, before which no channel goes.
+- `prune_channels` keeps all channels that a grouped convolution, a recurrent layer, a normalisation over channels or
+  another layer reads that could not do without some; `--plan` names that layer. The rest of the model gets narrower.
 - SeparableConv layers of a file become a DepthwiseConv `NAME_depthwise` and a Conv `NAME`, which compute the same.
 - An Embedding takes whole numbers: `dataset.scaling.range=[0,255]` keeps those that fit into a byte.
 - The recurrent kernel of a GRU with `reset_after=False` is not pruned or clustered, as the file holds it in two pieces.
+- `distill` trains the same net with new weights against the trained one.
 - Models with several inputs or outputs are refused.
 """
 

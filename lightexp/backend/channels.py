@@ -3,7 +3,8 @@
 Every tensor is described by a row of channel numbers along its last axis, the same at each position. Layers with
 filters or units create new channels, other layers pass theirs on, and an addition makes the channels of its inputs one
 (union-find). A channel is removed from every weight that computes or reads it. Number 0 stands for all channels that
-must stay: the model's inputs and outputs.
+must stay: the model's inputs and outputs, and what a layer reads that could not do without, such as a grouped
+convolution.
 
 Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (arXiv 2301.12900), does the same for PyTorch.
 """
@@ -19,10 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.backend.kernels import is_recurrent, list_parts
 from lightexp.core.errors import BadInput
 
 ChannelRow = NDArray[np.intp]
-_SIZE_FIELDS = {"Conv1D": "filters", "Conv2D": "filters", "Dense": "units"}
+_TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose")  # the last axes of their kernels are outputs and inputs
+_SIZE_FIELDS = {"Conv1D": "filters", "Conv2D": "filters", "Dense": "units"} | dict.fromkeys(_TRANSPOSED, "filters")
 _DEPTHWISE = ("DepthwiseConv1D", "DepthwiseConv2D")
 _CHANNELWISE = re.compile(
     "Activation|ActivityRegularization|ELU|LeakyReLU|ReLU|Softmax|ThresholdedReLU|(Alpha|Gaussian)?Dropout|"
@@ -76,6 +79,8 @@ class ChannelGraph:
         output_channels: The channels that each layer with filters or units computes, by the layer's name.
         normalized_channels: The channels that each batch normalisation scales, by the layer's name.
         groups: Layers that share removable channels, and these channels.
+        pinning: Why all channels that a layer reads must stay, by the layer's name.
+        pinned: The layer that some layer's channels must stay for, by the latter's name; none for the model's outputs.
     """
 
     def __init__(self, model: Any) -> None:
@@ -85,16 +90,20 @@ class ChannelGraph:
             model: A flat Keras model.
 
         Raises:
-            BadInput: If a layer's effect on channels is unknown; names the layer and says why.
+            BadInput: If a layer is used more than once or has no fixed size; names the layer.
         """
         self._model = model
         self._parents = [0]  # union-find: a channel's representative is found by following its parents
         self._axes: dict[str, list[dict[int, ChannelRow]]] = {}  # by layer, for each weight: channels by axis
         self._sizes: dict[str, _SizeSetting] = {}
         self._positions: dict[str, int] = {}
+        self._pins: list[tuple[str, ChannelRow]] = []  # layers and the channels that they read
         self.output_channels: dict[str, ChannelRow] = {}
         self.normalized_channels: dict[str, ChannelRow] = {}
-        self._number(self._trace())
+        self.pinning: dict[str, str] = {}
+        self._trace()
+        self.pinned = self._join_pins()
+        self._number()
         self.count = len(self._parents)
         self.groups = self._find_groups()
 
@@ -105,12 +114,15 @@ class ChannelGraph:
             axes = self._axes.get(layer.name)
             if axes is None:
                 params += layer.count_params()
+                if is_recurrent(layer):
+                    macs += layer.input_shape[1] * sum(int(np.prod(part.shape)) for part in list_parts(layer).values())
             elif layer.name in self._positions:
                 shape = list(layer.weights[0].shape)
                 for axis, row in axes[0].items():
                     shape[axis] = int(stays[row].sum())
                 macs += self._positions[layer.name] * math.prod(shape)
-                outputs = shape[-1] if layer.name in self.output_channels else shape[-2] * shape[-1]
+                is_depthwise = type(layer).__name__ in _DEPTHWISE
+                outputs = shape[-2] * shape[-1] if is_depthwise else shape[get_output_axis(layer)]
                 has_bias = layer.use_bias or type(layer).__name__ != "Dense" or _is_followed_by_folded_norm(layer)
                 params += math.prod(shape) + (outputs if has_bias else 0)
             elif layer.name in self.normalized_channels:
@@ -143,9 +155,8 @@ class ChannelGraph:
         stays[list(removed)] = False
         return stays
 
-    def _trace(self) -> list[tuple[Any, ChannelRow]]:
-        """Follow the channels through all layers; return the softmaxes with the channels that each mixes."""
-        softmaxes: list[tuple[Any, ChannelRow]] = []
+    def _trace(self) -> None:
+        """Follow the channels through all layers."""
         rows = {id(tensor): np.zeros(tensor.shape[-1], np.intp) for tensor in self._model.inputs}
         for layer in self._model.layers:
             if type(layer).__name__ == "InputLayer":
@@ -156,17 +167,31 @@ class ChannelGraph:
             row = self._follow(layer, [rows[id(tensor)] for tensor in inputs])
             rows[id(layer.output)] = row
             if type(layer).__name__ == "Softmax" or "softmax" in _activation_name(layer):
-                softmaxes.append((layer, row))
+                self._pin(layer, [row], "its softmax mixes the channels")
         for tensor in self._model.outputs:
             self._join(rows[id(tensor)], _FIXED)
-        return softmaxes
 
-    def _number(self, softmaxes: list[tuple[Any, ChannelRow]]) -> None:
+    def _pin(self, layer: Any, inputs: list[ChannelRow], reason: str) -> ChannelRow:
+        """Note that all channels that a layer reads must stay; return those of its output, which stay, too."""
+        self.pinning[layer.name] = reason
+        outputs = np.repeat(self._create(1), layer.output.shape[-1])
+        self._pins += [(layer.name, row) for row in (*inputs, outputs)]
+        return outputs
+
+    def _join_pins(self) -> dict[str, str]:
+        """Make the channels that must stay for a layer number 0; return that layer by the layers that compute them."""
+        pinned: dict[str, str] = {}
+        for reader, row in self._pins:
+            needed = {self._find(channel) for channel in row.tolist()} - {0}
+            for name, outputs in self.output_channels.items():
+                if needed.intersection(map(self._find, outputs.tolist())):
+                    pinned.setdefault(name, reader)
+            self._join(row, _FIXED)
+        return pinned
+
+    def _number(self) -> None:
         """Replace every channel by its representative, now that all joins are known."""
         root = np.array([self._find(channel) for channel in range(len(self._parents))])
-        for layer, row in softmaxes:
-            if root[row].any():
-                raise _cannot_follow(layer, "its softmax mixes the channels")
         self.output_channels = {name: root[row] for name, row in self.output_channels.items()}
         self.normalized_channels = {name: root[row] for name, row in self.normalized_channels.items()}
         self._axes = {
@@ -184,7 +209,7 @@ class ChannelGraph:
         if None in shape:
             raise _cannot_follow(layer, f"its output {shape} has no fixed size")
         if getattr(layer, "data_format", "channels_last") != "channels_last":
-            raise _cannot_follow(layer, "its channels come first")
+            return self._pin(layer, inputs, "its channels come first")
         if kind in _SIZE_FIELDS or kind in _DEPTHWISE:
             return self._follow_kernel(layer, row, shape)
         if kind == "BatchNormalization":
@@ -204,9 +229,7 @@ class ChannelGraph:
             return row
         if kind in ("Flatten", "Reshape"):
             return self._follow_reshape(layer, row, shape)
-        if not any(channels.any() for channels in inputs):
-            return np.zeros(shape[-1], np.intp)  # before the first layer with weights all channels stay
-        raise _cannot_follow(layer, f"what a {kind} does to channels is not known")
+        return self._pin(layer, inputs, f"a {kind} cannot do without some")
 
     def _follow_kernel(self, layer: Any, row: ChannelRow, shape: tuple[int, ...]) -> ChannelRow:
         """Follow a convolution, depthwise convolution or dense layer."""
@@ -217,18 +240,22 @@ class ChannelGraph:
             kernel_axes = {-2: row}
         else:
             if getattr(layer, "groups", 1) > 1:
-                raise _cannot_follow(layer, f"its filters are in {layer.groups} groups")
+                self._axes[name] = [{}]
+                return self._pin(layer, [row], f"its filters are in {layer.groups} groups")
             outputs = self._create(shape[-1])
             self.output_channels[name] = outputs
             self._sizes[name] = _SizeSetting(_SIZE_FIELDS[kind], None, outputs)
-            kernel_axes = {-2: row, -1: outputs}
+            axis = get_output_axis(layer)
+            kernel_axes = {axis: outputs, -3 - axis: row}
+            if kind in _TRANSPOSED:  # computes at each position of its input
+                self._positions[name] = math.prod(layer.input.shape[1:-1])
         self._axes[name] = [kernel_axes, *([{0: outputs}] if layer.use_bias else [])]
         return outputs
 
     def _follow_normalization(self, layer: Any, row: ChannelRow, rank: int) -> ChannelRow:
         axes = np.atleast_1d(layer.axis).tolist()
         if axes not in ([-1], [rank]):
-            raise _cannot_follow(layer, f"it normalises axis {axes[0]}, not the last")
+            return self._pin(layer, [row], f"it normalises axis {axes[0]}, not the last")
         self.normalized_channels[layer.name] = row
         self._axes[layer.name] = [{0: row} for _ in layer.weights]
         return row
@@ -279,6 +306,11 @@ class ChannelGraph:
         order = list(self.output_channels)
         groups = [ChannelGroup(tuple(sorted(n, key=order.index)), tuple(sorted(c))) for n, c in merged]
         return sorted(groups, key=lambda group: order.index(group.layers[0]))
+
+
+def get_output_axis(layer: Any) -> int:
+    """Return the axis of a layer's kernel that its filters or units are on."""
+    return -2 if type(layer).__name__ in _TRANSPOSED else -1
 
 
 def _activation_name(layer: Any) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lightexp.backend.kernels import is_recurrent
+from lightexp.backend.kernels import is_recurrent, require_steps
 from lightexp.backend.session import hide_keras_3, import_keras, import_tensorflow
 from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import RunFailed
@@ -57,11 +57,7 @@ def unroll_layer(layer: Any) -> Any:
     """Return a new layer with the same settings; a recurrent one is unrolled."""
     config = layer.get_config()
     if is_recurrent(layer):
-        if layer.input_shape[1] is None:
-            raise RunFailed(
-                f"{layer.name} takes sequences of any length, a .tflite of it needs a fixed one. "
-                "Build the model with Input((STEPS, FEATURES)) and save it again."
-            )
+        require_steps(layer)
         for inner in (config.get("layer"), config.get("backward_layer")):
             if inner:
                 inner["config"]["unroll"] = True

@@ -79,7 +79,7 @@ def load_file(
     """
     if problem := find_model_problem(path, trust):
         raise BadInput(problem)
-    model, left_out = (_load_saved_model(path), []) if path.is_dir() else _load_keras_file(path, max_gb, shape)
+    model, left_out = (_load_saved_model(path, shape), []) if path.is_dir() else _load_keras_file(path, max_gb, shape)
     if any(is_broken(weights) for weights in model.get_weights()):
         raise BadInput(f"{path} holds weights that are NaN, infinite or far too large. Train or get it again.")
     from lightexp.backend.flatten import find_idle_layers, flatten_model
@@ -198,7 +198,7 @@ def _fill_open_shape(architecture: Config, shape: tuple[int, ...] | None) -> Non
             settings["batch_input_shape"] = [batch, *(new if size is None else size for size, new in given)]
 
 
-def _load_saved_model(path: Path) -> Any:
+def _load_saved_model(path: Path, shape: tuple[int, ...] | None) -> Any:
     from lightexp.backend.session import import_keras
 
     try:
@@ -211,7 +211,9 @@ def _load_saved_model(path: Path) -> Any:
         config = json.loads(model.to_json())
     except NotImplementedError:
         raise BadInput(f"{path} holds a model of its own class. Convert it to a float .tflite.") from None
-    rebuilt = _build_model(path, keras2_config.check_config(path, config))
+    architecture = keras2_config.check_config(path, config)
+    _fill_open_shape(architecture, shape)
+    rebuilt = _build_model(path, architecture)
     rebuilt.set_weights(model.get_weights())
     return rebuilt
 
@@ -223,8 +225,11 @@ def _build_model(path: Path, architecture: Config) -> Any:
         model = import_keras().models.model_from_json(encode_json(architecture))
     except Exception as error:  # Keras raises many types for a wrong config
         raise _unreadable(path, error) from error
-    if not model.built or len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise BadInput(f"{path} must have one input of known shape and one output. Save a model that was called once.")
+    if not model.built:
+        raise BadInput(f"{path} has no input shape. Save a model that was called once.")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        received = f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
+        raise BadInput(f"{path} must have one input and one output. Received: {received}.")
     return model
 
 

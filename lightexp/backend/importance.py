@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.backend.channels import ChannelGraph
+from lightexp.backend.channels import ChannelGraph, get_output_axis
 from lightexp.backend.session import import_tensorflow
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
@@ -50,7 +50,9 @@ def score_channels(
         if name in changes:
             importance = changes[name]
         else:
-            kernel = model.get_layer(name).kernel.numpy().astype(np.float64).reshape(-1, len(row))
+            layer = model.get_layer(name)
+            kernel = np.moveaxis(layer.kernel.numpy().astype(np.float64), get_output_axis(layer), -1)
+            kernel = kernel.reshape(-1, len(row))
             importance = np.linalg.norm(kernel, axis=0) if criterion == "l2" else np.abs(kernel).sum(axis=0)
         np.add.at(scores, row, importance)
     return scores
@@ -81,14 +83,16 @@ def _loss_changes(model: Any, graph: ChannelGraph, data: Data) -> dict[str, NDAr
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(data.task.compute_loss(model(x, training=False), y))
         gradients = iter(tape.gradient(loss, all_variables, unconnected_gradients="zero"))
-        products = [
-            [tf.reduce_sum(tf.reshape(next(gradients) * v, [-1, v.shape[-1]]), axis=0) for v in layer_variables]
-            for layer_variables in variables
-        ]
-        return [tf.square(tf.add_n(layer_products)) for layer_products in products]
+        changes = []
+        for layer, layer_variables in zip(layers, variables, strict=True):
+            products = [next(gradients) * variable for variable in layer_variables]
+            axis = len(layer.kernel.shape) + get_output_axis(layer)
+            others = [other for other in range(len(layer.kernel.shape)) if other != axis]
+            changes.append(tf.square(tf.add_n([tf.reduce_sum(products[0], others), *products[1:]])))
+        return changes
 
     rows = np.random.default_rng(0).permutation(len(data.train))[:_GRADIENT_EXAMPLES]
-    changes = {layer.name: np.zeros(layer.kernel.shape[-1]) for layer in layers}
+    changes = {name: np.zeros(len(row)) for name, row in graph.output_channels.items()}
     for start in range(0, len(rows), _GRADIENT_BATCH):
         batch = np.sort(rows[start : start + _GRADIENT_BATCH])
         batch_changes = compute_changes(data.inputs(data.train.x[batch]), data.train.y[batch])

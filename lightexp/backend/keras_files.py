@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lightexp.backend import converter
-from lightexp.backend.kernels import find_kernel, list_parts
+from lightexp.backend.kernels import find_kernel, list_divided, list_parts
 from lightexp.backend.session import import_keras, reset_graph
 from lightexp.core.artifact import TFLITE, WEIGHTS, Layer
 from lightexp.core.json_text import encode_json
@@ -53,7 +53,10 @@ def describe_layers(model: Any) -> list[Layer]:
             kernel=_kernel_shape(layer),
             parameters=int(sum(np.prod(w.shape) for w in layer.weights)),
             activation=getattr(getattr(layer, "activation", None), "__name__", ""),
-            parts=tuple((name, tuple(kernel.shape)) for name, kernel in list_parts(layer).items()),
+            parts=(
+                *((name, tuple(kernel.shape)) for name, kernel in list_parts(layer).items()),
+                *((name, None) for name in list_divided(layer)),
+            ),
         )
         for layer in model.layers
         if layer.weights

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightexp.core.errors import BadInput
+
 _NAMES = ("depthwise_kernel", "kernel", "embeddings")
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN")
 
@@ -30,6 +32,27 @@ def list_parts(layer: Any) -> dict[str, Any]:
     if kind.startswith("SeparableConv"):
         return {"depthwise_kernel": layer.depthwise_kernel, "pointwise_kernel": layer.pointwise_kernel}
     return {}
+
+
+def list_divided(layer: Any) -> list[str]:
+    """Return the names of the kernels that `list_parts` leaves out, as the flatbuffer holds them in two pieces."""
+    if type(layer).__name__ == "Bidirectional":
+        sides = {"forward": layer.forward_layer, "backward": layer.backward_layer}
+        return [f"{side}.{name}" for side, one in sides.items() for name in list_divided(one)]
+    return ["recurrent_kernel"] if type(layer).__name__ == "GRU" and not layer.cell.reset_after else []
+
+
+def require_steps(layer: Any) -> None:
+    """Check that a recurrent layer takes sequences of a fixed length, which a `.tflite` of it needs.
+
+    Raises:
+        BadInput: If it is recurrent and does not.
+    """
+    if is_recurrent(layer) and layer.input_shape[1] is None:
+        raise BadInput(
+            f"{layer.name} takes sequences of any length, a .tflite of it needs a fixed one. "
+            "Build the model with Input((STEPS, FEATURES)) and save it again."
+        )
 
 
 def find_kernel(layer: Any) -> Any:

@@ -53,7 +53,8 @@ class Layer:
         kernel: Shape of its main weight; None where it has none.
         parameters: Number of its weights.
         activation: Name of its activation function; empty where it has none.
-        parts: Names and shapes of its kernels where it has several, as recurrent layers have; else empty.
+        parts: Names and shapes of its kernels where it has several, as recurrent layers have; else empty. A kernel that
+            the flatbuffer holds in pieces has no shape.
     """
 
     name: str
@@ -61,4 +62,4 @@ class Layer:
     kernel: tuple[int, ...] | None
     parameters: int
     activation: str = ""
-    parts: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    parts: tuple[tuple[str, tuple[int, ...] | None], ...] = ()

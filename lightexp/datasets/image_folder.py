@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from lightexp.core.config import Count, Positive, settings_dataclass
 from lightexp.core.data import Data, Split
@@ -15,10 +16,12 @@ from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.datasets import images
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.images import Background, ImageSize, format_path
+from lightexp.datasets.labels import ClassCount, describe_absent
 from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 PARTS = ("train", "val", "test")
 _SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}
+ClassNames = Annotated[list[str], Field(min_length=2)]
 _LAYOUT = "Images go in PATH/<class>/, or in PATH/train/<class>/, PATH/val/<class>/ and PATH/test/<class>/"
 
 
@@ -39,6 +42,8 @@ class ImageFolder(InputDataset):
             size already.
         channels: 3 for colour, 1 for grey. Defaults to 3.
         background: Colour behind transparent pixels, 0 to 255: one number, or red, green and blue. Defaults to white.
+        classes: Names of all classes in the order of the model's outputs, some of which may have no folder; or their
+            number, if folders are named 0, 1, 2, ... Defaults to None: the folders' names in their order.
         memory_mb: Megabytes; a larger split is kept on disk (in the folder that TMPDIR names) and streamed. Does not
             change results.
         max_gb: Gigabytes that images which are not resized may unpack to. Defaults to None: 256 MB and 100 times the
@@ -49,6 +54,7 @@ class ImageFolder(InputDataset):
     size: ImageSize | None = None
     channels: Literal[1, 3] = 3
     background: Background = 255
+    classes: ClassCount | ClassNames | None = None
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
 
@@ -61,7 +67,7 @@ class ImageFolder(InputDataset):
         Raises:
             BadInput: If it does not.
         """
-        self._list_parts()
+        self._number_classes(self._list_parts()["train"])
         return self._find_folder()
 
     def load(self) -> Data:
@@ -75,7 +81,7 @@ class ImageFolder(InputDataset):
             RunFailed: If neither memory nor disk has room for them.
         """
         parts = self._list_parts()
-        classes = {folder.name: label for label, folder in enumerate(parts["train"])}
+        classes = self._number_classes(parts["train"])
         paths: list[Path] = []
         splits: dict[str, Split] = {}  # of indices into `paths`, so that each image is decoded into its final place
         for part, folders in parts.items():
@@ -94,7 +100,25 @@ class ImageFolder(InputDataset):
         arrays, notes = images.decode_files(lists, image_format, self.memory_mb * 1e6)
         train, val, test = (make_split(x, splits[part].y) for part, x in zip(PARTS, arrays, strict=True))
         data = self.make_data(self._find_folder().resolve().name or "images", train, val, test, len(classes), top=255)
-        return replace(data, names=tuple(classes), notes=(*data.notes, *notes))
+        return replace(data, names=tuple(classes), notes=(*data.notes, *notes, *describe_absent(train.y, len(classes))))
+
+    def _number_classes(self, folders: list[Path]) -> dict[str, int]:
+        """Return the label of each class by its name."""
+        names = [folder.name for folder in folders]
+        if isinstance(self.classes, int):
+            known = [str(number) for number in range(self.classes)]
+        else:
+            known = names if self.classes is None else self.classes
+        if len(set(known)) < len(known):
+            raise BadInput(f"dataset.classes names a class twice. Received: {known}. Name each once.")
+        for name in names:
+            if name not in known:
+                raise BadInput(
+                    f"dataset.classes={self.classes} has no class {format_path(name)}, which is a folder. "
+                    "Name all classes in the model's order, as in "
+                    "dataset.classes=[cat,dog]; a number of classes needs folders named 0, 1, 2, ..."
+                )
+        return {name: label for label, name in enumerate(known)}
 
     def _find_folder(self) -> Path:
         if self.path is None:

@@ -146,13 +146,22 @@ def _number_integers(path: Path, splits: dict[str, NDArray[Any]], train: str, cl
                 f"{path}: {name} goes up to {highest}, {limit}. Set dataset.classes={highest + 1}, or number the "
                 f"classes from 0: {_advise(name)}."
             )
-    notes = [note] if note else []
-    if absent_classes := np.setdiff1d(np.arange(count), used)[: _MAX_LISTED + 1].tolist():
-        listed = ", ".join(map(str, absent_classes[:_MAX_LISTED])) + (
-            ", ..." if len(absent_classes) > _MAX_LISTED else ""
-        )
-        notes.append(f"No training example has class {listed} of {count}.")
-    return NumberedLabels({name: y.astype(np.int32) for name, y in splits.items()}, count, names, tuple(notes))
+    notes = (*([note] if note else []), *describe_absent(used, count))
+    return NumberedLabels({name: y.astype(np.int32) for name, y in splits.items()}, count, names, notes)
+
+
+def describe_absent(labels: NDArray[Any], count: int) -> tuple[str, ...]:
+    """Return a sentence on the classes that no training example has, if there are some.
+
+    Args:
+        labels: Labels of the train split, from 0.
+        count: Number of classes.
+    """
+    absent = np.setdiff1d(np.arange(count), labels)[: _MAX_LISTED + 1].tolist()
+    if not absent:
+        return ()
+    listed = ", ".join(map(str, absent[:_MAX_LISTED])) + (", ..." if len(absent) > _MAX_LISTED else "")
+    return (f"No training example has class {listed} of {count}.",)
 
 
 def _require_several(path: Path, train: str, used: int, classes: int | None) -> None:

@@ -102,13 +102,18 @@ class Executor:
             record = StageRecord(node.name, node.key, from_store, entry.seconds, facts=entry.facts)
             self._reporter.finished(record)
             records.append(record)
-            if node is self._plan.control and not from_store:
+            if node is self._plan.control:
                 self._warn_of_chance(node)
         return records
 
     def _warn_of_chance(self, node: Node) -> None:
-        if problem := describe_chance(self.shipped(node), self._data, self._settings.threads):
-            self._reporter.say(f"  {node.name}: {problem}")
+        key = compute_key(["chance", node.key, self._data.key])
+        if key not in self._measured:
+            problem = describe_chance(self.shipped(node), self._data, self._settings.threads)
+            self._measured[key] = [Note(node.name, problem)] if problem else []
+        for note in self._measured[key]:
+            if isinstance(note, Note):
+                self._reporter.say(f"  {note.name}: {note.text}")
 
     def measure(
         self,

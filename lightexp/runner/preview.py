@@ -80,6 +80,7 @@ class _ModelPreview:
 
     def _build(self, model: Model) -> None:
         from lightexp.backend import keras_files, session
+        from lightexp.backend.kernels import require_steps
 
         session.reset_graph(self._settings.seed)
         self._undetermined = ""
@@ -88,6 +89,8 @@ class _ModelPreview:
             self.built = model.build(self._data.shape, self._data.outputs)
             layers = keras_files.describe_layers(self.built)
             _check_embeddings(self.built, self._data)
+            for layer in self.built.layers:
+                require_steps(layer)
         self._layers = layers
 
 

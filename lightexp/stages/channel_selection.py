@@ -101,7 +101,11 @@ class ChannelSelector:
                     f"exclude: '{pattern}' matches no layer with channels: {', '.join(graph.output_channels)}."
                 )
         if not self._prunable:
-            raise BadInput("the model has no layer whose channels may go. Leave the stage out, or exclude less.")
+            pinning = "; ".join(f"all that {name} reads stay: {reason}" for name, reason in graph.pinning.items())
+            raise BadInput(
+                f"the model has no layer whose channels may go{f' ({pinning})' if pinning else ''}. Leave the stage "
+                "out, exclude less, or use prune, which needs only kernels."
+            )
         names = [name for group in self._prunable for name in group.layers]
         self._layer_ratios = resolve_patterns(names, stage.layers, "pruned", "ratios")
         self._shared = [group for group in self._prunable if not self._has_layer_ratio(group)]

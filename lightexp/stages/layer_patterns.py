@@ -49,7 +49,7 @@ def skip_reason(layer: Layer, exclude: Sequence[str], participle: str) -> str:
     if any(fnmatchcase(layer.name, pattern) for pattern in exclude):
         return "excluded"
     if layer.kernel is None:
-        return "it has no kernel"
+        return "the file holds it in two pieces" if layer.name.endswith(".recurrent_kernel") else "it has no kernel"
     if layer.kind.startswith("Depthwise") or layer.name.endswith(".depthwise_kernel"):
         return f"depthwise kernels are not {participle}"
     return ""

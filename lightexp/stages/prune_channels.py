@@ -156,14 +156,18 @@ class PruneChannels(ArchitectureStage):
         for layer in model.layers:
             kind = type(layer).__name__
             if layer.name not in graph.output_channels:
+                reason = graph.pinning.get(layer.name)
+                effect = f"stays as it is, {reason}" if reason else "follows the layers before it"
                 if layer.weights:
-                    descriptions.append((layer.name, f"{kind}: follows the layers before it"))
+                    descriptions.append((layer.name, f"{kind}: {effect}"))
                 continue
             channels = graph.output_channels[layer.name]
             count = sum(channel not in removed for channel in channels.tolist())
             group = groups.get(layer.name)
             if group is None:
-                effect = f"all {len(channels)} channels stay, they are the model's output"
+                reader = graph.pinned.get(layer.name)
+                reason = f"{reader} reads them" if reader else "they are the model's output"
+                effect = f"all {len(channels)} channels stay, {reason}"
             elif undetermined and not matches_any(group, [*self.exclude, *self.layers]):
                 effect = f"of {len(channels)} channels {undetermined}"
             elif count == len(channels):

@@ -75,6 +75,19 @@ def build_sequential() -> Any:
     return keras.Sequential([kl.Input(IMAGE), *layers])
 
 
+def build_pinned() -> Any:
+    """Build a model in which some layers need all channels that they read, and a transposed convolution does not."""
+    keras = reset_keras()
+    kl = keras.layers
+    inputs = kl.Input(IMAGE)
+    x = kl.Conv2D(6, 3, padding="same", name="up_input", activation="relu")(inputs)
+    x = kl.Conv2DTranspose(8, 3, strides=2, padding="same", name="up", activation="relu")(x)
+    x = kl.Conv2D(8, 3, strides=2, padding="same", name="before_groups", activation="tanh")(x)
+    x = kl.Conv2D(4, 1, groups=2, name="grouped")(x)
+    x = kl.Conv2D(6, 1, name="free", activation="tanh")(x)
+    return keras.Model(inputs, kl.Dense(CLASSES, name="out")(kl.Flatten()(x)))
+
+
 def make_builder(model: Any, shape: tuple[int, ...]) -> Callable[[], Any]:
     def build() -> Any:
         reset_keras()
@@ -92,6 +105,7 @@ NETS = {
     "cnn_1d": make_builder(Cnn1d(0.5), (30, 2)),
     "lenet_300_100": make_builder(LeNet300100(0.05), IMAGE),
     "concatenating": build_branches,
+    "pinned": build_pinned,
     "sequential": build_sequential,
 }
 
@@ -121,8 +135,9 @@ def zero_filters(model: Any, removed: dict[str, list[int]]) -> None:
         weights = layer.get_weights()
         if layer.name in removed:
             for weight in weights:
-                weight[..., removed[layer.name]] = 0
-        elif weights and not hasattr(layer, "alpha"):
+                is_transposed = weight.ndim > 1 and type(layer).__name__ == "Conv2DTranspose"
+                (weight.swapaxes(-1, -2) if is_transposed else weight)[..., removed[layer.name]] = 0
+        elif weights and not hasattr(layer, "alpha") and layer.name != "grouped":
             inputs = compute_logits(import_keras().Model(model.inputs, layer.input))
             is_zero = np.abs(inputs).max(axis=tuple(range(inputs.ndim - 1))) == 0
             if hasattr(layer, "gamma"):
@@ -153,7 +168,7 @@ def test_remove_equals_zeroing(net: str) -> None:
     assert sum(map(len, filters.values())) >= 3
     for name, row in graph.output_channels.items():
         assert smaller.get_layer(name).output.shape[-1] == len(row) - len(filters[name])
-    assert not filters[model.layers[-1].name if net != "concatenating" else "out"]
+    assert not filters["out" if net in ("concatenating", "pinned") else model.layers[-1].name]
     assert np.array_equal(compute_logits(model), before)  # the model itself is unchanged
     zero_filters(model, filters)
     assert np.abs(compute_logits(smaller) - compute_logits(model)).max() < 1e-5
@@ -163,7 +178,7 @@ def test_remove_equals_zeroing(net: str) -> None:
     assert [group.layers for group in smaller_graph.groups] == [group.layers for group in graph.groups]
 
 
-@pytest.mark.parametrize("net", ["small_cnn", "resnet8", "ds_cnn", "lenet_300_100", "cnn_1d"])
+@pytest.mark.parametrize("net", ["small_cnn", "resnet8", "ds_cnn", "lenet_300_100", "cnn_1d", "pinned"])
 def test_compute_cost_equals_the_files(net: str, tmp_path: Path) -> None:
     from lightexp.backend import converter
     from lightexp.backend.channels import ChannelGraph
@@ -206,40 +221,45 @@ def test_rescaling_by_one_number_passes_channels_on(offset: Any) -> None:
     x = kl.Conv2D(4, 3, name="conv")(inputs)
     x = kl.Multiply()([x, kl.ReLU(6.0)(kl.Rescaling(1.0, offset, name="shift")(x))])
     model = keras.Model(inputs, kl.Dense(CLASSES)(kl.Flatten()(x)))
+    graph = ChannelGraph(model)
     if isinstance(offset, list):
-        with pytest.raises(BadInput, match="'shift' \\(Rescaling\\) cannot be followed"):
-            ChannelGraph(model)
+        assert not graph.groups
+        assert graph.pinned == {"conv": "shift"}
+        assert graph.pinning == {"shift": "a Rescaling cannot do without some"}
     else:
-        [group] = ChannelGraph(model).groups
+        [group] = graph.groups
         assert group.layers == ("conv",)
         assert len(group.channels) == 4
 
 
-def test_unknown_layers_are_refused_by_name() -> None:
+def test_layers_that_need_all_channels_keep_them() -> None:
     from lightexp.backend.channels import ChannelGraph
 
     keras = reset_keras()
     kl = keras.layers
 
-    def refuse(*layers: Any) -> str:
+    def build(*layers: Any) -> Any:
         inputs = kl.Input(IMAGE)
-        x = kl.Conv2D(6, 1)(inputs)
+        x = kl.Conv2D(6, 1, name="first")(inputs)
         for layer in layers:
             x = layer(x)
-        with pytest.raises(BadInput) as error:
-            ChannelGraph(keras.Model(inputs, kl.Dense(CLASSES)(kl.Flatten()(x))))
-        return str(error.value)
+        return ChannelGraph(keras.Model(inputs, kl.Dense(CLASSES)(kl.Flatten()(kl.Conv2D(5, 1, name="second")(x)))))
 
-    assert refuse(kl.LayerNormalization(name="ln")).startswith(
-        "the channels of layer 'ln' (LayerNormalization) cannot be followed: what a LayerNormalization does"
-    )
-    assert "'g' (Conv2D) cannot be followed: its filters are in 2 groups" in refuse(kl.Conv2D(4, 1, groups=2, name="g"))
-    assert "its softmax mixes the channels" in refuse(kl.Softmax())
-    assert "its softmax mixes the channels" in refuse(kl.Conv2D(4, 1, activation="softmax"))
-    assert "it normalises axis 1, not the last" in refuse(kl.BatchNormalization(axis=1))
-    assert "its channels come first" in refuse(kl.MaxPooling2D(data_format="channels_first"))
+    def find_reason(layer: Any) -> str:
+        graph = build(layer)
+        assert graph.pinned == {"first": layer.name}
+        assert [group.layers for group in graph.groups] == [("second",)]
+        return str(graph.pinning[layer.name])
+
+    assert find_reason(kl.LayerNormalization()) == "a LayerNormalization cannot do without some"
+    assert find_reason(kl.Conv2D(4, 1, groups=2)) == "its filters are in 2 groups"
+    assert find_reason(kl.Softmax()) == "its softmax mixes the channels"
+    assert find_reason(kl.BatchNormalization(axis=1)) == "it normalises axis 1, not the last"
+    assert find_reason(kl.MaxPooling2D(data_format="channels_first")) == "its channels come first"
+    assert build(kl.Conv2D(4, 1, activation="softmax", name="mixing")).pinned == {"mixing": "mixing"}
     twice = kl.Conv2D(6, 1, name="twice")
-    assert "'twice' (Conv2D) cannot be followed: it is used more than once" in refuse(twice, twice)
+    with pytest.raises(BadInput, match="'twice' \\(Conv2D\\) cannot be followed: it is used more than once"):
+        build(twice, twice)
     # A softmax at the end mixes no removable channels; before the first layer with weights there are none to follow.
     inputs = kl.Input(IMAGE)
     x = kl.Conv2D(6, 1)(kl.LayerNormalization()(kl.Permute((2, 1, 3))(inputs)))

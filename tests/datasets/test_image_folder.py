@@ -83,6 +83,20 @@ def test_load_holds_out_missing_split_only(part: str, other: str, tmp_path: Path
     assert (len(data.splits[other]), len(data.train)) == (4, 16)
 
 
+def test_classes_without_a_folder_have_no_example(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pets", classes=("dog", "cat"))
+    data = load(folder, classes=["ant", "cat", "bee", "dog"])
+    assert (data.classes, data.names) == (4, ("ant", "cat", "bee", "dog"))
+    assert set(data.train.y.tolist()) == {1, 3}
+    assert data.notes == ("No training example has class 0, 2 of 4.",)
+    numbered = load(fill(tmp_path / "numbered", classes=("1", "10")), classes=11)
+    assert set(numbered.train.y.tolist()) == {1, 10}
+    for classes, missing in ((["cat", "dgo"], "dog"), (7, "cat")):
+        message = refusal(ImageFolder(str(folder), classes=classes).check)  # type: ignore[arg-type]
+        assert f"has no class {missing}, which is a folder. Name all classes" in message
+    assert "names a class twice" in refusal(ImageFolder(str(folder), classes=["cat", "cat", "dog"]).check)
+
+
 def test_class_named_like_a_split_loads(tmp_path: Path) -> None:
     assert load(fill(tmp_path, classes=("plane", "test", "train"))).classes == 3
 

@@ -70,6 +70,9 @@ def test_run_says_which_range_a_file_needs(bright: Path, tiny_runs: TinyRuns) ->
     assert "With dataset.scaling.range=[0,255] it is 100.0%: set that" in warning
     assert record.notes["accuracy/val"] == "the control is no better than always answering with one class, 25.0%"
     listener.messages.clear()
+    Runner(listener).run(tiny_runs.compose_settings(*overrides), overrides)  # which takes the control from the store
+    assert warning in listener.messages
+    listener.messages.clear()
     overrides.append("dataset.scaling.range=[0,255]")
     record = Runner(listener).run(tiny_runs.compose_settings(*overrides), overrides)
     assert record.metrics["accuracy/val"] == 1.0

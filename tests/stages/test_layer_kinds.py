@@ -28,7 +28,7 @@ PROGRAM = Path(__file__).resolve().parents[2] / "experiments/layer_support.py"
 STAGES = {"prune": [], "cluster": ["k=6"], "qat": [], "quantize": ["scheme=dynamic"]}
 LEFT_OUT = (
     *("Normalization", "PReLU", "LayerNormalization", "UpSampling2D"),
-    *("GRU", "SimpleRNN", "Bidirectional", "SeparableConv1D"),
+    *("GRU", "GRU, reset_after=False", "SimpleRNN", "Bidirectional", "SeparableConv1D", "Rescaling by channel"),
 )
 """Kinds that the program runs, and the tests do not, to save time."""
 
