@@ -44,10 +44,12 @@ class ExecutorCache:
     Attributes:
         measured: Metrics and notes by a key of what was measured and how: runs with the same control measure it once.
         finite: Keys of the store's entries whose numbers have been found to be finite.
+        chance: What to do about a control that is no better than chance, by a key of the control and the data.
     """
 
     measured: dict[str, Sequence[Metric | Note]] = field(default_factory=dict)
     finite: set[str] = field(default_factory=set)
+    chance: dict[str, str | None] = field(default_factory=dict)
 
 
 class Executor:
@@ -107,13 +109,11 @@ class Executor:
         return records
 
     def _warn_of_chance(self, node: Node) -> None:
-        key = compute_key(["chance", node.key, self._data.key])
-        if key not in self._measured:
-            problem = describe_chance(self.shipped(node), self._data, self._settings.threads)
-            self._measured[key] = [Note(node.name, problem)] if problem else []
-        for note in self._measured[key]:
-            if isinstance(note, Note):
-                self._reporter.say(f"  {note.name}: {note.text}")
+        key = compute_key([node.key, self._data.key])
+        if key not in self._cache.chance:
+            self._cache.chance[key] = describe_chance(self.shipped(node), self._data, self._settings.threads)
+        if problem := self._cache.chance[key]:
+            self._reporter.say(f"  {node.name}: {problem}")
 
     def measure(
         self,
