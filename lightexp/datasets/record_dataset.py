@@ -93,6 +93,15 @@ class RecordDataset(InputDataset):
         """Return the data set's name, for display, from what `check` returned."""
         return path.stem
 
+    def read_shape(self, path: Path, example: str) -> list[int] | None:
+        """Return the shape of an example that is no encoded image; None if it is not known.
+
+        Args:
+            path: What `check` returned.
+            example: Name of the feature that is the example.
+        """
+        return self.shape
+
     def load(self) -> Data:
         """Read, decode and split the records; see `Dataset.load`."""
         path = self.check()
@@ -136,14 +145,13 @@ class RecordDataset(InputDataset):
             value = tfrecord_files.decode_feature(features[example])
         except ValueError as error:
             raise _make_damage_error(path, 0, error) from None
+        stated = self.read_shape(path, example)
         if isinstance(value, np.ndarray):
-            shape = tuple(self.shape or [len(value)])
-            return _RecordFormat(example, label, shape, value.dtype, None)
+            return _RecordFormat(example, label, tuple(stated or [len(value)]), value.dtype, None)
         content = value[0] if value else b""
-        if self.shape is not None:
-            count = math.prod(self.shape)
-            dtype = np.dtype(np.float32 if len(content) == 4 * count else np.uint8)
-            return _RecordFormat(example, label, tuple(self.shape), dtype, None)
+        if stated is not None:
+            dtype = np.dtype(np.float32 if len(content) == 4 * math.prod(stated) else np.uint8)
+            return _RecordFormat(example, label, tuple(stated), dtype, None)
         title = f"{path}: {example} of record 0"
         try:
             image_format = images.make_format(

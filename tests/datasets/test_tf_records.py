@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,24 @@ def test_tfds_folder_is_read_without_the_package(tensorflow: None, tmp_path: Pat
         assert f"tfds.load('{name}'" in refusal(Tfds(name=name, data_dir=str(tmp_path)).check)
     assert "dataset.name=../x is no name" in refusal(Tfds(name="../x").check)
     assert "Set dataset.name=" in refusal(Tfds().check)
+    folder = tmp_path / "arrays/1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text("{}")
+    (folder / "arrays-train.array_record-00000-of-00001").write_bytes(b"")
+    assert "builder_kwargs={'file_format': 'tfrecord'}" in refusal(Tfds(name="arrays", data_dir=str(tmp_path)).check)
+
+
+def test_folder_of_tensorflow_datasets_states_shapes(tmp_path: Path) -> None:
+    source = Path(__file__).with_name("tfds_files")  # made by the package itself
+    data = Tfds(name="tiny_series/short", data_dir=str(source)).load()
+    assert (data.name, data.shape, data.names) == ("tiny_series_short", (4, 2), ("a", "b", "c"))
+    assert [len(split) for split in data.splits.values()] == [10, 3, 2]  # no test split: a fifth is held out
+    assert np.array_equal(np.sort(data.val.x[:, 3, 1]), [7, 107, 207])
+    flat = Tfds(name="tiny_series/short", data_dir=str(source), shape=[8]).load()
+    assert flat.shape == (8,)
+    copy = shutil.copytree(source / "tiny_series", tmp_path / "tiny_series")
+    (copy / "short/2.1.0/features.json").write_text("{}")
+    assert Tfds(name="tiny_series/short", data_dir=str(tmp_path)).load().shape == (8,)
 
 
 def test_unusable_files_are_refused(tensorflow: None, tmp_path: Path) -> None:
