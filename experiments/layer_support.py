@@ -145,7 +145,7 @@ class SupportTable:
             overrides += ["pipeline.stages.it.epochs=1", "pipeline.stages.it.batch_size=16"]
         if stage == "distill":  # a file has no narrower sibling: the student is the same net with new weights
             student = "pipeline.stages.it.student"
-            overrides += [f"+model@{student}=from_file", f"{student}.path={file}"]
+            overrides += [f"model@{student}=from_file", f"{student}.path={file}"]
         if sort == "tokens":
             overrides.append("dataset.scaling.range=[0,255]")
         return overrides

@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from common import Result, load_fashion, make_parser, print_results
 BATCH = 128
 SPARSITY, FREQUENCY, VALUES = 0.8, 100, 16
 RATE, RAMP_STEPS = 0.5, 100
+WITHOUT_SCRIPT = ("rate", "from .keras", "from .tflite")
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,9 @@ class Case:
 
     Attributes:
         model: Name of the model's config.
-        method: What is done beside training: `prune`, `2 of 4`, `cluster`, `qat`, `rate`, or nothing. No script
-            trains as `rate` does: it is compared with lightexp's own training without a method.
+        method: What is done beside training: `prune`, `2 of 4`, `cluster`, `qat`, `rate`, or nothing; or `from .keras`
+            and `from .tflite`, for the model rebuilt from such a file, of Keras 3 or without Keras. No script trains as
+            `rate` and these do: they are compared with lightexp's own training without a method.
         target: Lower limit of the ratio of images per second.
         deterministic: Whether the script turns TensorFlow's op determinism on.
         steps_per_execution: Keras' argument of `compile` on the script's side.
@@ -66,6 +70,11 @@ CASES = {
     "train small_cnn": Case("small_cnn"),
     "train small_cnn, fit with steps_per_execution=50": Case("small_cnn", steps_per_execution=50),
     "train resnet8, 10,000 images": Case("resnet8", images=10_000),
+    "train lenet5 rebuilt from a Keras 3 file, lightexp's own": Case("lenet5", "from .keras"),
+    "train lenet5 rebuilt from a .tflite, lightexp's own": Case("lenet5", "from .tflite"),
+    "train resnet8 rebuilt from a Keras 3 file, lightexp's own, 10,000 images": Case(
+        "resnet8", "from .keras", images=10_000
+    ),
     "train mobilenet_v1 (alpha 0.25), 10,000 images": Case("mobilenet_v1", images=10_000),
 }
 
@@ -131,7 +140,7 @@ def _train_in_turn(side: str, case: Case, epochs: int, smoke: bool, threads: int
     images = 500 if smoke else case.images
     if side == "ours":
         _train_with_lightexp(case, epochs, images, threads)
-    elif case.method == "rate":
+    elif case.method in WITHOUT_SCRIPT:
         _train_with_lightexp(replace(case, method=""), epochs, images, threads)
     else:
         _train_with_fit(case, epochs, images)
@@ -181,11 +190,28 @@ def _train_with_lightexp(case: Case, epochs: int, images: int | None, threads: i
     data = Data(data.name, data.train, single, single, data.classes, data.scale, data.offset)
     model = build_model(case.model, data.shape, data.classes)
     settings = Training(objective=CrossEntropy(), epochs=epochs, batch_size=BATCH)
+    if case.method.startswith("from "):
+        model = _rebuild(model, case.method.removeprefix("from "), data)
     model, masks = _prepare(model, case.method, data, epochs)
     turns = _Turns(len(data.train))
     trainer = Trainer(model, settings, data, 0, constraint=masks)
     turns.wait()
     trainer.run(_TurnProgress(turns))
+
+
+def _rebuild(model: Any, suffix: str, data: Any) -> Any:
+    """Write a model to a file, and return what lightexp rebuilds from it."""
+    from lightexp.backend import keras_export, keras_files
+    from lightexp.models.from_file import FromFile
+    from lightexp.models.trainable_tflite import TrainableTFLite
+
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        keras_files.save_model(model, folder)
+        if suffix == ".tflite":
+            return TrainableTFLite(str(folder / "model.tflite")).load(data.shape, data.classes)
+        keras_export.write_keras_3(folder, folder / "net.keras")
+        return FromFile(str(folder / "net.keras")).load(data.shape, data.classes)
 
 
 def _prepare(model: Any, method: str, data: Any, epochs: int) -> tuple[Any, Any]:

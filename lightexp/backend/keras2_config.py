@@ -32,14 +32,20 @@ def check_config(path: Path, architecture: Any) -> Config:
     name = architecture.get("class_name") if isinstance(architecture, dict) else architecture
     if not isinstance(architecture, dict) or not isinstance(name, str) or name not in MODELS:
         raise BadInput(f"{path} must hold a Sequential or Functional model. Received: {name!r:.60}.")
-    checked: Config = _check_names(path, architecture)
+    checked: Config = _check_names(path, architecture, "the model")
     return checked
 
 
-def _check_names(path: Path, node: Any, depth: int = 0) -> Any:
+def _check_names(path: Path, node: Any, layer: str, depth: int = 0) -> Any:
     """Return a copy of a part of a config in which every name is on an allow-list.
 
     The copy has the plain form that Keras resolves among its own objects only.
+
+    Args:
+        path: The file, for messages.
+        node: The part.
+        layer: Name of the innermost layer around it.
+        depth: Number of mappings and lists around it. Defaults to 0.
 
     Raises:
         BadInput: If a name is on no list, or no text.
@@ -47,7 +53,7 @@ def _check_names(path: Path, node: Any, depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
         raise BadInput(f"{path} is broken (its architecture is nested without end). Get or save it again.")
     if isinstance(node, list):
-        return [_check_names(path, item, depth + 1) for item in node]
+        return [_check_names(path, item, layer, depth + 1) for item in node]
     if not isinstance(node, dict):
         return node
     node = {key: value for key, value in node.items() if key not in ("build_config", "compile_config")}
@@ -57,17 +63,20 @@ def _check_names(path: Path, node: Any, depth: int = 0) -> Any:
         registered = node.pop("registered_name", None)
         if not isinstance(node.get("config", {}), dict | list):
             raise _wrong_type(path, "config", node["config"])
+        config = node.get("config")
+        if isinstance(config, dict) and isinstance(config.get("name"), str):
+            layer = config["name"]
         if name not in MODELS | LAYERS | IDLE_LAYERS | LAYER_PARTS or (module and not MODULE.fullmatch(str(module))):
-            raise _unknown_name(path, str(registered or name))
+            raise _unknown_name(path, str(registered or name), layer)
         if name == "Policy":  # a policy of data types; lightexp computes in float32
             return "float32"
         node["class_name"] = name
     for key, value in node.items():
         if key == "function" and _require_name(path, key, value) not in OPERATORS:
-            raise _unknown_name(path, value)
+            raise _unknown_name(path, value, layer)
         if key.endswith("activation") and isinstance(value, str) and value not in ACTIVATIONS:
-            raise _unknown_name(path, value)
-    return {key: _check_names(path, value, depth + 1) for key, value in node.items()}
+            raise _unknown_name(path, value, layer)
+    return {key: _check_names(path, value, layer, depth + 1) for key, value in node.items()}
 
 
 def _require_name(path: Path, key: str, value: Any) -> str:
@@ -80,8 +89,9 @@ def _wrong_type(path: Path, key: str, value: Any) -> BadInput:
     return BadInput(f"{path} is broken (its architecture holds {key}: {value!r:.60}). Get or save it again.")
 
 
-def _unknown_name(path: Path, name: str) -> BadInput:
+def _unknown_name(path: Path, name: str, layer: str) -> BadInput:
     return BadInput(
-        f"{path} holds {name[:60]!r}, which is not among the layers that lightexp knows, and code from a file is never "
-        "run. Convert the model to a float .tflite and set model.path to that."
+        f"{path} holds {name[:60]!r} in layer {layer[:60]!r}, which is not among those that lightexp knows, and code "
+        "from a file is never run. Convert the model to a float .tflite and set model.path to that; it can be "
+        "quantised and measured."
     )

@@ -120,7 +120,7 @@ MODELS: dict[str, tuple[Callable[[Path], Path], str]] = {
         "net.tflite (508 bytes) is cut off or",
     ),
     "tflite empty": (lambda folder: write_bytes(folder, b""), "net.tflite (0 bytes) is not a .tflite file"),
-    "Lambda": (write_keras_file, "net.h5 holds 'Lambda', which is not among the layers that lightexp knows"),
+    "Lambda": (write_keras_file, "net.h5 holds 'Lambda' in layer 'one', which is not among those that lightexp knows"),
     "Keras 3, cut": (
         lambda folder: write_keras_archive(folder, "3.4.1"),
         "net.keras is broken (\"There is no item named 'config.json' in the archive\")",

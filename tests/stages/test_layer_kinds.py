@@ -99,6 +99,28 @@ def test_file_holds_what_plan_says_of_layers(table: Any, sort: str, stages: list
         assert (kernel.dtype == "FLOAT32") == (not floats.isdisjoint(names)), names
 
 
+def test_recurrent_nets_are_teacher_and_student(table: Any) -> None:
+    teacher, student = (table.write_net("series", kinds) for kinds in (["LSTM", "Conv1D"], ["GRU, reset_after=False"]))
+    overrides = table.list_overrides("distill", "series", teacher)
+    overrides.append(f"pipeline.stages.it.student.path={student}")
+    record = Runner(SilentReporter()).run(compose_settings(overrides), overrides)
+    assert len(record.stages[-1].facts["history"]["loss"]) == 1
+    graph = read_graph(table.folder / "outputs/runs" / record.id / "model.tflite")
+    names = {name for op, kernel in graph.kernels for name in extract_layer_names(graph.title(op, kernel))}
+    assert any("gru" in name for name in names)
+    assert not any("lstm" in name or "conv1d" in name for name in names)
+
+
+def test_plan_names_kernel_that_is_left_alone(table: Any) -> None:
+    file = table.write_net("series", ["GRU, reset_after=False"])
+    settings, runner = compose_settings(table.list_overrides("prune", "series", file)), Runner(SilentReporter())
+    plan, data = runner.plan(settings)
+    described = dict(preview_plan(plan, settings, data)[1][-1])
+    assert described["gru_reset_after_false.kernel"].endswith("sparsity 0.8")
+    reason = "GRU: left alone, the file holds it in two pieces"
+    assert described["gru_reset_after_false.recurrent_kernel"] == reason
+
+
 def test_embedding_needs_whole_numbers(table: Any) -> None:
     with pytest.raises(BadInput, match=r"embedding looks rows up .* Set dataset.scaling.range=\[0,255\]"):
         run(table, "tokens", "prune", scaled=True)
