@@ -18,6 +18,7 @@ from lightexp.cli.printing import make_console
 from lightexp.core.columns import MISSING, build_metrics_table
 from lightexp.core.data import Data
 from lightexp.core.formatting import escape_markup
+from lightexp.core.primary_metric import read_primary
 from lightexp.core.record import Record, StageRecord
 from lightexp.core.records import RUNS
 from lightexp.core.sensitivity import KINDS, SensitivityTable, format_level
@@ -104,7 +105,8 @@ class Terminal:
         for record in records:
             name = " ".join(override for override in record.varied if override not in shared)
             rows.append((name, record.metrics))
-        print_table(self._out, build_metrics_table("Job", rows))
+        primary = read_primary(records[0].dataset).name
+        print_table(self._out, build_metrics_table("Job", rows, primary=primary))
         self._out.print("The jobs of a sweep do not look at the test split; a run outside a sweep does:")
         self._out.print(f"Next    {escape_markup(records[-1].command)}", soft_wrap=True)
 

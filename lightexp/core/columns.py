@@ -89,34 +89,56 @@ COLUMNS: tuple[MetricColumn, ...] = (
     MetricColumn("latency/p95_us", "p95 µs", _format_tenths, "min"),
 )
 
+PRIMARY_COLUMNS: tuple[MetricColumn, ...] = (
+    MetricColumn("balanced_accuracy/val", "Balanced accuracy val", _format_fine_percent, "max"),
+    MetricColumn("balanced_accuracy/test", "Balanced accuracy test", _format_fine_percent, "max"),
+    MetricColumn("f1_macro/val", "Macro F1 val", _format_decimals, "max"),
+    MetricColumn("f1_macro/test", "Macro F1 test", _format_decimals, "max"),
+    MetricColumn("f1/val", "F1 val", _format_decimals, "max"),
+    MetricColumn("mae/val", "MAE val", _format_significant, "min"),
+    MetricColumn("r2/val", "R2 val", _format_decimals, "max"),
+)
+"""Columns that tables have where the metric is the primary one."""
+
 
 def find_column(name: str) -> MetricColumn:
     """Return the usual column of a metric, or one of four digits under its name."""
-    return next((column for column in COLUMNS if column.name == name), MetricColumn(name, name, "{:,.4g}".format))
+    known = (column for column in (*COLUMNS, *PRIMARY_COLUMNS) if column.name == name)
+    return next(known, MetricColumn(name, name, "{:,.4g}".format))
 
 
-def select_columns(rows: Iterable[Container[str]]) -> list[MetricColumn]:
+def select_columns(rows: Iterable[Container[str]], primary: str = "accuracy") -> list[MetricColumn]:
     """Return the columns of a table whose rows have these metrics; a column that no row has is left out.
 
     Args:
         rows: The names of each row's metrics.
+        primary: Name of the primary metric without the split, which is shown also if it is not a usual column.
+            Defaults to accuracy.
     """
-    names = {column.name for row in rows for column in COLUMNS if column.name in row}
-    return [column for column in COLUMNS if column.name in names]
+    usual = {column.name for column in COLUMNS}
+    added = [find_column(name) for name in (f"{primary}/val", f"{primary}/test") if name not in usual]
+    columns = (*added, *COLUMNS)
+    names = {column.name for row in rows for column in columns if column.name in row}
+    return [column for column in columns if column.name in names]
 
 
 def build_metrics_table(
-    heading: str, rows: Sequence[tuple[str, Mapping[str, float]]], caption: str = "", notes: Sequence[str] = ()
+    heading: str,
+    rows: Sequence[tuple[str, Mapping[str, float]]],
+    caption: str = "",
+    notes: Sequence[str] = (),
+    primary: str = "accuracy",
 ) -> Table:
-    """Return a table with a row for each name and a column for each of `COLUMNS` that was measured.
+    """Return a table with a row for each name and a column for each of the usual metrics that was measured.
 
     Args:
         heading: Heading of the column of names.
         rows: Names with their metrics.
         caption: Title of the table.
         notes: Lines below the table.
+        primary: See `select_columns`.
     """
-    columns = select_columns(metrics for _, metrics in rows)
+    columns = select_columns((metrics for _, metrics in rows), primary)
     headings: list[TableColumn | str] = [heading]
     headings += [TableColumn(column.heading, wrap=False) for column in columns]
     body = [[name, *(column.format(metrics.get(column.name)) for column in columns)] for name, metrics in rows]

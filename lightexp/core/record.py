@@ -15,6 +15,7 @@ from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
 from lightexp.core.metrics import Metric, Note
 from lightexp.core.moved import resolve_targets
+from lightexp.core.primary_metric import read_primary
 from lightexp.core.regular_files import read_text, replace_file
 from lightexp.core.table import Table, render_html, render_text
 
@@ -129,7 +130,8 @@ class Record:
             for stage in self.table_stages
         ]
         caption = f"{self.name}: {self.status}" + (f" ({self.reason})" if self.reason else "")
-        return build_metrics_table("Stage", rows, caption, [f"waived {k}: {text}" for k, text in self.waived.items()])
+        notes = [f"waived {kind}: {text}" for kind, text in self.waived.items()]
+        return build_metrics_table("Stage", rows, caption, notes, read_primary(self.dataset).name)
 
     def table(self) -> str:
         """Return the run's name, its table and what was waived, as lines to print."""

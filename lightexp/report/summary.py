@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lightexp.core.columns import COLUMNS, MetricColumn
+from lightexp.core.columns import MetricColumn, select_columns
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.hypervolume import compute_tradeoff_hypervolume, find_front
 from lightexp.core.primary_metric import PrimaryMetric
@@ -66,10 +66,10 @@ def build_summary(
     if not runs:
         raise BadInput(f"{spec.title}: there is no finished run to report. Run it first: lightexp ablate or run.")
     measured = dict.fromkeys(name for run in runs for name in run.metrics)
-    columns = spec.columns or tuple(column for column in COLUMNS if column.name in measured)
+    primary = _find_primary(runs, spec)
+    columns = spec.columns or tuple(select_columns([measured], primary.name))
     _check_measured(columns, measured, spec)
     rows = _group_by_row(runs, order)
-    primary = _find_primary(runs, spec)
     on_test = all(f"{primary.name}/test" in run.metrics for run in runs)
     grid = _RunGrid(
         rows,

@@ -41,6 +41,13 @@ def test_select_columns_drops_columns_without_values() -> None:
     assert select_columns([]) == []
 
 
+def test_select_columns_adds_the_primary_metric() -> None:
+    rows = [{"accuracy/val": 0.5, "f1_macro/val": 0.4, "mine/test": 3.0}]
+    assert [column.heading for column in select_columns(rows)] == ["Accuracy val"]
+    assert [column.heading for column in select_columns(rows, "f1_macro")] == ["Macro F1 val", "Accuracy val"]
+    assert [column.heading for column in select_columns(rows, "mine")] == ["mine/test", "Accuracy val"]
+
+
 def test_build_metrics_table_has_a_row_for_each_name() -> None:
     table = build_metrics_table("Job", [("a", {"size/ratio": 2.0}), ("b", {"accuracy/val": 0.5})], "title", ["note"])
     assert table.texts == [["Job", "Accuracy val", "Ratio"], ["a", "–", "2.0x"], ["b", "50.00%", "–"]]
