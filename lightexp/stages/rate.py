@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -148,6 +149,22 @@ class Rate(TrainingStage):
             descriptions.append((layer.name, f"{layer.kind}: {grid}, {limit}{price}"))
         return descriptions
 
+    def describe_model(
+        self, model: Any, layers: Sequence[Layer], table: SensitivityTable | None = None
+    ) -> list[tuple[str, str]]:
+        """Check the requested size before the control is trained, and describe the layers; see `Stage.describe_model`.
+
+        The size that a `ratio` asks for is known only once the control is.
+
+        Raises:
+            BadInput: If the encoded file cannot have `bytes`, or as `compute_prices`.
+        """
+        descriptions = self.describe_layers(layers, table)
+        if self.bytes:
+            with TemporaryDirectory() as folder:
+                self._require_reachable(self.bytes, model, Path(folder) / TFLITE)
+        return descriptions
+
     def compute_prices(self, layers: Sequence[Layer]) -> dict[str, float]:
         """Return the factor on the price of a bit for each layer on a grid.
 
@@ -238,17 +255,28 @@ class Rate(TrainingStage):
         return QualityControl(primary, limit, make_evaluator(model, context.data), begin, self.epochs)
 
     def _make_size_control(self, model: Any, context: Context) -> RateControl:
-        """Return the control that leads to the requested size of the encoded file.
-
-        Raises:
-            BadInput: If the file would be larger even if nearly all weights were zero.
-        """
+        """Return the control that leads to the requested size of the encoded file."""
         from lightexp.backend.rate_control import SizeControl
 
         target = self.bytes or 0
         if self.ratio:
             target = round(context.inputs["control"].tflite.stat().st_size / self.ratio)
         path = context.out / TFLITE  # written again when the model is saved
+        self._require_reachable(target, model, path)
+        begin = self.schedule_epochs(len(context.data.train))
+        return SizeControl(target, lambda: _measure_encoded_bytes(model, path), begin, self.epochs)
+
+    def _require_reachable(self, target: int, model: Any, path: Path) -> None:
+        """Check that the encoded file would be smaller than the target if nearly all weights were zero.
+
+        Args:
+            target: Bytes that the encoded file is to have.
+            model: The model; its weights stay.
+            path: Where a `.tflite` may be written.
+
+        Raises:
+            BadInput: If it would not.
+        """
         weights = model.get_weights()
         model.set_weights([np.where(np.arange(w.size).reshape(w.shape) % _SPARSEST, 0, 1) for w in weights])
         smallest = _measure_encoded_bytes(model, path)
@@ -258,8 +286,6 @@ class Rate(TrainingStage):
                 f"the encoded file cannot have {target:,} bytes: without weights it has {smallest:,}. "
                 f"Received: ratio={self.ratio}, bytes={self.bytes}. Set a larger size."
             )
-        begin = self.schedule_epochs(len(context.data.train))
-        return SizeControl(target, lambda: _measure_encoded_bytes(model, path), begin, self.epochs)
 
     def check_alive(self, kernels: Mapping[str, Any]) -> None:
         """Check that no layer has lost all of its weights.
