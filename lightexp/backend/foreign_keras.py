@@ -112,7 +112,10 @@ def fit_ends(model: Any, shape: tuple[int, ...], classes: int, choice: LayoutCho
     if layout.channels_first:
         x = kl.Permute((len(shape), *range(1, len(shape))), name="channels_first")(x)
     outputs = model(kl.Reshape(layout.shape, name="as_in_file")(x))
-    if not ends_fit:
+    if layout.channels_first and classes == math.prod(shape):  # an autoencoder's outputs, in the order of its inputs
+        outputs = kl.Reshape((shape[-1], *shape[:-1]), name="outputs_as_in_file")(outputs)
+        outputs = kl.Permute((*range(2, len(shape) + 1), 1), name="outputs_channels_last")(outputs)
+    if outputs.shape[1:] != (classes,):
         outputs = kl.Reshape((classes,), name="outputs")(outputs)
     return flatten_model(import_keras().Model(examples, outputs))
 

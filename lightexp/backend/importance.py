@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.backend.channels import ChannelGraph, get_output_axis
+from lightexp.backend.losses import select_targets
 from lightexp.backend.session import import_tensorflow
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
@@ -81,7 +82,8 @@ def _loss_changes(model: Any, graph: ChannelGraph, data: Data) -> dict[str, NDAr
     @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
     def compute_changes(x: Any, y: Any) -> Any:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(data.task.compute_loss(model(x, training=False), y))
+            targets = select_targets(data.task, x, y)
+            loss = tf.reduce_mean(data.task.compute_loss(model(x, training=False), targets))
         gradients = iter(tape.gradient(loss, all_variables, unconnected_gradients="zero"))
         changes = []
         for layer, layer_variables in zip(layers, variables, strict=True):

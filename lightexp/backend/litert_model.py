@@ -155,10 +155,12 @@ class LoadedModel:
             raise _unsupported_model(self.tflite, error) from None
 
     def get_output(self) -> NDArray[Any]:
-        """Return a copy of the output, `(batch, outputs)` if all other axes have length 1."""
+        """Return a copy of the output, `(batch, outputs)` if it lies along one axis or has the shape of the input."""
         output: NDArray[Any] = self.interpreter.get_tensor(self.sink.index)
-        is_flat = has_outputs(output.shape[1:], output.size // max(len(output), 1)) if output.ndim else False
-        return output.reshape(len(output), -1) if is_flat else output
+        count = output.size // max(len(output), 1) if output.ndim else 0
+        if not count or not has_outputs(output.shape[1:], count, self.layout.shape):
+            return output
+        return self.layout.restore(output, self.shape[1:])
 
 
 def _arrange(tflite: Path, expected: Sequence[int], example: tuple[int, ...], choice: LayoutChoice) -> InputLayout:

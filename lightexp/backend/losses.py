@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightexp.backend.session import import_tensorflow
+
+if TYPE_CHECKING:
+    from lightexp.core.task import Task
 
 tf = import_tensorflow()
 
@@ -29,6 +32,13 @@ def count_correct(logits: Any, labels: Any) -> Any:
     return tf.math.count_nonzero(tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels))
 
 
+def select_targets(task: Task, inputs: Any, targets: Any) -> Any:
+    """Return what a task compares a batch's outputs with: the targets or the scaled inputs, as `(batch, values)`."""
+    if not task.learns_inputs:
+        return targets
+    return tf.reshape(inputs, [-1, math.prod(inputs.shape[1:])])
+
+
 def pair_logits(logits: Any) -> Any:
     """Return logits of two classes, `(batch, 2)`, whose softmax is the sigmoid of `(batch, 1)` and its complement."""
     return tf.concat([tf.zeros_like(logits), logits], axis=1)
@@ -46,6 +56,34 @@ def compute_binary_cross_entropy(logits: Any, labels: Any, pos_weight: float) ->
     return tf.nn.weighted_cross_entropy_with_logits(targets, logits[:, 0], pos_weight)
 
 
+def compute_label_cross_entropy(logits: Any, indicators: Any) -> Any:
+    """Return the mean of each example's cross-entropies, one for each label, `(batch,)`, in nats.
+
+    Args:
+        logits: `(batch, labels)`.
+        indicators: 0.0 or 1.0, `(batch, labels)`.
+    """
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=indicators, logits=logits), axis=1)
+
+
+def compute_label_divergence(teachers: Sequence[Any], student: Any, temperature: float) -> Any:
+    """Return the mean of each example's soft divergences, one for each label, `(batch,)`.
+
+    Args:
+        teachers: Logits `(batch, labels)` of one or more teachers, whose sigmoids are averaged.
+        student: Logits `(batch, labels)`.
+        temperature: See `compute_soft_divergence`.
+    """
+    pairs = [tf.stack([tf.zeros_like(logits), logits], axis=-1) for logits in (*teachers, student)]
+    return tf.reduce_mean(compute_soft_divergence(pairs[:-1], pairs[-1], temperature), axis=1)
+
+
+def count_correct_sets(logits: Any, indicators: Any, threshold: float) -> Any:
+    """Return the number of examples all of whose labels are right at a threshold of logits, a scalar tensor."""
+    is_correct = tf.equal(logits >= threshold, indicators > 0.5)
+    return tf.math.count_nonzero(tf.reduce_all(is_correct, axis=1))
+
+
 def compute_regression_loss(errors: Any, kind: str, delta: float) -> Any:
     """Return the mean loss of each example's errors, `(batch,)`.
 
@@ -60,6 +98,11 @@ def compute_regression_loss(errors: Any, kind: str, delta: float) -> Any:
     if kind == "huber":
         sizes = tf.where(sizes < delta, 0.5 * tf.square(errors), delta * (sizes - 0.5 * delta))
     return tf.reduce_mean(sizes, axis=1)
+
+
+def sum_mean_squares(errors: Any) -> Any:
+    """Return the sum over a batch of each example's mean square, a scalar tensor."""
+    return tf.reduce_sum(compute_mean_squares(errors))
 
 
 def sum_absolute_errors(errors: Any, scale: Sequence[float]) -> Any:

@@ -205,6 +205,6 @@ def make_evaluator(model: Any, data: Data) -> Callable[[], float]:
     def evaluate() -> float:
         starts = range(0, len(data.val), _EVALUATION_BATCH)
         outputs = [compute_outputs(tf.constant(data.val.x[start : start + _EVALUATION_BATCH])) for start in starts]
-        return data.task.compute_primary(np.concatenate(outputs), data.val.y, data)
+        return data.task.compute_primary(np.concatenate(outputs), data.compute_targets(data.val), data)
 
     return evaluate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,9 @@ def run_file(path: Path, data: Data, inputs: NDArray[np.float32]) -> NDArray[np.
     outputs = sandbox.run_sandboxed("run_model", path, arranged, spec=asdict(spec), threads=1, batch=len(inputs))
     if not np.isfinite(outputs).all():
         raise BadInput(f"{path} gives NaN or infinity for examples of {data.name}. Train or get it again.")
+    if outputs.shape[1] == math.prod(data.shape):  # an autoencoder's outputs are in the order of its inputs
+        in_file_order = outputs.reshape(len(outputs), *(data.shape[axis] for axis in order))
+        outputs = in_file_order.transpose(0, *(axis + 1 for axis in np.argsort(order))).reshape(outputs.shape)
     return outputs
 
 

@@ -16,6 +16,7 @@ from lightexp.backend.augmentation import augment_batch, draw_mixup_partners
 from lightexp.backend.divergence import require_finite_loss, require_finite_weights, require_learnt
 from lightexp.backend.epoch_loops import EpochLoop, EpochWork, FitLoop, GraphLoop
 from lightexp.backend.features import FeatureMatcher
+from lightexp.backend.losses import select_targets
 from lightexp.backend.optimizers import Optimizer
 from lightexp.backend.randomness import seed_by_step
 from lightexp.backend.session import import_tensorflow
@@ -222,6 +223,7 @@ class Trainer:
         inputs, weight = self._scale(raw), None
         if self._data.augment.active:
             inputs, weight = augment_batch(inputs, self._data.augment, self._seed, step)
+        targets = select_targets(task, inputs, targets)
         with tf.GradientTape() as tape:
             with seed_by_step(self._model, self._seed, step):
                 outputs, feature_losses = self._forward(inputs)
@@ -252,8 +254,8 @@ class Trainer:
         return tf.cast(raw, tf.float32) * self._data.scale + self._data.offset
 
     def _validate_batch(self, raw: Any, targets: Any) -> tuple[Any, Any, Any]:
-        outputs = self._model(self._scale(raw), training=False)
-        task = self._data.task
+        task, inputs = self._data.task, self._scale(raw)
+        outputs, targets = self._model(inputs, training=False), select_targets(task, inputs, targets)
         losses, score = task.compute_loss(outputs, targets), task.score_examples(outputs, targets, self._data)
         return tf.reduce_sum(losses), score, outputs
 
@@ -269,7 +271,7 @@ class Trainer:
                 outputs.append(batch.numpy())
         metrics = {"val_loss": loss / len(split), f"val_{task.epoch_metric}": score / len(split)}
         if outputs and np.isfinite(loss):
-            metrics[f"val_{self._primary.name}"] = task.compute_primary(np.concatenate(outputs), split.y, self._data)
+            metrics[f"val_{self._primary.name}"] = task.compute_primary(np.concatenate(outputs), self._data.compute_targets(split), self._data)
         return metrics
 
 

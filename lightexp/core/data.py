@@ -22,10 +22,12 @@ class Split:
     Attributes:
         x: Raw examples, `(n, *shape)`, as stored (often uint8); a `numpy.memmap` where they do not fit in memory.
         y: Targets of the task: labels `(n,)` int32, from 0, or numbers `(n, outputs)` float32.
+        groups: What each example belongs to, such as a machine's id, strings `(n,)`; None where that is not known.
     """
 
     x: NDArray[np.generic]
     y: NDArray[Any]
+    groups: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -37,9 +39,9 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over dtypes, shapes and bytes of both arrays."""
+        """SHA-256 over dtypes, shapes and bytes of the arrays."""
         digest = hashlib.sha256()
-        for array in (self.x, self.y):
+        for array in (self.x, self.y, *(() if self.groups is None else (self.groups,))):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
@@ -117,6 +119,10 @@ class Data:
             **({"augment": self.augment} if self.augment.active else {}),
             **({} if self.task == make_default_task() else {"task": self.task}),
         }
+
+    def compute_targets(self, split: Split) -> NDArray[Any]:
+        """Return what the outputs on a split of these data are compared with: `y`, or the scaled inputs, flat."""
+        return self.inputs(split.x).reshape(len(split), -1) if self.task.learns_inputs else split.y
 
     def describe(self) -> str:
         """Return one line on the examples: what they are, their shape and their numbers."""

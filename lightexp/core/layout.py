@@ -35,6 +35,17 @@ class InputLayout:
             examples = np.moveaxis(examples, -1, 1)
         return np.ascontiguousarray(examples).reshape(len(examples), *self.shape)
 
+    def restore(self, outputs: NDArray[_Number], example: Shape) -> NDArray[_Number]:
+        """Return outputs `(n, ...)` as `(n, values)`, in the order of an example if they have as many values.
+
+        Args:
+            outputs: Outputs of a model with this layout; those of autoencoders are in the order of its inputs.
+            example: Shape of an example.
+        """
+        if self.channels_first and math.prod(outputs.shape[1:]) == math.prod(example):
+            outputs = np.moveaxis(outputs.reshape(len(outputs), example[-1], *example[:-1]), 1, -1)
+        return outputs.reshape(len(outputs), -1)
+
 
 def find_layout(example: Shape, expected: Shape, choice: LayoutChoice = "auto") -> InputLayout | None:
     """Return how examples become the inputs that a model takes; None if they cannot.
@@ -59,9 +70,15 @@ def find_layout(example: Shape, expected: Shape, choice: LayoutChoice = "auto") 
     return None
 
 
-def has_outputs(shape: Shape, count: int) -> bool:
-    """Return whether outputs of a shape are `count` numbers, along one axis if there are several."""
-    return math.prod(shape) == count == max(shape, default=0)
+def has_outputs(shape: Shape, count: int, inputs: Shape = ()) -> bool:
+    """Return whether outputs of a shape are `count` numbers, along one axis or in the shape of the inputs.
+
+    Args:
+        shape: Shape of the outputs of one example.
+        count: Their number.
+        inputs: Shape of the model's inputs. Defaults to none: outputs lie along one axis.
+    """
+    return math.prod(shape) == count and (count == max(shape, default=0) or shape == inputs)
 
 
 def describe_layout(example: Shape, layout: InputLayout) -> str | None:

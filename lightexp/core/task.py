@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from lightexp.core.config import build
-from lightexp.core.metrics import Metric
+from lightexp.core.metrics import Metric, Note
 from lightexp.core.primary_metric import PrimaryMetric
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Direction = Literal["max", "min"]
 SplitName = Literal["val", "test"]
+TargetKind = Literal["labels", "numbers", "indicators", "anomalies"]
+"""What a data set reads as targets: a class for each example, numbers, a 0 or 1 for each of several labels, or classes
+that may be missing, where all examples are normal."""
 DEFAULT_TASK = "lightexp.tasks.classification.Classification"
 """The task of data that nobody has given another one."""
 
@@ -28,7 +31,7 @@ DEFAULT_TASK = "lightexp.tasks.classification.Classification"
 class Task(ABC):
     """What is learnt and how good it is. No code outside `lightexp.tasks` knows what a model's outputs mean.
 
-    Outputs are the model's, `(n, outputs)` float32, before `activation`; targets are those of `Split.y`.
+    Outputs are the model's, `(n, outputs)` float32, before `activation`; targets are those of `Data.compute_targets`.
 
     Attributes:
         activation: The operator that may follow the outputs in a file made elsewhere, and that is removed or inverted
@@ -36,6 +39,7 @@ class Task(ABC):
         epoch_metric: Name of a metric that is a mean over examples, summed in each batch of an epoch of training; see
             `score_examples`. The primary metric on validation is computed after each epoch, too.
         has_classes: Whether `compute_class_logits` gives logits.
+        learns_inputs: Whether outputs are compared with the scaled inputs, flat, in place of `Split.y`.
         guess: What a model does that does not look at its inputs.
         comparisons: Names of the metrics of `compare`, each with the direction that is better.
         version: To be raised when the same settings give another result.
@@ -44,6 +48,7 @@ class Task(ABC):
     activation: ClassVar[Literal["softmax", "sigmoid"] | None] = None
     epoch_metric: ClassVar[str]
     has_classes: ClassVar[bool] = False
+    learns_inputs: ClassVar[bool] = False
     guess: ClassVar[str] = "always answering with one class"
     comparisons: ClassVar[Mapping[str, Direction | None]]
     version: ClassVar[int] = 1
@@ -63,6 +68,11 @@ class Task(ABC):
     @abstractmethod
     def metrics(self) -> Mapping[str, Direction | None]:
         """Full names of all metrics that `measure` can give, each with the direction that is better."""
+
+    @property
+    def target_kind(self) -> TargetKind:
+        """What a data set is to read as targets."""
+        return "labels"
 
     @abstractmethod
     def prepare(self, data: Data) -> Data:
@@ -119,8 +129,8 @@ class Task(ABC):
         """Return the primary metric with its direction, its unit and its value of guessing on these data."""
 
     @abstractmethod
-    def measure(self, outputs: Mapping[SplitName, NDArray[Any]], data: Data) -> list[Metric]:
-        """Return the metrics of a file on each visible split.
+    def measure(self, outputs: Mapping[SplitName, NDArray[Any]], data: Data) -> Sequence[Metric | Note]:
+        """Return the metrics of a file on each visible split, and notes on those that are missing.
 
         Args:
             outputs: The file's outputs by split; `val` is among them.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lightexp.core.config import Count, settings_dataclass
-from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Task
+from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Note, Task
 from lightexp.core.task import Direction
 from lightexp.metrics.logits import load_logits
 
@@ -24,7 +24,7 @@ class Accuracy(Measurement):
         """Return the task's metrics; see `Measurement.list_metrics`."""
         return task.metrics
 
-    def measure(self, context: MeasurementContext) -> list[Metric]:
+    def measure(self, context: MeasurementContext) -> Sequence[Metric | Note]:
         """Measure the task's metrics, such as `accuracy/*` and `loss/*`."""
         outputs = {name: load_logits(context, name, batch=self.batch) for name in context.splits}
         return context.data.task.measure(outputs, context.data)

@@ -37,7 +37,8 @@ class CalibrationError(Measurement):
             logits = context.data.task.compute_class_logits(load_logits(context, name))
             if logits is None:
                 return []
-            error = compute_calibration_error(logits, context.data.splits[name].y, self.bins)
+            labels = context.data.splits[name].y.reshape(-1)  # of several labels, each counts as an example
+            error = compute_calibration_error(logits, labels, self.bins)
             metrics.append(Metric(f"calibration/ece{get_split_suffix(name)}", error, "", "min", name, self.version))
         return metrics
 

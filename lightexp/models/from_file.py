@@ -43,7 +43,7 @@ class FromFile(Model):
         path: Path of the file, or of a SavedModel's folder.
         trust: Whether a SavedModel, which can run code, may be loaded. Defaults to False.
         outputs: Whether the file returns `logits` or `probabilities`. Defaults to `auto`: probabilities if its last
-            operator is a softmax, or a sigmoid where the task has one output for two classes.
+            operator is a softmax, or a sigmoid where the task has a probability for each output.
         layout: Order of the axes of the file's inputs: channels last (`nhwc`) or first (`nchw`). Defaults to `auto`:
             what fits the data.
         labels: The data set's class of each output, in the file's order. Defaults to None: the same order.
@@ -196,7 +196,7 @@ class FromFile(Model):
         model, removed = self.remove_activation(foreign.model, task)
         foreign = replace(foreign, model=model, removed=removed)
         input_shape, output_shape = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
-        if find_layout(shape, input_shape, self.layout) is None or not has_outputs(output_shape, classes):
+        if find_layout(shape, input_shape, self.layout) is None or not has_outputs(output_shape, classes, input_shape):
             raise make_mismatch_error(self.file_path, input_shape, output_shape, shape, classes)
         return foreign
 
@@ -303,7 +303,7 @@ def check_shapes(
             f"{path} must have one input and one output. Received: {len(graph.inputs)} and {len(graph.outputs)}."
         )
     input_shape, output_shape = (graph.tensors[index].shape[1:] for index in (*graph.inputs, *graph.outputs))
-    if find_layout(shape, input_shape, layout) is None or not has_outputs(output_shape, classes):
+    if find_layout(shape, input_shape, layout) is None or not has_outputs(output_shape, classes, input_shape):
         raise make_mismatch_error(path, input_shape, output_shape, shape, classes)
 
 

@@ -52,12 +52,12 @@ def describe_chance(artifact: Artifact, data: Data, threads: int) -> str | None:
     """
     task = data.task
     if history := artifact.facts.get("history", {}).get(f"val_{task.primary}"):
-        level = find_chance_level(history[-1], data.val.y, data)
+        level = find_chance_level(history[-1], data.compute_targets(data.val), data)
         return None if level is None else _format_chance(data, history[-1], level, "Train longer or at another rate")
     rows = np.unique(np.linspace(0, len(data.val) - 1, min(len(data.val), _MAX_EXAMPLES)).astype(int))
     sample = replace(data, val=Split(data.val.x[rows], data.val.y[rows]))
     value = _measure(artifact, sample, threads)
-    level = find_chance_level(value, sample.val.y, data)
+    level = find_chance_level(value, sample.compute_targets(sample.val), sample)
     if level is None:
         return None
     if sample.val.x.dtype != np.uint8:
@@ -67,10 +67,11 @@ def describe_chance(artifact: Artifact, data: Data, threads: int) -> str | None:
     for bounds in _RANGES:
         scale, offset = Scaling(range=bounds).factors(_TOP, data.shape)
         try:
-            other = _measure(artifact, replace(sample, scale=scale, offset=offset), threads)
+            scaled = replace(sample, scale=scale, offset=offset)
+            other = _measure(artifact, scaled, threads)
         except LightexpError:  # an embedding has no rows for such inputs
             continue
-        if find_chance_level(other, sample.val.y, data) is None:
+        if find_chance_level(other, scaled.compute_targets(scaled.val), scaled) is None:
             setting = f"dataset.scaling.range=[{bounds[0]:g},{bounds[1]:g}]"
             return _format_chance(data, value, level, f"With {setting} it is {_format(data, other)}: set that")
     advice = "No usual dataset.scaling.range helps: try the mean and std of its training, and model.labels"
@@ -87,7 +88,7 @@ def note_chance(record: StageRecord, data: Data, subject: str) -> None:
     """
     name = f"{data.task.primary}/val"
     value = record.metric(name)
-    level = None if value is None else find_chance_level(value, data.val.y, data)
+    level = None if value is None else find_chance_level(value, data.compute_targets(data.val), data)
     if level is not None:
         record.notes[name] = f"{subject} is no better than {data.task.guess}, {_format(data, level)}"
 
@@ -96,7 +97,7 @@ def _measure(artifact: Artifact, data: Data, threads: int) -> float:
     from lightexp.backend import litert
 
     logits = litert.compute_logits(artifact.tflite, data.val.x, data, threads, foreign=artifact.foreign)
-    return data.task.compute_primary(logits, data.val.y, data)
+    return data.task.compute_primary(logits, data.compute_targets(data.val), data)
 
 
 def _format_chance(data: Data, value: float, level: float, advice: str) -> str:

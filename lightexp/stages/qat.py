@@ -123,8 +123,8 @@ class Qat(TrainingStage):
             "simulated": qat.compute_logits(model, context.data.inputs(val.x)),
             "file": litert.compute_logits(file, val.x, context.data, context.threads),
         }
-        task = context.data.task
-        accuracy = {name: task.compute_primary(array, val.y, context.data) for name, array in logits.items()}
+        task, targets = context.data.task, context.data.compute_targets(val)
+        accuracy = {name: task.compute_primary(array, targets, context.data) for name, array in logits.items()}
         gap = abs(accuracy["simulated"] - accuracy["file"])
         facts: dict[str, Any] = {
             "history": history,

@@ -248,9 +248,9 @@ class Rate(TrainingStage):
             return self._make_size_control(model, context)
         control, val = context.inputs["control"], context.data.val
         logits = compute_logits(control.tflite, val.x, context.data, context.threads, foreign=control.foreign)
-        task = context.data.task
+        task, targets = context.data.task, context.data.compute_targets(val)
         primary = task.describe_primary(context.data)
-        limit = primary.worsen(task.compute_primary(logits, val.y, context.data), self.tolerance)
+        limit = primary.worsen(task.compute_primary(logits, targets, context.data), self.tolerance)
         begin = self.schedule_epochs(len(context.data.train))
         return QualityControl(primary, limit, make_evaluator(model, context.data), begin, self.epochs)
 

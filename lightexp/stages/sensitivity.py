@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from lightexp.core.config import Count, settings_dataclass
-from lightexp.core.data import split_stratified
+from lightexp.core.data import Split, split_stratified
 from lightexp.core.errors import BadInput
 from lightexp.core.primary_metric import PRIMARY
 from lightexp.core.protocols import Artifact, Context, Form, Invariant, Layer, Stage
@@ -107,11 +107,12 @@ class Sensitivity(Stage):
 
         assert parent is not None  # `accepts` requires one
         source, content = flatbuffer.read_graph(parent.tflite), parent.tflite.read_bytes()
-        x, y = self._select_examples(context)
+        examples = self._select_examples(context.data.val)
+        targets = context.data.compute_targets(examples)
 
         def measure_quality(file: Path) -> float:
-            outputs = litert.compute_logits(file, x, context.data, context.threads, foreign=parent.foreign)
-            return context.data.task.compute_primary(outputs, y, context.data)
+            outputs = litert.compute_logits(file, examples.x, context.data, context.threads, foreign=parent.foreign)
+            return context.data.task.compute_primary(outputs, targets, context.data)
 
         layers, trials = self._make_trials(source)
         baseline = measure_quality(parent.tflite)
@@ -129,21 +130,21 @@ class Sensitivity(Stage):
         for path in parent.folder.iterdir():
             if path.name not in OWN_FILES:
                 shutil.copyfile(path, context.out / path.name)
-        chance = context.data.task.compute_chance(y, context.data)
-        task, table = context.data.task, {"accuracy": baseline, "chance": chance, "examples": len(y), "layers": layers}
+        task = context.data.task
+        chance = task.compute_chance(targets, context.data)
+        table = {"accuracy": baseline, "chance": chance, "examples": len(examples), "layers": layers}
         if task != make_default_task():
             table[PRIMARY] = asdict(task.describe_primary(context.data))
         return {SENSITIVITY_FACT: table}
 
-    def _select_examples(self, context: Context) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """Return the validation examples to measure on, and their labels."""
-        split = context.data.val
+    def _select_examples(self, split: Split) -> Split:
+        """Return the validation examples to measure on."""
         if not len(split):
             raise BadInput("there is no example to measure on: the validation split is empty. Use more data.")
         if not self.examples or self.examples >= len(split):
-            return split.x, split.y
+            return split
         _, indices = split_stratified(split.y, self.examples, seed=0)
-        return split.x[indices], split.y[indices]
+        return Split(split.x[indices], split.y[indices])
 
     def _make_trials(self, source: TFLiteGraph) -> tuple[dict[str, dict[str, Any]], list[KernelTrial]]:
         """Return the facts of each layer, without values, and the trials of all layers."""

@@ -16,7 +16,7 @@ from lightexp.core.errors import BadInput
 from lightexp.core.metrics import Metric
 from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.core.task import Direction, SplitName, Task
-from lightexp.tasks.probabilities import AGREEMENT, measure_agreement
+from lightexp.tasks.probabilities import AGREEMENT, add_zero_logit, measure_agreement
 
 if TYPE_CHECKING:
     from lightexp.core.data import Data
@@ -145,11 +145,11 @@ class Binary(Task):
 
     def compare(self, outputs: NDArray[Any], control: NDArray[Any], data: Data) -> list[Metric]:
         """Measure agreement at a probability of 0.5, and divergence; see `Task.compare`."""
-        return measure_agreement(_pair(outputs), _pair(control), self.version)
+        return measure_agreement(add_zero_logit(outputs), add_zero_logit(control), self.version)
 
     def compute_class_logits(self, outputs: NDArray[Any]) -> NDArray[Any] | None:
         """Return logits of both classes; see `Task.compute_class_logits`."""
-        return _pair(outputs)
+        return add_zero_logit(outputs)
 
     def predict_classes(
         self, outputs: Mapping[SplitName, NDArray[Any]], data: Data
@@ -197,11 +197,6 @@ class Binary(Task):
         is_cut = np.concatenate([[True], ranked[:-1] > ranked[1:], [True]])
         best = candidates[is_cut & (quality == quality[is_cut].max())]
         return float(best[np.argmin(np.abs(best))])
-
-
-def _pair(outputs: NDArray[Any]) -> NDArray[Any]:
-    """Return the logits of both classes, `(n, 2)`, whose softmax has the sigmoid of `(n, 1)` as its second column."""
-    return np.concatenate([np.zeros_like(outputs), outputs], axis=1)
 
 
 def _to_probability(logit: float) -> float:

@@ -13,6 +13,11 @@ AGREEMENT: dict[str, Literal["max", "min"] | None] = {"fidelity/agreement": "max
 """Names and directions of the metrics of `measure_agreement`."""
 
 
+def add_zero_logit(logits: NDArray[Any]) -> NDArray[Any]:
+    """Return the logits of both classes, `(n, 2)`, whose softmax has the sigmoid of `(n, 1)` as its second column."""
+    return np.concatenate([np.zeros_like(logits), logits], axis=1)
+
+
 def compute_log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Compute log-probabilities `(n, classes)` in nats from logits of the same shape."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)

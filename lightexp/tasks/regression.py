@@ -14,7 +14,7 @@ from lightexp.core.config import Positive, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.metrics import Metric
 from lightexp.core.primary_metric import PrimaryMetric
-from lightexp.core.task import Direction, SplitName, Task
+from lightexp.core.task import Direction, SplitName, TargetKind, Task
 
 if TYPE_CHECKING:
     from lightexp.core.data import Data, Split
@@ -56,6 +56,11 @@ class Regression(Task):
     def metrics(self) -> Mapping[str, Direction | None]:
         """Names and directions; see `Task.metrics`."""
         return {f"{name}/{split}": direction for name, direction in _DIRECTIONS.items() for split in ("val", "test")}
+
+    @property
+    def target_kind(self) -> TargetKind:
+        """Numbers; see `Task.target_kind`."""
+        return "numbers"
 
     def prepare(self, data: Data) -> Data:
         """Check the targets and standardise them; see `Task.prepare`."""

@@ -76,7 +76,7 @@ def test_unknown_operator_is_named_with_its_output(tmp_path: Path) -> None:
 def test_other_shapes_of_the_data_are_refused() -> None:
     path = FILES / "litert_torch_residual.tflite"
     assert "takes inputs of shape (1, 2, 8, 8), the data have examples of (9, 9, 2)" in refuse(path, (9, 9, 2))
-    assert "has outputs of shape (1, 4), the data have 10 classes" in refuse(path, classes=10)
+    assert "has outputs of shape (1, 4), the data need 10 numbers" in refuse(path, classes=10)
 
 
 def change_kernel_shape(model: Any, graph: Any) -> None:

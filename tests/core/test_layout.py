@@ -65,3 +65,17 @@ def test_ambiguous_order_is_said() -> None:
 def test_outputs_lie_along_one_axis(shape: Shape, fits: bool) -> None:
     assert has_outputs(shape, 4) == fits
     assert not has_outputs(shape, 5)
+
+
+def test_outputs_may_have_the_shape_of_inputs() -> None:
+    assert has_outputs((2, 3), 6, (2, 3)) and not has_outputs((3, 2), 6, (2, 3))
+
+
+@pytest.mark.parametrize("expected", [(3, 4, 2), (4, 2, 3), (24,)])
+@pytest.mark.parametrize("choice", ["auto", "nchw"])
+def test_restored_outputs_undo_the_arrangement(expected: Shape, choice: LayoutChoice) -> None:
+    layout = find_layout((4, 2, 3), expected, choice if len(expected) == 1 else "auto")
+    assert layout is not None
+    examples = np.arange(48).reshape(2, 4, 2, 3)
+    assert np.array_equal(layout.restore(layout.arrange(examples), (4, 2, 3)), examples.reshape(2, -1))
+    assert np.array_equal(layout.restore(examples[:, :1], (4, 2, 3)), examples[:, :1].reshape(2, -1))

@@ -12,6 +12,7 @@ from lightexp.core.config import construct
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Model
 from lightexp.models.article_mlp import ArticleMlp
+from lightexp.models.autoencoder import Autoencoder
 from lightexp.models.cnn_1d import Cnn1d
 from lightexp.models.ds_cnn import DsCnn
 from lightexp.models.lenet5 import LeNet5
@@ -43,6 +44,7 @@ def list_kinds(model: Model, shape: tuple[int, ...] = (28, 28, 1)) -> list[str]:
         (DsCnn(), (49, 10, 1), 12, 24_908),
         (MobileNetV1(), (96, 96, 3), 2, 221_794),
         (Cnn1d(), (40, 1), 10, 5_210),
+        (Autoencoder(), (640,), 640, 264_192 + 8 * 5 * 128 + 5 * 8 + 640),
     ],
 )
 @pytest.mark.usefixtures("tensorflow")

@@ -16,6 +16,7 @@ from lightexp.core.layout import LayoutChoice
 from lightexp.models.from_file import FromFile
 from lightexp.models.trainable_tflite import TrainableTFLite
 from lightexp.runner.run import Runner
+from lightexp.tasks.reconstruction import Reconstruction
 from tests.runner.test_chance import Listener
 from tests.tiny_runs import TinyRuns
 
@@ -135,3 +136,34 @@ def test_nchw_file_is_quantized_and_measured(files: Path, tiny_runs: TinyRuns, t
     assert accuracies["nchw"][1] == pytest.approx(accuracies["plain"][1], abs=0.02)
     assert [message for message in listener.messages if "given to it with channels first" in message]
     assert replace(DATA, layout="nchw").key == DATA.key
+
+
+def build_autoencoder(kl: Any, shape: tuple[int, ...]) -> list[Any]:
+    """Return layers from channels first through a small image and back, to outputs of a shape."""
+    image = [kl.Input((3, 8, 6)), kl.Permute((2, 3, 1)), kl.Conv2D(3, 3, padding="same", activation="sigmoid")]
+    return [*image, kl.Permute((3, 1, 2)), kl.Reshape(shape)]
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 6), (144,)])
+def test_outputs_of_autoencoders_are_in_the_order_of_the_data(shape: Any, tensorflow: None, tmp_path: Path) -> None:
+    from lightexp.backend import tflite_import
+    from lightexp.backend.converter import convert_to_float32
+    from lightexp.backend.litert import compute_logits
+    from lightexp.backend.session import import_keras, reset_graph
+
+    reset_graph(0)
+    model = import_keras().Sequential(build_autoencoder(import_keras().layers, shape))
+    model.save(tmp_path / "net.keras")
+    (tmp_path / "net.tflite").write_bytes(convert_to_float32(model))
+    file = FromFile(str(tmp_path / "net.tflite"))
+    data = file.select_view(Reconstruction(normal=[0]).prepare(DATA))
+    inputs, settings = data.inputs(data.val.x), {"shape": SHAPE, "classes": data.outputs}
+    file.check(**settings)
+    in_file_order = model(np.moveaxis(inputs, -1, 1)).numpy().reshape(-1, 3, 8, 6)
+    expected = np.moveaxis(in_file_order, 1, -1).reshape(len(inputs), -1)
+    np.testing.assert_allclose(compute_logits(file.file_path, data.val.x, data, 1), expected, atol=1e-5)
+    keras_file = FromFile(str(tmp_path / "net.keras"))
+    np.testing.assert_allclose(keras_file.load(task=data.task, **settings)(inputs), expected, atol=1e-5)
+    rebuilt = TrainableTFLite(str(file.file_path)).load(task=data.task, **settings)
+    np.testing.assert_allclose(rebuilt(inputs), expected, atol=1e-5)
+    assert tflite_import.compare_outputs(rebuilt, file.file_path, data) < 1e-5

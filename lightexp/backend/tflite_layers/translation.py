@@ -92,7 +92,9 @@ class _Translator:
         if not isinstance(output, Value):
             raise self._broken("its output does not depend on its input")
         if math.prod(output.shape) != classes:
-            raise BadInput(f"{self._path} has outputs of shape {output.file_shape}, the data have {classes} classes.")
+            raise BadInput(f"{self._path} has outputs of shape {output.file_shape}, the data need {classes} numbers.")
+        if classes == math.prod(shape) and order != tuple(range(len(order))):
+            output = self._order_as_data(output, shape, order)
         output = self._layers.reshape(output, (1, classes), "output")
         config = {
             "name": "model",
@@ -101,6 +103,11 @@ class _Translator:
             "output_layers": [[output.layer, 0, 0]],
         }
         return KerasDescription({"class_name": "Functional", "config": config}, self._layers.weights, order)
+
+    def _order_as_data(self, output: Value, shape: Shape, order: Shape) -> Value:
+        """Return an autoencoder's outputs, which are in the order of the file's input, in the order of the data."""
+        output = self._layers.reshape(output, (1, *(shape[axis] for axis in order)), "output_as_input")
+        return replace(output, order=tuple(output.order[order.index(axis)] for axis in range(len(order))))
 
     def _match_input(self, shape: Shape, choice: LayoutChoice) -> Shape:
         """Return the axes of an example in the order in which the file's input has them."""
