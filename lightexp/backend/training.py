@@ -271,7 +271,9 @@ class Trainer:
                 outputs.append(batch.numpy())
         metrics = {"val_loss": loss / len(split), f"val_{task.epoch_metric}": score / len(split)}
         if outputs and np.isfinite(loss):
-            metrics[f"val_{self._primary.name}"] = task.compute_primary(np.concatenate(outputs), self._data.compute_targets(split), self._data)
+            metrics[f"val_{self._primary.name}"] = task.compute_primary(
+                np.concatenate(outputs), self._data.compute_targets(split), self._data
+            )
         return metrics
 
 

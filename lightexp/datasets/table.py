@@ -15,7 +15,7 @@ from lightexp.core.config import Positive, settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.protocols import Task
-from lightexp.datasets import labels, numbers, table_files
+from lightexp.datasets import indicators, labels, numbers, table_files
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.labels import NumberedLabels
 from lightexp.datasets.splits import make_split, split_in_fifths
@@ -40,7 +40,8 @@ class TableDataset(InputDataset):
         target: Name of the column to learn, or a list of several. Defaults to None: the last column, which is said.
         ignore: Names of columns to leave out, such as a row's number.
         categories: Names of columns of numbers that are categories, such as a post code.
-        targets: Whether targets are `labels` of classes or `numbers`. Defaults to `auto`: as the task learns them.
+        targets: Whether targets are `labels` of classes, `numbers`, or `indicators`, columns of 0 and 1 that are labels
+            of their own. Defaults to `auto`: as the task learns them.
         separator: Character between the values of a CSV file. Defaults to None: the comma, semicolon, tab or bar that
             the first line holds most of.
         max_gb: Gigabytes that a Parquet file may unpack to. Defaults to None: 256 MB and 100 times the file's size.
@@ -50,15 +51,15 @@ class TableDataset(InputDataset):
     target: str | list[str] | None = None
     ignore: list[str] = field(default_factory=list)
     categories: list[str] = field(default_factory=list)
-    targets: Literal["auto", "labels", "numbers"] = "auto"
+    targets: Literal["auto", "labels", "numbers", "indicators"] = "auto"
     separator: _Separator | None = None
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
 
     def serve(self, task: Task) -> TableDataset:
-        """Return the data set with numbers for targets if the task has no classes; see `Dataset.serve`."""
+        """Return the data set that reads targets as the task learns them; see `Dataset.serve`."""
         if self.targets != "auto":
             return self
-        return replace(self, targets="labels" if task.has_classes else "numbers")
+        return replace(self, targets="labels" if task.target_kind == "anomalies" else task.target_kind)
 
     def check(self) -> Path:
         """Check that the file exists and has a known suffix.
@@ -120,13 +121,17 @@ class TableDataset(InputDataset):
 
     def _read_targets(self, path: Path, columns: Columns) -> NumberedLabels:
         """Return the targets of all rows under the name `table`; numbers have 0 classes."""
-        if self.targets == "numbers":
+        if self.targets in ("numbers", "indicators"):
             if text := [name for name, values in columns.items() if values.dtype == object]:
+                learnt = {"numbers": "task=regression learns numbers", "indicators": "task=multilabel learns 0 and 1"}
                 raise BadInput(
-                    f"{path}: column '{text[0]}' holds strings, but task=regression learns numbers. To learn classes, "
-                    "leave task out."
+                    f"{path}: column '{text[0]}' holds strings, but {learnt[self.targets]}. To learn classes, leave "
+                    "task out."
                 )
             stacked = np.stack(list(columns.values()), axis=1)
+            if self.targets == "indicators":
+                indicated = indicators.convert_indicators(path, {"table": stacked})
+                return NumberedLabels(indicated, classes=0, names=tuple(columns))
             return NumberedLabels(numbers.convert_numbers(path, {"table": stacked}), classes=0)
         if len(columns) > 1:
             raise BadInput(

@@ -12,6 +12,7 @@ import pytest
 from lightexp.core.errors import BadInput
 from lightexp.core.preprocessing import Scaling
 from lightexp.datasets.table import TableDataset
+from lightexp.tasks.multilabel import Multilabel
 
 COLUMNS: dict[str, list[Any]] = {
     "id": list(range(20)),
@@ -163,3 +164,13 @@ def test_path_of_another_kind_is_refused(tmp_path: Path) -> None:
     for path, message in ((None, "Received: none"), ("gone.csv", "not a file"), (__file__, "is no table")):
         with pytest.raises(BadInput, match=message):
             TableDataset(path).check()
+
+
+def test_columns_of_labels_are_learnt(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {"x": [*range(20)], "warm": [0, 1] * 10, "wet": [1, 1, 0, 1] * 5}
+    path = write_csv(tmp_path / "tags.csv", columns)
+    data = TableDataset(path, target=["warm", "wet"]).serve(Multilabel()).load()
+    assert (data.names, data.classes, data.train.y.shape[1:]) == (("warm", "wet"), 0, (2,))
+    columns["wet"][3] = 2
+    with pytest.raises(BadInput, match=r"\[1\.0, 2\.0\] in row 3\. task=multilabel takes a 0 or 1"):
+        TableDataset(write_csv(tmp_path / "no.csv", columns), target=["warm", "wet"], targets="indicators").load()

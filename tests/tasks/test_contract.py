@@ -32,6 +32,8 @@ def list_choices(group: str) -> list[str]:
 
 DATA = {
     "binary": ["task.primary=auc"],
+    "multilabel": ["dataset.name=wine", "task.labels={first: [0], not_last: [0,1]}"],
+    "reconstruction": ["dataset.name=breast_cancer", "task.normal=[benign]"],
     "regression": ["dataset.name=diabetes", "task.unit=points"],
 }
 """By task: the settings of a run that learns it; a new task needs an entry."""
@@ -90,7 +92,8 @@ def test_reports_speak_of_the_primary_metric_alone(records: list[Record], tmp_pa
         build_summary(rows, TableSpec("tasks", control=rows[0].row, figures=("front", "waterfall"))), tmp_path
     )
     texts = {path.name: path.read_text() for path in files if path.suffix in (".md", ".tex")}
-    assert f"| Δ {primary.name}{f' ({primary.unit})' if primary.unit else ''} |" in texts["table.md"]
+    unit = f" ({primary.unit})" if primary.unit else ""
+    assert f"| Δ {primary.name}{unit} |" in texts["table.md"].replace("\\_", "_")
     assert (f"$\\Delta$ ({primary.unit})" in texts["table.tex"]) == bool(primary.unit)
     assert not [name for name, text in texts.items() if re.search("percentage points|pp", text)]
     assert f"Δ {primary.name}" in page.read_text()

@@ -37,6 +37,10 @@ REFUSALS: dict[tuple[str, str], str] = {
     ("regression", "columns"): "target 1 of columns is constant in the train split, 3",
     ("regression", "nan"): "y holds [nan] in row 5",
     ("regression", "words"): "task=regression learns numbers",
+    ("multilabel", "three"): "say task=classification or set task.labels",
+    ("multilabel", "columns"): "y holds [0.5, 3.0] in row 0. task=multilabel takes a 0 or 1 for each label; to learn",
+    ("reconstruction", "three"): "which of the 3 classes of three are normal? Set task.normal=[CLASS, ...]",
+    ("reconstruction", "floats"): "To learn numbers, say task=regression",
 }
 """What is refused, by task and targets, and a part of the message."""
 SCRIPT = """
