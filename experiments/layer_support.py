@@ -237,6 +237,8 @@ NOTES = """
 - An Embedding takes whole numbers: `dataset.scaling.range=[0,255]` keeps those that fit into a byte.
 - The recurrent kernel of a GRU with `reset_after=False` is not pruned or clustered, as the file holds it in two pieces.
 - `distill` trains the same net with new weights against the trained one.
+- A `MultiHeadAttention` of a Keras 3 file becomes dense layers `NAME_query`, `NAME_key`, `NAME_value` and
+  `NAME_output`, which stages treat like a Dense on a feature map, and products of matrices, whose channels all stay.
 - Models with several inputs or outputs are refused.
 """
 

@@ -224,7 +224,11 @@ class _GraphReader:
         checked = {key: value for key, value in kwargs.items() if value is not None}
         if checked.get("training") is not False:  # Keras passes False to all layers of a model that is not trained
             checked.pop("training", None)
-        if kind not in KERAS_3_OPERATIONS and (odd := set(checked) - {"training"}):
+        known = {"training"}
+        if kind == "MultiHeadAttention":
+            checked = {key: value for key, value in checked.items() if value is not False}
+            known |= {"query", "value", "key"}
+        if kind not in KERAS_3_OPERATIONS and (odd := set(checked) - known):
             raise make_layer_error(self._graph.path, name, min(odd), "an argument that lightexp does not know")
         return checked
 

@@ -92,6 +92,8 @@ def apply_operation(spec: LayerSpec, args: list[Any], kwargs: dict[str, Any]) ->
     if extra := {key for key in kwargs if key not in ("constant_values", "x1", "x2", "x")}:
         raise NotImplementedError(f"with the argument {min(extra)}")
     args = [_read_constant(value) for value in [*args, *(kwargs[key] for key in ("x", "x1", "x2") if key in kwargs)]]
+    if spec.kind == "Matmul":
+        return _multiply_matrices(*args)
     if spec.kind in _BINARY:
         return _apply_binary(spec, *args)
     if spec.kind == "Concatenate":
@@ -100,6 +102,12 @@ def apply_operation(spec: LayerSpec, args: list[Any], kwargs: dict[str, Any]) ->
         return args[0][_read_key(args[1])]
     (x,) = args
     return _apply_unary(spec, x, kwargs.get("constant_values"))
+
+
+def _multiply_matrices(first: Any, second: Any) -> Any:
+    if not all(hasattr(x, "shape") and not isinstance(x, np.ndarray) and len(x.shape) > 2 for x in (first, second)):
+        raise NotImplementedError("of other than two batches of matrices")
+    return import_tensorflow().matmul(first, second)
 
 
 def _apply_binary(spec: LayerSpec, first: Any, second: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lightexp.backend.keras3_attention import AttentionLayers
 from lightexp.backend.keras3_config import Config, make_broken_error, make_layer_error
 from lightexp.backend.keras3_graph import KerasGraph, LayerSpec, TensorRef
 from lightexp.backend.keras3_operations import apply_activation, apply_operation, is_simple_activation
@@ -23,6 +24,8 @@ _IGNORED = frozenset(
     {"autocast", "dtype", "optional", "ragged", "seed", "sparse", "synchronized", "zero_output_for_mask"}
 )
 """Settings of Keras 3 that change no result, or that legacy Keras sets itself."""
+_STEPWISE = ("Activation", "Dense", "Dropout", "ELU", "LayerNormalization", "LeakyReLU", "ReLU", "Rescaling", "Softmax")
+"""Layers that treat each step alike if they get all."""
 _DEFAULTS = {"renorm_momentum": 0.99, "lora_alpha": None}
 _PARTS = re.compile(r".*(initializer|regularizer|constraint)")
 
@@ -84,6 +87,16 @@ class _Builder:
         self._activations: dict[str, str | LayerSpec] = {}  # what follows a layer, by its name
 
     def make_layer(self, spec: LayerSpec) -> Any:
+        if spec.kind == "MultiHeadAttention":
+            try:
+                return AttentionLayers(spec, self.make_layer)
+            except NotImplementedError as error:
+                problem = f"{error}, which lightexp does not know"
+                raise make_layer_error(self._graph.path, spec.name, spec.kind, problem) from None
+            except (KeyError, TypeError, ValueError) as error:
+                raise make_broken_error(self._graph.path, f"layer {spec.name}: {error}") from error
+        if spec.kind == "TimeDistributed":
+            return self.make_layer(self._read_distributed(spec))
         config = dict(spec.config)
         activation = config.get("activation")
         if spec.kind != "Activation" and activation is not None and not is_simple_activation(activation):
@@ -97,13 +110,23 @@ class _Builder:
         return self._make(spec, spec.kind, config)
 
     def call_layer(self, spec: LayerSpec, layer: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        if not compat.expects_training(layer):
+        if isinstance(layer, AttentionLayers) or not compat.expects_training(layer):
             kwargs.pop("training", None)
         output = layer(*[arg for arg in args if arg is not None], **kwargs)
         activation = self._activations.get(spec.name)
         if isinstance(activation, LayerSpec):
             return self._make(activation, activation.kind, activation.config)(output)
         return output if activation is None else apply_activation(activation, output, spec.name)
+
+    def _read_distributed(self, spec: LayerSpec) -> LayerSpec:
+        """Return the layer that a `TimeDistributed` applies at each step, where it does that by itself."""
+        inner = spec.config.get("layer")
+        inner = inner if isinstance(inner, dict) else {}
+        kind = inner.get("class_name")
+        if kind not in _STEPWISE or not isinstance(inner.get("config"), dict):
+            raise make_layer_error(self._graph.path, spec.name, f"TimeDistributed {kind}", "which cannot be rebuilt")
+        config = {key: value for key, value in inner["config"].items() if key != "name"}
+        return replace(spec, kind=kind, config={**config, "trainable": spec.config.get("trainable", True)})
 
     def _read_activation(self, spec: LayerSpec, activation: Any) -> str | LayerSpec:
         """Return the activation that follows a layer: its name, or a layer."""

@@ -20,6 +20,8 @@ _CELLS = {
     "GRU": ("cell/",),
     "SimpleRNN": ("cell/",),
     "Bidirectional": ("forward_layer/cell/", "backward_layer/cell/"),
+    "MultiHeadAttention": ("query_dense/", "key_dense/", "value_dense/", "output_dense/"),
+    "TimeDistributed": ("layer/",),
 }
 """Where the weights of layers with parts are, below the layer."""
 

@@ -26,6 +26,7 @@ _FUNCTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "clip_by_value": ("clip", ("clip_value_min", "clip_value_max")),
     "compat.v1.nn.relu6": ("relu6", ()),
     "concat": ("concatenate", ("axis",)),
+    "linalg.matmul": ("matmul", ("b",)),
     "math.abs": ("abs", ()),
     "math.add": ("add", ("y",)),
     "math.divide": ("divide", ("y",)),

@@ -40,6 +40,7 @@ OPERATORS = _parse_names(  # TensorFlow functions between layers that have no si
     """
     __operators__.add __operators__.getitem compat.v1.nn.relu6 concat math.add math.multiply math.reduce_max
     math.reduce_mean math.subtract math.truediv nn.bias_add nn.leaky_relu nn.relu nn.relu6 nn.softmax reshape
+    linalg.matmul
     """
 )
 OLD_NAMES = {"BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization"}
@@ -56,15 +57,15 @@ IDLE_LAYERS = _parse_names(  # RandomCrop is none of them: it crops the centre
 """Layers that augment the data, and return their input when the model is not trained."""
 
 KERAS_3_LAYERS = (LAYERS - {"TFOpLambda", "ThresholdedReLU"}) | _parse_names(
-    "Conv1DTranspose EinsumDense GroupNormalization Identity Resizing"
+    "Conv1DTranspose EinsumDense GroupNormalization Identity MultiHeadAttention Resizing TimeDistributed"
 )
 KERAS_3_PARTS = LAYER_PARTS - {"Policy"}
 KERAS_3_ACTIVATIONS = ACTIVATIONS | {"hard_silu", "hard_swish", "log_softmax"}
 KERAS_3_OPERATIONS = _parse_names(
     """
     Absolute Add Cast Clip Concatenate Divide Elu Exp ExpandDims Gelu GetItem HardSigmoid HardSilu LeakyRelu Log
-    LogSoftmax Max Maximum Mean Min Minimum Multiply Negative Pad Power Relu Relu6 Reshape Rsqrt Selu Sigmoid Silu
-    Softmax Softplus Softsign Sqrt Square Squeeze Subtract Sum Tanh Transpose TrueDivide
+    LogSoftmax Matmul Max Maximum Mean Min Minimum Multiply Negative Pad Power Relu Relu6 Reshape Rsqrt Selu Sigmoid
+    Silu Softmax Softplus Softsign Sqrt Square Squeeze Subtract Sum Tanh Transpose TrueDivide
     """
 )
 KERAS_3_MARKERS = frozenset({"__ellipsis__", "__keras_tensor__", "__numpy__", "__slice__", "__tensor__"})

@@ -54,7 +54,9 @@ class Tensor:
 def extract_layer_names(name: str) -> list[str]:
     """Return the names of a weight's layer: its own, and those the converter puts into it (`model/layer/Op;...`)."""
     parts = [part for part in name.split(";") if "batchnorm" not in part.lower()]  # folded into the layer
-    return [name, *dict.fromkeys(piece for part in parts for piece in part.split("/")[1:-1])]
+    pieces = list(dict.fromkeys(piece for part in parts for piece in part.split("/")[1:-1]))
+    # A Dense on several positions is `model/layer/Tensordot/MatMul`.
+    return [name, *([piece for piece in pieces if piece != "Tensordot"] or pieces)]
 
 
 Options = Mapping[str, Any]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _BISECTIONS = 24
 _FLOAT32_BYTES = 4
 _ALIGNMENT = 16  # bytes to which a flatbuffer pads a tensor
+_MAX_REASONS = 2  # in a message
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class ChannelSelector:
                     f"exclude: '{pattern}' matches no layer with channels: {', '.join(graph.output_channels)}."
                 )
         if not self._prunable:
-            pinning = "; ".join(f"all that {name} reads stay: {reason}" for name, reason in graph.pinning.items())
+            reasons = [f"all that {name} reads stay: {reason}" for name, reason in graph.pinning.items()]
+            pinning = "; ".join([*reasons[:_MAX_REASONS], *(["..."] if reasons[_MAX_REASONS:] else [])])
             raise BadInput(
                 f"the model has no layer whose channels may go{f' ({pinning})' if pinning else ''}. Leave the stage "
                 "out, exclude less, or use prune, which needs only kernels."

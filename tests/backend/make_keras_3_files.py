@@ -104,12 +104,23 @@ def build_recurrent() -> Any:
     return keras.Sequential(body)
 
 
+def build_attention() -> Any:
+    """Build a model with attention, layers applied at each step, and a product of matrices."""
+    inputs = layers.Input((6, 4))
+    x = layers.TimeDistributed(layers.Dense(5, activation="relu"))(inputs)
+    attention = layers.MultiHeadAttention(2, 3, value_dim=4, dropout=0.1, name="attention")
+    x = layers.LayerNormalization()(x + attention(x, inputs, return_attention_scores=False))
+    x = ops.matmul(ops.transpose(x, (0, 2, 1)), layers.MultiHeadAttention(1, 2, use_bias=False)(query=x, value=x))
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+
 def iterate_models() -> Iterator[tuple[str, Any, tuple[int, ...], tuple[str, ...]]]:
     """Yield the models with their names, shapes of an example and endings."""
     yield "nested", build_nested(), (8, 8, 3), (".keras", ".h5")
     yield "operations", build_operations(), (8, 8, 4), (".keras",)
     yield "layers", build_layers(), (8, 8, 3), (".keras", ".h5")
     yield "recurrent", build_recurrent(), (12, 4), (".keras",)
+    yield "attention", build_attention(), (6, 4), (".keras", ".h5")
     yield "series", build_series(), (16, 2), (".keras",)
 
 

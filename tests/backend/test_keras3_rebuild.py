@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lightexp.backend import foreign_keras
+from lightexp.backend.keras_ends import read_ends
 from lightexp.core.errors import BadInput
 from tests.fuzz import mutate
 
@@ -78,7 +79,10 @@ def rename(old: str, **changes: Any) -> Change:
 
 @pytest.mark.parametrize(
     "name",
-    ["nested.keras", "nested.h5", "operations.keras", "layers.keras", "layers.h5", "recurrent.keras", "series.keras"],
+    [
+        *("nested.keras", "nested.h5", "operations.keras", "layers.keras", "layers.h5", "recurrent.keras"),
+        *("attention.keras", "attention.h5", "series.keras"),
+    ],
 )
 def test_rebuilt_model_gives_outputs_of_keras_3(name: str, folder: Path) -> None:
     with np.load((folder / name).with_suffix(".npz")) as arrays:
@@ -88,7 +92,7 @@ def test_rebuilt_model_gives_outputs_of_keras_3(name: str, folder: Path) -> None
     assert np.abs(foreign.model(inputs, training=False) - expected).max() < tolerance * np.abs(expected).max()
     assert foreign.model.input_shape == (None, *inputs.shape[1:])
     assert foreign.left_out == (["random_flip"] if name.startswith("nested") else [])
-    input_shape = foreign_keras.read_input_shape(folder / name, trust=False)
+    input_shape = read_ends(folder / name, trust=False).input_shape
     assert input_shape is not None and len(input_shape) == inputs.ndim - 1
 
 
@@ -126,6 +130,20 @@ def test_rebuilt_model_keeps_frozen_layers_and_constants(folder: Path, tmp_path:
 )
 def test_layer_that_cannot_be_rebuilt_is_refused(change: Change, message: str, folder: Path, tmp_path: Path) -> None:
     assert message in refusal(rewrite(folder / "layers.keras", tmp_path / "net.keras", change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (rename("MultiHeadAttention", use_gate=True), "'MultiHeadAttention' in layer 'attention', with use_gate=True"),
+        (rename("MultiHeadAttention", num_heads="x"), "is broken (layer attention: "),
+        (rename("Dense", class_name="Conv1D"), "holds 'TimeDistributed Conv1D' in layer 'time_distributed"),
+    ],
+)
+def test_attention_that_cannot_be_rebuilt_is_refused(
+    change: Change, message: str, folder: Path, tmp_path: Path
+) -> None:
+    assert message in refusal(rewrite(folder / "attention.keras", tmp_path / "net.keras", change))
 
 
 @pytest.mark.parametrize(

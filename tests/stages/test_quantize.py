@@ -86,6 +86,8 @@ class TestSettings:
         ("net/inner/dense/MatMul", ["inner", "dense"]),
         ("arith.constant2", []),
         ("conv1", []),
+        ("model/dense/Tensordot/MatMul", ["dense"]),
+        ("model/Tensordot/MatMul", ["Tensordot"]),
     ],
 )
 def test_extract_layer_names(name: str, layers: list[str]) -> None:
