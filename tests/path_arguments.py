@@ -73,6 +73,10 @@ PATH_ARGUMENTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "dataset.path, table": ("mine.csv", plan("dataset=table", "dataset.path=PATH")),
     "dataset.path, Parquet": ("mine.parquet", plan("dataset=table", "dataset.path=PATH")),
     "dataset.path, images": ("images", plan("dataset=image_folder", "dataset.path=PATH")),
+    "dataset.labels": (
+        "labels.csv",
+        plan("dataset=image_folder", "dataset.path=FOLDER", "task=multilabel", "dataset.labels=PATH"),
+    ),
     "dataset.path, an image": ("1.png", plan_images),
     "dataset.folder, a file": (IDX_FILES[0], plan_mnist),
     "dataset.folder, mnist": ("mnist", plan("dataset=mnist", "dataset.folder=PATH")),

@@ -1,4 +1,4 @@
-"""The data set of a user's image files, in one folder per class."""
+"""The data set of a user's image files, in one folder per class or with a CSV file of their labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pydantic import Field
 from lightexp.core.config import Count, Positive, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, suggest_nearest
-from lightexp.datasets import images
+from lightexp.core.protocols import Task
+from lightexp.datasets import image_labels, images
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.images import Background, ImageSize, format_path
 from lightexp.datasets.labels import ClassCount, describe_absent
@@ -27,7 +28,7 @@ _LAYOUT = "Images go in PATH/<class>/, or in PATH/train/<class>/, PATH/val/<clas
 
 @settings_dataclass
 class ImageFolder(InputDataset):
-    """Image files in one folder per class.
+    """Image files in one folder per class, or with a CSV file of several labels for each.
 
     They are in `PATH/<class>/`, or in `PATH/train/<class>/` and optionally `PATH/val/<class>/`, `PATH/test/<class>/`.
     Classes are numbered in the order of their folders' names (those in `train/` if it exists). Without a test split a
@@ -36,8 +37,12 @@ class ImageFolder(InputDataset):
     orientation is applied, transparent images are put on a background, and of 16 bits the upper 8 are used. Hidden
     files are ignored; any other file that is not an image is refused.
 
+    With `labels` the folder may be arranged in any way: the CSV file's first column names images relative to it, and
+    each other column is a label, 0 or 1. If all names begin with `train/`, `val/` or `test/`, those are the splits.
+
     Attributes:
         path: The folder.
+        labels: A CSV file of labels, for task=multilabel. Defaults to None: one class for each image, by its folder.
         size: Height and width to resize all images to, bilinear with antialiasing. Defaults to None: they have one
             size already.
         channels: 3 for colour, 1 for grey. Defaults to 3.
@@ -51,12 +56,26 @@ class ImageFolder(InputDataset):
     """
 
     path: str | None = None
+    labels: str | None = None
     size: ImageSize | None = None
     channels: Literal[1, 3] = 3
     background: Background = 255
     classes: ClassCount | ClassNames | None = None
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
+
+    def serve(self, task: Task) -> ImageFolder:
+        """Check that `labels` is set for a task with several labels, and for no other; see `Dataset.serve`."""
+        if self.labels is None and task.target_kind == "indicators":
+            raise BadInput(
+                "task=multilabel needs several labels for each image. Set dataset.labels=FILE.csv, or make labels of "
+                "the folders' classes with task.labels."
+            )
+        if self.labels is not None and task.target_kind != "indicators":
+            raise BadInput(
+                f"dataset.labels={format_path(self.labels)} is for task=multilabel. Say that, or leave it out."
+            )
+        return self
 
     def check(self) -> Path:
         """Check that the folder holds folders of two classes or more and nothing else; opens no image.
@@ -65,9 +84,12 @@ class ImageFolder(InputDataset):
             The folder.
 
         Raises:
-            BadInput: If it does not.
+            BadInput: If it does not, or `labels` is not a file.
         """
-        self._number_classes(self._list_parts()["train"])
+        if self.labels is None:
+            self._number_classes(self._list_parts()["train"])
+        elif not os.path.isfile(os.path.expanduser(self.labels)):
+            raise BadInput(f"dataset.labels={format_path(self.labels)} is not a file. Set dataset.labels=FILE.csv")
         return self._find_folder()
 
     def load(self) -> Data:
@@ -77,18 +99,11 @@ class ImageFolder(InputDataset):
             The data set.
 
         Raises:
-            BadInput: If a file is not an image, or has another size than the others, or a class has no images.
+            BadInput: If a file is not an image, or has another size than the others, or a class has no images, or the
+                file of labels cannot be used.
             RunFailed: If neither memory nor disk has room for them.
         """
-        parts = self._list_parts()
-        classes = self._number_classes(parts["train"])
-        paths: list[Path] = []
-        splits: dict[str, Split] = {}  # of indices into `paths`, so that each image is decoded into its final place
-        for part, folders in parts.items():
-            labelled = _list_labelled_files(folders, classes, part)
-            indices = np.arange(len(paths), len(paths) + len(labelled))
-            splits[part] = make_split(indices, np.array([label for _, label in labelled]))
-            paths += [path for path, _ in labelled]
+        paths, splits, names = self._list_by_folder() if self.labels is None else self._list_by_file(self.labels)
         for part in ("test", "val"):
             if part not in splits:
                 rest = splits["train"]
@@ -99,8 +114,33 @@ class ImageFolder(InputDataset):
         lists = [[paths[index] for index in splits[part].x] for part in PARTS]
         arrays, notes = images.decode_files(lists, image_format, self.memory_mb * 1e6)
         train, val, test = (make_split(x, splits[part].y) for part, x in zip(PARTS, arrays, strict=True))
-        data = self.make_data(self._find_folder().resolve().name or "images", train, val, test, len(classes), top=255)
-        return replace(data, names=tuple(classes), notes=(*data.notes, *notes, *describe_absent(train.y, len(classes))))
+        classes = len(names) if self.labels is None else 0
+        data = self.make_data(self._find_folder().resolve().name or "images", train, val, test, classes, top=255)
+        absent = describe_absent(train.y, classes) if classes else ()
+        return replace(data, names=names, notes=(*data.notes, *notes, *absent))
+
+    def _list_by_folder(self) -> tuple[list[Path], dict[str, Split], tuple[str, ...]]:
+        """Return the images, their splits as indices into them with classes, and the classes' names."""
+        parts = self._list_parts()
+        classes = self._number_classes(parts["train"])
+        paths: list[Path] = []
+        splits: dict[str, Split] = {}  # of indices, so that each image is decoded into its final place
+        for part, folders in parts.items():
+            labelled = _list_labelled_files(folders, classes, part)
+            indices = np.arange(len(paths), len(paths) + len(labelled))
+            splits[part] = make_split(indices, np.array([label for _, label in labelled]))
+            paths += [path for path, _ in labelled]
+        return paths, splits, tuple(classes)
+
+    def _list_by_file(self, labels: str) -> tuple[list[Path], dict[str, Split], tuple[str, ...]]:
+        """Return the same of the images that a file of labels names."""
+        folder = self._find_folder()
+        labelled = image_labels.read_labels(Path(os.path.expanduser(labels)), folder)
+        rows = {part: labelled.list_rows(part) for part in PARTS}
+        if sum(map(len, rows.values())) < len(labelled.names) or not rows["train"]:
+            rows = {"train": list(range(len(labelled.names)))}
+        splits = {part: make_split(np.array(numbers), labelled.y[numbers]) for part, numbers in rows.items() if numbers}
+        return [folder / name for name in labelled.names], splits, labelled.labels
 
     def _number_classes(self, folders: list[Path]) -> dict[str, int]:
         """Return the label of each class by its name."""
