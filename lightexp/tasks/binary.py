@@ -13,7 +13,7 @@ from pydantic import Field
 
 from lightexp.core.config import Positive, settings_dataclass
 from lightexp.core.errors import BadInput
-from lightexp.core.metrics import Metric
+from lightexp.core.metrics import Metric, Note
 from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.core.task import Direction, SplitName, Task
 from lightexp.tasks.probabilities import AGREEMENT, add_zero_logit, measure_agreement
@@ -130,10 +130,12 @@ class Binary(Task):
         reference = self.compute_chance(data.val.y, data)
         return PrimaryMetric(self.primary, "max", reference, is_share=self.primary == "accuracy")
 
-    def measure(self, outputs: Mapping[SplitName, NDArray[Any]], data: Data) -> list[Metric]:
+    def measure(self, outputs: Mapping[SplitName, NDArray[Any]], data: Data) -> list[Metric | Note]:
         """Measure all metrics at the threshold of the validation split; see `Task.measure`."""
         threshold = self._choose_threshold(outputs["val"][:, 0], data.val.y)
-        metrics = [Metric("threshold/val", _to_probability(threshold), "", None, "val", self.version)]
+        metrics: list[Metric | Note] = [
+            Metric("threshold/val", _to_probability(threshold), "", None, "val", self.version)
+        ]
         for split, logits in outputs.items():
             scores, labels = logits[:, 0], data.splits[split].y
             for name in _SCORES:
@@ -141,6 +143,9 @@ class Binary(Task):
                 metrics.append(Metric(f"{name}/{split}", value, "", "max", split, self.version))
             loss = self._compute_mean_loss(scores, labels)
             metrics.append(Metric(f"loss/{split}", loss, "nats", "min", split, self.version))
+            if scores.max() < threshold:
+                limit = _to_probability(threshold)
+                metrics.append(Note(f"f1/{split}", f"no example counts as positive at the threshold {limit:.6g}"))
         return metrics
 
     def compare(self, outputs: NDArray[Any], control: NDArray[Any], data: Data) -> list[Metric]:

@@ -11,6 +11,7 @@ import pytest
 from sklearn import metrics as reference
 
 from lightexp.core.errors import BadInput
+from lightexp.core.metrics import Metric, Note
 from lightexp.datasets.sklearn import Sklearn
 from lightexp.tasks.binary import Binary
 from tests.tasks.examples import make_data
@@ -23,7 +24,8 @@ DATA = make_data(LABELS, LABELS, LABELS[::-1].copy())
 
 
 def measure(task: Binary, **outputs: Any) -> dict[str, float]:
-    return {metric.name: metric.value for metric in task.measure(outputs, DATA)}  # type: ignore[arg-type]
+    results = task.measure(outputs, DATA)  # type: ignore[arg-type]
+    return {metric.name: metric.value for metric in results if isinstance(metric, Metric)}
 
 
 def test_metrics_equal_those_of_scikit_learn() -> None:
@@ -48,7 +50,7 @@ def test_metrics_equal_those_of_scikit_learn() -> None:
 def test_equal_scores_are_not_separated_by_a_threshold() -> None:
     logits = np.array([[2.0], [2.0], [-1.0], [-1.0]], np.float32)
     data = make_data(np.array([1, 0, 0, 0], np.int32))
-    values = {metric.name: metric.value for metric in Binary().measure({"val": logits}, data)}
+    values = {m.name: m.value for m in Binary().measure({"val": logits}, data) if isinstance(m, Metric)}
     assert values["accuracy/val"] == 0.75
     assert Binary(primary="f1").compute_primary(logits, data.val.y, data) == pytest.approx(2 / 3)
 
@@ -59,6 +61,16 @@ def test_fixed_threshold_is_used() -> None:
     assert values["accuracy/val"] == np.mean((LOGITS[:, 0] >= np.log(9)) == LABELS)
     predicted = Binary(threshold=0.9).predict_classes({"val": LOGITS}, DATA)["val"]
     np.testing.assert_array_equal(predicted, LOGITS[:, 0] >= np.log(9))
+
+
+def test_threshold_without_positives_is_noted() -> None:
+    def list_notes(task: Binary) -> list[Note]:
+        return [result for result in task.measure({"val": LOGITS}, DATA) if isinstance(result, Note)]
+
+    assert list_notes(Binary(threshold=0.9999)) == [
+        Note("f1/val", "no example counts as positive at the threshold 0.9999")
+    ]
+    assert list_notes(Binary()) == []
 
 
 def test_chance_is_the_metric_of_constant_answers() -> None:
