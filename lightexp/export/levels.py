@@ -19,6 +19,8 @@ from lightexp.export.mixing import Mixers, Question, add_at, start_mixer, to_log
 MAX_LEVEL = 255
 MAX_COUNT = 1 << 22  # values; more take too much memory
 _LARGE = 1 << 19  # values, from which longer steps save time
+_STEPS = 4  # of zeros in smaller tensors for one of values: what is learnt in between saves 1% and doubles the time
+_SHORTEST = 16  # values of a step
 _LENGTHS = MAX_LEVEL.bit_length()
 _NODES = _LENGTHS + MAX_LEVEL + 1  # decisions of a magnitude: its bits in unary, then those below the highest
 _NODE_SETS = 2 * _LENGTHS  # of weights, for the first of these decisions
@@ -132,15 +134,20 @@ class _Groups:
         self.group = group.astype(np.int32)  # of each value
         self.seen: NDArray[np.int64] = np.zeros(size, np.int64)
         self.nonzero: NDArray[np.int64] = np.zeros(size, np.int64)
+        self.valued: NDArray[np.int64] = np.zeros(size, np.int64)  # of these, those whose values are known
         self.magnitudes: NDArray[np.int64] = np.zeros(size, np.int64)
         self.signs: NDArray[np.int64] = np.zeros(size, np.int64)
 
-    def learn(self, step: slice, places: Ints, values: Ints) -> None:
-        """Count a step's values; `values` are those that are not 0, at `places` of the step."""
+    def learn_zeros(self, step: slice, places: Ints) -> None:
+        """Count a step's values, of which those at `places` of the step are not 0."""
         group = self.group[step]
         add_at(self.seen, group)
-        group = group[places]
-        add_at(self.nonzero, group)
+        add_at(self.nonzero, group[places])
+
+    def learn_values(self, places: Ints, values: Ints) -> None:
+        """Count values that are not 0 at `places` of the tensor."""
+        group = self.group[places]
+        add_at(self.valued, group)
         add_at(self.magnitudes, group, np.abs(values))
         add_at(self.signs, group, np.sign(values))
 
@@ -154,11 +161,11 @@ class _Groups:
 
     def classify_balance(self, group: Ints) -> Ints:
         """Return the class of the balance of signs."""
-        return np.searchsorted(_BALANCES, self.signs[group] * 64 // (self.nonzero[group] + 2))
+        return np.searchsorted(_BALANCES, self.signs[group] * 64 // (self.valued[group] + 2))
 
     def classify_mean(self, group: Ints, expected: int) -> Ints:
         """Return the class of the mean magnitude beyond 1; `expected` is the tensor's, in eighths."""
-        mean = (8 * self.magnitudes[group] + 2 * expected) // (self.nonzero[group] + 2)
+        mean = (8 * self.magnitudes[group] + 2 * expected) // (self.valued[group] + 2)
         return np.searchsorted(_MEANS, mean - 8, "right")
 
 
@@ -179,6 +186,7 @@ class _Tensor:
         self._distances = self._list_distances(sizes)
         self._margin = max(self._distances)
         self._levels: NDArray[np.int32] = np.zeros(self._margin + scan.count, np.int32)
+        self._nonzero: Bools = np.zeros(self._margin + scan.count, np.bool_)
         self._expected = models.outputs.get(scan.inputs)  # by input, as another layer made them
         used = models.inputs.get(scan.outputs)  # by output, as another layer uses them
         self._expected_outputs = None if used is None else np.clip(used * share // 256, 1, UNIT)
@@ -194,31 +202,44 @@ class _Tensor:
         return [unit * distance for distance in near] + ([inp, out] if self._scan.taps > 1 else [out, 2 * out])
 
     def code(self, levels: Ints | None) -> Ints:
-        """Write or read the levels in the order of coding."""
-        start, longest = 0, min(max(self._scan.count >> (9 if self._scan.count >= _LARGE else 10), 256), 2048)
-        while start < self._scan.count:
-            end = min(self._scan.count, start + min(max(start >> 3, 16), longest))
-            self._code_step(slice(start, end), None if levels is None else levels[start:end])
+        """Write or read the levels in the order of coding: the zeros of a few steps, then the values between them."""
+        start, count = 0, self._scan.count
+        longest = min(max(count >> (9 if count >= _LARGE else 10), 256), 2048)
+        steps = 1 if count >= _LARGE else _STEPS
+        while start < count:
+            end = min(count, start + min(max(start >> 3, 16), longest))
+            size = max(-(-(end - start) // steps), _SHORTEST)
+            for first in range(start, end, size):
+                step = slice(first, min(first + size, end))
+                self._code_zeros(step, None if levels is None else levels[step])
+            self._code_values(slice(start, end), None if levels is None else levels[start:end])
             start = end
         return self._levels[self._margin :]
 
-    def _code_step(self, step: slice, levels: Ints | None) -> None:
+    def _code_zeros(self, step: slice, levels: Ints | None) -> None:
         first, last = self._margin + step.start, self._margin + step.stop
-        near: list[Ints] = [self._levels[first - distance : last - distance] for distance in self._distances]
-        question = self._ask_zeros(near, [groups.group[step] for groups in self._groups])
+        spans = [slice(first - distance, last - distance) for distance in self._distances]
+        question = self._ask_zeros(spans, [groups.group[step] for groups in self._groups])
         nonzero = self._zeros.code(self._coder, question, None if levels is None else levels != 0)
         places = np.flatnonzero(nonzero)
-        values: Ints = np.zeros(0, np.int32)
-        if len(places):
-            of_values: list[Ints] = [groups.group[step][places] for groups in self._groups]
-            known = None if levels is None else levels[places]
-            values = self._code_values([level[places] for level in near], of_values, known)
-            self._levels[first + places] = values
+        self._nonzero[first:last] = nonzero
         for group in self._groups:
-            group.learn(step, places, values)
+            group.learn_zeros(step, places)
         out, size = self.outputs.group[step], len(self._recent)
         fading = np.bincount(out, minlength=size) * self._recent // _MEMORY
         self._recent += np.bincount(out[places], minlength=size) * UNIT - fading
+
+    def _code_values(self, steps: slice, levels: Ints | None) -> None:
+        """Write or read the values of several steps that are not 0."""
+        places = steps.start + np.flatnonzero(self._nonzero[self._margin + steps.start : self._margin + steps.stop])
+        if not len(places):
+            return
+        near: list[Ints] = [self._levels[self._margin - distance + places] for distance in self._distances]
+        groups: list[Ints] = [group.group[places] for group in self._groups]
+        values = self._code_signed(near, groups, None if levels is None else levels[places - steps.start])
+        self._levels[self._margin + places] = values
+        for group in self._groups:
+            group.learn_values(places, values)
 
     def _classify(self, density: Ints) -> Ints:
         return np.searchsorted(_DENSITIES, density * 256 // self._share)
@@ -240,16 +261,16 @@ class _Tensor:
             near = by_input
         return self._lines.estimate_density(line, near, _LINE_PRIOR), by_input
 
-    def _ask_zeros(self, near: list[Ints], groups: list[Ints]) -> Question:
+    def _ask_zeros(self, near: list[slice], groups: list[Ints]) -> Question:
         line, out, pair, inp = groups
-        n = [level != 0 for level in near]
+        n = [self._nonzero[span] for span in near]
         expected = self._share if self._expected_outputs is None else self._expected_outputs[out]
         by_output = self.outputs.estimate_density(out, expected, _DENSITY_PRIOR)
         by_line, by_input = self._estimate_line(line, inp)
         recent = (self._recent[out] + 4 * self._share) // (4 + _MEMORY)
         four = np.sum(n[:4], axis=0)
         pattern = np.sum([bit << place for place, bit in enumerate(np.asarray(n[:6], np.int64))], axis=0)
-        sizes = np.minimum(np.abs(near[0]), 3) * 4 + np.minimum(np.abs(near[1]), 3)
+        first, second = (np.minimum(np.abs(self._levels[span]), 3) for span in near[:2])
         outputs, lines = self._classify(by_output), self._classify(by_line)
         contexts = [
             np.zeros(len(line), np.int64),
@@ -258,7 +279,7 @@ class _Tensor:
             outputs * _D + lines,
             lines * 32 + (pattern & 31),
             self._classify(recent) * _D + lines,
-            outputs * 16 + sizes,
+            outputs * 16 + first * 4 + second,
             lines * 12 + np.minimum(four, 2) * 4 + n[6] * 2 + n[7],
             self._classify(by_input) * _D + outputs,
         ]
@@ -267,7 +288,7 @@ class _Tensor:
         extras = [independent, *map(to_log_odds, (recent, by_line, around // (8 + _AROUND_PRIOR)))]
         return Question(contexts, [four, outputs], extras)
 
-    def _code_values(self, near: list[Ints], groups: list[Ints], known: Ints | None) -> Ints:
+    def _code_signed(self, near: list[Ints], groups: list[Ints], known: Ints | None) -> Ints:
         """Write or read values that are not 0."""
         s = [np.sign(level) for level in near]
         vote = 2 * s[0] + 2 * s[1] + s[2] + s[3] + s[4] + s[5]
@@ -286,7 +307,7 @@ class _Tensor:
     ) -> NDArray[np.int32]:
         """Write or read magnitudes: their lengths in bits in unary, then the bits below the highest, from the top."""
         sizes = [np.abs(level) for level in near]
-        total = self.outputs.nonzero.sum()
+        total = self.outputs.valued.sum()
         expected = int(self.outputs.magnitudes.sum() * 8 // total) if total else 16
         line, out, pair, inp = (g.classify_mean(group, expected) for g, group in zip(self._groups, groups, strict=True))
         two = np.minimum(sizes[0], 3) * 4 + np.minimum(sizes[1], 3)

@@ -18,7 +18,7 @@ from lightexp.export.coder import UNIT, Bools, Ints, RangeCoder
 _NAT = 256  # units of log-odds in one nat
 _LIMIT = 12 * _NAT  # log-odds are at most this
 _WEIGHT = 1 << 16  # a weight of 1
-_RATE = _WEIGHT * _NAT / 4  # a quarter of Newton's step, in the units of weights
+_RATE = _WEIGHT * _NAT / 2  # half of Newton's step, in the units of weights
 _SCATTERED = 8  # sums for each value from which they are not all touched
 _CONTEXT_PRIOR = 6  # observations for which the first context's probability counts in the others
 _STIFFNESS = 15.0 * UNIT * _NAT * _NAT  # curvature before anything has been seen
