@@ -1,12 +1,13 @@
 """Run the `lightexp` command and scripts in forks of a process that has already imported everything.
 
 Hundreds of tests start the command, and importing TensorFlow alone takes two seconds. A fork does what the command
-does except for its imports, and so do the workers and commands that it starts (see `tests/warm_start.py`). Tests of
-imports, of signals and of killed processes start the command itself.
+does except for its imports and for the freeing of memory at its end, and so do the workers and commands that it
+starts (see `tests/warm_start.py`). Tests of imports, of signals and of killed processes start the command itself.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -37,15 +38,10 @@ _COMMAND = Path(_PYTHON).parent / "lightexp"
 # The environment before any test changes it. One thread, because a thread pool does not survive a fork.
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
 _ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-_MODULES = (
-    "lightexp.cli.run",
-    "lightexp.search.study",
-    "lightexp.search.worker",
-    "matplotlib.backends.backend_svg",
-    "pandas",
-    "sklearn",
-)
-_servers: list[subprocess.Popen[bytes]] = []
+_MODULES = ("matplotlib.figure", "matplotlib.backends.backend_svg", "pandas", "rich.live", "scipy.stats", "sklearn")
+"""Modules that commands import late. Those of lightexp are added."""
+_exit_codes: list[int] = []
+"""The exit code of this fork's program, once it has ended."""
 
 
 def run_command(
@@ -70,6 +66,19 @@ def run_script(
 ) -> subprocess.CompletedProcess[str]:
     """Run a Python script; see `run_command`."""
     return _run(path, arguments, cwd, environment, timeout)
+
+
+def start_warm_python() -> tuple[str, dict[str, str]]:
+    """Return a `python` whose worker processes are forks, and the environment variables that it needs.
+
+    A process with this as its `sys.executable` starts its workers in this way. Start the process itself as usual.
+    """
+    path = _start_server()
+    return str(_name_programs(path) / "python"), _name_server(path)
+
+
+def _name_programs(path: Path) -> Path:
+    return Path(f"{path}.bin")
 
 
 def _name_server(path: Path) -> dict[str, str]:
@@ -109,10 +118,7 @@ def _start_server() -> Path:
         if not path.exists():
             owner = os.getppid() if run_id else os.getpid()
             command = [_PYTHON, "-W", "ignore", __file__, str(path), str(owner)]
-            _servers.append(subprocess.Popen(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL))
-            while not (path.exists() and Path(f"{path}.mlflow").exists()):
-                assert _servers[0].poll() is None, "the command server cannot start"
-                time.sleep(0.05)
+            subprocess.run(command, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, check=True)
     return path
 
 
@@ -140,7 +146,7 @@ def _serve(path: Path, owner: int) -> dict[str, Any]:
                 continue
             path.unlink()
             Path(f"{path}.lock").unlink(missing_ok=True)
-            shutil.rmtree(f"{path}.bin", ignore_errors=True)
+            shutil.rmtree(_name_programs(path), ignore_errors=True)
             sys.exit()
         if not os.fork():
             server.close()
@@ -192,7 +198,29 @@ def _run_request(request: dict[str, Any], programs: Path) -> None:
     sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.executable = str(programs / "python")
     random.seed()
-    command = request["command"]
+    try:
+        _run_program(request["command"])
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            _exit_codes.append(end.code or 0)
+        raise
+
+
+def _skip_finalization() -> None:
+    """End a fork without freeing its modules, which would copy the memory that it shares with the server."""
+    if not _exit_codes:
+        return
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if not stream.closed:
+                stream.flush()
+    except OSError:  # Python says so
+        return
+    os._exit(_exit_codes[0] & 0xFF)
+
+
+def _run_program(command: list[str]) -> None:
+    """Run a program to its end, which is a SystemExit or an error."""
     if Path(command[0]).name == "lightexp":
         sys.argv = command
         from lightexp.cli.main import main
@@ -219,24 +247,44 @@ def _write_programs(folder: Path) -> None:
 
 def _import_everything() -> None:
     from importlib import import_module
+    from pkgutil import walk_packages
 
+    import lightexp
     from lightexp.backend import session
 
     session.import_tfmot()
-    for name in _MODULES:
+    packages = walk_packages(lightexp.__path__, "lightexp.")
+    for name in [*_MODULES, *(module.name for module in packages if not module.name.endswith("__main__"))]:
         import_module(name)
 
 
-if __name__ == "__main__":
-    del sys.path[0]  # a command has no folder of its own on the path
-    PATH, OWNER = Path(sys.argv[1]), int(sys.argv[2])
-    PROGRAMS = Path(f"{PATH}.bin")
-    _write_programs(PROGRAMS)
-    if os.fork():
-        _import_everything()
-        _run_request(_serve(PATH, OWNER), PROGRAMS)
-    else:
-        from lightexp.tracking import stores
+def _import_mlflow() -> None:
+    from lightexp.tracking import stores
 
-        stores.import_mlflow()
-        _run_request(_serve(Path(f"{PATH}.mlflow"), OWNER), PROGRAMS)
+    stores.import_mlflow()
+
+
+def _start_servers(path: Path, owner: int) -> None:
+    """Start both servers and return when they listen; they are nobody's children, since any test process may end first.
+
+    Args:
+        path: The socket.
+        owner: Process id of the test run.
+    """
+    programs = _name_programs(path)
+    _write_programs(programs)
+    sockets = {Path(f"{path}.mlflow"): _import_mlflow, path: _import_everything}
+    for socket_path, import_modules in sockets.items():
+        if not os.fork():
+            import_modules()
+            _run_request(_serve(socket_path, owner), programs)
+    while not all(socket_path.exists() for socket_path in sockets):
+        if os.waitpid(-1, os.WNOHANG)[0]:
+            sys.exit("a command server cannot start")
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    atexit.register(_skip_finalization)  # first, so that it is called last
+    del sys.path[0]  # a command has no folder of its own on the path
+    _start_servers(Path(sys.argv[1]), int(sys.argv[2]))

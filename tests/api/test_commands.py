@@ -10,6 +10,8 @@ import pytest
 import lightexp
 from tests.cli.commands import lightexp as run_command
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 TINY = ["model.width=0.25", "measure=quick", "tracking=none", "runtime.threads=1"]
 ABLATION = """
 claim: Eight bits cost nothing.

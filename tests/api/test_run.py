@@ -17,7 +17,10 @@ import lightexp
 from lightexp.core.record import read_record
 from tests.cli.commands import read_records
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 TINY = "model.width=0.25 pipeline=control pipeline.stages.train.epochs=1 measure=quick tracking=none runtime.threads=1"
+PYTHON = sys.executable
 EXAMPLE = Path(__file__).parents[1] / "plugin_example"
 
 
@@ -114,6 +117,8 @@ def test_a_file_of_the_current_folder_replaces_no_module(folder: Path, monkeypat
     for name in ("json", "numpy", "tensorflow", "random"):
         (folder / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
     monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr(sys, "executable", PYTHON)
+    monkeypatch.setenv("PYTHON_TEST", "needs a new worker, which has imported nothing")
     assert lightexp.run(TINY).status == "done"
 
 

@@ -17,6 +17,7 @@ from lightexp.core.record import read_record
 from lightexp.core.records import list_trial_folders
 from tests.api.snapshots import SNAPSHOT
 from tests.cli.commands import PATIENCE, environment, read_records
+from tests.command_server import start_warm_python
 
 TINY = "model.width=0.25 pipeline=control pipeline.stages.train.epochs=1 measure=quick tracking=none runtime.threads=1"
 LONG = TINY.replace("epochs=1", "epochs=100000")
@@ -27,6 +28,15 @@ def run_script(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE
     )
+
+
+@pytest.fixture
+def warm_workers_line(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the first line of scripts whose workers are forks, for tests that need no worker as users start it."""
+    python, variables = start_warm_python()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return f"import sys; sys.executable = {python!r}\n"
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
@@ -47,34 +57,33 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | N
     ],
     ids=["import", "run", "bad input"],
 )
-def test_the_users_process_is_not_changed(use: str, tmp_path: Path) -> None:
+def test_the_users_process_is_not_changed(use: str, warm_workers_line: str, tmp_path: Path) -> None:
     code = (
-        f"{SNAPSHOT}\nbefore, known = take_snapshot(), set(sys.modules)\n{use}\nafter = take_snapshot()\n"
+        f"{warm_workers_line}{SNAPSHOT}\nbefore, known = take_snapshot(), set(sys.modules)\n{use}\n"
+        "after = take_snapshot()\n"
         "print([name for name in before if before[name] != after[name]], list_foreign_modules(known))"
     )
     done = run_script(code, tmp_path)
     assert (done.stdout, done.stderr, done.returncode) == ("[] []\n", "", 0)
 
 
-@pytest.mark.parametrize(
-    "before",
-    [
-        "import tensorflow as tf; tf.reduce_sum(tf.ones(3))",
-        "import keras, numpy as np; m = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)]); "
-        "m.compile('sgd', 'mse'); m.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)",
-    ],
-    ids=["tensorflow", "keras 3"],
-)
-def test_tensorflow_may_have_computed_before(before: str, tmp_path: Path) -> None:
-    after = before.partition("; ")[2]
-    done = run_script(f"{before}\nimport lightexp\nprint(lightexp.run({TINY!r}).status)\n{after}", tmp_path)
-    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+def test_tensorflow_may_have_computed_before(tmp_path: Path) -> None:
+    compute = "tf.reduce_sum(tf.ones(3))"
+    train = "m.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)"
+    run = f"print(lightexp.run({TINY!r}).status)"
+    code = (
+        f"import tensorflow as tf; {compute}\nimport lightexp\n{run}\n{compute}\n"
+        "import keras, numpy as np; m = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])\n"
+        f"m.compile('sgd', 'mse'); {train}\n{run}\n{train}"
+    )
+    done = run_script(code, tmp_path)
+    assert (done.stdout, done.returncode) == ("done\ndone\n", 0), done.stderr
 
 
-def start_script(call: str, awaited: str, folder: Path) -> subprocess.Popen[str]:
+def start_script(call: str, awaited: str, folder: Path, first_line: str = "") -> subprocess.Popen[str]:
     """Start a script that calls lightexp for hours, and wait until a text is logged."""
     code = (
-        "import logging, lightexp\n"
+        f"{first_line}import logging, lightexp\n"
         "logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
         f"try: {call}\n"
         "except KeyboardInterrupt: print('interrupted')\n"
@@ -96,9 +105,9 @@ def start_script(call: str, awaited: str, folder: Path) -> subprocess.Popen[str]
     return process
 
 
-def start_long_run(folder: Path) -> subprocess.Popen[str]:
+def start_long_run(folder: Path, first_line: str = "") -> subprocess.Popen[str]:
     """Start a script whose run takes hours, and wait until it trains."""
-    return start_script(f"lightexp.run({LONG!r})", "epoch", folder)
+    return start_script(f"lightexp.run({LONG!r})", "epoch", folder, first_line)
 
 
 def list_workers(parent: int) -> list[int]:
@@ -123,9 +132,9 @@ def test_ctrl_c_interrupts_the_run_and_not_the_script(tmp_path: Path) -> None:
     assert [record.status for record in read_records(tmp_path / "outputs")] == ["interrupted", "done"]
 
 
-def test_ctrl_c_ends_a_search_without_testing_the_front(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_search_without_testing_the_front(warm_workers_line: str, tmp_path: Path) -> None:
     overrides = f"{TINY} search=mixed_precision search.trials=100000 search.study=long".replace("pipeline=control ", "")
-    process = start_script(f"lightexp.search({overrides!r})", "trial 0", tmp_path)
+    process = start_script(f"lightexp.search({overrides!r})", "trial 0", tmp_path, warm_workers_line)
     os.kill(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=PATIENCE)
     assert (output.split(), process.returncode) == (["interrupted", "done"], 0), errors
@@ -134,8 +143,8 @@ def test_ctrl_c_ends_a_search_without_testing_the_front(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("front/*/record.json"))
 
 
-def test_a_worker_ends_with_the_users_process(tmp_path: Path) -> None:
-    process = start_long_run(tmp_path)
+def test_a_worker_ends_with_the_users_process(warm_workers_line: str, tmp_path: Path) -> None:
+    process = start_long_run(tmp_path, warm_workers_line)
     [worker] = list_workers(process.pid)
     process.kill()
     process.communicate()
@@ -143,8 +152,8 @@ def test_a_worker_ends_with_the_users_process(tmp_path: Path) -> None:
     wait_until(lambda: [record.status for record in read_records(tmp_path / "outputs")] == ["interrupted"])
 
 
-def test_a_killed_worker_fails_the_run_alone(tmp_path: Path) -> None:
-    process = start_long_run(tmp_path)
+def test_a_killed_worker_fails_the_run_alone(warm_workers_line: str, tmp_path: Path) -> None:
+    process = start_long_run(tmp_path, warm_workers_line)
     [worker] = list_workers(process.pid)
     os.kill(worker, signal.SIGKILL)
     _, errors = process.communicate(timeout=PATIENCE)
