@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
 
@@ -75,7 +75,8 @@ def import_tensorflow() -> Any:
     collects = gc.isenabled()
     gc.disable()  # collections during the import free nothing and take a quarter of its time
     try:
-        with silence_stderr():
+        # Legacy Keras needs them only to train on data frames and to rotate images: a sixth of its import.
+        with silence_stderr(), hide_modules("pandas", "scipy"):
             import tensorflow as tf
             import tf_keras  # noqa: F401
     finally:
@@ -104,20 +105,27 @@ def import_tfmot() -> Any:
 
 
 @contextmanager
-def hide_keras_3() -> Iterator[None]:
-    """Make imports of Keras 3 fail while the context lasts, unless Keras 3 has been imported already.
+def hide_modules(*names: str) -> Iterator[None]:
+    """Make imports of modules fail while the context lasts, unless they have been imported already.
+
+    It is for libraries that import others which they use only if these can be imported.
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+def hide_keras_3() -> AbstractContextManager[None]:
+    """Hide Keras 3.
 
     tfmot and the converter import it, and with it scikit-learn, only to find that a model of legacy Keras is not a
     model of Keras 3: more than a second at each start. Both handle the import error.
     """
-    hidden = "keras" not in sys.modules
-    if hidden:
-        sys.modules["keras"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if hidden:
-            del sys.modules["keras"]
+    return hide_modules("keras")
 
 
 def reset_graph(seed: int) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -20,6 +23,31 @@ def test_start_tensorflow_refuses_other_threads(tensorflow: None) -> None:
         session.start_tensorflow(threads + 1)
     assert tf.config.threading.get_intra_op_parallelism_threads() == threads
     assert tf.config.threading.get_inter_op_parallelism_threads() == threads
+
+
+def test_hide_modules_ends_with_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightexp.backend.session import hide_modules
+
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with hide_modules("colorsys", "json"):
+        importlib.import_module("json")  # which was imported already
+        with pytest.raises(ImportError):
+            importlib.import_module("colorsys")
+    assert importlib.import_module("colorsys").rgb_to_hsv
+
+
+@pytest.mark.slow
+def test_import_keras_imports_no_pandas_and_no_scipy() -> None:
+    code = """
+import sys
+from lightexp.backend.session import import_keras
+import_keras()
+loaded = {name.partition(".")[0] for name in sys.modules} & {"keras", "pandas", "pyarrow", "scipy", "sklearn"}
+import pandas, scipy.ndimage
+print(sorted(loaded))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_operators_are_deterministic(tensorflow: None) -> None:
