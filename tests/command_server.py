@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import random
 import runpy
 import select
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -245,23 +248,44 @@ def _write_programs(folder: Path) -> None:
         (folder / name).chmod(0o755)
 
 
-def _import_everything() -> None:
-    from importlib import import_module
-    from pkgutil import walk_packages
-
+def _import_modules(*names: str, without: str = "lightexp.backend.") -> None:
+    """Import modules, and those of lightexp but for some that would import TensorFlow."""
     import lightexp
+
+    packages = pkgutil.walk_packages(lightexp.__path__, "lightexp.")
+    lightexp_names = (module.name for module in packages if not module.name.endswith("__main__"))
+    for name in [*names, *(name for name in lightexp_names if not name.startswith(without))]:
+        importlib.import_module(name)
+
+
+def _import_everything() -> None:
     from lightexp.backend import session
 
     session.import_tfmot()
-    packages = walk_packages(lightexp.__path__, "lightexp.")
-    for name in [*_MODULES, *(module.name for module in packages if not module.name.endswith("__main__"))]:
-        import_module(name)
+    _import_modules(*_MODULES, without="-")
 
 
 def _import_mlflow() -> None:
+    """Import MLflow, and let it copy a database without runs instead of making each by all of its migrations."""
     from lightexp.tracking import stores
 
-    stores.import_mlflow()
+    with tempfile.TemporaryDirectory() as folder, stores.bound_retries(1, 0):  # without MLflow's messages
+        database = Path(folder, "mlflow.db")
+        stores.prepare_database(database, Path(folder))
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("DELETE FROM experiments")  # else MLflow would not add its default one
+        content = database.read_bytes()
+    store_class = stores.import_mlflow().store.tracking.sqlalchemy_store.SqlAlchemyStore
+    initialize = store_class.__init__
+
+    def initialize_from_copy(self: Any, uri: str, *arguments: Any, **options: Any) -> None:
+        file = stores.get_database_file(uri)
+        if file and not file.exists():
+            file.write_bytes(content)
+        initialize(self, uri, *arguments, **options)
+
+    store_class.__init__ = initialize_from_copy
+    _import_modules()
 
 
 def _start_servers(path: Path, owner: int) -> None:

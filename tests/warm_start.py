@@ -19,15 +19,17 @@ SERVER_VARIABLE = "LIGHTEXP_TEST_SERVER"
 """Environment variable: the server's socket."""
 PYTHON_VARIABLE = "LIGHTEXP_TEST_PYTHON"
 """Environment variable: the interpreter itself."""
-MLFLOW_WORKER = "lightexp.tracking.worker"
-"""The module that runs in forks of a process with MLflow, whose libraries conflict with TensorFlow's."""
+MLFLOW_PROGRAMS = (["-P", "-m", "lightexp.tracking.worker"], ["lightexp", "track"])
+"""What runs in forks of a process with MLflow, whose libraries conflict with TensorFlow's."""
 _PASSED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def connect(path: str, command: Sequence[str]) -> socket.socket:
-    """Connect to the server, or for MLflow's worker to the one with MLflow."""
+    """Connect to the server, or to the one with MLflow for a program that needs it."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(f"{path}.mlflow" if MLFLOW_WORKER in command else path)
+    program = [os.path.basename(command[0]), *command[1:]]
+    needs_mlflow = any(program[: len(start)] == start for start in MLFLOW_PROGRAMS)
+    connection.connect(f"{path}.mlflow" if needs_mlflow else path)
     return connection
 
 
@@ -59,11 +61,12 @@ def main() -> None:
     is_script = arguments[:1] and arguments[0].endswith(".py")
     if not (is_command or is_worker or is_script):
         os.execv(environment[PYTHON_VARIABLE], [environment[PYTHON_VARIABLE], *arguments])
-    connection = connect(environment[SERVER_VARIABLE], arguments)
+    command = sys.argv if is_command else arguments
+    connection = connect(environment[SERVER_VARIABLE], command)
     for number in _PASSED_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
-    request_fork(connection, sys.argv if is_command else arguments, os.getcwd(), environment, [0, 1, 2])
+    request_fork(connection, command, os.getcwd(), environment, [0, 1, 2])
     for descriptor in (0, 1, 2):  # else the fork's reader would wait for this process to close them
         os.close(descriptor)
     answer = connection.recv(100)
