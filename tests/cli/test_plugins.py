@@ -44,6 +44,21 @@ def test_run_uses_one_of_each_kind_from_a_plugin(on_path: Callable[[Path], None]
     assert all(f"--config-dir={EXAMPLE / 'conf'}" in line for line in commands)
 
 
+def test_task_of_a_plugin_is_followed(on_path: Callable[[Path], None], tmp_path: Path) -> None:
+    on_path(EXAMPLE)
+    data = ["dataset=sklearn", "dataset.name=diabetes", "model=mlp", "pipeline=sensitivity_prune", "measure=quick"]
+    short = [f"pipeline.stages.{stage}.epochs=8" for stage in ("train", "prune")]
+    task = ["plugins=[roundoff]", "task=quantile", "tracking=none", f"--config-dir={EXAMPLE / 'conf'}"]
+    result = lightexp("run", *data, *short, *task, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    [record] = read_records(tmp_path / "outputs")
+    primary = record.dataset["primary"]
+    assert (primary["name"], primary["direction"]) == ("pinball", "min")
+    assert record.stages[0].facts["history"]["val_pinball"][-1] < primary["reference"]
+    assert 0 < record.metrics["pinball/test"] < 1
+    assert "pinball/test" in result.stdout  # a column of the table
+
+
 KEYS = """
 import sys
 from hydra import initialize_config_dir
