@@ -15,7 +15,7 @@ from lightexp.core.config import Positive, settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.protocols import Task
-from lightexp.datasets import indicators, labels, numbers, table_files
+from lightexp.datasets import anomalies, indicators, labels, numbers, table_files
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.labels import NumberedLabels
 from lightexp.datasets.splits import make_split, split_in_fifths
@@ -37,7 +37,8 @@ class TableDataset(InputDataset):
 
     Attributes:
         path: Path of the file: `.csv`, `.tsv` or `.txt` with a first line of names, or `.parquet`.
-        target: Name of the column to learn, or a list of several. Defaults to None: the last column, which is said.
+        target: Name of the column to learn, or a list of several. Defaults to None: the last column, which is said; no
+            column where anomalies are looked for.
         ignore: Names of columns to leave out, such as a row's number.
         categories: Names of columns of numbers that are categories, such as a post code.
         targets: Whether targets are `labels` of classes, `numbers`, or `indicators`, columns of 0 and 1 that are labels
@@ -51,7 +52,7 @@ class TableDataset(InputDataset):
     target: str | list[str] | None = None
     ignore: list[str] = field(default_factory=list)
     categories: list[str] = field(default_factory=list)
-    targets: Literal["auto", "labels", "numbers", "indicators"] = "auto"
+    targets: Literal["auto", "labels", "numbers", "indicators", "anomalies"] = "auto"
     separator: _Separator | None = None
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
 
@@ -59,7 +60,7 @@ class TableDataset(InputDataset):
         """Return the data set that reads targets as the task learns them; see `Dataset.serve`."""
         if self.targets != "auto":
             return self
-        return replace(self, targets="labels" if task.target_kind == "anomalies" else task.target_kind)
+        return replace(self, targets=task.target_kind)
 
     def check(self) -> Path:
         """Check that the file exists and has a known suffix.
@@ -92,7 +93,8 @@ class TableDataset(InputDataset):
         path = self.check()
         columns = table_files.read_columns(path, self.separator, self.ignore, self.max_gb)
         targets, note = self._choose_targets(path, columns)
-        learnt = self._read_targets(path, {name: columns[name] for name in targets})
+        rows = len(next(iter(columns.values())))
+        learnt = self._read_targets(path, {name: columns[name] for name in targets}, rows)
         features = {name: values for name, values in columns.items() if name not in targets}
         self._check_features(path, features)
         encoded = [self._encode(path, name, values) for name, values in features.items()]
@@ -107,6 +109,8 @@ class TableDataset(InputDataset):
 
     def _choose_targets(self, path: Path, columns: Columns) -> tuple[list[str], tuple[str, ...]]:
         """Return the names of the columns to learn, and a note if they were not set."""
+        if self.target is None and self.targets == "anomalies":
+            return [], ("All columns are inputs. dataset.target=NAME names one that tells anomalous rows.",)
         if self.target is None:
             last = list(columns)[-1]
             return [last], (f"The column '{last}' is learnt, the last one. dataset.target=NAME names another.",)
@@ -119,8 +123,10 @@ class TableDataset(InputDataset):
             raise BadInput("dataset.target=[] names no column to learn. Set dataset.target=NAME")
         return targets, ()
 
-    def _read_targets(self, path: Path, columns: Columns) -> NumberedLabels:
+    def _read_targets(self, path: Path, columns: Columns, rows: int) -> NumberedLabels:
         """Return the targets of all rows under the name `table`; numbers have 0 classes."""
+        if not columns:
+            return anomalies.number_known_labels(path, {}, {"table": rows}, None)
         if self.targets in ("numbers", "indicators"):
             if text := [name for name, values in columns.items() if values.dtype == object]:
                 learnt = {"numbers": "task=regression learns numbers", "indicators": "task=multilabel learns 0 and 1"}

@@ -13,6 +13,7 @@ from lightexp.core.errors import BadInput
 from lightexp.core.preprocessing import Scaling
 from lightexp.datasets.table import TableDataset
 from lightexp.tasks.multilabel import Multilabel
+from lightexp.tasks.reconstruction import Reconstruction
 
 COLUMNS: dict[str, list[Any]] = {
     "id": list(range(20)),
@@ -66,6 +67,16 @@ def test_several_numbers_are_learnt(csv: str) -> None:
     x, y = collect(table)
     assert (table.load().classes, x.shape[1], y.shape) == (0, 5, (20, 2))
     assert sorted(y.tolist())[0] == [100.0, 20.5]
+
+
+def test_anomalies_need_no_target(csv: str) -> None:
+    table = TableDataset(csv, ignore=["id"]).serve(Reconstruction())
+    data = Reconstruction().prepare(table.load())
+    assert (data.classes, data.shape) == (0, (9,))
+    assert data.notes[0] == "All columns are inputs. dataset.target=NAME names one that tells anomalous rows."
+    labelled = TableDataset(csv, target="bought", ignore=["id"]).serve(Reconstruction())
+    prepared = Reconstruction(normal=["no"]).prepare(labelled.load())
+    assert prepared.shape == (7,) and prepared.test.y.any() and not prepared.train.y.any()
 
 
 def test_last_column_is_the_default_and_said(csv: str) -> None:
