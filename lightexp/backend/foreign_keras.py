@@ -150,6 +150,13 @@ def remove_activation(model: Any, removed: str) -> tuple[Any, bool]:
     return linear, True
 
 
+def list_activations(model: Any) -> list[str]:
+    """Return the activations that may make probabilities of a model's outputs; none of an autoencoder's."""
+    inputs, outputs = model.input_shape[1:], model.output_shape[1:]
+    is_autoencoder = None not in inputs and math.prod(inputs) == math.prod(outputs)
+    return [] if is_autoencoder else ["softmax", "sigmoid"]
+
+
 def _function_name(layer: Any, attribute: str) -> str:
     """Return the name of the function in a layer's attribute, or an empty string."""
     return str(getattr(getattr(layer, attribute, None), "__name__", ""))

@@ -205,21 +205,24 @@ class FromFile(Model):
 
         Args:
             model: The model.
-            task: What is learnt, whose `activation` is removed. Defaults to None: a sigmoid of a single output, else a
-                softmax.
+            task: What is learnt, whose `activation` is removed. Defaults to None: a softmax or sigmoid, unless there
+                are as many outputs as inputs, as of an autoencoder.
 
         Raises:
             BadInput: If the model has no such activation at its end, and `outputs` says that it gives probabilities.
         """
         from lightexp.backend import foreign_keras
 
-        activation = task.activation if task else ("sigmoid" if model.output_shape[-1] == 1 else "softmax")
-        if self.outputs == "logits" or activation is None:
+        if self.outputs == "logits":
             return model, None
-        model, is_removed = foreign_keras.remove_activation(model, activation)
-        if self.outputs == "probabilities" and not is_removed:
-            raise BadInput(f"{self.file_path} does not end in a {activation}. Set model.outputs=logits")
-        return model, activation if is_removed else None
+        activations = foreign_keras.list_activations(model) if task is None else list(filter(None, [task.activation]))
+        for activation in activations:
+            logits_model, is_removed = foreign_keras.remove_activation(model, activation)
+            if is_removed:
+                return logits_model, activation
+        if self.outputs == "probabilities" and activations:
+            raise BadInput(f"{self.file_path} does not end in a {' or '.join(activations)}. Set model.outputs=logits")
+        return model, None
 
     def scaled(self, width: float) -> Model:
         """Raise BadInput, since a file has only one width; see `Model.scaled`."""
@@ -237,8 +240,12 @@ class FromFile(Model):
         elif self.outputs == "probabilities" and not self.trainable:  # `load` removes a softmax among Keras layers
             probabilities = True
         data = replace(data, layout=self.layout, notes=(*data.notes, *self._describe_layout(data.shape)))
-        if self.labels is None or len(self.labels) != data.classes:  # `check` refuses the latter
+        if self.labels is None or len(self.labels) != data.outputs:  # `check` refuses the latter
             return replace(data, probabilities=probabilities)
+        if data.train.y.ndim == 2:
+            train, val, test = (replace(split, y=split.y[:, self.labels]) for split in data.splits.values())
+            names = tuple(data.names[label] for label in self.labels) if data.names else ()
+            return replace(data, probabilities=probabilities, train=train, val=val, test=test, names=names)
         position = np.argsort(self.labels).astype(np.int32)
         train, val, test = (Split(split.x, position[split.y]) for split in data.splits.values())
         class_names = data.names or tuple(map(str, range(data.classes)))

@@ -114,6 +114,17 @@ def build_attention() -> Any:
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
 
+def build_labels() -> Any:
+    """Build a model with a sigmoid for each of three labels."""
+    return keras.Sequential([layers.Input((6, 4, 2)), layers.Flatten(), layers.Dense(3, activation="sigmoid")])
+
+
+def build_autoencoder() -> Any:
+    """Build a model whose outputs have the shape of its inputs."""
+    body = [layers.Conv2D(4, 3, padding="same", activation="relu"), layers.Conv2D(2, 3, padding="same")]
+    return keras.Sequential([layers.Input((6, 4, 2)), *body, layers.Activation("sigmoid")])
+
+
 def iterate_models() -> Iterator[tuple[str, Any, tuple[int, ...], tuple[str, ...]]]:
     """Yield the models with their names, shapes of an example and endings."""
     yield "nested", build_nested(), (8, 8, 3), (".keras", ".h5")
@@ -122,6 +133,8 @@ def iterate_models() -> Iterator[tuple[str, Any, tuple[int, ...], tuple[str, ...
     yield "recurrent", build_recurrent(), (12, 4), (".keras",)
     yield "attention", build_attention(), (6, 4), (".keras", ".h5")
     yield "series", build_series(), (16, 2), (".keras",)
+    yield "labels", build_labels(), (6, 4, 2), (".keras",)
+    yield "autoencoder", build_autoencoder(), (6, 4, 2), (".keras",)
 
 
 def iterate_layers(model: Any) -> Iterator[Any]:
