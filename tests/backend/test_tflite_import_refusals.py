@@ -145,6 +145,19 @@ def test_constants_that_disagree_are_refused(change: Any, message: str, tmp_path
     assert message in refuse(rewrite("onnx2tf_residual.tflite", tmp_path, change))
 
 
+@pytest.mark.parametrize("index", [-1, 0])
+def test_decoding_of_what_is_no_constant_is_refused(index: int, tmp_path: Path) -> None:
+    def change(model: Any, graph: Any) -> None:
+        op = find_operator(model, graph, "DEQUANTIZE")
+        if index == 0:  # a constant that another operator makes
+            model.buffers[graph.tensors[op.inputs[0]].buffer].data = None
+        else:
+            op.inputs = np.array([-1], np.int32)
+
+    message = refuse(rewrite("onnx2tf_mlp.tflite", tmp_path, change))
+    assert "is broken: its DEQUANTIZE '" in message or "nothing computes" in message
+
+
 def damage(content: bytes, rng: random.Random) -> bytes:
     """Return the content with some bytes altered, or truncated."""
     if rng.random() < 0.1:

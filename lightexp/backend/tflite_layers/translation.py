@@ -171,7 +171,10 @@ class _Translator:
         if op.kind == "DEQUANTIZE":
             if isinstance(call.inputs[0], Value):
                 raise Unsupported("decodes integers that the file computes: it is quantised")
-            return [dequantize(self._graph.tensors[op.inputs[0]])]
+            tensor = self._graph.tensors[op.inputs[0]]
+            if call.inputs[0] is None or tensor.data is None:
+                raise ValueError("no constant to decode")
+            return [dequantize(tensor)]
         constant = compute_constant(call, self._graph.tensors[op.outputs[0]])
         if constant is not None:
             return [constant]
