@@ -70,11 +70,9 @@ CASES = {
     "train small_cnn": Case("small_cnn"),
     "train small_cnn, fit with steps_per_execution=50": Case("small_cnn", steps_per_execution=50),
     "train resnet8, 10,000 images": Case("resnet8", images=10_000),
-    "train lenet5 rebuilt from a Keras 3 file, lightexp's own": Case("lenet5", "from .keras"),
-    "train lenet5 rebuilt from a .tflite, lightexp's own": Case("lenet5", "from .tflite"),
-    "train resnet8 rebuilt from a Keras 3 file, lightexp's own, 10,000 images": Case(
-        "resnet8", "from .keras", images=10_000
-    ),
+    "train lenet5 from a Keras 3 file, lightexp's own, 10,000 images": Case("lenet5", "from .keras", images=10_000),
+    "train lenet5 from a .tflite, lightexp's own, 10,000 images": Case("lenet5", "from .tflite", images=10_000),
+    "train resnet8 from a Keras 3 file, lightexp's own, 10,000 images": Case("resnet8", "from .keras", images=10_000),
     "train mobilenet_v1 (alpha 0.25), 10,000 images": Case("mobilenet_v1", images=10_000),
 }
 
