@@ -44,7 +44,10 @@ def read_ends(path: Path, trust: bool, max_gb: float | None = None) -> ModelEnds
         return ModelEnds()
     with tempfile.TemporaryDirectory() as folder:
         architecture = extract_architecture(path, Path(folder), max_gb)
-        is_one_sigmoid = _is_one_sigmoid(architecture)
+        try:
+            is_one_sigmoid = _is_one_sigmoid(architecture)
+        except (AttributeError, IndexError, KeyError, RecursionError, TypeError):
+            is_one_sigmoid = False  # the architecture is broken, which those refuse who read it
         if is_keras_3(Path(folder)):
             return ModelEnds(read_graph(path, architecture).shape, is_one_sigmoid)
     shape = _find_input_shape(architecture)

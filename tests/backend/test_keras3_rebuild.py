@@ -164,6 +164,19 @@ def test_operation_that_cannot_be_rebuilt_is_refused(
     assert message in refusal(rewrite(folder / "operations.keras", tmp_path / "net.keras", change))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda node: node["class_name"] == "Functional" and node["config"].update(layers=["x"]),
+        lambda node: node["class_name"] == "Dense" and node.pop("config"),
+    ],
+)
+def test_ends_of_broken_architecture_are_refused(change: Change, folder: Path, tmp_path: Path) -> None:
+    path = rewrite(folder / "attention.keras", tmp_path / "net.keras", change)
+    with pytest.raises(BadInput, match="is broken \\(its architecture: "):
+        read_ends(path, trust=False)
+
+
 def test_members_of_an_archive_outside_its_names_are_ignored(folder: Path, tmp_path: Path) -> None:
     path = rewrite(folder / "layers.keras", tmp_path / "net.keras", lambda node: None)
     with zipfile.ZipFile(path, "a") as archive:
