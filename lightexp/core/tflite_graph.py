@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 COMPUTE = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
 _COPIES = ("DEQUANTIZE", "RESHAPE", "TRANSPOSE", "EXPAND_DIMS")
+_INTEGERS = {"INT8": (-128, 127), "UINT8": (0, 255), "INT16": (-32768, 32767)}
 _ACTIVATIONS = {"softmax": "SOFTMAX", "sigmoid": "LOGISTIC"}
 
 
@@ -106,6 +107,19 @@ class TFLiteGraph:
         while last and last.kind in (*_COPIES, "QUANTIZE"):
             last = producers.get(last.inputs[0])
         return last is not None and last.kind == _ACTIVATIONS[activation]
+
+    @property
+    def output_range(self) -> tuple[float, float] | None:
+        """Smallest and largest value that the first output can take, quantised as it is; None where it is float."""
+        producers = {out: op for op in self.ops for out in op.outputs}
+        index = self.outputs[0]
+        while not self.tensors[index].scales and index in producers and producers[index].kind in _COPIES:
+            index = producers[index].inputs[0]
+        tensor = self.tensors[index]
+        if len(tensor.scales) != 1 or tensor.dtype not in _INTEGERS:
+            return None
+        low, high = ((integer - tensor.zero_points[0]) * tensor.scales[0] for integer in _INTEGERS[tensor.dtype])
+        return low, high
 
     def title(self, op: Operator, kernel: Tensor) -> str:
         """Return the kernel's name or, where that names no layer (it is shared, say), that of its operator's output."""
