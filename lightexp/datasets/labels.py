@@ -95,7 +95,7 @@ def _require_text_or_integers(path: Path, name: str, y: NDArray[Any]) -> NDArray
                 f"{path}: {name} holds {y[~whole][0]}. Labels are classes, whole numbers or strings: {_advise(name)}, "
                 "without NaN. To learn numbers, say task=regression."
             )
-    low, high = y.min(), y.max()
+    low, high = int(y.min()), int(y.max())
     if low < 0 or high >= 2**31:
         raise BadInput(f"{path}: {name} goes from {low} to {high}. Number the classes from 0: {_advise(name)}.")
     return y.astype(np.int64)

@@ -18,6 +18,7 @@ from tests.datasets.npz_files import X, Y, refusal, save
     "y",
     [
         Y.astype(np.int8),
+        Y.astype(np.float16),
         Y.astype(np.uint16),
         Y.astype(">i8"),
         Y.astype(np.uint64)[:, None],
