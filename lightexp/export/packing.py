@@ -1,4 +1,4 @@
-"""Compress the part of a `.lxe` file that is not range coded: with LZMA, or with Deflate and a dictionary."""
+"""Compress the part of a `.lxe` file that holds no weights: with LZMA, or as copies of a dictionary."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import zlib
 import numpy as np
 
 from lightexp.export import dictionaries
+from lightexp.export.coder import RangeCoder
+from lightexp.export.copies import code_bytes
 
 LZMA_BYTES, LZMA_WORDS, WITH_DICTIONARY = range(3)
-"""LZMA with settings for bytes or for numbers of four bytes; Deflate with a dictionary."""
-_MAX_DEFLATED = 1 << 17  # bytes; for more, LZMA needs no dictionary
+"""LZMA with settings for bytes or for numbers of four bytes; copies of a dictionary."""
+_MAX_COPIED = 1 << 16  # bytes; for more, LZMA needs no dictionary, and copies take too long
+_MAX_DEFLATED = 1 << 13  # bytes that Deflate makes of them, likewise
 
 
 class CorruptFile(Exception):
@@ -33,12 +36,20 @@ def compress(plain: bytes) -> bytes:
         bytes([settings]) + lzma.compress(plain, lzma.FORMAT_RAW, filters=build_filters(settings, len(plain)))
         for settings in (LZMA_BYTES, LZMA_WORDS)
     ]
-    if len(plain) <= _MAX_DEFLATED:
-        for number, dictionary in enumerate(dictionaries.load()):
-            deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, dictionary)
-            data = deflate.compress(plain) + deflate.flush()
-            candidates.append(bytes([WITH_DICTIONARY, dictionaries.VERSION, number]) + data)
+    if len(plain) <= _MAX_COPIED:
+        sizes = [_deflate(plain, dictionary) for dictionary in dictionaries.load()]
+        number = int(np.argmin(sizes))
+        if sizes[number] <= _MAX_DEFLATED:
+            coder = RangeCoder()
+            code_bytes(coder, dictionaries.load()[number], len(plain), plain)
+            candidates.append(bytes([WITH_DICTIONARY, dictionaries.VERSION, number]) + coder.finish())
     return min(candidates, key=len)
+
+
+def _deflate(plain: bytes, dictionary: bytes) -> int:
+    """Return how many bytes Deflate needs, which finds the best dictionary fast."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, dictionary)
+    return len(deflate.compress(plain) + deflate.flush())
 
 
 def decompress(data: bytes, size: int) -> bytes:
@@ -49,7 +60,7 @@ def decompress(data: bytes, size: int) -> bytes:
         size: Their number.
 
     Raises:
-        CorruptFile: If `data` holds another number of bytes, or was compressed in an unknown way.
+        CorruptFile: If LZMA knows that `data` holds another number of bytes, or it was compressed in an unknown way.
         UnknownDictionary: If it was compressed with a dictionary that is not known.
     """
     if len(data) < 3 or data[0] > WITH_DICTIONARY:
@@ -58,13 +69,12 @@ def decompress(data: bytes, size: int) -> bytes:
         known = dictionaries.load(data[1])
         if data[2] >= len(known):
             raise UnknownDictionary(data[1], data[2])
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS, known[data[2]])
-        plain, is_complete = inflate.decompress(data[3:], size + 1), inflate.eof
-    else:
-        decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=build_filters(data[0], size))
-        plain = decompressor.decompress(data[1:], max_length=size + 1)
-        is_complete = decompressor.eof
-    if len(plain) != size or not is_complete:
+        if size > _MAX_COPIED:
+            raise CorruptFile(f"it claims {size:,} bytes of copies")
+        return code_bytes(RangeCoder(data[3:]), known[data[2]], size, None)
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=build_filters(data[0], size))
+    plain = decompressor.decompress(data[1:], max_length=size + 1)
+    if len(plain) != size or not decompressor.eof:
         raise CorruptFile("its parts are not of the sizes it claims")
     return plain
 

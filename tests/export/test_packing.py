@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+
 import numpy as np
 import pytest
 
@@ -23,8 +25,18 @@ def test_compress_takes_the_better_settings() -> None:
 
 @pytest.mark.parametrize("size", [0, 99, 101])
 def test_decompress_refuses_another_size(size: int) -> None:
+    """Copies of a dictionary have no end of their own, and `lxe.decode` compares the digest."""
+    filters = packing.build_filters(packing.LZMA_BYTES, 100)
+    data = bytes([packing.LZMA_BYTES]) + lzma.compress(bytes(100), lzma.FORMAT_RAW, filters=filters)
     with pytest.raises(CorruptFile, match="not of the sizes"):
-        decompress(compress(bytes(100)), size)
+        decompress(data, size)
+
+
+def test_copies_of_a_dictionary_are_limited() -> None:
+    """They take more time than LZMA."""
+    assert compress(dictionaries.load()[3] * 20)[0] != packing.WITH_DICTIONARY
+    with pytest.raises(CorruptFile, match="claims 65,537 bytes"):
+        decompress(compress(dictionaries.load()[3]), 65_537)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x03abc"])
