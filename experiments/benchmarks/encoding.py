@@ -125,9 +125,13 @@ def compare_coders(file: Path, before: int) -> Result:
     with suppress(ImportError):
         others["DeepCABAC"] = encode_with_deepcabac(importlib.import_module(DEEPCABAC), kernels)
     rival = "DeepCABAC" if "DeepCABAC" in others else "xz -9"
+    start = time.process_time()
     encoded = lxe.encode(content, read_constant_spans(file, quantization=True))
+    seconds = time.process_time() - start
     note = ", ".join(f"{name} {size:,}" for name, size in {"lightexp": ours, **others}.items())
-    note += f"; the file {len(content):,}, encoded {len(encoded):,} (before {before:,})"
+    entropy = sum(compute_entropy(kernel) for kernel in kernels)
+    note += f"; order-0 entropy of each kernel, its values' shares known, {entropy:,.0f}"
+    note += f"; the file {len(content):,}, encoded {len(encoded):,} in {seconds:.1f} s (before {before:,})"
     note += f", of which not constants {len(encoded) - count_stream_bytes(encoded):,}"
     name = f"bytes of the kernels of {file.stem}, compared with {rival}"
     return Result(name, [ours], [others[rival]], "bytes", DEEPCABAC_RATIO, at_least=False, note=note)

@@ -43,13 +43,13 @@ def code_bytes(coder: RangeCoder, dictionary: bytes, size: int, plain: bytes | N
     while len(buffer) < end:
         at = len(buffer)
         copy = None if known is None else _find_copy(known, at, model.distances)
-        is_copy = bool(model.code_bit(("copy", is_copy), None if known is None else copy is not None))
+        context = "copy", model.kind if is_copy else None
+        is_copy = bool(model.code_bit(context, None if known is None else copy is not None))
         if not is_copy:
             model.code_literal(buffer, None if known is None else known[at])
             continue
-        last = model.distances[0]
         distance = model.code_distance(copy[0] if copy else None)
-        length = _SHORTEST + model.code_number(distance == last, copy[1] - _SHORTEST if copy else None)
+        length = _SHORTEST + model.code_number(("length", model.kind), copy[1] - _SHORTEST if copy else None)
         if not 0 < distance <= at or at + length > end:
             raise ValueError("it copies what is not there")
         pattern = buffer[at - distance : at - distance + length]
@@ -62,13 +62,14 @@ class _Model:
 
     Attributes:
         distances: How far back the last copies were, the last one first.
+        kind: Of the last copy: 0 as far back as the one before, 1 as the one before that, or 2.
     """
 
     def __init__(self, coder: RangeCoder, distance: int) -> None:
         self._coder = coder
         self._counts: dict[Hashable, tuple[int, int]] = {}
         self._literals: NDArray[np.int64] = np.ones(256, np.int64)
-        self.distances = [max(distance, 1)]
+        self.distances, self.kind = [max(distance, 1)], 0
 
     def code_bit(self, context: Hashable, bit: bool | None) -> int:
         """Write or read a bit whose probability was learnt in its context."""
@@ -107,7 +108,8 @@ class _Model:
     def code_distance(self, distance: int | None) -> int:
         """Write or read a distance: one of the last ones, one near the last one, or any."""
         kind = None if distance is None else self._classify(distance)
-        coded = self.code_number("kind", kind)
+        coded = self.code_number(("kind", self.kind), kind)
+        self.kind = min(coded, 2)
         if coded < len(self.distances):
             result = self.distances.pop(coded)
         elif coded == _DISTANCES:

@@ -16,7 +16,7 @@ class Encode(Stage):
 
     Zeros, shared values and integers of each constant are predicted by mixed contexts and range coded, in place of the
     Huffman coding of Deep Compression's last step (Han et al. 2016, arXiv 1510.00149). The rest of the file is packed
-    with dictionaries of lightexp's own models, or by LZMA.
+    as copies of dictionaries of lightexp's own models, or by LZMA.
     """
 
     accepts = ("keras", "tflite", "quantized")
