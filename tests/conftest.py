@@ -83,6 +83,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return cores if config.option.markexpr == "fast" else cores + 2
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files without fast tests in the fast lane: importing them takes most of the time of collecting."""
+    path = f"{os.path.relpath(collection_path, config.rootpath)}/"
+    return True if config.option.markexpr == "fast" and path.startswith(SLOW_FILES + PROCESS_FILES) else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests that need no training as `fast`, and put the slow files first."""
