@@ -35,7 +35,8 @@ class Qat(TrainingStage):
 
     The arithmetic (Jacob et al. 2018, arXiv 1712.05877) is simulated by tfmot in the layers that it supports; the
     others are trained in float32, listed by `--plan` with their type in the file, and named in the record. Batch
-    normalisation is folded into a preceding convolution.
+    normalisation is folded into a preceding convolution, and before the training into a preceding dense layer, unless
+    that has shared values, which would no longer be equal.
 
     The zeros and shared values of earlier stages are not preserved by tfmot's schemes, which lose them when a model is
     rebuilt or skip layers, but by ties: after each step, zeros are set to zero again, and weights that were equal are
@@ -49,7 +50,7 @@ class Qat(TrainingStage):
     """
 
     produces = "quantized"
-    version = 2
+    version = 3
     scheme: Literal["auto", "plain", "prune", "cluster", "prune_cluster"] = "auto"
     io: IoType = "float"
 
@@ -82,7 +83,7 @@ class Qat(TrainingStage):
         from lightexp.backend.flatten import flatten_model
 
         flat = flatten_model(model)
-        reasons, descriptions = qat.find_float_layers(flat, ACTIVATIONS), []
+        reasons, descriptions = qat.find_float_layers(self._fold(flat), ACTIVATIONS), []
         for layer in flat.layers:
             kind, reason = type(layer).__name__, reasons.get(layer.name)
             if reason and not layer.weights:
@@ -102,11 +103,12 @@ class Qat(TrainingStage):
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         """Train the model and convert it; see `Stage.apply`."""
         from lightexp.backend import converter, keras_files, litert, qat
+        from lightexp.backend.flatten import flatten_model
         from lightexp.backend.pruning import clear_negative_zeros
         from lightexp.backend.tied_weights import TiedWeights
 
         assert parent is not None  # `accepts` requires one
-        trained = keras_files.load_model(parent.folder, context.seed)
+        trained = self._fold(flatten_model(keras_files.load_model(parent.folder, context.seed)))
         model, not_simulated = qat.simulate_int8(trained, ACTIVATIONS)
         qat.find_ranges(model, context.data.inputs(context.data.train.sample(_CALIBRATION_SAMPLES)))
         preserved = _PRESERVED_FAMILIES[self.scheme]
@@ -142,6 +144,12 @@ class Qat(TrainingStage):
         if notes:
             facts["note"] = "; ".join(notes)
         return facts
+
+    def _fold(self, model: Any) -> Any:
+        """Return a flat model with batch normalisations folded into dense layers, unless that splits shared values."""
+        from lightexp.backend.dense_folding import fold_normalizations
+
+        return model if _SHARED_VALUES in _PRESERVED_FAMILIES[self.scheme] else fold_normalizations(model)
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
         """Check the data types of the file's kernels, inputs and outputs; see `Stage.verify`."""

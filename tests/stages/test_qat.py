@@ -119,6 +119,17 @@ def test_file_holds_what_plan_says(tensorflow: None, tmp_path: Path, kind: str) 
         assert qat().verify("dtype", everything, graph) == "the kernel of 'x' is not INT8, as was planned"
 
 
+def test_normalization_after_a_dense_layer_is_folded_unless_values_are_shared(tensorflow: None) -> None:
+    from lightexp.backend.session import import_keras
+
+    kl = import_keras().layers
+    net = build_net(kl.Flatten(name="flat"), kl.Dense(5, name="dense"), kl.BatchNormalization(name="norm"), kl.ReLU())
+    planned = dict(qat(scheme="prune").describe_model(net, []))
+    assert planned["norm"] == "BatchNormalization: folded into the layer before it"
+    assert planned["dense"] == f"Dense: {INT8}"
+    assert LEFT in dict(qat(scheme="cluster").describe_model(net, []))["norm"]
+
+
 def test_io_types_give_the_same_numbers(tensorflow: None, tmp_path: Path) -> None:
     from lightexp.backend import converter
     from lightexp.backend import qat as backend

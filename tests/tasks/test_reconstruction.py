@@ -168,6 +168,8 @@ def test_mlperf_tiny_autoencoder_runs_on_tflite_micro(task_runs: TaskRuns, tmp_p
     assert record.metrics["mse/val"] < record.dataset["primary"]["reference"]
     assert record.metrics["fidelity/clipped"] < 0.2
     assert len(task_runs.read_graph(record).kernels) == 10
+    kinds = {op.kind for op in task_runs.read_graph(record).ops}  # no normalisation in float32 between int8 layers
+    assert kinds == {"QUANTIZE", "FULLY_CONNECTED", "DEQUANTIZE"}
     assert all(kernel.dtype == "INT8" for _, kernel in task_runs.read_graph(record).kernels)
     assert export.run([str(folder), "--name=car", f"-o{tmp_path}"]) == 0
     assert b"car_tflite[]" in (tmp_path / "car.cc").read_bytes()
