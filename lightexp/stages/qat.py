@@ -149,7 +149,7 @@ class Qat(TrainingStage):
         """Return a flat model with batch normalisations folded into dense layers, unless that splits shared values."""
         from lightexp.backend.dense_folding import fold_normalizations
 
-        return model if _SHARED_VALUES in _PRESERVED_FAMILIES[self.scheme] else fold_normalizations(model)
+        return model if _SHARED_VALUES in _PRESERVED_FAMILIES.get(self.scheme, ()) else fold_normalizations(model)
 
     def verify(self, kind: str, facts: Mapping[str, Any], shipped: TFLiteGraph) -> str | None:
         """Check the data types of the file's kernels, inputs and outputs; see `Stage.verify`."""

@@ -119,7 +119,7 @@ def test_file_holds_what_plan_says(tensorflow: None, tmp_path: Path, kind: str) 
         assert qat().verify("dtype", everything, graph) == "the kernel of 'x' is not INT8, as was planned"
 
 
-def test_normalization_after_a_dense_layer_is_folded_unless_values_are_shared(tensorflow: None) -> None:
+def test_dense_normalization_is_folded_unless_values_are_shared(tensorflow: None) -> None:
     from lightexp.backend.session import import_keras
 
     kl = import_keras().layers
