@@ -24,6 +24,9 @@ _BIT = stream.model.Bernoulli(perfect=False)
 _DENSITY_PRIOR = 8  # lines, for the mean density in the density of a position
 _CONTEXT_PRIOR = 2  # observations, for the mean density in a context
 _TENSOR_PRIOR = 256  # observations, for earlier tensors in a new tensor's counts
+_BELL_PRIOR = 2048  # observations, for the distribution of a given scale
+MAX_SCALE = 24
+"""Of the distributions by `make_bell_counts`."""
 
 _MEAN_DENSITY = 256  # a position's density is relative to the mean, in units of 1 / 256
 _DENSITY_LEVELS = 1 << np.arange(5, 12)  # borders between classes of density: octaves around the mean
@@ -126,6 +129,20 @@ class SymbolCounts:
             counts += self._counts[kind] * (2 * _TENSOR_PRIOR) // self._counts[kind].sum()
         self._counts[kind] = counts
         return counts
+
+
+def make_bell_counts(scale: int) -> NDArray[np.int64]:
+    """Return counts of the bytes of int8 values, in halves, that fall with the fourth power of the distance from 0.
+
+    Args:
+        scale: From 1 to `MAX_SCALE`; two more double the variance.
+    """
+    values = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float64)
+    variance = 32 * (2 + (scale - 1 & 1)) << (scale - 1 >> 1)
+    share = 2 * variance / (2 * variance + values * values)
+    heights = np.floor(share * share * UNIT).astype(np.int64)
+    counts: NDArray[np.int64] = 1 + heights * (2 * _BELL_PRIOR) // heights.sum()
+    return counts
 
 
 def code_adaptively(coder: RangeCoder, counts: NDArray[np.int64], size: int, symbols: Ints | None) -> Ints:

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from lightexp.core.tflite_graph import ConstantSpan
 from lightexp.export import sparse
-from lightexp.export.coder import UNIT, Ints, RangeCoder, SymbolCounts, code_adaptively, code_tensor
+from lightexp.export.coder import (
+    MAX_SCALE,
+    UNIT,
+    Ints,
+    RangeCoder,
+    SymbolCounts,
+    code_adaptively,
+    code_tensor,
+    make_bell_counts,
+)
 from lightexp.export.levels import LevelModels, code_levels
 from lightexp.export.numbers import code_numbers
 from lightexp.export.parameters import (
@@ -138,7 +147,8 @@ def _list_counted(span: ConstantSpan, values: Bits, gap: int) -> Iterator[tuple[
     common = CodingParameters(gap, len(values), span.width, int(span.floats), CODEBOOK)
     kinds = []
     if span.width <= 8 and 2 * len(distinct) > 1 << span.width:
-        kinds.append((replace(common, kind=DIRECT), np.arange(1 << span.width, dtype=distinct.dtype)))
+        direct = replace(common, kind=DIRECT, scale=_find_scale(values) if span.width == 8 else 0)
+        kinds.append((direct, np.arange(1 << span.width, dtype=distinct.dtype)))
     elif len(distinct) <= MAX_CODEBOOK_SIZE:
         kinds.append((replace(common, codebook_size=len(distinct)), distinct))
     if span.width >= 8 and len(distinct) > 128:
@@ -155,6 +165,15 @@ def _list_counted(span: ConstantSpan, values: Bits, gap: int) -> Iterator[tuple[
             parameters = replace(parameters, uniform_planes=_find_uniform_planes(coded, parameters))
         for ordered in _list_orders(parameters, codebook, span.shape, values):
             yield ordered, codebook
+
+
+def _find_scale(values: Bits) -> int:
+    """Return the scale of the distribution that makes bytes cheapest."""
+    seen, costs = np.bincount(values, minlength=256), list[float]()
+    for scale in range(1, MAX_SCALE + 1):
+        counts = make_bell_counts(scale)
+        costs.append(float(-(seen * np.log2(counts / counts.sum())).sum()))
+    return 1 + int(np.argmin(costs))
 
 
 def _find_uniform_planes(values: Bits, parameters: CodingParameters) -> int:
@@ -239,7 +258,9 @@ def code_constant(
     contexts = 3 if parameters.lag else 1
     size = len(alphabet.values) - 1
     counts: list[NDArray[np.int64]] = []
-    if parameters.kind == DIRECT:
+    if parameters.scale:
+        counts = [make_bell_counts(parameters.scale) for _ in range(contexts)]
+    elif parameters.kind == DIRECT:
         counts = [models.begin((parameters.width, contexts, context), size) for context in range(contexts)]
     elif parameters.kind == CODEBOOK:
         counts = [np.ones(size, np.int64) for _ in range(contexts)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.export.coder import UNIT, Grid
+from lightexp.export.coder import MAX_SCALE, UNIT, Grid
 from lightexp.export.levels import MAX_COUNT, Scan
 from lightexp.export.packing import CorruptFile
 
@@ -24,7 +24,7 @@ _COUNTS = ("count", "lines", "by_column", "lag", "codebook_size", "zero", "share
 _SCAN = ("outputs", "taps", "inputs", "row", "outputs_first", "share")
 _FIELDS = {
     CODEBOOK: _COUNTS,
-    DIRECT: _COUNTS,
+    DIRECT: (*_COUNTS, "scale"),
     BYTE_PLANES: _COUNTS,
     LEVELS: (*_SCAN, "codebook_size"),
     LATTICE: (*_SCAN, "factor"),
@@ -54,6 +54,7 @@ class CodingParameters:
         zero: 1 + the place in the codebook of the value with symbol 0; 0 if there is none.
         share: Share of other values than that, in units of 1 / `UNIT`.
         uniform_planes: Bit by bit, the byte planes in which all bytes count as equally likely.
+        scale: Of the values' distribution before any is known, see `make_bell_counts`; 0 for none.
         outputs: See `Scan`.
         taps: See `Scan`.
         inputs: See `Scan`.
@@ -75,6 +76,7 @@ class CodingParameters:
     zero: int = 0
     share: int = UNIT
     uniform_planes: int = 0
+    scale: int = 0
     outputs: int = 0
     taps: int = 0
     inputs: int = 0
@@ -103,6 +105,7 @@ class CodingParameters:
             and self.codebook_size <= MAX_CODEBOOK_SIZE
             and 1 <= self.share <= UNIT
             and self.floats <= 1
+            and (not self.scale or (self.scale <= MAX_SCALE and self.width == 8))
         )
         if self.kind in (LEVELS, LATTICE):
             has_values = bool(self.codebook_size) or self.width == 8

@@ -22,7 +22,7 @@ class Encode(Stage):
     accepts = ("keras", "tflite", "quantized")
     produces = "encoded"
     needs_tensorflow = False
-    version = 5
+    version = 6
 
     def preserves(self, invariant: Invariant) -> bool:
         """Return True: encoding is lossless."""

@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 
+from lightexp.export.coder import MAX_SCALE, make_bell_counts
 from lightexp.export.lxe import read_header
 from tests.export.encoded_files import compute_entropy, encode_and_decode, make_span
 
@@ -34,3 +35,15 @@ def test_range_coder_writes_the_same_bytes_everywhere() -> None:
     _, sizes, start = read_header(encoded)
     stream = encoded[start + sizes[-1] :]  # what LZMA packs may depend on its version
     assert hashlib.sha256(stream).hexdigest() == "56700b03c5627d71f8bdfc31155d5a2070fb54d79dd723896773dc21f1d411fe"
+
+
+def test_few_int8_weights_take_little_more_than_their_entropy() -> None:
+    """Their distribution is known but for its scale, so that 255 counts need not be learnt (which took 90 bytes)."""
+    weights = np.clip(np.rint(np.random.default_rng(2).normal(0, 40, (32, 64))), -127, 127).astype(np.int8)
+    entropy = weights.size * np.log2(40 * np.sqrt(2 * np.pi * np.e)) / 8
+    assert len(encode_and_decode(weights.tobytes(), [make_span(weights)])) < entropy + 70
+
+
+def test_bell_counts_are_the_same_on_every_machine() -> None:
+    assert make_bell_counts(1)[:6].tolist() == [231, 228, 217, 202, 183, 162]
+    assert make_bell_counts(MAX_SCALE)[[0, 1, 127, 128, 255]].tolist() == [17, 17, 16, 16, 17]

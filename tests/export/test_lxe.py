@@ -222,6 +222,16 @@ class TestRefusedFiles:
         with suppress(BadInput):  # a change without effect may decode
             assert lxe.decode(self.add_checksum(body)) == lxe.decode(encoded)
 
+    @given(st.data())
+    def test_forged_copies_raise_nothing_but_bad_input(self, encoded: bytes, data: st.DataObject) -> None:
+        _, sizes, start = read_header(encoded)
+        assert encoded[start] == packing.WITH_DICTIONARY
+        forged = bytearray(encoded)
+        for _ in range(data.draw(st.integers(1, 3))):
+            forged[data.draw(st.integers(start + 3, start + sizes[-1] - 1))] = data.draw(st.integers(0, 255))
+        with suppress(BadInput):  # a change without effect may decode
+            assert lxe.decode(self.add_checksum(bytes(forged))) == lxe.decode(encoded)
+
     @pytest.mark.parametrize("field", [0, 1, 2, 3])
     @pytest.mark.parametrize("claim", [0, 1, 1 << 20, 1 << 24, (1 << 32) - 1])
     def test_false_sizes_are_refused(self, encoded: bytes, field: int, claim: int) -> None:
