@@ -38,7 +38,7 @@ def test_range_coder_writes_the_same_bytes_everywhere() -> None:
 
 
 def test_few_int8_weights_take_little_more_than_their_entropy() -> None:
-    """Their distribution is known but for its scale, so that 255 counts need not be learnt (which took 90 bytes)."""
+    """Their distribution is known but for its scale, so that 255 counts need not be learnt."""
     weights = np.clip(np.rint(np.random.default_rng(2).normal(0, 40, (32, 64))), -127, 127).astype(np.int8)
     entropy = weights.size * np.log2(40 * np.sqrt(2 * np.pi * np.e)) / 8
     assert len(encode_and_decode(weights.tobytes(), [make_span(weights)])) < entropy + 70
