@@ -40,7 +40,7 @@ def main() -> None:
         else:
             train_by_hand(Path(file))
         return
-    runs, images = (1, 1000) if chosen.smoke else (chosen.runs, chosen.images)
+    runs, images = (1, 300) if chosen.smoke else (chosen.runs, chosen.images)
     print_results([compare(case, runs, images) for case in cases], chosen.json)
 
 

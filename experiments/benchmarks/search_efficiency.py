@@ -22,6 +22,7 @@ from common import Result, list_ended_trials, make_parser, print_results, run_li
 
 MAX_WORK, MIN_EFFICIENCY = 1.1, 0.85
 BASE = ["model=lenet5", "pipeline.stages.train.epochs=1"]
+SMALL = ["model=lenet_300_100", "model.width=0.1", "pipeline.stages.train.epochs=1"]
 SEARCH = ["search=_settings", "search.study=sparsity", "search.sampler=grid", "search.corners=[]", "pipeline=prune"]
 SPARSITIES = 16
 
@@ -36,9 +37,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         start = Path(name) / "start"
         start.mkdir()
-        data = [*write_few(start, 500), "tracking=none"] if options.smoke else ["dataset=fashion_mnist"]
-        step, count = (0.2, 3) if options.smoke else (0.03, SPARSITIES)
-        run_lightexp(["run", *BASE, *data, "pipeline=control"], start)
+        base, step, count = [*BASE, "dataset=fashion_mnist"], 0.03, SPARSITIES
+        if options.smoke:
+            base, step, count = [*SMALL, *write_few(start, 200), "tracking=none"], 0.3, 2
+        run_lightexp(["run", *base, "pipeline=control"], start)
         for run in range(1 if options.smoke else options.runs):
             folder = Path(name) / str(run)
             shutil.copytree(start, folder)
@@ -51,7 +53,7 @@ def main() -> None:
                 f"search.trials={2 * count}",  # a grid ends by itself
             ]
             cpu_before, started = read_children_cpu_seconds(), time.perf_counter()
-            run_lightexp(["search", *SEARCH, *BASE, *data, *overrides], folder)
+            run_lightexp(["search", *SEARCH, *base, *overrides], folder)
             wall, cpu = time.perf_counter() - started, read_children_cpu_seconds() - cpu_before
             stages = [seconds for key, seconds in read_cpu_seconds(folder).items() if key not in stored]
             assert len(stages) == len(list_ended_trials(folder, "sparsity")) == count
