@@ -48,20 +48,23 @@ _FLOAT = ("float32", "in the file, but trained in float32")
 
 
 def list_kinds() -> dict[str, dict[str, Callable[[str], Any]]]:
-    """Return the constructors of the layers, which take the layer's name, by sort of data and kind."""
+    """Return the constructors of the layers, which take the layer's name, by sort of data and kind.
+
+    Kinds that need all channels they read come first, so that `prune_channels` can narrow the others.
+    """
     kl = import_keras().layers
     image = {
         "Normalization": lambda name: kl.Normalization(mean=[0.0] * 8, variance=[1.0] * 8, name=name),
         "Rescaling by channel": lambda name: kl.Rescaling([0.5] * 8, [0.1] * 8, name=name),
-        "Conv2D": lambda name: kl.Conv2D(8, 3, padding="same", activation="relu", name=name),
         "Conv2D, grouped": lambda name: kl.Conv2D(8, 3, groups=2, padding="same", name=name),
+        "LayerNormalization": lambda name: kl.LayerNormalization(name=name),
+        "Conv2D": lambda name: kl.Conv2D(8, 3, padding="same", activation="relu", name=name),
         "Conv2D, dilated": lambda name: kl.Conv2D(8, 3, dilation_rate=2, padding="same", name=name),
         "PReLU": lambda name: kl.PReLU(shared_axes=[1, 2], name=name),
         "DepthwiseConv2D": lambda name: kl.DepthwiseConv2D(3, padding="same", activation="relu", name=name),
         "DepthwiseConv2D, dilated": lambda name: kl.DepthwiseConv2D(3, dilation_rate=2, padding="same", name=name),
         "LeakyReLU": lambda name: kl.LeakyReLU(name=name),
         "SeparableConv2D": lambda name: kl.SeparableConv2D(8, 3, padding="same", activation="relu", name=name),
-        "LayerNormalization": lambda name: kl.LayerNormalization(name=name),
         "Conv2DTranspose": lambda name: kl.Conv2DTranspose(8, 3, strides=2, padding="same", name=name),
         "ReLU with a slope": lambda name: kl.ReLU(negative_slope=0.1, name=name),
         "Dense on a feature map": lambda name: kl.Dense(8, activation="relu", name=name),
@@ -69,13 +72,13 @@ def list_kinds() -> dict[str, dict[str, Callable[[str], Any]]]:
         "GlobalMaxPooling2D": lambda name: kl.GlobalMaxPooling2D(keepdims=True, name=name),
     }
     series = {
-        "Conv1D": lambda name: kl.Conv1D(8, 3, padding="same", activation="relu", name=name),
-        "SeparableConv1D": lambda name: kl.SeparableConv1D(8, 3, padding="same", activation="relu", name=name),
         "LSTM": lambda name: kl.LSTM(6, return_sequences=True, name=name),
         "GRU": lambda name: kl.GRU(6, return_sequences=True, name=name),
         "GRU, reset_after=False": lambda name: kl.GRU(6, reset_after=False, return_sequences=True, name=name),
         "SimpleRNN": lambda name: kl.SimpleRNN(6, return_sequences=True, name=name),
         "Bidirectional": lambda name: kl.Bidirectional(kl.LSTM(5, return_sequences=True), name=name),
+        "Conv1D": lambda name: kl.Conv1D(8, 3, padding="same", activation="relu", name=name),
+        "SeparableConv1D": lambda name: kl.SeparableConv1D(8, 3, padding="same", activation="relu", name=name),
         "GlobalMaxPooling1D": lambda name: kl.GlobalMaxPooling1D(keepdims=True, name=name),
     }
     return {"image": image, "series": series, "tokens": {"Embedding": lambda name: kl.Embedding(ROWS, 8, name=name)}}

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lightexp.backend.session import import_keras
 from lightexp.core.errors import BadInput, RunFailed
-from lightexp.core.protocols import Invariant, Layer
+from lightexp.core.protocols import Invariant, Layer, Model
 from lightexp.models.file_stages import ModelFile
 from lightexp.objectives.cross_entropy import CrossEntropy
 from lightexp.runner.compose import compose_settings
+from lightexp.runner.preview import preview_plan
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 from lightexp.stages.prune import Prune
+from tests.tiny_runs import TinyRuns
 
 LAYERS = [Layer("conv1", "Conv2D", (3, 3, 1, 4), 36), Layer("norm1", "BatchNormalization", None, 16)]
 
@@ -65,6 +70,26 @@ def test_changed_model_file_is_refused(tmp_path):
 
     with pytest.raises(RunFailed, match="has changed"):
         ModelFile(str(file), "0" * 64).apply(None, Context())  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class OpenSeries(Model):
+    """A recurrent layer that is not told how many steps its sequences have."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> Any:
+        kl = import_keras().layers
+        body = [kl.Input((None, None, 1)), kl.Reshape((-1, 8)), kl.LSTM(2, name="lstm"), kl.Dense(classes)]
+        return import_keras().Sequential(body)
+
+    def scaled(self, width: float) -> OpenSeries:
+        return self
+
+
+def test_sequences_of_any_length_are_refused_before_training(tiny_runs: TinyRuns) -> None:
+    settings = replace(tiny_runs.compose_settings("pipeline=control"), model=OpenSeries())
+    plan, data = Runner(SilentReporter()).plan(settings)
+    with pytest.raises(BadInput, match="lstm takes sequences of any length"):
+        preview_plan(plan, settings, data)
 
 
 @pytest.mark.parametrize(
