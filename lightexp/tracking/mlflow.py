@@ -14,7 +14,7 @@ from lightexp.core.moved import resolve_target
 from lightexp.core.record import Record, read_run
 from lightexp.core.records import RUNS
 from lightexp.tracking import mlflow_payload, stores
-from lightexp.tracking.client import StoreTimeout, TrackingClient, UnusableAnswer
+from lightexp.tracking.client import MlflowRun, StoreTimeout, TrackingClient, UnusableAnswer
 from lightexp.tracking.mirror import Mirror, SyncResult, Tracking, is_shown_at
 from lightexp.tracking.run_uploader import RunUploader
 from lightexp.tracking.study_payload import StudyPayload
@@ -107,6 +107,8 @@ class MlflowMirror(Mirror):
         self._client: TrackingClient | None = None
         self._unreachable: str | None = None  # the reason; the store is then not tried again
         self._uploaders: dict[str, StudyUploader] = {}  # by the id of the study
+        self._experiment_id: str | None = None
+        self._created: dict[str, MlflowRun] = {}  # by the id of the run, until it has ended
         self._running: dict[str, str] = {}  # MLflow's run id by the id of the run or study
 
     def sync(self, folder: Path, create: bool = True) -> SyncResult:
@@ -120,12 +122,14 @@ class MlflowMirror(Mirror):
             if recorded.uri != self.uri:
                 return SyncResult({"missing": f"the last command was for another server than {recorded.uri}"})
             place["experiment"] = recorded.experiment
-        uploader = RunUploader(folder, record, place)
+        uploader = RunUploader(folder, record, place, self._created.pop(record.id, None))
         failure = self._attempt(
             record.id,
             lambda client: uploader.upload(client, self._find_experiment(client, place["experiment"]), create=create),
         )
         self._note_running(record.id, record.status == "running", uploader.place.get("run_id"))
+        if uploader.created is not None and record.status == "running":
+            self._created[record.id] = uploader.created
         if failure is not None:
             known = record.mlflow if is_shown_at(record, place) else {}
             return SyncResult({**known, **uploader.place, "missing": failure}, True)
@@ -221,12 +225,13 @@ class MlflowMirror(Mirror):
             if file := stores.get_database_file(self.uri):
                 stores.prepare_database(file, self._artifacts)
             self._client = TrackingClient(self.uri, self._timeout_s)
-        self._client.find_experiment(self._experiment)
+        self._experiment_id = self._client.find_experiment(self._experiment)
         return self._client
 
     def _find_experiment(self, client: TrackingClient, name: str) -> str:
         """Return the experiment's id; create it if needed, though another process may be doing the same."""
-        if experiment_id := client.find_experiment(name):
+        is_known = name == self._experiment and self._experiment_id is not None
+        if experiment_id := self._experiment_id if is_known else client.find_experiment(name):
             return experiment_id
         # Without a server MLflow would put artifacts below the current folder; a server has a place for them.
         location = self._artifacts.absolute().as_uri() if stores.is_database(self.uri) else None

@@ -22,18 +22,22 @@ _BATCH_METRICS = mlflow_payload.METRICS - mlflow_payload.TAGS  # MLflow limits t
 class RunUploader:
     """Bring one MLflow run to the state of a run folder's record."""
 
-    def __init__(self, folder: Path, record: Record, place: dict[str, str]) -> None:
+    def __init__(self, folder: Path, record: Record, place: dict[str, str], created: MlflowRun | None = None) -> None:
         """Upload nothing yet.
 
         Args:
             folder: The run's folder, whose files are uploaded.
             record: Its record.
             place: The `uri` and `experiment` of the MLflow experiment.
+            created: The run as this process has created and left it, which saves searching and reading it. Defaults
+                to None.
         """
         self.place = dict(place)
         """As `SyncResult.place`, with `run_id` as soon as the MLflow run is known."""
         self.changed = False
         """Whether anything was uploaded."""
+        self.created = created
+        """The run if this process has created it."""
         self._folder, self._record = folder, record
         self._end_ms = int((record.ended or record.started) * 1000)
 
@@ -48,11 +52,19 @@ class RunUploader:
         Raises:
             Exception: Whatever MLflow raises; what was logged until then stays, and the next call adds the rest.
         """
-        run = self._find_run(client, experiment_id)
-        if run is None:
-            if not create:
+        if self.created is not None:
+            try:
+                self._log(client, self.created)
                 return
-            run = self._create_run(client, experiment_id)
+            except stores.import_mlflow().MlflowException:
+                self.created = None  # deleted since, perhaps: what the store has of it is read
+        run = self._find_run(client, experiment_id)
+        if run is None and create:
+            run = self.created = self._create_run(client, experiment_id)
+        if run is not None:
+            self._log(client, run)
+
+    def _log(self, client: TrackingClient, run: MlflowRun) -> None:
         self.place["run_id"] = run.run_id
         if run.lifecycle_stage == "deleted":
             return  # the user has put it into MLflow's bin
@@ -93,6 +105,7 @@ class RunUploader:
         param = stores.import_mlflow().entities.Param
         for batch in mlflow_payload.split_batches(missing, mlflow_payload.PARAMS):
             client.log_batch(run.run_id, params=[param(name, value) for name, value in batch.items()])
+            run.params.update(batch)
             self.changed = True
 
     def _log_tags_and_metrics(self, client: TrackingClient, run: MlflowRun) -> None:

@@ -52,6 +52,18 @@ def test_sync_shows_a_started_run_as_running(mirror, make_record, sync):
     }
 
 
+def test_run_deleted_while_it_runs_stays_deleted(mirror, make_record, messages, sync):
+    record = make_record()
+    sync(mirror, record)
+    client = connect(record)
+    client.delete_run(record.mlflow["run_id"])
+    record.status = "done"
+    sync(mirror, record)
+    run = client.get_run(record.mlflow["run_id"])
+    assert (run.info.lifecycle_stage, run.info.status) == ("deleted", "RUNNING")
+    assert messages == []
+
+
 def test_sync_logs_status_and_tags_of_a_finished_run(finished):
     run = connect(finished).get_run(finished.mlflow["run_id"])
     tags = run.data.tags
