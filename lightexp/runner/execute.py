@@ -109,9 +109,17 @@ class Executor:
         return records
 
     def _warn_of_chance(self, node: Node) -> None:
+        """Say what to do about a control that is no better than chance.
+
+        Raises:
+            LightexpError: If it cannot be run; the message begins with the stage's name.
+        """
         key = compute_key([node.key, self._data.key])
         if key not in self._cache.chance:
-            self._cache.chance[key] = describe_chance(self.shipped(node), self._data, self._settings.threads)
+            try:
+                self._cache.chance[key] = describe_chance(self.shipped(node), self._data, self._settings.threads)
+            except LightexpError as error:  # its outputs are not finite
+                raise type(error)(f"{node.name}: {error}") from error
         if problem := self._cache.chance[key]:
             self._reporter.say(f"  {node.name}: {problem}")
 
