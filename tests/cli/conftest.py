@@ -1,3 +1,3 @@
-from tests.tracking.fixtures import free_port, make_record, server
+from tests.tracking.fixtures import copy_database, free_port, make_record, server
 
-__all__ = ["free_port", "make_record", "server"]
+__all__ = ["copy_database", "free_port", "make_record", "server"]

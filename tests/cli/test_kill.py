@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,9 +76,10 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory, endless: Path) -> Story:
+def story(tmp_path_factory: pytest.TempPathFactory, endless: Path, copy_database: Callable[[Path], None]) -> Story:
     folder = tmp_path_factory.mktemp("kill")
     outputs = folder / "outputs"
+    copy_database(outputs)
     key = keys(*OVERRIDES)["prune"]
     draft = outputs / "store" / "drafts" / key
     mlflow = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -131,9 +132,12 @@ def test_report_of_a_study_takes_the_tested_front(outputs: Path) -> None:
     assert count_runs(folder) == 2
 
 
-def test_report_of_an_mlflow_experiment(outputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_report_of_an_mlflow_experiment(
+    outputs: Path, capfd: pytest.CaptureFixture[str], copy_database: Callable[[Path], None]
+) -> None:
     messages: list[str] = []
-    uri = f"sqlite:///{Path.cwd()}/theirs.db"
+    copy_database(Path("theirs"))
+    uri = f"sqlite:///{Path.cwd()}/theirs/mlflow.db"
     mirror = Mlflow(uri, "paper").open_mirror(Path("elsewhere"), messages.append)
     for folder in sorted(Path("outputs/runs").iterdir())[:4]:
         mirror.sync(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -141,7 +142,8 @@ def test_augmented_training_repeats_and_differs(alone: tuple[CompletedProcess[st
     assert files[0] == files[1] != (outputs / "runs" / plain.id / "model.tflite").read_bytes()
 
 
-def test_failing_run_is_one_line_and_a_record(tmp_path: Path) -> None:
+def test_failing_run_is_one_line_and_a_record(tmp_path: Path, copy_database: Callable[[Path], None]) -> None:
+    copy_database(tmp_path / "outputs")
     result = lightexp("run", *TINY, NAN, cwd=tmp_path)
     assert result.returncode == 1
     (line,) = list_complaints(result)
@@ -153,7 +155,8 @@ def test_failing_run_is_one_line_and_a_record(tmp_path: Path) -> None:
     assert mlflow_status(tmp_path / "outputs") == {record.mlflow["run_id"]: "FAILED"}
 
 
-def test_simultaneous_runs_make_each_stage_once(tmp_path: Path) -> None:
+def test_simultaneous_runs_make_each_stage_once(tmp_path: Path, copy_database: Callable[[Path], None]) -> None:
+    copy_database(tmp_path / "shared")
     os.makedirs(tmp_path / "one")
     arguments = ["run", *TINY, f"paths.outputs={tmp_path / 'shared'}"]
     together = [Running(*arguments, cwd=tmp_path), Running(*arguments, cwd=tmp_path / "one")]

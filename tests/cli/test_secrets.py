@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,9 @@ class LeakyCommands:
         return done
 
 
-def test_environment_stands_in_nothing_that_is_written(tmp_path: Path) -> None:
+def test_environment_stands_in_nothing_that_is_written(tmp_path: Path, copy_database: Callable[[Path], None]) -> None:
     commands = LeakyCommands(tmp_path)
+    copy_database(commands.folder / "outputs")
     done = commands.run("run")
     assert done.returncode == 0, done.stderr
     study = ["search=leaky", "search.sampler=grid", "search.trials=4", "search.study=s", "tracking=none"]

@@ -66,7 +66,8 @@ def list_files(uri: str, run: Any) -> set[str]:
 
 
 @pytest.fixture
-def outputs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> SyncedOutputs:
+def outputs(tmp_path: Path, capfd: pytest.CaptureFixture[str], copy_database: Callable[[Path], None]) -> SyncedOutputs:
+    copy_database(tmp_path / "outputs")
     return SyncedOutputs(tmp_path / "outputs", capfd)
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -29,9 +30,9 @@ def is_listening(address: str) -> bool:
         return probe.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) == 0
 
 
-def test_ui_serves_the_runs_store_until_interrupted(tmp_path: Path) -> None:
+def test_ui_serves_the_runs_store_until_interrupted(tmp_path: Path, copy_database: Callable[[Path], None]) -> None:
     outputs = tmp_path / "elsewhere with space"
-    stores.prepare_database(outputs / "mlflow.db", outputs / "mlartifacts")
+    copy_database(outputs)
     client = stores.import_mlflow().MlflowClient(tracking_uri=stores.resolve_uri(None, outputs))
     client.create_experiment("the-right-store")
     for module in ("flask", "numpy", "sqlalchemy", "uvicorn", "wsgiref"):  # whichever is imported, and when

@@ -7,6 +7,9 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from lightexp.search.study_spec import StudySpec
+from tests.tracking.fixtures import copy_database
+
+__all__ = ["copy_database"]
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,10 @@ def test_trial_of_a_killed_worker_is_repeated(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def story(tmp_path_factory: pytest.TempPathFactory, copy_database: Callable[[Path], None]) -> dict[str, object]:
     """A study whose command is killed; it is continued, interrupted, tested, continued to its end and shown again."""
     study = Studies(tmp_path_factory.mktemp("story"), tracking="mlflow")
+    copy_database(study.outputs)
     overrides = [f"{SECONDS}=1", "search.workers=2", f"{MODE}=choice(fine,raise)", "search.max_failures=99"]
     study.list_mlflow_runs()  # import MLflow before the clock starts
     observed: dict[str, object] = {}

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,11 @@ def list_states(study: SweptStudies) -> list[TrialState]:
     return [t.state for t in study.list_trials()]
 
 
-def test_ctrl_c_drains_jobs_of_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_drains_jobs_of_submitit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copy_database: Callable[[Path], None]
+) -> None:
     study = SweptStudies(tmp_path, tracking="mlflow")
+    copy_database(study.outputs)
     with use_launcher("submitit_local", monkeypatch) as selection:
         process = study.start(*selection, f"{LEVEL}=interval(0.1,1)", f"{SECONDS}=1")
         wait_until(lambda: list_states(study)[:1] == [TrialState.COMPLETE], process)

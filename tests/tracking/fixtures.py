@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from lightexp.core.protocols import Metric
 from lightexp.core.record import Record, StageRecord
+from lightexp.tracking import stores
 from lightexp.tracking.mirror import Mirror
 
 SERVER_PATIENCE_S = 180
@@ -107,12 +109,28 @@ def _find_free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def copy_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """Put a new MLflow database into an outputs folder, which would take MLflow a second of computing."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which all test processes share
+    stores.prepare_database(folder / "mlflow.db", folder / "mlartifacts")
+
+    def copy(outputs: Path) -> None:
+        outputs.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / "mlflow.db", outputs / "mlflow.db")
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, copy_database: Callable[[Path], None]) -> Iterator[str]:
     """The address of a real MLflow server."""
     folder = tmp_path_factory.mktemp("server")
+    copy_database(folder)
     port = str(_find_free_port())
     arguments = ["server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
-    arguments += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
+    arguments += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     arguments += ["--artifacts-destination", str(folder / "files")]
     quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job workers are five more processes
     with (folder / "log").open("wb") as log:

@@ -104,10 +104,10 @@ def test_answers_of_wrong_types_stop_nothing(
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def database(tmp_path_factory: pytest.TempPathFactory, copy_database: Callable[[Path], None]) -> Path:
     """An MLflow database with a finished run that has no files."""
     folder = tmp_path_factory.mktemp("database")
-    stores.prepare_database(folder / "mlflow.db", folder)
+    copy_database(folder)
     client = stores.import_mlflow().MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
     run = client.create_run(client.create_experiment("lightexp"), tags={"a": "b"})
     client.log_metric(run.info.run_id, "m", 1.0)

@@ -28,8 +28,9 @@ def record(make_record, run_folder) -> Record:
 
 
 @pytest.fixture
-def settings(tmp_path) -> MirrorSettings:
+def settings(tmp_path, copy_database) -> MirrorSettings:
     """The mirror that a command with the default settings asks for."""
+    copy_database(tmp_path)
     return MirrorSettings(dict(NODE), [], str(tmp_path))
 
 

@@ -17,8 +17,10 @@ from tests.tracking.helpers import ROOT, connect, list_history
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
-    return tmp_path_factory.mktemp("plain") / "outputs"
+def outputs(tmp_path_factory, copy_database):
+    outputs = tmp_path_factory.mktemp("plain") / "outputs"
+    copy_database(outputs)
+    return outputs
 
 
 @pytest.fixture

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lightexp.tracking import stores
 from lightexp.tracking.mlflow import Mlflow
 from lightexp.tracking.study_payload import StudyPayload, TrialPayload
 from lightexp.tracking.study_uploader import PARENT_TAG, TRIAL_TAG
 
 
-def test_mirrors_in_turn_show_each_trial_once(tmp_path, messages):
-    first, second = (Mlflow().open_mirror(tmp_path / "outputs", messages.append) for _ in range(2))
+@pytest.fixture
+def outputs(tmp_path, copy_database):
+    copy_database(tmp_path)
+    return tmp_path
+
+
+def test_mirrors_in_turn_show_each_trial_once(outputs, messages):
+    first, second = (Mlflow().open_mirror(outputs, messages.append) for _ in range(2))
 
     def show(mirror, *numbers, accuracy=0.5):
         trials = [
@@ -34,8 +42,8 @@ def test_mirrors_in_turn_show_each_trial_once(tmp_path, messages):
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
-def test_close_running_shows_a_running_study_as_killed(tmp_path, messages):
-    mirror = Mlflow().open_mirror(tmp_path / "outputs", messages.append)
+def test_close_running_shows_a_running_study_as_killed(outputs, messages):
+    mirror = Mlflow().open_mirror(outputs, messages.append)
     run_ids = [mirror.sync_study(StudyPayload(status, status, status))["run_id"] for status in ("RUNNING", "FINISHED")]
     mirror.close_running()
     client = stores.import_mlflow().MlflowClient(tracking_uri=mirror.uri)
