@@ -6,6 +6,7 @@ fails when the library changes what the function relies on.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ ParameterCache = dict[tuple[str, ...], dict[int, list[float] | None]]
 
 None stands for a trial that lacks one of the parameters.
 """
+_parsed_configs: dict[tuple[Any, ...], bytes] = {}
+"""Pickled results of Hydra's repository, by the config's name, the state of its file and the search path."""
 
 
 def list_hydra_flags() -> dict[tuple[str, ...], bool]:
@@ -126,8 +129,6 @@ def checked_hydra_configs(
     import hydra._internal.hydra
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-    from lightexp.core.yaml_text import check_config_file
-
     class CheckedConfigLoader(ConfigLoaderImpl):
         def load_configuration(self, config_name: str | None, overrides: list[str], *args: Any, **options: Any) -> Any:
             config = super().load_configuration(config_name, overrides, *args, **options)
@@ -143,14 +144,14 @@ def checked_hydra_configs(
                 initialize(search_path)
 
             load = repo.load_config
+            results: dict[str, Any] = {}
 
-            def load_checked(config_path: str) -> Any:
-                files = (s for s in repo.get_sources() if s.scheme() == "file" and s.is_config(config_path))
-                if source := next(files, None):
-                    check_config_file(Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml"))
-                return load(config_path)
+            def load_once(config_path: str) -> Any:
+                if config_path not in results:
+                    results[config_path] = _load_checked_config(config_path, repo.get_sources(), load)
+                return results[config_path]
 
-            repo.initialize_sources, repo.load_config = initialize_checked, load_checked
+            repo.initialize_sources, repo.load_config = initialize_checked, load_once
             super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
     module: Any = hydra._internal.hydra
@@ -159,6 +160,28 @@ def checked_hydra_configs(
         yield
     finally:
         module.ConfigLoaderImpl = ConfigLoaderImpl
+
+
+def _load_checked_config(config_path: str, sources: Sequence[Any], load: Callable[[str], Any]) -> Any:
+    """Check a config file and return what `load` returns for it; one that has not changed is parsed once in a process.
+
+    Args:
+        config_path: The config's group and name.
+        sources: What the repository searches.
+        load: The repository's `load_config`.
+    """
+    from lightexp.core.yaml_text import check_config_file
+
+    source = next((s for s in sources if s.scheme() == "file" and s.is_config(config_path)), None)
+    if source is None:
+        return load(config_path)
+    file = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
+    state = file.stat()
+    key = (config_path, state.st_ino, state.st_mtime_ns, state.st_size, *(s.path for s in sources))
+    if key not in _parsed_configs:
+        check_config_file(file)
+        _parsed_configs[key] = pickle.dumps(load(config_path))
+    return pickle.loads(_parsed_configs[key])  # a copy, which Hydra changes
 
 
 def make_hydra_context(config_loader: Any) -> Any:

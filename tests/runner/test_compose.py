@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose as hydra_compose
@@ -58,10 +59,23 @@ def test_compose_config_equals_hydra(overrides: list[str]) -> None:
         with pytest.raises(BadInput):
             compose_config(overrides)
     else:
+        expected_yaml = OmegaConf.to_yaml(expected)
         for _ in range(2):
             composed = compose_config(overrides)
-            assert OmegaConf.to_yaml(composed) == OmegaConf.to_yaml(expected)
+            assert OmegaConf.to_yaml(composed) == expected_yaml
             assert OmegaConf.is_struct(composed) == OmegaConf.is_struct(expected)
+
+
+def test_unchanged_files_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, load = compose_config(["model=lenet5", "~measure.latency"]), OmegaConf.load
+
+    def load_other(file: Any) -> Any:
+        assert find_config_dir() not in Path(file.name).parents, file.name
+        return load(file)
+
+    clear_cache()
+    monkeypatch.setattr(OmegaConf, "load", load_other)
+    assert compose_config(["model=lenet5", "~measure.latency"]) == first
 
 
 def test_compose_config_returns_a_copy() -> None:
