@@ -88,6 +88,8 @@ class ImageFolder(InputDataset):
         """
         if self.labels is None:
             self._number_classes(self._list_parts()["train"])
+        elif self.classes is not None:
+            raise BadInput("dataset.classes has no effect with dataset.labels, which names the labels. Leave it out.")
         elif not os.path.isfile(os.path.expanduser(self.labels)):
             raise BadInput(f"dataset.labels={format_path(self.labels)} is not a file. Set dataset.labels=FILE.csv")
         return self._find_folder()

@@ -94,6 +94,8 @@ def test_classes_without_a_folder_have_no_example(tmp_path: Path) -> None:
     for classes, missing in ((["cat", "dgo"], "dog"), (7, "cat")):
         message = refusal(ImageFolder(str(folder), classes=classes).check)  # type: ignore[arg-type]
         assert f"has no class {missing}, which is a folder. Name all classes" in message
+    both = ImageFolder(str(folder), classes=["cat", "dog"], labels="labels.csv")
+    assert "dataset.classes has no effect with dataset.labels" in refusal(both.check)
     assert "names a class twice" in refusal(ImageFolder(str(folder), classes=["cat", "cat", "dog"]).check)
 
 
