@@ -23,9 +23,10 @@ tf = import_tensorflow()
 
 _DEFAULT_STEP = 1 / 16  # of a variable whose layer has no weights to take a step from
 _SMALLEST_STEP = 1e-12
-_STEP_SPEED = 5.0  # relative change of a step when its variable changes by the learning rate
 _JOINED_SIZE = 8192  # most weights of a variable that is computed together with others
 _STEP_CANDIDATES = np.linspace(0.2, 1.0, 41)  # shares of the step that just spans a kernel
+STEP_SPEED = 5.0
+"""Relative change of a step when its variable changes by the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ class _Part:
     Attributes:
         key: Reference of the first variable.
         latent: The latent weights.
-        log_step: The logarithms of the steps relative to the first ones, divided by `_STEP_SPEED`: the steps stay
+        log_step: The logarithms of the steps relative to the first ones, divided by `STEP_SPEED`: the steps stay
             positive, and weight decay pulls them to the first ones.
     """
 
@@ -254,7 +255,7 @@ class _Part:
         self._assign(tf.where(tf.abs(position) < threshold, 0.0, tf.sign(position) * largest) * step)
 
     def _compute_steps(self) -> Any:
-        return self._first_step * tf.exp(_STEP_SPEED * self.log_step)
+        return self._first_step * tf.exp(STEP_SPEED * self.log_step)
 
     def _spread(self, steps: Any) -> Any:
         """Return steps in a shape that broadcasts to the latent weights."""
@@ -280,7 +281,7 @@ class _Part:
         of_latent, of_step = self._compute_gradients(gradient, self._spread(self._compute_steps()), price)
         if self._indices is not None:
             of_step = tf.math.unsorted_segment_sum(of_step, self._indices, self.log_step.shape[0])
-        return of_latent, _STEP_SPEED * tf.reshape(of_step, self.log_step.shape)
+        return of_latent, STEP_SPEED * tf.reshape(of_step, self.log_step.shape)
 
     def _trace_gradients(self, gradient: Any, step: Any, price: Any) -> tuple[Any, Any]:
         """Return the gradients of the latent weights and of the logarithm of each step, of joined variables unsummed.
