@@ -87,10 +87,11 @@ def _loss_changes(model: Any, graph: ChannelGraph, data: Data) -> dict[str, NDAr
         gradients = iter(tape.gradient(loss, all_variables, unconnected_gradients="zero"))
         changes = []
         for layer, layer_variables in zip(layers, variables, strict=True):
-            products = [next(gradients) * variable for variable in layer_variables]
-            axis = len(layer.kernel.shape) + get_output_axis(layer)
-            others = [other for other in range(len(layer.kernel.shape)) if other != axis]
-            changes.append(tf.square(tf.add_n([tf.reduce_sum(products[0], others), *products[1:]])))
+            kernel, *bias = [next(gradients) * variable for variable in layer_variables]
+            if get_output_axis(layer) == -2:
+                kernel = tf.linalg.matrix_transpose(kernel)
+            products = [tf.reshape(product, [-1, product.shape[-1]]) for product in (kernel, *bias)]
+            changes.append(tf.square(tf.add_n([tf.reduce_sum(product, axis=0) for product in products])))
         return changes
 
     rows = np.random.default_rng(0).permutation(len(data.train))[:_GRADIENT_EXAMPLES]

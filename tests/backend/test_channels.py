@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput
 from lightexp.models.cnn_1d import Cnn1d
 from lightexp.models.ds_cnn import DsCnn
@@ -191,6 +192,24 @@ def test_compute_cost_equals_the_files(net: str, tmp_path: Path) -> None:
     flat, cost = read_graph(file), graph.compute_cost(removed)
     assert cost.macs == count_macs(flat)[0] < graph.compute_cost().macs
     assert cost.params == sum(int(np.prod(t.shape)) for t in flat.weights) < graph.compute_cost().params
+
+
+def test_scores_are_of_the_filters_of_transposed_convolutions() -> None:
+    from lightexp.backend.channels import ChannelGraph
+    from lightexp.backend.importance import score_channels
+
+    model = randomize_vectors(build_pinned())
+    graph, up = ChannelGraph(model), model.get_layer("up")
+    kernel = up.kernel.numpy()
+    kernel[:, :, 3] = 0
+    up.set_weights([kernel, up.bias.numpy() * 0])
+    x = np.random.default_rng(0).random((40, *IMAGE)).astype(np.float32)
+    split = Split(x, np.arange(40) % CLASSES)
+    for criterion in ("l1", "l2", "taylor"):
+        scores = score_channels(model, graph, criterion, 0, Data("d", split, split, split, CLASSES))
+        row = graph.output_channels["up"]
+        assert scores[row[3]] == 0
+        assert (scores[row[[0, 1, 2, 4, 5, 6, 7]]] > 0).all()
 
 
 def test_added_layers_share_a_group() -> None:
