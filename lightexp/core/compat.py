@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightexp.core.hydra_mode import answer_mode_query
+
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
@@ -131,6 +133,8 @@ def checked_hydra_configs(
 
     class CheckedConfigLoader(ConfigLoaderImpl):
         def load_configuration(self, config_name: str | None, overrides: list[str], *args: Any, **options: Any) -> Any:
+            if mode_alone := answer_mode_query(self, overrides, options):
+                return mode_alone
             config = super().load_configuration(config_name, overrides, *args, **options)
             check_config(config, overrides)
             return config
@@ -139,8 +143,7 @@ def checked_hydra_configs(
             initialize = repo.initialize_sources
 
             def initialize_checked(search_path: Any) -> None:
-                elements = search_path.get_path()
-                check_search_path([e.path for e in elements if e.provider.startswith("hydra.searchpath")])
+                check_search_path([e.path for e in search_path.get_path() if e.provider.startswith("hydra.searchpath")])
                 initialize(search_path)
 
             load = repo.load_config

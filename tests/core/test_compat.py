@@ -10,10 +10,13 @@ from pathlib import Path
 import optuna
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra import main as hydra_main
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
+from omegaconf import DictConfig
 from optuna.exceptions import ExperimentalWarning
 
 from lightexp.core import compat
@@ -72,6 +75,32 @@ def test_checked_hydra_configs_checks_before_hydra_acts(tmp_path: Path) -> None:
     with initialize_config_dir(str(find_config_dir()), version_base="1.3"):
         compose(PRIMARY_CONFIG, ["seed=4"])
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode", "composed"),
+    [
+        (["seed=3"], RunMode.RUN, 1),
+        (["-m", "seed=3"], RunMode.MULTIRUN, 3),
+        (["seed=3", "hydra.mode=MULTIRUN"], RunMode.MULTIRUN, 4),
+        (["--config-dir=.", "seed=3", "+kind=many"], RunMode.MULTIRUN, 4),
+    ],
+)
+def test_checked_hydra_configs_composes_no_more_than_needed(
+    arguments: list[str], mode: RunMode, composed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hydra composes once for a run, three times for a sweep of one job, and once more if the mode may be set."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kind").mkdir()
+    (tmp_path / "kind" / "many.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    monkeypatch.setattr("sys.argv", ["application", *arguments])
+    seen: list[object] = []
+    modes: list[RunMode | None] = []
+    application = hydra_main(version_base="1.3", config_path=str(find_config_dir()), config_name=PRIMARY_CONFIG)
+    with compat.checked_hydra_configs(lambda config, overrides: seen.append(config), seen.append):
+        application(lambda config: modes.append(HydraConfig.get().mode))()
+    assert modes == [mode]
+    assert sum(isinstance(config, DictConfig) for config in seen) == composed
 
 
 def test_make_hydra_context_is_accepted_by_a_launcher() -> None:
