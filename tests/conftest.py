@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from lightexp.core import interrupt
+from tests.command_server import start_warm_python
 from tests.tiny_runs import TinyRuns
 
 # Hundreds of processes import the same modules: compile these once, whatever the environment says.
@@ -147,6 +148,15 @@ def tensorflow() -> None:
 def tiny_runs(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> TinyRuns:
     """Real runs on a tiny data set in this process, which share one store."""
     return TinyRuns(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def warm_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the workers of the Python API, and those that they start, as forks that have imported TensorFlow."""
+    python, variables = start_warm_python()
+    monkeypatch.setattr(sys, "executable", python)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.hookimpl(wrapper=True)

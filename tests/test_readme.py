@@ -57,6 +57,7 @@ def test_readme_command_works(command: str, folder: Path) -> None:
         assert "MLflow  run " in done.stdout
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_readme_python_code_works(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = [text for language, text in BLOCKS if language == "python"]
     assert blocks
