@@ -295,6 +295,7 @@ def _start_servers(path: Path, owner: int) -> None:
         path: The socket.
         owner: Process id of the test run.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job of a shell ignores, and its forks
     programs = _name_programs(path)
     _write_programs(programs)
     sockets = {Path(f"{path}.mlflow"): _import_mlflow, path: _import_everything}
