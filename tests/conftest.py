@@ -22,7 +22,9 @@ sys.dont_write_bytecode = False
 
 gc.disable()  # during imports and collection, where it finds nothing
 
-SIGNAL_HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+# A background job of a shell ignores SIGINT, and so would every process that a test starts and interrupts.
+SIGNAL_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.getsignal(signal.SIGTERM)}
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LIBRARY_VARIABLES = ("TF", "MLFLOW_DISABLE_TELEMETRY")
 """Prefixes of the environment variables that are set once in a process, with the import of a library."""
