@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from optuna.exceptions import ExperimentalWarning
 
 from lightexp.core import compat
+from lightexp.runner.compose import add_config_dirs
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
 from lightexp.tracking import stores
 
@@ -90,6 +91,8 @@ def test_checked_hydra_configs_composes_no_more_than_needed(
     arguments: list[str], mode: RunMode, composed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hydra composes once for a run, three times for a sweep of one job, and once more if the mode may be set."""
+    add_config_dirs([])  # those of earlier commands in this process may set the mode
+    GlobalHydra.instance().clear()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kind").mkdir()
     (tmp_path / "kind" / "many.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")

@@ -93,7 +93,8 @@ def test_run_measures_every_stage(first: Record) -> None:
         assert "time/train_s" in names
         for metric in stage.metrics:
             assert metric.version >= 1
-            has_split = metric.name.startswith(("accuracy", "loss", "fidelity", "calibration"))
+            measured_on_splits = ("accuracy", "balanced_accuracy", "f1", "loss", "fidelity", "calibration")
+            has_split = metric.name.startswith(measured_on_splits)
             expected_split = "test" if "test" in metric.name else "val"
             assert metric.split == (expected_split if has_split else None)
     shipped = {metric.name: metric for metric in first.stages[-1].metrics}

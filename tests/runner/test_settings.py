@@ -36,7 +36,7 @@ BAD_OVERRIDES = {
     "stage's place": (["stage@pipeline.stages.prun=prune"], "stage@pipeline.stages.prun", "'prune'"),
     "objective": ([SOFT + "l"], "objective=distilll", "'distill'"),
     "value": (["pipeline.stages.prune.criterion=magnitud"], "pipeline.stages.prune.criterion", "'magnitude' or"),
-    "nothing like it": (["model=zzz"], "model=zzz", "article_mlp, cnn_1d"),
+    "nothing like it": (["model=zzz"], "model=zzz", "article_mlp, autoencoder"),
     # Of the wrong type.
     "word for a number": (["seed=abc"], "seed", "integer"),
     "float for an integer": (["pipeline.stages.train.epochs=2.5"], "pipeline.stages.train.epochs", "integer"),
