@@ -116,7 +116,7 @@ def test_encoded_file_is_smaller_than_without(tiny_runs: TinyRuns, scratch: bool
 
 def test_encoded_file_gets_the_requested_size(tiny_runs: TinyRuns) -> None:
     settings = [f"{RATE}.batch_size=8", f"{RATE}.learning_rate=0.01", f"{RATE}.rate=3"]
-    overrides = ["model=lenet_300_100", "pipeline=rate_encode", *settings]
+    overrides = ["model=lenet_300_100", "model.width=0.5", "pipeline=rate_encode", *settings]
     plain = tiny_runs.run(*overrides).stages[-1].metric("size/encoded_bytes")
     record = tiny_runs.run(*overrides, f"{RATE}.bytes={plain:.0f}")
     assert record.stages[1].facts["final_rate"] == pytest.approx(3)  # there is nothing to adjust
