@@ -85,7 +85,7 @@ def train(name: str, price: float, seed: int, epochs: int, smoke: bool) -> tuple
     from lightexp.models.lenet_300_100 import LeNet300100
     from lightexp.objectives.cross_entropy import CrossEntropy
 
-    model = LeNet300100().build(data.shape, data.classes)
+    model = LeNet300100(width=0.1 if smoke else 1.0).build(data.shape, data.classes)
     layers = {layer.name: 1.0 for layer in model.layers if hasattr(layer, "kernel")}
     tensors = list_grid_tensors(model, layers, dict.fromkeys(layers), False)
     steps = round(RAMP * epochs * count_steps_per_epoch(len(data.train), BATCH))
