@@ -146,15 +146,15 @@ class Trainer:
             progress.step(epoch + 1, self._settings.epochs, **reported)
             # An epoch before the end of a pruning schedule is less sparse than requested, whatever its loss.
             is_settled = self._constraint is None or self._step >= self._constraint.last_step
-            if is_settled and stopping.is_over(self._find_choice(metrics), self._model):
+            if is_settled and stopping.is_over(self._select_stopping_value(metrics), self._model):
                 break
         stopping.restore_best(self._model)
         if stop is None:
             require_learnt(self._history["val_loss"], self._settings)
         return self._history
 
-    def _find_choice(self, metrics: Mapping[str, float]) -> float:
-        """Return what the best epoch has least of: the validation loss, or a primary metric that was asked for."""
+    def _select_stopping_value(self, metrics: Mapping[str, float]) -> float:
+        """Return the value that early stopping minimises: the validation loss, or a primary metric that was set."""
         if not self._data.task.is_primary_set:
             return metrics["val_loss"]
         value = metrics[f"val_{self._primary.name}"]

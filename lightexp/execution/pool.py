@@ -18,6 +18,7 @@ from lightexp.execution.process import WorkerProcess
 from lightexp.execution.work import ACTIVITY, ENDED, MESSAGE, STARTED, STOPPED, WorkSource
 
 _TICK_S = 0.5
+_UPDATE_SHARE = 0.05
 _TERMINATE_GRACE_S = 60.0  # for a worker to record that its task was interrupted
 _EXIT_GRACE_S = 60.0  # for a worker that has closed its output, while its libraries shut down
 _MAX_EARLY_DEATHS = 3
@@ -35,6 +36,32 @@ class PoolView:
 
     def show_outcome(self, task_id: str, outcome: dict[str, Any]) -> None:
         """Show the outcome of a task: the source's summary, or `failed` with the reason."""
+
+
+class ThrottledView(PoolView):
+    """Pass updates on to a view as long as these take no more than a twentieth of the pool's time."""
+
+    def __init__(self, view: PoolView) -> None:
+        """Throttle the updates of a view; messages and outcomes are always shown."""
+        self._view = view
+        self._next_update_s = 0.0
+
+    def show_message(self, text: str) -> None:
+        """See `PoolView.show_message`."""
+        self._view.show_message(text)
+
+    def update(self, activities: list[str], seconds: float) -> None:
+        """Show what each worker is doing, or leave it out; see `PoolView.update`."""
+        start = time.monotonic()
+        if start < self._next_update_s:
+            return
+        self._view.update(activities, seconds)
+        end = time.monotonic()
+        self._next_update_s = end + (end - start) / _UPDATE_SHARE
+
+    def show_outcome(self, task_id: str, outcome: dict[str, Any]) -> None:
+        """See `PoolView.show_outcome`."""
+        self._view.show_outcome(task_id, outcome)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -13,14 +12,13 @@ from omegaconf import DictConfig
 
 from lightexp.core.formatting import strip_controls
 from lightexp.execution.launcher import Launcher, LauncherPool, join_as_worker, launch_origin
-from lightexp.execution.pool import LocalPool, PoolSettings, PoolView
+from lightexp.execution.pool import LocalPool, PoolSettings, PoolView, ThrottledView
 from lightexp.search.study import SearchStudy
 from lightexp.search.study_status import StudyStatus, compute_status
 from lightexp.search.study_tracker import StudyTracker
 from lightexp.search.trial_source import SilentTrialReporter, TrialOrder, TrialSource
 
 WORKER = "lightexp.search.worker"
-_UPDATE_SHARE = 0.05  # of the command's time that updates take, however many trials there are
 
 
 class View(Protocol):
@@ -58,7 +56,7 @@ def run_trials(
         RunFailed: If the workers die before they can work.
     """
     source = TrialSource(study, command)
-    progress = _StudyProgress(source, view, tracker)
+    progress = ThrottledView(_StudyProgress(source, view, tracker))  # an update reads all trials
     order = source.make_order(layers)
     if launcher is None or launcher.is_in_process:
         return LocalPool(source, _make_pool_settings(source, order, study.spec.workers), progress).run()
@@ -93,18 +91,11 @@ class _StudyProgress(PoolView):
     def __init__(self, source: TrialSource, view: View, tracker: StudyTracker) -> None:
         self._source, self._view, self._tracker = source, view, tracker
         self._ended_before = sum(trial.state.is_finished() for trial in source.trials)
-        self._next_update_s = 0.0
 
     def show_message(self, text: str) -> None:
         self._view.message(text)
 
     def update(self, activities: list[str], seconds: float) -> None:
-        if (start := time.monotonic()) < self._next_update_s:
-            return
-        self._update(activities, seconds)
-        self._next_update_s = time.monotonic() + (time.monotonic() - start) / _UPDATE_SHARE
-
-    def _update(self, activities: list[str], seconds: float) -> None:
         spec = self._source.study.spec
         status = compute_status(self._source.study.trials, spec.objectives)
         self._tracker.update(status)

@@ -32,8 +32,8 @@ def test_images_get_the_labels_of_their_rows(tmp_path: Path) -> None:
     assert [len(split) for split in data.splits.values()] == [13, 3, 4]
     numbers = {pixels.tobytes(): number for number, pixels in enumerate(PIXELS)}
     for split in data.splits.values():
-        found = np.array([numbers[image.tobytes()] for image in split.x])
-        np.testing.assert_array_equal(split.y, np.stack([found % 2, found > 9], axis=1))
+        drawn = np.array([numbers[image.tobytes()] for image in split.x])
+        np.testing.assert_array_equal(split.y, np.stack([drawn % 2, drawn > 9], axis=1))
 
 
 def test_folders_of_splits_are_kept(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from lightexp.core.errors import RunFailed
 from lightexp.execution import pool
 from lightexp.execution.locks import CommandLease, FileLocks
-from lightexp.execution.pool import LocalPool, PoolSettings, PoolView
+from lightexp.execution.pool import LocalPool, PoolSettings, PoolView, ThrottledView
 from tests.execution.workers.task_worker import FolderSource
 
 WORKERS = Path(__file__).parent / "workers"
@@ -229,3 +229,25 @@ def test_pool_stops_with_the_command_it_works_for(
     thread.join()
     holder.join()
     assert source.ended() == {}
+
+
+def test_updates_take_no_more_than_a_twentieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(pool.time, "monotonic", lambda: now)
+
+    class SlowView(RecordingView):
+        updates = 0
+
+        def update(self, activities: list[str], seconds: float) -> None:
+            nonlocal now
+            now += 0.1
+            self.updates += 1
+
+    view = SlowView()
+    throttled = ThrottledView(view)
+    for _ in range(100):
+        throttled.update([], now)
+        throttled.show_message("line")
+        now += 0.5
+    assert view.updates == 25  # 2.5 of 52.5 seconds
+    assert len(view.messages) == 100

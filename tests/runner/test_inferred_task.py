@@ -47,8 +47,8 @@ def files(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def plan(path: Path, *overrides: str) -> Any:
-    words = ["dataset=sklearn", "model=from_file", f"model.path={path}", "pipeline=control", "tracking=none"]
-    settings = compose_settings([*words, f"paths.outputs={path.parent}", *overrides])
+    common = ["dataset=sklearn", "model=from_file", f"model.path={path}", "pipeline=control", "tracking=none"]
+    settings = compose_settings([*common, f"paths.outputs={path.parent}", *overrides])
     return settings, Runner(SilentReporter()).plan(settings)[1]
 
 
