@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from lightexp.core.errors import BadInput, suggest_nearest
@@ -45,6 +46,10 @@ class Arguments(argparse.ArgumentParser):
         if not action.option_strings and action.choices:
             self._positional_choices |= dict.fromkeys(action.choices)
         return action
+
+    def offer(self, words: Iterable[str]) -> None:
+        """Remember words that shell completion offers for the first positional argument, which takes others, too."""
+        self._positional_choices |= dict.fromkeys(words)
 
     def add_command(self, name: str, help_line: str, description: str = "") -> Arguments:
         """Add a subcommand, such as `ls` of `lightexp store`, one of which the user must give.

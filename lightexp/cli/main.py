@@ -26,6 +26,8 @@ Usage: lightexp COMMAND [arguments]
   ablate      run what is missing of a paper's table: a file of rows and seeds
               lightexp ablate FILE --plan     what is done already, what is missing, how long it will take
   report      tables, plots and one HTML page from finished runs: an ablation's file, runs, a study, MLflow
+  guide       how to do a task, step by step: your model, your data, a device, a paper's table
+  describe    what a group or a choice is, with every setting: lightexp describe stage/prune
   doctor      check whether this machine can run it: versions, memory, disk, store, plugins, data sets
   store       list, verify and clean up the store of artifacts: ls, verify, gc
   track       sync: upload the runs that MLflow has not seen yet
@@ -37,7 +39,21 @@ Usage: lightexp COMMAND [arguments]
 Each takes --help. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
 
-COMMANDS = ("run", "search", "ablate", "report", "decode", "export", "doctor", "store", "track", "ui", "completion")
+COMMANDS = (
+    "run",
+    "search",
+    "ablate",
+    "report",
+    "guide",
+    "describe",
+    "decode",
+    "export",
+    "doctor",
+    "store",
+    "track",
+    "ui",
+    "completion",
+)
 """Each is a module of this folder with `run(argv) -> exit code` and `make_parser() -> Arguments`."""
 _INTERRUPTED = 130
 _STARTING_FLAGS = ("-m", "--multirun", "-r", "--run")

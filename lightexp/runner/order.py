@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from lightexp.core.artifact import Form
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.invariants import Invariant
 from lightexp.core.protocols import Stage
-from lightexp.runner.settings import Settings
+
+if TYPE_CHECKING:
+    from lightexp.runner.settings import Settings
 
 _MOVES_PER_STAGE = 2  # after so many a repair is taken to go round in circles
 

@@ -1,0 +1,64 @@
+"""`lightexp describe`: groups, choices and their settings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightexp.cli.describe import run
+from lightexp.core.errors import BadInput
+from lightexp.runner.config_groups import ConfigGroups
+from tests.cli.commands import lightexp
+
+QUIET = "import sys; from lightexp.cli.main import main; code = main(sys.argv[1:]); "
+QUIET += "assert not {'tensorflow', 'mlflow', 'sklearn', 'matplotlib', 'pandas'} & set(sys.modules); sys.exit(code)"
+
+
+def test_groups_and_choices_have_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
+    assert set(ConfigGroups().list_groups()) <= set(names)
+    assert run(["stage"]) == 0
+    assert "\nquantize " in capsys.readouterr().out
+
+
+def test_stage_shows_order_papers_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["stage/prune"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "https://arxiv.org/abs/1710.01878" in text
+    assert "After it cluster, encode, prune, qat, quantize" in text
+    assert "sparsity: number ≥ 0, < 1; default 0.8; search interval(0.5, 0.98) Fraction of zeros" in text
+
+
+def test_preset_shows_what_it_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["experiment/article_prune"]) == 0
+    assert "pipeline.stages.prune.end_step          1000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stag"], "stag is not a group: did you mean 'stage'?"),
+        (["prune"], "prune is not a group: did you mean pipeline/prune or stage/prune?"),
+        (["stage=prun"], "stage/prun: no such choice, did you mean 'prune'?"),
+        (["stage", "model"], "one group or choice. Received: stage model"),
+    ],
+)
+def test_unknown_words_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(BadInput) as error:
+        run(words)
+    assert message in str(error.value)
+
+
+def test_users_own_choice_is_described(tmp_path: Path) -> None:
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / "mine.yaml").write_text("# Mine.\n_target_: lightexp.stages.encode.Encode\n")
+    (tmp_path / "stage" / "other.yaml").write_text("# Of a plugin.\n_target_: nowhere.Stage\n")
+    words = ("describe", "--config-dir", str(tmp_path), "stage/mine")
+    done = lightexp(*words, cwd=tmp_path, program=[sys.executable, "-c", QUIET])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Mine." in done.stdout
+    assert "Not tried      other" in done.stdout
+    assert done.stdout.count("prune") > 1
