@@ -131,7 +131,7 @@ class _RunSync:
         if recorded is None:
             return self._tracking
         if self._to_recorded or recorded.uri == self._tracking.uri:
-            return recorded
+            return replace(self._tracking, uri=recorded.uri, experiment=recorded.experiment)
         self._other_servers[str(recorded.uri)] += 1
         return None
 

@@ -7,12 +7,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from optuna.trial import FrozenTrial, TrialState
 
-from lightexp.search.export_front import TestedPoint
+from lightexp.core.columns import select_columns
+from lightexp.core.json_text import encode_json
+from lightexp.core.regular_files import replace_file
+from lightexp.search.export_front import TABLE, TestedPoint
 from lightexp.search.outcome import is_feasible, read_outcome
 from lightexp.search.ranges import format_value
 from lightexp.search.study import SEED_TRIAL, SearchStudy
 from lightexp.search.study_status import StudyStatus
 from lightexp.tracking.mirror import MirrorSettings
+from lightexp.tracking.mlflow_payload import MAIN_METRICS, METRICS_FILE, build_vary_tags
 from lightexp.tracking.process import MirrorProcess
 from lightexp.tracking.remote_mirror import RemoteMirror
 from lightexp.tracking.study_payload import StudyPayload, TrialPayload
@@ -82,18 +86,32 @@ class StudyTracker:
             if point is not None:
                 payload.metrics.update(point.metrics)
             trials.append(payload)
+        metrics = {payload.number: payload.metrics for payload in trials}
+        replace_file(self._study.folder / METRICS_FILE, f"{encode_json(metrics, indent=1)}\n".encode())
         files = {str(path): "" for path in self._study.folder.glob("*.*") if path.suffix in _FILE_SUFFIXES}
         for point in points:
             files |= {str(point.config): "front", str(point.model): f"front/{point.config.stem}"}
-        self.place = self._thread.submit(self._upload, mlflow_status, status, trials, files).result()
+        self.place = self._thread.submit(self._upload, mlflow_status, status, trials, files, bool(points)).result()
         self._thread.shutdown()
 
     def _upload(
-        self, mlflow_status: str, status: StudyStatus, trials: list[TrialPayload], files: dict[str, str]
+        self,
+        mlflow_status: str,
+        status: StudyStatus,
+        trials: list[TrialPayload],
+        files: dict[str, str],
+        is_tested: bool = False,
     ) -> dict[str, str]:
-        metrics = self._list_metrics(status, all_steps=mlflow_status != "RUNNING")
         payload = StudyPayload(
-            self._study.id, self._study.spec.name, mlflow_status, self._list_params(), metrics, trials, files
+            self._study.id,
+            self._study.spec.name,
+            mlflow_status,
+            self._list_params(),
+            self._list_metrics(status, all_steps=mlflow_status != "RUNNING"),
+            trials,
+            files,
+            self._list_main_metrics(trials),
+            (self._study.folder / TABLE).read_text(encoding="utf-8") if is_tested else "",
         )
         with self._study.locks.hold(_UPLOAD_LOCK):
             return self._mirror.sync_study(payload, self._settings)
@@ -105,6 +123,14 @@ class StudyTracker:
         params |= {f"constraint/{number}": constraint.text for number, constraint in enumerate(spec.constraints)}
         params["sampler"] = spec.search.sampler
         return params
+
+    def _list_main_metrics(self, trials: Sequence[TrialPayload]) -> list[str]:
+        """Return the names of the metrics that people compare trials by."""
+        spec = self._study.spec
+        columns = select_columns((trial.metrics for trial in trials), spec.settings.task.primary)
+        constraints = [f"constraint/{number}" for number in range(len(spec.constraints))]
+        names = [objective.name for objective in spec.objectives] + ["feasible", *constraints]
+        return [*names, *(column.name for column in columns)][:MAIN_METRICS]
 
     def _list_metrics(self, status: StudyStatus, all_steps: bool) -> list[tuple[str, float, int]]:
         """Return the hypervolume's curve, the numbers of trials, and the best value of each objective."""
@@ -143,7 +169,7 @@ def _describe_trial(trial: FrozenTrial, status: StudyStatus) -> TrialPayload:
         done=trial.state is not TrialState.FAIL,
         params={name: format_value(value) for name, value in trial.params.items()},
         metrics=metrics,
-        tags={name: value for name, value in tags.items() if value},
+        tags={name: value for name, value in tags.items() if value} | build_vary_tags(outcome.varied),
         started=trial.datetime_start.timestamp(),
         ended=trial.datetime_complete.timestamp(),
     )

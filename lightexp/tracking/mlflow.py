@@ -33,11 +33,14 @@ class Mlflow(Tracking):
         experiment: Name of the experiment, which is created if needed. Defaults to `lightexp`.
         timeout_s: Seconds after which an exchange with a server is given up, however steadily its answer trickles in;
             the server then counts as down. A file to upload is one exchange. Defaults to 60.
+        metrics: Which metrics a run gets in MLflow: the `main` ones that people compare, at most 30, or `all`, of which
+            there are hundreds. The artifact `metrics.json` holds all of them. Defaults to `main`.
     """
 
     uri: str | None = None
     experiment: Annotated[str, Field(min_length=1, max_length=500)] = "lightexp"
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    metrics: mlflow_payload.MetricSelection = "main"
 
     def __post_init__(self) -> None:
         """Check the URI.
@@ -101,7 +104,7 @@ class MlflowMirror(Mirror):
             say: Takes each line for the user.
         """
         self.uri = uri
-        self._experiment, self._timeout_s = settings.experiment, settings.timeout_s
+        self._settings, self._experiment = settings, settings.experiment
         self._artifacts = artifacts
         self._say = say
         self._client: TrackingClient | None = None
@@ -122,7 +125,7 @@ class MlflowMirror(Mirror):
             if recorded.uri != self.uri:
                 return SyncResult({"missing": f"the last command was for another server than {recorded.uri}"})
             place["experiment"] = recorded.experiment
-        uploader = RunUploader(folder, record, place, self._created.pop(record.id, None))
+        uploader = RunUploader(folder, record, place, self._settings.metrics, self._created.pop(record.id, None))
         failure = self._attempt(
             record.id,
             lambda client: uploader.upload(client, self._find_experiment(client, place["experiment"]), create=create),
@@ -144,7 +147,7 @@ class MlflowMirror(Mirror):
         def upload(client: TrackingClient) -> None:
             # Put back only after success: what MLflow has of a study is read again after a failure in the middle.
             uploader = self._uploaders.pop(study.id, None) or StudyUploader(
-                self._find_experiment(client, self._experiment)
+                self._find_experiment(client, self._experiment), self._settings.metrics
             )
             place["run_id"] = uploader.upload(client, study)
             self._uploaders[study.id] = uploader
@@ -224,7 +227,7 @@ class MlflowMirror(Mirror):
         if self._client is None:
             if file := stores.get_database_file(self.uri):
                 stores.prepare_database(file, self._artifacts)
-            self._client = TrackingClient(self.uri, self._timeout_s)
+            self._client = TrackingClient(self.uri, self._settings.timeout_s)
         self._experiment_id = self._client.find_experiment(self._experiment)
         return self._client
 

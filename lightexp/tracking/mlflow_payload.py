@@ -6,17 +6,26 @@ import hashlib
 import math
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
+from lightexp.core.columns import select_columns
 from lightexp.core.config import flatten
 from lightexp.core.json_text import encode_json
+from lightexp.core.primary_metric import read_primary
 from lightexp.core.record import Record
 from lightexp.core.secrets import hide_secrets
+from lightexp.core.table import render_markdown
 
 KEY_CHARS, PARAM_CHARS, TAG_CHARS, DIGEST_CHARS = 250, 6_000, 8_000, 36
 PARAMS, TAGS, METRICS = 100, 100, 1_000  # at most, in one call
 REQUEST_BYTES = 800_000  # MLflow refuses requests over 1,000,000
+MAIN_METRICS = 30  # at most, of a run
+NOTE_TAG = "mlflow.note.content"
+"""The description that MLflow's pages show of a run."""
+METRICS_FILE = "metrics.json"
+"""The artifact of a run that holds all of its metrics."""
+MetricSelection = Literal["main", "all"]
 _NAME_CHARS = 500
 _PAIR_BYTES = 32  # quotes, braces and field names of one key and value in a request
 
@@ -88,11 +97,16 @@ def build_tags(record: Record) -> dict[str, str]:
         "mlflow.source.git.dirty": git.get("dirty"),
     }
     tags |= {sanitize_key(f"lightexp.{name}"): value for name, value in record.tags.items()}
-    for override in record.varied:
-        name, value = _split_override(override)
-        tags[sanitize_key(f"vary/{name}")] = value
+    tags |= build_vary_tags(record.varied)
     tags |= {sanitize_key(f"note/{name}"): note for name, note in record.notes.items()}
+    if record.status == "done":
+        tags[NOTE_TAG] = build_note(render_markdown(record.build_table()), f"All metrics and curves: {METRICS_FILE}.")
     return {name: format_value(value, TAG_CHARS) for name, value in tags.items() if value is not None}
+
+
+def build_vary_tags(varied: Iterable[str]) -> dict[str, str]:
+    """Return a tag `vary/<setting>` for each override, with its value."""
+    return {sanitize_key(f"vary/{name}"): value for name, value in map(_split_override, varied)}
 
 
 def _split_override(override: str) -> tuple[str, str]:
@@ -101,12 +115,64 @@ def _split_override(override: str) -> tuple[str, str]:
     return name.lstrip("+~"), "removed" if name.startswith("~") else value
 
 
-def list_points(record: Record) -> list[MetricPoint]:
-    """Return all finite metrics and curves.
+def build_note(table: str, remark: str = "") -> str:
+    r"""Return a Markdown table with a remark below it as a description; rows over MLflow's limit are left out.
+
+    Example:
+        >>> build_note("| a |\n|---|\n| 1 |", "Made today.")
+        '| a |\n|---|\n| 1 |\n\nMade today.'
+    """
+    lines, limit = table.strip().splitlines(), TAG_CHARS - len(remark) - 100
+    size, rows = 0, 0
+    for line in lines:
+        size += len(line) + 1
+        rows += size <= limit
+    left_out = f"{len(lines) - rows} more rows are in table.md." if rows < len(lines) else ""
+    return "\n\n".join(part for part in ("\n".join(lines[:rows]), " ".join((left_out, remark)).strip()) if part)
+
+
+def build_run_name(record: Record) -> str:
+    """Return the name that tells a run from others of its ablation or sweep: what is special about it, and its seed.
+
+    Example:
+        >>> record = Record("id", "net on digits: prune", "", {"seed": 1}, ["seed=1"], {}, 0.0)
+        >>> build_run_name(record)
+        'net on digits: prune · seed 1'
+        >>> record.tags["row"] = "prune+qat"
+        >>> build_run_name(record)
+        'prune+qat · seed 1'
+    """
+    name = record.tags.get("row") or record.name
+    if "sweep" in record.tags:
+        overrides = [_split_override(override) for override in record.varied if not override.startswith("seed=")]
+        name = " ".join(f"{setting.rpartition('.')[2]}={value}" for setting, value in overrides) or name
+    seed = record.config.get("seed")
+    return format_value(name if seed is None else f"{name} · seed {seed}", _NAME_CHARS)
+
+
+def list_points(record: Record, selection: MetricSelection = "main") -> list[MetricPoint]:
+    """Return finite metrics and curves.
 
     Metrics of the shipped file have their bare names, and those of each stage begin with `stage/<stage>/`, at step 0.
     Curves begin with `train/<stage>/`, and the value after the first epoch is at step 1.
+
+    Args:
+        record: The run's record.
+        selection: `all`, or the `main` ones: what tables show of the shipped file, and curves of validation and loss,
+            at most 30. Defaults to `main`.
     """
+    points = _list_all_points(record)
+    if selection == "all":
+        return points
+    names = [column.name for column in select_columns([record.metrics], read_primary(record.dataset).name)]
+    curves = [(stage.name, name) for stage in record.stages for name in stage.facts.get("history") or {}]
+    names += [f"train/{stage}/{name}" for stage, name in curves if name.startswith("val_") and name != "val_loss"]
+    names += [f"train/{stage}/{name}" for stage, name in curves if name == "loss"]
+    selected = {sanitize_key(name) for name in names[:MAIN_METRICS]}
+    return [point for point in points if point.key in selected]
+
+
+def _list_all_points(record: Record) -> list[MetricPoint]:
     points = [MetricPoint(sanitize_key(name), value, 0) for name, value in record.metrics.items()]
     for stage in record.stages:
         for metric in stage.metrics:
@@ -119,6 +185,17 @@ def list_points(record: Record) -> list[MetricPoint]:
 
 def _is_finite_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def render_metrics(record: Record) -> str:
+    """Return all metrics as the JSON of `metrics.json`: a number by name, and a curve as pairs of epoch and value."""
+    values: dict[str, Any] = {}
+    for point in list_points(record, "all"):
+        if point.step:
+            values.setdefault(point.key, []).append([point.step, point.value])
+        else:
+            values[point.key] = point.value
+    return encode_json(values, indent=1) + "\n"
 
 
 def list_inputs(record: Record) -> list[DatasetInput]:

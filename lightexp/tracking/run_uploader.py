@@ -22,13 +22,21 @@ _BATCH_METRICS = mlflow_payload.METRICS - mlflow_payload.TAGS  # MLflow limits t
 class RunUploader:
     """Bring one MLflow run to the state of a run folder's record."""
 
-    def __init__(self, folder: Path, record: Record, place: dict[str, str], created: MlflowRun | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        record: Record,
+        place: dict[str, str],
+        selection: mlflow_payload.MetricSelection = "main",
+        created: MlflowRun | None = None,
+    ) -> None:
         """Upload nothing yet.
 
         Args:
             folder: The run's folder, whose files are uploaded.
             record: Its record.
             place: The `uri` and `experiment` of the MLflow experiment.
+            selection: See `mlflow_payload.list_points`. Defaults to `main`.
             created: The run as this process has created and left it, which saves searching and reading it. Defaults
                 to None.
         """
@@ -38,7 +46,7 @@ class RunUploader:
         """Whether anything was uploaded."""
         self.created = created
         """The run if this process has created it."""
-        self._folder, self._record = folder, record
+        self._folder, self._record, self._selection = folder, record, selection
         self._end_ms = int((record.ended or record.started) * 1000)
 
     def upload(self, client: TrackingClient, experiment_id: str, create: bool) -> None:
@@ -95,7 +103,7 @@ class RunUploader:
 
     def _create_run(self, client: TrackingClient, experiment_id: str) -> MlflowRun:
         self.changed = True
-        name = mlflow_payload.format_value(self._record.name, mlflow_payload.TAG_CHARS)
+        name = mlflow_payload.build_run_name(self._record)
         tags = mlflow_payload.build_tags(self._record)
         return client.create_run(experiment_id, name, tags, int(self._record.started * 1000))
 
@@ -112,6 +120,8 @@ class RunUploader:
         """Log tags that differ, and metrics and curves that are missing, in as few calls as possible."""
         entities = stores.import_mlflow().entities
         tags = mlflow_payload.build_tags(self._record)
+        if mlflow_payload.NOTE_TAG in run.tags:  # which the user may have edited
+            del tags[mlflow_payload.NOTE_TAG]
         different = {name: value for name, value in tags.items() if run.tags.get(name) != value}
         tag_batches = [
             [entities.RunTag(name, value) for name, value in batch.items()]
@@ -132,7 +142,7 @@ class RunUploader:
         if self._record.status == "running":
             return []
         logged = set() if run.status == "RUNNING" else set(run.metrics)
-        return [point for point in mlflow_payload.list_points(self._record) if point.key not in logged]
+        return [point for point in mlflow_payload.list_points(self._record, self._selection) if point.key not in logged]
 
     def _log_inputs(self, client: TrackingClient, run: MlflowRun) -> None:
         if run.has_inputs:
@@ -156,7 +166,9 @@ class RunUploader:
             final = replace(self._record)
             SyncResult(self.place).note_in(final)  # the copy of the record in MLflow says where it is
             final.write(Path(draft_folder))
-            files = {RECORD_FILE: Path(draft_folder) / RECORD_FILE}
+            metrics_file = Path(draft_folder) / mlflow_payload.METRICS_FILE
+            metrics_file.write_text(mlflow_payload.render_metrics(self._record), encoding="utf-8")
+            files = {path.name: path for path in (Path(draft_folder) / RECORD_FILE, metrics_file)}
             files |= {path.relative_to(self._folder).as_posix(): path for path in _list_files(self._folder)}
             folders = {_parent(name) for name in files}
             uploaded = {} if run.status == "RUNNING" else _list_uploaded(client, run, folders)

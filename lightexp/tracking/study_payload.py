@@ -41,6 +41,8 @@ class StudyPayload:
         metrics: Name, value, and number of trials that had ended.
         trials: Those to show; trials that are shown already only get what is new.
         files: Path to the folder of the run's artifacts that it goes into; an empty name is the top.
+        main_metrics: Names of the trials' metrics that MLflow gets by default; see `Mlflow.metrics`.
+        table: The study's table in Markdown, for its description; empty while there is none.
     """
 
     id: str
@@ -50,6 +52,8 @@ class StudyPayload:
     metrics: list[tuple[str, float, int]] = field(default_factory=list)
     trials: list[TrialPayload] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    main_metrics: list[str] = field(default_factory=list)
+    table: str = ""
 
 
 def parse_study(values: dict[str, Any]) -> StudyPayload:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lightexp.tracking import mlflow_payload, stores
@@ -31,13 +32,14 @@ class StudyUploader:
     What MLflow has is read once, and again only when another process has uploaded to the study meanwhile.
     """
 
-    def __init__(self, experiment_id: str) -> None:
+    def __init__(self, experiment_id: str, selection: mlflow_payload.MetricSelection = "main") -> None:
         """Reach nothing yet.
 
         Args:
             experiment_id: The MLflow experiment's id.
+            selection: Whether trials get `all` metrics or the study's `main` ones. Defaults to `main`.
         """
-        self._experiment_id = experiment_id
+        self._experiment_id, self._selection = experiment_id, selection
         self._token = uuid.uuid4().hex
         self._run_id: str | None = None
         self._trial_runs: dict[str, _TrialRun] = {}
@@ -63,11 +65,14 @@ class StudyUploader:
             client.set_status(run_id, study.status)
         _log_params(client, run, study)
         _log_metrics(client, run_id, study)
+        select = partial(_select_metrics, names=set(study.main_metrics) if self._selection == "main" else None)
         for first in range(0, len(study.trials), _BATCH_TRIALS):
             with client.transaction():
-                for trial in study.trials[first : first + _BATCH_TRIALS]:
+                for trial in map(select, study.trials[first : first + _BATCH_TRIALS]):
                     number = str(trial.number)
                     self._trial_runs[number] = self._upload_trial(client, trial, self._trial_runs.get(number))
+        if study.table and mlflow_payload.NOTE_TAG not in run.tags:  # which the user may have edited
+            client.set_tag(run_id, mlflow_payload.NOTE_TAG, mlflow_payload.build_note(study.table))
         for path, folder in study.files.items():
             if Path(path).is_file():
                 client.log_file(run, Path(path), folder or None)
@@ -84,7 +89,8 @@ class StudyUploader:
     def _upload_trial(self, client: TrackingClient, trial: TrialPayload, existing: _TrialRun | None) -> _TrialRun:
         """Upload a trial, or the rest of one whose upload was interrupted; metrics that are new are added."""
         tags = {
-            name: mlflow_payload.format_value(value, mlflow_payload.TAG_CHARS) for name, value in trial.tags.items()
+            mlflow_payload.sanitize_key(name): mlflow_payload.format_value(value, mlflow_payload.TAG_CHARS)
+            for name, value in trial.tags.items()
         }
         run = existing or self._create_trial_run(client, trial, tags)
         metrics = {mlflow_payload.sanitize_key(name): value for name, value in trial.metrics.items()}
@@ -117,6 +123,13 @@ def close_run(client: TrackingClient, run_id: str) -> None:
     """Show that a run or study was killed, if it is shown as running."""
     if client.get_run(run_id).status == "RUNNING":
         client.set_status(run_id, "KILLED")
+
+
+def _select_metrics(trial: TrialPayload, names: set[str] | None) -> TrialPayload:
+    """Return a trial with the named metrics alone; all of them for None."""
+    if names is None:
+        return trial
+    return replace(trial, metrics={name: value for name, value in trial.metrics.items() if name in names})
 
 
 def _format_params(params: dict[str, str]) -> dict[str, str]:

@@ -122,7 +122,7 @@ def test_sync_uploads_what_mlflow_lacks_once(
         }
         assert runs["a"][0].data.metrics["accuracy/val"] == 0.96
         assert runs["a"][0].data.params["seed"] == "3"
-        assert list_files(outputs.uri, runs["a"][0]) == {RECORD_FILE, "model.tflite", "stages"}
+        assert list_files(outputs.uri, runs["a"][0]) == {RECORD_FILE, "metrics.json", "model.tflite", "stages"}
         place = {"uri": outputs.uri, "experiment": "lightexp", "run_id": runs["a"][0].info.run_id}
         assert outputs.read("a").mlflow == place
         assert outputs.read("c").mlflow["missing"] == "Connection refused"
@@ -153,7 +153,12 @@ def test_sync_copies_runs_to_another_server(outputs: SyncedOutputs, write: Calla
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == f"2 uploaded: {server}"
     assert count_runs(server, "copies") == {"a": 1, "b": 1}
-    assert list_files(server, find_runs(server, "copies")["b"][0]) == {RECORD_FILE, "model.tflite", "stages"}
+    assert list_files(server, find_runs(server, "copies")["b"][0]) == {
+        RECORD_FILE,
+        "metrics.json",
+        "model.tflite",
+        "stages",
+    }
     assert {name: outputs.read(name) for name in "ab"} == before
     assert outputs.sync(*overrides) == (0, f"2 there already: {server}\n", "")
     assert outputs.sync() == (0, f"2 there already: {outputs.uri}\n", "")
@@ -225,7 +230,7 @@ def test_sync_sends_nothing_that_strangers_chose(
         assert {path.name for path in secret.iterdir()} == {"key", RECORD_FILE}
         runs = find_runs(outputs.uri)
         assert set(runs) == {"linking", "plugin"}
-        assert list_files(outputs.uri, runs["linking"][0]) == {RECORD_FILE, "model.tflite", "stages"}
+        assert list_files(outputs.uri, runs["linking"][0]) == {RECORD_FILE, "metrics.json", "model.tflite", "stages"}
         assert outputs.sync("--to-recorded")[0] == 0
         assert "runs/log-batch" in stranger.requests
 

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lightexp.core.columns import COLUMNS
+from lightexp.core.metrics import Metric
 from lightexp.core.record import StageRecord
 from lightexp.tracking import mlflow_payload, stores
 
@@ -95,9 +97,40 @@ def test_build_params_is_flat_and_keeps_values():
 def test_list_points_skips_what_is_no_number(make_record):
     record = make_record()
     record.stages.append(StageRecord("odd", "k", True, 0.0, [], {"history": {"flag": [True], "word": ["x"]}}))
-    points = mlflow_payload.list_points(record)
+    points = mlflow_payload.list_points(record, "all")
     assert all(math.isfinite(p.value) for p in points)
     assert not [p for p in points if p.key.startswith("train/odd") or "loss/test" in p.key]
+
+
+def test_list_points_selects_at_most_thirty(make_record):
+    history = {"loss": [0.5], "accuracy": [0.5], "val_loss": [0.5], "val_accuracy": [0.5]}
+    metrics = [Metric(column.name, 1.0) for column in COLUMNS] + [Metric(f"fits/{n}", 1.0) for n in range(200)]
+    record = make_record(stages=[StageRecord(f"s{n}", "k", True, 0.0, metrics, {"history": history}) for n in range(9)])
+    names = [point.key for point in mlflow_payload.list_points(record)]
+    assert len(names) == mlflow_payload.MAIN_METRICS
+    assert set(names) >= {column.name for column in COLUMNS}
+    assert "train/s0/val_accuracy" in names
+    assert len(mlflow_payload.list_points(record, "all")) > 2000
+
+
+def test_build_run_name_tells_rows_jobs_and_seeds_apart(make_record):
+    record = make_record(varied=["pipeline.stages.prune.sparsity=0.5", "seed=3", "~stage@pipeline.stages.x"])
+    assert mlflow_payload.build_run_name(record) == "small_cnn on digits: prune_quantize · seed 3"
+    record.tags = {"sweep": "2026-01-01"}
+    assert mlflow_payload.build_run_name(record) == "sparsity=0.5 x=removed · seed 3"
+    record.varied = ["seed=3"]
+    assert mlflow_payload.build_run_name(record) == "small_cnn on digits: prune_quantize · seed 3"
+    record.tags = {"ablation": "article", "row": "prune+qat"}
+    assert mlflow_payload.build_run_name(record) == "prune+qat · seed 3"
+
+
+def test_build_note_leaves_out_rows_over_the_limit():
+    rows = [f"| {n} | {'x' * 90} |" for n in range(200)]
+    note = mlflow_payload.build_note("\n".join(rows), "Made today.")
+    assert len(note) <= mlflow_payload.TAG_CHARS
+    shown = note.count("| x")
+    assert 50 < shown < 200
+    assert note.endswith(f"\n\n{200 - shown} more rows are in table.md. Made today.")
 
 
 def test_build_tags_leaves_out_what_is_unknown(make_record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -44,7 +45,7 @@ def test_sync_shows_a_started_run_as_running(mirror, make_record, sync):
     sync(mirror, record)
     run = connect(record).get_run(record.mlflow["run_id"])
     assert run.info.status == "RUNNING"
-    assert run.info.run_name == record.name
+    assert run.info.run_name == f"{record.name} · seed 3"
     assert run.info.start_time == 1_700_000_000_250
     assert run.data.tags["lightexp.status"] == "running"
     assert run.data.params == {
@@ -87,12 +88,32 @@ def test_sync_logs_status_and_tags_of_a_finished_run(finished):
 def test_sync_logs_metrics_and_curves(finished):
     client, run_id = connect(finished), finished.mlflow["run_id"]
     metrics = client.get_run(run_id).data.metrics
-    assert metrics["accuracy/val"] == metrics["stage/quantize/accuracy/val"] == 0.96
-    assert metrics["stage/train/size/file_bytes"] == 112_960
+    curves = {f"train/{stage}/loss" for stage in ("train", "prune", "quantize")}
+    assert set(metrics) - curves == {"accuracy/val", "accuracy/test", "size/file_bytes", "size/ratio"}
     assert metrics["size/file_bytes"] == 28_240
     assert list_history(client, run_id, "train/prune/loss") == [(1, 0.5), (3, 0.25)]
+
+
+def test_sync_logs_all_metrics_if_asked(finished, outputs, messages, sync):
+    client, run_id = connect(finished), finished.mlflow["run_id"]
+    mirror = Mlflow(metrics="all").open_mirror(outputs, messages.append)
+    assert sync(mirror, finished)
+    metrics = client.get_run(run_id).data.metrics
+    assert metrics["accuracy/val"] == metrics["stage/quantize/accuracy/val"] == 0.96
+    assert metrics["stage/train/size/file_bytes"] == 112_960
     assert list_history(client, run_id, "train/prune/sparsity") == [(1, 0.0), (3, 0.8)]
     assert "loss/test" not in metrics
+    assert not sync(mirror, finished)
+    assert messages == []
+
+
+def test_sync_describes_a_finished_run_by_its_table(finished, mirror, sync):
+    client, run_id = connect(finished), finished.mlflow["run_id"]
+    note = client.get_run(run_id).data.tags["mlflow.note.content"]
+    assert "| quantize | 96.00% | 95.00% | 28,240 | 4.0x |\n\nAll metrics and curves: metrics.json." in note
+    client.set_tag(run_id, "mlflow.note.content", "mine")
+    assert not sync(mirror, finished)
+    assert client.get_run(run_id).data.tags["mlflow.note.content"] == "mine"
 
 
 def test_sync_logs_dataset_inputs(finished):
@@ -110,7 +131,10 @@ def test_sync_uploads_files_that_can_be_read_back(finished, outputs, tmp_path):
     (tmp_path / "download").mkdir()
     downloaded = Path(client.download_artifacts(run_id, "", str(tmp_path / "download")))
     names = {path.relative_to(downloaded).as_posix() for path in downloaded.rglob("*") if path.is_file()}
-    assert names == {"record.json", "config.yaml", "model.tflite", "stages/prune/model.tflite"}
+    assert names == {"record.json", "metrics.json", "config.yaml", "model.tflite", "stages/prune/model.tflite"}
+    metrics = json.loads((downloaded / "metrics.json").read_text())
+    assert metrics["stage/train/size/file_bytes"] == 112_960
+    assert metrics["train/prune/sparsity"] == [[1, 0.0], [3, 0.8]]
     assert (downloaded / "stages/prune/model.tflite").read_bytes() == b"stages/prune/model.tflite"
     assert read_record(downloaded).mlflow == finished.mlflow
     assert finished.mlflow["run_id"] in (downloaded / "record.json").read_text()
@@ -141,7 +165,7 @@ def test_sync_adds_metrics_that_were_measured_later(finished, mirror, sync, run_
     (run_folder / "tradeoff.svg").write_text("drawn again")
     assert sync(mirror, finished)
     metrics = client.get_run(run_id).data.metrics
-    assert metrics["latency/p50_us"] == metrics["stage/quantize/latency/p50_us"] == 12.5
+    assert metrics["latency/p50_us"] == 12.5
     assert len(client.get_metric_history(run_id, "accuracy/val")) == 1
     assert "tradeoff.svg" in {file.path for file in client.list_artifacts(run_id)}
 
@@ -176,7 +200,7 @@ def test_sync_makes_awkward_configs_acceptable(mirror, make_record, messages, sy
     assert messages == []
     run = connect(record).get_run(record.mlflow["run_id"])
     assert len(run.data.params) == 255
-    assert run.info.run_name == record.name
+    assert run.info.run_name == record.name  # there is no seed
     assert len([tag for tag in run.data.tags if tag.startswith("vary/")]) == 3
 
 
@@ -275,7 +299,7 @@ def test_sync_uploads_to_a_real_server(server, make_record, messages, sync, run_
     assert run.data.metrics["accuracy/val"] == 0.96
     assert {entry.dataset.digest for entry in run.inputs.dataset_inputs} == {"n" * 36, "l" * 36, "t" * 36}
     names = {file.path for file in client.list_artifacts(run_id)}
-    assert names == {"record.json", "config.yaml", "model.tflite", "stages"}
+    assert names == {"record.json", "metrics.json", "config.yaml", "model.tflite", "stages"}
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
     assert not (run_folder / "unused").exists()
     assert not sync(mirror, record)
