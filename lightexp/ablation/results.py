@@ -36,7 +36,7 @@ def report_results(spec: AblationSpec, outputs: Path, overrides: list[str], prob
     if not runs:
         return build_summary([], spec.show)
     review.check_comparable(runs, spec.name)
-    runs, show, questions = review.without_foreign_latency(runs, spec.show)
+    runs, show, questions = review.drop_incomparable_latency(runs, spec.show)
     refused = {row.name: row.refused for row in spec.rows if row.refused}
     names = [row.name for row in spec.rows]
     report = build_summary(runs, replace(show, title=spec.name), refused, order=names)

@@ -17,6 +17,7 @@ from lightexp.core.store import Store
 from lightexp.execution.process import ParentConnection
 from lightexp.execution.work import Events, run_tasks
 from lightexp.runner.compose import compose_settings
+from lightexp.runner.environment import read_governor, read_turbo
 from lightexp.runner.execute import Executor
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
@@ -84,8 +85,8 @@ class TaskExecutor:
         stages = executor.make()
         executor.measure(stages, test=False)
         for stage, measured in zip(record.stages, stages, strict=True):
-            stage.metrics += [metric for metric in measured.metrics if stage.metric(metric.name) is None]
-        record.environment["timed_on"] = os.uname().nodename
+            stage.replace(measured)
+        record.environment |= {"timed_on": os.uname().nodename, "governor": read_governor(), "turbo": read_turbo()}
         self._runner.publish(settings, record)
         return record.metrics
 

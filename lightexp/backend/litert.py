@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ from lightexp.backend import flatbuffer, sandbox
 from lightexp.backend.litert_model import LoadedModel
 from lightexp.core.data import Data, scale_inputs
 from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.latency_quality import MAX_SPREAD
 from lightexp.core.layout import LayoutChoice
 from lightexp.core.preprocessing import Factor
 
 MIN_TIMED_RUNS = 20
 """Runs that are timed even when the time is over."""
+_BATCHES = 5  # whose medians are compared
+_MIN_BATCH_US = 4_000.0  # so that five of them last longer than another process' turn on the processor
+_CLOCK_US = 0.02  # by which equal durations differ, since the clock ticks
 _EXAMPLES_PER_CALL = 1000  # sent to the sandbox process at once
 _SMALLEST_PROBABILITY = 1e-7  # so that its logarithm is finite
 
@@ -197,21 +202,22 @@ def time_single_example(
     example: NDArray[np.float32],
     warmup: int,
     runs: int,
-    seconds: float = 1.0,
+    seconds: float = 2.0,
     foreign: bool = False,
 ) -> NDArray[np.float64]:
-    """Time a model on one example and one thread.
+    """Time a model on one example and one thread, in batches, until the medians of the last five hardly differ.
 
     Args:
         tflite: The model's file.
         example: The example as the model's input, scaled, `(*shape)`.
-        warmup: Runs that are not counted; they take at most a quarter of `seconds`.
-        runs: Runs that are counted; fewer, but at least 20, once `seconds` have passed.
-        seconds: Time limit of the counted runs. Defaults to 1.
+        warmup: Runs that are not counted, at least one; they take at most an eighth of `seconds`.
+        runs: Runs of five batches. There are more of a fast model, whose batches take 4 ms at least, and fewer, but at
+            least 20, of a slow one, whose first five batches take at most half of `seconds`.
+        seconds: Time after which no further batch begins. Defaults to 2.
         foreign: As in `compute_logits`. Defaults to False.
 
     Returns:
-        Microseconds of each run's `invoke`, `(runs,)`.
+        Microseconds of each run's `invoke` in the five consecutive batches that differ least, `(5, runs of a batch)`.
 
     Raises:
         BadInput: As `compute_logits`.
@@ -221,19 +227,37 @@ def time_single_example(
         return sandbox.run_sandboxed("time_single_example", tflite, example, **limits).astype(np.float64)
     model = LoadedModel.open(tflite, (1, *example.shape), threads=1)
     model.set_input(np.broadcast_to(model.source.encode(example), model.shape))
-    _time_runs(model, warmup, 1, seconds / 4)
-    return np.array(_time_runs(model, runs, MIN_TIMED_RUNS, seconds), np.float64) / 1e3
+    usual = float(np.median(_time_runs(model, max(warmup, 1), seconds / 8)))
+    count = min(max(runs / _BATCHES, _MIN_BATCH_US / usual), seconds * 1e6 / 2 / _BATCHES / usual)
+    count = max(math.ceil(count), MIN_TIMED_RUNS // _BATCHES)
+    end = time.perf_counter() + seconds
+    batches = [_time_runs(model, count) for _ in range(_BATCHES)]
+    quietest = batches
+    while compute_spread(quietest) > MAX_SPREAD and time.perf_counter() < end:
+        batches = [*batches[1:], _time_runs(model, count)]
+        quietest = min(quietest, batches, key=compute_spread)
+    return np.stack(quietest)
 
 
-def _time_runs(model: LoadedModel, runs: int, minimum: int, seconds: float) -> list[int]:
-    """Return nanoseconds of up to `runs` invocations; at least `minimum`, whatever the time limit."""
+def compute_spread(batches: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> float:
+    """Return the difference between the highest and the lowest median of batches, as a share of their median.
+
+    Args:
+        batches: Microseconds, `(batches, runs of a batch)`.
+    """
+    medians = np.median(batches, axis=1)
+    return float(max(np.ptp(medians) - _CLOCK_US, 0.0) / np.median(medians))
+
+
+def _time_runs(model: LoadedModel, runs: int, seconds: float = np.inf) -> NDArray[np.float64]:
+    """Return microseconds of up to `runs` invocations; no further one begins after `seconds`."""
     durations: list[int] = []
-    end = time.perf_counter_ns() + int(seconds * 1e9)
+    end = time.perf_counter_ns() + seconds * 1e9
     for _ in range(runs):
         start = time.perf_counter_ns()
         model.invoke()
         now = time.perf_counter_ns()
         durations.append(now - start)
-        if now > end and len(durations) >= minimum:
+        if now > end:
             break
-    return durations
+    return np.array(durations, np.float64) / 1e3

@@ -126,7 +126,7 @@ def _report_runs(sources: list[str], settings: dict[str, str], problems: list[st
         raise BadInput(f"only={only}: no finished run has this in its name or overrides.")
     review.check_comparable(runs, title)
     spec = TableSpec(title, claim=f"only={only}" if only else "")
-    runs, spec, remarks = review.without_foreign_latency(runs, spec)
+    runs, spec, remarks = review.drop_incomparable_latency(runs, spec)
     report = build_summary(runs, spec)
     command = shlex.join(["lightexp", "report", *sources, *(f"{name}={value}" for name, value in settings.items())])
     report = replace(
@@ -196,14 +196,17 @@ def _print_comparison(sources: list[str], problems: list[str]) -> None:
     from lightexp.cli import ablation_view
     from lightexp.report import review
     from lightexp.report.compare import compare_runs
+    from lightexp.report.table_spec import TableSpec
 
     runs = [_read_runs(source, problems) for source in sources]
     for source, source_runs in zip(sources, runs, strict=True):
         if not source_runs:
             raise BadInput(f"--compare: {source} has no finished run.")
-    review.check_comparable([*runs[0], *runs[1]], "--compare")
-    ablation_view.print_comparison(compare_runs(runs[0], runs[1], (sources[0], sources[1])))
-    _print_problems(problems)
+    both, count = [*runs[0], *runs[1]], len(runs[0])
+    review.check_comparable(both, "--compare")
+    both, _, remarks = review.drop_incomparable_latency(both, TableSpec("--compare"))
+    ablation_view.print_comparison(compare_runs(both[:count], both[count:], (sources[0], sources[1])))
+    _print_problems([*problems, *remarks])
 
 
 def _write(report: Report, folder: Path, problems: list[str]) -> None:

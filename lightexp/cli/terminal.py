@@ -18,6 +18,7 @@ from lightexp.cli.printing import make_console
 from lightexp.core.columns import MISSING, build_metrics_table
 from lightexp.core.data import Data
 from lightexp.core.formatting import escape_markup
+from lightexp.core.latency_quality import MARK
 from lightexp.core.primary_metric import read_primary
 from lightexp.core.record import Record, StageRecord
 from lightexp.core.records import RUNS
@@ -78,7 +79,7 @@ class Terminal:
             record: The run's record.
             outputs: The folder of all outputs.
         """
-        print_table(self._out, replace(record.build_table(), caption=""))
+        self._print_metrics(replace(record.build_table(), caption=""))
         if table := heatmap.find_last_table(record):
             self._show_sensitivity(table)
         for kind, reason in record.waived.items():
@@ -106,9 +107,16 @@ class Terminal:
             name = " ".join(override for override in record.varied if override not in shared)
             rows.append((name, record.metrics))
         primary = read_primary(records[0].dataset).name
-        print_table(self._out, build_metrics_table("Job", rows, primary=primary))
+        self._print_metrics(build_metrics_table("Job", rows, primary=primary))
         self._out.print("The jobs of a sweep do not look at the test split; a run outside a sweep does:")
         self._out.print(f"Next    {escape_markup(records[-1].command)}", soft_wrap=True)
+
+    def _print_metrics(self, table: Table) -> None:
+        """Print a table of metrics, and which of its latencies are doubtful."""
+        print_table(self._out, table)
+        for note in table.notes:
+            if note.startswith(MARK):
+                self._out.print(f"[yellow]{escape_markup(note)}[/yellow]", soft_wrap=True)
 
     def plan(
         self, plan: Plan, settings: Settings, data: Data, in_store: list[bool], layers: list[list[tuple[str, str]]]

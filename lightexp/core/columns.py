@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lightexp.core.table import Direction, Table, TableColumn
+from lightexp.core.latency_quality import MARK, TIMES, list_doubts
+from lightexp.core.table import Direction, Table, TableCell, TableColumn, TableRow
 
 MISSING = "–"
 
@@ -140,11 +141,19 @@ def build_metrics_table(
         heading: Heading of the column of names.
         rows: Names with their metrics.
         caption: Title of the table.
-        notes: Lines below the table.
+        notes: Lines below the table, before those on doubtful latencies.
         primary: See `select_columns`.
     """
     columns = select_columns((metrics for _, metrics in rows), primary)
-    headings: list[TableColumn | str] = [heading]
-    headings += [TableColumn(column.heading, wrap=False) for column in columns]
-    body = [[name, *(column.format(metrics.get(column.name)) for column in columns)] for name, metrics in rows]
-    return Table.from_text(headings, body, caption, notes)
+    headings = (TableColumn(column.heading, wrap=False) for column in columns)
+    body = []
+    for name, metrics in rows:
+        mark = MARK if list_doubts(metrics) else ""
+        cells = (
+            TableCell(column.format(metrics.get(column.name)), mark=mark if column.name in TIMES else "")
+            for column in columns
+        )
+        body.append(TableRow((TableCell(name), *cells)))
+    doubts = [f"{name}: {', '.join(list_doubts(metrics))}" for name, metrics in rows if list_doubts(metrics)]
+    footnotes = [f"{MARK} doubtful latency of {doubt}." for doubt in doubts]
+    return Table((TableColumn(heading, align="left"), *headings), tuple(body), caption, (*notes, *footnotes))

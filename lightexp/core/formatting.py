@@ -23,7 +23,7 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "×": r"$\times$", "÷": r"$\div$", "µ": r"$\mu$", "†": r"$^{\dagger}$", "–": "--", "Δ": r"$\Delta$",
     "\"": "''", "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "’": "'", "…": r"\ldots{}",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "‡": r"$^{\ddagger}$",
 }  # fmt: skip
 
 

@@ -1,39 +1,84 @@
-"""Measure the latency of the shipped file on this machine."""
+"""Measure the latency of the shipped file on this machine, and how far it can be trusted."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import ClassVar
+
 import numpy as np
 
-from lightexp.core.config import Count, Index, settings_dataclass
-from lightexp.core.protocols import Measurement, MeasurementContext, Metric
+from lightexp.core.config import Count, Index, Positive, settings_dataclass
+from lightexp.core.latency_quality import MAX_SPREAD
+from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Note
 from lightexp.execution.locks import host_lock
+
+LOADAVG = Path("/proc/loadavg")
 
 
 @settings_dataclass
 class Latency(Measurement):
     """Median and 95th percentile of the time for the first validation example, by LiteRT on one thread.
 
-    Only one process of the host measures at a time. A slow file is timed for about a second, over at least 20 runs.
+    Only one process of the host measures at a time. Batches of runs are repeated until the medians of five in a row
+    differ by at most 3%, or the time is over; then the latency is noisy, and a note says so.
+
+    `latency/spread` is the difference between the highest and the lowest of the five medians, as a share.
+    `latency/load` is the host's load average of the last minute, and `latency/runnable` the number of threads ready to
+    run just before or after, each divided by the number of processors; above 1 both, the host was busy.
 
     Attributes:
-        warmup: Runs before the first timed one.
-        runs: Timed runs.
+        warmup: Runs before the first timed one, at least one.
+        runs: Timed runs of five batches; see `lightexp.backend.litert.time_single_example`.
+        seconds: Time after which no further batch begins.
     """
 
+    version: ClassVar[int] = 2  # 1 timed one batch
     is_timing = True
-    gives = {"latency/p50_us": "min", "latency/p95_us": "min"}
+    gives = {
+        "latency/p50_us": "min",
+        "latency/p95_us": "min",
+        "latency/spread": "min",
+        "latency/load": None,
+        "latency/runnable": None,
+    }
     warmup: Index = 20
     runs: Count = 200
+    seconds: Positive = 2.0
 
-    def measure(self, context: MeasurementContext) -> list[Metric]:
-        """Measure `latency/p50_us` and `latency/p95_us`."""
-        from lightexp.backend.litert import time_single_example
+    def measure(self, context: MeasurementContext) -> list[Metric | Note]:
+        """Measure `latency/*`."""
+        from lightexp.backend.litert import compute_spread, time_single_example
 
         example = context.data.inputs(context.data.val.x[:1])[0]
         with host_lock():
-            times = time_single_example(context.tflite, example, self.warmup, self.runs, foreign=context.foreign)
+            before = _count_runnable()
+            times = time_single_example(
+                context.tflite, example, self.warmup, self.runs, self.seconds, foreign=context.foreign
+            )
+            runnable = max(before, _count_runnable())
+            load = os.getloadavg()[0]
         p50, p95 = np.percentile(times, [50, 95])
-        return [
-            Metric("latency/p50_us", float(p50), "µs", "min", version=self.version),
-            Metric("latency/p95_us", float(p95), "µs", "min", version=self.version),
+        spread, processors = compute_spread(times), os.cpu_count() or 1
+        measured: list[Metric | Note] = [
+            Metric("latency/p50_us", p50, "µs", "min", version=self.version),
+            Metric("latency/p95_us", p95, "µs", "min", version=self.version),
+            Metric("latency/spread", spread, "", "min", version=self.version),
+            Metric("latency/load", load / processors, version=self.version),
+            Metric("latency/runnable", runnable / processors, version=self.version),
         ]
+        if spread > MAX_SPREAD:
+            text = (
+                f"noisy: medians of batches still differ by {spread:.0%} after {self.seconds:g} s. End what else "
+                "computes here, or set measure.latency.seconds higher"
+            )
+            measured.append(Note("latency/p50_us", text))
+        return measured
+
+
+def _count_runnable() -> int:
+    """Return the number of the host's threads that run or are ready to; 0 where the system does not tell."""
+    try:
+        return int(LOADAVG.read_text(encoding="utf-8").split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lightexp.core.columns import COLUMNS, MISSING, MetricColumn
+from lightexp.core.latency_quality import MARK
 from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.report.runs import Run
 from lightexp.report.statistics import Difference, Summary
@@ -24,11 +25,13 @@ class MetricStatistics:
         summary: Over the row's seeds; None where nothing was measured.
         difference: Difference to the control; None where there is none.
         rank: 1 for the column's best value, 2 for its second, otherwise 0.
+        doubtful: Whether it is a latency that cannot be trusted; see `lightexp.core.latency_quality`.
     """
 
     summary: Summary | None = None
     difference: Difference | None = None
     rank: int = 0
+    doubtful: bool = False
 
     @property
     def mean(self) -> float | None:
@@ -37,7 +40,11 @@ class MetricStatistics:
 
     @property
     def mark(self) -> str:
-        """Stars for a significant difference; a dagger where the row is shown to be no worse than the margin."""
+        """Stars for a significant difference, or a dagger for one within the margin; a double dagger of a doubt."""
+        return self._test_mark + (MARK if self.doubtful else "")
+
+    @property
+    def _test_mark(self) -> str:
         difference = self.difference
         if difference is None:
             return ""
@@ -58,6 +65,7 @@ class ReportRow:
         metrics: Statistics by metric.
         note: Source of a published row, reason of a refused one, or what became of waived invariants.
         front: Share of the seeds for which the row is on the front of size and error; None where that is not known.
+        doubts: Why its latency cannot be trusted.
     """
 
     name: str
@@ -66,6 +74,7 @@ class ReportRow:
     metrics: Mapping[str, MetricStatistics] = field(default_factory=dict)
     note: str = ""
     front: float | None = None
+    doubts: tuple[str, ...] = ()
 
     def metric(self, name: str) -> MetricStatistics:
         """Return the statistics of a metric, empty ones where it was not measured."""

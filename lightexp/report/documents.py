@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from lightexp.core import latency_quality
 from lightexp.core.columns import MISSING, MetricColumn
 from lightexp.core.formatting import escape_latex, escape_markdown, strip_controls
 from lightexp.core.primary_metric import PrimaryMetric
@@ -86,6 +87,8 @@ def list_legend(report: Report) -> list[str]:
         "with the 95% t interval of the paired differences.",
         f"{marks}.",
     ]
+    if any(row.metric(column.name).doubtful for row in report.rows for column in report.spec.columns):
+        legend.append(f"{latency_quality.LEGEND}.")
     if report.hypervolume is not None:
         mean, low, high = report.hypervolume
         interval = f", 95% interval [{low:.4g}, {high:.4g}] over the seeds" if low < high else ""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from lightexp.core.errors import BadInput
+from lightexp.core.latency_quality import TIMES, is_latency
 from lightexp.report.data import Report
 from lightexp.report.runs import Run
 from lightexp.report.table_spec import TableSpec
@@ -35,6 +36,8 @@ def check_comparable(runs: Sequence[Run], title: str) -> None:
     versions_by_metric: dict[str, Counter[int]] = {}
     for run in runs:
         for name, version in run.versions.items():
+            if is_latency(name):
+                continue  # `drop_incomparable_latency` sees to it
             versions_by_metric.setdefault(name, Counter())[version] += 1
     for name, versions in versions_by_metric.items():
         if len(versions) > 1:
@@ -45,36 +48,37 @@ def check_comparable(runs: Sequence[Run], title: str) -> None:
             )
 
 
-def without_foreign_latency(runs: Sequence[Run], spec: TableSpec) -> tuple[list[Run], TableSpec, list[str]]:
-    """Leave latency out where it was measured on several hosts.
+def drop_incomparable_latency(runs: Sequence[Run], spec: TableSpec) -> tuple[list[Run], TableSpec, list[str]]:
+    """Leave latency out where it was measured on several hosts, or by several versions of the measurement.
 
     Args:
         runs: The runs of one table.
         spec: What the report shows.
 
     Returns:
-        The runs and the specification, without latency where hosts differ, and a line that says so or none.
+        The runs and the specification, without latency where it is not compared, and a line that says so or none.
     """
-    hosts = sorted({run.timed_on for run in runs if any(_is_latency(name) for name in run.metrics)})
-    if len(hosts) < 2:
+    hosts = sorted({run.timed_on for run in runs if any(map(is_latency, run.metrics))})
+    versions = sorted({str(v) for run in runs for name, v in run.versions.items() if is_latency(name)})
+    if len(hosts) > 1:
+        reason = f"it was measured on several hosts ({', '.join(hosts)}), which are not compared"
+    elif len(versions) > 1:
+        reason = f"it was measured by versions {' and '.join(versions)} of the measurement, which are not compared"
+    else:
         return list(runs), spec, []
-    remark = f"latency is left out: it was measured on several hosts ({', '.join(hosts)}), which are not compared"
-    columns = tuple(column for column in spec.columns if not _is_latency(column.name))
+    columns = tuple(column for column in spec.columns if not is_latency(column.name))
     runs = [replace(run, metrics=_drop_latency(run.metrics), control=_drop_latency(run.control)) for run in runs]
-    return list(runs), replace(spec, columns=columns), [remark]
-
-
-def _is_latency(name: str) -> bool:
-    return name.startswith("latency/")
+    return list(runs), replace(spec, columns=columns), [f"latency is left out: {reason}"]
 
 
 def _drop_latency(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if not _is_latency(name)}
+    return {name: value for name, value in metrics.items() if not is_latency(name)}
 
 
 def list_questions(report: Report) -> list[str]:
     """Return the questions that a report leaves open, one line each."""
-    return [*_check_seeds(report), *_check_design(report), *_check_test_split(report), *_check_waived(report)]
+    checks = (_check_seeds, _check_design, _check_test_split, _check_waived, _check_latency)
+    return [question for check in checks for question in check(report)]
 
 
 def _check_seeds(report: Report) -> Iterator[str]:
@@ -115,6 +119,14 @@ def _check_waived(report: Report) -> Iterator[str]:
     for row in report.rows:
         if row.note and row.kind not in ("external", "refused"):
             yield f"'{row.name}' was allowed to break an invariant: {row.note}"
+
+
+def _check_latency(report: Report) -> Iterator[str]:
+    """Yield the rows whose latency is shown and cannot be trusted."""
+    if any(column.name in TIMES for column in report.spec.columns):
+        for row in report.rows:
+            if row.doubts:
+                yield f"the latency of '{row.name}' is doubtful: {'; '.join(row.doubts)}"
 
 
 def _trains_after_control(run: Run) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from lightexp.core import latency_quality
 from lightexp.core.columns import MetricColumn, select_columns
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.hypervolume import compute_tradeoff_hypervolume, find_front
@@ -124,17 +125,22 @@ def _build_rows(
         fronts: Share of the seeds on the front by row.
         control: Name of the control row.
     """
-    return [
-        ReportRow(
-            name=name,
-            kind="control" if name == control else "row",
-            seeds=tuple(sorted(runs)),
-            metrics={metric: column[name] for metric, column in statistics.items()},
-            note=_describe_waived(list(runs.values())),
-            front=fronts.get(name),
+    rows = []
+    for name, runs in grid.rows.items():
+        doubts = latency_quality.list_row_doubts([run.metrics for run in runs.values()])
+        marked = latency_quality.TIMES if doubts else ()
+        rows.append(
+            ReportRow(
+                name=name,
+                kind="control" if name == control else "row",
+                seeds=tuple(sorted(runs)),
+                metrics={n: replace(column[name], doubtful=n in marked) for n, column in statistics.items()},
+                note=_describe_waived(list(runs.values())),
+                front=fronts.get(name),
+                doubts=tuple(doubts),
+            )
         )
-        for name, runs in grid.rows.items()
-    ]
+    return rows
 
 
 def _check_measured(columns: Sequence[MetricColumn], measured: Iterable[str], spec: TableSpec) -> None:
@@ -226,7 +232,7 @@ def _build_own_control(runs: Sequence[Run], names: Sequence[str]) -> ReportRow |
     """Return the runs' own float32 control as a row, or None where runs of one seed have different controls."""
     by_seed: dict[int, dict[str, float]] = {}
     for run in runs:
-        metrics = {n: run.control[n] for n in names if n in run.control and not n.startswith("latency/")}
+        metrics = {n: run.control[n] for n in names if n in run.control and not latency_quality.is_latency(n)}
         if by_seed.setdefault(run.seed, metrics) != metrics:
             return None
     statistics = {}

@@ -67,7 +67,9 @@ def _latex_cell(cell: TableCell) -> str:
         text = rf"\textbf{{{text}}}"
     elif cell.emphasis == "second":
         text = rf"\underline{{{text}}}"
-    return text + (f"$^{{{cell.mark}}}$" if "*" in cell.mark else escape_latex(cell.mark))
+    signs = cell.mark.lstrip("*")
+    stars = cell.mark.removesuffix(signs)
+    return text + (f"$^{{{stars}}}$" if stars else "") + escape_latex(signs)
 
 
 def build_rich_table(table: Table, framed: bool = False) -> RichTable:

@@ -35,10 +35,11 @@ def write(record: Record, folder: Path) -> None:
 
 
 def render_table(record: Record) -> str:
-    """Return a Markdown table with a row for each stage, followed by what was waived."""
-    lines = [render_markdown(record.build_table())]
-    if record.waived:
-        lines += ["", *(f"Waived {escape_markdown(k)}: {escape_markdown(text)}" for k, text in record.waived.items())]
+    """Return a Markdown table with a row for each stage, followed by its notes."""
+    table = record.build_table()
+    lines = [render_markdown(table)]
+    if table.notes:
+        lines += ["", *(f"{escape_markdown(note)}  " for note in table.notes)]
     return "\n".join(lines) + "\n"
 
 

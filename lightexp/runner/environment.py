@@ -12,6 +12,8 @@ from typing import Any
 
 from lightexp.core.fingerprint import read_library_versions
 
+CPU = Path("/sys/devices/system/cpu")
+
 
 def describe_environment(threads: int) -> dict[str, Any]:
     """Return versions, host, threads and the state of the current folder's git repository, as JSON types.
@@ -30,6 +32,8 @@ def describe_environment(threads: int) -> dict[str, Any]:
         "platform": platform.platform(),
         "host": platform.node(),
         "processor": read_processor(),
+        "governor": read_governor(),
+        "turbo": read_turbo(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": threads,
         "latency_threads": 1,
@@ -46,6 +50,28 @@ def read_processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def read_governor() -> str | None:
+    """Return what governs the processors' frequency, such as `performance`; None where the system does not tell."""
+    files = sorted((CPU / "cpufreq").glob("policy*/scaling_governor"))
+    return ", ".join(sorted({text for file in files if (text := _read_line(file))})) or None
+
+
+def read_turbo() -> bool | None:
+    """Return whether processors may exceed their base frequency; None where the system does not tell."""
+    if disabled := _read_line(CPU / "intel_pstate/no_turbo"):
+        return disabled == "0"
+    boost = _read_line(CPU / "cpufreq/boost")
+    return boost == "1" if boost else None
+
+
+def _read_line(path: Path) -> str:
+    """Return a system file's text without its line end; nothing where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _is_dirty() -> bool | None:

@@ -8,11 +8,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from lightexp.backend.litert import compute_logits, time_single_example
+from lightexp.backend import litert
+from lightexp.backend.litert import compute_logits, compute_spread, time_single_example
 from lightexp.core.errors import BadInput
 from tests.metrics import tiny_models
 
@@ -118,24 +121,58 @@ def test_missing_file_is_reported_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["float", "int8"])
-def test_time_single_example_returns_each_run(scheme: str, tmp_path: Path) -> None:
+def test_time_single_example_returns_five_batches(scheme: str, tmp_path: Path) -> None:
     data = tiny_models.make_data("conv")
     durations = time_single_example(write_file(tmp_path, "conv", scheme), data.inputs(data.val.x[:1])[0], 3, 30)
-    assert durations.shape == (30,) and durations.dtype == np.float64
+    assert len(durations) == 5 and durations.size >= 30 and durations.dtype == np.float64
     assert (durations > 0).all() and np.median(durations) < 1e5
 
 
 def test_time_single_example_keeps_its_time_limit(tmp_path: Path) -> None:
-    data = tiny_models.make_data("conv")
+    path, data = write_file(tmp_path, "conv"), tiny_models.make_data("conv")
+    example = data.inputs(data.val.x[:1])[0]
     start = time.perf_counter()
-    durations = time_single_example(
-        write_file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 10**8, 10**8, seconds=0.2
-    )
+    durations = time_single_example(path, example, 10**8, 10**8, seconds=0.2)
     assert time.perf_counter() - start < 20  # all runs would take minutes
-    assert 20 <= len(durations) < 10**6
-    assert (
-        len(time_single_example(write_file(tmp_path, "conv"), data.inputs(data.val.x[:1])[0], 0, 50, seconds=0)) == 20
-    )
+    assert 20 <= durations.size < 10**6
+    assert time_single_example(path, example, 0, 50, seconds=0).shape == (5, 4)
+
+
+class DriftingModel:
+    """A model whose runs take 1 ms at first, but every fourth 3 ms; after `noisy_runs`, all take 2 ms."""
+
+    shape = (1, 4)
+    source = SimpleNamespace(encode=lambda values: values)
+
+    def __init__(self, noisy_runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.runs, self.now, self.noisy_runs = 0, 0, noisy_runs
+        monkeypatch.setattr(litert.LoadedModel, "open", lambda *_, **__: self)
+        clock = SimpleNamespace(perf_counter_ns=lambda: self.now, perf_counter=lambda: self.now / 1e9)
+        monkeypatch.setattr(litert, "time", clock)
+
+    def set_input(self, values: NDArray[np.float32]) -> None:
+        pass
+
+    def invoke(self) -> None:
+        is_noisy = self.runs < self.noisy_runs
+        self.now += (1_000_000 if self.runs // 4 % 2 else 3_000_000) if is_noisy else 2_000_000
+        self.runs += 1
+
+
+def test_time_single_example_repeats_until_batches_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = DriftingModel(60, monkeypatch)
+    times = time_single_example(Path("unused"), np.zeros(4, np.float32), 4, 20, seconds=1)
+    assert (times == 2_000).all() and compute_spread(times) == 0
+    assert model.runs == 60 + 20  # no batch more than it takes
+    model = DriftingModel(10**6, monkeypatch)
+    times = time_single_example(Path("unused"), np.zeros(4, np.float32), 4, 20, seconds=0.5)
+    assert compute_spread(times) == pytest.approx(2 / 3, rel=1e-3)  # the quietest five, not the last
+    assert 0.5 <= model.now / 1e9 < 0.55
+
+
+def test_compute_spread_ignores_ticks_of_the_clock() -> None:
+    assert compute_spread(np.array([[0.50], [0.51], [0.52]])) < 1e-9
+    assert compute_spread(np.array([[50.0, 51.0, 90.0], [52.0, 53.0, 54.0]])) == pytest.approx(1.98 / 52)
 
 
 TIMING_SCRIPT = """

@@ -10,6 +10,7 @@ from lightexp.core.columns import COLUMNS
 from lightexp.core.errors import BadInput
 from lightexp.report import review
 from lightexp.report.data import Report
+from lightexp.report.documents import list_legend, render_latex_document, render_markdown_document
 from lightexp.report.runs import Run, name_rows
 from lightexp.report.summary import build_summary
 from lightexp.report.table_spec import TableSpec
@@ -41,12 +42,47 @@ def test_check_comparable_accepts_equal_data(runs: list[Run]) -> None:
 
 def test_latency_of_several_hosts_is_left_out(runs: list[Run], spec: TableSpec) -> None:
     foreign = name_rows([synthesize_record("b", environment={"host": "here", "timed_on": "there"})])
-    fewer, fewer_columns, remarks = review.without_foreign_latency([*runs, *foreign], replace(spec, columns=COLUMNS))
+    fewer, fewer_columns, remarks = review.drop_incomparable_latency([*runs, *foreign], replace(spec, columns=COLUMNS))
     assert "several hosts (here, there)" in remarks[0]
     assert len(fewer) == len(runs) + 1
     assert not any(name.startswith("latency/") for run in fewer for name in [*run.metrics, *run.control])
     assert not any(column.name.startswith("latency/") for column in fewer_columns.columns)
-    assert review.without_foreign_latency(runs, spec) == (runs, spec, [])
+    assert review.drop_incomparable_latency(runs, spec) == (runs, spec, [])
+
+
+def test_latency_of_several_versions_is_left_out(runs: list[Run], spec: TableSpec) -> None:
+    other = synthesize_record("b")
+    shipped = other.stages[-1]
+    shipped.metrics = [replace(m, version=2) if m.name == "latency/p50_us" else m for m in shipped.metrics]
+    both = [*runs, *name_rows([other])]
+    review.check_comparable(both, "x")
+    fewer, _, remarks = review.drop_incomparable_latency(both, spec)
+    assert "by versions 1 and 2 of the measurement" in remarks[0]
+    assert not any("latency/p50_us" in run.metrics for run in fewer)
+
+
+def test_questions_about_doubtful_latency(runs: list[Run], spec: TableSpec) -> None:
+    times = {"both": (1.0, 2_900.0, 3.0, 3.0, 3.0), "prune": (2.0,) * 5}
+    changed = []
+    for run in runs:
+        p50 = times.get(run.row, (2.0,) * 5)[run.seed]
+        is_busy = run.row == "prune" and run.seed == 1
+        host = {"latency/load": 1.5, "latency/runnable": 2.0 if is_busy else 1.0}
+        metrics = {**run.metrics, "latency/p50_us": p50, "latency/p95_us": p50 + 2.0, **host}
+        changed.append(replace(run, metrics=metrics))
+    report = build_summary(changed, spec)
+    doubts = {row.name: row.doubts for row in report.rows if row.doubts}
+    assert doubts == {
+        "prune": ("busy host with 1 of 5 seeds",),
+        "both": ("p95 is above twice p50 with 1 of 5 seeds", "p50 differs between seeds by over half its mean"),
+    }
+    assert "the latency of 'prune' is doubtful: busy host with 1 of 5 seeds" in ask(report)
+    marks = {row.name: row.metric("latency/p50_us").mark for row in report.rows}
+    assert {name for name, mark in marks.items() if mark.endswith("‡")} == {"prune", "both"}
+    assert any(line.startswith("‡ doubtful latency") for line in list_legend(report))
+    assert "\\ddagger" in render_latex_document(report) and "‡" in render_markdown_document(report)
+    quiet = build_summary(runs, spec)
+    assert not any(row.doubts for row in quiet.rows) and "‡" not in render_markdown_document(quiet)
 
 
 def test_questions_about_seeds_and_design(spec: TableSpec) -> None:

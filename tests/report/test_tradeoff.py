@@ -36,7 +36,7 @@ def test_table_escapes_names_and_lists_waivers(make_record):
     record.stages[1].name = "a|b_<c>"
     text = tradeoff.render_table(record)
     assert r"a\|b\_\<c\>" in text
-    assert "Waived sparsity: 0.80 became 0.20" in text
+    assert "waived sparsity: 0.80 became 0.20" in text
 
 
 def read_texts(path):

@@ -15,7 +15,7 @@ from tests.tiny_runs import TinyRuns
 pytestmark = pytest.mark.skipif(
     micro.find_unavailable_reason() is not None, reason=micro.find_unavailable_reason() or ""
 )
-ALL_MEASUREMENTS = ["measure=default", "measure.latency.runs=3", "measure.latency.warmup=0"]
+ALL_MEASUREMENTS = ["measure=default", "measure.latency.seconds=0.1", "measure.latency.warmup=0"]
 BOARD = "deploy.targets.small={flash: 8, ram: 4, flash_taken: 1, ram_taken: 1}"
 EXPECTED = {
     *("accuracy/val", "accuracy/test", "size/file_bytes", "model/bits_per_weight", "model/entropy_bytes"),

@@ -73,6 +73,7 @@ def test_run_writes_a_complete_record(runs: TinyRuns, first: Record) -> None:
     assert first.command.startswith("lightexp run dataset=arrays tracking=none")
     assert all(override in first.command for override in first.varied)
     assert {"python", "libraries", "host", "cores", "threads", "git", "lightexp"} <= set(first.environment)
+    assert {"governor", "turbo"} <= set(first.environment)
     assert first.environment["libraries"]["numpy"] == np.__version__
     splits = first.dataset["splits"]
     assert {name: split["n"] for name, split in splits.items()} == {"train": 128, "val": 32, "test": 40}
@@ -83,7 +84,8 @@ def test_run_measures_every_stage(first: Record) -> None:
     expected = {
         *BOTH, "loss/val", "loss/test", "size/file_bytes", "size/gzip_bytes", "size/ratio", "model/params",
         "model/nonzeros", "model/sparsity", "compute/macs", "compute/effective_macs",
-        "latency/p50_us", "latency/p95_us", "model/bits_per_weight", "model/entropy_bytes", "fidelity/agreement",
+        "latency/p50_us", "latency/p95_us", "latency/spread", "latency/load", "latency/runnable",
+        "model/bits_per_weight", "model/entropy_bytes", "fidelity/agreement",
         "fidelity/kl", "fidelity/agreement_test", "fidelity/kl_test", "calibration/ece", "calibration/ece_test",
     }  # fmt: skip
     for stage in first.stages:
@@ -193,7 +195,7 @@ def test_run_marks_a_waived_invariant(runs: TinyRuns, first: Record) -> None:
     assert list_from_store(record) == [True, True, False, False]
     assert record.metrics["model/sparsity"] < 0.2
     assert record.waived["sparsity"].startswith("prune: a kernel of")
-    assert "Waived sparsity: prune: a kernel of" in (get_folder(runs, record) / "table.md").read_text()
+    assert "waived sparsity: prune: a kernel of" in (get_folder(runs, record) / "table.md").read_text()
     assert max(compute_zero_shares(runs.get_file(record))) < 0.5
 
 
