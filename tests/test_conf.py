@@ -97,11 +97,15 @@ def test_file_sets_every_field_to_its_default(group: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list_choices("deploy"))
-def test_board_may_be_the_only_target(name: str) -> None:
-    boards = compose_settings(["measure=default", f"deploy=[{name}]"]).measure["micro"].boards  # type: ignore[attr-defined]
-    assert set(boards) == {name}
-    assert 0 < boards[name]["flash_taken"] < boards[name]["flash"]
-    assert 0 < boards[name]["ram_taken"] < boards[name]["ram"]
+def test_target_may_be_the_only_one(name: str) -> None:
+    measure = compose_settings(["measure=default", f"deploy=[{name}]"]).measure
+    boards, npus = measure["micro"].boards, measure["npu"].targets if "npu" in measure else {}  # type: ignore[attr-defined]
+    assert {*boards, *npus} == {name}
+    for board in boards.values():
+        assert 0 < board["flash_taken"] < board["flash"]
+        assert 0 < board["ram_taken"] < board["ram"]
+    for npu in npus.values():
+        assert npu.get("flash_taken", 0) < npu.get("flash", 1) and npu.get("sram_taken", 0) < npu.get("sram", 1)
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)

@@ -44,8 +44,8 @@ class AblationFile:
         base: Overrides that all rows share. Defaults to none. `runtime.threads=N` computes each run with N threads
             instead of one.
         external: Published metrics by row, each `{source: text, figures: {metric: value}}`; shown, never tested.
-        columns: Metrics of the table, or `{measurement, heading, format, direction}` of each. Defaults to the usual
-            ones.
+        columns: Metrics of the table, or `{measurement, heading, format, direction}` of each. The first that is a size
+            in bytes (`size/...`) or `npu/<target>/cycles` is the horizontal axis of plots. Defaults to the usual ones.
         margin: How much worse than the control a row may be and still count as no worse: percentage points of accuracy,
             or the unit of another primary metric. Defaults to None: differences are tested, not non-inferiority.
         figures: The plots. Defaults to all that have data.

@@ -31,6 +31,8 @@ _MODULES = {
     "compute_keras_outputs": ("keras3_process",),
     "write_keras_file": ("keras3_writer",),
     "run_in_arena": ("micro", "tflite_micro.python.tflite_micro.runtime"),
+    "estimate_for_npu": ("vela", "ethosu.regor"),
+    "compile_for_npu": ("vela", "ethosu.regor"),
 }
 """Functions that can be called: the backend module of each, and the library that it imports when it is called."""
 _SINGLE_USE = frozenset({"compute_keras_outputs", "write_keras_file"})

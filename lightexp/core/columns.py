@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightexp.core.latency_quality import MARK, TIMES, list_doubts
@@ -107,13 +108,35 @@ PRIMARY_COLUMNS: tuple[MetricColumn, ...] = (
 """Columns that tables have where the metric is the primary one."""
 
 
+_NPU_METRIC = re.compile(r"npu/(?P<target>[^/]+)/(?P<key>\w+)")
+_NPU_COLUMNS: Mapping[str, tuple[str, Callable[[float], str], Direction]] = {
+    "cycles": ("cycles", _format_count, "min"),
+    "us": ("µs", _format_tenths, "min"),
+    "sram_bytes": ("SRAM bytes", _format_count, "min"),
+    "flash_bytes": ("flash bytes", _format_count, "min"),
+    "weight_bytes": ("weight bytes", _format_count, "min"),
+    "npu_ops_share": ("operators on the NPU", _format_percent, "max"),
+}
+_USUAL_NPU_COLUMNS = ("cycles", "sram_bytes", "flash_bytes")
+_ESTIMATE = "(est.)"
+ESTIMATE_NOTE = "(est.): estimated by Arm's compiler Vela, not measured on a chip."
+
+
 def find_column(name: str) -> MetricColumn:
     """Return the usual column of a metric, or one of four digits under its name."""
+    if (match := _NPU_METRIC.fullmatch(name)) and match["key"] in _NPU_COLUMNS:
+        heading, formatter, direction = _NPU_COLUMNS[match["key"]]
+        return MetricColumn(name, f"{match['target']} {heading} {_ESTIMATE}", formatter, direction)
     known = (column for column in (*COLUMNS, *PRIMARY_COLUMNS) if column.name == name)
     return next(known, MetricColumn(name, name, "{:,.4g}".format))
 
 
-def select_columns(rows: Iterable[Container[str]], primary: str = "accuracy") -> list[MetricColumn]:
+def list_footnotes(columns: Iterable[MetricColumn]) -> list[str]:
+    """Return what has to be said below a table with these columns: which numbers are estimates."""
+    return [ESTIMATE_NOTE] if any(column.heading.endswith(_ESTIMATE) for column in columns) else []
+
+
+def select_columns(rows: Iterable[Iterable[str]], primary: str = "accuracy") -> list[MetricColumn]:
     """Return the columns of a table whose rows have these metrics; a column that no row has is left out.
 
     Args:
@@ -123,9 +146,14 @@ def select_columns(rows: Iterable[Container[str]], primary: str = "accuracy") ->
     """
     usual = {column.name for column in COLUMNS}
     added = [find_column(name) for name in (f"{primary}/val", f"{primary}/test") if name not in usual]
-    columns = (*added, *COLUMNS)
-    names = {column.name for row in rows for column in columns if column.name in row}
-    return [column for column in columns if column.name in names]
+    names = dict.fromkeys(name for row in rows for name in row)
+    estimates = [find_column(name) for name in names if _is_usual_npu_metric(name)]
+    return [column for column in (*added, *COLUMNS, *estimates) if column.name in names]
+
+
+def _is_usual_npu_metric(name: str) -> bool:
+    match = _NPU_METRIC.fullmatch(name)
+    return match is not None and match["key"] in _USUAL_NPU_COLUMNS
 
 
 def build_metrics_table(
@@ -156,4 +184,9 @@ def build_metrics_table(
         body.append(TableRow((TableCell(name), *cells)))
     doubts = [f"{name}: {', '.join(list_doubts(metrics))}" for name, metrics in rows if list_doubts(metrics)]
     footnotes = [f"{MARK} doubtful latency of {doubt}." for doubt in doubts]
-    return Table((TableColumn(heading, align="left"), *headings), tuple(body), caption, (*notes, *footnotes))
+    return Table(
+        (TableColumn(heading, align="left"), *headings),
+        tuple(body),
+        caption,
+        (*notes, *list_footnotes(columns), *footnotes),
+    )

@@ -98,6 +98,11 @@ class Measurement(ABC):
     is_timing: ClassVar[bool] = False
     gives: ClassVar[Mapping[str, Literal["max", "min"] | None]] = {}
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it measures nothing under its settings; it is then left out of a run, its keys and its record."""
+        return False
+
     def list_metrics(self, task: Task) -> Mapping[str, Literal["max", "min"] | None]:
         """Return the names of its metrics under a task, each with the direction that is better.
 

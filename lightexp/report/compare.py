@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lightexp.core.columns import COLUMNS, MISSING
+from lightexp.core.columns import MISSING, select_columns
 from lightexp.core.errors import BadInput
 from lightexp.report.data import format_summary, is_ratio
 from lightexp.report.runs import Run
@@ -86,7 +86,7 @@ def _list_changed_settings(first: Mapping[int, Run], second: Mapping[int, Run]) 
 def _compare_metrics(first: Mapping[int, Run], second: Mapping[int, Run]) -> list[list[str]]:
     """Return a line for each metric that both rows have: heading, both means, difference and p value."""
     lines = []
-    for column in COLUMNS:
+    for column in select_columns(run.metrics for run in (*first.values(), *second.values())):
         ratio = is_ratio(column.name)
         before, after = (
             {seed: run.metrics[column.name] for seed, run in runs.items() if column.name in run.metrics}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lightexp.core.columns import COLUMNS, MISSING, MetricColumn
+from lightexp.core.columns import MISSING, MetricColumn, find_column
 from lightexp.core.latency_quality import MARK
 from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.report.runs import Run
@@ -117,8 +117,7 @@ class Report:
 
     def heading(self, name: str) -> str:
         """Return the heading of a metric's column, or its name where no table has it."""
-        columns = (*self.spec.columns, *COLUMNS)
-        return next((column.heading for column in columns if column.name == name), name)
+        return next((column.heading for column in self.spec.columns if column.name == name), find_column(name).heading)
 
 
 def is_ratio(name: str) -> bool:

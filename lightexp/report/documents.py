@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from lightexp.core import latency_quality
-from lightexp.core.columns import MISSING, MetricColumn
+from lightexp.core.columns import MISSING, MetricColumn, list_footnotes
 from lightexp.core.formatting import escape_latex, escape_markdown, strip_controls
 from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.report.data import MetricStatistics, Report, ReportRow, format_summary, is_ratio
@@ -93,7 +93,7 @@ def list_legend(report: Report) -> list[str]:
         mean, low, high = report.hypervolume
         interval = f", 95% interval [{low:.4g}, {high:.4g}] over the seeds" if low < high else ""
         legend.append(f"Hypervolume of size and error: {mean:.4g}{interval}.")
-    return legend
+    return legend + list_footnotes(report.spec.columns)
 
 
 def _describe_unit(primary: PrimaryMetric) -> str:

@@ -84,7 +84,7 @@ def draw_front(report: Report, figure: Any) -> bool:
         summary = row.metric(report.quality).summary
         style = styles.get(index, POINT_STYLES[kind])
         draw_point(axes, x[index], y[index], summary.std if summary else None, style)
-    scale_log2_axis(axes, x.tolist(), format_binary_bytes)
+    scale_log2_axis(axes, x.tolist(), format_binary_bytes if report.size.endswith("_bytes") else "{:,.0f}".format)
     if report.primary.is_share:
         format_percent_axis(axes)
     finish_axes(axes, [(row.name, *xy) for row, *xy in zip(rows, x, y, strict=True)], is_on_front | ~is_own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -165,9 +166,9 @@ def _group_by_row(runs: Sequence[Run], order: Sequence[str]) -> dict[str, dict[i
 
 
 def _select_size_metric(columns: Sequence[MetricColumn]) -> str:
-    """Return the first size in bytes among the columns, or the file's size."""
+    """Return the first size in bytes or number of an NPU's cycles among the columns, or the file's size."""
     for column in columns:
-        if column.name.startswith("size/") and column.name.endswith("_bytes"):
+        if re.fullmatch(r"size/\w+_bytes|npu/[^/]+/cycles", column.name):
             return column.name
     return "size/file_bytes"
 
@@ -266,7 +267,7 @@ def _compute_fronts(grid: _RunGrid) -> tuple[dict[str, float], tuple[float, floa
             counts[name] += bool(is_on_front)
         first = next(iter(grid.rows.values()))[seed]
         control = grid.control[seed].metrics if grid.control else first.control
-        control_size = control.get("size/file_bytes")
+        control_size = control.get("size/file_bytes" if grid.size.endswith("_bytes") else grid.size)
         reference_error = first.primary.reference_error
         if points and control_size and reference_error is not None:
             sizes, errors = zip(*points.values(), strict=True)

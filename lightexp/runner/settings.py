@@ -151,7 +151,7 @@ def read_settings(config: DictConfig) -> Settings:
         task=build(inferred or top.task, Task, "task", plugins),  # type: ignore[type-abstract]
         stages=stages,
         waive=tuple(pipeline.waive),
-        measure=_build_all(top.measure, Measurement, "measure", plugins),
+        measure={n: m for n, m in _build_all(top.measure, Measurement, "measure", plugins).items() if not m.is_idle},
         tracking=build(top.tracking, Tracking, "tracking", plugins),  # type: ignore[type-abstract]
         seed=top.seed,
         threads=threads or len(os.sched_getaffinity(0)),

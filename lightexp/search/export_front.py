@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
-from lightexp.core.columns import COLUMNS, MetricColumn
+from lightexp.core.columns import find_column, list_footnotes
 from lightexp.core.errors import LightexpError
 from lightexp.core.json_text import encode_json
 from lightexp.core.protocols import TFLITE
@@ -163,15 +163,14 @@ def build_front_table(objectives: Sequence[SearchObjective], points: Sequence[Fr
     names = [objective.name for objective in objectives]
     usual = (f"{primary}/val", f"{primary}/test", *_TABLE_METRICS)
     names += [name for name in usual if name not in names]
-    known = {column.name: column for column in COLUMNS}
-    columns = [known.get(name, MetricColumn(name, name, "{:.6g}".format)) for name in names]
+    columns = [find_column(name) for name in names]
     rows = []
     for point in points:
         cells = [column.format(point.metrics.get(column.name)) for column in columns]
         rows.append([str(point.number), *cells, " ".join(point.varied)])
     headings: list[TableColumn | str] = [TableColumn("Trial")]
     headings += [TableColumn(column.heading) for column in columns]
-    return Table.from_text([*headings, "Settings"], rows)
+    return Table.from_text([*headings, "Settings"], rows, notes=list_footnotes(columns))
 
 
 def count_stored_stages(spec: StudySpec, configs: Sequence[Any], runner: Runner) -> list[tuple[int, int]]:

@@ -1,0 +1,144 @@
+"""Vela's estimates as metrics, of real files compiled by the real compiler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lightexp.core.errors import BadInput
+from lightexp.core.fingerprint import compute_key
+from lightexp.core.protocols import MeasurementContext, Metric, Note
+from lightexp.metrics.npu import Npu, NpuTarget, explain_misfit
+from lightexp.runner.compose import compose_settings
+from tests.metrics import tiny_models
+
+U55: NpuTarget = {"accelerator": "ethos-u55-128", "system": "Ethos_U55_High_End_Embedded", "memory": "Shared_Sram"}
+PORTS = "axi0_port: Sram, axi1_port: OffChipFlash"
+ROOMY: NpuTarget = {**U55, "sram": 64, "flash": 64}
+TINY: NpuTarget = {**U55, "sram": 64, "flash": 64, "sram_taken": 64}
+
+
+def measure(
+    path: Path, targets: dict[str, NpuTarget], requested: frozenset[str] | None = None
+) -> tuple[dict[str, Metric], dict[str, str]]:
+    """Return metrics and notes by name."""
+    context = MeasurementContext(path, path, tiny_models.make_data("conv"), 1, requested=requested)
+    results = Npu(targets).measure(context)
+    metrics = {metric.name: metric for metric in results if isinstance(metric, Metric)}
+    return metrics, {note.name: note.text for note in results if isinstance(note, Note)}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "m.tflite"
+
+
+def test_integer_file_has_every_metric(path: Path) -> None:
+    path.write_bytes(tiny_models.make_tflite("dense", "int8", batch=1))
+    metrics, notes = measure(path, {"roomy": ROOMY, "tiny": TINY})
+    layers = {name for name in metrics if "/layer/" in name}
+    assert {*metrics} - layers == {*Npu({"roomy": ROOMY, "tiny": TINY}).gives}
+    values = {name: metric.value for name, metric in metrics.items()}
+    assert (values["npu/tiny/npu_ops_share"], values["npu/tiny/cpu_ops"]) == (1, 0)
+    assert values["npu/tiny/us"] == pytest.approx(values["npu/tiny/cycles"] / 500)  # at 500 MHz
+    assert values["npu/tiny/cycles"] == sum(
+        values[name] for name in layers if name.startswith("npu/tiny/layer/") and name.endswith("/cycles")
+    )
+    assert {name.split("/")[3] for name in layers} == {"01_dense", "02_dense_1"}
+    assert (metrics["npu/tiny/us"].unit, metrics["npu/tiny/sram_bytes"].direction) == ("µs", "min")
+    assert (values["fits/roomy"], values["fits/tiny"]) == (1, 0)
+    assert notes == {"fits/tiny": "it takes 1 KiB of SRAM where 0 are free (estimate)"}
+
+
+def test_only_requested_metrics_are_estimated(path: Path) -> None:
+    path.write_bytes(tiny_models.make_tflite("dense", "int8", batch=1))
+    targets: dict[str, NpuTarget] = {"roomy": ROOMY, "broken": {**U55, "memory": "Sram_Only"}}
+    metrics, _ = measure(path, targets, frozenset({"npu/roomy/us", "fits/roomy", "accuracy/val"}))
+    assert {*metrics} == {"npu/roomy/us", "fits/roomy"}
+    assert measure(path, targets, frozenset({"accuracy/val"})) == ({}, {})
+
+
+@pytest.mark.parametrize("scheme", ["float", "dynamic"])
+def test_float_file_says_which_scheme_helps(scheme: str, path: Path) -> None:
+    path.write_bytes(tiny_models.make_tflite("dense", scheme))
+    metrics, notes = measure(path, {"u55": ROOMY})
+    assert {name: metric.value for name, metric in metrics.items()} == {
+        "npu/u55/npu_ops": 0,
+        "npu/u55/cpu_ops": pytest.approx(3, abs=1),
+        "npu/u55/npu_ops_share": 0,
+        "fits/u55": 0,
+    }
+    assert notes["npu/u55/cycles"].startswith(
+        "no operator on the NPU: quantize.scheme=int8 with io=integer puts them there (FULLY_CONNECTED"
+    )
+    assert notes["fits/u55"] == "it does not run on the NPU"
+
+
+def test_operators_on_the_cpu_have_reasons(path: Path) -> None:
+    path.write_bytes(tiny_models.make_tflite("conv", "int8"))
+    metrics, notes = measure(path, {"u55": U55})
+    assert metrics["npu/u55/cpu_ops"].value == 3
+    assert notes == {
+        "npu/u55/cpu_ops": "on the CPU, whose time is in none of the estimates: PACK, STRIDED_SLICE: "
+        "operation has shapeless tensor; SHAPE: unsupported opType"
+    }
+
+
+def test_file_that_is_none_has_a_note(path: Path) -> None:
+    path.write_bytes(b"no flatbuffer")
+    metrics, notes = measure(path, {"u55": ROOMY})
+    assert metrics["fits/u55"].value == 0 and len(metrics) == 1
+    assert "\n" not in notes["npu/u55/cycles"] and str(path) in notes["npu/u55/cycles"]
+
+
+def test_misfit_counts_dram_as_flash() -> None:
+    metrics = {"sram_bytes": 1024.0, "flash_bytes": 0.0, "dram_bytes": 70 * 1024.0}
+    assert explain_misfit({**U55, "flash": 69}, metrics) == "it takes 70 KiB of flash where 69 are free (estimate)"
+    assert explain_misfit({**U55, "flash": 70, "sram": 1}, metrics) is None
+
+
+def test_no_target_leaves_a_run_as_it_was() -> None:
+    assert "npu" not in compose_settings(["measure=default"]).measure
+    settings = compose_settings(["measure=default", "deploy=[nano33,ethos_u55_128]"])
+    assert {*settings.measure["micro"].boards} == {"nano33"}  # type: ignore[attr-defined]
+    assert {*settings.measure["npu"].targets} == {"ethos_u55_128"}  # type: ignore[attr-defined]
+
+
+def test_key_covers_compiler_and_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "mine.ini"
+    own: NpuTarget = {**U55, "system": "Mine", "memory": "Mode", "config": str(config)}
+    text = "[System_Config.Mine]\ncore_clock=100e6\naxi0_port=Sram\naxi1_port=OffChipFlash\n[Memory_Mode.Mode]\n"
+    text += "const_mem_area=Axi1\narena_mem_area=Axi0\ncache_mem_area=Axi0\n"
+    config.write_text(text)
+    first = Npu({"own": own})
+    assert first.compiler.startswith("Vela 5.")
+    config.write_text(text.replace("100e6", "200e6"))
+    assert compute_key(Npu({"own": own})) != compute_key(first)
+    assert compute_key(Npu({"u55": U55})) == compute_key(Npu({"u55": U55}))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("deploy=[ethos_u55_12]", "ethos_u55_12]: no such choice, did you mean 'ethos_u55_128'?"),
+        (
+            "deploy.npus.ethos_u55_128.accelerator=ethos-u55-12",
+            "ethos_u55_128: accelerator: did you mean 'ethos-u55-128'?",
+        ),
+        ("deploy.npus.ethos_u55_128.system=Ethos_U55_High", "has no System_Config 'Ethos_U55_High': did you mean"),
+        ("deploy.npus.ethos_u55_128.memory=Shared_Ram", "no Memory_Mode 'Shared_Ram': did you mean 'Shared_Sram'?"),
+        ("+deploy.npus.ethos_u55_128.config=gone.ini", "gone.ini cannot be read: No such file or directory."),
+        ("+deploy.npus.ethos_u55_128.config=/dev/null", "/dev/null cannot be read: it is a device, not a file."),
+        ("+deploy.npus.ethos_u55_128.clock=3", "measure.npu.targets.ethos_u55_128.clock: Extra inputs"),
+        ("deploy.npus.ethos_u55_128.system={core_clock: fast}", "could not convert string to float: 'fast'"),
+        (f"deploy.npus.ethos_u55_128.system={{core_clock: 0, {PORTS}}}", "core_clock must be in Hz, such as 500e6"),
+        (f"deploy.npus.ethos_u55_128.system={{core_clock: 5e8, {PORTS}, Sram_clock_scale: 0}}", "must be above 0"),
+        ("deploy.npus.ethos_u55_128.system={core_clock: 5e8}", "Invalid configuration of const_mem_area=Sram"),
+    ],
+)
+def test_bad_target_is_one_line(override: str, message: str) -> None:
+    choice = [] if override.startswith("deploy=") else ["deploy=[ethos_u55_128]"]
+    with pytest.raises(BadInput) as raised:
+        compose_settings(["measure=default", *choice, override])
+    assert message in str(raised.value) and "\n" not in str(raised.value)
