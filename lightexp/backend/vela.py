@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from lightexp.backend import sandbox
 from lightexp.core.errors import BadInput, suggest_nearest
+from lightexp.core.json_text import encode_json
 from lightexp.core.regular_files import read_text
 
 PACKAGE = "ethos-u-vela"
@@ -254,7 +255,7 @@ def estimate_for_npu(
     refused = [(match["kind"], match[3].strip()) for match in _REFUSAL.finditer(output)]
     operators = list(_list_operators(compiled.opt_database.tables))
     content = {"metrics": _list_metrics(compiled.perf_report), "operators": operators, "refused": refused}
-    return np.frombuffer(json.dumps(content).encode(), np.uint8)
+    return np.frombuffer(encode_json(content).encode(), np.uint8)
 
 
 def _compile(tflite: Path, architecture: str, system: str, options: str) -> tuple[Any, str]:
