@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -202,7 +202,8 @@ def _plan_equal_budget(name: str, planner: RowPlanner, rows: Mapping[str, Ablati
     for n, stage in stages.items():
         overrides += _copy_training(new_names[n], stage)
     inherited = [text for text in compared.overrides if "pipeline" not in text.partition("=")[0]]
-    return BaseOverrides(inherited).make_row(name, [*planner.base, *overrides], where)
+    row = BaseOverrides(inherited).make_row(name, [*planner.base, *overrides], where)
+    return replace(row, label=f"as long as {compared_name}")
 
 
 def _copy_training(name: str, stage: TrainingStage) -> list[str]:

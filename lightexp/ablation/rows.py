@@ -23,12 +23,14 @@ class AblationRow:
         overrides: All overrides, the ablation's `base` included and the seed excluded.
         settings: The settings that they make, with the default seed.
         refused: Why the row cannot run, if the table shows that. Defaults to None: it can run.
+        label: How tables and figures name the row. Defaults to a short form of its name.
     """
 
     name: str
     overrides: tuple[str, ...]
     settings: Settings
     refused: str | None = None
+    label: str = ""
 
     @property
     def identity(self) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,12 +16,11 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from lightexp.ablation.planners import expand_rows
 from lightexp.ablation.rows import AblationRow
-from lightexp.core.columns import MetricColumn
-from lightexp.core.config import Positive, construct, settings_dataclass
-from lightexp.core.errors import BadInput
+from lightexp.core.config import construct, settings_dataclass
+from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.regular_files import read_text
 from lightexp.core.yaml_text import check_yaml
-from lightexp.report.table_spec import PublishedRow, TableSpec, parse_column
+from lightexp.report.table_spec import Presentation, PublishedRow, TableSpec, split_presentation
 
 _OUTSIDE_ROWS = ("paths", "tracking", "measure", "hydra")
 """Config groups whose overrides do not change what a row is."""
@@ -31,8 +30,8 @@ _MAX_NAME_LENGTH = 60
 
 
 @settings_dataclass
-class AblationFile:
-    """An ablation's file, checked.
+class AblationFile(Presentation):
+    """An ablation's file, checked; its layout is described by `Presentation`.
 
     Attributes:
         claim: What the table shows, in a sentence or two.
@@ -44,11 +43,6 @@ class AblationFile:
         base: Overrides that all rows share. Defaults to none. `runtime.threads=N` computes each run with N threads
             instead of one.
         external: Published metrics by row, each `{source: text, figures: {metric: value}}`; shown, never tested.
-        columns: Metrics of the table, or `{measurement, heading, format, direction}` of each. The first that is a size
-            in bytes (`size/...`) or `npu/<target>/cycles` is the horizontal axis of plots. Defaults to the usual ones.
-        margin: How much worse than the control a row may be and still count as no worse: percentage points of accuracy,
-            or the unit of another primary metric. Defaults to None: differences are tested, not non-inferiority.
-        figures: The plots. Defaults to all that have data.
     """
 
     claim: Annotated[str, Field(min_length=1)]
@@ -59,11 +53,6 @@ class AblationFile:
     cost: str = ""
     base: list[str] = field(default_factory=list)
     external: dict[str, Any] = field(default_factory=dict)
-    columns: list[str | dict[str, Any]] = field(default_factory=list)
-    margin: Positive | None = None
-    figures: list[Literal["front", "ratio", "waterfall", "curves", "layers", "sensitivity", "hypervolume"]] = field(
-        default_factory=list
-    )
 
     def __post_init__(self) -> None:
         if repeated := sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1}):
@@ -99,12 +88,17 @@ def read_spec(path: Path, overrides: list[str]) -> AblationSpec:
 
     Args:
         path: The file.
-        overrides: Overrides of the command line; they come after the file's `base` and before each row's own.
+        overrides: Overrides of the command line; they come after the file's `base` and before each row's own. Settings
+            of `Presentation` among them replace the file's.
 
     Raises:
         BadInput: For the first mistake in the file, with its place.
     """
+    shown, overrides = split_presentation(overrides)
     values = _load_yaml(path)
+    for name, value in shown.items():
+        is_entry = isinstance(value, dict) and isinstance(values.get(name), dict)
+        values[name] = {**values[name], **value} if is_entry else value
     try:
         file = construct(AblationFile, values, "")
         rows = expand_rows(file.rows, [_THREADS, *file.base, *overrides])
@@ -114,22 +108,17 @@ def read_spec(path: Path, overrides: list[str]) -> AblationSpec:
         if refused := next(row.refused for row in rows if row.name == file.control):
             raise BadInput(f"control: '{file.control}' cannot run: {refused}")
         external = tuple(_parse_published(name, node, names) for name, node in file.external.items())
-        columns: tuple[MetricColumn, ...] = tuple(
-            parse_column(node, f"columns[{i}]") for i, node in enumerate(file.columns)
+        if unknown := next((name for name in file.labels if name not in [*names, *file.external]), None):
+            raise BadInput(f"labels: no row is named '{unknown}': {suggest_nearest(unknown, names)}")
+        labels = {row.name: row.label for row in rows if row.label} | file.labels
+        show = replace(
+            file.fill_spec(title=path.stem, claim=file.claim, reference=file.reference, cost=file.cost),
+            control=file.control,
+            external=external,
+            labels=labels,
         )
     except BadInput as error:
         raise BadInput(f"{path}: {str(error).removeprefix(': ')}") from None
-    show = TableSpec(
-        title=path.stem,
-        claim=file.claim,
-        reference=file.reference,
-        cost=file.cost,
-        control=file.control,
-        columns=columns,
-        margin=file.margin,
-        figures=tuple(file.figures),
-        external=external,
-    )
     return AblationSpec(path, path.stem + _make_name_suffix(overrides), rows, tuple(file.seeds), show)
 
 

@@ -62,6 +62,7 @@ def run(argv: list[str]) -> int:
     from lightexp.cli import ablation_view
     from lightexp.cli.report import run as write_report
     from lightexp.core.store import Store
+    from lightexp.report.table_spec import split_presentation
     from lightexp.runner.launcher import select_launcher, split_hydra_overrides
     from lightexp.runner.progress import SilentReporter
     from lightexp.runner.run import Runner
@@ -82,7 +83,8 @@ def run(argv: list[str]) -> int:
         _report(line)
     _report(f"{spec.name}: {len(backlog.done)} of {len(runs)} runs are done, {len(backlog.missing)} to do")
     try:
-        launcher = select_launcher(hydra_overrides, [], outputs, overrides) if hydra_overrides else None
+        _, run_overrides = split_presentation(overrides)
+        launcher = select_launcher(hydra_overrides, [], outputs, run_overrides) if hydra_overrides else None
         failures = _run_backlog(backlog, index, outputs, workers, launcher)
     except KeyboardInterrupt:
         _report("lightexp: Interrupted. What was finished is kept; the same command continues from there.")

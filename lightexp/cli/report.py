@@ -34,11 +34,18 @@ _HELP = """Make tables (Markdown, LaTeX, CSV), plots (SVG, PDF) and one HTML pag
                                                     that takes over tracking.timeout_s=60 for an answer is given up
   lightexp report --compare A B                     two of these side by side, paired by row and seed
 
-For runs and experiments, only=TEXT selects the runs whose name or overrides contain TEXT, and out=FOLDER sets the
-folder of the report (outputs/reports/NAME). An ablation takes the settings that `lightexp ablate` took.
+What is shown, of an ablation (instead of what its file says) or of runs; see `lightexp guide ablation`:
+  'columns=[accuracy/test,size/file_bytes]'         columns of the tables; the metrics are the headings of runs.csv
+  'labels={prune+qat: ours}' margin=0.5 stars=all 'figures=[front]'
+  'latex={columns: 2, width: 3.3in, size: small}'   the page that table.tex is made for
+  out=FOLDER                                        another folder (results/NAME or outputs/reports/NAME)
+
+For runs and experiments, only=TEXT selects the runs whose name or overrides contain TEXT. An ablation takes the
+settings that `lightexp ablate` took.
 
 Exit codes: 0 done, 2 bad input."""
 _SETTINGS = ("only", "out", "tracking.uri", "tracking.experiment", "tracking.timeout_s")
+_OUT = "out="
 _STUDY_FOLDERS = ("front", "trials")
 
 
@@ -76,7 +83,7 @@ def run(argv: list[str], reported_failures: Collection[str] = ()) -> int:
         report, folder = _report_ablation(Path(ablations[0]), settings, problems)
         problems = [_shorten(problem, reported_failures) for problem in problems]
     else:
-        report, folder = _report_runs(sources, _parse_settings(settings), problems)
+        report, folder = _report_runs(sources, settings, problems)
     _write(report, folder, problems)
     return 0
 
@@ -94,10 +101,13 @@ def _shorten(problem: str, reported_failures: Collection[str]) -> str:
 
 
 def _parse_settings(settings: list[str]) -> dict[str, str]:
+    from lightexp.report.table_spec import PRESENTATION_SETTINGS
+
     values = {name: value for name, _, value in (setting.partition("=") for setting in settings)}
     for name in values:
         if name not in _SETTINGS:
-            raise BadInput(f"{name} is not a setting of a report of runs: {suggest_nearest(name, _SETTINGS)}")
+            known = (*_SETTINGS, *PRESENTATION_SETTINGS)
+            raise BadInput(f"{name} is not a setting of a report of runs: {suggest_nearest(name, known)}")
     return values
 
 
@@ -106,18 +116,23 @@ def _report_ablation(path: Path, settings: list[str], problems: list[str]) -> tu
     from lightexp.ablation import results
     from lightexp.ablation.spec import read_spec
 
+    folders = [setting.removeprefix(_OUT) for setting in settings if setting.startswith(_OUT)]
+    settings = [setting for setting in settings if not setting.startswith(_OUT)]
     spec = read_spec(path, settings)
     report = results.report_results(spec, spec.rows[0].settings.outputs, settings, problems)
-    return report, spec.results
+    return report, Path(folders[-1]) if folders else spec.results
 
 
-def _report_runs(sources: list[str], settings: dict[str, str], problems: list[str]) -> tuple[Report, Path]:
+def _report_runs(sources: list[str], words: list[str], problems: list[str]) -> tuple[Report, Path]:
     """Return the report of folders or of an MLflow experiment, and its folder."""
+    from lightexp.core.config import construct
     from lightexp.report import review
     from lightexp.report.runs import name_rows
     from lightexp.report.summary import build_summary
-    from lightexp.report.table_spec import TableSpec
+    from lightexp.report.table_spec import Presentation, split_presentation
 
+    shown, others = split_presentation(words)
+    settings = _parse_settings(others)
     title = Path(os.path.realpath(sources[0])).name if sources else settings.get("tracking.experiment", "lightexp")
     only = settings.get("only", "")
     records = _read_records(sources, settings, problems)
@@ -125,10 +140,12 @@ def _report_runs(sources: list[str], settings: dict[str, str], problems: list[st
     if not runs and only:
         raise BadInput(f"only={only}: no finished run has this in its name or overrides.")
     review.check_comparable(runs, title)
-    spec = TableSpec(title, claim=f"only={only}" if only else "")
+    spec = construct(Presentation, shown, "").fill_spec(title=title, claim=f"only={only}" if only else "")
     runs, spec, remarks = review.drop_incomparable_latency(runs, spec)
+    if unknown := next((name for name in spec.labels if name not in {run.row for run in runs}), None):
+        raise BadInput(f"labels: no row is named '{unknown}': {suggest_nearest(unknown, {run.row for run in runs})}")
     report = build_summary(runs, spec)
-    command = shlex.join(["lightexp", "report", *sources, *(f"{name}={value}" for name, value in settings.items())])
+    command = shlex.join(["lightexp", "report", *sources, *words])
     report = replace(
         report,
         questions=(*remarks, *review.list_questions(report)),

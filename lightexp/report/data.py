@@ -13,6 +13,8 @@ from lightexp.report.runs import Run
 from lightexp.report.statistics import Difference, Summary
 from lightexp.report.table_spec import TableSpec
 
+_COSTS = ("size/", "model/", "compute/", "micro/", "npu/", "latency/", "time/", "fits/")
+"""Metrics that say what a model costs, not what it is worth."""
 _STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 _KIND_LABELS = {"control": "control", "external": "published", "refused": "refused"}
 
@@ -39,12 +41,13 @@ class MetricStatistics:
         return self.summary.mean if self.summary else None
 
     @property
-    def mark(self) -> str:
-        """Stars for a significant difference, or a dagger for one within the margin; a double dagger of a doubt."""
-        return self._test_mark + (MARK if self.doubtful else "")
+    def doubt_mark(self) -> str:
+        """A double dagger where the value cannot be trusted."""
+        return MARK if self.doubtful else ""
 
     @property
-    def _test_mark(self) -> str:
+    def test_mark(self) -> str:
+        """Stars for a significant difference; a dagger where the row is shown to be no worse than the margin."""
         difference = self.difference
         if difference is None:
             return ""
@@ -66,6 +69,7 @@ class ReportRow:
         note: Source of a published row, reason of a refused one, or what became of waived invariants.
         front: Share of the seeds for which the row is on the front of size and error; None where that is not known.
         doubts: Why its latency cannot be trusted.
+        title: How tables and figures name it. Defaults to its name.
     """
 
     name: str
@@ -75,6 +79,10 @@ class ReportRow:
     note: str = ""
     front: float | None = None
     doubts: tuple[str, ...] = ()
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", self.title or self.name)
 
     def metric(self, name: str) -> MetricStatistics:
         """Return the statistics of a metric, empty ones where it was not measured."""
@@ -82,9 +90,9 @@ class ReportRow:
 
     @property
     def label(self) -> str:
-        """The name, with the row's kind where the name does not hold it."""
+        """The title, with the row's kind where the title does not hold it."""
         kind = _KIND_LABELS.get(self.kind, "")
-        return self.name if kind in self.name else f"{self.name} ({kind})"
+        return self.title if kind in self.title else f"{self.title} ({kind})"
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,7 @@ class Report:
         questions: What a reviewer would ask, one line each.
         commands: Commands that make the report again.
         history: Hypervolume of a study after each trial.
+        paper_columns: Columns of `table.tex`: those of `spec` where they were chosen, otherwise a few of them.
     """
 
     spec: TableSpec
@@ -114,6 +123,14 @@ class Report:
     questions: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     history: tuple[float, ...] = ()
+    paper_columns: tuple[MetricColumn, ...] = ()
+
+    def mark(self, column: MetricColumn, row: ReportRow) -> str:
+        """Return a cell's mark, empty in columns whose differences `spec.stars` leaves unmarked."""
+        statistics = row.metric(column.name)
+        is_tested = self.spec.stars == "all" or not column.name.startswith(_COSTS)
+        test_mark = statistics.test_mark if is_tested and self.spec.stars != "none" else ""
+        return test_mark + statistics.doubt_mark
 
     def heading(self, name: str) -> str:
         """Return the heading of a metric's column, or its name where no table has it."""

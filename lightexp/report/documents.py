@@ -1,4 +1,4 @@
-"""The table of a report as Markdown (`table.md`) and LaTeX (`table.tex`), with its legend, notes and commands."""
+"""The table of a report, its legend, and `table.md` with notes and commands."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Literal
 
 from lightexp.core import latency_quality
 from lightexp.core.columns import MISSING, MetricColumn, list_footnotes
-from lightexp.core.formatting import escape_latex, escape_markdown, strip_controls
+from lightexp.core.formatting import escape_markdown, strip_controls
 from lightexp.core.primary_metric import PrimaryMetric
-from lightexp.report.data import MetricStatistics, Report, ReportRow, format_summary, is_ratio
+from lightexp.report.data import Report, ReportRow, format_summary, is_ratio
 from lightexp.report.statistics import Difference
-from lightexp.report.table import Table, TableCell, TableColumn, TableRow, render_latex, render_markdown
+from lightexp.report.table import Table, TableCell, TableColumn, TableRow, render_markdown
 
 _STARS = "* p < 0.05, ** p < 0.01, *** p < 0.001: paired by seed against the control, Holm-corrected over the rows"
 _DAGGER = "† no worse than the control by {margin} or more (one-sided paired test, Holm-corrected, p < 0.05)"
@@ -21,34 +21,41 @@ _DIFFERENCE_FORMATS = {"max": "{:+.4f}", "min": "{:+.4g}"}
 """By direction, of a metric that is no share: those to maximise are at most 1."""
 
 
-def build_table(
-    report: Report, label: Callable[[ReportRow], str], headings: tuple[str, str | None] = ("Row", None)
-) -> Table:
-    """Return the table of a report: a row for each of its rows, a column for each metric, then the change of quality.
+def build_table(report: Report, label: Callable[[ReportRow], str]) -> Table:
+    """Return the table of a report: a row for each of its rows, a column for each metric, and the change of quality.
+
+    The change follows the primary metric, or is the last column where the table does not show that metric.
 
     Args:
         report: The report.
         label: Names a row in the first column.
-        headings: Headings of the first and the last column; None is the usual one, which names the metric.
     """
-    first, last = headings
     metrics = [TableColumn(column.heading, column.direction) for column in report.spec.columns]
+    place = find_change_place(report)
     rows = []
     for row in report.rows:
         name = TableCell(label(row))
         if row.kind == "refused":
             rows.append(TableRow((name, TableCell("refused")), row.kind))
             continue
-        cells = [_build_cell(column, row.metric(column.name)) for column in report.spec.columns]
-        change = TableCell(format_difference(row.metric(report.quality).difference, report.primary))
-        rows.append(TableRow((name, *cells, change), row.kind))
-    columns = (TableColumn(first, align="left"), *metrics, TableColumn(last or format_change_heading(report)))
+        cells = [_build_cell(report, column, row) for column in report.spec.columns]
+        cells.insert(place, TableCell(format_difference(row.metric(report.quality).difference, report.primary)))
+        rows.append(TableRow((name, *cells), row.kind))
+    metrics.insert(place, TableColumn(format_change_heading(report)))
+    columns = (TableColumn("Row", align="left"), *metrics)
     return Table(columns, tuple(rows), report.spec.title, tuple(list_legend(report)))
 
 
-def _build_cell(column: MetricColumn, statistics: MetricStatistics) -> TableCell:
+def find_change_place(report: Report) -> int:
+    """Return how many columns of metrics precede that of the differences to the control."""
+    names = [column.name for column in report.spec.columns]
+    return names.index(report.quality) + 1 if report.quality in names else len(names)
+
+
+def _build_cell(report: Report, column: MetricColumn, row: ReportRow) -> TableCell:
+    statistics = row.metric(column.name)
     mean, spread = format_summary(column, statistics.summary)
-    return TableCell(mean, spread, statistics.mark, _EMPHASES.get(statistics.rank))
+    return TableCell(mean, spread, report.mark(column, row), _EMPHASES.get(statistics.rank))
 
 
 def format_change_heading(report: Report) -> str:
@@ -76,16 +83,11 @@ def list_legend(report: Report) -> list[str]:
     seeds = "seed" if count == "1" else "seeds"
     has_ratios = any(is_ratio(column.name) for column in report.spec.columns)
     means = "; ratios are geometric means (×/÷ their spread)" if has_ratios else ""
-    margin = report.spec.margin
-    marks = _STARS
-    if margin is not None:
-        limit = f"{margin:g} {report.primary.difference_unit}".rstrip()
-        marks = f"{_DAGGER.format(margin=limit)}; other columns: {_STARS}"
     legend = [
         f"Mean ± sample standard deviation over {count} {seeds}{means}.",
-        f"Δ: difference to the control{_describe_unit(report.primary)}, "
+        f"Δ: difference to the control{describe_unit(report.primary)}, "
         "with the 95% t interval of the paired differences.",
-        f"{marks}.",
+        *list_mark_legend(report),
     ]
     if any(row.metric(column.name).doubtful for row in report.rows for column in report.spec.columns):
         legend.append(f"{latency_quality.LEGEND}.")
@@ -96,7 +98,20 @@ def list_legend(report: Report) -> list[str]:
     return legend + list_footnotes(report.spec.columns)
 
 
-def _describe_unit(primary: PrimaryMetric) -> str:
+def list_mark_legend(report: Report) -> list[str]:
+    """Return a line on what the marks mean; none where no cell can have one."""
+    if report.spec.stars == "none":
+        return []
+    margin, marks = report.spec.margin, _STARS
+    if margin is not None:
+        limit = f"{margin:g} {report.primary.difference_unit}".rstrip()
+        marks = f"{_DAGGER.format(margin=limit)}; other columns: {_STARS}"
+    unmarked = "" if report.spec.stars == "all" else "; sizes, computation and times are not marked"
+    return [f"{marks}{unmarked}."]
+
+
+def describe_unit(primary: PrimaryMetric) -> str:
+    """Return in which unit differences of the metric are shown, such as ` in percentage points`."""
     if primary.is_share:
         return " in percentage points"
     return f" in {primary.unit}" if primary.unit else ""
@@ -109,7 +124,7 @@ def render_markdown_document(report: Report) -> str:
     for prefix, text in (("", spec.claim), ("Reference: ", spec.reference), ("Cost: ", spec.cost)):
         if text:
             lines += [prefix + escape_markdown(text), ""]
-    table = build_table(report, label=lambda row: row.name if row.kind == "refused" else row.label)
+    table = build_table(report, label=lambda row: row.title if row.kind == "refused" else row.label)
     lines += [render_markdown(table), "", *(f"{escape_markdown(note)}  " for note in table.notes)]
     noted = [row for row in report.rows if row.kind in ("external", "refused")]
     if noted:
@@ -120,29 +135,3 @@ def render_markdown_document(report: Report) -> str:
     if report.commands:
         lines += ["", "Commands:", "", "```bash", *map(strip_controls, report.commands), "```"]
     return "\n".join(lines) + "\n"
-
-
-def render_latex_document(report: Report) -> str:
-    """Return `table.tex`: a `table` environment with caption, label, table and legend; needs booktabs."""
-    title = report.spec.title
-    label = "".join(c if c.isalnum() and c.isascii() else "-" for c in title)
-    table = build_table(
-        report, _label_for_latex, headings=("", format_change_heading(report).replace(f" {report.primary.name}", ""))
-    )
-    lines = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering\small\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{escape_latex(report.spec.claim or title)}}}",
-        rf"\label{{tab:{label}}}",
-        render_latex(table),
-        r"\par\smallskip\footnotesize",
-        escape_latex(" ".join(table.notes)),
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _label_for_latex(row: ReportRow) -> str:
-    """Return the row's name; the control needs no word there, because a rule sets it off."""
-    return f"{row.name} (published)" if row.kind == "external" else row.name

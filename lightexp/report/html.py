@@ -168,7 +168,7 @@ def _build_cell(report: Report, index: int, row: ReportRow) -> dict[str, Any] | 
         "ratio": is_ratio(column.name),
         "text": " ".join(format_summary(column, statistics.summary)).rstrip(),
         "rank": statistics.rank,
-        "mark": statistics.mark,
+        "mark": report.mark(column, row),
         "difference": asdict(statistics.difference) if statistics.difference else None,
     }
 

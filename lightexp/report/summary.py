@@ -15,6 +15,7 @@ from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.hypervolume import compute_tradeoff_hypervolume, find_front
 from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.report.data import MetricStatistics, Report, ReportRow, is_ratio
+from lightexp.report.labels import label_rows
 from lightexp.report.runs import Run
 from lightexp.report.statistics import (
     Difference,
@@ -30,6 +31,8 @@ from lightexp.report.table_spec import PublishedRow, TableSpec
 OWN_CONTROL = "control (of the runs)"
 RATIO_OF = {"size/file_bytes": "size/ratio", "size/encoded_bytes": "size/encoded_ratio"}
 """The metric that holds how many times smaller a file is than the control's, by the metric of its size."""
+
+_PAPER_COSTS = ("compute/macs", "latency/p50_us")
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,44 @@ def build_summary(
     report_rows.sort(key=lambda row: row.kind != "control")
     report_rows += [ReportRow(name, "refused", note=reason) for name, reason in (refused or {}).items()]
     report_rows += [_build_published(row) for row in spec.external]
-    ranked = _rank(report_rows, columns)
-    return Report(replace(spec, columns=columns), ranked, tuple(runs), primary, grid.quality, grid.size, hypervolume)
+    titles = label_rows([row.name for row in report_rows], spec.labels)
+    report_rows = [replace(row, title=titles[row.name]) for row in report_rows]
+    return Report(
+        spec=replace(spec, columns=columns),
+        rows=_rank(report_rows, columns),
+        runs=tuple(runs),
+        primary=primary,
+        quality=grid.quality,
+        size=grid.size,
+        hypervolume=hypervolume,
+        paper_columns=spec.columns or select_paper_columns(columns, grid.quality, grid.size, statistics),
+    )
+
+
+def select_paper_columns(
+    columns: Sequence[MetricColumn],
+    quality: str,
+    size: str,
+    statistics: Mapping[str, Mapping[str, MetricStatistics]],
+) -> tuple[MetricColumn, ...]:
+    """Return the columns that a paper's table has where none were chosen: at most four of those measured.
+
+    They are the primary metric, the bytes that most rows end in and their ratio, and the first of MACs and latency that
+    differs between rows.
+
+    Args:
+        columns: All columns, in their order.
+        quality: Name of the primary metric.
+        size: Metric of the size axis.
+        statistics: Statistics by metric and row.
+    """
+    encoded = statistics.get("size/encoded_bytes", {})
+    if sum(row.mean is not None for row in encoded.values()) * 2 > len(encoded):
+        size = "size/encoded_bytes"
+    costs = [name for name in _PAPER_COSTS if name in statistics]
+    varying = (name for name in costs if len({row.mean for row in statistics[name].values()} - {None}) > 1)
+    names = {quality, size, RATIO_OF.get(size), next(varying, costs[0] if costs else None)}
+    return tuple(column for column in columns if column.name in names)
 
 
 def _find_primary(runs: Sequence[Run], spec: TableSpec) -> PrimaryMetric:

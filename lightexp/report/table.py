@@ -1,12 +1,11 @@
-"""Renderers of `lightexp.core.table.Table`: text, Markdown and HTML from there, LaTeX and the terminal (rich) here."""
+"""Renderers of `lightexp.core.table.Table`: text, Markdown and HTML from there, the terminal (rich) here."""
 
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Literal
 
-from lightexp.core.formatting import escape_latex, escape_markup
+from lightexp.core.formatting import escape_markup
 from lightexp.core.table import (
     Table,
     TableCell,
@@ -29,47 +28,11 @@ __all__ = [
     "build_rich_table",
     "print_table",
     "render_html",
-    "render_latex",
     "render_markdown",
     "render_text",
 ]
 
-_MINUS = re.compile(r"(?<![\w-])-(?=\d)")  # not the hyphen of an exponent or of a range
 _ROW_STYLES = {"control": "bold", "row": "", "external": "italic dim", "refused": "dim"}
-
-
-def render_latex(table: Table) -> str:
-    """Return the table as a LaTeX `tabular` with booktabs rules; the best value is bold, the second underlined.
-
-    A rule follows the control, and precedes published and refused rows. A refused row spans all columns.
-    """
-    headings = [escape_latex(column.arrow_heading) for column in table.columns]
-    alignment = "".join("l" if column.align == "left" else "r" for column in table.columns)
-    lines = [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", " & ".join(headings) + r" \\", r"\midrule"]
-    previous = "control"
-    for row in table.rows:
-        starts_group = row.kind != previous and row.kind in ("external", "refused")
-        ends_control = previous == "control" and row.kind != "control"
-        if starts_group or ends_control:
-            lines.append(r"\midrule")
-        previous = row.kind
-        cells = [_latex_cell(cell) for cell in row.cells]
-        missing = len(table.columns) - len(cells)
-        if missing:
-            cells[-1] = rf"\multicolumn{{{missing + 1}}}{{l}}{{{cells[-1]}}}"
-        lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
-
-
-def _latex_cell(cell: TableCell) -> str:
-    text = _MINUS.sub("$-$", escape_latex(cell.text))
-    if cell.emphasis == "best":
-        text = rf"\textbf{{{text}}}"
-    elif cell.emphasis == "second":
-        text = rf"\underline{{{text}}}"
-    signs = cell.mark.lstrip("*")
-    stars = cell.mark.removesuffix(signs)
-    return text + (f"$^{{{stars}}}$" if stars else "") + escape_latex(signs)
 
 
 def build_rich_table(table: Table, framed: bool = False) -> RichTable:

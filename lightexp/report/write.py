@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightexp.core.regular_files import replace_file
-from lightexp.report import csv_files, documents, html, plots
+from lightexp.report import csv_files, documents, html, latex, plots
 from lightexp.report.data import Report
 
 PAGE = "index.html"
@@ -26,7 +26,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     contents: dict[str, bytes] = {
         PAGE: html.render_page(report, {name: formats["svg"] for name, formats in drawn.items()}).encode(),
         "table.md": documents.render_markdown_document(report).encode(),
-        "table.tex": documents.render_latex_document(report).encode(),
+        "table.tex": latex.render_latex_document(report).encode(),
         "table.csv": csv_files.render_statistics_csv(report).encode(),
         "runs.csv": csv_files.render_runs_csv(report.runs).encode(),
     }

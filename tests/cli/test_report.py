@@ -86,6 +86,25 @@ def test_report_of_an_ablation(ablation: Path, capfd: pytest.CaptureFixture[str]
     assert "lightexp ablate" in table
 
 
+def test_report_of_an_ablation_takes_what_to_show(ablation: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shown = ["columns=[size/file_bytes]", "labels={half: a half}", "report.latex={columns: 2}", "stars=none", "out=x"]
+    assert run_report(str(ablation), *shown) == 0
+    table = Path("x/table.md").read_text()
+    assert "| Row | File bytes ↓ | Δ accuracy (pp) |" in table
+    assert "| a half |" in table
+    assert "lightexp report" in table
+    assert "'columns=[size/file_bytes]'" in table
+    assert "latex={columns" in Path("x/table.tex").read_text()
+    assert run_report(str(ablation), "labels={hlaf: x}") == 2
+    assert "labels: no row is named 'hlaf': did you mean 'half'?" in capfd.readouterr().err
+
+
+def test_report_of_runs_takes_what_to_show(outputs: Path) -> None:
+    assert run_report("outputs", "columns=[accuracy/test,{measurement: size/ratio, heading: Times}]", "out=x") == 0
+    head = next(line for line in Path("x/table.md").read_text().splitlines() if line.startswith("| Row"))
+    assert head == "| Row | Accuracy test ↑ | Δ accuracy (pp) | Times ↑ |"
+
+
 def test_report_needs_no_tensorflow(ablation: Path) -> None:
     code = "import sys\nfrom lightexp.cli.main import main\ncode = main(sys.argv[1:])\n"
     code += "print(code, [m for m in ('tensorflow', 'tf_keras', 'ai_edge_litert', 'mlflow') if m in sys.modules])"
@@ -199,6 +218,12 @@ def test_help_describes_every_use(capfd: pytest.CaptureFixture[str], flag: str) 
         (["nowhere.yaml"], "nowhere.yaml does not exist"),
         (["empty"], "there is no finished run to report"),
         (["outputs", "only=zzz"], "only=zzz: no finished run"),
+        (["outputs", "colums=[x]"], "colums is not a setting of a report of runs: did you mean 'columns'?"),
+        (["outputs", "columns=[accuracy/tset]"], "no run has measured 'accuracy/tset': did you mean 'accuracy/test'?"),
+        (["outputs", "columns=[a"], "columns must be YAML"),
+        (["outputs", "latex={columns: 3}"], "latex.columns: Input should be less than or equal to 2"),
+        (["outputs", "latex.width=1in"], "width must be 150pt or more, such as 345pt"),
+        (["outputs", "labels={nobody: x}"], "labels: no row is named 'nobody'"),
         (["outputs", "olny=x"], "olny is not a setting of a report of runs: did you mean 'only'?"),
         (["outputs", "--compere", "x"], "--compere is not a flag of lightexp report: did you mean '--compare'?"),
         (["--compare", "outputs"], "--compare takes two"),

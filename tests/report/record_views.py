@@ -8,7 +8,7 @@ from typing import Any
 
 from lightexp.core.record import RECORD_FILE, Record
 from lightexp.core.records import build_frame
-from lightexp.report import csv_files, documents, heatmap, html, review
+from lightexp.report import csv_files, documents, heatmap, html, latex, review
 from lightexp.report.runs import iterate_records, name_rows
 from lightexp.report.summary import build_summary
 from lightexp.report.table_spec import TableSpec
@@ -43,7 +43,7 @@ def show(record: Record, folder: Path) -> None:
         return
     report = build_summary(runs, TableSpec("a table"))
     documents.render_markdown_document(report)
-    documents.render_latex_document(report)
+    latex.render_latex_document(report)
     csv_files.render_statistics_csv(report)
     csv_files.render_runs_csv(report.runs)
     html.render_page(report, {})

@@ -1,16 +1,14 @@
-"""Markdown and LaTeX documents of a report."""
+"""Markdown document of a report and its legend."""
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
-from pathlib import Path
+from typing import Literal
 
 from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.report import documents
 from lightexp.report.data import Report
 from lightexp.report.statistics import Difference
-from tests.system_packages import require_program
 
 
 def test_markdown_has_a_row_for_each_of_the_report(report: Report) -> None:
@@ -33,39 +31,39 @@ def test_markdown_has_notes_and_commands(report: Report) -> None:
     assert "lightexp ablate x.yaml" in text
 
 
-def test_latex_emphasises_and_aligns(report: Report) -> None:
-    table = documents.render_latex_document(report)
-    assert table.isascii()
-    assert "\\textbf{" in table
-    assert "\\underline{" in table
-    assert "$^{***}$" in table
-    assert table.splitlines()[9].startswith("control &")
-    assert table.splitlines()[9].endswith(r"& -- \\")
-    assert "& $-$" in table
-
-
-def test_latex_compiles(report: Report, tmp_path: Path) -> None:
-    require_program("pdflatex")
-    table = documents.render_latex_document(report)
-    text = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + table + "\\end{document}\n"
-    (tmp_path / "x.tex").write_text(text)
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"]
-    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert process.returncode == 0, process.stdout[-2000:]
-    assert (tmp_path / "x.pdf").stat().st_size > 1_000
-
-
 def test_legend_explains_what_the_table_shows(report: Report) -> None:
     legend = documents.list_legend(report)
     assert legend[0] == (
         "Mean ± sample standard deviation over 3 to 5 seeds; ratios are geometric means (×/÷ their spread)."
     )
     assert legend[2].startswith("* p < 0.05")
+    assert legend[2].endswith("sizes, computation and times are not marked.")
     assert report.hypervolume is not None
     assert legend[3].startswith(f"Hypervolume of size and error: {report.hypervolume[0]:.4g}, 95% interval [")
     with_margin = documents.list_legend(replace(report, spec=replace(report.spec, margin=1.5), hypervolume=None))
     assert with_margin[2].startswith("† no worse than the control by 1.5 pp or more")
     assert len(with_margin) == 3
+    unmarked = documents.list_legend(replace(report, spec=replace(report.spec, stars="none")))
+    assert not any("p <" in line for line in unmarked)
+
+
+def test_table_shows_the_change_after_the_primary_metric(report: Report) -> None:
+    table = documents.build_table(report, label=lambda row: row.title)
+    headings = [column.heading for column in table.columns]
+    assert headings.index("Δ accuracy (pp)") == headings.index("Accuracy test") + 1
+    assert table.rows[1].cells[headings.index("Δ accuracy (pp)")].value.startswith("-0.")
+
+
+def test_table_marks_sizes_only_on_request(report: Report) -> None:
+    def list_marked(stars: Literal["quality", "all", "none"]) -> set[str]:
+        changed = replace(report, spec=replace(report.spec, stars=stars))
+        table = documents.build_table(changed, label=lambda row: row.title)
+        cells = [zip(table.columns, row.cells, strict=False) for row in table.rows]
+        return {column.heading for row in cells for column, cell in row if cell.mark}
+
+    assert list_marked("quality") == {"Accuracy val", "Accuracy test"}
+    assert "p50 µs" in list_marked("all")
+    assert list_marked("none") == set()
 
 
 def test_format_difference_shows_the_interval() -> None:

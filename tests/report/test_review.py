@@ -10,7 +10,8 @@ from lightexp.core.columns import COLUMNS
 from lightexp.core.errors import BadInput
 from lightexp.report import review
 from lightexp.report.data import Report
-from lightexp.report.documents import list_legend, render_latex_document, render_markdown_document
+from lightexp.report.documents import list_legend, render_markdown_document
+from lightexp.report.latex import render_latex_document
 from lightexp.report.runs import Run, name_rows
 from lightexp.report.summary import build_summary
 from lightexp.report.table_spec import TableSpec
@@ -77,8 +78,8 @@ def test_questions_about_doubtful_latency(runs: list[Run], spec: TableSpec) -> N
         "both": ("p95 is above twice p50 with 1 of 5 seeds", "p50 differs between seeds by over half its mean"),
     }
     assert "the latency of 'prune' is doubtful: busy host with 1 of 5 seeds" in ask(report)
-    marks = {row.name: row.metric("latency/p50_us").mark for row in report.rows}
-    assert {name for name, mark in marks.items() if mark.endswith("‡")} == {"prune", "both"}
+    marks = {row.name: row.metric("latency/p50_us").doubt_mark for row in report.rows}
+    assert {name for name, mark in marks.items() if mark == "‡"} == {"prune", "both"}
     assert any(line.startswith("‡ doubtful latency") for line in list_legend(report))
     assert "\\ddagger" in render_latex_document(report) and "‡" in render_markdown_document(report)
     quiet = build_summary(runs, spec)

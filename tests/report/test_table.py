@@ -1,4 +1,4 @@
-"""LaTeX and terminal renderers of tables."""
+"""Terminal renderer of tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from lightexp.report.table import (
     TableRow,
     build_rich_table,
     print_table,
-    render_latex,
 )
 
 
@@ -30,25 +29,6 @@ def build_table(columns: int = 2) -> Table:
         TableRow((TableCell("Doe 2020"), *cells), "external"),
     )
     return Table((TableColumn("", align="left"), *metrics), rows, "A [bold]title[/bold]")
-
-
-def test_render_latex_groups_rows_by_rules() -> None:
-    assert render_latex(build_table()).splitlines() == [
-        r"\begin{tabular}{lrr}",
-        r"\toprule",
-        r" & Metric 0 $\uparrow$ & Metric 1 $\uparrow$ \\",
-        r"\midrule",
-        r"control & 0.0\% $\pm$ 0.2 & 1.1\% $\pm$ 0.2 \\",
-        r"\midrule",
-        r"a\_b & \textbf{0.0\% $\pm$ 0.2}$^{**}$ & 1.1\% $\pm$ 0.2 \\",
-        r"c & \underline{$-$1.5 [$-$2, 1e-05]}$^{\dagger}$ & 1.1\% $\pm$ 0.2 \\",
-        r"\midrule",
-        r"d & \multicolumn{2}{l}{refused} \\",
-        r"\midrule",
-        r"Doe 2020 & 0.0\% $\pm$ 0.2 & 1.1\% $\pm$ 0.2 \\",
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
 
 
 def print_to_text(table: Table, width: int) -> str:

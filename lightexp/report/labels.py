@@ -1,0 +1,48 @@
+"""Short names of rows for tables and figures."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+_OVERRIDE = re.compile(r"[+~]{0,2}([^=\s]+)=(\S*)")
+
+
+def label_rows(names: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
+    """Return how tables and figures name each row.
+
+    A row without a label whose name lists overrides loses those that all such rows share, and each override's setting
+    is shortened to its last part. Rows whose labels would be equal keep their names.
+
+    Args:
+        names: Names of the rows.
+        labels: Labels by row, which come first.
+
+    Example:
+        >>> rows = [f"pipeline=prune pipeline.stages.prune.sparsity={value}" for value in (0.5, 0.9)]
+        >>> list(label_rows(rows, {}).values())
+        ['sparsity=0.5', 'sparsity=0.9']
+    """
+    lists = {name: name.split() for name in names if name not in labels and _lists_overrides(name)}
+    counts = Counter(word for words in lists.values() for word in set(words))
+    shared = {word for word, count in counts.items() if count == len(lists) and len(lists) > 1}
+    shortened = {
+        name: " ".join(_shorten_override(word) for word in words if word not in shared) or name
+        for name, words in lists.items()
+    }
+    chosen = {name: labels.get(name) or shortened.get(name, name) for name in names}
+    uses = Counter(chosen.values())
+    return {name: label if uses[label] == 1 else name for name, label in chosen.items()}
+
+
+def _lists_overrides(name: str) -> bool:
+    return all(_OVERRIDE.fullmatch(word) for word in name.split())
+
+
+def _shorten_override(word: str) -> str:
+    match = _OVERRIDE.fullmatch(word)
+    assert match is not None
+    setting, value = match.groups()
+    end = setting.rpartition(".")[2]
+    return value if end == "pipeline" else f"{end}={value}"
