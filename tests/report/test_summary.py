@@ -67,7 +67,7 @@ def test_best_and_second_are_ranked_by_direction(runs: list[Run], spec: TableSpe
     assert {row.metric("compute/macs").rank for row in report.rows} == {0}  # all rows have the same
     assert find_row(report, "control").metric("accuracy/test").rank == 1
     sparsity = [row.metric("model/sparsity") for row in report.rows]
-    assert all((statistics.rank, statistics.mark) == (0, "") for statistics in sparsity)  # neither way is better
+    assert all((statistics.rank, statistics.test_mark) == (0, "") for statistics in sparsity)  # neither way is better
 
 
 def test_worst_of_two_rows_is_not_second(runs: list[Run], spec: TableSpec) -> None:
@@ -77,9 +77,9 @@ def test_worst_of_two_rows_is_not_second(runs: list[Run], spec: TableSpec) -> No
 
 def test_margin_marks_rows_that_are_no_worse(runs: list[Run], spec: TableSpec) -> None:
     report = build_summary(runs, replace(spec, margin=1.5))
-    assert find_row(report, "both").metric("accuracy/test").mark == "†"
-    assert find_row(report, "both, harder").metric("accuracy/test").mark == ""
-    assert "*" in find_row(report, "both").metric("latency/p50_us").mark
+    assert find_row(report, "both").metric("accuracy/test").test_mark == "†"
+    assert find_row(report, "both, harder").metric("accuracy/test").test_mark == ""
+    assert "*" in find_row(report, "both").metric("latency/p50_us").test_mark
 
 
 def test_front_and_hypervolume_are_computed_by_seed(runs: list[Run], spec: TableSpec) -> None:
