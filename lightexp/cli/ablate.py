@@ -69,11 +69,9 @@ def run(argv: list[str]) -> int:
 
     hydra_overrides, overrides = split_hydra_overrides(overrides)
     spec = read_spec(Path(file), overrides)
-    runner = Runner(SilentReporter())
-    runs = plan_runs(spec, runner)
+    runs = plan_runs(spec, runner := Runner(SilentReporter()))
     outputs = runs[0].settings.outputs
-    index = RunIndex(outputs)
-    index.refresh()
+    (index := RunIndex(outputs)).refresh()
     backlog = find_backlog(runs, index, Store(outputs / "store").has)
     if options.plan:
         ablation_view.print_backlog(spec, runs, backlog, workers)
@@ -83,8 +81,9 @@ def run(argv: list[str]) -> int:
         _report(line)
     _report(f"{spec.name}: {len(backlog.done)} of {len(runs)} runs are done, {len(backlog.missing)} to do")
     try:
-        _, run_overrides = split_presentation(overrides)
-        launcher = select_launcher(hydra_overrides, [], outputs, run_overrides) if hydra_overrides else None
+        launcher = None
+        if hydra_overrides:
+            launcher = select_launcher(hydra_overrides, [], outputs, split_presentation(overrides)[1])
         failures = _run_backlog(backlog, index, outputs, workers, launcher)
     except KeyboardInterrupt:
         _report("lightexp: Interrupted. What was finished is kept; the same command continues from there.")
