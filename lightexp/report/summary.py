@@ -94,14 +94,9 @@ def build_summary(
     own_control = _build_own_control(runs, names) if grid.control is None else None
     if own_control:
         report_rows.insert(0, own_control)
-    report_rows.sort(key=lambda row: row.kind != "control")
-    report_rows += [ReportRow(name, "refused", note=reason) for name, reason in (refused or {}).items()]
-    report_rows += [_build_published(row) for row in spec.external]
-    titles = label_rows([row.name for row in report_rows], spec.labels)
-    report_rows = [replace(row, title=titles[row.name]) for row in report_rows]
     return Report(
         spec=replace(spec, columns=columns),
-        rows=_rank(report_rows, columns),
+        rows=_rank(_complete_rows(report_rows, spec, refused or {}), columns),
         runs=tuple(runs),
         primary=primary,
         quality=grid.quality,
@@ -109,6 +104,15 @@ def build_summary(
         hypervolume=hypervolume,
         paper_columns=spec.columns or select_paper_columns(columns, grid.quality, grid.size, statistics),
     )
+
+
+def _complete_rows(rows: Sequence[ReportRow], spec: TableSpec, refused: Mapping[str, str]) -> list[ReportRow]:
+    """Return the control, the other rows, refused ones and published ones, with their titles."""
+    complete = sorted(rows, key=lambda row: row.kind != "control")
+    complete += [ReportRow(name, "refused", note=reason) for name, reason in refused.items()]
+    complete += [_build_published(row) for row in spec.external]
+    titles = label_rows([row.name for row in complete], spec.labels)
+    return [replace(row, title=titles[row.name]) for row in complete]
 
 
 def select_paper_columns(
