@@ -34,8 +34,8 @@ settings.load_profile("lightexp")
 
 SLOW_FIXTURES = {"tensorflow", "tiny_runs"}
 SLOW_FILES = (
-    "tests/test_readme.py",
-    "tests/test_readme_benchmarks.py",
+    "tests/test_documents.py",
+    "tests/test_benchmarks.py",
     "tests/search/",
     "tests/ablation/",
     "tests/cli/",

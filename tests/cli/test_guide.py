@@ -45,3 +45,18 @@ def test_render_keeps_long_commands_on_one_line() -> None:
 def test_unknown_topic_names_the_nearest() -> None:
     with pytest.raises(BadInput, match=r"'layer' is not a TOPIC of lightexp guide: did you mean 'layers'\?"):
         run(["layer"])
+
+
+def read_messages() -> str:
+    """Return the source of lightexp with each text on one line, and `…` for what it quotes."""
+    source = "\n".join(path.read_text(encoding="utf-8") for path in FOLDER.parent.rglob("*.py"))
+    joined = re.sub(r"""["']\s*\n\s*f?["']""", "", source)
+    return re.sub(r"\{[^{}]*\}", "…", joined).replace("\\'", "'")
+
+
+def test_troubleshooting_quotes_real_messages() -> None:
+    text = (FOLDER / "troubleshoot.md").read_text()
+    quoted = re.findall(r"^\| `(.+?)` \|", text, re.MULTILINE)
+    messages = read_messages()
+    assert len(quoted) > 30
+    assert [message for message in quoted if message not in messages] == []

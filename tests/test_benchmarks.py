@@ -1,4 +1,4 @@
-"""Run the README's benchmarks; what they measure does not matter here."""
+"""Run the documented benchmarks; what they measure does not matter here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme import BENCHMARKS, ROOT, need_fashion_mnist, run
+from tests.documents import BENCHMARKS, ROOT, need_fashion_mnist, run
 
 SMALLER = {"training": '--only "prune lenet_300_100"', "script": "--only lenet_300_100", "memory": "--only uint8"}
 WITHOUT_FASHION_MNIST = ("second_run", "memory", "encoding", "search_quality", "faults")
@@ -34,6 +34,6 @@ def test_benchmark_runs(command: str) -> None:
         assert len(result["theirs"]) == (not alone)
 
 
-def test_readme_lists_every_benchmark() -> None:
+def test_documents_list_every_benchmark() -> None:
     scripts = {path.stem for path in (ROOT / "experiments/benchmarks").glob("*.py")} - {"common"}
     assert scripts == {get_name(line) for line in BENCHMARKS}
