@@ -93,7 +93,8 @@ BENCHMARKS = [line for line in COMMANDS if "experiments/benchmarks/" in line]
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a line of a `bash` block in a folder."""
     program, *arguments = shlex.split(command, comments=True)
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    modules = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))  # the reader's own first
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": modules}
     if program == "lightexp":
         return run_command(arguments, folder, environment, TIMEOUT_S)
     assert program == "python"

@@ -9,6 +9,7 @@ import pytest
 
 import lightexp
 from lightexp.core import protocols
+from tests.documents import DOCUMENTS
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -42,6 +43,6 @@ def test_named_files_and_base_classes_exist() -> None:
 
 
 def test_documents_link_to_existing_files() -> None:
-    for document in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text()):
-            assert (ROOT / target).exists(), f"{document} links to {target}"
+    for document in [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document} links to {target}"
