@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from lightexp.search.samplers import list_grid_values
 from lightexp.search.study_spec import StudySpec
-from tests.readme import ROOT
+from tests.documents import ROOT
 
 TABLE = ROOT / "experiments/benchmarks/search_table/table.csv"
 
