@@ -196,6 +196,11 @@ class Stage(ABC):
         return self.needs_tensorflow
 
     @property
+    def computes_in_integers(self) -> bool:
+        """Whether the operators of the result compute with integers, as an NPU needs them."""
+        return False
+
+    @property
     def needs_parent(self) -> bool:
         """Whether the result depends on the weights of the stage before and not only on the architecture."""
         return True

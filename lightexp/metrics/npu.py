@@ -130,12 +130,11 @@ class Npu(Measurement):
         """Measure `npu/*` and `fits/*` of the targets that are needed."""
         results: list[Metric | Note] = []
         for name, target in self.targets.items():
-            names = (f"npu/{name}/", f"fits/{name}")
-            if context.requested is None or any(metric.startswith(names) for metric in context.requested):
+            if context.requested is None:
                 results += self._measure_target(name, target, context.tflite)
-        if context.requested is None:
-            return results
-        return [result for result in results if isinstance(result, Note) or result.name in context.requested]
+            elif requested := {m for m in context.requested if m.startswith(f"npu/{name}/") or m == f"fits/{name}"}:
+                results += _select(self._measure_target(name, target, context.tflite), requested, name)
+        return results
 
     def _measure_target(self, name: str, target: NpuTarget, tflite: Path) -> list[Metric | Note]:
         from lightexp.backend import vela
@@ -182,6 +181,14 @@ class Npu(Measurement):
         problem = explain_misfit(target, estimate.metrics) if estimate else "it does not run on the NPU"
         fits = Metric(f"fits/{name}", float(problem is None), "", "max", version=self._metric_version)
         return [fits] if problem is None else [fits, Note(fits.name, problem)]
+
+
+def _select(results: Sequence[Metric | Note], requested: set[str], target: str) -> list[Metric | Note]:
+    """Return the requested metrics of a target, and a note for each of them that is missing."""
+    metrics: list[Metric | Note] = [result for result in results if result.name in requested]
+    reason = next((note.text for note in results if isinstance(note, Note) and note.name == f"npu/{target}/cycles"), "")
+    missing = sorted(requested - {result.name for result in metrics})
+    return metrics + [Note(name, reason) for name in missing if reason]
 
 
 def make_compiler_target(target: NpuTarget) -> CompilerTarget:

@@ -189,7 +189,7 @@ def _is_complete(bound: re.Match[str]) -> bool:
 
 def _list_units(name: str, relative: str | None) -> Mapping[str, float]:
     """Return the units that a bound of a metric may have, with their factors."""
-    suffix = next((suffix for suffix in ("bytes", "us", "s") if name.endswith(f"_{suffix}")), "")
+    suffix = next((suffix for suffix in ("bytes", "us", "s") if name.endswith((f"_{suffix}", f"/{suffix}"))), "")
     return _UNITS["" if relative == "*" else suffix]
 
 
@@ -207,13 +207,20 @@ def _parse_number(digits: str, unit: str, units: Mapping[str, float], prefix: st
 
 def _require_measured(name: str, known: Iterable[str], place: str) -> None:
     if name not in known:
-        raise BadInput(
-            f"{place}: {name} is not measured: {suggest_nearest(name, known)} The group measure sets what is measured."
-        )
+        target = name.split("/")[1] if name.startswith("npu/") and name.count("/") > 1 else None
+        advice = f"deploy=[{target}] asks for it" if target else "The group measure sets what is measured"
+        raise BadInput(f"{place}: {name} is not measured: {suggest_nearest(name, known)} {advice}.")
 
 
-def read_values(objectives: tuple[SearchObjective, ...], metrics: Metrics) -> list[float]:
+def read_values(
+    objectives: tuple[SearchObjective, ...], metrics: Metrics, notes: Mapping[str, str] | None = None
+) -> list[float]:
     """Return the objectives' values.
+
+    Args:
+        objectives: The objectives.
+        metrics: The trial's metrics.
+        notes: Why metrics are missing, by their names. Defaults to None: nothing is known.
 
     Raises:
         RunFailed: If a value is missing or not finite.
@@ -222,7 +229,8 @@ def read_values(objectives: tuple[SearchObjective, ...], metrics: Metrics) -> li
     for objective in objectives:
         value = metrics.get(objective.name)
         if value is None:
-            raise RunFailed(f"{objective.name} was not measured.")
+            reason = (notes or {}).get(objective.name)
+            raise RunFailed(f"{objective.name} was not measured{f': {reason}' if reason else ''}.")
         if not math.isfinite(value):
             raise RunFailed(f"{objective.name} is {value}.")
         values.append(value)

@@ -286,7 +286,7 @@ class SearchStudy:
         values, reason = None, record.reason
         if record.status == "done":
             try:
-                values = read_values(self.spec.objectives, metrics)
+                values = read_values(self.spec.objectives, metrics, record.notes)
             except RunFailed as error:
                 reason = str(error)
         if values is not None:

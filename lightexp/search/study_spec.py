@@ -18,6 +18,7 @@ from lightexp.runner.compose import add_config_dirs, as_bad_input, compose_confi
 from lightexp.runner.settings import Settings, read_settings
 from lightexp.search import goals
 from lightexp.search.halving import SuccessiveHalving
+from lightexp.search.npu_goals import require_integer_files
 from lightexp.search.pipeline_variants import (
     PipelineVariant,
     copy_config,
@@ -148,7 +149,9 @@ class StudySpec:
         Raises:
             BadInput: For the first that is wrong.
         """
-        _ = self.objectives, self.constraints, self.variants, self.halving
+        _ = self.constraints, self.halving
+        variants = (read_settings(variant.config) for variant in self.variants)
+        require_integer_files([objective.name for objective in self.objectives], variants, self.ranges)
         make_pruner(self.search.pruner, self.objectives, self.settings.task)
         if self.search.pruner and self.halving:
             raise BadInput("search.pruner and search.halving both cut trainings short. Set one of them to null.")

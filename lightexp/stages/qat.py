@@ -58,6 +58,11 @@ class Qat(TrainingStage):
         if self.io == "int8":  # one name in the store's key
             object.__setattr__(self, "io", "integer")
 
+    @property
+    def computes_in_integers(self) -> bool:
+        """See `Stage.computes_in_integers`."""
+        return True
+
     def resolve(self, standing: tuple[Invariant, ...]) -> Qat:
         """Return the stage with `auto` replaced by the scheme that preserves `standing`; see `Stage.resolve`."""
         if self.scheme != "auto":

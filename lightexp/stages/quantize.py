@@ -100,7 +100,7 @@ class Quantize(Stage):
     def __post_init__(self) -> None:
         requested_bits = {self.bits, *self.layers.values()}
         has_formats = requested_bits != {8} or self.layers or self.block or self.tolerance is not None
-        if self.io == "integer" and not self._is_static:
+        if self.io == "integer" and not self.computes_in_integers:
             raise ValueError(f"io=integer needs scheme=int8 or int16x8. Received: scheme={self.scheme}.")
         if self.io in ("int8", "uint8") and self.scheme != "int8":
             raise ValueError(f"io={self.io} needs scheme=int8. Received: scheme={self.scheme}.")
@@ -125,8 +125,8 @@ class Quantize(Stage):
             )
 
     @property
-    def _is_static(self) -> bool:
-        """Whether activations are quantised by ranges measured beforehand."""
+    def computes_in_integers(self) -> bool:
+        """Whether activations are quantised, too, by ranges measured beforehand; see `Stage.computes_in_integers`."""
         return self.scheme in _BIAS_TYPES
 
     def establishes(self) -> tuple[Invariant, ...]:
@@ -159,7 +159,7 @@ class Quantize(Stage):
     def inputs(self) -> dict[str, Input]:
         """Return the ranges of activations and the sensitivity table, if they are needed; see `Stage.inputs`."""
         inputs: dict[str, Input] = {}
-        if self._is_static:
+        if self.computes_in_integers:
             inputs["calibration"] = Calibration(self.calibration_samples)
         if self.tolerance is not None:
             inputs[SENSITIVITY_FACT] = Sensitivity
@@ -216,7 +216,7 @@ class Quantize(Stage):
             try_on_example(result, context.data)
         except BadInput as error:
             raise BadInput(f"scheme={self.scheme}: {str(error).replace(str(result), 'the result')}") from None
-        float_tensors = list_float_tensors(shipped, activations=self._is_static)
+        float_tensors = list_float_tensors(shipped, activations=self.computes_in_integers)
         facts["float"] = float_tensors
         if note := make_note([kernel_names[-1] for kernel_names in names], formats, float_tensors):
             facts["note"] = note
@@ -233,7 +233,7 @@ class Quantize(Stage):
             result.write_bytes(converter.convert_default(keras_files.load_model(parent.folder)))
             return
         ranges = np.empty(0, np.float32)
-        if self._is_static:
+        if self.computes_in_integers:
             ranges = np.load(context.inputs["calibration"].folder / RANGES_FILE, allow_pickle=False)
         kernels = [(_BITS[form.dtype], form.block, self.scales == "grid") for form in formats]
         settings = {"scheme": self.scheme, "bits": self.bits, "kernels": kernels, "io": self.io}
@@ -248,7 +248,7 @@ class Quantize(Stage):
             if dtype != expected:
                 return f"the {op.kind} kernel '{kernel.name}' is {dtype}, was to be {expected}"
             bias = _find_bias(shipped, op)
-            if self._is_static and expected != "FLOAT32" and bias and bias.dtype != _BIAS_TYPES[self.scheme]:
+            if self.computes_in_integers and expected != "FLOAT32" and bias and bias.dtype != _BIAS_TYPES[self.scheme]:
                 return f"the {op.kind} bias '{bias.name}' is {bias.dtype}, was to be {_BIAS_TYPES[self.scheme]}"
         return check_io_types(shipped, self.io, _IO_TYPES.get(self.scheme, "FLOAT32"))
 

@@ -57,6 +57,10 @@ def test_only_requested_metrics_are_estimated(path: Path) -> None:
     metrics, _ = measure(path, targets, frozenset({"npu/roomy/us", "fits/roomy", "accuracy/val"}))
     assert {*metrics} == {"npu/roomy/us", "fits/roomy"}
     assert measure(path, targets, frozenset({"accuracy/val"})) == ({}, {})
+    path.write_bytes(tiny_models.make_tflite("dense"))
+    metrics, notes = measure(path, targets, frozenset({"npu/roomy/us", "npu/roomy/cpu_ops"}))
+    assert {*metrics} == {"npu/roomy/cpu_ops"} and {*notes} == {"npu/roomy/us"}
+    assert notes["npu/roomy/us"].startswith("no operator on the NPU")
 
 
 @pytest.mark.parametrize("scheme", ["float", "dynamic"])

@@ -12,7 +12,18 @@ from lightexp.search.study_spec import StudySpec
 
 PRUNE = "pipeline.stages.prune"
 SPARSITY = f"{PRUNE}.sparsity"
+SCHEME = "pipeline.stages.quantize.scheme"
+NPU = ["deploy=[ethos_u55_128]", "search.space={}", "search.objectives=[accuracy/val,npu/ethos_u55_128/us]"]
 MakeSpec = Callable[..., StudySpec]
+
+
+def test_npu_goals_are_parsed(make_spec: MakeSpec) -> None:
+    constraints = "['npu/ethos_u55_128/sram_bytes <= 256 KiB', 'npu/ethos_u55_128/us <= 2 ms', 'fits: alif_e7']"
+    targets = "deploy=[ethos_u55_128,alif_e7]"
+    spec = make_spec(*NPU, targets, f"{SCHEME}=choice(int8,int16x8)", f"search.constraints={constraints}")
+    spec.check()
+    assert [(o.name, o.direction) for o in spec.objectives][1] == ("npu/ethos_u55_128/us", "min")
+    assert [constraint.number for constraint in spec.constraints] == [2.0**18, 2000.0, 1.0]
 
 
 def test_missing_config_dir_is_refused() -> None:
@@ -47,6 +58,10 @@ def test_missing_config_dir_is_refused() -> None:
         (["stage@pipeline.stages.prune=choice(prune,prunne)"], "prunne"),
         ([f"+search.per_layer={{{PRUNE}.exclud: '*'}}"], f"search.per_layer: {PRUNE}.exclud has no range"),
         (["search.study=a/b"], "search.study"),
+        (["search.objectives=[npu/ethos_u55_64/us]"], "deploy=[ethos_u55_64] asks for it."),
+        ([*NPU, f"{SCHEME}=choice(default,int8)"], f"{SCHEME}=default, of choice(default,int8), makes none."),
+        ([*NPU, f"{SCHEME}=dynamic"], "train-prune-quantize makes none. Set pipeline.stages.quantize.scheme=int8"),
+        ([*NPU, "search.constraints=['npu/ethos_u55_128/us <= 3 KiB']"], "'KiB' is not a unit of npu/ethos_u55_128/us"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_before_start(make_spec: MakeSpec, overrides: list[str], expected: str) -> None:
