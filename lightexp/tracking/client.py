@@ -21,6 +21,8 @@ from lightexp.tracking import stores
 
 T = TypeVar("T")
 
+MODEL_NAME = "model"
+"""Name of the model of each run, so that `runs:/RUN_ID/model` finds it."""
 _PAGE_SIZE = 200
 _Id = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
 
@@ -47,6 +49,7 @@ class MlflowRun(_Answer):
         artifact_uri: Where its files are.
         end_time: Milliseconds since the epoch.
         has_inputs: Whether data sets are logged.
+        model_ids: MLflow's ids of the models that the run has made.
         params: Values by name.
         metrics: Last values by name.
         tags: Values by name.
@@ -58,9 +61,24 @@ class MlflowRun(_Answer):
     artifact_uri: str | None
     end_time: int | None
     has_inputs: bool
+    model_ids: list[_Id]
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
+
+
+class MlflowModel(_Answer):
+    """A logged model as a store has it.
+
+    Attributes:
+        model_id: MLflow's id.
+        status: `PENDING` until its files are complete, then `READY`.
+        artifact_location: Where its files are.
+    """
+
+    model_id: _Id
+    status: Literal["PENDING", "READY", "FAILED", "UNSPECIFIED"]
+    artifact_location: str | None
 
 
 class _Experiment(_Answer):
@@ -161,19 +179,40 @@ class TrackingClient:
 
     def log_file(self, run: MlflowRun, path: Path, folder: str | None) -> None:
         """Upload a file into a folder of a run's files; None is the top."""
-        self._check_location(run)
+        self._check_location(run.artifact_uri)
         self._exchange(lambda: self._client.log_artifact(run.run_id, str(path), folder))
 
     def list_files(self, run: MlflowRun, folder: str | None) -> dict[str, int | None]:
         """Return the size in bytes of each file in a folder of a run's files, by its path there."""
-        self._check_location(run)
+        self._check_location(run.artifact_uri)
         files = self._exchange(lambda: list(self._client.list_artifacts(run.run_id, folder)))
         parsed = map(_parse_file, files)
         return {file.path: file.file_size for file in parsed}
 
+    def create_model(self, experiment_id: str, run_id: str, tags: dict[str, str], params: dict[str, str]) -> str:
+        """Create the model that a run has made, without files yet, and return its id."""
+        client = self._client
+        model = self._exchange(
+            lambda: client.create_logged_model(experiment_id, MODEL_NAME, run_id, tags, params, "tflite")
+        )
+        model_id = _parse_model(model).model_id
+        output = stores.import_mlflow().entities.LoggedModelOutput(model_id, 0)
+        self._exchange(lambda: client.log_outputs(run_id, [output]))
+        return model_id
+
+    def get_model(self, model_id: str) -> MlflowModel:
+        """Return a model by its id."""
+        return _parse_model(self._exchange(lambda: self._client.get_logged_model(model_id)))
+
+    def complete_model(self, model: MlflowModel, folder: Path) -> None:
+        """Upload a model's files, as one exchange, and mark it as ready."""
+        self._check_location(model.artifact_location)
+        self._exchange(lambda: self._client.log_model_artifacts(model.model_id, str(folder)))
+        self._exchange(lambda: self._client.finalize_logged_model(model.model_id, "READY"))
+
     def download_record(self, run: MlflowRun, folder: Path) -> None:
         """Download a run's `record.json` into a folder."""
-        self._check_location(run)
+        self._check_location(run.artifact_uri)
         target = folder / RECORD_FILE
         self._exchange(lambda: compat.download_mlflow_file(run.artifact_uri, self._uri, RECORD_FILE, target))
 
@@ -181,8 +220,8 @@ class TrackingClient:
         """Write all that follows in the context together; see `compat.mlflow_transaction`."""
         return compat.mlflow_transaction(self._client)
 
-    def _check_location(self, run: MlflowRun) -> None:
-        if problem := stores.find_location_problem(self._uri, run.artifact_uri):
+    def _check_location(self, location: str | None) -> None:
+        if problem := stores.find_location_problem(self._uri, location):
             raise UnusableAnswer(problem)
 
     def _exchange(self, work: Callable[[], T]) -> T:
@@ -218,6 +257,14 @@ def _parse_file(file: Any) -> _File:
     return _validate(_File, lambda: {"path": file.path, "file_size": file.file_size})
 
 
+def _parse_model(model: Any) -> MlflowModel:
+    def read() -> dict[str, Any]:
+        status = str(getattr(model.status, "value", model.status))
+        return {"model_id": model.model_id, "status": status, "artifact_location": model.artifact_location}
+
+    return _validate(MlflowModel, read)
+
+
 def _parse_run(run: Any) -> MlflowRun:
     def read() -> dict[str, Any]:
         info, data = run.info, run.data
@@ -228,6 +275,7 @@ def _parse_run(run: Any) -> MlflowRun:
             "artifact_uri": info.artifact_uri,
             "end_time": info.end_time,
             "has_inputs": bool(run.inputs and run.inputs.dataset_inputs),
+            "model_ids": [model.model_id for model in run.outputs.model_outputs] if run.outputs else [],
             "params": data.params,
             "metrics": data.metrics,
             "tags": data.tags,

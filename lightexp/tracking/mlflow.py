@@ -16,7 +16,7 @@ from lightexp.core.records import RUNS
 from lightexp.tracking import mlflow_payload, stores
 from lightexp.tracking.client import MlflowRun, StoreTimeout, TrackingClient, UnusableAnswer
 from lightexp.tracking.mirror import Mirror, SyncResult, Tracking, is_shown_at
-from lightexp.tracking.run_uploader import RunUploader
+from lightexp.tracking.run_uploader import RunUploader, UploadContent
 from lightexp.tracking.study_payload import StudyPayload
 from lightexp.tracking.study_uploader import StudyUploader, close_run
 
@@ -35,12 +35,14 @@ class Mlflow(Tracking):
             the server then counts as down. A file to upload is one exchange. Defaults to 60.
         metrics: Which metrics a run gets in MLflow: the `main` ones that people compare, at most 30, or `all`, of which
             there are hundreds. The artifact `metrics.json` holds all of them. Defaults to `main`.
+        model: Whether a run's `.tflite` is logged as an MLflow model. Defaults to True.
     """
 
     uri: str | None = None
     experiment: Annotated[str, Field(min_length=1, max_length=500)] = "lightexp"
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     metrics: mlflow_payload.MetricSelection = "main"
+    model: bool = True
 
     def __post_init__(self) -> None:
         """Check the URI.
@@ -125,7 +127,8 @@ class MlflowMirror(Mirror):
             if recorded.uri != self.uri:
                 return SyncResult({"missing": f"the last command was for another server than {recorded.uri}"})
             place["experiment"] = recorded.experiment
-        uploader = RunUploader(folder, record, place, self._settings.metrics, self._created.pop(record.id, None))
+        content = UploadContent(self._settings.metrics, self._settings.model)
+        uploader = RunUploader(folder, record, place, content, self._created.pop(record.id, None))
         failure = self._attempt(
             record.id,
             lambda client: uploader.upload(client, self._find_experiment(client, place["experiment"]), create=create),

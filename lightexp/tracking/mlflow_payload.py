@@ -81,6 +81,13 @@ def build_params(config: Mapping[str, Any]) -> dict[str, str]:
     return {sanitize_key(name): format_value(value, PARAM_CHARS) for name, value in flatten(config)}
 
 
+def build_model_params(record: Record) -> dict[str, str]:
+    """Return the params of a run's model: what the user has varied, and the seed."""
+    params = {sanitize_key(name): value for name, value in map(_split_override, record.varied)}
+    params["seed"] = format_value(record.config.get("seed"), PARAM_CHARS)
+    return {name: format_value(value, PARAM_CHARS) for name, value in params.items()}
+
+
 def build_tags(record: Record) -> dict[str, str]:
     """Return what a run is found by: id, status, command, seed, host, git commit, overrides; and notes on metrics."""
     git = record.environment.get("git") or {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -12,11 +12,25 @@ from lightexp.core.record import RECORD_FILE, Record
 from lightexp.tracking import mlflow_payload, stores
 from lightexp.tracking.client import MlflowRun, TrackingClient
 from lightexp.tracking.mirror import SyncResult, is_shown_at
+from lightexp.tracking.model_files import find_model, write_model_folder
 
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "killed": "KILLED", "running": "RUNNING"}
 _TEMPORARY_SUFFIXES = (".lock", ".tmp")
 _RUN_ID = "lightexp.run_id"
 _BATCH_METRICS = mlflow_payload.METRICS - mlflow_payload.TAGS  # MLflow limits the sum of both in a call
+
+
+@dataclass(frozen=True)
+class UploadContent:
+    """What a run gets in MLflow.
+
+    Attributes:
+        metrics: See `mlflow_payload.list_points`. Defaults to `main`.
+        model: Whether its `.tflite` becomes an MLflow model. Defaults to True.
+    """
+
+    metrics: mlflow_payload.MetricSelection = "main"
+    model: bool = True
 
 
 class RunUploader:
@@ -27,7 +41,7 @@ class RunUploader:
         folder: Path,
         record: Record,
         place: dict[str, str],
-        selection: mlflow_payload.MetricSelection = "main",
+        content: UploadContent,
         created: MlflowRun | None = None,
     ) -> None:
         """Upload nothing yet.
@@ -36,7 +50,7 @@ class RunUploader:
             folder: The run's folder, whose files are uploaded.
             record: Its record.
             place: The `uri` and `experiment` of the MLflow experiment.
-            selection: See `mlflow_payload.list_points`. Defaults to `main`.
+            content: What the run gets.
             created: The run as this process has created and left it, which saves searching and reading it. Defaults
                 to None.
         """
@@ -46,7 +60,8 @@ class RunUploader:
         """Whether anything was uploaded."""
         self.created = created
         """The run if this process has created it."""
-        self._folder, self._record, self._selection = folder, record, selection
+        self._folder, self._record, self._content = folder, record, content
+        self._is_new_model = False
         self._end_ms = int((record.ended or record.started) * 1000)
 
     def upload(self, client: TrackingClient, experiment_id: str, create: bool) -> None:
@@ -62,7 +77,7 @@ class RunUploader:
         """
         if self.created is not None:
             try:
-                self._log(client, self.created)
+                self._log(client, self.created, experiment_id)
                 return
             except stores.import_mlflow().MlflowException:
                 self.created = None  # deleted since, perhaps: what the store has of it is read
@@ -70,22 +85,33 @@ class RunUploader:
         if run is None and create:
             run = self.created = self._create_run(client, experiment_id)
         if run is not None:
-            self._log(client, run)
+            self._log(client, run, experiment_id)
 
-    def _log(self, client: TrackingClient, run: MlflowRun) -> None:
+    def _log(self, client: TrackingClient, run: MlflowRun, experiment_id: str) -> None:
         self.place["run_id"] = run.run_id
         if run.lifecycle_stage == "deleted":
             return  # the user has put it into MLflow's bin
-        self._log_params(client, run)
-        self._log_tags_and_metrics(client, run)
+        with client.transaction():
+            model_id = self._log_values(client, run, experiment_id)
         if self._record.status == "running":
             return
+        self._log_files(client, run)
+        if model_id is not None:
+            self._complete_model(client, run, model_id)
+
+    def _log_values(self, client: TrackingClient, run: MlflowRun, experiment_id: str) -> str | None:
+        """Log all but files, and return the id of the run's model, if it has one."""
+        self._log_params(client, run)
+        model_id = self._find_or_create_model(client, run, experiment_id)
+        self._log_tags_and_metrics(client, run, model_id)
+        if self._record.status == "running":
+            return model_id
         # The status before the files: if this process dies while it uploads them, the run does not look alive.
         if (run.status, run.end_time) != (_STATUS[self._record.status], self._end_ms):
             client.set_status(run.run_id, _STATUS[self._record.status], self._end_ms)
             self.changed = True
         self._log_inputs(client, run)
-        self._log_files(client, run)
+        return model_id
 
     def _find_run(self, client: TrackingClient, experiment_id: str) -> MlflowRun | None:
         """Return the MLflow run of the record, a deleted one if there is no other, or None."""
@@ -116,7 +142,30 @@ class RunUploader:
             run.params.update(batch)
             self.changed = True
 
-    def _log_tags_and_metrics(self, client: TrackingClient, run: MlflowRun) -> None:
+    def _find_or_create_model(self, client: TrackingClient, run: MlflowRun, experiment_id: str) -> str | None:
+        """Return the id of the run's model, which its metrics are linked to; None if it has and gets none."""
+        if run.model_ids:
+            return run.model_ids[0]
+        if not self._content.model or not find_model(self._record, self._folder):
+            return None
+        self.changed = self._is_new_model = True
+        tags = {_RUN_ID: self._record.id, "mlflow.source.name": "lightexp"}
+        params = mlflow_payload.build_model_params(self._record)
+        return client.create_model(experiment_id, run.run_id, tags, params)
+
+    def _complete_model(self, client: TrackingClient, run: MlflowRun, model_id: str) -> None:
+        """Upload the model's files, unless they are complete."""
+        model, path = client.get_model(model_id), find_model(self._record, self._folder)
+        if model.status == "READY" or path is None:
+            return
+        metrics = {point.key: point.value for point in mlflow_payload.list_points(self._record) if not point.step}
+        with tempfile.TemporaryDirectory() as folder:
+            ids = {"run_id": run.run_id, "model_id": model_id, "model_uuid": model_id}
+            write_model_folder(Path(folder), self._record, path, metrics, ids)
+            client.complete_model(model, Path(folder))
+        self.changed = True
+
+    def _log_tags_and_metrics(self, client: TrackingClient, run: MlflowRun, model_id: str | None) -> None:
         """Log tags that differ, and metrics and curves that are missing, in as few calls as possible."""
         entities = stores.import_mlflow().entities
         tags = mlflow_payload.build_tags(self._record)
@@ -129,7 +178,7 @@ class RunUploader:
         ]
         # All metrics get the run's end as their timestamp, because MLflow ignores a point that it has already.
         metrics = [
-            entities.Metric(point.key, point.value, self._end_ms, point.step)
+            entities.Metric(point.key, point.value, self._end_ms, point.step, None if point.step else model_id)
             for point in self._list_missing_points(run)
         ]
         metric_batches = [metrics[first : first + _BATCH_METRICS] for first in range(0, len(metrics), _BATCH_METRICS)]
@@ -141,8 +190,13 @@ class RunUploader:
         """Return all metrics of a run that has not ended in MLflow, else those added to the record since."""
         if self._record.status == "running":
             return []
-        logged = set() if run.status == "RUNNING" else set(run.metrics)
-        return [point for point in mlflow_payload.list_points(self._record, self._selection) if point.key not in logged]
+        is_complete = run.status != "RUNNING" and not self._is_new_model  # which the metrics are linked to
+        logged = set(run.metrics) if is_complete else set()
+        return [
+            point
+            for point in mlflow_payload.list_points(self._record, self._content.metrics)
+            if point.key not in logged
+        ]
 
     def _log_inputs(self, client: TrackingClient, run: MlflowRun) -> None:
         if run.has_inputs:
