@@ -24,7 +24,7 @@ def load(folder: Path, model: Path, **facts: Any) -> tflite_pyfunc.TFLiteModel:
     shutil.copyfile(model, folder / "model.tflite")
     defaults = {"shape": [8, 8, 2], "scale": 1.0, "offset": 0.0, "layout": "auto", "labels": list("abcd")}
     (folder / "model.json").write_text(json.dumps({**defaults, **facts}))
-    return tflite_pyfunc._load_pyfunc(str(folder))
+    return tflite_pyfunc.TFLiteModel(str(folder))
 
 
 def draw_examples(count: int, channels: int) -> Any:
