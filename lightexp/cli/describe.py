@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import print_line
 from lightexp.core.errors import BadInput
+from lightexp.core.model_files import find_conversion
 from lightexp.runner.config_groups import ConfigGroups, read_purpose, sets_complete_config
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ _USES = {
     "deploy": "deploy=[{choice}]",
 }
 _PLUGINS = "plugins="
+_MODEL_SUFFIXES = (".keras", ".h5", ".tflite")
 _ARXIV = re.compile(r"arXiv:? ?(\d{4}\.\d{4,5})")
 _WIDTH, _INDENT = 100, " " * 6  # characters of a line, and before the text of a setting
 
@@ -65,6 +68,8 @@ def run(argv: list[str]) -> int:
     names = [word.replace("=", "/", 1) for word in options.words if word not in settings]
     if len(names) > 1:
         raise BadInput(f"lightexp describe takes one group or choice. Received: {' '.join(names)}.")
+    if names:
+        _refuse_file(Path(names[0]))
     configs = ConfigGroups(options.config_dir)
     group, _, choice = "".join(names).strip("/").partition("/")
     if choice:
@@ -75,6 +80,15 @@ def run(argv: list[str]) -> int:
         _print_pairs((name, _PURPOSES.get(name, "your own")) for name in configs.list_groups())
         print_line("\nThe choices of a group: lightexp describe GROUP. One of them: lightexp describe GROUP/CHOICE.")
     return 0
+
+
+def _refuse_file(path: Path) -> None:
+    """Raise BadInput, with what to do, if a word is the file of a model."""
+    if conversion := find_conversion(path):
+        raise BadInput(f"{conversion}. Then lightexp run --plan model=from_file describes what stages do to it.")
+    if path.suffix in _MODEL_SUFFIXES:
+        command = f"lightexp run --plan model=from_file model.path={path}"
+        raise BadInput(f"{path} is a model, no group. What stages do to its layers is said by: {command}")
 
 
 def _read_plugins(settings: list[str]) -> list[str]:

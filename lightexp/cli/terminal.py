@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from lightexp.cli.next_command import suggest_next
 from lightexp.cli.printing import make_console
 from lightexp.core.columns import MISSING, build_metrics_table
 from lightexp.core.data import Data
@@ -31,7 +32,6 @@ from lightexp.runner.settings import Settings
 _WIDTH_WITHOUT_TERMINAL = 150  # characters
 _PERCENT_METRICS = ("accuracy", "sparsity")  # ends of names
 _LINE_INTERVAL_S = 2.0  # between lines of progress, where no live line can be drawn
-_PRUNE_SPARSITY = "pipeline.stages.prune.sparsity="
 
 
 class Terminal:
@@ -210,17 +210,11 @@ def _describe_place(record: Record) -> str:
 def _suggest_commands(record: Record) -> dict[str, str]:
     """Return the commands that may follow a run, by their headings."""
     commands = {"Again": record.command}
-    arguments = shlex.split(record.command)
-    flags = arguments[2 : len(arguments) - len(record.varied)]
     if record.mlflow.get("uri", "").startswith("sqlite"):
         places = [override for override in record.varied if override.startswith(("paths.outputs=", "tracking.uri="))]
         commands["Look"] = shlex.join(["lightexp", "ui", *places])
-    sweep = ["lightexp", "run", *flags, "-m"]
-    if "prune" in (stage.name for stage in record.stages):
-        others = [override for override in record.varied if not override.startswith(_PRUNE_SPARSITY)]
-        commands["Next"] = shlex.join([*sweep, *others, f"{_PRUNE_SPARSITY}0.5,0.8,0.95"])
-    else:
-        commands["Next"] = shlex.join([*sweep, *record.varied, "seed=0,1,2"])
+    if following := suggest_next(record):
+        commands["Next"] = following
     return commands
 
 

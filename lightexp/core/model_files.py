@@ -42,6 +42,10 @@ def find_model_problem(path: Path, trust: bool) -> str | None:
         return f"{path} does not exist. Set model.path=FILE"
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}. Set model.path=FILE"
-    if conversion := _CONVERSIONS.get(path.suffix.lower()):
-        return f"{path} {conversion.format(quoted=shlex.quote(path.name), stem=path.stem)}"
-    return None
+    return find_conversion(path)
+
+
+def find_conversion(path: Path) -> str | None:
+    """Return how to convert the file of another framework, going by its name; None for other files."""
+    conversion = _CONVERSIONS.get(path.suffix.lower())
+    return conversion and f"{path} {conversion.format(quoted=shlex.quote(path.name), stem=path.stem)}"

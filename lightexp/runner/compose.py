@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import shlex
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +38,7 @@ _UNKNOWN_CHOICE = re.compile(r"Could not find '([^']+)/([^'/]*)'")
 _UNKNOWN_LISTED_CHOICE = re.compile(r"Could not load '([^']+)/([^/']+)'")  # one of several choices of a group
 _SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '([^']+)'")
 _WRONG_CONTAINER = re.compile(r"Error merging override (.+)")
+_SIGN = re.compile(r"[^a-zA-Z0-9_/\\+.$%*@?|: -]")  # what Hydra's grammar has in no unquoted value
 _CHOICE_NOT_TEXT = "Config group override must be a string"
 
 
@@ -205,10 +207,26 @@ def _explain_parse_error(override: str) -> BadInput:
             f"{override}: Hydra's own parser takes no null among choices. lightexp search takes it, with the same "
             "words."
         )
+    name, _, value = override.partition("=")
+    signs = " ".join(map(repr, dict.fromkeys(_SIGN.findall(value))))
+    escaped = value.replace('"', r"\"")
+    quoted = f'{name}="{escaped}"'
+    if signs and value[0] not in "[{" and _can_be_parsed(quoted):
+        return BadInput(
+            f"{override} cannot be read as setting=value: Hydra reads {signs} in a value only between quotes, which "
+            f"the shell must leave alone. Write {shlex.quote(quoted)}."
+        )
     return BadInput(
         f"{override} cannot be read as setting=value. Quote what holds '=', ',', brackets or spaces, such as "
         '\'teacher=["model=lenet5","pipeline=control"]\'.'
     )
+
+
+def _can_be_parsed(override: str) -> bool:
+    try:
+        return isinstance(OverridesParser.create().parse_override(override).value(), str)
+    except HydraException:
+        return False
 
 
 def _explain_unknown_choice(group: str, choice: str, options: list[str]) -> BadInput:

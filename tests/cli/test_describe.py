@@ -43,6 +43,9 @@ def test_preset_shows_what_it_sets(capsys: pytest.CaptureFixture[str]) -> None:
         (["stag"], "stag is not a group: did you mean 'stage'?"),
         (["prune"], "prune is not a group: did you mean pipeline/prune or stage/prune?"),
         (["stage=prun"], "stage/prun: no such choice, did you mean 'prune'?"),
+        (["net.pt"], "is a PyTorch file, which holds code, or weights without layers. Where the model was made, pip"),
+        (["my nets/net.onnx"], "onnx2tf -i net.onnx -o converted"),
+        (["net.keras"], "lightexp run --plan model=from_file model.path=net.keras"),
         (["stage", "model"], "one group or choice. Received: stage model"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,16 @@ def test_config_whose_aliases_have_no_end_is_refused(tmp_path: Path) -> None:
     finally:
         add_config_dirs([])
         GlobalHydra.instance().clear()
+
+
+@pytest.mark.parametrize("value", ["größe", "a=b", "#1", "(x)", "it's", 'say "x"', "a!b", "x\\y=z"])
+def test_wrong_value_is_answered_with_the_right_quotes(value: str) -> None:
+    with pytest.raises(BadInput, match=r"between quotes, which the shell must leave alone\. Write ") as error:
+        compose_config([f"tracking.experiment={value}"])
+    [suggested] = shlex.split(str(error.value).partition("Write ")[2].removesuffix("."))
+    assert compose_config([suggested]).tracking.experiment == value
+
+
+def test_wrong_list_is_not_answered_as_text() -> None:
+    with pytest.raises(BadInput, match=r"Quote what holds '='"):
+        compose_config(["pipeline.order=[a=b]"])
