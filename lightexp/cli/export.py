@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.atomic_write import write_files
 from lightexp.cli.keras_export import ENDINGS, export_keras_forms
+from lightexp.cli.npu_export import compile_for_target
+from lightexp.cli.printing import print_line
 from lightexp.core.errors import BadInput
 from lightexp.core.regular_files import read_bytes, read_text
 
@@ -26,6 +28,7 @@ def make_parser() -> Arguments:
     parser.add_argument("-o", "--output", type=Path, help="the folder to write to (default: RUN/export)")
     parser.add_argument("--name", default="model", help="what files and C names begin with (default: %(default)s)")
     parser.add_argument("--labels", type=Path, help="a text file of the classes' names, one a line")
+    parser.add_argument("--vela", metavar="TARGET", help="also compile it for an NPU, such as ethos_u55_128")
     parser.add_argument("--keras", type=Path, metavar="OUT.keras", help="write a file of Keras 3 instead")
     parser.add_argument("--keras2", type=Path, metavar="OUT.h5", help="write a file of Keras 2 (tf_keras) instead")
     parser.add_argument("--saved-model", type=Path, metavar="FOLDER", help="write TensorFlow's SavedModel instead")
@@ -54,13 +57,19 @@ def run(argv: list[str]) -> int:
     dataset = dict(record.dataset)
     if options.labels:
         dataset["labels"] = _read_labels(options.labels, len(dataset.get("labels") or range(dataset.get("classes", 0))))
-    contents = _build_files(record, options.run / record.files["model"], options.name, dataset)
+    model = options.run / record.files["model"]
+    contents = _build_files(record, model, options.name, dataset)
+    if options.vela:
+        compiled = f"{options.name}_vela.tflite"
+        contents[compiled], description = compile_for_target(record, model, options.vela)
     folder = options.output or options.run / "export"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{folder} cannot be made: {error.strerror}. Give another place with -o.") from None
     write_files({folder / name: content for name, content in contents.items()}, options.force)
+    if options.vela:
+        print_line(f"{compiled}: {description}")
     return 0
 
 

@@ -141,6 +141,7 @@ class Npu(Measurement):
         from lightexp.backend.flatbuffer import read_graph
 
         try:
+            layers = name_operators(read_graph(tflite))  # first: on a file that is none, the compiler ends its process
             estimate = vela.estimate(tflite, make_compiler_target(target))
         except BadInput as error:
             return [Note(f"npu/{name}/cycles", str(error)), *self._rate_fit(name, target, None)]
@@ -155,7 +156,6 @@ class Npu(Measurement):
             advice = _IO_ADVICE if is_float else ""
             reason = f"on the CPU, whose time is in none of the estimates: {reason}{advice}"
             results.append(Note(f"npu/{name}/cpu_ops", reason))
-        layers = name_operators(read_graph(tflite))
         for operator in estimate.operators:
             if operator.is_on_npu:
                 layer = f"npu/{name}/layer/{operator.index:02}_{layers[operator.index]}"

@@ -40,9 +40,28 @@ def test_export_writes_model_header_and_source(
         assert archive.read("labels.txt").decode() == labels.read_text()
 
 
+def test_export_compiles_for_an_npu(tiny_runs: TinyRuns, capsys: pytest.CaptureFixture[str]) -> None:
+    own = "+deploy.npus.mine={accelerator: ethos-u55-32, system: Ethos_U55_Deep_Embedded, memory: Sram_Only}"
+    scheme = ("pipeline.stages.quantize.scheme=int8", "pipeline.stages.quantize.io=integer")
+    folder = tiny_runs.get_file(tiny_runs.run("pipeline=quantize", "model=article_mlp", *scheme, own)).parent
+    for target, accelerator in {"ethos_u85_256": "ethos-u85-256", "mine": "ethos-u55-32"}.items():
+        assert export.run([str(folder), f"--vela={target}", f"--name={target}"]) == 0
+        compiled = (folder / "export" / f"{target}_vela.tflite").read_bytes()
+        assert compiled[4:8] == b"TFL3" and b"ethos-u" in compiled
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert line.startswith(f"{target}_vela.tflite: for {target} alone ({accelerator}, Vela 5.")
+        assert line.endswith(" operators on the NPU, 0 on the CPU")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["{run}", "--vela=ethos_u55_12"], "no such choice, did you mean 'ethos_u55_128'?"),
+        (["{run}", "--vela=nano33"], "nano33 is a microcontroller. Name an NPU, such as ethos_u55_128."),
+        (
+            ["{run}", "--vela=imx93"],
+            "the NPU computes no operator of .* Run the pipeline again with quantize.scheme=int8",
+        ),
         (["{tmp}"], "is not a record"),
         (["{run}", "--name=int x"], "C needs a name"),
         (["{run}", "--labels={tmp}/absent"], "cannot be read"),
