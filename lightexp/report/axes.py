@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightexp.core.formatting import shorten_name
-from lightexp.report.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY_BLUE, VERMILION
+from lightexp.report.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY_BLUE, VERMILION, set_log_scale
 
 POINT_STYLES: dict[str, dict[str, Any]] = {
     "control": {"color": BLACK, "marker": "s", "label": "control"},
@@ -170,7 +170,6 @@ def scale_log2_axis(axes: Any, values: Sequence[float], formatter: Callable[[flo
     ticks = [2.0**power for power in range(low, high + 1, 1 + (high - low) // 8)]
     if highest < 8 * lowest:
         ticks += [1.5 * tick for tick in ticks]
-    axes.set_xscale("log", base=2)
+    set_log_scale(axes, "x", formatter)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: formatter(value))

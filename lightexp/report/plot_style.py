@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightexp.core.regular_files import replace_file
 
@@ -20,7 +20,7 @@ _COMMON: dict[Any, Any] = {
     "text.usetex": False,
     "text.parse_math": False,  # a name may hold a dollar sign
 }
-RUN_STYLE: dict[Any, Any] = {**_COMMON, "svg.fonttype": "none"}
+RUN_STYLE: dict[Any, Any] = {**_COMMON, "svg.fonttype": "none", "axes.axisbelow": True, "legend.frameon": False}
 """Style of the plots of one run and of a search: text stays text."""
 REPORT_STYLE: dict[Any, Any] = {
     **_COMMON,
@@ -82,3 +82,18 @@ def format_percent_axis(axes: Any) -> None:
     from matplotlib.ticker import PercentFormatter
 
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+
+
+def set_log_scale(axes: Any, axis: Literal["x", "y"], formatter: Callable[[float], str], base: int = 2) -> None:
+    """Give an axis a logarithmic scale with plain text at its ticks; matplotlib's own text is a formula.
+
+    Args:
+        axes: Matplotlib axes.
+        axis: The axis.
+        formatter: Formats a tick's value.
+        base: Base of the logarithm. Defaults to 2.
+    """
+    set_scale, scaled = (axes.set_xscale, axes.xaxis) if axis == "x" else (axes.set_yscale, axes.yaxis)
+    set_scale("log", base=base)
+    for set_formatter in (scaled.set_major_formatter, scaled.set_minor_formatter):
+        set_formatter(lambda value, _: formatter(value))

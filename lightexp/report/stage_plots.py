@@ -16,7 +16,7 @@ from lightexp.core.sensitivity import SensitivityTable
 from lightexp.report import heatmap
 from lightexp.report.axes import add_axes
 from lightexp.report.data import Report
-from lightexp.report.plot_style import BLACK, BLUE, GREEN, PALETTE, VERMILION, format_percent_axis
+from lightexp.report.plot_style import BLACK, BLUE, GREEN, PALETTE, VERMILION, format_percent_axis, set_log_scale
 from lightexp.report.runs import Run
 
 _DASHES = ("-", "--", ":", "-.")
@@ -141,9 +141,7 @@ def draw_curves(report: Report, figure: Any) -> bool:
     left.set_ylabel(f"validation {metric.removeprefix('val_')}")
     right.set_ylabel("training loss")
     if all(loss > 0 for means in curves.values() for loss in means["loss"]):
-        right.set_yscale("log")
-        for set_formatter in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
-            set_formatter(lambda value, _: f"{value:g}")
+        set_log_scale(right, "y", "{:g}".format, base=10)
     if report.primary.is_share and metric == f"val_{report.primary.name}":
         format_percent_axis(left)
     for axes in (left, right):

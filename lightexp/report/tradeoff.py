@@ -12,7 +12,7 @@ from lightexp.core.formatting import escape_markdown, format_binary_bytes, repla
 from lightexp.core.primary_metric import read_primary
 from lightexp.core.record import Record, StageRecord
 from lightexp.core.table import render_markdown
-from lightexp.report.plot_style import BLACK, BLUE, VERMILION, format_percent_axis, save_figure
+from lightexp.report.plot_style import BLACK, BLUE, VERMILION, format_percent_axis, save_figure, set_log_scale
 
 TABLE = "table.md"
 FIGURE = "tradeoff.svg"
@@ -119,16 +119,15 @@ def _draw_points(axes: Any, points: Sequence[_StagePoint], is_share: bool) -> No
     if is_share:
         format_percent_axis(axes)
     axes.grid(color="#dddddd", linewidth=0.6)
-    axes.legend(frameon=False)
+    axes.legend()
 
 
 def _scale_size_axis(axes: Any, sizes: Sequence[float]) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
     low, high = math.floor(math.log2(min(sizes)) - 0.25), math.ceil(math.log2(max(sizes)) + 0.25)
-    axes.set_xscale("log", base=2)
+    set_log_scale(axes, "x", format_binary_bytes)
     axes.set_xlim(2.0**low, 2.0**high)
     powers = range(low, high + 1, 1 + (high - low) // 8)
     axes.xaxis.set_major_locator(FixedLocator([2.0**power for power in powers]))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda size, _: format_binary_bytes(size))

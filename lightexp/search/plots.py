@@ -9,7 +9,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from lightexp.report.plot_style import BLUE, VERMILION, save_figure
+from lightexp.core.columns import find_column
+from lightexp.report.plot_style import BLUE, VERMILION, save_figure, set_log_scale
 from lightexp.search.goals import SearchObjective
 from lightexp.search.study_status import StudyStatus
 
@@ -36,7 +37,7 @@ def draw_front(objectives: Sequence[SearchObjective], status: StudyStatus, path:
         axes.set_xlabel(objectives[1].name if has_two_axes else "trial")
         axes.set_ylabel(objectives[0].name)
         if has_two_axes and status.done and all(t.values[1] > 0 for t in status.done):
-            axes.set_xscale("log", base=2)
+            set_log_scale(axes, "x", find_column(objectives[1].name).format)
         if status.done:
             axes.legend(frameon=False)
 
