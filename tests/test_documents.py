@@ -63,6 +63,16 @@ def test_block_without_test_says_why(block: Block) -> None:
         assert not block.holds_commands
 
 
+def test_translation_has_the_code_and_links_of_readme() -> None:
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")]
+    code, links = (
+        [re.findall(pattern, text, re.MULTILINE | re.DOTALL) for text in texts]
+        for pattern in (r"^(?:<!-- \w+ -->\n)?```.*?^```", r"\]\(([^)]+)\)")
+    )
+    assert code[0] == code[1]
+    assert links[0] == [{"README.md": "README.zh-CN.md"}.get(link, link) for link in links[1]]
+
+
 @pytest.mark.parametrize("command", LIGHTEXP_COMMANDS)
 def test_command_works(command: str, folder: Path) -> None:
     command = re.sub(r"trials=\d+", "trials=3", command.replace("dataset=fashion_mnist", "dataset=digits"))
