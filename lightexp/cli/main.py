@@ -56,7 +56,7 @@ COMMANDS = (
 )
 """Each is a module of this folder with `run(argv) -> exit code` and `make_parser() -> Arguments`."""
 _INTERRUPTED = 130
-_STARTING_FLAGS = ("-m", "--multirun", "-r", "--run")
+_STARTING_FLAGS = ("-m", "--multirun", "-r", "--run", "--json")
 """Flags of `lightexp run` with which a run follows; with others, such as `--cfg`, none does."""
 _NO_MIRROR = ("tracking=", "hydra/launcher=", "hydra/sweeper=")
 """Settings with which records may be mirrored nowhere, or by other processes."""

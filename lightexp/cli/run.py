@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 PLAN = "--plan"
+JSON = "--json"
 _SWEEP = ("-m", "--multirun")
 _SHOW_CONFIG = ("-c", "--cfg")
 _LAUNCHER = "hydra/launcher="
@@ -44,12 +45,13 @@ _REFUSED_FLAGS = ("--experimental-rerun",)  # Hydra's, which unpickles the file 
 
 
 def make_parser() -> Arguments:
-    """Describe Hydra's flags and `--plan`. Hydra does the parsing; this checks flags and completes them in a shell."""
+    """Describe Hydra's flags and lightexp's. Hydra does the parsing; this checks flags and completes them."""
     parser = Arguments("run", add_help=False)
     for flags, has_value in compat.list_hydra_flags().items():
         if not set(flags) & set(_REFUSED_FLAGS):
             parser.add_argument(*flags, action="store" if has_value else "store_true")
     parser.add_argument(PLAN, action="store_true", help="show what would be done")
+    parser.add_argument(JSON, action="store_true", help="print the record as a line of JSON, and progress to stderr")
     return parser
 
 
@@ -121,6 +123,7 @@ class _Application:
 
     def __init__(self, argv: list[str], mirror_process: MirrorProcess | None) -> None:
         self.plan_only = PLAN in argv
+        self._prints_json = JSON in argv
         self.started = False
         self._mirror_process = mirror_process
         self._finished: list[Record] = []
@@ -133,7 +136,7 @@ class _Application:
         """Return what a launcher pickles for a job's process: nothing that belongs to this process."""
         from lightexp.execution.launcher import launch_origin
 
-        names = ("plan_only", "started", "_is_sweep")
+        names = ("plan_only", "started", "_is_sweep", "_prints_json")
         fresh: dict[str, Any] = {"_mirror_process": None, "_finished": [], "_errors": [], "_output_error": None}
         fresh["_origin"] = launch_origin()
         return {name: self.__dict__[name] for name in names} | fresh
@@ -175,7 +178,12 @@ class _Application:
             from lightexp.core.record import read_record
 
             self._finished = [read_record(folder) for folder in folders]
-        if self._finished and (self._is_sweep or SweptRuns.folder):
+        if not self._finished or not (self._is_sweep or SweptRuns.folder):
+            return
+        if self._prints_json:
+            for record in self._finished:
+                _print_json(record)
+        else:
             self.terminal.sweep(self._finished)
 
     def _run_job(self, config: DictConfig) -> None:
@@ -224,7 +232,11 @@ class _Application:
         self._finished.append(record)
         if self._origin:
             SweptRuns.add(settings.outputs / RUNS / record.id)
-        if not self._is_sweep:
+        if self._is_sweep:
+            return
+        if self._prints_json:
+            _print_json(record)
+        else:
             self.terminal.record(record, settings.outputs)
 
     def _show_plan(self, settings: Settings) -> None:
@@ -256,9 +268,17 @@ def _launching(argv: list[str]) -> Iterator[None]:
         yield
 
 
+def _print_json(record: Record) -> None:
+    from lightexp.cli.printing import print_line
+
+    print_line(record.to_json())
+
+
 def _check_arguments(argv: list[str]) -> list[str]:
-    """Return the command line for Hydra, without `--plan`; raise BadInput where flags are wrong."""
+    """Return the command line for Hydra, without lightexp's flags; raise BadInput where flags are wrong."""
     make_parser().check_flags(argv)
     if set(argv) & set(_SWEEP) and set(argv) & set(_SHOW_CONFIG):
         raise BadInput("--cfg shows one config, -m runs several. Received: both. Leave one of them out.")
-    return [argument for argument in argv if argument != PLAN]
+    if JSON in argv and (shown := [argument for argument in argv if argument in (PLAN, *_SHOW_CONFIG)]):
+        raise BadInput(f"{JSON} prints a run's record, and {shown[0]} runs nothing. Leave one of them out.")
+    return [argument for argument in argv if argument not in (PLAN, JSON)]

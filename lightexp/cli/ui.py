@@ -21,9 +21,6 @@ from lightexp.cli.printing import print_line
 from lightexp.core import interrupt
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.execution.process import WorkerProcess
-from lightexp.runner.compose import compose_settings
-from lightexp.tracking import stores
-from lightexp.tracking.mlflow import Mlflow
 
 _HELP = """Start MLflow's pages on the runs' store, and print the address. Ctrl-C ends it.
 
@@ -63,6 +60,12 @@ def run(argv: list[str]) -> int:
         argv: The command line after `ui`.
     """
     options, overrides = make_parser().read(argv)
+    title = "optuna-dashboard" if options.optuna else "MLflow"
+    print_line(f"Starting {title}, which takes some seconds ...", sys.stderr)  # before the settings: they take one
+    from lightexp.runner.compose import compose_settings
+    from lightexp.tracking import stores
+    from lightexp.tracking.mlflow import Mlflow
+
     if options.optuna:
         return _serve_dashboard(overrides, options.host, options.port)
     settings = compose_settings(overrides)

@@ -152,10 +152,14 @@ class Record:
         """Explanations of the shipped file's metrics, by metric."""
         return self.stages[-1].notes if self.stages else {}
 
+    def to_json(self, **options: Any) -> str:
+        """Return the content of `record.json`, by default in one line of ASCII; `options` are those of `json.dumps`."""
+        return encode_json(vars(self), default=asdict, **options)
+
     def write(self, folder: Path) -> None:
         """Write `record.json` into a folder, atomically."""
         path = folder / RECORD_FILE
-        text = encode_json(vars(self), default=asdict, indent=1, ensure_ascii=False) + "\n"
+        text = self.to_json(indent=1, ensure_ascii=False) + "\n"
         # A file name that is no text in this locale holds lone surrogates, which then become JSON's own escapes.
         replace_file(path, text.encode(errors="backslashreplace"))
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lightexp.core import compat
+from lightexp.core.errors import BadInput
 from lightexp.core.record import RECORD_FILE
 from lightexp.tracking import stores
 
@@ -84,6 +85,7 @@ class MlflowModel(_Answer):
 class _Experiment(_Answer):
     experiment_id: _Id
     name: str
+    lifecycle_stage: str | None = None
 
 
 class _File(_Answer):
@@ -107,9 +109,21 @@ class TrackingClient:
         self._client: Any = self._exchange(lambda: stores.import_mlflow().MlflowClient(tracking_uri=uri))
 
     def find_experiment(self, name: str) -> str | None:
-        """Return an experiment's id; None if there is none of that name."""
-        experiment = self._exchange(lambda: self._client.get_experiment_by_name(name))
-        return None if experiment is None else _parse_experiment(experiment).experiment_id
+        """Return an experiment's id; None if there is none of that name.
+
+        Raises:
+            BadInput: If it is in MLflow's bin, where nothing can be added to it, nor another of its name created.
+        """
+        found = self._exchange(lambda: self._client.get_experiment_by_name(name))
+        if found is None:
+            return None
+        experiment = _parse_experiment(found)
+        if experiment.lifecycle_stage == "deleted":
+            raise BadInput(
+                f"tracking.experiment: '{name}' was deleted. Set another name, or restore it: "
+                f"MLFLOW_TRACKING_URI={self._uri} mlflow experiments restore -x {experiment.experiment_id}"
+            )
+        return experiment.experiment_id
 
     def list_experiments(self) -> list[str]:
         """Return the names of the first experiments."""
@@ -250,7 +264,8 @@ class TrackingClient:
 
 
 def _parse_experiment(experiment: Any) -> _Experiment:
-    return _validate(_Experiment, lambda: {"experiment_id": experiment.experiment_id, "name": experiment.name})
+    names = ("experiment_id", "name", "lifecycle_stage")
+    return _validate(_Experiment, lambda: {name: getattr(experiment, name) for name in names})
 
 
 def _parse_file(file: Any) -> _File:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from lightexp.core.record import Record
+from lightexp.core.record import Record, parse_record
 from tests.cli.commands import TINY, Running, lightexp, mlflow_status, read_records
 
 RATE = "pipeline.stages.train.learning_rate"
@@ -172,3 +173,16 @@ def test_simultaneous_runs_make_each_stage_once(tmp_path: Path, copy_database: C
     assert set(mlflow_status(tmp_path / "shared").values()) == {"FINISHED"}
     assert len(mlflow_status(tmp_path / "shared")) == 2
     assert not list((tmp_path / "shared" / "store").glob("set-aside/*"))
+
+
+def test_json_prints_records_alone(sweep: tuple[CompletedProcess[str], Path]) -> None:
+    _, outputs = sweep
+    for arguments, count in ([f"{RATE}=0.002"], 1), (["-m", f"{RATE}=0.001,0.002"], 2):
+        result = lightexp("run", "--json", *arguments, *TINY, "tracking=none", f"paths.outputs={outputs}", cwd=outputs)
+        assert result.returncode == 0, result.stderr
+        records = [parse_record(json.loads(line)) for line in result.stdout.splitlines()]
+        assert records == read_records(outputs)[-count:]
+        assert "✓ quantize" in result.stderr
+    result = lightexp("run", "--json", "--plan", cwd=outputs)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "lightexp: --json prints a run's record, and --plan runs nothing. Leave one of them out.\n"

@@ -15,7 +15,7 @@ import yaml
 
 from lightexp.core.config import build, locate
 from lightexp.core.errors import BadInput
-from lightexp.tracking import stores
+from lightexp.tracking import fetch, stores
 from lightexp.tracking.mirror import Tracking
 from lightexp.tracking.mlflow import Mlflow, find_recorded_place
 from tests.tracking.helpers import ROOT
@@ -78,6 +78,24 @@ def test_mirror_reports_an_unusable_store(tmp_path, make_record, messages, sync,
     assert len(messages) == 1
     assert record.mlflow["missing"] in messages[0]
     assert capfd.readouterr() == ("", "")
+
+
+def test_deleted_experiment_is_named_with_its_remedy(tmp_path, copy_database, make_record, messages, sync):
+    copy_database(tmp_path)
+    mirror = Mlflow().open_mirror(tmp_path, messages.append)
+    client = stores.import_mlflow().MlflowClient(tracking_uri=mirror.uri)
+    experiment_id = client.create_experiment("lightexp")
+    client.delete_experiment(experiment_id)
+    record = make_record(status="done")
+    sync(mirror, record)
+    remedy = f"MLFLOW_TRACKING_URI={mirror.uri} mlflow experiments restore -x {experiment_id}"
+    assert len(messages) == 1
+    assert f"'lightexp' was deleted. Set another name, or restore it: {remedy}. Records stay" in messages[0]
+    with pytest.raises(BadInput, match="'lightexp' was deleted"):
+        list(fetch.download_records(Mlflow(mirror.uri), []))
+    client.restore_experiment(experiment_id)
+    sync(Mlflow().open_mirror(tmp_path, messages.append), record)
+    assert "run_id" in record.mlflow
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "http://me:secret@host", ""])
