@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lightexp.core.formatting import shorten_name
+from lightexp.report.labels import join_names
 from lightexp.report.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY_BLUE, VERMILION, set_log_scale
+from lightexp.report.point_labels import PointLabel, place_labels
 
 POINT_STYLES: dict[str, dict[str, Any]] = {
     "control": {"color": BLACK, "marker": "s", "label": "control"},
@@ -22,19 +24,9 @@ _CURVE_STYLES = ((GREEN, "v"), (PURPLE, "P"), (SKY_BLUE, "<"), (ORANGE, "X"))
 _MIN_CURVE_POINTS = 3
 _MAX_LABELS = 24  # with more distinct names, only important points are labelled
 _POINT_NAME = re.compile(r"(.+) \S+=(\S+)")
-_CHARACTER_WIDTH, _LINE_HEIGHT = 4.6, 9  # of a label, in points
-_LABEL_OFFSETS = (
-    (7, 4, "left"),
-    (7, -11, "left"),
-    (-7, 4, "right"),
-    (-7, -11, "right"),
-    (7, 14, "left"),
-    (-7, 14, "right"),
-    (7, -21, "left"),
-)
-
-Box = tuple[float, float, float, float]
-"""Left, bottom, right and top, in pixels."""
+NARROW = 5.0
+"""Width in inches below which a figure is that of one of two columns."""
+_WIDE_NAME, _NARROW_NAME = 34, 24  # characters
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ def find_curves(names: Sequence[str]) -> list[PlotCurve]:
     curves = {name: points for name, points in groups.items() if len(points) >= _MIN_CURVE_POINTS}
     return [
         PlotCurve(
-            {"color": color, "marker": marker, "label": shorten_name(name)},
+            {"color": color, "marker": marker, "label": shorten_name(name, _NARROW_NAME)},
             [index for index, _ in points],
             [value for _, value in points],
         )
@@ -99,60 +91,68 @@ def draw_point(axes: Any, x: float, y: float, spread: float | None, style: dict[
     in_legend = any(container.get_label() == style["label"] for container in axes.containers)
     if in_legend:
         style = {**style, "label": None}
-    axes.errorbar(x, y, yerr=spread, linestyle="none", markersize=6, capsize=2, elinewidth=0.9, zorder=3, **style)
+    axes.errorbar(x, y, yerr=spread, linestyle="none", markersize=5, capsize=1.5, elinewidth=0.9, zorder=3, **style)
 
 
-def finish_axes(axes: Any, points: Sequence[tuple[str, float, float]], important: Iterable[bool]) -> None:
-    """Join the curves, label the points where there is room, and add the legend.
+@dataclass(frozen=True)
+class PlotPoint:
+    """A row as a point.
 
-    A point of a curve is labelled with the setting's value, once where several curves have the same value.
+    Attributes:
+        name: Name of the row, by which curves are found.
+        title: How the figure names it.
+        x: Position on the x axis.
+        y: Position on the y axis.
+        is_important: Whether it is labelled where not all points are.
+    """
+
+    name: str
+    title: str
+    x: float
+    y: float
+    is_important: bool
+
+
+def finish_axes(axes: Any, points: Sequence[PlotPoint]) -> str:
+    """Add the legend below the axes, join the curves, and label the points where there is room.
+
+    A point of a curve is labelled with the setting's value, once where several curves have the same value. On a narrow
+    figure, or with many points, only important points have labels.
 
     Args:
         axes: Matplotlib axes with the points drawn.
-        points: Name and position of each point.
-        important: Whether each point is labelled where there are too many to label all.
+        points: The points.
+
+    Returns:
+        A sentence on the points without a label; empty if there is none.
     """
     axes.margins(x=0.08, y=0.12)
-    labels = [shorten_name(name) for name, *_ in points]
+    is_narrow = axes.figure.get_figwidth() < NARROW
+    labels = [shorten_name(point.title, _NARROW_NAME if is_narrow else _WIDE_NAME) for point in points]
     labelled: set[str] = set()
-    for curve in find_curves([name for name, *_ in points]):
-        xy = sorted(points[index][1:] for index in curve.indices)
+    for curve in find_curves([point.name for point in points]):
+        xy = sorted((points[index].x, points[index].y) for index in curve.indices)
         axes.plot(*zip(*xy, strict=True), color=curve.style["color"], linewidth=0.9, alpha=0.7, zorder=2)
         for index, value in zip(curve.indices, curve.values, strict=True):
             labels[index] = "" if value in labelled else value
         labelled.update(curve.values)
-    too_many = len(set(labels)) > _MAX_LABELS
-    if too_many:
-        labels = [label if is_important else "" for label, is_important in zip(labels, important, strict=True)]
-    axes.figure.draw_without_rendering()  # sets the limits and the place of the axes, and so where points are
-    _label_points(axes, labels, [(x, y) for _, x, y in points])
-    axes.legend(loc="best", fontsize=8)
+    only_important = is_narrow or len(set(labels)) > _MAX_LABELS
+    shown = [
+        PointLabel(label if point.is_important or not only_important else "", point.x, point.y, point.is_important)
+        for label, point in zip(labels, points, strict=True)
+    ]
+    axes.figure.legend(loc="outside lower center", ncols=2 if is_narrow else 6)
+    missing = place_labels(axes, shown)
+    hidden = [i for i, label in enumerate(shown) if not label.text and labels[i]]
+    return join_sentences(
+        f"{len(hidden)} points off the front have no label." if hidden else "",
+        f"Without a label for want of room: {join_names(missing)}." if missing else "",
+    )
 
 
-def _label_points(axes: Any, labels: Sequence[str], positions: Sequence[tuple[float, float]]) -> None:
-    """Write the labels that are not empty beside their points, leaving out those that find no free place."""
-    pixels = axes.transData.transform(list(positions))
-    taken: list[Box] = [(x, y, x, y) for x, y in pixels]
-    scale = axes.figure.dpi / 72
-    for label, position, (x, y) in zip(labels, positions, pixels, strict=True):
-        if not label:
-            continue
-        width, height = _CHARACTER_WIDTH * len(label) * scale, _LINE_HEIGHT * scale
-        for dx, dy, side in _LABEL_OFFSETS:
-            left = x + dx if side == "left" else x + dx - width
-            box = (left, y + dy, left + width, y + dy + height)
-            is_inside = axes.bbox.x0 <= box[0] and box[2] <= axes.figure.bbox.x1
-            if is_inside and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                text = axes.annotate(
-                    label, position, (dx, dy), textcoords="offset points", ha=side, fontsize=7.5, parse_math=False
-                )
-                text.set_in_layout(False)  # it would move the axes, and with them the points
-                break
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def join_sentences(*sentences: str) -> str:
+    """Return the sentences that are not empty as one text."""
+    return " ".join(filter(None, sentences))
 
 
 def scale_log2_axis(axes: Any, values: Sequence[float], formatter: Callable[[float], str]) -> None:
@@ -167,8 +167,9 @@ def scale_log2_axis(axes: Any, values: Sequence[float], formatter: Callable[[flo
 
     lowest, highest = min(values), max(values)
     low, high = math.floor(math.log2(lowest) - 0.2), math.ceil(math.log2(highest) + 0.2)
-    ticks = [2.0**power for power in range(low, high + 1, 1 + (high - low) // 8)]
-    if highest < 8 * lowest:
+    most = 5 if axes.figure.get_figwidth() < NARROW else 8
+    ticks = [2.0**power for power in range(low, high + 1, 1 + (high - low) // most)]
+    if highest < most * lowest:
         ticks += [1.5 * tick for tick in ticks]
     set_log_scale(axes, "x", formatter)
     axes.xaxis.set_major_locator(FixedLocator(ticks))

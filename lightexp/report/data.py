@@ -125,6 +125,10 @@ class Report:
     history: tuple[float, ...] = ()
     paper_columns: tuple[MetricColumn, ...] = ()
 
+    def title(self, name: str) -> str:
+        """Return how tables and figures name a row."""
+        return next((row.title for row in self.rows if row.name == name), name)
+
     def mark(self, column: MetricColumn, row: ReportRow) -> str:
         """Return a cell's mark, empty in columns whose differences `spec.stars` leaves unmarked."""
         statistics = row.metric(column.name)

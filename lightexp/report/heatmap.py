@@ -18,6 +18,7 @@ from lightexp.report.plot_style import save_figure
 TABLE = "sensitivity.csv"
 FIGURE = "sensitivity.svg"
 _AXIS_LABELS = {"sparsity": "share of zeros", "rank": "share of the highest rank", "bits": "bits of the weights"}
+_MAX_WIDTH = 6.75  # inches, of a page
 _MAX_NUMBERED_LAYERS = 40  # with more layers, cells are too small for numbers
 
 
@@ -67,7 +68,7 @@ def draw(figure: Any, table: SensitivityTable, title: str) -> None:
     """
     kinds: list[tuple[Kind, list[float]]] = [(kind, levels) for kind in KINDS if (levels := table.list_levels(kind))]
     columns = sum(len(levels) for _, levels in kinds)
-    figure.set_size_inches(1.6 + 0.5 * columns, 1.6 + 0.26 * max(len(table.layers), 4))
+    figure.set_size_inches(min(1.6 + 0.5 * columns, _MAX_WIDTH), 1.6 + 0.26 * max(len(table.layers), 4))
     widths = {"width_ratios": [len(levels) for _, levels in kinds]}
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False, gridspec_kw=widths)[0]
     grids = [_build_grid(table, kind, levels) for kind, levels in kinds]

@@ -16,6 +16,7 @@ from lightexp.core.json_text import encode_json
 from lightexp.report.csv_files import list_varying_settings
 from lightexp.report.data import Report, ReportRow, format_summary, is_ratio
 from lightexp.report.documents import format_change_heading, format_difference, list_legend
+from lightexp.report.plots import Plot
 from lightexp.report.runs import Run
 
 _CAPTIONS = {
@@ -29,14 +30,14 @@ _CAPTIONS = {
 }
 
 
-def render_page(report: Report, figures: Mapping[str, bytes]) -> str:
+def render_page(report: Report, plots: Mapping[str, Plot]) -> str:
     """Return the report as one HTML file.
 
     Names stay text whatever they hold: data are JSON without angle brackets, which the page's script inserts as text.
 
     Args:
         report: The report.
-        figures: SVGs by name, shown as images, in which no script runs.
+        plots: The plots by name, shown as images, in which no script runs.
     """
     template = files("lightexp.report") / "template"
     parts = {kind: (template / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")}
@@ -45,7 +46,7 @@ def render_page(report: Report, figures: Mapping[str, bytes]) -> str:
         "title": escape_html(report.spec.title),
         "style": parts["css"],
         "script": parts["js"],
-        "figures": "".join(_render_figure(name, svg) for name, svg in figures.items()),
+        "figures": "".join(_render_figure(name, plot) for name, plot in plots.items()),
         "data": _encode_json(_build_data(report)),
     }
     page, *pieces = parts["html"].split("{{")
@@ -66,10 +67,11 @@ def _build_policy(style: str, script: str) -> str:
     )
 
 
-def _render_figure(name: str, svg: bytes) -> str:
-    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+def _render_figure(name: str, plot: Plot) -> str:
+    source = f"data:image/svg+xml;base64,{base64.b64encode(plot.files['.svg']).decode()}"
     caption = escape_html(_CAPTIONS.get(name, name))
-    description = f"<figcaption>{caption} ({name}.svg, {name}.pdf)</figcaption>"
+    files = escape_html(", ".join(name + ending for ending in plot.files))
+    description = f"<figcaption>{caption} {escape_html(plot.note)} ({files})</figcaption>"
     return f'<figure><img alt="{caption}" src="{source}">{description}</figure>'
 
 

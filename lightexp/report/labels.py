@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 _OVERRIDE = re.compile(r"[+~]{0,2}([^=\s]+)=(\S*)")
+_MAX_LISTED = 6
 
 
 def label_rows(names: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
@@ -34,6 +35,17 @@ def label_rows(names: Sequence[str], labels: Mapping[str, str]) -> dict[str, str
     chosen = {name: labels.get(name) or shortened.get(name, name) for name in names}
     uses = Counter(chosen.values())
     return {name: label if uses[label] == 1 else name for name, label in chosen.items()}
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Return up to six names and the number of the others.
+
+    Example:
+        >>> join_names(list("abcdefgh"))
+        'a, b, c, d, e, f and 2 more'
+    """
+    listed = ", ".join(names[:_MAX_LISTED])
+    return listed if len(names) <= _MAX_LISTED else f"{listed} and {len(names) - _MAX_LISTED} more"
 
 
 def _lists_overrides(name: str) -> bool:

@@ -24,7 +24,13 @@ RUN_STYLE: dict[Any, Any] = {**_COMMON, "svg.fonttype": "none", "axes.axisbelow"
 """Style of the plots of one run and of a search: text stays text."""
 REPORT_STYLE: dict[Any, Any] = {
     **_COMMON,
-    "font.size": 9,
+    **dict.fromkeys(
+        ("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8
+    ),
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "legend.handlelength": 1.5,
+    "legend.columnspacing": 1.2,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lightexp.core.formatting import format_binary_bytes
 from lightexp.core.hypervolume import find_front
-from lightexp.report.axes import POINT_STYLES, add_axes, draw_point, find_curves, finish_axes, scale_log2_axis
+from lightexp.report.axes import (
+    POINT_STYLES,
+    PlotPoint,
+    add_axes,
+    draw_point,
+    find_curves,
+    finish_axes,
+    join_sentences,
+    scale_log2_axis,
+)
 from lightexp.report.data import Report, ReportRow
+from lightexp.report.labels import join_names
 from lightexp.report.plot_style import (
     BLACK,
     BLUE,
@@ -25,24 +36,50 @@ from lightexp.report.plot_style import (
 from lightexp.report.stage_plots import draw_curves, draw_layers, draw_sensitivity, draw_waterfall, format_change_label
 from lightexp.report.summary import RATIO_OF
 
+PAGE_SIZE, COLUMN_SIZE = (6.75, 3.6), (3.3, 2.7)
+"""Inches of a plot across a page of a paper, and in one of two columns."""
 
-def draw_plots(report: Report) -> dict[str, dict[str, bytes]]:
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot at the widths of a paper.
+
+    Attributes:
+        files: Contents by the end of the file's name: `.svg` and `.pdf` as wide as a page, `_column.pdf` as wide as one
+            of two columns, where the plot fits that.
+        note: What the plot leaves out and why; empty if nothing.
+    """
+
+    files: Mapping[str, bytes]
+    note: str
+
+
+def draw_plots(report: Report) -> dict[str, Plot]:
     """Draw the plots that the report asks for and has data for; the same report gives the same bytes.
 
     Args:
         report: The report; `report.spec.figures` names the plots, none meaning all.
 
     Returns:
-        The plot as `svg` and as `pdf`, by the plot's name.
+        The plots by name.
     """
     from matplotlib.figure import Figure
 
-    plots: dict[str, dict[str, bytes]] = {}
+    plots = {}
     with use_style(REPORT_STYLE):
         for name in report.spec.figures or tuple(_DRAWERS):
-            figure = Figure(figsize=(7, 4.4), layout="constrained")
-            if _DRAWERS[name](report, figure):
-                plots[name] = {"svg": render_svg(figure), "pdf": render_pdf(figure)}
+            page = Figure(figsize=PAGE_SIZE, layout="constrained")
+            note = _DRAWERS[name](report, page)
+            if note is None:
+                continue
+            column = Figure(figsize=COLUMN_SIZE, layout="constrained")
+            column_note = _DRAWERS[name](report, column)
+            if column_note and column_note != note:
+                note = join_sentences(note, f"In {name}_column.pdf: {column_note}")
+            files = {".svg": render_svg(page), ".pdf": render_pdf(page)}
+            if column_note is not None:
+                files["_column.pdf"] = render_pdf(column)
+            plots[name] = Plot(files, note)
     return plots
 
 
@@ -52,7 +89,7 @@ def _curve_styles(rows: Sequence[ReportRow]) -> dict[int, dict[str, Any]]:
     return {index: curve.style for curve in curves for index in curve.indices}
 
 
-def draw_front(report: Report, figure: Any) -> bool:
+def draw_front(report: Report, figure: Any) -> str | None:
     """Draw the primary metric against size: means with their standard deviations, and the front of the means.
 
     Args:
@@ -60,7 +97,7 @@ def draw_front(report: Report, figure: Any) -> bool:
         figure: Empty matplotlib figure.
 
     Returns:
-        Whether there were data for the plot.
+        What the plot leaves out; None if there are no data for it.
     """
     points = []
     for row in report.rows:
@@ -68,7 +105,7 @@ def draw_front(report: Report, figure: Any) -> bool:
         if size and quality is not None:
             points.append((row, size, quality))
     if len(points) < 2:
-        return False
+        return None
     rows = [row for row, *_ in points]
     x, y = np.array([size for _, size, _ in points], float), np.array([quality for *_, quality in points], float)
     is_own = np.array([row.kind != "external" for row in rows])
@@ -87,11 +124,14 @@ def draw_front(report: Report, figure: Any) -> bool:
     scale_log2_axis(axes, x.tolist(), format_binary_bytes if report.size.endswith("_bytes") else "{:,.0f}".format)
     if report.primary.is_share:
         format_percent_axis(axes)
-    finish_axes(axes, [(row.name, *xy) for row, *xy in zip(rows, x, y, strict=True)], is_on_front | ~is_own)
-    return True
+    is_important = is_on_front | ~is_own | np.array([row.kind == "control" for row in rows])
+    shown = [PlotPoint(row.name, row.title, *rest) for row, *rest in zip(rows, x, y, is_important, strict=True)]
+    return join_sentences(
+        _list_left_out(report, rows, f"no {report.size} or {report.quality}"), finish_axes(axes, shown)
+    )
 
 
-def draw_ratio(report: Report, figure: Any) -> bool:
+def draw_ratio(report: Report, figure: Any) -> str | None:
     """Draw the change of the primary metric against the compression ratio: paired differences with their intervals.
 
     Args:
@@ -99,7 +139,7 @@ def draw_ratio(report: Report, figure: Any) -> bool:
         figure: Empty matplotlib figure.
 
     Returns:
-        Whether there were data for the plot.
+        What the plot leaves out; None if there are no data for it.
     """
     name = RATIO_OF.get(report.size, "")
     points = []
@@ -108,9 +148,9 @@ def draw_ratio(report: Report, figure: Any) -> bool:
         if row.kind == "row" and ratio and difference:
             points.append((row, ratio, difference))
     if len(points) < 2:
-        return False
-    x_label = f"{report.heading(name)}: times smaller than the control (log scale)"
-    axes = add_axes(figure, x_label, f"{format_change_label(report)}, 95% interval")
+        return None
+    x_label = f"{report.heading(name)}: times smaller (log scale)"
+    axes = add_axes(figure, x_label, format_change_label(report, ":\n"))
     axes.axhline(0, color=BLACK, linewidth=0.8)
     if report.spec.margin:
         worst = -report.spec.margin if report.primary.direction == "max" else report.spec.margin
@@ -123,12 +163,15 @@ def draw_ratio(report: Report, figure: Any) -> bool:
         style = styles.get(index, POINT_STYLES["front" if row.front == 1 else "row"])
         draw_point(axes, ratio, difference.mean * factor, half_width, style)
     scale_log2_axis(axes, [ratio for _, ratio, _ in points], "{:g}x".format)
-    labels = [(row.name, ratio, difference.mean * factor) for row, ratio, difference in points]
-    finish_axes(axes, labels, [row.front == 1 for row, *_ in points])
-    return True
+    shown = [
+        PlotPoint(row.name, row.title, ratio, difference.mean * factor, row.front == 1)
+        for row, ratio, difference in points
+    ]
+    left_out = _list_left_out(report, [row for row, *_ in points], f"no {name} or no difference to the control")
+    return join_sentences(left_out, finish_axes(axes, shown))
 
 
-def draw_hypervolume(report: Report, figure: Any) -> bool:
+def draw_hypervolume(report: Report, figure: Any) -> str | None:
     """Draw the hypervolume of a study's front after each trial.
 
     Args:
@@ -136,16 +179,23 @@ def draw_hypervolume(report: Report, figure: Any) -> bool:
         figure: Empty matplotlib figure.
 
     Returns:
-        Whether there were data for the plot.
+        What the plot leaves out; None if there are no data for it.
     """
     if len(report.history) < 2:
-        return False
+        return None
     axes = add_axes(figure, "trials", "hypervolume of the front")
     axes.plot(range(1, len(report.history) + 1), report.history, color=BLUE, drawstyle="steps-post")
-    return True
+    return ""
 
 
-_DRAWERS: dict[str, Callable[[Report, Any], bool]] = {
+def _list_left_out(report: Report, rows: Sequence[ReportRow], reason: str) -> str:
+    """Return a sentence on the rows that a plot has no point for; empty if it has all but the control."""
+    drawn = {row.name for row in rows}
+    missing = [row.title for row in report.rows if row.name not in drawn and row.kind not in ("control", "refused")]
+    return f"Not shown, {reason}: {join_names(missing)}." if missing else ""
+
+
+_DRAWERS: dict[str, Callable[[Report, Any], str | None]] = {
     "front": draw_front,
     "ratio": draw_ratio,
     "waterfall": draw_waterfall,

@@ -9,11 +9,11 @@ from dataclasses import replace
 from lightexp.core.errors import BadInput
 from lightexp.core.latency_quality import TIMES, is_latency
 from lightexp.report.data import Report
+from lightexp.report.labels import join_names
 from lightexp.report.runs import Run
 from lightexp.report.table_spec import TableSpec
 
 MIN_SEEDS, MIN_OPERATING_POINTS = 3, 5
-_MAX_LISTED_ROWS = 6
 _TRAIN, _ENCODE = "lightexp.stages.train.Train", "lightexp.stages.encode.Encode"
 
 
@@ -87,7 +87,7 @@ def _check_seeds(report: Report) -> Iterator[str]:
     most_seeds = max((row.seeds for row in rows), key=len)
     few = [row.name for row in rows if len(row.seeds) < MIN_SEEDS]
     if few:
-        yield f"fewer than {MIN_SEEDS} seeds, too few to estimate a spread: {_join_names(few)}"
+        yield f"fewer than {MIN_SEEDS} seeds, too few to estimate a spread: {join_names(few)}"
     for row in rows:
         if missing := sorted(set(most_seeds) - set(row.seeds)):
             yield f"'{row.name}' has no run with seed {', '.join(map(str, missing))}, which other rows have"
@@ -153,8 +153,3 @@ def _list_objectives(run: Run) -> list[str]:
     """Return the names within the objectives of the run's study."""
     values = [value for name, value in run.settings.items() if name.startswith("search.objectives")]
     return [part for value in values for part in value.replace('"', " ").split()]
-
-
-def _join_names(names: Sequence[str]) -> str:
-    listed = ", ".join(names[:_MAX_LISTED_ROWS])
-    return listed if len(names) <= _MAX_LISTED_ROWS else f"{listed} and {len(names) - _MAX_LISTED_ROWS} more"

@@ -14,46 +14,56 @@ import numpy as np
 from lightexp.core.formatting import format_binary_bytes, shorten_name
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.report import heatmap
-from lightexp.report.axes import add_axes
+from lightexp.report.axes import NARROW, add_axes, join_sentences
 from lightexp.report.data import Report
+from lightexp.report.labels import join_names
 from lightexp.report.plot_style import BLACK, BLUE, GREEN, PALETTE, VERMILION, format_percent_axis, set_log_scale
 from lightexp.report.runs import Run
 
 _DASHES = ("-", "--", ":", "-.")
 _MAX_CURVES = 8
-_MAX_WATERFALLS = 4
+_STACKED_HEIGHT = 4.6  # inches of two panels below one another
+_BAR_WIDTH, _PANEL_WIDTH, _LABEL_WIDTH = 0.48, 0.15, 0.75  # inches of the waterfall: a bar, around bars, y labels
+_WATERFALL_HEIGHT = 3.8
+_CHARACTERS_PER_INCH = 16
 
 
-def draw_waterfall(report: Report, figure: Any) -> bool:
-    """Draw what each stage did to bytes and the primary metric, for the rows with most stages.
+def draw_waterfall(report: Report, figure: Any) -> str | None:
+    """Draw what each stage did to bytes and the primary metric, for as many rows with most stages as fit the width.
 
     Args:
         report: The report.
-        figure: Empty matplotlib figure; its size is set.
+        figure: Empty matplotlib figure; its height is set.
 
     Returns:
-        Whether there were data for the plot.
+        What the plot leaves out; None if there are no data for it.
     """
     runs_by_row = _group_by_row(run for run in report.runs if len(run.stages) > 1)
-    longest = sorted(runs_by_row, key=lambda name: -len(runs_by_row[name][0].stages))[:_MAX_WATERFALLS]
-    means = {row: _average_stages(runs_by_row[row], report.quality) for row in longest}
-    means = {row: stages for row, stages in means.items() if len(stages) > 1}
+    stages_by_row = {row: _average_stages(runs, report.quality) for row, runs in runs_by_row.items()}
+    means = {row: stages for row, stages in stages_by_row.items() if len(stages) > 1}
     if not means:
-        return False
-    panels = figure.subplots(2, len(means), sharey="row", squeeze=False)
-    panel_width = 0.3 + 0.52 * max(map(len, means.values()))
+        return None
+    longest = sorted(means, key=lambda row: -len(means[row]))
+    panel_width = _PANEL_WIDTH + _BAR_WIDTH * len(means[longest[0]])
+    count = max(1, int((figure.get_figwidth() - _LABEL_WIDTH) / panel_width))
+    drawn, left_out = longest[:count], longest[count:]
+    panels = figure.subplots(2, len(drawn), sharey="row", squeeze=False)
     # A change for the better goes up or down; its colour says which it is.
     sign = 1 if report.primary.direction == "max" else -1
-    figure.set_size_inches(max(5.0, panel_width * len(means) + 1.2), 4.4)
-    for column, (row, stages) in enumerate(means.items()):
-        names, sizes, values = zip(*stages, strict=True)
-        panels[0][column].set_title(shorten_name(row), fontsize=9)
+    figure.set_size_inches(figure.get_figwidth(), _WATERFALL_HEIGHT)
+    for column, row in enumerate(drawn):
+        names, sizes, values = zip(*means[row], strict=True)
+        panels[0][column].set_title(shorten_name(report.title(row), int(_CHARACTERS_PER_INCH * panel_width)))
         _draw_sizes(panels[0][column], sizes)
         _draw_changes(panels[1][column], names, [report.primary.factor * value for value in values], sign)
     panels[0][0].set_ylabel("bytes")
     panels[0][0].yaxis.set_major_formatter(lambda value, _: format_binary_bytes(value))
     panels[1][0].set_ylabel(format_change_label(report, "\n"))
-    return True
+    return f"Of the rows with most stages, {len(drawn)} fit; not shown: {_join(report, left_out)}." if left_out else ""
+
+
+def _join(report: Report, rows: Sequence[str]) -> str:
+    return join_names([report.title(row) for row in rows])
 
 
 def format_change_label(report: Report, separator: str = ": ") -> str:
@@ -89,7 +99,7 @@ def _draw_sizes(axes: Any, sizes: Sequence[float]) -> None:
     axes.bar(places, sizes, color=[BLACK, *[BLUE] * (len(sizes) - 1)], width=0.7)
     for place, size in zip(places, sizes, strict=True):
         label = format_binary_bytes(size)
-        axes.annotate(label, (place, size), (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
+        axes.annotate(label, (place, size), (0, 2), textcoords="offset points", ha="center", fontsize=7)
     axes.set_xticks([])
     axes.margins(y=0.15)
     axes.yaxis.set_major_locator(MultipleLocator(2.0 ** math.floor(math.log2(max(sizes) / 3))))
@@ -107,12 +117,12 @@ def _draw_changes(axes: Any, names: Sequence[str], values: Sequence[float], sign
     for place, change, level in list(zip(places, changes, levels, strict=True))[1:]:
         bottom = min(level, level - change)
         label = f"{change:+.2f}" if abs(change) >= 0.1 or not change else f"{change:+.2g}"
-        axes.annotate(label, (place, bottom), (0, -9), textcoords="offset points", ha="center", fontsize=7.5)
+        axes.annotate(label, (place, bottom), (0, -9), textcoords="offset points", ha="center", fontsize=7)
     axes.set_xticks(list(places), names, rotation=30, ha="right")
     axes.margins(y=0.25)
 
 
-def draw_curves(report: Report, figure: Any) -> bool:
+def draw_curves(report: Report, figure: Any) -> str | None:
     """Draw the validation metric and the training loss over all epochs of the rows' stages, as means over the seeds.
 
     Args:
@@ -120,8 +130,10 @@ def draw_curves(report: Report, figure: Any) -> bool:
         figure: Empty matplotlib figure.
 
     Returns:
-        Whether there were data for the plot.
+        What the plot leaves out; None if there are no data for it.
     """
+    from matplotlib.ticker import LogLocator, NullLocator
+
     runs_by_row = _group_by_row(report.runs)
     most_trained = sorted(runs_by_row, key=lambda row: -sum(bool(s.history) for s in runs_by_row[row][0].stages))
     metric = _find_epoch_metric(report)
@@ -131,24 +143,33 @@ def draw_curves(report: Report, figure: Any) -> bool:
         if means[metric] and means not in curves.values():  # rows that share their training draw one line
             curves[row] = means
     if not curves:
-        return False
-    left, right = figure.subplots(1, 2)
+        return None
+    is_narrow = figure.get_figwidth() < NARROW
+    left, right = figure.subplots(2, 1) if is_narrow else figure.subplots(1, 2)
+    if is_narrow:
+        figure.set_size_inches(figure.get_figwidth(), _STACKED_HEIGHT)
     for number, (row, means) in enumerate(list(curves.items())[:_MAX_CURVES]):
         color, linestyle = PALETTE[number % len(PALETTE)], _DASHES[number % len(_DASHES)]
         for axes, name in ((left, metric), (right, "loss")):
             epochs = range(1, len(means[name]) + 1)
-            axes.plot(epochs, means[name], label=shorten_name(row), color=color, linestyle=linestyle, linewidth=1.3)
+            axes.plot(epochs, means[name], label=shorten_name(report.title(row)), color=color, linestyle=linestyle)
     left.set_ylabel(f"validation {metric.removeprefix('val_')}")
     right.set_ylabel("training loss")
     if all(loss > 0 for means in curves.values() for loss in means["loss"]):
         set_log_scale(right, "y", "{:g}".format, base=10)
+        right.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        right.yaxis.set_minor_locator(NullLocator())
     if report.primary.is_share and metric == f"val_{report.primary.name}":
         format_percent_axis(left)
     for axes in (left, right):
         axes.set_xlabel("epoch, stage after stage")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    return True
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=1 if is_narrow else 3)
+    left_out = list(curves)[_MAX_CURVES:]
+    return join_sentences(
+        "Rows with the same training are one line." if len(curves) < len(runs_by_row) else "",
+        f"Not shown, trained in fewer stages: {_join(report, left_out)}." if left_out else "",
+    )
 
 
 def _find_epoch_metric(report: Report) -> str:
@@ -166,7 +187,7 @@ def _average_history(runs: Sequence[Run], name: str) -> list[float]:
     return [fmean(values) for values in zip(*(history[:length] for history in histories), strict=True)]
 
 
-def draw_layers(report: Report, figure: Any) -> bool:
+def draw_layers(report: Report, figure: Any) -> str | None:
     """Draw zeros and other weights of each layer, for the stage with most zeros.
 
     Args:
@@ -174,7 +195,7 @@ def draw_layers(report: Report, figure: Any) -> bool:
         figure: Empty matplotlib figure; its size is set.
 
     Returns:
-        Whether there were data for the plot.
+        What the plot leaves out; None if there are no data for it.
     """
     counted = [
         (run, stage)
@@ -183,37 +204,39 @@ def draw_layers(report: Report, figure: Any) -> bool:
         if stage.facts.get("sizes") and stage.facts.get("zeros")
     ]
     if not counted:
-        return False
+        return None
     run, stage = max(counted, key=lambda pair: (sum(pair[1].facts["zeros"].values()), pair[0].row))
     names, sizes = list(stage.facts["sizes"]), np.array(list(stage.facts["sizes"].values()), float)
     zeros = np.array([stage.facts["zeros"].get(name, 0) for name in names], float)
-    axes = add_axes(figure, f"weights of each layer after {stage.name}: {shorten_name(run.row)}, seed {run.seed}")
+    axes = add_axes(figure, f"weights after {stage.name}: {shorten_name(report.title(run.row), 24)}, seed {run.seed}")
     places = np.arange(len(names))
-    figure.set_size_inches(7, min(9, 1.5 + 0.4 * len(names)))
+    figure.set_size_inches(figure.get_figwidth(), min(8, 1.2 + 0.2 * len(names)))
     axes.barh(places, sizes - zeros, color=BLUE, label="weights that are left")
     axes.barh(places, zeros, left=sizes - zeros, color="#cccccc", label="zeros")
     for place, size, zero in zip(places, sizes, zeros, strict=True):
-        axes.annotate(f" {zero / max(size, 1):.0%}", (size, place), va="center", fontsize=8)
+        axes.annotate(f" {zero / max(size, 1):.0%}", (size, place), va="center")
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.legend()
-    return True
+    figure.legend(loc="outside lower center", ncols=2)
+    return "One run: that whose stage left most zeros."
 
 
-def draw_sensitivity(report: Report, figure: Any) -> bool:
+def draw_sensitivity(report: Report, figure: Any) -> str | None:
     """Draw the validation metric with each layer alone compressed, from the first run that measured it.
+
+    It does not fit one of two columns.
 
     Args:
         report: The report.
         figure: Empty matplotlib figure; its size is set.
 
     Returns:
-        Whether there were data for the plot.
+        What the plot leaves out; None if there are no data for it.
     """
-    for run in report.runs:
+    for run in report.runs if figure.get_figwidth() >= NARROW else ():
         for stage in run.stages:
             if table := SensitivityTable.find(stage.facts):
-                heatmap.draw(figure, table, f"{shorten_name(run.row)}, seed {run.seed}")
-                return True
-    return False
+                heatmap.draw(figure, table, f"{shorten_name(report.title(run.row))}, seed {run.seed}")
+                return "One run: the first that measured it."
+    return None

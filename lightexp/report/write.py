@@ -24,14 +24,14 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     drawn = plots.draw_plots(report)
     contents: dict[str, bytes] = {
-        PAGE: html.render_page(report, {name: formats["svg"] for name, formats in drawn.items()}).encode(),
+        PAGE: html.render_page(report, drawn).encode(),
         "table.md": documents.render_markdown_document(report).encode(),
         "table.tex": latex.render_latex_document(report).encode(),
         "table.csv": csv_files.render_statistics_csv(report).encode(),
         "runs.csv": csv_files.render_runs_csv(report.runs).encode(),
     }
-    for name, formats in drawn.items():
-        contents |= {f"{name}.{extension}": content for extension, content in formats.items()}
+    for name, plot in drawn.items():
+        contents |= {f"{name}{ending}": content for ending, content in plot.files.items()}
     for name, content in contents.items():
         replace_file(folder / name, content)
     return [folder / name for name in contents]

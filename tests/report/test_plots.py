@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from lightexp.report import plots
+from lightexp.report import plots, stage_plots
 from lightexp.report.data import Report
+from lightexp.report.plot_style import REPORT_STYLE, use_style
 from lightexp.report.runs import name_rows
 from lightexp.report.summary import build_summary
 from lightexp.report.table_spec import TableSpec
@@ -18,18 +22,50 @@ def test_draw_plots_gives_the_same_bytes_every_time(report: Report) -> None:
     first, second = plots.draw_plots(report), plots.draw_plots(report)
     assert first == second
     assert set(first) == {"front", "ratio", "waterfall", "curves"}
-    for formats in first.values():
-        assert formats["pdf"].startswith(b"%PDF")
-        assert b"<svg" in formats["svg"]
-        assert b"<script" not in formats["svg"]
+    for plot in first.values():
+        assert set(plot.files) == {".svg", ".pdf", "_column.pdf"}
+        assert b"<svg" in plot.files[".svg"]
+        assert b"<script" not in plot.files[".svg"]
+        for name, width in ((".pdf", 6.75), ("_column.pdf", 3.3)):
+            box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+)", plot.files[name])
+            assert box is not None
+            assert float(box[1]) == pytest.approx(72 * width, abs=0.1)
+
+
+def test_plots_have_text_of_eight_points_inside_the_figure(report: Report) -> None:
+    with use_style(REPORT_STYLE):
+        for draw in (plots.draw_front, plots.draw_ratio, stage_plots.draw_waterfall, stage_plots.draw_curves):
+            for size in (plots.PAGE_SIZE, plots.COLUMN_SIZE):
+                figure = Figure(figsize=size, layout="constrained")
+                assert draw(report, figure) is not None
+                figure.draw_without_rendering()
+                texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+                assert len(texts) > 8
+                assert {text.get_fontsize() for text in texts} <= {7, 8}
+                assert {text.get_fontsize() for axes in figure.axes for text in axes.get_xticklabels()} == {8}
+                labels = [axes.yaxis.label for axes in figure.axes] + [axes.xaxis.label for axes in figure.axes]
+                for label in labels:
+                    if text := label.get_text():
+                        box = label.get_window_extent()
+                        assert box.y0 >= 0, text
+                        assert box.y1 <= figure.bbox.y1, text
+                        assert box.x1 <= figure.bbox.x1, text
+
+
+def test_plots_say_what_they_leave_out(report: Report) -> None:
+    front = plots.draw_front(report, Figure(figsize=plots.PAGE_SIZE))
+    assert front == "Not shown, no size/file_bytes or accuracy/test: Published & done."
+    waterfall = stage_plots.draw_waterfall(report, Figure(figsize=plots.COLUMN_SIZE))
+    assert waterfall is not None
+    assert waterfall.startswith("Of the rows with most stages, 1 fit; not shown: both, harder")
 
 
 def test_draw_ratio_counts_times_smaller(report: Report) -> None:
     figure = Figure()
-    assert plots.draw_ratio(report, figure)
+    assert plots.draw_ratio(report, figure) is not None
     low, high = figure.axes[0].get_xlim()
     assert 0.5 < low < 1 < 4 < high < 10  # times smaller, not bytes
-    assert figure.axes[0].get_xlabel() == "Ratio: times smaller than the control (log scale)"
+    assert figure.axes[0].get_xlabel() == "Ratio: times smaller (log scale)"
 
 
 def test_draw_plots_follows_the_requested_names(report: Report) -> None:
