@@ -64,7 +64,7 @@ def make_frame(name: str, shape: tuple[int, ...], scheme: str) -> bytes:
         if scheme in ("dynamic", "float16", "int8"):
             ranges = litert.collect_ranges(path, rng.random((4, *shape), np.float32), 1)
             kernels = [(16 if scheme == "float16" else 8, 0) for _ in read_graph(path).kernels]
-            path.write_bytes(edge_quantizer.quantize(path, ranges, scheme, 8, kernels, False).tobytes())
+            path.write_bytes(edge_quantizer.quantize(path, ranges, scheme, 8, kernels, "float").tobytes())
         encoded = lxe.encode(path.read_bytes(), read_constant_spans(path, quantization=True))
     _, sizes, start = lxe.read_header(encoded)
     return packing.decompress(encoded[start : start + sizes[3]], sizes[1])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lightexp.backend.embedded_format import make_embeddable
 from lightexp.backend.kernels import is_recurrent, require_steps
 from lightexp.backend.session import hide_keras_3, import_keras, import_tensorflow
 from lightexp.backend.stderr import silence_stderr
@@ -38,7 +39,7 @@ def convert_default(model: Any, io: str = "float") -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         # The model contains the ranges that `qat` has trained; the converter's check looks for a calibration set.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs were expected")
-        return bytes(converter.convert())
+        return make_embeddable(bytes(converter.convert()))
 
 
 def unroll_recurrent(model: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import warnings
 from collections.abc import Sequence
@@ -13,14 +12,13 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from lightexp.backend import flatbuffer
+from lightexp.backend import embedded_format, flatbuffer
 from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import BadInput
 from lightexp.core.grids import find_channel_steps
 from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph
 
 _ACTIVATION_BITS = {"int8": 8, "int16x8": 16}
-_EXTERNAL_FROM = 256 * 1024  # bytes of a file from which the quantiser stores weights behind the flatbuffer
 _MAX_BIAS = 2.0**30  # leaves room in int32 for the sum that the bias is added to
 _MIN_SPAN = 1e-9  # of a constant activation, so that its scale is not zero
 _CHANNEL_AXIS = {"DEPTHWISE_CONV_2D": 3}  # 0 for all other operators
@@ -48,7 +46,7 @@ def quantize(
         io: Type of inputs and outputs, used by `int8` and `int16x8`: `float`, `integer`, or `uint8` with `int8`.
 
     Returns:
-        The file's bytes, with all weights inside the flatbuffer, where every runtime finds them.
+        The file's bytes, as embedded devices need them; see `embedded_format`.
 
     Raises:
         BadInput: If the quantiser cannot process the file; includes its message.
@@ -66,14 +64,13 @@ def quantize(
             warnings.simplefilter("ignore")
             source = tflite.read_bytes()
             if _has_old_operator_codes(source):
-                source = _rewrite(source)
+                source = embedded_format.pack(embedded_format.read_model(source))
             work = quantizer.Quantizer(source, _build_recipe(model, scheme, bits, kernels, io != "float"))
             content = bytes(work.quantize(statistics or None, enable_progress_report=False).quantized_model)
+            content = embedded_format.make_embeddable(content, unsigned_io=io == "uint8")
     except Exception as error:  # the quantiser does not document what it raises for files of other writers
         message = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{tflite} cannot be quantised ({scheme}): {message[:200]}. Try another scheme.") from None
-    if len(content) >= _EXTERNAL_FROM or io == "uint8":
-        content = _rewrite(content, unsigned_io=io == "uint8")
     return np.frombuffer(content, np.uint8)
 
 
@@ -198,55 +195,3 @@ def _has_old_operator_codes(content: bytes) -> bool:
     model = schema.Model.GetRootAs(content)
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
     return any(code.BuiltinCode() < code.DeprecatedBuiltinCode() for code in codes)
-
-
-def _rewrite(content: bytes, unsigned_io: bool = False) -> bytes:
-    """Return the file with operator codes in the newer field and all buffers inside the flatbuffer.
-
-    Args:
-        content: The file.
-        unsigned_io: Whether int8 inputs and outputs become uint8. Defaults to False.
-    """
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.read_model_from_bytearray(content)
-    for buffer in model.buffers:
-        buffer.data = None if buffer.data is None else np.frombuffer(buffer.data, np.uint8)
-    for code in model.operatorCodes:
-        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
-    if unsigned_io:
-        _make_io_unsigned(model)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-def _make_io_unsigned(model: Any) -> None:
-    """Put a QUANTIZE between uint8 inputs and the int8 ones of a model, and one behind int8 outputs.
-
-    Args:
-        model: The model as `flatbuffer_utils` reads it, which is changed.
-    """
-    graph = model.subgraphs[0]
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
-    code.version = 1
-    model.operatorCodes.append(code)
-    renamed = {}
-    for place in (graph.inputs, graph.outputs):
-        for position, inner in enumerate(place):
-            signed = graph.tensors[inner]
-            if signed.type != schema.TensorType.INT8:
-                continue
-            unsigned, outer = copy.deepcopy(signed), len(graph.tensors)
-            unsigned.type, unsigned.buffer = schema.TensorType.UINT8, 0
-            unsigned.quantization.zeroPoint = [int(zero) + 128 for zero in signed.quantization.zeroPoint]
-            signed.name = bytes(signed.name) + b"_int8"
-            graph.tensors.append(unsigned)
-            is_input = place is graph.inputs
-            step = schema.OperatorT()
-            step.opcodeIndex = len(model.operatorCodes) - 1
-            step.inputs, step.outputs = ([outer], [inner]) if is_input else ([inner], [outer])
-            graph.operators.insert(0 if is_input else len(graph.operators), step)
-            place[position] = renamed[inner] = outer
-    for signature in model.signatureDefs or []:
-        for port in (*signature.inputs, *signature.outputs):
-            port.tensorIndex = renamed.get(port.tensorIndex, port.tensorIndex)

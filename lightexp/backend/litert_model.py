@@ -14,6 +14,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from lightexp.backend.embedded_format import has_open_batch
 from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import BadInput
 from lightexp.core.layout import InputLayout, LayoutChoice, find_layout, has_outputs
@@ -123,6 +124,8 @@ class LoadedModel:
                 "Use a classifier of single examples."
             )
         batch, *rest = map(int, inputs[0]["shape_signature"]) or (0,)
+        if batch == 1 and has_open_batch(tflite):
+            batch = -1
         arrangement = _arrange(tflite, rest, shape[1:], layout)
         source, sink = TensorPort.from_details(inputs[0], tflite), TensorPort.from_details(outputs[0], tflite)
         shape = (shape[0] if batch == -1 else batch, *shape[1:])

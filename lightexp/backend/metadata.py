@@ -32,12 +32,12 @@ def add_metadata_entries(content: bytes, entries: Mapping[str, bytes]) -> bytes:
     for name, value in entries.items():
         model.buffers.append(schema.BufferT(data=np.frombuffer(value, np.uint8)))
         model.metadata.append(schema.MetadataT(name=name.encode(), buffer=len(model.buffers) - 1))
-    builder = _AligningBuilder(len(content))
+    builder = AligningBuilder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-class _AligningBuilder(flatbuffers.Builder):  # type: ignore[misc]
+class AligningBuilder(flatbuffers.Builder):  # type: ignore[misc]
     """A builder that aligns byte vectors to 16 bytes, which the generated code does not."""
 
     def CreateNumpyVector(self, x: NDArray[Any]) -> int:  # noqa: N802

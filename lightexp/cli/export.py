@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,19 +83,19 @@ def _build_files(record: Record, model: Path, name: str, dataset: dict[str, obje
         name: What the files' names and the C names begin with.
         dataset: The record's `dataset`, with the labels that the user may have given.
     """
+    from lightexp.backend.embedded_format import make_embeddable
     from lightexp.backend.flatbuffer import read_graph
-    from lightexp.core.fingerprint import hash_file
     from lightexp.core.version import __version__
     from lightexp.export.c_array import render_c_array
     from lightexp.export.metadata import add_metadata
 
     try:
-        content = read_bytes(model)
+        content = make_embeddable(read_bytes(model))
     except OSError as error:
         raise BadInput(f"{model} cannot be read: {error.strerror}. Run the pipeline again.") from None
     operators = [operator.kind for operator in read_graph(model).ops]
     origin = f"lightexp {__version__}: {record.command}"
-    comments = [f"{record.name}, run {record.id}", origin, f"SHA-256 of the .tflite: {hash_file(model)}"]
+    comments = [f"{record.name}, run {record.id}", origin, f"SHA-256 of the .tflite: {sha256(content).hexdigest()}"]
     header, source = render_c_array(content, name, operators, comments)
     return {
         f"{name}.tflite": add_metadata(content, record.name, record.id, origin, dataset),

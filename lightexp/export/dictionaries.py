@@ -10,7 +10,7 @@ import struct
 from functools import cache
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 """Of the dictionaries; those of earlier versions stay."""
 MAX_SIZE = 32_768 - 262
 """Bytes of a dictionary: as far as Deflate looks back."""

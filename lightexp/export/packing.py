@@ -36,7 +36,7 @@ def compress(plain: bytes) -> bytes:
         bytes([settings]) + lzma.compress(plain, lzma.FORMAT_RAW, filters=build_filters(settings, len(plain)))
         for settings in (LZMA_BYTES, LZMA_WORDS)
     ]
-    if len(plain) <= _MAX_COPIED:
+    if len(plain) <= _MAX_COPIED and dictionaries.load():  # a version has none while they are made
         sizes = [_deflate(plain, dictionary) for dictionary in dictionaries.load()]
         number = int(np.argmin(sizes))
         if sizes[number] <= _MAX_DEFLATED:

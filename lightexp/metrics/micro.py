@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from lightexp.core.config import Count, Index, settings_dataclass
 from lightexp.core.errors import BadInput
@@ -23,6 +23,8 @@ class Board(TypedDict):
         ram: RAM of the largest region that can hold an arena.
         flash_taken: Flash used by the interpreter, its kernels and the application.
         ram_taken: RAM used by the same, with stack and buffers.
+        core: Its processor and clock, for people.
+        source: Address of the data sheet or page that states the memory.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
@@ -31,6 +33,8 @@ class Board(TypedDict):
     ram: Count
     flash_taken: Index
     ram_taken: Index
+    core: NotRequired[str]
+    source: NotRequired[str]
 
 
 @settings_dataclass
@@ -47,6 +51,14 @@ class Micro(Measurement):
     """
 
     boards: dict[str, Board]
+
+    def __post_init__(self) -> None:
+        """Drop what is for people, so that it can be written better without making a study another one."""
+        sizes: dict[str, Any] = {
+            name: {key: size for key, size in board.items() if key not in ("core", "source")}
+            for name, board in self.boards.items()
+        }
+        object.__setattr__(self, "boards", sizes)
 
     @property
     def gives(self) -> Mapping[str, Literal["max", "min"] | None]:  # type: ignore[override]

@@ -50,7 +50,7 @@ class Qat(TrainingStage):
     """
 
     produces = "quantized"
-    version = 3
+    version = 4
     scheme: Literal["auto", "plain", "prune", "cluster", "prune_cluster"] = "auto"
     io: IoType = "float"
 

@@ -87,7 +87,7 @@ class Quantize(Stage):
         "layers": Range("choice(32, 8, 4)", strongest=4),
     }
     int8_settings = {"scheme": "int8", "bits": 8, "block": None, "tolerance": None, "layers": {}}
-    version = 2
+    version = 3
     scheme: Literal["default", "float16", "dynamic", "weight_only", "int8", "int16x8"] = "default"
     bits: Literal[2, 4, 8] = 8
     block: Literal[32, 64] | None = None
