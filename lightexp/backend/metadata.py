@@ -41,6 +41,7 @@ class AligningBuilder(flatbuffers.Builder):  # type: ignore[misc]
     """A builder that aligns byte vectors to 16 bytes, which the generated code does not."""
 
     def CreateNumpyVector(self, x: NDArray[Any]) -> int:  # noqa: N802
+        """Add a vector; one of bytes at a multiple of 16 bytes."""
         if x.dtype == np.uint8:
             self.Prep(_ALIGNMENT, x.nbytes)
         return int(super().CreateNumpyVector(x))
