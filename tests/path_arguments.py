@@ -63,6 +63,11 @@ def plan_mnist(path: Path) -> object:
     return plan("dataset=mnist", "dataset.folder=FOLDER")(path)
 
 
+def bench_file(path: Path) -> object:
+    (path.parent / "net.tflite").write_bytes(b"")
+    return command("bench", "FOLDER/net.tflite", "--adb=x", "--benchmark-model=PATH")(path)
+
+
 PATH_ARGUMENTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "model.path .h5": ("net.h5", plan("model=from_file", "model.path=PATH")),
     "model.path .keras": ("net.keras", plan("model=from_file", "model.path=PATH", "pipeline=control")),
@@ -93,6 +98,9 @@ PATH_ARGUMENTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "export RUN, record": ("record.json", command("export", "FOLDER")),
     "export RUN, model": ("model.tflite", export_run),
     "export --labels": ("labels.txt", export_run),
+    "bench RUN": ("run", command("bench", "PATH")),
+    "bench FILE": ("net.tflite", command("bench", "PATH")),
+    "bench --benchmark-model": ("program", bench_file),
     "--config-dir": ("conf", command("store", "ls", "--config-dir", "PATH")),
     "track sync": ("runs", command("track", "sync", "paths.outputs=FOLDER")),
     "ui": ("mlflow.db", command("ui", "--port=0", "paths.outputs=FOLDER")),

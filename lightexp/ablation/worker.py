@@ -10,7 +10,7 @@ from dataclasses import replace
 from lightexp.ablation.task_source import AblationOrder, AblationSource
 from lightexp.ablation.tasks import AblationTask
 from lightexp.core import interrupt
-from lightexp.core.protocols import Progress
+from lightexp.core.protocols import Note, Progress
 from lightexp.core.record import StageRecord, read_record
 from lightexp.core.records import RUNS
 from lightexp.core.store import Store
@@ -85,7 +85,8 @@ class TaskExecutor:
         stages = executor.make()
         executor.measure(stages, test=False)
         for stage, measured in zip(record.stages, stages, strict=True):
-            stage.replace(measured)
+            notes = [Note(name, text) for name, text in measured.notes.items()]
+            stage.replace([*measured.metrics, *notes])
         record.environment |= {"timed_on": os.uname().nodename, "governor": read_governor(), "turbo": read_turbo()}
         self._runner.publish(settings, record)
         return record.metrics

@@ -35,6 +35,7 @@ Usage: lightexp COMMAND [arguments]
   completion  scripts that make the Tab key complete commands, groups and settings: bash, zsh, fish
   decode      turn an encoded model (.lxe) back into its .tflite
   export      a run's model with metadata, and as a C array
+  bench       measure a run's latency again, on this machine or on an Android phone
 
 Each takes --help. Exit codes: 0 done, 1 a run failed, 2 bad input, 130 interrupted. --version prints the version.
 """
@@ -48,6 +49,7 @@ COMMANDS = (
     "describe",
     "decode",
     "export",
+    "bench",
     "doctor",
     "store",
     "track",

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 
 from lightexp.cli.next_command import suggest_next
 from lightexp.cli.printing import make_console
-from lightexp.core.columns import MISSING, build_metrics_table
+from lightexp.core.columns import ESTIMATE_NOTE, MISSING, build_metrics_table
 from lightexp.core.data import Data
 from lightexp.core.formatting import escape_markup
 from lightexp.core.latency_quality import MARK
@@ -112,10 +112,10 @@ class Terminal:
         self._out.print(f"Next    {escape_markup(records[-1].command)}", soft_wrap=True)
 
     def _print_metrics(self, table: Table) -> None:
-        """Print a table of metrics, and which of its latencies are doubtful."""
+        """Print a table of metrics, and which of its numbers are estimates or doubtful."""
         print_table(self._out, table)
         for note in table.notes:
-            if note.startswith(MARK):
+            if note.startswith(MARK) or note == ESTIMATE_NOTE:
                 self._out.print(f"[yellow]{escape_markup(note)}[/yellow]", soft_wrap=True)
 
     def plan(

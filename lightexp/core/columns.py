@@ -123,17 +123,26 @@ ESTIMATE_NOTE = "(est.): estimated by Arm's compiler Vela, not measured on a chi
 
 
 def find_column(name: str) -> MetricColumn:
-    """Return the usual column of a metric, or one of four digits under its name."""
+    """Return the usual column of a metric, that of an NPU or a phone, or one of four digits under the metric's name."""
     if (match := _NPU_METRIC.fullmatch(name)) and match["key"] in _NPU_COLUMNS:
         heading, formatter, direction = _NPU_COLUMNS[match["key"]]
         return MetricColumn(name, f"{match['target']} {heading} {_ESTIMATE}", formatter, direction)
     known = (column for column in (*COLUMNS, *PRIMARY_COLUMNS) if column.name == name)
+    if is_phone_time(name):
+        _, phone, configuration = name.split("/")
+        heading = f"{phone.replace('_', ' ')} {configuration.removesuffix('_us')} µs"
+        return MetricColumn(name, heading, _format_tenths, "min")
     return next(known, MetricColumn(name, name, "{:,.4g}".format))
 
 
 def list_footnotes(columns: Iterable[MetricColumn]) -> list[str]:
     """Return what has to be said below a table with these columns: which numbers are estimates."""
     return [ESTIMATE_NOTE] if any(column.heading.endswith(_ESTIMATE) for column in columns) else []
+
+
+def is_phone_time(name: str) -> bool:
+    """Whether a metric is a mean time on a phone, such as `phone/Pixel_6/cpu1_us`."""
+    return name.startswith("phone/") and name.endswith("_us") and name.count("/") == 2
 
 
 def select_columns(rows: Iterable[Iterable[str]], primary: str = "accuracy") -> list[MetricColumn]:
@@ -182,11 +191,10 @@ def build_metrics_table(
             for column in columns
         )
         body.append(TableRow((TableCell(name), *cells)))
-    doubts = [f"{name}: {', '.join(list_doubts(metrics))}" for name, metrics in rows if list_doubts(metrics)]
-    footnotes = [f"{MARK} doubtful latency of {doubt}." for doubt in doubts]
-    return Table(
-        (TableColumn(heading, align="left"), *headings),
-        tuple(body),
-        caption,
-        (*notes, *list_footnotes(columns), *footnotes),
-    )
+    doubtful: dict[str, list[str]] = {}
+    for name, metrics in rows:
+        if doubts := list_doubts(metrics):
+            doubtful.setdefault(", ".join(doubts), []).append(name)
+    marked = [f"{MARK} doubtful latency ({doubts}): {', '.join(names)}" for doubts, names in doubtful.items()]
+    footnotes = (*list_footnotes(columns), *marked)
+    return Table((TableColumn(heading, align="left"), *headings), tuple(body), caption, (*notes, *footnotes))

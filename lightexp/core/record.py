@@ -52,11 +52,12 @@ class StageRecord:
         self.metrics += [metric for metric in measured if isinstance(metric, Metric)]
         self.notes |= {note.name: note.text for note in measured if isinstance(note, Note)}
 
-    def replace(self, measured: StageRecord) -> None:
-        """Enter metrics and notes that were measured later, in place of those of the same names."""
-        names = measured.values
-        self.metrics = [metric for metric in self.metrics if metric.name not in names] + measured.metrics
-        self.notes = {name: text for name, text in self.notes.items() if name not in names} | measured.notes
+    def replace(self, measured: Sequence[Metric | Note]) -> None:
+        """Enter metrics and notes that were measured later, in place of all those of the same names."""
+        names = {item.name for item in measured}
+        self.metrics = [metric for metric in self.metrics if metric.name not in names]
+        self.notes = {name: text for name, text in self.notes.items() if name not in names}
+        self.add(measured)
 
     def metric(self, name: str) -> float | None:
         """Return the value of a metric; None where it was not measured."""

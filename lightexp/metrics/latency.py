@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightexp.core.config import Count, Index, Positive, settings_dataclass
 from lightexp.core.latency_quality import MAX_SPREAD
@@ -48,14 +49,27 @@ class Latency(Measurement):
 
     def measure(self, context: MeasurementContext) -> list[Metric | Note]:
         """Measure `latency/*`."""
+        example = context.data.inputs(context.data.val.x[:1])[0]
+        return self._time(context.tflite, example, context.foreign)
+
+    def time_zeros(self, tflite: Path) -> list[Metric | Note]:
+        """Measure `latency/*` of any file, in the sandbox process, on an input of zeros.
+
+        Raises:
+            BadInput: If LiteRT cannot run the file.
+        """
+        from lightexp.backend.flatbuffer import read_graph
+
+        graph = read_graph(tflite)
+        shape = graph.tensors[graph.inputs[0]].shape[1:] if graph.inputs else ()
+        return self._time(tflite, np.zeros(shape, np.float32), foreign=True)
+
+    def _time(self, tflite: Path, example: NDArray[np.float32], foreign: bool) -> list[Metric | Note]:
         from lightexp.backend.litert import compute_spread, time_single_example
 
-        example = context.data.inputs(context.data.val.x[:1])[0]
         with host_lock():
             before = _count_runnable()
-            times = time_single_example(
-                context.tflite, example, self.warmup, self.runs, self.seconds, foreign=context.foreign
-            )
+            times = time_single_example(tflite, example, self.warmup, self.runs, self.seconds, foreign=foreign)
             runnable = max(before, _count_runnable())
             load = os.getloadavg()[0]
         p50, p95 = np.percentile(times, [50, 95])

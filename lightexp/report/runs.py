@@ -155,7 +155,7 @@ class RunReader:
             waived=record.waived,
             started=record.started,
             seconds=(record.ended or record.started) - record.started,
-            environment=self._share({k: v for k, v in environment.items() if k != "folder"}),
+            environment=self._share({k: v for k, v in environment.items() if k not in ("folder", "phones")}),
             tags=record.tags,
         )
 

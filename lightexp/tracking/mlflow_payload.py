@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from lightexp.core.columns import select_columns
+from lightexp.core.columns import is_phone_time, select_columns
 from lightexp.core.config import flatten
 from lightexp.core.json_text import encode_json
 from lightexp.core.primary_metric import read_primary
@@ -165,13 +165,14 @@ def list_points(record: Record, selection: MetricSelection = "main") -> list[Met
 
     Args:
         record: The run's record.
-        selection: `all`, or the `main` ones: what tables show of the shipped file, and curves of validation and loss,
-            at most 30. Defaults to `main`.
+        selection: `all`, or the `main` ones: what tables show of the shipped file, its times on phones, and curves of
+            validation and loss, at most 30. Defaults to `main`.
     """
     points = _list_all_points(record)
     if selection == "all":
         return points
     names = [column.name for column in select_columns([record.metrics], read_primary(record.dataset).name)]
+    names += filter(is_phone_time, record.metrics)
     curves = [(stage.name, name) for stage in record.stages for name in stage.facts.get("history") or {}]
     names += [f"train/{stage}/{name}" for stage, name in curves if name.startswith("val_") and name != "val_loss"]
     names += [f"train/{stage}/{name}" for stage, name in curves if name == "loss"]

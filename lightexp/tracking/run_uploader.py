@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -176,10 +178,9 @@ class RunUploader:
             [entities.RunTag(name, value) for name, value in batch.items()]
             for batch in mlflow_payload.split_batches(different, mlflow_payload.TAGS)
         ]
-        # All metrics get the run's end as their timestamp, because MLflow ignores a point that it has already.
         metrics = [
-            entities.Metric(point.key, point.value, self._end_ms, point.step, None if point.step else model_id)
-            for point in self._list_missing_points(run)
+            entities.Metric(p.key, p.value, self._choose_timestamp(p, run), p.step, None if p.step else model_id)
+            for p in self._list_missing_points(run)
         ]
         metric_batches = [metrics[first : first + _BATCH_METRICS] for first in range(0, len(metrics), _BATCH_METRICS)]
         for tag_batch, metric_batch in zip_longest(tag_batches, metric_batches, fillvalue=()):
@@ -187,16 +188,17 @@ class RunUploader:
             self.changed = True
 
     def _list_missing_points(self, run: MlflowRun) -> list[mlflow_payload.MetricPoint]:
-        """Return all metrics of a run that has not ended in MLflow, else those added to the record since."""
+        """Return all metrics of a run that has not ended in MLflow, else those added or measured again since."""
         if self._record.status == "running":
             return []
+        points = mlflow_payload.list_points(self._record, self._content.metrics)
         is_complete = run.status != "RUNNING" and not self._is_new_model  # which the metrics are linked to
-        logged = set(run.metrics) if is_complete else set()
-        return [
-            point
-            for point in mlflow_payload.list_points(self._record, self._content.metrics)
-            if point.key not in logged
-        ]
+        return [point for point in points if not (is_complete and _is_logged(point, run))]
+
+    def _choose_timestamp(self, point: mlflow_payload.MetricPoint, run: MlflowRun) -> int:
+        """Return the run's end, since MLflow ignores a point that it has; of one measured again since then, now."""
+        is_measured_again = run.status != "RUNNING" and point.key in run.metrics and not _is_logged(point, run)
+        return int(time.time() * 1000) if is_measured_again else self._end_ms
 
     def _log_inputs(self, client: TrackingClient, run: MlflowRun) -> None:
         if run.has_inputs:
@@ -227,9 +229,16 @@ class RunUploader:
             folders = {_parent(name) for name in files}
             uploaded = {} if run.status == "RUNNING" else _list_uploaded(client, run, folders)
             for name, path in files.items():
-                if uploaded.get(name) != path.stat().st_size:
+                is_remade = self.changed and path.parent == Path(draft_folder)  # perhaps in the same size
+                if is_remade or uploaded.get(name) != path.stat().st_size:
                     client.log_file(run, path, _parent(name))
                     self.changed = True
+
+
+def _is_logged(point: mlflow_payload.MetricPoint, run: MlflowRun) -> bool:
+    """Whether a run that has ended in MLflow has a point; of a curve it has all or none, and shows the last."""
+    logged = run.metrics.get(point.key)
+    return logged is not None and (point.step > 0 or math.isclose(logged, point.value, rel_tol=1e-9))
 
 
 def _list_files(folder: Path) -> list[Path]:

@@ -56,12 +56,13 @@ def test_build_metrics_table_has_a_row_for_each_name() -> None:
 
 def test_metrics_table_marks_doubtful_latencies() -> None:
     noisy = {"latency/p50_us": 2.0, "latency/p95_us": 5.0, "latency/spread": 0.2, "size/file_bytes": 9}
-    table = build_metrics_table("Stage", [("train", noisy), ("prune", {**noisy, "latency/spread": 0.0})], notes=["x"])
+    rows = [("train", noisy), ("prune", {**noisy, "latency/spread": 0.0}), ("quantize", noisy)]
+    table = build_metrics_table("Stage", rows, notes=["x"])
     assert table.texts[1] == ["train", "9", "2.0‡", "5.0‡"]
     assert table.notes == (
         "x",
-        "‡ doubtful latency of train: noisy, p95 is above twice p50.",
-        "‡ doubtful latency of prune: p95 is above twice p50.",
+        "‡ doubtful latency (noisy, p95 is above twice p50): train, quantize",
+        "‡ doubtful latency (p95 is above twice p50): prune",
     )
     quiet = {**noisy, "latency/p95_us": 4.0, "latency/spread": 0.03}
     assert build_metrics_table("Stage", [("train", quiet)]).texts[1:] == [["train", "9", "2.0", "4.0"]]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lightexp.core.metrics import Metric, Note
 from lightexp.core.record import RECORD_FILE, read_record
 from lightexp.tracking.mlflow import Mlflow
 from tests.tracking.helpers import ROOT, connect, list_history
@@ -157,6 +158,20 @@ def test_sync_finds_a_run_whose_record_does_not_say_where(finished, mirror, sync
     finished.mlflow = {}
     sync(mirror, finished)
     assert finished.mlflow["run_id"] == run_id
+
+
+def test_sync_shows_a_metric_that_was_measured_again(finished, outputs, messages, sync):
+    def measure(value):
+        finished.stages[-1].replace([Metric("phone/Pixel_6/gpu_us", value), Note("phone/Pixel_6/gpu_us", "in part")])
+        assert sync(Mlflow().open_mirror(outputs, messages.append), finished)
+        assert not sync(Mlflow().open_mirror(outputs, messages.append), finished)
+        run = connect(finished).get_run(finished.mlflow["run_id"])
+        return run.data.metrics["phone/Pixel_6/gpu_us"], run.data.tags["note/phone/Pixel_6/gpu_us"]
+
+    assert [measure(value) for value in (12.5, 99.5, 10.5)] == [(12.5, "in part"), (99.5, "in part"), (10.5, "in part")]
+    folder = connect(finished).download_artifacts(finished.mlflow["run_id"], "record.json")
+    assert '"value": 10.5' in Path(folder).read_text()  # though it has the size of the one before
+    assert messages == []
 
 
 def test_sync_adds_metrics_that_were_measured_later(finished, mirror, sync, run_folder):
