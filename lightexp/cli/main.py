@@ -107,6 +107,12 @@ def _run_command(command: str, argv: list[str]) -> int:
 
 def _run(argv: list[str]) -> int:
     """Run `lightexp run`, with the process that mirrors records started before anything else is imported."""
+    from lightexp.cli.run_help import HELP_FLAGS, print_help
+
+    flags = {argument for argument in argv if argument.startswith("-")}
+    if flags and flags <= set(HELP_FLAGS):
+        print_help()
+        return 0
     from lightexp.tracking.process import MirrorProcess
 
     no_run = any(argument.startswith("-") and argument not in _STARTING_FLAGS for argument in argv)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.cli.commands import lightexp
 
 HEAVY = ("tensorflow", "tf_keras", "ai_edge_litert", "mlflow", "sklearn", "matplotlib")
 CHECK = f"""
+import subprocess
 import sys
 from lightexp.cli.main import main
 try:
@@ -97,3 +99,11 @@ def test_interrupt_during_imports_is_one_line(tmp_path: Path) -> None:
     )
     result = lightexp("run", "tracking=none", cwd=tmp_path, program=[sys.executable, "-c", code])
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "lightexp: Interrupted.\n")
+
+
+def test_help_of_run_is_hydras_and_needs_no_hydra(tmp_path: Path) -> None:
+    code = "import sys; from lightexp.cli.main import main; code = main(['run', '--help']); "
+    code += "assert not {'hydra', 'numpy', 'omegaconf'} & set(sys.modules); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    hydras = lightexp("run", "--help", f"--config-dir={tmp_path}", cwd=tmp_path).stdout
+    assert done.stdout.split() == [word for word in hydras.split() if not word.startswith("_")]
