@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.backend import sandbox
+from lightexp.backend.flatbuffer import read_graph
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.json_text import encode_json
 from lightexp.core.regular_files import read_text
@@ -205,6 +206,8 @@ def compile_file(tflite: Path, target: CompilerTarget) -> bytes:
 
 
 def _call(function: str, tflite: Path, target: CompilerTarget) -> NDArray[Any]:
+    if narrow := read_graph(tflite).narrow_layers:  # Vela 5.2 dies of a division by zero
+        raise BadInput(f"Vela takes no weights below 8 bits. Use 8 in quantize.layers for: {', '.join(narrow)}")
     settings = {"architecture": target.architecture, "system": target.system, "options": target.options}
     return sandbox.run_sandboxed(function, tflite, np.empty(0, np.float32), **settings)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 COMPUTE = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
 _COPIES = ("DEQUANTIZE", "RESHAPE", "TRANSPOSE", "EXPAND_DIMS")
 _INTEGERS = {"INT8": (-128, 127), "UINT8": (0, 255), "INT16": (-32768, 32767)}
+_NARROW = ("INT2", "INT4", "UINT4")
 _ACTIVATIONS = {"softmax": "SOFTMAX", "sigmoid": "LOGISTIC"}
 
 
@@ -124,6 +125,11 @@ class TFLiteGraph:
     def title(self, op: Operator, kernel: Tensor) -> str:
         """Return the kernel's name or, where that names no layer (it is shared, say), that of its operator's output."""
         return kernel.name if len(extract_layer_names(kernel.name)) > 1 else self.tensors[op.outputs[0]].name
+
+    @property
+    def narrow_layers(self) -> list[str]:
+        """Names of the layers whose weights have less than 8 bits."""
+        return [extract_layer_names(self.title(op, w))[-1] for op, w in self.kernels if w.dtype in _NARROW]
 
     @cached_property
     def embeddings(self) -> tuple[tuple[Operator, Tensor], ...]:

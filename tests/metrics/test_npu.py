@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lightexp.backend.edge_quantizer import quantize
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import compute_key
 from lightexp.core.protocols import MeasurementContext, Metric, Note
@@ -88,6 +90,14 @@ def test_operators_on_the_cpu_have_reasons(path: Path) -> None:
         "npu/u55/cpu_ops": "on the CPU, whose time is in none of the estimates: PACK, STRIDED_SLICE: "
         "operation has shapeless tensor; SHAPE: unsupported opType"
     }
+
+
+def test_layers_of_4_bits_are_named(path: Path) -> None:
+    path.write_bytes(tiny_models.make_tflite("dense"))
+    path.write_bytes(quantize(path, np.empty(0, np.float32), "dynamic", 8, [(4, 0), (8, 0)], io="float").tobytes())
+    metrics, notes = measure(path, {"u55": U55})
+    assert metrics == {}
+    assert notes["npu/u55/cycles"] == "Vela takes no weights below 8 bits. Use 8 in quantize.layers for: dense"
 
 
 def test_file_that_is_none_has_a_note(path: Path) -> None:
