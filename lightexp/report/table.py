@@ -58,22 +58,22 @@ def build_rich_table(table: Table, framed: bool = False) -> RichTable:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print the table; where it is wider than the terminal, in parts of similar width below one another.
+    """Print the table; where it is wider than the terminal, in parts below one another.
 
-    Each part repeats the first column.
+    The parts have equally many columns, as many as fit in every part. Each repeats the first column.
     """
+    count = max(len(table.columns) - 1, 1)
+    parts: list[RichTable] = []
+    for width in sorted({math.ceil(count / number) for number in range(1, count + 1)}, reverse=True):
+        parts = [build_rich_table(table.select_columns(start, start + width)) for start in range(1, count + 1, width)]
+        if all(_measure_width(console, part) <= console.width for part in parts):
+            break
+    for part in parts:
+        console.print(part)
+
+
+def _measure_width(console: Console, table: RichTable) -> int:
+    """Return the width that a table has where nothing limits it."""
     from rich.measure import Measurement
 
-    count = len(table.columns) - 1
-    width = max(count, 1)
-    unlimited = console.options.update(max_width=10_000)
-    while width > 1:
-        part = build_rich_table(table.select_columns(1, 1 + width))
-        if Measurement.get(console, unlimited, part).maximum <= console.width:
-            break
-        width -= 1
-    parts = max(math.ceil(count / width), 1)
-    width = max(math.ceil(count / parts), 1)
-    for part_index in range(parts):
-        start = 1 + part_index * width
-        console.print(build_rich_table(table.select_columns(start, start + width)))
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum

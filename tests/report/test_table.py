@@ -68,3 +68,13 @@ def test_print_table_splits_columns_on_a_narrow_terminal(width: int) -> None:
     assert all(len(line.rstrip()) <= width for line in text.splitlines())
     for number in range(6):
         assert text.count(f"Metric {number}") == 1
+
+
+def test_print_table_splits_where_the_last_columns_are_wide() -> None:
+    columns = [TableColumn("Stage", align="left"), *(TableColumn(f"M{n}", wrap=False) for n in range(4))]
+    columns += [TableColumn(f"a very wide metric {n}", wrap=False) for n in range(4)]
+    table = Table(tuple(columns), (TableRow(tuple(TableCell(name) for name in ["control", *"12345678"])),))
+    text = print_to_text(table, 80)
+    for heading in (column.heading for column in columns[1:]):
+        assert text.count(heading) == 1
+    assert text.count("control") == text.count("Stage") == 3
