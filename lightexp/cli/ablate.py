@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,11 @@ if TYPE_CHECKING:
     from lightexp.ablation.runs import Backlog, RunIndex
     from lightexp.execution.launcher import Launcher
 
-_USAGE = "lightexp ablate FILE [--plan] [workers=N] [setting=value ...]"
+_USAGE = """lightexp ablate FILE [--plan] [workers=N] [setting=value ...]
+       lightexp ablate --new FILE"""
 _HELP = """Run every row of an ablation's file with every seed that has no record yet, and write the report.
 
+  lightexp ablate --new experiments/mine.yaml             write a commented file to start from
   lightexp ablate experiments/01_article.yaml --plan      what is done, what is shared, how long it will take
   lightexp ablate experiments/01_article.yaml workers=2   two processes
   lightexp ablate FILE dataset=mnist                      the same rows on another data set, as a separate table
@@ -29,15 +33,24 @@ thread, so that the number of workers changes no result; runtime.threads=N in th
 hydra/launcher=joblib, submitit_slurm or ray the launcher's jobs are the workers, on any host, over the same outputs
 folder.
 
+Keys of the file, each with an example in `lightexp guide ablation`:
+  claim, control, seeds, rows                             the table; base: overrides of all rows
+  rows: a list of overrides, or                           grid, zip, operating_points, power_set, leave_one_out,
+                                                          add_one_in, orders, equal_budget
+  external, reference, cost                               published rows, publication, time and hardware
+  columns, labels, margin, stars, figures, latex          what is shown, also here and with `lightexp report FILE`
+
 Exit codes: 0 done, 1 a row failed, 2 bad input, 130 interrupted."""
 _INTERRUPTED = 130
 _WORKERS = "workers="
+_NEW_FILE = "new_ablation.yaml"
 
 
 def make_parser() -> Arguments:
     """Make the parser of `lightexp ablate`."""
     parser = Arguments("ablate", usage=_USAGE, description=_HELP)
     parser.add_argument("--plan", action="store_true", help="show what would run, and run nothing")
+    parser.add_argument("--new", action="store_true", help="write a commented file to start from")
     return parser
 
 
@@ -52,11 +65,18 @@ def run(argv: list[str]) -> int:
     if not arguments:
         parser.print_help()
         return BadInput.exit_code
-    interrupt.install_handlers()
     file, *overrides = arguments
+    if options.new:
+        _write_new_file(Path(file), overrides)
+        return 0
+    interrupt.install_handlers()
     workers = _parse_workers([text for text in overrides if text.startswith(_WORKERS)])
     overrides = [text for text in overrides if not text.startswith(_WORKERS)]
+    return _ablate(file, overrides, workers, is_plan=options.plan)
 
+
+def _ablate(file: str, overrides: list[str], workers: int, is_plan: bool) -> int:
+    """Run or plan an ablation, and return the exit code."""
     from lightexp.ablation.runs import RunIndex, find_backlog, plan_runs
     from lightexp.ablation.spec import read_spec
     from lightexp.cli import ablation_view
@@ -73,7 +93,7 @@ def run(argv: list[str]) -> int:
     outputs = runs[0].settings.outputs
     (index := RunIndex(outputs)).refresh()
     backlog = find_backlog(runs, index, Store(outputs / "store").has)
-    if options.plan:
+    if is_plan:
         ablation_view.print_backlog(spec, runs, backlog, workers)
         return 0
     runner.close_dead_runs(runs[0].settings)
@@ -91,6 +111,24 @@ def run(argv: list[str]) -> int:
     if len(failures) < len(runs):
         write_report([file, *overrides], set(failures.values()))
     return 1 if failures else 0
+
+
+def _write_new_file(path: Path, settings: list[str]) -> None:
+    """Write an ablation's file that can be run, with a comment on every key."""
+    if settings or path.suffix != ".yaml":
+        raise BadInput(f"--new takes one file that ends in .yaml. Received: {[str(path), *settings]}.")
+    if path.exists():
+        raise BadInput(f"{path} exists already. Name another file.")
+    text = (files("lightexp.ablation") / _NEW_FILE).read_text(encoding="utf-8")
+    text = text.replace("NAME", path.stem).replace("PATH", shlex.quote(str(path)))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror}. Name another file.") from None
+    print_line(f"{path} is a table that can be run. Change its rows; see what it would run:")
+    print_line(f"  lightexp ablate {shlex.quote(str(path))} --plan")
 
 
 def _run_backlog(
