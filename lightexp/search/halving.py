@@ -122,7 +122,7 @@ def rank_trials(trials: Sequence[FrozenTrial], objectives: Sequence[SearchObject
     """
     violations = {t.number: sum(max(0.0, v) for v in t.constraints.values()) for t in trials}
     remaining = [t for t in trials if not violations[t.number]]
-    places = {t.number: place_on_axes(t, objectives) for t in remaining}
+    places = place_on_axes(remaining, objectives)
     ranked: list[FrozenTrial] = []
     while remaining:
         on_front = find_front([places[t.number][0] for t in remaining])

@@ -75,32 +75,41 @@ def is_feasible(trial: FrozenTrial) -> bool:
     return all(value <= 0 for value in trial.constraints.values())
 
 
-def place_on_axes(trial: FrozenTrial, objectives: Sequence[SearchObjective]) -> tuple[list[float], list[float]]:
-    """Return a finished trial's point on the axes of the hypervolume, and the reference point.
+def place_on_axes(
+    trials: Sequence[FrozenTrial], objectives: Sequence[SearchObjective]
+) -> dict[int, tuple[list[float], list[float]]]:
+    """Return the points of finished trials on the axes of the hypervolume, and the reference point of each.
 
     Args:
-        trial: A trial with a value for each objective.
+        trials: Trials with a value for each objective.
         objectives: The study's objectives.
 
     Returns:
-        Two lists with a number for each objective, smaller is better; see `SearchObjective.to_axis`.
+        By the trial's number, two lists with a number for each objective, smaller is better; see
+        `SearchObjective.to_axis`. A metric that controls do not have, such as an NPU's cycles, which float files take
+        none of, is compared with the worst of the trials.
     """
-    outcome = read_outcome(trial)
-    primary = read_primary({"classes": outcome.classes, PRIMARY: outcome.primary})
-    pairs = [
-        objective.to_axis(value, _find_control_value(outcome.control, objective.name, value), primary)
-        for objective, value in zip(objectives, trial.values, strict=True)
-    ]
-    return [value for value, _ in pairs], [reference for _, reference in pairs]
+    columns = zip(objectives, zip(*(trial.values for trial in trials), strict=True), strict=bool(trials))
+    worst = {goal.name: max(values) if goal.direction == "min" else min(values) for goal, values in columns}
+    places = {}
+    for trial in trials:
+        outcome = read_outcome(trial)
+        primary = read_primary({"classes": outcome.classes, PRIMARY: outcome.primary})
+        pairs = [
+            goal.to_axis(value, _find_control_value(outcome.control, goal.name, worst[goal.name]), primary)
+            for goal, value in zip(objectives, trial.values, strict=True)
+        ]
+        places[trial.number] = [value for value, _ in pairs], [reference for _, reference in pairs]
+    return places
 
 
-def _find_control_value(control: Mapping[str, float], name: str, value: float) -> float:
-    """Return the control's value that a trial's value is compared with.
+def _find_control_value(control: Mapping[str, float], name: str, worst: float) -> float:
+    """Return the control's value that trials' values are compared with; `worst` where it has none.
 
     A control has no bytes of a coding that only compressed files get; those are compared with its plain file.
     """
     if name in control:
         return control[name]
     if name.endswith("_bytes"):
-        return control.get("size/file_bytes", value)
-    return value
+        return control.get("size/file_bytes", worst)
+    return worst

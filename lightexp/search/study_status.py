@@ -61,7 +61,7 @@ def compute_status(trials: Sequence[FrozenTrial], objectives: tuple[SearchObject
     done = [t for t in ended if read_stopped_epoch(t) is None]
     done.sort(key=lambda t: (t.datetime_complete, t.number))
     feasible = [t for t in done if is_feasible(t)]
-    places = {t.number: place_on_axes(t, objectives) for t in feasible}
+    places = place_on_axes(feasible, objectives)
     front, history = _follow_front(done, places)
     return StudyStatus(
         done=done,

@@ -60,7 +60,7 @@ def test_rank_trials_puts_the_front_first_and_infeasible_last(points: list[tuple
     assert ranked[: len(feasible)] == feasible
     violations = [t.constraints["c"] for t in ranked[len(feasible) :]]
     assert violations == sorted(violations)
-    places = np.array([place_on_axes(t, GOALS)[0] for t in feasible]).reshape(-1, 2)
+    places = np.array([point for point, _ in place_on_axes(feasible, GOALS).values()]).reshape(-1, 2)
     for index, place in enumerate(places):  # no later trial dominates it
         assert not ((places[index:] <= place).all(axis=1) & (places[index:] < place).any(axis=1)).any()
 
@@ -68,8 +68,8 @@ def test_rank_trials_puts_the_front_first_and_infeasible_last(points: list[tuple
 @given(POINTS.filter(lambda points: any(not violation for *_, violation in points)), st.integers(1, 5))
 def test_rank_trials_adds_most_hypervolume_first(points: list[tuple[int, int, int]], count: int) -> None:
     feasible = [t for t in rank_trials(make_trials(points), GOALS) if t.constraints["c"] <= 0]
-    places = [place_on_axes(t, GOALS)[0] for t in feasible]
-    reference = place_on_axes(feasible[0], GOALS)[1]
+    places = [point for point, _ in place_on_axes(feasible, GOALS).values()]
+    reference = next(iter(place_on_axes(feasible, GOALS).values()))[1]
     front_size = int(find_front(places).sum())
     count = min(count, front_size)
     best = max(compute_hypervolume([*places[: count - 1], p], reference) for p in places[count - 1 : front_size])

@@ -76,5 +76,19 @@ def test_place_on_axes_compares_with_the_plain_control() -> None:
     outcome = asdict(TrialOutcome(control={"size/file_bytes": 400.0}, classes=4, stopped=7))
     trial = optuna.trial.create_trial(values=[0.75, 100.0], user_attrs={OUTCOME: outcome})
     objectives = [SearchObjective("accuracy/val", "max"), SearchObjective("size/gzip_bytes", "min")]
-    assert place_on_axes(trial, objectives) == ([0.25, -2.0], [0.75, 0.0])
+    assert place_on_axes([trial], objectives) == {trial.number: ([0.25, -2.0], [0.75, 0.0])}
     assert read_stopped_epoch(trial) == 7
+
+
+def test_place_on_axes_without_control_takes_the_worst() -> None:
+    outcome = asdict(TrialOutcome(classes=4))
+    trials = [optuna.trial.create_trial(values=[0.75, us], user_attrs={OUTCOME: outcome}) for us in (8.0, 2.0, 4.0)]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    objectives = [SearchObjective("accuracy/val", "max"), SearchObjective("npu/u55/us", "min")]
+    assert [place_on_axes(trials, objectives)[number] for number in range(3)] == [
+        ([0.25, 0.0], [0.75, 0.0]),
+        ([0.25, -2.0], [0.75, 0.0]),
+        ([0.25, -1.0], [0.75, 0.0]),
+    ]
+    assert place_on_axes([], objectives) == {}
