@@ -76,6 +76,8 @@ def test_translation_has_the_code_and_links_of_readme() -> None:
 @pytest.mark.parametrize("command", LIGHTEXP_COMMANDS)
 def test_command_works(command: str, folder: Path) -> None:
     command = re.sub(r"trials=\d+", "trials=3", command.replace("dataset=fashion_mnist", "dataset=digits"))
+    if command.startswith("lightexp search ") and "trials=" not in command and "--plan" not in command:
+        command += " search.trials=3"
     if "experiment=" in command or "experiments/0" in command:
         need_fashion_mnist()
         command = command.replace("experiments/0", f"{ROOT}/experiments/0")

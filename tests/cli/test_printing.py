@@ -125,3 +125,17 @@ def test_console_on_other_streams_goes_quiet() -> None:
 def test_main_refuses_unknown_command(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["runn\x1b[2J"]) == 2
     assert capfd.readouterr().err.startswith("lightexp: 'runn[2J' is not a command")
+
+
+@pytest.mark.parametrize(("variables", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_console_obeys_no_color(variables: dict[str, str], is_coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "xterm-256color", **variables}.items():
+        monkeypatch.setenv(name, value)
+    leader, follower = os.openpty()
+    with os.fdopen(follower, "w") as terminal:
+        make_console(terminal).print("[green]ok[/green]")
+        assert (b"\x1b[32m" in os.read(leader, 100)) is is_coloured
+    os.close(leader)
+    file = io.StringIO()
+    make_console(file).print("[bold green]ok[/bold green]")
+    assert file.getvalue() == "ok\n"
