@@ -96,7 +96,7 @@ def run(argv: list[str]) -> int:
 
 def _print_table(checks: list[Check], fit: bool) -> None:
     from lightexp.cli.terminal import choose_width
-    from lightexp.report.table import Table, TableCell, TableColumn, TableRow, build_rich_table
+    from lightexp.report.table import Table, TableCell, TableColumn, TableRow, build_rich_table, print_whole_words
 
     rows = []
     previous = ""
@@ -107,7 +107,7 @@ def _print_table(checks: list[Check], fit: bool) -> None:
         previous = check.topic
     columns = tuple(TableColumn(heading, align="left") for heading in ("", "What", "", "Found"))
     console = make_console(width=choose_width(sys.stdout))
-    console.print(build_rich_table(Table(columns, tuple(rows))))
+    print_whole_words(console, build_rich_table(Table(columns, tuple(rows))))
     console.print("This machine can run it." if fit else "It cannot run here: see what is bad.")
 
 

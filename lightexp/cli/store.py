@@ -24,7 +24,7 @@ from lightexp.core.record import Record
 from lightexp.core.records import load_records
 from lightexp.core.store import ENTRIES, Store
 from lightexp.core.store_gc import StoreItem
-from lightexp.report.table import Table, TableColumn, build_rich_table
+from lightexp.report.table import Table, TableColumn, build_rich_table, print_whole_words
 from lightexp.runner.compose import compose_settings
 
 _HELP = """Everything that was trained or made is stored once, in outputs/store, for every run that needs it again.
@@ -101,7 +101,7 @@ def _list(outputs: Path, items: list[StoreItem]) -> int:
         state = "" if item.state == "idle" else item.state
         rows.append([item.key[:_KEY_CHARS], item.kind, f"{item.bytes:,}", *ages, _summarize_names(names), state])
     console = make_console(width=choose_width(sys.stdout))
-    console.print(build_rich_table(Table.from_text(columns, rows)))
+    print_whole_words(console, build_rich_table(Table.from_text(columns, rows)))
     console.print(f"{len(items)} entries, {_format_total(items)}.")
     for complaint in complaints:
         console.print(escape_markup(f"Not counted: {complaint}"), soft_wrap=True)

@@ -18,6 +18,7 @@ from lightexp.core.table import (
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table as RichTable
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "TableRow",
     "build_rich_table",
     "print_table",
+    "print_whole_words",
     "render_html",
     "render_markdown",
     "render_text",
@@ -66,14 +68,20 @@ def print_table(console: Console, table: Table) -> None:
     parts: list[RichTable] = []
     for width in sorted({math.ceil(count / number) for number in range(1, count + 1)}, reverse=True):
         parts = [build_rich_table(table.select_columns(start, start + width)) for start in range(1, count + 1, width)]
-        if all(_measure_width(console, part) <= console.width for part in parts):
+        if all(_measure(console, part).maximum <= console.width for part in parts):
             break
     for part in parts:
         console.print(part)
 
 
-def _measure_width(console: Console, table: RichTable) -> int:
-    """Return the width that a table has where nothing limits it."""
+def print_whole_words(console: Console, table: RichTable) -> None:
+    """Print a table without breaking any word, so that a path can be copied, even if the table is wider than a line."""
+    console.width = max(console.width, _measure(console, table).minimum)
+    console.print(table, crop=False)
+
+
+def _measure(console: Console, table: RichTable) -> Measurement:
+    """Return the smallest and the largest width of a table that nothing limits."""
     from rich.measure import Measurement
 
-    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    return Measurement.get(console, console.options.update(max_width=10_000), table)

@@ -15,6 +15,7 @@ from lightexp.report.table import (
     TableRow,
     build_rich_table,
     print_table,
+    print_whole_words,
 )
 
 
@@ -53,6 +54,16 @@ def test_rich_table_colours_cells_by_their_style() -> None:
     console.print(build_rich_table(Table((TableColumn("State", align="left"),), (row,))))
     assert isinstance(console.file, io.StringIO)
     assert "\x1b[31mbad" in console.file.getvalue()
+
+
+def test_print_whole_words_keeps_long_paths() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    path = "/a" * 40
+    cells = (TableCell("outputs"), TableCell(f"{path}, which will be created"))
+    columns = (TableColumn("What", align="left"), TableColumn("Found", align="left"))
+    print_whole_words(console, build_rich_table(Table(columns, (TableRow(cells),))))
+    assert isinstance(console.file, io.StringIO)
+    assert path in console.file.getvalue()
 
 
 def test_print_table_fits_a_wide_terminal() -> None:
