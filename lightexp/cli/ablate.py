@@ -15,7 +15,10 @@ from lightexp.core.errors import BadInput
 
 if TYPE_CHECKING:
     from lightexp.ablation.runs import Backlog, RunIndex
+    from lightexp.ablation.spec import AblationSpec
     from lightexp.execution.launcher import Launcher
+    from lightexp.runner.settings import Settings
+    from lightexp.tracking.run_groups import RunGroupTracker
 
 _USAGE = """lightexp ablate FILE [--plan] [workers=N] [setting=value ...]
        lightexp ablate --new FILE"""
@@ -100,6 +103,7 @@ def _ablate(file: str, overrides: list[str], workers: int, is_plan: bool) -> int
     for line in ablation_view.list_thread_notes(backlog):
         _report(line)
     _report(f"{spec.name}: {len(backlog.done)} of {len(runs)} runs are done, {len(backlog.missing)} to do")
+    tracker = _start_tracker(spec, runs[0].settings) if backlog.missing else None
     try:
         launcher = None
         if hydra_overrides:
@@ -110,6 +114,8 @@ def _ablate(file: str, overrides: list[str], workers: int, is_plan: bool) -> int
         return _INTERRUPTED
     if len(failures) < len(runs):
         write_report([file, *overrides], set(failures.values()))
+    if tracker:
+        tracker.end("FAILED" if failures else "FINISHED", spec.results / "table.md")
     return 1 if failures else 0
 
 
@@ -129,6 +135,21 @@ def _write_new_file(path: Path, settings: list[str]) -> None:
         raise BadInput(f"{path} cannot be written: {error.strerror}. Name another file.") from None
     print_line(f"{path} is a table that can be run. Change its rows; see what it would run:")
     print_line(f"  lightexp ablate {shlex.quote(str(path))} --plan")
+
+
+def _start_tracker(spec: AblationSpec, settings: Settings) -> RunGroupTracker | None:
+    """Show the ablation in MLflow as running, if its settings ask for that; if this command dies, it is shown so."""
+    from lightexp.runner.run import describe_mirror
+    from lightexp.tracking.process import MirrorProcess
+    from lightexp.tracking.remote_mirror import RemoteMirror
+    from lightexp.tracking.run_groups import ABLATION, RunGroupTracker, find_group
+
+    group = find_group({ABLATION: spec.name}, settings.outputs)
+    if group is None or not settings.tracking.is_enabled:
+        return None
+    tracker = RunGroupTracker(group, describe_mirror(settings), RemoteMirror(_report, MirrorProcess()))
+    tracker.start()
+    return tracker
 
 
 def _run_backlog(

@@ -123,12 +123,14 @@ class _Application:
 
     def __init__(self, argv: list[str], mirror_process: MirrorProcess | None) -> None:
         self.plan_only = PLAN in argv
+        self._argv = argv
         self._prints_json = JSON in argv
         self.started = False
         self._mirror_process = mirror_process
         self._finished: list[Record] = []
         self._errors: list[LightexpError] = []
         self._is_sweep = False
+        self._outputs: Path | None = None
         self._origin: dict[str, str] | None = None
         self._output_error: BaseException | None = None
 
@@ -136,9 +138,9 @@ class _Application:
         """Return what a launcher pickles for a job's process: nothing that belongs to this process."""
         from lightexp.execution.launcher import launch_origin
 
-        names = ("plan_only", "started", "_is_sweep", "_prints_json")
+        names = ("plan_only", "started", "_is_sweep", "_prints_json", "_argv")
         fresh: dict[str, Any] = {"_mirror_process": None, "_finished": [], "_errors": [], "_output_error": None}
-        fresh["_origin"] = launch_origin()
+        fresh |= {"_origin": launch_origin(), "_outputs": None}
         return {name: self.__dict__[name] for name in names} | fresh
 
     @cached_property
@@ -178,13 +180,32 @@ class _Application:
             from lightexp.core.record import read_record
 
             self._finished = [read_record(folder) for folder in folders]
-        if not self._finished or not (self._is_sweep or SweptRuns.folder):
+        if not self._finished or SweptRuns.folder is None:
             return
+        self._end_group(SweptRuns.folder)
         if self._prints_json:
             for record in self._finished:
                 _print_json(record)
         else:
             self.terminal.sweep(self._finished)
+
+    def _end_group(self, folder: Path) -> None:
+        """Write the sweep's table into its folder, and show it in MLflow with the parent run of the jobs."""
+        from lightexp.cli.terminal import build_sweep_table
+        from lightexp.core.table import render_markdown
+        from lightexp.tracking.mlflow import describe_recorded_mirror
+        from lightexp.tracking.run_groups import find_group
+
+        table = folder / "table.md"
+        folder.mkdir(parents=True, exist_ok=True)
+        table.write_text(f"{render_markdown(build_sweep_table(self._finished))}\n", encoding="utf-8")
+        record = self._finished[-1]
+        outputs = self._outputs or SweptRuns.list_folders()[-1].parents[1]
+        group, mirror = find_group(record.tags, outputs), describe_recorded_mirror(record, outputs)
+        if group is None or mirror is None or "run_id" not in record.mlflow:
+            return
+        status = "FAILED" if self._errors else "FINISHED"
+        self._runner.track_group(group, mirror).end("KILLED" if interrupt.was_requested() else status, table)
 
     def _run_job(self, config: DictConfig) -> None:
         """Run one job. A failed job of a sweep raises nothing, so that the others go on.
@@ -221,6 +242,7 @@ class _Application:
         from lightexp.core.records import RUNS
         from lightexp.runner.compose import drop_removed_stages
         from lightexp.runner.settings import read_settings
+        from lightexp.tracking.run_groups import build_sweep_tags
 
         settings = read_settings(drop_removed_stages(config, overrides))
         if self._is_sweep:
@@ -228,8 +250,13 @@ class _Application:
         if self.plan_only:
             self._show_plan(settings)
             return
-        record = self._runner.run(settings, overrides, test=not self._is_sweep, flags=_list_config_flags())
+        tags: dict[str, str] = {}
+        if self._is_sweep:
+            swept = [override for override in overrides if override not in self._argv]
+            tags = build_sweep_tags(Path(HydraConfig.get().sweep.dir), swept)
+        record = self._runner.run(settings, overrides, not self._is_sweep, _list_config_flags(), tags)
         self._finished.append(record)
+        self._outputs = settings.outputs
         if self._origin:
             SweptRuns.add(settings.outputs / RUNS / record.id)
         if self._is_sweep:

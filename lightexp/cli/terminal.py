@@ -99,15 +99,7 @@ class Terminal:
 
     def sweep(self, records: list[Record]) -> None:
         """Show a sweep's jobs, each with the metrics of the file that it would ship."""
-        shared: set[str] = set()
-        if len(records) > 1:
-            shared = set.intersection(*(set(record.varied) for record in records))
-        rows = []
-        for record in records:
-            name = " ".join(override for override in record.varied if override not in shared)
-            rows.append((name, record.metrics))
-        primary = read_primary(records[0].dataset).name
-        self._print_metrics(build_metrics_table("Job", rows, primary=primary))
+        self._print_metrics(build_sweep_table(records))
         self._out.print("The jobs of a sweep do not look at the test split; a run outside a sweep does:")
         self._out.print(f"Next    {escape_markup(records[-1].command)}", soft_wrap=True)
 
@@ -153,6 +145,19 @@ class Terminal:
                     number = "{:.2%}" if table.primary.is_share else "{:.4g}"
                     rows.append([name, *(MISSING if value is None else number.format(value) for value in values)])
                 self._out.print(build_rich_table(Table.from_text(columns, rows)))
+
+
+def build_sweep_table(records: list[Record]) -> Table:
+    """Return the table of a sweep: for each job what it has varied, and the metrics of the file that it would ship."""
+    shared: set[str] = set()
+    if len(records) > 1:
+        shared = set.intersection(*(set(record.varied) for record in records))
+    rows = []
+    for record in records:
+        name = " ".join(override for override in record.varied if override not in shared)
+        rows.append((name, record.metrics))
+    primary = read_primary(records[0].dataset).name
+    return build_metrics_table("Job", rows, primary=primary)
 
 
 def _is_validation_metric(name: str) -> bool:

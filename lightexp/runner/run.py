@@ -38,6 +38,7 @@ from lightexp.runner.settings import Settings
 from lightexp.tracking.mirror import MirrorSettings
 from lightexp.tracking.process import MirrorProcess
 from lightexp.tracking.remote_mirror import RemoteMirror
+from lightexp.tracking.run_groups import RunGroup, RunGroupTracker
 
 ERROR = "error.txt"
 """The file in a run's folder that holds the traceback of an unexpected error."""
@@ -118,7 +119,7 @@ class Runner:
         executor.check()
         record = self._make_record(settings, plan, data, overrides, ["lightexp", "run", *flags, *overrides])
         record.tags = dict(tags or {})
-        runs, mirror_settings = settings.outputs / RUNS, _describe_mirror(settings)
+        runs, mirror_settings = settings.outputs / RUNS, describe_mirror(settings)
         folder = runs / record.id
         with explain_disk_errors(settings.outputs):
             self.close_dead_runs(settings)
@@ -140,7 +141,7 @@ class Runner:
 
     def close_dead_runs(self, settings: Settings) -> None:
         """Mark the runs whose processes have died as killed, in their records and in the mirror of the settings."""
-        sync = partial(self._sync, _describe_mirror(settings), create=False)
+        sync = partial(self._sync, describe_mirror(settings), create=False)
         run_lock.reap_dead_runs(settings.outputs / RUNS, sync)
 
     def publish(self, settings: Settings, record: Record) -> None:
@@ -149,7 +150,11 @@ class Runner:
         with explain_disk_errors(settings.outputs):
             tradeoff.write(record, folder)
             record.write(folder)
-            self._sync(_describe_mirror(settings), folder, record)
+            self._sync(describe_mirror(settings), folder, record)
+
+    def track_group(self, group: RunGroup, mirror_settings: MirrorSettings) -> RunGroupTracker:
+        """Return what shows a group of this runner's runs, through the same process as the runs; not during a run."""
+        return RunGroupTracker(group, mirror_settings, self._mirror)
 
     def trial(
         self,
@@ -298,5 +303,6 @@ def _describe_targets(data: Data) -> dict[str, Any]:
     return {"targets": {"mean": list(data.target_offset), "std": list(data.target_scale)}}
 
 
-def _describe_mirror(settings: Settings) -> MirrorSettings:
+def describe_mirror(settings: Settings) -> MirrorSettings:
+    """Return what opens the mirror that a run's settings ask for."""
     return MirrorSettings(settings.plain["tracking"], settings.plain["plugins"], str(settings.outputs))

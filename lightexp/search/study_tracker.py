@@ -10,12 +10,12 @@ from optuna.trial import FrozenTrial, TrialState
 from lightexp.core.columns import select_columns
 from lightexp.core.json_text import encode_json
 from lightexp.core.regular_files import replace_file
+from lightexp.runner.run import describe_mirror
 from lightexp.search.export_front import TABLE, TestedPoint
 from lightexp.search.outcome import is_feasible, read_outcome
 from lightexp.search.ranges import format_value
 from lightexp.search.study import SEED_TRIAL, SearchStudy
 from lightexp.search.study_status import StudyStatus
-from lightexp.tracking.mirror import MirrorSettings
 from lightexp.tracking.mlflow_payload import MAIN_METRICS, METRICS_FILE, build_vary_tags
 from lightexp.tracking.process import MirrorProcess
 from lightexp.tracking.remote_mirror import RemoteMirror
@@ -45,7 +45,7 @@ class StudyTracker:
         self.place: dict[str, str] = {}
         self._study = study
         self._is_mirrored = settings.tracking.is_enabled
-        self._settings = MirrorSettings(settings.plain["tracking"], settings.plain["plugins"], str(settings.outputs))
+        self._settings = describe_mirror(settings)
         self._mirror = RemoteMirror(say, MirrorProcess() if self._is_mirrored else None)
         self._thread = ThreadPoolExecutor(1)
         self._call: Future[dict[str, str]] | None = None

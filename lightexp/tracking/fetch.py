@@ -11,6 +11,7 @@ from lightexp.core.record import RECORD_FILE, Record, read_record
 from lightexp.tracking import stores
 from lightexp.tracking.client import MlflowRun, StoreTimeout, TrackingClient
 from lightexp.tracking.mlflow import Mlflow, summarize_mlflow_error
+from lightexp.tracking.study_uploader import STUDY_TAG, TRIAL_TAG
 
 _LIMITS = {"timeout": 10, "retries": 1}
 
@@ -33,6 +34,8 @@ def download_records(place: Mlflow, complaints: list[str]) -> Iterator[Record]:
             client = TrackingClient(uri, place.timeout_s)
             experiment_id = _find_experiment(client, place)
             for run in client.find_runs(experiment_id, "attributes.status = 'FINISHED'"):
+                if not run.tags.keys().isdisjoint((STUDY_TAG, TRIAL_TAG)):
+                    continue  # the run of a study, an ablation or a trial, which has no record
                 run_folder = Path(folder) / run.run_id
                 run_folder.mkdir()
                 if record := _download_record(client, run, run_folder, complaints):

@@ -15,7 +15,7 @@ from lightexp.core.record import Record, read_run
 from lightexp.core.records import RUNS
 from lightexp.tracking import mlflow_payload, stores
 from lightexp.tracking.client import MlflowRun, StoreTimeout, TrackingClient, UnusableAnswer
-from lightexp.tracking.mirror import Mirror, SyncResult, Tracking, is_shown_at
+from lightexp.tracking.mirror import Mirror, MirrorSettings, SyncResult, Tracking, is_shown_at
 from lightexp.tracking.run_uploader import RunUploader, UploadContent
 from lightexp.tracking.study_payload import StudyPayload
 from lightexp.tracking.study_uploader import StudyUploader, close_run
@@ -89,6 +89,14 @@ def find_recorded_place(record: Record, outputs: Path) -> Mlflow | None:
     return replace(place, uri=stores.resolve_uri(place.uri, outputs))
 
 
+def describe_recorded_mirror(record: Record, outputs: Path) -> MirrorSettings | None:
+    """Return what opens the mirror that a record names, as `find_recorded_place` reads it; None if it names none."""
+    place = find_recorded_place(record, outputs)
+    if place is None:
+        return None
+    return MirrorSettings({"_target_": _TARGET, "uri": place.uri, "experiment": place.experiment}, [], str(outputs))
+
+
 class MlflowMirror(Mirror):
     """A mirror in one experiment of one MLflow store.
 
@@ -134,6 +142,8 @@ class MlflowMirror(Mirror):
             lambda client: uploader.upload(client, self._find_experiment(client, place["experiment"]), create=create),
         )
         self._note_running(record.id, record.status == "running", uploader.place.get("run_id"))
+        if uploader.created_group:
+            self._note_running(uploader.created_group[0], True, uploader.created_group[1])
         if uploader.created is not None and record.status == "running":
             self._created[record.id] = uploader.created
         if failure is not None:

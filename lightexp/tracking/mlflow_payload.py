@@ -23,6 +23,7 @@ REQUEST_BYTES = 800_000  # MLflow refuses requests over 1,000,000
 MAIN_METRICS = 30  # at most, of a run
 NOTE_TAG = "mlflow.note.content"
 """The description that MLflow's pages show of a run."""
+_NOTE_DIGEST_TAG = "lightexp.table"
 METRICS_FILE = "metrics.json"
 """The artifact of a run that holds all of its metrics."""
 MetricSelection = Literal["main", "all"]
@@ -106,8 +107,6 @@ def build_tags(record: Record) -> dict[str, str]:
     tags |= {sanitize_key(f"lightexp.{name}"): value for name, value in record.tags.items()}
     tags |= build_vary_tags(record.varied)
     tags |= {sanitize_key(f"note/{name}"): note for name, note in record.notes.items()}
-    if record.status == "done":
-        tags[NOTE_TAG] = build_note(render_markdown(record.build_table()), f"All metrics and curves: {METRICS_FILE}.")
     return {name: format_value(value, TAG_CHARS) for name, value in tags.items() if value is not None}
 
 
@@ -120,6 +119,32 @@ def _split_override(override: str) -> tuple[str, str]:
     """Return an override's name without its prefix, and its value; `removed` for `~name`."""
     name, _, value = override.partition("=")
     return name.lstrip("+~"), "removed" if name.startswith("~") else value
+
+
+def build_note_tags(table: str, existing: Mapping[str, str], remark: str = "") -> dict[str, str]:
+    """Return the tags of a run's description, and of its digest; none if the user has edited the description.
+
+    Args:
+        table: The run's table in Markdown.
+        existing: The run's tags in MLflow.
+        remark: A sentence below the table. Defaults to none.
+    """
+    if NOTE_TAG in existing and existing.get(_NOTE_DIGEST_TAG) != _hash_text(existing[NOTE_TAG]):
+        return {}
+    note = format_value(build_note(table, remark), TAG_CHARS)
+    return {NOTE_TAG: note, _NOTE_DIGEST_TAG: _hash_text(note)}
+
+
+def build_run_note_tags(record: Record, existing: Mapping[str, str]) -> dict[str, str]:
+    """Return `build_note_tags` of a run; none before it is done."""
+    if record.status != "done":
+        return {}
+    remark = f"All metrics and curves: {METRICS_FILE}."
+    return build_note_tags(render_markdown(record.build_table()), existing, remark)
+
+
+def _hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def build_note(table: str, remark: str = "") -> str:
@@ -149,10 +174,7 @@ def build_run_name(record: Record) -> str:
         >>> build_run_name(record)
         'prune+qat · seed 1'
     """
-    name = record.tags.get("row") or record.name
-    if "sweep" in record.tags:
-        overrides = [_split_override(override) for override in record.varied if not override.startswith("seed=")]
-        name = " ".join(f"{setting.rpartition('.')[2]}={value}" for setting, value in overrides) or name
+    name = record.tags.get("row") or record.tags.get("job") or record.name
     seed = record.config.get("seed")
     return format_value(name if seed is None else f"{name} · seed {seed}", _NAME_CHARS)
 

@@ -15,6 +15,8 @@ from lightexp.tracking import mlflow_payload, stores
 from lightexp.tracking.client import MlflowRun, TrackingClient
 from lightexp.tracking.mirror import SyncResult, is_shown_at
 from lightexp.tracking.model_files import find_model, write_model_folder
+from lightexp.tracking.run_groups import RunGroup, find_group, lock_groups
+from lightexp.tracking.study_uploader import PARENT_TAG, create_study_run, find_study_run
 
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "killed": "KILLED", "running": "RUNNING"}
 _TEMPORARY_SUFFIXES = (".lock", ".tmp")
@@ -62,6 +64,8 @@ class RunUploader:
         """Whether anything was uploaded."""
         self.created = created
         """The run if this process has created it."""
+        self.created_group: tuple[str, str] | None = None
+        """Id and parent run of the record's ablation or sweep, if it is shown as running since this upload."""
         self._folder, self._record, self._content = folder, record, content
         self._is_new_model = False
         self._end_ms = int((record.ended or record.started) * 1000)
@@ -133,7 +137,21 @@ class RunUploader:
         self.changed = True
         name = mlflow_payload.build_run_name(self._record)
         tags = mlflow_payload.build_tags(self._record)
+        if group := find_group(self._record.tags, self._folder.absolute().parents[1]):
+            tags[PARENT_TAG] = self._find_or_create_parent(client, experiment_id, group)
         return client.create_run(experiment_id, name, tags, int(self._record.started * 1000))
+
+    def _find_or_create_parent(self, client: TrackingClient, experiment_id: str, group: RunGroup) -> str:
+        """Return the id of the parent run of the record's ablation or sweep."""
+        with lock_groups(self._folder.absolute().parents[1]):
+            if run := find_study_run(client, experiment_id, group.id):
+                return run.run_id
+            run = create_study_run(client, experiment_id, group.id, group.name)
+            if self._record.status == "running":
+                self.created_group = group.id, run.run_id
+            else:
+                client.set_status(run.run_id, "FINISHED")
+            return run.run_id
 
     def _log_params(self, client: TrackingClient, run: MlflowRun) -> None:
         params = mlflow_payload.build_params(self._record.config)
@@ -171,8 +189,7 @@ class RunUploader:
         """Log tags that differ, and metrics and curves that are missing, in as few calls as possible."""
         entities = stores.import_mlflow().entities
         tags = mlflow_payload.build_tags(self._record)
-        if mlflow_payload.NOTE_TAG in run.tags:  # which the user may have edited
-            del tags[mlflow_payload.NOTE_TAG]
+        tags |= mlflow_payload.build_run_note_tags(self._record, run.tags)
         different = {name: value for name, value in tags.items() if run.tags.get(name) != value}
         tag_batches = [
             [entities.RunTag(name, value) for name, value in batch.items()]

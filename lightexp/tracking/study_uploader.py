@@ -71,8 +71,9 @@ class StudyUploader:
                 for trial in map(select, study.trials[first : first + _BATCH_TRIALS]):
                     number = str(trial.number)
                     self._trial_runs[number] = self._upload_trial(client, trial, self._trial_runs.get(number))
-        if study.table and mlflow_payload.NOTE_TAG not in run.tags:  # which the user may have edited
-            client.set_tag(run_id, mlflow_payload.NOTE_TAG, mlflow_payload.build_note(study.table))
+        for name, value in mlflow_payload.build_note_tags(study.table, run.tags).items() if study.table else ():
+            if run.tags.get(name) != value:
+                client.set_tag(run_id, name, value)
         for path, folder in study.files.items():
             if Path(path).is_file():
                 client.log_file(run, Path(path), folder or None)
@@ -81,10 +82,8 @@ class StudyUploader:
     def _find_or_create_run(self, client: TrackingClient, study: StudyPayload) -> MlflowRun:
         if self._run_id:
             return client.get_run(self._run_id)
-        if run := next(client.find_runs(self._experiment_id, f"tags.`{STUDY_TAG}` = '{study.id}'"), None):
-            return run
-        tags = {STUDY_TAG: study.id, "mlflow.source.name": "lightexp"}
-        return client.create_run(self._experiment_id, study.name, tags)
+        run = find_study_run(client, self._experiment_id, study.id)
+        return run or create_study_run(client, self._experiment_id, study.id, study.name)
 
     def _upload_trial(self, client: TrackingClient, trial: TrialPayload, existing: _TrialRun | None) -> _TrialRun:
         """Upload a trial, or the rest of one whose upload was interrupted; metrics that are new are added."""
@@ -117,6 +116,17 @@ class StudyUploader:
         start_ms, name = int(trial.started * 1000), f"trial {trial.number}"
         run = client.create_run(self._experiment_id, name, all_tags, start_ms)
         return _TrialRun(run.run_id, False, set(), all_tags)
+
+
+def find_study_run(client: TrackingClient, experiment_id: str, study_id: str) -> MlflowRun | None:
+    """Return the run of a study, an ablation or a sweep; None if MLflow has none."""
+    return next(client.find_runs(experiment_id, f"tags.`{STUDY_TAG}` = '{study_id}'"), None)
+
+
+def create_study_run(client: TrackingClient, experiment_id: str, study_id: str, name: str) -> MlflowRun:
+    """Create the run of a study, an ablation or a sweep, which is then shown as running."""
+    tags = {STUDY_TAG: study_id, "mlflow.source.name": "lightexp"}
+    return client.create_run(experiment_id, mlflow_payload.format_value(name, mlflow_payload.KEY_CHARS), tags)
 
 
 def close_run(client: TrackingClient, run_id: str) -> None:

@@ -89,6 +89,14 @@ def test_sweep_goes_on_after_a_failing_job(sweep: tuple[CompletedProcess[str], P
     assert result.stdout.count("learning_rate=") >= 2
 
 
+def test_sweep_names_its_jobs_and_leaves_its_table(sweep: tuple[CompletedProcess[str], Path]) -> None:
+    _, outputs = sweep
+    (table,) = outputs.glob("sweeps/*/table.md")
+    assert f"| {RATE}=0.002 |" in table.read_text().replace("\\_", "_")
+    jobs = [record.tags for record in read_records(outputs)[-2:]]
+    assert jobs == [{"sweep": table.parent.name, "job": f"train.learning_rate={rate}"} for rate in ("0.001", "0.002")]
+
+
 def test_sweep_does_not_look_at_the_test_split(
     sweep: tuple[CompletedProcess[str], Path], alone: tuple[CompletedProcess[str], Path]
 ) -> None:
