@@ -156,7 +156,7 @@ def build_sweep_table(records: list[Record]) -> Table:
     for record in records:
         name = " ".join(override for override in record.varied if override not in shared)
         rows.append((name, record.metrics))
-    primary = read_primary(records[0].dataset).name
+    primary = read_primary(records[0].dataset)
     return build_metrics_table("Job", rows, primary=primary)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightexp.core.latency_quality import MARK, TIMES, list_doubts
+from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.core.table import Direction, Table, TableCell, TableColumn, TableRow
 
 MISSING = "–"
@@ -165,12 +166,15 @@ def _is_usual_npu_metric(name: str) -> bool:
     return match is not None and match["key"] in _USUAL_NPU_COLUMNS
 
 
+_ACCURACY = PrimaryMetric()
+
+
 def build_metrics_table(
     heading: str,
     rows: Sequence[tuple[str, Mapping[str, float]]],
     caption: str = "",
     notes: Sequence[str] = (),
-    primary: str = "accuracy",
+    primary: PrimaryMetric = _ACCURACY,
 ) -> Table:
     """Return a table with a row for each name and a column for each of the usual metrics that was measured.
 
@@ -179,10 +183,11 @@ def build_metrics_table(
         rows: Names with their metrics.
         caption: Title of the table.
         notes: Lines below the table, before those on doubtful latencies.
-        primary: See `select_columns`.
+        primary: The primary metric, which is shown also if it is not a usual column, with its unit. Defaults to
+            accuracy.
     """
-    columns = select_columns((metrics for _, metrics in rows), primary)
-    headings = (TableColumn(column.heading, wrap=False) for column in columns)
+    columns = select_columns((metrics for _, metrics in rows), primary.name)
+    headings = (TableColumn(_name_unit(column, primary), wrap=False) for column in columns)
     body = []
     for name, metrics in rows:
         mark = MARK if list_doubts(metrics) else ""
@@ -198,3 +203,9 @@ def build_metrics_table(
     marked = [f"{MARK} doubtful latency ({doubts}): {', '.join(names)}" for doubts, names in doubtful.items()]
     footnotes = (*list_footnotes(columns), *marked)
     return Table((TableColumn(heading, align="left"), *headings), tuple(body), caption, (*notes, *footnotes))
+
+
+def _name_unit(column: MetricColumn, primary: PrimaryMetric) -> str:
+    """Return a column's heading, with the unit of the primary metric if the column shows that."""
+    is_primary = column.name.startswith(f"{primary.name}/") and not primary.is_share
+    return f"{column.heading} ({primary.unit})" if is_primary and primary.unit else column.heading

@@ -138,7 +138,7 @@ class Record:
         ]
         caption = f"{self.name}: {self.status}" + (f" ({self.reason})" if self.reason else "")
         notes = [f"waived {kind}: {text}" for kind, text in self.waived.items()]
-        return build_metrics_table("Stage", rows, caption, notes, read_primary(self.dataset).name)
+        return build_metrics_table("Stage", rows, caption, notes, read_primary(self.dataset))
 
     def table(self) -> str:
         """Return the run's name, its table and what was waived, as lines to print."""

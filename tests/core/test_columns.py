@@ -7,6 +7,7 @@ import math
 import pytest
 
 from lightexp.core.columns import COLUMNS, MISSING, build_metrics_table, select_columns
+from lightexp.core.primary_metric import PrimaryMetric
 
 CELLS = [
     ("accuracy/val", 0.97223, "97.22%"),
@@ -66,3 +67,9 @@ def test_metrics_table_marks_doubtful_latencies() -> None:
     )
     quiet = {**noisy, "latency/p95_us": 4.0, "latency/spread": 0.03}
     assert build_metrics_table("Stage", [("train", quiet)]).texts[1:] == [["train", "9", "2.0", "4.0"]]
+
+
+def test_table_names_the_unit_of_the_primary_metric() -> None:
+    primary = PrimaryMetric("rmse", "min", 80.0, "mm", is_share=False)
+    table = build_metrics_table("Stage", [("train", {"rmse/val": 2.0, "mae/test": 1.0})], primary=primary)
+    assert table.texts[0] == ["Stage", "RMSE val (mm)", "MAE test"]
