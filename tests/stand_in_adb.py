@@ -68,7 +68,7 @@ elif program == "mkdir":
     place(arguments[0]).mkdir(parents=True)
 elif program == "rm":
     shutil.rmtree(place(arguments[1]))
-elif program != "chmod":
+elif program not in ("chmod", "pkill"):
     shutil.copytree(place(program).parent, root / "seen", dirs_exist_ok=True)
     for flag, answer in phone["answers"].items():
         if flag in arguments:

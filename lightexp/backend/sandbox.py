@@ -31,6 +31,7 @@ _MODULES = {
     "compute_keras_outputs": ("keras3_process",),
     "write_keras_file": ("keras3_writer",),
     "run_in_arena": ("micro", "tflite_micro.python.tflite_micro.runtime"),
+    "profile_in_process": ("operator_profile",),
     "estimate_for_npu": ("vela", "ethosu.regor"),
     "compile_for_npu": ("vela", "ethosu.regor"),
 }

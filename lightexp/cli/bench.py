@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ the record. With --adb on an Android phone instead, by Google's program benchmar
 run's record as phone/MODEL/cpu1_us, gpu_us, nnapi_us and so on, and to MLflow where the run is shown there.
 
   lightexp bench outputs/runs/RUN                                    on this machine
+  lightexp bench outputs/runs/RUN --operators                        and the time of each operator
   lightexp bench outputs/runs/RUN --adb SERIAL --benchmark-model android_aarch64_benchmark_model
 
 RUN is a run's folder, or a .tflite file, of which nothing is recorded. On a phone, without --threads, --gpu and
@@ -68,6 +69,7 @@ def make_parser() -> Arguments:
     """Make the parser of `lightexp bench`."""
     parser = Arguments("bench", description=_HELP)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or a .tflite file")
+    parser.add_argument("--operators", action="store_true", help="also the time of each operator, into the record")
     parser.add_argument("--adb", metavar="SERIAL", help="measure on this phone, as `adb devices` lists it")
     parser.add_argument("--benchmark-model", type=Path, metavar="PATH", help="Google's benchmark_model for Android")
     parser.add_argument("--adb-path", metavar="PATH", help="the program adb (default: the one on PATH)")
@@ -95,7 +97,13 @@ def run(argv: list[str]) -> int:
         if given := [name for name in _PHONE_FLAGS if getattr(options, name) is not None]:
             flag = f"--{given[0].replace('_', '-')}"
             raise BadInput(f"{flag} is about a phone. Name one with --adb SERIAL, or leave {flag} out.")
-        return _bench_host(_find_target(options.run))
+        target = _find_target(options.run)
+        _bench_host(target)
+        if options.operators:
+            _bench_operators(target)
+        return 0
+    if options.operators:
+        raise BadInput("--operators times them on this machine. Leave it out, or --adb.")
     if options.benchmark_model is None:
         raise BadInput("--adb needs --benchmark-model PATH: Google's benchmark_model for Android, on this machine.")
     return _bench_phone(_find_target(options.run), options)
@@ -122,7 +130,7 @@ def _find_target(path: Path) -> _Target:
     return _Target(model, path, record)
 
 
-def _bench_host(target: _Target) -> int:
+def _bench_host(target: _Target) -> None:
     """Measure on this machine, and show it with what is recorded."""
     from lightexp.core.columns import MISSING
     from lightexp.core.latency_quality import MARK, list_doubts
@@ -148,7 +156,33 @@ def _bench_host(target: _Target) -> int:
     if target.record and "latency/p50_us" in recorded:
         environment = target.record.environment
         print_line(f"Recorded on {environment.get('timed_on', environment.get('host', 'an unknown host'))}.")
-    return 0
+
+
+def _bench_operators(target: _Target) -> None:
+    """Measure the operators on this machine, show them, and enter them in the record."""
+    from lightexp.backend.operator_profile import profile_operators
+    from lightexp.core.columns import MISSING
+    from lightexp.core.disk_errors import explain_disk_errors
+    from lightexp.core.record import read_run
+    from lightexp.execution.locks import host_lock
+    from lightexp.report.table import Table, TableColumn, print_table
+
+    with host_lock():
+        operators = profile_operators(target.model)
+    total = sum(operator.us for operator in operators) or 1.0
+    rows = [
+        [operator.name, operator.layer or MISSING, f"{operator.us:,.1f}", f"{operator.us / total:.0%}"]
+        for operator in operators
+    ]
+    columns: list[str | TableColumn] = ["Operator", "Layer", TableColumn("µs"), TableColumn("Share")]
+    print_table(make_console(), Table.from_text(columns, rows))
+    print_line("Each time is cut to whole microseconds, so that operators below one count as nothing.")
+    if target.folder:
+        record = read_run(target.folder)
+        record.stages[-1].facts["operators"] = [asdict(operator) for operator in operators]
+        with explain_disk_errors(target.folder):
+            record.write(target.folder)
+        print_line(f"Recorded in {target.folder}")
 
 
 def _bench_phone(target: _Target, options: argparse.Namespace) -> int:

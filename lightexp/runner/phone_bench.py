@@ -183,6 +183,8 @@ class PhoneBenchmark:
         try:
             code, output = self.device.run(f"{self.folder}/{_PROGRAM}", *words, timeout=seconds)
         except DeviceTimeout:
+            # It would go on during the next measurement. The brackets keep the pattern from matching this command.
+            self.device.run("pkill", "-f", self.folder.replace("lightexp", "[l]ightexp"))
             return PhoneTimings(note=f"not done after {seconds:g} s; --timeout sets another limit")
         if code and (problem := _NOT_EXECUTABLE.search(output)):
             raise BadInput(f"--benchmark-model={self.program}: {self.device.serial} says: {problem[0]}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +99,11 @@ def test_bench_goes_on_after_a_time_limit(adb: StandInAdb, folder: Path, argumen
     record = read_record(folder)
     assert record.notes["phone/Pixel_6_Pro/cpu1_us"] == "not done after 0.5 s; --timeout sets another limit"
     assert "phone/Pixel_6_Pro/cpu2_us" in record.metrics
+    commands = [words[-1].split() for words in adb.asked]
+    [hanging, following] = [n for n, words in enumerate(commands) if "--graph" in " ".join(words)]
+    kill = commands[hanging + 1]  # so that it does not compute during the next measurement
+    assert kill[:2] == ["pkill", "-f"] and re.search(kill[2].strip("'"), commands[hanging][0])
+    assert not re.search(kill[2].strip("'"), " ".join(kill)) and following > hanging + 1
 
 
 @pytest.mark.parametrize(
@@ -105,6 +111,7 @@ def test_bench_goes_on_after_a_time_limit(adb: StandInAdb, folder: Path, argumen
     [
         (["--gpu"], "--gpu is about a phone. Name one with --adb SERIAL"),
         (["--adb", "x"], "--adb needs --benchmark-model PATH"),
+        (["--adb", "x", "--operators"], "--operators times them on this machine"),
         (["PHONE", "--threads=0"], "--threads=0: give numbers from 1 to 64"),
         (["PHONE", "--threads=1,,2"], "give numbers from 1 to 64, such as --threads 1,2,4"),
         (["PHONE", "--runs=x"], "--runs=x: give a number from 1 to 100,000"),
@@ -165,8 +172,12 @@ def test_bench_measures_here_again(folder: Path, capsys: pytest.CaptureFixture[s
     assert "recorded‡" in output and "recorded: p95 is above twice p50" in output
     assert "Recorded on elsewhere." in output
     assert (folder / "record.json").read_bytes() == before
-    assert bench.run([str(folder / "model.tflite")]) == 0
-    assert "–" in capsys.readouterr().out
+    assert bench.run([str(folder / "model.tflite"), "--operators"]) == 0
+    output = capsys.readouterr().out
+    assert "–" in output and "Fully Connected (NC, F32) GEMM" in output and "Recorded" not in output
+    assert bench.run([str(folder), "--operators"]) == 0
+    operators = read_record(folder).stages[-1].facts["operators"]
+    assert {"name", "layer", "us"} == set(operators[0]) and any(operator["layer"] for operator in operators)
 
 
 def test_phone_times_are_columns_of_a_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
