@@ -41,6 +41,7 @@ def main() -> None:
             content = b"".join(make_frame(name, shape, scheme) for name, shape in group.items())
             contents.append(content[-dictionaries.MAX_SIZE :])
             print(f"{len(contents) - 1} {scheme}, {', '.join(group)}: {len(content):,} bytes", flush=True)
+    contents += dictionaries.load(1)[-1 - len(LARGE) :]  # of int8 files as versions before 3 of `quantize` wrote them
     path = dictionaries.write(contents)
     print(f"{path}: {path.stat().st_size:,} bytes")
 

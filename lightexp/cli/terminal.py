@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 
 from lightexp.cli.next_command import suggest_next
 from lightexp.cli.printing import make_console
+from lightexp.core.board_fit import build_fit_table
 from lightexp.core.columns import ESTIMATE_NOTE, MISSING, build_metrics_table
 from lightexp.core.data import Data
 from lightexp.core.formatting import escape_markup
@@ -82,6 +83,8 @@ class Terminal:
         self._print_metrics(replace(record.build_table(), caption=""))
         if table := heatmap.find_last_table(record):
             self._show_sensitivity(table)
+        if boards := build_fit_table(record):
+            print_table(self._out, boards)
         for kind, reason in record.waived.items():
             self._out.print(f"[yellow]waived {escape_markup(kind)}[/yellow]: {escape_markup(reason)}", soft_wrap=True)
         for note in dict.fromkeys(record.notes.values()):

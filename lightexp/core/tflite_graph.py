@@ -131,6 +131,13 @@ class TFLiteGraph:
         """Names of the layers whose weights have less than 8 bits."""
         return [extract_layer_names(self.title(op, w))[-1] for op, w in self.kernels if w.dtype in _NARROW]
 
+    def name_layer(self, op: Operator) -> str:
+        """Return the name of the layer that an operator belongs to, or its builtin name where the file names none."""
+        kernel = next((kernel for user, kernel in self.kernels if user is op), None)
+        title = self.title(op, kernel) if kernel else self.tensors[op.outputs[0]].name if op.outputs else ""
+        names = extract_layer_names(title)
+        return names[-1] if len(names) > 1 or kernel else op.kind
+
     @cached_property
     def embeddings(self) -> tuple[tuple[Operator, Tensor], ...]:
         """Each operator that looks rows up in a weight matrix, with the matrix, traced through dequantisation."""

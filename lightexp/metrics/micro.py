@@ -13,6 +13,8 @@ from typing_extensions import TypedDict
 from lightexp.core.config import Count, Index, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Note
+from lightexp.core.tflite_graph import TFLiteGraph
+from lightexp.metrics.board_advice import advise_flash, advise_io, advise_ram, explain_refusal
 
 
 class Board(TypedDict):
@@ -73,14 +75,15 @@ class Micro(Measurement):
 
     def measure(self, context: MeasurementContext) -> list[Metric | Note]:
         """Measure `micro/*` and `fits/*`."""
-        from lightexp.backend import micro
+        from lightexp.backend import flatbuffer, micro
 
         if reason := micro.find_unavailable_reason():
             return [Note("micro/runs", reason)]
+        graph = flatbuffer.read_graph(context.tflite)
         try:
             arena = micro.measure_arena(context.tflite)
         except BadInput as error:
-            results = self._make_flag("micro/runs", str(error))
+            results = self._make_flag("micro/runs", explain_refusal(str(error), graph))
             for name in self.boards:
                 results += self._make_flag(f"fits/{name}", "it does not run on TFLite Micro")
             return results
@@ -91,8 +94,10 @@ class Micro(Measurement):
             ("micro/arena_tail_bytes", arena.tail),
         ):
             results.append(Metric(name, size, "bytes", "min", version=self.version))
+        if advice := advise_io(graph, arena.minimum):
+            results.append(Note("micro/arena_bytes", advice))
         for name, board in self.boards.items():
-            results += self._make_flag(f"fits/{name}", explain_misfit(board, context.tflite, arena.minimum))
+            results += self._make_flag(f"fits/{name}", explain_misfit(board, context.tflite, arena.minimum, graph))
         return results
 
     def _make_flag(self, name: str, problem: str | None) -> list[Metric | Note]:
@@ -101,24 +106,25 @@ class Micro(Measurement):
         return [metric] if problem is None else [metric, Note(name, problem)]
 
 
-def explain_misfit(board: Board, tflite: Path, arena: int) -> str | None:
-    """Explain why a file does not fit on a board.
+def explain_misfit(board: Board, tflite: Path, arena: int, graph: TFLiteGraph) -> str | None:
+    """Explain why a file does not fit on a board, and what would help.
 
     Args:
         board: The board's memory.
         tflite: Path of the file.
         arena: Size of the arena in bytes.
+        graph: The file's graph.
 
     Returns:
         The reason, or None if it fits.
     """
-    needs = {
-        "flash": (tflite.stat().st_size, board["flash"] - board["flash_taken"]),
-        "RAM": (arena, board["ram"] - board["ram_taken"]),
-    }
-    problems = [
-        f"{math.ceil(size / 1024):,} KiB of {kind} where {max(free, 0):,} are free"
-        for kind, (size, free) in needs.items()
-        if size > free * 1024
-    ]
-    return f"it takes {' and '.join(problems)}" if problems else None
+    size = tflite.stat().st_size
+    flash, ram = (board[kind] - board[f"{kind}_taken"] for kind in ("flash", "ram"))  # type: ignore[literal-required]
+    problems, advice = [], []
+    if size > flash * 1024:
+        problems.append(f"{math.ceil(size / 1024):,} KiB of flash where {max(flash, 0):,} are free")
+        advice.append(f"flash: {advise_flash(graph)}")
+    if arena > ram * 1024:
+        problems.append(f"{math.ceil(arena / 1024):,} KiB of RAM where {max(ram, 0):,} are free")
+        advice.append(f"RAM: {advise_ram(graph, arena - ram * 1024)}")
+    return f"it takes {' and '.join(problems)}. {'; '.join(advice)}" if problems else None

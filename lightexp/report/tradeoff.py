@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightexp.core.board_fit import build_fit_table
 from lightexp.core.formatting import escape_markdown, format_binary_bytes, replace_unprintable
 from lightexp.core.primary_metric import read_primary
 from lightexp.core.record import Record, StageRecord
@@ -35,9 +36,11 @@ def write(record: Record, folder: Path) -> None:
 
 
 def render_table(record: Record) -> str:
-    """Return a Markdown table with a row for each stage, followed by its notes."""
+    """Return a Markdown table with a row for each stage, followed by its boards and notes."""
     table = record.build_table()
     lines = [render_markdown(table)]
+    if boards := build_fit_table(record):
+        lines += ["", render_markdown(boards)]
     if table.notes:
         lines += ["", *(f"{escape_markdown(note)}  " for note in table.notes)]
     return "\n".join(lines) + "\n"

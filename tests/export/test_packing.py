@@ -20,7 +20,7 @@ def test_compress_takes_the_better_settings() -> None:
     words = np.random.default_rng(0).normal(size=5000).astype("<f4")
     assert compress(words.tobytes())[0] == packing.LZMA_WORDS
     assert compress(bytes(range(256)) * 3 + bytes(200_000))[0] == packing.LZMA_BYTES
-    assert compress(dictionaries.load()[3][:3000])[:3] == bytes([packing.WITH_DICTIONARY, 1, 3])
+    assert compress(dictionaries.load()[3][:3000])[:3] == bytes([packing.WITH_DICTIONARY, dictionaries.VERSION, 3])
 
 
 @pytest.mark.parametrize("size", [0, 99, 101])
