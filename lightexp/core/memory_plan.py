@@ -64,16 +64,16 @@ def find_peak(rows: Sequence[OperatorMemory]) -> OperatorMemory | None:
 def use_integer_io(graph: TFLiteGraph) -> TFLiteGraph:
     """Return the graph that `io=integer` would give: without conversions of float inputs and outputs."""
     float_inputs = {index for index in graph.inputs if graph.tensors[index].dtype == "FLOAT32"}
-    inputs = {op.inputs[0]: op.outputs[0] for op in graph.ops if op.kind == "QUANTIZE" and op.inputs[0] in float_inputs}
-    outputs = {op.outputs[0]: op.inputs[0] for op in graph.ops if op.kind == "DEQUANTIZE"}
-    outputs = {index: inner for index, inner in outputs.items() if index in graph.outputs}
+    ends = [(op.kind, op.inputs[0], op.outputs[0]) for op in graph.ops if op.inputs and op.outputs]
+    inputs = {outer: inner for kind, outer, inner in ends if kind == "QUANTIZE" and outer in float_inputs}
+    outputs = {outer: inner for kind, inner, outer in ends if kind == "DEQUANTIZE" and outer in graph.outputs}
     readers = [index for op in graph.ops for index in op.inputs if index in inputs or index in outputs]
     if len(readers) != len(inputs):  # something else reads a float input or output, too
         return graph
     converters = {*inputs.values(), *outputs}
     return replace(
         graph,
-        ops=tuple(op for op in graph.ops if op.outputs[0] not in converters),
+        ops=tuple(op for op in graph.ops if converters.isdisjoint(op.outputs)),
         inputs=tuple(inputs.get(index, index) for index in graph.inputs),
         outputs=tuple(outputs.get(index, index) for index in graph.outputs),
     )

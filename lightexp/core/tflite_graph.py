@@ -133,10 +133,13 @@ class TFLiteGraph:
 
     def name_layer(self, op: Operator) -> str:
         """Return the name of the layer that an operator belongs to, or its builtin name where the file names none."""
+        if not op.outputs:
+            return op.kind
         kernel = next((kernel for user, kernel in self.kernels if user is op), None)
-        title = self.title(op, kernel) if kernel else self.tensors[op.outputs[0]].name if op.outputs else ""
+        title = self.title(op, kernel) if kernel else self.tensors[op.outputs[0]].name
         names = extract_layer_names(title)
-        return names[-1] if len(names) > 1 or kernel else op.kind
+        layers = [name for name in names[1:] if not name[:1].isupper()] or names[1:]  # `layer/Conv2D/SpaceToBatchND`
+        return layers[-1] if layers else names[0] if kernel else op.kind
 
     @cached_property
     def embeddings(self) -> tuple[tuple[Operator, Tensor], ...]:

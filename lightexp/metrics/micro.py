@@ -75,15 +75,15 @@ class Micro(Measurement):
 
     def measure(self, context: MeasurementContext) -> list[Metric | Note]:
         """Measure `micro/*` and `fits/*`."""
-        from lightexp.backend import flatbuffer, micro
+        from lightexp.backend import micro
 
         if reason := micro.find_unavailable_reason():
             return [Note("micro/runs", reason)]
-        graph = flatbuffer.read_graph(context.tflite)
+        graph = _read_graph(context.tflite)
         try:
             arena = micro.measure_arena(context.tflite)
         except BadInput as error:
-            results = self._make_flag("micro/runs", explain_refusal(str(error), graph))
+            results = self._make_flag("micro/runs", explain_refusal(str(error), graph) if graph else str(error))
             for name in self.boards:
                 results += self._make_flag(f"fits/{name}", "it does not run on TFLite Micro")
             return results
@@ -94,7 +94,7 @@ class Micro(Measurement):
             ("micro/arena_tail_bytes", arena.tail),
         ):
             results.append(Metric(name, size, "bytes", "min", version=self.version))
-        if advice := advise_io(graph, arena.minimum):
+        if graph and (advice := advise_io(graph, arena.minimum)):
             results.append(Note("micro/arena_bytes", advice))
         for name, board in self.boards.items():
             results += self._make_flag(f"fits/{name}", explain_misfit(board, context.tflite, arena.minimum, graph))
@@ -106,14 +106,24 @@ class Micro(Measurement):
         return [metric] if problem is None else [metric, Note(name, problem)]
 
 
-def explain_misfit(board: Board, tflite: Path, arena: int, graph: TFLiteGraph) -> str | None:
+def _read_graph(tflite: Path) -> TFLiteGraph | None:
+    """Read a file's graph; None of a file that only the interpreter may be able to read."""
+    from lightexp.backend import flatbuffer
+
+    try:
+        return flatbuffer.read_graph(tflite)
+    except BadInput:
+        return None
+
+
+def explain_misfit(board: Board, tflite: Path, arena: int, graph: TFLiteGraph | None) -> str | None:
     """Explain why a file does not fit on a board, and what would help.
 
     Args:
         board: The board's memory.
         tflite: Path of the file.
         arena: Size of the arena in bytes.
-        graph: The file's graph.
+        graph: The file's graph; None if it cannot be read, then there is no advice.
 
     Returns:
         The reason, or None if it fits.
@@ -123,8 +133,8 @@ def explain_misfit(board: Board, tflite: Path, arena: int, graph: TFLiteGraph) -
     problems, advice = [], []
     if size > flash * 1024:
         problems.append(f"{math.ceil(size / 1024):,} KiB of flash where {max(flash, 0):,} are free")
-        advice.append(f"flash: {advise_flash(graph)}")
+        advice += [f"flash: {advise_flash(graph)}"] if graph else []
     if arena > ram * 1024:
         problems.append(f"{math.ceil(arena / 1024):,} KiB of RAM where {max(ram, 0):,} are free")
-        advice.append(f"RAM: {advise_ram(graph, arena - ram * 1024)}")
-    return f"it takes {' and '.join(problems)}. {'; '.join(advice)}" if problems else None
+        advice += [f"RAM: {advise_ram(graph, arena - ram * 1024)}"] if graph else []
+    return ". ".join(filter(None, [f"it takes {' and '.join(problems)}", "; ".join(advice)])) if problems else None

@@ -20,13 +20,14 @@ from lightexp.core.data import Data
 from lightexp.core.disk_errors import DiskFull, explain_disk_errors
 from lightexp.core.errors import BadInput, LightexpError, RunFailed
 from lightexp.core.json_text import encode_json
+from lightexp.core.memory_plan import plan_memory
 from lightexp.core.primary_metric import PRIMARY
 from lightexp.core.protocols import ENCODED, TFLITE, Dataset
 from lightexp.core.record import Record
 from lightexp.core.records import RUNS
 from lightexp.core.store import Store
 from lightexp.core.task import make_default_task
-from lightexp.report import heatmap, tradeoff
+from lightexp.report import heatmap, memory_plot, tradeoff
 from lightexp.runner import environment, run_lock
 from lightexp.runner.compose import compose_settings
 from lightexp.runner.execute import Executor, ExecutorCache
@@ -288,12 +289,22 @@ class Runner:
             "table": tradeoff.TABLE,
             "figure": tradeoff.FIGURE,
             **heatmap.write(record, folder),
+            **_write_memory(record, folder),
         }
         if shipped.encoded:
             shutil.copyfile(shipped.encoded, folder / ENCODED)
             record.files["encoded"] = ENCODED
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(record.config), encoding="utf-8")
         (folder / "environment.json").write_text(encode_json(record.environment, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_memory(record: Record, folder: Path) -> dict[str, str]:
+    """Write the RAM of a run's file at each operator if it was run as on a microcontroller; return the files' names."""
+    if "micro/arena_bytes" not in record.metrics:
+        return {}
+    from lightexp.backend import flatbuffer
+
+    return memory_plot.write(plan_memory(flatbuffer.read_graph(folder / TFLITE)), folder, record.name)
 
 
 def _describe_targets(data: Data) -> dict[str, Any]:

@@ -14,9 +14,12 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from lightexp.backend import micro, sandbox
+from lightexp.backend.flatbuffer import read_graph
 from lightexp.core.errors import BadInput
+from lightexp.core.memory_plan import find_peak, plan_memory
 from lightexp.core.protocols import MeasurementContext, Metric, Note
 from lightexp.metrics.micro import Board, Micro, explain_misfit
+from tests.core.test_memory_plan import make_graph
 from tests.metrics import tiny_models
 
 needs_micro = pytest.mark.skipif(
@@ -114,14 +117,30 @@ def test_damaged_file_runs_or_gives_one_line(path: Path) -> None:
     assert not any("\n" in message for message in messages)
 
 
-def test_explain_misfit_gives_sizes(path: Path) -> None:
+def test_explain_misfit_gives_sizes_and_advice(path: Path) -> None:
+    graph = make_graph()
     path.write_bytes(bytes(2048))
-    assert explain_misfit(BOARDS["tiny"], path, 1024) is None
-    assert explain_misfit(BOARDS["tiny"], path, 1025) == "it takes 2 KiB of RAM where 1 are free"
-    path.write_bytes(bytes(5 * 2**20))
-    assert explain_misfit(BOARDS["tiny"], path, 2**20) == (
-        "it takes 5,120 KiB of flash where 2 are free and 1,024 KiB of RAM where 1 are free"
+    assert explain_misfit(BOARDS["tiny"], path, 1024, graph) is None
+    assert explain_misfit(BOARDS["tiny"], path, 1025, None) == "it takes 2 KiB of RAM where 1 are free"
+    assert explain_misfit(BOARDS["tiny"], path, 1025, graph) == (
+        "it takes 2 KiB of RAM where 1 are free. "
+        "RAM: io=integer of the stage that quantises saves 384 B, which is enough"
     )
+    path.write_bytes(bytes(5 * 2**20))
+    assert explain_misfit(BOARDS["tiny"], path, 2**20, graph) == (
+        "it takes 5,120 KiB of flash where 2 are free and 1,024 KiB of RAM where 1 are free. "
+        "flash: layer 'dense' has most weights (INT8): narrow it (prune_channels, factorize); "
+        "RAM: io=integer of the stage that quantises saves 384 B, of 1023 KiB that are missing"
+    )
+
+
+@needs_micro
+@pytest.mark.parametrize(("net", "scheme"), [("conv", "float"), ("dense", "int8"), ("depthwise", "int16x8")])
+def test_planned_memory_is_the_head_of_the_arena(net: str, scheme: str, path: Path) -> None:
+    path.write_bytes(tiny_models.make_tflite(net, scheme))
+    peak = find_peak(plan_memory(read_graph(path)))
+    assert peak is not None
+    assert peak.size == measure(path)[0]["micro/arena_head_bytes"].value
 
 
 def test_missing_package_gives_a_note(path: Path) -> None:
