@@ -108,7 +108,7 @@ def test_run_measures_every_stage(first: Record) -> None:
 
 def test_run_writes_the_measured_files(runs: TinyRuns, first: Record) -> None:
     folder = get_folder(runs, first)
-    assert set(first.files) == {"model", "control", "config", "table", "figure"}
+    assert set(first.files) == {"model", "control", "config", "table", "figure", "RAM table", "RAM figure"}
     assert all((folder / path).is_file() for path in first.files.values())
     assert not list(folder.glob("*.tmp"))
     ratio = (folder / first.files["control"]).stat().st_size / (folder / TFLITE).stat().st_size
