@@ -116,7 +116,8 @@ def test_run_writes_the_measured_files(runs: TinyRuns, first: Record) -> None:
     assert first.metrics["size/ratio"] == pytest.approx(ratio)
     assert first.stages[0].metric("size/ratio") == 1
     rows = [line.split("|")[1].strip() for line in (folder / "table.md").read_text().splitlines() if "|" in line]
-    assert rows == ["Stage", "---", "train (control)", "prune", "quantize"]
+    assert rows[:6] == ["Stage", "---", "train (control)", "prune", "quantize", "Board"]
+    assert "nano33" in rows
     assert json.loads((folder / "environment.json").read_text()) == first.environment
 
 
