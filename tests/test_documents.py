@@ -26,6 +26,7 @@ OUTPUT = {  # of the commands other than `run`
     "track": "there already",
     "guide": "lightexp",
     "describe": "",
+    "ablate": "--plan",
     "export": "",
     "report": "",
 }
