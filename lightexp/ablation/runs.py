@@ -52,8 +52,13 @@ class AblationRun:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Tags of the record, by which it is found."""
+        """Tags of the record."""
         return make_tags(self.ablation, self.row.name, self.settings)
+
+    @property
+    def identity(self) -> str:
+        """Text that is equal for runs with the same result, whatever ablation and row they are of."""
+        return _identify_run(self.seed, self.keys, self.tags, self.settings.waive)
 
     @property
     def row_and_seed(self) -> tuple[str, int]:
@@ -102,7 +107,7 @@ def compose_with_seed(row: AblationRow, seed: int) -> Settings:
 
 
 class RunIndex:
-    """Records of finished runs below an outputs folder, by ablation, row and seed, and how long their stages took."""
+    """Records of ablations' finished runs below an outputs folder, and how long their stages took."""
 
     def __init__(self, outputs: Path) -> None:
         """Read nothing yet.
@@ -112,7 +117,7 @@ class RunIndex:
         """
         self._runs = outputs / RUNS
         self._read_folders: set[str] = set()
-        self._records: defaultdict[tuple[str, str, int], list[Record]] = defaultdict(list)
+        self._records: dict[str, Record] = {}
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
 
     def refresh(self) -> None:
@@ -132,31 +137,22 @@ class RunIndex:
             for stage in record.stages:
                 self._seconds[_identify_stage(record.config, stage.name)].append(stage.seconds)
             if record.status == "done" and "ablation" in record.tags:
-                self._records[record.tags["ablation"], record.tags["row"], record.config["seed"]].append(record)
+                keys = [stage.key for stage in record.stages]
+                waived = record.config["pipeline"].get("waive") or []
+                self._records[_identify_run(record.config["seed"], keys, record.tags, waived)] = record
 
-    def find_record(self, run: AblationRun) -> Record | None:
-        """Return the latest record of a run, with the keys and measurements that it would have now."""
-        return self.find(run.ablation, run.row.name, run.seed, run.keys, run.tags)
-
-    def find(self, ablation: str, row: str, seed: int, keys: Sequence[str], tags: Mapping[str, str]) -> Record | None:
-        """Return the latest record of a run; None if there is none.
-
-        Args:
-            ablation: The ablation's name.
-            row: The row's name.
-            seed: The run's seed.
-            keys: The keys of its stages.
-            tags: Its tags.
-        """
-        for record in reversed(self._records[ablation, row, seed]):
-            if [stage.key for stage in record.stages] == list(keys) and record.tags == tags:
-                return record
-        return None
+    def find(self, identity: str) -> Record | None:
+        """Return the latest record of a run with an identity, of whatever ablation; None if there is none."""
+        return self._records.get(identity)
 
     def estimate_seconds(self, run: AblationRun, stage: str) -> float | None:
         """Return the mean duration of a stage with the same settings and any seed; None if none has a record."""
         seconds = self._seconds.get(_identify_stage(run.settings.written, stage))
         return fmean(seconds) if seconds else None
+
+
+def _identify_run(seed: int, keys: Sequence[str], tags: Mapping[str, str], waived: Sequence[str]) -> str:
+    return encode_json([seed, list(keys), tags.get("measured", ""), sorted(waived)])
 
 
 def _identify_stage(config: dict[str, Any], stage: str) -> str:
@@ -209,7 +205,7 @@ def find_backlog(runs: Iterable[AblationRun], index: RunIndex, is_stored: Callab
         index: The records, refreshed.
         is_stored: Returns whether a key is in the store.
     """
-    records = [(run, index.find_record(run)) for run in runs]
+    records = [(run, index.find(run.identity)) for run in runs]
     missing = [run for run, record in records if record is None]
     stored: set[str] = set()
     seconds: dict[str, float | None] = {}

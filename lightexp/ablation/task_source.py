@@ -130,7 +130,7 @@ class AblationSource(WorkSource):
     def find_metrics(self, task: AblationTask) -> dict[str, float] | None:
         """Return the metrics of a run that had ended, on whatever host, at the last refresh; None if it had not."""
         with self._index_lock:
-            record = self._index.find(task.ablation, task.row, task.seed, task.keys, task.tags)
+            record = self._index.find(task.identity)
         return None if record is None else record.metrics
 
     def _is_done(self, task: AblationTask) -> bool:

@@ -19,10 +19,9 @@ class AblationTask:
         name: For people.
         overrides: What the run is composed from.
         needs: Keys of shared stages that must be in the store before.
-        ablation: The ablation's name, of a run.
+        identity: The run's identity, by which its record is found.
         row: The row's name, of a run.
         seed: The seed, of a run.
-        keys: The keys of the stages, of a run.
         tags: The record's tags, of a run.
         record_id: The run whose latency is to be measured.
     """
@@ -32,10 +31,9 @@ class AblationTask:
     name: str
     overrides: list[str]
     needs: list[str] = field(default_factory=list)
-    ablation: str = ""
+    identity: str = ""
     row: str = ""
     seed: int = 0
-    keys: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     record_id: str = ""
 
@@ -54,7 +52,7 @@ def list_latency_tasks(backlog: Backlog, index: RunIndex) -> list[AblationTask]:
     """
     tasks = []
     for run in backlog.untimed:
-        record = index.find_record(run)
+        record = index.find(run.identity)
         if record is not None and needs_latency(run, record):
             name = f"latency of {run.row.name}, seed {run.seed}"
             tasks.append(
@@ -79,16 +77,14 @@ def _list_shared_stages(backlog: Backlog) -> list[AblationTask]:
 
 
 def _make_run_task(run: AblationRun, backlog: Backlog) -> AblationTask:
-    keys = run.keys
     return AblationTask(
         kind="run",
-        id=hashlib.sha256(repr((run.tags, run.seed, keys)).encode()).hexdigest(),
+        id=hashlib.sha256(run.identity.encode()).hexdigest(),
         name=f"{run.row.name}, seed {run.seed}",
         overrides=run.overrides,
-        needs=[key for key in keys if key in backlog.shared],
-        ablation=run.ablation,
+        needs=[key for key in run.keys if key in backlog.shared],
+        identity=run.identity,
         row=run.row.name,
         seed=run.seed,
-        keys=keys,
         tags=run.tags,
     )

@@ -135,6 +135,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     record = next(r for r in ablation.records[-1] if r.tags["row"] == "both")
     record.environment["threads"] = 2
     record.write(ablation.outputs / "runs" / record.id)
+    ablation.path = ablation.path.rename(ablation.path.with_name("renamed.yaml"))
     plans.append(ablation.plan())
     manifests = [json.loads(p.read_text()) for p in ablation.outputs.glob("store/entries/*/*/manifest.json")]
     files = [ablation.read_files(ablation.outputs)]
@@ -156,6 +157,10 @@ def test_plan_shows_what_is_done_and_what_is_shared(story: Story) -> None:
     assert "8 stages have no earlier record" in story.plans[0]
     assert "refused: pipeline.order: 'prune' cannot follow 'quantize'" in story.plans[0]
     assert "3 runs: 3 are done, 0 to do, 0 to be timed." in story.plans[1]
+
+
+def test_renamed_file_finds_its_runs(story: Story) -> None:
+    assert "3 runs: 3 are done, 0 to do, 0 to be timed." in story.plans[2]
 
 
 def test_number_of_workers_changes_no_byte(story: Story) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightexp.ablation.runs import compose_with_seed
+from lightexp.ablation.runs import compose_with_seed, make_tags
 from lightexp.ablation.spec import read_spec
 from lightexp.cli.main import main
-from lightexp.core.record import Record
+from lightexp.core.record import Record, read_record
 from lightexp.tracking.mlflow import Mlflow
 from tests.synthetic import synthesize_record, synthesize_records, write_records
 
@@ -84,6 +84,24 @@ def test_report_of_an_ablation(ablation: Path, capfd: pytest.CaptureFixture[str]
     assert "is left out, it is failed: the loss is NaN" in err
     assert count_runs(folder) == 9
     assert "lightexp ablate" in table
+
+
+def test_report_of_a_copied_ablation_finds_its_runs(ablation: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    copy = ablation.with_name("renamed.yaml")
+    copy.write_text(ablation.read_text().replace("half:", "a half:"))
+    spec = read_spec(copy, [])
+    for path in sorted(Path("outputs/runs").glob("*/record.json")):  # `ablation` wrote no real tag of measurements
+        record = read_record(path.parent)
+        if record.tags.get("measured"):
+            record.tags = make_tags(record.tags["ablation"], record.tags["row"], spec.rows[0].settings)
+            record.write(path.parent)
+    assert run_report(str(copy)) == 0
+    folder = ablation.parent / "results" / "renamed"
+    assert count_runs(folder) == 9
+    table = (folder / "table.md").read_text()
+    assert "| a half |" in table
+    assert "'a half' was tested with 2 different settings" in table
+    assert capfd.readouterr().err.count("is left out, it is failed") == 1
 
 
 def test_report_of_an_ablation_takes_what_to_show(ablation: Path, capfd: pytest.CaptureFixture[str]) -> None:
