@@ -124,7 +124,7 @@ def _print_choice(configs: ConfigGroups, group: str, choice: str, plugins: Seque
     if is_preset and group != "search":
         _print_pairs({"Use": f"{group}={choice}", "File": str(path)}.items())
         return
-    node = choice_settings.compose_choice(group, choice)
+    node = choice_settings.compose_choice(group, path)
     cls = choice_settings.locate_class(node, f"{group}/{choice}", plugins)
     paragraphs = read_docstring(cls).split("\n\n") if cls else []
     for paragraph in filter(None, paragraphs):

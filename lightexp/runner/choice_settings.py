@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml  # type: ignore[import-untyped]
 
 from lightexp.core.config import flatten, locate
 from lightexp.core.protocols import Model, Stage, TrainingObjective
-from lightexp.runner.compose import compose_config
-from lightexp.runner.config_groups import read_config
+from lightexp.runner.config_dir import find_config_dir
+from lightexp.runner.config_groups import read_config, sets_complete_config
 from lightexp.runner.setting_docs import describe_type, read_attributes, read_field_types
+from lightexp.runner.shipped_nodes import load_shipped_node
 
 _NESTED_GROUPS: dict[type[Any], str] = {TrainingObjective: "objective", Model: "model", Stage: "stage"}
 """Groups whose choices stand within those of others, by their classes."""
@@ -43,12 +44,23 @@ class SettingDescription:
     text: str
 
 
-def compose_choice(group: str, choice: str) -> dict[str, Any]:
-    """Return the node that a choice is composed to."""
-    if group == "search":
-        config = compose_config([f"search={choice}"], "search")
-    else:
-        config = compose_config([], f"{group}/{choice}")
+def compose_choice(group: str, path: Path) -> dict[str, Any]:
+    """Return the node that a choice is composed to.
+
+    Args:
+        group: Name of the group.
+        path: The choice's file, in lightexp's config folder or a user's, which Hydra has been told.
+    """
+    if path.is_relative_to(find_config_dir()) and not sets_complete_config(path):
+        return load_shipped_node(group, path.stem)
+    from omegaconf import OmegaConf
+
+    from lightexp.runner.compose import compose_config
+
+    is_search = group == "search"
+    config = (
+        compose_config([f"search={path.stem}"], "search") if is_search else compose_config([], f"{group}/{path.stem}")
+    )
     node: Any = OmegaConf.to_container(config[group], resolve=False)
     return node  # type: ignore[no-any-return]
 
@@ -140,7 +152,7 @@ def read_comments(path: Path) -> dict[str, str]:
 
 def list_changes(path: Path) -> dict[str, str]:
     """Return what a file sets itself, by setting; first the choices of groups that it replaces."""
-    raw: Any = OmegaConf.to_container(OmegaConf.create(read_config(path)), resolve=False)
+    raw = yaml.safe_load(read_config(path))
     changes: dict[str, str] = {}
     for entry in raw.pop("defaults", []):
         if isinstance(entry, Mapping):

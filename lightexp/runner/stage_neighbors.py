@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
-
-from lightexp.core.config import build, locate
+from lightexp.core.config import build
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Stage
 from lightexp.objectives.cross_entropy import CrossEntropy
-from lightexp.runner.config_dir import find_config_dir
-from lightexp.runner.config_groups import read_config
+from lightexp.runner.choice_settings import compose_choice
 from lightexp.runner.order import OrderViolation, Rule, find_violation
-from lightexp.stages.train import Train, TrainingStage
-
-_OBJECTIVES = find_config_dir() / "objective"
-_OBJECTIVE_CHOICE = "override /objective@objective"
+from lightexp.stages.train import Train
 
 
 @dataclass(frozen=True)
@@ -40,10 +33,7 @@ class StageNeighbors:
 
 
 def load_stages(files: Mapping[str, Path], plugins: Sequence[str] = ()) -> dict[str, Stage]:
-    """Build stages from their files alone, without Hydra, which takes longer than a reader wants to wait.
-
-    Settings that a file includes from others have their classes' defaults, on which the rule of the order does not
-    depend.
+    """Build stages with the settings of their files.
 
     Args:
         files: The stages' files by name. Those of plugins that are not allowed are left out.
@@ -51,26 +41,11 @@ def load_stages(files: Mapping[str, Path], plugins: Sequence[str] = ()) -> dict[
     """
     stages = {}
     for name, path in files.items():
-        node = _load_node(path)
-        defaults = {
-            key: choice
-            for entry in node.pop("defaults", [])
-            if isinstance(entry, dict)
-            for key, choice in entry.items()
-        }
         try:
-            cls = locate(str(node.get("_target_")), name, tuple(plugins))
-            if issubclass(cls, TrainingStage):
-                node["objective"] = _load_node(_OBJECTIVES / f"{defaults.get(_OBJECTIVE_CHOICE, 'cross_entropy')}.yaml")
-            stages[name] = build(node, Stage, name, tuple(plugins))  # type: ignore[type-abstract]
+            stages[name] = build(compose_choice("stage", path), Stage, name, tuple(plugins))  # type: ignore[type-abstract]
         except BadInput:
             continue
     return stages
-
-
-def _load_node(path: Path) -> dict[str, Any]:
-    node: Any = OmegaConf.to_container(OmegaConf.create(read_config(path)), resolve=False)
-    return node  # type: ignore[no-any-return]
 
 
 def find_neighbors(name: str, stages: Mapping[str, Stage]) -> StageNeighbors:

@@ -21,7 +21,8 @@ GROUPS = ConfigGroups()
 
 def describe(group: str, choice: str) -> dict[str, SettingDescription]:
     """Return the settings of a shipped choice by name."""
-    settings = describe_settings(compose_choice(group, choice), GROUPS.find_file(group, choice))
+    path = GROUPS.find_file(group, choice)
+    settings = describe_settings(compose_choice(group, path), path)
     return {setting.name: setting for setting in settings}
 
 
