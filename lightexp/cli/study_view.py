@@ -134,7 +134,10 @@ class StudyView:
             points: The front, tested or not.
             mlflow: Run and experiment in MLflow; empty without tracking.
         """
-        self._out.print(build_rich_table(build_front_table(self._objectives, points, self._primary)))
+        table = build_front_table(self._objectives, points, self._primary)
+        self._out.print(build_rich_table(table))
+        for note in table.notes:
+            self._out.print(f"[yellow]{escape_markup(note)}[/yellow]", soft_wrap=True)
         infeasible = len(status.done) - len(status.feasible)
         counts = f"{len(status.done)} trials done, {_format_cut_short(status)}{len(status.failed)} failed, "
         counts += f"{infeasible} beyond a constraint"

@@ -118,7 +118,7 @@ _NPU_COLUMNS: Mapping[str, tuple[str, Callable[[float], str], Direction]] = {
     "weight_bytes": ("weight bytes", _format_count, "min"),
     "npu_ops_share": ("operators on the NPU", _format_percent, "max"),
 }
-_USUAL_NPU_COLUMNS = ("cycles", "sram_bytes", "flash_bytes")
+_USUAL_NPU_COLUMNS = ("cycles", "flash_bytes")
 _ESTIMATE = "(est.)"
 ESTIMATE_NOTE = "(est.): estimated by Arm's compiler Vela, not measured on a chip."
 

@@ -28,6 +28,7 @@ def describe_environment(threads: int) -> dict[str, Any]:
             **read_library_versions(),
             "mlflow": metadata.version("mlflow"),
             "hydra": metadata.version("hydra-core"),
+            "ethos-u-vela": metadata.version("ethos-u-vela"),
         },
         "platform": platform.platform(),
         "host": platform.node(),

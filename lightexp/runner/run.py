@@ -27,7 +27,7 @@ from lightexp.core.record import Record
 from lightexp.core.records import RUNS
 from lightexp.core.store import Store
 from lightexp.core.task import make_default_task
-from lightexp.report import heatmap, memory_plot, tradeoff
+from lightexp.report import heatmap, memory_plot, npu_layers, tradeoff
 from lightexp.runner import environment, run_lock
 from lightexp.runner.compose import compose_settings
 from lightexp.runner.execute import Executor, ExecutorCache
@@ -290,6 +290,7 @@ class Runner:
             "figure": tradeoff.FIGURE,
             **heatmap.write(record, folder),
             **_write_memory(record, folder),
+            **npu_layers.write(record, folder),
         }
         if shipped.encoded:
             shutil.copyfile(shipped.encoded, folder / ENCODED)

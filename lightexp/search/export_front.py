@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from lightexp.core.columns import find_column, list_footnotes
 from lightexp.core.errors import LightexpError
+from lightexp.core.formatting import escape_markdown
 from lightexp.core.json_text import encode_json
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record, read_record
@@ -88,7 +89,8 @@ def export_front(study: SearchStudy, status: StudyStatus, runner: Runner, comman
     """
     points = [_export_point(study, trial, runner, command) for trial in status.front]
     table = build_front_table(study.spec.objectives, points, study.spec.settings.task.primary)
-    replace_file(study.folder / TABLE, f"{render_markdown(table)}\n".encode())
+    lines = [render_markdown(table), *(line for note in table.notes for line in ("", escape_markdown(note)))]
+    replace_file(study.folder / TABLE, "\n".join([*lines, ""]).encode())
     importance = study.compute_importance()
     plots.draw_front(study.spec.objectives, status, study.folder / "front.svg", study.spec.name)
     plots.draw_history(status, study.folder / "hypervolume.svg")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, InvalidSetting
 from lightexp.core.protocols import Stage
 from lightexp.runner.settings import Settings
 
@@ -43,7 +43,7 @@ def require_integer_files(objectives: Iterable[str], variants: Iterable[Settings
                 if not _computes_in_integers(stage, choice):
                     raise BadInput(
                         f"search.objectives: {goal} needs files that compute with integers, and {name}={choice}, "
-                        f"of {text}, makes none. Set {name}=int8, or search among int8 and int16x8."
+                        f"of {text}, makes none. Write '{name}=choice(int8)' or '{name}=choice(int8,int16x8)'."
                     )
 
 
@@ -51,6 +51,6 @@ def _computes_in_integers(stage: Stage, scheme: str) -> bool:
     """Return whether a stage with another scheme computes with integers; a scheme it does not have is refused later."""
     try:
         changed: Stage = replace(stage, scheme=scheme)  # type: ignore[type-var]
-    except BadInput:
-        return True
+    except InvalidSetting as error:
+        return error.place == "scheme"  # else the scheme does not go with integer inputs and outputs
     return changed.computes_in_integers
