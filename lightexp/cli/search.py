@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lightexp.search.study_tracker import StudyTracker
 
 INTERRUPTED = 130
-_USAGE = "lightexp search [--plan] [--config-dir DIR] [setting=value ...] [setting=range ...]"
+_USAGE = "lightexp search [--plan] [--pick TRIAL] [--config-dir DIR] [setting=value ...] [setting=range ...]"
 _DESCRIPTION = """Lets Optuna find the trade-off front of a pipeline's settings, under constraints. The same command
 continues a study; on another host with the same storage it joins the study.
 
@@ -38,6 +38,7 @@ continues a study; on another host with the same storage it joins the study.
   lightexp search "search.constraints=['size/file_bytes <= 64 KiB', 'accuracy/val >= control - 0.01']"
   lightexp search search.trials=200 search.workers=2             trials of the complete study, and processes
   lightexp search search.test=now                                test the front of a study that has not ended
+  lightexp search --pick knee                                    the command that runs one trial: knee, best, ... or 12
 
 The front is tested once, when the study has ended; an interrupted study leaves the test split alone.
 Presets (search=NAME): {presets}. Everything that lightexp run takes can be set, too.
@@ -55,6 +56,8 @@ def make_parser() -> Arguments:
     presets = ", ".join(sorted(path.stem for path in folder.glob("[!_]*.yaml")))
     parser = Arguments("search", usage=_USAGE, description=_DESCRIPTION.format(presets=presets, settings=settings))
     parser.add_argument("--plan", action="store_true", help="show what would be searched")
+    text = "print the command that runs a trial of the study: best, knee, smallest or its number"
+    parser.add_argument("--pick", metavar="TRIAL", help=text)
     return parser.add_config_dir()
 
 
@@ -79,6 +82,9 @@ def run(argv: list[str]) -> int:
         launcher = select_launcher(hydra_overrides, options.config_dir, spec.settings.outputs, overrides)
     if options.plan:
         _show_plan(spec)
+        return 0
+    if options.pick:
+        _print_pick(spec, options.pick)
         return 0
     command = ["lightexp", "search", *argv]
     code = _search(spec, command, launcher)
@@ -137,7 +143,7 @@ def _show_plan(spec: StudySpec) -> None:
     from lightexp.search.preparation import prepare_study
     from lightexp.search.storage import count_trials
 
-    view = StudyView(spec.objectives, spec.settings.task.primary)
+    view = StudyView(spec)
     prepared = prepare_study(spec)
     seed_trials = spec.make_seed_trials(prepared.space)
     counts = count_stored_stages(spec, [seed_trial.config for seed_trial in seed_trials], prepared.runner)
@@ -146,7 +152,7 @@ def _show_plan(spec: StudySpec) -> None:
         stages = spec.make_trial_settings(seed_trial.config).stages
         names = [name for name, stage in stages.items() if not stage.implicit]
         rows.append((seed_trial.name, names, stored, total))
-    view.show_plan(spec, prepared.space, rows, count_trials(spec.search.storage, spec.folder, spec.name))
+    view.show_plan(prepared.space, rows, count_trials(spec.search.storage, spec.folder, spec.name))
 
 
 def _search(spec: StudySpec, command: list[str], launcher: Launcher | None) -> int:
@@ -167,9 +173,10 @@ def _search(spec: StudySpec, command: list[str], launcher: Launcher | None) -> i
     from lightexp.search.study_status import compute_status
     from lightexp.search.study_tracker import StudyTracker
 
-    with StudyView(spec.objectives, spec.settings.task.primary) as view:
+    with StudyView(spec) as view:
         prepared = prepare_study(spec)
-        _require_trials_to_test(spec)
+        if spec.search.test == "now":
+            _require_trials(spec, "search.test=now tests the front of a study")
         prepared.runner.close_dead_runs(spec.settings)
         study = SearchStudy(spec, prepared.space, spec.folder, view.message, prepared.identity)
         view.message(f"{spec.name}: {spec.workers} workers of {spec.threads} threads, into {spec.folder}")
@@ -178,7 +185,7 @@ def _search(spec: StudySpec, command: list[str], launcher: Launcher | None) -> i
         tracker = StudyTracker(study, view.message)
         points, is_interrupted = _run_and_test(study, prepared, view, tracker, command, launcher)
     status = compute_status(study.trials, spec.objectives)
-    view.show_front(spec, status, points or list_front_points(status), tracker.place)
+    view.show_front(status, points or list_front_points(status), tracker.place, command)
     if is_interrupted:
         return INTERRUPTED
     return 0 if points or status.done else 1
@@ -224,12 +231,34 @@ def _has_trials_left(spec: StudySpec, status: StudyStatus) -> bool:
     return spec.search.test == "now" and len(status.ended) < spec.search.trials
 
 
-def _require_trials_to_test(spec: StudySpec) -> None:
-    """Refuse to test the front of a study without trials."""
+def _require_trials(spec: StudySpec, purpose: str) -> None:
+    """Refuse to use the trials of a study that has none.
+
+    Args:
+        spec: The study's specification.
+        purpose: What needs them, as the start of the message.
+    """
     from lightexp.search.storage import count_trials
 
-    if spec.search.test == "now" and not count_trials(spec.search.storage, spec.folder, spec.name):
+    if not count_trials(spec.search.storage, spec.folder, spec.name):
         raise BadInput(
-            f"search.test=now tests the front of a study, but '{spec.name}' has no trials yet. "
-            "Leave it out to run some, or set search.study=NAME."
+            f"{purpose}, but '{spec.name}' has no trials yet. Leave it out to run some, or set search.study=NAME."
         )
+
+
+def _print_pick(spec: StudySpec, name: str) -> None:
+    """Print the command that runs a trial of a study, and say on standard error which trial it is."""
+    from lightexp.search.export_front import write_point_config
+    from lightexp.search.picks import find_point
+    from lightexp.search.preparation import prepare_study
+    from lightexp.search.study import SearchStudy
+    from lightexp.search.study_status import compute_status
+
+    _require_trials(spec, f"--pick {name} takes a trial of a study")
+    prepared = prepare_study(spec)
+    study = SearchStudy(spec, prepared.space, spec.folder, print_error, prepared.identity)
+    status = compute_status(study.trials, spec.objectives)
+    trial, description = find_point(name, status, spec.objectives)
+    print_error(description)
+    config = spec.make_trial_settings(study.config_of(trial)).written
+    print(write_point_config(study, trial.number, config)[1])

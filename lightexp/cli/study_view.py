@@ -12,11 +12,14 @@ from rich.live import Live
 from rich.text import Text
 
 from lightexp.cli.printing import make_console
+from lightexp.core.columns import MetricColumn, find_column
 from lightexp.core.formatting import escape_markup, format_clock, strip_controls
-from lightexp.report.table import Table, build_rich_table
+from lightexp.report.table import Table, TableColumn, build_rich_table
 from lightexp.search.export_front import FrontPoint, TestedPoint, build_front_table
-from lightexp.search.goals import SearchObjective
-from lightexp.search.outcome import is_feasible, read_outcome
+from lightexp.search.feasibility import build_tally_table, count_beyond, list_advice, tally_constraints
+from lightexp.search.outcome import list_beyond, read_outcome
+from lightexp.search.picks import choose_picks, name_picks
+from lightexp.search.ranges import shorten_setting
 from lightexp.search.space import SearchSpace
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import StudyStatus
@@ -28,18 +31,17 @@ _MAX_LIVE_POINTS = 10
 class StudyView:
     """Shows a study: its progress on standard error, its results on standard output."""
 
-    def __init__(self, objectives: tuple[SearchObjective, ...], primary: str) -> None:
+    def __init__(self, spec: StudySpec) -> None:
         """Show nothing yet.
 
         Args:
-            objectives: The study's objectives.
-            primary: Name of the task's primary metric.
+            spec: The study's specification.
         """
         # A duplicate of the descriptor: standard error is redirected while C++ libraries write to it.
         errors = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
         self._err = make_console(errors, _choose_width(sys.stderr.isatty()))
         self._out = make_console(width=_choose_width(sys.stdout.isatty()))
-        self._objectives, self._primary = objectives, primary
+        self._spec = spec
         self._live = Live(console=self._err, refresh_per_second=4, transient=True)
         self._reported: set[int] | None = None
 
@@ -76,13 +78,18 @@ class StudyView:
 
     def _format_trial(self, trial: FrozenTrial, status: StudyStatus) -> str:
         outcome = read_outcome(trial)
-        varied = " ".join(outcome.varied)
+        varied = _format_settings(trial)
         if trial.state is TrialState.FAIL:
             return f"trial {trial.number} failed: {outcome.reason}  {varied}"
         if trial.state is TrialState.PRUNED:
             return f"trial {trial.number} {outcome.reason}  {varied}"
-        values = "  ".join(f"{o.name} {v:.6g}" for o, v in zip(self._objectives, trial.values, strict=True))
+        pairs = zip(self._columns, trial.values, strict=True)
+        values = "  ".join(f"{column.heading} {column.format(value)}" for column, value in pairs)
         return f"trial {trial.number}  {values}{_describe_place(trial, status)}  {varied}"
+
+    @property
+    def _columns(self) -> list[MetricColumn]:
+        return [find_column(objective.name) for objective in self._spec.objectives]
 
     def _build_live_view(self, status: StudyStatus, workers: list[str], seconds: float, left: float | None) -> Group:
         counts = f"{len(status.done)} done, {_format_cut_short(status)}{len(status.failed)} failed, "
@@ -90,25 +97,45 @@ class StudyView:
         clock = f"{format_clock(seconds)} gone"
         if left is not None:
             clock += f", about {format_clock(left)} left"
+        lines = [counts + clock, *self._format_constraints(status)]
+        trials, title = status.front[:_MAX_LIVE_POINTS], "Front"
+        if status.nearest is not None:
+            trials, title = [status.nearest], "Nearest"
         rows = [
-            [str(trial.number), *(f"{value:.6g}" for value in trial.values), " ".join(read_outcome(trial).varied)]
-            for trial in status.front[:_MAX_LIVE_POINTS]
+            [
+                str(trial.number),
+                *(column.format(value) for column, value in zip(self._columns, trial.values, strict=True)),
+                _format_settings(trial),
+            ]
+            for trial in trials
         ]
-        table = Table.from_text(["Front", *(objective.name for objective in self._objectives), ""], rows)
-        activities = [Text(strip_controls(f"worker {number}: {activity}")) for number, activity in enumerate(workers)]
-        return Group(Text(counts + clock), build_rich_table(table), *activities)
+        headings = [TableColumn(column.heading) for column in self._columns]
+        table = Table.from_text([title, *headings, "Settings"], rows)
+        lines_below = (f"worker {number}: {activity}" for number, activity in enumerate(workers))
+        texts = [[Text(strip_controls(line)) for line in part] for part in (lines, lines_below)]
+        return Group(*texts[0], build_rich_table(table), *texts[1])
 
-    def show_plan(
-        self, spec: StudySpec, space: SearchSpace, seed_trials: list[tuple[str, list[str], int, int]], existing: int
-    ) -> None:
+    def _format_constraints(self, status: StudyStatus) -> list[str]:
+        """Return a line for each constraint: how many trials are beyond it, and by how much at least."""
+        tallies = {t.constraint.text: t for t in tally_constraints(status.done, self._spec.constraints)}
+        lines = []
+        for constraint in self._spec.constraints:
+            tally = tallies.get(constraint.text)
+            line = f"{constraint.text}: {tally.stopped if tally else 0} of {len(status.done)} beyond"
+            if tally and tally.excesses:
+                line += f", by {find_column(constraint.name).format(min(tally.excesses))} or more"
+            lines.append(line)
+        return lines
+
+    def show_plan(self, space: SearchSpace, seed_trials: list[tuple[str, list[str], int, int]], existing: int) -> None:
         """Show what a study would search.
 
         Args:
-            spec: The study's specification.
             space: The study's space.
             seed_trials: Of each seed trial the name, the stages, and how many of how many are in the store.
             existing: Number of trials that the study has.
         """
+        spec = self._spec
         rows = [["structure", "\n".join(space.labels)]] if len(space.variants) > 1 else []
         rows += [[parameter.name, str(parameter)] for parameter in space.parameters]
         self._out.print(build_rich_table(Table.from_text(["Searched", "From"], rows, spec.name), framed=True))
@@ -124,30 +151,41 @@ class StudyView:
         self._out.print("Nothing was run. Leave out --plan to run it.")
 
     def show_front(
-        self, spec: StudySpec, status: StudyStatus, points: Sequence[FrontPoint], mlflow: dict[str, str]
+        self, status: StudyStatus, points: Sequence[FrontPoint], mlflow: dict[str, str], command: Sequence[str]
     ) -> None:
-        """Show the front, where the files are, and the command that repeats its first point.
+        """Show the front, where the files are, and the commands that repeat its picks.
+
+        Where no trial is feasible, show instead which constraints stopped how many, and what to relax.
 
         Args:
-            spec: The study's specification.
             status: The study's status.
             points: The front, tested or not.
             mlflow: Run and experiment in MLflow; empty without tracking.
+            command: The study's command.
         """
-        table = build_front_table(self._objectives, points, self._primary)
+        spec = self._spec
+        tallies = tally_constraints(status.done, spec.constraints)
+        table = build_front_table(spec, status, points)
+        if status.nearest is not None:
+            table = build_tally_table(status, spec.constraints)
         self._out.print(build_rich_table(table))
         for note in table.notes:
             self._out.print(f"[yellow]{escape_markup(note)}[/yellow]", soft_wrap=True)
-        infeasible = len(status.done) - len(status.feasible)
-        counts = f"{len(status.done)} trials done, {_format_cut_short(status)}{len(status.failed)} failed, "
-        counts += f"{infeasible} beyond a constraint"
-        self._out.print(f"{counts}; hypervolume {status.hypervolume:.4f}")
-        self._out.print(f"Files   {escape_markup(str(spec.folder))}", soft_wrap=True)
+        lines = list_advice(status, spec.constraints, spec.name, command)
+        counts = f"{len(status.done)} trials done, {_format_cut_short(status)}{len(status.failed)} failed"
+        if status.chance:
+            counts += f", {len(status.chance)} no better than guessing"
+        parts = [counts, count_beyond(tallies), f"hypervolume {status.hypervolume:.4f}"]
+        lines += ["; ".join(filter(None, parts)), f"Files    {spec.folder}"]
         if "run_id" in mlflow:
-            place = f"run {mlflow['run_id']} in experiment {mlflow['experiment']}"
-            self._out.print(f"MLflow  {escape_markup(place)}", soft_wrap=True)
-        if points and isinstance(points[0], TestedPoint):
-            self._out.print(f"Again   {escape_markup(points[0].command)}", soft_wrap=True)
+            lines.append(f"MLflow   run {mlflow['run_id']} in experiment {mlflow['experiment']}")
+        picks = choose_picks(status, spec.objectives)
+        for point in points:
+            names = name_picks(picks, point.number)
+            if names and isinstance(point, TestedPoint):
+                lines.append(f"Again    {point.command}   # {names}")
+        for line in lines:
+            self._out.print(escape_markup(line), soft_wrap=True)
 
 
 def _choose_width(is_terminal: bool) -> int | None:
@@ -161,7 +199,12 @@ def _describe_place(trial: FrozenTrial, status: StudyStatus) -> str:
         return f" cut short after epoch {stopped}"
     if any(trial.number == point.number for point in status.front):
         return " front"
-    return "" if is_feasible(trial) else " infeasible"
+    beyond = list_beyond(trial)
+    return f" beyond {', '.join(beyond)}" if beyond else ""
+
+
+def _format_settings(trial: FrozenTrial) -> str:
+    return " ".join(map(shorten_setting, read_outcome(trial).varied))
 
 
 def _format_cut_short(status: StudyStatus) -> str:

@@ -101,5 +101,10 @@ def set_log_scale(axes: Any, axis: Literal["x", "y"], formatter: Callable[[float
     """
     set_scale, scaled = (axes.set_xscale, axes.xaxis) if axis == "x" else (axes.set_yscale, axes.yaxis)
     set_scale("log", base=base)
-    for set_formatter in (scaled.set_major_formatter, scaled.set_minor_formatter):
-        set_formatter(lambda value, _: formatter(value))
+    scaled.set_major_formatter(lambda value, _: formatter(value))
+
+    def format_minor(value: float, _: object) -> str:
+        low, high = scaled.get_view_interval()
+        return formatter(value) if high < base * low else ""  # with powers in view they would overlap
+
+    scaled.set_minor_formatter(format_minor)

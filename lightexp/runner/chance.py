@@ -93,6 +93,17 @@ def note_chance(record: StageRecord, data: Data, subject: str) -> None:
         record.notes[name] = f"{subject} is no better than {data.task.guess}, {_format(data, level)}"
 
 
+def read_chance_note(record: StageRecord, primary: str) -> str | None:
+    """Return the note that `note_chance` has left on a stage's record, or None if the file is better than chance.
+
+    Args:
+        record: The record, with its metrics.
+        primary: Name of the task's primary metric.
+    """
+    name = f"{primary}/val"
+    return None if record.metric(name) is None else record.notes.get(name)
+
+
 def _measure(artifact: Artifact, data: Data, threads: int) -> float:
     from lightexp.backend import litert
 

@@ -22,9 +22,11 @@ from lightexp.core.regular_files import replace_file
 from lightexp.core.store import Store
 from lightexp.core.table import Table, TableColumn, render_markdown
 from lightexp.runner.run import Runner
-from lightexp.search import plots
-from lightexp.search.goals import SearchObjective
-from lightexp.search.outcome import read_outcome
+from lightexp.search import parameter_plots, plots
+from lightexp.search.feasibility import build_tally_table, list_advice, tally_constraints
+from lightexp.search.outcome import read_chance, read_outcome
+from lightexp.search.picks import choose_picks, name_picks
+from lightexp.search.ranges import shorten_setting
 from lightexp.search.study import SearchStudy
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import StudyStatus
@@ -88,18 +90,33 @@ def export_front(study: SearchStudy, status: StudyStatus, runner: Runner, comman
         LightexpError: If a trial cannot be repeated.
     """
     points = [_export_point(study, trial, runner, command) for trial in status.front]
-    table = build_front_table(study.spec.objectives, points, study.spec.settings.task.primary)
-    lines = [render_markdown(table), *(line for note in table.notes for line in ("", escape_markdown(note)))]
-    replace_file(study.folder / TABLE, "\n".join([*lines, ""]).encode())
+    replace_file(study.folder / TABLE, f"{_render_tables(study.spec, status, points, command)}\n".encode())
     importance = study.compute_importance()
-    plots.draw_front(study.spec.objectives, status, study.folder / "front.svg", study.spec.name)
-    plots.draw_history(status, study.folder / "hypervolume.svg")
-    title = "importance of the parameters"
-    if study.spec.halving is not None:
-        title += " (trainings cut short at the first rung)"
-    plots.draw_importance(importance, study.folder / "importance.svg", title)
+    _draw_plots(study, status, importance)
     _write_data(study, status, importance, points)
     return points
+
+
+def _render_tables(spec: StudySpec, status: StudyStatus, points: Sequence[FrontPoint], command: list[str]) -> str:
+    """Return the front as a Markdown table; where no trial is feasible, what stopped them and what to relax."""
+    if status.nearest is None:
+        table = build_front_table(spec, status, points)
+        return "\n".join([render_markdown(table), *(f"\n{escape_markdown(note)}" for note in table.notes)])
+    table = build_tally_table(status, spec.constraints)
+    advice = "\n".join(f"    {line}" for line in list_advice(status, spec.constraints, spec.name, command))
+    return f"{table.caption}.\n\n{render_markdown(table)}\n\n{advice}"
+
+
+def _draw_plots(study: SearchStudy, status: StudyStatus, importance: Mapping[str, Mapping[str, float]]) -> None:
+    spec, folder = study.spec, study.folder
+    plots.draw_front(spec.objectives, spec.constraints, status, folder / "front.svg", spec.name)
+    plots.draw_history(spec.objectives, status, folder / "hypervolume.svg")
+    title = "importance of the settings"
+    if spec.halving is not None:
+        title += ", trainings cut short at the first rung"
+    parameter_plots.draw_importance(importance, folder / "importance.svg", title)
+    parameter_plots.draw_slices(spec.objectives, status, importance, folder / "slices.svg")
+    parameter_plots.draw_parallel(spec.objectives, status, importance, folder / "parallel.svg")
 
 
 def _write_data(
@@ -108,9 +125,11 @@ def _write_data(
     importance: Mapping[str, Mapping[str, float]],
     points: Sequence[TestedPoint],
 ) -> None:
+    picks = choose_picks(status, study.spec.objectives)
     front = [
         {
             "trial": point.number,
+            "picks": [name for name, trial in picks.items() if trial.number == point.number],
             "varied": point.varied,
             "metrics": point.metrics,
             "config": str(point.config),
@@ -118,7 +137,14 @@ def _write_data(
         }
         for point in points
     ]
-    data = {"study": study.spec.name, "hypervolume": status.history, "importance": importance, "front": front}
+    tallies = tally_constraints(status.done, study.spec.constraints)
+    data = {
+        "study": study.spec.name,
+        "hypervolume": status.history,
+        "importance": importance,
+        "infeasible": {tally.constraint.text: tally.stopped for tally in tallies},
+        "front": front,
+    }
     replace_file(study.folder / DATA, f"{encode_json(data, indent=1)}\n".encode())
 
 
@@ -126,12 +152,28 @@ def _export_point(study: SearchStudy, trial: FrozenTrial, runner: Runner, comman
     folder = study.folder / "front" / f"trial_{trial.number:04d}"
     varied = read_outcome(trial).varied
     record = _read_tested(folder) or _test_trial(study, trial, runner, command, folder)
-    path = folder.with_suffix(".yaml")
-    repeat = shlex.join(["lightexp", "run", f"--config-dir={path.parent}", f"--config-name={path.stem}"])
-    comment = f"# Trial {trial.number} of the study {study.spec.name}: {repeat}\n"
-    config = {**_PRIMARY_CONFIG, **record.config, "tracking": study.spec.settings.written["tracking"]}
-    replace_file(path, f"{comment}{OmegaConf.to_yaml(OmegaConf.create(config))}".encode())
+    path, repeat = write_point_config(study, trial.number, record.config)
     return TestedPoint(trial.number, varied, record.metrics, path, folder / TFLITE, repeat)
+
+
+def write_point_config(study: SearchStudy, number: int, config: Mapping[str, Any]) -> tuple[Path, str]:
+    """Write the config file of a trial into its study's folder.
+
+    Args:
+        study: The study.
+        number: The trial's number.
+        config: The run's config, as a record has it.
+
+    Returns:
+        The file, and the command that runs it.
+    """
+    path = study.folder / "front" / f"trial_{number:04d}.yaml"
+    repeat = shlex.join(["lightexp", "run", f"--config-dir={path.parent}", f"--config-name={path.stem}"])
+    comment = f"# Trial {number} of the study {study.spec.name}: {repeat}\n"
+    values = {**_PRIMARY_CONFIG, **config, "tracking": study.spec.settings.written["tracking"]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, f"{comment}{OmegaConf.to_yaml(OmegaConf.create(values))}".encode())
+    return path, repeat
 
 
 def _test_trial(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list[str], folder: Path) -> Record:
@@ -154,25 +196,37 @@ def _read_tested(folder: Path) -> Record | None:
     return record if record.status == "done" and (folder / TFLITE).is_file() else None
 
 
-def build_front_table(objectives: Sequence[SearchObjective], points: Sequence[FrontPoint], primary: str) -> Table:
-    """Return the front as a table: a row for each point, with its objectives, usual metrics and settings.
+def build_front_table(spec: StudySpec, status: StudyStatus, points: Sequence[FrontPoint]) -> Table:
+    """Return the front as a table: a row for each point, with its objectives, usual metrics, picks and settings.
 
     Args:
-        objectives: The study's objectives.
-        points: The points, in the order of the rows.
-        primary: Name of the task's primary metric.
+        spec: The study's specification.
+        status: The study's status.
+        points: The front's points, in the order of the rows.
     """
-    names = [objective.name for objective in objectives]
+    primary, picks = spec.settings.task.primary, choose_picks(status, spec.objectives)
+    names = [objective.name for objective in spec.objectives]
     usual = (f"{primary}/val", f"{primary}/test", *_TABLE_METRICS)
     names += [name for name in usual if name not in names]
     columns = [find_column(name) for name in names]
     rows = []
     for point in points:
         cells = [column.format(point.metrics.get(column.name)) for column in columns]
-        rows.append([str(point.number), *cells, " ".join(point.varied)])
+        settings = " ".join(map(shorten_setting, point.varied))
+        rows.append([str(point.number), *cells, name_picks(picks, point.number), settings])
     headings: list[TableColumn | str] = [TableColumn("Trial")]
     headings += [TableColumn(column.heading) for column in columns]
-    return Table.from_text([*headings, "Settings"], rows, notes=list_footnotes(columns))
+    notes = [*_note_chance(status), *list_footnotes(columns)]
+    return Table.from_text([*headings, "Pick", "Settings"], rows, notes=notes)
+
+
+def _note_chance(status: StudyStatus) -> list[str]:
+    """Return a note for trials of the front that are no better than guessing, one for those with the same reason."""
+    numbers: dict[str, list[str]] = {}
+    for trial in status.front:
+        if note := read_chance(trial):
+            numbers.setdefault(note, []).append(str(trial.number))
+    return [f"Trial {', '.join(trials)}: {note}." for note, trials in numbers.items()]
 
 
 def count_stored_stages(spec: StudySpec, configs: Sequence[Any], runner: Runner) -> list[tuple[int, int]]:

@@ -25,6 +25,8 @@ _UNITS: dict[str, Mapping[str, float]] = {
 _NUMBER = r"(?P<number>[0-9.]+(?:e[+-]?[0-9]+)?)\s*(?P<unit>[a-zµ%]*)"
 _BOUND = re.compile(rf"(?P<control>control\s*(?P<sign>[-+*])?\s*)?(?:{_NUMBER})?", re.IGNORECASE)
 _CONSTRAINT = re.compile(r"(?P<name>[\w./@-]+)\s*(?P<sense><=|>=)\s*(?P<bound>.+)")
+FITS = "fits/"
+"""Start of the names of metrics that say whether a file fits a board."""
 _FITS = re.compile(r"fits\s*:\s*(?P<board>[\w.-]+)")
 
 
@@ -54,12 +56,16 @@ class SearchObjective:
             control: The control's value.
             primary: The task's primary metric.
         """
-        if self.name.startswith(f"{primary.name}/") and primary.reference_error is not None:
+        if self.is_error_of(primary) and primary.reference_error is not None:
             return primary.to_error(value), primary.reference_error
         if value > 0 and control > 0:
             ratio = math.log2(value / control)
             return (ratio if self.direction == "min" else -ratio), 0.0
         return (value, control) if self.direction == "min" else (-value, -control)
+
+    def is_error_of(self, primary: PrimaryMetric) -> bool:
+        """Return whether the axis is the error of the task's primary metric, which guessing bounds."""
+        return self.name.startswith(f"{primary.name}/") and primary.reference_error is not None
 
 
 @dataclass(frozen=True)
@@ -96,13 +102,20 @@ class Constraint:
         Returns:
             At most 0 where the constraint is satisfied; 1 where a needed metric is missing.
         """
-        if self.name not in metrics or (self.relative and self.name not in control):
-            return 1.0
-        bound = self._find_bound(control)
-        excess = metrics[self.name] - bound if self.sense == "<=" else bound - metrics[self.name]
-        return float(excess / (abs(bound) or 1.0))
+        excess, bound = self.compute_excess(metrics, control), self.find_bound(control)
+        return 1.0 if excess is None or bound is None else float(excess / (abs(bound) or 1.0))
 
-    def _find_bound(self, control: Metrics) -> float:
+    def compute_excess(self, metrics: Metrics, control: Metrics) -> float | None:
+        """Return how far a value lies beyond the bound, in the metric's unit; None where a metric is missing."""
+        bound = self.find_bound(control)
+        if bound is None or self.name not in metrics:
+            return None
+        return metrics[self.name] - bound if self.sense == "<=" else bound - metrics[self.name]
+
+    def find_bound(self, control: Metrics) -> float | None:
+        """Return the bound in the metric's unit; None where it depends on a metric that the control lacks."""
+        if self.relative and self.name not in control:
+            return None
         if self.relative == "*":
             return control[self.name] * self.number
         if self.relative == "+":
@@ -162,7 +175,7 @@ def _parse_constraint(entry: Any, known: set[str]) -> Constraint:
     text = ", ".join(f"{k}: {v}" for k, v in entry.items()) if isinstance(entry, Mapping) else str(entry)
     place = f"search.constraints: '{text}'"
     if fits := _FITS.fullmatch(text.strip()):
-        name = f"fits/{fits['board']}"
+        name = f"{FITS}{fits['board']}"
         _require_measured(name, known, place)
         return Constraint(text, name, ">=", 1.0, None)
     parts = _CONSTRAINT.fullmatch(text.strip())

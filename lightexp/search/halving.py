@@ -21,7 +21,7 @@ from lightexp.core.hypervolume import compute_hypervolume, find_front
 from lightexp.core.training import Rung
 from lightexp.runner.settings import Settings
 from lightexp.search.goals import SearchObjective
-from lightexp.search.outcome import PROMOTED_FROM, RUNG, place_on_axes, read_stopped_epoch
+from lightexp.search.outcome import PROMOTED_FROM, RUNG, place_on_axes, read_stopped_epoch, sum_violations
 from lightexp.stages.train import TrainingStage
 
 
@@ -120,7 +120,7 @@ def rank_trials(trials: Sequence[FrozenTrial], objectives: Sequence[SearchObject
         trials: Trials with a value for each objective.
         objectives: The study's objectives.
     """
-    violations = {t.number: sum(max(0.0, v) for v in t.constraints.values()) for t in trials}
+    violations = {t.number: sum_violations(t) for t in trials}
     remaining = [t for t in trials if not violations[t.number]]
     places = place_on_axes(remaining, objectives)
     ranked: list[FrozenTrial] = []

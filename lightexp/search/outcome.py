@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from lightexp.core.columns import find_column
 from lightexp.core.primary_metric import PRIMARY, read_primary
 from lightexp.search.goals import SearchObjective
 
@@ -34,6 +36,7 @@ class TrialOutcome:
         classes: Number of the data set's classes; 0 where it has none.
         primary: The task's primary metric, as `asdict` writes it. Defaults to None: accuracy.
         stopped: The epoch after which the training was cut short. Defaults to None: it was trained to its end.
+        chance: That the file is no better than guessing, as its record notes it. Defaults to None: it is better.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -45,6 +48,7 @@ class TrialOutcome:
     classes: int = 2
     primary: dict[str, Any] | None = None
     stopped: int | None = None
+    chance: str | None = None
 
 
 def read_outcome(trial: FrozenTrial) -> TrialOutcome:
@@ -70,6 +74,22 @@ def read_stopped_epoch(trial: FrozenTrial) -> int | None:
     return stopped
 
 
+def read_chance(trial: FrozenTrial) -> str | None:
+    """Return the note that a finished trial's file is no better than guessing, or None if it is better."""
+    note: str | None = trial.user_attrs[OUTCOME].get("chance")
+    return note
+
+
+def sum_violations(trial: FrozenTrial) -> float:
+    """Return the sum of how far a finished trial lies beyond its constraints; 0 if it satisfies all."""
+    return sum(max(0.0, violation) for violation in trial.constraints.values())
+
+
+def list_beyond(trial: FrozenTrial) -> list[str]:
+    """Return the constraints that a finished trial does not satisfy, as the user wrote them."""
+    return [text for text, violation in trial.constraints.items() if violation > 0]
+
+
 def is_feasible(trial: FrozenTrial) -> bool:
     """Return whether a finished trial satisfies every constraint."""
     return all(value <= 0 for value in trial.constraints.values())
@@ -89,8 +109,7 @@ def place_on_axes(
         `SearchObjective.to_axis`. A metric that controls do not have, such as an NPU's cycles, which float files take
         none of, is compared with the worst of the trials.
     """
-    columns = zip(objectives, zip(*(trial.values for trial in trials), strict=True), strict=bool(trials))
-    worst = {goal.name: max(values) if goal.direction == "min" else min(values) for goal, values in columns}
+    worst = _find_worst(trials, objectives)
     places = {}
     for trial in trials:
         outcome = read_outcome(trial)
@@ -101,6 +120,33 @@ def place_on_axes(
         ]
         places[trial.number] = [value for value, _ in pairs], [reference for _, reference in pairs]
     return places
+
+
+def _find_worst(trials: Sequence[FrozenTrial], objectives: Sequence[SearchObjective]) -> dict[str, float]:
+    """Return the worst value of each objective among finished trials; empty without trials."""
+    columns = zip(objectives, zip(*(trial.values for trial in trials), strict=True), strict=bool(trials))
+    return {goal.name: max(values) if goal.direction == "min" else min(values) for goal, values in columns}
+
+
+def describe_reference(trials: Sequence[FrozenTrial], objectives: Sequence[SearchObjective]) -> str:
+    """Return the reference point of the hypervolume as text, with the control of the first trial.
+
+    Args:
+        trials: At least one of the trials that may be on the front.
+        objectives: The study's objectives.
+    """
+    outcome, worst = read_outcome(trials[0]), _find_worst(trials, objectives)
+    primary = read_primary({"classes": outcome.classes, PRIMARY: outcome.primary})
+    texts = []
+    for objective in objectives:
+        column = find_column(objective.name)
+        if objective.is_error_of(primary) and primary.reference is not None:
+            texts.append(f"{column.heading} {column.format(primary.reference)} (guessing)")
+            continue
+        control = _find_control_value(outcome.control, objective.name, math.nan)
+        value, source = (worst[objective.name], "worst trial") if math.isnan(control) else (control, "control")
+        texts.append(f"{column.heading} {column.format(value)} ({source})")
+    return ", ".join(texts)
 
 
 def _find_control_value(control: Mapping[str, float], name: str, worst: float) -> float:

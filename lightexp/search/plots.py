@@ -1,8 +1,8 @@
-"""Plots of a study: front, hypervolume and parameter importance; the same data give the same bytes."""
+"""Plots of a study's front and hypervolume; the same data give the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,80 +10,141 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from lightexp.core.columns import find_column
-from lightexp.report.plot_style import BLUE, VERMILION, save_figure, set_log_scale
-from lightexp.search.goals import SearchObjective
+from lightexp.core.formatting import format_binary_bytes
+from lightexp.report.axes import scale_log2_axis
+from lightexp.report.plot_style import BLACK, BLUE, VERMILION, save_figure
+from lightexp.search.goals import Constraint, SearchObjective
+from lightexp.search.outcome import describe_reference, read_outcome
+from lightexp.search.picks import choose_picks, name_picks
 from lightexp.search.study_status import StudyStatus
 
-_FRONT_COLOR, _TRIAL_COLOR, _INFEASIBLE_COLOR = VERMILION, BLUE, "#bbbbbb"
+FRONT_STYLE: dict[str, Any] = {"color": VERMILION, "marker": "D", "label": "front"}
+TRIAL_STYLE: dict[str, Any] = {"color": BLUE, "marker": "o", "label": "trial"}
+INFEASIBLE_STYLE: dict[str, Any] = {"color": "#bbbbbb", "marker": "x", "label": "infeasible"}
+_NEAREST = "nearest"
+_GRID_COLOR = "#dddddd"
 
 
-def draw_front(objectives: Sequence[SearchObjective], status: StudyStatus, path: Path, title: str) -> None:
-    """Draw every trial and the front: the first objective over the second, or over the trials if there is one.
+def group_trials(status: StudyStatus) -> list[tuple[list[FrozenTrial], dict[str, Any]]]:
+    """Return the trials that are done in groups with a style each: infeasible ones, other ones, the front."""
+    front = {trial.number for trial in status.front}
+    feasible = {trial.number for trial in status.feasible}
+    return [
+        ([t for t in status.done if t.number not in feasible], INFEASIBLE_STYLE),
+        ([t for t in status.feasible if t.number not in front], TRIAL_STYLE),
+        (status.front, FRONT_STYLE),
+    ]
+
+
+def draw_front(
+    objectives: Sequence[SearchObjective],
+    constraints: Sequence[Constraint],
+    status: StudyStatus,
+    path: Path,
+    title: str,
+) -> None:
+    """Draw every trial, the front and its picks: the first objective over the second, or over the trials.
+
+    Args:
+        objectives: The study's objectives.
+        constraints: The study's constraints; the bounds of drawn metrics become lines.
+        status: The study's status.
+        path: The SVG file to write.
+        title: The plot's title.
+    """
+    over = objectives[1] if len(objectives) > 1 else None
+    if len(objectives) > 2:
+        title += f" (2 of {len(objectives)} objectives)"
+    with save_axes(path, title) as axes:
+        for trials, style in group_trials(status):
+            points = sorted((_find_x(trial, over), trial.values[0]) for trial in trials)
+            if points:
+                line = {"linestyle": "-" if style is FRONT_STYLE else "none", "linewidth": 0.8}
+                axes.plot(*zip(*points, strict=True), markersize=6, **style, **line)
+        _draw_bounds(axes, objectives, constraints, status)
+        axes.set_ylabel(find_column(objectives[0].name).heading)
+        axes.yaxis.set_major_formatter(lambda value, _: find_formatter(objectives[0].name)(value))
+        if over is None:
+            axes.set_xlabel("trial")
+        else:
+            _format_x_axis(axes, over, [trial.values[1] for trial in status.done])
+        axes.margins(x=0.08, y=0.1)
+        _label_picks(axes, objectives, over, status)
+        if status.done:
+            axes.legend()
+
+
+def find_formatter(name: str) -> Any:
+    """Return the function that formats a metric's value at a tick."""
+    return format_binary_bytes if name.endswith("_bytes") else find_column(name).format
+
+
+def _find_x(trial: FrozenTrial, over: SearchObjective | None) -> float:
+    return trial.number if over is None else trial.values[1]
+
+
+def _format_x_axis(axes: Any, objective: SearchObjective, values: Sequence[float]) -> None:
+    """Label the x axis; costs get a logarithmic scale."""
+    heading, formatter = find_column(objective.name).heading, find_formatter(objective.name)
+    if objective.direction == "min" and values and min(values) > 0:
+        scale_log2_axis(axes, values, formatter)
+        heading += " (log scale)"
+    else:
+        axes.xaxis.set_major_formatter(lambda value, _: formatter(value))
+    axes.set_xlabel(heading)
+
+
+def _draw_bounds(
+    axes: Any, objectives: Sequence[SearchObjective], constraints: Sequence[Constraint], status: StudyStatus
+) -> None:
+    """Draw a line for each constraint on a drawn metric, where the first trial's control puts it."""
+    if not status.done:
+        return
+    control = read_outcome(status.done[0]).control
+    for constraint in constraints:
+        bound = constraint.find_bound(control)
+        for objective, draw_line in zip(objectives, (axes.axhline, axes.axvline), strict=False):
+            if objective.name == constraint.name and bound is not None:
+                linestyle = "--" if draw_line == axes.axhline else ":"
+                draw_line(bound, color=BLACK, linewidth=1.0, linestyle=linestyle, label=constraint.text)
+
+
+def _label_picks(
+    axes: Any, objectives: Sequence[SearchObjective], over: SearchObjective | None, status: StudyStatus
+) -> None:
+    """Name the picks at their points; without a front, name the trial that comes nearest to the constraints."""
+    picks = choose_picks(status, objectives)
+    if not picks and status.nearest is not None:
+        picks = {_NEAREST: status.nearest}
+    for trial in {trial.number: trial for trial in picks.values()}.values():
+        xy = (_find_x(trial, over), trial.values[0])
+        axes.annotate(name_picks(picks, trial.number), xy, (7, 5), textcoords="offset points", fontweight="bold")
+
+
+def draw_history(objectives: Sequence[SearchObjective], status: StudyStatus, path: Path) -> None:
+    """Draw the hypervolume after each trial that was trained to its end, and name its reference point.
 
     Args:
         objectives: The study's objectives.
         status: The study's status.
         path: The SVG file to write.
-        title: The plot's title.
     """
-    has_two_axes = len(objectives) > 1
-    infeasible = [t for t in status.done if t not in status.feasible]
-    dominated = [t for t in status.feasible if t not in status.front]
-    front = sorted(status.front, key=lambda t: t.values[-1])
-    with _save_axes(path, title) as axes:
-        _draw_trials(axes, infeasible, has_two_axes, label="infeasible", color=_INFEASIBLE_COLOR, marker="x", ls="none")
-        _draw_trials(axes, dominated, has_two_axes, label="trial", color=_TRIAL_COLOR, marker="o", ls="none")
-        _draw_trials(axes, front, has_two_axes, label="front", color=_FRONT_COLOR, marker="D", linewidth=0.8)
-        axes.set_xlabel(objectives[1].name if has_two_axes else "trial")
-        axes.set_ylabel(objectives[0].name)
-        if has_two_axes and status.done and all(t.values[1] > 0 for t in status.done):
-            set_log_scale(axes, "x", find_column(objectives[1].name).format)
-        if status.done:
-            axes.legend(frameon=False)
-
-
-def _draw_trials(axes: Any, trials: Sequence[FrozenTrial], has_two_axes: bool, **style: Any) -> None:
-    if trials:
-        x = [t.values[1] if has_two_axes else t.number for t in trials]
-        axes.plot(x, [t.values[0] for t in trials], markersize=6, **style)
-
-
-def draw_history(status: StudyStatus, path: Path) -> None:
-    """Draw the hypervolume after each trial that was trained to its end.
-
-    Args:
-        status: The study's status.
-        path: The SVG file to write.
-    """
-    with _save_axes(path, "hypervolume") as axes:
-        axes.step(range(1, len(status.history) + 1), status.history, where="post", color=_TRIAL_COLOR)
+    title = "hypervolume of the front"
+    if status.candidates:
+        title += f"\nreference point: {describe_reference(status.candidates, objectives)}"
+    with save_axes(path, title) as axes:
+        style = {"where": "post", "color": BLUE, "marker": ".", "label": "hypervolume"}
+        axes.step(range(1, len(status.history) + 1), status.history, **style)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylim(bottom=0)
         axes.set_xlabel("trials done")
 
 
-def draw_importance(importance: Mapping[str, Mapping[str, float]], path: Path, title: str) -> None:
-    """Draw each parameter's importance for each objective as bars.
-
-    Args:
-        importance: For each objective, the importance of each parameter.
-        path: The SVG file to write.
-        title: The plot's title.
-    """
-    names = sorted({name for by_parameter in importance.values() for name in by_parameter})
-    height = 1 / (len(importance) + 1)
-    with _save_axes(path, title) as axes:
-        for index, (objective, by_parameter) in enumerate(importance.items()):
-            places = [place + index * height for place in range(len(names))]
-            axes.barh(places, [by_parameter.get(name, 0.0) for name in names], height, label=objective)
-        axes.set_yticks(range(len(names)), [name.removeprefix("pipeline.stages.") for name in names])
-        if importance:
-            axes.legend(frameon=False)
-
-
 @contextmanager
-def _save_axes(path: Path, title: str) -> Iterator[Any]:
+def save_axes(path: Path, title: str) -> Iterator[Any]:
     """Yield the axes of a new figure, and save the figure as SVG afterwards."""
     with save_figure(path, figsize=(7, 4.5), layout="constrained") as figure:
         axes = figure.add_subplot()
-        axes.set_title(title)
-        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.set_title(title, fontsize=11)
+        axes.grid(color=_GRID_COLOR, linewidth=0.6)
         yield axes

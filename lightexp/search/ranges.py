@@ -25,6 +25,8 @@ from lightexp.core.json_text import encode_json
 
 ConfigPath = tuple[str, ...]
 """Keys that lead to a setting of the config."""
+_STAGES = "pipeline.stages."
+_LONG_NUMBER = re.compile(r"(?<![\w.])\d+\.\d{5,}(?:e[+-]?\d+)?(?![\w.])")
 _NULL = "lightexp-null"
 """Replaces null among choices while Hydra parses them; its parser accepts no null there."""
 
@@ -109,6 +111,16 @@ def format_value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(format_value, value))}]"
     return value if isinstance(value, str) else encode_json(value)
+
+
+def shorten_setting(text: str) -> str:
+    """Return a setting or an override as people read it: four digits, and without the place of all stages.
+
+    Example:
+        >>> shorten_setting("pipeline.stages.prune.sparsity=0.5631757872825871")
+        'prune.sparsity=0.5632'
+    """
+    return _LONG_NUMBER.sub(lambda match: f"{float(match[0]):.4g}", text.removeprefix(_STAGES))
 
 
 def parse_parameter(path: ConfigPath, text: str, current: Any, strongest: Any = None) -> Parameter:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,12 @@ from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 
 from lightexp.core.compat import ParameterCache
 from lightexp.core.errors import BadInput, RunFailed
-from lightexp.core.primary_metric import PRIMARY
 from lightexp.core.record import Record
 from lightexp.execution.locks import Locks
-from lightexp.runner.execute import STOPPED_FACT
 from lightexp.search import pruners, samplers, storage
 from lightexp.search.goals import read_values
 from lightexp.search.importance import compute_importance
-from lightexp.search.outcome import OUTCOME, PROMOTED_FROM, RUNG, TrialOutcome
+from lightexp.search.outcome import PROMOTED_FROM, RUNG, TrialOutcome
 from lightexp.search.proposal import Proposal
 from lightexp.search.ranges import format_value
 from lightexp.search.seed_trials import SeedTrial
@@ -34,6 +31,7 @@ from lightexp.search.space import VARIANT, SearchSpace
 from lightexp.search.study_identity import StudyIdentity
 from lightexp.search.study_schema import check_study
 from lightexp.search.study_spec import StudySpec
+from lightexp.search.trial_attributes import build_outcome, list_attributes
 
 STUDY_ID, IDENTITY = "id", "identity"
 """Names of the study attributes that hold its random name and its identity."""
@@ -90,6 +88,7 @@ class SearchStudy:
 
     def _initialize(self, identity: StudyIdentity) -> None:
         """Fill a new study, or check that an existing one was made with the same settings."""
+        self._name_values()
         stored = self._study.user_attrs.get(IDENTITY)
         if stored is None:
             enqueued = {t.user_attrs.get(SEED_TRIAL) for t in self.trials}  # by a process that died meanwhile
@@ -111,6 +110,13 @@ class SearchStudy:
                 f"search.study: '{self.spec.name}' was made with {name}={before}. Received: {now}. "
                 "Set it back, or choose another name: search.study=NAME."
             )
+
+    def _name_values(self) -> None:
+        """Tell Optuna's dashboard and plots what the values are."""
+        if self._study.metric_names is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self._study.set_metric_names([objective.name for objective in self.spec.objectives])
 
     @property
     def id(self) -> str:
@@ -280,29 +286,20 @@ class SearchStudy:
 
     def finish(self, proposal: Proposal, record: Record) -> None:
         """Store the metrics of a trial's run, or why it failed."""
-        metrics = record.metrics
-        control = next((s for s in record.stages if s.name == record.control), None)
-        control_metrics = {metric.name: metric.value for metric in control.metrics} if control else {}
         values, reason = None, record.reason
         if record.status == "done":
             try:
-                values = read_values(self.spec.objectives, metrics, record.notes)
+                values = read_values(self.spec.objectives, record.metrics, record.notes)
             except RunFailed as error:
                 reason = str(error)
+        number, primary = proposal.trial.number, self.spec.settings.task.primary
+        outcome = build_outcome(record, reason, proposal.varied, self.get_trial_folder(number), primary)
+        violations: dict[str, float] = {}
         if values is not None:
             for constraint in self.spec.constraints:
-                proposal.trial.set_constraint(constraint.text, constraint.compute_violation(metrics, control_metrics))
-        outcome = TrialOutcome(
-            metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
-            control=control_metrics,
-            reason=reason,
-            varied=proposal.varied,
-            folder=str(self.get_trial_folder(proposal.trial.number)),
-            classes=record.dataset["classes"],
-            primary=record.dataset.get(PRIMARY),
-            stopped=next((s.facts[STOPPED_FACT] for s in record.stages if STOPPED_FACT in s.facts), None),
-        )
-        self._tell(proposal.trial.number, values, outcome)
+                violations[constraint.text] = constraint.compute_violation(record.metrics, outcome.control)
+                proposal.trial.set_constraint(constraint.text, violations[constraint.text])
+        self._tell(number, values, outcome, violations=violations)
 
     def fail(self, number: int, reason: str) -> None:
         """Store that a trial has failed, and why."""
@@ -329,14 +326,13 @@ class SearchStudy:
         values: list[float] | None,
         outcome: TrialOutcome,
         state_without_values: TrialState = TrialState.FAIL,
+        violations: Mapping[str, float] | None = None,
     ) -> None:
         state = state_without_values if values is None else TrialState.COMPLETE
         self._study.sampler = RandomSampler()  # Optuna's grid sampler stops `Study.optimize`, which does not run here
         try:
-            stored = asdict(outcome)
-            if outcome.primary is None:  # as studies of accuracy have always been stored
-                del stored["primary"]
-            self._storage.set_trial_user_attr(self._trial_id(number), OUTCOME, stored)
+            for name, value in list_attributes(outcome, violations or {}).items():
+                self._storage.set_trial_user_attr(self._trial_id(number), name, value)
             self._study.tell(number, values, state=state)
         except (UpdateFinishedTrialError, ValueError):
             # Another process may have taken the trial for orphaned and finished it first; it counts once.

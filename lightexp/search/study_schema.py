@@ -34,6 +34,7 @@ class _Outcome(TypedDict):
     classes: NotRequired[Annotated[int, Field(ge=0, lt=2**31)]]
     primary: NotRequired[PrimaryMetricFile | None]
     stopped: NotRequired[_Count | None]
+    chance: NotRequired[str | None]
 
 
 @with_config(_OPEN)

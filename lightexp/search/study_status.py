@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.hypervolume import compute_hypervolume, find_front
 from lightexp.search.goals import SearchObjective
-from lightexp.search.outcome import is_feasible, place_on_axes, read_stopped_epoch
+from lightexp.search.outcome import is_feasible, place_on_axes, read_chance, read_stopped_epoch, sum_violations
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,9 @@ class StudyStatus:
         failed: Trials without metrics.
         running: Trials that workers are running.
         feasible: The trials of `done` that satisfy every constraint.
-        front: Feasible trials that no other dominates, sorted by the first objective; the first of equal ones.
+        chance: The trials of `feasible` whose file is no better than guessing.
+        candidates: The other trials of `feasible`; all of them if all only guess.
+        front: Candidates that no other dominates, sorted by the first objective; the first of equal ones.
         history: The hypervolume after each trial of `done`.
     """
 
@@ -31,6 +33,8 @@ class StudyStatus:
     failed: list[FrozenTrial]
     running: list[FrozenTrial]
     feasible: list[FrozenTrial]
+    chance: list[FrozenTrial]
+    candidates: list[FrozenTrial]
     front: list[FrozenTrial]
     history: list[float]
 
@@ -43,6 +47,11 @@ class StudyStatus:
     def best(self) -> FrozenTrial | None:
         """The feasible trial that is best by the first objective."""
         return self.front[0] if self.front else None
+
+    @property
+    def nearest(self) -> FrozenTrial | None:
+        """The trial that comes nearest to the constraints where none satisfies all of them."""
+        return None if self.feasible else min(self.done, key=sum_violations, default=None)
 
     @property
     def hypervolume(self) -> float:
@@ -61,7 +70,9 @@ def compute_status(trials: Sequence[FrozenTrial], objectives: tuple[SearchObject
     done = [t for t in ended if read_stopped_epoch(t) is None]
     done.sort(key=lambda t: (t.datetime_complete, t.number))
     feasible = [t for t in done if is_feasible(t)]
-    places = place_on_axes(feasible, objectives)
+    chance = [t for t in feasible if read_chance(t)]
+    candidates = [t for t in feasible if not read_chance(t)] or feasible
+    places = place_on_axes(candidates, objectives)
     front, history = _follow_front(done, places)
     return StudyStatus(
         done=done,
@@ -69,6 +80,8 @@ def compute_status(trials: Sequence[FrozenTrial], objectives: tuple[SearchObject
         failed=[t for t in trials if t.state is TrialState.FAIL],
         running=[t for t in trials if t.state is TrialState.RUNNING],
         feasible=feasible,
+        chance=chance,
+        candidates=candidates,
         front=sorted(front, key=lambda t: places[t.number][0]),
         history=history,
     )
@@ -81,7 +94,7 @@ def _follow_front(
 
     Args:
         done: Trials in the order in which they ended.
-        places: The point and the reference point of each feasible trial, by its number.
+        places: The point and the reference point of each trial that may be on the front, by its number.
     """
     front: list[FrozenTrial] = []
     history: list[float] = []

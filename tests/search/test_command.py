@@ -74,13 +74,32 @@ def test_front_is_tested_once_and_trials_never(session: Session) -> None:
     assert all({"accuracy/test", "size/gzip_bytes"} <= set(point["metrics"]) for point in front)
     table = (folder / "front.md").read_text().splitlines()
     assert table[0].startswith("| Trial | faulty/error | File bytes | Accuracy val | Accuracy test |")
-    assert len(table) == 2 + len(front)
+    assert len([line for line in table if line.startswith("|")]) == 2 + len(front)
+    assert "the file after 'faulty' is no better than" in table[-1]
     assert (folder / "front.svg").read_text().startswith("<?xml")
 
 
 def test_front_is_shown_with_the_command_that_repeats_it(session: Session) -> None:
-    assert "5 trials done, 0 failed, 1 beyond a constraint; hypervolume" in session.search.stdout
-    assert session.study.read_front()["front"][0]["command"] in session.search.stdout
+    assert (
+        "5 trials done, 0 failed, 4 no better than guessing; 1 beyond faulty/level <= 0.9; hypervolume"
+        in session.search.stdout
+    )
+    data = session.study.read_front()
+    assert f"{data['front'][0]['command']}   # best" in session.search.stdout
+    assert data["front"][0]["picks"][0] == "best"
+    assert data["infeasible"] == {"faulty/level <= 0.9": 1}
+    for name in ("front", "hypervolume", "importance", "slices", "parallel"):
+        assert "mathdefault" not in (session.study.outputs / "searches" / "tried" / f"{name}.svg").read_text()
+
+
+def test_pick_prints_the_command_of_one_trial(session: Session) -> None:
+    front = session.study.read_front()["front"]
+    smallest = next(point for point in front if "smallest" in point["picks"])
+    before = Path(smallest["config"]).read_text()
+    pick = session.study.run(*OVERRIDES, "--pick", "smallest")
+    assert (pick.returncode, pick.stdout) == (0, f"{smallest['command']}\n"), pick.stderr
+    assert f"trial {smallest['trial']}: " in pick.stderr
+    assert Path(smallest["config"]).read_text() == before
 
 
 def test_config_of_a_point_repeats_the_same_bytes(session: Session) -> None:
@@ -107,6 +126,8 @@ def test_config_of_a_point_repeats_the_same_bytes(session: Session) -> None:
             ["search.storage=postgresql://127.0.0.1:1/studies"],
             "search.storage: postgresql://127.0.0.1:1/studies",
         ),
+        (["--pick", "knees"], "--pick knees: write best, knee, smallest or the number of a trial that is done: "),
+        (["--pick", "knee", "search.study=other"], "--pick knee takes a trial of a study, but 'other' has no trials"),
         (["seed=1"], "search.study: 'tried' was made with seed=0. Received: 1."),
     ],
 )

@@ -220,3 +220,27 @@ def test_trial_killed_while_proposed_repeats_nothing(open_study: OpenStudy, tmp_
         study.finish(proposal, make_record(0.5 + number / 100, 1_000 - number))
     assert study.ask() is None
     assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 27
+
+
+def test_dashboard_finds_names_and_readable_attributes(open_study: OpenStudy, tmp_path: Path) -> None:
+    study = open_study("search.constraints=['size/file_bytes <= 400']", "search.corners=[]")
+    study.finish(ask(study), make_record(0.8, 500))
+    study.fail(ask(study).trial.number, "it broke")
+    storage, _ = open_storage(None, tmp_path / "study", "s", print)
+    loaded = optuna.load_study(study_name="s", storage=storage)
+    assert loaded.metric_names == ["accuracy/val", "size/file_bytes"]
+    stopped, failed = loaded.trials[:2]
+    assert stopped.user_attrs["beyond"] == "size/file_bytes <= 400"
+    assert stopped.user_attrs["settings"].startswith("prune.sparsity=0.")
+    assert failed.user_attrs["reason"] == "it broke"
+
+
+def test_trial_that_only_guesses_is_stored_as_such(open_study: OpenStudy) -> None:
+    study = open_study()
+    record = make_record(0.5, 100)
+    record.stages[-1].notes["accuracy/val"] = "the file is no better than guessing"
+    study.finish(ask(study), make_record(0.8, 500))
+    study.finish(ask(study), record)
+    status = compute_status(study.trials, study.spec.objectives)
+    assert [t.number for t in status.chance] == [1]
+    assert [t.number for t in status.front] == [0]

@@ -40,7 +40,7 @@ def write_study(open_journal: OpenJournal) -> None:
 def use(study: SearchStudy) -> None:
     """Show the front and run a trial."""
     status = compute_status(study.trials, study.spec.objectives)
-    build_front_table(study.spec.objectives, list_front_points(status), "accuracy")
+    build_front_table(study.spec, status, list_front_points(status))
     if proposal := study.ask():
         study.finish(proposal, make_record(0.5, 500))
 

@@ -1,0 +1,62 @@
+"""Plots of a study: text as text, picks, bounds and the reference point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lightexp.search import parameter_plots, plots
+from lightexp.search.goals import parse_constraints
+from tests.search.trials import CONTROL, OBJECTIVES, SCHEME, SPARSITY, make_status
+
+POINTS = [(0.90, 4_000.0), (0.89, 1_000.0), (0.60, 800.0), (0.55, 3_000.0), (0.95, 9_000.0)]
+CONSTRAINT = "size/file_bytes <= 5000"
+IMPORTANCE = {objective.name: {SPARSITY: 0.7, SCHEME: 0.3} for objective in OBJECTIVES}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with every plot."""
+    path = tmp_path_factory.mktemp("plots")
+    status = make_status(POINTS, [CONSTRAINT])
+    plots.draw_front(OBJECTIVES, parse_constraints([CONSTRAINT], CONTROL), status, path / "front.svg", "tried")
+    plots.draw_history(OBJECTIVES, status, path / "hypervolume.svg")
+    parameter_plots.draw_importance(IMPORTANCE, path / "importance.svg", "importance")
+    parameter_plots.draw_slices(OBJECTIVES, status, IMPORTANCE, path / "slices.svg")
+    parameter_plots.draw_parallel(OBJECTIVES, status, IMPORTANCE, path / "parallel.svg")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("front", ["best", "knee", "smallest", "infeasible", "4 KiB", "size/file_bytes &lt;= 5000", "tried"]),
+        ("hypervolume", ["reference point: Accuracy val 50.00% (guessing), File bytes 1,000 (control)"]),
+        ("importance", ["prune.sparsity", "quantize.scheme", "accuracy/val", "importance (PED-ANOVA), 1 in sum"]),
+        ("slices", ["prune.sparsity", "int8", "dynamic", "Accuracy val", "File bytes", "front"]),
+        ("parallel", ["prune.sparsity", "int8", "dynamic", "8.79 KiB", "95.00%", "infeasible"]),
+    ],
+)
+def test_plot_writes_its_texts_as_text(name: str, texts: list[str], folder: Path) -> None:
+    svg = (folder / f"{name}.svg").read_text()
+    assert "mathdefault" not in svg
+    assert [text for text in texts if f">{text}<" not in svg] == []
+
+
+def test_plots_of_a_study_without_trials_are_written(tmp_path: Path) -> None:
+    status = make_status([])
+    plots.draw_front(OBJECTIVES, (), status, tmp_path / "front.svg", "tried")
+    plots.draw_history(OBJECTIVES, status, tmp_path / "hypervolume.svg")
+    parameter_plots.draw_importance({}, tmp_path / "importance.svg", "importance")
+    parameter_plots.draw_slices(OBJECTIVES, status, {}, tmp_path / "slices.svg")
+    parameter_plots.draw_parallel(OBJECTIVES, status, {}, tmp_path / "parallel.svg")
+    assert "needs ten complete trials" in (tmp_path / "importance.svg").read_text()
+    assert len(list(tmp_path.glob("*.svg"))) == 5
+
+
+def test_front_names_the_nearest_trial_if_none_is_feasible(tmp_path: Path) -> None:
+    plots.draw_front(OBJECTIVES, (), make_status(POINTS, ["size/file_bytes <= 9"]), tmp_path / "front.svg", "tried")
+    svg = (tmp_path / "front.svg").read_text()
+    assert ">nearest<" in svg
+    assert ">best<" not in svg
