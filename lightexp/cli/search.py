@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lightexp.cli.arguments import Arguments
-from lightexp.cli.printing import print_error
+from lightexp.cli.printing import print_error, print_line
 from lightexp.core import interrupt
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.runner.config_dir import find_config_dir
@@ -259,6 +259,6 @@ def _print_pick(spec: StudySpec, name: str) -> None:
     study = SearchStudy(spec, prepared.space, spec.folder, print_error, prepared.identity)
     status = compute_status(study.trials, spec.objectives)
     trial, description = find_point(name, status, spec.objectives)
-    print_error(description)
+    print_line(description, sys.stderr)
     config = spec.make_trial_settings(study.config_of(trial)).written
-    print(write_point_config(study, trial.number, config)[1])
+    print_line(write_point_config(study, trial.number, config)[1])

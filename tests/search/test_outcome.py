@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from lightexp.search.outcome import (
 from lightexp.search.study import SearchStudy
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import compute_status
+from lightexp.stages.quantize import Quantize
 from tests.search.studies import PLUGIN, write_arrays
 
 JOURNAL = Path(__file__).parent / "data" / "format_1_journal.log"
@@ -42,7 +42,9 @@ def open_old_study(make_spec: Callable[..., StudySpec], folder: Path, *more: str
     _, data = Runner(SilentReporter()).plan(spec.settings)
     space = spec.make_space({})
     spec.folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(JOURNAL, spec.folder / "journal.log")
+    version = f'{QUANTIZE}.version":"{{}}"'
+    journal = JOURNAL.read_text().replace(version.format(2), version.format(Quantize.version))  # its files have changed
+    (spec.folder / "journal.log").write_text(journal)
     return SearchStudy(spec, space, spec.folder, print, spec.compute_identity(space, data.key))
 
 

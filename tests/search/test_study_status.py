@@ -12,7 +12,7 @@ def test_compute_status_keeps_guessing_off_the_front() -> None:
     assert [trial.number for trial in status.chance] == [1]
 
 
-def test_compute_status_shows_guessing_if_nothing_else_is_feasible() -> None:
+def test_front_shows_guessing_if_nothing_else_is_feasible() -> None:
     status = make_status([(0.9, 800), (0.5, 100)], ["size/file_bytes <= 500"], chance=[1])
     assert [trial.number for trial in status.front] == [1]
 
