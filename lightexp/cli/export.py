@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.atomic_write import write_files
@@ -16,6 +17,7 @@ from lightexp.core.regular_files import read_bytes, read_text
 
 if TYPE_CHECKING:
     from lightexp.core.record import Record
+    from lightexp.core.tflite_graph import TFLiteGraph
 
 
 def make_parser() -> Arguments:
@@ -74,7 +76,7 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _build_files(record: Record, model: Path, name: str, dataset: dict[str, object]) -> dict[str, bytes]:
+def _build_files(record: Record, model: Path, name: str, dataset: dict[str, Any]) -> dict[str, bytes]:
     """Return the content of each exported file by its name.
 
     Args:
@@ -84,24 +86,43 @@ def _build_files(record: Record, model: Path, name: str, dataset: dict[str, obje
         dataset: The record's `dataset`, with the labels that the user may have given.
     """
     from lightexp.backend.embedded_format import make_embeddable
-    from lightexp.backend.flatbuffer import read_graph
     from lightexp.core.version import __version__
     from lightexp.export.c_array import render_c_array
+    from lightexp.export.c_model import CModel
     from lightexp.export.metadata import add_metadata
 
     try:
         content = make_embeddable(read_bytes(model))
     except OSError as error:
         raise BadInput(f"{model} cannot be read: {error.strerror}. Run the pipeline again.") from None
-    operators = [operator.kind for operator in read_graph(model).ops]
+    graph, arena = _inspect(content)
+    firmware = CModel(graph, tuple(dataset.get("labels") or ()), arena)
     origin = f"lightexp {__version__}: {record.command}"
     comments = [f"{record.name}, run {record.id}", origin, f"SHA-256 of the .tflite: {sha256(content).hexdigest()}"]
-    header, source = render_c_array(content, name, operators, comments)
+    header, source = render_c_array(content, name, firmware, comments)
     return {
         f"{name}.tflite": add_metadata(content, record.name, record.id, origin, dataset),
         f"{name}.h": header.encode(),
         f"{name}.cc": source.encode(),
     }
+
+
+def _inspect(content: bytes) -> tuple[TFLiteGraph, int | str]:
+    """Return a file's graph, and the bytes of its smallest arena or the reason why it is not known."""
+    from lightexp.backend import micro
+    from lightexp.backend.flatbuffer import read_graph
+    from lightexp.metrics.board_advice import explain_refusal
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "model.tflite"
+        file.write_bytes(content)
+        graph = read_graph(file)
+        if reason := micro.find_unavailable_reason():
+            return graph, reason
+        try:
+            return graph, micro.measure_arena(file).minimum
+        except BadInput as error:
+            return graph, explain_refusal(str(error), graph)
 
 
 def _read_labels(path: Path, classes: int) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from lightexp.core.errors import BadInput
+from lightexp.export.c_model import CModel, make_printable
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _KEYWORDS = re.compile(  # of C11 and C++20
@@ -23,6 +24,8 @@ _BYTES_PER_LINE = 12
 _HEADER = """{comment}#ifndef {guard}
 #define {guard}
 
+#include <stdint.h>
+
 #ifdef __cplusplus
 extern "C" {{
 #endif
@@ -32,6 +35,7 @@ extern const unsigned int {name}_tflite_len;
 }}
 #endif
 
+{declarations}
 #define {macro}_OPS {count}
 
 #ifdef __cplusplus
@@ -54,52 +58,53 @@ _SOURCE = """{comment}#include "{name}.h"
 alignas(16) const unsigned char {name}_tflite[] = {{
 {lines}}};
 const unsigned int {name}_tflite_len = {length};
-"""
+
+{definitions}"""
 
 
-def render_c_array(content: bytes, name: str, operators: Iterable[str], about: Sequence[str]) -> tuple[str, str]:
+def render_c_array(content: bytes, name: str, model: CModel, about: Sequence[str]) -> tuple[str, str]:
     """Return C11 and C++11 header and source that hold a `.tflite` file.
 
     They define the array `<name>_tflite`, aligned to 16 bytes as TensorFlow Lite Micro needs it, and its length
-    `<name>_tflite_len`. C++ also gets `<name>_add_ops`, which registers only the operators that the model uses with a
-    `tflite::MicroMutableOpResolver<<NAME>_OPS>`.
+    `<name>_tflite_len`, and state its arena, input, output and labels; see `CModel`. C++ also gets `<name>_add_ops`,
+    which registers only the operators that the model uses with a `tflite::MicroMutableOpResolver<<NAME>_OPS>`.
 
     Args:
         content: The file.
         name: Prefix of the C names.
-        operators: The file's operators, as the schema calls them.
+        model: What firmware needs to know of it.
         about: Lines of a comment at the top.
 
     Raises:
         BadInput: If `name` is no valid C name, or a keyword of C or C++.
-
-    Example:
-        >>> header, source = render_c_array(b"TFL3", "model", ["CONV_2D"], ["A model."])
-        >>> "extern const unsigned char model_tflite[];" in header
-        True
-        >>> "0x54, 0x46, 0x4c, 0x33" in source
-        True
     """
     if not _NAME.fullmatch(name):
         raise BadInput(f"C needs a name of letters, digits and _ that begins with a letter. Received: {name[:80]!r}.")
     if _KEYWORDS.fullmatch(name):
         raise BadInput(f"'{name}' is a keyword of C or C++. Give another name, such as --name {name}_model.")
-    kinds = sorted(set(operators))
+    kinds = model.operators
     calls = [f"resolver.{name_resolver_method(kind)}() == 0" for kind in kinds if kind != "CUSTOM"]
     custom = ""
     if "CUSTOM" in kinds:
         custom = "// The model also has custom operators, which must be added with AddCustom.\n"
-    comment = "".join(f"// {_make_printable(line)}\n" for line in about)
+    comment = "".join(f"// {make_printable(line)}\n" for line in about)
     header = _HEADER.format(
         comment=comment,
         guard=f"LIGHTEXP_{name.upper()}_H_",
         name=name,
         macro=name.upper(),
+        declarations=model.render_declarations(name),
         count=len(kinds),
         custom=custom,
         calls=" &&\n         ".join(calls) or "true",
     )
-    source = _SOURCE.format(comment=comment, name=name, lines=_render_bytes(content), length=len(content))
+    source = _SOURCE.format(
+        comment=comment,
+        name=name,
+        lines=_render_bytes(content),
+        length=len(content),
+        definitions=model.render_definitions(name),
+    )
     return header, source
 
 
@@ -122,8 +127,3 @@ def _spell(part: str) -> str:
 def _render_bytes(content: bytes) -> str:
     rows = (content[start : start + _BYTES_PER_LINE] for start in range(0, len(content), _BYTES_PER_LINE))
     return "".join("    " + " ".join(f"0x{byte:02x}," for byte in row) + "\n" for row in rows)
-
-
-def _make_printable(line: str) -> str:
-    """Replace what would end or continue a C comment: control characters, backslashes and trigraphs."""
-    return "".join(char if char.isascii() and char.isprintable() and char not in "\\?" else "_" for char in line)

@@ -28,7 +28,10 @@ def test_export_writes_model_header_and_source(
     shipped = (folder / "model.tflite").read_bytes()
     digits = (output / "model.cc").read_text().partition("{\n")[2].partition("};")[0]
     assert bytes(int(digit, 16) for digit in digits.replace(",", " ").split()) == shipped
-    assert record.command.split()[1] in (output / "model.h").read_text()
+    header = (output / "model.h").read_text()
+    assert record.command.split()[1] in header
+    assert "#define MODEL_ARENA_BYTES " in header or "// The arena is not known: " in header
+    assert "#define MODEL_LABELS 4\n" in header
     with zipfile.ZipFile(output / "model.tflite") as archive:
         assert archive.read("labels.txt") == b"0\n1\n2\n3\n"
     with pytest.raises(BadInput, match=r"model.tflite exists\. Give --force"):
