@@ -15,7 +15,7 @@ from lightexp.core.formatting import escape_html, strip_controls
 from lightexp.core.json_text import encode_json
 from lightexp.report.csv_files import list_varying_settings
 from lightexp.report.data import Report, ReportRow, format_summary, is_ratio
-from lightexp.report.documents import format_change_heading, format_difference, list_legend
+from lightexp.report.documents import find_change_place, format_change_heading, format_difference, list_legend
 from lightexp.report.plots import Plot
 from lightexp.report.runs import Run
 
@@ -110,6 +110,7 @@ def _build_data(report: Report) -> dict[str, Any]:
         "quality": report.quality,
         "size": report.size,
         "change": format_change_heading(report),
+        "place": find_change_place(report),
         "share": report.primary.is_share,
         "better": report.primary.direction,
         "axes": [report.heading(report.size), report.heading(report.quality)],
@@ -146,6 +147,7 @@ def _build_row(report: Report, row: ReportRow) -> dict[str, Any]:
     quality, size = row.metric(report.quality), row.metric(report.size)
     return {
         "name": row.name,
+        "title": row.title,
         "label": row.label,
         "kind": row.kind,
         "n": len(row.seeds),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +142,51 @@ def test_page_compares_what_is_clicked(page: Browser) -> None:
     assert page.evaluate("document.querySelectorAll('#runs tr.selected').length") == 2
     page.evaluate("document.querySelector('#runs .tools button').click()")
     assert page.evaluate("document.querySelectorAll('tr.selected, .plot .selected').length") == 0
+
+
+@pytest.fixture
+def resize(browser: Browser) -> Iterator[Callable[[int], None]]:
+    """Give the browser's window another width, until the end of the test."""
+
+    def set_width(width: int) -> None:
+        browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+
+    yield set_width
+    browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_page_fits_its_window_or_says_what_is_beside_it(
+    browser: Browser, folder: Path, resize: Callable[[int], None], width: int
+) -> None:
+    resize(width)
+    browser.open(f"file://{folder}/index.html")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    headings = browser.evaluate(
+        "[...document.querySelectorAll('#table th')].map((h) => [h.textContent, h.getBoundingClientRect().right])"
+    )
+    names = [name for name, _ in headings]
+    assert names[names.index("Accuracy test") + 1] == "Δ accuracy (pp)"
+    beyond = [name for name, right in headings if right > width]
+    cue = browser.evaluate("document.querySelector('#table .cue').textContent")
+    if width == 1400:
+        assert beyond == []
+        assert cue == ""
+        assert browser.evaluate("document.querySelector('#front svg').clientWidth") > 1200
+    else:
+        assert cue.startswith(f"{len(beyond)} more columns → scroll")
+        browser.evaluate("document.querySelector('#table .wide').scrollTo(10000, 0)")
+        shown = "new Promise((done) => setTimeout(() => done(document.querySelector('#table .cue').textContent), 100))"
+        assert browser.evaluate(shown) == ""
+        left = browser.evaluate("document.querySelector('#table td').getBoundingClientRect().left")
+        assert 0 <= left < 50  # names stay
+
+
+def test_page_leaves_out_statistics_that_no_row_has(page: Browser) -> None:
+    heads = page.evaluate("[...document.querySelectorAll('#statistics th')].map((head) => head.textContent)")
+    assert {"Row", "n", "Mean", "Std", "Difference"} <= set(heads)
+    assert not {"IQM", "Bootstrap 95%"} & set(heads)  # fewer than ten seeds
+    assert len(read_column(page, "#statistics", len(heads) - 1)) == 7
 
 
 def test_page_of_two_thousand_runs_opens_and_sorts(browser: Browser, tmp_path: Path) -> None:

@@ -86,45 +86,49 @@ $("#asked").hidden = data.questions.length === 0;
 $("#asked ul").append(...data.questions.map((words) => make("li", {}, words)));
 
 /* The table of rows. */
+const withChange = (columns, change) => [...columns.slice(0, data.place), change, ...columns.slice(data.place)];
 const rowHeads = [
-  { label: "Row", key: (line) => line.name, down: false },
+  { label: "Row", key: (line) => line.label, down: false },
   { label: "n", key: (line) => line.n || null, down: true, title: "seeds" },
-  ...data.columns.map((column, index) => ({ label: column.heading, title: column.name, down: column.direction === "max", key: (line) => line.cells[index] && line.cells[index].mean })),
-  { label: data.change, key: (line) => line.change, down: data.better === "max" },
+  ...withChange(data.columns.map((column, index) => ({ label: column.heading, title: column.name, down: column.direction === "max", key: (line) => line.cells[index] && line.cells[index].mean })),
+    { label: data.change, key: (line) => line.change, down: data.better === "max" }),
   { label: "Front", key: (line) => line.front, down: true, title: "share of the seeds in which the row is on the front" },
 ];
 for (const line of data.rows) {
-  makeSearchable(line, [line.name, line.kind, line.note], (name) => {
+  makeSearchable(line, [line.name, line.label, line.kind, line.note], (name) => {
     const cell = line.cells[data.columns.findIndex((column) => column.name === name)];
     return cell ? cell.mean : null;
   });
 }
 sortable("#table", rowHeads, data.rows, (line) => make("tr", { class: line.kind, title: line.note },
-  make("td", {}, line.label),
+  make("td", { title: line.label }, line.label),
   make("td", {}, line.n ? String(line.n) : ""),
-  ...data.columns.map((column, index) => {
+  ...withChange(data.columns.map((column, index) => {
     const cell = line.cells[index];
     if (!cell) return make("td", {}, line.kind === "refused" ? "" : "–");
     return make("td", { class: ["", "first", "second"][cell.rank] }, cell.text, cell.mark ? make("sup", {}, cell.mark) : null);
-  }),
-  make("td", {}, line.changed), make("td", {}, finite(line.front) ? `${Math.round(100 * line.front)}%` : "")));
-$("#table .notes").append(...data.legend.concat(data.rows.filter((line) => line.note).map((line) => `${line.name}: ${line.note}`)).map((words) => make("li", {}, words)));
+  }), make("td", {}, line.changed)),
+  make("td", {}, finite(line.front) ? `${Math.round(100 * line.front)}%` : "")));
+$("#table .notes").append(...data.legend.concat(data.rows.filter((line) => line.note).map((line) => `${line.label}: ${line.note}`)).map((words) => make("li", {}, words)));
+
+const titles = new Map(data.rows.map((line) => [line.name, line.title]));
+const titleOf = (run) => titles.get(run.row) || run.row;
 
 /* The table of runs and the selection of runs to compare. */
 for (const run of data.runs) {
-  makeSearchable(run, [run.row, `seed=${run.seed}`, run.id, ...listSettings(run)], (name) => name === "seed" ? run.seed : run.values[data.columns.findIndex((column) => column.name === name)]);
+  makeSearchable(run, [run.row, titleOf(run), `seed=${run.seed}`, run.id, ...listSettings(run)], (name) => name === "seed" ? run.seed : run.values[data.columns.findIndex((column) => column.name === name)]);
 }
 function toggle(run) {
   if (!selected.delete(run)) selected.add(run);
   refresh();
 }
 const drawRuns = sortable("#runs", [
-  { label: "Row", key: (run) => run.row, down: false },
+  { label: "Row", key: titleOf, down: false },
   { label: "Seed", key: (run) => run.seed, down: false },
   ...data.columns.map((column, index) => ({ label: column.heading, title: column.name, down: column.direction === "max", key: (run) => run.values[index] })),
   { label: "Run", key: (run) => run.id, down: false },
 ], data.runs, (run) => make("tr", { class: selected.has(run) ? "selected" : null, title: listSettings(run).join("\n"), onclick: () => toggle(run) },
-  make("td", {}, run.row), make("td", {}, String(run.seed)), ...run.texts.map((text) => make("td", {}, text)), make("td", {}, run.id)));
+  make("td", { title: titleOf(run) }, titleOf(run)), make("td", {}, String(run.seed)), ...run.texts.map((text) => make("td", {}, text)), make("td", {}, run.id)));
 $("#runs button[type=button]:not(th button)").addEventListener("click", () => { selected.clear(); refresh(); });
 
 function refresh() {
@@ -142,7 +146,7 @@ function refresh() {
   };
   const keys = [...new Set(chosen.flatMap((run) => Object.keys(config(run))))];
   place.replaceChildren(make("table", {},
-    make("thead", {}, make("tr", {}, make("th", {}, ""), ...chosen.map((run) => make("th", {}, `${run.row}, seed ${run.seed}`)))),
+    make("thead", {}, make("tr", {}, make("th", {}, ""), ...chosen.map((run) => make("th", {}, `${titleOf(run)}, seed ${run.seed}`)))),
     make("tbody", {},
       ...data.columns.map((column, index) => line(column.heading, chosen.map((run) => run.texts[index]), true)),
       ...keys.map((key) => line(key, chosen.map((run) => config(run)[key] ?? "–"), chosen.length === 1)),
@@ -153,7 +157,9 @@ function refresh() {
 /* The trade-off plot: the task's metric against size on a logarithmic axis. */
 const dots = new Map();
 function plot() {
-  const width = 900, height = 440, box = { left: 62, right: 884, top: 12, bottom: 396 };
+  dots.clear();
+  const width = Math.max(320, $("#front .plot").clientWidth), height = Math.round(Math.min(560, Math.max(300, width * 0.44)));
+  const box = { left: 62, right: width - 16, top: 12, bottom: height - 44 };
   const rows = data.rows.filter((line) => finite(line.x) && line.x > 0 && finite(line.y));
   const runs = data.runs.length > 5000 ? [] : data.runs.filter((run) => finite(run.x) && run.x > 0 && finite(run.y));
   if (!rows.length) { $("#front").hidden = true; return; }
@@ -168,9 +174,9 @@ function plot() {
   const py = (y) => box.bottom - (y - y0) / (y1 - y0) * (box.bottom - box.top);
   const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": data.axes.join(" against ") });
   const bytes = (size) => size < 1024 ? `${+size.toPrecision(3)} B` : size < 1048576 ? `${+(size / 1024).toPrecision(3)} KiB` : `${+(size / 1048576).toPrecision(3)} MiB`;
-  const stride = Math.max(1, Math.ceil((x1 - x0) / 9));
+  const stride = Math.max(1, Math.ceil((x1 - x0) * 90 / (box.right - box.left)));
   for (let power = Math.floor(x0 / stride) * stride; power <= x1; power += stride) {
-    for (const level of x1 - x0 < 4 ? [2 ** power, 1.5 * 2 ** power] : [2 ** power]) {
+    for (const level of (x1 - x0) * 180 < box.right - box.left ? [2 ** power, 1.5 * 2 ** power] : [2 ** power]) {
       if (Math.log2(level) < x0 || Math.log2(level) > x1) continue;
       const at = px(level);
       svg.append(make("svg:line", { class: "rule", x1: at, x2: at, y1: box.top, y2: box.bottom }), make("svg:text", { x: at, y: box.bottom + 16, "text-anchor": "middle" }, bytes(level)));
@@ -206,7 +212,7 @@ function plot() {
     if (line.spread) svg.append(make("svg:line", { class: "spread", stroke: colours[kind], x1: at[0], x2: at[0], y1: Math.max(box.top, py(line.y + line.spread)), y2: Math.min(box.bottom, py(line.y - line.spread)) }));
     const first = data.runs.filter((run) => run.row === line.name).sort((a, b) => a.seed - b.seed)[0];
     svg.append(make("svg:path", { class: "mark", d: shapes[kind], fill: colours[kind], transform: `translate(${at[0]} ${at[1]})`, onclick: () => first && toggle(first), ...hover(() => describe(first, line)) }));
-    const label = line.name.length > 36 ? `${line.name.slice(0, 35)}…` : line.name, wide = 6 * label.length;
+    const label = line.title.length > 36 ? `${line.title.slice(0, 35)}…` : line.title, wide = 6 * label.length;
     const spot = [[9, -6, 0], [9, 14, 0], [-9 - wide, -6, wide], [-9 - wide, 14, wide], [9, -18, 0]].find(([dx, dy]) => {
       const [left, top] = [at[0] + dx, at[1] + dy - 10];
       return left > box.left && left + wide < width && !taken.some(([l, t, w]) => left < l + w && l < left + wide && top < t + 12 && t < top + 12);
@@ -219,7 +225,7 @@ function plot() {
   $("#front .plot").replaceChildren(svg);
 }
 function describe(run, line) {
-  const head = line ? `${line.name}${line.n ? `, mean of ${line.n} seeds` : ""}` : `${run.row}, seed ${run.seed}`;
+  const head = line ? `${line.title}${line.n ? `, mean of ${line.n} seeds` : ""}` : `${titleOf(run)}, seed ${run.seed}`;
   const figures = line ? data.columns.map((column, index) => line.cells[index] && `${column.heading}: ${line.cells[index].text}`) : data.columns.map((column, index) => `${column.heading}: ${run.texts[index]}`);
   return [make("b", {}, head), ...figures.filter(Boolean).concat(run ? listSettings(run) : line.note || []).map((words) => make("div", {}, words))];
 }
@@ -242,11 +248,13 @@ function statistics() {
   const number = (value) => finite(value) ? String(+value.toPrecision(4)) : "–";
   const p = (value) => finite(value) ? (value < 0.0001 ? "< 0.0001" : value.toFixed(4)) : "–";
   const heads = ["Row", "n", "Mean", "Std", "IQM", "Bootstrap 95%", "Difference", "95% interval", "p", "p (Holm)", "Within margin"];
-  place($("#statistics .wide"), heads, data.rows.filter((line) => line.cells[index]).map((line) => {
+  const rows = data.rows.filter((line) => line.cells[index]).map((line) => {
     const c = line.cells[index], d = c.difference || {};
     const pair = (low, high) => finite(low) ? `[${number(low)}, ${number(high)}]` : "–";
-    return [line.name, String(c.n), number(c.mean), number(c.std), number(c.iqm), pair(c.low, c.high), number(d.mean), pair(d.low, d.high), p(d.p), p(d.adjusted), d.within === true ? "yes" : d.within === false ? "no" : "–"];
-  }));
+    return [line.label, String(c.n), number(c.mean), number(c.std), number(c.iqm), pair(c.low, c.high), number(d.mean), pair(d.low, d.high), p(d.p), p(d.adjusted), d.within === true ? "yes" : d.within === false ? "no" : "–"];
+  });
+  const filled = heads.map((head, column) => rows.some((row) => row[column] !== "–"));
+  place($("#statistics .wide"), heads.filter((head, column) => filled[column]), rows.map((row) => row.filter((word, column) => filled[column])));
 }
 function place(where, heads, rows) {
   where.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", {}, head)))),
@@ -259,4 +267,24 @@ place($("#environment"), data.environment.heads, data.environment.rows);
 plot();
 statistics();
 refresh();
+
+/* Say how many columns of a table lie beyond its right end. */
+function cue(table) {
+  const end = table.getBoundingClientRect().right;
+  const hidden = [...table.querySelectorAll("thead th, tr:first-child > th")].filter((head) => head.getBoundingClientRect().right > end + 1).length;
+  const line = table.previousElementSibling;
+  const text = hidden ? `${hidden} more column${hidden > 1 ? "s" : ""} → scroll the table sideways` : "";
+  if (line.textContent !== text) line.textContent = text;
+}
+for (const table of document.querySelectorAll(".wide")) {
+  table.before(make("div", { class: "cue", "aria-live": "off" }));
+  table.addEventListener("scroll", () => cue(table));
+  new MutationObserver(() => cue(table)).observe(table, { childList: true });
+  cue(table);
+}
+let resized;
+addEventListener("resize", () => {
+  clearTimeout(resized);
+  resized = setTimeout(() => { plot(); refresh(); document.querySelectorAll(".wide").forEach(cue); }, 150);
+});
 $("#figures").hidden = !$("#figures figure");
