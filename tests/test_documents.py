@@ -25,10 +25,7 @@ OUTPUT = {  # of the commands other than `run`
     "store": "entries",
     "track": "there already",
     "guide": "lightexp",
-    "describe": "",
     "ablate": "--plan",
-    "export": "",
-    "report": "",
 }
 PYTHON = [block for block in BLOCKS if block.language == "python" and block.is_run]
 
@@ -96,7 +93,7 @@ def test_command_works(command: str, folder: Path) -> None:
     elif "hydra/sweeper=lightexp" in command or "halving" in command:
         assert OUTPUT["search"].partition(" ")[2] in done.stdout
     elif name != "run":
-        assert OUTPUT[name] in done.stdout + done.stderr
+        assert OUTPUT.get(name, "") in done.stdout + done.stderr
     elif " -m " in command:
         assert "Job" in done.stdout
     else:

@@ -65,3 +65,10 @@ def test_users_own_choice_is_described(tmp_path: Path) -> None:
     assert "Mine." in done.stdout
     assert "Not tried      other" in done.stdout
     assert done.stdout.count("prune") > 1
+
+
+def test_shipped_choice_is_described_without_hydra(tmp_path: Path) -> None:
+    code = "import sys; from lightexp.cli.main import main; code = main(['describe', 'stage/prune']); "
+    code += "assert not {'hydra', 'omegaconf', 'scipy', 'sklearn', 'tensorflow'} & set(sys.modules); sys.exit(code)"
+    done = lightexp(cwd=tmp_path, program=[sys.executable, "-c", code])
+    assert (done.returncode, done.stderr) == (0, "")
