@@ -78,5 +78,5 @@ def render(console: Console, text: str) -> None:
         if number % 2:
             console.print(Text(part, style="cyan"), soft_wrap=True)
         elif part.strip():
-            console.print(Markdown(part), width=width)
+            console.print(Markdown(part, hyperlinks=False), width=width)  # their targets are files
             console.print()
