@@ -13,6 +13,7 @@ from typing import Any
 from lightexp.core.columns import MISSING
 from lightexp.core.formatting import escape_html, strip_controls
 from lightexp.core.json_text import encode_json
+from lightexp.report.board_table import build_board_table
 from lightexp.report.csv_files import list_varying_settings
 from lightexp.report.data import Report, ReportRow, format_summary, is_ratio
 from lightexp.report.documents import find_change_place, format_change_heading, format_difference, list_legend
@@ -116,6 +117,7 @@ def _build_data(report: Report) -> dict[str, Any]:
         "axes": [report.heading(report.size), report.heading(report.quality)],
         "columns": [{"name": c.name, "heading": c.heading, "direction": c.direction} for c in spec.columns],
         "cards": _build_cards(report),
+        "boards": build_board_table(report),
         "questions": report.questions,
         "legend": list_legend(report),
         "commands": report.commands,

@@ -80,6 +80,7 @@ def test_page_opens_and_shows_names_as_text(page: Browser) -> None:
     assert page.evaluate("document.querySelectorAll('#asked li').length") >= 2
     assert "lightexp ablate x.yaml" in page.evaluate("document.querySelector('#commands').textContent")
     assert page.evaluate("document.querySelectorAll('#statistics tbody tr').length") == 7
+    assert page.evaluate("document.querySelector('#boards').hidden")  # the runs were checked against none
 
 
 def test_page_ranks_the_best_and_the_second(page: Browser) -> None:

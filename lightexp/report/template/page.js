@@ -264,6 +264,8 @@ select.addEventListener("change", statistics);
 
 $("#commands").textContent = data.commands.join("\n");
 place($("#environment"), data.environment.heads, data.environment.rows);
+place($("#boards .wide"), data.boards.heads, data.boards.rows);
+$("#boards").hidden = !data.boards.rows.length;
 plot();
 statistics();
 refresh();

@@ -1,0 +1,57 @@
+"""Which rows of a report fit on which microcontrollers, and how much of their memory they take."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from lightexp.core.columns import MISSING
+from lightexp.report.data import Report
+from lightexp.report.runs import Run
+
+_FITS = "fits/"
+_SIZES = (("size/file_bytes", "flash"), ("micro/arena_bytes", "ram"))
+
+
+def build_board_table(report: Report) -> dict[str, Any]:
+    """Return a table with a row for each row of the report that was checked against boards.
+
+    Args:
+        report: The report.
+
+    Returns:
+        `heads` and `rows`, as the page shows them; a cell says in how many runs the file fits, and the largest shares
+        of the free flash and RAM that it takes.
+    """
+    runs_by_row: defaultdict[str, list[Run]] = defaultdict(list)
+    for run in report.runs:
+        runs_by_row[run.row].append(run)
+    names = (name for run in report.runs for name in run.metrics if name.startswith(_FITS))
+    boards = [name.removeprefix(_FITS) for name in dict.fromkeys(names)]
+    rows = [[row, *(_describe(runs, board) for board in boards)] for row, runs in runs_by_row.items()] if boards else []
+    return {"heads": ["Row", *boards], "rows": rows}
+
+
+def _describe(runs: Sequence[Run], board: str) -> str:
+    """Return such as `fits: flash 4%, RAM 12%`, or `2 of 3 fit: ...` where seeds differ."""
+    fits = [run.metrics[f"{_FITS}{board}"] for run in runs if f"{_FITS}{board}" in run.metrics]
+    if not fits:
+        return MISSING
+    count = sum(map(bool, fits))
+    outcome = "fits" if count == len(fits) else f"{count} of {len(fits)} fit" if count else "does not fit"
+    uses = []
+    for metric, kind in _SIZES:
+        shares = [share for run in runs if (share := _find_share(run, board, metric, kind)) is not None]
+        if shares:
+            uses.append(f"{'RAM' if kind == 'ram' else kind} {max(shares):.0%}")
+    return f"{outcome}: {', '.join(uses)}" if uses else outcome
+
+
+def _find_share(run: Run, board: str, metric: str, kind: str) -> float | None:
+    """Return the share of a board's free memory that a run's file takes; None where the record does not say."""
+    try:
+        total, taken = (float(run.settings[f"deploy.targets.{board}.{key}"]) for key in (kind, f"{kind}_taken"))
+        return run.metrics[metric] / ((total - taken) * 1024)
+    except (KeyError, ValueError, ZeroDivisionError):  # records may come from anywhere
+        return None
