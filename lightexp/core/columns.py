@@ -188,21 +188,31 @@ def build_metrics_table(
     """
     columns = select_columns((metrics for _, metrics in rows), primary.name)
     headings = (TableColumn(_name_unit(column, primary), wrap=False) for column in columns)
-    body = []
-    for name, metrics in rows:
-        mark = MARK if list_doubts(metrics) else ""
-        cells = (
-            TableCell(column.format(metrics.get(column.name)), mark=mark if column.name in TIMES else "")
-            for column in columns
-        )
-        body.append(TableRow((TableCell(name), *cells)))
+    body = tuple(TableRow((TableCell(name), *build_metric_cells(columns, metrics))) for name, metrics in rows)
+    footnotes = (*list_footnotes(columns), *list_doubtful_rows(rows))
+    return Table((TableColumn(heading, align="left"), *headings), body, caption, (*notes, *footnotes))
+
+
+def build_metric_cells(columns: Iterable[MetricColumn], metrics: Mapping[str, float]) -> list[TableCell]:
+    """Return a row's cells of some columns, doubtful latencies marked; see `list_doubtful_rows`."""
+    mark = MARK if list_doubts(metrics) else ""
+    return [
+        TableCell(column.format(metrics.get(column.name)), mark=mark if column.name in TIMES else "")
+        for column in columns
+    ]
+
+
+def list_doubtful_rows(rows: Iterable[tuple[str, Mapping[str, float]]]) -> list[str]:
+    """Return which rows' latencies are doubtful and why, a line for each reason.
+
+    Args:
+        rows: Names with their metrics.
+    """
     doubtful: dict[str, list[str]] = {}
     for name, metrics in rows:
         if doubts := list_doubts(metrics):
             doubtful.setdefault(", ".join(doubts), []).append(name)
-    marked = [f"{MARK} doubtful latency ({doubts}): {', '.join(names)}" for doubts, names in doubtful.items()]
-    footnotes = (*list_footnotes(columns), *marked)
-    return Table((TableColumn(heading, align="left"), *headings), tuple(body), caption, (*notes, *footnotes))
+    return [f"{MARK} doubtful latency ({doubts}): {', '.join(names)}" for doubts, names in doubtful.items()]
 
 
 def _name_unit(column: MetricColumn, primary: PrimaryMetric) -> str:

@@ -12,15 +12,16 @@ from typing import Any
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
-from lightexp.core.columns import find_column, list_footnotes
+from lightexp.core.columns import build_metric_cells, find_column, list_doubtful_rows, list_footnotes
 from lightexp.core.errors import LightexpError
 from lightexp.core.formatting import escape_markdown
 from lightexp.core.json_text import encode_json
+from lightexp.core.latency_quality import TIMES
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record, read_record
 from lightexp.core.regular_files import replace_file
 from lightexp.core.store import Store
-from lightexp.core.table import Table, TableColumn, render_markdown
+from lightexp.core.table import Table, TableCell, TableColumn, TableRow, render_markdown
 from lightexp.runner.run import Runner
 from lightexp.search import parameter_plots, plots
 from lightexp.search.feasibility import build_tally_table, list_advice, tally_constraints
@@ -211,13 +212,16 @@ def build_front_table(spec: StudySpec, status: StudyStatus, points: Sequence[Fro
     columns = [find_column(name) for name in names]
     rows = []
     for point in points:
-        cells = [column.format(point.metrics.get(column.name)) for column in columns]
         settings = " ".join(map(shorten_setting, point.varied))
-        rows.append([str(point.number), *cells, name_picks(picks, point.number), settings])
-    headings: list[TableColumn | str] = [TableColumn("Trial")]
-    headings += [TableColumn(column.heading) for column in columns]
+        texts = map(TableCell, (name_picks(picks, point.number), settings))
+        cells = (TableCell(str(point.number)), *build_metric_cells(columns, point.metrics), *texts)
+        rows.append(TableRow(cells))
+    headings = [TableColumn("Trial"), *(TableColumn(column.heading) for column in columns)]
+    headings += [TableColumn("Pick", align="left"), TableColumn("Settings", align="left")]
     notes = [*_note_chance(status), *list_footnotes(columns)]
-    return Table.from_text([*headings, "Pick", "Settings"], rows, notes=notes)
+    if any(name in TIMES for name in names):
+        notes += list_doubtful_rows((str(point.number), point.metrics) for point in points)
+    return Table(tuple(headings), tuple(rows), notes=tuple(notes))
 
 
 def _note_chance(status: StudyStatus) -> list[str]:
