@@ -20,7 +20,7 @@ def test_print_report_shows_table_legend_and_questions(capsys: pytest.CaptureFix
     ablation_view.print_report(replace(report, questions=("is [this] enough?",)))
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "a [red]title[/red]" in lines
-    assert next(line for line in lines if line.startswith("Row")).endswith("Δ accuracy (pp)")
+    assert "Accuracy test        Δ accuracy (pp)" in next(line for line in lines if line.startswith("Row"))
     assert next(line for line in lines if line.startswith("both, harder")).split()[2].endswith("%")
     assert next(line for line in lines if line.startswith("order a>b")).endswith("refused")
     assert any(line.startswith("Mean ± sample standard deviation over 3 seeds") for line in lines)
