@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ class SpaceBuilder:
         per_layer: Mapping[str, str],
         variants: Sequence[PipelineVariant],
         settings: Settings,
+        fixed: Collection[str] = (),
     ) -> None:
         """Parse nothing yet.
 
@@ -37,8 +38,9 @@ class SpaceBuilder:
             per_layer: `search.per_layer`.
             variants: The study's pipeline variants.
             settings: Typed settings of the study's runs.
+            fixed: Settings to which the command line gives one value, so that they are not searched. Defaults to none.
         """
-        self._entries, self._per_layer = entries, per_layer
+        self._entries, self._per_layer, self._fixed = entries, per_layer, set(fixed) - set(per_layer)
         self._variants, self._settings = tuple(variants), settings
 
     @cached_property
@@ -53,7 +55,8 @@ class SpaceBuilder:
             if is_structural(name, text):
                 continue
             self._refuse_replaced_stage(name, text)
-            ranges |= self._expand_auto(name) if text == AUTO else {name: text}
+            expanded = self._expand_auto(name) if text == AUTO else {name: text}
+            ranges |= {setting: values for setting, values in expanded.items() if setting not in self._fixed}
         for name in self._per_layer:
             if name not in ranges:
                 default = self._find_default(name)

@@ -196,7 +196,8 @@ class StudySpec:
 
     @cached_property
     def _space_builder(self) -> SpaceBuilder:
-        return SpaceBuilder(self._space_entries, self.search.per_layer, self.variants, self.settings)
+        fixed = [override.partition("=")[0].lstrip("+") for override in self._fixed]
+        return SpaceBuilder(self._space_entries, self.search.per_layer, self.variants, self.settings, fixed)
 
     @property
     def ranges(self) -> dict[str, str]:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from optuna.distributions import FloatDistribution
 
 from lightexp.search.study_spec import StudySpec
 
 PRUNE = "pipeline.stages.prune"
 MakeSpec = Callable[..., StudySpec]
+
+
+@pytest.mark.parametrize("space", ["search=prune_quantize", "search.space=auto"])
+def test_settings_fixed_on_the_command_line_are_not_searched(make_spec: MakeSpec, space: str) -> None:
+    setting = "pipeline.stages.quantize.scheme"
+    assert setting in make_spec(space).ranges
+    spec = make_spec(space, f"{setting}=int8")
+    assert setting not in spec.ranges and len(spec.ranges) == len(make_spec(space).ranges) - 1
+    assert spec.base.pipeline.stages.quantize.scheme == "int8"
 
 
 def test_auto_expands_to_default_ranges_of_compressing_stages(make_spec: MakeSpec) -> None:
