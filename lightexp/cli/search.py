@@ -216,7 +216,8 @@ def _run_and_test(
             is_interrupted = run_trials(study, prepared.layers, command, view, tracker, launcher)
         status = compute_status(study.trials, spec.objectives)
         if not is_interrupted:
-            view.message("The front is being tested.")
+            if status.front:
+                view.message("The front is being tested.")
             points = export_front(study, status, prepared.runner, command)
         mlflow_status = "KILLED" if is_interrupted or _has_trials_left(spec, status) else "FINISHED"
     except KeyboardInterrupt:  # during the test

@@ -176,14 +176,14 @@ class StudyView:
         if status.chance:
             counts += f", {len(status.chance)} no better than guessing"
         parts = [counts, count_beyond(tallies), f"hypervolume {status.hypervolume:.4f}"]
-        lines += ["; ".join(filter(None, parts)), f"Files    {spec.folder}"]
+        lines += ["; ".join(filter(None, parts)), f"Files   {spec.folder}"]
         if "run_id" in mlflow:
-            lines.append(f"MLflow   run {mlflow['run_id']} in experiment {mlflow['experiment']}")
+            lines.append(f"MLflow  run {mlflow['run_id']} in experiment {mlflow['experiment']}")
         picks = choose_picks(status, spec.objectives)
         for point in points:
             names = name_picks(picks, point.number)
             if names and isinstance(point, TestedPoint):
-                lines.append(f"Again    {point.command}   # {names}")
+                lines.append(f"Again   {point.command}   # {names}")
         for line in lines:
             self._out.print(escape_markup(line), soft_wrap=True)
 

@@ -103,17 +103,19 @@ def list_advice(
     if nearest is None:
         return []
     outcome = read_outcome(nearest)
-    lines = [f"Nearest  trial {nearest.number}: {' '.join(map(shorten_setting, outcome.varied))}"]
+    lines = [f"Nearest trial {nearest.number}: {' '.join(map(shorten_setting, outcome.varied))}"]
     relaxed = []
     for constraint in constraints:
         text = constraint.text
         if constraint.text in list_beyond(nearest):
             looser = relax_constraint(constraint, nearest)
             if looser is None:
-                reason = "its metric was not measured" if constraint.name not in outcome.metrics else "it has no bound"
-                lines.append(f"Relax    {text} cannot be relaxed ({reason}): leave it out, or search smaller models")
+                advice = "leave it out, or search smaller models"
+                if constraint.name not in outcome.metrics:
+                    advice = f"{constraint.name} was not measured"
+                lines.append(f"Relax   {text} has no looser bound: {advice}")
                 continue
-            lines.append(f"Relax    {text}  to  {looser}")
+            lines.append(f"Relax   {text}  to  {looser}")
             text = looser
         relaxed.append(text)
     if len(list_beyond(nearest)) > 1:
@@ -123,7 +125,7 @@ def list_advice(
     others = [argument for argument in command if not argument.startswith(replaced)]
     bounds = ",".join(f'"{text}"' for text in relaxed)
     again = [*others, f"{prefix}study={study}-relaxed", f"{prefix}constraints=[{bounds}]"]
-    return [*lines, f"Search   {shlex.join(again)}"]
+    return [*lines, f"Search  {shlex.join(again)}"]
 
 
 def _list_single_relaxations(trials: Sequence[FrozenTrial], constraints: Sequence[Constraint]) -> list[str]:
@@ -133,7 +135,7 @@ def _list_single_relaxations(trials: Sequence[FrozenTrial], constraints: Sequenc
         stopped = [trial for trial in trials if list_beyond(trial) == [constraint.text]]
         nearest = min(stopped, key=sum_violations, default=None)
         if nearest is not None and (looser := relax_constraint(constraint, nearest)):
-            lines.append(f"Or only  {constraint.text}  to  {looser}  (trial {nearest.number})")
+            lines.append(f"Or only {constraint.text}  to  {looser}  (trial {nearest.number})")
     return lines
 
 

@@ -36,7 +36,7 @@ QUIET += "assert not {'tensorflow', 'mlflow', 'sklearn', 'ai_edge_litert'} & set
         ("lightexp run +stage@pipeline.stages.a=tr", {"+stage@pipeline.stages.a=train"}),
         ("lightexp run --pl", {"--plan"}),
         ("lightexp run -", None),
-        ("lightexp search -", {"--plan", "--config-dir", "--help", "-h"}),
+        ("lightexp search -", {"--plan", "--pick", "--config-dir", "--help", "-h"}),
         ("lightexp search search.samp", {"search.sampler="}),
         ("lightexp search search=mixed", {"search=mixed_precision"}),
         ("lightexp ablate x.yaml --p", {"--plan"}),
