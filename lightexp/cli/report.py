@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import shlex
 import sys
@@ -15,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import print_error, print_line
+from lightexp.cli.study_report import find_study
 from lightexp.core.errors import BadInput, suggest_nearest
-from lightexp.core.regular_files import read_text
 
 if TYPE_CHECKING:
     from lightexp.core.record import Record
@@ -46,7 +44,6 @@ settings that `lightexp ablate` took.
 Exit codes: 0 done, 2 bad input."""
 _SETTINGS = ("only", "out", "tracking.uri", "tracking.experiment", "tracking.timeout_s")
 _OUT = "out="
-_STUDY_FOLDERS = ("front", "trials")
 
 
 def make_parser() -> Arguments:
@@ -141,6 +138,9 @@ def _report_runs(sources: list[str], words: list[str], problems: list[str]) -> t
         raise BadInput(f"only={only}: no finished run has this in its name or overrides.")
     review.check_comparable(runs, title)
     spec = construct(Presentation, shown, "").fill_spec(title=title, claim=f"only={only}" if only else "")
+    study = find_study(sources)
+    if study and not spec.columns:
+        spec = replace(spec, first=study.objectives)
     runs, spec, remarks = review.drop_incomparable_latency(runs, spec)
     if unknown := next((name for name in spec.labels if name not in {run.row for run in runs}), None):
         raise BadInput(f"labels: no row is named '{unknown}': {suggest_nearest(unknown, {run.row for run in runs})}")
@@ -150,8 +150,9 @@ def _report_runs(sources: list[str], words: list[str], problems: list[str]) -> t
         report,
         questions=(*remarks, *review.list_questions(report)),
         commands=(command,),
-        history=_read_history(Path(sources[0])) if len(sources) == 1 else (),
     )
+    if study:
+        report = replace(report, history=study.history, figures=study.figures)
     return report, Path(settings.get("out") or Path("outputs") / "reports" / (title or "runs"))
 
 
@@ -169,7 +170,8 @@ def _read_records(sources: list[str], settings: dict[str, str], problems: list[s
     if sources and places:
         raise BadInput(f"a report covers folders or an MLflow experiment. Received: {sources} and {settings}.")
     if sources:
-        return iterate_records([_select_study_folder(Path(source)) for source in sources], problems)
+        study = find_study(sources)
+        return study.iterate_trials(problems) if study else iterate_records(sources, problems)
     from lightexp.core.config import construct
     from lightexp.tracking import fetch, stores
     from lightexp.tracking.mlflow import Mlflow
@@ -178,25 +180,6 @@ def _read_records(sources: list[str], settings: dict[str, str], problems: list[s
         places["timeout_s"] = float(places["timeout_s"])
     place = construct(Mlflow, places, "tracking")
     return fetch.download_records(replace(place, uri=stores.resolve_uri(place.uri, Path("outputs"))), problems)
-
-
-def _select_study_folder(folder: Path) -> Path:
-    """Return, within a study's folder, the tested points of its front or else its trials; other folders unchanged."""
-    if (folder / "trials").is_dir():
-        for name in _STUDY_FOLDERS:
-            if (folder / name).is_dir():
-                return folder / name
-    return folder
-
-
-def _read_history(folder: Path) -> tuple[float, ...]:
-    """Return a study's hypervolume after each trial; nothing for other folders."""
-    try:
-        values = json.loads(read_text(folder / "front.json"))["hypervolume"]
-        history = tuple(map(float, values))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return ()
-    return history if all(map(math.isfinite, history)) else ()
 
 
 def _read_runs(source: str, problems: list[str]) -> list[Run]:

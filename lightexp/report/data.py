@@ -110,6 +110,7 @@ class Report:
         questions: What a reviewer would ask, one line each.
         commands: Commands that make the report again.
         history: Hypervolume of a study after each trial.
+        figures: SVGs by name that were drawn elsewhere, such as a study's own.
         paper_columns: Columns of `table.tex`: those of `spec` where they were chosen, otherwise a few of them.
     """
 
@@ -123,6 +124,7 @@ class Report:
     questions: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     history: tuple[float, ...] = ()
+    figures: Mapping[str, bytes] = field(default_factory=dict)
     paper_columns: tuple[MetricColumn, ...] = ()
 
     def title(self, name: str) -> str:

@@ -91,7 +91,7 @@ def list_legend(report: Report) -> list[str]:
     ]
     if any(row.metric(column.name).doubtful for row in report.rows for column in report.spec.columns):
         legend.append(f"{latency_quality.LEGEND}.")
-    if report.hypervolume is not None:
+    if report.hypervolume is not None and not report.history:  # a study has its own
         mean, low, high = report.hypervolume
         interval = f", 95% interval [{low:.4g}, {high:.4g}] over the seeds" if low < high else ""
         legend.append(f"Hypervolume of size and error: {mean:.4g}{interval}.")

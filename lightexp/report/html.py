@@ -28,6 +28,10 @@ _CAPTIONS = {
     "layers": "What is left of each layer.",
     "sensitivity": "The task's metric when one layer alone is compressed.",
     "hypervolume": "Hypervolume of the front over the trials.",
+    "study_front": "All trials of the study on its objectives, and its front.",
+    "importance": "Which settings the objectives depend on.",
+    "slices": "The objectives over the values of each setting.",
+    "parallel": "Settings and objectives of each trial, as parallel coordinates.",
 }
 
 
@@ -134,7 +138,9 @@ def _build_cards(report: Report) -> list[tuple[str, str]]:
     rows = [row for row in report.rows if row.kind in ("row", "control")]
     cards = [("rows", str(len(rows))), ("runs", f"{len(report.runs):,}"), ("seeds", str(len(seeds)))]
     cards.append(("data", report.runs[0].data[0]))
-    if report.hypervolume is not None:
+    if report.history:
+        cards.append(("hypervolume of the study", f"{report.history[-1]:.3f}"))
+    elif report.hypervolume is not None:
         mean, low, high = report.hypervolume
         if low < high:
             cards.append(("hypervolume (95% interval)", f"{mean:.3f} [{low:.3f}, {high:.3f}]"))

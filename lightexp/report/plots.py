@@ -55,7 +55,9 @@ class Plot:
 
 
 def draw_plots(report: Report) -> dict[str, Plot]:
-    """Draw the plots that the report asks for and has data for; the same report gives the same bytes.
+    """Draw the plots that the report asks for and has data for, and add those that it brings along.
+
+    The same report gives the same bytes.
 
     Args:
         report: The report; `report.spec.figures` names the plots, none meaning all.
@@ -80,7 +82,7 @@ def draw_plots(report: Report) -> dict[str, Plot]:
             if column_note is not None:
                 files["_column.pdf"] = render_pdf(column)
             plots[name] = Plot(files, note)
-    return plots
+    return plots | {name: Plot({".svg": svg}, "") for name, svg in report.figures.items()}
 
 
 def _curve_styles(rows: Sequence[ReportRow]) -> dict[int, dict[str, Any]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lightexp.core import latency_quality
-from lightexp.core.columns import MetricColumn, select_columns
+from lightexp.core.columns import MetricColumn, find_column, select_columns
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.hypervolume import compute_tradeoff_hypervolume, find_front
 from lightexp.core.primary_metric import PrimaryMetric
@@ -72,7 +72,7 @@ def build_summary(
         raise BadInput(f"{spec.title}: there is no finished run to report. Run it first: lightexp ablate or run.")
     measured = dict.fromkeys(name for run in runs for name in run.metrics)
     primary = _find_primary(runs, spec)
-    columns = spec.columns or tuple(select_columns([measured], primary.name))
+    columns = spec.columns or _select_columns(measured, primary, spec.first)
     _check_measured(columns, measured, spec)
     rows = _group_by_row(runs, order)
     on_test = all(f"{primary.name}/test" in run.metrics for run in runs)
@@ -103,6 +103,17 @@ def build_summary(
         size=grid.size,
         hypervolume=hypervolume,
         paper_columns=spec.columns or select_paper_columns(columns, grid.quality, grid.size, statistics),
+    )
+
+
+def _select_columns(
+    measured: Mapping[str, None], primary: PrimaryMetric, first: Sequence[str]
+) -> tuple[MetricColumn, ...]:
+    """Return the columns of metrics that come first, as far as they were measured, then the usual ones."""
+    usual = select_columns([measured], primary.name)
+    return (
+        *(find_column(n) for n in first if n in measured),
+        *(column for column in usual if column.name not in first),
     )
 
 

@@ -151,6 +151,7 @@ class TableSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
     stars: Literal["quality", "all", "none"] = "quality"
     latex: LatexLayout = field(default_factory=LatexLayout)
+    first: tuple[str, ...] = ()
 
 
 @settings_dataclass

@@ -141,6 +141,8 @@ def _write_data(
     tallies = tally_constraints(status.done, study.spec.constraints)
     data = {
         "study": study.spec.name,
+        "objectives": [objective.name for objective in study.spec.objectives],
+        "constraints": [constraint.text for constraint in study.spec.constraints],
         "hypervolume": status.history,
         "importance": importance,
         "infeasible": {tally.constraint.text: tally.stopped for tally in tallies},

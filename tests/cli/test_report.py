@@ -162,11 +162,23 @@ def test_report_of_a_study_takes_the_tested_front(outputs: Path) -> None:
             folder.mkdir(parents=True)
             trial.write(folder)
     assert run_report(str(study), "out=trials") == 0
-    (study / "front.json").write_text(json.dumps({"hypervolume": [0.1, 0.3, 0.4]}))
+    goals = {"objectives": ["accuracy/val", "size/gzip_bytes"], "constraints": ["size/gzip_bytes <= 100 KiB"]}
+    (study / "front.json").write_text(json.dumps({"hypervolume": [0.1, 0.3, 0.4], **goals}))
+    for name in ("importance", "slices", "parallel"):
+        (study / f"{name}.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     assert run_report(str(study)) == 0
     folder = Path("outputs/reports/one")
     assert (folder / "hypervolume.svg").is_file()
     assert count_runs(folder) == 2
+    table = (folder / "table.md").read_text()
+    assert "| Row | Accuracy val ↑ | Gzip bytes ↓ |" in table
+    assert "| trial 0 (infeasible) |" in table
+    assert "| trial 1 |" in table
+    assert "Hypervolume of size and error" not in table
+    page = (folder / "index.html").read_text()
+    assert '["hypervolume of the study","0.400"]' in page
+    assert all(f"({name}.svg)" in page for name in ("importance", "slices", "parallel"))
+    assert '"size":"size/gzip_bytes"' in page  # the study's own axis
 
 
 def test_report_of_an_mlflow_experiment(

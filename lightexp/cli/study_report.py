@@ -1,0 +1,120 @@
+"""A study's folder as a report shows it: trials by their number, its objectives, and its own figures."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightexp.core.errors import BadInput
+from lightexp.core.regular_files import read_text
+
+if TYPE_CHECKING:
+    from lightexp.core.record import Record
+    from lightexp.search.goals import Constraint
+
+_DATA = "front.json"
+_FRONT, _TRIALS = "front", "trials"
+_FIGURES = {
+    "study_front": "front.svg",
+    "hypervolume": "hypervolume.svg",
+    "importance": "importance.svg",
+    "slices": "slices.svg",
+    "parallel": "parallel.svg",
+}
+"""Figures that the study has drawn, by their names in the report."""
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """What a study has left in its folder.
+
+    Attributes:
+        folder: The folder.
+        history: Hypervolume after each trial.
+        objectives: Names of its objectives.
+        constraints: Its constraints as they were written.
+        figures: SVGs that it has drawn.
+    """
+
+    folder: Path
+    history: tuple[float, ...] = ()
+    objectives: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    figures: Mapping[str, bytes] = field(default_factory=dict)
+
+    def iterate_trials(self, problems: list[str]) -> Iterator[Record]:
+        """Yield the records of the tested front, or else of all trials; the row of each is its trial's number.
+
+        Args:
+            problems: Receives a line for each record that cannot be used.
+        """
+        from lightexp.core.records import list_run_folders
+        from lightexp.report.runs import iterate_records
+
+        name = _FRONT if (self.folder / _FRONT).is_dir() else _TRIALS
+        for folder in list_run_folders(self.folder / name):
+            number = re.search(r"\d+$", folder.name)
+            for record in iterate_records([folder], problems):
+                title = f"trial {int(number[0])}" if number else folder.name
+                if not self._is_feasible(record):
+                    title += " (infeasible)"
+                record.tags = {**record.tags, "row": title}
+                yield record
+
+    def _is_feasible(self, record: Record) -> bool:
+        control = next((stage.values for stage in record.stages if stage.name == record.control), {})
+        violations = (c.compute_violation(record.metrics, control) for c in self._parse_constraints(record.metrics))
+        return all(violation <= 0 for violation in violations)
+
+    def _parse_constraints(self, metrics: Mapping[str, float]) -> Sequence[Constraint]:
+        """Return the constraints; none where one of them is of a metric that was not measured."""
+        from lightexp.search.goals import parse_constraints
+
+        try:
+            return parse_constraints(list(self.constraints), list(metrics))
+        except BadInput:
+            return ()
+
+
+def find_study(sources: Sequence[str]) -> StudyFolder | None:
+    """Return the study whose folder is the only source; None if it is none."""
+    folder = Path(sources[0]) if len(sources) == 1 else None
+    if folder is None or not (folder / _TRIALS).is_dir():
+        return None
+    data = _read_data(folder)
+    history = tuple(_select(data, "hypervolume", (int, float)))
+    return StudyFolder(
+        folder,
+        history=history if all(map(math.isfinite, history)) else (),
+        objectives=tuple(_select(data, "objectives", (str,))),
+        constraints=tuple(_select(data, "constraints", (str,))),
+        figures={name: svg for name, file in _FIGURES.items() if (svg := _read_figure(folder / file))},
+    )
+
+
+def _read_figure(path: Path) -> bytes:
+    """Return an SVG; nothing where it is missing or no text."""
+    try:
+        return read_text(path).encode()
+    except (OSError, ValueError):
+        return b""
+
+
+def _read_data(folder: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(read_text(folder / _DATA))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _select(data: Mapping[str, Any], name: str, types: tuple[type, ...]) -> list[Any]:
+    """Return a list of the data, or an empty one if it holds anything else than these types."""
+    values = data.get(name)
+    is_valid = isinstance(values, list) and all(isinstance(v, types) and not isinstance(v, bool) for v in values)
+    return values if is_valid and isinstance(values, list) else []
