@@ -20,6 +20,7 @@ from lightexp.report.axes import (
     join_sentences,
     scale_log2_axis,
 )
+from lightexp.report.column_choice import RATIO_OF
 from lightexp.report.data import Report, ReportRow
 from lightexp.report.labels import join_names
 from lightexp.report.plot_style import (
@@ -34,7 +35,6 @@ from lightexp.report.plot_style import (
     use_style,
 )
 from lightexp.report.stage_plots import draw_curves, draw_layers, draw_sensitivity, draw_waterfall, format_change_label
-from lightexp.report.summary import RATIO_OF
 
 PAGE_SIZE, COLUMN_SIZE = (6.75, 3.6), (3.3, 2.7)
 """Inches of a plot across a page of a paper, and in one of two columns."""

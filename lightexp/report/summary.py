@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from lightexp.core import latency_quality
-from lightexp.core.columns import MetricColumn, find_column, select_columns
+from lightexp.core.columns import MetricColumn
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.hypervolume import compute_tradeoff_hypervolume, find_front
 from lightexp.core.primary_metric import PrimaryMetric
+from lightexp.report.column_choice import RATIO_OF, choose_columns, select_paper_columns, select_size_metric
 from lightexp.report.data import MetricStatistics, Report, ReportRow, is_ratio
 from lightexp.report.labels import label_rows
 from lightexp.report.runs import Run
@@ -29,10 +29,6 @@ from lightexp.report.statistics import (
 from lightexp.report.table_spec import PublishedRow, TableSpec
 
 OWN_CONTROL = "control (of the runs)"
-RATIO_OF = {"size/file_bytes": "size/ratio", "size/encoded_bytes": "size/encoded_ratio"}
-"""The metric that holds how many times smaller a file is than the control's, by the metric of its size."""
-
-_PAPER_COSTS = ("compute/macs", "latency/p50_us")
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def build_summary(
         raise BadInput(f"{spec.title}: there is no finished run to report. Run it first: lightexp ablate or run.")
     measured = dict.fromkeys(name for run in runs for name in run.metrics)
     primary = _find_primary(runs, spec)
-    columns = spec.columns or _select_columns(measured, primary, spec.first)
+    columns = spec.columns or choose_columns(measured, primary, spec.first)
     _check_measured(columns, measured, spec)
     rows = _group_by_row(runs, order)
     on_test = all(f"{primary.name}/test" in run.metrics for run in runs)
@@ -81,7 +77,7 @@ def build_summary(
         control=rows.get(spec.control) if spec.control else None,
         primary=primary,
         quality=f"{primary.name}/{'test' if on_test else 'val'}",
-        size=_select_size_metric(columns),
+        size=select_size_metric(columns),
     )
     ratio = RATIO_OF.get(grid.size)
     names = list(dict.fromkeys([*(column.name for column in columns), grid.quality, grid.size]))
@@ -106,17 +102,6 @@ def build_summary(
     )
 
 
-def _select_columns(
-    measured: Mapping[str, None], primary: PrimaryMetric, first: Sequence[str]
-) -> tuple[MetricColumn, ...]:
-    """Return the columns of metrics that come first, as far as they were measured, then the usual ones."""
-    usual = select_columns([measured], primary.name)
-    return (
-        *(find_column(n) for n in first if n in measured),
-        *(column for column in usual if column.name not in first),
-    )
-
-
 def _complete_rows(rows: Sequence[ReportRow], spec: TableSpec, refused: Mapping[str, str]) -> list[ReportRow]:
     """Return the control, the other rows, refused ones and published ones, with their titles."""
     complete = sorted(rows, key=lambda row: row.kind != "control")
@@ -124,32 +109,6 @@ def _complete_rows(rows: Sequence[ReportRow], spec: TableSpec, refused: Mapping[
     complete += [_build_published(row) for row in spec.external]
     titles = label_rows([row.name for row in complete], spec.labels)
     return [replace(row, title=titles[row.name]) for row in complete]
-
-
-def select_paper_columns(
-    columns: Sequence[MetricColumn],
-    quality: str,
-    size: str,
-    statistics: Mapping[str, Mapping[str, MetricStatistics]],
-) -> tuple[MetricColumn, ...]:
-    """Return the columns that a paper's table has where none were chosen: at most four of those measured.
-
-    They are the primary metric, the bytes that most rows end in and their ratio, and the first of MACs and latency that
-    differs between rows.
-
-    Args:
-        columns: All columns, in their order.
-        quality: Name of the primary metric.
-        size: Metric of the size axis.
-        statistics: Statistics by metric and row.
-    """
-    encoded = statistics.get("size/encoded_bytes", {})
-    if sum(row.mean is not None for row in encoded.values()) * 2 > len(encoded):
-        size = "size/encoded_bytes"
-    costs = [name for name in _PAPER_COSTS if name in statistics]
-    varying = (name for name in costs if len({row.mean for row in statistics[name].values()} - {None}) > 1)
-    names = {quality, size, RATIO_OF.get(size), next(varying, costs[0] if costs else None)}
-    return tuple(column for column in columns if column.name in names)
 
 
 def _find_primary(runs: Sequence[Run], spec: TableSpec) -> PrimaryMetric:
@@ -217,14 +176,6 @@ def _group_by_row(runs: Sequence[Run], order: Sequence[str]) -> dict[str, dict[i
     for run in runs:
         rows[run.row][run.seed] = run
     return dict(rows)
-
-
-def _select_size_metric(columns: Sequence[MetricColumn]) -> str:
-    """Return the first size in bytes or number of an NPU's cycles among the columns, or the file's size."""
-    for column in columns:
-        if re.fullmatch(r"size/\w+_bytes|npu/[^/]+/cycles", column.name):
-            return column.name
-    return "size/file_bytes"
 
 
 def _compute_column(name: str, grid: _RunGrid, spec: TableSpec, tested: bool) -> dict[str, MetricStatistics]:
