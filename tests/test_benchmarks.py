@@ -11,7 +11,7 @@ import pytest
 from tests.documents import BENCHMARKS, ROOT, need_fashion_mnist, run
 
 SMALLER = {"training": '--only "prune lenet_300_100"', "script": "--only lenet_300_100", "memory": "--only uint8"}
-WITHOUT_FASHION_MNIST = ("second_run", "memory", "encoding", "search_quality", "faults")
+WITHOUT_FASHION_MNIST = ("answering", "second_run", "memory", "encoding", "search_quality", "faults")
 
 
 def get_name(command: str) -> str:
@@ -29,7 +29,7 @@ def test_benchmark_runs(command: str) -> None:
         # The time that a store saves on stages this small is noise and may be negative.
         assert result["value"] > 0 or "store_saving" in command
         assert len(result["ours"]) == 1
-        alone = any(name in command for name in ("second_run", "report.py", "search_efficiency", "faults"))
+        alone = any(name in command for name in ("answering", "second_run", "report.py", "search_efficiency", "faults"))
         alone = alone or ("encoding" in command and result["unit"] == "s") or result["name"].startswith("one trial")
         assert len(result["theirs"]) == (not alone)
 

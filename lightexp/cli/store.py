@@ -15,7 +15,6 @@ from rich.progress import track
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import make_console, print_line
-from lightexp.cli.terminal import choose_width
 from lightexp.core import store_gc
 from lightexp.core.columns import MISSING
 from lightexp.core.errors import BadInput
@@ -25,7 +24,6 @@ from lightexp.core.records import load_records
 from lightexp.core.store import ENTRIES, Store
 from lightexp.core.store_gc import StoreItem
 from lightexp.report.table import Table, TableColumn, build_rich_table, print_whole_words
-from lightexp.runner.compose import compose_settings
 
 _HELP = """Everything that was trained or made is stored once, in outputs/store, for every run that needs it again.
 
@@ -74,6 +72,8 @@ def make_parser() -> Arguments:
 
 def run(argv: list[str]) -> int:
     """Run `lightexp store` and return the exit code."""
+    from lightexp.runner.compose import compose_settings
+
     options, overrides = make_parser().read(argv)
     outputs = compose_settings(overrides).outputs
     store = Store(outputs / "store")
@@ -90,6 +90,8 @@ def run(argv: list[str]) -> int:
 
 def _list(outputs: Path, items: list[StoreItem]) -> int:
     """Print a table of the entries."""
+    from lightexp.cli.terminal import choose_width
+
     names_by_key, complaints = _find_references(outputs)
     numbers = [TableColumn(heading) for heading in ("Bytes", "Made", "Used")]
     columns: list[TableColumn | str] = ["Key", "What", *numbers, "Runs that name it", ""]
@@ -141,6 +143,8 @@ def _verify(store: Store, options: Namespace, overrides: list[str]) -> int:
 
 def _verify_deep(store: Store, items: list[StoreItem], options: Namespace, overrides: list[str]) -> bool:
     """Make some entries again, print how each compares, and return whether all are equal."""
+    from lightexp.cli.terminal import choose_width
+    from lightexp.runner.compose import compose_settings
     from lightexp.runner.recompute import find_recipes, recompute_entries  # no need to wait for it before this
 
     records, complaints = _load_all_records(store.root.parent)
