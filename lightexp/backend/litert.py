@@ -23,7 +23,7 @@ from lightexp.core.preprocessing import Factor
 MIN_TIMED_RUNS = 20
 """Runs that are timed even when the time is over."""
 _BATCHES = 5  # whose medians are compared
-_MIN_BATCH_US = 4_000.0  # so that five of them last longer than another process' turn on the processor
+_MIN_BATCH_US = 1_000.0  # of fast models, whose medians would otherwise rest on a tenth of a millisecond
 _CLOCK_US = 0.02  # by which equal durations differ, since the clock ticks
 _EXAMPLES_PER_CALL = 1000  # sent to the sandbox process at once
 _SMALLEST_PROBABILITY = 1e-7  # so that its logarithm is finite
@@ -211,7 +211,7 @@ def time_single_example(
         tflite: The model's file.
         example: The example as the model's input, scaled, `(*shape)`.
         warmup: Runs that are not counted, at least one; they take at most an eighth of `seconds`.
-        runs: Runs of five batches. There are more of a fast model, whose batches take 4 ms at least, and fewer, but at
+        runs: Runs of five batches. There are more of a fast model, whose batches take 1 ms at least, and fewer, but at
             least 20, of a slow one, whose first five batches take at most half of `seconds`.
         seconds: Time after which no further batch begins. Defaults to 2.
         foreign: As in `compute_logits`. Defaults to False.
