@@ -25,7 +25,7 @@ from lightexp.core.errors import BadInput, RunFailed
 _LARGE_ARENA = 256 << 20  # bytes; only pages that are written to take memory
 _ARENA_STEP = 64  # bytes
 _MAX_EXTRA = 1 << 20  # bytes to try beyond what the interpreter reports
-_SOURCE_LINE = re.compile(r"\S+[.]cc:\d+ ")
+_SOURCE_LINE = re.compile(r"\S+[.]cc(:\d+)? ")
 
 
 class ArenaSizes(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from lightexp.backend import micro, sandbox
+from lightexp.backend import edge_quantizer, litert, micro, sandbox
 from lightexp.backend.flatbuffer import read_graph
 from lightexp.core.errors import BadInput
 from lightexp.core.memory_plan import find_peak, plan_memory
@@ -87,6 +87,27 @@ def test_unsupported_file_gives_reason(net: str, scheme: str, reason: str, path:
     assert reason in notes["micro/runs"]
     assert notes["fits/roomy"] == notes["fits/tiny"] == "it does not run on TFLite Micro"
     assert not any("\n" in message or ".cc" in message for message in notes.values())
+
+
+@needs_micro
+@pytest.mark.parametrize(
+    ("scheme", "bits", "note"),
+    [
+        ("int8", 4, "layers={LAYER: 8} of the stage that quantises keeps it at 8 bits"),
+        ("dynamic", 8, "It needs 8-bit weights with 8-bit activations: quantize.scheme=int8"),
+    ],
+)
+def test_refused_layer_is_named(scheme: str, bits: int, note: str, path: Path) -> None:
+    path.write_bytes(tiny_models.make_tflite("dense"))
+    data = tiny_models.make_data("dense")
+    ranges = litert.collect_ranges(path, data.inputs(data.train.x), 1)
+    path.write_bytes(edge_quantizer.quantize(path, ranges, scheme, 8, [(bits, 0), (8, 0)], "float").tobytes())
+    reason = measure(path)[1]["micro/runs"]
+    graph = read_graph(path)
+    layer = graph.name_layer(next(op for op in graph.ops if op.kind == "FULLY_CONNECTED"))
+    assert reason.startswith(f"TFLite Micro refuses layer '{layer}' (FULLY_CONNECTED): ")
+    assert reason.endswith(note.replace("LAYER", layer))
+    assert layer.startswith("dense")
 
 
 @needs_micro
