@@ -1,1 +1,1 @@
-"""The only code that imports TensorFlow, tf_keras, tfmot, LiteRT, TFLite Micro and the quantiser."""
+"""The only code that imports TensorFlow, tf_keras, tfmot, LiteRT, TFLite Micro, the quantiser and Vela."""

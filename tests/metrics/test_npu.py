@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,8 +131,10 @@ def test_misfit_counts_dram_as_flash() -> None:
     assert explain_misfit({**U55, "flash": 70, "sram": 1}, metrics) is None
 
 
-def test_no_target_leaves_a_run_as_it_was() -> None:
-    assert "npu" not in compose_settings(["measure=default"]).measure
+def test_no_target_leaves_a_run_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "ethosu", None)  # its import would raise
+        assert "npu" not in compose_settings(["measure=default"]).measure
     settings = compose_settings(["measure=default", "deploy=[nano33,ethos_u55_128]"])
     assert {*settings.measure["micro"].boards} == {"nano33"}  # type: ignore[attr-defined]
     assert {*settings.measure["npu"].targets} == {"ethos_u55_128"}  # type: ignore[attr-defined]
@@ -148,6 +151,28 @@ def test_key_covers_compiler_and_configuration(tmp_path: Path) -> None:
     config.write_text(text.replace("100e6", "200e6"))
     assert compute_key(Npu({"own": own})) != compute_key(first)
     assert compute_key(Npu({"u55": U55})) == compute_key(Npu({"u55": U55}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "has no System_Config 'Mine': nothing is known by that name."),
+        (b"\xff\xfe\x00", "is no text. Give a configuration file of Vela's (.ini)."),
+        (b"core_clock=1\n[System_Config.Mine]\n[Memory_Mode.Mode]\n", "contains no section headers"),
+        (b"[System_Config.Mine]\n[System_Config.Mine]\n[Memory_Mode.Mode]\n", "already exists"),
+        (b"[System_Config.Mine]\naxi0_port=Rom\n[Memory_Mode.Mode]\n", "'Rom'"),
+        (b"[System_Config.Mine]\ninherit=System_Config.Gone\n[Memory_Mode.Mode]\n", "System_Config.Gone"),
+        (b"[System_Config.Mine]\ninherit=A\n[A]\ninherit=System_Config.Mine\n[Memory_Mode.Mode]\n", "recursion"),
+    ],
+)
+def test_broken_configuration_is_one_line(text: bytes, message: str, tmp_path: Path) -> None:
+    config = tmp_path / "mine.ini"
+    config.write_bytes(text)
+    target = f"+deploy.npus.mine={{accelerator: ethos-u55-64, system: Mine, memory: Mode, config: '{config}'}}"
+    with pytest.raises(BadInput) as raised:
+        compose_settings(["measure=default", target])
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+    assert str(raised.value).startswith("measure.npu: deploy.npus.mine: ")
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
-from lightexp.core.columns import COLUMNS
+from lightexp.core.columns import COLUMNS, ESTIMATE_NOTE, find_column
 from lightexp.core.errors import BadInput
 from lightexp.core.hypervolume import compute_tradeoff_hypervolume
 from lightexp.report.data import Report, ReportRow
+from lightexp.report.documents import list_legend
+from lightexp.report.plots import draw_front
 from lightexp.report.runs import Run
 from lightexp.report.statistics import adjust_holm
 from lightexp.report.summary import build_summary
@@ -107,6 +110,25 @@ def test_runs_without_a_control_row_use_their_own(runs: list[Run]) -> None:
     difference = find_row(report, "both").metric("accuracy/test").difference
     assert difference is not None
     assert difference.p == pytest.approx(stats.ttest_rel(accuracies(runs, "both"), own_controls).pvalue)
+
+
+def test_cycles_of_an_npu_may_be_the_size_axis(runs: list[Run], spec: TableSpec) -> None:
+    cycles = "npu/u55/cycles"  # which float files, such as the control, do not have
+    runs = [
+        run
+        if run.row == "control"
+        else replace(run, metrics={**run.metrics, cycles: run.metrics["size/file_bytes"] * 2})
+        for run in runs
+    ]
+    columns = tuple(map(find_column, ("accuracy/test", cycles, "size/file_bytes")))
+    report = build_summary(runs, replace(spec, columns=columns))
+    assert (report.size, report.heading(report.size)) == (cycles, "u55 cycles (est.)")
+    assert list_legend(report)[-1] == ESTIMATE_NOTE
+    assert find_row(report, "control").metric(cycles).mean is None
+    assert find_row(report, "both").front is not None and report.hypervolume is None
+    figure = Figure()
+    assert draw_front(report, figure) is not None
+    assert figure.axes[0].get_xlabel().startswith("u55 cycles (est.)")
 
 
 def test_no_runs_are_refused(spec: TableSpec) -> None:
