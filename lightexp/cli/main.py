@@ -32,6 +32,7 @@ Usage: lightexp COMMAND [arguments]
   store       list, verify and clean up the store of artifacts: ls, verify, gc
   track       sync: upload the runs that MLflow has not seen yet
   ui          MLflow's pages over the runs
+  register    a run's model, or the best of a study's front, as a version in MLflow's model registry
   completion  scripts that make the Tab key complete commands, groups and settings: bash, zsh, fish
   decode      turn an encoded model (.lxe) back into its .tflite
   export      a run's model with metadata, and as a C array
@@ -54,6 +55,7 @@ COMMANDS = (
     "store",
     "track",
     "ui",
+    "register",
     "completion",
 )
 """Each is a module of this folder with `run(argv) -> exit code` and `make_parser() -> Arguments`."""

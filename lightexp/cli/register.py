@@ -1,0 +1,184 @@
+"""`lightexp register`: put a run's model, or the best of a study's front, into MLflow's model registry."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightexp.cli.arguments import Arguments, is_setting
+from lightexp.cli.printing import print_line
+from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.regular_files import read_text
+
+if TYPE_CHECKING:
+    from lightexp.core.record import Record
+    from lightexp.tracking.mlflow import Mlflow
+    from lightexp.tracking.registry import RegistryClient
+
+_USAGE = """lightexp register RUN NAME [setting=value ...]
+       lightexp register --front STUDY NAME [setting=value ...]"""
+_HELP = """Put a run's model, or the best and the smallest of a study's front, into MLflow's model registry as versions
+of the model NAME. Two aliases move with each call: champion (the best primary metric on validation) and smallest (the
+fewest bytes). Both compare the versions that were measured on the same data. A run is registered once.
+
+  lightexp register outputs/runs/ID keywords            a run, by its folder or its id
+  lightexp register --front NAME keywords               a study that has ended, by its name or folder
+  lightexp register ID keywords tracking.uri=http://HOST:PORT    in the registry of a server
+
+Then: mlflow.pyfunc.load_model("models:/keywords@champion"), mlflow models serve -m models:/keywords@champion; see
+lightexp guide serve_and_deploy. Exit codes: 0 done, 1 MLflow could not be used, 2 bad input."""
+_NAME = re.compile(r"[\w][\w .-]{0,199}")
+
+
+def make_parser() -> Arguments:
+    """Make the parser of `lightexp register`."""
+    parser = Arguments("register", usage=_USAGE, description=_HELP).add_config_dir()
+    parser.add_argument("words", nargs="*", metavar="RUN NAME", help="a run's folder or id, and the model's name")
+    parser.add_argument("--front", metavar="STUDY", help="a study, whose front is registered")
+    return parser
+
+
+def run(argv: list[str]) -> int:
+    """Run `lightexp register` and return the exit code.
+
+    Args:
+        argv: The command line after `register`.
+
+    Raises:
+        BadInput: If there is no such run or study, or the name cannot be used.
+        RunFailed: If MLflow cannot be used.
+    """
+    options, rest = make_parser().read(argv)
+    names = [word for word in options.words if not is_setting(word) or Path(word).exists()]
+    overrides = [word for word in options.words if word not in names] + rest
+    if len(names) != (1 if options.front else 2):
+        expected = "NAME after --front STUDY" if options.front else "RUN NAME"
+        raise BadInput(f"register takes {expected}. Received: {' '.join(names) or 'nothing'}.")
+    if not _NAME.fullmatch(names[-1]):
+        raise BadInput(f"NAME is of letters, digits, '_', '-', '.' and spaces. Received: {names[-1]!r}.")
+    from lightexp.runner.compose import compose_settings
+    from lightexp.tracking import stores
+    from lightexp.tracking.mlflow import Mlflow
+
+    settings = compose_settings(overrides)
+    if not isinstance(settings.tracking, Mlflow):
+        raise BadInput("register uses MLflow. Received: tracking=none. Leave it out, or set tracking.uri=URI.")
+    tracking = replace(settings.tracking, uri=stores.resolve_uri(settings.tracking.uri, settings.outputs), model=True)
+    if options.front:
+        with _copy_front(_find_folder(options.front, settings.outputs / "searches", "front.json")) as folders:
+            _register(folders, names[-1], tracking, settings.outputs)
+    else:
+        folder = _find_folder(names[0], settings.outputs / "runs", "record.json")
+        _register([folder], names[-1], tracking, settings.outputs)
+    return 0
+
+
+def _find_folder(name: str, parent: Path, content: str) -> Path:
+    """Return the folder of a run or study by its path or name."""
+    for folder in (Path(name), parent / name):
+        if (folder / content).is_file():
+            return folder.absolute()
+    existing = sorted((path.parent.name for path in parent.glob(f"*/{content}")), reverse=True)[:3]
+    there = f" The last are: {', '.join(existing)}." if existing else ""
+    raise BadInput(f"neither {name} nor {parent / name} holds a {content}.{there} Set paths.outputs=FOLDER.")
+
+
+@contextmanager
+def _copy_front(study: Path) -> Iterator[list[Path]]:
+    """Provide the best and the smallest point of a study's front as folders of runs, which are named by their ids."""
+    from lightexp.core.primary_metric import read_primary
+    from lightexp.core.record import read_record
+
+    try:
+        trials = [int(point["trial"]) for point in json.loads(read_text(study / "front.json"))["front"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{study / 'front.json'} is no study's front: {error}. Run lightexp search again.") from None
+    sources = [study / "front" / f"trial_{trial:04d}" for trial in trials]
+    if not sources:
+        raise BadInput(f"{study} has no feasible trial. Relax its constraints, or register a run.")
+    records = [(source, read_record(source)) for source in sources]
+    primary = read_primary(records[0][1].dataset)
+    sign = 1 if primary.direction == "max" else -1
+    best = max(records, key=lambda pair: sign * _get_metric(pair[1], f"{primary.name}/val"))
+    smallest = min(records, key=lambda pair: _get_metric(pair[1], "size/file_bytes"))
+    with tempfile.TemporaryDirectory() as folder:
+        copies = {}
+        for source, record in (best, smallest):
+            copies[record.id] = copy = Path(folder) / "runs" / record.id
+            if copy.exists():
+                continue
+            shutil.copytree(source, copy)
+            record.tags = {**record.tags, "row": f"{study.name} trial {int(source.name.partition('_')[2])}"}
+            record.write(copy)
+        yield list(copies.values())
+
+
+def _get_metric(record: Record, name: str) -> float:
+    try:
+        return record.metrics[name]
+    except KeyError:
+        raise BadInput(f"{record.id} has no {name}. Run lightexp search again.") from None
+
+
+def _register(folders: list[Path], name: str, tracking: Mlflow, outputs: Path) -> None:
+    """Log the models of some runs if needed, register them, move the aliases, and print what there is now."""
+    from lightexp.tracking import stores
+    from lightexp.tracking.mlflow import summarize_mlflow_error
+    from lightexp.tracking.registry import RegistryClient, read_data_digest
+
+    records = [_log_model(folder, tracking, outputs) for folder in folders]
+    try:
+        with stores.bound_retries(timeout=30, retries=2):
+            client = RegistryClient(str(tracking.uri), tracking.timeout_s)
+            known = {version.run_id for version in client.list_versions(name)}
+            for record, run_id in records:
+                if record.id not in known:
+                    _add_version(client, name, record, run_id)
+            data = read_data_digest(records[0][0])
+            aliases = client.assign_aliases(name, data)
+            versions = client.list_versions(name)
+    except (BadInput, RunFailed):
+        raise
+    except Exception as error:  # MLflow and its libraries raise anything
+        raise RunFailed(f"MLflow at {tracking.uri} cannot be used: {summarize_mlflow_error(error)}.") from None
+    registered = {record.id for record, _ in records}
+    for version in versions:
+        if version.run_id in registered:
+            names = ", ".join(alias for alias, number in aliases.items() if number == version.number)
+            print_line(f"{name} version {version.number}{f' ({names})' if names else ''}: run {version.run_id}")
+    if others := sum(version.tags.get("lightexp.val_digest") != data for version in versions):
+        print_line(f"{others} versions were measured on other data, and are not compared.")
+    print_line(
+        f"Serve   MLFLOW_TRACKING_URI={tracking.uri} mlflow models serve --env-manager local -m 'models:/{name}@champion'"
+    )
+
+
+def _add_version(client: RegistryClient, name: str, record: Record, run_id: str) -> None:
+    run = client.get_run(run_id)
+    if not run.model_ids or run.lifecycle_stage == "deleted":
+        raise RunFailed(f"MLflow's run {run_id} has no model or was deleted. Restore it, or run the pipeline again.")
+    client.add_version(name, run, record)
+
+
+def _log_model(folder: Path, tracking: Mlflow, outputs: Path) -> tuple[Record, str]:
+    """Bring a run with its model into MLflow, and return its record and MLflow's id of it."""
+    from lightexp.core.record import read_run
+    from lightexp.tracking.model_files import find_model
+
+    record = read_run(folder)
+    if not find_model(record, folder):
+        raise BadInput(f"{folder} is {record.status} and ships no model. Give the folder of a run that is done.")
+    complaints: list[str] = []
+    result = tracking.open_mirror(outputs, complaints.append).sync(folder)
+    if result.note_in(record):
+        record.write(folder)
+    if "missing" in result.place:
+        raise RunFailed(complaints[0] if complaints else result.place["missing"])
+    return record, result.place["run_id"]
