@@ -155,9 +155,8 @@ def _register(folders: list[Path], name: str, tracking: Mlflow, outputs: Path) -
             print_line(f"{name} version {version.number}{f' ({names})' if names else ''}: run {version.run_id}")
     if others := sum(version.tags.get("lightexp.val_digest") != data for version in versions):
         print_line(f"{others} versions were measured on other data, and are not compared.")
-    print_line(
-        f"Serve   MLFLOW_TRACKING_URI={tracking.uri} mlflow models serve --env-manager local -m 'models:/{name}@champion'"
-    )
+    command = f"mlflow models serve --env-manager local -m 'models:/{name}@champion'"
+    print_line(f"Serve   MLFLOW_TRACKING_URI={tracking.uri} {command}")
 
 
 def _add_version(client: RegistryClient, name: str, record: Record, run_id: str) -> None:
