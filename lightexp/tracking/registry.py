@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightexp.core.columns import build_metrics_table, select_columns
-from lightexp.core.primary_metric import read_primary
+from lightexp.core.primary_metric import PrimaryMetric, read_primary
 from lightexp.core.record import Record
 from lightexp.core.table import render_markdown
 from lightexp.tracking import mlflow_payload
@@ -137,12 +137,12 @@ def choose_aliases(versions: Sequence[Version]) -> dict[str, int]:
 
 
 def render_versions(versions: Sequence[Version], aliases: dict[str, int]) -> str:
-    """Return a Markdown table of a registered model's versions."""
+    """Return a Markdown table of a registered model's versions, of which there is one at least."""
     rows = []
     for version in versions:
         names = "".join(f" ({alias})" for alias, number in aliases.items() if number == version.number)
         rows.append((f"{version.number}{names}: {version.tags.get(_NAME, '')}", version.metrics))
-    primary = versions[-1].tags.get(_PRIMARY, "accuracy") if versions else "accuracy"
+    primary = PrimaryMetric(versions[-1].tags.get(_PRIMARY, "accuracy"))
     return render_markdown(build_metrics_table("Version", rows, primary=primary))
 
 
