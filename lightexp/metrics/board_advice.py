@@ -58,21 +58,29 @@ def advise_io(graph: TFLiteGraph, arena: int) -> str | None:
     return f"inputs and outputs are float: io=integer of the stage that quantises would save {size} of RAM"
 
 
-def advise_ram(graph: TFLiteGraph, excess: int) -> str:
-    """Return the nearest setting that lowers the RAM of a file.
+def advise_ram(graph: TFLiteGraph, arena: int, excess: int) -> str:
+    """Return the nearest setting that lowers the RAM of a file, and the next one if that is not enough.
 
     Args:
         graph: The file.
+        arena: Bytes of its arena.
         excess: Bytes that are missing.
     """
     if not _has_integer_activations(graph):
         return "quantize.scheme=int8 with io=integer takes about a quarter"
-    if saved := count_saved_ram(graph):
-        enough = "which is enough" if saved >= excess else f"of {format_binary_bytes(excess)} that are missing"
-        return f"io=integer of the stage that quantises saves {format_binary_bytes(saved)}, {enough}"
-    peak = find_peak(plan_memory(graph))
-    assert peak is not None  # a file that runs has operators
-    return f"most is alive at layer '{peak.layer}' ({format_binary_bytes(peak.size)}): narrow it (prune_channels)"
+    saved = count_saved_ram(graph)
+    if saved >= excess:
+        return f"io=integer of the stage that quantises saves {format_binary_bytes(saved)}, which is enough"
+    peak = find_peak(plan_memory(use_integer_io(graph)))
+    if peak is None or 2 * peak.size < arena:
+        advice = f"most is TFLite Micro's own data of {len(graph.ops)} operators: take fewer layers"
+    else:
+        size = format_binary_bytes(peak.size)
+        advice = f"most is alive at layer '{peak.layer}' ({size}): narrow it (prune_channels)"
+    if not saved:
+        return advice
+    size, missing = format_binary_bytes(saved), format_binary_bytes(excess)
+    return f"io=integer of the stage that quantises saves {size} of {missing} that are missing; {advice}"
 
 
 def advise_flash(graph: TFLiteGraph) -> str:

@@ -136,5 +136,5 @@ def explain_misfit(board: Board, tflite: Path, arena: int, graph: TFLiteGraph | 
         advice += [f"flash: {advise_flash(graph)}"] if graph else []
     if arena > ram * 1024:
         problems.append(f"{math.ceil(arena / 1024):,} KiB of RAM where {max(ram, 0):,} are free")
-        advice += [f"RAM: {advise_ram(graph, arena - ram * 1024)}"] if graph else []
+        advice += [f"RAM: {advise_ram(graph, arena, arena - ram * 1024)}"] if graph else []
     return ". ".join(filter(None, [f"it takes {' and '.join(problems)}", "; ".join(advice)])) if problems else None

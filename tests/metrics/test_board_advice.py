@@ -43,12 +43,14 @@ def test_advise_io_says_what_is_worth_it() -> None:
 
 def test_advise_ram_gives_the_nearest_setting() -> None:
     graph = make_graph()
-    assert advise_ram(graph, 100) == "io=integer of the stage that quantises saves 384 B, which is enough"
-    assert advise_ram(graph, 2048).endswith("saves 384 B, of 2 KiB that are missing")
+    assert advise_ram(graph, 300, 100) == "io=integer of the stage that quantises saves 384 B, which is enough"
+    assert advise_ram(graph, 3000, 2048).endswith(
+        "saves 384 B of 2 KiB that are missing; most is TFLite Micro's own data of 3 operators: take fewer layers"
+    )
     integer = dataclasses.replace(graph, ops=graph.ops[1:2], inputs=(1,), outputs=(3,))
-    assert advise_ram(integer, 1) == "most is alive at layer 'dense' (128 B): narrow it (prune_channels)"
+    assert advise_ram(integer, 200, 1) == "most is alive at layer 'dense' (128 B): narrow it (prune_channels)"
     in_float = TFLiteGraph((graph.tensors[0], graph.tensors[4]), (Operator("TANH", (0,), (1,)),), (0,), (1,))
-    assert advise_ram(in_float, 1) == "quantize.scheme=int8 with io=integer takes about a quarter"
+    assert advise_ram(in_float, 900, 1) == "quantize.scheme=int8 with io=integer takes about a quarter"
 
 
 def test_advise_flash_names_the_layer_with_most_weights() -> None:
