@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from lightexp.core.version import __version__
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,13 +31,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_wheel_holds_every_config_and_no_other_package(wheel: Path) -> None:
+def test_wheel_holds_configs_guides_and_no_other_package(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"lightexp/_conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
+    shipped |= {f"lightexp/guides/{path.name}" for path in (ROOT / "lightexp" / "guides").glob("*.md")}
     assert shipped <= names
-    assert {name.split("/")[0] for name in names} == {"hydra_plugins", "lightexp", "lightexp-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"hydra_plugins", "lightexp", f"lightexp-{__version__}.dist-info"}
     assert [name for name in names if "hydra_plugins" in name] == ["hydra_plugins/lightexp_sweeper.py"]
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_version_is_the_same_everywhere() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    released = re.findall(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert released[0] == __version__
 
 
 def test_command_works_from_the_wheel_in_any_folder(wheel: Path, tmp_path: Path) -> None:

@@ -1,3 +1,3 @@
-"""The package's version, which `pyproject.toml` repeats."""
+"""The package's version, which `pyproject.toml` and `CITATION.cff` repeat."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
