@@ -1,4 +1,4 @@
-"""How much of each microcontroller's memory a run's file takes, as a table: read from its record."""
+"""How much of the memory of each microcontroller and NPU a run's file takes, as a table: read from its record."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SIZES = ("flash", "ram", "flash_taken", "ram_taken")
 
 
 def build_fit_table(record: Record) -> Table | None:
-    """Return a table with a row for each board that the shipped file was checked against; None if there was none.
+    """Return a table with a row for each board or NPU that the shipped file was checked against; None without any.
 
     Args:
         record: The run's record.
     """
     metrics, rows = record.metrics, []
-    for name, board in _find_boards(record.config).items():
+    for name, board in _find_targets(record.config, "targets").items():
         fits = metrics.get(f"fits/{name}")
         if fits is None or not all(isinstance(board.get(key), int) for key in _SIZES):
             continue
@@ -28,18 +28,34 @@ def build_fit_table(record: Record) -> Table | None:
             for metric, kind in (("size/file_bytes", "flash"), ("micro/arena_bytes", "ram"))
         ]
         rows.append([name, str(board.get("core", MISSING)), "yes" if fits else "no", *cells])
+    for name, npu in _find_targets(record.config, "npus").items():
+        if (fits := metrics.get(f"fits/{name}")) is not None:
+            flash = [metrics[n] for n in (f"npu/{name}/flash_bytes", f"npu/{name}/dram_bytes") if n in metrics]
+            cells = [
+                _describe_npu_use(sum(flash) if flash else None, npu, "flash"),
+                _describe_npu_use(metrics.get(f"npu/{name}/sram_bytes"), npu, "sram"),
+            ]
+            rows.append([name, f"{npu.get('accelerator', MISSING)} (est.)", "yes" if fits else "no", *cells])
     if not rows:
         return None
     heads: list[TableColumn | str] = ["Board", "Core", "Fits", "Flash: taken of free, left", "RAM: taken of free, left"]
     return Table.from_text(heads, rows)
 
 
-def _find_boards(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the boards of a record's config, which nothing has checked."""
+def _find_targets(config: Mapping[str, Any], kind: str) -> dict[str, Mapping[str, Any]]:
+    """Return the boards (`targets`) or NPUs (`npus`) of a record's config, which nothing has checked."""
     deploy = config.get("deploy")
-    targets = deploy.get("targets") if isinstance(deploy, Mapping) else None
-    boards = targets if isinstance(targets, Mapping) else {}
-    return {name: board for name, board in boards.items() if isinstance(board, Mapping)}
+    targets = deploy.get(kind) if isinstance(deploy, Mapping) else None
+    named = targets if isinstance(targets, Mapping) else {}
+    return {name: target for name, target in named.items() if isinstance(target, Mapping)}
+
+
+def _describe_npu_use(taken: float | None, npu: Mapping[str, Any], kind: str) -> str:
+    """Return as `_describe_use`, or a dash where the target does not state its memory."""
+    total, reserved = npu.get(kind), npu.get(f"{kind}_taken", 0)
+    if not isinstance(total, int) or not isinstance(reserved, int):
+        return MISSING
+    return _describe_use(taken, (total - reserved) * 1024)
 
 
 def _describe_use(taken: float | None, free: int) -> str:
