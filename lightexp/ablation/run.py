@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from lightexp.ablation.runs import Backlog, RunIndex
 from lightexp.ablation.task_source import LOCKS, AblationOrder, AblationSource
 from lightexp.ablation.tasks import AblationTask, list_latency_tasks, list_run_tasks
+from lightexp.ablation.time_left import TimeLeft
 from lightexp.core.columns import find_column
 from lightexp.core.errors import RunFailed
 from lightexp.core.formatting import format_duration
@@ -26,6 +27,7 @@ from lightexp.execution.pool import LocalPool, PoolSettings, PoolView
 
 WORKER = "lightexp.ablation.worker"
 _LOGS = "ablations/workers"
+_LINE_INTERVAL_S = 10.0
 ReportLine = Callable[[str], None]
 
 
@@ -60,7 +62,7 @@ class AblationPool:
             KeyboardInterrupt: If the user has interrupted it. Finished stages and runs are kept.
         """
         tasks = list_run_tasks(backlog)
-        failures = self._run_tasks(tasks, self.workers, _RunProgress(tasks, backlog, self))
+        failures = self._run_tasks(tasks, self.workers, RunProgress(tasks, backlog, self))
         return {
             (task.row, task.seed): failures[task.id] for task in tasks if task.kind == "run" and task.id in failures
         }
@@ -76,9 +78,9 @@ class AblationPool:
         """
         if tasks := list_latency_tasks(backlog, self.index):
             self.report(f"Measuring the latency of {len(tasks)} runs, one after another, while nothing else computes.")
-            self._run_tasks(tasks, 1, _TaskProgress(tasks, self.report))
+            self._run_tasks(tasks, 1, TaskProgress(tasks, self.report))
 
-    def _run_tasks(self, tasks: list[AblationTask], workers: int, progress: _TaskProgress) -> dict[str, str]:
+    def _run_tasks(self, tasks: list[AblationTask], workers: int, progress: TaskProgress) -> dict[str, str]:
         """Run tasks and return why some have failed, by task id."""
         if not tasks:
             return {}
@@ -102,7 +104,7 @@ class AblationPool:
         source: AblationSource,
         order: AblationOrder,
         workers: int,
-        progress: _TaskProgress,
+        progress: TaskProgress,
     ) -> tuple[bool, dict[str, str]]:
         lease = source.make_lease()
         job = partial(run_job, {"order": asdict(order), "lease": lease.key, "origin": launch_origin()})
@@ -146,40 +148,74 @@ def _make_pool_settings(order: AblationOrder, workers: int) -> PoolSettings:
     return PoolSettings(WORKER, asdict(order), workers, Path(order.outputs) / _LOGS, drains=False)
 
 
-class _TaskProgress(PoolView):
-    """Shows the failures of tasks, and what their workers say."""
+class TaskProgress(PoolView):
+    """Shows the failures of tasks, what their workers say, and every ten seconds what they do."""
 
     source: AblationSource
 
     def __init__(self, tasks: list[AblationTask], report: ReportLine) -> None:
+        """Show nothing yet.
+
+        Args:
+            tasks: The tasks.
+            report: Called with each line.
+        """
         self._tasks = {task.id: task for task in tasks}
         self._report = report
+        self._last_line = time.monotonic()
+        self._ended = 0
 
     def show_message(self, text: str) -> None:
-        self._report(text)
+        """See `PoolView.show_message`."""
+        self._say(text)
+
+    def update(self, activities: list[str], seconds: float) -> None:
+        """See `PoolView.update`."""
+        if time.monotonic() - self._last_line >= _LINE_INTERVAL_S:
+            working = "; ".join(activities) or "the launcher's jobs"
+            self._say(f"{self._format_count()} at work: {working}{self._format_time_left()}")
 
     def show_outcome(self, task_id: str, outcome: dict[str, Any]) -> None:
+        """See `PoolView.show_outcome`."""
         task = self._tasks[task_id]
+        self._ended += 1
         if "failed" in outcome:
-            self._report(f"{task.name} failed: {outcome['failed']}")
+            self._say(f"{task.name} failed: {outcome['failed']}")
         elif task.kind == "stage":
-            self._report(f"  {task.name}: made in {format_duration(outcome['metrics']['seconds'])}")
+            self._say(f"  {task.name}: made in {format_duration(outcome['metrics']['seconds'])}")
+
+    def _say(self, line: str) -> None:
+        self._last_line = time.monotonic()
+        self._report(line)
+
+    def _format_count(self) -> str:
+        return f"[{self._ended}/{len(self._tasks)}]"
+
+    def _format_time_left(self) -> str:
+        return ""
 
 
-class _RunProgress(_TaskProgress):
+class RunProgress(TaskProgress):
     """Shows each run that has ended: as a worker here reports it, or as its record appears."""
 
     def __init__(self, tasks: list[AblationTask], backlog: Backlog, pool: AblationPool) -> None:
+        """Show nothing yet.
+
+        Args:
+            tasks: The tasks.
+            backlog: What is missing.
+            pool: Where the tasks run, and where lines go.
+        """
         super().__init__(tasks, pool.report)
-        self._seconds = backlog.seconds
         self._primary = next((run.settings.task.primary for run in backlog.missing), "")
-        self._store = Store(pool.outputs / "store")
+        self._time_left = TimeLeft(backlog, Store(pool.outputs / "store").has, pool.workers)
         self._is_launched = pool.launcher is not None and not pool.launcher.is_in_process
         self._unreported = [task for task in tasks if task.kind == "run"]
         self._total = len(self._unreported)
-        self._started_at = time.monotonic()
 
     def update(self, activities: list[str], seconds: float) -> None:
+        """See `PoolView.update`."""
+        super().update(activities, seconds)
         if not self._is_launched:
             return
         self.source.refresh()
@@ -189,21 +225,29 @@ class _RunProgress(_TaskProgress):
                 self._report_run(task, metrics)
 
     def show_outcome(self, task_id: str, outcome: dict[str, Any]) -> None:
-        super().show_outcome(task_id, outcome)
+        """See `PoolView.show_outcome`."""
         task = self._tasks[task_id]
+        if task.kind == "stage" and "failed" not in outcome:
+            self._time_left.learn(task_id, outcome["metrics"]["seconds"])
+        super().show_outcome(task_id, outcome)
         if task.kind == "run" and task in self._unreported:
             self._unreported.remove(task)
             if "failed" not in outcome:
                 self._report_run(task, outcome["metrics"])
 
     def _report_run(self, task: AblationTask, metrics: dict[str, float]) -> None:
-        count = self._total - len(self._unreported)
-        time_left = ""
-        if self._unreported:
-            stored = sum(map(self._store.has, self._seconds))
-            seconds_per_stage = (time.monotonic() - self._started_at) / max(stored, 1)
-            time_left = f"; about {format_duration(seconds_per_stage * (len(self._seconds) - stored))} left"
-        self._report(f"[{count}/{self._total}] {task.name}: {format_metrics(metrics, self._primary)}{time_left}")
+        for stage in self.source.find_stages(task):
+            if not stage.from_store:
+                self._time_left.learn(stage.key, stage.seconds)
+        shown = format_metrics(metrics, self._primary)
+        self._say(f"{self._format_count()} {task.name}: {shown}{self._format_time_left()}")
+
+    def _format_count(self) -> str:
+        return f"[{self._total - len(self._unreported)}/{self._total}]"
+
+    def _format_time_left(self) -> str:
+        seconds = self._time_left.estimate() if self._unreported else None
+        return f"; about {format_duration(seconds)} left" if seconds else ""
 
 
 def format_metrics(metrics: dict[str, float], primary: str) -> str:

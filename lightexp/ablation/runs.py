@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -186,6 +186,7 @@ class Backlog:
             than one run needs.
         seconds: Estimated duration of a stage, by the keys of all stages that are not in the store; None where no stage
             with such settings has a record.
+        kinds: Settings without the seed, and name, of the same stages.
     """
 
     done: list[AblationRun]
@@ -195,6 +196,7 @@ class Backlog:
     stored: set[str]
     shared: dict[str, int]
     seconds: dict[str, float | None]
+    kinds: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def find_backlog(runs: Iterable[AblationRun], index: RunIndex, is_stored: Callable[[str], bool]) -> Backlog:
@@ -209,6 +211,7 @@ def find_backlog(runs: Iterable[AblationRun], index: RunIndex, is_stored: Callab
     missing = [run for run, record in records if record is None]
     stored: set[str] = set()
     seconds: dict[str, float | None] = {}
+    kinds: dict[str, tuple[str, str]] = {}
     counts: Counter[str] = Counter()
     for run in missing:
         for node in run.plan.nodes:
@@ -217,6 +220,7 @@ def find_backlog(runs: Iterable[AblationRun], index: RunIndex, is_stored: Callab
                 continue
             counts[node.key] += 1
             seconds.setdefault(node.key, index.estimate_seconds(run, node.name))
+            kinds[node.key] = _identify_stage(run.settings.written, node.name), node.name
     other_threads: defaultdict[int, list[AblationRun]] = defaultdict(list)
     for run, record in records:
         now = run.settings.threads
@@ -230,4 +234,5 @@ def find_backlog(runs: Iterable[AblationRun], index: RunIndex, is_stored: Callab
         stored=stored,
         shared={key: count for key, count in counts.items() if count > 1},
         seconds=seconds,
+        kinds=kinds,
     )

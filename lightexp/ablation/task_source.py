@@ -15,7 +15,7 @@ from lightexp.ablation.runs import RunIndex
 from lightexp.ablation.tasks import AblationTask
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.json_text import encode_json
-from lightexp.core.record import read_record
+from lightexp.core.record import StageRecord, read_record
 from lightexp.core.records import RUNS
 from lightexp.core.regular_files import read_text
 from lightexp.core.store import Store
@@ -132,6 +132,13 @@ class AblationSource(WorkSource):
         with self._index_lock:
             record = self._index.find(task.identity)
         return None if record is None else record.metrics
+
+    def find_stages(self, task: AblationTask) -> list[StageRecord]:
+        """Return the stages of a run that had ended, on whatever host; none if it had not."""
+        self.refresh()
+        with self._index_lock:
+            record = self._index.find(task.identity)
+        return [] if record is None else record.stages
 
     def _is_done(self, task: AblationTask) -> bool:
         if task.kind == "stage":
