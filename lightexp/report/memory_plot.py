@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def draw(figure: Any, rows: Sequence[OperatorMemory], title: str) -> None:
     if len(shown) > _MAX_BARS:
         limit = sorted((row.size for row in rows), reverse=True)[_MAX_BARS - 1]
         shown = [row for row in rows if row.size >= limit][:_MAX_BARS]
+    from matplotlib.ticker import MultipleLocator
+
     peak = find_peak(rows)
     assert peak is not None
     figure.set_size_inches(7, 1.4 + 0.22 * len(shown))
@@ -65,6 +68,7 @@ def draw(figure: Any, rows: Sequence[OperatorMemory], title: str) -> None:
     labels = [f"{shorten_name(replace_unprintable(row.layer))} ({row.kind})" for row in shown]
     axes.set_yticks(range(len(shown)), labels, fontsize=7.5, parse_math=False)
     axes.invert_yaxis()
+    axes.xaxis.set_major_locator(MultipleLocator(2.0 ** math.floor(math.log2(max(peak.size, 4) / 4))))
     axes.xaxis.set_major_formatter(lambda value, _: format_binary_bytes(value))
     axes.set_xlabel("activations that are alive, without the kernels' scratch memory")
     name = replace_unprintable(peak.layer)
