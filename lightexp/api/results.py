@@ -34,20 +34,21 @@ class SearchResult:
 
     @cached_property
     def frame(self) -> pandas.DataFrame:
-        """The trade-off front: `trial`, `varied`, `command`, then the metrics. One row for each point."""
+        """The trade-off front: `trial`, `picks`, `varied`, `command`, then the metrics. One row for each point."""
         import pandas
 
         points: list[dict[str, Any]] = json.loads(read_text(self.folder / _FRONT))["front"]
         rows = [
             {
                 "trial": point["trial"],
+                "picks": ", ".join(point.get("picks", [])),  # absent in version 0.1
                 "varied": " ".join(point["varied"]),
                 "command": point["command"],
                 **point.get("metrics", point.get("figures", {})),  # their name in version 0.1
             }
             for point in points
         ]
-        return pandas.DataFrame(rows, columns=None if rows else ["trial", "varied", "command"])
+        return pandas.DataFrame(rows, columns=None if rows else ["trial", "picks", "varied", "command"])
 
     @cached_property
     def trials(self) -> pandas.DataFrame:

@@ -38,8 +38,8 @@ class StudyView:
             spec: The study's specification.
         """
         # A duplicate of the descriptor: standard error is redirected while C++ libraries write to it.
-        errors = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
-        self._err = make_console(errors, _choose_width(sys.stderr.isatty()))
+        self._errors = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
+        self._err = make_console(self._errors, _choose_width(sys.stderr.isatty()))
         self._out = make_console(width=_choose_width(sys.stdout.isatty()))
         self._spec = spec
         self._live = Live(console=self._err, refresh_per_second=4, transient=True)
@@ -52,6 +52,7 @@ class StudyView:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        self._errors.close()
 
     def message(self, text: str) -> None:
         """Show one line."""
@@ -74,7 +75,7 @@ class StudyView:
                 if not self._live.is_started or trial.state is TrialState.FAIL:
                     self.message(self._format_trial(trial, status))
         if self._live.is_started:
-            self._live.update(self._build_live_view(status, workers, seconds, left))
+            self._live.update(build_live_view(self._spec, status, workers, seconds, left))
 
     def _format_trial(self, trial: FrozenTrial, status: StudyStatus) -> str:
         outcome = read_outcome(trial)
@@ -83,49 +84,9 @@ class StudyView:
             return f"trial {trial.number} failed: {outcome.reason}  {varied}"
         if trial.state is TrialState.PRUNED:
             return f"trial {trial.number} {outcome.reason}  {varied}"
-        pairs = zip(self._columns, trial.values, strict=True)
+        pairs = zip(_list_columns(self._spec), trial.values, strict=True)
         values = "  ".join(f"{column.heading} {column.format(value)}" for column, value in pairs)
         return f"trial {trial.number}  {values}{_describe_place(trial, status)}  {varied}"
-
-    @property
-    def _columns(self) -> list[MetricColumn]:
-        return [find_column(objective.name) for objective in self._spec.objectives]
-
-    def _build_live_view(self, status: StudyStatus, workers: list[str], seconds: float, left: float | None) -> Group:
-        counts = f"{len(status.done)} done, {_format_cut_short(status)}{len(status.failed)} failed, "
-        counts += f"{len(status.running)} running   hypervolume {status.hypervolume:.4f}   "
-        clock = f"{format_clock(seconds)} gone"
-        if left is not None:
-            clock += f", about {format_clock(left)} left"
-        lines = [counts + clock, *self._format_constraints(status)]
-        trials, title = status.front[:_MAX_LIVE_POINTS], "Front"
-        if status.nearest is not None:
-            trials, title = [status.nearest], "Nearest"
-        rows = [
-            [
-                str(trial.number),
-                *(column.format(value) for column, value in zip(self._columns, trial.values, strict=True)),
-                _format_settings(trial),
-            ]
-            for trial in trials
-        ]
-        headings = [TableColumn(column.heading) for column in self._columns]
-        table = Table.from_text([title, *headings, "Settings"], rows)
-        lines_below = (f"worker {number}: {activity}" for number, activity in enumerate(workers))
-        texts = [[Text(strip_controls(line)) for line in part] for part in (lines, lines_below)]
-        return Group(*texts[0], build_rich_table(table), *texts[1])
-
-    def _format_constraints(self, status: StudyStatus) -> list[str]:
-        """Return a line for each constraint: how many trials are beyond it, and by how much at least."""
-        tallies = {t.constraint.text: t for t in tally_constraints(status.done, self._spec.constraints)}
-        lines = []
-        for constraint in self._spec.constraints:
-            tally = tallies.get(constraint.text)
-            line = f"{constraint.text}: {tally.stopped if tally else 0} of {len(status.done)} beyond"
-            if tally and tally.excesses:
-                line += f", by {find_column(constraint.name).format(min(tally.excesses))} or more"
-            lines.append(line)
-        return lines
 
     def show_plan(self, space: SearchSpace, seed_trials: list[tuple[str, list[str], int, int]], existing: int) -> None:
         """Show what a study would search.
@@ -186,6 +147,55 @@ class StudyView:
                 lines.append(f"Again   {point.command}   # {names}")
         for line in lines:
             self._out.print(escape_markup(line), soft_wrap=True)
+
+
+def build_live_view(
+    spec: StudySpec, status: StudyStatus, workers: list[str], seconds: float, left: float | None
+) -> Group:
+    """Return what the terminal shows while a study runs: counts, constraints, the front, and what the workers do.
+
+    Args:
+        spec: The study's specification.
+        status: The study's status.
+        workers: What each worker does.
+        seconds: Time since the command's start.
+        left: Estimate of the remaining seconds, or None where there is no estimate yet.
+    """
+    columns = _list_columns(spec)
+    counts = f"{len(status.done)} done, {_format_cut_short(status)}{len(status.failed)} failed, "
+    counts += f"{len(status.running)} running   hypervolume {status.hypervolume:.4f}   "
+    clock = f"{format_clock(seconds)} gone"
+    if left is not None:
+        clock += f", about {format_clock(left)} left"
+    trials, title = status.front[:_MAX_LIVE_POINTS], "Front"
+    if status.nearest is not None:
+        trials, title = [status.nearest], "Nearest"
+    rows = []
+    for trial in trials:
+        values = [column.format(value) for column, value in zip(columns, trial.values, strict=True)]
+        rows.append([str(trial.number), *values, _format_settings(trial)])
+    table = Table.from_text([title, *(TableColumn(column.heading) for column in columns), "Settings"], rows)
+    above = [counts + clock, *_format_constraints(spec, status)]
+    below = [f"worker {number}: {activity}" for number, activity in enumerate(workers)]
+    texts = [[Text(strip_controls(line)) for line in lines] for lines in (above, below)]
+    return Group(*texts[0], build_rich_table(table), *texts[1])
+
+
+def _list_columns(spec: StudySpec) -> list[MetricColumn]:
+    return [find_column(objective.name) for objective in spec.objectives]
+
+
+def _format_constraints(spec: StudySpec, status: StudyStatus) -> list[str]:
+    """Return a line for each constraint: how many trials are beyond it, and by how much at least."""
+    tallies = {tally.constraint.text: tally for tally in tally_constraints(status.done, spec.constraints)}
+    lines = []
+    for constraint in spec.constraints:
+        tally = tallies.get(constraint.text)
+        line = f"{constraint.text}: {tally.stopped if tally else 0} of {len(status.done)} beyond"
+        if tally and tally.excesses:
+            line += f", by {find_column(constraint.name).format(min(tally.excesses))} or more"
+        lines.append(line)
+    return lines
 
 
 def _choose_width(is_terminal: bool) -> int | None:

