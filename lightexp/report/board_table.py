@@ -1,4 +1,4 @@
-"""Which rows of a report fit on which microcontrollers, and how much of their memory they take."""
+"""Which rows of a report fit on which microcontrollers and NPUs, and how much of their memory they take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from lightexp.report.data import Report
 from lightexp.report.runs import Run
 
 _FITS = "fits/"
-_SIZES = (("size/file_bytes", "flash"), ("micro/arena_bytes", "ram"))
+_BOARD_SIZES = {"flash": "size/file_bytes", "ram": "micro/arena_bytes"}
+_NPU_SIZES = {"flash": "flash_bytes", "sram": "sram_bytes"}
 
 
 def build_board_table(report: Report) -> dict[str, Any]:
@@ -40,18 +41,20 @@ def _describe(runs: Sequence[Run], board: str) -> str:
         return MISSING
     count = sum(map(bool, fits))
     outcome = "fits" if count == len(fits) else f"{count} of {len(fits)} fit" if count else "does not fit"
+    sizes = {(f"deploy.targets.{board}", kind): metric for kind, metric in _BOARD_SIZES.items()}
+    sizes |= {(f"deploy.npus.{board}", kind): f"npu/{board}/{metric}" for kind, metric in _NPU_SIZES.items()}
     uses = []
-    for metric, kind in _SIZES:
-        shares = [share for run in runs if (share := _find_share(run, board, metric, kind)) is not None]
+    for (target, kind), metric in sizes.items():
+        shares = [share for run in runs if (share := _find_share(run, target, metric, kind)) is not None]
         if shares:
-            uses.append(f"{'RAM' if kind == 'ram' else kind} {max(shares):.0%}")
+            uses.append(f"{kind if kind == 'flash' else kind.upper()} {max(shares):.0%}")
     return f"{outcome}: {', '.join(uses)}" if uses else outcome
 
 
-def _find_share(run: Run, board: str, metric: str, kind: str) -> float | None:
-    """Return the share of a board's free memory that a run's file takes; None where the record does not say."""
+def _find_share(run: Run, target: str, metric: str, kind: str) -> float | None:
+    """Return the share of a target's free memory that a run's file takes; None where the record does not say."""
     try:
-        total, taken = (float(run.settings[f"deploy.targets.{board}.{key}"]) for key in (kind, f"{kind}_taken"))
+        total, taken = float(run.settings[f"{target}.{kind}"]), float(run.settings.get(f"{target}.{kind}_taken", 0))
         return run.metrics[metric] / ((total - taken) * 1024)
     except (KeyError, ValueError, ZeroDivisionError):  # records may come from anywhere
         return None

@@ -44,6 +44,13 @@ def test_board_table_survives_strange_records() -> None:
     assert build(make_record(0, 1024.0, 100))["rows"] == [["int8", "fits: RAM 10%"]]
 
 
+def test_board_table_gives_shares_of_an_npu() -> None:
+    record = make_record(0, 1024.0)
+    record.config["deploy"]["npus"] = {"chip": {"accelerator": "ethos-u55-256", "sram": 20, "sram_taken": 10}}
+    record.stages[-1].metrics += [Metric("npu/chip/sram_bytes", 5120.0), Metric("fits/chip", 1.0)]
+    assert build(record)["rows"] == [["int8", "fits: flash 50%, RAM 10%", "fits: SRAM 50%"]]
+
+
 def test_board_table_is_empty_without_boards() -> None:
     assert build(synthesize_record())["rows"] == []
 
