@@ -92,6 +92,8 @@ def test_command_works(command: str, folder: Path) -> None:
     name = command.split()[1]
     if "--plan" in command:
         assert "Nothing was run" in done.stdout
+    elif "--pick" in command:
+        assert done.stdout.startswith("lightexp run ")
     elif "hydra/sweeper=lightexp" in command or "halving" in command:
         assert OUTPUT["search"].partition(" ")[2] in done.stdout
     elif name != "run":
