@@ -16,6 +16,7 @@ def test_set_log_scale_writes_plain_text(tmp_path: Path) -> None:
     with save_figure(path) as figure:
         axes = figure.add_subplot()
         axes.plot([1024, 65_536], [0.002, 3.0])
+        assert axes.get_axisbelow() is True  # bars hide the grid
         set_log_scale(axes, "x", format_binary_bytes)
         set_log_scale(axes, "y", "{:g}".format, base=10)
     svg = path.read_text()

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lightexp.search import parameter_plots, plots
-from lightexp.search.goals import parse_constraints
-from tests.search.trials import CONTROL, OBJECTIVES, SCHEME, SPARSITY, make_status
+from lightexp.search.goals import SearchObjective, parse_constraints
+from lightexp.search.study_status import compute_status
+from tests.search.trials import CONTROL, OBJECTIVES, SCHEME, SPARSITY, make_status, make_trials
 
 POINTS = [(0.90, 4_000.0), (0.89, 1_000.0), (0.60, 800.0), (0.55, 3_000.0), (0.95, 9_000.0)]
 CONSTRAINT = "size/file_bytes <= 5000"
@@ -60,3 +61,23 @@ def test_front_names_the_nearest_trial_if_none_is_feasible(tmp_path: Path) -> No
     svg = (tmp_path / "front.svg").read_text()
     assert ">nearest<" in svg
     assert ">best<" not in svg
+
+
+def test_front_of_one_and_of_three_objectives(tmp_path: Path) -> None:
+    macs = SearchObjective("compute/macs", "min")
+    for objectives in (OBJECTIVES[:1], (*OBJECTIVES, macs)):
+        trials = make_trials(POINTS)
+        for trial in trials:
+            trial.values = [*trial.values, 7.0][: len(objectives)]
+        path = tmp_path / f"{len(objectives)}.svg"
+        plots.draw_front(objectives, (), compute_status(trials, objectives), path, "tried")
+    assert ">trial<" in (tmp_path / "1.svg").read_text()
+    assert ">tried (2 of 3 objectives)<" in (tmp_path / "3.svg").read_text()
+
+
+def test_settings_that_some_trials_lack_leave_gaps(tmp_path: Path) -> None:
+    trials = make_trials(POINTS)
+    trials[0].params, trials[0].distributions = {}, {}  # a seed trial
+    for path, draw in (("p.svg", parameter_plots.draw_parallel), ("s.svg", parameter_plots.draw_slices)):
+        draw(OBJECTIVES, compute_status(trials, OBJECTIVES), IMPORTANCE, tmp_path / path)
+        assert ">int8<" in (tmp_path / path).read_text()
