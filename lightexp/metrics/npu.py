@@ -141,7 +141,9 @@ class Npu(Measurement):
         from lightexp.backend.flatbuffer import read_graph
 
         try:
-            layers = name_operators(read_graph(tflite))  # first: on a file that is none, the compiler ends its process
+            layers = dict(
+                enumerate(name_operators(read_graph(tflite)))
+            )  # first: on a file that is none, the compiler ends its process
             estimate = vela.estimate(tflite, make_compiler_target(target))
         except BadInput as error:
             return [Note(f"npu/{name}/cycles", str(error)), *self._rate_fit(name, target, None)]
@@ -158,7 +160,7 @@ class Npu(Measurement):
             results.append(Note(f"npu/{name}/cpu_ops", reason))
         for operator in estimate.operators:
             if operator.is_on_npu:
-                layer = f"npu/{name}/layer/{operator.index:02}_{layers[operator.index]}"
+                layer = f"npu/{name}/layer/{operator.index:02}_{layers.get(operator.index, operator.kind)}"
                 results += [self._make_metric(f"{layer}/{key}", getattr(operator, key)) for key in _LAYER_METRICS]
         return results + self._rate_fit(name, target, estimate)
 
@@ -268,10 +270,10 @@ def explain_refusals(refused: Sequence[tuple[str, str]]) -> str:
 
 def name_operators(graph: TFLiteGraph) -> list[str]:
     """Return a name for each operator of a file: its layer's where the file tells, else its kind."""
-    titles = {op.outputs: graph.title(op, kernel) for op, kernel in graph.kernels}
+    titles = {op.outputs: graph.title(op, kernel) for op, kernel in graph.kernels if op.outputs}
     names = []
     for op in graph.ops:
-        title = titles.get(op.outputs, graph.tensors[op.outputs[0]].name)
+        title = titles.get(op.outputs) or (graph.tensors[op.outputs[0]].name if op.outputs else "")
         layer = "_".join(extract_layer_names(title)[1:]) or op.kind.lower()
         names.append(re.sub(r"[^\w.-]", "_", layer))
     return names

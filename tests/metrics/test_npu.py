@@ -13,7 +13,8 @@ from lightexp.backend.edge_quantizer import quantize
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import compute_key
 from lightexp.core.protocols import MeasurementContext, Metric, Note
-from lightexp.metrics.npu import Npu, NpuTarget, explain_misfit
+from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph
+from lightexp.metrics.npu import Npu, NpuTarget, explain_misfit, name_operators
 from lightexp.runner.compose import compose_settings
 from tests.metrics import tiny_models
 
@@ -123,6 +124,12 @@ def test_broken_files_are_one_line_each(path: Path) -> None:
     assert 4 < refused < 12
     path.write_bytes(content)
     assert measure(path, {"u55": ROOMY})[0]["npu/u55/npu_ops"].value == 6
+
+
+def test_operators_are_named_by_layer_or_kind() -> None:
+    tensors = (Tensor("net/conv 1/Conv2D", (1, 2), "INT8", None), Tensor("plain", (1, 2), "INT8", None))
+    ops = (Operator("CONV_2D", (1,), (0,)), Operator("MAX_POOL_2D", (0,), (1,)), Operator("ASSIGN_VARIABLE", (0,), ()))
+    assert name_operators(TFLiteGraph(tensors, ops, (1,), (1,))) == ["conv_1", "max_pool_2d", "assign_variable"]
 
 
 def test_misfit_counts_dram_as_flash() -> None:
