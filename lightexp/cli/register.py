@@ -85,6 +85,10 @@ def _find_folder(name: str, parent: Path, content: str) -> Path:
     for folder in (Path(name), parent / name):
         if (folder / content).is_file():
             return folder.absolute()
+        if (folder / "trials").is_dir():
+            raise BadInput(
+                f"the front of {folder} is not tested yet. Let its search end, or add search.test=now to it."
+            )
     existing = sorted((path.parent.name for path in parent.glob(f"*/{content}")), reverse=True)[:3]
     there = f" The last are: {', '.join(existing)}." if existing else ""
     raise BadInput(f"neither {name} nor {parent / name} holds a {content}.{there} Set paths.outputs=FOLDER.")

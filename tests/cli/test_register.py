@@ -142,6 +142,7 @@ def test_front_gives_its_best_and_its_smallest(
         (["run", "a/b"], "NAME is of letters, digits, '_', '-', '.' and spaces. Received: 'a/b'."),
         (["nowhere", "name"], "holds a record.json. The last are: failed. Set paths.outputs=FOLDER."),
         (["--front", "nowhere", "name"], "holds a front.json. Set paths.outputs=FOLDER."),
+        (["--front", "going on", "name"], "is not tested yet. Let its search end, or add search.test=now to it."),
         (["failed", "name"], "is failed and ships no model. Give the folder of a run that is done."),
         (["run", "name", "tracking=none"], "register uses MLflow. Received: tracking=none."),
         (["run", "name", "--fornt=x"], "--fornt is not a flag of lightexp register: did you mean '--front'?"),
@@ -151,6 +152,7 @@ def test_register_refuses_bad_input_in_one_line(
     arguments: list[str], message: str, write: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = write("failed", 0.9, 900)
+    (tmp_path / "outputs" / "searches" / "going on" / "trials").mkdir(parents=True)
     (folder / "record.json").write_text((folder / "record.json").read_text().replace('"done"', '"failed"'))
     assert main(["register", *arguments, f"paths.outputs={tmp_path / 'outputs'}"]) == 2
     captured = capfd.readouterr()
