@@ -132,7 +132,8 @@ def _report_runs(sources: list[str], words: list[str], problems: list[str]) -> t
     settings = _parse_settings(others)
     title = Path(os.path.realpath(sources[0])).name if sources else settings.get("tracking.experiment", "lightexp")
     only = settings.get("only", "")
-    records = _read_records(sources, settings, problems)
+    infeasible: set[str] = set()
+    records = _read_records(sources, settings, problems, infeasible)
     runs = name_rows(record for record in records if only in _searchable_text(record))
     if not runs and only:
         raise BadInput(f"only={only}: no finished run has this in its name or overrides.")
@@ -141,6 +142,7 @@ def _report_runs(sources: list[str], words: list[str], problems: list[str]) -> t
     study = find_study(sources)
     if study and not spec.columns:
         spec = replace(spec, first=study.objectives)
+    spec = replace(spec, infeasible=frozenset(infeasible))
     runs, spec, remarks = review.drop_incomparable_latency(runs, spec)
     if unknown := next((name for name in spec.labels if name not in {run.row for run in runs}), None):
         raise BadInput(f"labels: no row is named '{unknown}': {suggest_nearest(unknown, {run.row for run in runs})}")
@@ -160,8 +162,13 @@ def _searchable_text(record: Record) -> str:
     return f"{record.name} {' '.join(record.varied)} {record.tags.get('row', '')}"
 
 
-def _read_records(sources: list[str], settings: dict[str, str], problems: list[str]) -> Iterator[Record]:
-    """Return the records below folders or, without folders, of an MLflow experiment."""
+def _read_records(
+    sources: list[str], settings: dict[str, str], problems: list[str], infeasible: set[str]
+) -> Iterator[Record]:
+    """Return the records below folders or, without folders, of an MLflow experiment.
+
+    Names of a study's rows that break a constraint are added to `infeasible`.
+    """
     from lightexp.report.runs import iterate_records
 
     places: dict[str, Any] = {
@@ -171,7 +178,7 @@ def _read_records(sources: list[str], settings: dict[str, str], problems: list[s
         raise BadInput(f"a report covers folders or an MLflow experiment. Received: {sources} and {settings}.")
     if sources:
         study = find_study(sources)
-        return study.iterate_trials(problems) if study else iterate_records(sources, problems)
+        return study.iterate_trials(problems, infeasible) if study else iterate_records(sources, problems)
     from lightexp.core.config import construct
     from lightexp.tracking import fetch, stores
     from lightexp.tracking.mlflow import Mlflow
@@ -189,7 +196,7 @@ def _read_runs(source: str, problems: list[str]) -> list[Run]:
     if _is_ablation(source):
         report, _ = _report_ablation(Path(source), [], problems)
         return list(report.runs)
-    return name_rows(_read_records([source], {}, problems))
+    return name_rows(_read_records([source], {}, problems, set()))
 
 
 def _print_comparison(sources: list[str], problems: list[str]) -> None:

@@ -47,11 +47,12 @@ class StudyFolder:
     constraints: tuple[str, ...] = ()
     figures: Mapping[str, bytes] = field(default_factory=dict)
 
-    def iterate_trials(self, problems: list[str]) -> Iterator[Record]:
+    def iterate_trials(self, problems: list[str], infeasible: set[str]) -> Iterator[Record]:
         """Yield the records of the tested front, or else of all trials; the row of each is its trial's number.
 
         Args:
             problems: Receives a line for each record that cannot be used.
+            infeasible: Receives the rows that break a constraint.
         """
         from lightexp.core.records import list_run_folders
         from lightexp.report.runs import iterate_records
@@ -62,7 +63,7 @@ class StudyFolder:
             for record in iterate_records([folder], problems):
                 title = f"trial {int(number[0])}" if number else folder.name
                 if not self._is_feasible(record):
-                    title += " (infeasible)"
+                    infeasible.add(title)
                 record.tags = {**record.tags, "row": title}
                 yield record
 

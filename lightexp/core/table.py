@@ -76,11 +76,12 @@ class TableRow:
 
     Attributes:
         cells: At most one per column; columns beyond the last cell stay empty.
-        kind: What the row holds: `control`, `row`, `external` (published elsewhere) or `refused` (cannot run).
+        kind: What the row holds: `control`, `row`, `infeasible` (breaks a study's constraint), `external` (published
+            elsewhere) or `refused` (cannot run).
     """
 
     cells: tuple[TableCell, ...]
-    kind: Literal["control", "row", "external", "refused"] = "row"
+    kind: Literal["control", "row", "infeasible", "external", "refused"] = "row"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ POINT_STYLES: dict[str, dict[str, Any]] = {
     "control": {"color": BLACK, "marker": "s", "label": "control"},
     "front": {"color": VERMILION, "marker": "D", "label": "on the front"},
     "row": {"color": BLUE, "marker": "o", "label": "row"},
+    "infeasible": {"color": GREY, "marker": "x", "label": "infeasible"},
     "external": {"color": GREY, "marker": "^", "label": "published"},
 }
 _CURVE_STYLES = ((GREEN, "v"), (PURPLE, "P"), (SKY_BLUE, "<"), (ORANGE, "X"))

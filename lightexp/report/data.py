@@ -16,7 +16,7 @@ from lightexp.report.table_spec import TableSpec
 _COSTS = ("size/", "model/", "compute/", "micro/", "npu/", "latency/", "time/", "fits/")
 """Metrics that say what a model costs, not what it is worth."""
 _STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
-_KIND_LABELS = {"control": "control", "external": "published", "refused": "refused"}
+_KIND_LABELS = {"control": "control", "infeasible": "infeasible", "external": "published", "refused": "refused"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class ReportRow:
 
     Attributes:
         name: Name of the row.
-        kind: `control`, `row`, `external` (published elsewhere) or `refused` (cannot run).
+        kind: `control`, `row`, `infeasible` (breaks a study's constraint, and is on no front), `external` (published
+            elsewhere) or `refused` (cannot run).
         seeds: Seeds of its runs.
         metrics: Statistics by metric.
         note: Source of a published row, reason of a refused one, or what became of waived invariants.
@@ -73,7 +74,7 @@ class ReportRow:
     """
 
     name: str
-    kind: Literal["control", "row", "external", "refused"]
+    kind: Literal["control", "row", "infeasible", "external", "refused"]
     seeds: tuple[int, ...] = ()
     metrics: Mapping[str, MetricStatistics] = field(default_factory=dict)
     note: str = ""

@@ -110,7 +110,7 @@ def draw_front(report: Report, figure: Any) -> str | None:
         return None
     rows = [row for row, *_ in points]
     x, y = np.array([size for _, size, _ in points], float), np.array([quality for *_, quality in points], float)
-    is_own = np.array([row.kind != "external" for row in rows])
+    is_own = np.array([row.kind in ("control", "row") for row in rows])
     is_on_front = np.zeros(len(rows), bool)
     is_on_front[is_own] = find_front(np.column_stack([x[is_own], report.primary.to_error(y[is_own])]))
     y_label = f"{report.heading(report.quality)}, mean ± std"
@@ -126,7 +126,7 @@ def draw_front(report: Report, figure: Any) -> str | None:
     scale_log2_axis(axes, x.tolist(), format_binary_bytes if report.size.endswith("_bytes") else "{:,.0f}".format)
     if report.primary.is_share:
         format_percent_axis(axes)
-    is_important = is_on_front | ~is_own | np.array([row.kind == "control" for row in rows])
+    is_important = is_on_front | np.array([row.kind in ("control", "external") for row in rows])
     shown = [PlotPoint(row.name, row.title, *rest) for row, *rest in zip(rows, x, y, is_important, strict=True)]
     return join_sentences(
         _list_left_out(report, rows, f"no {report.size} or {report.quality}"), finish_axes(axes, shown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -85,8 +85,8 @@ def build_summary(
         names.append(ratio)
     undirected = {column.name for column in columns if column.direction is None}
     statistics = {name: _compute_column(name, grid, spec, name not in undirected) for name in names}
-    fronts, hypervolume = _compute_fronts(grid)
-    report_rows = _build_rows(grid, statistics, fronts, spec.control)
+    fronts, hypervolume = _compute_fronts(grid, spec.infeasible)
+    report_rows = _build_rows(grid, statistics, fronts, spec)
     own_control = _build_own_control(runs, names) if grid.control is None else None
     if own_control:
         report_rows.insert(0, own_control)
@@ -129,7 +129,7 @@ def _build_rows(
     grid: _RunGrid,
     statistics: Mapping[str, Mapping[str, MetricStatistics]],
     fronts: Mapping[str, float],
-    control: str | None,
+    spec: TableSpec,
 ) -> list[ReportRow]:
     """Return the rows that have runs.
 
@@ -137,8 +137,10 @@ def _build_rows(
         grid: The runs.
         statistics: Statistics by metric and row.
         fronts: Share of the seeds on the front by row.
-        control: Name of the control row.
+        spec: Names the control and the infeasible rows.
     """
+    kinds: dict[str | None, Literal["control", "infeasible"]] = dict.fromkeys(spec.infeasible, "infeasible")
+    kinds[spec.control] = "control"
     rows = []
     for name, runs in grid.rows.items():
         doubts = latency_quality.list_row_doubts([run.metrics for run in runs.values()])
@@ -146,7 +148,7 @@ def _build_rows(
         rows.append(
             ReportRow(
                 name=name,
-                kind="control" if name == control else "row",
+                kind=kinds.get(name, "row"),
                 seeds=tuple(sorted(runs)),
                 metrics={n: replace(column[name], doubtful=n in marked) for n, column in statistics.items()},
                 note=_describe_waived(list(runs.values())),
@@ -254,30 +256,33 @@ def _build_published(row: PublishedRow) -> ReportRow:
     return ReportRow(row.name, "external", metrics=statistics, note=row.source)
 
 
-def _compute_fronts(grid: _RunGrid) -> tuple[dict[str, float], tuple[float, float, float] | None]:
-    """Return each row's share of seeds on the front, and the hypervolume over the seeds that all rows have.
+def _compute_fronts(
+    grid: _RunGrid, infeasible: Container[str]
+) -> tuple[dict[str, float], tuple[float, float, float] | None]:
+    """Return each feasible row's share of seeds on the front, and the hypervolume over the seeds that all these have.
 
     The hypervolume is its mean and the ends of its 95% interval; None where it cannot be computed.
     """
-    seeds = set.intersection(*(set(runs) for runs in grid.rows.values()))
+    rows = {name: runs for name, runs in grid.rows.items() if name not in infeasible}
+    seeds = set.intersection(*(set(runs) for runs in rows.values())) if rows else set()
     counts: defaultdict[str, int] = defaultdict(int)
     hypervolumes: list[float] = []
     for seed in sorted(seeds):
         points = {}
-        for name, runs in grid.rows.items():
+        for name, runs in rows.items():
             size, quality = runs[seed].metrics.get(grid.size), runs[seed].metrics.get(grid.quality)
             if size and quality is not None and math.isfinite(quality):
                 points[name] = size, runs[seed].primary.to_error(quality)
         for name, is_on_front in zip(points, find_front(list(points.values())), strict=True):
             counts[name] += bool(is_on_front)
-        first = next(iter(grid.rows.values()))[seed]
+        first = next(iter(rows.values()))[seed]
         control = grid.control[seed].metrics if grid.control else first.control
         control_size = control.get("size/file_bytes" if grid.size.endswith("_bytes") else grid.size)
         reference_error = first.primary.reference_error
         if points and control_size and reference_error is not None:
             sizes, errors = zip(*points.values(), strict=True)
             hypervolumes.append(compute_tradeoff_hypervolume(sizes, errors, control_size, reference_error))
-    shares = {name: counts[name] / len(seeds) for name in grid.rows} if seeds else {}
+    shares = {name: counts[name] / len(seeds) for name in rows} if seeds else {}
     return shares, compute_mean_interval(hypervolumes) if hypervolumes else None
 
 

@@ -34,7 +34,7 @@ __all__ = [
     "render_text",
 ]
 
-_ROW_STYLES = {"control": "bold", "row": "", "external": "italic dim", "refused": "dim"}
+_ROW_STYLES = {"control": "bold", "row": "", "infeasible": "dim", "external": "italic dim", "refused": "dim"}
 
 
 def build_rich_table(table: Table, framed: bool = False) -> RichTable:

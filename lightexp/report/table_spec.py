@@ -133,6 +133,8 @@ class TableSpec:
         labels: By row, how tables and figures name it; other rows have a short form of their name.
         stars: See `Presentation`.
         latex: The page that `table.tex` is made for.
+        infeasible: Rows that break a constraint of their study.
+        first: Metrics that come before the others where `columns` is empty, such as a study's objectives.
 
     Example:
         >>> TableSpec("pruning", columns=(parse_column("accuracy/test", "columns[0]"),)).columns[0].heading
@@ -151,6 +153,7 @@ class TableSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
     stars: Literal["quality", "all", "none"] = "quality"
     latex: LatexLayout = field(default_factory=LatexLayout)
+    infeasible: frozenset[str] = frozenset()
     first: tuple[str, ...] = ()
 
 

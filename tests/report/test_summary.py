@@ -11,6 +11,7 @@ from scipy import stats
 from lightexp.core.columns import COLUMNS, ESTIMATE_NOTE, find_column
 from lightexp.core.errors import BadInput
 from lightexp.core.hypervolume import compute_tradeoff_hypervolume
+from lightexp.report import plots
 from lightexp.report.data import Report, ReportRow
 from lightexp.report.documents import list_legend
 from lightexp.report.plots import draw_front
@@ -140,3 +141,18 @@ def test_column_that_was_never_measured_is_refused(runs: list[Run], spec: TableS
     column = replace(COLUMNS[0], name="accuracy/tset")
     with pytest.raises(BadInput, match=r"no run has measured 'accuracy/tset': did you mean 'accuracy/test'\?"):
         build_summary(runs, replace(spec, columns=(column,)))
+
+
+def test_infeasible_rows_are_on_no_front(runs: list[Run], spec: TableSpec) -> None:
+    feasible = build_summary(runs, spec)
+    report = build_summary(runs, replace(spec, infeasible=frozenset({"quantize", "both"})))
+    assert [row.name for row in report.rows if row.kind == "infeasible"] == ["quantize", "both"]
+    assert find_row(feasible, "quantize").front == 1.0
+    assert find_row(report, "quantize").front is None
+    assert find_row(report, "quantize").label == "quantize (infeasible)"
+    assert report.hypervolume is not None
+    assert feasible.hypervolume is not None
+    assert report.hypervolume[0] < feasible.hypervolume[0]
+    every = build_summary(runs, replace(spec, control=None, infeasible=frozenset(run.row for run in runs)))
+    assert every.hypervolume is None
+    assert plots.draw_front(report, Figure(figsize=plots.PAGE_SIZE, layout="constrained")) is not None

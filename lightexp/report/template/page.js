@@ -193,7 +193,7 @@ function plot() {
   svg.append(make("svg:path", { class: "axis", fill: "none", d: `M${box.left} ${box.top}V${box.bottom}H${box.right}` }),
     make("svg:text", { x: (box.left + box.right) / 2, y: height - 8, "text-anchor": "middle" }, `${data.axes[0]} (log scale)`),
     make("svg:text", { x: -(box.top + box.bottom) / 2, y: 14, "text-anchor": "middle", transform: "rotate(-90)" }, data.axes[1]));
-  const ownRows = rows.filter((line) => line.kind !== "external").sort((a, b) => a.x - b.x || (data.better === "max" ? b.y - a.y : a.y - b.y));
+  const ownRows = rows.filter((line) => line.kind === "row" || line.kind === "control").sort((a, b) => a.x - b.x || (data.better === "max" ? b.y - a.y : a.y - b.y));
   const onFront = new Set();
   let best = data.better === "max" ? -Infinity : Infinity;
   for (const line of ownRows) if (data.better === "max" ? line.y > best : line.y < best) { onFront.add(line); best = line.y; }
@@ -203,8 +203,8 @@ function plot() {
     dots.set(run, dot);
     svg.append(dot);
   }
-  const shapes = { control: "M-6 -6H6V6H-6Z", front: "M0 -8L7 0L0 8L-7 0Z", row: "M-6 0A6 6 0 1 0 6 0A6 6 0 1 0 -6 0Z", external: "M0 -7L7 6H-7Z" };
-  const colours = { control: "#000000", front: "#D55E00", row: "#0072B2", external: "#7F7F7F" };
+  const shapes = { control: "M-6 -6H6V6H-6Z", front: "M0 -8L7 0L0 8L-7 0Z", row: "M-6 0A6 6 0 1 0 6 0A6 6 0 1 0 -6 0Z", external: "M0 -7L7 6H-7Z", infeasible: "M-5 -6L0 -1L5 -6L6 -5L1 0L6 5L5 6L0 1L-5 6L-6 5L-1 0L-6 -5Z" };
+  const colours = { control: "#000000", front: "#D55E00", row: "#0072B2", external: "#7F7F7F", infeasible: "#7F7F7F" };
   const taken = [];
   for (const line of [...rows].sort((a, b) => onFront.has(b) - onFront.has(a))) {
     const kind = line.kind === "row" ? (onFront.has(line) ? "front" : "row") : line.kind;
