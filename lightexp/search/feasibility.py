@@ -11,6 +11,7 @@ from statistics import median
 from optuna.trial import FrozenTrial
 
 from lightexp.core.columns import find_column
+from lightexp.core.secrets import hide_secrets
 from lightexp.core.table import Table, TableColumn
 from lightexp.search.goals import FITS, Constraint
 from lightexp.search.outcome import is_feasible, list_beyond, read_outcome, sum_violations
@@ -125,7 +126,7 @@ def list_advice(
     others = [argument for argument in command if not argument.startswith(replaced)]
     bounds = ",".join(f'"{text}"' for text in relaxed)
     again = [*others, f"{prefix}study={study}-relaxed", f"{prefix}constraints=[{bounds}]"]
-    return [*lines, f"Search  {shlex.join(again)}"]
+    return [*lines, f"Search  {hide_secrets(shlex.join(again))}"]
 
 
 def _list_single_relaxations(trials: Sequence[FrozenTrial], constraints: Sequence[Constraint]) -> list[str]:
