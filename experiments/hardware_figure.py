@@ -130,7 +130,7 @@ def _draw_panel(axes: Any, table: Table, metric: str) -> None:
         draw_point(axes, cycles, accuracy.mean, accuracy.std, style)
         labels.append(PointLabel(text, cycles, accuracy.mean, is_important=row == BASELINE))
     set_log_scale(axes, "x", lambda value: f"{value / 1000:,g}k", base=10)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=1))
     axes.margins(x=0.2, y=0.25)
