@@ -43,7 +43,7 @@ def require_integer_files(objectives: Iterable[str], variants: Iterable[Settings
                 if not _computes_in_integers(stage, choice):
                     raise BadInput(
                         f"search.objectives: {goal} needs files that compute with integers, and {name}={choice}, "
-                        f"of {text}, makes none. Write '{name}=choice(int8)' or '{name}=choice(int8,int16x8)'."
+                        f"of {text}, makes none. Write '{name}=int8' or '{name}=choice(int8,int16x8)'."
                     )
 
 

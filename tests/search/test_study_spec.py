@@ -60,7 +60,7 @@ def test_missing_config_dir_is_refused() -> None:
         (["search.study=a/b"], "search.study"),
         (["search.objectives=[npu/ethos_u55_64/us]"], "deploy=[ethos_u55_64] asks for it."),
         ([*NPU, f"{SCHEME}=choice(default,int8)"], f"{SCHEME}=default, of choice(default,int8), makes none."),
-        ([*NPU, f"{SCHEME}=choice(default,int8)", "pipeline.stages.quantize.io=integer"], f"'{SCHEME}=choice(int8)'"),
+        ([*NPU, f"{SCHEME}=choice(default,int8)", "pipeline.stages.quantize.io=integer"], f"'{SCHEME}=int8'"),
         ([*NPU, f"{SCHEME}=choice(int9)"], "Input should be 'default', 'float16'"),
         ([*NPU, f"{SCHEME}=dynamic"], "train-prune-quantize makes none. Set pipeline.stages.quantize.scheme=int8"),
         ([*NPU, "search.constraints=['npu/ethos_u55_128/us <= 3 KiB']"], "'KiB' is not a unit of npu/ethos_u55_128/us"),
