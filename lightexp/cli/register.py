@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 _USAGE = """lightexp register RUN NAME [setting=value ...]
        lightexp register --front STUDY NAME [setting=value ...]"""
-_HELP = """Put a run's model, or the best and the smallest of a study's front, into MLflow's model registry as versions
-of the model NAME. Two aliases move with each call: champion (the best primary metric on validation) and smallest (the
-fewest bytes). Both compare the versions that were measured on the same data. A run is registered once.
+_HELP = """Put a run's model, or the picks of a study's front (best, knee, smallest), into MLflow's model registry as
+versions of the model NAME. Two aliases move with each call: champion (the best primary metric on validation) and
+smallest (the fewest bytes). Both compare the versions that were measured on the same data. A run is registered once.
 
   lightexp register outputs/runs/ID keywords            a run, by its folder or its id
   lightexp register --front NAME keywords               a study that has ended, by its name or folder
@@ -96,39 +96,26 @@ def _find_folder(name: str, parent: Path, content: str) -> Path:
 
 @contextmanager
 def _copy_front(study: Path) -> Iterator[list[Path]]:
-    """Provide the best and the smallest point of a study's front as folders of runs, which are named by their ids."""
-    from lightexp.core.primary_metric import read_primary
+    """Provide the picks of a study's front (best, knee, smallest) as folders of runs, which are named by their ids."""
     from lightexp.core.record import read_record
 
     try:
-        trials = [int(point["trial"]) for point in json.loads(read_text(study / "front.json"))["front"]]
+        points = json.loads(read_text(study / "front.json"))["front"]
+        trials = [int(point["trial"]) for point in points if point["picks"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{study / 'front.json'} is no study's front: {error}. Run lightexp search again.") from None
-    sources = [study / "front" / f"trial_{trial:04d}" for trial in trials]
-    if not sources:
+    if not trials:
         raise BadInput(f"{study} has no feasible trial. Relax its constraints, or register a run.")
-    records = [(source, read_record(source)) for source in sources]
-    primary = read_primary(records[0][1].dataset)
-    sign = 1 if primary.direction == "max" else -1
-    best = max(records, key=lambda pair: sign * _get_metric(pair[1], f"{primary.name}/val"))
-    smallest = min(records, key=lambda pair: _get_metric(pair[1], "size/file_bytes"))
     with tempfile.TemporaryDirectory() as folder:
-        copies = {}
-        for source, record in (best, smallest):
-            copies[record.id] = copy = Path(folder) / "runs" / record.id
-            if copy.exists():
-                continue
-            shutil.copytree(source, copy)
-            record.tags = {**record.tags, "row": f"{study.name} trial {int(source.name.partition('_')[2])}"}
-            record.write(copy)
-        yield list(copies.values())
-
-
-def _get_metric(record: Record, name: str) -> float:
-    try:
-        return record.metrics[name]
-    except KeyError:
-        raise BadInput(f"{record.id} has no {name}. Run lightexp search again.") from None
+        copies = []
+        for trial in trials:
+            source = study / "front" / f"trial_{trial:04d}"
+            record = read_record(source)
+            copies.append(Path(folder) / "runs" / record.id)
+            shutil.copytree(source, copies[-1])
+            record.tags = {**record.tags, "row": f"{study.name} trial {trial}"}
+            record.write(copies[-1])
+        yield copies
 
 
 def _register(folders: list[Path], name: str, tracking: Mlflow, outputs: Path) -> None:

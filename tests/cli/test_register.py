@@ -110,7 +110,7 @@ def test_registered_model_is_served(
     assert labels == ["abcd"[index] for index in expected.argmax(axis=1)]
 
 
-def test_front_gives_its_best_and_its_smallest(
+def test_front_gives_its_picks(
     write: Callable[..., Path],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -120,10 +120,11 @@ def test_front_gives_its_best_and_its_smallest(
     study = tmp_path / "outputs" / "searches" / "tried"
     for number, (accuracy, size) in enumerate([(0.7, 100), (0.8, 200), (0.9, 300)]):
         write(f"id-{number}", accuracy, size, study / "front" / f"trial_{number:04d}")
-    (study / "front.json").write_text(json.dumps({"front": [{"trial": number} for number in range(3)]}))
+    points = [{"trial": number, "picks": picks} for number, picks in enumerate([["smallest"], [], ["best", "knee"]])]
+    (study / "front.json").write_text(json.dumps({"front": points}))
     for name in ("tried", str(study)):  # the second call changes nothing
         lines = register(capfd, tmp_path, "--front", name, "keywords")
-        assert lines[:-1] == ["keywords version 1 (champion): run id-2", "keywords version 2 (smallest): run id-0"]
+        assert lines[:-1] == ["keywords version 1 (smallest): run id-0", "keywords version 2 (champion): run id-2"]
     client = stores.import_mlflow().MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/outputs/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("lightexp").experiment_id])
     assert sorted(run.info.run_name for run in runs) == ["tried trial 0 · seed 3", "tried trial 2 · seed 3"]
