@@ -67,7 +67,7 @@ def _find_runs(spec: AblationSpec, outputs: Path, problems: list[str]) -> tuple[
             sources[row].add((record.tags["ablation"], record.tags.get("row", "")))
     for own in spec.rows:
         sources[own.name].add((spec.name, own.name))
-    tested = {row: set().union(*(matcher.tested[tags] for tags in found)) for row, found in sources.items()}
+    tested = {row: set().union(*(matcher.tested[tags] for tags in pairs)) for row, pairs in sources.items()}
     return [runs[key] for row in spec.rows for seed in spec.seeds if (key := (row.name, seed)) in runs], tested
 
 
@@ -102,7 +102,7 @@ class _RecordMatcher:
         return row is not None and (tags["ablation"] == self._name or tags.get("measured") == self._measured[row])
 
     def find_row(self, record: Record) -> str | None:
-        """Return the row whose settings a record has; None if there is none."""
+        """Return the row whose settings a record has; None where no row has them."""
         return self._rows.get((record.config["seed"], self._identities[record.id]))
 
     def _identify(self, config: Mapping[str, Any]) -> str:

@@ -142,7 +142,7 @@ class RunIndex:
                 self._records[_identify_run(record.config["seed"], keys, record.tags, waived)] = record
 
     def find(self, identity: str) -> Record | None:
-        """Return the latest record of a run with an identity, of whatever ablation; None if there is none."""
+        """Return the latest record of a run with an identity, of any ablation; None without one."""
         return self._records.get(identity)
 
     def estimate_seconds(self, run: AblationRun, stage: str) -> float | None:

@@ -1,8 +1,8 @@
 """Times of a `.tflite` file's single operators, by the profiler in LiteRT's C library.
 
-The Python package has no binding for the profiler, so that this calls the library's C functions. Their headers are not
-in the package either: the structures below are those of LiteRT 2.3, and what is read back is compared with the file.
-The functions run in the sandbox process.
+The Python package has no binding for the profiler, so this module calls the library's C functions, in the sandbox. The
+package has no headers either: the structures below are those of LiteRT 2.3, and what the library says of tensors and
+runs is checked.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class OperatorTime:
 def profile_operators(tflite: Path, seconds: float = 0.5) -> list[OperatorTime]:
     """Return the operators that LiteRT runs for one example on one thread, in their order, with their microseconds.
 
-    A delegate's operators have its own names. XNNPACK cuts each time to whole microseconds, so that what takes less
-    than one counts as nothing.
+    A delegate names its operators itself. XNNPACK rounds each time down to microseconds, so an operator that takes less
+    than one counts as 0.
 
     Args:
         tflite: The file.
@@ -124,7 +124,7 @@ def profile_in_process(tflite: Path, unused: NDArray[Any], seconds: float) -> ND
         times: list[NDArray[np.int64]] = []
         end = time.perf_counter() + seconds
         while names is None or time.perf_counter() < end:
-            with model.recording():
+            with model.record_events():
                 model.run(_RUNS_AT_ONCE)
             events = model.read_events()
             count = len(events) // _RUNS_AT_ONCE
@@ -133,7 +133,7 @@ def profile_in_process(tflite: Path, unused: NDArray[Any], seconds: float) -> ND
                 raise RunFailed(f"LiteRT's profiler did not report every run of {tflite} alike.")
             names = tags
             times.append(np.reshape([us for _, us in events], (_RUNS_AT_ONCE, count)))
-        # The mean of the middle half: other processes hit some runs, and medians would be whole microseconds.
+        # The mean of the middle half: other processes hit some runs, and a median would have no fractions.
         ordered = np.sort(np.concatenate(times), axis=0)
         means = ordered[len(ordered) // 4 : len(ordered) - len(ordered) // 4].mean(axis=0)
         rows = [[name, mean] for name, mean in zip(names, means.tolist(), strict=True)]
@@ -158,7 +158,7 @@ class _ProfiledModel:
         assert spec is not None and spec.submodule_search_locations
         self._library = ctypes.CDLL(str(Path(next(iter(spec.submodule_search_locations))) / "libLiteRt.so"))
         self._tflite, self._stack = tflite, stack
-        self._kept: list[Any] = []  # what the library refers to
+        self._references: list[Any] = []  # what the library uses, and Python would free
         self._environment = self._create("Environment", "CreateEnvironment", c_int(0), None)
         self._model = self._create("Model", "CreateModelFromFile", self._environment, bytes(tflite))
         options = self._create("Options", "CreateOptions")
@@ -179,7 +179,7 @@ class _ProfiledModel:
         # The options free the text by the function, which leaves that to Python.
         buffer, free = ctypes.create_string_buffer(text), ctypes.CFUNCTYPE(None, c_void_p)(lambda _: None)
         self._call("AddOpaqueOptions", options, self._get("CreateOpaqueOptions", name, buffer, free))
-        self._kept += [buffer, free]
+        self._references += [buffer, free]
 
     def run(self, runs: int) -> None:
         """Run the model on what the buffers hold."""
@@ -192,7 +192,7 @@ class _ProfiledModel:
             )
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
+    def record_events(self) -> Iterator[None]:
         """Record the events of runs, without those of earlier ones."""
         self._call("ResetProfiler", self._profiler)
         self._call("StartProfiler", self._profiler)

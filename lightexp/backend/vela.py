@@ -248,7 +248,7 @@ def estimate_for_npu(
         options: See `CompilerTarget`.
 
     Returns:
-        JSON with what `NpuEstimate` holds, the time aside.
+        `NpuEstimate` as JSON, without the time.
 
     Raises:
         BadInput: If it cannot be compiled; with the compiler's message.
@@ -294,19 +294,19 @@ def _list_metrics(report: Any) -> dict[str, float]:
     """Return the compiler's estimates of the entire file by name."""
     memories = {str(memory.memoryName): memory for memory in report.memories.values()}
 
-    def add(field: str, *names: str) -> int:
+    def sum_memories(field: str, *names: str) -> int:
         return sum(int(getattr(memories[name], field)) for name in names if name in memories)
 
     operators = report.npuOps + report.cpuOps
     return {
         "cycles": report.totalCycles,
         "npu_cycles": report.npuCycles,
-        "sram_cycles": add("totalAccessCycles", "Sram"),
-        "flash_cycles": add("totalAccessCycles", *_FLASH),
-        "dram_cycles": add("totalAccessCycles", "Dram"),
-        "sram_bytes": add("peakUsage", "Sram"),
-        "flash_bytes": add("peakUsage", *_FLASH),
-        "dram_bytes": add("peakUsage", "Dram"),
+        "sram_cycles": sum_memories("totalAccessCycles", "Sram"),
+        "flash_cycles": sum_memories("totalAccessCycles", *_FLASH),
+        "dram_cycles": sum_memories("totalAccessCycles", "Dram"),
+        "sram_bytes": sum_memories("peakUsage", "Sram"),
+        "flash_bytes": sum_memories("peakUsage", *_FLASH),
+        "dram_bytes": sum_memories("peakUsage", "Dram"),
         "weight_bytes": report.encodedWeights,
         "npu_ops": report.npuOps,
         "cpu_ops": report.cpuOps,

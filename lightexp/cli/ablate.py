@@ -92,9 +92,11 @@ def _ablate(file: str, overrides: list[str], workers: int, is_plan: bool) -> int
 
     hydra_overrides, overrides = split_hydra_overrides(overrides)
     spec = read_spec(Path(file), overrides)
-    runs = plan_runs(spec, runner := Runner(SilentReporter()))
+    runner = Runner(SilentReporter())
+    runs = plan_runs(spec, runner)
     outputs = runs[0].settings.outputs
-    (index := RunIndex(outputs)).refresh()
+    index = RunIndex(outputs)
+    index.refresh()
     backlog = find_backlog(runs, index, Store(outputs / "store").has)
     if is_plan:
         ablation_view.print_backlog(spec, runs, backlog, workers)

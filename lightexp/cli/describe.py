@@ -88,7 +88,7 @@ def _refuse_file(path: Path) -> None:
         raise BadInput(f"{conversion}. Then lightexp run --plan model=from_file describes what stages do to it.")
     if path.suffix in _MODEL_SUFFIXES:
         command = f"lightexp run --plan model=from_file model.path={path}"
-        raise BadInput(f"{path} is a model, no group. What stages do to its layers is said by: {command}")
+        raise BadInput(f"{path} is a model, no group. See what stages do to its layers: {command}")
 
 
 def _read_plugins(settings: list[str]) -> list[str]:
@@ -115,7 +115,9 @@ def _print_choice(configs: ConfigGroups, group: str, choice: str, plugins: Seque
 
     path = configs.find_file(group, choice)
     purpose = read_purpose(path)
-    print_line("\n".join([f"{group}/{choice}", "", *purpose, *[""] * bool(purpose)]))
+    print_line(f"{group}/{choice}\n")
+    if purpose:
+        print_line("\n".join([*purpose, ""]))
     is_preset = sets_complete_config(path)
     if is_preset:
         print_line("Sets")
@@ -146,7 +148,7 @@ def _print_choice(configs: ConfigGroups, group: str, choice: str, plugins: Seque
 
 
 def _describe_order(configs: ConfigGroups, choice: str, plugins: Sequence[str]) -> dict[str, str]:
-    """Return what a stage starts from, makes, and can stand before and after, by headings."""
+    """Return what a stage starts from, makes, and may follow and precede, by headings."""
     from lightexp.runner.stage_neighbors import find_neighbors, load_stages
 
     names = configs.list_choices("stage")

@@ -49,19 +49,15 @@ def _find_target(record: Record, name: str) -> Npu:
     """Return the measurement with only the target of a name."""
     from omegaconf import OmegaConf
 
+    from lightexp.core.board_fit import find_targets
     from lightexp.core.config import construct
     from lightexp.metrics.npu import Npu
     from lightexp.runner.compose import compose_config
 
-    node = _read_npus(record.config).get(name)
+    node = find_targets(record.config, "npus").get(name)
     if node is None:
-        node = _read_npus(OmegaConf.to_container(compose_config([f"deploy=[{name}]"]), resolve=True)).get(name)
+        config: Any = OmegaConf.to_container(compose_config([f"deploy=[{name}]"]), resolve=True)
+        node = find_targets(config, "npus").get(name)
     if node is None:
         raise BadInput(f"--vela={name}: {name} is a microcontroller. Name an NPU, such as ethos_u55_128.")
     return construct(Npu, {"targets": {name: node}}, "deploy.npus")
-
-
-def _read_npus(config: Any) -> dict[str, Any]:
-    deploy = config.get("deploy") if isinstance(config, dict) else None
-    npus = deploy.get("npus") if isinstance(deploy, dict) else None
-    return npus if isinstance(npus, dict) else {}

@@ -90,8 +90,8 @@ def _find_folder(name: str, parent: Path, content: str) -> Path:
                 f"the front of {folder} is not tested yet. Let its search end, or add search.test=now to it."
             )
     existing = sorted((path.parent.name for path in parent.glob(f"*/{content}")), reverse=True)[:3]
-    there = f" The last are: {', '.join(existing)}." if existing else ""
-    raise BadInput(f"neither {name} nor {parent / name} holds a {content}.{there} Set paths.outputs=FOLDER.")
+    latest = f" The last are: {', '.join(existing)}." if existing else ""
+    raise BadInput(f"neither {name} nor {parent / name} holds a {content}.{latest} Set paths.outputs=FOLDER.")
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def _copy_front(study: Path) -> Iterator[list[Path]]:
 
 
 def _register(folders: list[Path], name: str, tracking: Mlflow, outputs: Path) -> None:
-    """Log the models of some runs if needed, register them, move the aliases, and print what there is now."""
+    """Log the models of some runs if needed, register them, move the aliases, and print the versions."""
     from lightexp.tracking import stores
     from lightexp.tracking.mlflow import summarize_mlflow_error
     from lightexp.tracking.registry import RegistryClient, read_data_digest

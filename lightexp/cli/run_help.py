@@ -1,4 +1,4 @@
-"""The help of `lightexp run`, printed without Hydra, whose own way to it takes most of a second."""
+"""The help of `lightexp run`, printed without Hydra, which takes most of a second for it."""
 
 from __future__ import annotations
 

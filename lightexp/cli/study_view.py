@@ -16,8 +16,8 @@ from lightexp.core.columns import MetricColumn, find_column
 from lightexp.core.formatting import escape_markup, format_clock, strip_controls
 from lightexp.report.table import Table, TableColumn, build_rich_table
 from lightexp.search.export_front import FrontPoint, TestedPoint, build_front_table
-from lightexp.search.feasibility import build_tally_table, count_beyond, list_advice, tally_constraints
-from lightexp.search.outcome import list_beyond, read_outcome
+from lightexp.search.feasibility import build_tally_table, format_tallies, list_advice, tally_constraints
+from lightexp.search.outcome import list_violated, read_outcome
 from lightexp.search.picks import choose_picks, name_picks
 from lightexp.search.ranges import shorten_setting
 from lightexp.search.space import SearchSpace
@@ -136,7 +136,7 @@ class StudyView:
         counts = f"{len(status.done)} trials done, {_format_cut_short(status)}{len(status.failed)} failed"
         if status.chance:
             counts += f", {len(status.chance)} no better than guessing"
-        parts = [counts, count_beyond(tallies), f"hypervolume {status.hypervolume:.4f}"]
+        parts = [counts, format_tallies(tallies), f"hypervolume {status.hypervolume:.4f}"]
         lines += ["; ".join(filter(None, parts)), f"Files   {spec.folder}"]
         if "run_id" in mlflow:
             lines.append(f"MLflow  run {mlflow['run_id']} in experiment {mlflow['experiment']}")
@@ -209,7 +209,7 @@ def _describe_place(trial: FrozenTrial, status: StudyStatus) -> str:
         return f" cut short after epoch {stopped}"
     if any(trial.number == point.number for point in status.front):
         return " front"
-    beyond = list_beyond(trial)
+    beyond = list_violated(trial)
     return f" beyond {', '.join(beyond)}" if beyond else ""
 
 

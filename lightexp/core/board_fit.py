@@ -19,7 +19,7 @@ def build_fit_table(record: Record) -> Table | None:
         record: The run's record.
     """
     metrics, rows = record.metrics, []
-    for name, board in _find_targets(record.config, "targets").items():
+    for name, board in find_targets(record.config, "targets").items():
         fits = metrics.get(f"fits/{name}")
         if fits is None or not all(isinstance(board.get(key), int) for key in _SIZES):
             continue
@@ -28,7 +28,7 @@ def build_fit_table(record: Record) -> Table | None:
             for metric, kind in (("size/file_bytes", "flash"), ("micro/arena_bytes", "ram"))
         ]
         rows.append([name, str(board.get("core", MISSING)), "yes" if fits else "no", *cells])
-    for name, npu in _find_targets(record.config, "npus").items():
+    for name, npu in find_targets(record.config, "npus").items():
         if (fits := metrics.get(f"fits/{name}")) is not None:
             flash = [metrics[n] for n in (f"npu/{name}/flash_bytes", f"npu/{name}/dram_bytes") if n in metrics]
             cells = [
@@ -42,8 +42,13 @@ def build_fit_table(record: Record) -> Table | None:
     return Table.from_text(heads, rows)
 
 
-def _find_targets(config: Mapping[str, Any], kind: str) -> dict[str, Mapping[str, Any]]:
-    """Return the boards (`targets`) or NPUs (`npus`) of a record's config, which nothing has checked."""
+def find_targets(config: Mapping[str, Any], kind: str) -> dict[str, Mapping[str, Any]]:
+    """Return the boards or NPUs of a config that nothing has checked, such as a record's.
+
+    Args:
+        config: The config.
+        kind: `targets`, the boards, or `npus`.
+    """
     deploy = config.get("deploy")
     targets = deploy.get(kind) if isinstance(deploy, Mapping) else None
     named = targets if isinstance(targets, Mapping) else {}

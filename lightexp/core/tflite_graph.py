@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 COMPUTE = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL")
 _COPIES = ("DEQUANTIZE", "RESHAPE", "TRANSPOSE", "EXPAND_DIMS")
 _INTEGERS = {"INT8": (-128, 127), "UINT8": (0, 255), "INT16": (-32768, 32767)}
-_NARROW = ("INT2", "INT4", "UINT4")
+NARROW_TYPES = ("INT2", "INT4", "UINT4")
+"""Types with less than 8 bits."""
 _ACTIVATIONS = {"softmax": "SOFTMAX", "sigmoid": "LOGISTIC"}
 
 
@@ -129,7 +130,7 @@ class TFLiteGraph:
     @property
     def narrow_layers(self) -> list[str]:
         """Names of the layers whose weights have less than 8 bits."""
-        return [extract_layer_names(self.title(op, w))[-1] for op, w in self.kernels if w.dtype in _NARROW]
+        return [extract_layer_names(self.title(op, w))[-1] for op, w in self.kernels if w.dtype in NARROW_TYPES]
 
     def name_layer(self, op: Operator) -> str:
         """Return the name of the layer that an operator belongs to, or its builtin name where the file names none."""
@@ -139,7 +140,9 @@ class TFLiteGraph:
         title = self.title(op, kernel) if kernel else self.tensors[op.outputs[0]].name
         names = extract_layer_names(title)
         layers = [name for name in names[1:] if not name[:1].isupper()] or names[1:]  # `layer/Conv2D/SpaceToBatchND`
-        return layers[-1] if layers else names[0] if kernel else op.kind
+        if layers:
+            return layers[-1]
+        return names[0] if kernel else op.kind
 
     @cached_property
     def embeddings(self) -> tuple[tuple[Operator, Tensor], ...]:

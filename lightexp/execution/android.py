@@ -41,15 +41,15 @@ class AndroidDevice:
             serial: The device's serial number, as `adb devices` lists it.
 
         Raises:
-            BadInput: If there is no `adb` or no such device, or the device does not allow it; says what there is.
+            BadInput: If there is no `adb` or no such device, or the device does not allow it; says which are attached.
             RunFailed: If `adb` does not answer.
         """
         self._adb, self.serial = adb, serial
         states = self._list_devices()
         attached = ", ".join(f"{name} ({state.partition(';')[0]})" for name, state in states.items())
         if serial not in states:
-            there = f"Attached: {attached}." if attached else "None is attached: plug it in, and allow USB debugging."
-            raise BadInput(f"--adb={serial}: there is no such device. {there}")
+            advice = f"Attached: {attached}." if attached else "None is attached: plug it in, and allow USB debugging."
+            raise BadInput(f"--adb={serial}: there is no such device. {advice}")
         state = states[serial]
         if state != "device":
             meaning = next((text for start, text in _MEANINGS.items() if state.startswith(start)), None)

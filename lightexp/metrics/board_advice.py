@@ -7,10 +7,9 @@ import re
 
 from lightexp.core.formatting import format_binary_bytes
 from lightexp.core.memory_plan import find_peak, plan_memory, use_integer_io
-from lightexp.core.tflite_graph import TFLiteGraph
+from lightexp.core.tflite_graph import NARROW_TYPES, TFLiteGraph
 
 _NODE = re.compile(r";? ?Node (\w+) \(number (\d+)\w?\) failed to \w+.*")
-_NARROW = ("INT4", "INT2")
 _WORTH_SAYING, _WORTH_SHARE = 1024, 0.1  # bytes of RAM that io=integer saves, and their share of the arena
 
 
@@ -30,7 +29,7 @@ def explain_refusal(message: str, graph: TFLiteGraph) -> str:
     if reason.endswith("was not true") and len(types) == 2:  # a condition in C++
         reason = f"it takes no {types[1]} weights with {types[0]} inputs"
     advice = ""
-    if any(dtype in _NARROW for dtype in types):
+    if any(dtype in NARROW_TYPES for dtype in types):
         advice = f". layers={{{layer}: 8}} of the stage that quantises keeps it at 8 bits"
     elif types[:2] == ["FLOAT32", "INT8"] or types[:1] == ["FLOAT16"]:
         advice = ". It needs 8-bit weights with 8-bit activations: quantize.scheme=int8"

@@ -82,7 +82,7 @@ class Npu(Measurement):
     what they wait for. `sram_bytes` and `flash_bytes` (`dram_bytes` where the target has DRAM) are the memory in use,
     `weight_bytes` the weights as the NPU reads them. `npu/<target>/layer/<operator>/cycles` and so on are of single
     operators. `fits/<target>` is 1 if both memories suffice, where the target states them. Notes give the reason for
-    each operator that stays on the CPU, and for a file that has no figures.
+    each operator that stays on the CPU, and for a file without estimates.
 
     Attributes:
         targets: NPUs by name; see `NpuTarget` and `conf/deploy/`.
@@ -141,9 +141,7 @@ class Npu(Measurement):
         from lightexp.backend.flatbuffer import read_graph
 
         try:
-            layers = dict(
-                enumerate(name_operators(read_graph(tflite)))
-            )  # first: on a file that is none, the compiler ends its process
+            layers = dict(enumerate(name_operators(read_graph(tflite))))
             estimate = vela.estimate(tflite, make_compiler_target(target))
         except BadInput as error:
             return [Note(f"npu/{name}/cycles", str(error)), *self._rate_fit(name, target, None)]

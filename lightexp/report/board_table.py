@@ -40,7 +40,9 @@ def _describe(runs: Sequence[Run], board: str) -> str:
     if not fits:
         return MISSING
     count = sum(map(bool, fits))
-    outcome = "fits" if count == len(fits) else f"{count} of {len(fits)} fit" if count else "does not fit"
+    outcome = f"{count} of {len(fits)} fit"
+    if count in (0, len(fits)):
+        outcome = "fits" if count else "does not fit"
     sizes = {(f"deploy.targets.{board}", kind): metric for kind, metric in _BOARD_SIZES.items()}
     sizes |= {(f"deploy.npus.{board}", kind): f"npu/{board}/{metric}" for kind, metric in _NPU_SIZES.items()}
     uses = []

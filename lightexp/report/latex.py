@@ -152,8 +152,8 @@ def _fit(report: Report, width: float, details: Sequence[_Detail], max_parts: in
             name_width = min(widest, room, max(narrowest, _NAME_SHARES[1] * width))
             spaces = (width - content - name_width for content in contents)
             separation = min(space / (2 * len(part)) for space, part in zip(spaces, parts, strict=True))
-            kept = None if name_width == widest else name_width
-            return _Layout(parts, kept, min(separation, _SEPARATION), detail, width)
+            fixed_width = None if name_width == widest else name_width
+            return _Layout(parts, fixed_width, min(separation, _SEPARATION), detail, width)
     return None
 
 

@@ -43,7 +43,7 @@ def write(rows: Sequence[OperatorMemory], folder: Path, title: str) -> dict[str,
 
 
 def draw(figure: Any, rows: Sequence[OperatorMemory], title: str) -> None:
-    """Draw a bar for each operator, stacked of the tensors that are alive; the peak stands out and is named.
+    """Draw a bar for each operator, stacked of the tensors that are alive; the peak has another colour and is named.
 
     Args:
         figure: Empty matplotlib figure; its size is set.

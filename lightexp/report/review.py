@@ -37,7 +37,7 @@ def check_comparable(runs: Sequence[Run], title: str) -> None:
     for run in runs:
         for name, version in run.versions.items():
             if is_latency(name):
-                continue  # `drop_incomparable_latency` sees to it
+                continue  # left to `drop_incomparable_latency`
             versions_by_metric.setdefault(name, Counter())[version] += 1
     for name, versions in versions_by_metric.items():
         if len(versions) > 1:

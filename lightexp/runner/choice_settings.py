@@ -18,7 +18,7 @@ from lightexp.runner.setting_docs import describe_type, read_attributes, read_fi
 from lightexp.runner.shipped_nodes import load_shipped_node
 
 _NESTED_GROUPS: dict[type[Any], str] = {TrainingObjective: "objective", Model: "model", Stage: "stage"}
-"""Groups whose choices stand within those of others, by their classes."""
+"""Groups whose choices are nested in those of other groups, by their classes."""
 _SETTING_LINE = re.compile(r"^( *)([\w.]+):.*?(?:\s# ?(.*))?$")
 _INCLUDED_FILE = re.compile(r"^  - (?:/\w+/)?(_(?!self_)\w+?)(?:@\w+)?$", re.MULTILINE)
 
@@ -49,7 +49,7 @@ def compose_choice(group: str, path: Path) -> dict[str, Any]:
 
     Args:
         group: Name of the group.
-        path: The choice's file, in lightexp's config folder or a user's, which Hydra has been told.
+        path: The choice's file, in lightexp's config folder, or in a user's that `add_config_dirs` has added.
     """
     if path.is_relative_to(find_config_dir()) and not sets_complete_config(path):
         return load_shipped_node(group, path.stem)

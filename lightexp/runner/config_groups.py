@@ -63,7 +63,7 @@ def read_config(path: Path) -> str:
     """Return the text of a config file.
 
     Raises:
-        BadInput: If it is no regular file of UTF-8 text, or its aliases stand for too much.
+        BadInput: If it is no regular file of UTF-8 text, or its aliases expand to too many values.
     """
     check_config_file(path)
     return read_text(path)

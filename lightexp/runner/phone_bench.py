@@ -178,10 +178,10 @@ class PhoneBenchmark:
             BadInput: If the phone cannot execute the program.
             DeviceGone: If the phone does not answer any more.
         """
-        words = [f"--graph={self.folder}/{_MODEL}", *configuration.flags]
-        words += [f"--num_runs={runs}", f"--warmup_runs={warmup}"]
+        flags = [f"--graph={self.folder}/{_MODEL}", *configuration.flags]
+        flags += [f"--num_runs={runs}", f"--warmup_runs={warmup}"]
         try:
-            code, output = self.device.run(f"{self.folder}/{_PROGRAM}", *words, timeout=seconds)
+            code, output = self.device.run(f"{self.folder}/{_PROGRAM}", *flags, timeout=seconds)
         except DeviceTimeout:
             # It would go on during the next measurement. The brackets keep the pattern from matching this command.
             self.device.run("pkill", "-f", self.folder.replace("lightexp", "[l]ightexp"))
@@ -207,12 +207,12 @@ def parse_output(output: str, configuration: PhoneConfiguration, code: int = 0) 
     if code or not timings or not is_applied or not _is_time(timings[-1][3]):
         return PhoneTimings(note=_find_reason(output, configuration, code))
     init, first, _, mean = timings[-1]
-    found = {"us": mean, "std_us": "", "init_us": init, "first_us": first}
+    texts = {"us": mean, "std_us": "", "init_us": init, "first_us": first}
     if deviations := _DEVIATION.findall(output):
-        found["std_us"] = deviations[-1]
+        texts["std_us"] = deviations[-1]
     if memory := _MEMORY.findall(output):
-        found["memory_mb"] = memory[-1][1]
-    values = {name: float(text) for name, text in found.items() if _is_time(text)}
+        texts["memory_mb"] = memory[-1][1]
+    values = {name: float(text) for name, text in texts.items() if _is_time(text)}
     return PhoneTimings(values, _describe_delegate(output))
 
 

@@ -17,7 +17,7 @@ from lightexp.stages.train import Train
 
 @dataclass(frozen=True)
 class StageNeighbors:
-    """Which stages may stand next to a stage, with the settings of their files.
+    """Which stages may be next to a stage, with the settings of their files.
 
     Attributes:
         before: Names of stages that may come directly before it, behind a training.

@@ -14,7 +14,7 @@ from lightexp.core.columns import find_column
 from lightexp.core.secrets import hide_secrets
 from lightexp.core.table import Table, TableColumn
 from lightexp.search.goals import FITS, Constraint
-from lightexp.search.outcome import is_feasible, list_beyond, read_outcome, sum_violations
+from lightexp.search.outcome import is_feasible, list_violated, read_outcome, sum_violations
 from lightexp.search.ranges import shorten_setting
 from lightexp.search.study_status import StudyStatus
 
@@ -48,7 +48,7 @@ def tally_constraints(trials: Sequence[FrozenTrial], constraints: Sequence[Const
         constraints: The study's constraints.
     """
     infeasible = [trial for trial in trials if not is_feasible(trial)]
-    beyond = {trial.number: set(list_beyond(trial)) for trial in infeasible}
+    beyond = {trial.number: set(list_violated(trial)) for trial in infeasible}
     tallies = []
     for constraint in constraints:
         stopped = [trial for trial in infeasible if constraint.text in beyond[trial.number]]
@@ -60,7 +60,7 @@ def tally_constraints(trials: Sequence[FrozenTrial], constraints: Sequence[Const
     return sorted((tally for tally in tallies if tally.stopped), key=lambda tally: -tally.stopped)
 
 
-def count_beyond(tallies: Sequence[ConstraintTally]) -> str:
+def format_tallies(tallies: Sequence[ConstraintTally]) -> str:
     """Return the numbers of stopped trials as text: `5 beyond size/file_bytes <= 64 KiB, 2 beyond ...`."""
     return ", ".join(f"{tally.stopped} beyond {tally.constraint.text}" for tally in tallies)
 
@@ -108,7 +108,7 @@ def list_advice(
     relaxed = []
     for constraint in constraints:
         text = constraint.text
-        if constraint.text in list_beyond(nearest):
+        if constraint.text in list_violated(nearest):
             looser = relax_constraint(constraint, nearest)
             if looser is None:
                 advice = "leave it out, or search smaller models"
@@ -119,7 +119,7 @@ def list_advice(
             lines.append(f"Relax   {text}  to  {looser}")
             text = looser
         relaxed.append(text)
-    if len(list_beyond(nearest)) > 1:
+    if len(list_violated(nearest)) > 1:
         lines += _list_single_relaxations(status.done, constraints)
     prefix = "hydra.sweeper." if command[1:2] == ["run"] else "search."
     replaced = (f"{prefix}constraints=", f"{prefix}study=")
@@ -133,7 +133,7 @@ def _list_single_relaxations(trials: Sequence[FrozenTrial], constraints: Sequenc
     """Return for each constraint that alone stops a trial the bound that admits the nearest such trial."""
     lines = []
     for constraint in constraints:
-        stopped = [trial for trial in trials if list_beyond(trial) == [constraint.text]]
+        stopped = [trial for trial in trials if list_violated(trial) == [constraint.text]]
         nearest = min(stopped, key=sum_violations, default=None)
         if nearest is not None and (looser := relax_constraint(constraint, nearest)):
             lines.append(f"Or only {constraint.text}  to  {looser}  (trial {nearest.number})")

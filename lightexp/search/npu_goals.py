@@ -1,4 +1,4 @@
-"""Refuse searches for what an NPU takes where files compute in float, of which an NPU computes nothing."""
+"""Refuse searches for metrics of an NPU whose files compute in float, because an NPU computes only integers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SCHEME = re.compile(r"pipeline\.stages\.(?P<stage>[^.]+)\.scheme")
 
 
 def require_integer_files(objectives: Iterable[str], variants: Iterable[Settings], ranges: Mapping[str, str]) -> None:
-    """Check that the files of every trial compute with integers, if an objective is a figure of an NPU.
+    """Check that the files of every trial compute with integers, if an objective is a metric of an NPU.
 
     Args:
         objectives: Names of the objectives' metrics.
@@ -23,7 +23,7 @@ def require_integer_files(objectives: Iterable[str], variants: Iterable[Settings
         ranges: Range of each searched setting, by its name.
 
     Raises:
-        BadInput: If trials would have no such figure.
+        BadInput: If trials would not have that metric.
     """
     goal = next((name for name in objectives if name.startswith("npu/")), None)
     if goal is None:

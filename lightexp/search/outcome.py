@@ -85,7 +85,7 @@ def sum_violations(trial: FrozenTrial) -> float:
     return sum(max(0.0, violation) for violation in trial.constraints.values())
 
 
-def list_beyond(trial: FrozenTrial) -> list[str]:
+def list_violated(trial: FrozenTrial) -> list[str]:
     """Return the constraints that a finished trial does not satisfy, as the user wrote them."""
     return [text for text, violation in trial.constraints.items() if violation > 0]
 

@@ -96,11 +96,11 @@ def draw_slices(objectives: Sequence[SearchObjective], status: StudyStatus, impo
         importance: As `draw_importance` takes it.
         path: The SVG file to write.
     """
-    found = _list_settings(status, importance)
-    settings = found[:_MAX_SLICES]
+    searched = _list_settings(status, importance)
+    settings = searched[:_MAX_SLICES]
     size = (max(7.0, 2.3 * len(settings)), 0.8 + 2.4 * len(objectives))
     with save_figure(path, figsize=size, layout="constrained") as figure:
-        rest = _describe_rest(len(settings), len(found), importance)
+        rest = _describe_rest(len(settings), len(searched), importance)
         figure.suptitle(f"objectives over settings{rest}", fontsize=11)
         if not settings:
             return
@@ -145,13 +145,13 @@ def draw_parallel(
         importance: As `draw_importance` takes it.
         path: The SVG file to write.
     """
-    found = _list_settings(status, importance)
-    settings = found[:_MAX_AXES]
+    searched = _list_settings(status, importance)
+    settings = searched[:_MAX_AXES]
     labels = [setting.label for setting in settings] + [find_column(o.name).heading for o in objectives]
     size = (max(7.0, 1.3 * len(labels)), 4.5)
     with save_figure(path, figsize=size, layout="constrained") as figure:
         axes = figure.add_subplot()
-        rest = _describe_rest(len(settings), len(found), importance)
+        rest = _describe_rest(len(settings), len(searched), importance)
         axes.set_title(f"trials over settings and objectives{rest}", fontsize=11)
         heights: list[dict[int, float]] = []  # of each axis, by the trial's number
         for place, setting in enumerate(settings):

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from lightexp.core.columns import find_column
 from lightexp.core.errors import BadInput
 from lightexp.search.goals import SearchObjective
-from lightexp.search.outcome import list_beyond, place_on_axes, read_outcome
+from lightexp.search.outcome import list_violated, place_on_axes, read_outcome
 from lightexp.search.study_status import StudyStatus
 
 PICKS = ("best", "knee", "smallest")
@@ -91,5 +91,5 @@ def find_point(name: str, status: StudyStatus, objectives: Sequence[SearchObject
         raise BadInput(f"--pick {name}: write {', '.join(PICKS)} or the number of a trial that is done: {numbers}.")
     columns = [find_column(objective.name) for objective in objectives]
     values = ", ".join(f"{c.heading} {c.format(v)}" for c, v in zip(columns, trial.values, strict=True))
-    facts = [name_picks(picks, trial.number), *(f"beyond {text}" for text in list_beyond(trial))]
+    facts = [name_picks(picks, trial.number), *(f"beyond {text}" for text in list_violated(trial))]
     return trial, f"trial {trial.number}: {'; '.join(filter(None, [*facts, values]))}"

@@ -31,7 +31,7 @@ def build_outcome(record: Record, reason: str | None, varied: list[str], folder:
     control = next((s for s in record.stages if s.name == record.control), None)
     return TrialOutcome(
         metrics={name: value for name, value in record.metrics.items() if math.isfinite(value)},
-        control={metric.name: metric.value for metric in control.metrics} if control else {},
+        control=control.values if control else {},
         reason=reason,
         varied=varied,
         folder=str(folder),

@@ -114,10 +114,10 @@ class TrackingClient:
         Raises:
             BadInput: If it is in MLflow's bin, where nothing can be added to it, nor another of its name created.
         """
-        found = self._exchange(lambda: self._client.get_experiment_by_name(name))
-        if found is None:
+        answer = self._exchange(lambda: self._client.get_experiment_by_name(name))
+        if answer is None:
             return None
-        experiment = _parse_experiment(found)
+        experiment = _parse_experiment(answer)
         if experiment.lifecycle_stage == "deleted":
             raise BadInput(
                 f"tracking.experiment: '{name}' was deleted. Set another name, or restore it: "

@@ -49,8 +49,8 @@ class RegistryClient(TrackingClient):
 
     def list_versions(self, name: str) -> list[Version]:
         """Return the versions of a registered model, the oldest first."""
-        found = self._exchange(lambda: list(self._client.search_model_versions(f"name='{name}'", max_results=10_000)))
-        versions = [Version(int(version.version), dict(version.tags)) for version in found]
+        answers = self._exchange(lambda: list(self._client.search_model_versions(f"name='{name}'", max_results=10_000)))
+        versions = [Version(int(version.version), dict(version.tags)) for version in answers]
         return sorted(versions, key=lambda version: version.number)
 
     def add_version(self, name: str, run: MlflowRun, record: Record) -> None:

@@ -71,7 +71,8 @@ class StudyUploader:
                 for trial in map(select, study.trials[first : first + _BATCH_TRIALS]):
                     number = str(trial.number)
                     self._trial_runs[number] = self._upload_trial(client, trial, self._trial_runs.get(number))
-        for name, value in mlflow_payload.build_note_tags(study.table, run.tags).items() if study.table else ():
+        note_tags = mlflow_payload.build_note_tags(study.table, run.tags) if study.table else {}
+        for name, value in note_tags.items():
             if run.tags.get(name) != value:
                 client.set_tag(run_id, name, value)
         for path, folder in study.files.items():

@@ -1,4 +1,4 @@
-"""Which stages may stand next to each other."""
+"""Which stages may be next to each other."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from lightexp.core.columns import MISSING
 from lightexp.search.feasibility import (
     build_tally_table,
-    count_beyond,
+    format_tallies,
     list_advice,
     relax_constraint,
     tally_constraints,
@@ -27,7 +27,7 @@ def test_tally_counts_trials_by_constraint() -> None:
     assert (size.constraint.text, size.stopped, size.alone, size.excesses) == (SIZE, 3, 2, [20, 100, 200])
     assert (accuracy.stopped, accuracy.alone) == (1, 0)
     assert accuracy.excesses == pytest.approx([0.1])
-    assert count_beyond([size, accuracy]) == f"3 beyond {SIZE}, 1 beyond {ACCURACY}"
+    assert format_tallies([size, accuracy]) == f"3 beyond {SIZE}, 1 beyond {ACCURACY}"
     assert tally_constraints(make_trials([(0.9, 90)], [SIZE]), constraints) == []
 
 
