@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightexp.core.formatting import escape_html, unescape_csv
+from lightexp.core.records import FRONT_FILE
 from lightexp.core.regular_files import read_text
 
 if TYPE_CHECKING:
     import pandas
 
-_FRONT = "front.json"
 _RUNS, _TABLE, _PAGE = "runs.csv", "table.csv", "index.html"
 
 
@@ -37,7 +37,7 @@ class SearchResult:
         """The trade-off front: `trial`, `picks`, `varied`, `command`, then the metrics. One row for each point."""
         import pandas
 
-        points: list[dict[str, Any]] = json.loads(read_text(self.folder / _FRONT))["front"]
+        points: list[dict[str, Any]] = json.loads(read_text(self.folder / FRONT_FILE))["front"]
         rows = [
             {
                 "trial": point["trial"],

@@ -113,7 +113,7 @@ def _find_target(path: Path) -> _Target:
     """Return the model of a run, or a file.
 
     Raises:
-        BadInput: If there is none.
+        BadInput: If the run ships no model, or the file is missing.
     """
     from lightexp.core.record import read_run
 
@@ -122,9 +122,7 @@ def _find_target(path: Path) -> _Target:
             raise BadInput(f"{path} is not a file. Give a run's folder, or a .tflite file.")
         return _Target(path)
     record = read_run(path)
-    if record.status != "done" or "model" not in record.files:
-        raise BadInput(f"{path} is {record.status} and ships no model. Give the folder of a run that is done.")
-    model = path / record.files["model"]
+    model = record.locate_model(path)
     if not model.is_file():
         raise BadInput(f"{model} is missing. Run the pipeline again.")
     return _Target(model, path, record)
@@ -176,7 +174,7 @@ def _bench_operators(target: _Target) -> None:
     ]
     columns: list[str | TableColumn] = ["Operator", "Layer", TableColumn("µs"), TableColumn("Share")]
     print_table(make_console(), Table.from_text(columns, rows))
-    print_line("Each time is cut to whole microseconds, so that operators below one count as nothing.")
+    print_line("Each time is rounded down to microseconds, so that operators below one count as 0.")
     if target.folder:
         record = read_run(target.folder)
         record.stages[-1].facts["operators"] = [asdict(operator) for operator in operators]

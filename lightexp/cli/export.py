@@ -52,15 +52,13 @@ def run(argv: list[str]) -> int:
     from lightexp.core.record import read_record
 
     record = read_record(options.run)
-    if record.status != "done" or "model" not in record.files:
-        raise BadInput(f"{options.run} is {record.status} and ships no model. Give the folder of a run that is done.")
+    model = record.locate_model(options.run)
     if targets := {option: path for option in ENDINGS if (path := getattr(options, option))}:
         export_keras_forms(record, options.run, targets, options.force)
         return 0
     dataset = dict(record.dataset)
     if options.labels:
         dataset["labels"] = _read_labels(options.labels, len(dataset.get("labels") or range(dataset.get("classes", 0))))
-    model = options.run / record.files["model"]
     contents = _build_files(record, model, options.name, dataset)
     if options.vela:
         compiled = f"{options.name}_vela.tflite"

@@ -63,6 +63,7 @@ def run(argv: list[str]) -> int:
         raise BadInput(f"register takes {expected}. Received: {' '.join(names) or 'nothing'}.")
     if not _NAME.fullmatch(names[-1]):
         raise BadInput(f"NAME is of letters, digits, '_', '-', '.' and spaces. Received: {names[-1]!r}.")
+    from lightexp.core.records import FRONT_FILE
     from lightexp.runner.compose import compose_settings
     from lightexp.tracking import stores
     from lightexp.tracking.mlflow import Mlflow
@@ -72,7 +73,7 @@ def run(argv: list[str]) -> int:
         raise BadInput("register uses MLflow. Received: tracking=none. Leave it out, or set tracking.uri=URI.")
     tracking = replace(settings.tracking, uri=stores.resolve_uri(settings.tracking.uri, settings.outputs), model=True)
     if options.front:
-        with _copy_front(_find_folder(options.front, settings.outputs / "searches", "front.json")) as folders:
+        with _copy_front(_find_folder(options.front, settings.outputs / "searches", FRONT_FILE)) as folders:
             _register(folders, names[-1], tracking, settings.outputs)
     else:
         folder = _find_folder(names[0], settings.outputs / "runs", "record.json")
@@ -98,12 +99,13 @@ def _find_folder(name: str, parent: Path, content: str) -> Path:
 def _copy_front(study: Path) -> Iterator[list[Path]]:
     """Provide the picks of a study's front (best, knee, smallest) as folders of runs, which are named by their ids."""
     from lightexp.core.record import read_record
+    from lightexp.core.records import FRONT_FILE
 
     try:
-        points = json.loads(read_text(study / "front.json"))["front"]
+        points = json.loads(read_text(study / FRONT_FILE))["front"]
         trials = [int(point["trial"]) for point in points if point["picks"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{study / 'front.json'} is no study's front: {error}. Run lightexp search again.") from None
+        raise BadInput(f"{study / FRONT_FILE} is no study's front: {error}. Run lightexp search again.") from None
     if not trials:
         raise BadInput(f"{study} has no feasible trial. Relax its constraints, or register a run.")
     with tempfile.TemporaryDirectory() as folder:
@@ -160,7 +162,7 @@ def _add_version(client: RegistryClient, name: str, record: Record, run_id: str)
 def _log_model(folder: Path, tracking: Mlflow, outputs: Path) -> tuple[Record, str]:
     """Bring a run with its model into MLflow, and return its record and MLflow's id of it."""
     from lightexp.core.record import read_run
-    from lightexp.tracking.model_files import find_model
+    from lightexp.tracking.mlflow_model import find_model
 
     record = read_run(folder)
     if not find_model(record, folder):

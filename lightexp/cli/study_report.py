@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from lightexp.core.record import Record
     from lightexp.search.goals import Constraint
 
-_DATA = "front.json"
 _FRONT, _TRIALS = "front", "trials"
 _FIGURES = {
     "study_front": "front.svg",
@@ -107,8 +106,10 @@ def _read_figure(path: Path) -> bytes:
 
 
 def _read_data(folder: Path) -> dict[str, Any]:
+    from lightexp.core.records import FRONT_FILE
+
     try:
-        data = json.loads(read_text(folder / _DATA))
+        data = json.loads(read_text(folder / FRONT_FILE))
     except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}

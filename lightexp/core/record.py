@@ -153,6 +153,19 @@ class Record:
         """Explanations of the shipped file's metrics, by metric."""
         return self.stages[-1].notes if self.stages else {}
 
+    def locate_model(self, folder: Path) -> Path:
+        """Return the path of the `.tflite` that the run ships.
+
+        Args:
+            folder: The run's folder.
+
+        Raises:
+            BadInput: If the run is not done or ships none.
+        """
+        if self.status != "done" or "model" not in self.files:
+            raise BadInput(f"{folder} is {self.status} and ships no model. Give the folder of a run that is done.")
+        return folder / self.files["model"]
+
     def to_json(self, **options: Any) -> str:
         """Return the content of `record.json`, by default in one line of ASCII; `options` are those of `json.dumps`."""
         return encode_json(vars(self), default=asdict, **options)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 RUNS = "runs"
 """The folder of all runs in the outputs folder."""
+FRONT_FILE = "front.json"
+"""The file of a study's folder that describes its front."""
 _TRIAL_PATTERNS = ("trials/*", "*/trials/*", "searches/*/trials/*")
 """Where trials are below a study's folder, the folder of all studies, and an outputs folder."""
 

@@ -19,6 +19,7 @@ from lightexp.core.json_text import encode_json
 from lightexp.core.latency_quality import TIMES
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record, read_record
+from lightexp.core.records import FRONT_FILE
 from lightexp.core.regular_files import replace_file
 from lightexp.core.store import Store
 from lightexp.core.table import Table, TableCell, TableColumn, TableRow, render_markdown
@@ -32,7 +33,7 @@ from lightexp.search.study import SearchStudy
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import StudyStatus
 
-TABLE, DATA = "front.md", "front.json"
+TABLE = "front.md"
 _TABLE_METRICS = ("size/file_bytes", "size/ratio")
 _PRIMARY_CONFIG = {
     "defaults": [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"],
@@ -148,7 +149,7 @@ def _write_data(
         "infeasible": {tally.constraint.text: tally.stopped for tally in tallies},
         "front": front,
     }
-    replace_file(study.folder / DATA, f"{encode_json(data, indent=1)}\n".encode())
+    replace_file(study.folder / FRONT_FILE, f"{encode_json(data, indent=1)}\n".encode())
 
 
 def _export_point(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list[str]) -> TestedPoint:

@@ -14,7 +14,7 @@ from lightexp.core.record import RECORD_FILE, Record
 from lightexp.tracking import mlflow_payload, stores
 from lightexp.tracking.client import MlflowRun, TrackingClient
 from lightexp.tracking.mirror import SyncResult, is_shown_at
-from lightexp.tracking.model_files import find_model, write_model_folder
+from lightexp.tracking.mlflow_model import find_model, write_model_folder
 from lightexp.tracking.run_groups import RunGroup, find_group, lock_groups
 from lightexp.tracking.study_uploader import PARENT_TAG, create_study_run, find_study_run
 

@@ -16,7 +16,7 @@ import pytest
 from lightexp.core.record import Record
 from lightexp.tracking.client import TrackingClient
 from lightexp.tracking.mlflow import Mlflow, MlflowMirror
-from lightexp.tracking.model_files import find_model
+from lightexp.tracking.mlflow_model import find_model
 from tests.tracking.helpers import ROOT, connect
 
 TINY = ROOT / "tests" / "search" / "plugin" / "tiny.tflite"
