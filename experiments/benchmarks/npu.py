@@ -3,7 +3,7 @@
 Untrained models (weights do not change the time much), quantised to int8 with integer inputs and outputs on random
 images. lightexp does all that the measurement `npu` does for one target: it reads the file, compiles it in its sandbox
 process and returns the metrics, of each operator, too. The other side is `vela` as a command with its summary. The two
-take turns. The first file, for which the sandbox process loads the compiler, is a result of its own.
+take turns. The first file, for which the sandbox process loads the compiler, is a separate result.
 
     python experiments/benchmarks/npu.py --runs 5
 """
