@@ -120,7 +120,7 @@ def _report_ablation(path: Path, settings: list[str], problems: list[str]) -> tu
     return report, Path(folders[-1]) if folders else spec.results
 
 
-def _report_runs(sources: list[str], words: list[str], problems: list[str]) -> tuple[Report, Path]:
+def _report_runs(sources: list[str], arguments: list[str], problems: list[str]) -> tuple[Report, Path]:
     """Return the report of folders or of an MLflow experiment, and its folder."""
     from lightexp.core.config import construct
     from lightexp.report import review
@@ -128,7 +128,7 @@ def _report_runs(sources: list[str], words: list[str], problems: list[str]) -> t
     from lightexp.report.summary import build_summary
     from lightexp.report.table_spec import Presentation, split_presentation
 
-    shown, others = split_presentation(words)
+    shown, others = split_presentation(arguments)
     settings = _parse_settings(others)
     title = Path(os.path.realpath(sources[0])).name if sources else settings.get("tracking.experiment", "lightexp")
     only = settings.get("only", "")
@@ -147,7 +147,7 @@ def _report_runs(sources: list[str], words: list[str], problems: list[str]) -> t
     if unknown := next((name for name in spec.labels if name not in {run.row for run in runs}), None):
         raise BadInput(f"labels: no row is named '{unknown}': {suggest_nearest(unknown, {run.row for run in runs})}")
     report = build_summary(runs, spec)
-    command = shlex.join(["lightexp", "report", *sources, *words])
+    command = shlex.join(["lightexp", "report", *sources, *arguments])
     report = replace(
         report,
         questions=(*remarks, *review.list_questions(report)),

@@ -254,7 +254,8 @@ class _Application:
         if self._is_sweep:
             swept = [override for override in overrides if override not in self._argv]
             tags = build_sweep_tags(Path(HydraConfig.get().sweep.dir), swept)
-        record = self._runner.run(settings, overrides, not self._is_sweep, _list_config_flags(), tags)
+        flags = _list_config_flags()
+        record = self._runner.run(settings, overrides, test=not self._is_sweep, flags=flags, tags=tags)
         self._finished.append(record)
         self._outputs = settings.outputs
         if self._origin:

@@ -38,8 +38,8 @@ class StudyView:
             spec: The study's specification.
         """
         # A duplicate of the descriptor: standard error is redirected while C++ libraries write to it.
-        self._errors = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
-        self._err = make_console(self._errors, _choose_width(sys.stderr.isatty()))
+        self._stream = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
+        self._err = make_console(self._stream, _choose_width(sys.stderr.isatty()))
         self._out = make_console(width=_choose_width(sys.stdout.isatty()))
         self._spec = spec
         self._live = Live(console=self._err, refresh_per_second=4, transient=True)
@@ -52,7 +52,7 @@ class StudyView:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
-        self._errors.close()
+        self._stream.close()
 
     def message(self, text: str) -> None:
         """Show one line."""

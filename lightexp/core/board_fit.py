@@ -38,8 +38,14 @@ def build_fit_table(record: Record) -> Table | None:
             rows.append([name, f"{npu.get('accelerator', MISSING)} (est.)", "yes" if fits else "no", *cells])
     if not rows:
         return None
-    heads: list[TableColumn | str] = ["Board", "Core", "Fits", "Flash: taken of free, left", "RAM: taken of free, left"]
-    return Table.from_text(heads, rows)
+    headings: list[TableColumn | str] = [
+        "Board",
+        "Core",
+        "Fits",
+        "Flash: taken of free, left",
+        "RAM: taken of free, left",
+    ]
+    return Table.from_text(headings, rows)
 
 
 def find_targets(config: Mapping[str, Any], kind: str) -> dict[str, Mapping[str, Any]]:

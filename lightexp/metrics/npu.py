@@ -144,14 +144,14 @@ class Npu(Measurement):
             layers = dict(enumerate(name_operators(read_graph(tflite))))
             estimate = vela.estimate(tflite, make_compiler_target(target))
         except BadInput as error:
-            return [Note(f"npu/{name}/cycles", str(error)), *self._rate_fit(name, target, None)]
+            return [Note(f"npu/{name}/cycles", str(error)), *self._make_fit(name, target, None)]
         keys = _UNITS_AND_DIRECTIONS if estimate.metrics["npu_ops"] else _COUNTS
         results: list[Metric | Note] = [self._make_metric(f"npu/{name}/{key}", estimate.metrics[key]) for key in keys]
         reason, is_float = explain_refusals(estimate.refused), any("Float" in text for _, text in estimate.refused)
         if not estimate.metrics["npu_ops"]:
             advice = _SCHEME_ADVICE if is_float else ""
             reason = f"no operator on the NPU{advice} ({reason})"
-            return [*results, Note(f"npu/{name}/cycles", reason), *self._rate_fit(name, target, None)]
+            return [*results, Note(f"npu/{name}/cycles", reason), *self._make_fit(name, target, None)]
         if estimate.refused:
             advice = _IO_ADVICE if is_float else ""
             reason = f"on the CPU, whose time is in none of the estimates: {reason}{advice}"
@@ -160,7 +160,7 @@ class Npu(Measurement):
             if operator.is_on_npu:
                 layer = f"npu/{name}/layer/{operator.index:02}_{layers.get(operator.index, operator.kind)}"
                 results += [self._make_metric(f"{layer}/{key}", getattr(operator, key)) for key in _LAYER_METRICS]
-        return results + self._rate_fit(name, target, estimate)
+        return results + self._make_fit(name, target, estimate)
 
     def _make_metric(self, name: str, value: float) -> Metric:
         unit, direction = _UNITS_AND_DIRECTIONS[name.rpartition("/")[2]]
@@ -174,7 +174,7 @@ class Npu(Measurement):
         release = map(int, re.findall(r"\d+", read_version())[:3])
         return self.version * 10**6 + sum(n * weight for n, weight in zip(release, (10**4, 100, 1), strict=False))
 
-    def _rate_fit(self, name: str, target: NpuTarget, estimate: NpuEstimate | None) -> list[Metric | Note]:
+    def _make_fit(self, name: str, target: NpuTarget, estimate: NpuEstimate | None) -> list[Metric | Note]:
         """Return the metric `fits/<target>`, with a note where it is 0; nothing where no memory is stated."""
         if not _states_memory(target):
             return []

@@ -103,15 +103,15 @@ class StudyTracker:
         is_tested: bool = False,
     ) -> dict[str, str]:
         payload = StudyPayload(
-            self._study.id,
-            self._study.spec.name,
-            mlflow_status,
-            self._list_params(),
-            self._list_metrics(status, all_steps=mlflow_status != "RUNNING"),
-            trials,
-            files,
-            self._list_main_metrics(trials),
-            (self._study.folder / TABLE).read_text(encoding="utf-8") if is_tested else "",
+            id=self._study.id,
+            name=self._study.spec.name,
+            status=mlflow_status,
+            params=self._list_params(),
+            metrics=self._list_metrics(status, all_steps=mlflow_status != "RUNNING"),
+            trials=trials,
+            files=files,
+            main_metrics=self._list_main_metrics(trials),
+            table=(self._study.folder / TABLE).read_text(encoding="utf-8") if is_tested else "",
         )
         with self._study.locks.hold(_UPLOAD_LOCK):
             return self._mirror.sync_study(payload, self._settings)

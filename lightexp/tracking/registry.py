@@ -22,7 +22,7 @@ _RUN_ID, _NAME, _PRIMARY, _DIRECTION, _DATA = (
 
 
 @dataclass(frozen=True)
-class Version:
+class ModelVersion:
     """A version of a registered model, as lightexp has registered it.
 
     Attributes:
@@ -47,10 +47,10 @@ class Version:
 class RegistryClient(TrackingClient):
     """The registry of an MLflow store; its methods raise what those of `TrackingClient` do."""
 
-    def list_versions(self, name: str) -> list[Version]:
+    def list_versions(self, name: str) -> list[ModelVersion]:
         """Return the versions of a registered model, the oldest first."""
         answers = self._exchange(lambda: list(self._client.search_model_versions(f"name='{name}'", max_results=10_000)))
-        versions = [Version(int(version.version), dict(version.tags)) for version in answers]
+        versions = [ModelVersion(int(version.version), dict(version.tags)) for version in answers]
         return sorted(versions, key=lambda version: version.number)
 
     def add_version(self, name: str, run: MlflowRun, record: Record) -> None:
@@ -111,7 +111,7 @@ def read_data_digest(record: Record) -> str:
     return str(((record.dataset.get("splits") or {}).get("val") or {}).get("digest"))
 
 
-def choose_aliases(versions: Sequence[Version]) -> dict[str, int]:
+def choose_aliases(versions: Sequence[ModelVersion]) -> dict[str, int]:
     """Return the number of the best and of the smallest version; of equal ones the first.
 
     Args:
@@ -119,8 +119,8 @@ def choose_aliases(versions: Sequence[Version]) -> dict[str, int]:
 
     Example:
         >>> tags = {"lightexp.primary": "accuracy", "lightexp.direction": "max"}
-        >>> large = Version(1, tags | {"accuracy/val": "0.9", "size/file_bytes": "900"})
-        >>> small = Version(2, tags | {"accuracy/val": "0.8", "size/file_bytes": "100"})
+        >>> large = ModelVersion(1, tags | {"accuracy/val": "0.9", "size/file_bytes": "900"})
+        >>> small = ModelVersion(2, tags | {"accuracy/val": "0.8", "size/file_bytes": "100"})
         >>> choose_aliases([large, small])
         {'champion': 1, 'smallest': 2}
     """
@@ -136,7 +136,7 @@ def choose_aliases(versions: Sequence[Version]) -> dict[str, int]:
     return aliases
 
 
-def render_versions(versions: Sequence[Version], aliases: dict[str, int]) -> str:
+def render_versions(versions: Sequence[ModelVersion], aliases: dict[str, int]) -> str:
     """Return a Markdown table of a registered model's versions, of which there is one at least."""
     rows = []
     for version in versions:

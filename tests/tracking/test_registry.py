@@ -7,12 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from lightexp.core.record import Record
-from lightexp.tracking.registry import Version, build_version_tags, choose_aliases, render_versions
+from lightexp.tracking.registry import ModelVersion, build_version_tags, choose_aliases, render_versions
 
 
-def make_version(number: int, value: float, size: float, primary: str = "accuracy", direction: str = "max") -> Version:
+def make_version(
+    number: int, value: float, size: float, primary: str = "accuracy", direction: str = "max"
+) -> ModelVersion:
     tags = {"lightexp.primary": primary, "lightexp.direction": direction, "lightexp.name": f"run {number}"}
-    return Version(number, {**tags, f"{primary}/val": repr(value), "size/file_bytes": repr(size)})
+    return ModelVersion(number, {**tags, f"{primary}/val": repr(value), "size/file_bytes": repr(size)})
 
 
 @pytest.mark.parametrize(
@@ -24,10 +26,10 @@ def make_version(number: int, value: float, size: float, primary: str = "accurac
         ([make_version(1, 0.9, 100), make_version(2, 0.9, 100)], {"champion": 1, "smallest": 1}),
         ([make_version(n, e, 9, "rmse", "min") for n, e in ((1, 2.0), (2, 1.0))], {"champion": 2, "smallest": 1}),
         ([make_version(1, 0.9, 1), make_version(2, 5.0, 9, "rmse", "min")], {"champion": 2, "smallest": 2}),
-        ([Version(1, {"made by": "somebody else"})], {}),
+        ([ModelVersion(1, {"made by": "somebody else"})], {}),
     ],
 )
-def test_choose_aliases_takes_the_best_and_the_smallest(versions: list[Version], expected: dict[str, int]) -> None:
+def test_choose_aliases_takes_the_best_and_the_smallest(versions: list[ModelVersion], expected: dict[str, int]) -> None:
     assert choose_aliases(versions) == expected
 
 
@@ -41,7 +43,7 @@ def test_version_tags_are_the_run_its_data_and_main_metrics(make_record: Callabl
         "prune+qat",
     )
     assert tags["lightexp.val_digest"] == record.dataset["splits"]["val"]["digest"]
-    version = Version(1, tags)
+    version = ModelVersion(1, tags)
     assert version.metrics["accuracy/val"] == 0.96
     assert version.metrics["size/file_bytes"] == 28_240
     table = render_versions([version], {"champion": 1, "smallest": 1})
