@@ -60,8 +60,6 @@ def run(argv: list[str]) -> int:
         argv: The command line after `ui`.
     """
     options, overrides = make_parser().read(argv)
-    title = "optuna-dashboard" if options.optuna else "MLflow"
-    print_line(f"Starting {title}, which takes some seconds ...", sys.stderr)  # before the settings: they take one
     from lightexp.runner.compose import compose_settings
     from lightexp.tracking import stores
     from lightexp.tracking.mlflow import Mlflow
@@ -130,6 +128,7 @@ def _serve(command: list[str], host: str, port: int, page: str, title: str) -> i
         page: A page that it answers, to tell when it has started.
         title: What it shows.
     """
+    print_line(f"Starting {title.partition(',')[0]}, which takes some seconds ...", sys.stderr)
     interrupt.install_handlers()
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))  # the terminal was closed
     shown_host = f"[{host}]" if ":" in host else host

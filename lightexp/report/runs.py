@@ -17,7 +17,7 @@ from lightexp.core.primary_metric import PrimaryMetric, read_primary
 from lightexp.core.record import Record, StageRecord, read_record
 from lightexp.core.records import list_run_folders
 
-_NOT_SETTINGS = ("seed", "paths", "runtime", "tracking", "measure", "hydra", "plugins")
+_NOT_SETTINGS = ("seed", "paths", "runtime", "tracking", "measure", "deploy", "hydra", "plugins")
 _NOT_NAMING = ("seed=", "paths.", "tracking", "runtime.")  # overrides that change no result
 
 

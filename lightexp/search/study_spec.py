@@ -96,6 +96,7 @@ class StudySpec:
         self._config_name = config_name
         add_config_dirs(config_dirs)
         self._fixed, sweeps = _separate_sweeps(overrides, config_name)
+        self._unsearched = {override.partition("=")[0].lstrip("+") for override in self._fixed} - sweeps.keys()
         config = compose_config(self._fixed, config_name)
         values = _to_plain(config.search) if search is None else search
         self.search = construct(SearchSettings, values, "search")
@@ -196,8 +197,7 @@ class StudySpec:
 
     @cached_property
     def _space_builder(self) -> SpaceBuilder:
-        fixed = [override.partition("=")[0].lstrip("+") for override in self._fixed]
-        return SpaceBuilder(self._space_entries, self.search.per_layer, self.variants, self.settings, fixed)
+        return SpaceBuilder(self._space_entries, self.search.per_layer, self.variants, self.settings, self._unsearched)
 
     @property
     def ranges(self) -> dict[str, str]:

@@ -20,6 +20,7 @@ def test_settings_fixed_on_the_command_line_are_not_searched(make_spec: MakeSpec
     spec = make_spec(space, f"{setting}=int8")
     assert setting not in spec.ranges and len(spec.ranges) == len(make_spec(space).ranges) - 1
     assert spec.base.pipeline.stages.quantize.scheme == "int8"
+    assert setting in make_spec(space, f"{setting}=int8", f"{setting}=choice(int8,dynamic)").ranges
 
 
 def test_auto_expands_to_default_ranges_of_compressing_stages(make_spec: MakeSpec) -> None:
