@@ -171,7 +171,9 @@ def make_target(accelerator: str, system: str, memory: str, config: str, origin:
         except VelaError as error:
             raise ValueError(f"{origin}: {_join_lines(error.data.removeprefix('Error: '))}") from None
         except Exception as error:  # a value of another type raises anything
-            raise ValueError(f"{origin}, {system}, {memory}: {_join_lines(str(error))}.") from None
+            reason = f"there is no memory or port {error}" if isinstance(error, KeyError) else str(error)
+            reason = _join_lines(reason.replace(file.name, origin)).rstrip(".")
+            raise ValueError(f"{origin}, {system}, {memory}: {reason}.") from None
     if not (np.all(np.isfinite(features.memory_clock_scales)) and np.all(features.memory_clock_scales > 0)):
         raise ValueError(f"{origin}, {system}: every _clock_scale must be above 0.")
     if not _MIN_CLOCK_HZ <= features.core_clock < math.inf:  # 1 where it is missing

@@ -121,6 +121,8 @@ def _find_target(path: Path) -> _Target:
         if not path.is_file():
             raise BadInput(f"{path} is not a file. Give a run's folder, or a .tflite file.")
         return _Target(path)
+    if not path.is_dir():
+        raise BadInput(f"{path} is neither a folder nor a .tflite file. Give a run's folder, or a .tflite file.")
     record = read_run(path)
     model = record.locate_model(path)
     if not model.is_file():
@@ -193,7 +195,9 @@ def _bench_phone(target: _Target, options: argparse.Namespace) -> int:
     seconds = _parse_timeout(options.timeout)
     check_program(options.benchmark_model)
     device = AndroidDevice(options.adb_path or "adb", options.adb)
-    names = {name: device.read_property(f"ro.{name}") for name in ("product.model", "build.version.release")}
+    names = {
+        name: device.read_property(f"ro.{name}") or "unknown" for name in ("product.model", "build.version.release")
+    }
     phone, results, failure = name_phone(names["product.model"]), {}, None
     try:
         with open_benchmark(device, target.model, options.benchmark_model) as benchmark:

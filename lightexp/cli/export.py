@@ -60,7 +60,7 @@ def run(argv: list[str]) -> int:
     if options.labels:
         dataset["labels"] = _read_labels(options.labels, len(dataset.get("labels") or range(dataset.get("classes", 0))))
     contents = _build_files(record, model, options.name, dataset)
-    if options.vela:
+    if options.vela is not None:
         compiled = f"{options.name}_vela.tflite"
         contents[compiled], description = compile_for_target(record, model, options.vela)
     folder = options.output or options.run / "export"
@@ -69,7 +69,7 @@ def run(argv: list[str]) -> int:
     except OSError as error:
         raise BadInput(f"{folder} cannot be made: {error.strerror}. Give another place with -o.") from None
     write_files({folder / name: content for name, content in contents.items()}, options.force)
-    if options.vela:
+    if options.vela is not None:
         print_line(f"{compiled}: {description}")
     return 0
 
@@ -90,9 +90,13 @@ def _build_files(record: Record, model: Path, name: str, dataset: dict[str, Any]
     from lightexp.export.metadata import add_metadata
 
     try:
-        content = make_embeddable(read_bytes(model))
+        content = read_bytes(model)
     except OSError as error:
         raise BadInput(f"{model} cannot be read: {error.strerror}. Run the pipeline again.") from None
+    try:
+        content = make_embeddable(content)
+    except Exception as error:  # the flatbuffer's reader raises anything on a file that is cut off or edited
+        raise BadInput(f"{model} is cut off or broken: {error!s:.200}. Run the pipeline again.") from None
     graph, arena = _inspect(content)
     firmware = CModel(graph, tuple(dataset.get("labels") or ()), arena)
     origin = f"lightexp {__version__}: {record.command}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, suggest_nearest
 
 if TYPE_CHECKING:
     from lightexp.core.record import Record
@@ -53,9 +53,13 @@ def _find_target(record: Record, name: str) -> Npu:
     from lightexp.core.config import construct
     from lightexp.metrics.npu import Npu
     from lightexp.runner.compose import compose_config
+    from lightexp.runner.config_groups import ConfigGroups
 
     node = find_targets(record.config, "npus").get(name)
     if node is None:
+        choices = ConfigGroups().list_choices("deploy")
+        if name not in choices:
+            raise BadInput(f"--vela={name}: there is no such target, {suggest_nearest(name, choices)}")
         config: Any = OmegaConf.to_container(compose_config([f"deploy=[{name}]"]), resolve=True)
         node = find_targets(config, "npus").get(name)
     if node is None:

@@ -72,7 +72,7 @@ def run(argv: list[str], mirror_process: MirrorProcess | None = None) -> int:
     except LightexpError as error:
         print_error(error)
         return error.exit_code
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         from lightexp.runner.compose import as_bad_input, is_config_error
 
         if not is_config_error(error):

@@ -82,7 +82,7 @@ def _describe(cls: Any, error: ValidationError) -> tuple[str, str]:
     errors = error.errors()
     wrong = [e for e in errors if e["type"] != "missing"]
     if not wrong:
-        absent = [str(e["loc"][0]) for e in errors]
+        absent = [".".join(map(str, e["loc"])) for e in errors]
         return "", f"{cls.__name__} needs more than it was given. Not given: {absent}."
     first = wrong[0]
     location = [str(part) for part in first["loc"]]

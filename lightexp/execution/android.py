@@ -93,7 +93,9 @@ class AndroidDevice:
 
     def read_property(self, name: str) -> str:
         """Return one of Android's properties, such as `ro.product.model`; empty where the device has none."""
-        return self.run("getprop", name)[1]
+        lines = self.run("getprop", name)[1].splitlines()
+        value = lines[-1].strip() if lines else ""  # the linker may print warnings before
+        return "".join(char for char in value if char.isprintable())
 
     def _list_devices(self) -> dict[str, str]:
         """Return the state of each attached device by its serial number."""

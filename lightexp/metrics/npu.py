@@ -213,7 +213,7 @@ def make_compiler_target(target: NpuTarget) -> CompilerTarget:
 
 def _read_config(path: str) -> str:
     try:
-        return read_text(Path(path).expanduser())
+        return read_text(Path(path).expanduser()).removeprefix("\ufeff")  # with which Windows begins a file
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}. Give a configuration file of Vela's.") from None
     except UnicodeDecodeError:

@@ -8,6 +8,7 @@ import shlex
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, ClassVar
 
 from hydra import compose, initialize_config_dir
@@ -56,7 +57,7 @@ def compose_config(overrides: list[str], name: str = PRIMARY_CONFIG) -> DictConf
     """
     try:
         return drop_removed_stages(_compose(name, overrides), overrides)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         if not is_config_error(error):
             raise
         raise as_bad_input(error, overrides, name) from None
@@ -162,7 +163,13 @@ def compose_settings(overrides: list[str]) -> Settings:
 
 
 def is_config_error(error: Exception) -> bool:
-    """Check whether Hydra or OmegaConf raised an error; for `model=null` Hydra raises a bare ValueError."""
+    """Check whether Hydra or OmegaConf raised an error.
+
+    For `model=null` Hydra raises a bare ValueError, and for `deploy=[null]` a TypeError where it lists the defaults.
+    """
+    if isinstance(error, TypeError):
+        frames = extract_tb(error.__traceback__)
+        return any(frame.filename.endswith("hydra/_internal/defaults_list.py") for frame in frames)
     return isinstance(error, HydraException | OmegaConfBaseException) or _CHOICE_NOT_TEXT in str(error)
 
 
@@ -177,8 +184,9 @@ def as_bad_input(error: Exception, overrides: list[str], config: str = PRIMARY_C
     if isinstance(error, OverrideParseException):
         return _explain_parse_error(error.override)
     message = " ".join(str(error).split())
-    if _CHOICE_NOT_TEXT in message:
-        wrong = next((o for o in overrides if o.endswith("=null") or o.startswith("=")), " ".join(overrides))
+    if _CHOICE_NOT_TEXT in message or isinstance(error, TypeError):
+        null = (o for o in overrides if o.endswith("=null") or o.startswith("=") or _lists_more_than_names(o))
+        wrong = next(null, " ".join(overrides))
         return BadInput(f"{wrong}: a group takes the name of one of its choices; lightexp run --help lists them.")
     if match := _UNKNOWN_SETTING.search(message):
         return _explain_unknown_setting(match[1], overrides, config)
@@ -199,6 +207,15 @@ def as_bad_input(error: Exception, overrides: list[str], config: str = PRIMARY_C
     relevant = str(error).partition("Config search path:")[0]
     lines = [" ".join(line.split()) for line in relevant.splitlines() if line.strip()]
     return BadInput(f"config: {' '.join(lines[:2])}" if lines else f"config: {type(error).__name__}")
+
+
+def _lists_more_than_names(override: str) -> bool:
+    """Check whether an override gives a group a list that holds anything but names."""
+    group, _, value = override.partition("=")
+    if "." in group.partition("@")[0] or not value.startswith("["):
+        return False
+    names = OverridesParser.create().parse_override(override).value()
+    return isinstance(names, list) and not all(isinstance(name, str) for name in names)
 
 
 def _explain_parse_error(override: str) -> BadInput:

@@ -60,7 +60,7 @@ def select_launcher(overrides: list[str], folders: list[str], outputs: Path, oth
         config = hydra.compose_config(
             PRIMARY_CONFIG, [*overrides, *job_overrides], RunMode.MULTIRUN, with_log_configuration=False
         )
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         if not is_config_error(error):
             raise
         raise as_bad_input(error, overrides) from None

@@ -20,6 +20,7 @@ _FOLDER = "/data/local/tmp/lightexp-"
 _MODEL, _PROGRAM = "model.tflite", "benchmark_model"
 _MACHINES = {3: "x86", 40: "armeabi-v7a", 62: "x86_64", 183: "arm64-v8a"}
 """Android's name of the processor that an ELF file is made for, by `e_machine`."""
+_MAX_LINE = 1000  # characters; the patterns below take the square of a line's length
 _NUMBER = r"([-+.\w]+)"
 _TIMINGS = re.compile(
     rf"Inference timings in us: Init: {_NUMBER}, First inference: {_NUMBER}, Warmup \(avg\): {_NUMBER}, "
@@ -202,9 +203,10 @@ def parse_output(output: str, configuration: PhoneConfiguration, code: int = 0) 
         configuration: What was asked for.
         code: Its exit code. Defaults to 0.
     """
+    output = "\n".join(line[:_MAX_LINE] for line in output.splitlines())
     timings = _TIMINGS.findall(output)
     is_applied = f"Explicitly applied {configuration.delegate} delegate" in output or not configuration.delegate
-    if code or not timings or not is_applied or not _is_time(timings[-1][3]):
+    if code or not timings or not is_applied or not _is_time(timings[-1][3]) or not float(timings[-1][3]):
         return PhoneTimings(note=_find_reason(output, configuration, code))
     init, first, _, mean = timings[-1]
     texts = {"us": mean, "std_us": "", "init_us": init, "first_us": first}

@@ -92,6 +92,21 @@ def test_bench_keeps_what_was_measured_before_a_failure(
     assert "cpu1" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("printed", "model"),
+    [("WARNING: linker: libx\nPixel \x1b7", "Pixel 7"), ("", "unknown"), ("<b>Gerät</b>", "<b>Gerät</b>")],
+)
+def test_bench_names_odd_phones(
+    printed: str, model: str, adb: StandInAdb, folder: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    adb.properties["ro.product.model"] = printed
+    adb.install()
+    assert bench.run([str(folder), *arguments, "--threads=1"]) == 0
+    assert capsys.readouterr().out.startswith(f"{model}, Android 14\n")
+    [(name, facts)] = read_record(folder).environment["phones"].items()
+    assert facts["model"] == model and f"phone/{name}/cpu1_us" in read_record(folder).metrics
+
+
 def test_bench_goes_on_after_a_time_limit(adb: StandInAdb, folder: Path, arguments: list[str]) -> None:
     adb.answers["--num_threads=1"] = (0, "hang")
     adb.install()
@@ -144,7 +159,9 @@ def test_bench_refuses_a_program_for_another_processor(
     assert not adb.left_files
 
 
-@pytest.mark.parametrize(("place", "message"), [("absent", "is not a record"), ("absent.tflite", "is not a file")])
+@pytest.mark.parametrize(
+    ("place", "message"), [("absent", "is neither a folder nor a .tflite"), ("absent.tflite", "is not a file")]
+)
 def test_bench_refuses_what_is_no_model(place: str, message: str, folder: Path) -> None:
     with pytest.raises(BadInput, match=message):
         bench.run([str(folder / place)])

@@ -59,7 +59,8 @@ def test_export_compiles_for_an_npu(tiny_runs: TinyRuns, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{run}", "--vela=ethos_u55_12"], "no such choice, did you mean 'ethos_u55_128'?"),
+        (["{run}", "--vela=ethos_u55_12"], "there is no such target, did you mean 'ethos_u55_128'?"),
+        (["{run}", "--vela="], "--vela=: there is no such target, choose from: "),
         (["{run}", "--vela=nano33"], "nano33 is a microcontroller. Name an NPU, such as ethos_u55_128."),
         (
             ["{run}", "--vela=imx93"],
@@ -86,6 +87,16 @@ def test_export_refuses(arguments: list[str], message: str, tiny_runs: TinyRuns,
     with pytest.raises(BadInput, match=message):
         export.run(arguments)
     assert not (folder / "export").exists()
+
+
+@pytest.mark.parametrize("length", [0, 5, 900, -4])
+def test_export_refuses_a_broken_model(length: int, tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    record = tiny_runs.run("pipeline=control")
+    record.write(tmp_path)
+    (tmp_path / "model.tflite").write_bytes(tiny_runs.get_file(record).read_bytes()[:length])
+    with pytest.raises(BadInput, match=r"model\.tflite is cut off or broken: .*\. Run the pipeline again\."):
+        export.run([str(tmp_path), "--vela=ethos_u55_128"])
+    assert not (tmp_path / "export").exists()
 
 
 def test_export_keras_forms(tiny_runs: TinyRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

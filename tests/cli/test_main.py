@@ -51,6 +51,8 @@ def test_help_and_configs_import_nothing_heavy(argv: list[str], shown: str, tmp_
         (["run", "model=lenet55"], "model=lenet55: no such choice, did you mean 'lenet5'?"),
         (["run", "deploy=[pico,nano34]"], "deploy=[nano34]: no such choice, did you mean 'nano33'?"),
         (["run", "model=null"], "model=null: a group takes the name of one of its choices"),
+        (["run", "seed=1", "deploy=[pico,null]"], "deploy=[pico,null]: a group takes the name of one of its choices"),
+        (["run", "deploy=[[pico]]"], "deploy=[[pico]]: a group takes the name of one of its choices"),
         (["run", "pipeline.stages.prune.sparsity=2"], "pipeline.stages.prune.sparsity: Input should be less than 1"),
         (["run", "pipeline.order=[train,quantize,prune]"], "'pipeline.order=[train,prune,quantize]'"),
         (["run", "--plan", "dataset=arrays", "dataset.path=nothere.npz"], "dataset.path=nothere.npz is not a file"),

@@ -164,10 +164,11 @@ def test_key_covers_compiler_and_configuration(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (b"", "has no System_Config 'Mine': nothing is known by that name."),
+        (b"\xef\xbb\xbf[System_Config.Mine]\n[System_Config.Mine]\n[Memory_Mode.Mode]\n", "already exists"),
         (b"\xff\xfe\x00", "is no text. Give a configuration file of Vela's (.ini)."),
         (b"core_clock=1\n[System_Config.Mine]\n[Memory_Mode.Mode]\n", "contains no section headers"),
-        (b"[System_Config.Mine]\n[System_Config.Mine]\n[Memory_Mode.Mode]\n", "already exists"),
-        (b"[System_Config.Mine]\naxi0_port=Rom\n[Memory_Mode.Mode]\n", "'Rom'"),
+        (b"[System_Config.Mine]\n[System_Config.Mine]\n[Memory_Mode.Mode]\n", "from '{config}'"),
+        (b"[System_Config.Mine]\naxi0_port=Rom\n[Memory_Mode.Mode]\n", "no memory or port 'Rom'"),
         (b"[System_Config.Mine]\ninherit=System_Config.Gone\n[Memory_Mode.Mode]\n", "System_Config.Gone"),
         (b"[System_Config.Mine]\ninherit=A\n[A]\ninherit=System_Config.Mine\n[Memory_Mode.Mode]\n", "recursion"),
     ],
@@ -178,7 +179,7 @@ def test_broken_configuration_is_one_line(text: bytes, message: str, tmp_path: P
     target = f"+deploy.npus.mine={{accelerator: ethos-u55-64, system: Mine, memory: Mode, config: '{config}'}}"
     with pytest.raises(BadInput) as raised:
         compose_settings(["measure=default", target])
-    assert message in str(raised.value) and "\n" not in str(raised.value)
+    assert message.format(config=config) in str(raised.value) and "\n" not in str(raised.value)
     assert str(raised.value).startswith("measure.npu: deploy.npus.mine: ")
 
 
@@ -195,6 +196,7 @@ def test_broken_configuration_is_one_line(text: bytes, message: str, tmp_path: P
         ("+deploy.npus.ethos_u55_128.config=gone.ini", "gone.ini cannot be read: No such file or directory."),
         ("+deploy.npus.ethos_u55_128.config=/dev/null", "/dev/null cannot be read: it is a device, not a file."),
         ("+deploy.npus.ethos_u55_128.clock=3", "measure.npu.targets.ethos_u55_128.clock: Extra inputs"),
+        ("+deploy.targets.mine={flash: 9, ram: 9, ram_taken: 0}", "Not given: ['boards.mine.flash_taken']"),
         ("deploy.npus.ethos_u55_128.system={core_clock: fast}", "could not convert string to float: 'fast'"),
         (f"deploy.npus.ethos_u55_128.system={{core_clock: 0, {PORTS}}}", "core_clock must be in Hz, such as 500e6"),
         (f"deploy.npus.ethos_u55_128.system={{core_clock: 5e8, {PORTS}, Sram_clock_scale: 0}}", "must be above 0"),

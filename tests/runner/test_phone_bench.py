@@ -41,6 +41,8 @@ def test_parse_output_reads_times_and_memory() -> None:
     }  # fmt: skip
     assert parse_output(TIMES.format(mean="1.2e+06", extra=""), CPU).values["us"] == 1_200_000
     assert parse_output(TIMES.format(mean="99", extra=APPLIED), GPU).values["us"] == 99
+    assert parse_output("count=1 " * 10**6 + "\n" + OLD, CPU).values == parse_output(OLD, CPU).values  # at once
+    assert not parse_output(TIMES.format(mean="0", extra=""), CPU).values
 
 
 @pytest.mark.parametrize(
