@@ -90,7 +90,13 @@ def test_registered_model_is_served(
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/key words@champion"]
     command += ["--env-manager", "local", "--port", str(port)]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": server, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow starts `uvicorn` by its name
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "MLFLOW_TRACKING_URI": server,
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, cwd=tmp_path, env=environment, start_new_session=True
