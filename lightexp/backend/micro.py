@@ -6,20 +6,17 @@ it runs in the sandbox.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.backend import sandbox
+from lightexp.backend.output_capture import capture_output
 from lightexp.core.errors import BadInput, RunFailed
 
 _LARGE_ARENA = 256 << 20  # bytes; only pages that are written to take memory
@@ -109,7 +106,7 @@ def run_in_arena(tflite: Path, unused: NDArray[Any], arena: int) -> NDArray[np.i
     from tflite_micro.python.tflite_micro import runtime
 
     content, failure = tflite.read_bytes(), ""
-    with _capture_stderr() as captured:
+    with capture_output(2) as read_output:  # where it reports errors and allocations
         try:
             interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena)
             details = interpreter.get_input_details(0)
@@ -120,23 +117,9 @@ def run_in_arena(tflite: Path, unused: NDArray[Any], arena: int) -> NDArray[np.i
             raise RunFailed(f"TFLite Micro gets no {arena:,} bytes of memory for {tflite}.") from None
         except Exception as error:  # the interpreter and its flatbuffer reader document no types
             failure = str(error)
-        captured.seek(0)
-        output = captured.read().decode(errors="replace")
+        output = read_output()
     if failure:
         lines = [_SOURCE_LINE.sub("", line).strip().rstrip(".") for line in output.splitlines() if line.strip()]
         raise BadInput("; ".join(lines[:2]) or failure)
     sizes = [re.search(rf"allocation {part} (\d+)", output) for part in ("head", "tail")]
     return np.array([int(size[1]) for size in sizes if size], np.int64)
-
-
-@contextmanager
-def _capture_stderr() -> Iterator[IO[bytes]]:
-    """Redirect file descriptor 2 to a temporary file, where the interpreter reports errors and allocations."""
-    with TemporaryFile() as captured:
-        terminal = os.dup(2)
-        os.dup2(captured.fileno(), 2)
-        try:
-            yield captured
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)

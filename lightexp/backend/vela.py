@@ -5,27 +5,26 @@ Vela prints, and on a file that is no valid flatbuffer it ends the process: file
 
 from __future__ import annotations
 
-import ctypes
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryFile
-from typing import IO, Any
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.backend import sandbox
 from lightexp.backend.flatbuffer import read_graph
+from lightexp.backend.output_capture import capture_output
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.json_text import encode_json
 from lightexp.core.regular_files import read_text
@@ -268,28 +267,12 @@ def _compile(tflite: Path, architecture: str, system: str, options: str) -> tupl
     from ethosu import regor
 
     content = tflite.read_bytes()
-    with _capture_stdout() as captured:
+    with capture_output(1) as read_output:  # where it says what it leaves to the CPU
         try:
             compiled = regor.compile(architecture, content, "TFLITE", system, options=options, verbose=False)
         except (RuntimeError, ValueError) as error:
             raise BadInput(f"Vela cannot compile it: {_join_lines(str(error))}") from None
-        ctypes.CDLL(None).fflush(None)  # the compiler's output is buffered by C's library
-        captured.seek(0)
-        return compiled, captured.read().decode(errors="replace")
-
-
-@contextmanager
-def _capture_stdout() -> Iterator[IO[bytes]]:
-    """Redirect file descriptor 1 to a temporary file, where the compiler says what it leaves to the CPU."""
-    with TemporaryFile() as captured:
-        terminal = os.dup(1)
-        os.dup2(captured.fileno(), 1)
-        try:
-            yield captured
-        finally:
-            ctypes.CDLL(None).fflush(None)
-            os.dup2(terminal, 1)
-            os.close(terminal)
+        return compiled, read_output()
 
 
 def _list_metrics(report: Any) -> dict[str, float]:

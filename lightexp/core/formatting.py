@@ -178,7 +178,7 @@ def escape_csv(value: object) -> object:
         return value
     text = strip_controls(value)
     is_formula = text.startswith("\t") or text.lstrip().startswith(_FORMULA_STARTS)
-    return f"'{text}" if is_formula and not _is_number(text) else text
+    return f"'{text}" if is_formula and not is_number(text) else text
 
 
 def unescape_csv(value: Any) -> Any:
@@ -191,7 +191,8 @@ def unescape_csv(value: Any) -> Any:
     return value[1:] if isinstance(value, str) and value.startswith("'") and escape_csv(value[1:]) == value else value
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Return whether a text is a number as Python reads it, `nan` and `inf` included."""
     try:
         float(text)
     except ValueError:

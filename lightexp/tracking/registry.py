@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lightexp.core.columns import build_metrics_table, select_columns
+from lightexp.core.formatting import is_number
 from lightexp.core.primary_metric import PrimaryMetric, read_primary
 from lightexp.core.record import Record
 from lightexp.core.table import render_markdown
@@ -41,7 +41,7 @@ class ModelVersion:
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics among the tags."""
-        return {name: float(value) for name, value in self.tags.items() if "/" in name and _is_number(value)}
+        return {name: float(value) for name, value in self.tags.items() if "/" in name and is_number(value)}
 
 
 class RegistryClient(TrackingClient):
@@ -144,11 +144,3 @@ def render_versions(versions: Sequence[ModelVersion], aliases: dict[str, int]) -
         rows.append((f"{version.number}{names}: {version.tags.get(_NAME, '')}", version.metrics))
     primary = PrimaryMetric(versions[-1].tags.get(_PRIMARY, "accuracy"))
     return render_markdown(build_metrics_table("Version", rows, primary=primary))
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
