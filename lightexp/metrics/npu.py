@@ -44,6 +44,7 @@ _COUNTS = ("npu_ops", "cpu_ops", "npu_ops_share")
 _LAYER_METRICS = ("cycles", "npu_cycles", "sram_cycles", "flash_cycles")
 _NAME = re.compile(r"[\w.-]+")
 _SCHEME_ADVICE = ": quantize.scheme=int8 with io=integer puts them there"
+_FLOAT_ADVICE = ". quantize.scheme=int8 with io=integer computes with integers what it can"
 _IO_ADVICE = "; io=integer leaves no float inputs and outputs to convert"
 
 
@@ -144,7 +145,8 @@ class Npu(Measurement):
             layers = dict(enumerate(name_operators(read_graph(tflite))))
             estimate = vela.estimate(tflite, make_compiler_target(target))
         except BadInput as error:
-            return [Note(f"npu/{name}/cycles", str(error)), *self._make_fit(name, target, None)]
+            advice = _FLOAT_ADVICE if "FLOAT32" in str(error) else ""
+            return [Note(f"npu/{name}/cycles", f"{error}{advice}"), *self._make_fit(name, target, None)]
         keys = _UNITS_AND_DIRECTIONS if estimate.metrics["npu_ops"] else _COUNTS
         results: list[Metric | Note] = [self._make_metric(f"npu/{name}/{key}", estimate.metrics[key]) for key in keys]
         reason, is_float = explain_refusals(estimate.refused), any("Float" in text for _, text in estimate.refused)

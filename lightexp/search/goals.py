@@ -219,10 +219,18 @@ def _parse_number(digits: str, unit: str, units: Mapping[str, float], prefix: st
 
 
 def _require_measured(name: str, known: Iterable[str], place: str) -> None:
-    if name not in known:
-        target = name.split("/")[1] if name.startswith("npu/") and name.count("/") > 1 else None
-        advice = f"deploy=[{target}] asks for it" if target else "The group measure sets what is measured"
-        raise BadInput(f"{place}: {name} is not measured: {suggest_nearest(name, known)} {advice}.")
+    if name in known:
+        return
+    kind, _, rest = name.partition("/")
+    target = rest.partition("/")[0]
+    of_npu = [metric for metric in known if metric.startswith(f"npu/{target}/")]
+    if kind == "fits" and of_npu:
+        reason = f"{target} states no memory. Set +deploy.npus.{target}.sram=KIB and +deploy.npus.{target}.flash=KIB"
+    elif kind == "npu" and "/" in rest:
+        reason = suggest_nearest(name, of_npu) if of_npu else f"deploy=[{target}] asks for it."
+    else:
+        reason = f"{suggest_nearest(name, known)} The group measure sets what is measured."
+    raise BadInput(f"{place}: {name} is not measured: {reason}")
 
 
 def read_values(

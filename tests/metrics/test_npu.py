@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
+from lightexp.backend import embedded_format
 from lightexp.backend.edge_quantizer import quantize
 from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import compute_key
@@ -109,6 +111,19 @@ def test_file_that_is_none_has_a_note(path: Path) -> None:
     metrics, notes = measure(path, {"u55": ROOMY})
     assert metrics["fits/u55"].value == 0 and len(metrics) == 1
     assert "\n" not in notes["npu/u55/cycles"] and str(path) in notes["npu/u55/cycles"]
+
+
+def test_float_operator_that_the_compiler_refuses_has_advice(path: Path) -> None:
+    model = embedded_format.read_model(tiny_models.make_tflite("dense"))
+    code = next(code for code in model.operatorCodes if code.builtinCode == schema.BuiltinOperator.RESHAPE)
+    code.builtinCode = schema.BuiltinOperator.HARD_SWISH
+    for operator in model.subgraphs[0].operators[:1]:
+        operator.inputs, operator.builtinOptions, operator.builtinOptionsType = operator.inputs[:1], None, 0
+    path.write_bytes(embedded_format.pack(model))
+    note = measure(path, {"u55": U55})[1]["npu/u55/cycles"]
+    assert "HARD_SWISH" in note and note.endswith(
+        "quantize.scheme=int8 with io=integer computes with integers what it can"
+    )
 
 
 def test_broken_files_are_one_line_each(path: Path) -> None:

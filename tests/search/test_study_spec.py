@@ -58,7 +58,15 @@ def test_missing_config_dir_is_refused() -> None:
         (["stage@pipeline.stages.prune=choice(prune,prunne)"], "prunne"),
         ([f"+search.per_layer={{{PRUNE}.exclud: '*'}}"], f"search.per_layer: {PRUNE}.exclud has no range"),
         (["search.study=a/b"], "search.study"),
-        (["search.objectives=[npu/ethos_u55_64/us]"], "deploy=[ethos_u55_64] asks for it."),
+        (["search.objectives=[npu/ethos_u55_64/us]"], "is not measured: deploy=[ethos_u55_64] asks for it."),
+        (
+            ["deploy=[ethos_u55_64]", "search.objectives=[npu/ethos_u55_64/sycles]"],
+            "is not measured: did you mean 'npu/ethos_u55_64/cycles'?",
+        ),
+        (
+            ["deploy=[ethos_u55_64]", "search.constraints=['fits: ethos_u55_64']"],
+            "is not measured: ethos_u55_64 states no memory. Set +deploy.npus.ethos_u55_64.sram=KIB",
+        ),
         ([*NPU, f"{SCHEME}=choice(default,int8)"], f"{SCHEME}=default, of choice(default,int8), makes none."),
         ([*NPU, f"{SCHEME}=choice(default,int8)", "pipeline.stages.quantize.io=integer"], f"'{SCHEME}=int8'"),
         ([*NPU, f"{SCHEME}=choice(int9)"], "Input should be 'default', 'float16'"),
