@@ -19,7 +19,7 @@ from lightexp.ablation.rows import AblationRow
 from lightexp.core.config import construct, settings_dataclass
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.regular_files import read_text
-from lightexp.core.yaml_text import check_yaml
+from lightexp.core.yaml_text import check_yaml, explain_yaml_error
 from lightexp.report.table_spec import Presentation, PublishedRow, TableSpec, split_presentation
 
 _OUTSIDE_ROWS = ("paths", "tracking", "measure", "hydra")
@@ -55,6 +55,7 @@ class AblationFile(Presentation):
     external: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if repeated := sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1}):
             raise ValueError(f"seeds: {repeated[0]} is listed twice. Received: {self.seeds}. Name each seed once.")
 
@@ -132,18 +133,10 @@ def _load_yaml(path: Path) -> dict[str, Any]:
             f"{path} does not exist. Name an ablation's file, such as experiments/01_article.yaml."
         ) from None
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise BadInput(f"{path} cannot be read as YAML: {_summarize_yaml_error(error)}.") from None
+        raise explain_yaml_error(path, error) from None
     if not isinstance(values, dict) or not values:
         raise BadInput(f"{path} must be a mapping with claim, control, seeds and rows. Received: {values!r:.60}.")
     return {str(name): value for name, value in values.items()}
-
-
-def _summarize_yaml_error(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return str(error.strerror)
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    return f"{problem} in line {mark.line + 1}" if mark else str(problem).rstrip(".")
 
 
 def _parse_published(name: str, node: Any, rows: list[str]) -> PublishedRow:

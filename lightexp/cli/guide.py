@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import make_console, print_line
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.markdown import Markdown
 
 FOLDER = Path(__file__).parents[1] / "guides"
 _HELP = """Show a guide: a task from its first command to its result.
@@ -70,7 +71,6 @@ def run(argv: list[str]) -> int:
 
 def render(console: Console, text: str) -> None:
     """Render Markdown; code is printed as it is, so that a command can be copied from more than one line."""
-    from rich.markdown import Markdown
     from rich.text import Text
 
     width = min(console.width, _MAX_WIDTH)
@@ -78,5 +78,24 @@ def render(console: Console, text: str) -> None:
         if number % 2:
             console.print(Text(part, style="cyan"), soft_wrap=True)
         elif part.strip():
-            console.print(Markdown(part, hyperlinks=False), width=width)  # their targets are files
+            console.print(_make_markdown(part), width=width)  # their targets are files
             console.print()
+
+
+def _make_markdown(text: str) -> Markdown:
+    """Return Markdown whose tables break long words over lines; rich cuts them off."""
+    from rich.markdown import Markdown, TableElement
+    from rich.table import Table
+
+    class FoldedTable(TableElement):
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            for part in super().__rich_console__(console, options):
+                if isinstance(part, Table):
+                    for column in part.columns:
+                        column.overflow = "fold"
+                yield part
+
+    class FoldedMarkdown(Markdown):
+        elements: ClassVar = {**Markdown.elements, "table_open": FoldedTable}
+
+    return FoldedMarkdown(text, hyperlinks=False)

@@ -173,7 +173,7 @@ def _load_checked_config(config_path: str, sources: Sequence[Any], load: Callabl
         sources: What the repository searches.
         load: The repository's `load_config`.
     """
-    from lightexp.core.yaml_text import check_config_file
+    from lightexp.core.yaml_text import load_config
 
     source = next((s for s in sources if s.scheme() == "file" and s.is_config(config_path)), None)
     if source is None:
@@ -182,8 +182,7 @@ def _load_checked_config(config_path: str, sources: Sequence[Any], load: Callabl
     state = file.stat()
     key = (config_path, state.st_ino, state.st_mtime_ns, state.st_size, *(s.path for s in sources))
     if key not in _parsed_configs:
-        check_config_file(file)
-        _parsed_configs[key] = pickle.dumps(load(config_path))
+        _parsed_configs[key] = pickle.dumps(load_config(file, lambda: load(config_path)))
     return pickle.loads(_parsed_configs[key])  # a copy, which Hydra changes
 
 

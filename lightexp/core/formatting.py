@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
 from typing import Any
 
 _DECIMAL_UNITS = ("kB", "MB", "GB", "TB")
@@ -23,8 +24,18 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "×": r"$\times$", "÷": r"$\div$", "µ": r"$\mu$", "†": r"$^{\dagger}$", "–": "--", "Δ": r"$\Delta$",
     "\"": "''", "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "’": "'", "…": r"\ldots{}",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "‡": r"$^{\ddagger}$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "‡": r"$^{\ddagger}$", "→": r"$\rightarrow$", "½": r"$\frac12$",
+    "²": "$^2$", "³": "$^3$", "≈": r"$\approx$", "−": "$-$", "—": "---", "‘": "`", "“": "``", "”": "''", "ß": r"\ss{}",
+    "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}", "ı": r"\i{}",
+    "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$", "ε": r"$\epsilon$", "η": r"$\eta$",
+    "θ": r"$\theta$", "λ": r"$\lambda$", "μ": r"$\mu$", "π": r"$\pi$", "ρ": r"$\rho$", "σ": r"$\sigma$",
+    "τ": r"$\tau$", "φ": r"$\phi$", "ω": r"$\omega$", "Σ": r"$\Sigma$", "Ω": r"$\Omega$",
 }  # fmt: skip
+_LATEX_ACCENTS = {
+    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
+    "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
+}  # fmt: skip
+"""Commands of the accents that every TeX font has, by their combining characters."""
 
 
 def format_bytes(size: float) -> str:
@@ -134,13 +145,21 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    r"""Return text on one line that LaTeX shows as it is; other non-ASCII characters become `?`.
+    r"""Return text on one line that any LaTeX shows as it is; characters that its fonts lack become `?`.
 
     Example:
-        >>> print(escape_latex("50% ± 1"))
-        50\% $\pm$ 1
+        >>> print(escape_latex("50% ± 1, Müller"))
+        50\% $\pm$ 1, M\"{u}ller
     """
-    return "".join(_LATEX.get(c, c if c.isascii() and c.isprintable() else "?") for c in " ".join(text.split()))
+    return "".join(map(_escape_latex_character, unicodedata.normalize("NFC", " ".join(text.split()))))
+
+
+def _escape_latex_character(character: str) -> str:
+    if character in _LATEX or (character.isascii() and character.isprintable()):
+        return _LATEX.get(character, character)
+    decomposed = unicodedata.normalize("NFD", character)
+    base, accent = decomposed[:1], decomposed[1:]
+    return rf"\{_LATEX_ACCENTS[accent]}{{{base}}}" if base.isascii() and accent in _LATEX_ACCENTS else "?"
 
 
 def escape_html(text: str) -> str:

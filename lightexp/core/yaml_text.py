@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
@@ -35,7 +37,7 @@ def check_config_file(path: Path) -> None:
     """Check a config that Hydra is about to read.
 
     Raises:
-        BadInput: If `check_yaml` refuses it. What is not YAML is Hydra's to refuse.
+        BadInput: If `check_yaml` refuses it. What is not YAML is refused when it is loaded.
     """
     try:
         text = read_text(path)
@@ -45,6 +47,38 @@ def check_config_file(path: Path) -> None:
         return
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be used as a config: {error}.") from None
+
+
+def load_config(path: Path, load: Callable[[], Any]) -> Any:
+    """Return what Hydra loads from a config file.
+
+    Args:
+        path: The file.
+        load: Hydra's function, whose result has the content in `config`.
+
+    Raises:
+        BadInput: If `check_config_file` refuses the file, or it is not a mapping in YAML.
+    """
+    from omegaconf import DictConfig
+
+    check_config_file(path)
+    try:
+        loaded = load()
+    except yaml.YAMLError as error:
+        raise explain_yaml_error(path, error) from None
+    if not isinstance(loaded.config, DictConfig):
+        raise BadInput(f"{path} must hold settings as a mapping. Received: {loaded.config!r:.60}.")
+    return loaded
+
+
+def explain_yaml_error(path: Path, error: Exception) -> BadInput:
+    """Return an error of reading a YAML file as one line that names the file, the problem and its line."""
+    problem = getattr(error, "problem", None) or str(error)
+    if isinstance(error, OSError):
+        problem = error.strerror
+    mark = getattr(error, "problem_mark", None)
+    place = f" in line {mark.line + 1}" if mark else ""
+    return BadInput(f"{path} cannot be read as YAML: {' '.join(str(problem).split()).rstrip('.')}{place}.")
 
 
 def _count_nodes(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:

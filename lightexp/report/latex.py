@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lightexp.core.columns import MISSING, MetricColumn
+from lightexp.core.errors import BadInput
 from lightexp.core.formatting import escape_latex
 from lightexp.report import documents
 from lightexp.report.data import Report, ReportRow, format_summary
@@ -102,6 +103,9 @@ def render_latex_document(report: Report) -> str:
     A table that is too wide for one of two columns becomes a `table*`. What is still too wide loses the intervals of
     the differences, then the spreads of all but the primary metric, and is then set in parts below one another, or on
     several pages if it is too long.
+
+    Raises:
+        BadInput: If not even a column fits with the rows' names.
     """
     page = report.spec.latex
     layout = _fit(report, page.column_width, _DETAILS[:1], max_parts=1)
@@ -109,7 +113,11 @@ def render_latex_document(report: Report) -> str:
     if layout is None:
         environment = "table" if page.columns == 1 else "table*"
         layout = _fit(report, page.page_width, _DETAILS, max_parts=len(report.paper_columns) + 1)
-    assert layout is not None  # one column in each part fits any page
+    if layout is None:
+        raise BadInput(
+            f"table.tex: the rows' names and a column are wider than {page.page_width:g}pt. Set a larger latex.width, "
+            "latex.size=scriptsize, shorter headings in columns, or shorter names by labels={ROW: NAME}."
+        )
     label = "tab:" + "".join(c if c.isalnum() and c.isascii() else "-" for c in report.spec.title)
     legend = " ".join(_list_legend(report, layout.detail))
     begin = [
@@ -120,7 +128,10 @@ def render_latex_document(report: Report) -> str:
     if len(report.rows) * len(layout.parts) > _MAX_LINES:
         gap = [rf"\end{{{environment}}}", *begin, rf"Table~\ref{{{label}}}, continued\par\smallskip"]
     first, *others = (_render_part(report, layout, part) for part in layout.parts)
+    texts = "".join([report.spec.claim, legend, *map(_name_row, report.rows)])
+    unknown = dict.fromkeys(f"U+{ord(c):04X}" for c in texts if not c.isascii() and escape_latex(c) == "?")
     lines = [
+        *([f"% shown as ?, because LaTeX's usual fonts lack them: {' '.join(unknown)}"] if unknown else []),
         rf"% needs \usepackage{{booktabs}}; {layout.width:g}pt wide: set latex={{columns: 1|2, width: ..., size: ...}}",
         *begin,
         rf"\caption{{{_render_text(report.spec.claim or report.spec.title)}}}",

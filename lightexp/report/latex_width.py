@@ -25,7 +25,7 @@ _WIDEST = 10.3  # W, and characters that are not listed
 _BOLD = 1.16
 _MARK, _SCRIPT_SPACE = 0.9, 0.5  # superscripts, in which an asterisk is wide
 _BREAK = re.compile(r"(?<=[-+>/,_.:=&])(?=.)| +")
-_MAX_PIECE = 16
+_MAX_PIECE = 80.0  # points at 10 pt
 
 
 def measure_width(text: str, size: str, is_bold: bool = False) -> float:
@@ -46,11 +46,20 @@ def measure_mark(mark: str, size: str) -> float:
 
 
 def split_pieces(text: str) -> list[str]:
-    """Return the parts of a name between which a line may end; none has more than 16 characters.
+    """Return the parts of a name between which a line may end; none is wider than 16 digits.
 
     Example:
         >>> split_pieces("distill+prune 0.9")
         ['distill+', 'prune', '0.', '9']
     """
-    pieces = [piece for piece in _BREAK.split(text) if piece]
-    return [piece[i : i + _MAX_PIECE] for piece in pieces for i in range(0, len(piece), _MAX_PIECE)]
+    return [part for piece in _BREAK.split(text) if piece for part in _split_wide(piece)]
+
+
+def _split_wide(text: str) -> list[str]:
+    """Return a text in parts that are as long as they may be."""
+    parts, start = [], 0
+    for end in range(1, len(text) + 1):
+        if end - start > 1 and measure_width(text[start:end], "normalsize") > _MAX_PIECE:
+            parts.append(text[start : end - 1])
+            start = end - 1
+    return [*parts, text[start:]]

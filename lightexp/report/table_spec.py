@@ -89,11 +89,16 @@ class Presentation:
 
     _: KW_ONLY
     columns: list[str | dict[str, Any]] = field(default_factory=list)
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, Annotated[str, Field(min_length=1)]] = field(default_factory=dict)
     margin: Positive | None = None
     stars: Literal["quality", "all", "none"] = "quality"
     figures: list[FigureName] = field(default_factory=list)
     latex: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        titles = list(self.labels.values())
+        if twice := next((title for title in titles if titles.count(title) > 1), None):
+            raise ValueError(f"labels must name every row differently. Received for more than one row: {twice!r}.")
 
     def fill_spec(self, **texts: Any) -> TableSpec:
         """Return the specification with these settings and further fields of `TableSpec`.

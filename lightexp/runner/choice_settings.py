@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 
 from lightexp.core.config import flatten, locate
 from lightexp.core.protocols import Model, Stage, TrainingObjective
+from lightexp.core.yaml_text import explain_yaml_error
 from lightexp.runner.config_dir import find_config_dir
 from lightexp.runner.config_groups import read_config, sets_complete_config
 from lightexp.runner.setting_docs import describe_type, read_attributes, read_field_types
@@ -58,9 +60,14 @@ def compose_choice(group: str, path: Path) -> dict[str, Any]:
     from lightexp.runner.compose import compose_config
 
     is_search = group == "search"
-    config = (
-        compose_config([f"search={path.stem}"], "search") if is_search else compose_config([], f"{group}/{path.stem}")
-    )
+    with warnings.catch_warnings():
+        # A file is composed alone here, where Hydra warns of defaults without _self_; within a run it does not.
+        warnings.filterwarnings("ignore", ".*missing `_self_`", UserWarning)
+        config = (
+            compose_config([f"search={path.stem}"], "search")
+            if is_search
+            else compose_config([], f"{group}/{path.stem}")
+        )
     node: Any = OmegaConf.to_container(config[group], resolve=False)
     return node  # type: ignore[no-any-return]
 
@@ -152,7 +159,10 @@ def read_comments(path: Path) -> dict[str, str]:
 
 def list_changes(path: Path) -> dict[str, str]:
     """Return what a file sets itself, by setting; first the choices of groups that it replaces."""
-    raw = yaml.safe_load(read_config(path))
+    try:
+        raw = yaml.safe_load(read_config(path)) or {}
+    except yaml.YAMLError as error:
+        raise explain_yaml_error(path, error) from None
     changes: dict[str, str] = {}
     for entry in raw.pop("defaults", []):
         if isinstance(entry, Mapping):

@@ -67,6 +67,14 @@ def test_users_own_choice_is_described(tmp_path: Path) -> None:
     assert done.stdout.count("prune") > 1
 
 
+def test_users_broken_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / "broken.yaml").write_text("a: [1\nb: }")
+    done = lightexp("describe", "--config-dir", str(tmp_path), "stage/broken", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "broken.yaml cannot be read as YAML: expected ',' or ']', but got ':' in line 2." in done.stderr
+
+
 def test_shipped_choice_is_described_without_hydra(tmp_path: Path) -> None:
     code = "import sys; from lightexp.cli.main import main; code = main(['describe', 'stage/prune']); "
     code += "assert not {'hydra', 'omegaconf', 'scipy', 'sklearn', 'tensorflow'} & set(sys.modules); sys.exit(code)"

@@ -42,6 +42,13 @@ def test_render_keeps_long_commands_on_one_line() -> None:
     assert "**" not in stream.getvalue()
 
 
+def test_render_breaks_long_words_of_tables() -> None:
+    stream = StringIO()
+    render(make_console(stream, 20), "| Stage | Error |\n|-|-|\n| prune_channels | unforeseeable |\n")
+    assert "…" not in stream.getvalue()
+    assert "".join(re.findall(r"^ +(\w+)", stream.getvalue(), re.MULTILINE)).endswith("prune_channels")
+
+
 def test_unknown_topic_names_the_nearest() -> None:
     with pytest.raises(BadInput, match=r"'layer' is not a TOPIC of lightexp guide: did you mean 'layers'\?"):
         run(["layer"])

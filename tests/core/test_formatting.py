@@ -72,6 +72,7 @@ def test_escape_latex_is_ascii() -> None:
     assert escaped.isascii()
     assert escaped.startswith(r"50\% \& \$x\_1\$ \{a\} \textasciitilde{}\textasciicircum{}\#\textbackslash{}")
     assert escaped.endswith(r"''q'' $\mu$ ? 2")
+    assert formatting.escape_latex("Mu\u0308ller, François, Łódź") == r"M\"{u}ller, Fran\c{c}ois, \L{}\'{o}d\'{z}"
 
 
 def test_escape_html_covers_attributes() -> None:

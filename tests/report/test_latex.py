@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lightexp.core.config import construct
+from lightexp.core.errors import BadInput
 from lightexp.report.data import Report
 from lightexp.report.latex import render_latex_document
 from lightexp.report.latex_width import measure_width, split_pieces
@@ -116,7 +117,17 @@ def test_tables_with_special_names_and_all_columns_fit(report: Report, tmp_path:
     tables = [
         render_latex_document(one) for one in (report, all_columns, named, lay_out(all_columns, size="normalsize"))
     ]
+    foreign = replace(report.rows[1], title="Müller & Łukasz, α=½ → 中")
+    narrow = replace(report, rows=(report.rows[0], foreign, replace(report.rows[2], title="W" * 60)))
+    tables.append(render_latex_document(lay_out(narrow, width="230pt")))
+    assert tables[-1].startswith("% shown as ?, because LaTeX's usual fonts lack them: U+0416 U+4E2D\n")
     assert compile_tables(tables, r"\documentclass{article}", tmp_path) == []
+
+
+def test_table_that_fits_no_page_is_refused(report: Report) -> None:
+    column = replace(report.paper_columns[0], heading="W" * 60)
+    with pytest.raises(BadInput, match=r"a column are wider than 345pt\. Set a larger latex\.width"):
+        render_latex_document(replace(report, paper_columns=(column,)))
 
 
 def test_measured_widths_are_those_of_computer_modern() -> None:

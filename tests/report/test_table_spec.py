@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lightexp.core.errors import BadInput
-from lightexp.report.table_spec import parse_column
+from lightexp.report.table_spec import Presentation, parse_column
 
 
 def test_parse_column_knows_usual_metrics() -> None:
@@ -42,3 +42,10 @@ def test_parse_column_refuses_in_one_line(node: dict[str, Any], message: str) ->
     with pytest.raises(BadInput, match=message) as error:
         parse_column(node, "columns[1]")
     assert "\n" not in str(error.value)
+
+
+def test_labels_name_every_row_differently() -> None:
+    with pytest.raises(ValueError, match="Received for more than one row: 'ours'"):
+        Presentation(labels={"a": "ours", "b": "ours"})
+    with pytest.raises(ValueError, match="at least 1 character"):
+        Presentation(labels={"a": ""})

@@ -151,3 +151,22 @@ def test_wrong_value_is_answered_with_the_right_quotes(value: str) -> None:
 def test_wrong_list_is_not_answered_as_text() -> None:
     with pytest.raises(BadInput, match=r"Quote what holds '='"):
         compose_config(["pipeline.order=[a=b]"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1\nb: }", r"mine\.yaml cannot be read as YAML: .* in line 2"),
+        ("- a", r"mine\.yaml must hold settings as a m"),
+    ],
+)
+def test_config_that_is_no_mapping_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text(text)
+    add_config_dirs([str(tmp_path)])
+    try:
+        with pytest.raises(BadInput, match=message):
+            compose_config(["model=mine"])
+    finally:
+        add_config_dirs([])
+        GlobalHydra.instance().clear()
