@@ -97,8 +97,8 @@ class Presentation:
 
     def __post_init__(self) -> None:
         titles = list(self.labels.values())
-        if twice := next((title for title in titles if titles.count(title) > 1), None):
-            raise ValueError(f"labels must name every row differently. Received for more than one row: {twice!r}.")
+        if repeated := next((title for title in titles if titles.count(title) > 1), None):
+            raise ValueError(f"labels must name every row differently. Received for more than one row: {repeated!r}.")
 
     def fill_spec(self, **texts: Any) -> TableSpec:
         """Return the specification with these settings and further fields of `TableSpec`.

@@ -59,15 +59,11 @@ def compose_choice(group: str, path: Path) -> dict[str, Any]:
 
     from lightexp.runner.compose import compose_config
 
-    is_search = group == "search"
+    overrides, name = ([f"search={path.stem}"], "search") if group == "search" else ([], f"{group}/{path.stem}")
     with warnings.catch_warnings():
         # A file is composed alone here, where Hydra warns of defaults without _self_; within a run it does not.
         warnings.filterwarnings("ignore", ".*missing `_self_`", UserWarning)
-        config = (
-            compose_config([f"search={path.stem}"], "search")
-            if is_search
-            else compose_config([], f"{group}/{path.stem}")
-        )
+        config = compose_config(overrides, name)
     node: Any = OmegaConf.to_container(config[group], resolve=False)
     return node  # type: ignore[no-any-return]
 

@@ -223,11 +223,11 @@ def _require_measured(name: str, known: Iterable[str], place: str) -> None:
         return
     kind, _, rest = name.partition("/")
     target = rest.partition("/")[0]
-    of_npu = [metric for metric in known if metric.startswith(f"npu/{target}/")]
-    if kind == "fits" and of_npu:
+    npu_metrics = [metric for metric in known if metric.startswith(f"npu/{target}/")]
+    if kind == "fits" and npu_metrics:
         reason = f"{target} states no memory. Set +deploy.npus.{target}.sram=KIB and +deploy.npus.{target}.flash=KIB"
     elif kind == "npu" and "/" in rest:
-        reason = suggest_nearest(name, of_npu) if of_npu else f"deploy=[{target}] asks for it."
+        reason = suggest_nearest(name, npu_metrics) if npu_metrics else f"deploy=[{target}] asks for it."
     else:
         reason = f"{suggest_nearest(name, known)} The group measure sets what is measured."
     raise BadInput(f"{place}: {name} is not measured: {reason}")
