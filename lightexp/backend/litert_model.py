@@ -199,4 +199,6 @@ def _as_bad_input(tflite: Path) -> Iterator[None]:
 
 def _unsupported_model(tflite: Path, error: Exception) -> BadInput:
     message = " ".join(str(error).split()).rstrip(".")
+    if "custom op: ethos-u" in message:
+        return BadInput(f"{tflite} is compiled for an Ethos-U NPU, and runs there alone. Give the file before Vela.")
     return BadInput(f"LiteRT cannot run {tflite}: {message}. Convert it with LiteRT's built-in operators.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightexp.backend import vela
+from lightexp.backend.litert_model import LoadedModel
 from lightexp.core.errors import BadInput
 from tests.metrics import tiny_models
 
@@ -58,3 +59,14 @@ def test_failed_compilation_names_the_compiler(tmp_path: Path) -> None:
     without_memory = vela.CompilerTarget(target.architecture, "[architecture]\nmacs=128\ncores=1\n", "", 1e6)
     with pytest.raises(BadInput, match=r"^Vela cannot compile it: [^\n]+$"):
         vela.estimate(path, without_memory)
+
+
+def test_compiled_file_is_refused_by_litert(tmp_path: Path) -> None:
+    path = tmp_path / "net.tflite"
+    path.write_bytes(tiny_models.make_tflite("dense", "int8"))
+    target = make_target("ethos-u55-64", "Ethos_U55_High_End_Embedded", "Shared_Sram")
+    path.write_bytes(vela.compile_file(path, target))
+    with pytest.raises(
+        BadInput, match=r"is compiled for an Ethos-U NPU, and runs there alone\. Give the file before Vela"
+    ):
+        LoadedModel.open(path, (1, 6, 6, 1), 1)
