@@ -15,7 +15,6 @@ from lightexp.core.regular_files import read_text
 
 if TYPE_CHECKING:
     from lightexp.core.record import Record
-    from lightexp.search.goals import Constraint
 
 _FRONT, _TRIALS = "front", "trials"
 _FIGURES = {
@@ -67,18 +66,15 @@ class StudyFolder:
                 yield record
 
     def _is_feasible(self, record: Record) -> bool:
-        control = next((stage.values for stage in record.stages if stage.name == record.control), {})
-        violations = (c.compute_violation(record.metrics, control) for c in self._parse_constraints(record.metrics))
-        return all(violation <= 0 for violation in violations)
-
-    def _parse_constraints(self, metrics: Mapping[str, float]) -> Sequence[Constraint]:
-        """Return the constraints; none where one of them is of a metric that was not measured."""
+        """Return whether a trial satisfies every constraint; one on a metric that it lacks is not satisfied."""
         from lightexp.search.goals import parse_constraints
 
+        control = next((stage.values for stage in record.stages if stage.name == record.control), {})
         try:
-            return parse_constraints(list(self.constraints), list(metrics))
+            constraints = parse_constraints(list(self.constraints), record.metrics)
         except BadInput:
-            return ()
+            return False
+        return all(constraint.compute_violation(record.metrics, control) <= 0 for constraint in constraints)
 
 
 def find_study(sources: Sequence[str]) -> StudyFolder | None:

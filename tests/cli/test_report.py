@@ -180,6 +180,10 @@ def test_report_of_a_study_takes_the_tested_front(outputs: Path) -> None:
     assert page.count('"kind":"infeasible"') == 1
     assert all(f"({name}.svg)" in page for name in ("importance", "slices", "parallel"))
     assert '"size":"size/gzip_bytes"' in page  # the study's own axis
+    goals["constraints"] = ["npu/ethos_u55_128/us <= 1 ms"]  # which no trial has
+    (study / "front.json").write_text(json.dumps(goals))
+    assert run_report(str(study)) == 0
+    assert (folder / "table.md").read_text().count("(infeasible) |") == 2
 
 
 def test_report_of_an_mlflow_experiment(
