@@ -97,7 +97,7 @@ def _estimate(seconds: Sequence[float | None], workers: int) -> str:
 def print_report(report: Report) -> None:
     """Print a report's table, its legend, and what a reviewer would ask."""
     console = make_console(width=_choose_width())
-    table = build_table(report, label=lambda row: row.name)
+    table = build_table(report, label=lambda row: row.label if row.kind == "infeasible" else row.name)
     console.print(build_rich_table(table))
     for note in table.notes:
         console.print(escape_markup(note), soft_wrap=True)

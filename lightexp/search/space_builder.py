@@ -90,7 +90,11 @@ class SpaceBuilder:
         """Return the parameter of a setting, or of each layer that a setting is expanded by."""
         path = tuple(name.split("."))
         if not any(variant.has(path) for variant in self._variants):
-            raise BadInput(f"search.space: {name} is not a setting: {self._variants[0].suggest_name(path)}")
+            hint = self._variants[0].suggest_name(path)
+            if path[:2] == ("pipeline", "stages") and not any(variant.has(path[:3]) for variant in self._variants):
+                hint += "" if hint.endswith("?") else "."
+                hint += " search.space=auto takes the default ranges of this pipeline's stages."
+            raise BadInput(f"search.space: {name} is not a setting: {hint}")
         default = self._find_default(name)
         strongest = default.strongest if default else None
         if name in layers:

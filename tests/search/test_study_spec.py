@@ -40,6 +40,7 @@ def test_missing_config_dir_is_refused() -> None:
         (["pipeline.stages.prun.sparsity=interval(0.5,0.9)"], "is not a setting: did you mean 'prune'?"),
         ([f"{SPARSITY}=interval(0.5,1.5)"], f"search.space: {SPARSITY}: Input should be less than 1"),
         ([f"{PRUNE}.criterion=choice(magnitude,magnitud)"], f"search.space: {PRUNE}.criterion"),
+        (["pipeline=quantize"], "choose from: quantize, train. search.space=auto takes the default"),
         (["seed=choice(1,2)"], "search.space: seed is not searched"),
         (["dataset=choice(digits,mnist1d)"], "search.space: dataset is not searched"),
         (["search.space=null"], "search.space"),
