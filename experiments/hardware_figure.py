@@ -76,7 +76,7 @@ Table = dict[str, dict[str, Cell]]
 INTRODUCTION = """# 09\\_hardware
 
 Which method buys what, and where: six nets on Fashion-MNIST, every file with integer inputs and outputs but for the
-float32 controls and what is trained on from them. Means of up to three seeds, from `09_hardware_*/table.csv`; the nets'
+float32 controls and what is trained on from them. Means of three seeds, from `09_hardware_*/table.csv`; the nets'
 own tables have the statistics and mark doubtful latencies. Cycles and flash are estimates of Arm's compiler Vela, not
 measurements on a chip; the gain is the cycles of the row `int8` divided by the row's. RAM is TFLite Micro's arena. A
 dash: no operator for the NPU, or refused by the interpreter or the compiler.
