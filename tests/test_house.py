@@ -307,6 +307,13 @@ def test_ci_installs_every_package_that_a_test_names() -> None:
     assert skips <= PACKAGES
 
 
+def test_root_has_no_other_folders() -> None:
+    """Commands and tests leave nothing in the repository, such as the `mlruns` of an MLflow without a place."""
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    made = {"build", "dist", "outputs"} | {name for name in folders if name.endswith((".egg-info", "__pycache__"))}
+    assert folders - made == {"conf", "experiments", "lightexp", "tests"}
+
+
 def test_import_loads_nothing_heavy() -> None:
     code = (
         "import sys, lightexp\n"

@@ -84,7 +84,7 @@ def test_deleted_experiment_is_named_with_its_remedy(tmp_path, copy_database, ma
     copy_database(tmp_path)
     mirror = Mlflow().open_mirror(tmp_path, messages.append)
     client = stores.import_mlflow().MlflowClient(tracking_uri=mirror.uri)
-    experiment_id = client.create_experiment("lightexp")
+    experiment_id = client.create_experiment("lightexp", artifact_location=(tmp_path / "artifacts").as_uri())
     client.delete_experiment(experiment_id)
     record = make_record(status="done")
     sync(mirror, record)
