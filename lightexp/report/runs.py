@@ -17,7 +17,7 @@ from lightexp.core.primary_metric import PrimaryMetric, read_primary
 from lightexp.core.record import Record, StageRecord, read_record
 from lightexp.core.records import list_run_folders
 
-_NOT_SETTINGS = ("seed", "paths", "runtime", "tracking", "measure", "deploy", "hydra", "plugins")
+_NOT_SETTINGS = ("seed", "paths", "runtime", "tracking", "measure", "hydra", "plugins")
 _NOT_NAMING = ("seed=", "paths.", "tracking", "runtime.")  # overrides that change no result
 
 
@@ -181,13 +181,15 @@ def flatten_settings(config: Mapping[str, Any]) -> dict[str, str]:
 def identify_settings(config: Mapping[str, Any], plugins: Sequence[str] = ()) -> dict[str, str]:
     """Return those settings of `flatten_settings` that differ from their defaults.
 
-    Records of the same settings have the same ones, also if a setting with a default has been added in between.
+    Records of the same settings have the same ones, also if a setting with a default has been added in between. The
+    devices that files are compared with are not among them: they change no file.
 
     Args:
         config: The config of a record or of a row.
         plugins: Packages outside `lightexp` whose classes may be imported. Defaults to none.
     """
-    return flatten_settings(drop_defaults(config, tuple(plugins)))
+    of_files = {name: value for name, value in config.items() if name != "deploy"}
+    return flatten_settings(drop_defaults(of_files, tuple(plugins)))
 
 
 def name_rows(records: Iterable[Record]) -> list[Run]:
