@@ -104,8 +104,8 @@ def _copy_front(study: Path) -> Iterator[list[Path]]:
     try:
         points = json.loads(read_text(study / FRONT_FILE))["front"]
         trials = [int(point["trial"]) for point in points if point["picks"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{study / FRONT_FILE} is no study's front: {error}. Run lightexp search again.") from None
+    except (OSError, ValueError, KeyError, TypeError):  # damaged, or written before fronts named picks
+        raise BadInput(f"{study / FRONT_FILE} names no picks of a front. Run the study's search again.") from None
     if not trials:
         raise BadInput(f"{study} has no feasible trial. Relax its constraints, or register a run.")
     with tempfile.TemporaryDirectory() as folder:

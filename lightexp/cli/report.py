@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import print_error, print_line
-from lightexp.cli.study_report import find_study
+from lightexp.cli.study_report import StudyFolder, find_study
 from lightexp.core.errors import BadInput, suggest_nearest
 
 if TYPE_CHECKING:
@@ -132,14 +132,13 @@ def _report_runs(sources: list[str], arguments: list[str], problems: list[str]) 
     settings = _parse_settings(others)
     title = Path(os.path.realpath(sources[0])).name if sources else settings.get("tracking.experiment", "lightexp")
     only = settings.get("only", "")
-    infeasible: set[str] = set()
-    records = _read_records(sources, settings, problems, infeasible)
+    study, infeasible = find_study(sources), set[str]()
+    records = _read_records(sources, settings, problems, study, infeasible)
     runs = name_rows(record for record in records if only in _searchable_text(record))
     if not runs and only:
         raise BadInput(f"only={only}: no finished run has this in its name or overrides.")
     review.check_comparable(runs, title)
     spec = construct(Presentation, shown, "").fill_spec(title=title, claim=f"only={only}" if only else "")
-    study = find_study(sources)
     if study and not spec.columns:
         spec = replace(spec, first=study.objectives)
     spec = replace(spec, infeasible=frozenset(infeasible))
@@ -163,11 +162,16 @@ def _searchable_text(record: Record) -> str:
 
 
 def _read_records(
-    sources: list[str], settings: dict[str, str], problems: list[str], infeasible: set[str]
+    sources: list[str], settings: dict[str, str], problems: list[str], study: StudyFolder | None, infeasible: set[str]
 ) -> Iterator[Record]:
     """Return the records below folders or, without folders, of an MLflow experiment.
 
-    Names of a study's rows that break a constraint are added to `infeasible`.
+    Args:
+        sources: Folders.
+        settings: Settings that say which experiment.
+        problems: Receives a line for each record that cannot be used.
+        study: The study whose folder is the only source, if it is one.
+        infeasible: Receives names of the study's rows that break a constraint, as they are read.
     """
     from lightexp.report.runs import iterate_records
 
@@ -177,7 +181,6 @@ def _read_records(
     if sources and places:
         raise BadInput(f"a report covers folders or an MLflow experiment. Received: {sources} and {settings}.")
     if sources:
-        study = find_study(sources)
         return study.iterate_trials(problems, infeasible) if study else iterate_records(sources, problems)
     from lightexp.core.config import construct
     from lightexp.tracking import fetch, stores
@@ -196,7 +199,7 @@ def _read_runs(source: str, problems: list[str]) -> list[Run]:
     if _is_ablation(source):
         report, _ = _report_ablation(Path(source), [], problems)
         return list(report.runs)
-    return name_rows(_read_records([source], {}, problems, set()))
+    return name_rows(_read_records([source], {}, problems, find_study([source]), set()))
 
 
 def _print_comparison(sources: list[str], problems: list[str]) -> None:

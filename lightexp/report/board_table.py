@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightexp.core.columns import MISSING
@@ -11,8 +11,9 @@ from lightexp.report.data import Report
 from lightexp.report.runs import Run
 
 _FITS = "fits/"
-_BOARD_SIZES = {"flash": "size/file_bytes", "ram": "micro/arena_bytes"}
-_NPU_SIZES = {"flash": "flash_bytes", "sram": "sram_bytes"}
+_BOARD_SIZES: Mapping[str, tuple[str, ...]] = {"flash": ("size/file_bytes",), "ram": ("micro/arena_bytes",)}
+_NPU_SIZES: Mapping[str, tuple[str, ...]] = {"flash": ("flash_bytes", "dram_bytes"), "sram": ("sram_bytes",)}
+"""Metrics whose sum has to fit, by the kind of memory; see `lightexp.core.board_fit`."""
 
 
 def build_board_table(report: Report) -> dict[str, Any]:
@@ -43,20 +44,22 @@ def _describe(runs: Sequence[Run], board: str) -> str:
     outcome = f"{count} of {len(fits)} fit"
     if count in (0, len(fits)):
         outcome = "fits" if count else "does not fit"
-    sizes = {(f"deploy.targets.{board}", kind): metric for kind, metric in _BOARD_SIZES.items()}
-    sizes |= {(f"deploy.npus.{board}", kind): f"npu/{board}/{metric}" for kind, metric in _NPU_SIZES.items()}
+    sizes = {(f"deploy.targets.{board}", kind): names for kind, names in _BOARD_SIZES.items()}
+    for kind, names in _NPU_SIZES.items():
+        sizes[f"deploy.npus.{board}", kind] = tuple(f"npu/{board}/{name}" for name in names)
     uses = []
-    for (target, kind), metric in sizes.items():
-        shares = [share for run in runs if (share := _find_share(run, target, metric, kind)) is not None]
+    for (target, kind), metrics in sizes.items():
+        shares = [share for run in runs if (share := _find_share(run, target, metrics, kind)) is not None]
         if shares:
             uses.append(f"{kind if kind == 'flash' else kind.upper()} {max(shares):.0%}")
     return f"{outcome}: {', '.join(uses)}" if uses else outcome
 
 
-def _find_share(run: Run, target: str, metric: str, kind: str) -> float | None:
+def _find_share(run: Run, target: str, metrics: Sequence[str], kind: str) -> float | None:
     """Return the share of a target's free memory that a run's file takes; None where the record does not say."""
+    used = [run.metrics[name] for name in metrics if name in run.metrics]
     try:
         total, taken = float(run.settings[f"{target}.{kind}"]), float(run.settings.get(f"{target}.{kind}_taken", 0))
-        return run.metrics[metric] / ((total - taken) * 1024)
+        return sum(used) / ((total - taken) * 1024) if used else None
     except (KeyError, ValueError, ZeroDivisionError):  # records may come from anywhere
         return None

@@ -148,7 +148,8 @@ def test_front_gives_its_picks(
         (["--front", "study"], "register takes NAME after --front STUDY. Received: nothing."),
         (["run", "a/b"], "NAME is of letters, digits, '_', '-', '.' and spaces. Received: 'a/b'."),
         (["nowhere", "name"], "holds a record.json. The last are: failed. Set paths.outputs=FOLDER."),
-        (["--front", "nowhere", "name"], "holds a front.json. Set paths.outputs=FOLDER."),
+        (["--front", "nowhere", "name"], "holds a front.json. The last are: old. Set paths.outputs=FOLDER."),
+        (["--front", "old", "name"], "front.json names no picks of a front. Run the study's search again."),
         (["--front", "going on", "name"], "is not tested yet. Let its search end, or add search.test=now to it."),
         (["failed", "name"], "is failed and ships no model. Give the folder of a run that is done."),
         (["run", "name", "tracking=none"], "register uses MLflow. Received: tracking=none."),
@@ -160,6 +161,8 @@ def test_register_refuses_bad_input_in_one_line(
 ) -> None:
     folder = write("failed", 0.9, 900)
     (tmp_path / "outputs" / "searches" / "going on" / "trials").mkdir(parents=True)
+    (tmp_path / "outputs" / "searches" / "old").mkdir()
+    (tmp_path / "outputs" / "searches" / "old" / "front.json").write_text('{"front": [{"trial": 1}]}')
     (folder / "record.json").write_text((folder / "record.json").read_text().replace('"done"', '"failed"'))
     assert main(["register", *arguments, f"paths.outputs={tmp_path / 'outputs'}"]) == 2
     captured = capfd.readouterr()

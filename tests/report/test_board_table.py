@@ -49,6 +49,9 @@ def test_board_table_gives_shares_of_an_npu() -> None:
     record.config["deploy"]["npus"] = {"chip": {"accelerator": "ethos-u55-256", "sram": 20, "sram_taken": 10}}
     record.stages[-1].metrics += [Metric("npu/chip/sram_bytes", 5120.0), Metric("fits/chip", 1.0)]
     assert build(record)["rows"] == [["int8", "fits: flash 50%, RAM 10%", "fits: SRAM 50%"]]
+    record.config["deploy"]["npus"]["chip"] |= {"flash": 20, "flash_taken": 10}
+    record.stages[-1].metrics += [Metric("npu/chip/flash_bytes", 1024.0), Metric("npu/chip/dram_bytes", 2048.0)]
+    assert build(record)["rows"] == [["int8", "fits: flash 50%, RAM 10%", "fits: flash 30%, SRAM 50%"]]
 
 
 def test_board_table_is_empty_without_boards() -> None:
