@@ -52,7 +52,7 @@ _PHONE_COLUMNS = {
 
 @dataclass(frozen=True)
 class _Target:
-    """What is measured.
+    """A model to measure, and the run that it is of.
 
     Attributes:
         model: The `.tflite`.

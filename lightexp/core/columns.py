@@ -142,7 +142,7 @@ def list_footnotes(columns: Iterable[MetricColumn]) -> list[str]:
 
 
 def is_phone_time(name: str) -> bool:
-    """Whether a metric is a mean time on a phone, such as `phone/Pixel_6/cpu1_us`."""
+    """Return whether a metric is a mean time on a phone, such as `phone/Pixel_6/cpu1_us`."""
     return name.startswith("phone/") and name.endswith("_us") and name.count("/") == 2
 
 

@@ -21,7 +21,7 @@ _MAX_DEVIATION = 0.5
 
 
 def is_latency(name: str) -> bool:
-    """Whether a metric is a latency on the host, or describes one."""
+    """Return whether a metric is a latency on the host, or describes one."""
     return name.startswith("latency/")
 
 

@@ -61,7 +61,7 @@ def make_cpu_configuration(threads: int) -> PhoneConfiguration:
 
 @dataclass(frozen=True)
 class PhoneTimings:
-    """What the program has measured of one configuration.
+    """Times of a model in one configuration, such as a number of threads, or why there are none.
 
     Attributes:
         values: Means of the times in microseconds (`us`, `std_us`, `init_us`, `first_us`) and `memory_mb`; empty if
@@ -219,7 +219,7 @@ def parse_output(output: str, configuration: PhoneConfiguration, code: int = 0) 
 
 
 def _is_time(text: str) -> bool:
-    """Whether a text is a number as the program prints it, such as `1.2e+06`, and neither `nan` nor negative."""
+    """Return whether a text is a number as the program prints it, such as `1.2e+06`, and neither `nan` nor negative."""
     try:
         return 0 <= float(text) < math.inf
     except ValueError:

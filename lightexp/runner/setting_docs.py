@@ -21,7 +21,7 @@ _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 @dataclass(frozen=True)
 class FieldType:
-    """What a field takes.
+    """Type and range of a setting, in words.
 
     Attributes:
         name: In words, such as `whole number or null`.

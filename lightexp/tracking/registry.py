@@ -88,7 +88,7 @@ class RegistryClient(TrackingClient):
 
 
 def build_version_tags(record: Record) -> dict[str, str]:
-    """Return what a version is compared and found by: its run, data, and the metrics that tables show."""
+    """Return the tags of a version: its run, its validation data, and the metrics that tables show."""
     primary = read_primary(record.dataset)
     columns = select_columns([record.metrics], primary.name)
     metrics = {column.name: record.metrics[column.name] for column in columns if column.name in record.metrics}
