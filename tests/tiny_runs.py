@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from lightexp.core.data import Data
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import RECORD_FILE, Record, read_record
-from lightexp.core.store import OWN_FILES, Store
+from lightexp.core.store import Store
+from lightexp.core.store_entry import OWN_FILES
 from lightexp.core.tflite_graph import TFLiteGraph
 from lightexp.runner.compose import compose_config
 from lightexp.runner.plan import Plan

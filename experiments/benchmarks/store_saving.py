@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 
 import lightexp
 from lightexp.ablation.spec import AblationSpec, read_spec
-from lightexp.core.store import ENTRIES, MANIFEST
+from lightexp.core.store_entry import ENTRIES, MANIFEST
 
 FILE = Path(__file__).parents[1] / "01_article.yaml"
 TARGET = 0.9

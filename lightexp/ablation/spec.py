@@ -22,7 +22,7 @@ from lightexp.core.regular_files import read_text
 from lightexp.core.yaml_text import check_yaml, explain_yaml_error
 from lightexp.report.table_spec import Presentation, PublishedRow, TableSpec, split_presentation
 
-_OUTSIDE_ROWS = ("paths", "tracking", "measure", "hydra")
+_OUTSIDE_ROWS = ("paths", "store", "tracking", "measure", "hydra")
 """Config groups whose overrides do not change what a row is."""
 _THREADS = "runtime.threads=1"
 """Override that comes before `base`: the results of a row must not depend on the host's cores or on other workers."""

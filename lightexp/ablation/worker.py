@@ -13,7 +13,6 @@ from lightexp.core import interrupt
 from lightexp.core.protocols import Note, Progress
 from lightexp.core.record import StageRecord, read_record
 from lightexp.core.records import RUNS
-from lightexp.core.store import Store
 from lightexp.execution.process import ParentConnection
 from lightexp.execution.work import Events, run_tasks
 from lightexp.runner.compose import compose_settings
@@ -71,7 +70,9 @@ class TaskExecutor:
         plan, data = self._runner.plan(settings)
         position = [node.key for node in plan.nodes].index(task.id)
         plan = replace(plan, nodes=plan.nodes[: position + 1])
-        stages = Executor(plan, settings, data, Store(settings.outputs / "store"), SilentReporter()).make()
+        store = self._runner.open_store(settings)
+        stages = Executor(plan, settings, data, store, SilentReporter()).make()
+        store.close()
         return {"seconds": stages[-1].seconds}
 
     def _measure_latency(self, task: AblationTask) -> dict[str, float]:
@@ -80,7 +81,7 @@ class TaskExecutor:
         record = read_record(settings.outputs / RUNS / task.record_id)
         plan, data = self._runner.plan(settings)
         latency = {n: m for n, m in settings.measure.items() if m.is_timing}
-        store = Store(settings.outputs / "store")
+        store = self._runner.open_store(settings)
         executor = Executor(plan, replace(settings, measure=latency), data, store, SilentReporter())
         stages = executor.make()
         executor.measure(stages, test=False)

@@ -21,7 +21,8 @@ from lightexp.core.errors import BadInput
 from lightexp.core.formatting import escape_markup, format_age, format_bytes
 from lightexp.core.record import Record
 from lightexp.core.records import load_records
-from lightexp.core.store import ENTRIES, Store
+from lightexp.core.store import Store
+from lightexp.core.store_entry import ENTRIES
 from lightexp.core.store_gc import StoreItem
 from lightexp.report.table import Table, TableColumn, build_rich_table, print_whole_words
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -12,7 +11,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,45 +18,24 @@ from filelock import FileLock, Timeout
 
 from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.fingerprint import hash_file
-from lightexp.core.json_text import encode_json
-from lightexp.core.regular_files import read_bytes, read_text, require_regular
+from lightexp.core.regular_files import read_bytes
+from lightexp.core.store_entry import (
+    ENTRIES,
+    MANIFEST,
+    OWN_FILES,
+    Entry,
+    entry_lock,
+    fsync_path,
+    read_entry,
+    write_manifest,
+)
+from lightexp.core.store_sync import StoreSync
 
-MANIFEST = "manifest.json"
-MANIFEST_DIGEST = "manifest.digest"
-"""The file that holds the SHA-256 of the manifest's bytes, without the digest of this file that the manifest lists.
-
-Since the manifest lists this file like any other, an entry that has lost either of the two is broken, and is not taken
-for an entry of version 0.1, which has neither.
-"""
-OWN_FILES = frozenset({MANIFEST, MANIFEST_DIGEST})
-"""The store's own files in an entry; all others are its maker's."""
-ENTRIES, DRAFTS, LOCKS, QUARANTINE = "entries", "drafts", "locks", "set-aside"
-_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
+DRAFTS, LOCKS, QUARANTINE = "drafts", "locks", "set-aside"
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 Make = Callable[[Path], dict[str, Any]]
 """Writes an entry's files into a folder and returns its facts, as JSON types."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A complete entry of the store.
-
-    Attributes:
-        key: The store key.
-        folder: The folder of its files, which is read-only.
-        facts: What its `Make` function returned, as JSON types.
-        seconds: How long it took to make.
-        has_manifest_digest: Whether facts and seconds are under a digest; not in entries that version 0.1 made, of
-            which only the files are. Defaults to True.
-    """
-
-    key: str
-    folder: Path
-    facts: dict[str, Any]
-    seconds: float
-    has_manifest_digest: bool = True
 
 
 class Store:
@@ -83,15 +60,33 @@ class Store:
         ({'count': 3}, False, True)
     """
 
-    def __init__(self, root: Path) -> None:
-        """Open the store at `root`, a folder that is created with the first entry."""
-        self.root = root
+    def __init__(self, root: Path, sync: StoreSync | None = None) -> None:
+        """Open the store at `root`, a folder that is created with the first entry.
+
+        Args:
+            root: The folder.
+            sync: The remote store that `ensure` fetches from and uploads to. Defaults to None: there is none.
+        """
+        self.root, self._sync = root, sync
         self._held: dict[str, int] = {}  # key to the descriptor that holds its lock
         weakref.finalize(self, _close_all, self._held)
 
     def release(self) -> None:
         """Release all entries, which may be removed from now on."""
         _close_all(self._held)
+
+    def close(self, wait: bool = True) -> None:
+        """Release all entries once they are uploaded, or without waiting for that."""
+        if self._sync is not None and wait:
+            self._sync.wait()
+        elif self._sync is not None:
+            self._sync.report_skipped()
+        self.release()
+
+    def share_record(self, run_id: str, text: str) -> None:
+        """Upload the JSON of a run's record, which keeps its entries in the remote store; nothing without one."""
+        if self._sync is not None:
+            self._sync.upload_record(run_id, text)
 
     def folder(self, key: str) -> Path:
         """Return the folder of a key's entry, whether it exists or not."""
@@ -127,7 +122,7 @@ class Store:
         if not os.path.lexists(folder):
             return None
         try:
-            entry = _read_entry(key, folder)
+            entry = read_entry(key, folder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if isinstance(error, OSError) and error.errno in _EXHAUSTED:
                 raise
@@ -137,13 +132,13 @@ class Store:
         return entry
 
     def ensure(self, key: str, kind: str, make: Make, on_wait: Callable[[], None] = lambda: None) -> tuple[Entry, bool]:
-        """Load the entry of a key, or make it.
+        """Load the entry of a key, fetch it from the remote store, or make it.
 
         Args:
             key: The store key.
             kind: Description of the entry, for people who list the store.
             make: Writes the files into the folder that it receives and returns the facts.
-            on_wait: Called once if another process is making the entry. Defaults to doing nothing.
+            on_wait: Called if another process or host is making the entry. Defaults to doing nothing.
 
         Returns:
             The entry, and whether it existed already.
@@ -161,9 +156,23 @@ class Store:
             remove_path(draft)  # its owner has died, since this process has the lock
             draft.mkdir(parents=True)
             try:
-                return self._make(key, kind, make, draft), False
+                return self._obtain(key, kind, make, draft, on_wait)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
+
+    def _obtain(self, key: str, kind: str, make: Make, draft: Path, on_wait: Callable[[], None]) -> tuple[Entry, bool]:
+        """Fetch an entry into a draft folder or make it there, and upload it in the latter case."""
+        if self._sync is None:
+            return self._make(key, kind, make, draft), False
+        if self._sync.obtain(key, draft, on_wait):
+            return self._commit(key, draft), True
+        try:
+            entry = self._make(key, kind, make, draft)
+        except BaseException:
+            self._sync.give_up(key)
+            raise
+        self._sync.upload(key, entry.folder)
+        return entry, False
 
     def _make(self, key: str, kind: str, make: Make, draft: Path) -> Entry:
         """Make an entry in a draft folder and rename that to the entry's folder."""
@@ -179,7 +188,11 @@ class Store:
             "facts": facts,
             "files": {path.name: hash_file(path) for path in sorted(draft.iterdir()) if path.name not in OWN_FILES},
         }
-        _write_manifest(manifest, draft)
+        write_manifest(manifest, draft)
+        return self._commit(key, draft)
+
+    def _commit(self, key: str, draft: Path) -> Entry:
+        """Sync a complete entry to the disk, rename its draft to its folder, and hold it."""
         for path in draft.iterdir():
             fsync_path(path)
         fsync_path(draft)
@@ -190,7 +203,8 @@ class Store:
             if descriptor is not None:
                 self._hold(key, os.dup(descriptor))
         fsync_path(target.parent)
-        return Entry(key, target, json.loads(encode_json(facts)), seconds)
+        manifest = json.loads(read_bytes(target / MANIFEST))
+        return Entry(key, target, manifest["facts"], manifest["seconds"])
 
     def _hold(self, key: str, descriptor: int) -> None:
         previous = self._held.get(key)
@@ -210,15 +224,6 @@ class Store:
             yield
         finally:
             lock.release()
-
-
-def _write_manifest(manifest: dict[str, Any], folder: Path) -> None:
-    """Write the manifest, and the digest of all that it says."""
-    manifest["files"][MANIFEST_DIGEST] = ""
-    digest = hashlib.sha256(encode_json(manifest, indent=1).encode()).hexdigest()
-    (folder / MANIFEST_DIGEST).write_text(digest, encoding="utf-8")
-    manifest["files"][MANIFEST_DIGEST] = hash_file(folder / MANIFEST_DIGEST)
-    (folder / MANIFEST).write_text(encode_json(manifest, indent=1), encoding="utf-8")
 
 
 def make_lock(root: Path, name: str) -> FileLock:
@@ -246,76 +251,6 @@ def _quarantine(root: Path, path: Path) -> None:
         path.rename(place)
 
 
-def _read_entry(key: str, folder: Path) -> Entry | None:
-    """Return an entry if its manifest and files are as they were written; None if not."""
-    content = read_bytes(folder / MANIFEST)
-    manifest = json.loads(content)
-    files = manifest["files"]
-    if manifest["key"] != key or set(files) != {path.name for path in folder.iterdir()} - {MANIFEST}:
-        return None
-    if any(hash_file(folder / name) != digest for name, digest in files.items()):
-        return None
-    has_digest = MANIFEST_DIGEST in files
-    if has_digest:
-        digest = hashlib.sha256(content.replace(files[MANIFEST_DIGEST].encode(), b"")).hexdigest()
-        if digest != read_text(folder / MANIFEST_DIGEST):
-            return None
-    return Entry(key, folder, dict(manifest["facts"]), float(manifest["seconds"]), has_digest)
-
-
-@contextmanager
-def entry_lock(folder: Path, how: int) -> Iterator[int | None]:
-    """Lock an entry, and make sure that it is still in its folder once the lock is acquired.
-
-    Args:
-        folder: The entry's folder.
-        how: `fcntl.LOCK_SH` to read it, which waits no longer than a folder takes to be renamed;
-            `fcntl.LOCK_EX | fcntl.LOCK_NB` to remove it.
-
-    Yields:
-        The descriptor that holds the lock; None where the manifest is no file, or the file system has no locks.
-
-    Raises:
-        BlockingIOError: If the entry is in use and `how` does not wait.
-    """
-    path = folder / MANIFEST
-    while True:
-        try:
-            require_regular(path)
-            # over NFS an exclusive lock needs a writable descriptor
-            descriptor = os.open(path, (os.O_RDWR if how & fcntl.LOCK_EX else os.O_RDONLY) | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno not in _NO_FILE:
-                raise
-            yield None
-            return
-        try:
-            try:
-                fcntl.flock(descriptor, how)
-                moved = not os.path.samestat(os.fstat(descriptor), os.stat(path))
-            except FileNotFoundError:  # it was removed while this process waited
-                moved = True
-            except OSError as error:
-                if error.errno not in _LOCKS_UNSUPPORTED or how & fcntl.LOCK_EX:
-                    raise
-                yield None
-                return
-            if not moved:
-                yield descriptor
-                return
-        finally:
-            os.close(descriptor)
-
-
 def _close_all(descriptors: dict[str, int]) -> None:
     while descriptors:
         os.close(descriptors.popitem()[1])
-
-
-def fsync_path(path: Path) -> None:
-    """Write a file's bytes, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,17 +16,8 @@ from filelock import Timeout
 
 from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.regular_files import read_text
-from lightexp.core.store import (
-    DRAFTS,
-    ENTRIES,
-    LOCKS,
-    MANIFEST,
-    QUARANTINE,
-    Store,
-    entry_lock,
-    make_lock,
-    remove_path,
-)
+from lightexp.core.store import DRAFTS, LOCKS, QUARANTINE, Store, make_lock, remove_path
+from lightexp.core.store_entry import ENTRIES, MANIFEST, entry_lock
 
 TRASH = "trash"
 State = Literal["idle", "in use", "quarantined"]

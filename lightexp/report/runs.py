@@ -17,8 +17,8 @@ from lightexp.core.primary_metric import PrimaryMetric, read_primary
 from lightexp.core.record import Record, StageRecord, read_record
 from lightexp.core.records import list_run_folders
 
-_NOT_SETTINGS = ("seed", "paths", "runtime", "tracking", "measure", "hydra", "plugins")
-_NOT_NAMING = ("seed=", "paths.", "tracking", "runtime.")  # overrides that change no result
+_NOT_SETTINGS = ("seed", "paths", "store", "runtime", "tracking", "measure", "hydra", "plugins")
+_NOT_NAMING = ("seed=", "paths.", "store.", "tracking", "runtime.")  # overrides that change no result
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from lightexp.core.protocols import (
     Progress,
 )
 from lightexp.core.record import StageRecord
-from lightexp.core.store import Entry, Store
+from lightexp.core.store import Store
+from lightexp.core.store_entry import Entry
 from lightexp.runner.chance import describe_chance, note_chance
 from lightexp.runner.plan import Node, Plan
 from lightexp.runner.preview import preview_plan

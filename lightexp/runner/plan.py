@@ -24,7 +24,7 @@ from lightexp.stages.train import TrainingStage
 Compose = Callable[[list[str]], Settings]
 """From the overrides that describe a run to its settings."""
 _MAX_TEACHER_DEPTH = 3
-_SHARED_WITH_TEACHERS = ("dataset", "seed", "runtime", "paths", "measure", "deploy", "tracking", "plugins")
+_SHARED_WITH_TEACHERS = ("dataset", "seed", "runtime", "paths", "store", "measure", "deploy", "tracking", "plugins")
 
 
 @dataclass(frozen=True)

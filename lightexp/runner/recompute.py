@@ -24,7 +24,8 @@ from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import BadInput, LightexpError
 from lightexp.core.protocols import STATE_FILE
 from lightexp.core.record import Record
-from lightexp.core.store import DRAFTS, OWN_FILES, Entry, Store, entry_lock, make_lock, remove_path
+from lightexp.core.store import DRAFTS, Store, make_lock, remove_path
+from lightexp.core.store_entry import OWN_FILES, Entry, entry_lock
 from lightexp.core.training import Rung
 from lightexp.execution.process import ParentConnection, WorkerDied, WorkerProcess
 from lightexp.runner.compose import add_config_dirs

@@ -26,6 +26,7 @@ from lightexp.core.protocols import ENCODED, TFLITE, Dataset
 from lightexp.core.record import Record
 from lightexp.core.records import RUNS
 from lightexp.core.store import Store
+from lightexp.core.store_sync import StoreSync, connect_store
 from lightexp.core.task import make_default_task
 from lightexp.report import heatmap, memory_plot, npu_layers, tradeoff
 from lightexp.runner import environment, run_lock
@@ -62,6 +63,19 @@ class Runner:
         self._noted: tuple[Dataset, tuple[str, ...]] | None = None  # the notes that have been shown
         self._cache = ExecutorCache()
         self._environment: dict[str, Any] = {}
+        self._syncs: dict[str, StoreSync] = {}
+
+    def open_store(self, settings: Settings) -> Store:
+        """Open the store of a run.
+
+        Raises:
+            BadInput: If the remote store of the settings cannot be used by anybody.
+        """
+        sync, url = None, settings.remote_store
+        if url is not None and (sync := self._syncs.get(url)) is None:
+            sync = connect_store(url, self._reporter.say)
+            self._syncs[url] = sync
+        return Store(settings.outputs / "store", sync)
 
     def plan(self, settings: Settings) -> tuple[Plan, Data]:
         """Plan a run: check the order of stages first, then load the data.
@@ -115,7 +129,7 @@ class Runner:
             KeyboardInterrupt: If it was interrupted; its record says so.
         """
         plan, data = self.plan(settings)
-        store = Store(settings.outputs / "store")
+        store = self.open_store(settings)
         executor = Executor(plan, settings, data, store, self._reporter)
         executor.check()
         record = self._make_record(settings, plan, data, overrides, ["lightexp", "run", *flags, *overrides])
@@ -127,12 +141,14 @@ class Runner:
             with run_lock.hold(runs, record.id), ThreadPoolExecutor(1) as thread:
                 folder.mkdir(parents=True)
                 record.write(folder)
+                store.share_record(record.id, record.to_json())
                 first_sync = thread.submit(self._sync, mirror_settings, folder, record)  # in parallel to the work
                 self._announce(settings, plan, record, folder)
                 work = partial(self._work, record, folder, executor, plan, test)
                 error = self._catch(record, folder, settings.plain["plugins"], work)
                 record.write(folder)  # the run has ended, however long MLflow takes
-                store.release()
+                store.share_record(record.id, record.to_json())
+                store.close(wait=not isinstance(error, KeyboardInterrupt))
                 first_sync.result()
                 record.write(folder)
                 self._sync(mirror_settings, folder, record)
@@ -187,11 +203,12 @@ class Runner:
             KeyboardInterrupt: If it was interrupted.
         """
         plan, data = self.plan(settings)
-        store = Store(settings.outputs / "store")
+        store = self.open_store(settings)
         executor = Executor(plan, settings, data, store, self._reporter, self._cache)
         executor.check()
         record = self._make_record(settings, plan, data, varied, command)
         folder.mkdir(parents=True, exist_ok=True)
+        store.share_record(record.id, record.to_json())
 
         def work() -> None:
             record.stages = executor.make()
@@ -199,7 +216,8 @@ class Runner:
             record.waived = executor.verify(record.stages)
 
         error = self._catch(record, folder, settings.plain["plugins"], work)
-        store.release()
+        store.share_record(record.id, record.to_json())
+        store.close(wait=not isinstance(error, KeyboardInterrupt))
         with explain_disk_errors(settings.outputs):
             record.write(folder)
         if isinstance(error, KeyboardInterrupt | DiskFull):

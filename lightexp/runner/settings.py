@@ -17,6 +17,7 @@ from pydantic import Field
 from lightexp.core import secrets
 from lightexp.core.config import Threads, build, construct, flatten, settings_dataclass
 from lightexp.core.errors import BadInput
+from lightexp.core.object_storage import URL_PATTERN
 from lightexp.core.protocols import Dataset, Measurement, Model, Stage, Task
 from lightexp.core.task import DEFAULT_TASK, is_default_task
 from lightexp.core.training import Rung
@@ -43,6 +44,13 @@ class Paths:
 
 
 @settings_dataclass
+class StoreSettings:
+    """`store`: the address of the remote store; None for none."""
+
+    remote: Annotated[str, Field(pattern=f"^({URL_PATTERN})$")] | None = None
+
+
+@settings_dataclass
 class Pipeline:
     """`pipeline`: stages by name, their order, and the kinds of invariants that may be broken."""
 
@@ -65,6 +73,7 @@ class RunConfig:
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     runtime: dict[str, Any] = field(default_factory=dict)
     paths: dict[str, Any] = field(default_factory=dict)
+    store: dict[str, Any] = field(default_factory=dict)
     plugins: list[str] = field(default_factory=list)
 
 
@@ -87,6 +96,7 @@ class Settings:
         written: The same as records and files have it: with interpolations in place of the environment's texts.
         rung: Where the last training after the control stops early. Defaults to None: it runs to its end.
         is_task_inferred: Whether the task is not set, but taken from the model's file. Defaults to False.
+        remote_store: Address of the remote store. Defaults to None: there is none.
     """
 
     dataset: Dataset
@@ -103,6 +113,7 @@ class Settings:
     written: dict[str, Any]
     rung: Rung | None = None
     is_task_inferred: bool = False
+    remote_store: str | None = None
 
     @property
     def fidelity(self) -> str | None:
@@ -159,6 +170,7 @@ def read_settings(config: DictConfig) -> Settings:
         plain=nodes,
         written=written,
         is_task_inferred=inferred is not None,
+        remote_store=construct(StoreSettings, top.store, "store").remote,
     )
 
 

@@ -45,6 +45,7 @@ _SHARED = (
     "plugins",
     "runtime",
     "paths",
+    "store",
     "seed",
     "search",
     "hydra",

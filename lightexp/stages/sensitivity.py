@@ -28,7 +28,7 @@ from lightexp.core.sensitivity import (
     round_kernel,
     truncate_rank,
 )
-from lightexp.core.store import OWN_FILES
+from lightexp.core.store_entry import OWN_FILES
 from lightexp.core.task import make_default_task
 from lightexp.core.tflite_graph import Operator, Tensor, TFLiteGraph, extract_layer_names
 

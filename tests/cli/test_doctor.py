@@ -12,7 +12,8 @@ import pytest
 from lightexp.cli.doctor import Check, check_job, check_libraries, check_versions
 from lightexp.cli.main import main
 from lightexp.core.record import RECORD_FILE
-from lightexp.core.store import MANIFEST, Store
+from lightexp.core.store import Store
+from lightexp.core.store_entry import MANIFEST
 from lightexp.runner.compose import compose_config
 from tests.cli.commands import lightexp
 

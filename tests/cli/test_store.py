@@ -12,7 +12,8 @@ import pytest
 
 from lightexp.cli.main import main
 from lightexp.core.record import RECORD_FILE
-from lightexp.core.store import MANIFEST, MANIFEST_DIGEST, Store
+from lightexp.core.store import Store
+from lightexp.core.store_entry import MANIFEST, MANIFEST_DIGEST
 from lightexp.core.store_gc import list_items
 from tests.cli.commands import TINY, Running, lightexp, read_records
 from tests.tiny_runs import TinyRuns, alter_entry

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from lightexp.core import store_gc
-from lightexp.core.store import MANIFEST, QUARANTINE, Store
+from lightexp.core.store import QUARANTINE, Store
+from lightexp.core.store_entry import MANIFEST
 from tests.fuzz import mutate
 
 KEY = "k" * 64

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from lightexp.core.store import MANIFEST, MANIFEST_DIGEST, Entry, Store
+from lightexp.core.store import Store
+from lightexp.core.store_entry import MANIFEST, MANIFEST_DIGEST, Entry
 from lightexp.core.store_gc import list_items, remove_item, sweep_orphans, verify_item
 from tests.special_files import SPECIAL_FILES, deadline
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lightexp.core.store import MANIFEST, MANIFEST_DIGEST, Store
+from lightexp.core.store import Store
+from lightexp.core.store_entry import MANIFEST, MANIFEST_DIGEST
 from lightexp.core.store_gc import list_items, verify_item
 
 KEY = "ab" + "0" * 62

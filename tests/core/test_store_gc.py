@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightexp.core.store import MANIFEST, Store, entry_lock
+from lightexp.core.store import Store
+from lightexp.core.store_entry import MANIFEST, entry_lock
 from lightexp.core.store_gc import StoreItem, list_items, remove_item, select_evictable, sweep_orphans, verify_item
 
 KEYS = [f"{number:02x}" + "0" * 62 for number in range(8)]

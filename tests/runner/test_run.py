@@ -13,7 +13,8 @@ import lightexp
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record, read_record
-from lightexp.core.store import MANIFEST, Store
+from lightexp.core.store import Store
+from lightexp.core.store_entry import MANIFEST
 from lightexp.runner.compose import compose_settings as compose
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner

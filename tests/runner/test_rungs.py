@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightexp.core.protocols import STATE_FILE
 from lightexp.core.record import Record
-from lightexp.core.store import OWN_FILES
+from lightexp.core.store_entry import OWN_FILES
 from lightexp.core.training import Rung
 from lightexp.runner.compose import compose_settings as compose
 from lightexp.runner.execute import STOPPED_FACT

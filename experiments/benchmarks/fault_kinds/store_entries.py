@@ -12,7 +12,8 @@ from typing import Any
 
 from fault_kinds.attempts import Attempt, Lost, damage
 from lightexp.core.json_text import encode_json
-from lightexp.core.store import MANIFEST, QUARANTINE, Store
+from lightexp.core.store import QUARANTINE, Store
+from lightexp.core.store_entry import MANIFEST
 from tests.fuzz import draw_mutant
 from tests.special_files import SPECIAL_FILES, deadline
 

@@ -1,0 +1,179 @@
+"""Objects of a bucket or folder, read and written through fsspec with a time limit and one-line errors."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lightexp.core.disk_errors import is_disk_full
+from lightexp.core.errors import BadInput, RunFailed
+
+T = TypeVar("T")
+
+URL_PATTERN = r"(s3|gs|az)://[^\s/?#@:\\]+(/[^\s?#@\\]*)?|file:///[^\s?#@\\]*"
+"""Addresses of storage. None holds a user, a password or options: backends find credentials by their own means."""
+_EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
+"""By scheme: the extra of lightexp that installs the backend."""
+_TIME_FIELDS = ("LastModified", "mtime", "updated", "last_modified")  # as the backends name it
+_SLOWEST = 100_000  # bytes per second; a transfer that is slower counts as no answer
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
+
+
+class StorageUnavailable(RunFailed):
+    """The storage does not answer, not in time, or not with what was asked for. Later it may."""
+
+
+class StorageRefused(BadInput):
+    """The storage denies access."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object of a storage.
+
+    Attributes:
+        name: Its name below the storage's address.
+        bytes: Its size.
+        time: When it was written, in seconds since the epoch by the storage's clock; None if that is unknown.
+    """
+
+    name: str
+    bytes: int
+    time: float | None
+
+
+class ObjectStorage:
+    """Objects below one address, such as `s3://bucket/prefix`. fsspec and its backend are imported at the first use.
+
+    All methods raise `StorageUnavailable` if there is no answer in time, `StorageRefused` if access is denied, and
+    `BadInput` if the backend is not installed.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 20.0) -> None:
+        """Contact nothing yet.
+
+        Args:
+            url: The address.
+            timeout_s: Seconds for the answer to a request, to which the time of a slow transfer is added.
+
+        Raises:
+            BadInput: If it is no address of storage.
+        """
+        if not re.fullmatch(URL_PATTERN, url):
+            raise BadInput(
+                f"'{url}' is no address of a remote store. Write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, "
+                "az://CONTAINER/PREFIX or file:///FOLDER, without a user: the backend finds credentials itself."
+            )
+        self.url = url.rstrip("/")
+        self._timeout_s = timeout_s
+
+    @cached_property
+    def _backend(self) -> tuple[Any, str]:
+        """The file system of fsspec, and the path of this storage in it."""
+        scheme = self.url.partition(":")[0]
+        try:
+            from fsspec.core import url_to_fs
+
+            options = {"auto_mkdir": True} if scheme == "file" else {"use_listings_cache": False}
+            filesystem, root = url_to_fs(self.url, **options)
+        except ImportError:
+            extra = f"lightexp[{_EXTRAS[scheme]}]" if scheme in _EXTRAS else "fsspec"
+            raise BadInput(f"{self.url} needs a package that is not installed. Run: pip install '{extra}'") from None
+        return filesystem, root.rstrip("/")
+
+    def read(self, name: str) -> bytes:
+        """Return an object's bytes; raises FileNotFoundError if it does not exist."""
+        return bytes(self._call(lambda fs, path: fs.cat_file(path), name))
+
+    def download(self, name: str, target: Path, size: int) -> None:
+        """Write an object of about `size` bytes to a file; raises FileNotFoundError if it does not exist."""
+        self._call(lambda fs, path: fs.get_file(path, str(target)), name, size)
+
+    def write(self, name: str, content: bytes, create: bool = False) -> None:
+        """Write an object atomically, where the backend can.
+
+        Args:
+            name: Its name.
+            content: Its bytes.
+            create: Whether to write it only if it does not exist. Backends without conditional writes look first, and
+                may overwrite what another host writes at the same moment. Defaults to False.
+
+        Raises:
+            FileExistsError: If it exists and `create` is set.
+        """
+        mode = "create" if create else "overwrite"
+        self._call(lambda fs, path: fs.pipe_file(path, content, mode=mode), name, len(content))
+
+    def upload(self, source: Path, name: str) -> None:
+        """Write a file's bytes to an object."""
+        self._call(lambda fs, path: fs.put_file(str(source), path), name, source.stat().st_size)
+
+    def read_size(self, name: str) -> int | None:
+        """Return the size of an object in bytes; None if it does not exist."""
+        try:
+            return int(self._call(lambda fs, path: fs.info(path)["size"], name))
+        except FileNotFoundError:
+            return None
+
+    def remove(self, name: str) -> None:
+        """Remove an object, if it exists."""
+        with suppress(FileNotFoundError):
+            self._call(lambda fs, path: fs.rm_file(path), name)
+
+    def list_objects(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield all objects whose names begin with `prefix` and a slash."""
+        root = self._backend[1]
+        found = self._call(lambda fs, path: fs.find(path, detail=True), prefix, 10 * _SLOWEST)
+        for path, info in found.items():
+            if info["type"] == "file":
+                yield StoredObject(path[len(root) + 1 :], int(info["size"] or 0), _read_time(info))
+
+    def _call(self, function: Callable[[Any, str], T], name: str, size: int = 0) -> T:
+        """Call a function with the file system and a path in it, in a thread that is abandoned after a time."""
+        filesystem, root = self._backend
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                results.append(function(filesystem, f"{root}/{name}"))
+            except BaseException as error:
+                errors.append(error)
+
+        limit = self._timeout_s + size / _SLOWEST
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(limit)
+        if results:
+            return results[0]
+        if not errors:
+            raise StorageUnavailable(f"{self.url} gave no answer in {limit:.0f} s.")
+        raise self._translate(errors[0])
+
+    def _translate(self, error: BaseException) -> BaseException:
+        """Return the error to raise for one of the backend's."""
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        if isinstance(error, FileNotFoundError | FileExistsError):
+            return error
+        if isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS:
+            return StorageRefused(
+                f"{self.url} denies access ({reason}). Check the backend's credentials and the bucket."
+            )
+        if is_disk_full(error) and not self.url.startswith("file:"):  # the local one, in a download
+            return error
+        return StorageUnavailable(f"{self.url} cannot be used ({reason}).")
+
+
+def _read_time(info: dict[str, Any]) -> float | None:
+    """Return when an object was written, from what a backend says of it."""
+    value = next((info[name] for name in _TIME_FIELDS if info.get(name) is not None), None)
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,111 @@
+"""Leases of store keys in a remote store: which host makes an entry. They are advisory, and no clock is compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import uuid
+from contextlib import suppress
+
+from lightexp.core.errors import LightexpError
+from lightexp.core.object_storage import ObjectStorage
+
+LEASES = "leases"
+
+
+class RemoteLeases:
+    """Leases that this process holds, and those of others that it has seen.
+
+    The holder of a lease writes a new number into it from time to time. A lease that stays as it is for `expiry_s`
+    seconds of the observer's own clock belongs to a dead process, and is taken over. Two hosts can then hold a lease in
+    rare cases; both make the entry, and one result is kept.
+    """
+
+    def __init__(self, storage: ObjectStorage, expiry_s: float = 60.0) -> None:
+        """Hold nothing yet.
+
+        Args:
+            storage: The remote store's objects.
+            expiry_s: Seconds without a new number after which a lease is dead.
+        """
+        self._storage, self._expiry_s = storage, expiry_s
+        self._owner = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._held: dict[str, bytes] = {}
+        self._seen: dict[str, tuple[bytes, float]] = {}  # of others: the content, and when it was first seen
+        self._lock = threading.Lock()
+        self._renewer: threading.Thread | None = None
+
+    def acquire(self, key: str) -> bool:
+        """Acquire the lease of a key without waiting; return False if a living process has it."""
+        if key in self._held:
+            return True
+        name = f"{LEASES}/{key}"
+        content = self._make_content(0)
+        try:
+            self._storage.write(name, content, create=True)
+        except FileExistsError:
+            if not self._is_dead(key):
+                return False
+            self._storage.remove(name)
+            with suppress(FileExistsError):
+                self._storage.write(name, content, create=True)
+                self._hold(key, content)
+            return key in self._held
+        self._hold(key, content)
+        return True
+
+    def release(self, key: str) -> None:
+        """Release the lease of a key, if this process has it and the storage answers; else it expires."""
+        with self._lock:
+            content = self._held.pop(key, None)
+            if content is not None:
+                with suppress(LightexpError, FileNotFoundError):
+                    if self._storage.read(f"{LEASES}/{key}") == content:
+                        self._storage.remove(f"{LEASES}/{key}")
+
+    def forget(self, key: str) -> None:
+        """Let a lease expire, without a request."""
+        with self._lock:
+            self._held.pop(key, None)
+
+    def _is_dead(self, key: str) -> bool:
+        """Check whether a lease has had the same content for long enough."""
+        try:
+            content = self._storage.read(f"{LEASES}/{key}")
+        except FileNotFoundError:  # released meanwhile
+            return False
+        now = time.monotonic()
+        previous, since = self._seen.get(key, (b"", now))
+        if content != previous:
+            self._seen[key] = content, now
+            return False
+        return now - since >= self._expiry_s
+
+    def _hold(self, key: str, content: bytes) -> None:
+        with self._lock:
+            self._held[key] = content
+            if self._renewer is None:
+                self._renewer = threading.Thread(target=self._renew_forever, daemon=True)
+                self._renewer.start()
+
+    def _renew_forever(self) -> None:
+        number = 0
+        while True:
+            time.sleep(self._expiry_s / 3)
+            number += 1
+            for key in list(self._held):
+                with suppress(LightexpError, FileNotFoundError):  # the next turn tries again
+                    self._renew(key, self._make_content(number))
+
+    def _renew(self, key: str, content: bytes) -> None:
+        """Write a new number into a lease that is still this process's."""
+        with self._lock:
+            name = f"{LEASES}/{key}"
+            if key in self._held and self._storage.read(name) == self._held[key]:
+                self._storage.write(name, content)
+                self._held[key] = content
+
+    def _make_content(self, number: int) -> bytes:
+        return json.dumps({"owner": self._owner, "number": number}).encode()

@@ -1,0 +1,180 @@
+"""Store entries and records in object storage, shared by hosts that share no disk.
+
+Layout below the address:
+
+    lightexp-store.json              the format
+    entries/ab/KEY/SHA256            a file of an entry, named by its digest
+    entries/ab/KEY/manifest.json     the entry's manifest, written last: without it there is no entry
+    records/RUN.json                 the record of a run, which names the keys it needs
+    leases/KEY                       see `remote_lease`
+
+Since files are named by their digests, the uploads of two hosts never mix, and whichever manifest is there is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from lightexp.core.errors import BadInput
+from lightexp.core.json_text import encode_json
+from lightexp.core.object_storage import ObjectStorage, StorageUnavailable, StoredObject
+from lightexp.core.regular_files import read_bytes
+from lightexp.core.store_entry import ENTRIES, MANIFEST, read_entry
+
+FORMAT = 1
+MARKER = "lightexp-store.json"
+RECORDS = "records"
+_KEY = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
+
+Fetched = Literal["sound", "absent", "damaged"]
+
+
+class RemoteStore:
+    """A store in object storage. Its methods raise what `ObjectStorage` raises.
+
+    Attributes:
+        storage: The objects.
+        url: Their address.
+    """
+
+    def __init__(self, storage: ObjectStorage) -> None:
+        """Contact nothing yet."""
+        self.storage, self.url = storage, storage.url
+
+    def connect(self) -> None:
+        """Check that there is a store of a known format, or create one.
+
+        Raises:
+            BadInput: If the bucket does not exist, or a newer version of lightexp made the store.
+        """
+        marker = encode_json({"format": FORMAT}).encode()
+        try:
+            content = self.storage.read(MARKER)
+        except FileNotFoundError:
+            try:
+                self.storage.write(MARKER, marker, create=True)
+            except FileNotFoundError:
+                raise BadInput(f"{self.url}: there is no such bucket. Create it, or correct store.remote.") from None
+            except FileExistsError:  # another host was faster
+                pass
+            content = marker
+        try:
+            number = int(json.loads(content)["format"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise StorageUnavailable(
+                f"{self.url} cannot be used ({MARKER} is not lightexp's; a proxy may have answered)."
+            ) from None
+        if number > FORMAT:
+            raise BadInput(
+                f"{self.url} is of format {number}; this lightexp knows {FORMAT}. Upgrade it, or set another prefix."
+            )
+
+    def has(self, key: str) -> bool:
+        """Check whether there is an entry of a key; it may still prove damaged when it is fetched."""
+        return self.storage.read_size(_place(key, MANIFEST)) is not None
+
+    def fetch(self, key: str, folder: Path) -> Fetched:
+        """Write the files of an entry into an empty folder, and verify them.
+
+        Returns:
+            Whether the folder now holds a sound entry; if not, it may hold any files.
+        """
+        try:
+            content = self.storage.read(_place(key, MANIFEST))
+        except FileNotFoundError:
+            return "absent"
+        files = _list_files(content)
+        if files is None:
+            return "damaged"
+        (folder / MANIFEST).write_bytes(content)
+        for name, digest in files.items():
+            size = self.storage.read_size(_place(key, digest))
+            if size is None:
+                return "damaged"
+            with suppress(FileNotFoundError):  # removed in this moment
+                self.storage.download(_place(key, digest), folder / name, size)
+        return "sound" if is_sound(key, folder) else "damaged"
+
+    def upload(self, key: str, folder: Path, replace: bool = False) -> bool:
+        """Upload the sound entry in a folder, unless there is one.
+
+        Args:
+            key: Its key.
+            folder: Its folder.
+            replace: Whether to overwrite the entry that is there. Defaults to False.
+
+        Returns:
+            Whether it was uploaded.
+        """
+        if not replace and self.has(key):
+            return False
+        content = read_bytes(folder / MANIFEST)
+        for name, digest in json.loads(content)["files"].items():
+            size = (folder / name).stat().st_size
+            if replace or self.storage.read_size(_place(key, digest)) != size:
+                self.storage.upload(folder / name, _place(key, digest))
+        try:
+            self.storage.write(_place(key, MANIFEST), content, create=not replace)
+        except FileExistsError:  # another host made it too
+            return False
+        return True
+
+    def list_entries(self) -> dict[str, list[StoredObject]]:
+        """Return the objects of all entries by key, those of incomplete entries included."""
+        entries: dict[str, list[StoredObject]] = {}
+        for stored in self.storage.list_objects(ENTRIES):
+            parts = stored.name.split("/")
+            if len(parts) == 4 and _KEY.fullmatch(parts[2]):
+                entries.setdefault(parts[2], []).append(stored)
+        return entries
+
+    def remove(self, objects: list[StoredObject]) -> None:
+        """Remove an entry's objects, its manifest first."""
+        for stored in sorted(objects, key=lambda stored: not stored.name.endswith(f"/{MANIFEST}")):
+            self.storage.remove(stored.name)
+
+    def write_record(self, run_id: str, text: str) -> None:
+        """Write the JSON of a run's record, in place of an earlier one."""
+        self.storage.write(f"{RECORDS}/{run_id}.json", text.encode(errors="backslashreplace"))
+
+    def read_record(self, run_id: str) -> bytes:
+        """Return the JSON of a run's record; raises FileNotFoundError if there is none."""
+        return self.storage.read(f"{RECORDS}/{run_id}.json")
+
+    def list_records(self) -> Iterator[str]:
+        """Yield the ids of all runs that have a record."""
+        for stored in self.storage.list_objects(RECORDS):
+            yield stored.name.removeprefix(f"{RECORDS}/").removesuffix(".json")
+
+
+def is_sound(key: str, folder: Path) -> bool:
+    """Check every byte of an entry's files; one of version 0.1, whose facts have no digest, is not sound."""
+    try:
+        entry = read_entry(key, folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return False
+    return entry is not None and entry.has_manifest_digest
+
+
+def _place(key: str, name: str) -> str:
+    return f"{ENTRIES}/{key[:2]}/{key}/{name}"
+
+
+def _list_files(content: bytes) -> dict[str, str] | None:
+    """Return the digests of a manifest's files by their names; None if it is no manifest, or a name is a path."""
+    try:
+        files: Any = json.loads(content)["files"]
+        items = dict(files.items())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    for name, digest in items.items():
+        if not (_FILE_NAME.fullmatch(name) and isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+            return None
+    return items if MANIFEST not in items else None
