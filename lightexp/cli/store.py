@@ -10,9 +10,11 @@ import time
 from argparse import ArgumentTypeError, Namespace
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.progress import track
 
+from lightexp.cli import store_remote
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import make_console, print_line
 from lightexp.core import store_gc
@@ -26,6 +28,9 @@ from lightexp.core.store_entry import ENTRIES
 from lightexp.core.store_gc import StoreItem
 from lightexp.report.table import Table, TableColumn, build_rich_table, print_whole_words
 
+if TYPE_CHECKING:
+    from lightexp.runner.settings import Settings
+
 _HELP = """Everything that was trained or made is stored once, in outputs/store, for every run that needs it again.
 
   lightexp store ls                                    the entries, the runs that name them, their size and age
@@ -35,6 +40,13 @@ _HELP = """Everything that was trained or made is stored once, in outputs/store,
   lightexp store gc --unreferenced                     removes what no record in outputs/runs names
   lightexp store gc --max-size 2G                      removes the least recently used until 2 GB are left
   lightexp store ls paths.outputs=FOLDER               another outputs folder
+
+With a remote store, by store.remote=s3://BUCKET/PREFIX:
+
+  lightexp store push store.remote=URL                 uploads the entries and records that it lacks
+  lightexp store pull RUN store.remote=URL             fetches a run of another host: record, entries and file
+  lightexp store verify --remote store.remote=URL      fetches and checks every entry of the remote store
+  lightexp store gc --remote store.remote=URL          removes there what no record names, here or there
 
 An entry is removed only if every given rule allows it, and never while a run uses it. What was removed is made again
 by the run that needs it. Exit codes: 0 done, 1 something broken or different (verify), 2 bad input, 130 interrupted."""
@@ -62,11 +74,17 @@ def make_parser() -> Arguments:
     verify.add_argument(
         "--every", type=_parse_count, metavar="N", help="with --deep: one entry in N (default 10; 1: all)"
     )
+    verify.add_argument("--remote", action="store_true", help="check the entries of the remote store")
+    push = "Upload the entries and records that the remote store lacks."
+    parser.add_command("push", "upload to the remote store", push).add_config_dir()
+    pull = parser.add_command("pull", "fetch a run", "Fetch a run's record, entries and file from the remote store.")
+    pull.add_config_dir().add_argument("run", metavar="RUN", help="the run's id, such as 2026-11-30_10-00-00-a1b2c3")
     gc = parser.add_command("gc", "remove entries", "Remove the entries that every given rule allows to remove.")
     gc.add_config_dir()
     gc.add_argument("--older-than", type=_parse_age, metavar="AGE", help="not used for so long: 90m, 12h, 30d, 2w")
     gc.add_argument("--max-size", type=_parse_size, metavar="SIZE", help="until no more than this is left: 500M, 2G")
     gc.add_argument("--unreferenced", action="store_true", help="not named by any record in outputs/runs")
+    gc.add_argument("--remote", action="store_true", help="in the remote store: what no record names, older than a day")
     gc.add_argument("--dry-run", action="store_true", help="only show what would be removed")
     return parser
 
@@ -76,17 +94,40 @@ def run(argv: list[str]) -> int:
     from lightexp.runner.compose import compose_settings
 
     options, overrides = make_parser().read(argv)
-    outputs = compose_settings(overrides).outputs
+    settings = compose_settings(overrides)
+    outputs = settings.outputs
     store = Store(outputs / "store")
+    if options.command == "pull":
+        return store_remote.pull(store, store_remote.open_remote(settings), options.run, outputs)
+    if getattr(options, "remote", False):
+        return _run_remote(store, settings, options)
     if not store.root.is_dir():
         raise BadInput(f"{outputs} holds no store, as nothing has been run into it. Set paths.outputs=FOLDER.")
+    items = store_gc.list_items(store.root)
     if options.command == "ls":
-        return _list(outputs, store_gc.list_items(store.root))
+        return _list(outputs, items)
+    if options.command == "push":
+        records = [record for _, record in _load_all_records(outputs)[0]]
+        idle = [item for item in items if item.state != "quarantined"]
+        return store_remote.push(store_remote.open_remote(settings), idle, records)
     if options.command == "verify":
         return _verify(store, options, overrides)
     if options.older_than is None and options.max_size is None and not options.unreferenced:
         raise BadInput("store gc needs a rule: --older-than AGE, --max-size SIZE or --unreferenced. Received: none.")
     return _collect(outputs, store.root, options)
+
+
+def _run_remote(store: Store, settings: Settings, options: Namespace) -> int:
+    """Verify the remote store or remove entries of it."""
+    if options.command == "verify":
+        if options.deep or options.every is not None:
+            raise BadInput("--deep makes entries of the local store again. Leave it or --remote out.")
+        return store_remote.verify(store, store_remote.open_remote(settings))
+    names_by_key, complaints = _find_references(settings.outputs)
+    if complaints:
+        raise BadInput(f"gc needs to read every record, and cannot: {complaints[0]} Move that folder elsewhere first.")
+    limits = options.older_than, options.max_size
+    return store_remote.collect(store_remote.open_remote(settings), set(names_by_key), *limits, options.dry_run)
 
 
 def _list(outputs: Path, items: list[StoreItem]) -> int:

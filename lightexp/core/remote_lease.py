@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -10,6 +9,7 @@ import uuid
 from contextlib import suppress
 
 from lightexp.core.errors import LightexpError
+from lightexp.core.json_text import encode_json
 from lightexp.core.object_storage import ObjectStorage
 
 LEASES = "leases"
@@ -108,4 +108,4 @@ class RemoteLeases:
                 self._held[key] = content
 
     def _make_content(self, number: int) -> bytes:
-        return json.dumps({"owner": self._owner, "number": number}).encode()
+        return encode_json({"owner": self._owner, "number": number}).encode()

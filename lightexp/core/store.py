@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.fingerprint import hash_file
 from lightexp.core.regular_files import read_bytes
+from lightexp.core.remote_store import RemoteStore
 from lightexp.core.store_entry import (
     ENTRIES,
     MANIFEST,
@@ -152,13 +153,33 @@ class Store:
         with explain_disk_errors(self.root), self._lock(key, on_wait):
             if entry := self.load(key):
                 return entry, True
-            draft = self.root / DRAFTS / key
-            remove_path(draft)  # its owner has died, since this process has the lock
-            draft.mkdir(parents=True)
-            try:
+            with self._draft(key) as draft:
                 return self._obtain(key, kind, make, draft, on_wait)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
+
+    def fetch(self, key: str, remote: RemoteStore) -> bool:
+        """Fetch the entry of a key from a remote store, unless there is one, and return whether there is one now.
+
+        Raises:
+            RunFailed: If the remote store does not answer, the disk is full or the store cannot be written.
+        """
+        with explain_disk_errors(self.root), self._lock(key, lambda: None), self._draft(key) as draft:
+            if self.load(key):
+                return True
+            is_sound = remote.fetch(key, draft) == "sound"
+            if is_sound:
+                self._commit(key, draft)
+            return is_sound
+
+    @contextmanager
+    def _draft(self, key: str) -> Iterator[Path]:
+        """Create an empty draft folder, and remove what is left of it in the end."""
+        draft = self.root / DRAFTS / key
+        remove_path(draft)  # its owner has died, since this process has the lock
+        draft.mkdir(parents=True)
+        try:
+            yield draft
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
     def _obtain(self, key: str, kind: str, make: Make, draft: Path, on_wait: Callable[[], None]) -> tuple[Entry, bool]:
         """Fetch an entry into a draft folder or make it there, and upload it in the latter case."""

@@ -140,14 +140,12 @@ class Runner:
             self.close_dead_runs(settings)
             with run_lock.hold(runs, record.id), ThreadPoolExecutor(1) as thread:
                 folder.mkdir(parents=True)
-                record.write(folder)
-                store.share_record(record.id, record.to_json())
+                _write_shared(record, folder, store)
                 first_sync = thread.submit(self._sync, mirror_settings, folder, record)  # in parallel to the work
                 self._announce(settings, plan, record, folder)
                 work = partial(self._work, record, folder, executor, plan, test)
                 error = self._catch(record, folder, settings.plain["plugins"], work)
-                record.write(folder)  # the run has ended, however long MLflow takes
-                store.share_record(record.id, record.to_json())
+                _write_shared(record, folder, store)  # the run has ended, however long MLflow takes
                 store.close(wait=not isinstance(error, KeyboardInterrupt))
                 first_sync.result()
                 record.write(folder)
@@ -324,6 +322,12 @@ def _write_memory(record: Record, folder: Path) -> dict[str, str]:
     from lightexp.backend import flatbuffer
 
     return memory_plot.write(plan_memory(flatbuffer.read_graph(folder / TFLITE)), folder, record.name)
+
+
+def _write_shared(record: Record, folder: Path, store: Store) -> None:
+    """Write a record into its folder, and into the remote store if there is one."""
+    record.write(folder)
+    store.share_record(record.id, record.to_json())
 
 
 def _describe_targets(data: Data) -> dict[str, Any]:

@@ -1,0 +1,182 @@
+"""`lightexp store push`, `pull`, `verify --remote` and `gc --remote`: what a user does with a remote store."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightexp.cli.printing import print_line
+from lightexp.core.errors import BadInput
+from lightexp.core.formatting import format_bytes
+from lightexp.core.object_storage import ObjectStorage, StoredObject
+from lightexp.core.protocols import TFLITE
+from lightexp.core.record import Record, parse_record
+from lightexp.core.records import RUNS
+from lightexp.core.remote_store import RemoteStore, is_sound
+from lightexp.core.store import DRAFTS, Store, make_lock, remove_path
+from lightexp.core.store_entry import MANIFEST
+from lightexp.core.store_gc import StoreItem, select_evictable
+
+if TYPE_CHECKING:
+    from lightexp.runner.settings import Settings
+
+_RUN_ID = re.compile(r"[\w-][\w. -]*", re.ASCII)
+_KEY_CHARS = 12
+_MINIMUM_AGE_S = 86_400.0  # of what is removed: another host may be uploading what no record names yet
+
+
+def open_remote(settings: Settings) -> RemoteStore:
+    """Open the remote store of some settings.
+
+    Raises:
+        BadInput: If they name none, or it cannot be used by anybody.
+        StorageUnavailable: If it does not answer.
+    """
+    if settings.remote_store is None:
+        raise BadInput("This needs a remote store, and none is set. Add store.remote=s3://BUCKET/PREFIX.")
+    remote = RemoteStore(ObjectStorage(settings.remote_store))
+    remote.connect()
+    return remote
+
+
+def push(remote: RemoteStore, items: list[StoreItem], records: list[Record]) -> int:
+    """Upload the entries and records that the remote store lacks, and return the exit code."""
+    uploaded = broken = 0
+    for item in items:
+        if not is_sound(item.key, item.folder):
+            broken += 1
+            print_line(f"not uploaded, since broken or of version 0.1: {item.key} {item.kind}")
+        elif remote.upload(item.key, item.folder):
+            uploaded += 1
+            print_line(f"{item.key[:_KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
+    for record in records:
+        remote.write_record(record.id, record.to_json())
+    print_line(f"{uploaded} of {len(items)} entries and {len(records)} records were uploaded to {remote.url}.")
+    return 1 if broken else 0
+
+
+def pull(store: Store, remote: RemoteStore, run_id: str, outputs: Path) -> int:
+    """Fetch a run's record, entries and file, and return the exit code.
+
+    Raises:
+        BadInput: If the remote store has no sound record of it.
+    """
+    record = _read_remote_record(remote, run_id)
+    keys = dict.fromkeys([*record.keys, *(stage.key for stage in record.stages)])
+    fetched, missing = 0, []
+    for key in keys:
+        if store.load(key) is None:
+            if store.fetch(key, remote):
+                fetched += 1
+            else:
+                missing.append(key)
+    for key in missing:
+        print_line(f"not in {remote.url}, or damaged there: {key}")
+    folder = outputs / RUNS / run_id
+    if not folder.exists():
+        _write_run(store, record, folder)
+    print_line(f"{fetched} of {len(keys)} entries were fetched; {len(missing)} are missing. The run is in {folder}.")
+    return 1 if missing else 0
+
+
+def _read_remote_record(remote: RemoteStore, run_id: str) -> Record:
+    if not _RUN_ID.fullmatch(run_id):
+        raise BadInput(f"'{run_id}' is no run's id. Write one as in outputs/runs, such as 2026-11-30_10-00-00-a1b2c3.")
+    try:
+        record = parse_record(json.loads(remote.read_record(run_id)))
+    except FileNotFoundError:
+        raise BadInput(f"{remote.url} has no record of the run '{run_id}'.") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{remote.url}: the record of '{run_id}' cannot be read: {error}.") from None
+    if record.id != run_id:
+        raise BadInput(f"{remote.url}: the record of '{run_id}' is that of {record.id!r}. Push that run again.")
+    return record
+
+
+def _write_run(store: Store, record: Record, folder: Path) -> None:
+    """Write the folder of a run of another host: the record and the file that ships."""
+    record.files = {}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
+    try:
+        if record.stages and store.has(record.stages[-1].key):
+            shutil.copyfile(store.folder(record.stages[-1].key) / TFLITE, draft / TFLITE)
+            record.files = {"model": TFLITE}
+        record.write(draft)
+        draft.chmod(0o755)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def verify(store: Store, remote: RemoteStore) -> int:
+    """Fetch and verify every entry of the remote store, keep none, and return the exit code."""
+    entries = remote.list_entries()
+    complete = [key for key, objects in entries.items() if _has_manifest(objects)]
+    broken = 0
+    draft = store.root / DRAFTS / f"verify-{os.getpid()}"
+    with make_lock(store.root, draft.name):  # else `store gc` removes it
+        for key in complete:
+            draft.mkdir(parents=True)
+            try:
+                state = remote.fetch(key, draft)
+            finally:
+                remove_path(draft)
+            if state == "damaged":
+                broken += 1
+                print_line(f"damaged: {key}. The next run that needs it makes and replaces it.")
+    print_line(f"{len(complete) - broken} of {len(complete)} entries in {remote.url} are sound.")
+    if incomplete := len(entries) - len(complete):
+        print_line(f"{incomplete} more are incomplete: being uploaded, or left by a process that was killed.")
+    return 1 if broken else 0
+
+
+def collect(
+    remote: RemoteStore, named: set[str], older_than: float | None, max_size: float | None, is_dry: bool
+) -> int:
+    """Remove entries that no record names, here or in the remote store, and return the exit code.
+
+    Args:
+        remote: The remote store.
+        named: Keys that local records name.
+        older_than: See `select_evictable`; what is younger than a day always stays.
+        max_size: See `select_evictable`.
+        is_dry: Whether only to show what would be removed.
+
+    Raises:
+        BadInput: If a record cannot be read.
+    """
+    objects = remote.list_entries()  # before the records: what is uploaded meanwhile stays
+    for run_id in remote.list_records():
+        record = _read_remote_record(remote, run_id)
+        named |= {*record.keys, *(stage.key for stage in record.stages)}
+    now = time.time()
+    items = sorted(_make_items(objects, now), key=lambda item: item.last_use_time)
+    removed = select_evictable(items, now, max(older_than or 0.0, _MINIMUM_AGE_S), max_size, named)
+    for item in removed:
+        if not is_dry:
+            remote.remove(objects[item.key])
+        print_line(f"{item.key[:_KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
+    print_line(
+        f"{len(removed)} of {len(items)} entries {'would go' if is_dry else 'are gone'}, "
+        f"{format_bytes(sum(item.bytes for item in removed))}."
+    )
+    return 0
+
+
+def _make_items(entries: dict[str, list[StoredObject]], now: float) -> Iterator[StoreItem]:
+    for key, objects in entries.items():
+        written = max(now if stored.time is None else stored.time for stored in objects)
+        kind = "entry" if _has_manifest(objects) else "incomplete"
+        yield StoreItem(key, kind, Path(key), sum(stored.bytes for stored in objects), written, written, "idle")
+
+
+def _has_manifest(objects: list[StoredObject]) -> bool:
+    return any(stored.name.endswith(f"/{MANIFEST}") for stored in objects)
