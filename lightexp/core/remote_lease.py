@@ -65,7 +65,7 @@ class RemoteLeases:
                     if self._storage.read(f"{LEASES}/{key}") == content:
                         self._storage.remove(f"{LEASES}/{key}")
 
-    def forget(self, key: str) -> None:
+    def expire(self, key: str) -> None:
         """Let a lease expire, without a request."""
         with self._lock:
             self._held.pop(key, None)

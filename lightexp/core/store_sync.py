@@ -145,7 +145,7 @@ class StoreSync:
             if key and is_done:
                 self._leases.release(key)
             elif key:
-                self._leases.forget(key)  # it expires: a request would only wait again
+                self._leases.expire(key)  # it expires: a request would only wait again
             with self._changed:
                 self._pending -= 1
                 self._skipped += not is_done

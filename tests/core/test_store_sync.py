@@ -1,0 +1,236 @@
+"""The remote store behind local ones: an S3 server on loopback, hosts that share nothing else, and faults."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightexp.core.errors import BadInput
+from lightexp.core.object_storage import ObjectStorage
+from lightexp.core.remote_lease import RemoteLeases
+from lightexp.core.remote_store import MARKER, RemoteStore
+from lightexp.core.store import Store
+from lightexp.core.store_entry import MANIFEST
+from lightexp.core.store_sync import StoreSync
+from tests.object_server import FaultProxy, inject_faults, serve_s3
+
+pytest.importorskip("s3fs")
+boto3 = pytest.importorskip("boto3")
+
+KEY = "ab" + "0" * 62
+NUMBERS = iter(range(1_000))
+EXPIRY_S = 1.5
+
+
+@pytest.fixture(scope="module")
+def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A server with one bucket, `bucket`; the environment has its credentials and address."""
+    pytest.importorskip("moto")
+    with serve_s3(tmp_path_factory.mktemp("s3")) as port, pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield port
+
+
+@pytest.fixture
+def proxy(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy through which hosts reach the server."""
+    import s3fs
+
+    with inject_faults(s3_port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield proxy
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def url(s3_port: int) -> str:
+    return f"s3://bucket/{next(NUMBERS)}"
+
+
+class Host:
+    """A user's folder on one host, and what the user is told."""
+
+    def __init__(self, folder: Path, url: str, timeout_s: float = 20.0, expiry_s: float = EXPIRY_S) -> None:
+        self.lines: list[str] = []
+        self.made = 0
+        storage = ObjectStorage(url, timeout_s)
+        self.remote = RemoteStore(storage)
+        self.sync = StoreSync(self.remote, RemoteLeases(storage, expiry_s), self.lines.append)
+        self.sync.connect()
+        self.store = Store(folder, self.sync)
+
+    def ensure(self, then: Callable[[], Any] = lambda: None, key: str = KEY) -> bool:
+        """Need an entry; return whether it existed. `then` is called while it is being made."""
+
+        def make(folder: Path) -> dict[str, Any]:
+            self.made += 1
+            (folder / "model.tflite").write_bytes(b"weights" * 100)
+            then()
+            return {"loss": 0.5}
+
+        entry, existed = self.store.ensure(key, "a", make, lambda: self.lines.append("waits"))
+        assert (entry.folder / "model.tflite").read_bytes() == b"weights" * 100
+        assert entry.facts == {"loss": 0.5}
+        return existed
+
+
+def test_ensure_fetches_from_another_host(url: str, tmp_path: Path) -> None:
+    first, second = Host(tmp_path / "a", url), Host(tmp_path / "b", url)
+    assert not first.ensure()
+    first.store.close()
+    assert second.ensure()
+    assert (first.made, second.made) == (1, 0)
+    assert second.store.check(KEY) == Store(tmp_path / "b").load(KEY)
+    assert not list(first.remote.storage.list_objects("leases"))
+    assert first.lines == second.lines == []
+
+
+def test_ensure_waits_for_the_host_with_the_lease(url: str, tmp_path: Path) -> None:
+    first, second = Host(tmp_path / "a", url), Host(tmp_path / "b", url)
+    started, gate = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        started.set()
+        assert gate.wait(60)
+
+    threads = [threading.Thread(target=first.ensure, args=[hold]), threading.Thread(target=second.ensure)]
+    threads[0].start()
+    assert started.wait(60)
+    threads[1].start()
+    threads[1].join(3 * EXPIRY_S)  # the lease is renewed: it does not expire
+    assert threads[1].is_alive()
+    gate.set()
+    for thread in threads:
+        thread.join(60)
+    assert (first.made, second.made) == (1, 0)
+    assert second.lines == ["waits"]
+
+
+def test_ensure_makes_once_a_dead_hosts_lease_expires(url: str, tmp_path: Path) -> None:
+    host = Host(tmp_path / "a", url)
+    host.remote.storage.write(f"leases/{KEY}", b"of a process that was killed")
+    assert not host.ensure()
+    assert host.lines == ["waits"]
+
+
+def test_a_failed_make_leaves_no_lease(url: str, tmp_path: Path) -> None:
+    first, second = Host(tmp_path / "a", url), Host(tmp_path / "b", url)
+    with pytest.raises(ZeroDivisionError):
+        first.ensure(lambda: 1 / 0)
+    assert not second.ensure()
+    assert second.lines == []
+
+
+def test_a_host_killed_in_mid_upload_leaves_no_entry(url: str, tmp_path: Path, proxy: FaultProxy) -> None:
+    """The lease is renewed through the proxy, and expires after the kill."""
+    code = """
+import sys, os
+from pathlib import Path
+from tests.core.test_store_sync import Host, KEY
+host = Host(Path(sys.argv[1]), sys.argv[2])
+def make(folder):
+    (folder / "small.bin").write_bytes(b"1")
+    (folder / "weights.bin").write_bytes(os.urandom(3_000_000))
+    return {}
+host.store.ensure(KEY, "a", make)
+host.store.close()
+"""
+    proxy.limit = 1_000_000
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a"), url], cwd=Path(__file__).parents[2])
+    try:
+        assert proxy.stalled.wait(120)
+    finally:
+        child.kill()
+        child.wait()
+    proxy.limit = None
+    host = Host(tmp_path / "b", url)
+    assert not host.remote.has(KEY)
+    assert list(host.remote.list_entries()) == [KEY]  # its small file
+    assert not host.ensure()
+    host.store.close()
+    assert Host(tmp_path / "c", url).ensure()
+
+
+def list_manifest(host: Host) -> str:
+    return f"entries/ab/{KEY}/{MANIFEST}"
+
+
+def list_weights(host: Host) -> str:
+    manifest = json.loads(host.remote.storage.read(list_manifest(host)))
+    return f"entries/ab/{KEY}/{manifest['files']['model.tflite']}"
+
+
+DAMAGES: dict[str, Callable[[Host], object]] = {
+    "altered": lambda host: host.remote.storage.write(list_weights(host), b"weighty" * 100),
+    "missing": lambda host: host.remote.storage.remove(list_weights(host)),
+    "html": lambda host: host.remote.storage.write(list_manifest(host), b"<html>"),
+    "path": lambda host: host.remote.storage.write(
+        list_manifest(host), json.dumps({"files": {"../../../outside": "0" * 64}}).encode()
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_ensure_replaces_a_damaged_entry(url: str, tmp_path: Path, damage: str) -> None:
+    first, second = Host(tmp_path / "a", url), Host(tmp_path / "b", url)
+    first.ensure()
+    first.store.close()
+    DAMAGES[damage](first)
+    assert not second.ensure()
+    second.store.close()
+    assert second.lines == [f"{url} holds a damaged {KEY[:12]}. It is made here, and replaced."]
+    assert not list(tmp_path.rglob("outside"))
+    third = Host(tmp_path / "c", url)
+    assert third.ensure()
+    assert third.lines == []
+
+
+@pytest.mark.parametrize("fault", ["refuse", "stall", "html", "full"])
+def test_ensure_goes_on_without_the_remote_store(url: str, tmp_path: Path, proxy: FaultProxy, fault: str) -> None:
+    host = Host(tmp_path / "a", url, timeout_s=2)
+    host.ensure()
+    proxy.fault = fault
+    for number in range(3):
+        assert not host.ensure(key=f"cd{number:062d}")
+    host.store.close()
+    assert len(host.lines) == 2, host.lines
+    assert host.lines[0].startswith(f"{url} ") and host.lines[0].endswith("The run goes on with the local store.")
+    assert "uploads to" in host.lines[1]
+    assert all(host.store.check(f"cd{number:062d}") for number in range(3))
+
+
+def test_ensure_fetches_what_it_may_only_read(url: str, tmp_path: Path, proxy: FaultProxy) -> None:
+    first = Host(tmp_path / "a", url)
+    first.ensure()
+    first.store.close()
+    proxy.fault = "denied"
+    second = Host(tmp_path / "b", url)
+    assert not second.ensure(key="cd" + "0" * 62)
+    assert second.ensure()
+    second.store.close()
+    assert len(second.lines) == 2, second.lines
+    assert "denies access" in second.lines[0]
+
+
+def test_connect_refuses_what_nobody_can_use(url: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no such bucket"):
+        Host(tmp_path, "s3://nobody-has-it/x")
+    with pytest.raises(BadInput, match="without a user"):
+        Host(tmp_path, "s3://me:secret@bucket/x")
+    host = Host(tmp_path, url)
+    host.remote.storage.write(MARKER, b'{"format": 2}')
+    with pytest.raises(BadInput, match="format 2"):
+        Host(tmp_path, url)
