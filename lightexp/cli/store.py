@@ -123,7 +123,7 @@ def _run_remote(store: Store, settings: Settings, options: Namespace) -> int:
         if options.deep or options.every is not None:
             raise BadInput("--deep makes entries of the local store again. Leave it or --remote out.")
         return store_remote.verify(store, store_remote.open_remote(settings))
-    names_by_key, complaints = _find_references(settings.outputs)
+    names_by_key, complaints = _find_references(settings.outputs) if settings.outputs.is_dir() else ({}, [])
     if complaints:
         raise BadInput(f"gc needs to read every record, and cannot: {complaints[0]} Move that folder elsewhere first.")
     limits = options.older_than, options.max_size

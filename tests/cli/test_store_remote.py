@@ -1,0 +1,175 @@
+"""Runs that share a remote store, and `lightexp store push`, `pull`, `verify --remote` and `gc --remote`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lightexp.cli.main import main
+from lightexp.core.record import Record
+from lightexp.core.records import load_records
+from lightexp.core.store import Store
+from lightexp.core.store_gc import list_items
+from tests.cli.commands import read_records
+from tests.tiny_runs import TinyRuns
+
+pytest.importorskip("fsspec")
+
+PIPELINE = ("pipeline=quantize", "pipeline.stages.quantize.scheme=int8")
+DAY_S = 86_400.0
+
+
+class Hosts:
+    """Two users' folders that share a remote store alone, and the record of a run in the first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = f"file://{folder / 'remote'}"
+        self.remote = folder / "remote"
+        self.first, self.second = (TinyRuns(self._make(folder / name)) for name in ("a", "b"))
+        self.record = self.first.run(*PIPELINE, f"store.remote={self.url}")
+
+    def _make(self, folder: Path) -> Path:
+        folder.mkdir()
+        return folder
+
+
+@pytest.fixture(scope="module")
+def hosts(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> Hosts:
+    return Hosts(tmp_path_factory.mktemp("hosts"))
+
+
+@pytest.fixture
+def copy(hosts: Hosts, tmp_path: Path) -> tuple[Path, str]:
+    """A copy of the remote store, and its address."""
+    shutil.copytree(hosts.remote, tmp_path / "remote")
+    return tmp_path / "remote", f"file://{tmp_path / 'remote'}"
+
+
+def run_store(capfd: pytest.CaptureFixture[str], outputs: Path, url: str, *argv: str) -> tuple[int, str, str]:
+    """Run `lightexp store`, and return exit code, output and errors."""
+    code = main(["store", *argv, f"paths.outputs={outputs}", f"store.remote={url}"])
+    captured = capfd.readouterr()
+    return code, captured.out, captured.err
+
+
+def list_objects(remote: Path) -> list[Path]:
+    return sorted(path for path in remote.rglob("*") if path.is_file())
+
+
+def age(remote: Path, days: float) -> None:
+    for path in list_objects(remote):
+        time = path.stat().st_mtime - days * DAY_S
+        os.utime(path, (time, time))
+
+
+def test_a_second_host_makes_nothing(hosts: Hosts) -> None:
+    record = hosts.second.run(*PIPELINE, f"store.remote={hosts.url}")
+    assert not any(stage.from_store for stage in hosts.record.stages)
+    assert all(stage.from_store for stage in record.stages)
+    assert hosts.second.get_file(record).read_bytes() == hosts.first.get_file(hosts.record).read_bytes()
+    assert record.metrics == hosts.record.metrics
+    assert record.config["store"] == {"remote": hosts.url}
+
+
+def test_pull_fetches_a_run(hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outputs = tmp_path / "outputs"
+    code, out, err = run_store(capfd, outputs, hosts.url, "pull", hosts.record.id)
+    assert (code, err) == (0, "")
+    assert "0 are missing" in out
+    records, complaints = load_records(outputs)
+    assert complaints == [] and [record.id for record in records] == [hosts.record.id]
+    assert _drop_files(records[0]) == _drop_files(hosts.record)
+    shipped = outputs / "runs" / hosts.record.id / "model.tflite"
+    assert shipped.read_bytes() == hosts.first.get_file(hosts.record).read_bytes()
+    assert all(Store(outputs / "store").check(key) for key in hosts.record.keys)
+    assert main(["report", str(outputs)]) == 0
+    assert run_store(capfd, outputs, hosts.url, "pull", hosts.record.id)[0] == 0
+
+
+def _drop_files(record: Record) -> dict[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in ("files", "ended", "status")}
+
+
+@pytest.mark.parametrize("run", ["nobodys", "../x"])
+def test_pull_refuses_a_wrong_id(hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str], run: str) -> None:
+    code, _, err = run_store(capfd, tmp_path / "outputs", hosts.url, "pull", run)
+    assert code == 2
+    assert run in err and err.count("\n") == 1
+
+
+def test_push_uploads_what_is_missing(hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    url, count = f"file://{tmp_path / 'other'}", len(list_items(hosts.first.outputs / "store"))
+    assert f"{count} of {count} entries and 1 records" in run_store(capfd, hosts.first.outputs, url, "push")[1]
+    assert f"0 of {count} entries" in run_store(capfd, hosts.first.outputs, url, "push")[1]
+    code, out, _ = run_store(capfd, tmp_path / "outputs", url, "verify", "--remote")
+    assert (code, out) == (0, f"{count} of {count} entries in {url} are sound.\n")
+
+
+def test_verify_names_damaged_entries(
+    copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    remote, url = copy
+    file = max(remote.rglob("entries/*/*/*"), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    code, out, _ = run_store(capfd, tmp_path / "outputs", url, "verify", "--remote")
+    assert code == 1
+    assert f"damaged: {file.parent.name}. " in out
+    assert not list((tmp_path / "outputs" / "store").rglob("model.*"))
+
+
+def test_gc_keeps_what_a_record_names(
+    hosts: Hosts, copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    remote, url = copy
+    objects = list_objects(remote)
+    outputs = tmp_path / "outputs"
+    age(remote, 2)
+    assert "0 of " in run_store(capfd, outputs, url, "gc", "--remote")[1]
+    for path in remote.glob("records/*"):
+        path.unlink()
+    assert "0 of " in run_store(capfd, hosts.first.outputs, url, "gc", "--remote")[1]  # local records name it
+    code, out, _ = run_store(capfd, outputs, url, "gc", "--remote", "--dry-run")
+    assert code == 0 and "would go" in out
+    assert len(list_objects(remote)) > len(objects) - 3
+    assert "0 of " in run_store(capfd, outputs, url, "gc", "--remote", "--older-than", "3d")[1]
+    assert "are gone" in run_store(capfd, outputs, url, "gc", "--remote")[1]
+    assert [path.name for path in list_objects(remote)] == ["lightexp-store.json"]
+
+
+def test_gc_keeps_what_is_younger_than_a_day(
+    copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    remote, url = copy
+    shutil.rmtree(remote / "records")
+    age(remote, 0.9)
+    assert "0 of " in run_store(capfd, tmp_path / "outputs", url, "gc", "--remote")[1]
+
+
+def test_gc_refuses_records_that_it_cannot_read(
+    copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    remote, url = copy
+    age(remote, 2)
+    next(remote.glob("records/*")).write_text("{")
+    code, _, err = run_store(capfd, tmp_path / "outputs", url, "gc", "--remote")
+    assert code == 2 and "cannot be read" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["store", "push", "store.remote=null"], "none is set"),
+        (["store", "verify", "--remote", "--deep", "store.remote=file:///x"], "--deep"),
+        (["run", "store.remote=s3://me:secret@bucket/x"], "store.remote"),
+        (["run", "store.remote=ftp://host/x"], "store.remote"),
+    ],
+)
+def test_bad_input_is_one_line(hosts: Hosts, capfd: pytest.CaptureFixture[str], argv: list[str], text: str) -> None:
+    assert main([*argv, f"paths.outputs={hosts.first.outputs}"]) == 2
+    err = capfd.readouterr().err
+    assert text in err and err.count("\n") == 1
+    assert "secret@" not in err
+    assert len(read_records(hosts.first.outputs)) == 1
