@@ -148,13 +148,28 @@ class Store:
             RunFailed: If the disk is full or the store cannot be written.
         """
         with explain_disk_errors(self.root):
-            if entry := self.load(key):
-                return entry, True
-        with explain_disk_errors(self.root), self._lock(key, on_wait):
+            entry, existed = self.load(key), True
+            if entry is None:
+                entry, existed = self._load_or_obtain(key, kind, make, on_wait)
+        if self._sync is not None and entry.has_manifest_digest:
+            self._sync.upload(key, entry.folder)
+        return entry, existed
+
+    def _load_or_obtain(self, key: str, kind: str, make: Make, on_wait: Callable[[], None]) -> tuple[Entry, bool]:
+        """Load, fetch or make an entry under its lock."""
+        with self._lock(key, on_wait):
             if entry := self.load(key):
                 return entry, True
             with self._draft(key) as draft:
-                return self._obtain(key, kind, make, draft, on_wait)
+                if self._sync is None:
+                    return self._make(key, kind, make, draft), False
+                if self._sync.obtain(key, draft, on_wait):
+                    return self._commit(key, draft), True
+                try:
+                    return self._make(key, kind, make, draft), False
+                except BaseException:
+                    self._sync.give_up(key)
+                    raise
 
     def fetch(self, key: str, remote: RemoteStore) -> bool:
         """Fetch the entry of a key from a remote store, unless there is one, and return whether there is one now.
@@ -180,20 +195,6 @@ class Store:
             yield draft
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-
-    def _obtain(self, key: str, kind: str, make: Make, draft: Path, on_wait: Callable[[], None]) -> tuple[Entry, bool]:
-        """Fetch an entry into a draft folder or make it there, and upload it in the latter case."""
-        if self._sync is None:
-            return self._make(key, kind, make, draft), False
-        if self._sync.obtain(key, draft, on_wait):
-            return self._commit(key, draft), True
-        try:
-            entry = self._make(key, kind, make, draft)
-        except BaseException:
-            self._sync.give_up(key)
-            raise
-        self._sync.upload(key, entry.folder)
-        return entry, False
 
     def _make(self, key: str, kind: str, make: Make, draft: Path) -> Entry:
         """Make an entry in a draft folder and rename that to the entry's folder."""

@@ -39,6 +39,7 @@ class StoreSync:
         self._is_read_only = False
         self._failure_reported = False
         self._damaged: set[str] = set()
+        self._shared: set[str] = set()  # keys that the remote store is known to have
         self._jobs: SimpleQueue[tuple[Callable[[], object], str]] = SimpleQueue()
         self._changed = threading.Condition()
         self._pending = 0
@@ -101,6 +102,9 @@ class StoreSync:
             if key not in self._damaged:
                 self._say(f"{self._remote.url} holds a damaged {key[:_KEY_CHARS]}. It is made here, and replaced.")
             self._damaged.add(key)
+        elif state == "sound":
+            self._shared.add(key)
+            self._damaged.discard(key)
         return state == "sound"
 
     def give_up(self, key: str) -> None:
@@ -108,8 +112,15 @@ class StoreSync:
         self._leases.release(key)
 
     def upload(self, key: str, folder: Path) -> None:
-        """Upload a sound entry in the background; its folder must stay until `wait` returns."""
-        self._submit(lambda: self._remote.upload(key, folder, replace=key in self._damaged), key)
+        """Upload a sound entry in the background, unless it is there; its folder must stay until `wait` returns."""
+
+        def work() -> None:
+            self._remote.upload(key, folder, replace=key in self._damaged)
+            self._damaged.discard(key)
+            self._shared.add(key)
+
+        if key not in self._shared:
+            self._submit(work, key)
 
     def upload_record(self, run_id: str, text: str) -> None:
         """Upload the JSON of a run's record in the background, after what was submitted before."""

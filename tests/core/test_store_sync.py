@@ -60,6 +60,11 @@ def url(s3_port: int) -> str:
     return f"s3://bucket/{next(NUMBERS)}"
 
 
+def write_weights(folder: Path) -> dict[str, Any]:
+    (folder / "model.tflite").write_bytes(b"weights" * 100)
+    return {"loss": 0.5}
+
+
 class Host:
     """A user's folder on one host, and what the user is told."""
 
@@ -77,9 +82,8 @@ class Host:
 
         def make(folder: Path) -> dict[str, Any]:
             self.made += 1
-            (folder / "model.tflite").write_bytes(b"weights" * 100)
             then()
-            return {"loss": 0.5}
+            return write_weights(folder)
 
         entry, existed = self.store.ensure(key, "a", make, lambda: self.lines.append("waits"))
         assert (entry.folder / "model.tflite").read_bytes() == b"weights" * 100
@@ -126,6 +130,15 @@ def test_ensure_makes_once_a_dead_hosts_lease_expires(url: str, tmp_path: Path) 
     assert host.lines == ["waits"]
 
 
+def test_ensure_uploads_an_entry_that_was_made_before(url: str, tmp_path: Path) -> None:
+    host = Host(tmp_path / "a", url)
+    Store(tmp_path / "a").ensure(KEY, "a", write_weights)
+    assert host.ensure()
+    host.store.close()
+    assert host.made == 0
+    assert Host(tmp_path / "c", url).ensure()
+
+
 def test_a_failed_make_leaves_no_lease(url: str, tmp_path: Path) -> None:
     first, second = Host(tmp_path / "a", url), Host(tmp_path / "b", url)
     with pytest.raises(ZeroDivisionError):
@@ -135,7 +148,6 @@ def test_a_failed_make_leaves_no_lease(url: str, tmp_path: Path) -> None:
 
 
 def test_a_host_killed_in_mid_upload_leaves_no_entry(url: str, tmp_path: Path, proxy: FaultProxy) -> None:
-    """The lease is renewed through the proxy, and expires after the kill."""
     code = """
 import sys, os
 from pathlib import Path
@@ -164,21 +176,21 @@ host.store.close()
     assert Host(tmp_path / "c", url).ensure()
 
 
-def list_manifest(host: Host) -> str:
+def name_manifest(host: Host) -> str:
     return f"entries/ab/{KEY}/{MANIFEST}"
 
 
-def list_weights(host: Host) -> str:
-    manifest = json.loads(host.remote.storage.read(list_manifest(host)))
+def name_weights(host: Host) -> str:
+    manifest = json.loads(host.remote.storage.read(name_manifest(host)))
     return f"entries/ab/{KEY}/{manifest['files']['model.tflite']}"
 
 
 DAMAGES: dict[str, Callable[[Host], object]] = {
-    "altered": lambda host: host.remote.storage.write(list_weights(host), b"weighty" * 100),
-    "missing": lambda host: host.remote.storage.remove(list_weights(host)),
-    "html": lambda host: host.remote.storage.write(list_manifest(host), b"<html>"),
+    "altered": lambda host: host.remote.storage.write(name_weights(host), b"weighty" * 100),
+    "missing": lambda host: host.remote.storage.remove(name_weights(host)),
+    "html": lambda host: host.remote.storage.write(name_manifest(host), b"<html>"),
     "path": lambda host: host.remote.storage.write(
-        list_manifest(host), json.dumps({"files": {"../../../outside": "0" * 64}}).encode()
+        name_manifest(host), json.dumps({"files": {"../../../outside": "0" * 64}}).encode()
     ),
 }
 
