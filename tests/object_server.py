@@ -25,6 +25,13 @@ def _make_answer(status: str, body: str) -> bytes:
 _ANSWERS = {
     "html": _make_answer("200 OK", "<html>Log in to this network</html>"),
     "denied": _make_answer("403 Forbidden", "<Error><Code>AccessDenied</Code><Message>Read only</Message></Error>"),
+    "region": _make_answer(
+        "301 Moved Permanently",
+        "<Error><Code>PermanentRedirect</Code><Message>Use the endpoint of its region</Message></Error>",
+    ),
+    "skewed": _make_answer(
+        "403 Forbidden", "<Error><Code>RequestTimeTooSkewed</Code><Message>The clocks differ</Message></Error>"
+    ),
     "full": _make_answer("507 Full", "<Error><Code>InsufficientStorage</Code><Message>It is full</Message></Error>"),
 }
 
@@ -54,8 +61,9 @@ class FaultProxy(socketserver.ThreadingTCPServer):
     """Passes connections on to a server, unless it is told to do otherwise.
 
     Attributes:
-        fault: `none`; `refuse` closes connections; `stall` answers nothing; `html` answers each request with a page;
-            `denied` and `full` refuse what writes. Defaults to `none`.
+        fault: `none`; `refuse` closes connections; `stall` answers nothing; `html`, `region` and `skewed` answer each
+            request with a page, a redirection, or that the clocks differ; `denied` and `full` refuse what writes.
+            Defaults to `none`.
         limit: Bytes of one request, after which the proxy takes no more of it. Defaults to None: it takes all.
         stalled: Set once a request has reached the limit.
         url: Its address.
@@ -93,7 +101,7 @@ class _Connection(socketserver.BaseRequestHandler):
             taken = 0
             while data := self.request.recv(_CHUNK):
                 fault, writes = self.server.fault, data.startswith((b"PUT", b"POST"))
-                if fault == "html" or (writes and fault in ("denied", "full")):
+                if fault in ("html", "region", "skewed") or (writes and fault in ("denied", "full")):
                     self.request.sendall(_ANSWERS[fault])
                     return
                 taken = len(data) if data.startswith((b"PUT", b"POST", b"GET", b"HEAD")) else taken + len(data)

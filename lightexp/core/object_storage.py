@@ -23,6 +23,7 @@ _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 """By scheme: the extra of lightexp that installs the backend."""
 _TIME_FIELDS = ("LastModified", "mtime", "updated", "last_modified")  # as the backends name it
 _SLOWEST = 100_000  # bytes per second; a transfer that is slower counts as no answer
+_READ_LIMIT = 64_000_000  # bytes; manifests and records are far smaller, and whoever writes an object may be a stranger
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
 
 
@@ -89,8 +90,14 @@ class ObjectStorage:
         return filesystem, root.rstrip("/")
 
     def read(self, name: str) -> bytes:
-        """Return an object's bytes; raises FileNotFoundError if it does not exist."""
-        return bytes(self._call(lambda fs, path: fs.cat_file(path), name))
+        """Return a small object's bytes; raises FileNotFoundError if it does not exist."""
+
+        def read(filesystem: Any, path: str) -> bytes:
+            if int(filesystem.info(path)["size"]) > _READ_LIMIT:
+                raise OSError(f"{name} has more than {_READ_LIMIT:,} bytes")
+            return bytes(filesystem.cat_file(path))
+
+        return self._call(read, name)
 
     def download(self, name: str, target: Path, size: int) -> None:
         """Write an object of about `size` bytes to a file; raises FileNotFoundError if it does not exist."""

@@ -92,6 +92,7 @@ class RemoteStore:
             return "absent"
         files = _list_files(content)
         if files is None:
+            self.connect()  # raises if a proxy answers everything with its own page
             return "damaged"
         (folder / MANIFEST).write_bytes(content)
         for name, digest in files.items():

@@ -143,6 +143,7 @@ def test_a_failed_make_leaves_no_lease(url: str, tmp_path: Path) -> None:
     first, second = Host(tmp_path / "a", url), Host(tmp_path / "b", url)
     with pytest.raises(ZeroDivisionError):
         first.ensure(lambda: 1 / 0)
+    assert not list(first.remote.storage.list_objects("leases"))
     assert not second.ensure()
     assert second.lines == []
 
@@ -185,13 +186,18 @@ def name_weights(host: Host) -> str:
     return f"entries/ab/{KEY}/{manifest['files']['model.tflite']}"
 
 
+def write_path(host: Host) -> None:
+    """Write a manifest of which a file would be written outside the store."""
+    host.remote.storage.write(f"entries/ab/{KEY}/{'0' * 64}", b"1")
+    host.remote.storage.write(name_manifest(host), json.dumps({"files": {"../../../outside": "0" * 64}}).encode())
+
+
 DAMAGES: dict[str, Callable[[Host], object]] = {
     "altered": lambda host: host.remote.storage.write(name_weights(host), b"weighty" * 100),
     "missing": lambda host: host.remote.storage.remove(name_weights(host)),
+    "empty": lambda host: host.remote.storage.write(name_manifest(host), b""),
     "html": lambda host: host.remote.storage.write(name_manifest(host), b"<html>"),
-    "path": lambda host: host.remote.storage.write(
-        name_manifest(host), json.dumps({"files": {"../../../outside": "0" * 64}}).encode()
-    ),
+    "path": write_path,
 }
 
 
@@ -210,7 +216,7 @@ def test_ensure_replaces_a_damaged_entry(url: str, tmp_path: Path, damage: str) 
     assert third.lines == []
 
 
-@pytest.mark.parametrize("fault", ["refuse", "stall", "html", "full"])
+@pytest.mark.parametrize("fault", ["refuse", "stall", "html", "region", "skewed", "full"])
 def test_ensure_goes_on_without_the_remote_store(url: str, tmp_path: Path, proxy: FaultProxy, fault: str) -> None:
     host = Host(tmp_path / "a", url, timeout_s=2)
     host.ensure()
