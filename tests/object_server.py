@@ -102,7 +102,8 @@ class _Connection(socketserver.BaseRequestHandler):
             while data := self.request.recv(_CHUNK):
                 fault, writes = self.server.fault, data.startswith((b"PUT", b"POST"))
                 if fault in ("html", "region", "skewed") or (writes and fault in ("denied", "full")):
-                    self.request.sendall(_ANSWERS[fault])
+                    head, _, body = _ANSWERS[fault].partition(b"\r\n\r\n")
+                    self.request.sendall(head + b"\r\n\r\n" + (b"" if data.startswith(b"HEAD") else body))
                     return
                 taken = len(data) if data.startswith((b"PUT", b"POST", b"GET", b"HEAD")) else taken + len(data)
                 if self.server.limit is not None and taken > self.server.limit:
