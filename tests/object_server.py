@@ -82,6 +82,12 @@ class FaultProxy(socketserver.ThreadingTCPServer):
     fault: str
     limit: int | None
 
+    def mend(self) -> None:
+        """Pass everything on from now, and close the connections that stall."""
+        self.fault, self.limit = "none", None
+        self.closed.set()
+        self.stalled, self.closed = threading.Event(), threading.Event()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print nothing: clients that give up are what the tests are about."""
 
@@ -127,5 +133,5 @@ def inject_faults(port: int) -> Iterator[FaultProxy]:
         try:
             yield proxy
         finally:
-            proxy.closed.set()
+            proxy.mend()
             proxy.shutdown()

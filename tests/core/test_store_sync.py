@@ -24,39 +24,43 @@ from tests.object_server import FaultProxy, inject_faults, serve_s3
 pytest.importorskip("s3fs")
 boto3 = pytest.importorskip("boto3")
 
+# aiobotocore leaves the connections of requests open that were redirected to another region
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in.*(SelectorTransport|socket.socket):pytest.PytestUnraisableExceptionWarning"
+)
+
 KEY = "ab" + "0" * 62
 NUMBERS = iter(range(1_000))
 EXPIRY_S = 1.5
 
 
 @pytest.fixture(scope="module")
-def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A server with one bucket, `bucket`; the environment has its credentials and address."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
+    """A proxy before a server with one bucket, `bucket`; the environment has its credentials and address."""
     pytest.importorskip("moto")
-    with serve_s3(tmp_path_factory.mktemp("s3")) as port, pytest.MonkeyPatch.context() as patch:
+    with (
+        serve_s3(tmp_path_factory.mktemp("s3")) as port,
+        inject_faults(port) as proxy,
+        pytest.MonkeyPatch.context() as p,
+    ):
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+            p.setenv(name, "test")
+        p.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        p.setenv("AWS_MAX_ATTEMPTS", "1")
+        p.setenv("AWS_ENDPOINT_URL", proxy.url)
         boto3.client("s3").create_bucket(Bucket="bucket")
-        yield port
-
-
-@pytest.fixture
-def proxy(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """A proxy through which hosts reach the server."""
-    import s3fs
-
-    with inject_faults(s3_port) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        s3fs.S3FileSystem.clear_instance_cache()
         yield proxy
-        s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
-def url(s3_port: int) -> str:
+def proxy(server: FaultProxy) -> Iterator[FaultProxy]:
+    """The proxy, which has no fault after the test."""
+    yield server
+    server.mend()
+
+
+@pytest.fixture
+def url(server: FaultProxy) -> str:
     return f"s3://bucket/{next(NUMBERS)}"
 
 
