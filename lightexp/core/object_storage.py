@@ -171,7 +171,7 @@ class ObjectStorage:
             return error
         if isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS:
             return StorageRefused(
-                f"{self.url} denies access ({reason}). Check the credentials, the bucket's policy and this host's clock."
+                f"{self.url} denies access ({reason}). Check credentials, the bucket's policy and this host's clock."
             )
         if is_disk_full(error) and not self.url.startswith("file:"):  # the local one, in a download
             return error
