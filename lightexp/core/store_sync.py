@@ -128,11 +128,13 @@ class StoreSync:
 
     def wait(self) -> None:
         """Wait until all uploads have ended, and say so if that takes long or some were left out."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: not self._pending, _PATIENCE_S):
-                self._say(f"Waiting for {self._pending} uploads to {self._remote.url}.")
-                self._changed.wait_for(lambda: not self._pending)
-        self.report_skipped()
+        try:
+            with self._changed:
+                if not self._changed.wait_for(lambda: not self._pending, _PATIENCE_S):
+                    self._say(f"Waiting for {self._pending} uploads to {self._remote.url}.")
+                    self._changed.wait_for(lambda: not self._pending)
+        finally:  # also after Ctrl-C
+            self.report_skipped()
 
     def report_skipped(self) -> None:
         """Say how many uploads have not taken place, those that are still waiting included."""
