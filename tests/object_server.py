@@ -25,10 +25,6 @@ def _make_answer(status: str, body: str) -> bytes:
 _ANSWERS = {
     "html": _make_answer("200 OK", "<html>Log in to this network</html>"),
     "denied": _make_answer("403 Forbidden", "<Error><Code>AccessDenied</Code><Message>Read only</Message></Error>"),
-    "region": _make_answer(
-        "301 Moved Permanently",
-        "<Error><Code>PermanentRedirect</Code><Message>Use the endpoint of its region</Message></Error>",
-    ),
     "skewed": _make_answer(
         "403 Forbidden", "<Error><Code>RequestTimeTooSkewed</Code><Message>The clocks differ</Message></Error>"
     ),
@@ -61,9 +57,8 @@ class FaultProxy(socketserver.ThreadingTCPServer):
     """Passes connections on to a server, unless it is told to do otherwise.
 
     Attributes:
-        fault: `none`; `refuse` closes connections; `stall` answers nothing; `html`, `region` and `skewed` answer each
-            request with a page, a redirection, or that the clocks differ; `denied` and `full` refuse what writes.
-            Defaults to `none`.
+        fault: `none`; `refuse` closes connections; `stall` answers nothing; `html` and `skewed` answer each request
+            with a page, or that the clocks differ; `denied` and `full` refuse what writes. Defaults to `none`.
         limit: Bytes of one request, after which the proxy takes no more of it. Defaults to None: it takes all.
         stalled: Set once a request has reached the limit.
         url: Its address.
@@ -107,7 +102,7 @@ class _Connection(socketserver.BaseRequestHandler):
             taken = 0
             while data := self.request.recv(_CHUNK):
                 fault, writes = self.server.fault, data.startswith((b"PUT", b"POST"))
-                if fault in ("html", "region", "skewed") or (writes and fault in ("denied", "full")):
+                if fault in ("html", "skewed") or (writes and fault in ("denied", "full")):
                     head, _, body = _ANSWERS[fault].partition(b"\r\n\r\n")
                     self.request.sendall(head + b"\r\n\r\n" + (b"" if data.startswith(b"HEAD") else body))
                     return

@@ -185,6 +185,15 @@ class Store:
                 self._commit(key, draft)
             return is_sound
 
+    def find(self, key: str) -> Entry | None:
+        """Load an entry, or fetch it from the remote store; None if neither has it."""
+        if (entry := self.load(key)) or self._sync is None:
+            return entry
+        with explain_disk_errors(self.root), self._lock(key, lambda: None), self._draft(key) as draft:
+            if entry := self.load(key):
+                return entry
+            return self._commit(key, draft) if self._sync.fetch(key, draft) else None
+
     @contextmanager
     def _draft(self, key: str) -> Iterator[Path]:
         """Create an empty draft folder, and remove what is left of it in the end."""

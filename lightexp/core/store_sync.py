@@ -82,6 +82,16 @@ class StoreSync:
             _empty(folder)
         return is_fetched
 
+    def fetch(self, key: str, folder: Path) -> bool:
+        """Fetch an entry into an empty folder, and return whether that holds the sound entry now."""
+        if self._is_off():
+            return False
+        try:
+            return self._fetch(key, folder)
+        except LightexpError as error:
+            self._fail(error)
+            return False
+
     def _fetch_or_lease(self, key: str, folder: Path, on_wait: Callable[[], None]) -> bool:
         waits = False
         while not self._fetch(key, folder):

@@ -256,7 +256,7 @@ class Executor:
 
             session.start_tensorflow(self._settings.threads)
         parent = node.inputs.get("parent")
-        earlier = next(filter(None, map(self._store.load, reversed(node.earlier))), None)
+        earlier = next(filter(None, map(self._store.find, reversed(node.earlier))), None)
         context = Context(
             data=self._data,
             model=node.model or self._settings.model,
