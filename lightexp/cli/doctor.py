@@ -225,13 +225,13 @@ def _check_outputs(outputs: Path) -> Iterator[Check]:
 
 
 def _check_store(outputs: Path) -> Check:
-    from lightexp.core.store_gc import list_items, sweep_orphans
+    from lightexp.core.store_gc import UNREADABLE, list_items, sweep_orphans
 
-    items = list_items(outputs / "store")
+    items = list_items(outputs / "store", check_use=False)
     entries = [item for item in items if item.state != "quarantined"]
     text = f"{len(entries)} entries, {format_bytes(sum(item.bytes for item in items))}"
     counts = {
-        "cannot be read (lightexp store verify)": sum(item.kind == "?" for item in entries),
+        "cannot be read (lightexp store verify)": sum(item.kind == UNREADABLE for item in entries),
         "quarantined as broken": len(items) - len(entries),
         "half-made or half-removed by killed processes (lightexp store gc clears them)": sweep_orphans(
             outputs / "store", dry=True

@@ -175,7 +175,7 @@ def _make_items(entries: dict[str, list[StoredObject]], now: float) -> Iterator[
     for key, objects in entries.items():
         written = max(now if stored.time is None else stored.time for stored in objects)
         kind = "entry" if _has_manifest(objects) else "incomplete"
-        yield StoreItem(key, kind, Path(key), sum(stored.bytes for stored in objects), written, written, "idle")
+        yield StoreItem(key, kind, Path(), key, sum(stored.bytes for stored in objects), written, written, "idle")
 
 
 def _has_manifest(objects: list[StoredObject]) -> bool:

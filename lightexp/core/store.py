@@ -30,6 +30,7 @@ from lightexp.core.store_entry import (
     read_entry,
     write_manifest,
 )
+from lightexp.core.store_index import append_rows, make_row
 from lightexp.core.store_sync import StoreSync
 
 DRAFTS, LOCKS, QUARANTINE = "drafts", "locks", "set-aside"
@@ -235,6 +236,7 @@ class Store:
                 self._hold(key, os.dup(descriptor))
         fsync_path(target.parent)
         manifest = json.loads(read_bytes(target / MANIFEST))
+        append_rows(self.root, [make_row(target, manifest)])
         return Entry(key, target, manifest["facts"], manifest["seconds"])
 
     def _hold(self, key: str, descriptor: int) -> None:

@@ -266,7 +266,9 @@ def draw_items(draw: st.DrawFn) -> list[StoreItem]:
     """Draw items of a store, the least recently used first."""
     fields = st.tuples(st.integers(0, 100), st.integers(0, 50), st.sampled_from(["idle", "in use", "quarantined"]))
     rows = draw(st.lists(fields, max_size=8))
-    items = [StoreItem(f"k{n}", "a", Path(f"k{n}"), size, 0, used, state) for n, (size, used, state) in enumerate(rows)]
+    items = [
+        StoreItem(f"k{n}", "a", Path(), f"k{n}", size, 0, used, state) for n, (size, used, state) in enumerate(rows)
+    ]
     return sorted(items, key=lambda item: item.last_use_time)
 
 
