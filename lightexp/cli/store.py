@@ -8,32 +8,31 @@ import re
 import sys
 import time
 from argparse import ArgumentTypeError, Namespace
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from rich.progress import track
 
 from lightexp.cli import store_remote
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import make_console, print_line
+from lightexp.cli.store_list import KEY_CHARS, iterate_records, list_entries, report_progress
 from lightexp.core import store_gc
-from lightexp.core.columns import MISSING
 from lightexp.core.errors import BadInput
-from lightexp.core.formatting import escape_markup, format_age, format_bytes
-from lightexp.core.record import Record
-from lightexp.core.records import load_records
+from lightexp.core.formatting import format_bytes
+from lightexp.core.record import Record, read_record
+from lightexp.core.records import read_folders
 from lightexp.core.store import Store
 from lightexp.core.store_entry import ENTRIES
 from lightexp.core.store_gc import StoreItem
-from lightexp.report.table import Table, TableColumn, build_rich_table, print_whole_words
+from lightexp.report.table import Table, build_rich_table
 
 if TYPE_CHECKING:
     from lightexp.runner.settings import Settings
 
 _HELP = """Everything that was trained or made is stored once, in outputs/store, for every run that needs it again.
 
-  lightexp store ls                                    the entries, the runs that name them, their size and age
+  lightexp store ls                                    entries used last, the runs that name them, size and age
+  lightexp store ls --largest                          those of most bytes; --all lists every entry
   lightexp store verify                                checks every digest; broken entries are quarantined
   lightexp store verify --deep                         also makes one entry in ten again and compares the bytes
   lightexp store gc --older-than 30d --dry-run         shows which entries have not been used for 30 days
@@ -60,7 +59,6 @@ them here, since a record may be somebody else's. What is made again is not kept
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_KEY_CHARS = 12
 _EVERY = 10
 
 
@@ -68,7 +66,10 @@ def make_parser() -> Arguments:
     """Make the parser of `lightexp store`."""
     usage = "%(prog)s COMMAND [--config-dir DIR] [setting=value ...]"
     parser = Arguments("store", usage=usage, description=_HELP).add_config_dir()
-    parser.add_command("ls", "list the entries", "List the entries, the least recently used first.").add_config_dir()
+    ls = parser.add_command("ls", "list the entries", "List the entries that were used last, the latest at the end.")
+    ls.add_config_dir()
+    ls.add_argument("--all", action="store_true", help="every entry, one a line")
+    ls.add_argument("--largest", action="store_true", help="the largest instead, the very largest at the end")
     verify = parser.add_command("verify", "check every digest", _VERIFY_HELP).add_config_dir()
     verify.add_argument("--deep", action="store_true", help="make entries again and compare the bytes")
     verify.add_argument(
@@ -103,18 +104,19 @@ def run(argv: list[str]) -> int:
         return _run_remote(store, settings, options)
     if not store.root.is_dir():
         raise BadInput(f"{outputs} holds no store, as nothing has been run into it. Set paths.outputs=FOLDER.")
-    items = store_gc.list_items(store.root)
+    on_read = report_progress("entries read that the index of the store lacked")
+    items = store_gc.list_items(store.root, options.command == "gc", on_read)
     if options.command == "ls":
-        return _list(outputs, items)
+        return list_entries(outputs, items, options.all, options.largest)
     if options.command == "push":
-        records = [record for _, record in _load_all_records(outputs)[0]]
+        records, _ = _read_all_records(outputs)
         idle = [item for item in items if item.state != "quarantined"]
         return store_remote.push(store_remote.open_remote(settings), idle, records)
     if options.command == "verify":
-        return _verify(store, options, overrides)
+        return _verify(store, items, options, overrides)
     if options.older_than is None and options.max_size is None and not options.unreferenced:
         raise BadInput("store gc needs a rule: --older-than AGE, --max-size SIZE or --unreferenced. Received: none.")
-    return _collect(outputs, store.root, options)
+    return _collect(outputs, store.root, items, options)
 
 
 def _run_remote(store: Store, settings: Settings, options: Namespace) -> int:
@@ -123,54 +125,29 @@ def _run_remote(store: Store, settings: Settings, options: Namespace) -> int:
         if options.deep or options.every is not None:
             raise BadInput("--deep makes entries of the local store again. Leave it or --remote out.")
         return store_remote.verify(store, store_remote.open_remote(settings))
-    names_by_key, complaints = _find_references(settings.outputs) if settings.outputs.is_dir() else ({}, [])
-    if complaints:
-        raise BadInput(f"gc needs to read every record, and cannot: {complaints[0]} Move that folder elsewhere first.")
+    named = _find_named_keys(settings.outputs) if settings.outputs.is_dir() else set()
     limits = options.older_than, options.max_size
-    return store_remote.collect(store_remote.open_remote(settings), set(names_by_key), *limits, options.dry_run)
+    return store_remote.collect(store_remote.open_remote(settings), named, *limits, options.dry_run)
 
 
-def _list(outputs: Path, items: list[StoreItem]) -> int:
-    """Print a table of the entries."""
-    from lightexp.cli.terminal import choose_width
-
-    names_by_key, complaints = _find_references(outputs)
-    numbers = [TableColumn(heading) for heading in ("Bytes", "Made", "Used")]
-    columns: list[TableColumn | str] = ["Key", "What", *numbers, "Runs that name it", ""]
-    now = time.time()
-    rows = []
-    for item in items:
-        names = names_by_key.get(item.key, []) if item.state != "quarantined" else []
-        ages = (format_age(now - item.creation_time), format_age(now - item.last_use_time))
-        state = "" if item.state == "idle" else item.state
-        rows.append([item.key[:_KEY_CHARS], item.kind, f"{item.bytes:,}", *ages, _summarize_names(names), state])
-    console = make_console(width=choose_width(sys.stdout))
-    print_whole_words(console, build_rich_table(Table.from_text(columns, rows)))
-    console.print(f"{len(items)} entries, {_format_total(items)}.")
-    for complaint in complaints:
-        console.print(escape_markup(f"Not counted: {complaint}"), soft_wrap=True)
-    return 0
-
-
-def _summarize_names(names: list[str]) -> str:
-    if not names:
-        return MISSING
-    return names[-1] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
-def _verify(store: Store, options: Namespace, overrides: list[str]) -> int:
+def _verify(store: Store, items: list[StoreItem], options: Namespace, overrides: list[str]) -> int:
     """Verify every entry, print the broken ones, and make some again if that is asked for."""
     if options.every is not None and not options.deep:
         raise BadInput(
             f"--every {options.every} is for --deep, which makes entries again. Add --deep, or leave it out."
         )
-    entries = [item for item in store_gc.list_items(store.root) if item.state != "quarantined"]
+    entries = [item for item in items if item.state != "quarantined"]
     verdicts: dict[str, store_gc.Verdict] = {}
-    console = make_console(sys.stderr)
-    for item in track(entries, "verifying", console=console, transient=True, disable=not sys.stderr.isatty()):
-        verdicts[item.key] = store_gc.verify_item(store, item)
-        if verdicts[item.key] == "broken":
-            print_line(f"broken, quarantined: {item.key} {item.kind}")
+    count_checked = report_progress(f"of {len(entries):,} entries checked")
+    try:
+        for item in entries:
+            verdicts[item.key] = store_gc.verify_item(store, item)
+            if verdicts[item.key] == "broken":
+                print_line(f"broken, quarantined: {item.key} {item.kind}")
+            count_checked()
+    except KeyboardInterrupt:
+        print_line(f"Interrupted: {len(verdicts):,} of {len(entries):,} entries were checked.")
+        raise
     counts = Counter(verdicts.values())
     sound = [item for item in entries if verdicts[item.key] != "broken"]
     print_line(f"{len(sound)} of {len(entries)} entries are sound, {_format_total(entries)} read.")
@@ -189,9 +166,9 @@ def _verify_deep(store: Store, items: list[StoreItem], options: Namespace, overr
     from lightexp.runner.compose import compose_settings
     from lightexp.runner.recompute import find_recipes, recompute_entries  # no need to wait for it before this
 
-    records, complaints = _load_all_records(store.root.parent)
+    records, complaints = _read_all_records(store.root.parent)
     plugins = compose_settings(overrides).plain["plugins"]
-    recipes, reasons = find_recipes((item.key for item in items), [record for _, record in records], plugins)
+    recipes, reasons = find_recipes((item.key for item in items), records, plugins)
     for complaint in complaints:
         print_line(f"Not read: {complaint}")
     every = options.every or _EVERY
@@ -201,10 +178,10 @@ def _verify_deep(store: Store, items: list[StoreItem], options: Namespace, overr
     rows, failed = [], 0
     for number, result in enumerate(recompute_entries(store.root, selected, options.config_dir), start=1):
         state = f"not made: {result.failure}" if result.failure else "differs" if result.differences else "equal"
-        print_line(f"{number:>5}  {result.key[:_KEY_CHARS]}  {kinds[result.key]}: {state}")
+        print_line(f"{number:>5}  {result.key[:KEY_CHARS]}  {kinds[result.key]}: {state}")
         failed += result.failure is not None
         for difference in result.differences:
-            rows.append([result.key[:_KEY_CHARS], difference.what, difference.stored, difference.again])
+            rows.append([result.key[:KEY_CHARS], difference.what, difference.stored, difference.again])
     differing = {row[0] for row in rows}
     if rows:
         table = Table.from_text(["Key", "What differs", "In the store", "Made again"], rows)
@@ -216,22 +193,18 @@ def _verify_deep(store: Store, items: list[StoreItem], options: Namespace, overr
     return not differing
 
 
-def _collect(outputs: Path, root: Path, options: Namespace) -> int:
+def _collect(outputs: Path, root: Path, items: list[StoreItem], options: Namespace) -> int:
     """Remove the entries that every rule allows to remove, or show them."""
-    # The items come first: what a run makes that ends meanwhile is in use in the list, or named by the run's record.
-    items = store_gc.list_items(root)
-    names_by_key, complaints = _find_references(outputs) if options.unreferenced else (None, [])
-    if complaints:
-        raise BadInput(
-            f"--unreferenced needs to read every record, and cannot: {complaints[0]} Move that folder elsewhere first."
-        )
-    removed = store_gc.select_evictable(items, time.time(), options.older_than, options.max_size, names_by_key)
+    # The items came first: what a run makes that ends meanwhile is in use in the list, or named by the run's record.
+    named = _find_named_keys(outputs) if options.unreferenced else None
+    removed = store_gc.select_evictable(items, time.time(), options.older_than, options.max_size, named)
     if not options.dry_run:
         removed = [item for item in removed if store_gc.remove_item(root, item)]
         store_gc.sweep_orphans(root)
     for item in removed:
-        print_line(f"{item.key[:_KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
-    left = [item for item in items if item not in removed]
+        print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
+    removed_folders = {(item.parent, item.name) for item in removed}
+    left = [item for item in items if (item.parent, item.name) not in removed_folders]
     in_use = sum(item.state == "in use" for item in left)
     print_line(
         f"{len(removed)} of {len(items)} entries {'would go' if options.dry_run else 'are gone'}, "
@@ -240,26 +213,29 @@ def _collect(outputs: Path, root: Path, options: Namespace) -> int:
     return 0
 
 
-def _find_references(outputs: Path) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the runs and searches that name each key, and a line for each record that cannot be read."""
-    named_records, complaints = _load_all_records(outputs)
-    names_by_key = defaultdict[str, list[str]](list)
-    for name, record in named_records:
-        for key in {*record.keys, *(stage.key for stage in record.stages)}:
-            if name not in names_by_key[key]:
-                names_by_key[key].append(name)
-    return names_by_key, complaints
+def _find_named_keys(outputs: Path) -> set[str]:
+    """Return the keys that records of runs and trials name.
+
+    Raises:
+        BadInput: If a record cannot be read.
+    """
+    keys: set[str] = set()
+    count_record = report_progress("records read")
+    for _, folder in iterate_records(outputs):
+        count_record()
+        try:
+            record = read_record(folder)
+        except BadInput as error:
+            raise BadInput(
+                f"gc needs to read every record, and cannot: {error} Move that folder elsewhere first."
+            ) from None
+        keys.update(record.keys, (stage.key for stage in record.stages))
+    return keys
 
 
-def _load_all_records(outputs: Path) -> tuple[list[tuple[str, Record]], list[str]]:
-    """Return the records of runs and trials with the name of each run or search, and a line for each unreadable one."""
-    records, complaints = load_records(outputs)
-    named_records = [(record.id, record) for record in records]
-    for trials in sorted(outputs.glob("searches/*/trials")):
-        trial_records, trial_complaints = load_records(trials)
-        named_records += [(f"search {trials.parent.name}", record) for record in trial_records]
-        complaints += trial_complaints
-    return named_records, complaints
+def _read_all_records(outputs: Path) -> tuple[list[Record], list[str]]:
+    """Return the records of runs and trials, and a line for each that cannot be read."""
+    return read_folders(folder for _, folder in iterate_records(outputs))
 
 
 def _parse_age(text: str) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightexp.cli.printing import print_line
+from lightexp.cli.store_list import KEY_CHARS
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes
 from lightexp.core.object_storage import ObjectStorage, StoredObject
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from lightexp.runner.settings import Settings
 
 _RUN_ID = re.compile(r"[\w-][\w. -]*", re.ASCII)
-_KEY_CHARS = 12
 _MINIMUM_AGE_S = 86_400.0  # of what is removed: another host may be uploading what no record names yet
 
 
@@ -55,7 +55,7 @@ def push(remote: RemoteStore, items: list[StoreItem], records: list[Record]) -> 
             print_line(f"not uploaded, since broken or of version 0.1: {item.key} {item.kind}")
         elif remote.upload(item.key, item.folder):
             uploaded += 1
-            print_line(f"{item.key[:_KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
+            print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
     for record in records:
         remote.write_record(record.id, record.to_json())
     print_line(f"{uploaded} of {len(items)} entries and {len(records)} records were uploaded to {remote.url}.")
@@ -163,7 +163,7 @@ def collect(
     for item in removed:
         if not is_dry:
             remote.remove(objects[item.key])
-        print_line(f"{item.key[:_KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
+        print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
     print_line(
         f"{len(removed)} of {len(items)} entries {'would go' if is_dry else 'are gone'}, "
         f"{format_bytes(sum(item.bytes for item in removed))}."

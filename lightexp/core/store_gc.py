@@ -68,13 +68,13 @@ def list_items(root: Path, check_use: bool = True, on_read: Callable[[], None] =
         on_read: Called for each entry that the index lacks, so that its files are looked at. Defaults to doing nothing.
     """
     index = StoreIndex(root)
-    items = []
+    items: list[StoreItem] = []
     for parent in _iterate_folder(root / ENTRIES):
         if len(parent.name) == 2:
             items += _list_entries(parent, index, on_read)
     index.save()
     if check_use:
-        items = [replace(item, state="in use") if _is_in_use(item.folder) else item for item in items]
+        items = [replace(item, state="in use") if is_in_use(item.folder) else item for item in items]
     for folder in _iterate_folder(root / QUARANTINE):
         with suppress(FileNotFoundError):  # removed meanwhile
             items.append(replace(_read_item(folder), state="quarantined"))
@@ -136,7 +136,7 @@ def _read_last_use(folder: Path) -> float:
     return (manifest.stat() if manifest.is_file() else folder.lstat()).st_mtime
 
 
-def _is_in_use(folder: Path) -> bool:
+def is_in_use(folder: Path) -> bool:
     """Check whether a process holds an entry, or may: another user owns it, or the file system has no locks."""
     try:
         with entry_lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from lightexp.cli import store_list
 from lightexp.cli.main import main
+from lightexp.core import store_gc
 from lightexp.core.record import RECORD_FILE
 from lightexp.core.store import Store
 from lightexp.core.store_entry import MANIFEST, MANIFEST_DIGEST
-from lightexp.core.store_gc import list_items
+from lightexp.core.store_gc import StoreItem, list_items, verify_item
 from tests.cli.commands import TINY, Running, lightexp, read_records
 from tests.tiny_runs import TinyRuns, alter_entry
 
@@ -62,6 +64,74 @@ def test_ls_names_searches(runs: TinyRuns, capfd: pytest.CaptureFixture[str]) ->
     shutil.rmtree(trials.parents[1])
     assert "search study" in out
     assert "search study" not in run_store(capfd, runs, "ls")[1]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> TinyRuns:
+    """A store of 40 entries, of which the first is the largest, and a run that names the last."""
+    tiny = TinyRuns(tmp_path_factory.mktemp("many"))
+    store = Store(tiny.outputs / "store")
+    for number in range(40):
+        size = 5000 if number == 0 else 10
+        made, _ = store.ensure(
+            f"{number:02x}" * 32, f"Entry {number}", lambda f, n=size: (f / "x").write_bytes(bytes(n)) and {}
+        )
+        os.utime(made.folder / MANIFEST, (0, 1000 + number))
+    store.release()
+    (tiny.outputs / "runs" / "some-run").mkdir(parents=True)
+    (tiny.outputs / "runs" / "some-run" / RECORD_FILE).write_text(json.dumps({"keys": ["27" * 32]}))
+    return tiny
+
+
+def test_ls_shows_the_latest_of_many(many: TinyRuns, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run_store(capfd, many, "ls")
+    assert (code, err) == (0, "")
+    kinds = [f"Entry {number}" for number in re.findall(r"Entry (\d+) ", out)]
+    assert kinds == [f"Entry {number}" for number in range(10, 40)]
+    assert re.search(r"^ *272727272727 .* some-run", out, re.MULTILINE)
+    assert "40 entries, " in out and "Only the 30 most recently used are shown: --all lists every entry" in out
+    _, out, _ = run_store(capfd, many, "ls", "--largest")
+    assert "Entry 0 " in out.splitlines()[-4] and "Only the 30 largest are shown" in out
+    _, out, _ = run_store(capfd, many, "ls", "--all")
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == [f"{number:02x}" * 6 for number in range(40)]
+    assert lines[-2].endswith("Entry 39  some-run") and lines[-1].startswith("40 entries, ")
+
+
+def test_ls_says_which_records_it_cannot_read(many: TinyRuns, capfd: pytest.CaptureFixture[str]) -> None:
+    record = many.outputs / "runs" / "pipe" / RECORD_FILE
+    record.parent.mkdir()
+    os.mkfifo(record)
+    code, out, _ = run_store(capfd, many, "ls")
+    shutil.rmtree(record.parent)
+    assert code == 0 and f"Not counted: {record} cannot be read: it is a named pipe" in out
+
+
+def test_interrupted_verify_says_how_far_it_came(
+    many: TinyRuns, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    verified: list[StoreItem] = []
+
+    def verify(store: Store, item: StoreItem) -> str:
+        verified.append(item)
+        if len(verified) == 6:
+            raise KeyboardInterrupt
+        return verify_item(store, item)
+
+    monkeypatch.setattr(store_gc, "verify_item", verify)
+    code, out, _ = run_store(capfd, many, "verify")
+    assert code == 130 and "Interrupted: 5 of 40 entries were checked." in out
+
+
+def test_progress_is_reported_every_two_seconds(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(store_list.time, "monotonic", lambda: now[0])
+    count = store_list.report_progress("entries checked")
+    for now[0] in (0.5, 1.9, 2.1, 3.0, 4.2):
+        count()
+    assert capfd.readouterr().err.splitlines() == ["3 entries checked ...", "5 entries checked ..."]
 
 
 def test_verify_finds_broken_entries_once(runs: TinyRuns, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,122 @@
+"""`lightexp store ls`: a table of entries with the runs that name them, or a line for each of all."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from lightexp.cli.printing import make_console, print_line
+from lightexp.core.columns import MISSING
+from lightexp.core.formatting import format_age, format_bytes
+from lightexp.core.record import RECORD_FILE
+from lightexp.core.records import list_run_folders
+from lightexp.core.regular_files import read_bytes
+from lightexp.core.store_gc import StoreItem, is_in_use
+from lightexp.report.table import Table, TableColumn, build_rich_table, print_whole_words
+
+KEY_CHARS = 12
+_ROWS = 30
+_KEY = re.compile(rb'"([0-9a-f]{64})"')
+_LINE_INTERVAL_S = 2.0
+_HEADINGS = ("Bytes", "Made", "Used")
+
+
+def report_progress(noun: str) -> Callable[[], None]:
+    """Return a function that counts its calls, and every two seconds prints their number on standard error.
+
+    Args:
+        noun: What is counted, such as `entries read that the index lacks`.
+    """
+    count, last_line = 0, time.monotonic()
+
+    def count_one() -> None:
+        nonlocal count, last_line
+        count += 1
+        if time.monotonic() - last_line >= _LINE_INTERVAL_S:
+            last_line = time.monotonic()
+            print_line(f"{count:,} {noun} ...", sys.stderr)
+
+    return count_one
+
+
+def list_entries(outputs: Path, items: list[StoreItem], all_entries: bool, by_size: bool) -> int:
+    """Print entries and the store's total, and return the exit code.
+
+    Args:
+        outputs: The folder of all outputs, whose records name entries.
+        items: All entries, the least recently used first.
+        all_entries: Whether to print each, as a line, instead of a table of a few.
+        by_size: Whether the largest come last, and are those in the table, instead of the most recently used.
+    """
+    if by_size:
+        items = sorted(items, key=lambda item: item.bytes)
+    shown = items if all_entries else items[-_ROWS:]
+    shown = [replace(i, state="in use") if i.state == "idle" and is_in_use(i.folder) else i for i in shown]
+    names, complaints = _find_names(outputs, {item.key for item in shown if item.state != "quarantined"})
+    now = time.time()
+    rows = (_make_row(item, names, now) for item in shown)
+    if all_entries:
+        for key, kind, *numbers, runs, state in rows:
+            print_line("  ".join([key, *(f"{number:>10}" for number in numbers), f"{state:<11}", kind, runs]))
+    else:
+        _print_table(rows)
+    print_line(f"{len(items):,} entries, {format_bytes(sum(item.bytes for item in items))}.")
+    if len(shown) < len(items):
+        order = "largest" if by_size else "most recently used"
+        print_line(f"Only the {_ROWS} {order} are shown: --all lists every entry, --largest sorts by size.")
+    for complaint in complaints:
+        print_line(f"Not counted: {complaint}")
+    return 0
+
+
+def _make_row(item: StoreItem, names: dict[str, list[str]], now: float) -> list[str]:
+    runs = names.get(item.key, []) if item.state != "quarantined" else []
+    ages = (format_age(now - item.creation_time), format_age(now - item.last_use_time))
+    state = "" if item.state == "idle" else item.state
+    return [item.key[:KEY_CHARS], item.kind, f"{item.bytes:,}", *ages, _summarize_names(runs), state]
+
+
+def _print_table(rows: Iterable[list[str]]) -> None:
+    from lightexp.cli.terminal import choose_width
+
+    columns: list[TableColumn | str] = ["Key", "What", *map(TableColumn, _HEADINGS), "Runs that name it", ""]
+    console = make_console(width=choose_width(sys.stdout))
+    print_whole_words(console, build_rich_table(Table.from_text(columns, rows)))
+
+
+def _summarize_names(names: list[str]) -> str:
+    if not names:
+        return MISSING
+    return names[-1] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _find_names(outputs: Path, keys: set[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the runs and searches whose records hold each key, and a line for each file that cannot be read.
+
+    The files are searched, not parsed, which would take a minute for a hundred thousand records.
+    """
+    names: dict[str, dict[str, None]] = {}
+    complaints = []
+    wanted = {key.encode() for key in keys}
+    for name, folder in iterate_records(outputs):
+        try:
+            content = read_bytes(folder / RECORD_FILE)
+        except OSError as error:
+            complaints.append(f"{folder / RECORD_FILE} cannot be read: {error.strerror}.")
+            continue
+        for key in wanted.intersection(_KEY.findall(content)):
+            names.setdefault(key.decode(), {})[name] = None
+    return {key: list(of_key) for key, of_key in names.items()}, complaints
+
+
+def iterate_records(outputs: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the folder of each run and trial, with the name of its run or search."""
+    for folder in list_run_folders(outputs):
+        yield folder.name, folder
+    for trials in sorted(outputs.glob("searches/*/trials")):
+        for folder in list_run_folders(trials):
+            yield f"search {trials.parent.name}", folder
