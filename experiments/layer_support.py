@@ -171,7 +171,7 @@ class SupportTable:
         settings = compose_settings(self.list_overrides(stage, sort, self.write_net(sort, kinds)))
         try:
             plan, data = self._runner.plan(settings)
-            described = preview_plan(plan, settings, data)[1][-1]
+            described = preview_plan(plan, settings, data)[-1]
         except BadInput as error:
             if len(kinds) == 1:
                 self.cells[stage, kinds[0]] = "refused"

@@ -84,7 +84,6 @@ def _ablate(file: str, overrides: list[str], workers: int, is_plan: bool) -> int
     from lightexp.ablation.spec import read_spec
     from lightexp.cli import ablation_view
     from lightexp.cli.report import run as write_report
-    from lightexp.core.store import Store
     from lightexp.report.table_spec import split_presentation
     from lightexp.runner.launcher import select_launcher, split_hydra_overrides
     from lightexp.runner.progress import SilentReporter
@@ -97,7 +96,8 @@ def _ablate(file: str, overrides: list[str], workers: int, is_plan: bool) -> int
     outputs = runs[0].settings.outputs
     index = RunIndex(outputs)
     index.refresh()
-    backlog = find_backlog(runs, index, Store(outputs / "store").has)
+    stored = runner.open_store(runs[0].settings).locate({node.key for run in runs for node in run.plan.nodes})
+    backlog = find_backlog(runs, index, stored.__contains__)
     if is_plan:
         ablation_view.print_backlog(spec, runs, backlog, workers)
         return 0

@@ -271,7 +271,8 @@ class _Application:
         from lightexp.runner.preview import preview_plan
 
         plan, data = self._runner.plan(settings)
-        self.terminal.plan(plan, settings, data, *preview_plan(plan, settings, data))
+        places = self._runner.open_store(settings).locate([node.key for node in plan.nodes])
+        self.terminal.plan(plan, settings, data, places, preview_plan(plan, settings, data))
 
 
 def _list_config_flags() -> list[str]:

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +25,13 @@ from lightexp.core.primary_metric import read_primary
 from lightexp.core.record import Record, StageRecord
 from lightexp.core.records import RUNS
 from lightexp.core.sensitivity import KINDS, SensitivityTable, format_level
+from lightexp.core.store import Place
 from lightexp.report import heatmap
 from lightexp.report.table import Table, TableColumn, build_rich_table, print_table
 from lightexp.runner.plan import Plan
 from lightexp.runner.settings import Settings
 
+_PLACE_TEXTS: dict[Place, str] = {"local": "there", "remote": "in the remote store"}
 _WIDTH_WITHOUT_TERMINAL = 150  # characters
 _PERCENT_METRICS = ("accuracy", "sparsity")  # ends of names
 _LINE_INTERVAL_S = 2.0  # between lines of progress, where no live line can be drawn
@@ -114,7 +116,12 @@ class Terminal:
                 self._out.print(f"[yellow]{escape_markup(note)}[/yellow]", soft_wrap=True)
 
     def plan(
-        self, plan: Plan, settings: Settings, data: Data, in_store: list[bool], layers: list[list[tuple[str, str]]]
+        self,
+        plan: Plan,
+        settings: Settings,
+        data: Data,
+        places: Mapping[str, Place],
+        layers: list[list[tuple[str, str]]],
     ) -> None:
         """Show what a run would do, and to which layers.
 
@@ -122,13 +129,13 @@ class Terminal:
             plan: The run's plan.
             settings: The run's settings.
             data: The data set, as the model sees it.
-            in_store: Of each stage, whether its artifact exists already.
+            places: Where the stages' artifacts are, by key; those that are nowhere are to be made.
             layers: Of each stage, the layers that it changes and how; empty for all of them.
         """
         rows = []
-        for node, exists, changes in zip(plan.nodes, in_store, layers, strict=True):
+        for node, changes in zip(plan.nodes, layers, strict=True):
             name = node.name + (" (control)" if node is plan.control else "")
-            state = "there" if exists else "to be made"
+            state = _PLACE_TEXTS[places[node.key]] if node.key in places else "to be made"
             changed = "\n".join(f"{layer}: {change}" for layer, change in changes) or "all"
             rows.append([name, type(node.stage).__name__, node.key[:12], state, changed])
         table = Table.from_text(["Stage", "Method", "Key", "Store", "Layers"], rows, settings.name)

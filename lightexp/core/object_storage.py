@@ -129,6 +129,16 @@ class ObjectStorage:
         except FileNotFoundError:
             return None
 
+    def has_bucket(self) -> bool:
+        """Check whether the bucket exists, as far as this host may know; a folder is created when it is written to."""
+        with suppress(StorageRefused):  # some policies allow what lies below a prefix alone
+            try:
+                if not self.url.startswith("file:"):
+                    self._call(lambda fs, path: fs.info(path.split("/")[0]), "")
+            except FileNotFoundError:
+                return False
+        return True
+
     def remove(self, name: str) -> None:
         """Remove an object, if it exists."""
         with suppress(FileNotFoundError):

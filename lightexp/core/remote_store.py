@@ -47,24 +47,20 @@ class RemoteStore:
     def __init__(self, storage: ObjectStorage) -> None:
         """Contact nothing yet."""
         self.storage, self.url = storage, storage.url
+        self._has_marker = False
 
     def connect(self) -> None:
-        """Check that there is a store of a known format, or create one.
+        """Check that there is a store of a known format, or a bucket for one.
 
         Raises:
             BadInput: If the bucket does not exist, or a newer version of lightexp made the store.
         """
-        marker = encode_json({"format": FORMAT}).encode()
         try:
             content = self.storage.read(MARKER)
         except FileNotFoundError:
-            try:
-                self.storage.write(MARKER, marker, create=True)
-            except FileNotFoundError:
+            if not self.storage.has_bucket():
                 raise BadInput(f"{self.url}: there is no such bucket. Create it, or correct store.remote.") from None
-            except FileExistsError:  # another host was faster
-                pass
-            content = marker
+            return
         try:
             number = int(json.loads(content)["format"])
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -75,6 +71,14 @@ class RemoteStore:
             raise BadInput(
                 f"{self.url} is of format {number}; this lightexp knows {FORMAT}. Upgrade it, or set another prefix."
             )
+        self._has_marker = True
+
+    def _write_marker(self) -> None:
+        """Write the format, before anything else is written."""
+        if not self._has_marker:
+            with suppress(FileExistsError):  # another host was faster
+                self.storage.write(MARKER, encode_json({"format": FORMAT}).encode(), create=True)
+        self._has_marker = True
 
     def has(self, key: str) -> bool:
         """Check whether there is an entry of a key; it may still prove damaged when it is fetched."""
@@ -114,6 +118,7 @@ class RemoteStore:
         Returns:
             Whether it was uploaded.
         """
+        self._write_marker()
         if not replace and self.has(key):
             return False
         content = read_bytes(folder / MANIFEST)
@@ -143,6 +148,7 @@ class RemoteStore:
 
     def write_record(self, run_id: str, text: str) -> None:
         """Write the JSON of a run's record, in place of an earlier one."""
+        self._write_marker()
         self.storage.write(f"{RECORDS}/{run_id}.json", text.encode(errors="backslashreplace"))
 
     def read_record(self, run_id: str) -> bytes:

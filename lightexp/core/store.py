@@ -9,10 +9,10 @@ import os
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -36,6 +36,8 @@ from lightexp.core.store_sync import StoreSync
 DRAFTS, LOCKS, QUARANTINE = "drafts", "locks", "set-aside"
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
+Place = Literal["local", "remote"]
+"""Where an entry is: in the store of this host, or only in the remote one."""
 Make = Callable[[Path], dict[str, Any]]
 """Writes an entry's files into a folder and returns its facts, as JSON types."""
 
@@ -97,6 +99,15 @@ class Store:
     def has(self, key: str) -> bool:
         """Check whether there is an entry of a key; it may still prove broken when it is loaded."""
         return (self.folder(key) / MANIFEST).is_file()
+
+    def locate(self, keys: Collection[str]) -> dict[str, Place]:
+        """Look up where entries are, each of which may still prove broken; those that are nowhere are left out."""
+        places: dict[str, Place] = {key: "local" for key in keys if self.has(key)}
+        missing = [key for key in keys if key not in places]
+        if self._sync is not None and missing:
+            for key in self._sync.find_present(missing):
+                places[key] = "remote"
+        return places
 
     def load(self, key: str) -> Entry | None:
         """Verify and hold an entry, and mark it as used now.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -16,6 +17,8 @@ from lightexp.core.remote_store import RemoteStore
 _PAUSE_S = 300.0  # without the remote store, after it has failed
 _POLL_S = 1.0  # of an entry that another host is making
 _PATIENCE_S = 2.0  # of uploads at the end of a run, after which the user is told
+_LOOKUP_S = 20.0  # of any number of keys
+_LOOKUP_THREADS = 16
 _KEY_CHARS = 12
 
 
@@ -91,6 +94,22 @@ class StoreSync:
         except LightexpError as error:
             self._fail(error)
             return False
+
+    def find_present(self, keys: Collection[str]) -> set[str]:
+        """Return which of some keys the remote store has, or of which of them it says so within 20 seconds."""
+        if self._is_off():
+            return set()
+        pool = ThreadPoolExecutor(_LOOKUP_THREADS)
+        lookups = {key: pool.submit(self._remote.has, key) for key in keys}
+        ended, unanswered = wait(lookups.values(), _LOOKUP_S)
+        pool.shutdown(wait=False, cancel_futures=True)
+        if error := next((error for lookup in ended if isinstance(error := lookup.exception(), LightexpError)), None):
+            self._fail(error)
+        elif unanswered:
+            self._say(f"{self._remote.url} has not answered in {_LOOKUP_S:.0f} s which results it has.")
+        return {
+            key for key, lookup in lookups.items() if lookup in ended and not lookup.exception() and lookup.result()
+        }
 
     def _fetch_or_lease(self, key: str, folder: Path, on_wait: Callable[[], None]) -> bool:
         waits = False

@@ -87,7 +87,8 @@ class Executor:
         Raises:
             BadInput: If a stage cannot work with the model.
         """
-        if any(node.needs_tensorflow and not self._store.has(node.key) for node in self._plan.nodes):
+        needed = {node.key for node in self._plan.nodes if node.needs_tensorflow}
+        if needed - self._store.locate(needed).keys():
             with self._reporter.stage("TensorFlow", 1, 1) as progress:
                 progress.say("loading")
                 preview_plan(self._plan, self._settings, self._data)

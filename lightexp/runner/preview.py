@@ -1,4 +1,4 @@
-"""Preview a plan: what is in the store already, and what each stage will do to each layer."""
+"""Preview a plan: what each stage will do to each layer."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lightexp.runner.settings import Settings
 from lightexp.stages.architecture_stage import ArchitectureStage
 
 
-def preview_plan(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool], list[list[tuple[str, str]]]]:
-    """Look a plan up in the store, and let its stages describe what they do to the layers of untrained models.
+def preview_plan(plan: Plan, settings: Settings, data: Data) -> list[list[tuple[str, str]]]:
+    """Let a plan's stages describe what they do to the layers of untrained models.
 
     Args:
         plan: The plan.
@@ -26,7 +26,7 @@ def preview_plan(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool]
         data: The data set.
 
     Returns:
-        For each stage, whether its result is in the store; and for each stage, pairs of layer name and description.
+        For each stage, pairs of layer name and description.
 
     Raises:
         BadInput: If a stage cannot work with the model.
@@ -36,12 +36,11 @@ def preview_plan(plan: Plan, settings: Settings, data: Data) -> tuple[list[bool]
     session.start_tensorflow(settings.threads)
     store = Store(settings.outputs / "store")
     preview = _ModelPreview(settings, data)
-    in_store, descriptions = [], []
+    descriptions = []
     for node in plan.nodes:
         descriptions.append(preview.apply(node, _read_table(node, store)))
         _check_features(node, preview.built, data)
-        in_store.append(store.has(node.key))
-    return in_store, descriptions
+    return descriptions
 
 
 class _ModelPreview:

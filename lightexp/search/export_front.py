@@ -251,6 +251,6 @@ def count_stored_stages(spec: StudySpec, configs: Sequence[Any], runner: Runner)
     for config in configs:
         settings = spec.make_trial_settings(config)
         plan, _ = runner.plan(settings)
-        store = Store(settings.outputs / "store")
-        counts.append((sum(store.has(node.key) for node in plan.nodes), len(plan.nodes)))
+        keys = [node.key for node in plan.nodes]
+        counts.append((len(runner.open_store(settings).locate(keys)), len(keys)))
     return counts

@@ -65,7 +65,19 @@ def age(remote: Path, days: float) -> None:
         os.utime(path, (time, time))
 
 
-def test_a_second_host_makes_nothing(hosts: Hosts) -> None:
+def test_plan_says_what_the_remote_store_has(hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    empty = f"store.remote=file://{tmp_path / 'empty'}"
+    for remote, count in ((f"store.remote={hosts.url}", 2), (empty, 0)):
+        overrides = hosts.second.list_overrides(*PIPELINE, remote)
+        assert main(["run", "--plan", *overrides, f"paths.outputs={tmp_path}"]) == 0
+        captured = capfd.readouterr()
+        assert captured.out.count("in the remote store") == count, captured.out
+        assert captured.out.count("to be made") == 2 - count
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_host_makes_nothing(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightexp.runner.execute.preview_plan", pytest.fail)  # which needs TensorFlow
     record = hosts.second.run(*PIPELINE, f"store.remote={hosts.url}")
     assert not any(stage.from_store for stage in hosts.record.stages)
     assert all(stage.from_store for stage in record.stages)

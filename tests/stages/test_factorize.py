@@ -169,7 +169,7 @@ def test_later_stages_use_factors(tiny_runs: TinyRuns) -> None:
         "pipeline.order=[train,factorize,narrow,prune]",
     ]
     plan, source = tiny_runs.plan(*overrides)
-    descriptions = preview_plan(plan, tiny_runs.compose_settings(*overrides), source)[1]
+    descriptions = preview_plan(plan, tiny_runs.compose_settings(*overrides), source)
     assert [name for name, _ in descriptions[2]] == [
         "conv1_core",
         "conv1",
@@ -188,7 +188,7 @@ def test_later_stages_use_factors(tiny_runs: TinyRuns) -> None:
     by_energy = ["pipeline=factorize", f"{AT}.energy=0.9", "+stage@pipeline.stages.prune=prune"]
     by_energy += ["pipeline.order=[train,factorize,prune]", "+pipeline.stages.prune.layers={conv2_core: 0.5}"]
     plan, source = tiny_runs.plan(*by_energy)
-    descriptions = dict(preview_plan(plan, tiny_runs.compose_settings(*by_energy), source)[1][2])
+    descriptions = dict(preview_plan(plan, tiny_runs.compose_settings(*by_energy), source)[2])
     assert descriptions["at most"] == "what 'factorize' leaves is known once it has run"
     assert descriptions["conv2_core"].endswith("sparsity 0.5")
     with pytest.raises(BadInput, match=r"stages\.prune: it starts from new weights, but what 'factorize' leaves"):

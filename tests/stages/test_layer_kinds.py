@@ -61,7 +61,7 @@ def run(table: Any, sort: str, *stages: str, scaled: bool = False) -> tuple[Any,
         overrides.append("dataset.scaling.range=null")
     settings, runner = compose_settings(overrides), Runner(SilentReporter())
     plan, data = runner.plan(settings)
-    described = [dict(pairs) for pairs in preview_plan(plan, settings, data)[1]]
+    described = [dict(pairs) for pairs in preview_plan(plan, settings, data)]
     record = runner.run(settings, overrides)
     return record, described, read_graph(table.folder / "outputs/runs" / record.id / "model.tflite")
 
@@ -115,7 +115,7 @@ def test_plan_names_kernel_that_is_left_alone(table: Any) -> None:
     file = table.write_net("series", ["GRU, reset_after=False"])
     settings, runner = compose_settings(table.list_overrides("prune", "series", file)), Runner(SilentReporter())
     plan, data = runner.plan(settings)
-    described = dict(preview_plan(plan, settings, data)[1][-1])
+    described = dict(preview_plan(plan, settings, data)[-1])
     assert described["gru_reset_after_false.kernel"].endswith("sparsity 0.8")
     reason = "GRU: left alone, the file holds it in two pieces"
     assert described["gru_reset_after_false.recurrent_kernel"] == reason

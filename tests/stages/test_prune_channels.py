@@ -257,7 +257,7 @@ def test_later_stages_use_smaller_model(tiny_runs: TinyRuns) -> None:
         "pipeline.order=[train,prune_channels,prune]",
     ]
     plan, source = tiny_runs.plan(*overrides)
-    descriptions = preview_plan(plan, tiny_runs.compose_settings(*overrides), source)[1]
+    descriptions = preview_plan(plan, tiny_runs.compose_settings(*overrides), source)
     assert descriptions[1] == [
         ("conv1", "Conv2D: 4 of 8 channels stay"),
         ("norm1", "BatchNormalization: follows the layers before it"),

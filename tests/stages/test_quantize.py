@@ -148,7 +148,7 @@ class TestPlan:
         overrides = ["model=from_file", f"model.path={source}", "pipeline=quantize"]
         overrides += ["pipeline.stages.quantize.scheme=dynamic", "+pipeline.stages.quantize.layers={conv1: 4}"]
         plan, data = tiny_runs.plan(*overrides)
-        _, stages = preview_plan(plan, tiny_runs.compose_settings(*overrides), data)
+        stages = preview_plan(plan, tiny_runs.compose_settings(*overrides), data)
         assert [description for _, description in stages[-1]] == [
             "CONV_2D: int4 weights",
             "CONV_2D: int8 weights",

@@ -189,7 +189,7 @@ def test_other_stages_allocate_ratio_by_table(tiny_runs: TinyRuns, method: str) 
 
     def describe_plan(*more: str) -> str:
         plan, data = tiny_runs.plan(*overrides, *more)
-        return dict(preview_plan(plan, tiny_runs.compose_settings(*overrides, *more), data)[1][-1])["dense1"]
+        return dict(preview_plan(plan, tiny_runs.compose_settings(*overrides, *more), data)[-1])["dense1"]
 
     assert "by the table of sensitivity" in describe_plan("seed=7")
     record = tiny_runs.run(*overrides)
