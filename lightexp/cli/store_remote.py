@@ -24,11 +24,13 @@ from lightexp.core.remote_store import RemoteStore, is_sound
 from lightexp.core.store import DRAFTS, Store, make_lock, remove_path
 from lightexp.core.store_entry import MANIFEST
 from lightexp.core.store_gc import StoreItem, select_evictable
+from lightexp.runner.primary_config import write_primary_config
 
 if TYPE_CHECKING:
     from lightexp.runner.settings import Settings
 
 _RUN_ID = re.compile(r"[\w-][\w. -]*", re.ASCII)
+_CONFIG_FILE = "repeat.yaml"
 _MINIMUM_AGE_S = 86_400.0  # of what is removed: another host may be uploading what no record names yet
 
 
@@ -83,6 +85,8 @@ def pull(store: Store, remote: RemoteStore, run_id: str, outputs: Path) -> int:
     if not folder.exists():
         _write_run(store, record, folder)
     print_line(f"{fetched} of {len(keys)} entries were fetched; {len(missing)} are missing. The run is in {folder}.")
+    if record.config:
+        print_line(f"Again   {_write_config(record, remote, folder, outputs)}")
     return 1 if missing else 0
 
 
@@ -114,6 +118,12 @@ def _write_run(store: Store, record: Record, folder: Path) -> None:
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write_config(record: Record, remote: RemoteStore, folder: Path, outputs: Path) -> str:
+    """Write the config of a pulled run, which keeps its outputs here, and return the command that runs it."""
+    places = {"paths": {"outputs": str(outputs)}, "store": {"remote": remote.url}}
+    return write_primary_config(folder.absolute() / _CONFIG_FILE, {**record.config, **places}, record.name)
 
 
 def verify(store: Store, remote: RemoteStore) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from lightexp.core.columns import build_metric_cells, find_column, list_doubtful_rows, list_footnotes
@@ -23,6 +21,7 @@ from lightexp.core.records import FRONT_FILE
 from lightexp.core.regular_files import replace_file
 from lightexp.core.store import Store
 from lightexp.core.table import Table, TableCell, TableColumn, TableRow, render_markdown
+from lightexp.runner.primary_config import write_primary_config
 from lightexp.runner.run import Runner
 from lightexp.search import parameter_plots, plots
 from lightexp.search.feasibility import build_tally_table, list_advice, tally_constraints
@@ -35,11 +34,6 @@ from lightexp.search.study_status import StudyStatus
 
 TABLE = "front.md"
 _TABLE_METRICS = ("size/file_bytes", "size/ratio")
-_PRIMARY_CONFIG = {
-    "defaults": [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}, "_self_"],
-    "hydra": {"run": {"dir": "."}, "output_subdir": None, "job": {"chdir": False}},
-}
-"""What a config file needs besides the run's config to be named by `--config-name`."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +166,8 @@ def write_point_config(study: SearchStudy, number: int, config: Mapping[str, Any
         The file, and the command that runs it.
     """
     path = study.folder / "front" / f"trial_{number:04d}.yaml"
-    repeat = shlex.join(["lightexp", "run", f"--config-dir={path.parent}", f"--config-name={path.stem}"])
-    comment = f"# Trial {number} of the study {study.spec.name}: {repeat}\n"
-    values = {**_PRIMARY_CONFIG, **config, "tracking": study.spec.settings.written["tracking"]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, f"{comment}{OmegaConf.to_yaml(OmegaConf.create(values))}".encode())
-    return path, repeat
+    values = {**config, "tracking": study.spec.settings.written["tracking"]}
+    return path, write_primary_config(path, values, f"Trial {number} of the study {study.spec.name}")
 
 
 def _test_trial(study: SearchStudy, trial: FrozenTrial, runner: Runner, command: list[str], folder: Path) -> Record:

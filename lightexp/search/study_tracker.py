@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.columns import select_columns
 from lightexp.core.json_text import encode_json
+from lightexp.core.record import RECORD_FILE
 from lightexp.core.regular_files import replace_file
 from lightexp.runner.run import describe_mirror
 from lightexp.search.export_front import TABLE, TestedPoint
@@ -19,7 +20,7 @@ from lightexp.search.study_status import StudyStatus
 from lightexp.tracking.mlflow_payload import MAIN_METRICS, METRICS_FILE, build_vary_tags
 from lightexp.tracking.process import MirrorProcess
 from lightexp.tracking.remote_mirror import RemoteMirror
-from lightexp.tracking.study_payload import StudyPayload, TrialPayload
+from lightexp.tracking.study_payload import FRONT_FOLDER, StudyPayload, TrialPayload
 
 _UPLOAD_LOCK = -2
 """Number of the lock under which a study is mirrored, by one command at a time; trials have numbers from 0."""
@@ -90,7 +91,9 @@ class StudyTracker:
         replace_file(self._study.folder / METRICS_FILE, f"{encode_json(metrics, indent=1)}\n".encode())
         files = {str(path): "" for path in self._study.folder.glob("*.*") if path.suffix in _FILE_SUFFIXES}
         for point in points:
-            files |= {str(point.config): "front", str(point.model): f"front/{point.config.stem}"}
+            folder = f"{FRONT_FOLDER}/{point.config.stem}"
+            record = point.model.with_name(RECORD_FILE)
+            files |= {str(point.config): FRONT_FOLDER, str(point.model): folder, str(record): folder}
         self.place = self._thread.submit(self._upload, mlflow_status, status, trials, files, bool(points)).result()
         self._thread.shutdown()
 

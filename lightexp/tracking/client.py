@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -224,11 +224,11 @@ class TrackingClient:
         self._exchange(lambda: self._client.log_model_artifacts(model.model_id, str(folder)))
         self._exchange(lambda: self._client.finalize_logged_model(model.model_id, "READY"))
 
-    def download_record(self, run: MlflowRun, folder: Path) -> None:
-        """Download a run's `record.json` into a folder."""
+    def download_record(self, run: MlflowRun, folder: Path, place: str = "") -> None:
+        """Download the `record.json` of a run, or in the folder `place` of its files, into a folder."""
         self._check_location(run.artifact_uri)
-        target = folder / RECORD_FILE
-        self._exchange(lambda: compat.download_mlflow_file(run.artifact_uri, self._uri, RECORD_FILE, target))
+        name, target = str(PurePosixPath(place, RECORD_FILE)), folder / RECORD_FILE
+        self._exchange(lambda: compat.download_mlflow_file(run.artifact_uri, self._uri, name, target))
 
     def transaction(self) -> AbstractContextManager[None]:
         """Write all that follows in the context together; see `compat.mlflow_transaction`."""

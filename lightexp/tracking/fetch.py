@@ -1,7 +1,8 @@
-"""Read records back from MLflow: each run there has its `record.json` among its artifacts."""
+"""Read records back from MLflow, where each run and each trial of a study's front has its `record.json`."""
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,15 @@ from lightexp.core.record import RECORD_FILE, Record, read_record
 from lightexp.tracking import stores
 from lightexp.tracking.client import MlflowRun, StoreTimeout, TrackingClient
 from lightexp.tracking.mlflow import Mlflow, summarize_mlflow_error
+from lightexp.tracking.study_payload import FRONT_FOLDER
 from lightexp.tracking.study_uploader import STUDY_TAG, TRIAL_TAG
 
+_TRIAL = re.compile(rf"{FRONT_FOLDER}/trial_(\d{{1,9}})", re.ASCII)
 _LIMITS = {"timeout": 10, "retries": 1}
 
 
 def download_records(place: Mlflow, complaints: list[str]) -> Iterator[Record]:
-    """Yield the records of an experiment's finished runs, oldest first.
+    """Yield the records of an experiment's finished runs and of its finished studies' fronts, oldest first.
 
     Args:
         place: The store, by its tracking URI with an absolute path, and the experiment.
@@ -34,11 +37,13 @@ def download_records(place: Mlflow, complaints: list[str]) -> Iterator[Record]:
             client = TrackingClient(uri, place.timeout_s)
             experiment_id = _find_experiment(client, place)
             for run in client.find_runs(experiment_id, "attributes.status = 'FINISHED'"):
-                if not run.tags.keys().isdisjoint((STUDY_TAG, TRIAL_TAG)):
-                    continue  # the run of a study, an ablation or a trial, which has no record
+                if TRIAL_TAG in run.tags:
+                    continue  # which has no record; those of the front are its study's
                 run_folder = Path(folder) / run.run_id
                 run_folder.mkdir()
-                if record := _download_record(client, run, run_folder, complaints):
+                if STUDY_TAG in run.tags:
+                    yield from _download_front(client, run, run_folder, complaints)
+                elif record := _download_record(client, run, run_folder, complaints):
                     yield record
         except BadInput:
             raise
@@ -58,10 +63,24 @@ def _find_experiment(client: TrackingClient, place: Mlflow) -> str:
     return experiment_id
 
 
-def _download_record(client: TrackingClient, run: MlflowRun, folder: Path, complaints: list[str]) -> Record | None:
+def _download_front(client: TrackingClient, run: MlflowRun, folder: Path, complaints: list[str]) -> Iterator[Record]:
+    """Yield the records of a study's front; none of an ablation, a sweep, or a study of an earlier version."""
+    for place in sorted(client.list_files(run, FRONT_FOLDER)):
+        match = _TRIAL.fullmatch(place)
+        if match is None or f"{place}/{RECORD_FILE}" not in client.list_files(run, place):
+            continue
+        if record := _download_record(client, run, folder, complaints, place):
+            study = run.tags.get("mlflow.runName", run.run_id)
+            record.tags = {**record.tags, "row": f"{study}, trial {int(match[1])}"}
+            yield record
+
+
+def _download_record(
+    client: TrackingClient, run: MlflowRun, folder: Path, complaints: list[str], place: str = ""
+) -> Record | None:
     """Return a run's record; None if it cannot be downloaded or read, with a complaint."""
     try:
-        client.download_record(run, folder)
+        client.download_record(run, folder, place)
         return read_record(folder)
     except StoreTimeout:
         raise

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+FRONT_FOLDER = "front"
+"""Folder of a study's artifacts with a folder for each trial of the front: its file that ships and its record."""
+
 
 @dataclass(frozen=True)
 class TrialPayload:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lightexp.core.record import read_record
+from lightexp.core.records import load_records
 from tests.command_server import run_command
 from tests.dead_runs import write_dead_run
 from tests.search.studies import COMMAND, LEVEL, PATIENCE_S, PLUGIN, Studies, write_arrays
@@ -34,8 +37,10 @@ class Session:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    study = Studies(tmp_path_factory.mktemp("command"))
+def session(tmp_path_factory: pytest.TempPathFactory, copy_database: Callable[[Path], None]) -> Session:
+    study = Studies(tmp_path_factory.mktemp("command"), tracking="mlflow")
+    study.overrides.append(f"store.remote=file://{study.folder / 'remote'}")
+    copy_database(study.outputs)
     write_dead_run(study.outputs / "runs", "dead")
     plan_before = study.run(*OVERRIDES, "--plan")
     assert not (study.outputs / "searches").exists()
@@ -114,6 +119,26 @@ def test_config_of_a_point_repeats_the_same_bytes(session: Session) -> None:
     assert read_record(repeated.parent).metrics["accuracy/test"] == point["metrics"]["accuracy/test"]
     assert "--config-name=" in read_record(repeated.parent).command
     assert OmegaConf.load(Path(point["config"])).runtime.threads == 1
+
+
+def test_a_host_without_outputs_runs_a_point(session: Session, tmp_path: Path) -> None:
+    def call(*arguments: str) -> str:
+        result = run_command(arguments, tmp_path, session.study.environment(), PATIENCE_S)
+        assert (result.returncode, "missing in" in result.stderr) == (0, False), result.stderr
+        return result.stdout
+
+    remote = f"store.remote=file://{session.study.folder / 'remote'}"
+    uri = f"sqlite:///{session.study.outputs / 'mlflow.db'}"
+    call("report", f"tracking.uri={uri}", "tracking.experiment=lightexp", "out=r")
+    rows = list(csv.DictReader((tmp_path / "r" / "runs.csv").read_text().splitlines()))
+    front = session.study.read_front()["front"]
+    assert [row["row"] for row in rows] == [f"tried, trial {number}" for number in sorted(p["trial"] for p in front)]
+    again = call("store", "pull", rows[0]["id"], remote).splitlines()[-1]
+    call(*shlex.split(again)[2:])
+    (record,) = [record for record in load_records(tmp_path / "outputs")[0] if record.id != rows[0]["id"]]
+    assert all(stage.from_store for stage in record.stages)
+    files = [path.read_bytes() for path in tmp_path.glob("outputs/runs/*/model.tflite")]
+    assert len(files) == 2 and files[0] == files[1]
 
 
 @pytest.mark.parametrize(
