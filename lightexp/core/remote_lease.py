@@ -1,4 +1,4 @@
-"""Leases of store keys in a remote store: which host makes an entry. They are advisory, and no clock is compared."""
+"""Leases of store keys: which host makes an entry of a remote store. They are advisory, and no clock is compared."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from contextlib import suppress
+from typing import Protocol
 
 from lightexp.core.errors import LightexpError
 from lightexp.core.json_text import encode_json
@@ -15,8 +16,21 @@ from lightexp.core.object_storage import ObjectStorage
 LEASES = "leases"
 
 
-class RemoteLeases:
-    """Leases that this process holds, and those of others that it has seen.
+class Leases(Protocol):
+    """Leases of store keys."""
+
+    def acquire(self, key: str) -> bool:
+        """Acquire the lease of a key without waiting; return False if a living process has it."""
+
+    def release(self, key: str) -> None:
+        """Release the lease of a key, if this process has it."""
+
+    def expire(self, key: str) -> None:
+        """Give a lease up without a request to the remote store, which has just failed."""
+
+
+class RemoteLeases(Leases):
+    """Leases as objects in the remote store: those that this process holds, and those of others that it has seen.
 
     The holder of a lease writes a new number into it from time to time. A lease that stays as it is for `expiry_s`
     seconds of the observer's own clock belongs to a dead process, and is taken over. Two hosts can then hold a lease in
@@ -38,7 +52,7 @@ class RemoteLeases:
         self._renewer: threading.Thread | None = None
 
     def acquire(self, key: str) -> bool:
-        """Acquire the lease of a key without waiting; return False if a living process has it."""
+        """See `Leases.acquire`."""
         if key in self._held:
             return True
         name = f"{LEASES}/{key}"
@@ -57,7 +71,7 @@ class RemoteLeases:
         return True
 
     def release(self, key: str) -> None:
-        """Release the lease of a key, if this process has it and the storage answers; else it expires."""
+        """See `Leases.release`; if the storage does not answer, the lease expires."""
         with self._lock:
             content = self._held.pop(key, None)
             if content is not None:
@@ -66,7 +80,7 @@ class RemoteLeases:
                         self._storage.remove(f"{LEASES}/{key}")
 
     def expire(self, key: str) -> None:
-        """Let a lease expire, without a request."""
+        """See `Leases.expire`."""
         with self._lock:
             self._held.pop(key, None)
 

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 
 from lightexp.core.errors import LightexpError
 from lightexp.core.object_storage import ObjectStorage, StorageRefused, StorageUnavailable
-from lightexp.core.remote_lease import RemoteLeases
+from lightexp.core.remote_lease import Leases, RemoteLeases
 from lightexp.core.remote_store import RemoteStore
 
 _PAUSE_S = 300.0  # without the remote store, after it has failed
@@ -29,12 +29,12 @@ class StoreSync:
     local store, and after five minutes it is tried again. If it may only be read, entries are still fetched.
     """
 
-    def __init__(self, remote: RemoteStore, leases: RemoteLeases, say: Callable[[str], None]) -> None:
+    def __init__(self, remote: RemoteStore, leases: Leases, say: Callable[[str], None]) -> None:
         """Contact nothing yet.
 
         Args:
             remote: The remote store.
-            leases: Its leases.
+            leases: The leases of its keys.
             say: Takes each line for the user.
         """
         self._remote, self._leases, self._say = remote, leases, say
@@ -217,10 +217,10 @@ class StoreSync:
         self._failure_reported = True
 
 
-def connect_store(url: str, say: Callable[[str], None]) -> StoreSync:
-    """Connect to the remote store at an address; see `StoreSync.connect`."""
+def connect_store(url: str, say: Callable[[str], None], leases: Leases | None = None) -> StoreSync:
+    """Connect to the remote store at an address; see `StoreSync.connect`. By default the leases are in that store."""
     storage = ObjectStorage(url)
-    sync = StoreSync(RemoteStore(storage), RemoteLeases(storage), say)
+    sync = StoreSync(RemoteStore(storage), leases or RemoteLeases(storage), say)
     sync.connect()
     return sync
 

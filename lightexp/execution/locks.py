@@ -18,6 +18,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lightexp.core.remote_lease import Leases
+
 _HOLD_POLL_S = 0.1
 _EXCLUSIVE_POLL_S = 0.002  # of a lock that is held for milliseconds
 _SERVER_POLL_S = 0.05
@@ -165,16 +167,18 @@ class PostgresLocks(Locks):
 
     def acquire(self, key: int) -> bool:
         """See `Locks.acquire`."""
-        acquired = self._try_lock(key)
-        if acquired:
-            self._held.add(key)
-        return acquired
+        with self._lock:
+            acquired = self._try_lock(key)
+            if acquired:
+                self._held.add(key)
+            return acquired
 
     def release(self, key: int) -> None:
         """See `Locks.release`."""
-        if key in self._held:
-            self._held.discard(key)
-            self._unlock(key)
+        with self._lock:
+            if key in self._held:
+                self._held.discard(key)
+                self._unlock(key)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -233,6 +237,34 @@ def _watch_connection(reference: weakref.ref[PostgresLocks]) -> None:
         locks.check_connection()
         del locks
         time.sleep(_RECOVERY_S / 5)
+
+
+class StoreLeases(Leases):
+    """Leases of store keys among the workers of a study, by its locks: a lease dies with its owner at once."""
+
+    def __init__(self, locks: Locks) -> None:
+        """Hold nothing yet; other locks of the same family must have smaller numbers than 2^30."""
+        self._locks = locks
+        self._held: set[int] = set()
+
+    def acquire(self, key: str) -> bool:
+        """See `Leases.acquire`."""
+        number = _number_key(key)
+        if number not in self._held and self._locks.acquire(number):
+            self._held.add(number)
+        return number in self._held
+
+    def release(self, key: str) -> None:
+        """See `Leases.release`."""
+        self._held.discard(_number_key(key))
+        self._locks.release(_number_key(key))
+
+    expire = release
+
+
+def _number_key(key: str) -> int:
+    """Return the number of a store key's lock; two keys with the same number wait for each other, no more."""
+    return 2**30 + int(key[:7], 16)
 
 
 class CommandLease:

@@ -25,6 +25,7 @@ from lightexp.core.primary_metric import PRIMARY
 from lightexp.core.protocols import ENCODED, TFLITE, Dataset
 from lightexp.core.record import Record
 from lightexp.core.records import RUNS
+from lightexp.core.remote_lease import Leases
 from lightexp.core.store import Store
 from lightexp.core.store_sync import StoreSync, connect_store
 from lightexp.core.task import make_default_task
@@ -49,15 +50,21 @@ ERROR = "error.txt"
 class Runner:
     """Run pipelines, one after another; the loaded data and the connection to MLflow are kept between them."""
 
-    def __init__(self, reporter: ProgressReporter, mirror_process: MirrorProcess | None = None) -> None:
+    def __init__(
+        self,
+        reporter: ProgressReporter,
+        mirror_process: MirrorProcess | None = None,
+        leases: Leases | None = None,
+    ) -> None:
         """Open nothing yet.
 
         Args:
             reporter: Shows progress.
             mirror_process: The process that mirrors records, if it has been started early, which saves its start-up.
                 Defaults to starting one when the first run asks for a mirror.
+            leases: Which host makes an entry of the remote store. Defaults to leases in that store.
         """
-        self._reporter = reporter
+        self._reporter, self._leases = reporter, leases
         self._mirror = RemoteMirror(reporter.say, mirror_process)
         self._data: tuple[Dataset, Data] | None = None
         self._noted: tuple[Dataset, tuple[str, ...]] | None = None  # the notes that have been shown
@@ -73,7 +80,7 @@ class Runner:
         """
         sync, url = None, settings.remote_store
         if url is not None and (sync := self._syncs.get(url)) is None:
-            sync = connect_store(url, self._reporter.say)
+            sync = connect_store(url, self._reporter.say, self._leases)
             self._syncs[url] = sync
         return Store(settings.outputs / "store", sync)
 

@@ -12,7 +12,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.record import Record
-from lightexp.execution.locks import CommandLease
+from lightexp.execution.locks import CommandLease, PostgresLocks, StoreLeases
 from lightexp.execution.work import ClaimedTask, WorkSource, WorkStatus
 from lightexp.runner.progress import ProgressReporter, SilentReporter
 from lightexp.runner.run import Runner
@@ -103,7 +103,8 @@ class TrialSource(WorkSource):
 
     @cached_property
     def _runner(self) -> Runner:
-        return Runner(self._reporter)
+        locks = self.study.locks  # those of a journal are seen by the hosts alone that share its folder
+        return Runner(self._reporter, leases=StoreLeases(locks) if isinstance(locks, PostgresLocks) else None)
 
     def claim(self) -> ClaimedTask | None:
         """See `WorkSource.claim`: an orphaned trial, a seed trial, a new or a promoted one."""

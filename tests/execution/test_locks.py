@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from lightexp.execution.locks import CommandLease, FileLocks, OutageReporter
+from lightexp.execution.locks import CommandLease, FileLocks, OutageReporter, StoreLeases
 
 
 def test_file_locks_keep_other_owners_out(tmp_path: Path) -> None:
@@ -46,6 +46,20 @@ def test_hold_waits_for_the_lock(tmp_path: Path) -> None:
     assert is_held.wait(30)
     thread.join()
     assert other.is_free(1)
+
+
+def test_store_leases_keep_other_owners_out(tmp_path: Path) -> None:
+    locks = FileLocks(tmp_path)
+    mine, other = StoreLeases(locks), StoreLeases(FileLocks(tmp_path))
+    key = "f" * 64
+    assert mine.acquire(key) and mine.acquire(key)
+    assert not other.acquire(key)
+    assert other.acquire("e" * 64)
+    other.release(key)  # is not its own
+    mine.release(key)  # once, however often it was acquired
+    assert locks.is_free(2**30 + 2**28 - 1)
+    assert other.acquire(key)
+    assert all(locks.is_free(number) for number in (0, -1, 2**30 - 1))  # trials have such numbers
 
 
 def test_lease_tells_workers_to_drain_and_to_stop(tmp_path: Path) -> None:

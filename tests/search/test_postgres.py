@@ -7,8 +7,10 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -141,6 +143,42 @@ def list_trials(server: Server, name: str = "tried") -> list[FrozenTrial]:
 
 def test_postgres_lock_dies_with_its_owner(server: Server, tmp_path: Path) -> None:
     check_lock_dies_with_owner(server.url, tmp_path)
+
+
+def test_store_lease_dies_with_its_owner(server: Server, tmp_path: Path) -> None:
+    key = "ab" + "0" * 62
+    code = """
+import sys, time
+from pathlib import Path
+from lightexp.core.store import Store
+from lightexp.core.store_sync import connect_store
+from lightexp.execution.locks import StoreLeases
+from lightexp.search.storage import open_storage
+folder, url, key, die = Path(sys.argv[1]), *sys.argv[2:]
+leases = StoreLeases(open_storage(url, folder, "leases", print)[1])
+store = Store(folder / "store", connect_store(f"file://{folder.parent / 'remote'}", print, leases))
+def make(draft):
+    print("makes", flush=True)
+    if die == "die":
+        time.sleep(600)
+    return {}
+store.ensure(key, "a", make, lambda: print("waits", flush=True))
+store.close()
+"""
+
+    def start(name: str, die: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, str(tmp_path / name), server.url, key, die]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+
+    with start("a", "die") as first:
+        assert first.stdout is not None and first.stdout.readline() == "makes\n"
+        with start("b", "") as second:
+            assert second.stdout is not None and second.stdout.readline() == "waits\n"
+            first.kill()
+            killed = time.monotonic()
+            assert second.communicate(timeout=60)[0] == "makes\n"
+            assert time.monotonic() - killed < 30  # a lease in the remote store would last a minute
+    assert not (tmp_path / "remote" / "leases").exists()
 
 
 def test_exclusive_postgres_blocks_do_not_overlap(server: Server, tmp_path: Path) -> None:
