@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,24 @@ START_S = 120.0
 _CHUNK = 65_536
 
 
-def _make_answer(status: str, body: str) -> bytes:
+def _make_answer(status: str, body: str, *headers: str) -> bytes:
     head = [f"HTTP/1.1 {status}", "Content-Type: application/xml", f"Content-Length: {len(body)}", "Connection: close"]
-    return ("\r\n".join(head) + "\r\n\r\n" + body).encode()
+    return ("\r\n".join([*head, *headers]) + "\r\n\r\n" + body).encode()
+
+
+def _make_refusal(code: str, message: str, *headers: str, status: str = "403 Forbidden") -> bytes:
+    return _make_answer(status, f"<Error><Code>{code}</Code><Message>{message}</Message></Error>", *headers)
 
 
 _ANSWERS = {
     "html": _make_answer("200 OK", "<html>Log in to this network</html>"),
-    "denied": _make_answer("403 Forbidden", "<Error><Code>AccessDenied</Code><Message>Read only</Message></Error>"),
-    "skewed": _make_answer(
-        "403 Forbidden", "<Error><Code>RequestTimeTooSkewed</Code><Message>The clocks differ</Message></Error>"
+    "denied": _make_refusal("AccessDenied", "Read only"),
+    "unknown": _make_refusal("InvalidAccessKeyId", "The key does not exist"),
+    "skewed": _make_refusal("RequestTimeTooSkewed", "Too far", f"Date: {formatdate(time.time() - 3_600, usegmt=True)}"),
+    "region": _make_refusal(
+        "AuthorizationHeaderMalformed", "Wrong", "x-amz-bucket-region: eu-north-1", status="400 Bad Request"
     ),
-    "full": _make_answer("507 Full", "<Error><Code>InsufficientStorage</Code><Message>It is full</Message></Error>"),
+    "full": _make_refusal("InsufficientStorage", "It is full", status="507 Full"),
 }
 
 
@@ -57,8 +64,9 @@ class FaultProxy(socketserver.ThreadingTCPServer):
     """Passes connections on to a server, unless it is told to do otherwise.
 
     Attributes:
-        fault: `none`; `refuse` closes connections; `stall` answers nothing; `html` and `skewed` answer each request
-            with a page, or that the clocks differ; `denied` and `full` refuse what writes. Defaults to `none`.
+        fault: `none`; `refuse` closes connections; `stall` answers nothing; `html` answers each request with a page;
+            `skewed`, `region` and `unknown` refuse each request; `denied` and `full` refuse what writes. Defaults to
+            `none`.
         limit: Bytes of one request, after which the proxy takes no more of it. Defaults to None: it takes all.
         stalled: Set once a request has reached the limit.
         url: Its address.
@@ -102,7 +110,7 @@ class _Connection(socketserver.BaseRequestHandler):
             taken = 0
             while data := self.request.recv(_CHUNK):
                 fault, writes = self.server.fault, data.startswith((b"PUT", b"POST"))
-                if fault in ("html", "skewed") or (writes and fault in ("denied", "full")):
+                if fault in ("html", "skewed", "region", "unknown") or (writes and fault in ("denied", "full")):
                     head, _, body = _ANSWERS[fault].partition(b"\r\n\r\n")
                     self.request.sendall(head + b"\r\n\r\n" + (b"" if data.startswith(b"HEAD") else body))
                     return

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lightexp.core.disk_errors import is_disk_full
 from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.formatting import format_duration
 
 T = TypeVar("T")
 
@@ -24,6 +27,9 @@ _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 _TIME_FIELDS = ("LastModified", "mtime", "updated", "last_modified")  # as the backends name it
 _SLOWEST = 100_000  # bytes per second; a transfer that is slower counts as no answer
 _READ_LIMIT = 64_000_000  # bytes; manifests and records are far smaller, and whoever writes an object may be a stranger
+_REGION_CODES = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
+_BARE_CODES = ("301", "307", "400", "403")  # of answers to HEAD
+_CLOCK_LIMIT_S = 300.0  # S3 denies access from 15 minutes
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
 
 
@@ -93,9 +99,15 @@ class ObjectStorage:
         """Return a small object's bytes; raises FileNotFoundError if it does not exist."""
 
         def read(filesystem: Any, path: str) -> bytes:
-            if int(filesystem.info(path)["size"]) > _READ_LIMIT:
+            try:
+                content = bytes(filesystem.cat_file(path, start=0, end=_READ_LIMIT + 1))  # one request, without HEAD
+            except Exception as error:
+                if "range" not in str(error).lower():  # which an empty object has none of
+                    raise
+                return b""
+            if len(content) > _READ_LIMIT:
                 raise OSError(f"{name} has more than {_READ_LIMIT:,} bytes")
-            return bytes(filesystem.cat_file(path))
+            return content
 
         return self._call(read, name)
 
@@ -179,13 +191,32 @@ class ObjectStorage:
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         if isinstance(error, FileNotFoundError | FileExistsError):
             return error
+        if problem := _find_host_problem(error):
+            return StorageRefused(f"{self.url} denies access: {problem}")
         if isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS:
             return StorageRefused(
-                f"{self.url} denies access ({reason}). Check credentials, the bucket's policy and this host's clock."
+                f"{self.url} denies access ({reason}). Check credentials, and that they may list, read and write."
             )
         if is_disk_full(error) and not self.url.startswith("file:"):  # the local one, in a download
             return error
         return StorageUnavailable(f"{self.url} cannot be used ({reason}).")
+
+
+def _find_host_problem(error: BaseException) -> str | None:
+    """Return what this host has to change, from S3's answer to a request; None if that does not say it."""
+    response = getattr(error.__cause__ or error, "response", None)
+    if not isinstance(response, dict):
+        return None
+    reason, headers = response.get("Error", {}), response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = reason.get("Region") or headers.get("x-amz-bucket-region")
+    if reason.get("Code") in _REGION_CODES or (reason.get("Code") in _BARE_CODES and region):
+        return f"its region is {region or 'another one'}. Set AWS_DEFAULT_REGION={region or 'REGION'}."
+    if isinstance(error, PermissionError) and (date := headers.get("date")):
+        with suppress(ValueError):
+            seconds = abs(time.time() - parsedate_to_datetime(date).timestamp())
+            if seconds > _CLOCK_LIMIT_S:
+                return f"this host's clock differs by {format_duration(seconds)} from the storage's. Set the clock."
+    return None
 
 
 def _read_time(info: dict[str, Any]) -> float | None:

@@ -254,6 +254,40 @@ def test_ensure_fetches_what_it_may_only_read(url: str, tmp_path: Path, proxy: F
     assert "denies access" in second.lines[0]
 
 
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        ("skewed", "denies access: this host's clock differs by 60 min"),
+        ("region", "denies access: its region is eu-north-1. Set AWS_DEFAULT_REGION=eu-north-1."),
+        ("unknown", "denies access (The key does not exist)"),
+    ],
+)
+def test_connect_says_what_a_refusal_means(
+    url: str, tmp_path: Path, proxy: FaultProxy, fault: str, problem: str
+) -> None:
+    proxy.fault = fault
+    with pytest.raises(BadInput) as refusal:
+        Host(tmp_path, url)
+    assert f"{url} {problem}" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_hosts_that_make_the_same_keep_one_result(url: str, tmp_path: Path) -> None:
+    first, second = Host(tmp_path / "a", url), Host(tmp_path / "b", url)
+
+    def overtake() -> None:
+        first.remote.storage.remove(f"leases/{KEY}")
+        second.ensure()
+        second.store.close()
+
+    assert not first.ensure(overtake)
+    first.store.close()
+    assert (first.made, second.made) == (1, 1)
+    assert first.lines == second.lines == []
+    assert Host(tmp_path / "c", url).ensure()
+    assert len(first.remote.list_entries()[KEY]) == 3  # of one entry: weights, digest and manifest
+
+
 def test_connect_refuses_what_nobody_can_use(url: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such bucket"):
         Host(tmp_path, "s3://nobody-has-it/x")
