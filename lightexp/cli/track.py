@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import sys
+import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import print_error, print_line
+from lightexp.core import interrupt
 from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import BadInput
+from lightexp.core.formatting import format_duration
 from lightexp.core.record import RECORD_FILE, Record, read_run
 from lightexp.core.records import RUNS
 from lightexp.runner import run_lock
@@ -28,6 +32,10 @@ because it could not be reached, they were made with tracking=none, or its store
   lightexp track sync tracking.experiment=NAME              all runs to this experiment
   lightexp track sync --to-recorded                         each run to the server that its own record names
   lightexp track sync paths.outputs=FOLDER                  the runs of another outputs folder
+  lightexp track sync --compare-all                         asks MLflow about every run
+
+What was uploaded is noted. Of the runs that have not changed since, 20 are compared with MLflow: the newest ten and ten
+at random. If one of them differs there, or the experiment was made anew, all are compared, as with --compare-all.
 
 A record names its server, which its writer chose: without --to-recorded, runs recorded for another
 server are left out. So are runs that are still going on. Runs that were deleted in MLflow's bin are not uploaded again.
@@ -36,19 +44,25 @@ Exit codes: 0 done, 1 not everything could be uploaded, 2 bad input, 130 interru
 _UPLOADED, _UNCHANGED, _RUNNING, _FAILED = "uploaded", "there already", "still running", "failed"
 _LEFT_OUT = "left out"
 _RESULTS = (_UPLOADED, _UNCHANGED, _RUNNING, _LEFT_OUT, _FAILED)
+NEWEST, DRAWN = 10, 10
+"""How many of the newest and of the other runs are compared with MLflow though their upload is noted."""
+PROGRESS_PAUSE_S = 10.0
+_INTERRUPTED = 130
 
 
 def make_parser() -> Arguments:
     """Make the parser of `lightexp track`."""
-    usage = "%(prog)s sync [--to-recorded] [--config-dir DIR] [setting=value ...]"
+    usage = "%(prog)s sync [--to-recorded] [--compare-all] [--config-dir DIR] [setting=value ...]"
     parser = Arguments("track", usage=usage, description=_HELP).add_config_dir()
     sync = parser.add_command("sync", "upload what MLflow has not seen").add_config_dir()
     sync.add_argument("--to-recorded", action="store_true", help="each run to the server that its record names")
+    sync.add_argument("--compare-all", action="store_true", help="ask MLflow also about runs whose upload is noted")
     return parser
 
 
 def run(argv: list[str]) -> int:
     """Run `lightexp track` and return the exit code."""
+    interrupt.install_handlers()
     options, overrides = make_parser().read(argv)
     settings = compose_settings(overrides)
     if not isinstance(settings.tracking, Mlflow):
@@ -61,11 +75,31 @@ def run(argv: list[str]) -> int:
         raise BadInput(f"{settings.outputs} holds no runs. Set paths.outputs=FOLDER.")
     with explain_disk_errors(settings.outputs), FileLock(runs / ".sync.lock"):  # two at once would show a run twice
         run_lock.reap_dead_runs(runs)
-        return _RunSync(settings.outputs, settings.tracking, options.to_recorded, to_one_place).sync_all()
+        sync = _RunSync(settings.outputs, settings.tracking, options.to_recorded, to_one_place)
+        try:
+            return sync.sync_all(options.compare_all)
+        except KeyboardInterrupt:
+            _say("Interrupted. What was uploaded stays; the same 'lightexp track sync' goes on from there.")
+            return _INTERRUPTED
 
 
 def _say(message: str) -> None:
-    print_error(message, sys.stderr)
+    print_error(message, sys.__stderr__)
+
+
+@dataclass(frozen=True)
+class _Upload:
+    """A run that has ended, and where it goes.
+
+    Attributes:
+        folder: The run's folder.
+        started: Seconds since the epoch.
+        place: The server and experiment.
+    """
+
+    folder: Path
+    started: float
+    place: Mlflow
 
 
 class _RunSync:
@@ -84,50 +118,81 @@ class _RunSync:
         self._tracking = replace(tracking, uri=stores.resolve_uri(tracking.uri, outputs))
         self._mirrors: dict[Mlflow, MlflowMirror] = {}
         self._other_servers: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
-    def sync_all(self) -> int:
-        """Upload every run, print what was done, and return the exit code."""
-        runs: list[tuple[Path, Record]] = []
-        for folder in sorted(path.parent for path in (self._outputs / RUNS).glob(f"*/{RECORD_FILE}")):
-            try:
-                runs.append((folder, read_run(folder)))
-            except BadInput as complaint:
-                _say(f"left out: {complaint}")
-        counts = Counter(self._sync(folder, record) for folder, record in sorted(runs, key=lambda run: run[1].started))
+    def sync_all(self, compare_all: bool) -> int:
+        """Upload every run, print what was done, and return the exit code.
+
+        Args:
+            compare_all: Whether MLflow is asked about every run, also about those whose upload is noted.
+        """
+        noted, others = self._list_uploads(compare_all)
         for uri, number in self._other_servers.items():
             _say(
                 f"left out: {number} recorded for {uri}. Add --to-recorded to send each run to the server that its "
                 "record names, or set tracking.uri=URI to send all runs to one."
             )
+        trusted = 0
+        for uploads in noted.values():
+            compared, rest = _draw_compared(uploads)
+            results = {self._sync(upload) for upload in compared}
+            if results == {_UNCHANGED}:
+                self._counts[_UNCHANGED] += len(rest)
+                trusted += len(rest)
+            else:
+                others += rest
+        others.sort(key=lambda upload: upload.started)
+        progress = _ProgressLines(len(others))
+        for upload in others:
+            self._sync(upload)
+            progress.step()
         uris = [mirror.uri for mirror in self._mirrors.values() if mirror.is_reachable]
-        parts = [f"{counts[result]} {result}" for result in _RESULTS if counts[result]]
+        parts = [f"{self._counts[result]} {result}" for result in _RESULTS if self._counts[result]]
+        if trusted:
+            print_line(f"{trusted} unchanged since their upload was noted; --compare-all asks MLflow about each.")
         print_line(f"{', '.join(parts) or 'no runs'}: {', '.join(uris)}".removesuffix(": "))
-        return 1 if counts[_FAILED] else 0
+        return 1 if self._counts[_FAILED] else 0
 
-    def _sync(self, folder: Path, record: Record) -> str:
-        """Upload what MLflow lacks of a run, and return what was done."""
-        if record.status == "running" or run_lock.is_alive(folder.parent, record.id):
-            return _RUNNING
-        try:
-            tracking = self._choose_place(record)
-        except BadInput as complaint:
-            _say(f"left out: {complaint}")
-            return _LEFT_OUT
-        if tracking is None:
-            return _LEFT_OUT
-        result = self._open_mirror(tracking).sync(folder)
+    def _list_uploads(self, compare_all: bool) -> tuple[dict[Mlflow, list[_Upload]], list[_Upload]]:
+        """Return the runs whose upload is noted, by place, and the others; count those that go nowhere."""
+        noted: dict[Mlflow, list[_Upload]] = {}
+        others: list[_Upload] = []
+        for folder in sorted(path.parent for path in (self._outputs / RUNS).glob(f"*/{RECORD_FILE}")):
+            try:
+                record = read_run(folder)
+            except BadInput as complaint:
+                _say(f"left out: {complaint}")
+                continue
+            if record.status == "running" or run_lock.is_alive(folder.parent, record.id):
+                self._counts[_RUNNING] += 1
+            elif (place := self._choose_place(record)) is None:
+                self._counts[_LEFT_OUT] += 1
+            else:
+                is_noted = not compare_all and self._open_mirror(place).has_noted(folder, record)
+                uploads = noted.setdefault(place, []) if is_noted else others
+                uploads.append(_Upload(folder, record.started, place))
+        return noted, others
+
+    def _sync(self, upload: _Upload) -> str:
+        """Upload what MLflow lacks of a run, and return what was done, which is counted."""
+        record = read_run(upload.folder)
+        result = self._open_mirror(upload.place).sync(upload.folder)
         if result.note_in(record):
-            record.write(folder)
-        if "missing" in result.place:
-            return _FAILED
-        if not result.changed:
-            return _UNCHANGED
-        print_line(f"{record.id}  {record.name}: run {result.place['run_id']}")
-        return _UPLOADED
+            record.write(upload.folder)
+        done = _FAILED if "missing" in result.place else _UPLOADED if result.changed else _UNCHANGED
+        if done == _UPLOADED:
+            print_line(f"{record.id}  {record.name}: run {result.place['run_id']}")
+        self._counts[done] += 1
+        interrupt.raise_if_requested()
+        return done
 
     def _choose_place(self, record: Record) -> Mlflow | None:
-        """Return where a run goes; None if its record names a server that the command does not."""
-        recorded = None if self._to_one_place else find_recorded_place(record, self._outputs)
+        """Return where a run goes; None if nowhere, of which the user hears."""
+        try:
+            recorded = None if self._to_one_place else find_recorded_place(record, self._outputs)
+        except BadInput as complaint:
+            _say(f"left out: {complaint}")
+            return None
         if recorded is None:
             return self._tracking
         if self._to_recorded or recorded.uri == self._tracking.uri:
@@ -139,3 +204,31 @@ class _RunSync:
         if tracking not in self._mirrors:
             self._mirrors[tracking] = tracking.open_mirror(self._outputs, _say)
         return self._mirrors[tracking]
+
+
+def _draw_compared(uploads: list[_Upload]) -> tuple[list[_Upload], list[_Upload]]:
+    """Return the uploads that are compared with MLflow though they are noted, and the rest."""
+    by_age = sorted(uploads, key=lambda upload: upload.started)
+    older, newest = by_age[:-NEWEST], by_age[-NEWEST:]
+    drawn = random.sample(older, min(DRAWN, len(older)))
+    compared = {upload.folder for upload in drawn}
+    return [*drawn, *newest], [upload for upload in older if upload.folder not in compared]
+
+
+class _ProgressLines:
+    """Lines on standard error, every ten seconds: how many of some runs are done, the rate, and the time left."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
+        self._started = self._printed = time.monotonic()
+
+    def step(self) -> None:
+        """Count a run as done."""
+        self._done += 1
+        now = time.monotonic()
+        if now - self._printed < PROGRESS_PAUSE_S:
+            return
+        self._printed = now
+        rate = self._done / (now - self._started)
+        left = format_duration((self._total - self._done) / rate)
+        _say(f"{self._done} of {self._total} runs, {rate:.1f} runs/s, about {left} left")

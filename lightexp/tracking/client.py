@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -82,10 +83,20 @@ class MlflowModel(_Answer):
     artifact_location: str | None
 
 
-class _Experiment(_Answer):
+class MlflowExperiment(_Answer):
+    """An experiment as a store has it.
+
+    Attributes:
+        experiment_id: MLflow's id, which another store may give to another experiment.
+        name: Its name.
+        lifecycle_stage: `deleted` for an experiment in MLflow's bin.
+        creation_time: Milliseconds since the epoch; a store that was made anew has another one.
+    """
+
     experiment_id: _Id
     name: str
     lifecycle_stage: str | None = None
+    creation_time: int | None = None
 
 
 class _File(_Answer):
@@ -108,8 +119,8 @@ class TrackingClient:
         self._timeout_s = None if stores.get_database_file(uri) else timeout_s
         self._client: Any = self._exchange(lambda: stores.import_mlflow().MlflowClient(tracking_uri=uri))
 
-    def find_experiment(self, name: str) -> str | None:
-        """Return an experiment's id; None if there is none of that name.
+    def find_experiment(self, name: str) -> MlflowExperiment | None:
+        """Return an experiment; None if there is none of that name.
 
         Raises:
             BadInput: If it is in MLflow's bin, where nothing can be added to it, nor another of its name created.
@@ -123,17 +134,16 @@ class TrackingClient:
                 f"tracking.experiment: '{name}' was deleted. Set another name, or restore it: "
                 f"MLFLOW_TRACKING_URI={self._uri} mlflow experiments restore -x {experiment.experiment_id}"
             )
-        return experiment.experiment_id
+        return experiment
 
     def list_experiments(self) -> list[str]:
         """Return the names of the first experiments."""
         experiments = self._exchange(lambda: list(self._client.search_experiments(max_results=_PAGE_SIZE)))
         return [_parse_experiment(experiment).name for experiment in experiments]
 
-    def create_experiment(self, name: str, artifacts: str | None) -> str:
-        """Create an experiment and return its id; `artifacts` is the URI of its files, None where a server has one."""
-        created = self._exchange(lambda: self._client.create_experiment(name, artifact_location=artifacts))
-        return _validate(_Experiment, lambda: {"experiment_id": created, "name": name}).experiment_id
+    def create_experiment(self, name: str, artifacts: str | None) -> None:
+        """Create an experiment; `artifacts` is the URI of its files, None where a server has one."""
+        self._exchange(lambda: self._client.create_experiment(name, artifact_location=artifacts))
 
     def find_runs(self, experiment_id: str, query: str, with_deleted: bool = False) -> Iterator[MlflowRun]:
         """Yield the runs that a query selects, oldest first, page by page."""
@@ -194,25 +204,27 @@ class TrackingClient:
     def log_file(self, run: MlflowRun, path: Path, folder: str | None) -> None:
         """Upload a file into a folder of a run's files; None is the top."""
         self._check_location(run.artifact_uri)
-        self._exchange(lambda: self._client.log_artifact(run.run_id, str(path), folder))
+        self._exchange(lambda: _open_files(run.artifact_uri, self._uri).log_artifact(str(path), folder))
 
     def list_files(self, run: MlflowRun, folder: str | None) -> dict[str, int | None]:
         """Return the size in bytes of each file in a folder of a run's files, by its path there."""
         self._check_location(run.artifact_uri)
-        files = self._exchange(lambda: list(self._client.list_artifacts(run.run_id, folder)))
+        files = self._exchange(lambda: list(_open_files(run.artifact_uri, self._uri).list_artifacts(folder)))
         parsed = map(_parse_file, files)
         return {file.path: file.file_size for file in parsed}
 
-    def create_model(self, experiment_id: str, run_id: str, tags: dict[str, str], params: dict[str, str]) -> str:
-        """Create the model that a run has made, without files yet, and return its id."""
+    def create_model(
+        self, experiment_id: str, run_id: str, tags: dict[str, str], params: dict[str, str]
+    ) -> MlflowModel:
+        """Create the model that a run has made, without files yet."""
         client = self._client
-        model = self._exchange(
+        answer = self._exchange(
             lambda: client.create_logged_model(experiment_id, MODEL_NAME, run_id, tags, params, "tflite")
         )
-        model_id = _parse_model(model).model_id
-        output = stores.import_mlflow().entities.LoggedModelOutput(model_id, 0)
+        model = _parse_model(answer)
+        output = stores.import_mlflow().entities.LoggedModelOutput(model.model_id, 0)
         self._exchange(lambda: client.log_outputs(run_id, [output]))
-        return model_id
+        return model
 
     def get_model(self, model_id: str) -> MlflowModel:
         """Return a model by its id."""
@@ -221,7 +233,7 @@ class TrackingClient:
     def complete_model(self, model: MlflowModel, folder: Path) -> None:
         """Upload a model's files, as one exchange, and mark it as ready."""
         self._check_location(model.artifact_location)
-        self._exchange(lambda: self._client.log_model_artifacts(model.model_id, str(folder)))
+        self._exchange(lambda: _open_files(model.artifact_location, self._uri).log_artifacts(str(folder)))
         self._exchange(lambda: self._client.finalize_logged_model(model.model_id, "READY"))
 
     def download_record(self, run: MlflowRun, folder: Path, place: str = "") -> None:
@@ -263,9 +275,17 @@ class TrackingClient:
             raise StoreTimeout(f"it did not finish an answer in {self._timeout_s:g} s (tracking.timeout_s)") from error
 
 
-def _parse_experiment(experiment: Any) -> _Experiment:
-    names = ("experiment_id", "name", "lifecycle_stage")
-    return _validate(_Experiment, lambda: {name: getattr(experiment, name) for name in names})
+@lru_cache(maxsize=2)
+def _open_files(location: str | None, tracking_uri: str) -> Any:
+    """Return MLflow's repository of the files of a run or model, without asking the store for its place again."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(location, tracking_uri=tracking_uri)
+
+
+def _parse_experiment(experiment: Any) -> MlflowExperiment:
+    names = ("experiment_id", "name", "lifecycle_stage", "creation_time")
+    return _validate(MlflowExperiment, lambda: {name: getattr(experiment, name) for name in names})
 
 
 def _parse_file(file: Any) -> _File:

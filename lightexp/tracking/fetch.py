@@ -10,7 +10,7 @@ from pathlib import Path
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.record import RECORD_FILE, Record, read_record
 from lightexp.tracking import stores
-from lightexp.tracking.client import MlflowRun, StoreTimeout, TrackingClient
+from lightexp.tracking.client import MlflowExperiment, MlflowRun, StoreTimeout, TrackingClient
 from lightexp.tracking.mlflow import Mlflow, summarize_mlflow_error
 from lightexp.tracking.study_payload import FRONT_FOLDER
 from lightexp.tracking.study_uploader import STUDY_TAG, TRIAL_TAG
@@ -35,8 +35,8 @@ def download_records(place: Mlflow, complaints: list[str]) -> Iterator[Record]:
     with stores.bound_retries(**_LIMITS), tempfile.TemporaryDirectory() as folder:
         try:
             client = TrackingClient(uri, place.timeout_s)
-            experiment_id = _find_experiment(client, place)
-            for run in client.find_runs(experiment_id, "attributes.status = 'FINISHED'"):
+            experiment = _find_experiment(client, place)
+            for run in client.find_runs(experiment.experiment_id, "attributes.status = 'FINISHED'"):
                 if TRIAL_TAG in run.tags:
                     continue  # which has no record; those of the front are its study's
                 run_folder = Path(folder) / run.run_id
@@ -53,14 +53,13 @@ def download_records(place: Mlflow, complaints: list[str]) -> Iterator[Record]:
             ) from None
 
 
-def _find_experiment(client: TrackingClient, place: Mlflow) -> str:
-    """Return an experiment's id."""
-    experiment_id = client.find_experiment(place.experiment)
-    if experiment_id is None:
+def _find_experiment(client: TrackingClient, place: Mlflow) -> MlflowExperiment:
+    experiment = client.find_experiment(place.experiment)
+    if experiment is None:
         names = client.list_experiments()
         nearest = suggest_nearest(place.experiment, names)
         raise BadInput(f"tracking.experiment: '{place.experiment}' is not at {place.uri}: {nearest}")
-    return experiment_id
+    return experiment
 
 
 def _download_front(client: TrackingClient, run: MlflowRun, folder: Path, complaints: list[str]) -> Iterator[Record]:

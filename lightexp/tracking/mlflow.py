@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +16,16 @@ from lightexp.core.moved import resolve_target
 from lightexp.core.record import Record, read_run
 from lightexp.core.records import RUNS
 from lightexp.tracking import mlflow_payload, stores
-from lightexp.tracking.client import MlflowRun, StoreTimeout, TrackingClient, UnusableAnswer
+from lightexp.tracking.client import MlflowExperiment, MlflowRun, StoreTimeout, TrackingClient, UnusableAnswer
 from lightexp.tracking.mirror import Mirror, MirrorSettings, SyncResult, Tracking, is_shown_at
 from lightexp.tracking.run_uploader import RunUploader, UploadContent
 from lightexp.tracking.study_payload import StudyPayload
 from lightexp.tracking.study_uploader import StudyUploader, close_run
+from lightexp.tracking.upload_notes import UploadNotes
 
 _PROBE = {"timeout": 4, "retries": 0}
 _WRITE = {"timeout": 30, "retries": 2}
+_PROBE_PAUSE_S = 30.0  # from an answer to the next probe, which costs a request
 
 
 @settings_dataclass
@@ -120,7 +124,8 @@ class MlflowMirror(Mirror):
         self._client: TrackingClient | None = None
         self._unreachable: str | None = None  # the reason; the store is then not tried again
         self._uploaders: dict[str, StudyUploader] = {}  # by the id of the study
-        self._experiment_id: str | None = None
+        self._known_experiment: MlflowExperiment | None = None
+        self._answered = -math.inf  # when the store last did what it was asked for
         self._created: dict[str, MlflowRun] = {}  # by the id of the run, until it has ended
         self._running: dict[str, str] = {}  # MLflow's run id by the id of the run or study
 
@@ -139,7 +144,7 @@ class MlflowMirror(Mirror):
         uploader = RunUploader(folder, record, place, content, self._created.pop(record.id, None))
         failure = self._attempt(
             record.id,
-            lambda client: uploader.upload(client, self._find_experiment(client, place["experiment"]), create=create),
+            lambda client: uploader.upload(client, self._find_experiment_id(client, place["experiment"]), create),
         )
         self._note_running(record.id, record.status == "running", uploader.place.get("run_id"))
         if uploader.created_group:
@@ -151,7 +156,29 @@ class MlflowMirror(Mirror):
             return SyncResult({**known, **uploader.place, "missing": failure}, True)
         if "run_id" not in uploader.place:
             return SyncResult({})
+        if uploader.is_complete and place == self._place:
+            UploadNotes(folder.parent).add(folder, record, self._list_note_keys())
         return SyncResult(uploader.place, uploader.changed)
+
+    def has_noted(self, folder: Path, record: Record) -> bool:
+        """Return whether a note says that MLflow has the present state of a run, about which MLflow is not asked.
+
+        The note counts only while the experiment is the one of then, for which MLflow is asked.
+
+        Args:
+            folder: The run's folder.
+            record: Its record.
+        """
+        if math.isinf(self._answered):
+            self._attempt(self._experiment, lambda client: None)
+        is_known = self._known_experiment is not None and self.is_reachable
+        return is_known and UploadNotes(folder.parent).has(folder, record, self._list_note_keys())
+
+    def _list_note_keys(self) -> list[object]:
+        """Return what a note of an upload is valid for: this experiment, and what runs get there."""
+        experiment = self._known_experiment
+        identity = (experiment.experiment_id, experiment.creation_time) if experiment else None
+        return [self.uri, self._experiment, identity, self._settings.metrics, self._settings.model]
 
     def sync_study(self, study: StudyPayload) -> dict[str, str]:
         """See `Mirror.sync_study`."""
@@ -160,7 +187,7 @@ class MlflowMirror(Mirror):
         def upload(client: TrackingClient) -> None:
             # Put back only after success: what MLflow has of a study is read again after a failure in the middle.
             uploader = self._uploaders.pop(study.id, None) or StudyUploader(
-                self._find_experiment(client, self._experiment), self._settings.metrics
+                self._find_experiment_id(client, self._experiment), self._settings.metrics
             )
             place["run_id"] = uploader.upload(client, study)
             self._uploaders[study.id] = uploader
@@ -212,6 +239,7 @@ class MlflowMirror(Mirror):
                 client = self._connect()
         except Exception as error:  # MLflow and its libraries raise anything, and a run must not fail because of it
             return self._give_up(error)
+        self._answered = -math.inf
         try:
             with stores.bound_retries(**_WRITE):
                 work(client)
@@ -224,6 +252,7 @@ class MlflowMirror(Mirror):
                 "Its record is complete; 'lightexp track sync' uploads the rest."
             )
             return reason
+        self._answered = time.monotonic()
         return None
 
     def _give_up(self, error: Exception) -> str:
@@ -236,27 +265,37 @@ class MlflowMirror(Mirror):
         return self._unreachable
 
     def _connect(self) -> TrackingClient:
-        """Make the client of a store, and check that the store answers."""
+        """Make the client of a store, and check that the store answers, unless it has just done so."""
         if self._client is None:
             if file := stores.get_database_file(self.uri):
                 stores.prepare_database(file, self._artifacts)
             self._client = TrackingClient(self.uri, self._settings.timeout_s)
-        self._experiment_id = self._client.find_experiment(self._experiment)
+        if self._known_experiment is None or time.monotonic() - self._answered > _PROBE_PAUSE_S:
+            self._known_experiment = self._client.find_experiment(self._experiment)
         return self._client
 
-    def _find_experiment(self, client: TrackingClient, name: str) -> str:
+    def _find_experiment_id(self, client: TrackingClient, name: str) -> str:
         """Return the experiment's id; create it if needed, though another process may be doing the same."""
-        is_known = name == self._experiment and self._experiment_id is not None
-        if experiment_id := self._experiment_id if is_known else client.find_experiment(name):
-            return experiment_id
+        is_own = name == self._experiment
+        experiment = self._known_experiment if is_own else None
+        experiment = experiment or client.find_experiment(name) or self._create_experiment(client, name)
+        if is_own:
+            self._known_experiment = experiment
+        return experiment.experiment_id
+
+    def _create_experiment(self, client: TrackingClient, name: str) -> MlflowExperiment:
         # Without a server MLflow would put artifacts below the current folder; a server has a place for them.
         location = self._artifacts.absolute().as_uri() if stores.is_database(self.uri) else None
         try:
-            return client.create_experiment(name, location)
+            client.create_experiment(name, location)
         except stores.import_mlflow().MlflowException:
-            if experiment_id := client.find_experiment(name):
-                return experiment_id
+            if experiment := client.find_experiment(name):
+                return experiment
             raise
+        experiment = client.find_experiment(name)
+        if experiment is None:
+            raise UnusableAnswer(f"it has created experiment '{name}' and does not find it")
+        return experiment
 
 
 def summarize_mlflow_error(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from lightexp.core.table import render_markdown
 
 KEY_CHARS, PARAM_CHARS, TAG_CHARS, DIGEST_CHARS = 250, 6_000, 8_000, 36
 PARAMS, TAGS, METRICS = 100, 100, 1_000  # at most, in one call
-REQUEST_BYTES = 800_000  # MLflow refuses requests over 1,000,000
+REQUEST_BYTES = 400_000  # of params or of tags: both fit into a request, of which MLflow refuses over 1,000,000
 MAIN_METRICS = 30  # at most, of a run
 NOTE_TAG = "mlflow.note.content"
 """The description that MLflow's pages show of a run."""
@@ -239,7 +239,7 @@ def list_inputs(record: Record) -> list[DatasetInput]:
 
 
 def split_batches(values: Mapping[str, str], count: int) -> Iterator[dict[str, str]]:
-    """Yield keys and values in batches of at most `count`, each of which fits into a request."""
+    """Yield keys and values in batches of at most `count`, two of which fit into a request."""
     batch: dict[str, str] = {}
     batch_bytes = 0
     for name, value in values.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 from lightexp.core.json_text import encode_json
 from lightexp.core.record import RECORD_FILE, Record
 from lightexp.tracking import mlflow_payload, stores
-from lightexp.tracking.client import MlflowRun, TrackingClient
+from lightexp.tracking.client import MlflowModel, MlflowRun, TrackingClient
 from lightexp.tracking.mirror import SyncResult, is_shown_at
 from lightexp.tracking.mlflow_model import find_model, write_model_folder
 from lightexp.tracking.run_groups import RunGroup, find_group, lock_groups
@@ -21,7 +21,8 @@ from lightexp.tracking.study_uploader import PARENT_TAG, create_study_run, find_
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "killed": "KILLED", "running": "RUNNING"}
 _TEMPORARY_SUFFIXES = (".lock", ".tmp")
 _RUN_ID = "lightexp.run_id"
-_BATCH_METRICS = mlflow_payload.METRICS - mlflow_payload.TAGS  # MLflow limits the sum of both in a call
+# MLflow limits the sum of all three in a call:
+_BATCH_METRICS = mlflow_payload.METRICS - mlflow_payload.PARAMS - mlflow_payload.TAGS
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,14 @@ class RunUploader:
         """As `SyncResult.place`, with `run_id` as soon as the MLflow run is known."""
         self.changed = False
         """Whether anything was uploaded."""
+        self.is_complete = False
+        """Whether MLflow has all of a run that has ended; not of one in MLflow's bin."""
         self.created = created
         """The run if this process has created it."""
         self.created_group: tuple[str, str] | None = None
         """Id and parent run of the record's ablation or sweep, if it is shown as running since this upload."""
         self._folder, self._record, self._content = folder, record, content
-        self._is_new_model = False
+        self._new_model: MlflowModel | None = None
         self._end_ms = int((record.ended or record.started) * 1000)
 
     def upload(self, client: TrackingClient, experiment_id: str, create: bool) -> None:
@@ -104,12 +107,12 @@ class RunUploader:
         self._log_files(client, run)
         if model_id is not None:
             self._complete_model(client, run, model_id)
+        self.is_complete = True
 
     def _log_values(self, client: TrackingClient, run: MlflowRun, experiment_id: str) -> str | None:
         """Log all but files, and return the id of the run's model, if it has one."""
-        self._log_params(client, run)
         model_id = self._find_or_create_model(client, run, experiment_id)
-        self._log_tags_and_metrics(client, run, model_id)
+        self._log_batches(client, run, model_id)
         if self._record.status == "running":
             return model_id
         # The status before the files: if this process dies while it uploads them, the run does not look alive.
@@ -121,6 +124,8 @@ class RunUploader:
 
     def _find_run(self, client: TrackingClient, experiment_id: str) -> MlflowRun | None:
         """Return the MLflow run of the record, a deleted one if there is no other, or None."""
+        if self._record.status == "running" and not self._record.mlflow:
+            return None  # it has just begun
         if "run_id" in self._record.mlflow and is_shown_at(self._record, self.place):
             try:
                 run = client.get_run(self._record.mlflow["run_id"])
@@ -153,29 +158,21 @@ class RunUploader:
                 client.set_status(run.run_id, "FINISHED")
             return run.run_id
 
-    def _log_params(self, client: TrackingClient, run: MlflowRun) -> None:
-        params = mlflow_payload.build_params(self._record.config)
-        missing = {name: value for name, value in params.items() if name not in run.params}
-        param = stores.import_mlflow().entities.Param
-        for batch in mlflow_payload.split_batches(missing, mlflow_payload.PARAMS):
-            client.log_batch(run.run_id, params=[param(name, value) for name, value in batch.items()])
-            run.params.update(batch)
-            self.changed = True
-
     def _find_or_create_model(self, client: TrackingClient, run: MlflowRun, experiment_id: str) -> str | None:
         """Return the id of the run's model, which its metrics are linked to; None if it has and gets none."""
         if run.model_ids:
             return run.model_ids[0]
         if not self._content.model or not find_model(self._record, self._folder):
             return None
-        self.changed = self._is_new_model = True
+        self.changed = True
         tags = {_RUN_ID: self._record.id, "mlflow.source.name": "lightexp"}
         params = mlflow_payload.build_model_params(self._record)
-        return client.create_model(experiment_id, run.run_id, tags, params)
+        self._new_model = client.create_model(experiment_id, run.run_id, tags, params)
+        return self._new_model.model_id
 
     def _complete_model(self, client: TrackingClient, run: MlflowRun, model_id: str) -> None:
         """Upload the model's files, unless they are complete."""
-        model, path = client.get_model(model_id), find_model(self._record, self._folder)
+        model, path = self._new_model or client.get_model(model_id), find_model(self._record, self._folder)
         if model.status == "READY" or path is None:
             return
         metrics = {point.key: point.value for point in mlflow_payload.list_points(self._record) if not point.step}
@@ -185,23 +182,31 @@ class RunUploader:
             client.complete_model(model, Path(folder))
         self.changed = True
 
-    def _log_tags_and_metrics(self, client: TrackingClient, run: MlflowRun, model_id: str | None) -> None:
-        """Log tags that differ, and metrics and curves that are missing, in as few calls as possible."""
+    def _log_batches(self, client: TrackingClient, run: MlflowRun, model_id: str | None) -> None:
+        """Log params that are missing, tags that differ, and metrics and curves that are missing, in few calls."""
         entities = stores.import_mlflow().entities
+        params = mlflow_payload.build_params(self._record.config)
+        missing = {name: value for name, value in params.items() if name not in run.params}
         tags = mlflow_payload.build_tags(self._record)
         tags |= mlflow_payload.build_run_note_tags(self._record, run.tags)
         different = {name: value for name, value in tags.items() if run.tags.get(name) != value}
-        tag_batches = [
-            [entities.RunTag(name, value) for name, value in batch.items()]
-            for batch in mlflow_payload.split_batches(different, mlflow_payload.TAGS)
-        ]
         metrics = [
             entities.Metric(p.key, p.value, self._choose_timestamp(p, run), p.step, None if p.step else model_id)
             for p in self._list_missing_points(run)
         ]
-        metric_batches = [metrics[first : first + _BATCH_METRICS] for first in range(0, len(metrics), _BATCH_METRICS)]
-        for tag_batch, metric_batch in zip_longest(tag_batches, metric_batches, fillvalue=()):
-            client.log_batch(run.run_id, tags=tag_batch, metrics=metric_batch)
+        batches = zip_longest(
+            mlflow_payload.split_batches(missing, mlflow_payload.PARAMS),
+            mlflow_payload.split_batches(different, mlflow_payload.TAGS),
+            [metrics[first : first + _BATCH_METRICS] for first in range(0, len(metrics), _BATCH_METRICS)],
+        )
+        for param_batch, tag_batch, metric_batch in batches:
+            client.log_batch(
+                run.run_id,
+                params=[entities.Param(name, value) for name, value in (param_batch or {}).items()],
+                tags=[entities.RunTag(name, value) for name, value in (tag_batch or {}).items()],
+                metrics=metric_batch or (),
+            )
+            run.params.update(param_batch or {})
             self.changed = True
 
     def _list_missing_points(self, run: MlflowRun) -> list[mlflow_payload.MetricPoint]:
@@ -209,7 +214,7 @@ class RunUploader:
         if self._record.status == "running":
             return []
         points = mlflow_payload.list_points(self._record, self._content.metrics)
-        is_complete = run.status != "RUNNING" and not self._is_new_model  # which the metrics are linked to
+        is_complete = run.status != "RUNNING" and self._new_model is None  # which the metrics are linked to
         return [point for point in points if not (is_complete and _is_logged(point, run))]
 
     def _choose_timestamp(self, point: mlflow_payload.MetricPoint, run: MlflowRun) -> int:
@@ -242,7 +247,7 @@ class RunUploader:
             metrics_file = Path(draft_folder) / mlflow_payload.METRICS_FILE
             metrics_file.write_text(mlflow_payload.render_metrics(self._record), encoding="utf-8")
             files = {path.name: path for path in (Path(draft_folder) / RECORD_FILE, metrics_file)}
-            files |= {path.relative_to(self._folder).as_posix(): path for path in _list_files(self._folder)}
+            files |= {path.relative_to(self._folder).as_posix(): path for path in list_files(self._folder)}
             folders = {_parent(name) for name in files}
             uploaded = {} if run.status == "RUNNING" else _list_uploaded(client, run, folders)
             for name, path in files.items():
@@ -258,7 +263,7 @@ def _is_logged(point: mlflow_payload.MetricPoint, run: MlflowRun) -> bool:
     return logged is not None and (point.step > 0 or math.isclose(logged, point.value, rel_tol=1e-9))
 
 
-def _list_files(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     """Return the files of a run's folder except its record, sorted; without links to files outside the folder."""
     inside = folder.resolve()
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in _TEMPORARY_SUFFIXES)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
+from lightexp.cli import track
 from lightexp.cli.main import main
 from lightexp.core.record import RECORD_FILE, Record, read_record
 from lightexp.tracking import stores
@@ -183,6 +188,72 @@ def test_sync_completes_uploads_but_not_deleted_runs(outputs: SyncedOutputs, wri
     }
     assert client.get_run(runs["b"].run_id).info.status == "FINISHED"
     assert notes.read_text() == "notes"
+
+
+def test_sync_compares_a_sample_of_noted_runs(
+    outputs: SyncedOutputs, write: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track, "DRAWN", 0)
+    monkeypatch.setattr(track, "NEWEST", 1)
+    for number, name in enumerate("abc"):
+        write(name, started=1_700_000_000.0 + number)
+    assert outputs.sync()[0] == 0
+    trusted = "2 unchanged since their upload was noted; --compare-all asks MLflow about each.\n"
+    assert outputs.sync() == (0, f"{trusted}3 there already: {outputs.uri}\n", "")
+
+    client = stores.import_mlflow().MlflowClient(tracking_uri=outputs.uri)
+    run_ids = {name: named[0].info.run_id for name, named in find_runs(outputs.uri).items()}
+    client.update_run(run_ids["a"], "RUNNING")
+    assert outputs.sync()[1] == f"{trusted}3 there already: {outputs.uri}\n"  # only c is compared
+    last_lines = [outputs.sync("--compare-all")[1].splitlines()[-1]]
+    client.update_run(run_ids["a"], "RUNNING")
+    client.update_run(run_ids["c"], "RUNNING")
+    last_lines.append(outputs.sync()[1].splitlines()[-1])
+    (outputs.folder / "runs" / "a" / "stages" / "notes.txt").write_text("notes added")
+    last_lines.append(outputs.sync()[1].splitlines()[-1])
+    assert last_lines == [
+        f"1 uploaded, 2 there already: {outputs.uri}",
+        f"2 uploaded, 1 there already: {outputs.uri}",  # c differs, so that a is compared as well
+        f"1 uploaded, 2 there already: {outputs.uri}",
+    ]
+    with closing(sqlite3.connect(outputs.folder / "mlflow.db")) as database:
+        database.execute("update experiments set creation_time = creation_time + 1")
+        database.commit()
+    assert outputs.sync()[1] == f"3 there already: {outputs.uri}\n"  # notes of another store count for nothing
+
+
+def test_sync_shows_its_rate_and_the_time_left(
+    outputs: SyncedOutputs, write: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track, "PROGRESS_PAUSE_S", 0.0)
+    write("a", status="failed")
+    write("b", status="failed")
+    _, _, err = outputs.sync()
+    assert re.fullmatch(
+        r"lightexp: 1 of 2 runs, [\d.]+ runs/s, about \d+ s left\n"
+        r"lightexp: 2 of 2 runs, [\d.]+ runs/s, about 0 s left\n",
+        err,
+    )
+
+
+def test_interrupted_sync_goes_on(outputs: SyncedOutputs, write: Callable[..., Record]) -> None:
+    for name in "abcd":
+        write(name)
+    command = [sys.executable, "-m", "lightexp.cli", "track", "sync", f"paths.outputs={outputs.folder}"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None and process.stdout.readline()  # the first is uploaded
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert (process.returncode, err.count("\n")) == (130, 1), err
+    assert "lightexp track sync" in err
+    assert outputs.sync()[0] == 0
+    assert count_runs(outputs.uri) == dict.fromkeys("abcd", 1)
 
 
 def test_sync_uploads_once_despite_kills_and_rivals(outputs: SyncedOutputs, write: Callable[..., Record]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lightexp.core.record import Record
 from lightexp.tracking.client import TrackingClient
 from lightexp.tracking.mlflow import Mlflow, MlflowMirror
 from lightexp.tracking.mlflow_model import find_model
+from tests import stand_in_servers
 from tests.tracking.helpers import ROOT, connect
 
 TINY = ROOT / "tests" / "search" / "plugin" / "tiny.tflite"
@@ -110,6 +112,34 @@ def test_interrupted_model_is_completed_and_older_runs_get_one(
     assert "accuracy/val" in {metric.key for metric in model.metrics}
     assert not sync(Mlflow().open_mirror(outputs, messages.append), record)
     assert len(messages) == 1
+
+
+def test_run_with_a_model_takes_few_requests(
+    record: Record, messages: list[str], sync: Callable[..., bool], run_folder: Path
+) -> None:
+    model = {"model_id": "m-1", "status": "LOGGED_MODEL_PENDING", "artifact_uri": "mlflow-artifacts:/7/models/m-1"}
+    record.config |= {f"setting{number}": number for number in range(150)}  # more than fit into a request
+    with stand_in_servers.serve() as server:
+        server.answers["logged-models"] = lambda answer: {"model": {"info": {**model, "experiment_id": "7"}}}
+        mirror = Mlflow(server.url).open_mirror(run_folder / "unused", messages.append)
+        record.status = "running"
+        sync(mirror, record)
+        assert server.requests == ["experiments/get-by-name", "runs/create", "runs/log-batch", "runs/log-batch"]
+        server.requests.clear()
+        record.status = "done"
+        sync(mirror, record)
+    assert messages == []
+    files = ["record", "metrics", "config", "model", "stages/prune/model"]
+    model_files = ["MLmodel", "conda", "python_env", "requirements", "examples", "examples", "code", "model", "facts"]
+    assert Counter(server.requests) == {
+        "logged-models": 1,
+        "runs/outputs": 1,
+        "runs/log-batch": 1,
+        "runs/update": 1,
+        "runs/log-inputs": 1,
+        "artifact": len(files) + len(model_files),
+        "logged-models/m-1": 1,  # which marks the model as complete
+    }
 
 
 def test_regression_gets_no_labels(record: Record, mirror: MlflowMirror, sync: Callable[..., bool]) -> None:

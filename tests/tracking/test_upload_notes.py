@@ -1,0 +1,71 @@
+"""Notes of the state in which runs were uploaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lightexp.core.record import Record
+from lightexp.tracking.upload_notes import NOTES_FOLDER, UploadNotes
+
+PLACE = ["sqlite:///x", "lightexp", ["1", 1_700_000_000_000], "main", True]
+
+
+@pytest.fixture
+def record(make_record: Callable[..., Record], run_folder: Path) -> Record:
+    record = make_record(id=run_folder.name, status="done", mlflow={"run_id": "1"})
+    record.write(run_folder)
+    return record
+
+
+def test_note_is_valid_for_its_state_and_place_alone(record: Record, run_folder: Path) -> None:
+    notes = UploadNotes(run_folder.parent)
+    assert not notes.has(run_folder, record, PLACE)
+    notes.add(run_folder, record, PLACE)
+    notes.add(run_folder, record, ["http://there", *PLACE[1:]])
+    assert notes.has(run_folder, record, PLACE)
+    record.write(run_folder)
+    assert UploadNotes(run_folder.parent).has(run_folder, record, PLACE)
+    for index, other in enumerate(["sqlite:///y", "other", ["1", 1_800_000_000_000], "all", False]):
+        assert not notes.has(run_folder, record, [*PLACE[:index], other, *PLACE[index + 1 :]])
+    for place in ({}, {"run_id": "1", "missing": "disk full"}):
+        record.mlflow = place
+        assert not notes.has(run_folder, record, PLACE)
+
+
+def test_note_ends_with_any_change_of_the_run(record: Record, run_folder: Path) -> None:
+    notes = UploadNotes(run_folder.parent)
+
+    def is_noted_after(change: Callable[[], object]) -> bool:
+        notes.add(run_folder, record, PLACE)
+        assert notes.has(run_folder, record, PLACE)
+        change()
+        return notes.has(run_folder, record, PLACE)
+
+    model = run_folder / "model.tflite"
+    assert not is_noted_after(lambda: record.tags.update(row="a"))
+    assert not is_noted_after(lambda: os.utime(model, (1, 1)))
+    assert not is_noted_after(lambda: model.write_bytes(b"other"))
+    assert not is_noted_after(lambda: (run_folder / "new.svg").write_text("new"))
+    assert not is_noted_after(model.unlink)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
+def test_damaged_note_counts_as_none(content: bytes, record: Record, run_folder: Path) -> None:
+    notes = UploadNotes(run_folder.parent)
+    notes.add(run_folder, record, PLACE)
+    file = run_folder.parent / NOTES_FOLDER / f"{record.id}.json"
+    file.write_bytes(content)
+    assert not notes.has(run_folder, record, PLACE)
+    notes.add(run_folder, record, PLACE)
+    assert notes.has(run_folder, record, PLACE)
+
+
+def test_note_that_cannot_be_written_stops_nothing(record: Record, run_folder: Path) -> None:
+    (run_folder.parent / NOTES_FOLDER).write_text("a file")
+    notes = UploadNotes(run_folder.parent)
+    notes.add(run_folder, record, PLACE)
+    assert not notes.has(run_folder, record, PLACE)
