@@ -86,6 +86,8 @@ def make_parser() -> Arguments:
     gc.add_argument("--max-size", type=_parse_size, metavar="SIZE", help="until no more than this is left: 500M, 2G")
     gc.add_argument("--unreferenced", action="store_true", help="not named by any record in outputs/runs")
     gc.add_argument("--remote", action="store_true", help="in the remote store: what no record names, older than a day")
+    text = "with --remote: also remove the record of this run there, and so what it alone names"
+    gc.add_argument("--forget", action="append", default=[], metavar="RUN", help=text)
     gc.add_argument("--dry-run", action="store_true", help="only show what would be removed")
     return parser
 
@@ -114,6 +116,8 @@ def run(argv: list[str]) -> int:
         return store_remote.push(store_remote.open_remote(settings), idle, records)
     if options.command == "verify":
         return _verify(store, items, options, overrides)
+    if options.forget:
+        raise BadInput(f"--forget is for the records of the remote store. Add --remote. Received: {options.forget}.")
     if options.older_than is None and options.max_size is None and not options.unreferenced:
         raise BadInput("store gc needs a rule: --older-than AGE, --max-size SIZE or --unreferenced. Received: none.")
     return _collect(outputs, store.root, items, options)
@@ -127,7 +131,7 @@ def _run_remote(store: Store, settings: Settings, options: Namespace) -> int:
         return store_remote.verify(store, store_remote.open_remote(settings))
     named = _find_named_keys(settings.outputs) if settings.outputs.is_dir() else set()
     limits = options.older_than, options.max_size
-    return store_remote.collect(store_remote.open_remote(settings), named, *limits, options.dry_run)
+    return store_remote.collect(store_remote.open_remote(settings), named, *limits, options.dry_run, options.forget)
 
 
 def _verify(store: Store, items: list[StoreItem], options: Namespace, overrides: list[str]) -> int:

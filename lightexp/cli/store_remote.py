@@ -8,22 +8,22 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightexp.cli.printing import print_line
 from lightexp.cli.store_list import KEY_CHARS
+from lightexp.core import remote_gc
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes
-from lightexp.core.object_storage import ObjectStorage, StoredObject
+from lightexp.core.object_storage import ObjectStorage
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record, parse_record
 from lightexp.core.records import RUNS
 from lightexp.core.remote_store import RemoteStore, is_sound
 from lightexp.core.store import DRAFTS, Store, make_lock, remove_path
-from lightexp.core.store_entry import MANIFEST
-from lightexp.core.store_gc import StoreItem, select_evictable
+from lightexp.core.store_gc import StoreItem
 from lightexp.runner.primary_config import write_primary_config
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _RUN_ID = re.compile(r"[\w-][\w. -]*", re.ASCII)
 _CONFIG_FILE = "repeat.yaml"
-_MINIMUM_AGE_S = 86_400.0  # of what is removed: another host may be uploading what no record names yet
 
 
 def open_remote(settings: Settings) -> RemoteStore:
@@ -51,6 +50,8 @@ def open_remote(settings: Settings) -> RemoteStore:
 def push(remote: RemoteStore, items: list[StoreItem], records: list[Record]) -> int:
     """Upload the entries and records that the remote store lacks, and return the exit code."""
     uploaded = broken = 0
+    for record in records:  # first, so that `gc` of another host keeps what they name
+        remote.write_record(record.id, record.to_json())
     for item in items:
         if not is_sound(item.key, item.folder):
             broken += 1
@@ -58,8 +59,6 @@ def push(remote: RemoteStore, items: list[StoreItem], records: list[Record]) -> 
         elif remote.upload(item.key, item.folder):
             uploaded += 1
             print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
-    for record in records:
-        remote.write_record(record.id, record.to_json())
     print_line(f"{uploaded} of {len(items)} entries and {len(records)} records were uploaded to {remote.url}.")
     return 1 if broken else 0
 
@@ -129,7 +128,7 @@ def _write_config(record: Record, remote: RemoteStore, folder: Path, outputs: Pa
 def verify(store: Store, remote: RemoteStore) -> int:
     """Fetch and verify every entry of the remote store, keep none, and return the exit code."""
     entries = remote.list_entries()
-    complete = [key for key, objects in entries.items() if _has_manifest(objects)]
+    complete = [key for key, objects in entries.items() if remote_gc.has_manifest(objects)]
     broken = 0
     draft = store.root / DRAFTS / f"verify-{os.getpid()}"
     with make_lock(store.root, draft.name):  # else `store gc` removes it
@@ -149,9 +148,14 @@ def verify(store: Store, remote: RemoteStore) -> int:
 
 
 def collect(
-    remote: RemoteStore, named: set[str], older_than: float | None, max_size: float | None, is_dry: bool
+    remote: RemoteStore,
+    named: set[str],
+    older_than: float | None,
+    max_size: float | None,
+    is_dry: bool,
+    forgotten: Sequence[str] = (),
 ) -> int:
-    """Remove entries that no record names, here or in the remote store, and return the exit code.
+    """Remove what the remote store no longer needs, and return the exit code.
 
     Args:
         remote: The remote store.
@@ -159,34 +163,39 @@ def collect(
         older_than: See `select_evictable`; what is younger than a day always stays.
         max_size: See `select_evictable`.
         is_dry: Whether only to show what would be removed.
+        forgotten: Runs whose records are removed from the remote store first.
 
     Raises:
         BadInput: If a record cannot be read.
     """
-    objects = remote.list_entries()  # before the records: what is uploaded meanwhile stays
-    for run_id in remote.list_records():
-        record = _read_remote_record(remote, run_id)
-        named |= {*record.keys, *(stage.key for stage in record.stages)}
-    now = time.time()
-    items = sorted(_make_items(objects, now), key=lambda item: item.last_use_time)
-    removed = select_evictable(items, now, max(older_than or 0.0, _MINIMUM_AGE_S), max_size, named)
-    for item in removed:
+    for run_id in forgotten:
+        _read_remote_record(remote, run_id)
         if not is_dry:
-            remote.remove(objects[item.key])
+            remote.remove_record(run_id)
+    seen = set(forgotten)
+
+    def read_new_named() -> set[str]:
+        for run_id in remote.list_records():
+            if run_id not in seen:
+                record = _read_remote_record(remote, run_id)
+                named.update([*record.keys, *(stage.key for stage in record.stages)])
+                seen.add(run_id)
+        return named
+
+    now = None if is_dry else remote_gc.read_storage_clock(remote)
+    garbage = remote_gc.find_garbage(remote, read_new_named, older_than, max_size, now or time.time())
+    gone: list[StoreItem] = []
+    if is_dry:
+        gone = [item for item, _ in garbage.entries]
+    else:
+        remote_gc.remove_garbage(remote, garbage, read_new_named, gone.append)
+    for item in gone:
         print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
-    print_line(
-        f"{len(removed)} of {len(items)} entries {'would go' if is_dry else 'are gone'}, "
-        f"{format_bytes(sum(item.bytes for item in removed))}."
-    )
+    counts = {"records": forgotten, "files of no entry": garbage.files, "dead leases": garbage.leases}
+    counts["incomplete uploads"] = garbage.uploads or []
+    others = "".join(f", {len(things)} {name}" for name, things in counts.items() if things)
+    size = format_bytes(sum(item.bytes for item in gone))
+    print_line(f"{len(gone)} entries ({size}){others} {'would go' if is_dry else 'are gone'}.")
+    if garbage.uploads is None:
+        print_line("This storage does not list incomplete uploads; a lifecycle rule of the bucket can remove them.")
     return 0
-
-
-def _make_items(entries: dict[str, list[StoredObject]], now: float) -> Iterator[StoreItem]:
-    for key, objects in entries.items():
-        written = max(now if stored.time is None else stored.time for stored in objects)
-        kind = "entry" if _has_manifest(objects) else "incomplete"
-        yield StoreItem(key, kind, Path(), key, sum(stored.bytes for stored in objects), written, written, "idle")
-
-
-def _has_manifest(objects: list[StoredObject]) -> bool:
-    return any(stored.name.endswith(f"/{MANIFEST}") for stored in objects)

@@ -26,6 +26,7 @@ _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 """By scheme: the extra of lightexp that installs the backend."""
 _TIME_FIELDS = ("LastModified", "mtime", "updated", "last_modified")  # as the backends name it
 _SLOWEST = 100_000  # bytes per second; a transfer that is slower counts as no answer
+_PART_BYTES = 16 * 2**20  # of an upload to S3; s3fs reads files of less than two parts into memory
 _READ_LIMIT = 64_000_000  # bytes; manifests and records are far smaller, and whoever writes an object may be a stranger
 _REGION_CODES = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
 _BARE_CODES = ("301", "307", "400", "403")  # of answers to HEAD
@@ -54,6 +55,21 @@ class StoredObject:
     name: str
     bytes: int
     time: float | None
+
+
+@dataclass(frozen=True)
+class StoredUpload:
+    """An upload of a large file in parts that has not been completed, whose parts no listing shows.
+
+    Attributes:
+        path: Of the object that it would have become, in the bucket.
+        id: The storage's id.
+        time: When it began, in seconds since the epoch by the storage's clock.
+    """
+
+    path: str
+    id: str
+    time: float
 
 
 class ObjectStorage:
@@ -131,8 +147,9 @@ class ObjectStorage:
         self._call(lambda fs, path: fs.pipe_file(path, content, mode=mode), name, len(content))
 
     def upload(self, source: Path, name: str) -> None:
-        """Write a file's bytes to an object."""
-        self._call(lambda fs, path: fs.put_file(str(source), path), name, source.stat().st_size)
+        """Write a file's bytes to an object, which appears once all of them are there."""
+        options = {"chunksize": _PART_BYTES} if self.url.startswith("s3:") else {}
+        self._call(lambda fs, path: fs.put_file(str(source), path, **options), name, source.stat().st_size)
 
     def read_size(self, name: str) -> int | None:
         """Return the size of an object in bytes; None if it does not exist."""
@@ -140,6 +157,35 @@ class ObjectStorage:
             return int(self._call(lambda fs, path: fs.info(path)["size"], name))
         except FileNotFoundError:
             return None
+
+    def read_time(self, name: str) -> float | None:
+        """Return when an object was written, by the storage's clock; None if that is unknown."""
+        return self._call(lambda fs, path: _read_time(fs.info(path)), name)
+
+    def list_uploads(self) -> list[StoredUpload]:
+        """Return up to 1,000 uploads that have not been completed; other storage than S3 removes them itself."""
+        if not self.url.startswith("s3:"):
+            return []
+
+        def list_uploads(filesystem: Any, path: str) -> list[StoredUpload]:
+            bucket, _, prefix = path.partition("/")
+            answer = filesystem.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
+            uploads = answer.get("Uploads", [])
+            return [
+                StoredUpload(upload["Key"], upload["UploadId"], upload["Initiated"].timestamp()) for upload in uploads
+            ]
+
+        return self._call(list_uploads, "")
+
+    def abort_upload(self, upload: StoredUpload) -> None:
+        """Remove the parts of an upload, if it has not been completed meanwhile."""
+        with suppress(FileNotFoundError):
+            self._call(
+                lambda fs, path: fs.call_s3(
+                    "abort_multipart_upload", Bucket=path.split("/")[0], Key=upload.path, UploadId=upload.id
+                ),
+                "",
+            )
 
     def has_bucket(self) -> bool:
         """Check whether the bucket exists, as far as this host may know; a folder is created when it is written to."""

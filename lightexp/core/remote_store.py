@@ -132,6 +132,13 @@ class RemoteStore:
             return False
         return True
 
+    def read_digests(self, key: str) -> set[str] | None:
+        """Return the digests by which an entry's files are named; None if there is no sound manifest."""
+        with suppress(FileNotFoundError):
+            files = _list_files(self.storage.read(_place(key, MANIFEST)))
+            return None if files is None else set(files.values())
+        return None
+
     def list_entries(self) -> dict[str, list[StoredObject]]:
         """Return the objects of all entries by key, those of incomplete entries included."""
         entries: dict[str, list[StoredObject]] = {}
@@ -142,7 +149,7 @@ class RemoteStore:
         return entries
 
     def remove(self, objects: list[StoredObject]) -> None:
-        """Remove an entry's objects, its manifest first."""
+        """Remove objects, the manifests of entries first."""
         for stored in sorted(objects, key=lambda stored: not stored.name.endswith(f"/{MANIFEST}")):
             self.storage.remove(stored.name)
 
@@ -154,6 +161,10 @@ class RemoteStore:
     def read_record(self, run_id: str) -> bytes:
         """Return the JSON of a run's record; raises FileNotFoundError if there is none."""
         return self.storage.read(f"{RECORDS}/{run_id}.json")
+
+    def remove_record(self, run_id: str) -> None:
+        """Remove the record of a run, if there is one."""
+        self.storage.remove(f"{RECORDS}/{run_id}.json")
 
     def list_records(self) -> Iterator[str]:
         """Yield the ids of all runs that have a record."""

@@ -132,8 +132,7 @@ class StoreSync:
                 self._say(f"{self._remote.url} holds a damaged {key[:_KEY_CHARS]}. It is made here, and replaced.")
             self._damaged.add(key)
         elif state == "sound":
-            self._shared.add(key)
-            self._damaged.discard(key)
+            self._damaged.discard(key)  # `upload` looks again: `store gc` of another host may be removing it
         return state == "sound"
 
     def give_up(self, key: str) -> None:

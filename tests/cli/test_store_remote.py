@@ -139,16 +139,34 @@ def test_gc_keeps_what_a_record_names(
     objects = list_objects(remote)
     outputs = tmp_path / "outputs"
     age(remote, 2)
-    assert "0 of " in run_store(capfd, outputs, url, "gc", "--remote")[1]
+    assert run_store(capfd, outputs, url, "gc", "--remote")[1].startswith("0 entries")
     for path in remote.glob("records/*"):
         path.unlink()
-    assert "0 of " in run_store(capfd, hosts.first.outputs, url, "gc", "--remote")[1]  # local records name it
+    assert run_store(capfd, hosts.first.outputs, url, "gc", "--remote")[1].startswith(
+        "0 entries"
+    )  # local records name it
     code, out, _ = run_store(capfd, outputs, url, "gc", "--remote", "--dry-run")
     assert code == 0 and "would go" in out
     assert len(list_objects(remote)) > len(objects) - 3
-    assert "0 of " in run_store(capfd, outputs, url, "gc", "--remote", "--older-than", "3d")[1]
+    assert run_store(capfd, outputs, url, "gc", "--remote", "--older-than", "3d")[1].startswith("0 entries")
     assert "are gone" in run_store(capfd, outputs, url, "gc", "--remote")[1]
     assert [path.name for path in list_objects(remote)] == ["lightexp-store.json"]
+
+
+def test_gc_forgets_records_that_are_asked_for(
+    copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    remote, url = copy
+    age(remote, 2)
+    runs = [path.stem for path in remote.glob("records/*")]
+    forget = ["gc", "--remote", *(f"--forget={run}" for run in runs)]
+    outputs = tmp_path / "outputs"
+    assert f", {len(runs)} records would go." in run_store(capfd, outputs, url, *forget, "--dry-run")[1]
+    assert len(list(remote.glob("records/*"))) == len(runs)
+    code, out, _ = run_store(capfd, outputs, url, *forget)
+    assert code == 0 and f", {len(runs)} records are gone." in out
+    assert [path.name for path in list_objects(remote)] == ["lightexp-store.json"]
+    assert run_store(capfd, outputs, url, *forget)[0] == 2
 
 
 def test_gc_keeps_what_is_younger_than_a_day(
@@ -157,7 +175,7 @@ def test_gc_keeps_what_is_younger_than_a_day(
     remote, url = copy
     shutil.rmtree(remote / "records")
     age(remote, 0.9)
-    assert "0 of " in run_store(capfd, tmp_path / "outputs", url, "gc", "--remote")[1]
+    assert run_store(capfd, tmp_path / "outputs", url, "gc", "--remote")[1].startswith("0 entries")
 
 
 def test_gc_refuses_records_that_it_cannot_read(
@@ -175,6 +193,7 @@ def test_gc_refuses_records_that_it_cannot_read(
     [
         (["store", "push", "store.remote=null"], "none is set"),
         (["store", "verify", "--remote", "--deep", "store.remote=file:///x"], "--deep"),
+        (["store", "gc", "--forget", "run", "--unreferenced"], "Add --remote"),
         (["run", "store.remote=s3://me:secret@bucket/x"], "store.remote"),
         (["run", "store.remote=ftp://host/x"], "store.remote"),
     ],

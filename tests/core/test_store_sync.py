@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from lightexp.core.errors import BadInput
 from lightexp.core.object_storage import ObjectStorage
+from lightexp.core.remote_gc import find_garbage, read_storage_clock, remove_garbage
 from lightexp.core.remote_lease import RemoteLeases
 from lightexp.core.remote_store import MARKER, RemoteStore
 from lightexp.core.store import Store
@@ -27,6 +29,7 @@ boto3 = pytest.importorskip("boto3")
 KEY = "ab" + "0" * 62
 NUMBERS = iter(range(1_000))
 EXPIRY_S = 1.5
+DAY_S = 86_400.0
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +170,8 @@ from tests.core.test_store_sync import Host, KEY
 host = Host(Path(sys.argv[1]), sys.argv[2])
 def make(folder):
     (folder / "small.bin").write_bytes(b"1")
-    (folder / "weights.bin").write_bytes(os.urandom(3_000_000))
+    with (folder / "weights.bin").open("wb") as file:
+        file.truncate(60_000_000)
     return {}
 host.store.ensure(KEY, "a", make)
 host.store.close()
@@ -183,9 +187,64 @@ host.store.close()
     host = Host(tmp_path / "b", url)
     assert not host.remote.has(KEY)
     assert list(host.remote.list_entries()) == [KEY]  # its small file
+    (upload,) = host.remote.storage.list_uploads()
+    collect(host, upload.time + DAY_S - 1)
+    assert host.remote.storage.list_uploads() == [upload]
+    collect(host, upload.time + DAY_S)
+    assert host.remote.storage.list_uploads() == []
     assert not host.ensure()
     host.store.close()
     assert Host(tmp_path / "c", url).ensure()
+
+
+def test_a_large_file_is_uploaded_in_parts(url: str, tmp_path: Path) -> None:
+    first, second = Host(tmp_path / "a", url), Host(tmp_path / "b", url)
+
+    def make(folder: Path) -> dict[str, Any]:
+        with (folder / "weights.bin").open("wb") as file:
+            file.truncate(40_000_000)
+        return {}
+
+    first.store.ensure(KEY, "a", make)
+    first.store.close()
+    assert second.store.find(KEY)
+    assert first.lines == second.lines == []
+    assert first.remote.storage.list_uploads() == []
+
+
+def collect(host: Host, now: float, named: Callable[[], set[str]] = set) -> list[str]:
+    """Remove what no record names at a time; return the keys of the entries that are gone."""
+    gone: list[str] = []
+    garbage = find_garbage(host.remote, set, None, None, now)
+    remove_garbage(host.remote, garbage, named, lambda item: gone.append(item.key))
+    return gone
+
+
+def test_gc_removes_what_nothing_needs(url: str, tmp_path: Path) -> None:
+    host, keys = Host(tmp_path / "a", url), [f"{number:064x}" for number in range(3)]
+    for key in keys:
+        host.ensure(key=key)
+    host.store.close()
+    storage = host.remote.storage
+    storage.write(f"entries/00/{keys[0]}/{'f' * 64}", b"of another host's manifest, which this one has replaced")
+    storage.write("leases/dead", b"of a process that was killed")
+    count = len(list(storage.list_objects("")))
+    assert collect(host, time.time()) == []
+    assert len(list(storage.list_objects(""))) == count
+    later = time.time() + 2 * DAY_S
+    garbage = find_garbage(host.remote, lambda: {keys[0]}, None, None, later)
+    assert [len(garbage.entries), len(garbage.files), len(garbage.leases), garbage.uploads] == [2, 1, 1, []]
+    for _ in range(2):  # as two hosts do at once
+        remove_garbage(host.remote, garbage, lambda: {keys[1]}, lambda item: None)
+    assert set(host.remote.list_entries()) == {keys[0], keys[1]}  # a record of the second has just been written
+    assert len(list(storage.list_objects(""))) == 1 + 2 * 3
+    assert Host(tmp_path / "b", url).ensure(key=keys[0])
+
+
+def test_storage_clock_is_read(url: str, tmp_path: Path) -> None:
+    host = Host(tmp_path, url)
+    assert abs((read_storage_clock(host.remote) or 0.0) - time.time()) < 60
+    assert list(host.remote.storage.list_objects("")) == []
 
 
 def name_manifest(host: Host) -> str:
@@ -257,7 +316,7 @@ def test_ensure_fetches_what_it_may_only_read(url: str, tmp_path: Path, proxy: F
 @pytest.mark.parametrize(
     ("fault", "problem"),
     [
-        ("skewed", "denies access: this host's clock differs by 60 min"),
+        ("skewed", "denies access: this host's clock differs by 6"),
         ("region", "denies access: its region is eu-north-1. Set AWS_DEFAULT_REGION=eu-north-1."),
         ("unknown", "denies access (The key does not exist)"),
     ],

@@ -1,0 +1,136 @@
+"""What a remote store no longer needs: entries that no record names, files of no entry, dead leases and uploads.
+
+Ages are by the storage's clock. What is younger than a day always stays, since another host may be uploading it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightexp.core.object_storage import StorageRefused, StorageUnavailable, StoredObject, StoredUpload
+from lightexp.core.remote_lease import LEASES
+from lightexp.core.remote_store import RemoteStore
+from lightexp.core.store_entry import MANIFEST
+from lightexp.core.store_gc import StoreItem, select_evictable
+
+MINIMUM_AGE_S = 86_400.0
+_READ_THREADS = 16
+_BATCH_ENTRIES = 50  # removed between two looks for new records
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What may be removed.
+
+    Attributes:
+        entries: Entries, the oldest first, with their objects.
+        files: Files in folders of entries that stay, of which no manifest names them.
+        leases: Leases that no living process has.
+        uploads: Uploads of large files that were never completed; None if the storage does not list them.
+    """
+
+    entries: list[tuple[StoreItem, list[StoredObject]]]
+    files: list[StoredObject]
+    leases: list[StoredObject]
+    uploads: list[StoredUpload] | None
+
+
+def find_garbage(
+    remote: RemoteStore,
+    read_named: Callable[[], Container[str]],
+    older_than: float | None,
+    max_size: float | None,
+    now: float,
+) -> Garbage:
+    """Find what may be removed.
+
+    Args:
+        remote: The remote store.
+        read_named: Returns the keys that records name. It is called after the entries are listed, so that an entry
+            that is uploaded meanwhile stays.
+        older_than: See `select_evictable`.
+        max_size: See `select_evictable`.
+        now: The present time by the storage's clock, in seconds since the epoch.
+    """
+    objects = remote.list_entries()
+    items = sorted(_make_items(objects, now), key=lambda item: item.last_use_time)
+    evictable = select_evictable(items, now, max(older_than or 0.0, MINIMUM_AGE_S), max_size, read_named())
+    staying = objects.keys() - {item.key for item in evictable}
+    return Garbage(
+        [(item, objects[item.key]) for item in evictable],
+        list(_select_old(_find_orphans(remote, {key: objects[key] for key in staying}), now)),
+        list(_select_old(remote.storage.list_objects(LEASES), now)),
+        _find_dead_uploads(remote, now),
+    )
+
+
+def remove_garbage(
+    remote: RemoteStore,
+    garbage: Garbage,
+    read_new_named: Callable[[], Container[str]],
+    on_remove: Callable[[StoreItem], None],
+) -> None:
+    """Remove what `find_garbage` has found.
+
+    Args:
+        remote: The remote store.
+        garbage: What to remove.
+        read_new_named: Returns the keys that records name which have appeared since the last call; those stay.
+        on_remove: Called with each entry that has been removed.
+    """
+    for first in range(0, len(garbage.entries), _BATCH_ENTRIES):
+        named = read_new_named()
+        for item, objects in garbage.entries[first : first + _BATCH_ENTRIES]:
+            if item.key not in named:
+                remote.remove(objects)
+                on_remove(item)
+    remote.remove([*garbage.files, *garbage.leases])
+    for upload in garbage.uploads or []:
+        remote.storage.abort_upload(upload)
+
+
+def read_storage_clock(remote: RemoteStore) -> float | None:
+    """Return the present time by the storage's clock, by writing an object; None if the storage does not say it."""
+    name = f"{LEASES}/clock-{time.time_ns()}"
+    remote.storage.write(name, b"")
+    try:
+        return remote.storage.read_time(name)
+    finally:
+        remote.storage.remove(name)
+
+
+def has_manifest(objects: Iterable[StoredObject]) -> bool:
+    """Check whether an entry's objects are complete, as far as their names say it."""
+    return any(stored.name.endswith(f"/{MANIFEST}") for stored in objects)
+
+
+def _make_items(entries: dict[str, list[StoredObject]], now: float) -> Iterator[StoreItem]:
+    for key, objects in entries.items():
+        written = max(now if stored.time is None else stored.time for stored in objects)
+        kind = "entry" if has_manifest(objects) else "incomplete"
+        yield StoreItem(key, kind, Path(), key, sum(stored.bytes for stored in objects), written, written, "idle")
+
+
+def _find_orphans(remote: RemoteStore, entries: dict[str, list[StoredObject]]) -> Iterator[StoredObject]:
+    """Yield the files of complete entries that their manifests do not name, which another host's manifest named."""
+    complete = [key for key, objects in entries.items() if has_manifest(objects)]
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        for key, digests in zip(complete, pool.map(remote.read_digests, complete), strict=True):
+            names = None if digests is None else {*digests, MANIFEST}
+            yield from (stored for stored in entries[key] if names and stored.name.rpartition("/")[2] not in names)
+
+
+def _find_dead_uploads(remote: RemoteStore, now: float) -> list[StoredUpload] | None:
+    try:
+        uploads = remote.storage.list_uploads()
+    except (StorageRefused, StorageUnavailable):  # a right, or a request, that not every storage has
+        return None
+    return [upload for upload in uploads if now - upload.time >= MINIMUM_AGE_S]
+
+
+def _select_old(objects: Iterable[StoredObject], now: float) -> Iterator[StoredObject]:
+    return (stored for stored in objects if stored.time is not None and now - stored.time >= MINIMUM_AGE_S)
