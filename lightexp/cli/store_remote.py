@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,9 +172,23 @@ def collect(
         _read_remote_record(remote, run_id)
         if not is_dry:
             remote.remove_record(run_id)
+    read_named = _make_named_reader(remote, named, forgotten)
+    now = None if is_dry else remote_gc.read_storage_clock(remote)
+    garbage = remote_gc.find_garbage(remote, read_named, older_than, max_size, now or time.time())
+    gone: list[StoreItem] = []
+    if is_dry:
+        gone = [item for item, _ in garbage.entries]
+    else:
+        remote_gc.remove_garbage(remote, garbage, read_named, gone.append)
+    _print_garbage(garbage, gone, is_dry, forgotten)
+    return 0
+
+
+def _make_named_reader(remote: RemoteStore, named: set[str], forgotten: Sequence[str]) -> Callable[[], set[str]]:
+    """Return a function that adds the keys of new records to `named`, and returns it."""
     seen = set(forgotten)
 
-    def read_new_named() -> set[str]:
+    def read_named() -> set[str]:
         for run_id in remote.list_records():
             if run_id not in seen:
                 record = _read_remote_record(remote, run_id)
@@ -182,20 +196,20 @@ def collect(
                 seen.add(run_id)
         return named
 
-    now = None if is_dry else remote_gc.read_storage_clock(remote)
-    garbage = remote_gc.find_garbage(remote, read_new_named, older_than, max_size, now or time.time())
-    gone: list[StoreItem] = []
-    if is_dry:
-        gone = [item for item, _ in garbage.entries]
-    else:
-        remote_gc.remove_garbage(remote, garbage, read_new_named, gone.append)
+    return read_named
+
+
+def _print_garbage(garbage: remote_gc.Garbage, gone: list[StoreItem], is_dry: bool, forgotten: Sequence[str]) -> None:
     for item in gone:
         print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
-    counts = {"records": forgotten, "files of no entry": garbage.files, "dead leases": garbage.leases}
-    counts["incomplete uploads"] = garbage.uploads or []
-    others = "".join(f", {len(things)} {name}" for name, things in counts.items() if things)
+    counts = {
+        "records": len(forgotten),
+        "files of no entry": len(garbage.files),
+        "dead leases": len(garbage.leases),
+        "incomplete uploads": len(garbage.uploads or []),
+    }
+    others = "".join(f", {count} {name}" for name, count in counts.items() if count)
     size = format_bytes(sum(item.bytes for item in gone))
     print_line(f"{len(gone)} entries ({size}){others} {'would go' if is_dry else 'are gone'}.")
     if garbage.uploads is None:
         print_line("This storage does not list incomplete uploads; a lifecycle rule of the bucket can remove them.")
-    return 0
