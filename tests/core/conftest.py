@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.core.remote_hosts import proxy, server, url
+
+__all__ = ["proxy", "server", "url"]

@@ -1,0 +1,36 @@
+"""What a remote store on an S3 server no longer needs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from lightexp.core.remote_gc import find_garbage, read_storage_clock, remove_garbage
+from tests.core.remote_hosts import DAY_S, Host, collect
+
+
+def test_gc_removes_what_nothing_needs(url: str, tmp_path: Path) -> None:
+    host, keys = Host(tmp_path / "a", url), [f"{number:064x}" for number in range(3)]
+    for key in keys:
+        host.ensure(key=key)
+    host.store.close()
+    storage = host.remote.storage
+    storage.write(f"entries/00/{keys[0]}/{'f' * 64}", b"of another host's manifest, which this one has replaced")
+    storage.write("leases/dead", b"of a process that was killed")
+    count = len(list(storage.list_objects("")))
+    assert collect(host, time.time()) == []
+    assert len(list(storage.list_objects(""))) == count
+    later = time.time() + 2 * DAY_S
+    garbage = find_garbage(host.remote, lambda: {keys[0]}, None, None, later)
+    assert [len(garbage.entries), len(garbage.files), len(garbage.leases), garbage.uploads] == [2, 1, 1, []]
+    for _ in range(2):  # as two hosts do at once
+        remove_garbage(host.remote, garbage, lambda: {keys[1]}, lambda item: None)
+    assert set(host.remote.list_entries()) == {keys[0], keys[1]}  # a record of the second has just been written
+    assert len(list(storage.list_objects(""))) == 1 + 2 * 3
+    assert Host(tmp_path / "b", url).ensure(key=keys[0])
+
+
+def test_storage_clock_is_read(url: str, tmp_path: Path) -> None:
+    host = Host(tmp_path, url)
+    assert abs((read_storage_clock(host.remote) or 0.0) - time.time()) < 60
+    assert list(host.remote.storage.list_objects("")) == []
