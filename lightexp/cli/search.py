@@ -79,7 +79,10 @@ def run(argv: list[str]) -> int:
     spec = StudySpec(overrides, options.config_dir)
     launcher = None
     if hydra_overrides:
-        launcher = select_launcher(hydra_overrides, options.config_dir, spec.settings.outputs, overrides)
+        settings = spec.settings
+        launcher = select_launcher(
+            hydra_overrides, options.config_dir, settings.outputs, overrides, settings.remote_store
+        )
     if options.plan:
         _show_plan(spec)
         return 0
@@ -169,11 +172,14 @@ def _search(spec: StudySpec, command: list[str], launcher: Launcher | None) -> i
     from lightexp.cli.study_view import StudyView
     from lightexp.search.export_front import list_front_points
     from lightexp.search.preparation import prepare_study
+    from lightexp.search.run_trials import connect_launcher
     from lightexp.search.study import SearchStudy
     from lightexp.search.study_status import compute_status
     from lightexp.search.study_tracker import StudyTracker
 
     with StudyView(spec) as view:
+        if launcher is not None and spec.search.test != "now":
+            connect_launcher(launcher, spec, view.message)
         prepared = prepare_study(spec)
         if spec.search.test == "now":
             _require_trials(spec, "search.test=now tests the front of a study")

@@ -21,14 +21,22 @@ from typing import Any
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lightexp.core import interrupt
 from lightexp.core.compat import get_job_error
 from lightexp.core.errors import RunFailed
+from lightexp.core.version import __version__
 from lightexp.execution.launch_guard import start_guard
 from lightexp.execution.locks import CommandLease
 from lightexp.execution.pool import PoolView
+from lightexp.execution.ray_cluster import (
+    RayCluster,
+    check_version,
+    describe_shortage,
+    is_connected,
+    list_resources,
+)
 from lightexp.execution.work import WorkSource
 
 _TICK_S = 0.5
@@ -55,6 +63,37 @@ class Launcher:
     def is_in_process(self) -> bool:
         """Whether it only runs one job after another in this process."""
         return str(self._config.hydra.launcher._target_).endswith(".BasicLauncher")
+
+    @property
+    def ray_cluster(self) -> RayCluster | None:
+        """The running Ray cluster that the config names; None if it names none."""
+        settings = self._get_ray_settings()
+        return (
+            RayCluster(settings["init"], settings["remote"]) if settings and settings["init"].get("address") else None
+        )
+
+    @property
+    def shares_folder(self) -> bool:
+        """Whether jobs work in the command's folder; else in their node's own, and share a remote store alone."""
+        return self.ray_cluster is None or not self._config.store.remote
+
+    def connect(self, folder: Path) -> list[str]:
+        """Connect to the Ray cluster that the config names, if it names one; see `RayCluster.connect`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return self.ray_cluster.connect(folder) if self.ray_cluster else []
+
+    def describe_shortage(self, workers: int) -> str | None:
+        """Return a line for the user if not all of the jobs can run at a time; None if they can or nobody knows."""
+        settings = self._get_ray_settings()
+        if settings is None or not is_connected():
+            return None
+        return describe_shortage(list_resources(), settings["remote"], workers)
+
+    def _get_ray_settings(self) -> dict[str, Any] | None:
+        node = self._config.hydra.launcher
+        if not str(node._target_).endswith(".RayLauncher"):
+            return None
+        return {name: OmegaConf.to_container(node.ray[name], resolve=True) for name in ("init", "remote")}
 
     def launch(self, job: Job, count: int) -> list[str]:
         """Launch jobs and wait for all of them.
@@ -103,6 +142,7 @@ class LauncherPool:
         self._drains = drains
         self._started_at = time.monotonic()
         self._fruitless = 0
+        self._is_shortage_shown = False
         self._is_all_claimed = self._is_waiting = False
         self._is_leased, self._is_over, self._is_interrupted = threading.Event(), threading.Event(), threading.Event()
         self._stop_reason: str | None = None
@@ -122,7 +162,7 @@ class LauncherPool:
         """
         is_dropped = False
         with ThreadPoolExecutor(1) as executor:
-            watch = executor.submit(self._watch)
+            watch = executor.submit(self._watch, workers)
             try:
                 with self._defer_interrupt():
                     while not (self._is_leased.wait(_TICK_S) or watch.done()):
@@ -169,19 +209,25 @@ class LauncherPool:
             raise RunFailed(f"The launcher's jobs end before they can work: {failures[0]}")
         return True
 
-    def _watch(self) -> None:
+    def _watch(self, workers: int) -> None:
         """Hold the lease and show the work, in a separate thread, as launching blocks."""
         with self._lease.hold_alive():
             with self._lease.hold_accepting():
                 self._is_leased.set()
                 while not (self._is_over.wait(_TICK_S) or self._is_interrupted.is_set() or self._stop_reason):
                     self._update()
+                    self._show_shortage(workers)
                     self._stop_reason = self._source.status().stop_reason
             if not self._is_over.is_set():
                 self._view.show_message(self._stop_reason or self._source.draining_message)
             while not self._is_over.wait(_TICK_S):
                 self._update()
         self._update()
+
+    def _show_shortage(self, workers: int) -> None:
+        if not self._is_shortage_shown and (line := self._launcher.describe_shortage(workers)):
+            self._is_shortage_shown = True
+            self._view.show_message(line)
 
     def _update(self) -> None:
         self._view.update([], time.monotonic() - self._started_at)
@@ -207,9 +253,14 @@ def sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def launch_origin() -> dict[str, str]:
-    """Return where this process works, for the jobs that it launches; see `join_as_worker`."""
-    return {"folder": os.getcwd(), "host": _identify_host(), "process": str(os.getpid())}
+def launch_origin(shares_folder: bool = True) -> dict[str, str]:
+    """Return where this process works, for the jobs that it launches; see `join_as_worker`.
+
+    Args:
+        shares_folder: See `Launcher.shares_folder`.
+    """
+    folder = os.getcwd() if shares_folder else ""
+    return {"folder": folder, "host": _identify_host(), "process": str(os.getpid()), "version": __version__}
 
 
 def join_as_worker(origin: Mapping[str, str]) -> None:
@@ -219,14 +270,18 @@ def join_as_worker(origin: Mapping[str, str]) -> None:
 
     Args:
         origin: `launch_origin` of the command.
+
+    Raises:
+        BadInput: If the command has another version of lightexp.
     """
+    check_version(origin["version"], "The command")
     is_same_host = origin["host"] == _identify_host()
     if is_same_host and origin["process"] == str(os.getpid()):  # a job of Hydra's basic launcher
         return
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(OSError):  # a node that does not see the folder works in its own
-        os.chdir(origin["folder"])
+        os.chdir(origin["folder"] or ".")
     starter, command = os.getppid(), Path("/proc", origin["process"])
 
     def watch() -> None:

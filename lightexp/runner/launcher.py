@@ -39,7 +39,13 @@ def drop_sweeps(overrides: list[str]) -> list[str]:
     return [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
 
 
-def select_launcher(overrides: list[str], folders: list[str], outputs: Path, others: Sequence[str] = ()) -> Launcher:
+def select_launcher(
+    overrides: list[str],
+    folders: list[str],
+    outputs: Path,
+    others: Sequence[str] = (),
+    remote_store: str | None = None,
+) -> Launcher:
     """Return the launcher that overrides select.
 
     Args:
@@ -47,15 +53,33 @@ def select_launcher(overrides: list[str], folders: list[str], outputs: Path, oth
         folders: The user's own config folders.
         outputs: The folder of all outputs.
         others: The command line's other overrides, of which `plugins=` allows launchers of the user's own packages.
+        remote_store: See `Settings.remote_store`. Defaults to None: the jobs share this host's folders.
 
     Raises:
         BadInput: If there is no such launcher, or a setting of it is wrong.
     """
     add_config_dirs(folders)
+    plugins = [text for text in others if text.startswith("plugins=")]
+    if remote_store is not None:
+        plugins.append(f"store.remote={_quote(remote_store)}")
+    launcher = _compose_launcher(overrides, [f"paths.outputs={_quote(str(outputs))}", *plugins])
+    if launcher.shares_folder:
+        return launcher
+    return _compose_launcher(overrides, [f"paths.outputs={_quote(str(find_node_folder(outputs)))}", *plugins])
+
+
+def find_node_folder(folder: Path) -> Path:
+    """Return the path of a folder for nodes that work in their own folders: relative if it is in the current one."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _compose_launcher(overrides: list[str], job_overrides: list[str]) -> Launcher:
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
-    job_overrides = ["paths.outputs='" + str(outputs).replace("\\", "\\\\").replace("'", "\\'") + "'"]
-    job_overrides += [text for text in others if text.startswith("plugins=")]
     try:
         config = hydra.compose_config(
             PRIMARY_CONFIG, [*overrides, *job_overrides], RunMode.MULTIRUN, with_log_configuration=False

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
+from lightexp.core.errors import BadInput
 from lightexp.core.formatting import strip_controls
 from lightexp.execution.launcher import Launcher, LauncherPool, join_as_worker, launch_origin
 from lightexp.execution.pool import LocalPool, PoolSettings, PoolView, ThrottledView
+from lightexp.search.storage import is_journal
 from lightexp.search.study import SearchStudy
+from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import StudyStatus, compute_status
 from lightexp.search.study_tracker import StudyTracker
 from lightexp.search.trial_source import SilentTrialReporter, TrialOrder, TrialSource
@@ -61,8 +64,38 @@ def run_trials(
     if launcher is None or launcher.is_in_process:
         return LocalPool(source, _make_pool_settings(source, order, study.spec.workers), progress).run()
     lease = source.make_lease()
-    job = partial(run_job, {"order": asdict(order), "lease": lease.key, "origin": launch_origin()})
+    job = partial(
+        run_job, {"order": asdict(order), "lease": lease.key, "origin": launch_origin(launcher.shares_folder)}
+    )
     return LauncherPool(source, launcher, progress, lease).run(job, study.spec.workers)
+
+
+def connect_launcher(launcher: Launcher, spec: StudySpec, report: Callable[[str], None]) -> None:
+    """Connect to the cluster that runs the jobs, if there is one, and check what its nodes see of this host.
+
+    Args:
+        launcher: Starts the workers.
+        spec: The study's specification.
+        report: Takes a line for the user.
+
+    Raises:
+        BadInput: If the cluster cannot be used, or its nodes cannot see the study's storage.
+    """
+    outputs = spec.settings.outputs
+    unsighted = launcher.connect(outputs)
+    if launcher.shares_folder and not unsighted:
+        return
+    if is_journal(spec.search.storage):
+        reason = f"{', '.join(unsighted)} do not see {outputs}" if unsighted else "work in their own folders"
+        raise BadInput(
+            f"search.storage: Ray's nodes {reason}, and so not the study's journal file. "
+            "Set search.storage=postgresql://HOST/DATABASE."
+        )
+    if launcher.shares_folder:
+        report(
+            f"Ray's nodes {', '.join(unsighted)} do not see {outputs}, and store.remote is not set: what they make "
+            "stays there, other nodes and the test of the front make it again. Set store.remote=s3://BUCKET/PREFIX."
+        )
 
 
 def run_job(arguments: dict[str, Any], config: DictConfig) -> None:

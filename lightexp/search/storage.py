@@ -43,7 +43,7 @@ def open_storage(
         BadInput: If the storage is of another kind or cannot be reached.
     """
     outage = OutageReporter("The study's storage", report)
-    if _is_journal(address):
+    if is_journal(address):
         path = Path(resolve_address(address, folder))
         journal = _open_journal(path)
         return _retry_methods(journal, outage), FileLocks(path.with_name(f".{path.name}-{study}"))
@@ -94,14 +94,14 @@ def resolve_address(address: str | None, folder: Path) -> str:
     """
     if address is None:
         return str(folder / JOURNAL)
-    if _is_journal(address):
+    if is_journal(address):
         return str(Path(address).expanduser().absolute())
     return _split_url(address)._replace(scheme="postgresql+psycopg").geturl()
 
 
 def count_trials(address: str | None, folder: Path, study: str) -> int:
     """Count the trials of a study without creating anything; the arguments are those of `open_storage`."""
-    if _is_journal(address) and not Path(resolve_address(address, folder)).exists():
+    if is_journal(address) and not Path(resolve_address(address, folder)).exists():
         return 0
     storage, _ = open_storage(address, folder, study, print)
     try:
@@ -128,7 +128,8 @@ def _find_cause(error: Exception) -> BaseException:
     return error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
 
 
-def _is_journal(address: str | None) -> bool:
+def is_journal(address: str | None) -> bool:
+    """Return whether `search.storage` is a journal file, and no server."""
     return address is None or not _split_url(address).scheme
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -47,13 +46,11 @@ class TrialOrder:
     Attributes:
         spec: Arguments of `StudySpec`.
         layers: The layers' names, as `StudySpec.make_space` takes them.
-        folder: The study's folder.
         command: The command line, for the trials' records.
     """
 
     spec: dict[str, Any]
     layers: Mapping[str, list[str]]
-    folder: str
     command: list[str]
 
 
@@ -84,9 +81,9 @@ class TrialSource(WorkSource):
 
     @classmethod
     def open(cls, order: TrialOrder, reporter: TrialReporter) -> TrialSource:
-        """Open the study of another process."""
+        """Open the study of another process, which may work in another folder."""
         spec = StudySpec(**order.spec)
-        study = SearchStudy(spec, spec.make_space(order.layers), Path(order.folder), reporter.say)
+        study = SearchStudy(spec, spec.make_space(order.layers), spec.folder, reporter.say)
         return cls(study, order.command, reporter)
 
     def make_order(self, layers: Mapping[str, list[str]]) -> TrialOrder:
@@ -95,7 +92,7 @@ class TrialSource(WorkSource):
         Args:
             layers: The layers' names, as `StudySpec.make_space` takes them.
         """
-        return TrialOrder(self.study.spec.arguments, dict(layers), str(self.study.folder), self._command)
+        return TrialOrder(self.study.spec.arguments, dict(layers), self._command)
 
     def make_lease(self, key: int | None = None) -> CommandLease:
         """Return a lease in the study's storage, which every host that works on it sees."""

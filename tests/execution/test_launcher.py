@@ -47,6 +47,9 @@ class ScriptedLauncher:
     def __init__(self, *launches: Callable[[], list[str]]) -> None:
         self.launches, self.counts = list(launches), list[int]()
 
+    def describe_shortage(self, workers: int) -> str | None:
+        return f"There is no room for {workers}." if workers > 1 else None
+
     def launch(self, job: Any, count: int) -> list[str]:
         self.counts.append(count)
         return self.launches.pop(0)()

@@ -8,8 +8,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from lightexp.search.study_spec import StudySpec
 from tests.tracking.fixtures import copy_database
+from tests.tracking.fixtures import server as mlflow_server
 
-__all__ = ["copy_database"]
+__all__ = ["copy_database", "mlflow_server"]
 
 
 @pytest.fixture(autouse=True)
