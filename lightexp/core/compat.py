@@ -60,9 +60,8 @@ def complete_with_hydra(config_loader: Any, config_name: str, line: str) -> list
 def make_caching_tpe_sampler(cache: ParameterCache, **settings: Any) -> TPESampler:
     """Make a TPE sampler that reads each finished trial once, and proposes exactly what Optuna's own proposes.
 
-    Optuna 5.0 converts the parameters of all trials for every proposal (`TPESampler._get_internal_repr`), and with
-    `group=True` also compares the parameters' names of all trials (`Study._get_trials`), so that a proposal after a
-    thousand trials takes longer than a trial. Neither can be replaced through its public interface.
+    Optuna 5.0 converts the parameters of all trials for every proposal (`TPESampler._get_internal_repr`), so that a
+    proposal after a thousand trials takes longer than a trial. It cannot be replaced through its public interface.
 
     Args:
         cache: Parameters of the study's finished trials; the sampler adds to it.
@@ -72,10 +71,6 @@ def make_caching_tpe_sampler(cache: ParameterCache, **settings: Any) -> TPESampl
     from optuna.samplers import TPESampler
 
     class CachingTPESampler(TPESampler):
-        def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-            first_trials: Any = _FirstTrialsStudy(study)
-            return super().infer_relative_search_space(first_trials, trial)
-
         def _get_internal_repr(
             self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
         ) -> dict[str, Any]:
@@ -96,22 +91,6 @@ def make_caching_tpe_sampler(cache: ParameterCache, **settings: Any) -> TPESampl
             return [distribution.to_internal_repr(params[name]) for name, distribution in search_space.items()]
 
     return CachingTPESampler(**settings)
-
-
-class _FirstTrialsStudy:
-    """View of a study with the first trial of each set of parameters; further ones do not change their grouping."""
-
-    def __init__(self, study: Study) -> None:
-        self._study = study
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
-        first: dict[frozenset[str], FrozenTrial] = {}
-        for trial in self._study._get_trials(*args, **kwargs):
-            first.setdefault(frozenset(trial.distributions), trial)
-        return list(first.values())
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -22,10 +22,10 @@ from lightexp.core.remote_lease import Leases
 
 _HOLD_POLL_S = 0.1
 _EXCLUSIVE_POLL_S = 0.002  # of a lock that is held for milliseconds
-_SERVER_POLL_S = 0.05
 _RETRY_S = 1.0
 _RECOVERY_S = 5.0  # after an outage, in which the living acquire their locks again
 _EXCLUSIVE_KEY = -1
+_Result = TypeVar("_Result")
 
 
 class Locks(ABC):
@@ -34,6 +34,10 @@ class Locks(ABC):
     @abstractmethod
     def acquire(self, key: int) -> bool:
         """Acquire a lock without waiting; return False if another process has it."""
+
+    def acquire_first(self, keys: Sequence[int]) -> int | None:
+        """Acquire the first of some locks that no other process has, and return its key; None if others have all."""
+        return next((key for key in keys if self.acquire(key)), None)
 
     @abstractmethod
     def release(self, key: int) -> None:
@@ -173,6 +177,17 @@ class PostgresLocks(Locks):
                 self._held.add(key)
             return acquired
 
+    def acquire_first(self, keys: Sequence[int]) -> int | None:
+        """See `Locks.acquire_first`."""
+        statement = (
+            "select min(key) from (select key from unnest(%s::int[]) as keys (key)"
+            " where pg_try_advisory_lock(hashtext(%s), key) limit 1) as acquired"
+        )
+        key: int | None = self._query(statement, (list(keys), self._namespace)) if keys else None
+        if key is not None:
+            self._held.add(key)
+        return key
+
     def release(self, key: int) -> None:
         """See `Locks.release`."""
         with self._lock:
@@ -182,13 +197,25 @@ class PostgresLocks(Locks):
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """See `Locks.exclusive`."""
-        while not self._try_lock(_EXCLUSIVE_KEY):
-            time.sleep(_SERVER_POLL_S)
+        """See `Locks.exclusive`; the server wakes the processes that wait, in the order of their arrival."""
         try:
+            self._query("select 1 from pg_advisory_lock(hashtext(%s), %s)", (self._namespace, _EXCLUSIVE_KEY))
             yield
-        finally:
+        finally:  # also after an interrupt that came when the lock had just been acquired
             self._unlock(_EXCLUSIVE_KEY)
+
+    def run(self, work: Callable[[Any], _Result]) -> _Result:
+        """Return what a function returns for the connection; it is called again after an outage.
+
+        Args:
+            work: Takes a psycopg connection, on which each statement outside of a transaction is one of its own.
+        """
+        with self._lock:
+            while True:
+                try:
+                    return work(self._connection)
+                except (self._psycopg.OperationalError, self._psycopg.InterfaceError) as error:
+                    self._recover(error)
 
     def check_connection(self) -> None:
         """Query the server, so that an outage is noticed, waited for and recovered from."""
@@ -202,18 +229,14 @@ class PostgresLocks(Locks):
 
     def _connect(self) -> Any:
         connection = self._psycopg.connect(self._url, connect_timeout=5, autocommit=True)
-        for setting in ("idle", "interval"):  # a host that has vanished is noticed within a minute
+        # A host that has vanished is noticed within a minute; who waits for a lock does so without limit.
+        for setting in ("tcp_keepalives_idle = 15", "tcp_keepalives_interval = 15", "statement_timeout = 0"):
             with suppress(self._psycopg.Error):
-                connection.execute(f"set tcp_keepalives_{setting} = 15")
+                connection.execute(f"set {setting}")
         return connection
 
-    def _query(self, statement: str, parameters: tuple[str, int] | None = None) -> Any:
-        with self._lock:
-            while True:
-                try:
-                    return self._connection.execute(statement, parameters).fetchone()[0]
-                except self._psycopg.Error as error:
-                    self._recover(error)
+    def _query(self, statement: str, parameters: tuple[Any, ...] | None = None) -> Any:
+        return self.run(lambda connection: connection.execute(statement, parameters).fetchone()[0])
 
     def _recover(self, error: Exception) -> None:
         """Wait for the server, reconnect and acquire the locks again; give others the time to do so too."""

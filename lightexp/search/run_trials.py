@@ -123,7 +123,7 @@ class _StudyProgress(PoolView):
 
     def __init__(self, source: TrialSource, view: View, tracker: StudyTracker) -> None:
         self._source, self._view, self._tracker = source, view, tracker
-        self._ended_before = sum(trial.state.is_finished() for trial in source.trials)
+        self._ended_before = source.status().ended
 
     def show_message(self, text: str) -> None:
         self._view.message(text)

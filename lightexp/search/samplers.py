@@ -12,15 +12,14 @@ from typing import Any
 import optuna
 from optuna import samplers
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core import compat
 from lightexp.core.errors import BadInput
-from lightexp.search.outcome import PROMOTED_FROM
 from lightexp.search.ranges import Parameter
 from lightexp.search.space import VARIANT, SearchSpace
 from lightexp.search.study_spec import StudySpec
+from lightexp.search.trial_history import SampledTrial, TrialHistory, TriedConfigurations
 
 GridValues = list[str | int | float | bool | None]
 _MAX_DRAWS = 10
@@ -28,27 +27,53 @@ _MAX_COMPARED = 1_000  # trials that one proposal may show to the sampler, in su
 _MAX_CHANGES = 100
 
 
-class FirstRungStorage:
-    """View of a study's storage that hides promoted trials, so that samplers compare all trials at the first rung.
+class HistorySampler(samplers.BaseSampler):
+    """Wrap a sampler to learn from the trials of `TrialHistory.sample`, whose number is bounded."""
 
-    A promoted trial was trained for longer than the others and repeats the configuration of a trial that samplers know.
-    While it waits to be started it is visible, since Optuna looks there for enqueued trials.
+    def __init__(self, inner: samplers.BaseSampler, history: TrialHistory) -> None:
+        """Wrap a sampler that proposes the next trial after those of a history."""
+        self._inner, self._history = inner, history
+
+    def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return the space of the trials so far; see `optuna.samplers.BaseSampler`."""
+        view: Any = _StudyOfTrials(study, self._history.first_of_each_kind)
+        return self._inner.infer_relative_search_space(view, trial)
+
+    def sample_relative(
+        self, study: Any, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the wrapped sampler's proposal; see `optuna.samplers.BaseSampler`."""
+        view: Any = _StudyOfTrials(study, self._history.sample())
+        return self._inner.sample_relative(view, trial, search_space)
+
+    def sample_independent(
+        self, study: Any, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the wrapped sampler's value of a parameter; see `optuna.samplers.BaseSampler`."""
+        view: Any = _StudyOfTrials(study, self._history.sample())
+        return self._inner.sample_independent(view, trial, param_name, param_distribution)
+
+
+class _StudyOfTrials:
+    """View of a study that holds some of its trials.
+
+    Proposals are not stored in it: TPE would store each a second time, for other processes, which see it when complete.
     """
 
-    def __init__(self, storage: BaseStorage) -> None:
-        """Wrap a storage, which does everything else."""
-        self._storage = storage
+    def __init__(self, study: optuna.Study, trials: Sequence[SampledTrial]) -> None:
+        self._study, self._trials = study, trials
+        self._storage = self
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the wrapped storage."""
-        return getattr(self._storage, name)
+        return getattr(self._study, name)
 
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        """Return the visible trials; see `optuna.storages.BaseStorage.get_all_trials`."""
-        trials = self._storage.get_all_trials(study_id, deepcopy, states)
-        return [t for t in trials if PROMOTED_FROM not in t.user_attrs or t.state is TrialState.WAITING]
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Store nothing."""
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[SampledTrial]:
+        return [trial for trial in self._trials if states is None or trial.state in states]
 
 
 class DeduplicatingSampler(samplers.BaseSampler):
@@ -59,15 +84,16 @@ class DeduplicatingSampler(samplers.BaseSampler):
     been tried, the last one is proposed again.
     """
 
-    def __init__(self, inner: samplers.BaseSampler, space: SearchSpace, seed: int) -> None:
+    def __init__(self, inner: samplers.BaseSampler, space: SearchSpace, history: TrialHistory, seed: int) -> None:
         """Wrap a sampler.
 
         Args:
             inner: The sampler that is asked first.
             space: The study's space.
+            history: The study's trials.
             seed: Seed of the random changes.
         """
-        self._inner, self._space = inner, space
+        self._inner, self._space, self._history = inner, space, history
         self._random_sampler = samplers.RandomSampler(seed=seed)
         self._random = random.Random(seed)
 
@@ -82,7 +108,7 @@ class DeduplicatingSampler(samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return a variant and the parameters that apply to it; see `optuna.samplers.BaseSampler`."""
-        tried = [t.params for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        tried = self._history.list_tried(trial.number)
         draws = max(1, min(_MAX_DRAWS, _MAX_COMPARED // (len(tried) + 1)))
         for _ in range(draws):
             params = self._draw(self._inner, study, trial)
@@ -91,7 +117,7 @@ class DeduplicatingSampler(samplers.BaseSampler):
         return self._change_randomly(params, tried, study, trial)
 
     def _change_randomly(
-        self, params: dict[str, Any], tried: list[dict[str, Any]], study: optuna.Study, trial: FrozenTrial
+        self, params: dict[str, Any], tried: TriedConfigurations, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, Any]:
         """Change one parameter after another until no trial has tried the configuration."""
         distributions = {p.name: p.distribution for p in self._space.parameters}
@@ -128,7 +154,9 @@ class DeduplicatingSampler(samplers.BaseSampler):
         return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
-def make_sampler(spec: StudySpec, space: SearchSpace, count: int, cache: compat.ParameterCache) -> samplers.BaseSampler:
+def make_sampler(
+    spec: StudySpec, space: SearchSpace, count: int, history: TrialHistory, cache: compat.ParameterCache
+) -> samplers.BaseSampler:
     """Make the sampler that proposes the next trial.
 
     Each trial has its own sampler, seeded by the study's seed and the number of earlier trials, so that a resumed study
@@ -138,6 +166,7 @@ def make_sampler(spec: StudySpec, space: SearchSpace, count: int, cache: compat.
         spec: The study.
         space: The study's space.
         count: Number of earlier trials.
+        history: The study's trials.
         cache: What TPE has read of finished trials in this process; the sampler adds to it.
 
     Raises:
@@ -149,22 +178,20 @@ def make_sampler(spec: StudySpec, space: SearchSpace, count: int, cache: compat.
         return samplers.GridSampler(list_grid_axes(space), seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        inner = _make_inner_sampler(kind, seed, trial_seed, cache, spec.search.workers > 1)
-    return DeduplicatingSampler(inner, space, trial_seed)
-
-
-def _make_inner_sampler(
-    kind: str, seed: int, trial_seed: int, cache: compat.ParameterCache, is_parallel: bool
-) -> samplers.BaseSampler:
-    if kind == "qmc":
-        return samplers.QMCSampler(seed=seed, scramble=True)
-    if kind == "random":
-        return samplers.RandomSampler(seed=trial_seed)
-    if kind == "nsga2":
-        return samplers.NSGAIISampler(seed=trial_seed, population_size=20)
-    return compat.make_caching_tpe_sampler(
-        cache, seed=trial_seed, multivariate=True, group=True, constant_liar=is_parallel
-    )
+        inner: samplers.BaseSampler
+        if kind == "qmc":
+            inner = samplers.QMCSampler(seed=seed, scramble=True)
+        elif kind == "random":
+            inner = samplers.RandomSampler(seed=trial_seed)
+        elif kind == "nsga2":
+            inner = samplers.NSGAIISampler(seed=trial_seed, population_size=20)
+        else:
+            is_parallel = spec.search.workers > 1
+            inner = compat.make_caching_tpe_sampler(
+                cache, seed=trial_seed, multivariate=True, group=True, constant_liar=is_parallel
+            )
+            inner = HistorySampler(inner, history)
+    return DeduplicatingSampler(inner, space, history, trial_seed)
 
 
 def list_grid_axes(space: SearchSpace) -> dict[str, GridValues]:
@@ -179,15 +206,20 @@ def list_grid_axes(space: SearchSpace) -> dict[str, GridValues]:
     return axes
 
 
-def has_grid_points_left(space: SearchSpace, started: Sequence[FrozenTrial]) -> bool:
-    """Return whether no trial has been started on a point of the grid; Optuna would propose points that run once more.
+def has_configurations_left(spec: StudySpec, space: SearchSpace, history: TrialHistory) -> bool:
+    """Return whether a configuration that has not been started may be started.
 
     Args:
+        spec: The study.
         space: The study's space.
-        started: The trials that have been started.
+        history: The study's trials.
     """
-    points = {trial.system_attrs.get("grid_id") for trial in started} - {None}
-    return len(points) < math.prod(map(len, list_grid_axes(space).values()))
+    if history.started_configurations >= spec.search.trials:
+        return False
+    if spec.search.sampler != "grid":
+        return True
+    # Optuna would propose points that run once more.
+    return len(history.grid_points) < math.prod(map(len, list_grid_axes(space).values()))
 
 
 def list_grid_values(parameter: Parameter) -> GridValues:

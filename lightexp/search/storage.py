@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from lightexp.core.disk_errors import is_disk_full
@@ -21,6 +21,7 @@ from lightexp.core.json_text import encode_json
 from lightexp.core.regular_files import require_regular
 from lightexp.core.secrets import find_secret
 from lightexp.execution.locks import FileLocks, Locks, OutageReporter, PostgresLocks
+from lightexp.search.proposal_storage import TrialChanges
 
 JOURNAL = "journal.log"
 _JOURNAL_START = b'{"op_code":'
@@ -28,7 +29,12 @@ _LOCK_POLL_S = 0.002  # of a lock that is held for milliseconds
 
 
 def open_storage(
-    address: str | None, folder: Path, study: str, report: Callable[[str], None], waits: bool = False
+    address: str | None,
+    folder: Path,
+    study: str,
+    report: Callable[[str], None],
+    waits: bool = False,
+    follows_running: bool = True,
 ) -> tuple[BaseStorage, Locks]:
     """Open a study's storage and the locks of its trials, each named by a trial's number.
 
@@ -38,6 +44,7 @@ def open_storage(
         study: Its name.
         report: Called with a line for the user when the storage goes away and when it is back.
         waits: Whether to wait for a server that cannot be reached. Defaults to False: its address may be wrong.
+        follows_running: Whether to read what running trials report, as pruners do. Defaults to True.
 
     Raises:
         BadInput: If the storage is of another kind or cannot be reached.
@@ -62,12 +69,11 @@ def open_storage(
         raise BadInput("search.storage: PostgreSQL needs psycopg: pip install 'lightexp[postgresql]'.") from None
     except ConnectionError as error:
         raise BadInput(f"search.storage: {url} cannot be reached: {error}. Is the server up?") from None
-    engine = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
+    from lightexp.search.postgres_storage import PostgresStorage
+
     with locks.exclusive():  # another process of the study may create the tables
-        database = _retry(lambda: RDBStorage(resolve_address(address, folder), engine_kwargs=engine), outage)
-    storage = _retry_methods(get_storage(database), outage)
-    weakref.finalize(storage, _close_database, database)
-    return storage, locks
+        database = _retry(lambda: PostgresStorage(resolve_address(address, folder), locks, follows_running), outage)
+    return _retry_methods(database, outage), locks
 
 
 def _open_journal(path: Path) -> JournalStorage:
@@ -75,7 +81,7 @@ def _open_journal(path: Path) -> JournalStorage:
         if path.exists():
             require_regular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(_JournalFile(path))
+        return _Journal(_JournalFile(path))
     except Exception as error:  # Optuna raises anything for lines that it has not written
         if is_disk_full(error):
             raise
@@ -140,11 +146,6 @@ def _split_url(address: str) -> SplitResult:
         raise BadInput(f"search.storage: {address} cannot be read: {error}. Name a journal file or a URL.") from None
 
 
-def _close_database(storage: RDBStorage) -> None:
-    storage.remove_session()
-    storage.engine.dispose()
-
-
 def _retry(call: Callable[[], Any], outage: OutageReporter) -> Any:
     """Call a function until the storage answers, and return its result."""
     while True:
@@ -180,11 +181,19 @@ class RetryingStorage(BaseStorage):
             try:
                 return getattr(self._wrapped, method)(*args, **options)
             except UpdateFinishedTrialError:
-                if is_first or method != "set_trial_state_values":
+                if is_first or method not in ("set_trial_state_values", "write_trial"):
                     raise
                 return True  # the try whose answer was lost has written it
 
         return _retry(call, self._outage)
+
+    def write_trial(self, trial_id: int, changes: TrialChanges) -> None:
+        """Store changes of a trial that is running.
+
+        Raises:
+            optuna.exceptions.UpdateFinishedTrialError: If it has ended; nothing is stored then.
+        """
+        self.retry("write_trial", trial_id, changes)
 
 
 def _make_retrying_method(name: str) -> Callable[..., Any]:
@@ -203,6 +212,31 @@ def _retry_methods(storage: BaseStorage, outage: OutageReporter) -> BaseStorage:
     return RetryingStorage(storage, outage)  # type: ignore[abstract]  # its methods are set above
 
 
+class _Journal(JournalStorage):
+    """Optuna's journal storage, which writes all changes of a trial at once."""
+
+    def __init__(self, file: _JournalFile) -> None:
+        super().__init__(file)
+        self._file = file
+
+    def write_trial(self, trial_id: int, changes: TrialChanges) -> None:
+        """See `RetryingStorage.write_trial`."""
+        if self.get_trial(trial_id).state.is_finished():
+            raise UpdateFinishedTrialError(f"Trial {trial_id} has ended.")
+        with self._file.collect_logs():
+            changes.write(self, trial_id)
+        self._read_own_logs(trial_id)
+
+    def _read_own_logs(self, trial_id: int) -> None:
+        """Read what has been written; each line raises an error if another process has ended the trial just before."""
+        try:
+            self.get_trial(trial_id)
+        except UpdateFinishedTrialError:
+            with suppress(UpdateFinishedTrialError):
+                self._read_own_logs(trial_id)
+            raise
+
+
 class _JournalFile(JournalFileBackend):
     """Optuna's journal file, repaired where a process died while writing and synced to disk when a trial ends.
 
@@ -216,12 +250,27 @@ class _JournalFile(JournalFileBackend):
             if not _JOURNAL_START.startswith(start):  # checked before the file is locked and repaired
                 raise ValueError(f"it begins with {start!r}, as no journal does")
         super().__init__(str(path))
+        self._collected: list[dict[str, Any]] | None = None
         self._path, self._file_lock = path, FileLock(f"{path}.flock", poll_interval=_LOCK_POLL_S)
         with self._file_lock:
             self._repair()
 
+    @contextmanager
+    def collect_logs(self) -> Iterator[None]:
+        """Append everything that is appended in a block at its end."""
+        logs: list[dict[str, Any]] = []
+        self._collected = logs
+        try:
+            yield
+        finally:
+            self._collected = None
+        self.append_logs(logs)
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append whole lines."""
+        if self._collected is not None:
+            self._collected += logs
+            return
         text = "".join(encode_json(log, separators=(",", ":")) + "\n" for log in logs)
         with self._file_lock:
             self._repair()

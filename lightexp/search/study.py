@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from lightexp.search.goals import read_values
 from lightexp.search.importance import compute_importance
 from lightexp.search.outcome import PROMOTED_FROM, RUNG, TrialOutcome
 from lightexp.search.proposal import Proposal
+from lightexp.search.proposal_storage import ProposalStorage
 from lightexp.search.ranges import format_value
 from lightexp.search.seed_trials import SeedTrial
 from lightexp.search.space import VARIANT, SearchSpace
@@ -32,6 +33,7 @@ from lightexp.search.study_identity import StudyIdentity
 from lightexp.search.study_schema import check_study
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.trial_attributes import build_outcome, list_attributes
+from lightexp.search.trial_history import TrialHistory
 
 STUDY_ID, IDENTITY = "id", "identity"
 """Names of the study attributes that hold its random name and its identity."""
@@ -67,8 +69,9 @@ class SearchStudy:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.spec, self.space, self.folder = spec, space, folder
         self._cache: ParameterCache = {}
+        is_worker = identity is None
         self._storage, self._locks = storage.open_storage(
-            spec.search.storage, folder, spec.name, report, waits=identity is None
+            spec.search.storage, folder, spec.name, report, is_worker, not is_worker or spec.search.pruner is not None
         )
         directions = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         with self._locks.exclusive():
@@ -78,7 +81,9 @@ class SearchStudy:
                 directions=[directions[o.direction] for o in spec.objectives],
                 load_if_exists=True,
             )
-            view: Any = samplers.FirstRungStorage(self._storage)
+            self._history = TrialHistory([directions[o.direction] for o in spec.objectives], spec.search.max_failures)
+            self._view = ProposalStorage(self._storage, self._history)
+            view: Any = self._view
             pruner = pruners.make_pruner(spec.search.pruner, spec.objectives, spec.settings.task)
             self._study = optuna.load_study(study_name=spec.name, storage=view, pruner=pruner)
             self._study_id = self._storage.get_study_id_from_name(spec.name)
@@ -154,12 +159,21 @@ class SearchStudy:
     def has_orphans(self) -> bool:
         """Return whether a trial is running that no worker has locked."""
         with self._locks.exclusive():  # a worker locks a new trial within the same block
-            return any(t.state is TrialState.RUNNING and self._locks.is_free(t.number) for t in self.trials)
+            running = [t.number for t in self.read_history().live if t.state is TrialState.RUNNING]
+            if (orphan := self._locks.acquire_first(running)) is None:
+                return False
+            self._locks.release(orphan)
+            return True
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """All trials, oldest first, including those that `samplers.FirstRungStorage` hides from samplers."""
+        """All trials, oldest first, including those that `ProposalStorage` hides from samplers."""
         return self._storage.get_all_trials(self._study_id, deepcopy=False)
+
+    def read_history(self) -> TrialHistory:
+        """Read what has become of the trials, and return all of them."""
+        self._history.update(self.trials)
+        return self._history
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
@@ -171,11 +185,14 @@ class SearchStudy:
             The trial, locked for this process; None if no trial is left.
         """
         while True:
+            self.read_history()  # most of what others have done, while they can go on
             with self._locks.exclusive():
-                trial = self._resume_orphaned() or self._start_next()
-                if trial is None:
-                    return None
-                self._suggest(trial)  # before another process is exclusive, which could propose the same
+                self.read_history()
+                with self._view.collect_changes():
+                    trial = self._resume_orphaned() or self._start_next()
+                    if trial is None:
+                        return None
+                    self._suggest(trial)  # before another process is exclusive, which could propose the same
             try:
                 return self._make_proposal(trial)
             except BadInput as error:  # the values are not allowed together
@@ -183,30 +200,30 @@ class SearchStudy:
 
     def _resume_orphaned(self) -> Trial | None:
         """Take over a running trial whose process has died."""
-        for orphan in self.trials:
-            if orphan.state is not TrialState.RUNNING or not self._locks.acquire(orphan.number):
-                continue
-            current = self.trials[orphan.number]  # it may have ended before it was locked
+        running = [trial.number for trial in self._history.live if trial.state is TrialState.RUNNING]
+        while (number := self._locks.acquire_first(running)) is not None:
+            running.remove(number)
+            current = self._storage.get_trial(self._trial_id(number))  # it may have ended before it was locked
             starts = int(current.user_attrs.get(STARTS, 1)) + 1
             if current.state is TrialState.RUNNING and starts <= _MAX_STARTS:
                 # Its process may have died before all of its parameters were proposed.
-                self._study.sampler = samplers.make_sampler(self.spec, self.space, current.number, self._cache)
-                trial = Trial(self._study, self._trial_id(current.number))
+                self._use_sampler(number)
+                self._view.start(self._trial_id(number))
+                trial = Trial(self._study, self._trial_id(number))
                 trial.set_user_attr(STARTS, starts)
                 return trial
             if current.state is TrialState.RUNNING:
-                self.fail(current.number, f"its process died {_MAX_STARTS} times (out of memory?)")
-            self._locks.release(orphan.number)
+                self.fail(number, f"its process died {_MAX_STARTS} times (out of memory?)")
+                self.read_history()
+            self._locks.release(number)
         return None
 
     def _start_next(self) -> Trial | None:
-        trials = self.trials
-        if self.too_many_failures(trials):
+        if self._history.has_too_many_failures:
             return None
-        started = [t for t in trials if t.state is not TrialState.WAITING]
-        if self._has_configurations_left(started):
-            self._study.sampler = samplers.make_sampler(self.spec, self.space, len(started), self._cache)
-        elif self._enqueue_promoted(trials):
+        if samplers.has_configurations_left(self.spec, self.space, self._history):
+            self._use_sampler(self._history.started)
+        elif self._enqueue_promoted():
             self._study.sampler = RandomSampler()  # proposes nothing for an enqueued trial
         else:
             return None
@@ -214,35 +231,29 @@ class SearchStudy:
         self._locks.acquire(trial.number)
         return trial
 
-    def _has_configurations_left(self, started: Sequence[FrozenTrial]) -> bool:
-        """Return whether a configuration that has not been started may be started."""
-        if sum(PROMOTED_FROM not in t.user_attrs for t in started) >= self.spec.search.trials:
-            return False
-        return self.spec.search.sampler != "grid" or samplers.has_grid_points_left(self.space, started)
+    def _use_sampler(self, count: int) -> None:
+        """Set the sampler that proposes a trial after a number of earlier ones."""
+        self._study.sampler = samplers.make_sampler(self.spec, self.space, count, self._history, self._cache)
 
-    def _enqueue_promoted(self, trials: Sequence[FrozenTrial]) -> bool:
+    def _enqueue_promoted(self) -> bool:
         """Enqueue the configuration that successive halving promotes.
 
         Returns:
             Whether a promoted trial is the next in the queue.
         """
-        if waiting := [t for t in trials if t.state is TrialState.WAITING]:
+        if waiting := [t for t in self._history.live if t.state is TrialState.WAITING]:
             return PROMOTED_FROM in waiting[0].user_attrs
         if self.spec.halving is None:
             return False
-        origin = self.spec.halving.select_promotable(trials, self.spec.objectives)
+        origin = self.spec.halving.select_promotable(self._history.trials, self.spec.objectives)
         if origin is None:
             return False
         attributes = {PROMOTED_FROM: origin.number, RUNG: origin.user_attrs.get(RUNG, 0) + 1}
         if SEED_TRIAL in origin.user_attrs:
             attributes[SEED_TRIAL] = origin.user_attrs[SEED_TRIAL]
         self._study.enqueue_trial(origin.params, user_attrs=attributes)
+        self.read_history()
         return True
-
-    @property
-    def may_promote(self) -> bool:
-        """Whether the end of a running trial may let successive halving promote one."""
-        return self.spec.halving is not None and any(t.state is TrialState.RUNNING for t in self.trials)
 
     def _suggest(self, trial: Trial) -> None:
         """Give a trial its parameters; those that it has already stay."""
@@ -298,7 +309,6 @@ class SearchStudy:
         if values is not None:
             for constraint in self.spec.constraints:
                 violations[constraint.text] = constraint.compute_violation(record.metrics, outcome.control)
-                proposal.trial.set_constraint(constraint.text, violations[constraint.text])
         self._tell(number, values, outcome, violations=violations)
 
     def fail(self, number: int, reason: str) -> None:
@@ -314,12 +324,6 @@ class SearchStudy:
         """Return the folder of a trial's record."""
         return self.folder / "trials" / f"{number:04d}"
 
-    def too_many_failures(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Return whether more than `search.max_failures` trials have failed, one after another."""
-        ended = sorted((t for t in trials if t.datetime_complete), key=lambda t: t.datetime_complete or t.number)
-        last = ended[-(self.spec.search.max_failures + 1) :]
-        return len(last) > self.spec.search.max_failures and all(t.state is TrialState.FAIL for t in last)
-
     def _tell(
         self,
         number: int,
@@ -332,9 +336,13 @@ class SearchStudy:
         self._study.sampler = RandomSampler()  # Optuna's grid sampler stops `Study.optimize`, which does not run here
         try:
             trial_id = self._trial_id(number)
-            for name, value in list_attributes(outcome, violations or {}).items():
-                self._storage.set_trial_user_attr(trial_id, name, value)
-            self._study.tell(number, values, state=state)
+            with self._view.collect_changes(trial_id):
+                trial = Trial(self._study, trial_id)
+                for text, violation in (violations or {}).items():
+                    trial.set_constraint(text, violation)
+                for name, value in list_attributes(outcome, violations or {}).items():
+                    trial.set_user_attr(name, value)
+                self._study.tell(trial, values, state=state)
         except (UpdateFinishedTrialError, ValueError):
             # Another process may have taken the trial for orphaned and finished it first; it counts once.
             if not self.trials[number].state.is_finished():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from lightexp.core.record import Record
 from lightexp.execution.locks import CommandLease, PostgresLocks, StoreLeases
@@ -20,6 +20,7 @@ from lightexp.search.proposal import Proposal
 from lightexp.search.pruners import EpochReporter
 from lightexp.search.study import STARTS, SearchStudy
 from lightexp.search.study_spec import StudySpec
+from lightexp.search.trial_history import TrialHistory
 from lightexp.stages.train import TrainingStage
 
 TIME_IS_OVER = "The time is over; the running trials are being finished."
@@ -75,7 +76,6 @@ class TrialSource(WorkSource):
             reporter: Shows the progress of a trial. Defaults to nothing.
         """
         self.study = study
-        self.trials: list[FrozenTrial] = study.trials
         self._command, self._reporter = command, reporter or SilentTrialReporter()
         self._started_at = time.monotonic()
 
@@ -132,17 +132,18 @@ class TrialSource(WorkSource):
         self.study.requeue(int(task_id))
 
     def status(self) -> WorkStatus:
-        """See `WorkSource.status`; the trials that it is based on remain in `trials`."""
-        self.trials = self.study.trials
-        search = self.study.spec.search
-        asked = sum(trial.state is not TrialState.WAITING for trial in self.trials)
+        """See `WorkSource.status`."""
+        history = self.study.read_history()
+        running = [trial for trial in history.live if trial.state is TrialState.RUNNING]
+        ended = len(history.trials) - len(history.live)
+        may_promote = self.study.spec.halving is not None and bool(running)
         return WorkStatus(
-            unclaimed=max(0, search.trials - asked),
-            running=sum(trial.state is TrialState.RUNNING for trial in self.trials),
-            ended=sum(trial.state.is_finished() for trial in self.trials),
-            may_grow=self.study.may_promote,
-            progress=[(trial.state, trial.user_attrs.get(STARTS)) for trial in self.trials],
-            stop_reason=self._find_stop_reason(),
+            unclaimed=max(0, self.study.spec.search.trials - history.started),
+            running=len(running),
+            ended=ended,
+            may_grow=may_promote,
+            progress=(ended, [(trial.number, trial.state, trial.user_attrs.get(STARTS)) for trial in history.live]),
+            stop_reason=self._find_stop_reason(history),
         )
 
     def has_orphans(self) -> bool:
@@ -153,11 +154,11 @@ class TrialSource(WorkSource):
         """See `WorkSource.requeue`."""
         self.study.requeue_interrupted()
 
-    def _find_stop_reason(self) -> str | None:
+    def _find_stop_reason(self, history: TrialHistory) -> str | None:
         search = self.study.spec.search
         if search.timeout and time.monotonic() - self._started_at > search.timeout:
             return TIME_IS_OVER
-        if self.study.too_many_failures(self.trials):
+        if history.has_too_many_failures:
             return f"More than {search.max_failures} trials in a row have failed (search.max_failures)."
         return None
 

@@ -21,6 +21,15 @@ def test_file_locks_keep_other_owners_out(tmp_path: Path) -> None:
     assert not list((tmp_path / "locks").iterdir())
 
 
+def test_first_free_lock_is_acquired(tmp_path: Path) -> None:
+    mine, other = FileLocks(tmp_path), FileLocks(tmp_path)
+    assert other.acquire(1)
+    assert mine.acquire_first([1, 2, 3]) == 2
+    assert other.acquire_first([2, 3]) == 3
+    assert mine.acquire_first([1, 3]) is None
+    assert mine.acquire_first([]) is None
+
+
 def test_file_lock_is_released_by_another_thread(tmp_path: Path) -> None:
     locks = FileLocks(tmp_path)
     thread = threading.Thread(target=locks.acquire, args=[1])

@@ -26,6 +26,7 @@ from lightexp.search.outcome import OUTCOME, PROMOTED_FROM, RUNG, TrialOutcome, 
 from lightexp.search.study import SearchStudy
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import compute_status
+from lightexp.search.trial_source import TrialSource
 
 GOALS = (SearchObjective("accuracy/val", "max"), SearchObjective("size/file_bytes", "min"))
 CONTROL = {"accuracy/val": 0.9, "size/file_bytes": 1_000.0}
@@ -150,7 +151,7 @@ def test_study_starts_all_and_then_promotes_the_best(make_spec: Callable[..., St
     importance = []
     study = open_study()
     while proposal := study.ask():
-        assert study.may_promote
+        assert TrialSource(study, []).status().may_grow
         assert spec.make_trial_settings(proposal.config, proposal.rung).rung == Rung(proposal.rung, (1, 2))
         origin = proposal.trial.user_attrs.get(PROMOTED_FROM)
         started.append((proposal.trial.number, proposal.rung, origin, proposal.config))
@@ -160,7 +161,7 @@ def test_study_starts_all_and_then_promotes_the_best(make_spec: Callable[..., St
         accuracy = 0.5 + 0.01 * (origin or proposal.trial.number)
         study.finish(proposal, make_record(accuracy, 500, None if proposal.rung == 2 else 4))
         study = open_study()  # for every trial, as by a process that died
-    assert not study.may_promote
+    assert not TrialSource(study, []).status().may_grow
     assert [rung for _, rung, *_ in started] == [0] * 12 + [1] * 6 + [2] * 3
     assert [origin for _, _, origin, _ in started[12:]] == [11, 10, 9, 8, 7, 6, 12, 13, 14]
     configs = {number: config for number, _, _, config in started}

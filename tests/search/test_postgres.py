@@ -15,19 +15,23 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 import sqlalchemy
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import OperationalError, PendingRollbackError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from lightexp.core.errors import BadInput
+from lightexp.search.proposal_storage import ProposalStorage, TrialChanges
 from lightexp.search.storage import is_outage, open_storage
+from lightexp.search.trial_history import TrialHistory
 from tests.search.launchers import use_launcher
 from tests.search.studies import COMMAND, SECONDS, Studies, wait_until
 from tests.search.test_storage import check_exclusive_blocks_do_not_overlap, check_lock_dies_with_owner
@@ -183,6 +187,47 @@ store.close()
 
 def test_exclusive_postgres_blocks_do_not_overlap(server: Server, tmp_path: Path) -> None:
     check_exclusive_blocks_do_not_overlap(server.url, tmp_path)
+
+
+def test_first_free_postgres_lock_is_acquired(server: Server, tmp_path: Path) -> None:
+    mine, other = (open_storage(server.url, tmp_path, "first", print)[1] for _ in range(2))
+    assert other.acquire(1)
+    assert mine.acquire_first([1, 2, 3]) == 2
+    assert other.acquire_first([2, 3]) == 3
+    assert mine.acquire_first([1, 3]) is None
+    assert mine.acquire_first([]) is None
+    mine.release(2)
+    assert other.is_free(2)
+
+
+def test_trials_are_stored_and_read_as_optuna_does(server: Server, tmp_path: Path) -> None:
+    storage, _ = open_storage(server.url, tmp_path, "stored", print)
+    history = TrialHistory([StudyDirection.MINIMIZE] * 2, 10)
+    view: Any = ProposalStorage(storage, history)
+    study = optuna.create_study(storage=view, study_name="stored", directions=["minimize"] * 2)
+    study.enqueue_trial({"x": 0.5}, user_attrs={"corner": "recipe"})
+    history.update(storage.get_all_trials(storage.get_study_id_from_name("stored")))
+    for values in ([0.5, float("inf")], [1, 2], None):
+        with view.collect_changes():
+            trial = study.ask()
+            trial.suggest_float("x", 0, 1, log=False)
+            trial.suggest_categorical("kind", [None, True, 8, "a"])
+            trial.set_user_attr("outcome", {"metrics": {"accuracy/val": 0.1 + 0.2}})
+        with view.collect_changes():
+            trial.set_constraint("size <= 1", -0.25)
+            study.tell(trial, values, state=TrialState.COMPLETE if values else TrialState.FAIL)
+    study.add_trial(optuna.create_trial(state=TrialState.PRUNED, intermediate_values={1: 0.5, 2: float("nan")}))
+    study.ask()
+    study.enqueue_trial({"x": 0.1})
+    expected = list_trials(server, "stored")
+    assert [t.state.name for t in expected] == ["COMPLETE", "COMPLETE", "FAIL", "PRUNED", "RUNNING", "WAITING"]
+    fresh, _ = open_storage(server.url, tmp_path, "stored", print)
+    for reader in (storage, fresh):
+        trials = reader.get_all_trials(reader.get_study_id_from_name("stored"))
+        assert list(map(repr, trials)) == list(map(repr, expected))  # a NaN equals no other
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.write_trial(1, TrialChanges(user_attrs={"late": True}))
+    assert "late" not in storage.get_trial(1).user_attrs
 
 
 def test_connection_lost_in_a_transaction_is_an_outage(server: Server) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.storages import JournalStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Metric
 from lightexp.core.record import Record, StageRecord
+from lightexp.search import trial_history
 from lightexp.search.proposal import Proposal
 from lightexp.search.samplers import make_sampler
 from lightexp.search.storage import open_storage
@@ -211,7 +214,7 @@ def test_trial_killed_while_proposed_repeats_nothing(open_study: OpenStudy, tmp_
             storage.create_new_trial(storage.get_study_id_from_name("s"))
             study = open_study(*overrides)
         elif number % 2:  # a process dies after 0, 1 or 2 parameters
-            killed.sampler = make_sampler(study.spec, study.space, number, {})
+            killed.sampler = make_sampler(study.spec, study.space, number, study.read_history(), {})
             trial = killed.ask()
             for parameter in study.space.parameters[: number % 3]:
                 parameter.suggest(trial)
@@ -243,3 +246,29 @@ def test_trial_that_only_guesses_is_stored_as_such(open_study: OpenStudy) -> Non
     status = compute_status(study.trials, study.spec.objectives)
     assert [t.number for t in status.chance] == [1]
     assert [t.number for t in status.front] == [0]
+
+
+def test_late_proposal_reads_the_study_twice_and_samples_few(
+    open_study: OpenStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_history, "MAX_RECENT", 15)
+    reads, sampled = [], []
+    read_all, sample = JournalStorage.get_all_trials, trial_history.TrialHistory.sample
+
+    def count_reads(storage: JournalStorage, *arguments: Any, **options: Any) -> list[FrozenTrial]:
+        reads.append(len(storage.get_all_studies()))
+        return read_all(storage, *arguments, **options)
+
+    def count_sampled(history: trial_history.TrialHistory) -> list[trial_history.SampledTrial]:
+        sampled.append(sample(history))
+        return sampled[-1]
+
+    study = open_study("search.trials=40")
+    monkeypatch.setattr(JournalStorage, "get_all_trials", count_reads)
+    monkeypatch.setattr(trial_history.TrialHistory, "sample", count_sampled)
+    asked = 0
+    while proposal := study.ask():
+        asked += 1
+        study.finish(proposal, make_record(0.9 - 0.01 * asked, 500 + asked))  # only the first is on the front
+    assert (asked, len(reads)) == (40, 2 * 41)
+    assert max(map(len, sampled)) <= 15 + 2  # the front, and the trial that is proposed

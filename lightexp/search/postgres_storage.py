@@ -1,0 +1,262 @@
+"""Optuna's PostgreSQL storage, which reads each trial's content once and stores a trial's changes in one transaction.
+
+Many workers read what all others have done before each proposal. Optuna's own storage reads every running trial each
+time, and stores each parameter and attribute in a transaction. Here both use one connection, that of the study's locks,
+and statements on the tables that Optuna 5 creates; everything else is Optuna's.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import math
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from lightexp.core.json_text import encode_json
+from lightexp.execution.locks import PostgresLocks
+from lightexp.search.proposal_storage import TrialChanges
+
+_CONTENT = {
+    "params": "select trial_id, param_name, param_value, distribution_json from trial_params {} order by param_id",
+    "values": "select trial_id, objective, value, value_type::text from trial_values {} order by objective",
+    "user": "select trial_id, key, value_json from trial_user_attributes {}",
+    "system": "select trial_id, key, value_json from trial_system_attributes {}",
+    "steps": "select trial_id, step, intermediate_value, intermediate_value_type::text"
+    " from trial_intermediate_values {} order by step",
+}
+_SPECIAL_VALUES = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
+_HEAD = "select trial_id, number, state::text, datetime_start, datetime_complete from trials"
+_ATTRIBUTES = (
+    "insert into trial_{0}_attributes (trial_id, key, value_json)"
+    " select %s, key, value from unnest(%s::text[], %s::text[]) as rows (key, value)"
+    " on conflict (trial_id, key) do update set value_json = excluded.value_json"
+)
+
+
+@dataclass
+class _KnownTrials:
+    """A study's trials as this process has read them last.
+
+    Attributes:
+        ids: Their ids in the database, by number.
+        trials: The trials, by number.
+        unfinished: Numbers by id of those that had not ended.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    trials: list[FrozenTrial] = field(default_factory=list)
+    unfinished: dict[int, int] = field(default_factory=dict)
+
+
+class PostgresStorage(RDBStorage):
+    """Optuna's storage on a PostgreSQL server, for processes that share a study with many others."""
+
+    def __init__(self, url: str, locks: PostgresLocks, follows_running: bool) -> None:
+        """Create the tables if needed.
+
+        Args:
+            url: The server's, as SQLAlchemy takes it.
+            locks: The study's locks, whose connection is used for most of the work.
+            follows_running: Whether to read the content of running trials each time, which pruners need.
+        """
+        from sqlalchemy.pool import NullPool  # connections are scarce where many workers share a server
+
+        super().__init__(url, engine_kwargs={"poolclass": NullPool, "connect_args": {"connect_timeout": 5}})
+        self._locks, self._follows_running = locks, follows_running
+        self._known: dict[int, _KnownTrials] = {}
+        self._directions: dict[int, list[StudyDirection]] = {}
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """Return the study's directions, which never change."""
+        if study_id not in self._directions:
+            self._directions[study_id] = super().get_study_directions(study_id)
+        return self._directions[study_id]
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """See `optuna.storages.BaseStorage.get_all_trials`."""
+        trials = self._locks.run(lambda connection: self._read_changes(connection, study_id))
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else list(trials)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """See `optuna.storages.BaseStorage.get_trial`."""
+
+        def read(connection: Any) -> list[FrozenTrial]:
+            rows = connection.execute(f"{_HEAD} where trial_id = %s", [trial_id]).fetchall()
+            return _read_trials(connection, rows)
+
+        trials = self._locks.run(read)
+        if not trials:
+            raise KeyError(f"There is no trial {trial_id}.")
+        return trials[0]
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        """See `optuna.storages.BaseStorage.get_trial_id_from_study_id_trial_number`."""
+        known = self._known.get(study_id)
+        if known is not None and trial_number < len(known.ids):
+            return known.ids[trial_number]
+        return super().get_trial_id_from_study_id_trial_number(study_id, trial_number)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """See `optuna.storages.BaseStorage.create_new_trial`."""
+        if template_trial is not None:
+            return super().create_new_trial(study_id, template_trial)
+
+        def create(connection: Any) -> int:
+            with connection.pipeline(), connection.transaction():
+                # The trial's parameters, which wait for the disk, follow.
+                connection.execute("set local synchronous_commit = off")
+                connection.execute("select 1 from studies where study_id = %s for update", [study_id])
+                cursor = connection.execute(
+                    "insert into trials (study_id, number, state, datetime_start) values (%s, coalesce((select number"
+                    " from trials where study_id = %s order by trial_id desc limit 1), -1) + 1, 'RUNNING', %s)"
+                    " returning trial_id",
+                    [study_id, study_id, _now()],
+                )
+            return int(cursor.fetchone()[0])
+
+        return self._locks.run(create)
+
+    def write_trial(self, trial_id: int, changes: TrialChanges) -> None:
+        """See `lightexp.search.storage.RetryingStorage.write_trial`."""
+        tries = itertools.count(1)
+
+        def write(connection: Any) -> None:
+            is_first = next(tries) == 1
+            with connection.pipeline() as pipeline, connection.transaction():
+                ended = changes.state.name if changes.state else None
+                cursor = connection.execute(
+                    "update trials set state = coalesce(%s::trialstate, state), datetime_complete = %s"
+                    " where trial_id = %s and state in ('RUNNING', 'WAITING')",
+                    [ended, _now() if ended else None, trial_id],
+                )
+                _write_content(connection, trial_id, changes)
+                pipeline.sync()
+                if not cursor.rowcount and is_first:  # else the try whose answer was lost has written it
+                    raise UpdateFinishedTrialError(f"Trial {trial_id} has ended.")
+
+        self._locks.run(write)
+
+    def _read_changes(self, connection: Any, study_id: int) -> list[FrozenTrial]:
+        """Read the trials that are new or have changed, and return all."""
+        known = self._known.setdefault(study_id, _KnownTrials())
+        last = known.ids[-1] if known.ids else -1
+        condition = "where study_id = %s and (trial_id > %s or trial_id = any(%s)) order by trial_id"
+        rows = connection.execute(f"{_HEAD} {condition}", [study_id, last, list(known.unfinished)]).fetchall()
+        changed = [row for row in rows if self._has_changed(known, row)]
+        for trial, (trial_id, *_) in zip(_read_trials(connection, changed), changed, strict=True):
+            if trial.number == len(known.trials):
+                known.ids.append(trial_id)
+                known.trials.append(trial)
+            else:
+                known.trials[trial.number] = trial
+            known.unfinished[trial_id] = trial.number
+            if trial.state.is_finished():
+                del known.unfinished[trial_id]
+        return known.trials
+
+    def _has_changed(self, known: _KnownTrials, row: Sequence[Any]) -> bool:
+        """Return whether a trial's content has to be read: parameters of a running trial appear all at once."""
+        number = known.unfinished.get(row[0])
+        if number is None or self._follows_running:
+            return True
+        return known.trials[number].state.name != row[2] or not known.trials[number].params
+
+
+def _read_trials(connection: Any, rows: Sequence[Sequence[Any]]) -> list[FrozenTrial]:
+    """Read the content of trials.
+
+    Args:
+        connection: To the server.
+        rows: What `_HEAD` selects of each.
+    """
+    ids = [row[0] for row in rows]
+    if not ids:
+        return []
+    with connection.pipeline():
+        cursors = {k: connection.execute(q.format("where trial_id = any(%s)"), [ids]) for k, q in _CONTENT.items()}
+    content = {name: _group_by_trial(cursor.fetchall()) for name, cursor in cursors.items()}
+    return [_make_trial(row, {name: groups.get(row[0], []) for name, groups in content.items()}) for row in rows]
+
+
+def _group_by_trial(rows: Iterable[Sequence[Any]]) -> dict[int, list[Sequence[Any]]]:
+    groups: dict[int, list[Sequence[Any]]] = {}
+    for row in rows:
+        groups.setdefault(row[0], []).append(row)
+    return groups
+
+
+def _make_trial(head: Sequence[Any], content: Mapping[str, list[Sequence[Any]]]) -> FrozenTrial:
+    trial_id, number, state, started, completed = head
+    distributions = {name: _parse_distribution(text) for _, name, _, text in content["params"]}
+    return FrozenTrial(
+        number=number,
+        trial_id=trial_id,
+        state=TrialState[state],
+        value=None,
+        values=[_SPECIAL_VALUES.get(kind, value) for *_, value, kind in content["values"]] or None,
+        datetime_start=_to_local(started),
+        datetime_complete=_to_local(completed),
+        params={name: distributions[name].to_external_repr(value) for _, name, value, _ in content["params"]},
+        distributions=distributions,
+        user_attrs={key: json.loads(text) for _, key, text in content["user"]},
+        system_attrs={key: json.loads(text) for _, key, text in content["system"]},
+        intermediate_values={step: _SPECIAL_VALUES.get(kind, value) for _, step, value, kind in content["steps"]},
+    )
+
+
+def _write_content(connection: Any, trial_id: int, changes: TrialChanges) -> None:
+    """Store what a trial is given; what a try whose answer was lost has stored already is stored again."""
+    if changes.params:
+        texts = [_format_distribution(distribution) for _, distribution in changes.params.values()]
+        connection.execute(
+            "insert into trial_params (trial_id, param_name, param_value, distribution_json)"
+            " select %s, name, value, kind"
+            " from unnest(%s::text[], %s::float8[], %s::text[]) as rows (name, value, kind)"
+            " on conflict (trial_id, param_name) do nothing",
+            [trial_id, list(changes.params), [float(v) for v, _ in changes.params.values()], texts],
+        )
+    for table, attributes in (("user", changes.user_attrs), ("system", changes.system_attrs)):
+        if attributes:
+            texts = [encode_json(value) for value in attributes.values()]
+            connection.execute(_ATTRIBUTES.format(table), [trial_id, list(attributes), texts])
+    if changes.values:
+        kinds = [next((k for k, special in _SPECIAL_VALUES.items() if v == special), "FINITE") for v in changes.values]
+        finite = [float(value) if math.isfinite(value) else None for value in changes.values]
+        connection.execute(
+            "insert into trial_values (trial_id, objective, value, value_type)"
+            " select %s, place - 1, value, kind::trialvaluetype from unnest(%s::float8[], %s::text[])"
+            " with ordinality as rows (value, kind, place) on conflict (trial_id, objective) do nothing",
+            [trial_id, finite, kinds],
+        )
+
+
+@cache
+def _parse_distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
+
+
+_format_distribution: Callable[[BaseDistribution], str] = cache(distribution_to_json)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _to_local(moment: datetime | None) -> datetime | None:
+    """Return the local time of a moment in UTC, both without a time zone, as Optuna has them."""
+    return None if moment is None else moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
