@@ -65,13 +65,13 @@ def run(argv: list[str]) -> int:
     """
     parser = make_parser()
     options, arguments = parser.parse_known_args(argv)
+    if options.new:
+        _write_new_file(arguments)
+        return 0
     if not arguments:
         parser.print_help()
         return BadInput.exit_code
     file, *overrides = arguments
-    if options.new:
-        _write_new_file(Path(file), overrides)
-        return 0
     interrupt.install_handlers()
     workers = _parse_workers([text for text in overrides if text.startswith(_WORKERS)])
     overrides = [text for text in overrides if not text.startswith(_WORKERS)]
@@ -121,10 +121,12 @@ def _ablate(file: str, overrides: list[str], workers: int, is_plan: bool) -> int
     return 1 if failures else 0
 
 
-def _write_new_file(path: Path, settings: list[str]) -> None:
+def _write_new_file(arguments: list[str]) -> None:
     """Write an ablation's file that can be run, with a comment on every key."""
-    if settings or path.suffix != ".yaml":
-        raise BadInput(f"--new takes one file that ends in .yaml. Received: {[str(path), *settings]}.")
+    path = Path(*arguments[:1])
+    if len(arguments) != 1 or path.suffix != ".yaml":
+        given = shlex.join(arguments) or "nothing"
+        raise BadInput(f"--new takes one file that ends in .yaml, such as experiments/mine.yaml. Received: {given}.")
     if path.exists():
         raise BadInput(f"{path} exists already. Name another file.")
     text = (files("lightexp.ablation") / _NEW_FILE).read_text(encoding="utf-8")

@@ -104,8 +104,16 @@ def _print_choices(configs: ConfigGroups, group: str) -> None:
     choices = configs.list_choices(group)
     if group in _PURPOSES:
         print_line(f"{group}: {_PURPOSES[group]}\n")
-    _print_pairs((choice, "".join(read_purpose(configs.find_file(group, choice))[:1])) for choice in choices)
+    _print_pairs((choice, _read_first_line(configs.find_file(group, choice))) for choice in choices)
     print_line(f"\nOne of them: lightexp describe {group}/CHOICE")
+
+
+def _read_first_line(path: Path) -> str:
+    """Return the first line of a choice's purpose; of a file that cannot be read, the reason."""
+    try:
+        return "".join(read_purpose(path)[:1])
+    except BadInput as error:
+        return str(error)
 
 
 def _print_choice(configs: ConfigGroups, group: str, choice: str, plugins: Sequence[str]) -> None:
@@ -167,7 +175,7 @@ def _describe_order(configs: ConfigGroups, choice: str, plugins: Sequence[str]) 
         "Not after it": _join_reasons(neighbors.refused_after),
     }
     if untried := [name for name in names if name not in stages]:
-        facts["Not tried"] = f"{', '.join(untried)}: plugins=[PACKAGE] allows their classes"
+        facts["Not tried"] = f"{', '.join(untried)}: their files cannot be used, or need plugins=[PACKAGE]"
     return facts
 
 

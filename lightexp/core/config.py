@@ -97,7 +97,14 @@ def _describe(cls: Any, error: ValidationError) -> tuple[str, str]:
         return place, f"not a setting of {cls.__name__}: {suggest_nearest(place, _hints(cls))}"
     if first["type"] == "dataclass_exact_type":
         message = f"must be a mapping with _target_: {_find_class(cls, location[0], first['ctx']['class_name'])}"
-    return place, f"{message}. Received: {first['input']!r}."
+    return place, f"{message}. Received: {first['input']!r}.{_explain_quotes(first)}"
+
+
+def _explain_quotes(error: Any) -> str:
+    """Return how to write a text that YAML and Hydra take for a number or truth value; empty for other errors."""
+    if error["type"] != "string_type" or not isinstance(error["input"], (bool, int, float)):
+        return ""
+    return f""" Text that reads as a number needs quotes, in a shell two pairs: "'{error["input"]}'"."""
 
 
 def _find_class(cls: Any, name: str, class_name: str) -> str:
@@ -192,7 +199,7 @@ def _construct_plain(cls: Any, values: Mapping[str, Any], where: str) -> Any:
         first = error.errors()[0]
         place = ".".join([_join(where, error.title), *(p for p in map(str, first["loc"]) if not _is_union_branch(p))])
         message = first["msg"].removeprefix("Value error, ")
-        raise BadInput(f"{place}: {message}. Received: {first['input']!r}.") from None
+        raise BadInput(f"{place}: {message}. Received: {first['input']!r}.{_explain_quotes(first)}") from None
     except ValueError as error:
         raise BadInput(f"{where}: {error}") from None
     except TypeError as error:

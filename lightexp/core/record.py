@@ -234,9 +234,15 @@ def read_record(folder: Path) -> Record:
     path = folder / RECORD_FILE
     try:
         return parse_record(json.loads(read_text(path)))
+    except (FileNotFoundError, NotADirectoryError):
+        problem = "is no folder" if folder.exists() else "does not exist"
+        problem = f"holds no {RECORD_FILE}" if folder.is_dir() else problem
+        raise BadInput(f"{folder} {problem}. Give a run's folder, such as outputs/runs/RUN.") from None
     except RecursionError:
         problem = "it is nested without end"
-    except (OSError, ValueError, OverflowError) as error:
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except (ValueError, OverflowError) as error:
         problem = str(error)
     raise BadInput(f"{path} is not a record: {problem}. Run it again, or leave its folder out.")
 

@@ -46,7 +46,8 @@ def check_config_file(path: Path) -> None:
     except yaml.YAMLError:
         return
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be used as a config: {error}.") from None
+        problem = getattr(error, "strerror", None) or error
+        raise BadInput(f"{path} cannot be used as a config: {problem}.") from None
 
 
 def load_config(path: Path, load: Callable[[], Any]) -> Any:

@@ -48,5 +48,6 @@ def read_idx(path: Path, example: tuple[int, ...], remedy: str) -> NDArray[np.ui
         if len(body) != size:
             raise ValueError(f"it holds {'more' if len(body) > size else 'less'} than the {size} bytes it announces")
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise BadInput(f"{path} cannot be used: {error}. {remedy}") from None
+        problem = getattr(error, "strerror", None) or error
+        raise BadInput(f"{path} cannot be used: {problem}. {remedy}") from None
     return np.frombuffer(body, np.uint8).reshape(count, *example)

@@ -68,7 +68,8 @@ class Sklearn(InputDataset):
         try:
             x, y, names = _read_classes(files[0]) if len(files) == 1 else _read_numbers(*files)
         except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise BadInput(f"{files[0]} cannot be read: {error}. Install scikit-learn again.") from None
+            problem = getattr(error, "strerror", None) or error
+            raise BadInput(f"{files[0]} cannot be read: {problem}. Install scikit-learn again.") from None
         train, val, test = split_in_fifths(make_split(x, y), self.split_seed)
         dataset = self.standardize(train.x)
         return replace(dataset.make_data(self.name, train, val, test, len(names), None), names=names)

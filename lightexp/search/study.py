@@ -112,8 +112,8 @@ class SearchStudy:
         if difference := identity.find_difference(stored):
             name, before, now = difference
             raise BadInput(
-                f"search.study: '{self.spec.name}' was made with {name}={before}. Received: {now}. "
-                "Set it back, or choose another name: search.study=NAME."
+                f"search.study: '{self.spec.name}' was made with {name}={before}. This command's is {now}. "
+                "Repeat the settings of the study's command, or choose another name: search.study=NAME."
             )
 
     def _name_values(self) -> None:

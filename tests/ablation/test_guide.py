@@ -63,6 +63,7 @@ def test_new_file_is_an_ablation(
     ("arguments", "message"),
     [
         (["there.yaml"], "there.yaml exists already"),
+        ([], "--new takes one file that ends in .yaml, such as experiments/mine.yaml. Received: nothing."),
         (["new.yml"], "--new takes one file that ends in .yaml"),
         (["there.yaml/new.yaml"], "there.yaml/new.yaml cannot be written"),
         (["new.yaml", "dataset=mnist"], "--new takes one file"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -65,6 +66,19 @@ def test_users_own_choice_is_described(tmp_path: Path) -> None:
     assert "Mine." in done.stdout
     assert "Not tried      other" in done.stdout
     assert done.stdout.count("prune") > 1
+
+
+def test_unreadable_file_hides_no_other_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "stage").mkdir()
+    os.mkfifo(tmp_path / "stage" / "pipe.yaml")
+    (tmp_path / "stage" / "mine.yaml").write_text("# Mine.\n")
+    assert run(["--config-dir", str(tmp_path), "stage"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "mine            Mine." in lines
+    [pipe] = [line for line in lines if line.startswith("pipe ")]
+    assert "cannot be used as a config: it is a named pipe, not a file." in " ".join(lines)
+    assert str(tmp_path) in pipe
+    assert any(line.startswith("quantize ") for line in lines)
 
 
 def test_users_broken_file_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_export_compiles_for_an_npu(tiny_runs: TinyRuns, capsys: pytest.CaptureF
             ["{run}", "--vela=imx93"],
             "the NPU computes no operator of .* Run the pipeline again with quantize.scheme=int8",
         ),
-        (["{tmp}"], "is not a record"),
+        (["{tmp}"], "holds no record.json"),
         (["{run}", "--name=int x"], "C needs a name"),
         (["{run}", "--labels={tmp}/absent"], "cannot be read"),
         (["{run}", "--labels={tmp}/two.txt"], "names 2 classes; the model has 4"),

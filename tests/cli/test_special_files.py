@@ -34,10 +34,36 @@ def test_path_that_is_no_file_is_refused(
             message = capfd.readouterr().err
         except BadInput as error:
             code, message = error.exit_code, f"lightexp: {error}\n"
-    assert "traceback" not in message, message
+    assert "traceback" not in message and "[Errno" not in message, message
     if kind in IRREGULAR:
         assert code == 2 and len(message.splitlines()) == 1, (code, message)
         assert path.name in message or path.parent.name in message
+
+
+OPTIONAL = (
+    "dataset.path, an image",
+    "paths.outputs",
+    "search.storage",
+    "export RUN, model",
+    "tracking.uri",
+    "ui",
+    "track sync",
+)
+"""Paths that need not exist, or whose folder a command makes."""
+
+
+@pytest.mark.parametrize("case", [case for case in PATH_ARGUMENTS if case not in OPTIONAL])
+def test_absent_path_is_named_in_one_line(case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    name, attempt = PATH_ARGUMENTS[case]
+    (tmp_path / "place").mkdir()
+    try:
+        code = attempt(tmp_path / "place" / name)
+        message = capfd.readouterr().err
+    except BadInput as error:
+        code, message = error.exit_code, f"lightexp: {error}\n"
+    assert code == 2 and len(message.splitlines()) == 1, (code, message)
+    assert "[Errno" not in message
+    assert name in message or "place" in message
 
 
 @pytest.mark.parametrize("name", ["other.pb", "saved_model.pb"])

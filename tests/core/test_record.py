@@ -124,9 +124,19 @@ def test_read_record_refuses_wrong_bytes(content: bytes, tmp_path: Path) -> None
         read_record(tmp_path)
 
 
+def test_read_record_says_what_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder, problem in (
+        (tmp_path, "holds no record.json"),
+        (tmp_path / "nope", "does not exist"),
+        (tmp_path / "file", "is no folder"),
+    ):
+        with pytest.raises(BadInput) as caught:
+            read_record(folder)
+        assert str(caught.value) == f"{folder} {problem}. Give a run's folder, such as outputs/runs/RUN."
+
+
 def test_read_record_refuses_other_formats(record: Record, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"is not a record: .*No such file"):
-        read_record(tmp_path)
     record.write(tmp_path)
     path = tmp_path / RECORD_FILE
     path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 99'))

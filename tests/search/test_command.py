@@ -153,7 +153,12 @@ def test_a_host_without_outputs_runs_a_point(session: Session, tmp_path: Path) -
         ),
         (["--pick", "knees"], "--pick knees: write best, knee, smallest or the number of a trial that is done: "),
         (["--pick", "knee", "search.study=other"], "--pick knee takes a trial of a study, but 'other' has no trials"),
-        (["seed=1"], "search.study: 'tried' was made with seed=0. Received: 1."),
+        (
+            ["search.study=inf"],
+            "search.study: Input should be a valid string. Received: inf. Text that reads as a number",
+        ),
+        (["--pick", "0", "seed=1"], "search.study: 'tried' was made with seed=0. This command's is 1. Repeat the"),
+        (["seed=1"], "search.study: 'tried' was made with seed=0. This command's is 1."),
     ],
 )
 def test_bad_input_exits_2_with_one_line(session: Session, overrides: list[str], expected: str) -> None:

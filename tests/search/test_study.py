@@ -102,7 +102,7 @@ def test_more_trials_continue_the_numbering(open_study: OpenStudy) -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["seed=1"], "was made with seed=0. Received: 1."),
+        (["seed=1"], "was made with seed=0. This command's is 1."),
         (["model=lenet5"], "was made with model.type="),
         (["search.objectives=[accuracy/val]"], "was made with search.objectives="),
         (["search.constraints=['size/file_bytes <= 1 KiB']"], "was made with search.constraints="),
