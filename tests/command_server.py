@@ -38,6 +38,9 @@ from tests.warm_start import PYTHON_VARIABLE, SERVER_VARIABLE, connect, request_
 
 _PYTHON = sys.executable
 _COMMAND = Path(_PYTHON).parent / "lightexp"
+_COMMAND_WITH_FORKS = (
+    "import sys; sys.executable = sys.argv.pop(1); from lightexp.cli.main import main; sys.exit(main())"
+)
 # The environment before any test changes it. One thread, because a thread pool does not survive a fork.
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
 _ENVIRONMENT |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -69,6 +72,34 @@ def run_script(
 ) -> subprocess.CompletedProcess[str]:
     """Run a Python script; see `run_command`."""
     return _run(path, arguments, cwd, environment, timeout)
+
+
+def start_command(
+    arguments: Sequence[str], cwd: Path, environment: Mapping[str, str], is_fork: bool = False, **options: Any
+) -> subprocess.Popen[str]:
+    """Start `lightexp` in a process that has imported nothing, and whose workers are forks.
+
+    Args:
+        arguments: The command line after `lightexp`.
+        cwd: The current folder.
+        environment: The environment variables.
+        is_fork: Whether the command is a fork, too; the process then passes signals on to it, and is not its parent.
+            Defaults to False.
+        **options: Further arguments of `Popen`.
+    """
+    python, variables = start_warm_python()
+    program = (
+        [str(Path(python).with_name("lightexp"))] if is_fork else [_PYTHON, "-P", "-c", _COMMAND_WITH_FORKS, python]
+    )
+    return subprocess.Popen(
+        [*program, *arguments],
+        cwd=cwd,
+        env={**environment, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def start_warm_python() -> tuple[str, dict[str, str]]:

@@ -139,11 +139,16 @@ def environment_is_the_process_own() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tensorflow() -> None:
-    """TensorFlow as lightexp sets it up, for every test that computes with it before a run does."""
+def tensorflow() -> Iterator[None]:
+    """TensorFlow as lightexp sets it up, for every test that computes with it before a run does.
+
+    TensorFlow's converter, which some tests call themselves, finds no Keras 3: it would import it for seconds.
+    """
     from lightexp.backend import session
 
     session.start_tensorflow(len(os.sched_getaffinity(0)))
+    with session.hide_keras_3():
+        yield
 
 
 @pytest.fixture(scope="session")

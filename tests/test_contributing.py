@@ -17,6 +17,7 @@ BLOCKS = dict(re.findall(r"^```(python|yaml)\n(.*?)^```", TEXT, re.MULTILINE | r
 TINY = "model.width=0.25 pipeline.stages.train.epochs=1 measure=quick tracking=none runtime.threads=1"
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_worked_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "package" / "round_weights.py").parent.mkdir()
     (tmp_path / "package" / "round_weights.py").write_text(BLOCKS["python"])

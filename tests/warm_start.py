@@ -58,7 +58,7 @@ def main() -> None:
     is_command = os.path.basename(sys.argv[0]) == "lightexp"
     module = arguments[2] if arguments[:2] == ["-P", "-m"] else ""
     is_worker = module.startswith("lightexp.") and not module.startswith("lightexp.execution.")  # which are light
-    is_script = arguments[:1] and arguments[0].endswith(".py")
+    is_script = arguments[:1] and arguments[0].endswith(".py") and "site-packages" not in arguments[0]  # as Ray's
     if not (is_command or is_worker or is_script):
         os.execv(environment[PYTHON_VARIABLE], [environment[PYTHON_VARIABLE], *arguments])
     command = sys.argv if is_command else arguments

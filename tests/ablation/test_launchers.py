@@ -11,8 +11,9 @@ import yaml
 
 from lightexp.core.record import Record
 from lightexp.core.records import load_records
+from tests.command_server import run_command
 from tests.search.launchers import use_launcher
-from tests.search.studies import COMMAND, PLUGIN, write_arrays
+from tests.search.studies import PLUGIN, write_arrays
 
 PATIENCE_S = 900  # a busy machine is no failure
 FAULTY = "+pipeline.stages.faulty={_target_:faulty.faulty.Faulty,level:%s,mode:%s}"
@@ -44,14 +45,11 @@ def test_launcher_jobs_run_what_is_missing(tmp_path: Path, monkeypatch: pytest.M
         values = {"claim": "Nothing.", "control": "control", "base": base, "seeds": seeds, "rows": rows}
         path.write_text(yaml.safe_dump(values, sort_keys=False))
         with use_launcher(name, monkeypatch) as overrides:
-            return subprocess.run(
-                [str(COMMAND), "ablate", str(path), *overrides, "workers=2"],
-                cwd=tmp_path,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PLUGIN), os.environ.get("PYTHONPATH", "")])},
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE_S,
-            )
+            environment = {
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(PLUGIN), os.environ.get("PYTHONPATH", "")]),
+            }
+            return run_command(["ablate", str(path), *overrides, "workers=2"], tmp_path, environment, PATIENCE_S)
 
     first = ablate("submitit_local", [0])
     assert first.returncode == 1

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +16,11 @@ import yaml
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record
 from lightexp.core.records import load_records
-from tests.command_server import run_command
+from tests.command_server import run_command, start_command
 from tests.dead_runs import write_dead_run
 from tests.tiny_runs import TinyRuns
 
 PATIENCE_S = 900  # a busy machine is no failure
-COMMAND = [str(Path(sys.executable).parent / "lightexp"), "ablate"]
 
 
 @dataclass
@@ -99,7 +96,7 @@ class AblationFolder:
 
     def interrupt(self) -> None:
         """Run the ablation, send SIGTERM to the command alone while a stage is being made, and keep the outcome."""
-        process = subprocess.Popen([*COMMAND, str(self.path)], cwd=self.folder, stderr=subprocess.PIPE, text=True)
+        process = start_command(["ablate", str(self.path)], self.folder, os.environ, is_fork=True)
         end = time.monotonic() + PATIENCE_S
         while not list(self.outputs.glob("store/drafts/*")) and time.monotonic() < end:
             time.sleep(0.05)

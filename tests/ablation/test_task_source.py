@@ -158,6 +158,7 @@ def test_killed_worker_is_the_reason_of_the_failure(tmp_path: Path) -> None:
     assert source.read_failures() == {"a": "its process died (SIGKILL)"}
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_worker_without_tasks_exits(tmp_path: Path) -> None:
     worker = WorkerProcess(WORKER)
     worker.send(asdict(make_order(tmp_path, [])))
@@ -167,6 +168,7 @@ def test_worker_without_tasks_exits(tmp_path: Path) -> None:
     assert worker.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_worker_records_an_interruption_when_its_parent_dies(tmp_path: Path) -> None:
     overrides = [f"paths.outputs={tmp_path}", "pipeline=control", "pipeline.stages.train.epochs=10000", "tracking=none"]
     overrides += ["runtime.threads=1", "model.width=0.25"]
@@ -183,6 +185,7 @@ def test_worker_records_an_interruption_when_its_parent_dies(tmp_path: Path) -> 
     assert '"status": "interrupted"' in record.read_text()
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_worker_is_replaced_after_a_kill(tmp_path: Path) -> None:
     overrides = [f"paths.outputs={tmp_path}", "pipeline=control", "pipeline.stages.train.epochs=10000", "tracking=none"]
     overrides += ["runtime.threads=1", "model.width=0.25"]

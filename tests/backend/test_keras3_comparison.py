@@ -13,6 +13,7 @@ import pytest
 from lightexp.backend import foreign_keras, keras3_comparison, sandbox
 from lightexp.core.errors import BadInput
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
 SHAPE = (8, 8, 3)
 INPUTS = np.random.default_rng(0).random((16, *SHAPE), np.float32)
 

@@ -12,7 +12,7 @@ import pytest
 from lightexp.backend import foreign_keras, sandbox
 from lightexp.core.errors import BadInput, RunFailed
 
-pytestmark = pytest.mark.usefixtures("tensorflow")
+pytestmark = pytest.mark.usefixtures("tensorflow", "warm_workers")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from lightexp.core.record import Record, read_record
 from lightexp.runner.compose import compose_settings
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
-from tests.command_server import run_command
+from tests.command_server import run_command, start_command
 
 COMMAND = Path(sys.executable).parent / "lightexp"
 TINY = ["model.width=0.25", "pipeline.stages.train.epochs=1", "pipeline.stages.prune.epochs=1"]
@@ -38,14 +38,14 @@ def lightexp(*words: str, cwd: Path, program: list[str] | None = None) -> subpro
 class Running:
     """A command that is running, in its own process group as in a terminal."""
 
-    def __init__(self, *words: str, cwd: Path, on_interrupt: signal.Handlers = signal.SIG_DFL) -> None:
-        self.process = subprocess.Popen(
-            [str(COMMAND), *words],
-            cwd=cwd,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    def __init__(
+        self, *words: str, cwd: Path, on_interrupt: signal.Handlers = signal.SIG_DFL, is_fork: bool = False
+    ) -> None:
+        self.process = start_command(
+            words,
+            cwd,
+            environment(),
+            is_fork,
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, on_interrupt),  # whatever the tests inherit
         )

@@ -168,7 +168,7 @@ def test_simultaneous_runs_make_each_stage_once(tmp_path: Path, copy_database: C
     copy_database(tmp_path / "shared")
     os.makedirs(tmp_path / "one")
     arguments = ["run", *TINY, f"paths.outputs={tmp_path / 'shared'}"]
-    together = [Running(*arguments, cwd=tmp_path), Running(*arguments, cwd=tmp_path / "one")]
+    together = [Running(*arguments, cwd=folder, is_fork=True) for folder in (tmp_path, tmp_path / "one")]
     ends = [running.end() for running in together]
     assert [code for code, _, _ in ends] == [0, 0], ends
     first, second = read_records(tmp_path / "shared")

@@ -213,7 +213,7 @@ def test_gc_follows_each_rule(runs: TinyRuns, capfd: pytest.CaptureFixture[str])
 
 def test_gc_keeps_what_a_run_uses(tmp_path: Path) -> None:
     argv = ["run", *TINY, "tracking=none", "pipeline=prune"]
-    running = Running(*argv, "pipeline.stages.prune.epochs=100000", cwd=tmp_path)
+    running = Running(*argv, "pipeline.stages.prune.epochs=100000", cwd=tmp_path, is_fork=True)
     root = tmp_path / "outputs" / "store"
     running.until(lambda: len(list_items(root)) == 1)
     (item,) = list_items(root)

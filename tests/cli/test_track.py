@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lightexp.cli.main import main
 from lightexp.core.record import RECORD_FILE, Record, read_record
 from lightexp.tracking import stores
 from tests import stand_in_servers
+from tests.command_server import run_command
 
 MLFLOW, NONE = "lightexp.tracking.mlflow.Mlflow", "lightexp.tracking.mirror.NoTracking"
 
@@ -266,10 +268,12 @@ def test_sync_uploads_once_despite_kills_and_rivals(outputs: SyncedOutputs, writ
     assert killed.stdout is not None and killed.stdout.readline()  # the first is uploaded, the second is next
     killed.kill()
     killed.communicate()
-    rivals = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    results = [process.communicate(timeout=300) for process in rivals]
-    assert [process.returncode for process in rivals] == [0, 0], results
-    assert f"4 there already: {outputs.uri}\n" in [out for out, _ in results], results
+    arguments = ["track", "sync", f"paths.outputs={outputs.folder}"]
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(run_command, arguments, outputs.folder, os.environ, 300) for _ in range(2)]
+        rivals = [call.result() for call in calls]
+    assert [rival.returncode for rival in rivals] == [0, 0], rivals
+    assert f"4 there already: {outputs.uri}\n" in [rival.stdout for rival in rivals], rivals
     assert count_runs(outputs.uri) == dict.fromkeys("abcd", 1)
 
 

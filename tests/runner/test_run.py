@@ -298,6 +298,7 @@ def test_run_reports_a_fault_in_one_line_and_a_file(runs: TinyRuns, first: Recor
     assert list_from_store(runs.run()) == [True, True, True]  # no incomplete entry is left
 
 
+@pytest.mark.usefixtures("warm_workers")
 def test_lightexp_run_returns_the_record_on_disk(runs: TinyRuns, first: Record) -> None:
     record = lightexp.run(runs.list_overrides())
     assert list_from_store(record) == [True, True, True]

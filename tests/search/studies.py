@@ -16,7 +16,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
-from tests.command_server import run_command
+from tests.command_server import run_command, start_command
 
 COMMAND = Path(sys.executable).parent / "lightexp"
 PLUGIN = Path(__file__).parent / "plugin"
@@ -59,13 +59,10 @@ class Studies:
 
     def start(self, *overrides: str) -> subprocess.Popen[str]:
         """Start a study in a process group of its own, as a terminal does."""
-        return subprocess.Popen(
-            self.command(*overrides),
-            cwd=self.folder,
-            env=self.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        return start_command(
+            self.command(*overrides)[1:],
+            self.folder,
+            self.environment(),
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )

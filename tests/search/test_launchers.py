@@ -13,6 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lightexp.core.records import load_records
+from tests.command_server import run_command
 from tests.search.launchers import use_launcher
 from tests.search.studies import COMMAND, LEVEL, MODE, PATIENCE_S, SECONDS, Studies, find_workers, is_alive, wait_until
 
@@ -131,14 +132,8 @@ def test_grid_jobs_run_in_a_launchers_processes(tmp_path: Path, monkeypatch: pyt
     grid = Studies(tmp_path)
     own = [text for text in grid.overrides if not text.startswith("search")]
     with use_launcher("joblib", monkeypatch) as selection:
-        finished = subprocess.run(
-            [str(COMMAND), "run", "-m", *grid.flags, *own, *selection, f"{LEVEL}=0.5", f"{MODE}=fine,raise"],
-            cwd=tmp_path,
-            env=grid.environment(),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
+        arguments = ["run", "-m", *grid.flags, *own, *selection, f"{LEVEL}=0.5", f"{MODE}=fine,raise"]
+        finished = run_command(arguments, tmp_path, grid.environment(), PATIENCE_S)
     assert finished.returncode == 1
     assert "Traceback" not in finished.stderr and "it broke" in finished.stderr.splitlines()[-1]
     assert sorted(record.status for record in load_records(grid.outputs)[0]) == ["done", "failed"]

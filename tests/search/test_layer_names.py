@@ -12,6 +12,7 @@ from lightexp.search.layer_names import find_layer_names, find_layer_names_in_pr
 from lightexp.search.study_spec import StudySpec
 from tests.search.studies import PLUGIN, write_arrays
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
 MakeSpec = Callable[..., StudySpec]
 QUANTIZE_LAYERS = "pipeline.stages.quantize.layers"
 

@@ -16,6 +16,7 @@ from lightexp.tracking.mirror import MirrorSettings
 from lightexp.tracking.process import MirrorProcess
 from lightexp.tracking.remote_mirror import RemoteMirror
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
 NODE = {"_target_": "lightexp.tracking.mlflow.Mlflow", "uri": None, "experiment": "lightexp"}
 
 
