@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -20,10 +21,13 @@ from packaging.specifiers import SpecifierSet
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import make_console, print_line
 from lightexp.core.errors import BadInput, LightexpError
-from lightexp.core.formatting import format_bytes
+from lightexp.core.formatting import format_bytes, format_duration
 from lightexp.core.json_text import encode_json
 from lightexp.execution.process import WorkerProcess
 from lightexp.execution.supervisor import SIGNALLED
+
+if TYPE_CHECKING:
+    from lightexp.runner.settings import Settings
 
 State = Literal["ok", "note", "bad"]
 
@@ -43,6 +47,7 @@ import ai_edge_litert.interpreter, litert_quantizer
 """
 _IMPORT_TIMEOUT_S = 300  # a busy machine takes long
 _LITTLE_MEMORY, _LITTLE_DISK, _NO_DISK = 2e9, 2e9, 50e6  # bytes
+_CLOCK_TOLERANCE_S = 60.0
 _ABSENT = "not installed"
 _STATE_STYLES = {"ok": "green", "note": "yellow", "bad": "red"}
 
@@ -178,6 +183,8 @@ def check_job(overrides: list[str], config: Any) -> Iterator[Check]:
         yield Check("job", "settings", "ok", settings.name)
         yield from _check_outputs(settings.outputs)
         yield _check_store(settings.outputs)
+        if settings.remote_store is not None:
+            yield _check_remote_store(settings)
         yield _check_records(settings.outputs)
         yield _check_tracking(settings.tracking, settings.outputs)
         yield _check_dataset("dataset of the job", settings.dataset, needed=True)
@@ -239,6 +246,28 @@ def _check_store(outputs: Path) -> Check:
     }
     problems = [f"{count} {problem}" for problem, count in counts.items() if count]
     return Check("outputs", "store", "note" if problems else "ok", "; ".join([text, *problems]))
+
+
+def _check_remote_store(settings: Settings) -> Check:
+    from lightexp.cli.store_remote import open_remote
+    from lightexp.core.object_storage import StorageUnavailable
+    from lightexp.core.remote_gc import read_storage_clock
+
+    try:
+        remote = open_remote(settings)
+    except StorageUnavailable as error:
+        return Check("outputs", "remote store", "note", f"{error} Runs go on without it.")
+    except BadInput as error:
+        return Check("outputs", "remote store", "bad", str(error))
+    try:
+        storage_time = read_storage_clock(remote)
+    except LightexpError as error:
+        return Check("outputs", "remote store", "note", f"it can be read, but not written: {error}")
+    seconds = 0.0 if storage_time is None else abs(time.time() - storage_time)
+    if seconds > _CLOCK_TOLERANCE_S:
+        text = f"{remote.url}: this host's clock differs by {format_duration(seconds)}; S3 allows 15 min"
+        return Check("outputs", "remote store", "note", text)
+    return Check("outputs", "remote store", "ok", f"{remote.url} can be read and written")
 
 
 def _check_records(outputs: Path) -> Check:

@@ -30,6 +30,8 @@ _PART_BYTES = 16 * 2**20  # of an upload to S3; s3fs reads files of less than tw
 _READ_LIMIT = 64_000_000  # bytes; manifests and records are far smaller, and whoever writes an object may be a stranger
 _REGION_CODES = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
 _BARE_CODES = ("301", "307", "400", "403")  # of answers to HEAD
+_DENIED = (401, 403)  # status codes of HTTP
+_REASON_CHARS = 300
 _CLOCK_LIMIT_S = 300.0  # S3 denies access from 15 minutes
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
 
@@ -109,6 +111,8 @@ class ObjectStorage:
         except ImportError:
             extra = f"lightexp[{_EXTRAS[scheme]}]" if scheme in _EXTRAS else "fsspec"
             raise BadInput(f"{self.url} needs a package that is not installed. Run: pip install '{extra}'") from None
+        except Exception as error:  # such as Azure's without the name of an account
+            raise StorageRefused(f"{self.url} cannot be opened ({_summarize(error)}). Set its credentials.") from None
         return filesystem, root.rstrip("/")
 
     def read(self, name: str) -> bytes:
@@ -144,7 +148,14 @@ class ObjectStorage:
             FileExistsError: If it exists and `create` is set.
         """
         mode = "create" if create else "overwrite"
-        self._call(lambda fs, path: fs.pipe_file(path, content, mode=mode), name, len(content))
+        try:
+            self._call(lambda fs, path: fs.pipe_file(path, content, mode=mode), name, len(content))
+        except FileExistsError:
+            if create:
+                raise
+            raise StorageUnavailable(
+                f"{self.url} cannot be used ({name}: a file is in the place of a folder)."
+            ) from None
 
     def upload(self, source: Path, name: str) -> None:
         """Write a file's bytes to an object, which appears once all of them are there."""
@@ -234,18 +245,31 @@ class ObjectStorage:
 
     def _translate(self, error: BaseException) -> BaseException:
         """Return the error to raise for one of the backend's."""
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        reason = _summarize(error)
         if isinstance(error, FileNotFoundError | FileExistsError):
             return error
         if problem := _find_host_problem(error):
             return StorageRefused(f"{self.url} denies access: {problem}")
-        if isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS:
+        if _is_denied(error):
             return StorageRefused(
                 f"{self.url} denies access ({reason}). Check credentials, and that they may list, read and write."
             )
         if is_disk_full(error) and not self.url.startswith("file:"):  # the local one, in a download
             return error
         return StorageUnavailable(f"{self.url} cannot be used ({reason}).")
+
+
+def _summarize(error: BaseException) -> str:
+    """Return the first lines of an error's message as one line."""
+    return " ".join(str(error).strip().splitlines()[:2])[:_REASON_CHARS] or type(error).__name__
+
+
+def _is_denied(error: BaseException) -> bool:
+    """Check whether an error of a backend means that the storage denies access."""
+    status = getattr(error, "status_code", getattr(error, "code", None))  # Azure's, Google's
+    is_forbidden = str(error).startswith("Forbidden: ")  # gcsfs has an OSError for this status
+    has_none = type(error).__name__ in _NO_CREDENTIALS
+    return isinstance(error, PermissionError) or has_none or is_forbidden or status in _DENIED
 
 
 def _find_host_problem(error: BaseException) -> str | None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from lightexp.cli.doctor import check_job
 from lightexp.cli.main import main
 from lightexp.core.record import Record
 from lightexp.core.records import load_records
 from lightexp.core.store import Store
 from lightexp.core.store_gc import list_items
+from lightexp.runner.compose import compose_config
 from tests.cli.commands import read_records
 from tests.tiny_runs import TinyRuns
 
@@ -110,6 +112,28 @@ def test_pull_refuses_a_wrong_id(hosts: Hosts, tmp_path: Path, capfd: pytest.Cap
     code, _, err = run_store(capfd, tmp_path / "outputs", hosts.url, "pull", run)
     assert code == 2
     assert run in err and err.count("\n") == 1
+
+
+def test_doctor_checks_the_remote_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(url: str) -> tuple[str, str]:
+        settings = [f"paths.outputs={tmp_path / 'outputs'}", f"store.remote={url}"]
+        checks = {check.name: check for check in check_job(settings, compose_config(settings))}
+        return checks["remote store"].state, checks["remote store"].message
+
+    url = f"file://{tmp_path / 'remote'}"
+    assert check(url) == ("ok", f"{url} can be read and written")
+    assert list_objects(tmp_path / "remote") == []
+    monkeypatch.setattr("lightexp.core.remote_gc.time.time", lambda: 0.0)
+    state, message = check(url)
+    assert state == "note" and "this host's clock differs by" in message
+    (tmp_path / "remote" / "lightexp-store.json").write_text('{"format": 2}')
+    assert check(url)[0] == "bad"
+    (tmp_path / "remote" / "lightexp-store.json").write_text("<html>")
+    assert check(url)[0] == "note"
+    (tmp_path / "remote" / "lightexp-store.json").unlink()
+    shutil.rmtree(tmp_path / "remote" / "leases")
+    (tmp_path / "remote" / "leases").write_text("a file in the place of a folder")
+    assert "but not written" in check(url)[1]
 
 
 def test_push_uploads_what_is_missing(hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
