@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -305,7 +305,7 @@ def _record(folder: Path, measured: list[Metric | Note], phone: str, facts: dict
     from lightexp.core.disk_errors import explain_disk_errors
     from lightexp.core.record import read_run
     from lightexp.runner.compose import compose_settings
-    from lightexp.tracking.mirror import MirrorSettings
+    from lightexp.runner.run import describe_mirror
     from lightexp.tracking.remote_mirror import RemoteMirror
 
     record = read_run(folder)
@@ -316,8 +316,7 @@ def _record(folder: Path, measured: list[Metric | Note], phone: str, facts: dict
         print_line(f"Recorded in {folder}")
         if "run_id" not in record.mlflow:
             return
-        plain = compose_settings([]).plain
-        mirror = MirrorSettings(plain["tracking"], plain["plugins"], str(folder.absolute().parents[1]))
+        mirror = replace(describe_mirror(compose_settings([])), outputs=str(folder.absolute().parents[1]))
         result = RemoteMirror(lambda line: print_error(line, sys.stderr)).sync(folder, record, mirror, create=False)
         if result.changed:
             record.write(folder)

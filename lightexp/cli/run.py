@@ -127,7 +127,7 @@ class _Application:
         self._prints_json = JSON in argv
         self.started = False
         self._mirror_process = mirror_process
-        self._finished: list[Record] = []
+        self._ended: list[Record] = []
         self._errors: list[LightexpError] = []
         self._is_sweep = False
         self._outputs: Path | None = None
@@ -139,7 +139,7 @@ class _Application:
         from lightexp.execution.launcher import launch_origin
 
         names = ("plan_only", "started", "_is_sweep", "_prints_json", "_argv")
-        fresh: dict[str, Any] = {"_mirror_process": None, "_finished": [], "_errors": [], "_output_error": None}
+        fresh: dict[str, Any] = {"_mirror_process": None, "_ended": [], "_errors": [], "_output_error": None}
         fresh |= {"_origin": launch_origin(), "_outputs": None}
         return {name: self.__dict__[name] for name in names} | fresh
 
@@ -154,7 +154,7 @@ class _Application:
     def _runner(self) -> Runner:
         from lightexp.runner.run import Runner
 
-        return Runner(self.terminal, self._mirror_process)
+        return Runner(self.terminal, self._mirror_process, on_end=self._note_end)
 
     def start(self, argv: list[str]) -> int:
         """Hand the command line to Hydra, which calls `_run_job` for each job; return the exit code."""
@@ -179,17 +179,18 @@ class _Application:
         if not self._is_sweep and (folders := SweptRuns.list_folders()):
             from lightexp.core.record import read_record
 
-            self._finished = [read_record(folder) for folder in folders]
-        if not self._finished or SweptRuns.folder is None:
+            self._ended = [read_record(folder) for folder in folders]
+        if SweptRuns.folder is None:
             return
-        self._end_group(SweptRuns.folder)
+        if finished := [record for record in self._ended if record.status == "done"]:
+            self._end_group(SweptRuns.folder, finished)
         if self._prints_json:
-            for record in self._finished:
+            for record in self._ended:
                 _print_json(record)
-        else:
-            self.terminal.sweep(self._finished)
+        elif finished:
+            self.terminal.sweep(finished)
 
-    def _end_group(self, folder: Path) -> None:
+    def _end_group(self, folder: Path, finished: list[Record]) -> None:
         """Write the sweep's table into its folder, and show it in MLflow with the parent run of the jobs."""
         from lightexp.cli.terminal import build_sweep_table
         from lightexp.core.table import render_markdown
@@ -198,8 +199,8 @@ class _Application:
 
         table = folder / "table.md"
         folder.mkdir(parents=True, exist_ok=True)
-        table.write_text(f"{render_markdown(build_sweep_table(self._finished))}\n", encoding="utf-8")
-        record = self._finished[-1]
+        table.write_text(f"{render_markdown(build_sweep_table(finished))}\n", encoding="utf-8")
+        record = finished[-1]
         outputs = self._outputs or SweptRuns.list_folders()[-1].parents[1]
         group, mirror = find_group(record.tags, outputs), describe_recorded_mirror(record, outputs)
         if group is None or mirror is None or "run_id" not in record.mlflow:
@@ -239,7 +240,6 @@ class _Application:
         self._errors.append(error)
 
     def _run(self, config: DictConfig, overrides: list[str]) -> None:
-        from lightexp.core.records import RUNS
         from lightexp.runner.compose import drop_removed_stages
         from lightexp.runner.settings import read_settings
         from lightexp.tracking.run_groups import build_sweep_tags
@@ -255,17 +255,21 @@ class _Application:
             swept = [override for override in overrides if override not in self._argv]
             tags = build_sweep_tags(Path(HydraConfig.get().sweep.dir), swept)
         flags = _list_config_flags()
-        record = self._runner.run(settings, overrides, test=not self._is_sweep, flags=flags, tags=tags)
-        self._finished.append(record)
         self._outputs = settings.outputs
-        if self._origin:
-            SweptRuns.add(settings.outputs / RUNS / record.id)
-        if self._is_sweep:
-            return
-        if self._prints_json:
-            _print_json(record)
-        else:
+        record = self._runner.run(settings, overrides, test=not self._is_sweep, flags=flags, tags=tags)
+        if not (self._is_sweep or self._prints_json):
             self.terminal.record(record, settings.outputs)
+
+    def _note_end(self, record: Record) -> None:
+        """Keep the record of a run that has ended, also of one that failed, and print it if it is not of a sweep."""
+        from lightexp.core.records import RUNS
+
+        self._ended.append(record)
+        if self._origin:
+            assert self._outputs is not None
+            SweptRuns.add(self._outputs / RUNS / record.id)
+        if self._prints_json and not self._is_sweep:
+            _print_json(record)
 
     def _show_plan(self, settings: Settings) -> None:
         from lightexp.runner.preview import preview_plan

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,16 @@ from lightexp.core.disk_errors import DiskFull, explain_disk_errors
 from lightexp.core.errors import BadInput, LightexpError, RunFailed
 from lightexp.core.json_text import encode_json
 from lightexp.core.memory_plan import plan_memory
-from lightexp.core.primary_metric import PRIMARY
 from lightexp.core.protocols import ENCODED, TFLITE, Dataset
 from lightexp.core.record import Record
 from lightexp.core.records import RUNS
 from lightexp.core.remote_lease import Leases
 from lightexp.core.store import Store
 from lightexp.core.store_sync import StoreSync, connect_store
-from lightexp.core.task import make_default_task
 from lightexp.report import heatmap, memory_plot, npu_layers, tradeoff
 from lightexp.runner import environment, run_lock
 from lightexp.runner.compose import compose_settings
+from lightexp.runner.dataset_facts import describe_dataset
 from lightexp.runner.execute import Executor, ExecutorCache
 from lightexp.runner.inferred_task import prepare_inferred
 from lightexp.runner.order import check_order
@@ -55,6 +53,7 @@ class Runner:
         reporter: ProgressReporter,
         mirror_process: MirrorProcess | None = None,
         leases: Leases | None = None,
+        on_end: Callable[[Record], None] = lambda record: None,
     ) -> None:
         """Open nothing yet.
 
@@ -63,8 +62,9 @@ class Runner:
             mirror_process: The process that mirrors records, if it has been started early, which saves its start-up.
                 Defaults to starting one when the first run asks for a mirror.
             leases: Which host makes an entry of the remote store. Defaults to leases in that store.
+            on_end: Takes the record of each run that has ended, also of one that failed. Defaults to doing nothing.
         """
-        self._reporter, self._leases = reporter, leases
+        self._reporter, self._leases, self._on_end = reporter, leases, on_end
         self._mirror = RemoteMirror(reporter.say, mirror_process)
         self._data: tuple[Dataset, Data] | None = None
         self._noted: tuple[Dataset, tuple[str, ...]] | None = None  # the notes that have been shown
@@ -157,6 +157,7 @@ class Runner:
                 first_sync.result()
                 record.write(folder)
                 self._sync(mirror_settings, folder, record)
+        self._on_end(record)
         if error:
             raise error
         return record
@@ -244,18 +245,7 @@ class Runner:
             started=time.time(),
             control=plan.control.name,
             keys=plan.keys,
-            dataset={
-                "name": data.name,
-                "classes": data.classes,
-                "shape": list(data.shape),
-                **({"notes": list(data.notes)} if data.notes else {}),
-                **_describe_targets(data),
-                "labels": data.task.name_outputs(data),
-                "scale": data.scale,
-                "offset": data.offset,
-                **({} if data.task == make_default_task() else {PRIMARY: asdict(data.task.describe_primary(data))}),
-                "splits": {name: {"n": len(split), "digest": split.digest} for name, split in source.splits.items()},
-            },
+            dataset=describe_dataset(data, source),
         )
 
     def _announce(self, settings: Settings, plan: Plan, record: Record, folder: Path) -> None:
@@ -335,13 +325,6 @@ def _write_shared(record: Record, folder: Path, store: Store) -> None:
     """Write a record into its folder, and into the remote store if there is one."""
     record.write(folder)
     store.share_record(record.id, record.to_json())
-
-
-def _describe_targets(data: Data) -> dict[str, Any]:
-    """Return the mean and the standard deviation of standardised targets, for the record; nothing of others."""
-    if not data.target_scale:
-        return {}
-    return {"targets": {"mean": list(data.target_offset), "std": list(data.target_scale)}}
 
 
 def describe_mirror(settings: Settings) -> MirrorSettings:

@@ -153,7 +153,7 @@ def test_augmented_training_repeats_and_differs(alone: tuple[CompletedProcess[st
 
 def test_failing_run_is_one_line_and_a_record(tmp_path: Path, copy_database: Callable[[Path], None]) -> None:
     copy_database(tmp_path / "outputs")
-    result = lightexp("run", *TINY, NAN, cwd=tmp_path)
+    result = lightexp("run", "--json", *TINY, NAN, cwd=tmp_path)
     assert result.returncode == 1
     (line,) = list_complaints(result)
     assert line.startswith("lightexp: train: ")
@@ -161,6 +161,7 @@ def test_failing_run_is_one_line_and_a_record(tmp_path: Path, copy_database: Cal
     assert "Traceback" not in result.stderr
     (record,) = read_records(tmp_path / "outputs")
     assert (record.status, f"lightexp: {record.reason}") == ("failed", line)
+    assert parse_record(json.loads(result.stdout)) == record
     assert mlflow_status(tmp_path / "outputs") == {record.mlflow["run_id"]: "FAILED"}
 
 
@@ -185,11 +186,12 @@ def test_simultaneous_runs_make_each_stage_once(tmp_path: Path, copy_database: C
 
 def test_json_prints_records_alone(sweep: tuple[CompletedProcess[str], Path]) -> None:
     _, outputs = sweep
-    for arguments, count in ([f"{RATE}=0.002"], 1), (["-m", f"{RATE}=0.001,0.002"], 2):
+    for arguments, statuses in ([f"{RATE}=0.002"], ["done"]), (["-m", f"{NAN},0.001"], ["failed", "done"]):
         result = lightexp("run", "--json", *arguments, *TINY, "tracking=none", f"paths.outputs={outputs}", cwd=outputs)
-        assert result.returncode == 0, result.stderr
+        assert result.returncode == ("failed" in statuses), result.stderr
         records = [parse_record(json.loads(line)) for line in result.stdout.splitlines()]
-        assert records == read_records(outputs)[-count:]
+        assert records == read_records(outputs)[-len(statuses) :]
+        assert [record.status for record in records] == statuses
         assert "✓ quantize" in result.stderr
     result = lightexp("run", "--json", "--plan", cwd=outputs)
     assert (result.returncode, result.stdout) == (2, "")

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +15,7 @@ from lightexp.core.protocols import Metric
 from lightexp.core.record import Record, StageRecord
 from lightexp.tracking import stores
 from lightexp.tracking.mirror import Mirror
-
-SERVER_PATIENCE_S = 180
+from tests.mlflow_server import find_free_port, serve_mlflow
 
 
 def _make_stage(name: str, accuracy: float, size: float) -> StageRecord:
@@ -99,13 +93,7 @@ def sync(run_folder: Path) -> Callable[..., bool]:
 @pytest.fixture(scope="session")
 def free_port() -> int:
     """A port of this machine at which nothing listens."""
-    return _find_free_port()
-
-
-def _find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return find_free_port()
 
 
 @pytest.fixture(scope="session")
@@ -128,35 +116,5 @@ def server(tmp_path_factory: pytest.TempPathFactory, copy_database: Callable[[Pa
     """The address of a real MLflow server."""
     folder = tmp_path_factory.mktemp("server")
     copy_database(folder)
-    port = str(_find_free_port())
-    arguments = ["server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
-    arguments += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    arguments += ["--artifacts-destination", str(folder / "files")]
-    quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job workers are five more processes
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *arguments], stdout=log, stderr=log, cwd=folder, env=quiet
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + SERVER_PATIENCE_S
-        while not _is_healthy(address):
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail((folder / "log").read_text())
-            time.sleep(0.1)
+    with serve_mlflow(folder) as address:
         yield address
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _is_healthy(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/health", timeout=1) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
