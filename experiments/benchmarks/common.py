@@ -123,9 +123,9 @@ def write_few(folder: Path, images: int) -> list[str]:
     return ["dataset=arrays", f"dataset.path={folder / 'few.npz'}"]
 
 
-def run_command(command: Sequence[str], folder: Path) -> str:
-    """Run a command in a folder and return what it prints; exit if it fails."""
-    completed = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", check=False)
+def run_command(command: Sequence[str], folder: Path, environment: dict[str, str] | None = None) -> str:
+    """Run a command in a folder and return what it prints; exit if it fails. The default environment is this process'."""
+    completed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
     if completed.returncode:
         sys.exit(f"{' '.join(command)} ended with {completed.returncode}:\n{completed.stderr}{completed.stdout}")
     return completed.stdout
