@@ -124,7 +124,7 @@ def write_few(folder: Path, images: int) -> list[str]:
 
 
 def run_command(command: Sequence[str], folder: Path, environment: dict[str, str] | None = None) -> str:
-    """Run a command in a folder and return what it prints; exit if it fails. The default environment is this process'."""
+    """Run a command in a folder and return what it prints; exit if it fails. It may have another environment."""
     completed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
     if completed.returncode:
         sys.exit(f"{' '.join(command)} ended with {completed.returncode}:\n{completed.stderr}{completed.stdout}")

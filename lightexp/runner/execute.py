@@ -45,12 +45,12 @@ class ExecutorCache:
     Attributes:
         measured: Metrics and notes by a key of what was measured and how: runs with the same control measure it once.
         finite: Keys of the store's entries whose numbers have been found to be finite.
-        chance: What to do about a control that is no better than chance, by a key of the control and the data.
+        chance: Keys of the controls, each with its data, that have been compared with chance.
     """
 
     measured: dict[str, Sequence[Metric | Note]] = field(default_factory=dict)
     finite: set[str] = field(default_factory=set)
-    chance: dict[str, str | None] = field(default_factory=dict)
+    chance: set[str] = field(default_factory=set)
 
 
 class Executor:
@@ -117,12 +117,14 @@ class Executor:
             LightexpError: If it cannot be run; the message begins with the stage's name.
         """
         key = compute_key([node.key, self._data.key])
-        if key not in self._cache.chance:
-            try:
-                self._cache.chance[key] = describe_chance(self.shipped(node), self._data, self._settings.threads)
-            except LightexpError as error:  # its outputs are not finite
-                raise type(error)(f"{node.name}: {error}") from error
-        if problem := self._cache.chance[key]:
+        if key in self._cache.chance:  # it has been said
+            return
+        try:
+            problem = describe_chance(self.shipped(node), self._data, self._settings.threads)
+        except LightexpError as error:  # its outputs are not finite
+            raise type(error)(f"{node.name}: {error}") from error
+        self._cache.chance.add(key)
+        if problem:
             self._reporter.say(f"  {node.name}: {problem}")
 
     def measure(
