@@ -15,6 +15,7 @@ from lightexp.report.data import Report
 from lightexp.report.documents import build_table
 from lightexp.report.table import Table, build_rich_table
 
+_MAX_ROWS = 200  # of a report; what is longer is read in its page
 _WIDE = 180  # characters of a line where the output is no terminal
 
 
@@ -97,7 +98,7 @@ def _estimate(seconds: Sequence[float | None], workers: int) -> str:
 def print_report(report: Report) -> None:
     """Print a report's table, its legend, and what a reviewer would ask."""
     console = make_console(width=_choose_width())
-    table = build_table(report, label=lambda row: row.label if row.kind == "infeasible" else row.name)
+    table = build_table(report, lambda row: row.label if row.kind == "infeasible" else row.name, _MAX_ROWS)
     console.print(build_rich_table(table))
     for note in table.notes:
         console.print(escape_markup(note), soft_wrap=True)

@@ -44,6 +44,7 @@ settings that `lightexp ablate` took.
 Exit codes: 0 done, 2 bad input."""
 _SETTINGS = ("only", "out", "tracking.uri", "tracking.experiment", "tracking.timeout_s")
 _OUT = "out="
+_PROGRESS_RECORDS = 10_000
 
 
 def make_parser() -> Arguments:
@@ -134,7 +135,7 @@ def _report_runs(sources: list[str], arguments: list[str], problems: list[str]) 
     only = settings.get("only", "")
     study, infeasible = find_study(sources), set[str]()
     records = _read_records(sources, settings, problems, study, infeasible)
-    runs = name_rows(record for record in records if only in _searchable_text(record))
+    runs = name_rows(record for record in _count_records(records) if only in _searchable_text(record))
     if not runs and only:
         raise BadInput(f"only={only}: no finished run has this in its name or overrides.")
     review.check_comparable(runs, title)
@@ -155,6 +156,18 @@ def _report_runs(sources: list[str], arguments: list[str], problems: list[str]) 
     if study:
         report = replace(report, history=study.history, figures=study.figures)
     return report, Path(settings.get("out") or Path("outputs") / "reports" / (title or "runs"))
+
+
+def _count_records(records: Iterator[Record]) -> Iterator[Record]:
+    """Yield the records, and say from time to time how many there were, where that takes longer than a few seconds."""
+    count = 0
+    for record in records:
+        yield record
+        count += 1
+        if count % _PROGRESS_RECORDS == 0:
+            print_line(f"{count:,} records read", sys.stderr)
+    if count >= _PROGRESS_RECORDS:
+        print_line(f"making the report of {count:,} records", sys.stderr)
 
 
 def _searchable_text(record: Record) -> str:

@@ -26,11 +26,28 @@ def find_front(points: ArrayLike) -> NDArray[np.bool_]:
     if values.size == 0:
         return np.zeros(len(values), np.bool_)
     on = np.asarray(np.logical_not(np.isnan(values)).all(axis=1))
-    for index in np.flatnonzero(on):
-        others = values[on]
-        dominated = (others <= values[index]).all(axis=1) & (others < values[index]).any(axis=1)
-        on[index] = not dominated.any()
+    if on.any():
+        # In lexicographic order, no point is dominated by a later one.
+        ordered, places = np.unique(values[on], axis=0, return_inverse=True)
+        is_front = _sweep_pairs(ordered) if ordered.shape[1] == 2 else _sweep(ordered)
+        on[on] = is_front[places.reshape(-1)]
     return on
+
+
+def _sweep_pairs(ordered: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return the mask of the front of different points with two columns in lexicographic order."""
+    lowest = np.minimum.accumulate(ordered[:, 1])
+    return np.append(True, ordered[1:, 1] < lowest[:-1])
+
+
+def _sweep(ordered: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return the mask of the front of different points in lexicographic order, in steps of one point of the front."""
+    is_front = np.zeros(len(ordered), np.bool_)
+    left = np.arange(len(ordered))
+    while len(left):
+        is_front[left[0]] = True
+        left = left[(ordered[left] < ordered[left[0]]).any(axis=1)]
+    return is_front
 
 
 def compute_hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:

@@ -25,6 +25,10 @@ _CURVE_STYLES = ((GREEN, "v"), (PURPLE, "P"), (SKY_BLUE, "<"), (ORANGE, "X"))
 _MIN_CURVE_POINTS = 3
 _MAX_LABELS = 24  # with more distinct names, only important points are labelled
 _POINT_NAME = re.compile(r"(.+) \S+=(\S+)")
+_MAX_IMPORTANT_LABELS = 100
+_PICTURE_DPI = 200
+MAX_MARKS = 1_000
+"""Number of points up to which each is a mark of its own in a plot."""
 NARROW = 5.0
 """Width in inches below which a figure is that of one of two columns."""
 _WIDE_NAME, _NARROW_NAME = 34, 24  # characters
@@ -96,6 +100,55 @@ def draw_point(axes: Any, x: float, y: float, spread: float | None, style: dict[
 
 
 @dataclass(frozen=True)
+class StyledPoint:
+    """A point as it is drawn.
+
+    Attributes:
+        x: Position on the x axis.
+        y: Position on the y axis.
+        spread: Length of the error bar to either side; None draws none.
+        style: Colour, marker and label.
+        is_important: Whether it stays a mark of its own where there are many points.
+    """
+
+    x: float
+    y: float
+    spread: float | None
+    style: dict[str, Any]
+    is_important: bool
+
+
+def draw_points(axes: Any, points: Sequence[StyledPoint]) -> str:
+    """Draw points with error bars; of more than `MAX_MARKS`, those that are not important become one picture.
+
+    Args:
+        axes: Matplotlib axes.
+        points: The points, in the order in which they are drawn.
+
+    Returns:
+        A sentence on the points in the picture; empty if there is none.
+    """
+    if len(points) <= MAX_MARKS:
+        for point in points:
+            draw_point(axes, point.x, point.y, point.spread, point.style)
+        return ""
+    axes.figure.set_dpi(_PICTURE_DPI)
+    by_style: defaultdict[tuple[str, bool], list[StyledPoint]] = defaultdict(list)
+    for point in points:
+        by_style[point.style["label"], point.is_important].append(point)
+    for (label, is_important), group in by_style.items():
+        x, y, spreads = zip(*((p.x, p.y, math.nan if p.spread is None else p.spread) for p in group), strict=True)
+        is_named = label in axes.get_legend_handles_labels()[1]
+        style = {**group[0].style, "label": None if is_named else label, "linestyle": "none"}
+        if is_important:
+            axes.errorbar(x, y, yerr=spreads, markersize=5, capsize=1.5, elinewidth=0.9, zorder=3, **style)
+        else:
+            axes.plot(x, y, markersize=2.5, alpha=0.5, zorder=2, rasterized=True, **style)
+    count = sum(not point.is_important for point in points)
+    return f"{count:,} points are drawn as one picture, without error bars, which table.csv has." if count else ""
+
+
+@dataclass(frozen=True)
 class PlotPoint:
     """A row as a point.
 
@@ -133,20 +186,29 @@ def finish_axes(axes: Any, points: Sequence[PlotPoint]) -> str:
     labelled: set[str] = set()
     for curve in find_curves([point.name for point in points]):
         xy = sorted((points[index].x, points[index].y) for index in curve.indices)
-        axes.plot(*zip(*xy, strict=True), color=curve.style["color"], linewidth=0.9, alpha=0.7, zorder=2)
+        is_long = len(xy) > MAX_MARKS
+        color = curve.style["color"]
+        axes.plot(*zip(*xy, strict=True), color=color, linewidth=0.9, alpha=0.7, zorder=2, rasterized=is_long)
         for index, value in zip(curve.indices, curve.values, strict=True):
             labels[index] = "" if value in labelled else value
         labelled.update(curve.values)
     only_important = is_narrow or len(set(labels)) > _MAX_LABELS
+    if only_important:
+        important = [index for index, point in enumerate(points) if point.is_important]
+        labelled_indices = set(important[:_MAX_IMPORTANT_LABELS])
+    else:
+        important, labelled_indices = [], set(range(len(points)))
     shown = [
-        PointLabel(label if point.is_important or not only_important else "", point.x, point.y, point.is_important)
-        for label, point in zip(labels, points, strict=True)
+        PointLabel(label if index in labelled_indices else "", point.x, point.y, point.is_important)
+        for index, (label, point) in enumerate(zip(labels, points, strict=True))
     ]
     axes.figure.legend(loc="outside lower center", ncols=2 if is_narrow else 6)
     missing = place_labels(axes, shown)
-    hidden = [i for i, label in enumerate(shown) if not label.text and labels[i]]
+    hidden = [i for i, label in enumerate(shown) if not label.text and labels[i] and not points[i].is_important]
+    unlabelled = len(important) - _MAX_IMPORTANT_LABELS
     return join_sentences(
         f"{len(hidden)} points off the front have no label." if hidden else "",
+        f"{unlabelled} others have no label either." if unlabelled > 0 else "",
         f"Without a label for want of room: {join_names(missing)}." if missing else "",
     )
 

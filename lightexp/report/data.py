@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from lightexp.core.columns import MISSING, MetricColumn, find_column
@@ -19,7 +20,7 @@ _STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 _KIND_LABELS = {"control": "control", "infeasible": "infeasible", "external": "published", "refused": "refused"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MetricStatistics:
     """Statistics of one metric of one row.
 
@@ -130,7 +131,11 @@ class Report:
 
     def title(self, name: str) -> str:
         """Return how tables and figures name a row."""
-        return next((row.title for row in self.rows if row.name == name), name)
+        return self._titles.get(name, name)
+
+    @cached_property
+    def _titles(self) -> dict[str, str]:
+        return {row.name: row.title for row in reversed(self.rows)}  # of rows with one name the first counts
 
     def mark(self, column: MetricColumn, row: ReportRow) -> str:
         """Return a cell's mark, empty in columns whose differences `spec.stars` leaves unmarked."""

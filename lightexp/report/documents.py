@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from lightexp.core import latency_quality
@@ -17,11 +18,13 @@ _STARS = "* p < 0.05, ** p < 0.01, *** p < 0.001: paired by seed against the con
 _DAGGER = "† no worse than the control by {margin} or more (one-sided paired test, Holm-corrected, p < 0.05)"
 _EMPHASES: dict[int, Literal["best", "second"]] = {1: "best", 2: "second"}
 
+MAX_ROWS = 1_000
+"""Number of rows that `table.md` and `table.tex` have at most."""
 _DIFFERENCE_FORMATS = {"max": "{:+.4f}", "min": "{:+.4g}"}
 """By direction, of a metric that is no share: those to maximise are at most 1."""
 
 
-def build_table(report: Report, label: Callable[[ReportRow], str]) -> Table:
+def build_table(report: Report, label: Callable[[ReportRow], str], most: int = MAX_ROWS) -> Table:
     """Return the table of a report: a row for each of its rows, a column for each metric, and the change of quality.
 
     The change follows the primary metric, or is the last column where the table does not show that metric.
@@ -29,7 +32,10 @@ def build_table(report: Report, label: Callable[[ReportRow], str]) -> Table:
     Args:
         report: The report.
         label: Names a row in the first column.
+        most: Number of rows that the table has at most; see `limit_rows`. Defaults to that of files.
     """
+    legend = list_legend(report)
+    report, left_out = limit_rows(report, most)
     metrics = [TableColumn(column.heading, column.direction) for column in report.spec.columns]
     place = find_change_place(report)
     rows = []
@@ -43,7 +49,26 @@ def build_table(report: Report, label: Callable[[ReportRow], str]) -> Table:
         rows.append(TableRow((name, *cells), row.kind))
     metrics.insert(place, TableColumn(format_change_heading(report)))
     columns = (TableColumn("Row", align="left"), *metrics)
-    return Table(columns, tuple(rows), report.spec.title, tuple(list_legend(report)))
+    return Table(columns, tuple(rows), report.spec.title, (*legend, *left_out))
+
+
+def limit_rows(report: Report, most: int) -> tuple[Report, list[str]]:
+    """Return a report with no more rows than a reader can use, and a sentence on what it leaves out or none.
+
+    What is no row of runs comes first, then the rows that are on the front for any seed, then the others in their
+    order.
+
+    Args:
+        report: The report.
+        most: Number of rows that are left at most.
+    """
+    count = len(report.rows)
+    if count <= most:
+        return report, []
+    order = sorted(range(count), key=lambda i: (report.rows[i].kind in ("row", "infeasible"), not report.rows[i].front))
+    rows = tuple(report.rows[index] for index in sorted(order[:most]))
+    sentence = f"{most:,} of {count:,} rows, those on the front before others; table.csv has all."
+    return replace(report, rows=rows), [sentence]
 
 
 def find_change_place(report: Report) -> int:
@@ -126,7 +151,7 @@ def render_markdown_document(report: Report) -> str:
             lines += [prefix + escape_markdown(text), ""]
     table = build_table(report, label=lambda row: row.title if row.kind == "refused" else row.label)
     lines += [render_markdown(table), "", *(f"{escape_markdown(note)}  " for note in table.notes)]
-    noted = [row for row in report.rows if row.kind in ("external", "refused")]
+    noted = [row for row in limit_rows(report, MAX_ROWS)[0].rows if row.kind in ("external", "refused")]
     if noted:
         lines += ["", *(f"- {escape_markdown(row.label)}: {escape_markdown(row.note)}" for row in noted)]
     if report.questions:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from lightexp.core.columns import MISSING, MetricColumn
 from lightexp.core.errors import BadInput
@@ -61,7 +62,7 @@ class LatexColumn:
         cells = [cell.measure(size) for cell in self.cells]
         return max([*headings, max(cells, default=0.0) + measure_mark(self.widest_mark, size)])
 
-    @property
+    @cached_property
     def widest_mark(self) -> str:
         """The longest mark of its cells."""
         return max((cell.mark for cell in self.cells), key=len, default="")
@@ -107,7 +108,8 @@ def render_latex_document(report: Report) -> str:
     Raises:
         BadInput: If not even a column fits with the rows' names.
     """
-    page = report.spec.latex
+    page, complete = report.spec.latex, report
+    report, left_out = documents.limit_rows(report, documents.MAX_ROWS)
     layout = _fit(report, page.column_width, _DETAILS[:1], max_parts=1)
     environment = "table"
     if layout is None:
@@ -119,7 +121,7 @@ def render_latex_document(report: Report) -> str:
             "latex.size=scriptsize, shorter headings in columns, or shorter names by labels={ROW: NAME}."
         )
     label = "tab:" + "".join(c if c.isalnum() and c.isascii() else "-" for c in report.spec.title)
-    legend = " ".join(_list_legend(report, layout.detail))
+    legend = " ".join([*_list_legend(complete, layout.detail), *left_out])
     begin = [
         rf"\begin{{{environment}}}[t]",
         rf"\centering\{page.size}\setlength{{\tabcolsep}}{{{layout.separation:.1f}pt}}\emergencystretch=3em",

@@ -13,8 +13,9 @@ from lightexp.core.hypervolume import find_front
 from lightexp.report.axes import (
     POINT_STYLES,
     PlotPoint,
+    StyledPoint,
     add_axes,
-    draw_point,
+    draw_points,
     find_curves,
     finish_axes,
     join_sentences,
@@ -118,18 +119,21 @@ def draw_front(report: Report, figure: Any) -> str | None:
     order = np.flatnonzero(is_on_front)[np.argsort(x[is_on_front])]
     axes.plot(x[order], y[order], drawstyle="steps-post", color=VERMILION, linewidth=0.8, alpha=0.6, zorder=1)
     styles = _curve_styles(rows)
+    is_important = is_on_front | np.array([row.kind in ("control", "external") for row in rows])
+    drawn = []
     for index, row in enumerate(rows):
         kind = "front" if row.kind == "row" and is_on_front[index] else row.kind
         summary = row.metric(report.quality).summary
         style = styles.get(index, POINT_STYLES[kind])
-        draw_point(axes, x[index], y[index], summary.std if summary else None, style)
+        spread = summary.std if summary else None
+        drawn.append(StyledPoint(x[index], y[index], spread, style, bool(is_important[index])))
+    picture = draw_points(axes, drawn)
     scale_log2_axis(axes, x.tolist(), format_binary_bytes if report.size.endswith("_bytes") else "{:,.0f}".format)
     if report.primary.is_share:
         format_percent_axis(axes)
-    is_important = is_on_front | np.array([row.kind in ("control", "external") for row in rows])
     shown = [PlotPoint(row.name, row.title, *rest) for row, *rest in zip(rows, x, y, is_important, strict=True)]
     return join_sentences(
-        _list_left_out(report, rows, f"no {report.size} or {report.quality}"), finish_axes(axes, shown)
+        _list_left_out(report, rows, f"no {report.size} or {report.quality}"), picture, finish_axes(axes, shown)
     )
 
 
@@ -158,19 +162,21 @@ def draw_ratio(report: Report, figure: Any) -> str | None:
         worst = -report.spec.margin if report.primary.direction == "max" else report.spec.margin
         axes.axhline(worst, color=GREY, linewidth=0.8, linestyle="--")
     styles, factor = _curve_styles([row for row, *_ in points]), report.primary.factor
+    drawn = []
     for index, (row, ratio, difference) in enumerate(points):
         half_width = None
         if difference.low is not None and difference.high is not None:
             half_width = (difference.high - difference.low) / 2 * factor
         style = styles.get(index, POINT_STYLES["front" if row.front == 1 else "row"])
-        draw_point(axes, ratio, difference.mean * factor, half_width, style)
+        drawn.append(StyledPoint(ratio, difference.mean * factor, half_width, style, row.front == 1))
+    picture = draw_points(axes, drawn)
     scale_log2_axis(axes, [ratio for _, ratio, _ in points], "{:g}x".format)
     shown = [
         PlotPoint(row.name, row.title, ratio, difference.mean * factor, row.front == 1)
         for row, ratio, difference in points
     ]
     left_out = _list_left_out(report, [row for row, *_ in points], f"no {name} or no difference to the control")
-    return join_sentences(left_out, finish_axes(axes, shown))
+    return join_sentences(left_out, picture, finish_axes(axes, shown))
 
 
 def draw_hypervolume(report: Report, figure: Any) -> str | None:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lightexp.report.plot_style import GREY
 
 _MARKER = 4.0  # points from the middle of a marker to its edge, with some room
@@ -55,7 +58,7 @@ def place_labels(axes: Any, points: Sequence[PointLabel]) -> list[str]:
     scale = figure.dpi / 72
     pixels = axes.transData.transform([(point.x, point.y) for point in points]) if points else []
     radius = _MARKER * scale
-    taken: list[Box] = [(x - radius, y - radius, x + radius, y + radius) for x, y in pixels]
+    taken = np.array([(x - radius, y - radius, x + radius, y + radius) for x, y in pixels]).reshape(-1, 4)
     area: Box = (axes.bbox.x0, axes.bbox.y0, figure.bbox.x1, axes.bbox.y1)
     left_out = []
     order = sorted(range(len(points)), key=lambda index: not points[index].is_important)
@@ -69,8 +72,8 @@ def place_labels(axes: Any, points: Sequence[PointLabel]) -> list[str]:
         for place in (*_NEAR, *_FAR):
             box = _find_box(pixels[index], place, (extent.width, extent.height), scale)
             is_inside = area[0] <= box[0] and area[1] <= box[1] and box[2] <= area[2] and box[3] <= area[3]
-            if is_inside and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
+            if is_inside and not _overlaps_any(box, taken):
+                taken = np.vstack([taken, box])
                 line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
                 _write(axes, point, place, line if place in _FAR else None)
                 break
@@ -105,5 +108,6 @@ def _find_box(pixel: Sequence[float], place: tuple[float, float, str], size: tup
     return left, bottom, left + size[0], bottom + size[1]
 
 
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _overlaps_any(box: Box, taken: NDArray[np.float64]) -> bool:
+    left, bottom, right, top = taken.T
+    return bool(((box[0] < right) & (left < box[2]) & (box[1] < top) & (bottom < box[3])).any())

@@ -14,6 +14,7 @@ from lightexp.report.runs import Run
 from lightexp.report.table_spec import TableSpec
 
 MIN_SEEDS, MIN_OPERATING_POINTS = 3, 5
+_MAX_QUESTIONS = 20  # of one kind
 _TRAIN, _ENCODE = "lightexp.stages.train.Train", "lightexp.stages.encode.Encode"
 
 
@@ -78,7 +79,13 @@ def _drop_latency(metrics: Mapping[str, float]) -> dict[str, float]:
 def list_questions(report: Report) -> list[str]:
     """Return the questions that a report leaves open, one line each."""
     checks = (_check_seeds, _check_design, _check_test_split, _check_waived, _check_latency)
-    return [question for check in checks for question in check(report)]
+    return [question for check in checks for question in _limit(list(check(report)))]
+
+
+def _limit(questions: list[str]) -> list[str]:
+    """Return the first questions of one kind, and the number of the others."""
+    left_out = len(questions) - _MAX_QUESTIONS
+    return questions if left_out <= 1 else [*questions[:_MAX_QUESTIONS], f"{left_out:,} more of this kind"]
 
 
 def _check_seeds(report: Report) -> Iterator[str]:

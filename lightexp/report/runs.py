@@ -1,8 +1,11 @@
-"""Runs as reports need them, read from records: small enough that ten thousand fit into memory."""
+"""Runs as reports need them, read from records: small enough that a hundred thousand fit into memory."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,13 +31,13 @@ class RunStage:
     Attributes:
         name: Name of the stage.
         metrics: Metrics of the file after the stage.
-        history: Training curves by name, one value for each epoch.
+        history: Training curves by name, one finite value for each epoch.
         facts: What else the stage reported.
     """
 
     name: str
     metrics: dict[str, float]
-    history: dict[str, list[float]]
+    history: dict[str, Sequence[float]]
     facts: dict[str, Any]
 
 
@@ -121,10 +124,11 @@ def iterate_records(
 
 
 class RunReader:
-    """Converter of records to runs that keeps equal settings and environments in memory only once."""
+    """Converter of records to runs that keeps equal texts, settings, environments and stages in memory only once."""
 
     def __init__(self) -> None:
-        self._shared: dict[str, dict[str, Any]] = {}
+        self._shared: dict[bytes, dict[str, Any]] = {}
+        self._values: dict[Any, Any] = {}
 
     def run(self, record: Record, row: str) -> Run:
         """Return the run of a record.
@@ -134,7 +138,8 @@ class RunReader:
             row: Name of the row that the run belongs to.
         """
         shipped = record.stages[-1]
-        control = next((stage for stage in record.stages if stage.name == record.control), record.stages[0])
+        stages = tuple(self._convert_stage(stage) for stage in record.stages)
+        control = next((stage for stage in stages if stage.name == record.control), stages[0])
         splits = record.dataset.get("splits") or {}
         digests = [f"{name} {facts.get('digest')}" for name, facts in sorted(splits.items())]
         environment = record.environment
@@ -142,30 +147,49 @@ class RunReader:
             id=record.id,
             row=row,
             seed=int(record.config.get("seed", 0)),
-            metrics=shipped.values,
-            control=control.values,
+            metrics=stages[-1].metrics,
+            control=control.metrics,
             versions=self._share({metric.name: metric.version for metric in shipped.metrics}),
-            stages=tuple(self._convert_stage(stage) for stage in record.stages),
+            stages=stages,
             settings=self._share(flatten_settings(record.config)),
             command=record.command,
             host=str(environment.get("host", "")),
             timed_on=str(environment.get("timed_on", environment.get("host", ""))),
-            data=(str(record.dataset.get("name", "")), *digests),
-            primary=read_primary(record.dataset),
-            waived=record.waived,
+            data=self._share_value((str(record.dataset.get("name", "")), *digests)),
+            primary=self._share_value(read_primary(record.dataset)),
+            waived=self._share(record.waived),
             started=record.started,
             seconds=(record.ended or record.started) - record.started,
             environment=self._share({k: v for k, v in environment.items() if k not in ("folder", "phones")}),
-            tags=record.tags,
+            tags=_intern_texts(record.tags),
         )
 
     def _convert_stage(self, stage: StageRecord) -> RunStage:
         facts = {name: value for name, value in stage.facts.items() if name != "history"}
-        return RunStage(stage.name, stage.values, stage.facts.get("history") or {}, self._share(facts))
+        history = stage.facts.get("history") or {}
+        curves = {name: array("d", (v for v in values if v is not None)) for name, values in history.items()}
+        metrics = _intern_texts(stage.values)
+        return RunStage(sys.intern(stage.name), self._share(metrics), self._share(curves), self._share(facts))
 
     def _share(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the first dictionary that was equal to this one."""
-        return self._shared.setdefault(encode_json(values, sort_keys=True, default=str), values)
+        digest = compute_digest(encode_json(values, sort_keys=True, default=str))
+        if digest not in self._shared:
+            self._shared[digest] = _intern_texts(values)
+        return self._shared[digest]
+
+    def _share_value(self, value: Any) -> Any:
+        return self._values.setdefault(value, value)
+
+
+def _intern_texts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a dictionary whose names and texts are in memory only once, however many records hold them."""
+    return {sys.intern(n): sys.intern(value) if type(value) is str else value for n, value in values.items()}
+
+
+def compute_digest(text: str) -> bytes:
+    """Return a short digest of a text, for comparisons with many others."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def flatten_settings(config: Mapping[str, Any]) -> dict[str, str]:
@@ -203,12 +227,12 @@ def name_rows(records: Iterable[Record]) -> list[Run]:
     """
     reader = RunReader()
     runs: dict[tuple[str, int], Run] = {}
-    row_names: dict[str, str] = {}  # by settings and data
+    row_names: dict[bytes, str] = {}  # by the digest of settings and data
     uses: Counter[str] = Counter()
     for record in records:
         overrides = " ".join(word for word in record.varied if not word.startswith(_NOT_NAMING))
         name = record.tags.get("row") or overrides or record.name
-        identity = encode_json([flatten_settings(record.config), record.dataset], sort_keys=True)
+        identity = compute_digest(encode_json([flatten_settings(record.config), record.dataset], sort_keys=True))
         if identity not in row_names:
             uses[name] += 1
             row_names[identity] = name if uses[name] == 1 else f"{name} ({uses[name]})"

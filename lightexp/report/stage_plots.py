@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -137,11 +137,7 @@ def draw_curves(report: Report, figure: Any) -> str | None:
     runs_by_row = _group_by_row(report.runs)
     most_trained = sorted(runs_by_row, key=lambda row: -sum(bool(s.history) for s in runs_by_row[row][0].stages))
     metric = _find_epoch_metric(report)
-    curves: dict[str, dict[str, list[float]]] = {}
-    for row in most_trained:
-        means = {name: _average_history(runs_by_row[row], name) for name in (metric, "loss")}
-        if means[metric] and means not in curves.values():  # rows that share their training draw one line
-            curves[row] = means
+    curves = _select_curves({row: runs_by_row[row] for row in most_trained}, metric)
     if not curves:
         return None
     is_narrow = figure.get_figwidth() < NARROW
@@ -170,6 +166,16 @@ def draw_curves(report: Report, figure: Any) -> str | None:
         "Rows with the same training are one line." if len(curves) < len(runs_by_row) else "",
         f"Not shown, trained in fewer stages: {_join(report, left_out)}." if left_out else "",
     )
+
+
+def _select_curves(runs_by_row: Mapping[str, Sequence[Run]], metric: str) -> dict[str, dict[str, list[float]]]:
+    """Return mean curves by row and name; rows that share their training are one line, that of the first."""
+    curves: dict[tuple[float, ...], tuple[str, dict[str, list[float]]]] = {}
+    for row, runs in runs_by_row.items():
+        means = {name: _average_history(runs, name) for name in (metric, "loss")}
+        if means[metric]:
+            curves.setdefault((len(means[metric]), *means[metric], *means["loss"]), (row, means))
+    return dict(curves.values())
 
 
 def _find_epoch_metric(report: Report) -> str:

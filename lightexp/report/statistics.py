@@ -24,7 +24,7 @@ _RESAMPLES = 2_000
 _MAX_RESAMPLED_VALUES = 1 << 20  # of one call, which takes a few times 8 MB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Description of a sample.
 
@@ -45,7 +45,7 @@ class Summary:
     iqm: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Difference:
     """Difference between a row and its control, paired by seed.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -150,7 +150,10 @@ def _build_rows(
                 name=name,
                 kind=kinds.get(name, "row"),
                 seeds=tuple(sorted(runs)),
-                metrics={n: replace(column[name], doubtful=n in marked) for n, column in statistics.items()},
+                metrics={
+                    n: replace(column[name], doubtful=True) if n in marked else column[name]
+                    for n, column in statistics.items()
+                },
                 note=_describe_waived(list(runs.values())),
                 front=fronts.get(name),
                 doubts=tuple(doubts),
@@ -297,15 +300,15 @@ def _rank(rows: Sequence[ReportRow], columns: Sequence[MetricColumn]) -> tuple[R
         if column.direction is None:
             continue
         means = {row.name: mean for row in own if (mean := row.metric(column.name).mean) is not None}
-        best = sorted(set(means.values()), reverse=column.direction == "max")[:-1][:2]
+        shared = Counter(means.values())
+        best = sorted(shared, reverse=column.direction == "max")[:-1][:2]
         for name, mean in means.items():
-            shared = list(means.values()).count(mean)
-            if mean in best and 2 * shared <= len(means):
+            if mean in best and 2 * shared[mean] <= len(means):
                 ranks[name][column.name] = best.index(mean) + 1
     ranked = []
     for row in rows:
-        if row.kind in ("control", "row"):
-            metrics = {n: replace(m, rank=ranks[row.name].get(n, 0)) for n, m in row.metrics.items()}
-            row = replace(row, metrics=metrics)
+        if row.kind in ("control", "row") and row.name in ranks:
+            changed = {name: replace(row.metrics[name], rank=rank) for name, rank in ranks[row.name].items()}
+            row = replace(row, metrics={**row.metrics, **changed})
         ranked.append(row)
     return tuple(ranked)

@@ -75,3 +75,20 @@ def test_scale_log2_axis_has_ticks_at_powers_of_two() -> None:
     ticks = plot.xaxis.get_major_locator()()
     assert {1024.0, 1536.0, 2048.0, 4096.0} <= set(ticks)
     assert plot.xaxis.get_major_formatter()(1536.0, 0) == "1.5 KiB"
+
+
+def test_draw_points_makes_a_picture_of_many() -> None:
+    plot = Figure().add_subplot()
+    points = [
+        axes.StyledPoint(float(n), n % 7, 0.1 if n % 2 else None, axes.POINT_STYLES["row"], n % 500 == 0)
+        for n in range(axes.MAX_MARKS + 1)
+    ]
+    sentence = axes.draw_points(plot, points)
+    assert sentence == "998 points are drawn as one picture, without error bars, which table.csv has."
+    pictures = [line for line in plot.lines if line.get_rasterized()]
+    assert [len(line.get_xdata()) for line in pictures] == [998]
+    assert [len(container.lines[0].get_xdata()) for container in plot.containers] == [3]
+    assert plot.get_legend_handles_labels()[1] == ["row"]
+    few = Figure().add_subplot()
+    assert axes.draw_points(few, points[1:]) == ""
+    assert len(few.containers) == axes.MAX_MARKS

@@ -76,3 +76,20 @@ def test_format_difference_shows_the_interval() -> None:
     assert (
         documents.format_difference(Difference(3, 0.01, -0.002, 0.022, 0.1), PrimaryMetric()) == "+1.00 [-0.20, +2.20]"
     )
+
+
+def test_limit_rows_keeps_the_front_before_others(report: Report) -> None:
+    assert documents.limit_rows(report, len(report.rows)) == (report, [])
+    limited, [sentence] = documents.limit_rows(report, 5)
+    order = [row.name for row in report.rows]
+    names = [row.name for row in limited.rows]
+    assert names == sorted(names, key=order.index)
+    special = {row.name for row in report.rows if row.kind != "row"}
+    on_front = [row.name for row in report.rows if row.kind == "row" and row.front]
+    assert special <= set(names)
+    assert set(names) - special <= set(on_front)  # there are more of these than places
+    assert sentence == f"5 of {len(order)} rows, those on the front before others; table.csv has all."
+    table = documents.build_table(report, lambda row: row.title, 5)
+    assert len(table.rows) == 5
+    assert table.notes[-1] == sentence
+    assert table.notes[:-1] == tuple(documents.list_legend(report))

@@ -123,3 +123,16 @@ def test_questions_about_a_choice_on_test() -> None:
     study = synthesize_record("s")
     study.config["search"] = {"objectives": ["accuracy/test", "size/file_bytes"]}
     assert "a choice was made on test" in ask(build_summary(name_rows([study]), TableSpec("x")))
+
+
+def test_list_questions_counts_those_of_one_kind() -> None:
+    missing = [
+        synthesize_record(f"row {n}", seed, sparsity=n / 100, number=10 * n + seed)
+        for n in range(30)
+        for seed in range(3)
+    ]
+    complete = [synthesize_record("all", seed, sparsity=0.9, number=1_000 + seed) for seed in range(4)]
+    report = build_summary(name_rows([*complete, *missing]), TableSpec("many"))
+    lines = [line for line in review.list_questions(report) if "has no run with seed" in line or "more of this" in line]
+    assert len(lines) == 21
+    assert lines[-1] == "10 more of this kind"
