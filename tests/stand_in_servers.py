@@ -25,6 +25,7 @@ class StandInServer:
         answers: Changes the answer of an endpoint, such as `runs/search`; its argument is the sound answer.
         artifact: The content of every artifact.
         hangs_after: Number of requests after which none is answered. Defaults to None: all are.
+        refused: Text that makes a query invalid, as for servers of earlier versions. Defaults to None: nothing.
         drips: Whether each answer is sent byte by byte, and its headers before it.
         requests: The endpoint of each request so far.
         url: Its address.
@@ -33,6 +34,7 @@ class StandInServer:
     answers: dict[str, Callable[[Answer], Any]] = field(default_factory=dict)
     artifact: bytes = b""
     hangs_after: int | None = None
+    refused: str | None = None
     drips: bool = False
     requests: list[str] = field(default_factory=list)
     url: str = ""
@@ -88,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_request(self) -> None:
         """Answer any request."""
         stand_in = self.server.stand_in
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        request = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode(errors="replace")
         path = urlsplit(self.path).path
         is_artifact = "/mlflow-artifacts/artifacts/" in path
         endpoint = path.partition("/mlflow/")[2] or ("artifact" if is_artifact else "artifacts")
@@ -97,7 +99,10 @@ class _Handler(BaseHTTPRequestHandler):
             stand_in.closed.wait()
             return
         body = stand_in.artifact if is_artifact else json.dumps(stand_in.answer(endpoint)).encode()
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        status = "200 OK"
+        if stand_in.refused and stand_in.refused in request:
+            status, body = "400 Bad Request", b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "invalid filter"}'
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         self._send(head.encode() + body)
 
     do_GET = do_POST = do_PUT = do_PATCH = handle_request  # noqa: N815 (the names that http.server calls)

@@ -16,6 +16,7 @@ from lightexp.tracking.study_payload import FRONT_FOLDER
 from lightexp.tracking.study_uploader import STUDY_TAG, TRIAL_TAG
 
 _TRIAL = re.compile(rf"{FRONT_FOLDER}/trial_(\d{{1,9}})", re.ASCII)
+_FINISHED = "attributes.status = 'FINISHED'"
 _LIMITS = {"timeout": 10, "retries": 1}
 
 
@@ -36,7 +37,7 @@ def download_records(place: Mlflow, complaints: list[str]) -> Iterator[Record]:
         try:
             client = TrackingClient(uri, place.timeout_s)
             experiment = _find_experiment(client, place)
-            for run in client.find_runs(experiment.experiment_id, "attributes.status = 'FINISHED'"):
+            for run in _find_runs(client, experiment.experiment_id):
                 if TRIAL_TAG in run.tags:
                     continue  # which has no record; those of the front are its study's
                 run_folder = Path(folder) / run.run_id
@@ -60,6 +61,21 @@ def _find_experiment(client: TrackingClient, place: Mlflow) -> MlflowExperiment:
         nearest = suggest_nearest(place.experiment, names)
         raise BadInput(f"tracking.experiment: '{place.experiment}' is not at {place.uri}: {nearest}")
     return experiment
+
+
+def _find_runs(client: TrackingClient, experiment_id: str) -> Iterator[MlflowRun]:
+    """Yield an experiment's finished runs, without the many trials of studies where the server can leave them out."""
+    without_trials = client.find_runs(experiment_id, f"{_FINISHED} and tags.`{TRIAL_TAG}` IS NULL")
+    try:
+        first = next(without_trials, None)
+    except stores.import_mlflow().MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        yield from client.find_runs(experiment_id, _FINISHED)  # servers before MLflow 3.11 know no IS NULL
+        return
+    if first is not None:
+        yield first
+    yield from without_trials
 
 
 def _download_front(client: TrackingClient, run: MlflowRun, folder: Path, complaints: list[str]) -> Iterator[Record]:

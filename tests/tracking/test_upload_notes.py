@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lightexp.core.record import Record
+from lightexp.core.record import Record, read_run
+from lightexp.tracking.mlflow import Mlflow
 from lightexp.tracking.upload_notes import NOTES_FOLDER, UploadNotes
+from tests.tracking.helpers import connect
 
 PLACE = ["sqlite:///x", "lightexp", ["1", 1_700_000_000_000], "main", True]
 
@@ -69,3 +71,33 @@ def test_note_that_cannot_be_written_stops_nothing(record: Record, run_folder: P
     notes = UploadNotes(run_folder.parent)
     notes.add(run_folder, record, PLACE)
     assert not notes.has(run_folder, record, PLACE)
+
+
+def test_mirror_notes_a_run_that_has_ended(
+    tmp_path: Path,
+    copy_database: Callable[[Path], None],
+    record: Record,
+    messages: list[str],
+    sync: Callable[..., bool],
+    run_folder: Path,
+) -> None:
+    def is_noted(settings: Mlflow) -> bool:
+        record.write(run_folder)
+        return settings.open_mirror(tmp_path, messages.append).has_noted(run_folder, read_run(run_folder))
+
+    copy_database(tmp_path)
+    record.status, record.mlflow = "running", {}
+    noted = []
+    mirror = Mlflow().open_mirror(tmp_path, messages.append)
+    for status in ("running", "done"):
+        record.status = status  # type: ignore[assignment]
+        sync(mirror, record)
+        noted.append(is_noted(Mlflow()))
+    assert noted == [False, True]
+    for other in (Mlflow(metrics="all"), Mlflow(model=False), Mlflow(experiment="other")):
+        assert not is_noted(other)
+    connect(record).delete_run(record.mlflow["run_id"])
+    record.tags["row"] = "changed"
+    sync(mirror, record)
+    assert not is_noted(Mlflow())  # it may be restored from MLflow's bin
+    assert messages == []
