@@ -263,6 +263,23 @@ def single_mlflow_attempt() -> Iterator[None]:
         utils.MAX_RETRY_COUNT = attempts
 
 
+@contextmanager
+def omit_layout_tables() -> Iterator[None]:
+    """Embed fonts in PDFs without their tables of kerning and ligatures while the context lasts; no PDF uses them.
+
+    matplotlib 3.11 subsets fonts by fontTools 4 and has no setting for it. To read and subset these tables takes a
+    fourth of a report's time. fontTools has the tables that it leaves out in `Options._drop_tables_default`.
+    """
+    from fontTools.subset import Options
+
+    default = Options._drop_tables_default
+    Options._drop_tables_default = [*default, "GDEF", "GPOS", "GSUB"]
+    try:
+        yield
+    finally:
+        Options._drop_tables_default = default
+
+
 def list_keras_layers(model: Any) -> list[Any]:
     """Return a tf_keras model and all layers inside it, in Keras' own order.
 

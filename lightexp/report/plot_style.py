@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from lightexp.core.compat import omit_layout_tables
 from lightexp.core.regular_files import replace_file
 
 BLACK, BLUE, VERMILION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
@@ -79,7 +80,8 @@ def render_svg(figure: Any) -> bytes:
 def render_pdf(figure: Any) -> bytes:
     """Return a matplotlib figure as PDF; equal figures give equal bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    with omit_layout_tables():
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
     return buffer.getvalue()
 
 

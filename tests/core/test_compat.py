@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -153,3 +154,24 @@ def test_single_mlflow_attempt_sets_mlflows_constant() -> None:
         assert utils.MAX_RETRY_COUNT == 1
     assert utils.MAX_RETRY_COUNT == attempts > 1
     assert "MAX_RETRY_COUNT" in inspect.getsource(utils.create_sqlalchemy_engine_with_retry)
+
+
+def test_omit_layout_tables_makes_pdfs_smaller() -> None:
+    from fontTools.subset import Options
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    def write(figure: Figure) -> bytes:
+        file = io.BytesIO()
+        figure.savefig(file, format="pdf")
+        return file.getvalue()
+
+    with rc_context({"pdf.fonttype": 42}):
+        figure = Figure()
+        figure.text(0.5, 0.5, "AVA fi")
+        usual = write(figure)
+        with compat.omit_layout_tables():
+            smaller = write(figure)
+    assert b"/TrueType" in smaller or b"/CIDFontType2" in smaller
+    assert len(smaller) < 0.97 * len(usual)
+    assert "GPOS" not in Options().drop_tables
