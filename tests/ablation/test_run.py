@@ -64,6 +64,7 @@ class AblationFolder:
             "claim": "Nothing.",
             "control": "control",
             "seeds": [0, 1],
+            "figures": ["front"],
             "base": base,
             "rows": {
                 "control": ["pipeline=control"],

@@ -17,6 +17,7 @@ ABLATION = """
 claim: Eight bits cost nothing.
 control: plain
 seeds: [0, 1]
+figures: [front]
 base: [model.width=0.25, measure=quick, tracking=none, runtime.threads=1, pipeline.stages.train.epochs=1]
 rows:
   plain: [pipeline=control]
@@ -62,7 +63,7 @@ def test_ablate_and_report_return_the_same_report(folder: Path) -> None:
     assert "<table" in result._repr_html_()
     again = lightexp.report(folder / "tiny.yaml")
     assert again.frame.equals(result.frame)
-    runs = lightexp.report("outputs", "out=mine only=quantize")
+    runs = lightexp.report("outputs", "out=mine only=quantize figures=[front]")
     assert runs.folder == folder / "mine"
     assert len(runs.frame) == 2
     assert lightexp.report().folder == folder / "outputs" / "reports" / "outputs"
