@@ -137,7 +137,8 @@ def check_version(version: str, host: str) -> None:
 
 def is_connected() -> bool:
     """Return whether this process is connected to a cluster, be it one that it has started."""
-    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+    is_initialized = getattr(sys.modules.get("ray"), "is_initialized", None)  # missing while another thread imports it
+    return is_initialized is not None and bool(is_initialized())
 
 
 def list_resources() -> list[dict[str, float]]:

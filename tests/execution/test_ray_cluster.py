@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from lightexp.core.errors import BadInput
 from lightexp.core.version import __version__
-from lightexp.execution.ray_cluster import RayCluster, check_version, describe_shortage
+from lightexp.execution.ray_cluster import RayCluster, check_version, describe_shortage, is_connected
 
 NODES = [{"CPU": 4.0, "memory": 8e9}, {"CPU": 2.0}]
 
@@ -47,3 +49,8 @@ def test_other_versions_are_refused() -> None:
         check_version("0.1.0", "Ray's node 10.0.0.2")
     with pytest.raises(BadInput, match="has no lightexp, "):
         check_version("", "Ray's node 10.0.0.2")
+
+
+def test_ray_that_another_thread_imports_is_not_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    assert not is_connected()
