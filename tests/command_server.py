@@ -271,12 +271,15 @@ def _run_program(command: list[str]) -> None:
 
 
 def _write_programs(folder: Path) -> None:
-    """Write the programs that `sys.executable` and its folder name in forks."""
+    """Write the programs that `sys.executable` and its folder name in forks, and in what forks start."""
     text = Path(__file__).with_name("warm_start.py").read_text(encoding="utf-8")
     folder.mkdir()
     for name in ("python", "lightexp"):
         (folder / name).write_text(f"#!{_PYTHON} -IS\n{text}", encoding="utf-8")
         (folder / name).chmod(0o755)
+    (folder / "sitecustomize.py").write_text(
+        f"import sys\n\nsys.executable = {str(folder / 'python')!r}\n", encoding="utf-8"
+    )
 
 
 def _import_modules(*names: str, without: str = "lightexp.backend.") -> None:

@@ -60,7 +60,10 @@ def main() -> None:
     is_worker = module.startswith("lightexp.") and not module.startswith("lightexp.execution.")  # which are light
     is_script = arguments[:1] and arguments[0].endswith(".py") and "site-packages" not in arguments[0]  # as Ray's
     if not (is_command or is_worker or is_script):
-        os.execv(environment[PYTHON_VARIABLE], [environment[PYTHON_VARIABLE], *arguments])
+        # The folder's `sitecustomize` makes workers forks that this program starts, such as a launcher's job.
+        modules = filter(None, [os.path.dirname(sys.argv[0]), environment.get("PYTHONPATH")])
+        environment["PYTHONPATH"] = os.pathsep.join(modules)
+        os.execve(environment[PYTHON_VARIABLE], [environment[PYTHON_VARIABLE], *arguments], environment)
     command = sys.argv if is_command else arguments
     connection = connect(environment[SERVER_VARIABLE], command)
     for number in _PASSED_SIGNALS:
