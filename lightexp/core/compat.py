@@ -270,7 +270,7 @@ def omit_layout_tables() -> Iterator[None]:
     matplotlib 3.11 subsets fonts by fontTools 4 and has no setting for it. To read and subset these tables takes a
     fourth of a report's time. fontTools has the tables that it leaves out in `Options._drop_tables_default`.
     """
-    from fontTools.subset import Options
+    from fontTools.subset import Options  # type: ignore[import-untyped]
 
     default = Options._drop_tables_default
     Options._drop_tables_default = [*default, "GDEF", "GPOS", "GSUB"]
