@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         outputs = synthetic.write_records(folder / "many", _make_records(many))
-        reports = [_time_report(outputs, folder / "report") for _ in range(runs)]
+        reports = [time_report(outputs, folder / "report") for _ in range(runs)]
         results = [
             Result(f"report of {many:,} runs", [seconds for seconds, _ in reports], [], "s", 20, at_least=False),
             Result(f"its peak memory, {many:,} runs", [peak for _, peak in reports], [], "GiB", 1.4, at_least=False),
@@ -60,8 +60,8 @@ def main() -> None:
             pages = folder / "report"
             if shown != many:
                 pages = folder / "page"
-                _time_report(synthetic.write_records(folder / "fewer", _make_records(shown)), pages)
-            times = [_time_page(chromium, pages / "index.html", folder / f"profile{n}") for n in range(runs)]
+                time_report(synthetic.write_records(folder / "fewer", _make_records(shown)), pages)
+            times = [time_page(chromium, pages / "index.html", folder / f"profile{n}") for n in range(runs)]
             results += [
                 Result(
                     f"page of {shown:,} runs: opened", [opening for opening, _ in times], [], "s", 1, at_least=False
@@ -79,9 +79,9 @@ def _make_records(count: int) -> Iterator[Record]:
         yield synthetic.synthesize_record(f"row {n // SEEDS}", n % SEEDS, sparsity=sparsity, number=n)
 
 
-def _time_report(outputs: Path, out: Path) -> tuple[float, float]:
+def time_report(outputs: Path, out: Path, *settings: str) -> tuple[float, float]:
     """Return seconds and GiB of one report."""
-    command = [sys.executable, "-c", SCRIPT, str(outputs), f"out={out}"]
+    command = [sys.executable, "-c", SCRIPT, str(outputs), f"out={out}", *settings]
     process = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if process.returncode:
         sys.exit(f"the report ended with {process.returncode}:\n{process.stderr}")
@@ -91,7 +91,7 @@ def _time_report(outputs: Path, out: Path) -> tuple[float, float]:
     return seconds, peak
 
 
-def _time_page(chromium: str, page: Path, profile: Path) -> tuple[float, float]:
+def time_page(chromium: str, page: Path, profile: Path) -> tuple[float, float]:
     """Return seconds until a page has been loaded and drawn, and until its runs have been sorted."""
     browser = Browser(chromium, profile)
     try:
