@@ -87,10 +87,10 @@ class Store:
             self._sync.report_skipped()
         self.release()
 
-    def share_record(self, run_id: str, text: str) -> None:
+    def share_record(self, run_id: str, make_text: Callable[[], str]) -> None:
         """Upload the JSON of a run's record, which keeps its entries in the remote store; nothing without one."""
         if self._sync is not None:
-            self._sync.upload_record(run_id, text)
+            self._sync.upload_record(run_id, make_text())
 
     def folder(self, key: str) -> Path:
         """Return the folder of a key's entry, whether it exists or not."""

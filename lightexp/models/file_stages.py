@@ -11,12 +11,15 @@ from typing import Any
 from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, RunFailed
-from lightexp.core.fingerprint import hash_file
+from lightexp.core.fingerprint import compute_key, hash_file
 from lightexp.core.layout import find_layout
 from lightexp.core.protocols import TFLITE, Artifact, Context, Form, Layer, Stage
 from lightexp.core.regular_files import open_regular
 from lightexp.core.sensitivity import SensitivityTable
 from lightexp.models.from_file import FromFile, check_shapes, check_tensor_sizes, try_on_example
+
+_tried_files: set[tuple[str, str, str]] = set()
+"""Paths, digests and keys of the data of files that this process has run on an example."""
 
 
 @settings_dataclass
@@ -49,8 +52,11 @@ class ModelFile(Stage):
         return False
 
     def check_data(self, data: Data) -> None:
-        """Check that LiteRT can run the file on an example; see `Stage.check_data`."""
-        try_on_example(Path(self.path), data)
+        """Check that LiteRT can run the file on an example, once for all trials of a study; see `Stage.check_data`."""
+        key = self.path, self.digest, compute_key(data.key)
+        if key not in _tried_files:
+            try_on_example(Path(self.path), data)
+            _tried_files.add(key)
 
     def describe_layers(self, layers: Sequence[Layer], table: SensitivityTable | None = None) -> list[tuple[str, str]]:
         """Say that the file stays as it is; see `Stage.describe_layers`."""

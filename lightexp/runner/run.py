@@ -214,7 +214,7 @@ class Runner:
         executor.check()
         record = self._make_record(settings, plan, data, varied, command)
         folder.mkdir(parents=True, exist_ok=True)
-        store.share_record(record.id, record.to_json())
+        store.share_record(record.id, record.to_json)
 
         def work() -> None:
             record.stages = executor.make()
@@ -222,7 +222,7 @@ class Runner:
             record.waived = executor.verify(record.stages)
 
         error = self._catch(record, folder, settings.plain["plugins"], work)
-        store.share_record(record.id, record.to_json())
+        store.share_record(record.id, record.to_json)
         store.close(wait=not isinstance(error, KeyboardInterrupt))
         with explain_disk_errors(settings.outputs):
             record.write(folder)
@@ -324,7 +324,7 @@ def _write_memory(record: Record, folder: Path) -> dict[str, str]:
 def _write_shared(record: Record, folder: Path, store: Store) -> None:
     """Write a record into its folder, and into the remote store if there is one."""
     record.write(folder)
-    store.share_record(record.id, record.to_json())
+    store.share_record(record.id, record.to_json)
 
 
 def describe_mirror(settings: Settings) -> MirrorSettings:

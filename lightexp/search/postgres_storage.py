@@ -75,6 +75,7 @@ class PostgresStorage(RDBStorage):
         super().__init__(url, engine_kwargs={"poolclass": NullPool, "connect_args": {"connect_timeout": 5}})
         self._locks, self._follows_running = locks, follows_running
         self._known: dict[int, _KnownTrials] = {}
+        self._created: dict[tuple[int, int], int] = {}  # the last trial that this process has created
         self._directions: dict[int, list[StudyDirection]] = {}
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
@@ -109,6 +110,8 @@ class PostgresStorage(RDBStorage):
         known = self._known.get(study_id)
         if known is not None and trial_number < len(known.ids):
             return known.ids[trial_number]
+        if (study_id, trial_number) in self._created:
+            return self._created[study_id, trial_number]
         return super().get_trial_id_from_study_id_trial_number(study_id, trial_number)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
@@ -116,7 +119,7 @@ class PostgresStorage(RDBStorage):
         if template_trial is not None:
             return super().create_new_trial(study_id, template_trial)
 
-        def create(connection: Any) -> int:
+        def create(connection: Any) -> tuple[int, int]:
             with connection.pipeline(), connection.transaction():
                 # The trial's parameters, which wait for the disk, follow.
                 connection.execute("set local synchronous_commit = off")
@@ -124,12 +127,15 @@ class PostgresStorage(RDBStorage):
                 cursor = connection.execute(
                     "insert into trials (study_id, number, state, datetime_start) values (%s, coalesce((select number"
                     " from trials where study_id = %s order by trial_id desc limit 1), -1) + 1, 'RUNNING', %s)"
-                    " returning trial_id",
+                    " returning trial_id, number",
                     [study_id, study_id, _now()],
                 )
-            return int(cursor.fetchone()[0])
+            trial_id, number = cursor.fetchone()
+            return trial_id, number
 
-        return self._locks.run(create)
+        trial_id, number = self._locks.run(create)
+        self._created = {(study_id, number): trial_id}
+        return trial_id
 
     def write_trial(self, trial_id: int, changes: TrialChanges) -> None:
         """See `lightexp.search.storage.RetryingStorage.write_trial`."""

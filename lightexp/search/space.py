@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from optuna.trial import BaseTrial
@@ -28,6 +29,17 @@ class SearchSpace:
 
     def select_parameters(self, variant: PipelineVariant) -> list[Parameter]:
         """Return the parameters whose setting a variant has."""
+        for own, parameters in zip(self.variants, self._parameters_by_variant, strict=True):
+            if own is variant:
+                return parameters
+        return self._find_parameters(variant)
+
+    @cached_property
+    def _parameters_by_variant(self) -> list[list[Parameter]]:
+        """The parameters of each of `variants`, which every trial asks for several times."""
+        return [self._find_parameters(variant) for variant in self.variants]
+
+    def _find_parameters(self, variant: PipelineVariant) -> list[Parameter]:
         return [p for p in self.parameters if variant.has(p.path)]
 
     @property
