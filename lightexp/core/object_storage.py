@@ -261,7 +261,7 @@ class ObjectStorage:
 
 def _summarize(error: BaseException) -> str:
     """Return the first lines of an error's message as one line."""
-    return " ".join(str(error).strip().splitlines()[:2])[:_REASON_CHARS] or type(error).__name__
+    return " ".join(str(error).strip().splitlines()[:2])[:_REASON_CHARS].rstrip(".") or type(error).__name__
 
 
 def _is_denied(error: BaseException) -> bool:
