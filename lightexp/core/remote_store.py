@@ -29,6 +29,7 @@ from lightexp.core.store_entry import ENTRIES, MANIFEST, read_entry
 FORMAT = 1
 MARKER = "lightexp-store.json"
 RECORDS = "records"
+_CHECKED_BYTES = 1_000_000  # from here on it is cheaper to ask whether a file has been uploaded than to upload it
 _KEY = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
@@ -123,9 +124,9 @@ class RemoteStore:
             return False
         content = read_bytes(folder / MANIFEST)
         for name, digest in json.loads(content)["files"].items():
-            size = (folder / name).stat().st_size
-            if replace or self.storage.read_size(_place(key, digest)) != size:
-                self.storage.upload(folder / name, _place(key, digest))
+            size, place = (folder / name).stat().st_size, _place(key, digest)
+            if replace or size < _CHECKED_BYTES or self.storage.read_size(place) != size:
+                self.storage.upload(folder / name, place)
         try:
             self.storage.write(_place(key, MANIFEST), content, create=not replace)
         except FileExistsError:  # another host made it too
