@@ -19,7 +19,7 @@ _DAGGER = "† no worse than the control by {margin} or more (one-sided paired t
 _EMPHASES: dict[int, Literal["best", "second"]] = {1: "best", 2: "second"}
 
 MAX_ROWS = 1_000
-"""Number of rows that `table.md` and `table.tex` have at most."""
+"""Number of rows that `table.md` has at most."""
 _DIFFERENCE_FORMATS = {"max": "{:+.4f}", "min": "{:+.4g}"}
 """By direction, of a metric that is no share: those to maximise are at most 1."""
 
@@ -32,7 +32,7 @@ def build_table(report: Report, label: Callable[[ReportRow], str], most: int = M
     Args:
         report: The report.
         label: Names a row in the first column.
-        most: Number of rows that the table has at most; see `limit_rows`. Defaults to that of files.
+        most: Number of rows that the table has at most; see `limit_rows`. Defaults to that of `table.md`.
     """
     legend = list_legend(report)
     report, left_out = limit_rows(report, most)

@@ -24,7 +24,10 @@ _MIN_SEPARATION, _SEPARATION = 2.5, 5.0  # \tabcolsep in points
 _SLACK = 2.0  # points by which estimated widths may be too small
 _INDENT = 8.0
 _LONG_WORD = 20  # characters
+_MAX_ROWS = 200  # LaTeX holds 52 floats that wait for their page
 _MAX_LINES = 30  # of all parts on one page
+_MAX_HEIGHT = 420.0  # points of the rows of one part, below its caption and above the legend
+_LINE_HEIGHTS = {"normalsize": 12.0, "small": 11.0, "footnotesize": 9.5, "scriptsize": 8.0}
 _NAME_SHARES = (0.2, 0.45)  # of the width: the least and the most for names that are broken over lines
 
 
@@ -109,7 +112,7 @@ def render_latex_document(report: Report) -> str:
         BadInput: If not even a column fits with the rows' names.
     """
     page, complete = report.spec.latex, report
-    report, left_out = documents.limit_rows(report, documents.MAX_ROWS)
+    report, left_out = documents.limit_rows(report, _MAX_ROWS)
     layout = _fit(report, page.column_width, _DETAILS[:1], max_parts=1)
     environment = "table"
     if layout is None:
@@ -126,10 +129,11 @@ def render_latex_document(report: Report) -> str:
         rf"\begin{{{environment}}}[t]",
         rf"\centering\{page.size}\setlength{{\tabcolsep}}{{{layout.separation:.1f}pt}}\emergencystretch=3em",
     ]
+    pages = _split_rows(report, layout)
     gap = ["", r"\medskip"]
-    if len(report.rows) * len(layout.parts) > _MAX_LINES:
+    if len(pages) > 1 or len(report.rows) * len(layout.parts) > _MAX_LINES:
         gap = [rf"\end{{{environment}}}", *begin, rf"Table~\ref{{{label}}}, continued\par\smallskip"]
-    first, *others = (_render_part(report, layout, part) for part in layout.parts)
+    first, *others = (_render_part(report, layout, part, page_rows) for page_rows in pages for part in layout.parts)
     texts = "".join([report.spec.claim, legend, *map(_name_row, report.rows)])
     unknown = dict.fromkeys(f"U+{ord(c):04X}" for c in texts if not c.isascii() and escape_latex(c) == "?")
     lines = [
@@ -232,8 +236,31 @@ def _break_heading(heading: str) -> tuple[str, str]:
     return first.replace("\u00a0", " "), second.replace("\u00a0", " ")
 
 
-def _render_part(report: Report, layout: _Layout, columns: Sequence[LatexColumn]) -> str:
-    """Return a `tabular`; a rule follows the control, and precedes published and refused rows."""
+def _split_rows(report: Report, layout: _Layout) -> list[range]:
+    """Return the numbers of the rows on each page, so that no part is higher than a page's text."""
+    size, pages, start, height = report.spec.latex.size, [], 0, 0.0
+    for number, row in enumerate(report.rows):
+        lines = 1 if layout.name_width is None else _count_lines(_name_row(row), layout.name_width, size)
+        if height + lines * _LINE_HEIGHTS[size] > _MAX_HEIGHT:
+            pages.append(range(start, number))
+            start, height = number, 0.0
+        height += lines * _LINE_HEIGHTS[size]
+    return [*pages, range(start, len(report.rows))]
+
+
+def _count_lines(name: str, width: float, size: str) -> int:
+    """Return on how many lines a name is set whose parts each go on the line that is begun, or on a new one."""
+    lines, used = 1, 0.0
+    for piece in split_pieces(name):
+        piece_width = measure_width(piece, size)
+        if used and used + piece_width > width:
+            lines, used = lines + 1, _INDENT
+        used += piece_width
+    return lines
+
+
+def _render_part(report: Report, layout: _Layout, columns: Sequence[LatexColumn], page_rows: range) -> str:
+    """Return a `tabular` of some rows; a rule follows the control, and precedes published and refused rows."""
     first = "l" if layout.name_width is None else f"p{{{layout.name_width:.1f}pt}}"
     lines = [rf"\begin{{tabular}}{{@{{}}{first}{'r' * len(columns)}@{{}}}}", r"\toprule"]
     for line in (0, 1):
@@ -241,8 +268,10 @@ def _render_part(report: Report, layout: _Layout, columns: Sequence[LatexColumn]
         if any(headings):
             lines.append(" & ".join(["", *headings]) + r" \\")
     lines.append(r"\midrule")
-    previous, number = "control", 0
-    for row in report.rows:
+    rows = report.rows[page_rows.start : page_rows.stop]
+    previous = rows[0].kind if page_rows.start else "control"
+    number = sum(row.kind != "refused" for row in report.rows[: page_rows.start])
+    for row in rows:
         starts_group = row.kind != previous and row.kind in ("external", "refused")
         if starts_group or (previous == "control" and row.kind != "control"):
             lines.append(r"\midrule")

@@ -104,10 +104,16 @@ class Presentation:
         """Return the specification with these settings and further fields of `TableSpec`.
 
         Raises:
-            BadInput: If a column or the LaTeX layout is not valid.
+            BadInput: If a column or the LaTeX layout is not valid, or two columns are equal.
         """
+        columns = tuple(parse_column(node, f"columns[{i}]") for i, node in enumerate(self.columns))
+        heads = [(column.name, column.heading) for column in columns]
+        if repeated := next((name for name, heading in heads if heads.count((name, heading)) > 1), None):
+            raise BadInput(
+                f"columns must differ in their metric or heading. Received more than once: {repeated}. Leave one out."
+            )
         return TableSpec(
-            columns=tuple(parse_column(node, f"columns[{i}]") for i, node in enumerate(self.columns)),
+            columns=columns,
             labels=dict(self.labels),
             margin=self.margin,
             stars=self.stars,

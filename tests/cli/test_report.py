@@ -291,3 +291,12 @@ def test_different_data_are_refused(outputs: Path, capfd: pytest.CaptureFixture[
     assert run_report("outputs") == 2
     assert "the runs saw different data (15 runs of digits and 1 runs of mnist)" in capfd.readouterr().err
     assert run_report("outputs", "only=digits") == 0
+
+
+def test_report_of_many_records_shows_progress(
+    outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightexp.cli.report._PROGRESS_RECORDS", 7)
+    assert run_report("outputs", "figures=[front]") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == ["7 records read", "14 records read", "making the report of 15 records"]

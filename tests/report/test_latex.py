@@ -124,6 +124,22 @@ def test_tables_with_special_names_and_all_columns_fit(report: Report, tmp_path:
     assert compile_tables(tables, r"\documentclass{article}", tmp_path) == []
 
 
+@pytest.mark.parametrize("size", ["normalsize", "footnotesize"])
+def test_tables_of_many_rows_take_several_pages(report: Report, size: str, tmp_path: Path) -> None:
+    control, row, *_ = report.rows
+    few = [replace(row, name=f"{n}", title=f"{n} {'long name ' * 6}") for n in range(24)]
+    many = [replace(row, name=f"row {n}", title=f"row {n}") for n in range(300)]
+    narrow = lay_out(replace(report, rows=(control, *few)), width="160pt", size=size)
+    long = lay_out(replace(report, rows=(control, *many)), size=size)
+    tables = [render_latex_document(one) for one in (narrow, long)]
+    parts, rest = divmod(tables[0].count("long name"), 24 * 6)
+    assert rest == 0
+    assert tables[0].count(r"\toprule") > parts > 0
+    assert tables[1].count("\nrow ") == 199
+    assert "200 of 301 rows, those on the front before others; table.csv has all." in tables[1]
+    assert compile_tables(tables, r"\documentclass{article}", tmp_path) == []
+
+
 def test_table_that_fits_no_page_is_refused(report: Report) -> None:
     column = replace(report.paper_columns[0], heading="W" * 60)
     with pytest.raises(BadInput, match=r"a column are wider than 345pt\. Set a larger latex\.width"):

@@ -38,6 +38,28 @@ def test_run_reader_shares_equal_settings() -> None:
     assert first.stages[0].history["loss"][0] == 1.0
 
 
+def test_run_reader_keeps_equal_parts_of_runs_once() -> None:
+    first, second, other = name_rows(
+        [
+            synthesize_record("x", sparsity=0.5),
+            synthesize_record("y", sparsity=0.6, lost=0.1),
+            synthesize_record("z", 1),
+        ]
+    )
+    assert first.control is first.stages[0].metrics is second.control  # the same training
+    assert first.stages[0].history is second.stages[0].history
+    assert first.metrics is first.stages[-1].metrics is not second.metrics
+    assert first.control is not other.control
+    assert all(a is b for a, b in zip(first.metrics, other.metrics, strict=True))  # names
+    assert first.data is other.data
+
+
+def test_run_reader_leaves_out_epochs_without_a_value() -> None:
+    record = synthesize_record()
+    record.stages[0].facts["history"] = {"loss": [0.5, None, 0.25]}
+    assert list(RunReader().run(record, "x").stages[0].history["loss"]) == [0.5, 0.25]
+
+
 def test_iterate_records_reports_unusable_ones(tmp_path: Path) -> None:
     write_records(tmp_path, synthesize_records(2))
     folders = sorted((tmp_path / "runs").iterdir())

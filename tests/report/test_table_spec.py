@@ -49,3 +49,10 @@ def test_labels_name_every_row_differently() -> None:
         Presentation(labels={"a": "ours", "b": "ours"})
     with pytest.raises(ValueError, match="at least 1 character"):
         Presentation(labels={"a": ""})
+
+
+def test_columns_differ_in_metric_or_heading() -> None:
+    shown = Presentation(columns=["size/ratio", {"measurement": "size/ratio", "heading": "Times", "format": ".1fx"}])
+    assert [column.heading for column in shown.fill_spec(title="x").columns] == ["Ratio", "Times"]
+    with pytest.raises(BadInput, match=r"columns must differ .* more than once: size/ratio\. Leave one out"):
+        Presentation(columns=["size/ratio", "accuracy/test", "size/ratio"]).fill_spec(title="x")
