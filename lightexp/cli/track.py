@@ -23,6 +23,7 @@ from lightexp.runner import run_lock
 from lightexp.runner.compose import compose_settings
 from lightexp.tracking import stores
 from lightexp.tracking.mlflow import Mlflow, MlflowMirror, find_recorded_place
+from lightexp.tracking.upload_notes import UploadNotes
 
 _HELP = """A run's record is complete whatever becomes of MLflow. This uploads the runs that MLflow has not seen:
 because it could not be reached, they were made with tracking=none, or its store was deleted. The others stay unchanged.
@@ -75,6 +76,7 @@ def run(argv: list[str]) -> int:
         raise BadInput(f"{settings.outputs} holds no runs. Set paths.outputs=FOLDER.")
     with explain_disk_errors(settings.outputs), FileLock(runs / ".sync.lock"):  # two at once would show a run twice
         run_lock.reap_dead_runs(runs)
+        UploadNotes(runs).remove_orphans()
         sync = _RunSync(settings.outputs, settings.tracking, options.to_recorded, to_one_place)
         try:
             return sync.sync_all(options.compare_all)
@@ -175,8 +177,13 @@ class _RunSync:
 
     def _sync(self, upload: _Upload) -> str:
         """Upload what MLflow lacks of a run, and return what was done, which is counted."""
-        record = read_run(upload.folder)
-        result = self._open_mirror(upload.place).sync(upload.folder)
+        try:
+            record = read_run(upload.folder)
+            result = self._open_mirror(upload.place).sync(upload.folder)
+        except BadInput as complaint:  # it has been removed or changed since it was listed
+            _say(f"left out: {complaint}")
+            self._counts[_LEFT_OUT] += 1
+            return _LEFT_OUT
         if result.note_in(record):
             record.write(upload.folder)
         done = _FAILED if "missing" in result.place else _UPLOADED if result.changed else _UNCHANGED

@@ -27,15 +27,15 @@ class UploadNotes:
         self._folder = runs / NOTES_FOLDER
 
     def add(self, folder: Path, record: Record, place: Sequence[object]) -> None:
-        """Note that a place has the present state of a run; nothing happens where a note cannot be written.
+        """Note that a place has the present state of a run; nothing happens where this cannot be read or noted.
 
         Args:
             folder: The run's folder.
             record: Its record.
             place: What distinguishes the place from others, and what it shows of a run.
         """
-        states = self._read(record.id) | {_hash(place): _hash_state(folder, record)}
         with suppress(OSError):  # the next synchronization then compares the run again
+            states = self._read(record.id) | {_hash(place): _hash_state(folder, record)}
             self._folder.mkdir(exist_ok=True)
             replace_file(self._folder / f"{record.id}.json", f"{encode_json(states)}\n".encode())
 
@@ -49,7 +49,16 @@ class UploadNotes:
         """
         is_recorded = "run_id" in record.mlflow and "missing" not in record.mlflow
         state = self._read(record.id).get(_hash(place)) if is_recorded else None
-        return state is not None and state == _hash_state(folder, record)
+        try:
+            return state is not None and state == _hash_state(folder, record)
+        except OSError:  # a file has just been removed
+            return False
+
+    def remove_orphans(self) -> None:
+        """Remove the notes of runs whose folders were removed."""
+        for path in self._folder.glob("*.json"):
+            if not (self._folder.parent / path.stem).exists():
+                path.unlink(missing_ok=True)
 
     def _read(self, run_id: str) -> dict[str, str]:
         """Return the uploaded states of a run by place; none of a note that is missing or damaged."""

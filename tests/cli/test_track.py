@@ -238,17 +238,24 @@ def test_sync_shows_its_rate_and_the_time_left(
     )
 
 
+def test_sync_leaves_out_a_run_that_is_removed_meanwhile(
+    outputs: SyncedOutputs, write: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a", status="failed")
+    write("b", status="failed", started=1_800_000_000.0)
+    monkeypatch.setattr(track, "print_line", lambda line: shutil.rmtree(outputs.folder / "runs" / "b", True))
+    code, _, err = outputs.sync()
+    assert code == 0
+    assert err.startswith("lightexp: left out: ") and "runs/b does not exist" in err
+    assert count_runs(outputs.uri) == {"a": 1}
+
+
 def test_interrupted_sync_goes_on(outputs: SyncedOutputs, write: Callable[..., Record]) -> None:
     for name in "abcd":
         write(name)
     command = [sys.executable, "-m", "lightexp.cli", "track", "sync", f"paths.outputs={outputs.folder}"]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None and process.stdout.readline()  # the first is uploaded
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,19 @@ def test_note_that_cannot_be_written_stops_nothing(record: Record, run_folder: P
     notes = UploadNotes(run_folder.parent)
     notes.add(run_folder, record, PLACE)
     assert not notes.has(run_folder, record, PLACE)
+
+
+def test_notes_go_with_their_runs(record: Record, run_folder: Path) -> None:
+    notes = UploadNotes(run_folder.parent)
+    notes.remove_orphans()  # there are none yet
+    removed = run_folder.parent / "removed"
+    shutil.copytree(run_folder, removed)
+    notes.add(run_folder, record, PLACE)
+    notes.add(removed, replace(record, id="removed"), PLACE)
+    shutil.rmtree(removed)
+    notes.remove_orphans()
+    assert [path.stem for path in (run_folder.parent / NOTES_FOLDER).iterdir()] == [record.id]
+    assert notes.has(run_folder, record, PLACE)
 
 
 def test_mirror_notes_a_run_that_has_ended(
