@@ -35,6 +35,11 @@ class RayNode:
         """Take over a node that is starting."""
         self.folder, self.state, self._process = folder, state, process
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the node has not been killed."""
+        return self._process.poll() is None
+
     def is_up(self) -> bool:
         """Return whether the node has started."""
         if self._process.poll() is not None:

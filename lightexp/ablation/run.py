@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from lightexp.ablation.task_source import LOCKS, AblationOrder, AblationSource
 from lightexp.ablation.tasks import AblationTask, list_latency_tasks, list_run_tasks
 from lightexp.ablation.time_left import TimeLeft
 from lightexp.core.columns import find_column
-from lightexp.core.errors import RunFailed
+from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.formatting import format_duration
 from lightexp.core.store import Store
 from lightexp.execution.launcher import Launcher, LauncherPool, join_as_worker, launch_origin
 from lightexp.execution.pool import LocalPool, PoolSettings, PoolView
+from lightexp.runner.launcher import find_node_folder
 
 WORKER = "lightexp.ablation.worker"
 _LOGS = "ablations/workers"
@@ -41,6 +42,7 @@ class AblationPool:
         report: Called with each line for the user.
         workers: Number of processes. Defaults to 1.
         launcher: Starts them. Defaults to None: this process does.
+        remote_store: The remote store's address. Defaults to None: there is none.
     """
 
     outputs: Path
@@ -48,6 +50,7 @@ class AblationPool:
     report: ReportLine
     workers: int = 1
     launcher: Launcher | None = None
+    remote_store: str | None = None
 
     def run(self, backlog: Backlog) -> dict[tuple[str, int], str]:
         """Run the missing runs, shared stages first.
@@ -62,7 +65,7 @@ class AblationPool:
             KeyboardInterrupt: If the user has interrupted it. Finished stages and runs are kept.
         """
         tasks = list_run_tasks(backlog)
-        failures = self._run_tasks(tasks, self.workers, RunProgress(tasks, backlog, self))
+        failures = self._run_tasks(tasks, self.workers, RunProgress(tasks, backlog, self), self.launcher)
         return {
             (task.row, task.seed): failures[task.id] for task in tasks if task.kind == "run" and task.id in failures
         }
@@ -78,21 +81,28 @@ class AblationPool:
         """
         if tasks := list_latency_tasks(backlog, self.index):
             self.report(f"Measuring the latency of {len(tasks)} runs, one after another, while nothing else computes.")
-            self._run_tasks(tasks, 1, TaskProgress(tasks, self.report))
+            launcher = self.launcher if self.launcher is not None and self.launcher.shares_folder else None
+            self._run_tasks(tasks, 1, TaskProgress(tasks, self.report), launcher)
 
-    def _run_tasks(self, tasks: list[AblationTask], workers: int, progress: TaskProgress) -> dict[str, str]:
+    def _run_tasks(
+        self, tasks: list[AblationTask], workers: int, progress: TaskProgress, launcher: Launcher | None
+    ) -> dict[str, str]:
         """Run tasks and return why some have failed, by task id."""
         if not tasks:
             return {}
         with self._open_call_folder() as folder:
-            order = AblationOrder([asdict(task) for task in tasks], str(self.outputs.absolute()), str(folder))
+            outputs = self.outputs.absolute()
+            order = AblationOrder([asdict(task) for task in tasks], str(outputs), str(folder))
+            if launcher is not None and not launcher.shares_folder:
+                order = replace(order, outputs=str(find_node_folder(outputs)), remote_store=self.remote_store)
             source = AblationSource(order, index=self.index)
             progress.source = source
-            if self.launcher is None or self.launcher.is_in_process:
+            if launcher is None or launcher.is_in_process:
                 is_interrupted = LocalPool(source, _make_pool_settings(order, workers), progress).run()
                 failures = source.read_failures()
             else:
-                is_interrupted, failures = self._launch(self.launcher, source, order, workers, progress)
+                is_interrupted, failures = self._launch(launcher, source, order, workers, progress)
+                source.clear()
         if is_interrupted:
             raise KeyboardInterrupt
         self.index.refresh()
@@ -107,7 +117,8 @@ class AblationPool:
         progress: TaskProgress,
     ) -> tuple[bool, dict[str, str]]:
         lease = source.make_lease()
-        job = partial(run_job, {"order": asdict(order), "lease": lease.key, "origin": launch_origin()})
+        origin = launch_origin(launcher.shares_folder)
+        job = partial(run_job, {"order": asdict(order), "lease": lease.key, "origin": origin})
         reason = "no job of the launcher has run it"
         is_interrupted = False
         try:
@@ -129,6 +140,24 @@ class AblationPool:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def connect_launcher(launcher: Launcher, outputs: Path) -> None:
+    """Connect to the cluster that runs the jobs, if there is one.
+
+    Args:
+        launcher: Starts the workers.
+        outputs: The folder of all outputs.
+
+    Raises:
+        BadInput: If the cluster cannot be used, or the records of its nodes' runs would not be found.
+    """
+    unsighted = launcher.connect(outputs)
+    if unsighted and launcher.shares_folder:
+        raise BadInput(
+            f"Ray's nodes {', '.join(unsighted)} do not see {outputs}, so that the records of their runs would not be "
+            "found. Set store.remote=s3://BUCKET/PREFIX, or share the folder."
+        )
+
+
 def run_job(arguments: dict[str, Any], config: DictConfig) -> None:
     """Run tasks as a job of a launcher, until none is left or the command has ended.
 
@@ -139,8 +168,9 @@ def run_job(arguments: dict[str, Any], config: DictConfig) -> None:
     join_as_worker(arguments["origin"])
     order = AblationOrder(**arguments["order"])
     source = AblationSource(order)
-    lease = source.make_lease(arguments["lease"])
-    if lease.is_accepting:  # a cluster may have started the job after the command's end
+    # Where no folder is shared, Ray itself ends the job with the command.
+    lease = source.make_lease(arguments["lease"]) if order.remote_store is None else None
+    if lease is None or lease.is_accepting:  # a cluster may have started the job after the command's end
         LocalPool(source, _make_pool_settings(order, 1), PoolView(), lease).run()
 
 

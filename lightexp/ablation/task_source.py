@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightexp.ablation.remote_tasks import RemoteTasks
 from lightexp.ablation.runs import RunIndex
 from lightexp.ablation.tasks import AblationTask
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.json_text import encode_json
-from lightexp.core.record import StageRecord, read_record
+from lightexp.core.record import Record, StageRecord, read_record
 from lightexp.core.records import RUNS
 from lightexp.core.regular_files import read_text
 from lightexp.core.store import Store
@@ -35,18 +36,22 @@ class AblationOrder:
         tasks: The tasks, as JSON types, in the order in which they are to be claimed.
         outputs: The folder of all outputs.
         call_folder: The folder of the command's lease and of its failures.
+        remote_store: The address of the remote store, if that is all that the hosts share. Defaults to None: they share
+            the folders.
     """
 
     tasks: list[dict[str, Any]]
     outputs: str
     call_folder: str
+    remote_store: str | None = None
 
 
 class AblationSource(WorkSource):
     """Hands out the tasks whose needs are in the store, which nobody works on and which have not been done.
 
     Locks in the outputs folder keep other commands away from a task. Failures are files in the command's own folder, so
-    that none of its workers tries a failed task again, while another command does.
+    that none of its workers tries a failed task again, while another command does. Hosts that share no folder have
+    `RemoteTasks` instead of both, and the command fetches the records of their runs.
     """
 
     def __init__(self, order: AblationOrder, run_task: TaskRunner | None = None, index: RunIndex | None = None) -> None:
@@ -55,16 +60,21 @@ class AblationSource(WorkSource):
         Args:
             order: The tasks.
             run_task: Runs a task and returns its metrics. Defaults to None, for a process that claims none.
-            index: The records of finished runs. Defaults to a new one.
+            index: The records of finished runs, in the command itself. Defaults to a new one, in a worker.
         """
         self.tasks = [AblationTask(**task) for task in order.tasks]
         self._waiting = list(self.tasks)
         self._outputs, self._call_folder = Path(order.outputs), Path(order.call_folder)
         self._run_task = run_task
+        self._is_command = index is not None
         self._index = RunIndex(self._outputs) if index is None else index
         self._index_lock = threading.Lock()
         self._store = Store(self._outputs / "store")
-        self._locks = FileLocks(self._outputs / LOCKS)
+        self._remote: RemoteTasks | None = None
+        self._locks: FileLocks | RemoteTasks = FileLocks(self._outputs / LOCKS)
+        if order.remote_store is not None:
+            self._locks = self._remote = RemoteTasks(order.remote_store, self._call_folder.name)
+        self._fetched: set[str] = set()
 
     def make_lease(self, key: int | None = None) -> CommandLease:
         """Return a lease in the command's folder."""
@@ -78,7 +88,7 @@ class AblationSource(WorkSource):
                 self._waiting.remove(task)
                 continue
             reason = next((failures[key] for key in task.needs if key in failures), None)
-            if reason is None and not all(map(self._store.has, task.needs)):
+            if reason is None and not all(map(self._has_stage, task.needs)):
                 continue
             if not self._locks.acquire(task.id):
                 continue
@@ -94,15 +104,20 @@ class AblationSource(WorkSource):
 
     def finish(self, task: ClaimedTask, result: dict[str, Any]) -> dict[str, Any]:
         """See `WorkSource.finish`; the summary is the task's `metrics`."""
+        if self._remote is not None:
+            self._remote.report_done(task.id, self._find_record(task.id))
         self._locks.release(task.id)
         return {"metrics": result}
 
     def fail(self, task_id: str, reason: str) -> None:
         """See `WorkSource.fail`."""
-        self._call_folder.mkdir(parents=True, exist_ok=True)
-        draft = self._call_folder / f"{task_id}.{os.getpid()}.draft"
-        draft.write_text(encode_json({"task": task_id, "reason": reason}), encoding="utf-8")
-        draft.replace(self._call_folder / f"{task_id}.json")
+        if self._remote is not None:
+            self._remote.report_failure(task_id, reason)
+        else:
+            self._call_folder.mkdir(parents=True, exist_ok=True)
+            draft = self._call_folder / f"{task_id}.{os.getpid()}.draft"
+            draft.write_text(encode_json({"task": task_id, "reason": reason}), encoding="utf-8")
+            draft.replace(self._call_folder / f"{task_id}.json")
         self._locks.release(task_id)
 
     def give_back(self, task_id: str) -> None:
@@ -119,13 +134,34 @@ class AblationSource(WorkSource):
 
     def read_failures(self) -> dict[str, str]:
         """Return why tasks of this command have failed, by task id."""
+        if self._remote is not None:
+            return dict(self._remote.failures)
         entries = (json.loads(read_text(path)) for path in self._call_folder.glob("*.json"))
         return {entry["task"]: entry["reason"] for entry in entries}
 
     def refresh(self) -> None:
-        """Read the records of runs that have ended since the last time."""
+        """Read the records of runs that have ended since the last time, on whatever host."""
         with self._index_lock:
+            if self._remote is not None:
+                self._remote.refresh()
+            if self._remote is not None and self._is_command:
+                self._fetch_records(self._remote)
             self._index.refresh()
+
+    def clear(self) -> None:
+        """Remove what the command has left on other hosts' behalf, at its end."""
+        if self._remote is not None:
+            self._remote.clear()
+
+    def _fetch_records(self, remote: RemoteTasks) -> None:
+        """Write the records of other hosts' runs into this host's outputs; their other files stay where they are."""
+        for task_id in remote.done - self._fetched:
+            if (record := remote.read_record(task_id)) is not None:
+                record.files = {}
+                folder = self._outputs / RUNS / Path(record.id).name  # whoever can write the storage has named it
+                folder.mkdir(parents=True, exist_ok=True)
+                record.write(folder)
+            self._fetched.add(task_id)
 
     def find_metrics(self, task: AblationTask) -> dict[str, float] | None:
         """Return the metrics of a run that had ended, on whatever host, at the last refresh; None if it had not."""
@@ -140,7 +176,18 @@ class AblationSource(WorkSource):
             record = self._index.find(task.identity)
         return [] if record is None else record.stages
 
+    def _find_record(self, task_id: str) -> Record | None:
+        """Return the record of a run that this process has made; None if the task was no run."""
+        task = next(task for task in self.tasks if task.id == task_id)
+        self.refresh()
+        return self._index.find(task.identity) if task.kind == "run" else None
+
+    def _has_stage(self, key: str) -> bool:
+        return self._store.has(key) if self._remote is None else key in self._remote.done
+
     def _is_done(self, task: AblationTask) -> bool:
+        if self._remote is not None:  # a record of an earlier command on this host has not been reported
+            return task.id in self._remote.done
         if task.kind == "stage":
             return self._store.has(task.id)
         if task.kind == "run":

@@ -14,9 +14,9 @@ from lightexp.core import interrupt
 from lightexp.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from lightexp.ablation.runs import Backlog, RunIndex
+    from lightexp.ablation.run import AblationPool
+    from lightexp.ablation.runs import Backlog
     from lightexp.ablation.spec import AblationSpec
-    from lightexp.execution.launcher import Launcher
     from lightexp.runner.settings import Settings
     from lightexp.tracking.run_groups import RunGroupTracker
 
@@ -34,7 +34,7 @@ interruption the same command continues; on another host with the same outputs f
 measured at the end, while nothing else computes. A new row or seed runs only itself. Each run computes with one
 thread, so that the number of workers changes no result; runtime.threads=N in the file's base is another number. With
 hydra/launcher=joblib, submitit_slurm or ray the launcher's jobs are the workers, on any host, over the same outputs
-folder.
+folder; with ray, store.remote can stand in for that folder.
 
 Keys of the file, each with an example in `lightexp guide ablation`:
   claim, control, seeds, rows                             the table; base: overrides of all rows
@@ -80,6 +80,7 @@ def run(argv: list[str]) -> int:
 
 def _ablate(file: str, overrides: list[str], workers: int, is_plan: bool) -> int:
     """Run or plan an ablation, and return the exit code."""
+    from lightexp.ablation.run import AblationPool, connect_launcher
     from lightexp.ablation.runs import RunIndex, find_backlog, plan_runs
     from lightexp.ablation.spec import read_spec
     from lightexp.cli import ablation_view
@@ -105,12 +106,14 @@ def _ablate(file: str, overrides: list[str], workers: int, is_plan: bool) -> int
     for line in ablation_view.list_thread_notes(backlog):
         _report(line)
     _report(f"{spec.name}: {len(backlog.done)} of {len(runs)} runs are done, {len(backlog.missing)} to do")
+    launcher, remote_store = None, runs[0].settings.remote_store
+    if hydra_overrides:
+        launcher = select_launcher(hydra_overrides, [], outputs, split_presentation(overrides)[1], remote_store)
+        if backlog.missing:
+            connect_launcher(launcher, outputs)
     tracker = _start_tracker(spec, runs[0].settings) if backlog.missing else None
     try:
-        launcher = None
-        if hydra_overrides:
-            launcher = select_launcher(hydra_overrides, [], outputs, split_presentation(overrides)[1])
-        failures = _run_backlog(backlog, index, outputs, workers, launcher)
+        failures = _run_backlog(backlog, AblationPool(outputs, index, _report, workers, launcher, remote_store))
     except KeyboardInterrupt:
         _report("lightexp: Interrupted. What was finished is kept; the same command continues from there.")
         return _INTERRUPTED
@@ -156,16 +159,11 @@ def _start_tracker(spec: AblationSpec, settings: Settings) -> RunGroupTracker | 
     return tracker
 
 
-def _run_backlog(
-    backlog: Backlog, index: RunIndex, outputs: Path, workers: int, launcher: Launcher | None
-) -> dict[tuple[str, int], str]:
+def _run_backlog(backlog: Backlog, pool: AblationPool) -> dict[tuple[str, int], str]:
     """Run what is missing, report the failures and return them by row and seed."""
-    from lightexp.ablation.run import AblationPool
-
-    pool = AblationPool(outputs, index, _report, workers, launcher)
     failures = pool.run(backlog)
     pool.measure_latencies(backlog)
-    is_launched = launcher is not None and not launcher.is_in_process
+    is_launched = pool.launcher is not None and not pool.launcher.is_in_process
     for (row, seed), reason in failures.items():
         _report(f"lightexp: {row}, seed {seed}: {reason if is_launched else 'failed, as reported above.'}")
     return failures
