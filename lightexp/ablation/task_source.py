@@ -126,8 +126,8 @@ class AblationSource(WorkSource):
 
     def status(self) -> WorkStatus:
         """See `WorkSource.status`. Workers wait for other hosts' tasks, so that none counts as running."""
-        failures = self.read_failures()
         self.refresh()
+        failures = self.read_failures()
         unfinished = sum(task.id not in failures and not self._is_done(task) for task in self.tasks)
         ended = len(self.tasks) - unfinished
         return WorkStatus(unfinished, 0, ended, may_grow=bool(self._waiting), progress=ended)

@@ -41,6 +41,7 @@ JSON = "--json"
 _SWEEP = ("-m", "--multirun")
 _SHOW_CONFIG = ("-c", "--cfg")
 _LAUNCHER = "hydra/launcher="
+_RAY_ADDRESS = "hydra.launcher.ray.init.address="
 _REFUSED_FLAGS = ("--experimental-rerun",)  # Hydra's, which unpickles the file that it names
 
 
@@ -291,12 +292,20 @@ def _list_config_flags() -> list[str]:
 
 @contextmanager
 def _launching(argv: list[str]) -> Iterator[None]:
-    """Block Ctrl-C in the processes that a launcher starts: this command ends them."""
+    """Block Ctrl-C in the processes that a launcher starts: this command ends them.
+
+    Raises:
+        BadInput: If nobody answers where the command line says that Ray is.
+    """
     if not any(argument.startswith(_LAUNCHER) for argument in argv):
         yield
         return
     from lightexp.execution.launcher import sigint_blocked
+    from lightexp.execution.ray_cluster import RayCluster
 
+    for argument in argv:
+        if argument.lstrip("+").startswith(_RAY_ADDRESS):
+            RayCluster({"address": argument.partition("=")[2]}, {}).check_port()
     with sigint_blocked():
         yield
 

@@ -52,7 +52,7 @@ class RayCluster:
         Raises:
             BadInput: If the cluster cannot be used.
         """
-        self._check_port()
+        self.check_port()
         import ray
 
         options = dict(self.init)
@@ -67,7 +67,7 @@ class RayCluster:
             signal.signal(signal.SIGTERM, handler)  # Ray sets its own
         return self._probe_nodes(folder)
 
-    def _check_port(self) -> None:
+    def check_port(self) -> None:
         """Check that somebody answers at the address, for which Ray itself would try for two minutes."""
         parts = urlsplit(self.address if "://" in self.address else f"//{self.address}")
         try:

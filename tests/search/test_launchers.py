@@ -145,6 +145,10 @@ def test_grid_jobs_run_in_a_launchers_processes(tmp_path: Path, monkeypatch: pyt
     [
         ([f"{LEVEL}=interval(0.9,0.5)"], f"search.space: {LEVEL}=interval(0.9,0.5) is empty or reversed."),
         ([f"{LEVEL}=interval(0.1,1)", "hydra.sweeper.trials=0"], "search.trials"),
+        (
+            ["hydra/launcher=ray", "hydra.launcher.ray.init.address=127.0.0.1:1", f"{LEVEL}=interval(0.1,1)"],
+            "hydra.launcher.ray.init.address: Ray at 127.0.0.1:1 cannot be used: Connection refused. Is it up",
+        ),
         ([f"{LEVEL}=interval(0.1,1)", "hydra/launcher=joblob"], "hydra/launcher=joblob: no such choice, did you mean"),
     ],
 )

@@ -1,0 +1,88 @@
+"""Tasks of an ablation for hosts that share a remote store alone: each a folder of its own and a `file://` store."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from lightexp.ablation.remote_tasks import RemoteTasks
+from lightexp.ablation.runs import RunIndex
+from lightexp.ablation.task_source import AblationOrder, AblationSource
+from lightexp.ablation.tasks import AblationTask
+from lightexp.core.json_text import encode_json
+from lightexp.core.record import Record, read_record
+
+pytest.importorskip("fsspec")
+
+STAGE = AblationTask("stage", "a" * 64, "shared", [])
+ROW = AblationTask("run", "b" * 64, "row", [], needs=[STAGE.id], identity=encode_json([0, [], "m", []]), row="row")
+OTHER = AblationTask("run", "c" * 64, "other", [], identity=encode_json([1, [], "m", []]), row="other")
+
+
+def make_source(tmp_path: Path, host: str, index: RunIndex | None = None) -> AblationSource:
+    tasks = [asdict(task) for task in (STAGE, ROW, OTHER)]
+    order = AblationOrder(tasks, str(tmp_path / host), "/elsewhere/call-1", f"file://{tmp_path / 'remote'}")
+    return AblationSource(order, lambda task: {}, index)
+
+
+def write_record(tmp_path: Path, host: str) -> None:
+    """Write the record of a run of `ROW`, as a worker on a host does."""
+    folder = tmp_path / host / "runs" / "row-1"
+    folder.mkdir(parents=True)
+    config = {"seed": 0, "pipeline": {"stages": {}}, "dataset": {}, "model": {}}
+    record = Record("row-1", "row", "lightexp run", config, [], {}, started=1.0, ended=2.0, status="done")
+    record.tags = {"ablation": "x", "row": "row", "measured": "m"}
+    record.files = {"model": "model.tflite"}
+    record.write(folder)
+
+
+def test_hosts_share_tasks_and_the_command_gets_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightexp.ablation.remote_tasks._POLL_S", 0.0)
+    one, two = make_source(tmp_path, "one"), make_source(tmp_path, "two")
+    command = make_source(tmp_path, "command", RunIndex(tmp_path / "command"))
+    first, second = one.claim(), two.claim()
+    assert first and second
+    assert (first.id, second.id) == (STAGE.id, OTHER.id)  # the row waits for its stage
+    assert two.claim() is None
+    one.finish(first, {})
+    two.fail(OTHER.id, "it broke")
+    third = two.claim()
+    assert third and third.id == ROW.id
+    write_record(tmp_path, "two")
+    two.finish(third, {})
+    assert one.claim() is None
+    assert one.status().ended == command.status().ended == 3
+    assert command.read_failures() == {OTHER.id: "it broke"}
+    fetched = read_record(tmp_path / "command" / "runs" / "row-1")
+    assert (fetched.tags["row"], fetched.files) == ("row", {})
+    assert command.find_metrics(ROW) == {}
+    command.clear()
+    assert not [path for path in (tmp_path / "remote" / "calls").rglob("*") if path.is_file()]
+
+
+def test_task_of_a_dead_worker_is_acquired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightexp.ablation.remote_tasks._POLL_S", 0.0)
+    dead, living = (RemoteTasks(f"file://{tmp_path}", "call", expiry_s) for expiry_s in (3600.0, 0.2))
+    assert dead.acquire("task")
+    assert not living.acquire("task")  # it has just seen the lease
+    time.sleep(0.3)
+    assert living.acquire("task")
+
+
+def test_storage_that_does_not_answer_is_waited_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tasks, place = RemoteTasks(f"file://{tmp_path / 'store'}", "call"), tmp_path / "store"
+    place.write_text("this is no folder")
+    with ThreadPoolExecutor(1) as executor:
+        call = executor.submit(tasks.report_failure, "task", "it broke")
+        time.sleep(0.2)
+        assert not call.done()
+        place.unlink()
+        call.result(30)
+    assert [line.partition(" (")[0] for line in capfd.readouterr().err.splitlines()] == [
+        f"lightexp: The remote store file://{place} has gone away",
+        f"lightexp: The remote store file://{place} is back.",
+    ]
