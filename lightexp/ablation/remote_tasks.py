@@ -10,7 +10,7 @@ Layout below the store's address:
 from __future__ import annotations
 
 import json
-import sys
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -24,6 +24,7 @@ from lightexp.execution.locks import OutageReporter
 T = TypeVar("T")
 
 _CALLS, _DONE, _FAILED = "calls", "done", "failed"
+_logger = logging.getLogger("lightexp")
 _POLL_S = 2.0  # between two looks at the storage, of which each is a request
 
 
@@ -45,7 +46,7 @@ class RemoteTasks:
         """
         self._storage, self._call = ObjectStorage(url), call
         self._leases = RemoteLeases(self._storage, expiry_s)
-        self._outage = OutageReporter(f"The remote store {url}", _report)
+        self._outage = OutageReporter(f"The remote store {url}", _logger.warning)
         self._refused: dict[str, float] = {}
         self._next_look = 0.0
         self.done: set[str] = set()
@@ -127,7 +128,3 @@ class RemoteTasks:
                 continue
             self._outage.end()
             return result
-
-
-def _report(line: str) -> None:
-    print(f"lightexp: {line}", file=sys.stderr, flush=True)

@@ -73,7 +73,7 @@ def test_task_of_a_dead_worker_is_acquired(tmp_path: Path, monkeypatch: pytest.M
     assert living.acquire("task")
 
 
-def test_storage_that_does_not_answer_is_waited_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_storage_that_does_not_answer_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tasks, place = RemoteTasks(f"file://{tmp_path / 'store'}", "call"), tmp_path / "store"
     place.write_text("this is no folder")
     with ThreadPoolExecutor(1) as executor:
@@ -82,7 +82,7 @@ def test_storage_that_does_not_answer_is_waited_for(tmp_path: Path, capfd: pytes
         assert not call.done()
         place.unlink()
         call.result(30)
-    assert [line.partition(" (")[0] for line in capfd.readouterr().err.splitlines()] == [
-        f"lightexp: The remote store file://{place} has gone away",
-        f"lightexp: The remote store file://{place} is back.",
+    assert [line.partition(" (")[0] for line in caplog.messages] == [
+        f"The remote store file://{place} has gone away",
+        f"The remote store file://{place} is back.",
     ]
