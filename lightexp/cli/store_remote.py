@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,10 @@ def _read_remote_record(remote: RemoteStore, run_id: str) -> Record:
     except FileNotFoundError:
         raise BadInput(f"{remote.url} has no record of the run '{run_id}'.") from None
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{remote.url}: the record of '{run_id}' cannot be read: {error}.") from None
+        raise BadInput(
+            f"{remote.url}: the record of '{run_id}' cannot be read: {error}. "
+            f"This removes it: lightexp store gc --remote --forget {run_id}"
+        ) from None
     if record.id != run_id:
         raise BadInput(f"{remote.url}: the record of '{run_id}' is that of {record.id!r}. Push that run again.")
     return record
@@ -168,9 +172,10 @@ def collect(
     Raises:
         BadInput: If a record cannot be read.
     """
-    for run_id in forgotten:
-        _read_remote_record(remote, run_id)
-        if not is_dry:
+    if absent := set(forgotten).difference(remote.list_records() if forgotten else ()):
+        raise BadInput(f"{remote.url} has no record of the runs {sorted(absent)}. Leave out --forget for them.")
+    if not is_dry:
+        for run_id in forgotten:
             remote.remove_record(run_id)
     read_named = _make_named_reader(remote, named, forgotten)
     now = None if is_dry else remote_gc.read_storage_clock(remote)
@@ -189,11 +194,10 @@ def _make_named_reader(remote: RemoteStore, named: set[str], forgotten: Sequence
     seen = set(forgotten)
 
     def read_named() -> set[str]:
-        for run_id in remote.list_records():
-            if run_id not in seen:
-                record = _read_remote_record(remote, run_id)
-                named.update([*record.keys, *(stage.key for stage in record.stages)])
-                seen.add(run_id)
+        new = [run_id for run_id in remote.list_records() if run_id not in seen]
+        for record in remote_gc.read_parallel(partial(_read_remote_record, remote), new):
+            named.update([*record.keys, *(stage.key for stage in record.stages)])
+        seen.update(new)
         return named
 
     return read_named

@@ -10,12 +10,15 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from lightexp.core.object_storage import StorageRefused, StorageUnavailable, StoredObject, StoredUpload
 from lightexp.core.remote_lease import LEASES
 from lightexp.core.remote_store import RemoteStore
 from lightexp.core.store_entry import MANIFEST
 from lightexp.core.store_gc import StoreItem, select_evictable
+
+T = TypeVar("T")
 
 MINIMUM_AGE_S = 86_400.0
 _READ_THREADS = 16
@@ -103,6 +106,15 @@ def read_storage_clock(remote: RemoteStore) -> float | None:
         remote.storage.remove(name)
 
 
+def read_parallel(read: Callable[[str], T], names: Iterable[str]) -> Iterator[T]:
+    """Yield what `read` returns for each name, in their order; 16 calls wait for the storage at a time."""
+    pool = ThreadPoolExecutor(_READ_THREADS)
+    try:
+        yield from pool.map(read, names)
+    finally:  # also after Ctrl-C
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def has_manifest(objects: Iterable[StoredObject]) -> bool:
     """Check whether an entry's objects are complete, as far as their names say it."""
     return any(stored.name.endswith(f"/{MANIFEST}") for stored in objects)
@@ -118,10 +130,9 @@ def _make_items(entries: dict[str, list[StoredObject]], now: float) -> Iterator[
 def _find_orphans(remote: RemoteStore, entries: dict[str, list[StoredObject]]) -> Iterator[StoredObject]:
     """Yield the files of complete entries that their manifests do not name, which another host's manifest named."""
     complete = [key for key, objects in entries.items() if has_manifest(objects)]
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        for key, digests in zip(complete, pool.map(remote.read_digests, complete), strict=True):
-            names = None if digests is None else {*digests, MANIFEST}
-            yield from (stored for stored in entries[key] if names and stored.name.rpartition("/")[2] not in names)
+    for key, digests in zip(complete, read_parallel(remote.read_digests, complete), strict=True):
+        names = None if digests is None else {*digests, MANIFEST}
+        yield from (stored for stored in entries[key] if names and stored.name.rpartition("/")[2] not in names)
 
 
 def _find_dead_uploads(remote: RemoteStore, now: float) -> list[StoredUpload] | None:

@@ -101,8 +101,10 @@ class StoreSync:
             return set()
         pool = ThreadPoolExecutor(_LOOKUP_THREADS)
         lookups = {key: pool.submit(self._remote.has, key) for key in keys}
-        ended, unanswered = wait(lookups.values(), _LOOKUP_S)
-        pool.shutdown(wait=False, cancel_futures=True)
+        try:
+            ended, unanswered = wait(lookups.values(), _LOOKUP_S)
+        finally:  # also after Ctrl-C
+            pool.shutdown(wait=False, cancel_futures=True)
         if error := next((error for lookup in ended if isinstance(error := lookup.exception(), LightexpError)), None):
             self._fail(error)
         elif unanswered:
