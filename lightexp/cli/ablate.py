@@ -97,7 +97,7 @@ def _ablate(file: str, overrides: list[str], workers: int, is_plan: bool) -> int
     outputs = runs[0].settings.outputs
     index = RunIndex(outputs)
     index.refresh()
-    stored = runner.open_store(runs[0].settings).locate({node.key for run in runs for node in run.plan.nodes})
+    stored = runner.open_store(runs[0].settings, _report).locate({node.key for run in runs for node in run.plan.nodes})
     backlog = find_backlog(runs, index, stored.__contains__)
     if is_plan:
         ablation_view.print_backlog(spec, runs, backlog, workers)

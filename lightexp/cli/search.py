@@ -149,6 +149,7 @@ def _show_plan(spec: StudySpec) -> None:
     view = StudyView(spec)
     prepared = prepare_study(spec)
     seed_trials = spec.make_seed_trials(prepared.space)
+    prepared.runner.open_store(spec.settings, print_error)
     counts = count_stored_stages(spec, [seed_trial.config for seed_trial in seed_trials], prepared.runner)
     rows = []
     for seed_trial, (stored, total) in zip(seed_trials, counts, strict=True):
@@ -181,6 +182,7 @@ def _search(spec: StudySpec, command: list[str], launcher: Launcher | None) -> i
         if launcher is not None and spec.search.test != "now":
             connect_launcher(launcher, spec, view.message)
         prepared = prepare_study(spec)
+        prepared.runner.open_store(spec.settings, view.message)  # whose address may be wrong
         if spec.search.test == "now":
             _require_trials(spec, "search.test=now tests the front of a study")
         prepared.runner.close_dead_runs(spec.settings)

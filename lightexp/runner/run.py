@@ -72,15 +72,20 @@ class Runner:
         self._environment: dict[str, Any] = {}
         self._syncs: dict[str, StoreSync] = {}
 
-    def open_store(self, settings: Settings) -> Store:
+    def open_store(self, settings: Settings, say: Callable[[str], None] | None = None) -> Store:
         """Open the store of a run.
+
+        Args:
+            settings: Typed settings.
+            say: Takes each line about the remote store for the user, if this is its first use. Defaults to the
+                reporter's.
 
         Raises:
             BadInput: If the remote store of the settings cannot be used by anybody.
         """
         sync, url = None, settings.remote_store
         if url is not None and (sync := self._syncs.get(url)) is None:
-            sync = connect_store(url, self._reporter.say, self._leases)
+            sync = connect_store(url, say or self._reporter.say, self._leases)
             self._syncs[url] = sync
         return Store(settings.outputs / "store", sync)
 

@@ -168,6 +168,17 @@ def test_bad_input_exits_2_with_one_line(session: Session, overrides: list[str],
     assert search.stderr.count("\n") == 1
 
 
+def test_unusable_remote_store_is_bad_input(session: Session, tmp_path: Path) -> None:
+    (tmp_path / "lightexp-store.json").write_text('{"format": 2}')
+    result = session.study.run(*OVERRIDES, f"store.remote=file://{tmp_path}", "search.trials=6")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "is of format 2" in result.stderr
+    (tmp_path / "lightexp-store.json").write_text("<html>")
+    plan = session.study.run(*OVERRIDES, f"store.remote=file://{tmp_path}", "--plan")
+    assert plan.returncode == 0
+    assert "a proxy may have answered" in plan.stderr
+
+
 def test_search_of_a_model_file_ends_in_a_front(tmp_path: Path) -> None:
     study = Studies(tmp_path)
     place = [f"model.path={PLUGIN / 'tiny.tflite'}", f"dataset.path={write_arrays(tmp_path)}", "runtime.threads=1"]
