@@ -23,6 +23,7 @@ Importance = Mapping[str, Mapping[str, float]]
 _MAX_BARS, _MAX_SLICES, _MAX_AXES = 20, 6, 10  # settings that a plot shows
 _LEGEND_AXES = 0.2  # room for the legend, in distances between axes
 _MAX_LABEL = 18  # characters of a choice
+MAX_DRAWN = 1_000  # trials of a kind, evenly over the study; more hide each other in a file of many megabytes
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,15 @@ def draw_slices(objectives: Sequence[SearchObjective], status: StudyStatus, impo
     settings = searched[:_MAX_SLICES]
     size = (max(7.0, 2.3 * len(settings)), 0.8 + 2.4 * len(objectives))
     with save_figure(path, figsize=size, layout="constrained") as figure:
+        groups, omission = _select_drawn(status)
         rest = _describe_rest(len(settings), len(searched), importance)
-        figure.suptitle(f"objectives over settings{rest}", fontsize=11)
+        figure.suptitle(f"objectives over settings{rest}{omission}", fontsize=11)
         if not settings:
             return
         grid = figure.subplots(len(objectives), len(settings), sharex="col", sharey="row", squeeze=False)
         for row, objective in enumerate(objectives):
             for column, setting in enumerate(settings):
-                _draw_slice(grid[row][column], setting, row, status)
+                _draw_slice(grid[row][column], setting, row, groups)
             grid[row][0].set_ylabel(find_column(objective.name).heading)
             grid[row][0].yaxis.set_major_formatter(_make_tick_formatter(objective.name))
         for axes, setting in zip(grid[-1], settings, strict=True):
@@ -126,9 +128,22 @@ def _make_tick_formatter(name: str) -> Any:
     return lambda value, _: find_formatter(name)(value)
 
 
-def _draw_slice(axes: Any, setting: _Setting, row: int, status: StudyStatus) -> None:
+def _select_drawn(status: StudyStatus) -> tuple[list[tuple[list[FrozenTrial], dict[str, Any]]], str]:
+    """Return the trials to draw, as `group_trials` does, and what the title says of those that are left out."""
+    groups = [
+        (trials if style is FRONT_STYLE else trials[:: max(1, math.ceil(len(trials) / MAX_DRAWN))], style)
+        for trials, style in group_trials(status)
+    ]
+    drawn = sum(len(trials) for trials, _ in groups)
+    omission = f"\n{drawn:,} of {len(status.done):,} trials, the whole front among them"
+    return groups, omission if drawn < len(status.done) else ""
+
+
+def _draw_slice(
+    axes: Any, setting: _Setting, row: int, groups: Sequence[tuple[list[FrozenTrial], dict[str, Any]]]
+) -> None:
     axes.grid(color="#dddddd", linewidth=0.6)
-    for trials, style in group_trials(status):
+    for trials, style in groups:
         if trials:
             values = [trial.values[row] for trial in trials]
             axes.plot([setting.locate(t) for t in trials], values, markersize=4, linestyle="none", **style)
@@ -151,8 +166,9 @@ def draw_parallel(
     size = (max(7.0, 1.3 * len(labels)), 4.5)
     with save_figure(path, figsize=size, layout="constrained") as figure:
         axes = figure.add_subplot()
+        groups, omission = _select_drawn(status)
         rest = _describe_rest(len(settings), len(searched), importance)
-        axes.set_title(f"trials over settings and objectives{rest}", fontsize=11)
+        axes.set_title(f"trials over settings and objectives{rest}{omission}", fontsize=11)
         heights: list[dict[int, float]] = []  # of each axis, by the trial's number
         for place, setting in enumerate(settings):
             values = {trial.number: setting.locate(trial) for trial in status.done}
@@ -163,7 +179,7 @@ def draw_parallel(
             heights.append(_scale_values(values))
             ends = map(find_formatter(objective.name), _find_ends(values.values()))
             _label_ends(axes, len(settings) + index, list(ends))
-        for trials, style in group_trials(status):
+        for trials, style in groups:
             look = {"color": style["color"], "marker": ".", "linewidth": 1.6 if style is FRONT_STYLE else 0.7}
             for order, trial in enumerate(trials):
                 line = [by_number[trial.number] for by_number in heights]

@@ -22,7 +22,8 @@ class SearchSettings:
         workers: Number of processes that run trials. Defaults to 1.
         storage: Another journal file, or a PostgreSQL URL. Defaults to None: a journal file in the study's folder.
         resume: Whether to continue a study that exists already. Defaults to True.
-        sampler: How Optuna proposes configurations. Defaults to `tpe`.
+        sampler: How Optuna proposes configurations. Defaults to `tpe`, which in studies of more than 500 trials learns
+            from the most recent 500 and the best of the earlier ones.
         pruner: See `lightexp.search.pruners`. Defaults to None: every trial is trained to its end.
         halving: See `lightexp.search.halving`. Defaults to None: every trial is trained to its end.
         objectives: See `lightexp.search.goals`; `primary/val` is the task's primary metric.

@@ -24,7 +24,7 @@ from lightexp.tracking.study_payload import FRONT_FOLDER, StudyPayload, TrialPay
 
 _UPLOAD_LOCK = -2
 """Number of the lock under which a study is mirrored, by one command at a time; trials have numbers from 0."""
-_BATCH_SIZE = 20  # trials a call
+_BATCH_SIZE = 200  # trials a call, so that MLflow keeps up with a long study, whose updates are rare
 _FILE_SUFFIXES = (".md", ".svg", ".json")
 
 
@@ -64,7 +64,8 @@ class StudyTracker:
         new = [trial for trial in status.ended if trial.number not in self._sent_trials][:_BATCH_SIZE]
         if self._call is None or new:
             self._sent_trials |= {trial.number for trial in new}
-            trials = [_describe_trial(trial, status) for trial in new]
+            front = {trial.number for trial in status.front}
+            trials = [_describe_trial(trial, trial.number in front) for trial in new]
             self._call = self._thread.submit(self._upload, "RUNNING", status, trials, {})
 
     def end(self, mlflow_status: str, status: StudyStatus, points: Sequence[TestedPoint] = ()) -> None:
@@ -78,9 +79,10 @@ class StudyTracker:
         if not self._is_mirrored:
             return
         points_by_trial = {point.number: point for point in points}
+        front = {trial.number for trial in status.front}
         trials = []
         for trial in status.ended:
-            payload = _describe_trial(trial, status)
+            payload = _describe_trial(trial, trial.number in front)
             point = points_by_trial.get(trial.number)
             if points:
                 payload.tags["lightexp.front"] = str(point is not None).lower()
@@ -151,7 +153,7 @@ class StudyTracker:
         return metrics
 
 
-def _describe_trial(trial: FrozenTrial, status: StudyStatus) -> TrialPayload:
+def _describe_trial(trial: FrozenTrial, is_on_front: bool) -> TrialPayload:
     """Return what is shown of a trial that has ended; whether it is on the front is known only so far."""
     outcome = read_outcome(trial)
     metrics = dict(outcome.metrics)
@@ -162,7 +164,7 @@ def _describe_trial(trial: FrozenTrial, status: StudyStatus) -> TrialPayload:
         "lightexp.host": outcome.host,
         "lightexp.corner": trial.user_attrs.get(SEED_TRIAL),
         "lightexp.stopped": str(outcome.stopped or ""),
-        "lightexp.front": str(trial.number in {member.number for member in status.front}).lower(),
+        "lightexp.front": str(is_on_front).lower(),
         "lightexp.reason": outcome.reason,
         "lightexp.folder": outcome.folder,
     }

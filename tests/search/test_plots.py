@@ -81,3 +81,13 @@ def test_settings_that_some_trials_lack_leave_gaps(tmp_path: Path) -> None:
     for path, draw in (("p.svg", parameter_plots.draw_parallel), ("s.svg", parameter_plots.draw_slices)):
         draw(OBJECTIVES, compute_status(trials, OBJECTIVES), IMPORTANCE, tmp_path / path)
         assert ">int8<" in (tmp_path / path).read_text()
+
+
+def test_plots_of_a_long_study_draw_some_trials_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parameter_plots, "MAX_DRAWN", 10)
+    status = make_status([*POINTS, *[(0.5, 9_000.0 + n) for n in range(95)]])
+    parameter_plots.draw_slices(OBJECTIVES, status, IMPORTANCE, tmp_path / "slices.svg")
+    parameter_plots.draw_parallel(OBJECTIVES, status, IMPORTANCE, tmp_path / "parallel.svg")
+    drawn = len(status.front) + 10
+    for name in ("slices", "parallel"):
+        assert f">{drawn} of 100 trials, the whole front among them<" in (tmp_path / f"{name}.svg").read_text()
