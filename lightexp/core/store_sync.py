@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -102,7 +102,7 @@ class StoreSync:
         pool = ThreadPoolExecutor(_LOOKUP_THREADS)
         lookups = {key: pool.submit(self._remote.has, key) for key in keys}
         try:
-            ended, unanswered = wait(lookups.values(), _LOOKUP_S)
+            ended, unanswered = wait(lookups.values(), _LOOKUP_S, FIRST_EXCEPTION)
         finally:  # also after Ctrl-C
             pool.shutdown(wait=False, cancel_futures=True)
         if error := next((error for lookup in ended if isinstance(error := lookup.exception(), LightexpError)), None):

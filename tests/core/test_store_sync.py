@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,22 @@ def test_find_fetches_and_makes_nothing(url: str, tmp_path: Path, proxy: FaultPr
     proxy.fault = "html"
     assert second.store.find("cd" + "0" * 62) is None
     assert len(second.lines) == 1
+
+
+def test_locate_looks_at_both_stores(url: str, tmp_path: Path, proxy: FaultProxy) -> None:
+    first, second = Host(tmp_path / "a", url), Host(tmp_path / "b", url)
+    first.ensure()
+    first.store.close()
+    others = [f"{number:064x}" for number in range(40)]
+    assert first.store.locate([KEY, *others]) == {KEY: "local"}
+    assert second.store.locate([KEY, *others]) == {KEY: "remote"}
+    assert second.lines == []
+    third = Host(tmp_path / "c", url, timeout_s=2)
+    proxy.fault = "stall"
+    start = time.monotonic()
+    assert third.store.locate([KEY, *others]) == third.store.locate([KEY, *others]) == {}
+    assert time.monotonic() - start < 41  # seconds: not one timeout for each key, nor twice
+    assert len(third.lines) == 1
 
 
 def test_ensure_waits_for_the_host_with_the_lease(url: str, tmp_path: Path) -> None:
