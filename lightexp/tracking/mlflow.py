@@ -127,6 +127,7 @@ class MlflowMirror(Mirror):
         self._known_experiment: MlflowExperiment | None = None
         self._answered = -math.inf  # when the store last did what it was asked for
         self._created: dict[str, MlflowRun] = {}  # by the id of the run, until it has ended
+        self._parents: dict[str, str] = {}  # MLflow's run id by the id of an ablation or sweep
         self._running: dict[str, str] = {}  # MLflow's run id by the id of the run or study
 
     def sync(self, folder: Path, create: bool = True) -> SyncResult:
@@ -141,7 +142,8 @@ class MlflowMirror(Mirror):
                 return SyncResult({"missing": f"the last command was for another server than {recorded.uri}"})
             place["experiment"] = recorded.experiment
         content = UploadContent(self._settings.metrics, self._settings.model)
-        uploader = RunUploader(folder, record, place, content, self._created.pop(record.id, None))
+        created = self._created.pop(record.id, None)
+        uploader = RunUploader(folder, record, place, content, created, self._parents)
         failure = self._attempt(
             record.id,
             lambda client: uploader.upload(client, self._find_experiment_id(client, place["experiment"]), create),

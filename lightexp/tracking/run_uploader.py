@@ -48,6 +48,7 @@ class RunUploader:
         place: dict[str, str],
         content: UploadContent,
         created: MlflowRun | None = None,
+        parents: dict[str, str] | None = None,
     ) -> None:
         """Upload nothing yet.
 
@@ -58,6 +59,8 @@ class RunUploader:
             content: What the run gets.
             created: The run as this process has created and left it, which saves searching and reading it. Defaults
                 to None.
+            parents: MLflow's runs of ablations and sweeps by their ids, as far as this process knows them, which saves
+                searching them; it is added to. Defaults to none.
         """
         self.place = dict(place)
         """As `SyncResult.place`, with `run_id` as soon as the MLflow run is known."""
@@ -70,6 +73,7 @@ class RunUploader:
         self.created_group: tuple[str, str] | None = None
         """Id and parent run of the record's ablation or sweep, if it is shown as running since this upload."""
         self._folder, self._record, self._content = folder, record, content
+        self._parents = {} if parents is None else parents
         self._new_model: MlflowModel | None = None
         self._end_ms = int((record.ended or record.started) * 1000)
 
@@ -148,15 +152,18 @@ class RunUploader:
 
     def _find_or_create_parent(self, client: TrackingClient, experiment_id: str, group: RunGroup) -> str:
         """Return the id of the parent run of the record's ablation or sweep."""
+        if group.id in self._parents:
+            return self._parents[group.id]
         with lock_groups(self._folder.absolute().parents[1]):
-            if run := find_study_run(client, experiment_id, group.id):
-                return run.run_id
-            run = create_study_run(client, experiment_id, group.id, group.name)
-            if self._record.status == "running":
-                self.created_group = group.id, run.run_id
-            else:
-                client.set_status(run.run_id, "FINISHED")
-            return run.run_id
+            run = find_study_run(client, experiment_id, group.id)
+            if run is None:
+                run = create_study_run(client, experiment_id, group.id, group.name)
+                if self._record.status == "running":
+                    self.created_group = group.id, run.run_id
+                else:
+                    client.set_status(run.run_id, "FINISHED")
+        self._parents[group.id] = run.run_id
+        return run.run_id
 
     def _find_or_create_model(self, client: TrackingClient, run: MlflowRun, experiment_id: str) -> str | None:
         """Return the id of the run's model, which its metrics are linked to; None if it has and gets none."""

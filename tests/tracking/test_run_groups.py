@@ -14,6 +14,7 @@ from lightexp.tracking.mirror import MirrorSettings
 from lightexp.tracking.mlflow import Mlflow, MlflowMirror
 from lightexp.tracking.remote_mirror import RemoteMirror
 from lightexp.tracking.run_groups import RunGroupTracker, find_group
+from tests import stand_in_servers
 
 TABLE = "| Row | Accuracy |\n| --- | ---: |\n| int8 | 97% |\n"
 
@@ -105,6 +106,22 @@ def test_run_makes_the_parent_that_is_not_there(
     assert child.info.run_name == "prune.sparsity=0.5 · seed 3"
     mirror.close_running()  # as when the sweep's process dies
     assert list_runs(mirror)[0].info.status == closed
+    assert messages == []
+
+
+def test_parent_is_searched_once_for_many_runs(
+    make_record: Callable[..., Record], tmp_path: Path, messages: list[str]
+) -> None:
+    with stand_in_servers.serve() as server:
+        server.answers["runs/search"] = lambda answer: {"runs": []}
+        mirror = Mlflow(server.url).open_mirror(tmp_path, messages.append)
+        for name in "abc":
+            folder = tmp_path / "runs" / name
+            folder.mkdir(parents=True)
+            make_record(id=name, status="failed", tags={"sweep": "today"}).write(folder)
+            mirror.sync(folder)
+        assert server.requests.count("runs/search") == len(["a", "b", "c", "the sweep"])
+        assert server.requests.count("runs/create") == len(["a", "b", "c", "the sweep"])
     assert messages == []
 
 

@@ -208,13 +208,14 @@ def measure_store(kind: str, small: Experiment, large: Experiment, sizes: Sizes)
         experiment.log(names[0])
         experiment.copy_run(names[0], names[1:size])
         report(f"{kind}: an experiment of {size:,} runs")
-    seconds: dict[int, list[float]] = {sizes.small: [], sizes.large: []}
-    for number in range(sizes.logged):
-        for experiment, size in ((small, sizes.small), (large, sizes.large)):
-            seconds[size].append(experiment.log(format_name(sizes.large + number)))
-    ours, theirs = seconds[sizes.large], seconds[sizes.small]
-    note = f"{sizes.large:,} runs there: {statistics.median(ours) * 1000:.0f} ms, "
-    note += f"{sizes.small:,}: {statistics.median(theirs) * 1000:.0f} ms"
+    no_model = replace(small, mirror=Mlflow(uri=small.uri, model=False).open_mirror(small.outputs, print))
+    ours, theirs, bare = (list[float]() for _ in range(3))
+    for number in range(sizes.large, sizes.large + sizes.logged):
+        theirs.append(small.log(format_name(number)))
+        ours.append(large.log(format_name(number)))
+        bare.append(no_model.log(f"{format_name(number)}-no-model"))
+    times = [f"{statistics.median(seconds) * 1000:.0f} ms" for seconds in (ours, theirs, bare)]
+    note = f"{sizes.large:,} runs there: {times[0]}, {sizes.small:,}: {times[1]}, and without its model {times[2]}"
     growth = Result(f"MLflow, {kind}: logging a run", ours, theirs, "s", GROWTH_TARGET, at_least=False, note=note)
     return [growth, *measure_sync(kind, large, names[: sizes.synced])]
 
