@@ -145,27 +145,68 @@ def compare_paired(
     Returns:
         The difference, or None where no seed is in both.
     """
-    seeds = sorted(set(row) & set(control))
-    if not seeds:
-        return None
-    a = _to_scale([row[seed] for seed in seeds], ratio)
-    b = _to_scale([control[seed] for seed in seeds], ratio)
+    return compare_samples([(row, control)], ratio, margin, worse)[0]
+
+
+def compare_samples(
+    pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]],
+    ratio: bool = False,
+    margin: float | None = None,
+    worse: Literal["lower", "higher"] = "lower",
+) -> list[Difference | None]:
+    """Compare each of several rows with its control; the result of one does not depend on the others.
+
+    Args:
+        pairs: Row and control; see `compare_paired`, also for the other arguments.
+        ratio: As in `summarize`.
+        margin: As in `compare_paired`.
+        worse: As in `compare_paired`.
+    """
+    compared: list[Difference | None] = [None] * len(pairs)
+    by_size: defaultdict[int, list[tuple[int, NDArray[np.float64], NDArray[np.float64]]]] = defaultdict(list)
+    for index, (row, control) in enumerate(pairs):
+        if seeds := sorted(set(row) & set(control)):
+            a, b = (_to_scale([side[seed] for seed in seeds], ratio) for side in (row, control))
+            by_size[len(seeds)].append((index, a, b))
+    for n, group in by_size.items():  # a call of SciPy's test costs more than its work
+        indices, rows, controls = zip(*group, strict=True)
+        for index, (mean, low, high, p, within) in zip(
+            indices, _test_pairs(np.stack(rows), np.stack(controls), margin, worse), strict=True
+        ):
+            ends = (_exp(low), _exp(high)) if ratio else (low, high)
+            compared[index] = Difference(n, math.exp(mean) if ratio else mean, *ends, p, within=within)
+    return compared
+
+
+_Test = tuple[float, float | None, float | None, float | None, bool | None]
+"""Mean, ends of its interval, p value, and whether it is within the margin."""
+
+
+def _test_pairs(
+    a: NDArray[np.float64], b: NDArray[np.float64], margin: float | None, worse: Literal["lower", "higher"]
+) -> list[_Test]:
+    """Return the paired test of each line of two arrays `(samples, n)`."""
     differences = a - b
-    n, mean = len(differences), float(differences.mean())
-    low = high = p = within = None
-    if n > 1 and _is_constant(differences):  # scipy's t test gives NaN here
-        low = high = mean
+    means = differences.mean(axis=1)
+    tests: list[_Test] = [(mean, None, None, None, None) for mean in means.tolist()]
+    if a.shape[1] == 1:
+        return tests
+    is_constant = _is_constant(differences)  # scipy's t test gives NaN there
+    for index in np.flatnonzero(is_constant).tolist():
+        mean = float(means[index])
         within = None if margin is None else (mean > -margin if worse == "lower" else mean < margin)
-    elif n > 1:
-        test = scipy.stats.ttest_rel(a, b)
-        low, high = map(float, test.confidence_interval(LEVEL))
+        tests[index] = mean, mean, mean, None, within
+    varying = np.flatnonzero(~is_constant)
+    if len(varying):
+        test = scipy.stats.ttest_rel(a[varying], b[varying], axis=1)
+        low, high = test.confidence_interval(LEVEL)
         if margin is not None:
             limit, better = (-margin, "greater") if worse == "lower" else (margin, "less")
-            test = scipy.stats.ttest_1samp(differences, limit, alternative=better)
-        p = float(test.pvalue)
-    if ratio:
-        mean, low, high = math.exp(mean), _exp(low), _exp(high)
-    return Difference(n, mean, low, high, p, within=within)
+            test = scipy.stats.ttest_1samp(differences[varying], limit, axis=1, alternative=better)
+        columns = (array.tolist() for array in (means[varying], low, high, test.pvalue))
+        for index, values in zip(varying.tolist(), zip(*columns, strict=True), strict=True):
+            tests[index] = (*values, None)
+    return tests
 
 
 def correct_p_values(differences: Sequence[Difference | None], margin: bool = False) -> list[Difference | None]:
@@ -235,15 +276,15 @@ def compute_mean_interval(values: Sequence[float]) -> tuple[float, float, float]
     """Return the mean and its 95% t interval; equal values, or a single one, give an interval of no width."""
     x = np.asarray(values, np.float64)
     mean = float(x.mean())
-    if len(x) < 2 or _is_constant(x):
+    if len(x) < 2 or _is_constant(x[np.newaxis])[0]:
         return mean, mean, mean
     low, high = scipy.stats.ttest_1samp(x, 0.0).confidence_interval(LEVEL)
     return mean, float(low), float(high)
 
 
-def _is_constant(x: NDArray[np.float64]) -> bool:
-    """Whether all values are equal but for rounding."""
-    return bool(np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())))
+def _is_constant(x: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for each line whether all of its values are equal but for rounding."""
+    return np.asarray(np.ptp(x, axis=1) <= 1e-12 * np.maximum(1.0, np.abs(x).max(axis=1)))
 
 
 def _to_scale(values: Sequence[float], ratio: bool) -> NDArray[np.float64]:

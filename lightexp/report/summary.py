@@ -18,9 +18,8 @@ from lightexp.report.data import MetricStatistics, Report, ReportRow, is_ratio
 from lightexp.report.labels import label_rows
 from lightexp.report.runs import Run
 from lightexp.report.statistics import (
-    Difference,
     Summary,
-    compare_paired,
+    compare_samples,
     compute_mean_interval,
     correct_p_values,
     summarize,
@@ -200,17 +199,15 @@ def _compute_column(name: str, grid: _RunGrid, spec: TableSpec, tested: bool) ->
     if grid.control is not None:
         control_values = {seed: run.metrics.get(name) for seed, run in grid.control.items()}
     values: dict[str, dict[int, float]] = {}
-    differences: list[Difference | None] = []
+    pairs: list[tuple[Mapping[int, float], Mapping[int, float]]] = []
     for row, runs in grid.rows.items():
         values[row] = _select_valid({seed: run.metrics.get(name) for seed, run in runs.items()}, ratio)
         reference = control_values or {seed: run.control.get(name) for seed, run in runs.items()}
-        difference = None
-        if row != spec.control:
-            worse: Literal["lower", "higher"] = "lower" if grid.primary.direction == "max" else "higher"
-            difference = compare_paired(values[row], _select_valid(reference, ratio), ratio, margin, worse)
-        if difference is not None and not tested:
-            difference = replace(difference, p=None)
-        differences.append(difference)
+        pairs.append((values[row], _select_valid(reference, ratio) if row != spec.control else {}))
+    worse: Literal["lower", "higher"] = "lower" if grid.primary.direction == "max" else "higher"
+    differences = compare_samples(pairs, ratio, margin, worse)
+    if not tested:
+        differences = [None if difference is None else replace(difference, p=None) for difference in differences]
     corrected = correct_p_values(differences, margin is not None)
     measured = {row: list(by_seed.values()) for row, by_seed in values.items() if by_seed}
     summaries = dict(zip(measured, summarize_samples(list(measured.values()), ratio), strict=True))

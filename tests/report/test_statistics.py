@@ -14,6 +14,7 @@ from lightexp.report.statistics import (
     adjust_holm,
     bootstrap_interval,
     compare_paired,
+    compare_samples,
     compute_interquartile_mean,
     compute_mean_interval,
     correct_p_values,
@@ -168,3 +169,17 @@ def test_margin_of_an_error_allows_higher_values() -> None:
     assert (higher.p, higher.mean) == (pytest.approx(lower.p), pytest.approx(-lower.mean))
     constant = compare_paired({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0}, margin=1.0, worse="higher")
     assert constant is not None and constant.within is True
+
+
+@pytest.mark.parametrize("margin", [None, 0.01])
+def test_compare_samples_equals_comparing_each(margin: float | None) -> None:
+    rng = np.random.default_rng(0)
+    pairs = [
+        (dict(enumerate(rng.normal(1, 0.1, n).tolist())), dict(enumerate(rng.normal(1, 0.1, n).tolist())))
+        for n in (1, 5, 20, 5, 20, 1, 3)
+    ]
+    pairs += [({0: 0.5, 1: 0.5}, {0: 0.25, 1: 0.25}), ({0: 1.0}, {1: 1.0})]
+    for ratio in (False, True):
+        compared = compare_samples(pairs, ratio, margin)
+        assert compared == [compare_paired(*pair, ratio, margin) for pair in pairs]
+        assert compared[-1] is None
