@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 _CLOSED = ConfigDict(extra="forbid", strict=True)
 _OPEN = ConfigDict(extra="allow", strict=True)
 _MAX_DEPTH = 30  # of nested mappings and lists; code that walks a config recurses
+_CONTAINERS = (dict, list)
 _MAX_QUOTED = 60  # characters of a wrong value
 
 _Time = Annotated[float, Field(ge=0, le=9e9, allow_inf_nan=False)]  # seconds; pandas dates end in the year 2262
@@ -139,13 +140,13 @@ def check_record(values: object) -> None:
 
 def _measure_depth(value: object) -> int:
     """Return how deep mappings and lists are nested."""
-    depth, level = 0, [value]
+    depth, level = 0, [value] if isinstance(value, _CONTAINERS) else []
     while level:
         depth += 1
         level = [
             child
             for node in level
-            if isinstance(node, dict | list)
             for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, _CONTAINERS)
         ]
     return depth

@@ -8,7 +8,7 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lightexp.core.record import Record, StageRecord, read_record
 from lightexp.core.records import list_run_folders
 
 _NOT_SETTINGS = ("seed", "paths", "store", "runtime", "tracking", "measure", "hydra", "plugins")
+_CONSTANTS = {True: "true", False: "false", None: "null"}
 _NOT_NAMING = ("seed=", "paths.", "store.", "tracking", "runtime.")  # overrides that change no result
 
 
@@ -149,18 +150,18 @@ class RunReader:
             seed=int(record.config.get("seed", 0)),
             metrics=stages[-1].metrics,
             control=control.metrics,
-            versions=self._share({metric.name: metric.version for metric in shipped.metrics}),
+            versions=self.share({metric.name: metric.version for metric in shipped.metrics}),
             stages=stages,
-            settings=self._share(flatten_settings(record.config)),
+            settings=self.share(flatten_settings(record.config)),
             command=record.command,
             host=str(environment.get("host", "")),
             timed_on=str(environment.get("timed_on", environment.get("host", ""))),
             data=self._share_value((str(record.dataset.get("name", "")), *digests)),
             primary=self._share_value(read_primary(record.dataset)),
-            waived=self._share(record.waived),
+            waived=self.share(record.waived),
             started=record.started,
             seconds=(record.ended or record.started) - record.started,
-            environment=self._share({k: v for k, v in environment.items() if k not in ("folder", "phones")}),
+            environment=self.share({k: v for k, v in environment.items() if k not in ("folder", "phones")}),
             tags=_intern_texts(record.tags),
         )
 
@@ -169,11 +170,12 @@ class RunReader:
         history = stage.facts.get("history") or {}
         curves = {name: array("d", (v for v in values if v is not None)) for name, values in history.items()}
         metrics = _intern_texts(stage.values)
-        return RunStage(sys.intern(stage.name), self._share(metrics), self._share(curves), self._share(facts))
+        return RunStage(sys.intern(stage.name), self.share(metrics), self.share(curves), self.share(facts))
 
-    def _share(self, values: dict[str, Any]) -> dict[str, Any]:
+    def share(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the first dictionary that was equal to this one."""
-        digest = compute_digest(encode_json(values, sort_keys=True, default=str))
+        text = encode_json(values, sort_keys=True, default=str)
+        digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
         if digest not in self._shared:
             self._shared[digest] = _intern_texts(values)
         return self._shared[digest]
@@ -187,11 +189,6 @@ def _intern_texts(values: Mapping[str, Any]) -> dict[str, Any]:
     return {sys.intern(n): sys.intern(value) if type(value) is str else value for n, value in values.items()}
 
 
-def compute_digest(text: str) -> bytes:
-    """Return a short digest of a text, for comparisons with many others."""
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
-
-
 def flatten_settings(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings that decide a result, without the seed, as dotted names and values as text.
 
@@ -199,7 +196,14 @@ def flatten_settings(config: Mapping[str, Any]) -> dict[str, str]:
         config: Config of a record or of a row.
     """
     named = flatten({name: value for name, value in config.items() if name not in _NOT_SETTINGS})
-    return {name: value if isinstance(value, str) else encode_json(value) for name, value in named}
+    return {name: value if isinstance(value, str) else _encode(value) for name, value in named}
+
+
+def _encode(value: Any) -> str:
+    """Return a value as JSON; most are plain numbers, for which `json` takes ten times as long."""
+    if isinstance(value, bool) or value is None:
+        return _CONSTANTS[value]
+    return repr(value) if isinstance(value, int) else encode_json(value)
 
 
 def identify_settings(config: Mapping[str, Any], plugins: Sequence[str] = ()) -> dict[str, str]:
@@ -227,15 +231,16 @@ def name_rows(records: Iterable[Record]) -> list[Run]:
     """
     reader = RunReader()
     runs: dict[tuple[str, int], Run] = {}
-    row_names: dict[bytes, str] = {}  # by the digest of settings and data
+    row_names: dict[tuple[int, int], str] = {}  # by settings and data
     uses: Counter[str] = Counter()
     for record in records:
         overrides = " ".join(word for word in record.varied if not word.startswith(_NOT_NAMING))
         name = record.tags.get("row") or overrides or record.name
-        identity = compute_digest(encode_json([flatten_settings(record.config), record.dataset], sort_keys=True))
+        run = reader.run(record, "")
+        identity = id(run.settings), id(reader.share(record.dataset))  # of equal ones, only one is in memory
         if identity not in row_names:
             uses[name] += 1
             row_names[identity] = name if uses[name] == 1 else f"{name} ({uses[name]})"
-        run = reader.run(record, row_names[identity])
-        runs[run.row, run.seed] = run
+        row = row_names[identity]
+        runs[row, run.seed] = replace(run, row=row)
     return list(runs.values())
