@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from lightexp.core.disk_errors import is_disk_full
 from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.folder_storage import FolderStorage
 from lightexp.core.formatting import format_duration
 
 T = TypeVar("T")
@@ -101,15 +102,17 @@ class ObjectStorage:
 
     @cached_property
     def _backend(self) -> tuple[Any, str]:
-        """The file system of fsspec, and the path of this storage in it."""
+        """The file system, fsspec's or a folder, and the path of this storage in it."""
         scheme = self.url.partition(":")[0]
+        if scheme == "file":
+            root = self.url.removeprefix("file://")
+            return FolderStorage(root), root
         try:
             from fsspec.core import url_to_fs
 
-            options = {"auto_mkdir": True} if scheme == "file" else {"use_listings_cache": False}
-            filesystem, root = url_to_fs(self.url, **options)
+            filesystem, root = url_to_fs(self.url, use_listings_cache=False)
         except ImportError:
-            extra = f"lightexp[{_EXTRAS[scheme]}]" if scheme in _EXTRAS else "fsspec"
+            extra = f"lightexp[{_EXTRAS[scheme]}]"
             raise BadInput(f"{self.url} needs a package that is not installed. Run: pip install '{extra}'") from None
         except Exception as error:  # such as Azure's without the name of an account
             raise StorageRefused(f"{self.url} cannot be opened ({_summarize(error)}). Set its credentials.") from None

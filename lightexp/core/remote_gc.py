@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from lightexp.core.folder_storage import UPLOADS
 from lightexp.core.object_storage import StorageRefused, StorageUnavailable, StoredObject, StoredUpload
 from lightexp.core.remote_lease import LEASES
 from lightexp.core.remote_store import RemoteStore
@@ -32,7 +33,7 @@ class Garbage:
     Attributes:
         entries: Entries, the oldest first, with their objects.
         files: Files in folders of entries that stay, of which no manifest names them.
-        leases: Leases that no living process has.
+        leases: Leases that no living process has, and in a folder files that a process has not completed.
         uploads: Uploads of large files that were never completed; None if the storage does not list them.
     """
 
@@ -66,7 +67,10 @@ def find_garbage(
     return Garbage(
         [(item, objects[item.key]) for item in evictable],
         list(_select_old(_find_orphans(remote, {key: objects[key] for key in staying}), now)),
-        list(_select_old(remote.storage.list_objects(LEASES), now)),
+        [
+            *_select_old(remote.storage.list_objects(LEASES), now),
+            *_select_old(remote.storage.list_objects(UPLOADS), now),
+        ],
         _find_dead_uploads(remote, now),
     )
 

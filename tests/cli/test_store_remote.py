@@ -19,8 +19,6 @@ from lightexp.runner.compose import compose_config
 from tests.cli.commands import read_records
 from tests.tiny_runs import TinyRuns
 
-pytest.importorskip("fsspec")
-
 PIPELINE = ("pipeline=quantize", "pipeline.stages.quantize.scheme=int8")
 DAY_S = 86_400.0
 
