@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cli.commands import lightexp, read_records
+from tests.command_server import run_script
 
 EXAMPLE = Path(__file__).parents[1] / "plugin_example"
 PLUGIN = ["plugins=[roundoff]", "dataset=stripes", "model=two_layers", "measure=roundoff", "pipeline=control"]
@@ -74,12 +73,14 @@ print(*(node.key for node in Runner(SilentReporter()).plan(read_settings(config)
 
 
 def test_keys_cover_all_source_of_a_plugin(on_path: Callable[[Path], None], tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(EXAMPLE, tmp_path / "copy"))
+    copy, program = Path(shutil.copytree(EXAMPLE, tmp_path / "copy")), tmp_path / "keys.py"
+    program.write_text(KEYS)
     on_path(copy)
 
     def compute_keys() -> list[str]:
         arguments = [str(copy / "conf"), *(argument for argument in PLUGIN if not argument.startswith("--"))]
-        result = subprocess.run([sys.executable, "-c", KEYS, *arguments], capture_output=True, text=True, check=True)
+        result = run_script(program, arguments, tmp_path, os.environ, 60)
+        assert result.returncode == 0, result.stderr
         return result.stdout.split()
 
     before = compute_keys()

@@ -194,6 +194,12 @@ def content(encoded: bytes) -> bytes:
     return lxe.decode(encoded)
 
 
+@pytest.fixture(scope="module")
+def parameters(encoded: bytes) -> bytes:
+    _, sizes, start = read_header(encoded)
+    return packing.decompress(encoded[start : start + sizes[-1]], sizes[1])
+
+
 class TestRefusedFiles:
     """Files that are no encoded model, or no longer."""
 
@@ -218,10 +224,10 @@ class TestRefusedFiles:
 
     @given(st.data())
     def test_forged_parameters_raise_nothing_but_bad_input(
-        self, encoded: bytes, content: bytes, data: st.DataObject
+        self, encoded: bytes, content: bytes, parameters: bytes, data: st.DataObject
     ) -> None:
         _, sizes, start = read_header(encoded)
-        plain = bytearray(packing.decompress(encoded[start : start + sizes[-1]], sizes[1]))
+        plain = bytearray(parameters)
         for _ in range(data.draw(st.integers(1, 3))):  # among the parameters, which the decoder trusts most
             plain[data.draw(st.integers(0, sizes[2] - 1))] = data.draw(st.integers(0, 255))
         packed = packing.compress(bytes(plain))
