@@ -9,7 +9,8 @@ from lightexp.core.config import Positive, settings_dataclass
 from lightexp.core.protocols import Model
 from lightexp.models.base import ImageModel
 
-_BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
+BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
+"""Filters, at an `alpha` of 1, and stride of each block."""
 _MIN_STRIDED_SIZE = 4  # smaller maps are not halved
 
 
@@ -50,7 +51,7 @@ class MobileNetV1(ImageModel):
         inputs = layers.Input(shape, name="image")
         x = layers.Conv2D(scale_filters(32), 3, strides=limit_stride(inputs, 2), name="stem", **settings)(inputs)
         x = normalize(x, "stem")
-        for number, (filters, stride) in enumerate(_BLOCKS, start=1):
+        for number, (filters, stride) in enumerate(BLOCKS, start=1):
             name = f"block{number}"
             x = layers.DepthwiseConv2D(3, strides=limit_stride(x, stride), name=f"{name}_depth", **settings)(x)
             x = normalize(x, f"{name}_depth")

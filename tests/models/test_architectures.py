@@ -121,7 +121,7 @@ def test_dense_networks_accept_features(model: Model) -> None:
 def test_residual_and_depthwise_networks_compress(
     name: str, tiny_runs: TinyRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mobilenet_v1, "_BLOCKS", mobilenet_v1._BLOCKS[3:7])  # the others are like these
+    monkeypatch.setattr(mobilenet_v1, "BLOCKS", mobilenet_v1.BLOCKS[3:7])  # the others are like these
     record = tiny_runs.run(f"model={name}", "pipeline=prune_int8", "seed=4")  # a seed that no other test takes
     assert [stage.name for stage in record.stages] == ["train", "prune", "quantize"]
     assert record.metrics["model/sparsity"] > 0.5
