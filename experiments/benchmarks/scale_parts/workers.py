@@ -1,9 +1,10 @@
 """the workers of one study: trials per second of 1 to 64 processes whose trials take 1 s
 
 The trials of the part `trials`, with a stage that sleeps for a second, by the worker processes of `lightexp search`.
-Counted are the trials that end within some seconds, from 2 s after all workers have started a trial. The ideal is N
-trials per second for N workers: no time for anything but the stage. Everything shares this machine, so that on few
-cores a trial's CPU time bounds the rate: the notes give that of the workers and the command, and that of PostgreSQL.
+Counted are the trials that end within some seconds, from when all workers have ended their first trial, for which they
+import and load. The ideal is N trials per second for N workers: no time for anything but the stage. Everything shares
+this machine, so that on few cores a trial's CPU time bounds the rate: the notes give that of the workers and the
+command, and that of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from scale_parts import _trials_study
 
 WORKERS, GOALS = (1, 2, 4, 8, 16, 32, 64), {32: 0.9, 64: 0.8}
 MIN_SHARE_OF_FEW = 0.9
-SETTLING_S, COUNTED_S, SMOKE_COUNTED_S = 2.0, 12.0, 0.5
+COUNTED_S, SMOKE_COUNTED_S = 12.0, 0.5
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -44,7 +45,7 @@ def measure(smoke: bool) -> list[Result]:
 
 
 class _CountingView(View):
-    """Ends a study some seconds after all of its workers have started a trial.
+    """Ends a study some seconds after all of its workers have ended a trial.
 
     Attributes:
         times: When the counting began and ended, as time stamps.
@@ -53,7 +54,7 @@ class _CountingView(View):
 
     def __init__(self, server: int | None, counted_s: float) -> None:
         self._server, self._counted_s = server, counted_s
-        self._begin: float | None = None
+        self._first_trials: dict[int, str] = {}
         self.times: list[float] = []
         self.cpu: list[tuple[float, float]] = []
 
@@ -62,9 +63,12 @@ class _CountingView(View):
 
     def show_status(self, status: StudyStatus, workers: list[str], seconds: float, left: float | None) -> None:
         now = time.time()
-        if self._begin is None and status.ended and not any(activity == "starting" for activity in workers):
-            self._begin = now + min(SETTLING_S, self._counted_s)
-        if self._begin is None or now < self._begin or len(self.times) == 2:
+        trials = [activity.partition(":")[0] for activity in workers]
+        for worker, trial in enumerate(trials):
+            if trial.startswith("trial "):
+                self._first_trials.setdefault(worker, trial)
+        have_ended = [self._first_trials.get(worker, trial) != trial for worker, trial in enumerate(trials)]
+        if len(self.times) == 2 or not (self.times or all(have_ended)):
             return
         if not self.times or now > self.times[0] + self._counted_s:
             self.times.append(now)
