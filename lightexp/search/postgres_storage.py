@@ -37,10 +37,25 @@ _CONTENT = {
 }
 _SPECIAL_VALUES = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 _HEAD = "select trial_id, number, state::text, datetime_start, datetime_complete from trials"
+_LIVE = (
+    "with live as (update trials set state = coalesce(%(state)s::trialstate, state),"
+    " datetime_complete = coalesce(%(ended)s::timestamp, datetime_complete)"
+    " where trial_id = %(trial)s and state in ('RUNNING', 'WAITING') returning trial_id)"
+)
+_PARAMS = (
+    ", params as (insert into trial_params (trial_id, param_name, param_value, distribution_json)"
+    " select trial_id, name, value, kind from live, unnest(%(names)s::text[], %(numbers)s::float8[], %(kinds)s::text[])"
+    " as rows (name, value, kind) on conflict (trial_id, param_name) do nothing)"
+)
 _ATTRIBUTES = (
-    "insert into trial_{0}_attributes (trial_id, key, value_json)"
-    " select %s, key, value from unnest(%s::text[], %s::text[]) as rows (key, value)"
-    " on conflict (trial_id, key) do update set value_json = excluded.value_json"
+    ", {0}_rows as (insert into trial_{0}_attributes (trial_id, key, value_json)"
+    " select trial_id, key, value from live, unnest(%({0}_keys)s::text[], %({0}_texts)s::text[]) as rows (key, value)"
+    " on conflict (trial_id, key) do update set value_json = excluded.value_json)"
+)
+_VALUES = (
+    ", outcome as (insert into trial_values (trial_id, objective, value, value_type)"
+    " select trial_id, place - 1, value, kind::trialvaluetype from live, unnest(%(values)s::float8[],"
+    " %(types)s::text[]) with ordinality as rows (value, kind, place) on conflict (trial_id, objective) do nothing)"
 )
 
 
@@ -75,7 +90,8 @@ class PostgresStorage(RDBStorage):
         super().__init__(url, engine_kwargs={"poolclass": NullPool, "connect_args": {"connect_timeout": 5}})
         self._locks, self._follows_running = locks, follows_running
         self._known: dict[int, _KnownTrials] = {}
-        self._created: dict[tuple[int, int], int] = {}  # the last trial that this process has created
+        self._created_ids: dict[tuple[int, int], int] = {}  # of the last trial that this process has created
+        self._created: dict[int, FrozenTrial] = {}  # until it is read
         self._directions: dict[int, list[StudyDirection]] = {}
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
@@ -95,6 +111,8 @@ class PostgresStorage(RDBStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See `optuna.storages.BaseStorage.get_trial`."""
+        if created := self._created.pop(trial_id, None):
+            return created
 
         def read(connection: Any) -> list[FrozenTrial]:
             rows = connection.execute(f"{_HEAD} where trial_id = %s", [trial_id]).fetchall()
@@ -110,8 +128,8 @@ class PostgresStorage(RDBStorage):
         known = self._known.get(study_id)
         if known is not None and trial_number < len(known.ids):
             return known.ids[trial_number]
-        if (study_id, trial_number) in self._created:
-            return self._created[study_id, trial_number]
+        if (study_id, trial_number) in self._created_ids:
+            return self._created_ids[study_id, trial_number]
         return super().get_trial_id_from_study_id_trial_number(study_id, trial_number)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
@@ -119,41 +137,39 @@ class PostgresStorage(RDBStorage):
         if template_trial is not None:
             return super().create_new_trial(study_id, template_trial)
 
+        now = _now()
+
         def create(connection: Any) -> tuple[int, int]:
             with connection.pipeline(), connection.transaction():
-                # The trial's parameters, which wait for the disk, follow.
-                connection.execute("set local synchronous_commit = off")
-                connection.execute("select 1 from studies where study_id = %s for update", [study_id])
+                # What waits for the disk is the statement with the trial's parameters, which follows.
+                connection.execute(
+                    "select set_config('synchronous_commit', 'off', true) from studies where study_id = %s for update",
+                    [study_id],
+                )
                 cursor = connection.execute(
                     "insert into trials (study_id, number, state, datetime_start) values (%s, coalesce((select number"
                     " from trials where study_id = %s order by trial_id desc limit 1), -1) + 1, 'RUNNING', %s)"
                     " returning trial_id, number",
-                    [study_id, study_id, _now()],
+                    [study_id, study_id, now],
                 )
             trial_id, number = cursor.fetchone()
             return trial_id, number
 
         trial_id, number = self._locks.run(create)
-        self._created = {(study_id, number): trial_id}
+        self._created_ids = {(study_id, number): trial_id}
+        self._created = {trial_id: _make_trial((trial_id, number, "RUNNING", now, None), {})}
         return trial_id
 
     def write_trial(self, trial_id: int, changes: TrialChanges) -> None:
         """See `lightexp.search.storage.RetryingStorage.write_trial`."""
+        statement, parameters = _build_statement(trial_id, changes)
         tries = itertools.count(1)
 
         def write(connection: Any) -> None:
             is_first = next(tries) == 1
-            with connection.pipeline() as pipeline, connection.transaction():
-                ended = changes.state.name if changes.state else None
-                cursor = connection.execute(
-                    "update trials set state = coalesce(%s::trialstate, state), datetime_complete = %s"
-                    " where trial_id = %s and state in ('RUNNING', 'WAITING')",
-                    [ended, _now() if ended else None, trial_id],
-                )
-                _write_content(connection, trial_id, changes)
-                pipeline.sync()
-                if not cursor.rowcount and is_first:  # else the try whose answer was lost has written it
-                    raise UpdateFinishedTrialError(f"Trial {trial_id} has ended.")
+            written = connection.execute(statement, parameters).fetchone()[0]
+            if not written and is_first:  # else the try whose answer was lost has written it
+                raise UpdateFinishedTrialError(f"Trial {trial_id} has ended.")
 
         self._locks.run(write)
 
@@ -196,7 +212,9 @@ def _read_trials(connection: Any, rows: Sequence[Sequence[Any]]) -> list[FrozenT
     with connection.pipeline():
         cursors = {k: connection.execute(q.format("where trial_id = any(%s)"), [ids]) for k, q in _CONTENT.items()}
     content = {name: _group_by_trial(cursor.fetchall()) for name, cursor in cursors.items()}
-    return [_make_trial(row, {name: groups.get(row[0], []) for name, groups in content.items()}) for row in rows]
+    return [
+        _make_trial(row, {name: groups[row[0]] for name, groups in content.items() if row[0] in groups}) for row in rows
+    ]
 
 
 def _group_by_trial(rows: Iterable[Sequence[Any]]) -> dict[int, list[Sequence[Any]]]:
@@ -208,47 +226,48 @@ def _group_by_trial(rows: Iterable[Sequence[Any]]) -> dict[int, list[Sequence[An
 
 def _make_trial(head: Sequence[Any], content: Mapping[str, list[Sequence[Any]]]) -> FrozenTrial:
     trial_id, number, state, started, completed = head
-    distributions = {name: _parse_distribution(text) for _, name, _, text in content["params"]}
+    params = content.get("params", [])
+    distributions = {name: _parse_distribution(text) for _, name, _, text in params}
     return FrozenTrial(
         number=number,
         trial_id=trial_id,
         state=TrialState[state],
         value=None,
-        values=[_SPECIAL_VALUES.get(kind, value) for *_, value, kind in content["values"]] or None,
+        values=[_SPECIAL_VALUES.get(kind, value) for *_, value, kind in content.get("values", [])] or None,
         datetime_start=_to_local(started),
         datetime_complete=_to_local(completed),
-        params={name: distributions[name].to_external_repr(value) for _, name, value, _ in content["params"]},
+        params={name: distributions[name].to_external_repr(value) for _, name, value, _ in params},
         distributions=distributions,
-        user_attrs={key: json.loads(text) for _, key, text in content["user"]},
-        system_attrs={key: json.loads(text) for _, key, text in content["system"]},
-        intermediate_values={step: _SPECIAL_VALUES.get(kind, value) for _, step, value, kind in content["steps"]},
+        user_attrs={key: json.loads(text) for _, key, text in content.get("user", [])},
+        system_attrs={key: json.loads(text) for _, key, text in content.get("system", [])},
+        intermediate_values={s: _SPECIAL_VALUES.get(kind, value) for _, s, value, kind in content.get("steps", [])},
     )
 
 
-def _write_content(connection: Any, trial_id: int, changes: TrialChanges) -> None:
-    """Store what a trial is given; what a try whose answer was lost has stored already is stored again."""
+def _build_statement(trial_id: int, changes: TrialChanges) -> tuple[str, dict[str, Any]]:
+    """Return the one statement that stores a trial's changes if it has not ended, and the statement's parameters.
+
+    It returns the number of trials that it has changed, 1 or 0.
+    """
+    parts = [_LIVE]
+    ended = changes.state.name if changes.state else None
+    parameters: dict[str, Any] = {"trial": trial_id, "state": ended, "ended": _now() if ended else None}
     if changes.params:
-        texts = [_format_distribution(distribution) for _, distribution in changes.params.values()]
-        connection.execute(
-            "insert into trial_params (trial_id, param_name, param_value, distribution_json)"
-            " select %s, name, value, kind"
-            " from unnest(%s::text[], %s::float8[], %s::text[]) as rows (name, value, kind)"
-            " on conflict (trial_id, param_name) do nothing",
-            [trial_id, list(changes.params), [float(v) for v, _ in changes.params.values()], texts],
-        )
+        parts.append(_PARAMS)
+        parameters["names"] = list(changes.params)
+        parameters["numbers"] = [float(value) for value, _ in changes.params.values()]
+        parameters["kinds"] = [_format_distribution(distribution) for _, distribution in changes.params.values()]
     for table, attributes in (("user", changes.user_attrs), ("system", changes.system_attrs)):
         if attributes:
-            texts = [encode_json(value) for value in attributes.values()]
-            connection.execute(_ATTRIBUTES.format(table), [trial_id, list(attributes), texts])
+            parts.append(_ATTRIBUTES.format(table))
+            parameters[f"{table}_keys"] = list(attributes)
+            parameters[f"{table}_texts"] = [encode_json(value) for value in attributes.values()]
     if changes.values:
-        kinds = [next((k for k, special in _SPECIAL_VALUES.items() if v == special), "FINITE") for v in changes.values]
-        finite = [float(value) if math.isfinite(value) else None for value in changes.values]
-        connection.execute(
-            "insert into trial_values (trial_id, objective, value, value_type)"
-            " select %s, place - 1, value, kind::trialvaluetype from unnest(%s::float8[], %s::text[])"
-            " with ordinality as rows (value, kind, place) on conflict (trial_id, objective) do nothing",
-            [trial_id, finite, kinds],
-        )
+        parts.append(_VALUES)
+        special = {value: kind for kind, value in _SPECIAL_VALUES.items()}
+        parameters["values"] = [float(value) if math.isfinite(value) else None for value in changes.values]
+        parameters["types"] = [special.get(value, "FINITE") for value in changes.values]
+    return f"{''.join(parts)} select count(*) from live", parameters
 
 
 @cache
