@@ -45,6 +45,7 @@ Exit codes: 0 done, 2 bad input."""
 _SETTINGS = ("only", "out", "tracking.uri", "tracking.experiment", "tracking.timeout_s")
 _OUT = "out="
 _PROGRESS_RECORDS = 10_000
+_MAX_PROBLEMS = 50  # lines about records that cannot be used
 
 
 def make_parser() -> Arguments:
@@ -229,7 +230,8 @@ def _print_comparison(sources: list[str], problems: list[str]) -> None:
     review.check_comparable(both, "--compare")
     both, _, remarks = review.drop_incomparable_latency(both, TableSpec("--compare"))
     ablation_view.print_comparison(compare_runs(both[:count], both[count:], (sources[0], sources[1])))
-    _print_problems([*problems, *remarks])
+    _print_problems(problems)
+    _print_problems(remarks)
 
 
 def _write(report: Report, folder: Path, problems: list[str]) -> None:
@@ -248,5 +250,7 @@ def _write(report: Report, folder: Path, problems: list[str]) -> None:
 
 
 def _print_problems(problems: list[str]) -> None:
-    for problem in problems:
+    for problem in problems[:_MAX_PROBLEMS]:
         print_error(problem, sys.stderr)
+    if len(problems) > _MAX_PROBLEMS:
+        print_error(f"{len(problems) - _MAX_PROBLEMS:,} more records cannot be used either", sys.stderr)
