@@ -71,3 +71,16 @@ def test_download_records_makes_no_folder_that_a_server_names(
         with pytest.raises(BadInput, match="run"):
             list(fetch.download_records(Mlflow(server.url), []))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_download_records_yields_a_studys_front(tmp_path: Path, make_record: Callable[..., Record]) -> None:
+    make_record().write(tmp_path)
+    names = ["trial_0003", "trial_0003.yaml", "trial_three", "record.json"]  # of every folder
+    with stand_in_servers.serve(artifact=(tmp_path / RECORD_FILE).read_bytes()) as server:
+        run = server.make_run()
+        run["data"]["tags"] = [{"key": "lightexp.study", "value": "1"}, {"key": "mlflow.runName", "value": "tried"}]
+        server.answers["runs/search"] = lambda answer: {"runs": [run]}
+        server.answers["artifacts"] = lambda answer: {"files": [{"path": name, "is_dir": True} for name in names]}
+        complaints: list[str] = []
+        records = list(fetch.download_records(Mlflow(server.url), complaints))
+    assert ([record.tags["row"] for record in records], complaints) == (["tried, trial 3"], [])
