@@ -41,6 +41,7 @@ class StoreSync:
         self._retry_time = 0.0
         self._is_read_only = False
         self._failure_reported = False
+        self._wait_reported = False
         self._damaged: set[str] = set()
         self._shared: set[str] = set()  # keys that the remote store is known to have
         self._jobs: SimpleQueue[tuple[Callable[[], object], str]] = SimpleQueue()
@@ -157,10 +158,12 @@ class StoreSync:
         self._submit(lambda: self._remote.write_record(run_id, text))
 
     def wait(self) -> None:
-        """Wait until all uploads have ended, and say so if that takes long or some were left out."""
+        """Wait until all uploads have ended, and say so the first time that it takes long, or if some were left out."""
         try:
             with self._changed:
-                if not self._changed.wait_for(lambda: not self._pending, _PATIENCE_S):
+                patience = None if self._wait_reported else _PATIENCE_S
+                if not self._changed.wait_for(lambda: not self._pending, patience):
+                    self._wait_reported = True
                     self._say(f"Waiting for {self._pending} uploads to {self._remote.url}.")
                     self._changed.wait_for(lambda: not self._pending)
         finally:  # also after Ctrl-C
