@@ -175,21 +175,23 @@ class PostgresStorage(RDBStorage):
 
     def _read_changes(self, connection: Any, study_id: int) -> list[FrozenTrial]:
         """Read the trials that are new or have changed, and return all."""
-        known = self._known.setdefault(study_id, _KnownTrials())
+        known = self._known.get(study_id, _KnownTrials())
         last = known.ids[-1] if known.ids else -1
         condition = "where study_id = %s and (trial_id > %s or trial_id = any(%s)) order by trial_id"
         rows = connection.execute(f"{_HEAD} {condition}", [study_id, last, list(known.unfinished)]).fetchall()
         changed = [row for row in rows if self._has_changed(known, row)]
+        present = _KnownTrials([*known.ids], [*known.trials], {**known.unfinished})
         for trial, (trial_id, *_) in zip(_read_trials(connection, changed), changed, strict=True):
-            if trial.number == len(known.trials):
-                known.ids.append(trial_id)
-                known.trials.append(trial)
+            if trial.number == len(present.trials):
+                present.ids.append(trial_id)
+                present.trials.append(trial)
             else:
-                known.trials[trial.number] = trial
-            known.unfinished[trial_id] = trial.number
+                present.trials[trial.number] = trial
+            present.unfinished[trial_id] = trial.number
             if trial.state.is_finished():
-                del known.unfinished[trial_id]
-        return known.trials
+                del present.unfinished[trial_id]
+        self._known[study_id] = present  # at once: Ctrl-C may come in the middle of this
+        return present.trials
 
     def _has_changed(self, known: _KnownTrials, row: Sequence[Any]) -> bool:
         """Return whether a trial's content has to be read: parameters of a running trial appear all at once."""

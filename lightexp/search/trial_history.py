@@ -94,12 +94,11 @@ class TrialHistory:
         """
         unfinished = [trial.number for trial in self.live]
         current = [trials[number] for number in [*unfinished, *range(len(self.trials), len(trials))]]
-        self.trials, self.live = trials, []
+        # First, so that no trial is lost from sight by Ctrl-C.
+        self.trials, self.live = trials, [trial for trial in current if not trial.state.is_finished()]
         for trial in current:
             if trial.state.is_finished():
                 self._add_finished(trial)
-            else:
-                self.live.append(trial)
 
     def _add_finished(self, trial: FrozenTrial) -> None:
         if trial.datetime_complete:

@@ -25,7 +25,7 @@ from scale_parts import _trials_study
 
 WORKERS, GOALS = (1, 2, 4, 8, 16, 32, 64), {32: 0.9, 64: 0.8}
 MIN_SHARE_OF_FEW = 0.9
-COUNTED_S, SMOKE_COUNTED_S = 12.0, 0.5
+COUNTED_S, SMOKE_COUNTED_S = 10.0, 0.5
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
