@@ -2,7 +2,8 @@
 
 Hundreds of tests start the command, and importing TensorFlow alone takes two seconds. A fork does what the command
 does except for its imports and for the freeing of memory at its end, and so do the workers and commands that it
-starts (see `tests/warm_start.py`). Tests of imports, of signals and of killed processes start the command itself.
+starts (see `tests/warm_start.py`). Tests of imports start the command itself, and so do those of signals and killed
+processes, by `start_command`: there only its workers are forks.
 """
 
 from __future__ import annotations
