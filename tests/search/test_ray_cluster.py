@@ -218,12 +218,18 @@ def test_ablation_survives_the_death_of_a_node(cluster: Cluster) -> None:
 
 def test_other_versions_are_refused(cluster: Cluster) -> None:
     text = (
-        "import pathlib, sys; from lightexp.core import version; version.__version__ = '9.9'; "
-        "from lightexp.execution.ray_cluster import RayCluster; "
-        "RayCluster({'address': sys.argv[1]}, {}).connect(pathlib.Path.cwd())"
+        "import pathlib, sys; import ray; from lightexp.core import version\n"
+        "if sys.argv[1] == 'ray': ray.__version__ = '9.9'\n"
+        "else: version.__version__ = '9.9'\n"
+        "from lightexp.execution.ray_cluster import RayCluster\n"
+        "RayCluster({'address': sys.argv[2]}, {}).connect(pathlib.Path.cwd())"
     )
-    command = [sys.executable, "-c", text, cluster.nodes.address]
-    finished = subprocess.run(
-        command, env=cluster.nodes.environment, capture_output=True, text=True, timeout=PATIENCE_S
-    )
-    assert re.search(f"Ray's node 127.0.0.. has lightexp {__version__}, {platform.node()} 9.9. I", finished.stderr)
+    errors = []
+    for package in ("lightexp", "ray"):
+        command = [sys.executable, "-c", text, package, cluster.nodes.address]
+        finished = subprocess.run(
+            command, env=cluster.nodes.environment, capture_output=True, text=True, timeout=PATIENCE_S
+        )
+        errors.append(finished.stderr.splitlines()[-1])
+    assert re.search(f"Ray's node 127.0.0.. has lightexp {__version__}, {platform.node()} 9.9. I", errors[0])
+    assert re.search(r"cannot be used: Version mismatch: The cluster was started with: .* Ray: 9\.9 ", errors[1])
