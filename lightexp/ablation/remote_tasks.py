@@ -19,11 +19,12 @@ from lightexp.core.json_text import encode_json
 from lightexp.core.object_storage import ObjectStorage, StorageUnavailable
 from lightexp.core.record import Record, parse_record
 from lightexp.core.remote_lease import RemoteLeases
+from lightexp.core.remote_store import CALLS
 from lightexp.execution.locks import OutageReporter
 
 T = TypeVar("T")
 
-_CALLS, _DONE, _FAILED = "calls", "done", "failed"
+_DONE, _FAILED = "done", "failed"
 _logger = logging.getLogger("lightexp")
 _POLL_S = 2.0  # between two looks at the storage, of which each is a request
 
@@ -72,7 +73,7 @@ class RemoteTasks:
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _POLL_S
-        prefix = f"{_CALLS}/{self._call}"
+        prefix = f"{CALLS}/{self._call}"
         for stored in self._retry(lambda: list(self._storage.list_objects(prefix))):
             state, _, name = stored.name.removeprefix(f"{prefix}/").partition("/")
             task_id = name.removesuffix(".json")
@@ -103,14 +104,14 @@ class RemoteTasks:
 
     def clear(self) -> None:
         """Remove what this command has left in the storage."""
-        for stored in self._retry(lambda: list(self._storage.list_objects(f"{_CALLS}/{self._call}"))):
+        for stored in self._retry(lambda: list(self._storage.list_objects(f"{CALLS}/{self._call}"))):
             self._storage.remove(stored.name)
 
     def _name_lease(self, task_id: str) -> str:
         return f"{self._call}-{task_id}"
 
     def _name_object(self, state: str, task_id: str) -> str:
-        return f"{_CALLS}/{self._call}/{state}/{task_id}.json"
+        return f"{CALLS}/{self._call}/{state}/{task_id}.json"
 
     def _read(self, state: str, task_id: str) -> bytes:
         return self._retry(lambda: self._storage.read(self._name_object(state, task_id)))

@@ -15,7 +15,7 @@ from typing import TypeVar
 from lightexp.core.folder_storage import UPLOADS
 from lightexp.core.object_storage import StorageRefused, StorageUnavailable, StoredObject, StoredUpload
 from lightexp.core.remote_lease import LEASES
-from lightexp.core.remote_store import RemoteStore
+from lightexp.core.remote_store import CALLS, RemoteStore
 from lightexp.core.store_entry import MANIFEST
 from lightexp.core.store_gc import StoreItem, select_evictable
 
@@ -33,7 +33,8 @@ class Garbage:
     Attributes:
         entries: Entries, the oldest first, with their objects.
         files: Files in folders of entries that stay, of which no manifest names them.
-        leases: Leases that no living process has, and in a folder files that a process has not completed.
+        leases: Leases that no living process has, outcomes of tasks that a killed command has left, and in a folder
+            files that a process has not completed.
         uploads: Uploads of large files that were never completed; None if the storage does not list them.
     """
 
@@ -67,10 +68,7 @@ def find_garbage(
     return Garbage(
         [(item, objects[item.key]) for item in evictable],
         list(_select_old(_find_orphans(remote, {key: objects[key] for key in staying}), now)),
-        [
-            *_select_old(remote.storage.list_objects(LEASES), now),
-            *_select_old(remote.storage.list_objects(UPLOADS), now),
-        ],
+        [old for name in (LEASES, CALLS, UPLOADS) for old in _select_old(remote.storage.list_objects(name), now)],
         _find_dead_uploads(remote, now),
     )
 

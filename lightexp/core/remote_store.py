@@ -7,6 +7,7 @@ Layout below the address:
     entries/ab/KEY/manifest.json     the entry's manifest, written last: without it there is no entry
     records/RUN.json                 the record of a run, which names the keys it needs
     leases/KEY                       see `remote_lease`
+    calls/CALL/...                   outcomes of a command's tasks; see `lightexp.ablation.remote_tasks`
 
 Since files are named by their digests, the uploads of two hosts never mix, and whichever manifest is there is complete.
 """
@@ -28,7 +29,7 @@ from lightexp.core.store_entry import ENTRIES, MANIFEST, read_entry
 
 FORMAT = 1
 MARKER = "lightexp-store.json"
-RECORDS = "records"
+RECORDS, CALLS = "records", "calls"
 _CHECKED_BYTES = 1_000_000  # from here on it is cheaper to ask whether a file has been uploaded than to upload it
 _KEY = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")

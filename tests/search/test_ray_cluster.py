@@ -62,6 +62,15 @@ class Cluster:
             line = line.replace(name, place)
         return [word for word in line.split() if word.startswith(PLACES)]
 
+    @property
+    def gate(self) -> Path:
+        """The file that lets all stages end, which wait until it exists."""
+        return self.folder / "gate"
+
+    def count_running(self, study: str) -> int:
+        """Return the number of a study's trials that run."""
+        return sum(trial.state is TrialState.RUNNING for trial in self.list_trials(study))
+
     def list_trials(self, study: str) -> list[FrozenTrial]:
         """Return the trials of a study that have been started, by number."""
         return [trial for trial in list_trials(self.database, study) if trial.state is not TrialState.WAITING]
@@ -106,6 +115,7 @@ def cluster(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         urllib.request.urlopen(urllib.request.Request(f"{s3}/bucket", method="PUT")).close()
         environment = {**Studies(folder).environment(), "AWS_ENDPOINT_URL": s3, "AWS_DEFAULT_REGION": "us-east-1"}
         environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        environment["FAULTY_GATE"] = str(folder / "gate")
         try:
             with start_ray_nodes(folder, environment) as nodes:
                 places = {
@@ -129,6 +139,7 @@ class ClusterStudies(Studies):
         """Write the data set."""
         folder = cluster.folder / name
         folder.mkdir()
+        cluster.gate.unlink(missing_ok=True)
         super().__init__(folder, tracking)
         self._environment = cluster.nodes.environment
         self.overrides += [f"search.study={name}", *cluster.list_overrides("search")]
@@ -143,18 +154,19 @@ class ClusterStudies(Studies):
 def test_study_survives_the_death_of_a_node(cluster: Cluster) -> None:
     study = ClusterStudies(cluster, "survives", "mlflow")
     head, first = cluster.nodes.nodes
-    process = study.start("search.workers=3", "search.trials=6", f"{SECONDS}=3")
-    wait_until(lambda: [t.state for t in cluster.list_trials("survives")] == [TrialState.RUNNING] * 2, process)
+    process = study.start("search.workers=3", "search.trials=6", f"{SECONDS}=900")
+    wait_until(lambda: cluster.count_running("survives") == 2, process)
     assert [len(cluster.find_workers(node)) for node in (head, first)] == [1, 1]  # three workers want a CPU each
+    cluster.nodes.start("second", cpus=1)
+    wait_until(lambda: cluster.count_running("survives") == 3, process)
     first.kill()
-    second = cluster.nodes.start("second", cpus=1)
-    wait_until(lambda: cluster.find_workers(second), process)
+    cluster.gate.touch()
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     assert "Ray's nodes have room for 2 of 3 workers (CPU=1 each)" in err
     trials = cluster.list_trials("survives")
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 6
-    assert len([trial for trial in trials if trial.user_attrs.get("starts") == 2]) == 1  # that of the dead node
+    assert [trial.user_attrs.get("starts", 1) for trial in trials].count(2) == 1  # that of the dead node
     folders = {Path(trial.user_attrs["outcome"]["folder"]).relative_to(cluster.folder).parts[0] for trial in trials}
     assert folders == {"head", "second"}
     assert not (study.outputs / "searches" / "survives" / "trials").exists()
@@ -164,7 +176,7 @@ def test_study_survives_the_death_of_a_node(cluster: Cluster) -> None:
 
 def test_workers_end_with_the_command(cluster: Cluster) -> None:
     study, nodes = ClusterStudies(cluster, "ends"), cluster.living_nodes
-    overrides = ["search.workers=2", "search.trials=4", f"{SECONDS}=300"]
+    overrides = ["search.workers=2", "search.trials=4", f"{SECONDS}=900"]
     process = study.start(*overrides)
     wait_until(lambda: all(cluster.find_workers(node) for node in nodes), process)
     process.kill()
@@ -188,7 +200,7 @@ def test_ablation_survives_the_death_of_a_node(cluster: Cluster) -> None:
     study = ClusterStudies(cluster, "ablates", "mlflow")
     base = [text for text in study.overrides if not text.startswith(("search", "pipeline", "hydra", "+hydra"))]
     path = study.folder / "10_cluster.yaml"
-    row = "+pipeline.stages.faulty={_target_:faulty.faulty.Faulty,level:%s,seconds:3,mode:%s}"
+    row = "+pipeline.stages.faulty={_target_:faulty.faulty.Faulty,level:%s,seconds:900,mode:%s}"
     rows = {f"level_{n}": [row % (n / 10, "fine"), "pipeline.order=[train,faulty]"] for n in range(1, 4)}
     rows["fails"] = [row % (0.5, "raise"), "pipeline.order=[train,faulty]"]
     latency = ["+measure.latency={_target_:lightexp.metrics.latency.Latency,warmup:1,runs:20}"]
@@ -198,10 +210,11 @@ def test_ablation_survives_the_death_of_a_node(cluster: Cluster) -> None:
     command = [str(COMMAND), "ablate", str(path), "workers=3", *cluster.list_overrides("ablate")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, cwd=study.folder, env=study.environment(), start_new_session=True, **pipes)
-    wait_until(lambda: list_runs(second), process)
-    second.kill()
+    wait_until(lambda: list_runs(head) and list_runs(second), process)
     third = cluster.nodes.start("third", cpus=1)
-    wait_until(lambda: cluster.find_workers(third), process)
+    wait_until(lambda: list_runs(third), process)
+    second.kill()
+    cluster.gate.touch()
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, err
     assert err.count("it broke") == 1 and "lightexp: fails, seed 0: " in err
@@ -212,7 +225,6 @@ def test_ablation_survives_the_death_of_a_node(cluster: Cluster) -> None:
     finished = [run for run in cluster.list_mlflow_runs() if run.info.status == "FINISHED"]
     rows_in_mlflow = [run.data.tags["lightexp.row"] for run in finished if "lightexp.row" in run.data.tags]
     assert sorted(rows_in_mlflow) == sorted(r.tags["row"] for r in records)
-    assert list_runs(head) and list_runs(second)
     assert not list(study.outputs.glob("runs/*/model.tflite"))  # they stay where they were made
 
 

@@ -16,11 +16,13 @@ from lightexp.core.protocols import TFLITE, Artifact, Context, Measurement, Meas
 
 BYTES = 10_000
 """Of padding at level 1."""
+GATE_VARIABLE = "FAULTY_GATE"
+"""Environment variable: a file that ends the waiting of all stages once it exists."""
 
 
 @dataclass(frozen=True)
 class Faulty(Stage):
-    """Pads the file by a share `level` of `BYTES`, after `seconds`; or does what `mode` says."""
+    """Pads the file by a share `level` of `BYTES`, after `seconds` at most; or does what `mode` says."""
 
     accepts = ("tflite",)
     produces = "tflite"
@@ -32,7 +34,7 @@ class Faulty(Stage):
 
     def apply(self, parent: Artifact | None, context: Context) -> dict[str, Any]:
         assert parent is not None
-        time.sleep(self.seconds)
+        self._wait()
         if self.mode == "raise":
             raise ValueError("it broke")
         if self.mode == "memory":
@@ -44,6 +46,15 @@ class Faulty(Stage):
         padding = bytes(1 if self.mode == "void" else round(self.level * BYTES))
         (context.out / TFLITE).write_bytes(parent.tflite.read_bytes() + padding)
         return {}
+
+    def _wait(self) -> None:
+        gate = os.environ.get(GATE_VARIABLE)
+        if gate is None:
+            time.sleep(self.seconds)
+            return
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end and not os.path.exists(gate):
+            time.sleep(0.1)
 
 
 @dataclass(frozen=True)
