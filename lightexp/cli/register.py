@@ -135,8 +135,7 @@ def _register(folders: list[Path], name: str, tracking: Mlflow, outputs: Path) -
                 if record.id not in known:
                     _add_version(client, name, record, run_id)
             data = read_data_digest(records[0][0])
-            aliases = client.assign_aliases(name, data)
-            versions = client.list_versions(name)
+            versions, aliases = client.assign_aliases(name, data)
     except (BadInput, RunFailed):
         raise
     except Exception as error:  # MLflow and its libraries raise anything

@@ -11,10 +11,11 @@ from lightexp.core.primary_metric import PrimaryMetric, read_primary
 from lightexp.core.record import Record
 from lightexp.core.table import render_markdown
 from lightexp.tracking import mlflow_payload
-from lightexp.tracking.client import MlflowRun, TrackingClient
+from lightexp.tracking.client import MlflowRun, TrackingClient, UnusableAnswer
 
 CHAMPION, SMALLEST = "champion", "smallest"
 """Aliases of the version with the best primary metric on validation, and of the one with the fewest bytes."""
+_PAGE_SIZE = 1_000
 _BYTES = "size/file_bytes"
 _RUN_ID, _NAME, _PRIMARY, _DIRECTION, _DATA = (
     f"lightexp.{name}" for name in ("run_id", "name", "primary", "direction", "val_digest")
@@ -49,9 +50,21 @@ class RegistryClient(TrackingClient):
 
     def list_versions(self, name: str) -> list[ModelVersion]:
         """Return the versions of a registered model, the oldest first."""
-        answers = self._exchange(lambda: list(self._client.search_model_versions(f"name='{name}'", max_results=10_000)))
-        versions = [ModelVersion(int(version.version), dict(version.tags)) for version in answers]
-        return sorted(versions, key=lambda version: version.number)
+        versions: dict[int, ModelVersion] = {}
+        token = None
+        while True:
+            page = self._exchange(
+                lambda token=token: self._client.search_model_versions(  # type: ignore[misc]
+                    f"name='{name}'", max_results=_PAGE_SIZE, page_token=token
+                )
+            )
+            new = {int(version.version): dict(version.tags) for version in page}
+            token = page.token
+            if token and not new.keys() - versions.keys():
+                raise UnusableAnswer("it lists no further versions and says that more follow")
+            versions |= {number: ModelVersion(number, tags) for number, tags in new.items()}
+            if not token:
+                return [versions[number] for number in sorted(versions)]
 
     def add_version(self, name: str, run: MlflowRun, record: Record) -> None:
         """Register the model of a run as a version; the registered model is created if needed."""
@@ -66,7 +79,7 @@ class RegistryClient(TrackingClient):
             )
         )
 
-    def assign_aliases(self, name: str, data: str) -> dict[str, int]:
+    def assign_aliases(self, name: str, data: str) -> tuple[list[ModelVersion], dict[str, int]]:
         """Give the best and the smallest version their aliases, and the registered model its table.
 
         Args:
@@ -74,7 +87,7 @@ class RegistryClient(TrackingClient):
             data: Digest of the validation data; versions of others are not compared with these.
 
         Returns:
-            The version's number by alias.
+            All versions, and the version's number by alias.
         """
         versions = self.list_versions(name)
         aliases = choose_aliases([version for version in versions if version.tags.get(_DATA) == data])
@@ -84,7 +97,7 @@ class RegistryClient(TrackingClient):
             )
         table = render_versions(versions, aliases)
         self._exchange(lambda: self._client.update_registered_model(name, mlflow_payload.build_note(table)))
-        return aliases
+        return versions, aliases
 
 
 def build_version_tags(record: Record) -> dict[str, str]:

@@ -7,7 +7,16 @@ from collections.abc import Callable
 import pytest
 
 from lightexp.core.record import Record
-from lightexp.tracking.registry import ModelVersion, build_version_tags, choose_aliases, render_versions
+from lightexp.tracking import stores
+from lightexp.tracking.client import UnusableAnswer
+from lightexp.tracking.registry import (
+    ModelVersion,
+    RegistryClient,
+    build_version_tags,
+    choose_aliases,
+    render_versions,
+)
+from tests import stand_in_servers
 
 
 def make_version(
@@ -48,3 +57,15 @@ def test_version_tags_are_the_run_its_data_and_main_metrics(make_record: Callabl
     assert version.metrics["size/file_bytes"] == 28_240
     table = render_versions([version], {"champion": 1, "smallest": 1})
     assert "| 1 (champion) (smallest): prune+qat · seed 3 | 96.00% | 95.00% | 28,240 | 4.0x |" in table
+
+
+def test_list_versions_reads_every_page() -> None:
+    pages = [{"model_versions": [{"name": "m", "version": str(n)}]} for n in (3, 2, 1)]
+    with stand_in_servers.serve() as server, stores.bound_retries(10, 0):
+        client = RegistryClient(server.url, 10.0)
+        answers = iter([{**page, "next_page_token": "more"} for page in pages[:2]] + pages[2:])
+        server.answers["model-versions/search"] = lambda answer: next(answers)
+        assert [version.number for version in client.list_versions("m")] == [1, 2, 3]
+        server.answers["model-versions/search"] = lambda answer: {**pages[0], "next_page_token": "more"}
+        with pytest.raises(UnusableAnswer, match="no further versions"):
+            client.list_versions("m")
