@@ -315,3 +315,5 @@ def test_render_page_data_cannot_end_their_script(page_report: Report) -> None:
     data = json.loads(match[1])
     assert data["claim"] == SCRIPT_NAME
     assert data["runs"]["count"] == 28
+    rows = len(page_report.rows)
+    assert f"All {rows} rows of the table are in table.csv, and all 28 runs in runs.csv.</noscript>" in text
