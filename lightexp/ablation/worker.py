@@ -90,6 +90,8 @@ class TaskExecutor:
             stage.replace([*measured.metrics, *notes])
         record.environment |= {"timed_on": os.uname().nodename, "governor": read_governor(), "turbo": read_turbo()}
         self._runner.publish(settings, record)
+        store.share_record(record.id, record.to_json)
+        store.close()
         return record.metrics
 
 

@@ -79,10 +79,15 @@ class Store:
         """Release all entries, which may be removed from now on."""
         _close_all(self._held)
 
+    def finish_uploads(self) -> None:
+        """Wait until nothing is being uploaded to the remote store."""
+        if self._sync is not None:
+            self._sync.wait()
+
     def close(self, wait: bool = True) -> None:
         """Release all entries once they are uploaded, or without waiting for that."""
-        if self._sync is not None and wait:
-            self._sync.wait()
+        if wait:
+            self.finish_uploads()
         elif self._sync is not None:
             self._sync.report_skipped()
         self.release()

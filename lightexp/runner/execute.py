@@ -177,6 +177,8 @@ class Executor:
         for measurement in self._settings.measure.values():
             key = compute_key([*conditions, measurement])
             if key not in self._cache.measured:
+                if measurement.is_timing:
+                    self._store.finish_uploads()  # nothing else may compute
                 self._cache.measured[key] = _measure_finite(measurement, context, node.name)
             record.add(self._cache.measured[key])
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from lightexp.cli.doctor import check_job
 from lightexp.cli.main import main
+from lightexp.core.folder_storage import FolderStorage
+from lightexp.core.protocols import MeasurementContext, Metric
 from lightexp.core.record import Record
 from lightexp.core.records import load_records
 from lightexp.core.store import Store
 from lightexp.core.store_gc import list_items
+from lightexp.metrics.latency import Latency
 from lightexp.runner.compose import compose_config
 from tests.cli.commands import read_records
 from tests.tiny_runs import TinyRuns
@@ -85,6 +89,26 @@ def test_a_second_host_makes_nothing(hosts: Hosts, monkeypatch: pytest.MonkeyPat
     assert hosts.second.get_file(record).read_bytes() == hosts.first.get_file(hosts.record).read_bytes()
     assert record.metrics == hosts.record.metrics
     assert record.config["store"] == {"remote": hosts.url}
+
+
+def test_latency_is_timed_after_uploads(hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote, manifests = tmp_path / "remote", []
+    put_file = FolderStorage.put_file
+
+    def put_slowly(self: FolderStorage, source: str, path: str) -> None:
+        time.sleep(0.2)
+        put_file(self, source, path)
+
+    def measure(self: Latency, context: MeasurementContext) -> list[Metric]:
+        manifests.append(len(list(remote.glob("entries/*/*/manifest.json"))))
+        return []
+
+    monkeypatch.setattr(FolderStorage, "put_file", put_slowly)
+    monkeypatch.setattr(Latency, "measure", measure)
+    latency = "+measure.latency={_target_: lightexp.metrics.latency.Latency}"
+    record = hosts.first.run(*PIPELINE, latency, f"store.remote=file://{remote}")
+    assert all(stage.from_store for stage in record.stages)
+    assert set(manifests) == {len(record.keys)}
 
 
 def test_pull_fetches_a_run(hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
