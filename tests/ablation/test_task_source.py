@@ -52,7 +52,7 @@ class FailureView(PoolView):
 
 
 @pytest.fixture
-def run_pool(tmp_path: Path) -> Callable[..., list[tuple[str, str]]]:
+def run_pool(warm_workers: None, tmp_path: Path) -> Callable[..., list[tuple[str, str]]]:
     """Runs tasks in real workers and returns the failures."""
 
     def run(tasks: list[AblationTask], workers: int = 1) -> list[tuple[str, str]]:
