@@ -6,13 +6,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lightexp.ablation.remote_tasks import RemoteTasks
+from lightexp.ablation.run import connect_launcher
 from lightexp.ablation.runs import RunIndex
 from lightexp.ablation.task_source import AblationOrder, AblationSource
 from lightexp.ablation.tasks import AblationTask
+from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
 from lightexp.core.record import Record, read_record
 
@@ -86,3 +89,12 @@ def test_storage_that_does_not_answer_is_waited_for(tmp_path: Path, caplog: pyte
         f"The remote store file://{place} has gone away",
         f"The remote store file://{place} is back.",
     ]
+
+
+def test_nodes_that_do_not_see_the_outputs_are_refused(tmp_path: Path) -> None:
+    unsighted, remote = (
+        SimpleNamespace(connect=lambda _: ["10.0.0.2"], shares_folder=is_shared) for is_shared in (1, 0)
+    )
+    connect_launcher(remote, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="^Ray's nodes 10.0.0.2 do not see .* Set store.remote=s3://BUCKET/PREFIX, or"):
+        connect_launcher(unsighted, tmp_path)  # type: ignore[arg-type]
