@@ -93,8 +93,9 @@ def _list_entries(parent: Path, index: StoreIndex, on_read: Callable[[], None]) 
     except OSError:  # something else is in its place
         return
     try:
+        prefix = parent.name
         for key in os.listdir(descriptor):
-            if not key.startswith(parent.name):
+            if not key.startswith(prefix):
                 continue
             try:
                 manifest = os.stat(f"{key}/{MANIFEST}", dir_fd=descriptor)  # half the time of one by an absolute path
