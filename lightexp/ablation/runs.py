@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,9 +18,10 @@ from lightexp.core.json_text import encode_json
 from lightexp.core.record import Record, read_run
 from lightexp.core.records import RUNS, list_run_folders
 from lightexp.runner.compose import compose_settings
-from lightexp.runner.plan import Plan
+from lightexp.runner.plan import Node, Plan, list_nodes
 from lightexp.runner.run import Runner
 from lightexp.runner.settings import Settings
+from lightexp.stages.train import TrainingStage
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,12 @@ class AblationRun:
     def keys(self) -> list[str]:
         """Keys of the stages, in their order."""
         return [node.key for node in self.plan.nodes]
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        """Stages, and the trainings of their teachers, each after those that it needs."""
+        own = set(self.keys)
+        return [n for n in list_nodes(self.plan.nodes) if n.key in own or isinstance(n.stage, TrainingStage)]
 
     @property
     def tags(self) -> dict[str, str]:
@@ -214,13 +222,17 @@ def find_backlog(runs: Iterable[AblationRun], index: RunIndex, is_stored: Callab
     kinds: dict[str, tuple[str, str]] = {}
     counts: Counter[str] = Counter()
     for run in missing:
-        for node in run.plan.nodes:
+        own = set(run.keys)
+        for node in run.nodes:
             if node.key not in seconds and (node.key in stored or is_stored(node.key)):
                 stored.add(node.key)
                 continue
             counts[node.key] += 1
-            seconds.setdefault(node.key, index.estimate_seconds(run, node.name))
-            kinds[node.key] = _identify_stage(run.settings.written, node.name), node.name
+            if node.key in own:
+                seconds[node.key] = index.estimate_seconds(run, node.name)
+                kinds[node.key] = _identify_stage(run.settings.written, node.name), node.name
+            elif node.key not in seconds:  # of another pipeline: this run's settings say nothing of it
+                seconds[node.key], kinds[node.key] = None, (node.key, node.name)
     other_threads: defaultdict[int, list[AblationRun]] = defaultdict(list)
     for run, record in records:
         now = run.settings.threads

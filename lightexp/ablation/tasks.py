@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lightexp.ablation.runs import AblationRun, Backlog, RunIndex, needs_latency
+from lightexp.runner.plan import list_nodes
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,11 @@ def _list_shared_stages(backlog: Backlog) -> list[AblationTask]:
     """Return the shared stages, early ones first, and of equally early ones those that most runs need."""
     stages: dict[str, tuple[int, AblationTask]] = {}
     for run in backlog.missing:
-        needs: list[str] = []
-        for depth, node in enumerate(run.plan.nodes):
-            if node.key not in backlog.shared:
-                continue
-            if node.key not in stages:
+        for node in run.nodes:
+            if node.key in backlog.shared and node.key not in stages:
+                needs = [needed.key for needed in list_nodes(node.inputs.values()) if needed.key in backlog.shared]
                 name = f"{node.name}, seed {run.seed}, for {backlog.shared[node.key]} rows"
-                stages[node.key] = depth, AblationTask("stage", node.key, name, run.overrides, list(needs))
-            needs.append(node.key)
+                stages[node.key] = len(needs), AblationTask("stage", node.key, name, run.overrides, needs)
     return [task for _, task in sorted(stages.values(), key=lambda pair: (pair[0], -backlog.shared[pair[1].id]))]
 
 
@@ -82,7 +80,7 @@ def _make_run_task(run: AblationRun, backlog: Backlog) -> AblationTask:
         id=hashlib.sha256(run.identity.encode()).hexdigest(),
         name=f"{run.row.name}, seed {run.seed}",
         overrides=run.overrides,
-        needs=[key for key in run.keys if key in backlog.shared],
+        needs=[node.key for node in run.nodes if node.key in backlog.shared],
         identity=run.identity,
         row=run.row.name,
         seed=run.seed,

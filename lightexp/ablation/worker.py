@@ -18,6 +18,7 @@ from lightexp.execution.work import Events, run_tasks
 from lightexp.runner.compose import compose_settings
 from lightexp.runner.environment import read_governor, read_turbo
 from lightexp.runner.execute import Executor
+from lightexp.runner.plan import list_nodes
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 
@@ -68,8 +69,7 @@ class TaskExecutor:
         """Make a stage that several rows share, and those before it; return its `seconds`."""
         settings = compose_settings(task.overrides)
         plan, data = self._runner.plan(settings)
-        position = [node.key for node in plan.nodes].index(task.id)
-        plan = replace(plan, nodes=plan.nodes[: position + 1])
+        plan = replace(plan, nodes=tuple(node for node in list_nodes(plan.nodes) if node.key == task.id))
         store = self._runner.open_store(settings)
         stages = Executor(plan, settings, data, store, SilentReporter()).make()
         store.close()

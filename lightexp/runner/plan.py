@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -80,12 +80,17 @@ class Plan:
     @property
     def keys(self) -> list[str]:
         """The store keys of all nodes and of the nodes that they depend on, sorted."""
-        pending, keys = [*self.nodes], set[str]()
-        while pending:
-            node = pending.pop()
-            keys.add(node.key)
-            pending += [needed for needed in node.inputs.values() if needed.key not in keys]
-        return sorted(keys)
+        return sorted(node.key for node in list_nodes(self.nodes))
+
+
+def list_nodes(nodes: Iterable[Node]) -> list[Node]:
+    """Return nodes and all that they depend on, each once, and after those that it needs."""
+    listed: dict[str, Node] = {}
+    for node in nodes:
+        if node.key not in listed:
+            listed |= {needed.key: needed for needed in list_nodes(node.inputs.values())}
+            listed[node.key] = node
+    return list(listed.values())
 
 
 def make_plan(settings: Settings, data: Data, compose: Compose, depth: int = 0) -> Plan:

@@ -31,7 +31,7 @@ from lightexp.execution.process import ParentConnection, WorkerDied, WorkerProce
 from lightexp.runner.compose import add_config_dirs
 from lightexp.runner.environment import read_processor
 from lightexp.runner.execute import STOPPED_FACT, Executor
-from lightexp.runner.plan import Node
+from lightexp.runner.plan import list_nodes
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 from lightexp.runner.settings import Settings, read_settings
@@ -235,13 +235,6 @@ def _copy_entry(key: str, source: Store, target: Store) -> None:
     with entry_lock(folder, fcntl.LOCK_SH):
         if not target.has(key) and source.check(key):
             shutil.copytree(folder, target.folder(key))
-
-
-def list_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
-    """Yield nodes and all nodes that they depend on; one that several need comes several times."""
-    for node in nodes:
-        yield node
-        yield from list_nodes(node.inputs.values())
 
 
 def compare_entries(stored: Entry, again: Entry) -> Iterator[EntryDifference]:
