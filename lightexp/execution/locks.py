@@ -5,6 +5,7 @@ A lock dies with its owner, so that work that is marked as running and whose loc
 
 from __future__ import annotations
 
+import fcntl
 import random
 import tempfile
 import threading
@@ -21,7 +22,6 @@ from filelock import FileLock, Timeout
 from lightexp.core.remote_lease import Leases
 
 _HOLD_POLL_S = 0.1
-_EXCLUSIVE_POLL_S = 0.002  # of a lock that is held for milliseconds
 _RETRY_S = 1.0
 _RECOVERY_S = 5.0  # after an outage, in which the living acquire their locks again
 _EXCLUSIVE_KEY = -1
@@ -94,11 +94,23 @@ class FileLocks(Locks):
     def exclusive(self) -> Iterator[None]:
         """See `Locks.exclusive`."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._folder / "turn.lock", poll_interval=_EXCLUSIVE_POLL_S):
+        with hold_file(self._folder / "turn.lock"):
             yield
 
     def _path(self, key: int | str) -> Path:
         return self._folder / f"{key}.lock"
+
+
+@contextmanager
+def hold_file(path: Path) -> Iterator[None]:
+    """Wait for a file's lock, then hold it, among processes and threads; not twice in one thread.
+
+    The system wakes the one that is next. `FileLock` polls, so that many that wait for a lock of milliseconds keep the
+    processor busy.
+    """
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class OutageReporter:

@@ -77,17 +77,19 @@ class _KnownTrials:
 class PostgresStorage(RDBStorage):
     """Optuna's storage on a PostgreSQL server, for processes that share a study with many others."""
 
-    def __init__(self, url: str, locks: PostgresLocks, follows_running: bool) -> None:
+    def __init__(self, url: str, locks: PostgresLocks, follows_running: bool, has_tables: bool = False) -> None:
         """Create the tables if needed.
 
         Args:
             url: The server's, as SQLAlchemy takes it.
             locks: The study's locks, whose connection is used for most of the work.
             follows_running: Whether to read the content of running trials each time, which pruners need.
+            has_tables: Whether another process has created and checked the tables. Defaults to False.
         """
         from sqlalchemy.pool import NullPool  # connections are scarce where many workers share a server
 
-        super().__init__(url, engine_kwargs={"poolclass": NullPool, "connect_args": {"connect_timeout": 5}})
+        engine = {"poolclass": NullPool, "connect_args": {"connect_timeout": 5}}
+        super().__init__(url, engine, skip_compatibility_check=has_tables, skip_table_creation=has_tables)
         self._locks, self._follows_running = locks, follows_running
         self._known: dict[int, _KnownTrials] = {}
         self._created_ids: dict[tuple[int, int], int] = {}  # of the last trial that this process has created

@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from filelock import FileLock
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -20,12 +19,11 @@ from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
 from lightexp.core.regular_files import require_regular
 from lightexp.core.secrets import find_secret
-from lightexp.execution.locks import FileLocks, Locks, OutageReporter, PostgresLocks
+from lightexp.execution.locks import FileLocks, Locks, OutageReporter, PostgresLocks, hold_file
 from lightexp.search.proposal_storage import TrialChanges
 
 JOURNAL = "journal.log"
 _JOURNAL_START = b'{"op_code":'
-_LOCK_POLL_S = 0.002  # of a lock that is held for milliseconds
 
 
 def open_storage(
@@ -43,7 +41,8 @@ def open_storage(
         folder: The study's folder.
         study: Its name.
         report: Called with a line for the user when the storage goes away and when it is back.
-        waits: Whether to wait for a server that cannot be reached. Defaults to False: its address may be wrong.
+        waits: Whether another process has opened it, so that to wait for a server that cannot be reached makes sense.
+            Defaults to False: its address may be wrong.
         follows_running: Whether to read what running trials report, as pruners do. Defaults to True.
 
     Raises:
@@ -71,8 +70,9 @@ def open_storage(
         raise BadInput(f"search.storage: {url} cannot be reached: {error}. Is the server up?") from None
     from lightexp.search.postgres_storage import PostgresStorage
 
-    with locks.exclusive():  # another process of the study may create the tables
-        database = _retry(lambda: PostgresStorage(resolve_address(address, folder), locks, follows_running), outage)
+    server = resolve_address(address, folder)
+    with nullcontext() if waits else locks.exclusive():  # another process of the study may create the tables
+        database = _retry(lambda: PostgresStorage(server, locks, follows_running, has_tables=waits), outage)
     return _retry_methods(database, outage), locks
 
 
@@ -251,8 +251,8 @@ class _JournalFile(JournalFileBackend):
                 raise ValueError(f"it begins with {start!r}, as no journal does")
         super().__init__(str(path))
         self._collected: list[dict[str, Any]] | None = None
-        self._path, self._file_lock = path, FileLock(f"{path}.flock", poll_interval=_LOCK_POLL_S)
-        with self._file_lock:
+        self._path, self._lock_path = path, Path(f"{path}.flock")
+        with hold_file(self._lock_path):
             self._repair()
 
     @contextmanager
@@ -272,7 +272,7 @@ class _JournalFile(JournalFileBackend):
             self._collected += logs
             return
         text = "".join(encode_json(log, separators=(",", ":")) + "\n" for log in logs)
-        with self._file_lock:
+        with hold_file(self._lock_path):
             self._repair()
             with self._path.open("ab") as file:
                 file.write(text.encode())

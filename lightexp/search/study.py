@@ -6,6 +6,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,11 @@ class SearchStudy:
             spec.search.storage, folder, spec.name, report, is_worker, not is_worker or spec.search.pruner is not None
         )
         directions = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-        with self._locks.exclusive():
-            optuna.create_study(
-                storage=self._storage,
-                study_name=spec.name,
-                directions=[directions[o.direction] for o in spec.objectives],
-                load_if_exists=True,
-            )
-            self._history = TrialHistory([directions[o.direction] for o in spec.objectives], spec.search.max_failures)
+        goals = [directions[o.direction] for o in spec.objectives]
+        with nullcontext() if is_worker else self._locks.exclusive():
+            if not is_worker:
+                optuna.create_study(storage=self._storage, study_name=spec.name, directions=goals, load_if_exists=True)
+            self._history = TrialHistory(goals, spec.search.max_failures)
             self._view = ProposalStorage(self._storage, self._history)
             view: Any = self._view
             pruner = pruners.make_pruner(spec.search.pruner, spec.objectives, spec.settings.task)
