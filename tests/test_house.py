@@ -31,7 +31,7 @@ PRINTS = (
     ("completion.py", "print(_SCRIPTS"),
     ("run_trials.py", "print('lightexp:', strip_controls("),
     ("fetch.py", "Console(stderr=True)"),
-    ("images.py", "Console(stderr=True)"),
+    ("image_reader.py", "Console(stderr=True)"),
 )
 """Calls that print, or that escape for rich, by their files."""
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 350, 50, 6

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lightexp.backend.divergence import require_finite_loss
 from lightexp.backend.session import import_keras, import_tensorflow
+from lightexp.core import memmap
 from lightexp.core.data import Split
 from lightexp.core.protocols import Progress
 from lightexp.core.training import Training, count_steps_per_epoch
@@ -188,4 +189,4 @@ class FitLoop:
     def _read_batches(self, order: NDArray[np.int32]) -> Iterator[tuple[NDArray[Any], ...]]:
         size = self._work.settings.batch_size
         for first in range(0, len(order), size):
-            yield tuple(array[order[first : first + size]] for array in self._arrays)
+            yield tuple(memmap.read_chunk(array, order[first : first + size]) for array in self._arrays)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from lightexp.backend import flatbuffer, sandbox
 from lightexp.backend.litert_model import LoadedModel
+from lightexp.core import memmap
 from lightexp.core.data import Data, scale_inputs
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.latency_quality import MAX_SPREAD
 from lightexp.core.layout import LayoutChoice
 from lightexp.core.preprocessing import Factor
+from lightexp.core.streamed_array import Rows
 
 MIN_TIMED_RUNS = 20
 """Runs that are timed even when the time is over."""
@@ -26,6 +28,7 @@ _BATCHES = 5  # whose medians are compared
 _MIN_BATCH_US = 1_000.0  # of fast models, whose medians would otherwise rest on a tenth of a millisecond
 _CLOCK_US = 0.02  # by which equal durations differ, since the clock ticks
 _EXAMPLES_PER_CALL = 1000  # sent to the sandbox process at once
+_MAX_OUTPUT_BYTES = 1 << 24  # of a split; more are kept on disk
 _SMALLEST_PROBABILITY = 1e-7  # so that its logarithm is finite
 
 
@@ -51,10 +54,16 @@ class ExampleSpec:
     offset: Factor
     layout: LayoutChoice = "auto"
 
+    @classmethod
+    def describe(cls, data: Data) -> ExampleSpec:
+        """Return the description of a data set's examples."""
+        needs = data.task.describe_outputs(data)
+        return cls(data.name, data.shape, data.outputs, needs, data.scale, data.offset, data.layout)
+
 
 def compute_logits(
     tflite: Path,
-    raw: NDArray[np.generic],
+    raw: Rows,
     data: Data,
     threads: int,
     batch: int = 50,
@@ -72,51 +81,74 @@ def compute_logits(
         foreign: Whether the file is not lightexp's own, so that it must run in the sandbox process. Defaults to False.
 
     Returns:
-        Outputs `(n, data.outputs)`: integers are dequantised, and probabilities (see `Data.probabilities`) replaced by
-        logits.
+        Outputs `(n, data.outputs)`, on disk if they are large: integers are dequantised, and probabilities (see
+        `Data.probabilities`) replaced by logits.
 
     Raises:
         BadInput: If LiteRT cannot run the file, or its shapes do not match the data set's.
         RunFailed: If an output is NaN or infinite.
     """
-    outputs = np.empty((len(raw), data.outputs), np.float32)
+    return collect_logits(iterate_logits(tflite, raw, data, threads, batch, foreign), (len(raw), data.outputs))
+
+
+def collect_logits(chunks: Iterable[tuple[slice, NDArray[np.float32]]], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the logits of `iterate_logits` in one array of `shape`, on disk if they are large."""
+    logits: NDArray[Any] = memmap.allocate(shape, np.float32, _MAX_OUTPUT_BYTES)
+    for chunk, values in chunks:
+        logits[chunk] = values
+        memmap.release_pages(logits[chunk])
+    return logits
+
+
+def iterate_logits(
+    tflite: Path, raw: Rows, data: Data, threads: int, batch: int = 50, foreign: bool = False
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Compute the outputs of `compute_logits` and yield them with their places, chunk by chunk.
+
+    Examples on disk are read by a thread, ahead of their use.
+    """
     if not len(raw):
-        return outputs
-    needs = data.task.describe_outputs(data)
-    spec = ExampleSpec(data.name, data.shape, data.outputs, needs, data.scale, data.offset, data.layout)
-    if foreign:
-        for start in range(0, len(raw), _EXAMPLES_PER_CALL):
-            part = raw[start : start + _EXAMPLES_PER_CALL]
-            outputs[start : start + len(part)] = sandbox.run_sandboxed(
-                "run_model", tflite, part, spec=asdict(spec), threads=threads, batch=batch
-            )
-    else:
-        outputs = run_model(tflite, raw, spec, threads, batch)
-    _require_finite_outputs(tflite, outputs)
-    return _invert_activation(tflite, outputs, data)
+        return
+    spec = ExampleSpec.describe(data)
+    broken, has_probabilities = 0, None
+    model = None if foreign else _open_model(tflite, len(raw), spec, threads, batch)
+    for chunk, examples in memmap.read_in_chunks(raw, model.shape[0] if model else _EXAMPLES_PER_CALL):
+        part = _run_batches(model, examples, spec) if model else _run_sandboxed(tflite, examples, spec, threads, batch)
+        broken += len(part) - int(np.count_nonzero(np.isfinite(part).all(axis=1)))
+        if has_probabilities is None:  # now that the file is known to be readable
+            has_probabilities = _has_probabilities(tflite, data)
+        yield chunk, _invert_activation(part, data) if has_probabilities else part
+    if broken:
+        raise RunFailed(
+            f"{tflite} gives NaN or infinity for {broken} of {len(raw)} examples. Lower the learning rate of its "
+            "training, or compress it less."
+        )
 
 
-def _invert_activation(tflite: Path, outputs: NDArray[np.float32], data: Data) -> NDArray[np.float32]:
-    """Return logits in place of probabilities, which `data.probabilities` or the file's last operator announce."""
+def _has_probabilities(tflite: Path, data: Data) -> bool:
+    """Return whether a file gives probabilities, which `data.probabilities` or its last operator announce."""
+    if data.probabilities is not None:
+        return data.probabilities
     activation = data.task.activation
-    has_probabilities = data.probabilities
-    if has_probabilities is None:
-        has_probabilities = activation is not None and flatbuffer.read_graph(tflite).ends_in(activation)
-    if not has_probabilities:
-        return outputs
-    if activation == "sigmoid":
+    return activation is not None and flatbuffer.read_graph(tflite).ends_in(activation)
+
+
+def _run_sandboxed(
+    tflite: Path, raw: NDArray[np.generic], spec: ExampleSpec, threads: int, batch: int
+) -> NDArray[np.float32]:
+    """Return the outputs of a file in the sandbox process for raw examples."""
+    parts = [raw[start : start + _EXAMPLES_PER_CALL] for start in range(0, len(raw), _EXAMPLES_PER_CALL)]
+    settings = {"spec": asdict(spec), "threads": threads, "batch": batch}
+    return np.concatenate([sandbox.run_sandboxed("run_model", tflite, part, **settings) for part in parts])
+
+
+def _invert_activation(outputs: NDArray[np.float32], data: Data) -> NDArray[np.float32]:
+    """Return logits in place of probabilities."""
+    if data.task.activation == "sigmoid":
         probabilities = np.clip(outputs, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
         logits: NDArray[np.float32] = np.log(probabilities / (1 - probabilities))
         return logits
     return np.log(np.clip(outputs, _SMALLEST_PROBABILITY, None))
-
-
-def _require_finite_outputs(tflite: Path, outputs: NDArray[np.float32]) -> None:
-    if broken := len(outputs) - np.count_nonzero(np.isfinite(outputs).all(axis=1)):
-        raise RunFailed(
-            f"{tflite} gives NaN or infinity for {broken} of {len(outputs)} examples. Lower the learning rate of its "
-            "training, or compress it less."
-        )
 
 
 def run_model(
@@ -139,8 +171,16 @@ def run_model(
     """
     if isinstance(spec, Mapping):
         spec = ExampleSpec(**spec)
+    return _run_batches(_open_model(tflite, len(raw), spec, threads, batch), raw, spec)
+
+
+def _open_model(tflite: Path, examples: int, spec: ExampleSpec, threads: int, batch: int) -> LoadedModel:
+    return LoadedModel.open(tflite, (min(batch, examples), *spec.shape), threads, layout=spec.layout)
+
+
+def _run_batches(model: LoadedModel, raw: NDArray[np.generic], spec: ExampleSpec) -> NDArray[np.float32]:
+    """Return the outputs of a loaded model for raw examples, batch by batch."""
     outputs = np.empty((len(raw), spec.outputs), np.float32)
-    model = LoadedModel.open(tflite, (min(batch, len(raw)), *spec.shape), threads, layout=spec.layout)
     inputs = np.zeros(model.shape, model.source.dtype)
     for start in range(0, len(raw), len(inputs)):
         part = raw[start : start + len(inputs)]
@@ -151,7 +191,7 @@ def run_model(
         output = model.get_output()
         if output.shape != (len(inputs), spec.outputs):
             raise BadInput(
-                f"{tflite} gives outputs of shape {output.shape[1:]}, but {spec.name} has {spec.needs}: "
+                f"{model.tflite} gives outputs of shape {output.shape[1:]}, but {spec.name} has {spec.needs}: "
                 f"({spec.outputs},). Use the data set that the model was made for."
             )
         outputs[start : start + len(part)] = model.sink.decode(output[: len(part)])

@@ -12,7 +12,10 @@ from lightexp.backend.converter import unroll_layer
 from lightexp.backend.flatten import flatten_model
 from lightexp.backend.session import import_keras, import_tensorflow, import_tfmot
 from lightexp.backend.stderr import silence_stderr
+from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
+from lightexp.core.memmap import read_chunk
+from lightexp.core.streamed_array import Rows
 
 tf = import_tensorflow()
 
@@ -202,14 +205,15 @@ def find_ranges(model: Any, inputs: NDArray[np.float32]) -> None:
                 variable.assign(old + _RANGE_STEP * (variable - old))
 
 
-def compute_logits(model: Any, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a simulated model's logits `(n, classes)` for scaled inputs `(n, *shape)`.
+def compute_logits(model: Any, raw: Rows, data: Data) -> NDArray[np.float32]:
+    """Return a simulated model's logits `(n, classes)` for raw examples `(n, *shape)`.
 
     Keras' `predict` gives the same, after seconds of autograph conversion that these models do not need.
     """
     call = tf.function(lambda x: model(x, training=False), reduce_retracing=True, autograph=False)
-    starts = range(0, len(inputs), _EVALUATION_BATCH)
-    return np.concatenate([call(inputs[start : start + _EVALUATION_BATCH]).numpy() for start in starts])
+    starts = range(0, len(raw), _EVALUATION_BATCH)
+    batches = (data.inputs(read_chunk(raw, slice(start, start + _EVALUATION_BATCH))) for start in starts)
+    return np.concatenate([call(inputs).numpy() for inputs in batches])
 
 
 def _kind(layer: Any) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lightexp.backend.session import import_tensorflow
 from lightexp.core.data import Data
+from lightexp.core.memmap import read_chunk
 from lightexp.core.primary_metric import PrimaryMetric
 
 if TYPE_CHECKING:
@@ -204,7 +205,8 @@ def make_evaluator(model: Any, data: Data) -> Callable[[], float]:
 
     def evaluate() -> float:
         starts = range(0, len(data.val), _EVALUATION_BATCH)
-        outputs = [compute_outputs(tf.constant(data.val.x[start : start + _EVALUATION_BATCH])) for start in starts]
+        batches = (read_chunk(data.val.x, slice(start, start + _EVALUATION_BATCH)) for start in starts)
+        outputs = [compute_outputs(tf.constant(batch)) for batch in batches]
         return data.task.compute_primary(np.concatenate(outputs), data.compute_targets(data.val), data)
 
     return evaluate

@@ -22,6 +22,7 @@ from lightexp.backend.randomness import seed_by_step
 from lightexp.backend.session import import_tensorflow
 from lightexp.core import interrupt
 from lightexp.core.data import Data, Split
+from lightexp.core.memmap import read_chunk
 from lightexp.core.protocols import Progress
 from lightexp.core.training import Training, count_steps_per_epoch
 
@@ -265,7 +266,9 @@ class Trainer:
         loss, score, outputs = 0.0, 0.0, []
         for first in range(0, len(split), _EVALUATION_BATCH):
             rows = slice(first, first + _EVALUATION_BATCH)
-            batch_loss, batch_score, batch = self._validate(tf.constant(split.x[rows]), tf.constant(split.y[rows]))
+            batch_loss, batch_score, batch = self._validate(
+                tf.constant(read_chunk(split.x, rows)), tf.constant(split.y[rows])
+            )
             loss, score = loss + float(batch_loss), score + float(batch_score)
             if needs_outputs:
                 outputs.append(batch.numpy())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,8 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.core import memmap
+from lightexp.core.formatting import format_bytes
 from lightexp.core.layout import LayoutChoice
 from lightexp.core.preprocessing import Augment, Factor
+from lightexp.core.streamed_array import Rows, StreamedArray
 from lightexp.core.task import Task, make_default_task
 
 
@@ -20,12 +25,13 @@ class Split:
     """One split of a data set.
 
     Attributes:
-        x: Raw examples, `(n, *shape)`, as stored (often uint8); a `numpy.memmap` where they do not fit in memory.
+        x: Raw examples, `(n, *shape)`, as stored (often uint8); where they do not fit in memory, a
+            `numpy.memmap`, or rows that are read when they are used.
         y: Targets of the task: labels `(n,)` int32, from 0, or numbers `(n, outputs)` float32.
         groups: What each example belongs to, such as a machine's id, strings `(n,)`; None where that is not known.
     """
 
-    x: NDArray[np.generic]
+    x: Rows
     y: NDArray[Any]
     groups: NDArray[np.str_] | None = None
 
@@ -34,22 +40,29 @@ class Split:
 
     @property
     def on_disk(self) -> bool:
-        """Whether the examples are in a file and too large to be read into memory at once."""
-        return isinstance(self.x, np.memmap)
+        """Whether the examples are in files and too large to be read into memory at once."""
+        return isinstance(self.x, np.memmap | StreamedArray)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over dtypes, shapes and bytes of the arrays."""
         digest = hashlib.sha256()
         for array in (self.x, self.y, *(() if self.groups is None else (self.groups,))):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+            if isinstance(array, StreamedArray) and array.digest:
+                digest = array.digest.copy()  # the examples come first
+                continue
+            digest.update(memmap.describe_array(array))
+            if isinstance(array, np.memmap | StreamedArray):  # not at once, which would need memory for all
+                for _, rows in memmap.read_in_chunks(array):
+                    digest.update(rows.data)
+            else:
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def sample(self, count: int, seed: int = 0) -> NDArray[np.generic]:
         """Return `count` different raw examples, drawn with `seed`; all if there are fewer."""
         chosen = np.random.default_rng(seed).permutation(len(self))[:count]
-        return self.x[np.sort(chosen)]
+        return memmap.read_chunk(self.x, np.sort(chosen))
 
 
 @dataclass(frozen=True)
@@ -122,7 +135,15 @@ class Data:
 
     def compute_targets(self, split: Split) -> NDArray[Any]:
         """Return what the outputs on a split of these data are compared with: `y`, or the scaled inputs, flat."""
-        return self.inputs(split.x).reshape(len(split), -1) if self.task.learns_inputs else split.y
+        if not self.task.learns_inputs:
+            return split.y
+        if not split.on_disk:
+            return self.inputs(split.x[:]).reshape(len(split), -1)
+        targets = memmap.allocate((len(split), math.prod(self.shape)), np.float32, 0)
+        for chunk in memmap.iterate_chunks(targets):
+            targets[chunk] = self.inputs(memmap.read_chunk(split.x, chunk)).reshape(-1, targets.shape[1])
+            memmap.release_pages(targets[chunk])
+        return targets
 
     def describe(self) -> str:
         """Return one line on the examples: what they are, their shape and their numbers."""
@@ -132,6 +153,23 @@ class Data:
         )
         counts = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
         return f"{self.name}: {kind} of shape {self.shape}, {self.task.describe_outputs(self)}; {counts}"
+
+    def describe_storage(self) -> list[str]:
+        """Return sentences on the splits that are not in memory, for the user."""
+        encoded = {name for name, s in self.splits.items() if isinstance(s.x, StreamedArray) and s.x.is_encoded}
+        kept = {name for name, split in self.splits.items() if split.on_disk} - encoded
+        sentences = []
+        for names, where in (
+            (kept, f"Kept on disk in {tempfile.gettempdir()}, by dataset.memory_mb, and read batch by batch"),
+            (
+                encoded,
+                "Decoded again whenever they are used, by dataset.memory_mb and the disk (dataset.disk_gb)",
+            ),
+        ):
+            if splits := {name: split for name, split in self.splits.items() if name in names}:
+                size = format_bytes(sum(split.x.nbytes for split in splits.values()))
+                sentences.append(f"{where}: {', '.join(splits)} ({size}).")
+        return sentences
 
     def inputs(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
         """Return raw examples as float32 model inputs."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -71,6 +71,7 @@ class MeasurementContext:
         encoded: The entropy-coded file; None where there is none.
         cache: Outputs by file and split, shared by the measurements of a run; see `lightexp.metrics.logits`.
         requested: The metrics that are needed; a measurement may leave out others that are costly. None for all.
+        report: Called with the share of the examples that the file has been run on, from 0 to 1.
     """
 
     tflite: Path
@@ -83,6 +84,7 @@ class MeasurementContext:
     encoded: Path | None = None
     cache: dict[tuple[Path, str], NDArray[np.float32]] = field(default_factory=dict, compare=False, repr=False)
     requested: frozenset[str] | None = None
+    report: Callable[[float], None] = field(default=lambda share: None, compare=False, repr=False)
 
 
 class Measurement(ABC):

@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.core import memmap
 from lightexp.core.config import Count, Positive, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.protocols import Model, Task
-from lightexp.datasets import anomalies, examples, indicators, labels, memmap, npz, numbers
+from lightexp.datasets import anomalies, examples, indicators, labels, npz, numbers
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.examples import Kind, Layout
 from lightexp.datasets.labels import ClassCount, NumberedLabels

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.core import memmap
 from lightexp.core.errors import BadInput
-from lightexp.datasets import memmap
 
 Kind = Literal["auto", "features", "series", "image"]
 Layout = Literal["auto", "nhwc", "nchw"]
@@ -84,8 +84,7 @@ def unify_types(path: Path, arrays: Mapping[str, NDArray[Any]], limit: float) ->
     if kinds == {"b"}:
         return TypedExamples(_convert(arrays, np.uint8, limit), 1.0)
     if low >= 0 and high <= _MAX_BYTE:
-        notes = () if high > _DARK else (_describe_dark(train, high),)
-        return TypedExamples(_convert(arrays, np.uint8, limit), float(_MAX_BYTE), notes)
+        return TypedExamples(_convert(arrays, np.uint8, limit), float(_MAX_BYTE), describe_bytes(train, high))
     if all(x.dtype == np.uint16 for x in arrays.values()):
         note = (
             f"{train} holds 16-bit numbers up to {high}: 0 to 65,535 become inputs from 0 to 1 (dataset.scaling.range)."
@@ -98,10 +97,13 @@ def unify_types(path: Path, arrays: Mapping[str, NDArray[Any]], limit: float) ->
     return TypedExamples(_convert(arrays, np.float32, limit), None, (note,))
 
 
-def _describe_dark(train: str, high: int) -> str:
+def describe_bytes(train: str, high: int) -> tuple[str, ...]:
+    """Return a sentence for the user if the largest of an array's bytes is so low that they may be no pixels."""
+    if high > _DARK:
+        return ()
     return (
         f"{train} holds whole numbers up to {high} only, taken for pixels from 0 to 255: inputs go up to "
-        f"{high / _MAX_BYTE:.2g}. For inputs up to 1 set dataset.scaling.range=[0,{_MAX_BYTE / max(high, 1):.4g}]."
+        f"{high / _MAX_BYTE:.2g}. For inputs up to 1 set dataset.scaling.range=[0,{_MAX_BYTE / max(high, 1):.4g}].",
     )
 
 

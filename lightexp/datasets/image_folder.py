@@ -16,6 +16,7 @@ from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.protocols import Task
 from lightexp.datasets import image_labels, images
 from lightexp.datasets.base import InputDataset
+from lightexp.datasets.image_reader import ImageReader, load_images
 from lightexp.datasets.images import Background, ImageSize, format_path
 from lightexp.datasets.labels import ClassCount, describe_absent
 from lightexp.datasets.splits import count_fifth, hold_out, make_split
@@ -51,6 +52,8 @@ class ImageFolder(InputDataset):
             number, if folders are named 0, 1, 2, ... Defaults to None: the folders' names in their order.
         memory_mb: Megabytes; a larger split is kept on disk (in the folder that TMPDIR names) and streamed. Does not
             change results.
+        disk_gb: Gigabytes that such splits may take; larger ones are decoded again whenever they are used. Defaults to
+            None: what the disk has free. Does not change results.
         max_gb: Gigabytes that images which are not resized may unpack to. Defaults to None: 256 MB and 100 times the
             files' size.
     """
@@ -62,6 +65,7 @@ class ImageFolder(InputDataset):
     background: Background = 255
     classes: ClassCount | ClassNames | None = None
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
+    disk_gb: Positive | None = field(default=None, metadata={"keyed": False})
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
 
     def serve(self, task: Task) -> ImageFolder:
@@ -113,8 +117,11 @@ class ImageFolder(InputDataset):
         image_format = images.make_format(self.channels, self.size, self.background)
         if image_format.size is None:
             images.check_size(paths, image_format, self.max_gb)
-        lists = [[paths[index] for index in splits[part].x] for part in PARTS]
-        arrays, notes = images.decode_files(lists, image_format, self.memory_mb * 1e6)
+        reader = ImageReader(lambda indices: [(paths[i], format_path(paths[i])) for i in indices], image_format)
+        arrays = load_images(
+            reader, [np.asarray(splits[part].x[:], np.intp) for part in PARTS], self.memory_mb * 1e6, self.disk_gb
+        )
+        notes = reader.describe_changes()
         train, val, test = (make_split(x, splits[part].y) for part, x in zip(PARTS, arrays, strict=True))
         classes = len(names) if self.labels is None else 0
         data = self.make_data(self._find_folder().resolve().name or "images", train, val, test, classes, top=255)

@@ -1,14 +1,11 @@
-"""Decode image files in parallel into arrays; an error names the damaged file."""
+"""Decode images into arrays; an error names the damaged file."""
 
 from __future__ import annotations
 
-import os
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -29,14 +26,11 @@ from PIL import (
     WebPImagePlugin,
 )
 from pydantic import Field
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import BadInput
 from lightexp.core.regular_files import open_regular
 from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
-from lightexp.datasets import memmap
 
 _Byte = Annotated[int, Field(ge=0, le=255)]
 ImageSize = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=2, max_length=2)]
@@ -44,8 +38,6 @@ ImageSize = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_leng
 Background = _Byte | Annotated[list[_Byte], Field(min_length=3, max_length=3)]
 """A grey level, or red, green and blue."""
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-BAR_DELAY_S = 1.0
-"""Seconds after which the progress bar appears."""
 # Importing a format's module registers the format with Pillow; no other format is tried.
 _PLUGINS = (
     PngImagePlugin.PngImageFile,
@@ -64,8 +56,6 @@ _NOTES = {
     "deep": "{count} images have 16 bits a pixel: their upper 8 bits are used.",
 }
 """Messages to the user, by what was changed on an image."""
-_BATCH = 16
-_MAX_THREADS = 8  # each may hold an image of Pillow's largest size
 
 
 @dataclass(frozen=True)
@@ -129,54 +119,6 @@ def check_size(paths: Sequence[Path], image_format: ImageFormat, max_gb: float |
         unpacked = image.width * image.height * image_format.channels * len(paths)
     limit = compute_size_limit(sum(path.stat().st_size for path in paths), max_gb)
     check_unpacked_size(paths[0].parent, unpacked, limit, "dataset.max_gb")
-
-
-def decode_files(
-    lists: Sequence[Sequence[Path]], image_format: ImageFormat, limit: float
-) -> tuple[list[NDArray[np.generic]], tuple[str, ...]]:
-    """Decode lists of files in parallel, each into an array `(n, height, width, channels)` of uint8.
-
-    Args:
-        lists: Paths of the files; the first list must not be empty.
-        image_format: Channels and size of the arrays.
-        limit: Size in bytes above which an array is on disk; see `memmap.allocate`.
-
-    Returns:
-        An array for each list, and sentences on what was changed, for the user.
-
-    Raises:
-        BadInput: If a file is not an image, is damaged, or (if no size is set) has another size than the first.
-        RunFailed: If there is no room.
-    """
-    with strict_warnings():
-        first = lists[0][0]
-        size = image_format.size or decode_image(first, image_format).pixels.shape[:2]
-        arrays = [memmap.allocate((len(paths), *size, image_format.channels), np.uint8, limit) for paths in lists]
-
-        def fill(array: NDArray[np.generic], paths: Sequence[Path], start: int) -> tuple[int, Counter[str]]:
-            changes: Counter[str] = Counter()
-            for row, path in enumerate(paths[start : start + _BATCH], start):
-                image = decode_image(path, image_format)
-                changes.update(image.changes)
-                if image.pixels.shape[:2] != size:
-                    raise BadInput(
-                        f"{format_path(path)} is {_format_size(image.pixels.shape[:2])}, {format_path(first)} "
-                        f"{_format_size(size)}. To resize all images, set dataset.size=[HEIGHT,WIDTH]."
-                    )
-                array[row] = image.pixels
-            return min(_BATCH, len(paths) - start), changes
-
-        with ThreadPoolExecutor(min(_MAX_THREADS, len(os.sched_getaffinity(0)))) as pool:
-            futures = [
-                pool.submit(fill, array, paths, start)
-                for array, paths in zip(arrays, lists, strict=True)
-                for start in range(0, len(paths), _BATCH)
-            ]
-            try:
-                changes = _wait(futures, sum(map(len, lists)))
-            finally:
-                pool.shutdown(cancel_futures=True)
-    return arrays, describe_changes(changes, image_format)
 
 
 def describe_changes(changes: Counter[str], image_format: ImageFormat) -> tuple[str, ...]:
@@ -276,24 +218,3 @@ def _open_image(source: Path | bytes, title: str) -> Iterator[Image.Image]:
         message = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
         reason = f"cannot be decoded: {' '.join(message.split())[:200] or type(error).__name__}"
     raise BadInput(f"{title} {reason}. Replace it or delete it.")
-
-
-def _wait(futures: Sequence[Future[tuple[int, Counter[str]]]], total: int) -> Counter[str]:
-    """Wait until all batches are decoded; return all changes, or raise the error of the first in order that fails."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True))
-    task = bar.add_task("reading images", total=total)
-    start = time.monotonic()
-    changes: Counter[str] = Counter()
-    with ExitStack() as stack:
-        for future in futures:
-            count, batch_changes = future.result()
-            changes += batch_changes
-            bar.advance(task, count)
-            if not bar.live.is_started and time.monotonic() - start > BAR_DELAY_S:
-                stack.enter_context(bar)
-    return changes
-
-
-def _format_size(size: tuple[int, ...]) -> str:
-    return f"{size[0]} pixels high and {size[1]} wide"

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from lightexp.core import memmap
 from lightexp.core.errors import BadInput, suggest_nearest
-from lightexp.datasets import memmap
 
 ClassCount = Annotated[int, Field(ge=2, le=100_000)]
 _MAX_LISTED = 8  # classes in a note

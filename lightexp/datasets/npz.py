@@ -15,10 +15,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from lightexp.core import memmap
 from lightexp.core.errors import BadInput, LightexpError
 from lightexp.core.regular_files import open_regular
 from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
-from lightexp.datasets import memmap
 
 CHUNK_BYTES = 1 << 22
 

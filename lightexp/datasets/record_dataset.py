@@ -15,15 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from lightexp.core import memmap
 from lightexp.core.config import Count, Positive, settings_dataclass
 from lightexp.core.data import Data
-from lightexp.core.errors import BadInput, LightexpError, suggest_nearest
+from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.regular_files import read_text
 from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
-from lightexp.datasets import examples, images, labels, memmap, tfrecord_files
+from lightexp.core.streamed_array import Indices
+from lightexp.datasets import examples, images, labels, tfrecord_files
 from lightexp.datasets.base import InputDataset
+from lightexp.datasets.image_reader import EncodedImage, ImageReader, load_images, show_progress
 from lightexp.datasets.images import Background, ImageSize
 from lightexp.datasets.labels import ClassCount
+from lightexp.datasets.record_index import RecordIndex
+from lightexp.datasets.record_parsing import LabelColumn, decode_label, make_damage_error, name_damage
 from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 EXAMPLES = ("image/encoded", "image", "image_raw", "x", "features", "signal", "audio")
@@ -54,6 +59,25 @@ class _RecordFormat:
     images: images.ImageFormat | None
 
 
+@dataclass(frozen=True)
+class _Content:
+    """What the records of each part hold.
+
+    Attributes:
+        x: Examples, or their indices if there is a reader.
+        y: Labels as they are in the files.
+        top: Largest possible raw value; None if raw values are floats.
+        notes: Sentences on how the examples were read, for the user.
+        reader: Reads the examples, if they are encoded images that can be read in any order.
+    """
+
+    x: Mapping[str, NDArray[Any]]
+    y: Mapping[str, NDArray[Any]]
+    top: float | None
+    notes: tuple[str, ...] = ()
+    reader: ImageReader | None = None
+
+
 @settings_dataclass
 class RecordDataset(InputDataset):
     """TFRecord files of `tf.train.Example` messages with an example and a label each.
@@ -72,6 +96,8 @@ class RecordDataset(InputDataset):
         classes: Number of classes. Defaults to None: those of the train split.
         memory_mb: Megabytes; a larger split is kept on disk (in the folder that TMPDIR names) and streamed. Does not
             change results.
+        disk_gb: Gigabytes that such splits of encoded images may take; larger ones are decoded again whenever they are
+            used, unless their files end in `.gz`. Defaults to None: what the disk has free. Does not change results.
         max_gb: Gigabytes that the records may unpack to. Defaults to None: 256 MB and 100 times the files' size.
     """
 
@@ -83,6 +109,7 @@ class RecordDataset(InputDataset):
     background: Background = 255
     classes: ClassCount | None = None
     memory_mb: Count = field(default=4096, metadata={"keyed": False})
+    disk_gb: Positive | None = field(default=None, metadata={"keyed": False})
     max_gb: Positive | None = field(default=None, metadata={"keyed": False})
 
     @abstractmethod
@@ -115,26 +142,85 @@ class RecordDataset(InputDataset):
         size = sum(file.stat().st_size for paths in files.values() for file in paths)
         limit = compute_size_limit(size, self.max_gb)
         check_unpacked_size(path, sum(counts.values()) * bytes_each, limit, "dataset.max_gb")
-        x, y, changes = {}, {}, Counter[str]()
-        for part, paths in files.items():
-            name = f"{record_format.example} of {part}"
-            x[name] = memmap.allocate((counts[part], *record_format.shape), record_format.dtype, self.memory_mb * 1e6)
-            y[f"{record_format.label} of {part}"] = _read_part(paths, record_format, x[name], changes)
-        notes = images.describe_changes(changes, record_format.images) if record_format.images else ()
-        typed = examples.unify_types(path, x, self.memory_mb * 1e6)
+        if record_format.images and not any(file.suffix == ".gz" for paths in files.values() for file in paths):
+            content = self._index_images(files, counts, record_format, record_format.images)
+        else:
+            content = self._read_arrays(path, files, counts, record_format)
         names = _read_class_names(path, record_format.label)
-        numbered = labels.number_labels(path, y, self.classes or (len(names) if len(names) > 1 else None))
+        known = self.classes or (len(names) if len(names) > 1 else None)
+        named = {f"{record_format.label} of {part}": y for part, y in content.y.items()}
+        numbered = labels.number_labels(path, named, known)
         splits = {
-            part: make_split(values, targets)
-            for part, values, targets in zip(files, typed.splits.values(), numbered.splits.values(), strict=True)
+            part: make_split(x, y) for (part, x), y in zip(content.x.items(), numbered.splits.values(), strict=True)
         }
-        train = splits["train"]
         for part in ("test", "val"):
             if part not in splits:
-                train, splits[part] = hold_out(train, count_fifth(len(train)), self.split_seed)
-        data = self.make_data(self.title(path), train, splits["val"], splits["test"], numbered.classes, typed.top)
+                train = splits["train"]
+                splits["train"], splits[part] = hold_out(train, count_fifth(len(train)), self.split_seed)
+        top, notes = content.top, content.notes
+        if reader := content.reader:
+            lists = [np.asarray(split.x[:], np.intp) for split in splits.values()]
+            arrays = load_images(reader, lists, self.memory_mb * 1e6, self.disk_gb)
+            splits = {part: replace(splits[part], x=x) for part, x in zip(splits, arrays, strict=True)}
+            notes = (
+                *reader.describe_changes(),
+                *examples.describe_bytes(f"{record_format.example} of train", reader.brightest),
+            )
+        data = self.make_data(self.title(path), splits["train"], splits["val"], splits["test"], numbered.classes, top)
         names = numbered.names or (names if len(names) == numbered.classes else ())
-        return replace(data, names=names, notes=(*data.notes, *notes, *typed.notes, *numbered.notes))
+        return replace(data, names=names, notes=(*data.notes, *notes, *numbered.notes))
+
+    def _index_images(
+        self,
+        files: Mapping[str, Sequence[Path]],
+        counts: Mapping[str, int],
+        record_format: _RecordFormat,
+        image_format: images.ImageFormat,
+    ) -> _Content:
+        """Return the labels of encoded images, and their indices as examples, with what reads these."""
+        parts = {file: part for part, paths in files.items() for file in paths}
+        columns = {part: LabelColumn() for part in files}
+        with show_progress("indexing records", sum(counts.values())) as advance:
+
+            def visit(path: Path, number: int, record: bytes) -> None:
+                with name_damage(path, number):
+                    features = tfrecord_files.split_features(record)
+                    columns[parts[path]].append(decode_label(features[record_format.label]))
+                advance(1)
+
+            index = RecordIndex(list(parts), visit)
+
+        def fetch(indices: Indices) -> list[EncodedImage]:
+            encoded: list[EncodedImage] = []
+            for number, record in zip(indices.tolist(), index.read(indices), strict=True):
+                path, place = index.locate(number)
+                with name_damage(path, place):
+                    value = tfrecord_files.decode_feature(tfrecord_files.split_features(record)[record_format.example])
+                    if isinstance(value, np.ndarray):
+                        raise ValueError(f"{record_format.example} holds numbers")
+                encoded.append((value[0] if value else b"", f"{path}: {record_format.example} of record {place}"))
+            return encoded
+
+        x: dict[str, NDArray[Any]] = {}
+        for part in files:
+            first = sum(map(len, x.values()))
+            x[part] = np.arange(first, first + counts[part])
+        y = {part: column.to_array() for part, column in columns.items()}
+        return _Content(x, y, top=255, reader=ImageReader(fetch, image_format))
+
+    def _read_arrays(
+        self, path: Path, files: Mapping[str, Sequence[Path]], counts: Mapping[str, int], record_format: _RecordFormat
+    ) -> _Content:
+        """Return examples and labels, each file read once."""
+        x, y, changes = {}, {}, Counter[str]()
+        limit = self.memory_mb * 1e6
+        for part, paths in files.items():
+            x[part] = memmap.allocate((counts[part], *record_format.shape), record_format.dtype, limit)
+            y[part] = _read_part(paths, record_format, x[part], changes)
+        notes = images.describe_changes(changes, record_format.images) if record_format.images else ()
+        named = {f"{record_format.example} of {part}": values for part, values in x.items()}
+        typed = examples.unify_types(path, named, limit)
+        return _Content(dict(zip(x, typed.splits.values(), strict=True)), y, typed.top, (*notes, *typed.notes))
 
     def _choose_format(self, path: Path, record: bytes) -> _RecordFormat:
         """Choose how all records are read, from the first one."""
@@ -144,7 +230,7 @@ class RecordDataset(InputDataset):
             label = _choose_feature(path, features, self.label, LABELS, "label")
             value = tfrecord_files.decode_feature(features[example])
         except ValueError as error:
-            raise _make_damage_error(path, 0, error) from None
+            raise make_damage_error(path, 0, error) from None
         stated = self.read_shape(path, example)
         if isinstance(value, np.ndarray):
             return _RecordFormat(example, label, tuple(stated or [len(value)]), value.dtype, None)
@@ -200,24 +286,17 @@ def _read_part(
     paths: Sequence[Path], record_format: _RecordFormat, x: NDArray[np.generic], changes: Counter[str]
 ) -> NDArray[Any]:
     """Fill `x` with the examples of some files, and return the labels `(n,)`."""
-    targets: list[Any] = []
+    targets = LabelColumn()
+    row = 0
     with images.strict_warnings():
         for path in paths:
             for number, record in enumerate(tfrecord_files.read_records(path)):
-                try:
+                with name_damage(path, number):
                     features = tfrecord_files.split_features(record)
-                    x[len(targets)] = _decode_example(features[record_format.example], record_format, changes)
-                    targets.append(_decode_label(features[record_format.label]))
-                except LightexpError as error:
-                    raise BadInput(f"{path}: record {number}: {error}") from None
-                except (ValueError, KeyError) as error:
-                    raise _make_damage_error(path, number, error) from None
-    return np.array(targets)
-
-
-def _make_damage_error(path: Path, number: int, error: Exception) -> BadInput:
-    reason = f"has no feature {error}" if isinstance(error, KeyError) else str(error)
-    return BadInput(f"{path}: record {number} cannot be used: {reason}. Write all records alike.")
+                    x[row] = _decode_example(features[record_format.example], record_format, changes)
+                    targets.append(decode_label(features[record_format.label]))
+                row += 1
+    return targets.to_array()
 
 
 def _decode_example(feature: bytes, record_format: _RecordFormat, changes: Counter[str]) -> NDArray[Any]:
@@ -235,13 +314,6 @@ def _decode_example(feature: bytes, record_format: _RecordFormat, changes: Count
             "dataset.size=[HEIGHT,WIDTH]."
         )
     return image.pixels
-
-
-def _decode_label(feature: bytes) -> Any:
-    value = tfrecord_files.decode_feature(feature)
-    if len(value) != 1:
-        raise ValueError(f"its label holds {len(value)} values")
-    return value[0].decode("utf-8", "replace") if isinstance(value[0], bytes) else value[0]
 
 
 def _read_class_names(path: Path, label: str) -> tuple[str, ...]:

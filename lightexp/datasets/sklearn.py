@@ -71,7 +71,7 @@ class Sklearn(InputDataset):
             problem = getattr(error, "strerror", None) or error
             raise BadInput(f"{files[0]} cannot be read: {problem}. Install scikit-learn again.") from None
         train, val, test = split_in_fifths(make_split(x, y), self.split_seed)
-        dataset = self.standardize(train.x)
+        dataset = self.standardize(train.x[:])
         return replace(dataset.make_data(self.name, train, val, test, len(names), None), names=names)
 
     def _find_files(self) -> list[Path]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.core import memmap
 from lightexp.core.data import Split, split_stratified
 from lightexp.core.errors import BadInput
-from lightexp.datasets import memmap
+from lightexp.core.streamed_array import Rows, StreamedArray
 
 
 def count_fifth(count: int) -> int:
@@ -18,7 +19,7 @@ def count_fifth(count: int) -> int:
 def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
     """Move examples from a split to a new one, the same share of each class.
 
-    A class with a single example is in one of the two only. A split on disk gives two splits on disk.
+    A class with a single example is in one of the two only. Examples on disk stay where they are.
 
     Args:
         split: Split to take examples from.
@@ -67,6 +68,9 @@ def draw_examples(split: Split, count: int, seed: int) -> Split:
     return drawn
 
 
-def make_split(x: NDArray[np.generic], y: NDArray[np.generic]) -> Split:
+def make_split(x: Rows, y: NDArray[np.generic]) -> Split:
     """Return a split of raw examples `(n, ...)` and labels `(n,)` or numbers `(n, targets)`, both in C order."""
-    return Split(memmap.reorder(x), np.ascontiguousarray(y, np.int32 if y.ndim == 1 else np.float32))
+    return Split(
+        x if isinstance(x, StreamedArray) else memmap.reorder(x),
+        np.ascontiguousarray(y, np.int32 if y.ndim == 1 else np.float32),
+    )

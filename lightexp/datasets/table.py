@@ -102,7 +102,7 @@ class TableDataset(InputDataset):
         is_number = np.concatenate([np.full(len(part), len(part) == 1 and part[0] in features) for part, _ in encoded])
         x = np.concatenate([values for _, values in encoded], axis=1)
         train, val, test = split_in_fifths(make_split(x, learnt.splits["table"]), self.split_seed)
-        dataset = self.standardize(train.x, is_number)
+        dataset = self.standardize(train.x[:], is_number)
         data = dataset.make_data(path.stem, train, val, test, learnt.classes, None)
         inputs = f"The model's inputs are {', '.join(names)}."
         return replace(data, names=learnt.names, notes=(*data.notes, *note, *learnt.notes, inputs))

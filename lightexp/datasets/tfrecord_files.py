@@ -21,6 +21,10 @@ Feature = list[bytes] | NDArray[np.generic]
 """Strings of bytes, or an array `(n,)` of float32 or int64."""
 _HEADER = struct.Struct("<QI")
 _CHECKSUM_BYTES = 4
+HEADER_BYTES = _HEADER.size
+"""Bytes before the content of a record."""
+FRAME_BYTES = HEADER_BYTES + _CHECKSUM_BYTES
+"""Bytes before and after it."""
 _BATCH_BYTES, _BATCH_RECORDS = 1 << 26, 512
 _MAX_RECORD_BYTES = 1 << 30
 _MAX_VARINT_BYTES = 10

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.core.config import Count, settings_dataclass
+from lightexp.core.memmap import map_chunks
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Task
-from lightexp.core.task import Direction
+from lightexp.core.task import Direction, find_top
 from lightexp.metrics.logits import get_split_suffix, load_logits
 from lightexp.tasks.probabilities import compute_log_softmax
 
@@ -54,8 +55,8 @@ def compute_calibration_error(logits: NDArray[np.float32], labels: NDArray[np.in
     Returns:
         Error from 0 to 1.
     """
-    confidence = np.exp(compute_log_softmax(logits).max(axis=1))
-    is_correct = logits.argmax(axis=1) == labels
+    confidence = map_chunks(lambda rows: np.exp(compute_log_softmax(rows).max(axis=1)), logits)
+    is_correct = find_top(logits) == labels
     bin_index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(bin_index, weights=is_correct - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))

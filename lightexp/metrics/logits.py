@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,10 +30,21 @@ def load_logits(context: MeasurementContext, split: str, control: bool = False, 
     file, foreign = (context.control, context.foreign_control) if control else (context.tflite, context.foreign)
     if (file, split) not in context.cache:
         examples = context.data.splits[split].x
-        context.cache[file, split] = litert.compute_logits(
-            file, examples, context.data, context.threads, batch, foreign
-        )
+        chunks = litert.iterate_logits(file, examples, context.data, context.threads, batch, foreign)
+        shape = len(examples), context.data.outputs
+        context.cache[file, split] = litert.collect_logits(_report(chunks, split, context), shape)
     return context.cache[file, split]
+
+
+def _report(
+    chunks: Iterator[tuple[slice, NDArray[np.float32]]], split: str, context: MeasurementContext
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield all chunks of a split, and report the share of the visible splits that is done."""
+    total = sum(len(context.data.splits[name]) for name in context.splits)
+    done = len(context.data.val) if split == "test" else 0
+    for chunk, logits in chunks:
+        yield chunk, logits
+        context.report((done + chunk.start + len(logits)) / total)
 
 
 def get_split_suffix(split: str) -> str:

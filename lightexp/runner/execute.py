@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,8 @@ class Executor:
             for number, (node, record) in enumerate(zip(self._plan.nodes, records, strict=True)):
                 if only is not None and node.name not in only:
                     continue
-                progress.step(number, len(records))
+                report = partial(_step_within, progress, number, len(records))
+                report(0.0)
                 artifact = self.shipped(node)
                 context = MeasurementContext(
                     artifact.tflite,
@@ -163,6 +165,7 @@ class Executor:
                     cache=cache,
                     encoded=artifact.encoded,
                     requested=requested,
+                    report=report,
                 )
                 self._measure_node(node, record, context)
                 is_control = node is self._plan.control
@@ -316,3 +319,8 @@ def _require_finite(node: Node, folder: Path, facts: Mapping[str, Any]) -> None:
             f"{node.name}: {broken} is NaN, infinite or far too large. Lower the learning rate of the stage or of "
             "those before it, and look for extreme values in the data."
         )
+
+
+def _step_within(progress: Progress, number: int, total: int, share: float) -> None:
+    """Show that a share of the work on stage `number` of `total` is done."""
+    progress.step(number + share, total)

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from lightexp.core import memmap
 from lightexp.core.data import Data
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Layer, Model
 from lightexp.core.sensitivity import SENSITIVITY_FACT, SensitivityTable
 from lightexp.core.store import Store
+from lightexp.core.streamed_array import Rows
 from lightexp.core.training import Training
 from lightexp.runner.plan import Node, Plan
 from lightexp.runner.settings import Settings
@@ -102,7 +104,7 @@ def _check_embeddings(built: Any, data: Data) -> None:
     for layer in built.layers:
         if type(layer).__name__ != "Embedding" or layer.input is not built.inputs[0]:
             continue
-        top = max(int(split.x.max()) for split in data.splits.values() if len(split))
+        top = max(_find_largest(split.x) for split in data.splits.values() if len(split))
         if top >= layer.input_dim:
             raise BadInput(f"{layer.name} has {layer.input_dim} rows, from 0, and the data's largest number is {top}.")
         if np.any(np.asarray(data.scale) != 1) or np.any(np.asarray(data.offset) != 0):
@@ -111,6 +113,10 @@ def _check_embeddings(built: Any, data: Data) -> None:
                 f"{layer.name} looks rows up by whole numbers, and the data's are scaled. Set "
                 f"dataset.scaling.range=[0,{largest}], and no mean or std."
             )
+
+
+def _find_largest(x: Rows) -> int:
+    return max(int(memmap.read_chunk(x, chunk).max()) for chunk in memmap.iterate_chunks(x))
 
 
 def _read_table(node: Node, store: Store) -> SensitivityTable | None:

@@ -106,8 +106,8 @@ class Runner:
         dataset.check()
         if self._data is None or self._data[0] != dataset:
             self._data = dataset, dataset.load()
-            if large := [name for name, split in self._data[1].splits.items() if split.on_disk]:
-                self._reporter.say(f"Kept on disk, by dataset.memory_mb, and read batch by batch: {', '.join(large)}.")
+            for note in self._data[1].describe_storage():
+                self._reporter.say(note)
         prepare = partial(prepare_inferred, settings.task) if settings.is_task_inferred else settings.task.prepare
         data = settings.model.select_view(prepare(self._data[1]))
         if self._noted != (self._data[0], data.notes):

@@ -127,7 +127,7 @@ class Qat(TrainingStage):
         file.write_bytes(converter.convert_default(model, io=self.io))
         val = context.data.val
         logits = {
-            "simulated": qat.compute_logits(model, context.data.inputs(val.x)),
+            "simulated": qat.compute_logits(model, val.x, context.data),
             "file": litert.compute_logits(file, val.x, context.data, context.threads),
         }
         task, targets = context.data.task, context.data.compute_targets(val)

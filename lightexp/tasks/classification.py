@@ -13,7 +13,7 @@ from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.metrics import Metric
 from lightexp.core.primary_metric import PrimaryMetric
-from lightexp.core.task import Direction, SplitName, Task
+from lightexp.core.task import Direction, SplitName, Task, find_top
 from lightexp.tasks.probabilities import AGREEMENT, compute_cross_entropy, compute_top_k, measure_agreement
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Classification(Task):
     def compute_primary(self, outputs: NDArray[Any], targets: NDArray[Any], data: Data) -> float:
         """Return the primary metric; see `Task.compute_primary`."""
         if self.primary == "accuracy":
-            return float(np.mean(outputs.argmax(axis=1) == targets))
+            return float(np.mean(find_top(outputs) == targets))
         return _compute_scores(outputs, targets)[self.primary]
 
     def compute_chance(self, targets: NDArray[Any], data: Data) -> float:
@@ -136,7 +136,7 @@ def _compute_scores(logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, flo
 
     A class without examples has no accuracy, and one that is neither present nor predicted has no F1.
     """
-    classes, predictions = logits.shape[1], logits.argmax(axis=1)
+    classes, predictions = logits.shape[1], find_top(logits)
     correct = np.bincount(labels[predictions == labels], minlength=classes)
     present, predicted = np.bincount(labels, minlength=classes), np.bincount(predictions, minlength=classes)
     is_present, is_counted = present > 0, present + predicted > 0

@@ -7,7 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.core.memmap import map_chunks
 from lightexp.core.metrics import Metric
+from lightexp.core.task import find_top
 
 AGREEMENT: dict[str, Literal["max", "min"] | None] = {"fidelity/agreement": "max", "fidelity/kl": "min"}
 """Names and directions of the metrics of `measure_agreement`."""
@@ -35,9 +37,14 @@ def compute_cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int32]
     Returns:
         Mean over the examples.
     """
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    label_logits = shifted[np.arange(len(labels)), labels]
-    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - label_logits))
+
+    def compute(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+        label_logits = shifted[np.arange(len(labels)), labels]
+        losses: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1)) - label_logits
+        return losses
+
+    return float(np.mean(map_chunks(compute, logits, labels)))
 
 
 def compute_top_k(logits: NDArray[np.float32], labels: NDArray[np.int32], k: int) -> float:
@@ -51,8 +58,13 @@ def compute_top_k(logits: NDArray[np.float32], labels: NDArray[np.int32], k: int
     Returns:
         Fraction from 0 to 1.
     """
-    label_logits = logits[np.arange(len(labels)), labels][:, None]
-    return float(np.mean((logits > label_logits).sum(axis=1) < k))
+
+    def is_among(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+        label_logits = logits[np.arange(len(labels)), labels][:, None]
+        among: NDArray[np.bool_] = (logits > label_logits).sum(axis=1) < k
+        return among
+
+    return float(np.mean(map_chunks(is_among, logits, labels)))
 
 
 def measure_agreement(logits: NDArray[Any], control: NDArray[Any], version: int) -> list[Metric]:
@@ -66,9 +78,15 @@ def measure_agreement(logits: NDArray[Any], control: NDArray[Any], version: int)
     Returns:
         `fidelity/agreement` and `fidelity/kl`.
     """
-    agreement = float(np.mean(logits.argmax(axis=1) == control.argmax(axis=1)))
-    log_target = compute_log_softmax(control)
-    kl = float(np.mean((np.exp(log_target) * (log_target - compute_log_softmax(logits))).sum(axis=1)))
+
+    def compute_divergences(logits: NDArray[Any], control: NDArray[Any]) -> NDArray[np.float64]:
+        log_target = compute_log_softmax(control)
+        terms = np.exp(log_target) * (log_target - compute_log_softmax(logits))
+        divergences: NDArray[np.float64] = terms.sum(axis=1)
+        return divergences
+
+    agreement = float(np.mean(find_top(logits) == find_top(control)))
+    kl = float(np.mean(map_chunks(compute_divergences, logits, control)))
     return [
         Metric("fidelity/agreement", agreement, "", "max", version=version),
         Metric("fidelity/kl", max(kl, 0.0), "nats", "min", version=version),

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from lightexp.core.config import Share, settings_dataclass
 from lightexp.core.errors import BadInput
+from lightexp.core.memmap import map_chunks, read_rows
 from lightexp.core.metrics import Metric, Note
 from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.core.task import Direction, SplitName, TargetKind, Task
-from lightexp.datasets.memmap import read_rows
 from lightexp.tasks.classes import ClassName, find_classes
 
 if TYPE_CHECKING:
@@ -188,5 +188,9 @@ def _select_rows(split: Split, rows: NDArray[np.intp]) -> Split:
 
 def _compute_errors(outputs: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
     """Return the mean squared error of each example, `(n,)`, in double precision."""
+    return map_chunks(_average_squares, outputs, np.broadcast_to(targets, outputs.shape))
+
+
+def _average_squares(outputs: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
     errors: NDArray[np.float64] = np.square(outputs - targets).mean(axis=1, dtype=np.float64)
     return errors

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from lightexp.backend import litert
 from lightexp.backend.litert import compute_logits, compute_spread, time_single_example
+from lightexp.core import memmap
 from lightexp.core.errors import BadInput
+from lightexp.core.streamed_array import StreamedArray
 from tests.metrics import tiny_models
 
 
@@ -50,6 +52,24 @@ def test_logits_do_not_depend_on_the_batch(scheme: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(compute_logits(path, data.test.x, data, 1, batch), expected, atol=1e-6)
     np.testing.assert_allclose(compute_logits(path, data.test.x[:3], data, 1), expected[:3], atol=1e-6)
     assert compute_logits(path, data.test.x[:0], data, 1).shape == (0, data.classes)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_examples_that_are_read_in_chunks_give_the_same_logits(
+    foreign: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiny_models.make_data("conv")
+    path, x = write_file(tmp_path, "conv", "int8"), data.test.x
+    expected = compute_logits(path, x, data, 1, 7)
+    monkeypatch.setattr(memmap, "CHUNK_BYTES", 15 * x[:1].nbytes)
+    monkeypatch.setattr(litert, "_EXAMPLES_PER_CALL", 7)
+    monkeypatch.setattr(litert, "_MAX_OUTPUT_BYTES", 0)
+    stream = StreamedArray(x.__getitem__, np.arange(len(x)), x.shape[1:], x.dtype)
+    logits = compute_logits(path, stream, data, 1, 7, foreign)
+    assert isinstance(logits, np.memmap)
+    assert np.array_equal(logits, expected)
+    chunks = [chunk for chunk, _ in litert.iterate_logits(path, stream, data, 1, 7, foreign)]
+    assert chunks == [slice(start, start + 14) for start in range(0, len(x), 14)]
 
 
 @pytest.mark.parametrize(("net", "batch"), [("conv", 4), ("steps", 1)])

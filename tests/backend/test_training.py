@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lightexp.core import memmap
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import RunFailed
 from lightexp.core.protocols import TrainingObjective
 from lightexp.core.schedule import Schedule
 from lightexp.core.training import Training
-from lightexp.datasets import memmap
 from lightexp.objectives.cross_entropy import CrossEntropy
 from lightexp.objectives.distill import Distillation
 from tests.backend import tiny_keras
@@ -121,7 +121,7 @@ from lightexp.core.data import Data, Split
 from lightexp.core.preprocessing import Augment
 from lightexp.core.protocols import TFLITE
 from lightexp.core.training import Training
-from lightexp.datasets import memmap
+from lightexp.core import memmap
 from lightexp.objectives.distill import Distillation
 
 session.start_tensorflow(1)

@@ -42,7 +42,7 @@ def test_integers_of_splits_share_a_type(file: Path) -> None:
     data = save(file, x=X, y=Y, x_test=X.astype(np.int64) + 9, y_test=Y).load()
     assert [split.x.dtype for split in data.splits.values()] == [np.float32] * 3
     disk = replace(save(file, x=X.astype(np.int64).repeat(900, 1), y=Y), memory_mb=1).load()
-    assert isinstance(disk.train.x, np.memmap)
+    assert disk.train.on_disk
     assert disk.train.x.dtype == np.uint8
 
 

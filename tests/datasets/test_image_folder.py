@@ -24,8 +24,11 @@ from lightexp.core.errors import BadInput
 from lightexp.core.fingerprint import compute_key
 from lightexp.core.preprocessing import Augment, Scaling
 from lightexp.core.protocols import Dataset
-from lightexp.datasets import images
+from lightexp.core.streamed_array import StreamedArray
+from lightexp.datasets import image_reader
 from lightexp.datasets.image_folder import ImageFolder
+from lightexp.datasets.image_reader import ImageReader
+from lightexp.datasets.images import ImageFormat, strict_warnings
 from tests.datasets.image_files import PIXELS, save
 
 
@@ -118,6 +121,10 @@ def test_data_on_disk_equal_data_in_memory(tmp_path: Path) -> None:
     assert isinstance(disk.train.x, np.memmap)
     assert not isinstance(memory.train.x, np.memmap)
     assert (disk.key, disk.test.digest) == (memory.key, memory.test.digest)
+    stream = load(folder, size=[250, 200], memory_mb=1, disk_gb=1e-6)
+    assert isinstance(stream.train.x, StreamedArray)
+    assert (stream.key, stream.test.digest) == (memory.key, memory.test.digest)
+    assert np.array_equal(stream.val.sample(2), memory.val.sample(2))
     assert compute_key(ImageFolder("a")) == compute_key(ImageFolder("a", memory_mb=1))
 
 
@@ -264,7 +271,8 @@ class TestDamagedFiles:
         path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))] if cut else content)
         line = ""
         try:
-            (array,), _ = images.decode_files([[path]], images.ImageFormat(3, (6, 6)), 1e6)
+            with strict_warnings():
+                array = ImageReader(lambda _: [(path, str(path))], ImageFormat(3, (6, 6))).read(np.zeros(1, np.intp))
         except BadInput as error:
             line = str(error)
         else:
@@ -287,7 +295,7 @@ def test_progress_bar_appears_after_delay(
 ) -> None:
     load(fill(tmp_path))
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(images, "BAR_DELAY_S", -1.0)
+    monkeypatch.setattr(image_reader, "BAR_DELAY_S", -1.0)
     load(tmp_path)
     out, err = capsys.readouterr()
     assert out == ""

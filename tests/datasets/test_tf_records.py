@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightexp.core.errors import BadInput
+from lightexp.core.data import Split
+from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.streamed_array import StreamedArray
 from lightexp.datasets import tfrecord_files
 from lightexp.datasets.tf_records import TfRecords
 from lightexp.datasets.tfds import Tfds
@@ -85,10 +87,30 @@ def test_memory_does_not_change_the_data(tensorflow: None, tmp_path: Path) -> No
     path = write(tmp_path / "wide.tfrecord", rows)
     memory, disk = TfRecords(path=str(path)).load(), TfRecords(path=str(path), memory_mb=1).load()
     assert [len(split) for split in memory.splits.values()] == [38, 10, 12]
-    assert isinstance(disk.train.x, np.memmap)
+    assert disk.train.on_disk
+    assert not memory.train.on_disk
     assert (disk.key, disk.test.digest) == (memory.key, memory.test.digest)
     assert TfRecords(path=str(path), split_seed=1).load().key != memory.key
     assert "set dataset.max_gb" in refusal(TfRecords(path=str(path), max_gb=0.001).load)
+
+
+def test_images_without_room_on_disk_are_decoded_again(tensorflow: None, tmp_path: Path) -> None:
+    tall = PIXELS.repeat(40, 1).repeat(40, 2)  # more than a megabyte
+    for name, rows in (("a.tfrecord", slice(0, 11)), ("b.tfrecord", slice(11, 30))):
+        pairs = zip(tall[rows], LABELS[rows], strict=True)
+        write(tmp_path / name, [make_example(image=encode_png(x), label=y) for x, y in pairs])
+    memory, stream = (
+        TfRecords(path=str(tmp_path)).load(),
+        TfRecords(path=str(tmp_path), memory_mb=1, disk_gb=1e-6).load(),
+    )
+    assert isinstance(stream.train.x, StreamedArray)
+    assert (stream.key, stream.test.digest) == (memory.key, memory.test.digest)
+    rows = np.array([17, 2, 3, 11])
+    assert np.array_equal(stream.train.x[rows], memory.train.x[rows])
+    assert Split(stream.train.x.select(rows), LABELS[:4]).digest == Split(memory.train.x[rows], LABELS[:4]).digest
+    (tmp_path / "b.tfrecord").touch()
+    with pytest.raises(RunFailed, match=r"b\.tfrecord has changed since it was read first"):
+        stream.train.x[:]
 
 
 @pytest.mark.parametrize("kind", ["bytes", "float_bytes", "floats", "integers"])
@@ -163,8 +185,8 @@ def test_unusable_files_are_refused(tensorflow: None, tmp_path: Path) -> None:
     assert "record 1 cannot be used: cannot reshape" in refusal(TfRecords(path=str(path)).load)
     write(path, [make_example(x=np.ones(3), label=0), make_example(x=np.ones(3))])
     assert "record 1 cannot be used: has no feature 'label'" in refusal(TfRecords(path=str(path)).load)
-    write(path, [make_example(image=encode_png(x), label=0) for x in (PIXELS[0], PIXELS[0, :3])])
-    assert "record 1: its image is (3, 5), the first one (6, 5). To resize" in refusal(TfRecords(path=str(path)).load)
+    write(path, [make_example(image=encode_png(x), label=n % 2) for n, x in enumerate([*PIXELS[:8], PIXELS[0, :3]])])
+    assert "image of record 8 is 3 pixels high and 5 wide," in refusal(TfRecords(path=str(path)).load)
     write(path, [])
     assert "holds no record of train" in refusal(TfRecords(path=str(path)).load)
 

@@ -19,8 +19,11 @@ def test_file_runs_once_for_all_measurements(tmp_path: Path) -> None:
     path, control = tmp_path / "m.tflite", tmp_path / "control.tflite"
     path.write_bytes(tiny_models.make_tflite("conv", "int8"))
     control.write_bytes(tiny_models.make_tflite("conv"))
-    context = MeasurementContext(path, control, tiny_models.make_data("conv"), 1)
+    shares: list[float] = []
+    context = MeasurementContext(path, control, tiny_models.make_data("conv"), 1, report=shares.append)
     values = {metric.name: metric.value for metric in Accuracy().measure(context)}
+    assert shares == sorted(shares)
+    assert (0 < shares[0] < 1, shares[-1]) == (True, 1)
     load_logits(context, "val", control=True)
     load_logits(context, "test", control=True)
     path.unlink()

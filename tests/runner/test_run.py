@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +187,8 @@ def test_run_with_data_on_disk_gives_the_same_files(tmp_path: Path, tensorflow: 
         assert metrics[0] == metrics[1]
     assert files[0] == files[1]
     on_disk = [message for message in messages if "on disk" in message]
-    assert on_disk == ["Kept on disk, by dataset.memory_mb, and read batch by batch: train, val, test."]
+    where = f"Kept on disk in {tempfile.gettempdir()}, by dataset.memory_mb, and read batch by batch"
+    assert on_disk == [f"{where}: train, val, test (1.4 MB)."]
 
 
 def test_run_marks_a_waived_invariant(runs: TinyRuns, first: Record) -> None:

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from lightexp.core import memmap
 from lightexp.core.data import Split
 from lightexp.core.errors import RunFailed
-from lightexp.datasets import memmap
 from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 
@@ -57,7 +57,7 @@ def test_allocate_above_limit_uses_unnamed_file(folder: Path) -> None:
 
 
 def test_allocate_uses_tmpdir(tmp_path: Path) -> None:
-    script = "import numpy; from lightexp.datasets.memmap import allocate; a = allocate((10,), numpy.uint8, 0);"
+    script = "import numpy; from lightexp.core.memmap import allocate; a = allocate((10,), numpy.uint8, 0);"
     script += "print(open('/proc/self/maps').read())"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env={"TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True)
@@ -90,8 +90,7 @@ def test_splits_on_disk_equal_those_in_memory(count: int, width: int, kind: str,
         [memory, *hold_out(memory, count_fifth(len(y)), seed)],
         strict=True,
     ):
-        assert isinstance(on_disk_split.x, np.memmap)
-        assert on_disk_split.x.flags.c_contiguous
+        assert on_disk_split.on_disk
         assert type(in_memory_split.x) is np.ndarray
         assert on_disk_split.digest == in_memory_split.digest
         assert type(on_disk_split.sample(3)) is np.ndarray
@@ -108,11 +107,30 @@ def test_iterate_chunks_covers_array(count: int, width: int, size: int) -> None:
     assert all(chunk.nbytes <= size or len(chunk) == 1 for chunk in chunks)
 
 
+def measure_resident_file_bytes() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(status.split("RssFile:")[1].split()[0])
+
+
+def test_pages_of_files_do_not_stay_resident() -> None:
+    array = memmap.allocate((3_000, 10_000), np.uint8, 0)
+    before = measure_resident_file_bytes()
+    for chunk in memmap.iterate_chunks(array):
+        array[chunk] = 7
+        memmap.release_pages(array[chunk])
+    rows = np.random.default_rng(0).permutation(len(array))
+    held = memmap.read_rows(array, rows[:2_000])
+    split = Split(held, rows[:2_000])
+    assert split.digest and all((memmap.read_chunk(array, part) == 7).all() for part in np.split(rows, 100))
+    assert (memmap.map_chunks(lambda part: part.sum(axis=1), array) == 70_000).all()
+    assert measure_resident_file_bytes() - before < 10_000_000
+
+
 def test_split_on_disk_is_never_all_in_memory(peak: Any) -> None:
     array = memmap.allocate((640, 100_000), np.uint8, 0)
     split = make_split(array, np.arange(640) % 2)
     rest, held = hold_out(split, 128, 0)
     assert rest.digest != held.digest
-    assert make_split(rest.x.T, np.zeros(100_000)).x.shape == (100_000, 512)
+    assert make_split(array.T, np.zeros(100_000)).x.shape == (100_000, 640)
     assert Split(array[:5], split.y[:5]).x.base is not None
     assert peak() < 50_000_000

@@ -1,0 +1,65 @@
+"""What TFRecord data sets of all kinds share: labels, and errors that name a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightexp.core.errors import BadInput, LightexpError
+from lightexp.datasets import tfrecord_files
+
+_LABELS_PER_ARRAY = 1 << 16
+
+
+class LabelColumn:
+    """Collects labels in little memory."""
+
+    def __init__(self) -> None:
+        """Begin without labels."""
+        self._arrays: list[NDArray[Any]] = []
+        self._pending: list[Any] = []
+
+    def append(self, label: Any) -> None:
+        """Add a label."""
+        self._pending.append(label)
+        if len(self._pending) == _LABELS_PER_ARRAY:
+            self._arrays.append(np.array(self._pending))
+            self._pending.clear()
+
+    def to_array(self) -> NDArray[Any]:
+        """Return all labels, `(n,)`."""
+        return np.concatenate([*self._arrays, *([np.array(self._pending)] if self._pending else [])])
+
+
+@contextmanager
+def name_damage(path: Path, number: int) -> Iterator[None]:
+    """Name the record in the error of a block that decodes it."""
+    try:
+        yield
+    except LightexpError as error:
+        raise BadInput(f"{path}: record {number}: {error}") from None
+    except (ValueError, KeyError) as error:
+        raise make_damage_error(path, number, error) from None
+
+
+def make_damage_error(path: Path, number: int, error: Exception) -> BadInput:
+    """Return the error for a record that cannot be decoded."""
+    reason = f"has no feature {error}" if isinstance(error, KeyError) else str(error)
+    return BadInput(f"{path}: record {number} cannot be used: {reason}. Write all records alike.")
+
+
+def decode_label(feature: bytes) -> Any:
+    """Return the number or the string of a feature that is a label.
+
+    Raises:
+        ValueError: If it holds no value, or several.
+    """
+    value = tfrecord_files.decode_feature(feature)
+    if len(value) != 1:
+        raise ValueError(f"its label holds {len(value)} values")
+    return value[0].decode("utf-8", "replace") if isinstance(value[0], bytes) else value[0]
