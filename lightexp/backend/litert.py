@@ -24,11 +24,13 @@ from lightexp.core.streamed_array import Rows
 
 MIN_TIMED_RUNS = 20
 """Runs that are timed even when the time is over."""
+EXAMPLES_PER_CALL = 1000
+"""Examples that are sent to the sandbox process at once."""
+MAX_OUTPUT_BYTES = 1 << 24
+"""Bytes of a split's outputs in memory; more are kept on disk."""
 _BATCHES = 5  # whose medians are compared
 _MIN_BATCH_US = 1_000.0  # of fast models, whose medians would otherwise rest on a tenth of a millisecond
 _CLOCK_US = 0.02  # by which equal durations differ, since the clock ticks
-_EXAMPLES_PER_CALL = 1000  # sent to the sandbox process at once
-_MAX_OUTPUT_BYTES = 1 << 24  # of a split; more are kept on disk
 _SMALLEST_PROBABILITY = 1e-7  # so that its logarithm is finite
 
 
@@ -93,7 +95,7 @@ def compute_logits(
 
 def collect_logits(chunks: Iterable[tuple[slice, NDArray[np.float32]]], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Return the logits of `iterate_logits` in one array of `shape`, on disk if they are large."""
-    logits: NDArray[Any] = memmap.allocate(shape, np.float32, _MAX_OUTPUT_BYTES)
+    logits: NDArray[Any] = memmap.allocate(shape, np.float32, MAX_OUTPUT_BYTES)
     for chunk, values in chunks:
         logits[chunk] = values
         memmap.release_pages(logits[chunk])
@@ -112,7 +114,7 @@ def iterate_logits(
     spec = ExampleSpec.describe(data)
     broken, has_probabilities = 0, None
     model = None if foreign else _open_model(tflite, len(raw), spec, threads, batch)
-    for chunk, examples in memmap.read_in_chunks(raw, model.shape[0] if model else _EXAMPLES_PER_CALL):
+    for chunk, examples in memmap.read_in_chunks(raw, model.shape[0] if model else EXAMPLES_PER_CALL):
         part = _run_batches(model, examples, spec) if model else _run_sandboxed(tflite, examples, spec, threads, batch)
         broken += len(part) - int(np.count_nonzero(np.isfinite(part).all(axis=1)))
         if has_probabilities is None:  # now that the file is known to be readable
@@ -137,7 +139,7 @@ def _run_sandboxed(
     tflite: Path, raw: NDArray[np.generic], spec: ExampleSpec, threads: int, batch: int
 ) -> NDArray[np.float32]:
     """Return the outputs of a file in the sandbox process for raw examples."""
-    parts = [raw[start : start + _EXAMPLES_PER_CALL] for start in range(0, len(raw), _EXAMPLES_PER_CALL)]
+    parts = [raw[start : start + EXAMPLES_PER_CALL] for start in range(0, len(raw), EXAMPLES_PER_CALL)]
     settings = {"spec": asdict(spec), "threads": threads, "batch": batch}
     return np.concatenate([sandbox.run_sandboxed("run_model", tflite, part, **settings) for part in parts])
 

@@ -62,8 +62,8 @@ def test_examples_that_are_read_in_chunks_give_the_same_logits(
     path, x = write_file(tmp_path, "conv", "int8"), data.test.x
     expected = compute_logits(path, x, data, 1, 7)
     monkeypatch.setattr(memmap, "CHUNK_BYTES", 15 * x[:1].nbytes)
-    monkeypatch.setattr(litert, "_EXAMPLES_PER_CALL", 7)
-    monkeypatch.setattr(litert, "_MAX_OUTPUT_BYTES", 0)
+    monkeypatch.setattr(litert, "EXAMPLES_PER_CALL", 7)
+    monkeypatch.setattr(litert, "MAX_OUTPUT_BYTES", 0)
     stream = StreamedArray(x.__getitem__, np.arange(len(x)), x.shape[1:], x.dtype)
     logits = compute_logits(path, stream, data, 1, 7, foreign)
     assert isinstance(logits, np.memmap)
