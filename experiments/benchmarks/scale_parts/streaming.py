@@ -111,7 +111,7 @@ def measure_size(shard: Path, images: int, per_file: int, repeats: int) -> dict[
 
 
 def measure_folder(folder: Path, repeats: int) -> dict[str, Any]:
-    """Load the images of a folder, and time reading them and working on them; once, if `repeats` is 0, the work alone."""
+    """Load the images of a folder, and time reading and working on them; if `repeats` is 0, the work alone, once."""
     start = time.perf_counter()
     data = TfRecords(path=str(folder), memory_mb=1, disk_gb=1e-6, max_gb=100.0).load()
     load_s = time.perf_counter() - start
