@@ -40,7 +40,7 @@ QUIET += "assert not {'tensorflow', 'mlflow', 'sklearn', 'ai_edge_litert'} & set
         ("lightexp search search.samp", {"search.sampler="}),
         ("lightexp search search=mixed", {"search=mixed_precision"}),
         ("lightexp ablate x.yaml --p", {"--plan"}),
-        ("lightexp store ", {"ls", "verify", "gc"}),
+        ("lightexp store ", {"ls", "verify", "gc", "push", "pull"}),
         ("lightexp store v", {"verify"}),
         ("lightexp store gc --o", {"--older-than"}),
         ("lightexp store gc --older-than ", set()),

@@ -33,7 +33,7 @@ def test_a_large_file_is_uploaded_in_parts(url: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "problem"),
     [
-        ("skewed", "denies access: this host's clock differs by 6"),
+        ("skewed", "denies access: this host's clock differs by "),
         ("region", "denies access: its region is eu-north-1. Set AWS_DEFAULT_REGION=eu-north-1."),
         ("unknown", "denies access (The key does not exist)"),
     ],
