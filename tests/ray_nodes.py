@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -74,10 +75,7 @@ class RayNodes:
         self._folder = folder
         self._state = Path(tempfile.mkdtemp(prefix="ray-"))  # short: paths of sockets are limited
         self.nodes: list[RayNode] = []
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.2", 0))
-            port = probe.getsockname()[1]
-        self.address = f"127.0.0.2:{port}"
+        self.address = f"127.0.0.2:{_find_free_port()}"
 
     def start(self, name: str, cpus: int) -> RayNode:
         """Start a node, the first of them as the head.
@@ -111,6 +109,14 @@ class RayNodes:
         for node in self.nodes:
             node.kill()
         shutil.rmtree(self._state, ignore_errors=True)
+
+
+def _find_free_port() -> int:
+    """Return a free port that no outgoing connection takes before Ray does: Linux numbers these from 32768."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", random.randrange(10_000, 30_000)))
+            return int(probe.getsockname()[1])
 
 
 def find_processes(variable: str) -> list[int]:
