@@ -112,10 +112,10 @@ class RayNodes:
 
 
 def _find_free_port() -> int:
-    """Return a free port that no outgoing connection takes before Ray does: Linux numbers these from 32768."""
+    """Return a free port above those of Ray's workers and below those that Linux gives to outgoing connections."""
     while True:
         with socket.socket() as probe, suppress(OSError):
-            probe.bind(("", random.randrange(10_000, 30_000)))
+            probe.bind(("", random.randrange(20_000, 32_000)))
             return int(probe.getsockname()[1])
 
 
