@@ -13,6 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from lightexp.core.json_text import encode_json
@@ -105,7 +106,7 @@ class RemoteTasks:
     def clear(self) -> None:
         """Remove what this command has left in the storage."""
         for stored in self._retry(lambda: list(self._storage.list_objects(f"{CALLS}/{self._call}"))):
-            self._storage.remove(stored.name)
+            self._retry(partial(self._storage.remove, stored.name))
 
     def _name_lease(self, task_id: str) -> str:
         return f"{self._call}-{task_id}"
