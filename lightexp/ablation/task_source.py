@@ -158,7 +158,7 @@ class AblationSource(WorkSource):
         for task_id in remote.done - self._fetched:
             if (record := remote.read_record(task_id)) is not None:
                 record.files = {}
-                folder = self._outputs / RUNS / Path(record.id).name  # whoever can write the storage has named it
+                folder = self._outputs / RUNS / Path(record.id).name  # the id may come from a stranger: never a path
                 folder.mkdir(parents=True, exist_ok=True)
                 record.write(folder)
             self._fetched.add(task_id)

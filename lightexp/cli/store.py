@@ -233,7 +233,7 @@ def _find_named_keys(outputs: Path) -> set[str]:
             raise BadInput(
                 f"gc needs to read every record, and cannot: {error} Move that folder elsewhere first."
             ) from None
-        keys.update(record.keys, (stage.key for stage in record.stages))
+        keys.update(record.entry_keys)
     return keys
 
 

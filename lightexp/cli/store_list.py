@@ -101,14 +101,14 @@ def _find_names(outputs: Path, keys: set[str]) -> tuple[dict[str, list[str]], li
     """
     names: dict[str, dict[str, None]] = {}
     complaints = []
-    wanted = {key.encode() for key in keys}
+    encoded_keys = {key.encode() for key in keys}
     for name, folder in iterate_records(outputs):
         try:
             content = read_bytes(folder / RECORD_FILE)
         except OSError as error:
             complaints.append(f"{folder / RECORD_FILE} cannot be read: {error.strerror}.")
             continue
-        for key in wanted.intersection(_KEY.findall(content)):
+        for key in encoded_keys.intersection(_KEY.findall(content)):
             names.setdefault(key.decode(), {})[name] = None
     return {key: list(of_key) for key, of_key in names.items()}, complaints
 

@@ -71,8 +71,7 @@ def pull(store: Store, remote: RemoteStore, run_id: str, outputs: Path) -> int:
         BadInput: If the remote store has no sound record of it.
     """
     record = _read_remote_record(remote, run_id)
-    keys = dict.fromkeys([*record.keys, *(stage.key for stage in record.stages)])
-    fetched, missing = 0, []
+    keys, fetched, missing = record.entry_keys, 0, []
     for key in keys:
         if store.load(key) is None:
             if store.fetch(key, remote):
@@ -196,7 +195,7 @@ def _make_named_reader(remote: RemoteStore, named: set[str], forgotten: Sequence
     def read_named() -> set[str]:
         new = [run_id for run_id in remote.list_records() if run_id not in seen]
         for record in remote_gc.read_parallel(partial(_read_remote_record, remote), new):
-            named.update([*record.keys, *(stage.key for stage in record.stages)])
+            named.update(record.entry_keys)
         seen.update(new)
         return named
 
@@ -209,7 +208,7 @@ def _print_garbage(garbage: remote_gc.Garbage, gone: list[StoreItem], is_dry: bo
     counts = {
         "records": len(forgotten),
         "files of no entry": len(garbage.files),
-        "dead leases": len(garbage.leases),
+        "files of dead processes": len(garbage.leftovers),
         "incomplete uploads": len(garbage.uploads or []),
     }
     others = "".join(f", {count} {name}" for name, count in counts.items() if count)

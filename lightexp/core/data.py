@@ -157,10 +157,10 @@ class Data:
     def describe_storage(self) -> list[str]:
         """Return sentences on the splits that are not in memory, for the user."""
         encoded = {name for name, s in self.splits.items() if isinstance(s.x, StreamedArray) and s.x.is_encoded}
-        kept = {name for name, split in self.splits.items() if split.on_disk} - encoded
+        mapped = {name for name, split in self.splits.items() if split.on_disk} - encoded
         sentences = []
         for names, where in (
-            (kept, f"Kept on disk in {tempfile.gettempdir()}, by dataset.memory_mb, and read batch by batch"),
+            (mapped, f"Kept on disk in {tempfile.gettempdir()}, by dataset.memory_mb, and read batch by batch"),
             (
                 encoded,
                 "Decoded again whenever they are used, by dataset.memory_mb and the disk (dataset.disk_gb)",

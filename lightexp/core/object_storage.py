@@ -28,7 +28,7 @@ _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 _TIME_FIELDS = ("LastModified", "mtime", "updated", "last_modified")  # as the backends name it
 _SLOWEST = 100_000  # bytes per second; a transfer that is slower counts as no answer
 _PART_BYTES = 16 * 2**20  # of an upload to S3; s3fs reads files of less than two parts into memory
-_READ_LIMIT = 64_000_000  # bytes; manifests and records are far smaller, and whoever writes an object may be a stranger
+_READ_LIMIT = 64_000_000  # bytes; manifests and records are far smaller, but others may write objects
 _REGION_CODES = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
 _BARE_CODES = ("301", "307", "400", "403")  # of answers to HEAD
 _DENIED = (401, 403)  # status codes of HTTP
@@ -219,8 +219,8 @@ class ObjectStorage:
     def list_objects(self, prefix: str) -> Iterator[StoredObject]:
         """Yield all objects whose names begin with `prefix` and a slash."""
         root = self._backend[1]
-        found = self._call(lambda fs, path: fs.find(path, detail=True), prefix, 10 * _SLOWEST)
-        for path, info in found.items():
+        files = self._call(lambda fs, path: fs.find(path, detail=True), prefix, 10 * _SLOWEST)
+        for path, info in files.items():
             if info["type"] == "file":
                 yield StoredObject(path[len(root) + 1 :], int(info["size"] or 0), _read_time(info))
 

@@ -126,6 +126,11 @@ class Record:
         return self.metrics
 
     @property
+    def entry_keys(self) -> list[str]:
+        """Store keys of all artifacts that it uses, each once, also where the record has no `keys`."""
+        return list(dict.fromkeys([*self.keys, *(stage.key for stage in self.stages)]))
+
+    @property
     def table_stages(self) -> list[StageRecord]:
         """The stages as tables list them: the control first, then the others in the order they ran."""
         return sorted(self.stages, key=lambda stage: stage.name != self.control)

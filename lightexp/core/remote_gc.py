@@ -33,14 +33,14 @@ class Garbage:
     Attributes:
         entries: Entries, the oldest first, with their objects.
         files: Files in folders of entries that stay, of which no manifest names them.
-        leases: Leases that no living process has, outcomes of tasks that a killed command has left, and in a folder
+        leftovers: Leases that no living process has, outcomes of tasks that a killed command has left, and in a folder
             files that a process has not completed.
         uploads: Uploads of large files that were never completed; None if the storage does not list them.
     """
 
     entries: list[tuple[StoreItem, list[StoredObject]]]
     files: list[StoredObject]
-    leases: list[StoredObject]
+    leftovers: list[StoredObject]
     uploads: list[StoredUpload] | None
 
 
@@ -76,24 +76,24 @@ def find_garbage(
 def remove_garbage(
     remote: RemoteStore,
     garbage: Garbage,
-    read_new_named: Callable[[], Container[str]],
+    read_named: Callable[[], Container[str]],
     on_remove: Callable[[StoreItem], None],
 ) -> None:
-    """Remove what `find_garbage` has found.
+    """Remove what `find_garbage` has selected.
 
     Args:
         remote: The remote store.
         garbage: What to remove.
-        read_new_named: Returns the keys that records name which have appeared since the last call; those stay.
+        read_named: Returns the keys that records name by now, new records included; their entries stay.
         on_remove: Called with each entry that has been removed.
     """
     for first in range(0, len(garbage.entries), _BATCH_ENTRIES):
-        named = read_new_named()
+        named = read_named()
         for item, objects in garbage.entries[first : first + _BATCH_ENTRIES]:
             if item.key not in named:
                 remote.remove(objects)
                 on_remove(item)
-    remote.remove([*garbage.files, *garbage.leases])
+    remote.remove([*garbage.files, *garbage.leftovers])
     for upload in garbage.uploads or []:
         remote.storage.abort_upload(upload)
 

@@ -16,7 +16,7 @@ from lightexp.core.remote_store import RemoteStore
 
 _PAUSE_S = 300.0  # without the remote store, after it has failed
 _POLL_S = 1.0  # of an entry that another host is making
-_PATIENCE_S = 2.0  # of uploads at the end of a run, after which the user is told
+_PATIENCE_S = 2.0  # for uploads at the end of a run; after it, a line says what is waited for
 _LOOKUP_S = 20.0  # of any number of keys
 _LOOKUP_THREADS = 16
 _KEY_CHARS = 12

@@ -142,7 +142,7 @@ def load_images(reader: ImageReader, lists: Sequence[Indices], memory: float, di
 
 @contextmanager
 def show_progress(action: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Return a function that is told of examples that are done; a bar appears on stderr if it takes long."""
+    """Yield a function that takes the number of examples just done; a bar appears on stderr if it takes long."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True))
     task = bar.add_task(action, total=total)

@@ -131,8 +131,8 @@ def check_version(version: str, host: str) -> None:
         BadInput: If it is another one.
     """
     if version != __version__:
-        found = f"lightexp {version}" if version else "no lightexp"
-        raise BadInput(f"{host} has {found}, {platform.node()} {__version__}. Install the same version on all hosts.")
+        actual = f"lightexp {version}" if version else "no lightexp"
+        raise BadInput(f"{host} has {actual}, {platform.node()} {__version__}. Install the same version on all hosts.")
 
 
 def is_connected() -> bool:
@@ -157,13 +157,13 @@ def describe_shortage(nodes: Sequence[Mapping[str, float]], remote: Mapping[str,
     slots = count_slots(nodes, remote)
     if slots >= workers:
         return None
-    wanted = ", ".join(f"{name}={amount:g}" for name, amount in _list_requests(remote).items())
+    request = ", ".join(f"{name}={amount:g}" for name, amount in _list_requests(remote).items())
     if slots:
-        return f"Ray's nodes have room for {slots} of {workers} workers ({wanted} each); the others wait for room."
+        return f"Ray's nodes have room for {slots} of {workers} workers ({request} each); the others wait for room."
     largest = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in _list_requests(remote)}
     offered = ", ".join(f"{name}={amount:g}" for name, amount in largest.items())
     return (
-        f"No node of Ray has room for a worker ({wanted}): the largest has {offered}. Everything waits until such a "
+        f"No node of Ray has room for a worker ({request}): the largest has {offered}. Everything waits until such a "
         "node joins. Else press Ctrl-C and change +hydra.launcher.ray.remote."
     )
 

@@ -110,7 +110,7 @@ def find_recipes(
     named: dict[str, list[tuple[bool, float, Record]]] = {}
     for record in records:
         made = {stage.key for stage in record.stages if not stage.from_store}
-        for key in {*record.keys, *(stage.key for stage in record.stages)}:
+        for key in record.entry_keys:
             named.setdefault(key, []).append((key not in made, record.started, record))
     recipes, reasons = [], {}
     for key in keys:

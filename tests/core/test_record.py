@@ -45,6 +45,12 @@ def test_read_record_returns_what_was_written(record: Record, tmp_path: Path) ->
     assert [p.name for p in tmp_path.iterdir()] == [RECORD_FILE]  # no temporary file is left
 
 
+def test_entry_keys_are_of_record_and_stages_once(record: Record) -> None:
+    assert record.entry_keys == ["k" * 64, "l" * 64]
+    record.keys = ["t" * 64, "l" * 64]
+    assert record.entry_keys == ["t" * 64, "l" * 64, "k" * 64]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_metric_that_is_not_finite_is_left_out(record: Record, tmp_path: Path, value: float) -> None:
     record.stages[0].metrics.append(Metric("loss/val", value))

@@ -23,7 +23,7 @@ def test_gc_removes_what_nothing_needs(url: str, tmp_path: Path) -> None:
     assert len(list(storage.list_objects(""))) == count
     later = time.time() + 2 * DAY_S
     garbage = find_garbage(host.remote, lambda: {keys[0]}, None, None, later)
-    assert [len(garbage.entries), len(garbage.files), len(garbage.leases), garbage.uploads] == [2, 1, 2, []]
+    assert [len(garbage.entries), len(garbage.files), len(garbage.leftovers), garbage.uploads] == [2, 1, 2, []]
     for _ in range(2):  # as two hosts do at once
         remove_garbage(host.remote, garbage, lambda: {keys[1]}, lambda item: None)
     assert set(host.remote.list_entries()) == {keys[0], keys[1]}  # a record of the second has just been written
