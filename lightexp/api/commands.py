@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.errors import INTERRUPTED, BadInput, RunFailed
 from lightexp.execution.process import ParentConnection
 
-INTERRUPTED = 130
 _COMPLAINT = "lightexp: "
 _TASK_FAILURE = " failed: "
 _MAX_FAILURES = 5

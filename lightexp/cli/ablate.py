@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import print_line
 from lightexp.core import interrupt
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import INTERRUPTED, BadInput
 
 if TYPE_CHECKING:
     from lightexp.ablation.run import AblationPool
@@ -44,7 +44,6 @@ Keys of the file, each with an example in `lightexp guide ablation`:
   columns, labels, margin, stars, figures, latex          what is shown, also here and with `lightexp report FILE`
 
 Exit codes: 0 done, 1 a row failed, 2 bad input, 130 interrupted."""
-_INTERRUPTED = 130
 _WORKERS = "workers="
 _NEW_FILE = "new_ablation.yaml"
 
@@ -116,7 +115,7 @@ def _ablate(file: str, overrides: list[str], workers: int, is_plan: bool) -> int
         failures = _run_backlog(backlog, AblationPool(outputs, index, _report, workers, launcher, remote_store))
     except KeyboardInterrupt:
         _report("lightexp: Interrupted. What was finished is kept; the same command continues from there.")
-        return _INTERRUPTED
+        return INTERRUPTED
     if len(failures) < len(runs):
         write_report([file, *overrides], set(failures.values()))
     if tracker:

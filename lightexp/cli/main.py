@@ -8,7 +8,7 @@ from importlib import import_module
 
 from lightexp.cli.printing import BROKEN_PIPE, discard_output, is_output_closed, prepare_streams, print_error
 from lightexp.core import exceptions, interrupt
-from lightexp.core.errors import BadInput, LightexpError, suggest_nearest
+from lightexp.core.errors import INTERRUPTED, BadInput, LightexpError, suggest_nearest
 from lightexp.core.secrets import find_secret_problem
 from lightexp.core.version import __version__
 
@@ -59,7 +59,6 @@ COMMANDS = (
     "completion",
 )
 """Each is a module of this folder with `run(argv) -> exit code` and `make_parser() -> Arguments`."""
-_INTERRUPTED = 130
 _STARTING_FLAGS = ("-m", "--multirun", "-r", "--run", "--json")
 """Flags of `lightexp run` with which a run follows; with others, such as `--cfg`, none does."""
 _NO_MIRROR = ("tracking=", "hydra/launcher=", "hydra/sweeper=")
@@ -134,12 +133,12 @@ def _without_traceback(command: Callable[[], int]) -> int:
         return error.exit_code
     except KeyboardInterrupt:  # while the command was being imported
         print_error("Interrupted.")
-        return _INTERRUPTED
+        return INTERRUPTED
     except Exception as error:  # the last resort: nothing below has turned it into a LightexpError
         if is_output_closed(error):
             raise
         if interrupt.was_requested():
             print_error("Interrupted.")
-            return _INTERRUPTED
+            return INTERRUPTED
         print_error(exceptions.summarize_exception(error))
         return 1

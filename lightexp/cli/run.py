@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import is_output_closed, print_error
 from lightexp.core import compat, exceptions, interrupt
-from lightexp.core.errors import BadInput, LightexpError
+from lightexp.core.errors import INTERRUPTED, BadInput, LightexpError
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
 from lightexp.runner.hydra_node import check_hydra_node, check_search_path
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from lightexp.runner.settings import Settings
     from lightexp.tracking.process import MirrorProcess
 
-INTERRUPTED = 130
 PLAN = "--plan"
 JSON = "--json"
 _SWEEP = ("-m", "--multirun")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import print_error, print_line
 from lightexp.core import interrupt
-from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.errors import INTERRUPTED, BadInput, RunFailed
 from lightexp.runner.config_dir import find_config_dir
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lightexp.search.study_status import StudyStatus
     from lightexp.search.study_tracker import StudyTracker
 
-INTERRUPTED = 130
 _USAGE = "lightexp search [--plan] [--pick TRIAL] [--config-dir DIR] [setting=value ...] [setting=range ...]"
 _DESCRIPTION = """Lets Optuna find the trade-off front of a pipeline's settings, under constraints. The same command
 continues a study; on another host with the same storage it joins the study.

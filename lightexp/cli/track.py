@@ -15,10 +15,10 @@ from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import print_error, print_line
 from lightexp.core import interrupt
 from lightexp.core.disk_errors import explain_disk_errors
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import INTERRUPTED, BadInput
 from lightexp.core.formatting import format_duration
-from lightexp.core.record import RECORD_FILE, Record, read_run
-from lightexp.core.records import RUNS
+from lightexp.core.record import Record, read_run
+from lightexp.core.records import RUNS, list_run_folders
 from lightexp.runner import run_lock
 from lightexp.runner.compose import compose_settings
 from lightexp.tracking import stores
@@ -48,7 +48,6 @@ _RESULTS = (_UPLOADED, _UNCHANGED, _RUNNING, _LEFT_OUT, _FAILED)
 NEWEST, DRAWN = 10, 10
 """How many of the newest and of the other runs are compared with MLflow though their upload is noted."""
 PROGRESS_PAUSE_S = 10.0
-_INTERRUPTED = 130
 
 
 def make_parser() -> Arguments:
@@ -82,7 +81,7 @@ def run(argv: list[str]) -> int:
             return sync.sync_all(options.compare_all)
         except KeyboardInterrupt:
             _say("Interrupted. What was uploaded stays; the same 'lightexp track sync' goes on from there.")
-            return _INTERRUPTED
+            return INTERRUPTED
 
 
 def _say(message: str) -> None:
@@ -159,7 +158,7 @@ class _RunSync:
         """Return the runs whose upload is noted, by place, and the others; count those that go nowhere."""
         noted: dict[Mlflow, list[_Upload]] = {}
         others: list[_Upload] = []
-        for folder in sorted(path.parent for path in (self._outputs / RUNS).glob(f"*/{RECORD_FILE}")):
+        for folder in list_run_folders(self._outputs):
             try:
                 record = read_run(folder)
             except BadInput as complaint:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from lightexp.core.formatting import strip_controls
 from lightexp.core.secrets import hide_secrets
 
+INTERRUPTED = 130
+"""Exit code of a command that the user has interrupted."""
 _EMPTY_REASON = re.compile(r"(?<!shape) \(\)")  # the shape of a single number is written so too
 _MAX_LENGTH, _END = 2_000, 400  # characters of a message, and of its end
 
