@@ -150,11 +150,11 @@ def connect_launcher(launcher: Launcher, outputs: Path) -> None:
     Raises:
         BadInput: If the cluster cannot be used, or the records of its nodes' runs would not be found.
     """
-    unsighted = launcher.connect(outputs)
-    if unsighted and launcher.shares_folder:
+    blind_nodes = launcher.connect(outputs)
+    if blind_nodes and launcher.shares_folder:
         raise BadInput(
-            f"Ray's nodes {', '.join(unsighted)} do not see {outputs}, so that the records of their runs would not be "
-            "found. Set store.remote=s3://BUCKET/PREFIX, or share the folder."
+            f"Ray's nodes {', '.join(blind_nodes)} do not see {outputs}, so that the records of their runs would not "
+            "be found. Set store.remote=s3://BUCKET/PREFIX, or share the folder."
         )
 
 

@@ -127,7 +127,7 @@ def _run_remote(store: Store, settings: Settings, options: Namespace) -> int:
     """Verify the remote store or remove entries of it."""
     if options.command == "verify":
         if options.deep or options.every is not None:
-            raise BadInput("--deep makes entries of the local store again. Leave it or --remote out.")
+            raise BadInput("--deep and --every are for the local store. Leave them or --remote out.")
         return store_remote.verify(store, store_remote.open_remote(settings))
     named = _find_named_keys(settings.outputs) if settings.outputs.is_dir() else set()
     limits = options.older_than, options.max_size

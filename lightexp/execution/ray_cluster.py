@@ -107,7 +107,7 @@ class RayCluster:
             task = ray.remote(num_cpus=0, max_retries=0)(probe)
             strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
             answers = [task.options(scheduling_strategy=strategy).remote() for strategy in strategies]
-            unsighted = []
+            blind_nodes = []
             for node, answer in zip(nodes, answers, strict=True):
                 address = node["NodeManagerAddress"]
                 try:
@@ -116,8 +116,8 @@ class RayCluster:
                     raise self._refuse(f"its node {address} runs nothing ({_join_lines(error)})") from None
                 check_version(version, f"Ray's node {address}")
                 if not is_seen:
-                    unsighted.append(address)
-        return unsighted
+                    blind_nodes.append(address)
+        return blind_nodes
 
 
 def check_version(version: str, host: str) -> None:

@@ -82,18 +82,18 @@ def connect_launcher(launcher: Launcher, spec: StudySpec, report: Callable[[str]
         BadInput: If the cluster cannot be used, or its nodes cannot see the study's storage.
     """
     outputs = spec.settings.outputs
-    unsighted = launcher.connect(outputs)
-    if launcher.shares_folder and not unsighted:
+    blind_nodes = launcher.connect(outputs)
+    if launcher.shares_folder and not blind_nodes:
         return
     if is_journal(spec.search.storage):
-        reason = f"{', '.join(unsighted)} do not see {outputs}" if unsighted else "work in their own folders"
+        reason = f"{', '.join(blind_nodes)} do not see {outputs}" if blind_nodes else "work in their own folders"
         raise BadInput(
             f"search.storage: Ray's nodes {reason}, and so not the study's journal file. "
             "Set search.storage=postgresql://HOST/DATABASE."
         )
     if launcher.shares_folder:
         report(
-            f"Ray's nodes {', '.join(unsighted)} do not see {outputs}, and store.remote is not set: what they make "
+            f"Ray's nodes {', '.join(blind_nodes)} do not see {outputs}, and store.remote is not set: what they make "
             "stays there, other nodes and the test of the front make it again. Set store.remote=s3://BUCKET/PREFIX."
         )
 

@@ -92,9 +92,7 @@ def test_storage_that_does_not_answer_is_waited_for(tmp_path: Path, caplog: pyte
 
 
 def test_nodes_that_do_not_see_the_outputs_are_refused(tmp_path: Path) -> None:
-    unsighted, remote = (
-        SimpleNamespace(connect=lambda _: ["10.0.0.2"], shares_folder=is_shared) for is_shared in (1, 0)
-    )
+    shared, remote = (SimpleNamespace(connect=lambda _: ["10.0.0.2"], shares_folder=is_shared) for is_shared in (1, 0))
     connect_launcher(remote, tmp_path)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=r"^Ray's nodes 10.0.0.2 do not see .* Set store.remote=s3://BUCKET/PREFIX, or"):
-        connect_launcher(unsighted, tmp_path)  # type: ignore[arg-type]
+        connect_launcher(shared, tmp_path)  # type: ignore[arg-type]

@@ -21,10 +21,10 @@ class Nodes:
     """A launcher on a cluster some of whose nodes do not see this host's folders."""
 
     shares_folder: bool
-    unsighted: list[str] = field(default_factory=list)
+    blind_nodes: list[str] = field(default_factory=list)
 
     def connect(self, folder: Path) -> list[str]:
-        return self.unsighted
+        return self.blind_nodes
 
 
 def connect(nodes: Nodes, spec: StudySpec) -> list[str]:
