@@ -19,7 +19,7 @@ from lightexp.core.formatting import format_bytes
 from lightexp.core.streamed_array import Rows, StreamedArray, read_ahead
 
 CHUNK_BYTES = 1 << 22
-_MAPPED_BYTES = 1 << 20  # of a chunk that `map_chunks` computes with, in double precision and several copies
+MAPPED_BYTES = 1 << 20  # of a chunk that `map_chunks` computes with, in double precision and several copies
 
 
 def allocate(shape: tuple[int, ...], dtype: DTypeLike, limit: float = math.inf) -> NDArray[np.generic]:
@@ -127,12 +127,15 @@ def map_chunks(function: Callable[..., NDArray[Any]], array: NDArray[Any], *othe
         array: The largest array.
         *others: Arrays of as many rows.
     """
-    values = []
-    for chunk in iterate_chunks(array, size=_MAPPED_BYTES):
-        values.append(function(array[chunk], *(other[chunk] for other in others)))
+    values: NDArray[Any] | None = None
+    for chunk in iterate_chunks(array, size=MAPPED_BYTES):
+        rows = function(array[chunk], *(other[chunk] for other in others))
+        if values is None:
+            values = np.empty((len(array), *rows.shape[1:]), rows.dtype)  # once, where concatenation needs it twice
+        values[chunk] = rows
         for part in (array, *others):
             release_pages(part[chunk])
-    return np.concatenate(values) if values else function(array, *others)
+    return function(array, *others) if values is None else values
 
 
 def read_rows(array: Rows, indices: NDArray[np.intp]) -> Rows:

@@ -159,7 +159,7 @@ class RecordDataset(InputDataset):
                 splits["train"], splits[part] = hold_out(train, count_fifth(len(train)), self.split_seed)
         top, notes = content.top, content.notes
         if reader := content.reader:
-            lists = [np.asarray(split.x[:], np.intp) for split in splits.values()]
+            lists = [np.asarray(split.x[:], np.uint32) for split in splits.values()]
             arrays = load_images(reader, lists, self.memory_mb * 1e6, self.disk_gb)
             splits = {part: replace(splits[part], x=x) for part, x in zip(splits, arrays, strict=True)}
             notes = (
@@ -204,7 +204,7 @@ class RecordDataset(InputDataset):
         x: dict[str, NDArray[Any]] = {}
         for part in files:
             first = sum(map(len, x.values()))
-            x[part] = np.arange(first, first + counts[part])
+            x[part] = np.arange(first, first + counts[part], dtype=np.uint32)
         y = {part: column.to_array() for part, column in columns.items()}
         return _Content(x, y, top=255, reader=ImageReader(fetch, image_format))
 

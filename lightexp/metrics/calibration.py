@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightexp.core.config import Count, settings_dataclass
-from lightexp.core.memmap import map_chunks
+from lightexp.core.memmap import MAPPED_BYTES, iterate_chunks, release_pages
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Task
 from lightexp.core.task import Direction, find_top
 from lightexp.metrics.logits import get_split_suffix, load_logits
@@ -55,8 +55,11 @@ def compute_calibration_error(logits: NDArray[np.float32], labels: NDArray[np.in
     Returns:
         Error from 0 to 1.
     """
-    confidence = map_chunks(lambda rows: np.exp(compute_log_softmax(rows).max(axis=1)), logits)
-    is_correct = find_top(logits) == labels
-    bin_index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_index, weights=is_correct - confidence, minlength=bins)
+    gaps = np.zeros(bins)
+    for chunk in iterate_chunks(logits, size=MAPPED_BYTES):
+        confidence = np.exp(compute_log_softmax(logits[chunk]).max(axis=1))
+        is_correct = find_top(logits[chunk]) == labels[chunk]
+        bin_index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+        np.add.at(gaps, bin_index, is_correct - confidence)  # one by one, so that chunks do not change the sums
+        release_pages(logits[chunk])
     return float(np.abs(gaps).sum() / len(labels))
