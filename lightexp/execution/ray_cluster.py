@@ -89,6 +89,7 @@ class RayCluster:
 
     def _probe_nodes(self, folder: Path) -> list[str]:
         import ray
+        from ray.exceptions import NodeDiedError, TaskUnschedulableError
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         nodes = [node for node in _list_nodes() if count_slots([node["Resources"]], self.remote)]
@@ -112,7 +113,9 @@ class RayCluster:
                 address = node["NodeManagerAddress"]
                 try:
                     version, is_seen = ray.get(answer, timeout=_PROBE_S)
-                except Exception as error:  # the node may die meanwhile
+                except (TaskUnschedulableError, NodeDiedError):  # it has just died, so that it takes no job either
+                    continue
+                except Exception as error:
                     raise self._refuse(f"its node {address} runs nothing ({_join_lines(error)})") from None
                 check_version(version, f"Ray's node {address}")
                 if not is_seen:

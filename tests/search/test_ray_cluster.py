@@ -243,5 +243,5 @@ def test_other_versions_are_refused(cluster: Cluster) -> None:
             command, env=cluster.nodes.environment, capture_output=True, text=True, timeout=PATIENCE_S
         )
         errors.append(finished.stderr.splitlines()[-1])
-    assert re.search(f"Ray's node 127.0.0.. has lightexp {__version__}, {platform.node()} 9.9. I", errors[0])
+    assert re.search(f"Ray's node 127.0.0.. has lightexp {__version__}, {platform.node()} 9.9. I", errors[0]), errors[0]
     assert re.search(r"cannot be used: Version mismatch: The cluster was started with: .* Ray: 9\.9 ", errors[1])
