@@ -219,7 +219,7 @@ def test_ablation_survives_the_death_of_a_node(cluster: Cluster) -> None:
     assert process.returncode == 1, err
     assert err.count("it broke") == 1 and "lightexp: fails, seed 0: " in err
     records = load_records(study.outputs)[0]
-    assert sorted(r.tags["row"] for r in records) == ["control", *(f"level_{n}" for n in range(1, 4))]
+    assert sorted(r.tags["row"] for r in records) == ["control", *(f"level_{n}" for n in range(1, 4))], out + err
     assert "latency/p50_us" in next(r for r in records if r.tags["row"] == "control").metrics
     assert "level_3" in out
     finished = [run for run in cluster.list_mlflow_runs() if run.info.status == "FINISHED"]
