@@ -69,9 +69,9 @@ class RemoteTasks:
         """Release a task, if this process has acquired it."""
         self._leases.release(self._name_lease(task_id))
 
-    def refresh(self) -> None:
-        """Look what has become of the tasks, unless that was done a moment ago."""
-        if time.monotonic() < self._next_look:
+    def refresh(self, at_once: bool = False) -> None:
+        """Look what has become of the tasks, unless that was done a moment ago and `at_once` is not set."""
+        if not at_once and time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _POLL_S
         prefix = f"{CALLS}/{self._call}"

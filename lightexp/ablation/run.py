@@ -125,8 +125,8 @@ class AblationPool:
             is_interrupted = LauncherPool(source, launcher, progress, lease, drains=False).run(job, workers)
         except RunFailed as error:
             reason = str(error)
+        source.refresh(at_once=True)  # the last task may have ended since the pool looked
         failures = source.read_failures()
-        source.refresh()
         unfinished = [t for t in source.tasks if t.kind == "run" and source.find_metrics(t) is None]
         return is_interrupted, {**{task.id: reason for task in unfinished}, **failures}
 

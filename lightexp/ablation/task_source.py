@@ -139,11 +139,15 @@ class AblationSource(WorkSource):
         entries = (json.loads(read_text(path)) for path in self._call_folder.glob("*.json"))
         return {entry["task"]: entry["reason"] for entry in entries}
 
-    def refresh(self) -> None:
-        """Read the records of runs that have ended since the last time, on whatever host."""
+    def refresh(self, at_once: bool = False) -> None:
+        """Read the records of runs that have ended since the last time, on whatever host.
+
+        Args:
+            at_once: Whether to ask a remote store even if that was done a moment ago. Defaults to False.
+        """
         with self._index_lock:
             if self._remote is not None:
-                self._remote.refresh()
+                self._remote.refresh(at_once)
             if self._remote is not None and self._is_command:
                 self._fetch_records(self._remote)
             self._index.refresh()

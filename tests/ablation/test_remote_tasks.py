@@ -67,6 +67,22 @@ def test_hosts_share_tasks_and_the_command_gets_records(tmp_path: Path, monkeypa
     assert not [path for path in (tmp_path / "remote" / "calls").rglob("*") if path.is_file()]
 
 
+def test_command_sees_a_task_that_ended_after_its_last_look(tmp_path: Path) -> None:
+    worker, command = make_source(tmp_path, "one"), make_source(tmp_path, "command", RunIndex(tmp_path / "command"))
+    stage = worker.claim()
+    assert stage
+    worker.finish(stage, {})
+    row = worker.claim()
+    assert row
+    assert command.status().unclaimed == 2
+    write_record(tmp_path, "one")
+    worker.finish(row, {})
+    command.refresh()
+    assert command.find_metrics(ROW) is None
+    command.refresh(at_once=True)
+    assert command.find_metrics(ROW) is not None
+
+
 def test_task_of_a_dead_worker_is_acquired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightexp.ablation.remote_tasks._POLL_S", 0.0)
     dead, living = (RemoteTasks(f"file://{tmp_path}", "call", expiry_s) for expiry_s in (3600.0, 0.2))
