@@ -118,9 +118,11 @@ def _list_entries(parent: Path, index: StoreIndex, on_read: Callable[[], None]) 
 
 def _read_item(folder: Path) -> StoreItem:
     """Return an entry as its files are, idle or not."""
-    files = folder.iterdir() if folder.is_dir() else []  # something else is in an entry's place
-    size = sum(path.lstat().st_size for path in files)
-    last_use_time = _read_last_use(folder)
+    try:
+        files = folder.iterdir() if folder.is_dir() else []  # something else is in an entry's place
+        size, last_use_time = sum(path.lstat().st_size for path in files), _read_last_use(folder)
+    except PermissionError:  # another user keeps it to himself
+        size, last_use_time = 0, folder.lstat().st_mtime
     try:
         manifest = json.loads(read_text(folder / MANIFEST))
         kind, creation_time = str(manifest["kind"]), float(manifest["made"])

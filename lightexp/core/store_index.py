@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightexp.core.json_text import encode_json
-from lightexp.core.regular_files import read_text, replace_file
+from lightexp.core.regular_files import read_bytes, replace_file
 from lightexp.core.store_entry import MANIFEST
 
 INDEX = "index.jsonl"
@@ -106,7 +106,7 @@ def _encode(rows: Iterable[IndexRow]) -> str:
 
 def _read_lines(path: Path) -> list[str]:
     with suppress(OSError, ValueError):
-        return read_text(path).splitlines()
+        return read_bytes(path).decode(errors="replace").splitlines()  # a damaged line costs that line only
     return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def test_damaged_index_is_made_again(root: Path, content: bytes) -> None:
     assert list_items(root) == before
     (root / INDEX).write_bytes(content + (root / INDEX).read_bytes()[:-20])
     assert list_items(root) == before
+    assert count_read(root) <= 1  # the first row was added to the line that was cut short
+    assert count_read(root) == 0
 
 
 @pytest.mark.parametrize(
@@ -85,6 +88,21 @@ def test_impossible_row_is_not_believed(root: Path, values: str) -> None:
     status = (Store(root).folder(KEYS[0]) / MANIFEST).stat()
     (root / INDEX).write_text(f'["{KEYS[0]}", {status.st_ino}, {status.st_size}, {values}]\n')
     assert list_items(root) == before
+
+
+def test_entry_of_another_user_is_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / INDEX).unlink()
+    list_files = Path.iterdir
+
+    def refuse(folder: Path) -> Iterator[Path]:
+        if folder.name == KEYS[0]:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return list_files(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    items = {item.key: item for item in list_items(root)}
+    assert set(items) == set(KEYS)
+    assert items[KEYS[0]].bytes == 0
 
 
 def test_index_elsewhere_is_not_written(root: Path, tmp_path: Path) -> None:

@@ -278,6 +278,13 @@ def test_long_table_is_read_by_keyboard(long_page: Browser) -> None:
     assert long_page.evaluate("document.activeElement.classList.contains('selected')")
     press(long_page, "Enter")
     assert long_page.evaluate("selected.size") == 0
+    press(long_page, "End")
+    fill = "((box) => {{ box.value = {0}; box.dispatchEvent(new Event('input')); }})($('#runs input'))"
+    long_page.evaluate(fill.format(json.dumps("seed=0")))  # the last row is gone
+    long_page.evaluate("$('#runs .wide').focus()")
+    press(long_page, "Enter")
+    long_page.evaluate(fill.format('""'))
+    assert long_page.evaluate("selected.size") == 0
 
 
 def test_many_points_are_one_picture_with_marks_of_the_front(long_page: Browser) -> None:

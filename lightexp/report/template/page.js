@@ -114,11 +114,12 @@ function makeBody(place, table, row, pick) {
     });
   }
   function scroll() {
-    if (!isLong()) return;
+    if (!isLong() || !table.isConnected) return; // another table may have taken its place
     const [top, bottom] = view();
     if (top < start || Math.min(bottom, items.length) > end) fill(Math.max(0, top - MARGIN), Math.min(items.length, bottom + MARGIN));
   }
   function show(shown) {
+    active = shown.indexOf(items[active]); // of a row that is filtered away, nothing is left to pick
     items = shown;
     place.classList.toggle("tall", isLong());
     printed.textContent = isLong() ? `Of ${items.length} rows, those in view were printed. All are in the CSV files next to this page.` : "";
@@ -152,7 +153,7 @@ function makeBody(place, table, row, pick) {
   }
   place.addEventListener("scroll", scroll);
   place.addEventListener("keydown", (event) => {
-    if (!isLong() || event.target.closest("thead")) return;
+    if (!isLong() || !table.isConnected || event.target.closest("thead")) return;
     const [top, bottom] = view();
     const from = body.contains(event.target) ? active : top - 1, page = Math.max(1, bottom - top - 2);
     const to = { ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page, Home: 0, End: items.length - 1 }[event.key];
