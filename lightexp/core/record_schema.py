@@ -18,7 +18,7 @@ _CONTAINERS = (dict, list)
 _MAX_QUOTED = 60  # characters of a wrong value
 
 _Time = Annotated[float, Field(ge=0, le=9e9, allow_inf_nan=False)]  # seconds; pandas dates end in the year 2262
-_Key = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]  # a store key names a folder, and is never a path
+_Key = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,127}$")]  # names a folder, and is never a path
 _Size = Annotated[int, Field(ge=0, lt=2**53)]
 _Sizes = dict[str, Annotated[float, Field(ge=0, le=2**53, allow_inf_nan=False)]]
 

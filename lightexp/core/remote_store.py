@@ -152,8 +152,9 @@ class RemoteStore:
         return entries
 
     def _list_objects(self, prefix: str) -> list[StoredObject]:
-        """Return all objects below a prefix, of which a proxy's page in the place of a listing has none."""
-        objects = list(self.storage.list_objects(prefix, _LISTING_S))
+        """Return all objects below a prefix, of which a page that a proxy gives in place of a listing has none."""
+        listed = self.storage.list_objects(prefix, _LISTING_S)
+        objects = [stored for stored in listed if stored.name.startswith(f"{prefix}/")]  # s3fs takes a page for a file
         if not objects:
             self.connect()  # raises if a proxy answers everything with its own page
         return objects
