@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Result:
         target: Limit on the median ratio, or on the median itself without `theirs`.
         at_least: Whether the target is a lower limit.
         note: Additional remarks.
+        facts: Numbers and words of the note, by name, for other programs.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Result:
     target: float
     at_least: bool
     note: str = ""
+    facts: dict[str, float | str] = field(default_factory=dict)
 
     @property
     def value(self) -> float:

@@ -14,11 +14,11 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lightexp.core.json_text import encode_json
 from lightexp.core.object_storage import ObjectStorage, StorageUnavailable
-from lightexp.core.record import Record, is_run_id, parse_record
+from lightexp.core.record import Record, parse_record
 from lightexp.core.remote_lease import RemoteLeases
 from lightexp.core.remote_store import CALLS
 from lightexp.execution.locks import OutageReporter
@@ -81,7 +81,7 @@ class RemoteTasks:
             if state == _DONE:
                 self.done.add(task_id)
             elif state == _FAILED and task_id not in self.failures:
-                self.failures[task_id] = self._read(state, task_id, lambda values: str(values["reason"]))
+                self.failures[task_id] = json.loads(self._read(state, task_id))["reason"]
 
     def report_done(self, task_id: str, record: Record | None) -> None:
         """Tell the other hosts that a task is done.
@@ -100,7 +100,8 @@ class RemoteTasks:
 
     def read_record(self, task_id: str) -> Record | None:
         """Return the record of a task that is done; None if it was no run."""
-        return self._read(_DONE, task_id, _parse_outcome)
+        values = json.loads(self._read(_DONE, task_id))
+        return None if values is None else parse_record(values)
 
     def clear(self) -> None:
         """Remove what this command has left in the storage."""
@@ -113,17 +114,8 @@ class RemoteTasks:
     def _name_object(self, state: str, task_id: str) -> str:
         return f"{CALLS}/{self._call}/{state}/{task_id}.json"
 
-    def _read(self, state: str, task_id: str, parse: Callable[[Any], T]) -> T:
-        name = self._name_object(state, task_id)
-
-        def read() -> T:
-            content = self._storage.read(name)
-            try:
-                return parse(json.loads(content))
-            except (ValueError, KeyError, TypeError, RecursionError):
-                raise StorageUnavailable(f"{name} is not lightexp's; a proxy may have answered") from None
-
-        return self._retry(read)
+    def _read(self, state: str, task_id: str) -> bytes:
+        return self._retry(lambda: self._storage.read(self._name_object(state, task_id)))
 
     def _write(self, state: str, task_id: str, text: str) -> None:
         content = text.encode(errors="backslashreplace")
@@ -138,13 +130,3 @@ class RemoteTasks:
                 continue
             self._outage.end()
             return result
-
-
-def _parse_outcome(values: Any) -> Record | None:
-    """Return the record of a task that is done; None if it was no run."""
-    if values is None:
-        return None
-    record = parse_record(values)
-    if not is_run_id(record.id):  # it may come from a stranger, and becomes the name of a folder
-        raise ValueError(f"{record.id!r} is no id of a run")
-    return record

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from lightexp.core.store import Store
 from lightexp.execution.launcher import Launcher, LauncherPool, join_as_worker, launch_origin
 from lightexp.execution.pool import LocalPool, PoolSettings, PoolView
 from lightexp.runner.launcher import find_node_folder
-from lightexp.tracking.run_groups import CALL, GROUP, find_group
 
 WORKER = "lightexp.ablation.worker"
 _LOGS = "ablations/workers"
@@ -44,7 +43,6 @@ class AblationPool:
         workers: Number of processes. Defaults to 1.
         launcher: Starts them. Defaults to None: this process does.
         remote_store: The remote store's address. Defaults to None: there is none.
-        call: The command's own name. Defaults to a new one.
     """
 
     outputs: Path
@@ -53,7 +51,6 @@ class AblationPool:
     workers: int = 1
     launcher: Launcher | None = None
     remote_store: str | None = None
-    call: str = field(default_factory=lambda: f"call-{uuid.uuid4().hex}")
 
     def run(self, backlog: Backlog) -> dict[tuple[str, int], str]:
         """Run the missing runs, shared stages first.
@@ -97,9 +94,7 @@ class AblationPool:
             outputs = self.outputs.absolute()
             order = AblationOrder([asdict(task) for task in tasks], str(outputs), str(folder))
             if launcher is not None and not launcher.shares_folder:
-                tagged = [asdict(replace(task, tags=self._tag(task))) for task in tasks]
-                node_outputs = str(find_node_folder(outputs))
-                order = replace(order, tasks=tagged, outputs=node_outputs, remote_store=self.remote_store)
+                order = replace(order, outputs=str(find_node_folder(outputs)), remote_store=self.remote_store)
             source = AblationSource(order, index=self.index)
             progress.source = source
             if launcher is None or launcher.is_in_process:
@@ -112,11 +107,6 @@ class AblationPool:
             raise KeyboardInterrupt
         self.index.refresh()
         return failures
-
-    def _tag(self, task: AblationTask) -> dict[str, str]:
-        """Return the tags of a run on a host that does not share the outputs: MLflow's parent run is this command's."""
-        group = find_group(task.tags, self.outputs)
-        return {**task.tags, CALL: self.call, **({GROUP: group.id} if group else {})}
 
     def _launch(
         self,
@@ -143,7 +133,7 @@ class AblationPool:
     @contextmanager
     def _open_call_folder(self) -> Iterator[Path]:
         """Provide a folder for this command's lease and failures, and remove it at the end."""
-        folder = (self.outputs / LOCKS / self.call).absolute()
+        folder = (self.outputs / LOCKS / f"call-{uuid.uuid4().hex}").absolute()
         try:
             yield folder
         finally:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightexp.cli.printing import print_line
-from lightexp.cli.store_list import KEY_CHARS, report_progress
+from lightexp.cli.store_list import KEY_CHARS
 from lightexp.core import remote_gc
-from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes
 from lightexp.core.object_storage import ObjectStorage
 from lightexp.core.protocols import TFLITE
-from lightexp.core.record import Record, is_run_id, parse_record
+from lightexp.core.record import Record, parse_record
 from lightexp.core.records import RUNS
-from lightexp.core.remote_store import Fetched, RemoteStore, is_sound
+from lightexp.core.remote_store import RemoteStore, is_sound
 from lightexp.core.store import DRAFTS, Store, make_lock, remove_path
 from lightexp.core.store_gc import StoreItem
 from lightexp.runner.primary_config import write_primary_config
@@ -31,6 +30,7 @@ from lightexp.runner.primary_config import write_primary_config
 if TYPE_CHECKING:
     from lightexp.runner.settings import Settings
 
+_RUN_ID = re.compile(r"[\w-][\w. -]*", re.ASCII)
 _CONFIG_FILE = "repeat.yaml"
 
 
@@ -50,14 +50,9 @@ def open_remote(settings: Settings) -> RemoteStore:
 
 def push(remote: RemoteStore, items: list[StoreItem], records: list[Record]) -> int:
     """Upload the entries and records that the remote store lacks, and return the exit code."""
-    uploaded = shared = broken = 0
+    uploaded = broken = 0
     for record in records:  # first, so that `gc` of another host keeps what they name
-        if is_run_id(record.id):
-            remote.write_record(record.id, record.to_json())
-            shared += 1
-        else:  # of a stranger: it could become the name of any object
-            broken += 1
-            print_line(f"not uploaded, since its id is no run's: the record of {record.id!r}")
+        remote.write_record(record.id, record.to_json())
     for item in items:
         if not is_sound(item.key, item.folder):
             broken += 1
@@ -65,7 +60,7 @@ def push(remote: RemoteStore, items: list[StoreItem], records: list[Record]) -> 
         elif remote.upload(item.key, item.folder):
             uploaded += 1
             print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
-    print_line(f"{uploaded} of {len(items)} entries and {shared} records were uploaded to {remote.url}.")
+    print_line(f"{uploaded} of {len(items)} entries and {len(records)} records were uploaded to {remote.url}.")
     return 1 if broken else 0
 
 
@@ -87,8 +82,7 @@ def pull(store: Store, remote: RemoteStore, run_id: str, outputs: Path) -> int:
         print_line(f"not in {remote.url}, or damaged there: {key}")
     folder = outputs / RUNS / run_id
     if not folder.exists():
-        with explain_disk_errors(outputs):
-            _write_run(store, record, folder)
+        _write_run(store, record, folder)
     print_line(f"{fetched} of {len(keys)} entries were fetched; {len(missing)} are missing. The run is in {folder}.")
     if record.config:
         print_line(f"Again   {_write_config(record, remote, folder, outputs)}")
@@ -96,14 +90,13 @@ def pull(store: Store, remote: RemoteStore, run_id: str, outputs: Path) -> int:
 
 
 def _read_remote_record(remote: RemoteStore, run_id: str) -> Record:
-    if not is_run_id(run_id):
+    if not _RUN_ID.fullmatch(run_id):
         raise BadInput(f"'{run_id}' is no run's id. Write one as in outputs/runs, such as 2026-11-30_10-00-00-a1b2c3.")
     try:
         record = parse_record(json.loads(remote.read_record(run_id)))
     except FileNotFoundError:
         raise BadInput(f"{remote.url} has no record of the run '{run_id}'.") from None
     except (ValueError, RecursionError) as error:
-        remote.connect()  # raises if a proxy answers everything with its own page
         raise BadInput(
             f"{remote.url}: the record of '{run_id}' cannot be read: {error}. "
             f"This removes it: lightexp store gc --remote --forget {run_id}"
@@ -119,9 +112,8 @@ def _write_run(store: Store, record: Record, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
     try:
-        model = store.folder(record.stages[-1].key) / TFLITE if record.stages else None
-        if model is not None and model.is_file():
-            shutil.copyfile(model, draft / TFLITE)
+        if record.stages and store.has(record.stages[-1].key):
+            shutil.copyfile(store.folder(record.stages[-1].key) / TFLITE, draft / TFLITE)
             record.files = {"model": TFLITE}
         record.write(draft)
         draft.chmod(0o755)
@@ -140,22 +132,19 @@ def verify(store: Store, remote: RemoteStore) -> int:
     """Fetch and verify every entry of the remote store, keep none, and return the exit code."""
     entries = remote.list_entries()
     complete = [key for key, objects in entries.items() if remote_gc.has_manifest(objects)]
-    states = Counter[Fetched]()
-    count_checked = report_progress(f"of {len(complete):,} entries checked")
+    broken = 0
     draft = store.root / DRAFTS / f"verify-{os.getpid()}"
-    with explain_disk_errors(store.root), make_lock(store.root, draft.name):  # else `store gc` removes it
+    with make_lock(store.root, draft.name):  # else `store gc` removes it
         for key in complete:
             draft.mkdir(parents=True)
             try:
                 state = remote.fetch(key, draft)
             finally:
                 remove_path(draft)
-            states[state] += 1
-            count_checked()
             if state == "damaged":
+                broken += 1
                 print_line(f"damaged: {key}. The next run that needs it makes and replaces it.")
-    broken, count = states["damaged"], len(complete) - states["absent"]  # those that `gc` has just removed do not count
-    print_line(f"{count - broken} of {count} entries in {remote.url} are sound.")
+    print_line(f"{len(complete) - broken} of {len(complete)} entries in {remote.url} are sound.")
     if incomplete := len(entries) - len(complete):
         print_line(f"{incomplete} more are incomplete: being uploaded, or left by a process that was killed.")
     return 1 if broken else 0

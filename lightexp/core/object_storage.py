@@ -21,7 +21,7 @@ from lightexp.core.formatting import format_duration
 
 T = TypeVar("T")
 
-URL_PATTERN = r"(s3|gs|az)://[^\s/?#@:\\]+(/[^\s?#@\\]*)?|file:///+[^\s?#@\\/][^\s?#@\\]*"
+URL_PATTERN = r"(s3|gs|az)://[^\s/?#@:\\]+(/[^\s?#@\\]*)?|file:///[^\s?#@\\]*"
 """Addresses of storage. None holds a user, a password or options: backends find credentials by their own means."""
 _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 """By scheme: the extra of lightexp that installs the backend."""
@@ -216,15 +216,10 @@ class ObjectStorage:
         with suppress(FileNotFoundError):
             self._call(lambda fs, path: fs.rm_file(path), name)
 
-    def list_objects(self, prefix: str, patience_s: float = 10.0) -> Iterator[StoredObject]:
-        """Yield all objects whose names begin with `prefix` and a slash.
-
-        Args:
-            prefix: The prefix.
-            patience_s: Seconds that are added to those for the answer to a request. Defaults to 10.
-        """
+    def list_objects(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield all objects whose names begin with `prefix` and a slash."""
         root = self._backend[1]
-        files = self._call(lambda fs, path: fs.find(path, detail=True), prefix, int(patience_s * _SLOWEST))
+        files = self._call(lambda fs, path: fs.find(path, detail=True), prefix, 10 * _SLOWEST)
         for path, info in files.items():
             if info["type"] == "file":
                 yield StoredObject(path[len(root) + 1 :], int(info["size"] or 0), _read_time(info))

@@ -252,11 +252,6 @@ def read_record(folder: Path) -> Record:
     raise BadInput(f"{path} is not a record: {problem}. Run it again, or leave its folder out.")
 
 
-def is_run_id(text: str) -> bool:
-    """Check whether a text can be the id of a run, which names a folder and an object: it is never a path."""
-    return bool(_RUN_ID.fullmatch(text))
-
-
 def read_run(folder: Path) -> Record:
     """Read the record of a run in the folder of all runs, and check that it is this folder's own.
 
@@ -269,7 +264,7 @@ def read_run(folder: Path) -> Record:
     """
     record = read_record(folder)
     place = folder.absolute()
-    if record.id != place.name or not is_run_id(place.name):
+    if record.id != place.name or not _RUN_ID.fullmatch(place.name):
         raise BadInput(
             f"{folder / RECORD_FILE} holds the id {record.id!r}, and a run's id is the name of its folder, of letters, "
             "digits, '.', '_', '-' and spaces. Give the folder its own name back, or leave it out."

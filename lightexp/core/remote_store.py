@@ -31,10 +31,9 @@ FORMAT = 1
 MARKER = "lightexp-store.json"
 RECORDS, CALLS = "records", "calls"
 _CHECKED_BYTES = 1_000_000  # from here on it is cheaper to ask whether a file has been uploaded than to upload it
-_LISTING_S = 600.0  # for all objects of a kind: storage lists 1,000 in a request
 _KEY = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FILE_NAME = re.compile(r"[\w-][\w.-]{0,199}", re.ASCII)  # no path, and no longer than file systems take
+_FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 
 Fetched = Literal["sound", "absent", "damaged"]
 
@@ -66,7 +65,7 @@ class RemoteStore:
             return
         try:
             number = int(json.loads(content)["format"])
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise StorageUnavailable(
                 f"{self.url} cannot be used ({MARKER} is not lightexp's; a proxy may have answered)."
             ) from None
@@ -145,19 +144,11 @@ class RemoteStore:
     def list_entries(self) -> dict[str, list[StoredObject]]:
         """Return the objects of all entries by key, those of incomplete entries included."""
         entries: dict[str, list[StoredObject]] = {}
-        for stored in self._list_objects(ENTRIES):
+        for stored in self.storage.list_objects(ENTRIES):
             parts = stored.name.split("/")
-            if len(parts) == 4 and _KEY.fullmatch(parts[2]) and parts[1] == parts[2][:2]:
+            if len(parts) == 4 and _KEY.fullmatch(parts[2]):
                 entries.setdefault(parts[2], []).append(stored)
         return entries
-
-    def _list_objects(self, prefix: str) -> list[StoredObject]:
-        """Return all objects below a prefix, of which a page that a proxy gives in place of a listing has none."""
-        listed = self.storage.list_objects(prefix, _LISTING_S)
-        objects = [stored for stored in listed if stored.name.startswith(f"{prefix}/")]  # s3fs takes a page for a file
-        if not objects:
-            self.connect()  # raises if a proxy answers everything with its own page
-        return objects
 
     def remove(self, objects: list[StoredObject]) -> None:
         """Remove objects, the manifests of entries first."""
@@ -179,10 +170,8 @@ class RemoteStore:
 
     def list_records(self) -> Iterator[str]:
         """Yield the ids of all runs that have a record."""
-        for stored in self._list_objects(RECORDS):
-            name = stored.name.removeprefix(f"{RECORDS}/")
-            if name.endswith(".json") and "/" not in name:  # what others have put there is no record
-                yield name.removesuffix(".json")
+        for stored in self.storage.list_objects(RECORDS):
+            yield stored.name.removeprefix(f"{RECORDS}/").removesuffix(".json")
 
 
 def is_sound(key: str, folder: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,12 +17,6 @@ from lightexp.tracking.study_payload import StudyPayload
 
 ABLATION, SWEEP = "ablation", "sweep"
 """Tags of a record that name the group of its run."""
-GROUP = "group"
-"""Tag of a record that names the id of its group, where its outputs folder is not the command's."""
-CALL = "call"
-"""Tag of a record that names the command that made it, where its outputs folder is not the command's."""
-
-_GROUP_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -44,12 +37,10 @@ def find_group(tags: Mapping[str, str], outputs: Path) -> RunGroup | None:
 
     Args:
         tags: The record's tags.
-        outputs: The outputs folder that the record is in, by which groups differ where the tags have no `GROUP`.
+        outputs: The outputs folder that the record is in.
     """
     for kind in (ABLATION, SWEEP):
         if name := tags.get(kind):
-            if _GROUP_ID.fullmatch(tags.get(GROUP, "")):
-                return RunGroup(tags[GROUP], f"{kind} {name}")
             identity = "\n".join((kind, name, str(outputs.resolve())))
             return RunGroup(hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:32], f"{kind} {name}")
     return None
@@ -94,23 +85,22 @@ class RunGroupTracker:
 
     def start(self) -> None:
         """Show the group as running."""
-        self._thread.submit(self._upload, "RUNNING")
+        self._thread.submit(self._upload, "RUNNING", None)
 
-    def end(self, status: str, table: Path | None = None, call: str = "") -> None:
+    def end(self, status: str, table: Path | None = None) -> None:
         """Show how the group ended, and wait for that.
 
         Args:
             status: MLflow's: `FINISHED`, `FAILED` or `KILLED`.
             table: File of its table in Markdown, if there is one. Defaults to None.
-            call: See `StudyPayload`. Defaults to none.
         """
-        self._thread.submit(self._upload, status, table, call).result()
+        self._thread.submit(self._upload, status, table).result()
         self._thread.shutdown()
 
-    def _upload(self, status: str, table: Path | None = None, call: str = "") -> None:
+    def _upload(self, status: str, table: Path | None) -> None:
         if not asks_for_mirror(self._settings.tracking):
             return
-        payload = StudyPayload(self._group.id, self._group.name, status, call=call)
+        payload = StudyPayload(self._group.id, self._group.name, status)
         if table is not None and table.is_file():
             payload = replace(payload, files={str(table): ""}, table=table.read_text(encoding="utf-8"))
         with lock_groups(Path(self._settings.outputs)):

@@ -55,11 +55,10 @@ class UploadNotes:
             return False
 
     def remove_orphans(self) -> None:
-        """Remove the notes of runs whose folders were removed, as far as that is possible."""
+        """Remove the notes of runs whose folders were removed."""
         for path in self._folder.glob("*.json"):
             if not (self._folder.parent / path.stem).exists():
-                with suppress(OSError):
-                    path.unlink()
+                path.unlink(missing_ok=True)
 
     def _read(self, run_id: str) -> dict[str, str]:
         """Return the uploaded states of a run by place; none of a note that is missing or damaged."""

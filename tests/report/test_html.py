@@ -287,29 +287,6 @@ def test_long_table_is_read_by_keyboard(long_page: Browser) -> None:
     assert long_page.evaluate("selected.size") == 0
 
 
-def test_long_table_goes_on_from_a_clicked_row(long_page: Browser) -> None:
-    focused = "Number(document.activeElement.getAttribute('aria-rowindex'))"
-    long_page.evaluate(
-        "(place => { place.scrollIntoView({behavior: 'instant', block: 'center'}); place.scrollTop = 6000; })"
-        "($('#table .wide'))"
-    )
-    long_page.evaluate(SETTLE)
-    middle = "(box => [box.x + 20, box.y + box.height / 2])($('#table .wide').getBoundingClientRect())"
-    long_page.click(*long_page.evaluate(middle))
-    clicked = long_page.evaluate(focused)
-    assert clicked > 100
-    press(long_page, "ArrowDown")
-    assert long_page.evaluate(focused) == clicked + 1
-    long_page.evaluate("$('#runs .wide').focus()")
-    press(long_page, "End")
-    fill = "((box) => {{ box.value = {0}; box.dispatchEvent(new Event('input')); }})($('#runs input'))"
-    long_page.evaluate(f"document.activeElement.blur(); {fill.format(json.dumps('seed=0'))}; $('#runs .wide').focus()")
-    press(long_page, "Enter")  # no row has the focus
-    assert long_page.evaluate("selected.size") == 0
-    long_page.evaluate(fill.format('""'))
-    assert long_page.complaints == []
-
-
 def test_many_points_are_one_picture_with_marks_of_the_front(long_page: Browser) -> None:
     marks = long_page.evaluate("document.querySelectorAll('#front .mark').length")
     assert 1 < marks < 100

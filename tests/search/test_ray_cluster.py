@@ -225,9 +225,6 @@ def test_ablation_survives_the_death_of_a_node(cluster: Cluster) -> None:
     finished = [run for run in cluster.list_mlflow_runs() if run.info.status == "FINISHED"]
     rows_in_mlflow = [run.data.tags["lightexp.row"] for run in finished if "lightexp.row" in run.data.tags]
     assert sorted(rows_in_mlflow) == sorted(r.tags["row"] for r in records)
-    shown = [run for run in cluster.list_mlflow_runs() if run.data.tags.get("lightexp.row")]
-    assert "RUNNING" not in {run.info.status for run in shown}  # the killed node's run is closed
-    assert len({run.data.tags["mlflow.parentRunId"] for run in shown}) == 1
     assert not list(study.outputs.glob("runs/*/model.tflite"))  # they stay where they were made
 
 

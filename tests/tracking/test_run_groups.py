@@ -141,26 +141,3 @@ def test_find_group_differs_by_kind_name_and_folder(tmp_path: Path) -> None:
     ]
     assert len({group.id for group in groups if group}) == 6
     assert find_group({"row": "a"}, tmp_path) is None
-
-
-def test_end_closes_the_runs_of_dead_workers(
-    outputs: Path,
-    mirror: MlflowMirror,
-    make_record: Callable[..., Record],
-    sync: Callable[..., bool],
-    messages: list[str],
-) -> None:
-    sync(mirror, make_record(tags={"ablation": "article", "row": "a", "call": "call-1"}))
-    tracker = make_tracker(mirror, outputs)
-    tracker.end("FINISHED", call="call-2")
-    assert list_runs(mirror)[1][0].info.status == "RUNNING"  # another command's
-    make_tracker(mirror, outputs).end("FINISHED", call="call-1")
-    assert list_runs(mirror)[1][0].info.status == "KILLED"
-    assert messages == []
-
-
-def test_group_of_another_host_is_named_by_its_id(tmp_path: Path) -> None:
-    group = find_group({"ablation": "a"}, tmp_path)
-    assert group is not None
-    assert find_group({"ablation": "a", "group": group.id}, tmp_path / "other") == group
-    assert find_group({"ablation": "a", "group": "' or 1 = '1"}, tmp_path) == group

@@ -93,7 +93,9 @@ def _measure_rate(folder: Path, url: str | None, server: int | None, workers: in
     note = f"{rate:.1f} trials/s of {workers / seconds:g} in {end - begin:.0f} s, {len(ended)} in all; a trial takes "
     note += f"{ours:.0f} ms of CPU time, and the server {servers:.0f} ms; {os.cpu_count()} cores"
     goal = GOALS.get(workers, MIN_SHARE_OF_FEW)
-    return Result(title, [rate * seconds / workers], [], "", goal, at_least=True, note=note)
+    facts: dict[str, float | str] = {"storage": "PostgreSQL" if url else "journal", "workers": workers, "rate": rate}
+    facts |= {"seconds": seconds, "worker_cpu_ms": ours, "server_cpu_ms": servers, "cores": os.cpu_count() or 1}
+    return Result(title, [rate * seconds / workers], [], "", goal, at_least=True, note=note, facts=facts)
 
 
 def _sum_cpu_seconds(process: int) -> float:

@@ -151,7 +151,6 @@ function makeBody(place, table, row, pick) {
     place.scrollTop += Math.min(0, box.top - frame.top - table.tHead.offsetHeight) + Math.max(0, box.bottom - frame.top - place.clientHeight);
     line.focus({ preventScroll: true });
   }
-  body.addEventListener("focusin", (event) => { active = start + [...body.children].indexOf(event.target.closest("tr")); });
   place.addEventListener("scroll", scroll);
   place.addEventListener("keydown", (event) => {
     if (!isLong() || !table.isConnected || event.target.closest("thead")) return;
@@ -159,7 +158,7 @@ function makeBody(place, table, row, pick) {
     const from = body.contains(event.target) ? active : top - 1, page = Math.max(1, bottom - top - 2);
     const to = { ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page, Home: 0, End: items.length - 1 }[event.key];
     if (to !== undefined) activate(to);
-    else if (pick && body.contains(event.target) && (event.key === "Enter" || event.key === " ")) pick(items[active]);
+    else if (pick && active >= 0 && (event.key === "Enter" || event.key === " ")) pick(items[active]);
     else return;
     event.preventDefault();
   });
