@@ -14,6 +14,7 @@ from lightexp.report.data import Report
 from lightexp.report.page_data import build_page_data
 from lightexp.report.plots import Plot
 
+_SCRIPTS = ("rows", "tables", "tradeoff", "page")  # files of the one script, each of which uses those before it
 _CAPTIONS = {
     "front": "Size against the task's metric: means over the seeds, standard deviations, and the front.",
     "ratio": "How many times smaller, and what it costs: paired differences with 95% intervals.",
@@ -39,12 +40,13 @@ def render_page(report: Report, plots: Mapping[str, Plot]) -> str:
         plots: The plots by name, shown as images, in which no script runs.
     """
     template = files("lightexp.report") / "template"
-    parts = {kind: (template / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")}
+    parts = {kind: (template / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css")}
+    script = "".join((template / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
     values = {
-        "policy": _build_policy(parts["css"], parts["js"]),
+        "policy": _build_policy(parts["css"], script),
         "title": escape_html(report.spec.title),
         "style": parts["css"],
-        "script": parts["js"],
+        "script": script,
         "rows": f"{len(report.rows):,}",
         "runs": f"{len(report.runs):,}",
         "figures": "".join(_render_figure(name, plot) for name, plot in plots.items()),

@@ -1,4 +1,4 @@
-"""What the script of a report's page reads: rows and runs column by column, so that many fit into one file."""
+"""Data of a report's page for its script: rows and runs column by column, so that many fit into one file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lightexp.report.statistics import Difference, Summary
 
 MAX_COMMANDS = 20_000
 """Number of runs up to which the page holds the command of each."""
-_DIGITS = 9  # of a number; what is shown of it has fewer
+_DIGITS = 9  # significant digits of a number; the page shows fewer
 
 
 def build_page_data(report: Report) -> dict[str, Any]:
-    """Return what the page's script reads, as JSON types."""
+    """Return the data that the page's script reads, as JSON types."""
     spec = report.spec
     configs = list({id(run.settings): run.settings for run in report.runs}.values())  # equal settings are one object
     return {
@@ -32,10 +32,10 @@ def build_page_data(report: Report) -> dict[str, Any]:
         "cost": spec.cost,
         "quality": report.quality,
         "size": report.size,
-        "change": format_change_heading(report),
-        "place": find_change_place(report),
-        "share": report.primary.is_share,
-        "better": report.primary.direction,
+        "change_heading": format_change_heading(report),
+        "change_place": find_change_place(report),
+        "is_share": report.primary.is_share,
+        "direction": report.primary.direction,
         "axes": [report.heading(report.size), report.heading(report.quality)],
         "columns": [{"name": c.name, "heading": c.heading, "direction": c.direction} for c in spec.columns],
         "cards": _build_cards(report),
@@ -56,23 +56,23 @@ def pack(values: Iterable[Any]) -> Any:
     """Return a column of numbers or texts in as few characters as JSON needs for it.
 
     Returns:
-        `{"same": value}` if all values are equal, `{"of": values, "at": indices}` for texts of which many are equal,
-        otherwise a list. Numbers have nine digits, and those that are not finite are None.
+        `{"same": value}` if all values are equal, `{"values": texts, "indices": indices}` for texts of which many are
+        equal, otherwise a list. Numbers have nine digits, and those that are not finite are None.
 
     Example:
         >>> pack([1.0, 1.0]), pack(["a", "b", "a", "b"]), pack([0.25, None])
-        ({'same': 1}, {'of': ['a', 'b'], 'at': [0, 1, 0, 1]}, [0.25, None])
+        ({'same': 1}, {'values': ['a', 'b'], 'indices': [0, 1, 0, 1]}, [0.25, None])
     """
-    column = [_shorten(value) if isinstance(value, float) else value for value in values]
+    column = [_round(value) if isinstance(value, float) else value for value in values]
     indices = {value: index for index, value in enumerate(dict.fromkeys(column))}
     if len(indices) == 1:
         return {"same": column[0]}
     if 2 * len(indices) <= len(column) and not any(isinstance(value, float) for value in indices):
-        return {"of": list(indices), "at": [indices[value] for value in column]}
+        return {"values": list(indices), "indices": [indices[value] for value in column]}
     return column
 
 
-def _shorten(value: float) -> float | None:
+def _round(value: float) -> float | None:
     if not math.isfinite(value):
         return None
     return int(value) if value.is_integer() and abs(value) < 2**53 else float(f"{value:.{_DIGITS}g}")
@@ -111,7 +111,7 @@ def _build_rows(report: Report) -> dict[str, Any]:
         "note": pack(row.note for row in rows),
         "front": pack(row.front for row in rows),
         "change": pack(difference.mean if difference else None for difference in differences),
-        "changed": pack(format_difference(d, report.primary) if d else "" for d in differences),
+        "change_text": pack(format_difference(d, report.primary) if d else "" for d in differences),
         "x": pack(metric.mean for metric in size),
         "y": pack(metric.mean for metric in quality),
         "spread": pack(metric.summary.std if metric.summary else None for metric in quality),

@@ -287,6 +287,20 @@ def test_long_table_is_read_by_keyboard(long_page: Browser) -> None:
     assert long_page.evaluate("selected.size") == 0
 
 
+def test_long_statistics_of_another_metric_are_read_by_keyboard(long_page: Browser) -> None:
+    long_page.evaluate(
+        "((select) => { select.value = '0'; select.dispatchEvent(new Event('change')); })($('#statistics select'))"
+    )
+    long_page.evaluate(
+        "((frame) => { frame.scrollTop = 100 * frame.querySelector('tbody:not(.gap) tr').getBoundingClientRect().height;"
+        " frame.focus(); })($('#statistics .wide'))"
+    )
+    long_page.evaluate(SETTLE)
+    press(long_page, "ArrowDown")
+    assert long_page.evaluate("Number(document.activeElement.getAttribute('aria-rowindex'))") == 102  # the first in view
+    assert long_page.evaluate("document.querySelectorAll('#statistics .printed').length") == 1
+
+
 def test_many_points_are_one_picture_with_marks_of_the_front(long_page: Browser) -> None:
     marks = long_page.evaluate("document.querySelectorAll('#front .mark').length")
     assert 1 < marks < 100
