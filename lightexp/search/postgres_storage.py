@@ -27,7 +27,7 @@ from lightexp.core.json_text import encode_json
 from lightexp.execution.locks import PostgresLocks
 from lightexp.search.proposal_storage import TrialChanges
 
-_CONTENT = {
+_SELECT_CONTENT = {  # the rows of each kind, of the trials that a condition names
     "params": "select trial_id, param_name, param_value, distribution_json from trial_params {} order by param_id",
     "values": "select trial_id, objective, value, value_type::text from trial_values {} order by objective",
     "user": "select trial_id, key, value_json from trial_user_attributes {}",
@@ -36,23 +36,24 @@ _CONTENT = {
     " from trial_intermediate_values {} order by step",
 }
 _SPECIAL_VALUES = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
-_HEAD = "select trial_id, number, state::text, datetime_start, datetime_complete from trials"
-_LIVE = (
+_SELECT_TRIALS = "select trial_id, number, state::text, datetime_start, datetime_complete from trials"
+# The parts of the statement that stores a trial's changes: `live` is the trial unless it has ended.
+_UPDATE_TRIAL = (
     "with live as (update trials set state = coalesce(%(state)s::trialstate, state),"
     " datetime_complete = coalesce(%(ended)s::timestamp, datetime_complete)"
     " where trial_id = %(trial)s and state in ('RUNNING', 'WAITING') returning trial_id)"
 )
-_PARAMS = (
+_INSERT_PARAMS = (
     ", params as (insert into trial_params (trial_id, param_name, param_value, distribution_json)"
     " select trial_id, name, value, kind from live, unnest(%(names)s::text[], %(numbers)s::float8[], %(kinds)s::text[])"
     " as rows (name, value, kind) on conflict (trial_id, param_name) do nothing)"
 )
-_ATTRIBUTES = (
+_UPSERT_ATTRIBUTES = (
     ", {0}_rows as (insert into trial_{0}_attributes (trial_id, key, value_json)"
     " select trial_id, key, value from live, unnest(%({0}_keys)s::text[], %({0}_texts)s::text[]) as rows (key, value)"
     " on conflict (trial_id, key) do update set value_json = excluded.value_json)"
 )
-_VALUES = (
+_INSERT_VALUES = (
     ", outcome as (insert into trial_values (trial_id, objective, value, value_type)"
     " select trial_id, place - 1, value, kind::trialvaluetype from live, unnest(%(values)s::float8[],"
     " %(types)s::text[]) with ordinality as rows (value, kind, place) on conflict (trial_id, objective) do nothing)"
@@ -117,7 +118,7 @@ class PostgresStorage(RDBStorage):
             return created
 
         def read(connection: Any) -> list[FrozenTrial]:
-            rows = connection.execute(f"{_HEAD} where trial_id = %s", [trial_id]).fetchall()
+            rows = connection.execute(f"{_SELECT_TRIALS} where trial_id = %s", [trial_id]).fetchall()
             return _read_trials(connection, rows)
 
         trials = self._locks.run(read)
@@ -139,7 +140,7 @@ class PostgresStorage(RDBStorage):
         if template_trial is not None:
             return super().create_new_trial(study_id, template_trial)
 
-        now = _now()
+        now = _read_utc_clock()
 
         def create(connection: Any) -> tuple[int, int]:
             with connection.pipeline(), connection.transaction():
@@ -180,7 +181,7 @@ class PostgresStorage(RDBStorage):
         known = self._known.get(study_id, _KnownTrials())
         last = known.ids[-1] if known.ids else -1
         condition = "where study_id = %s and (trial_id > %s or trial_id = any(%s)) order by trial_id"
-        rows = connection.execute(f"{_HEAD} {condition}", [study_id, last, list(known.unfinished)]).fetchall()
+        rows = connection.execute(f"{_SELECT_TRIALS} {condition}", [study_id, last, list(known.unfinished)]).fetchall()
         changed = [row for row in rows if self._has_changed(known, row)]
         present = _KnownTrials([*known.ids], [*known.trials], {**known.unfinished})
         for trial, (trial_id, *_) in zip(_read_trials(connection, changed), changed, strict=True):
@@ -208,13 +209,16 @@ def _read_trials(connection: Any, rows: Sequence[Sequence[Any]]) -> list[FrozenT
 
     Args:
         connection: To the server.
-        rows: What `_HEAD` selects of each.
+        rows: What `_SELECT_TRIALS` selects of each.
     """
     ids = [row[0] for row in rows]
     if not ids:
         return []
     with connection.pipeline():
-        cursors = {k: connection.execute(q.format("where trial_id = any(%s)"), [ids]) for k, q in _CONTENT.items()}
+        cursors = {
+            name: connection.execute(select.format("where trial_id = any(%s)"), [ids])
+            for name, select in _SELECT_CONTENT.items()
+        }
     content = {name: _group_by_trial(cursor.fetchall()) for name, cursor in cursors.items()}
     return [
         _make_trial(row, {name: groups[row[0]] for name, groups in content.items() if row[0] in groups}) for row in rows
@@ -228,8 +232,8 @@ def _group_by_trial(rows: Iterable[Sequence[Any]]) -> dict[int, list[Sequence[An
     return groups
 
 
-def _make_trial(head: Sequence[Any], content: Mapping[str, list[Sequence[Any]]]) -> FrozenTrial:
-    trial_id, number, state, started, completed = head
+def _make_trial(row: Sequence[Any], content: Mapping[str, list[Sequence[Any]]]) -> FrozenTrial:
+    trial_id, number, state, started, completed = row
     params = content.get("params", [])
     distributions = {name: _parse_distribution(text) for _, name, _, text in params}
     return FrozenTrial(
@@ -238,13 +242,15 @@ def _make_trial(head: Sequence[Any], content: Mapping[str, list[Sequence[Any]]])
         state=TrialState[state],
         value=None,
         values=[_SPECIAL_VALUES.get(kind, value) for *_, value, kind in content.get("values", [])] or None,
-        datetime_start=_to_local(started),
-        datetime_complete=_to_local(completed),
+        datetime_start=_convert_to_local(started),
+        datetime_complete=_convert_to_local(completed),
         params={name: distributions[name].to_external_repr(value) for _, name, value, _ in params},
         distributions=distributions,
         user_attrs={key: json.loads(text) for _, key, text in content.get("user", [])},
         system_attrs={key: json.loads(text) for _, key, text in content.get("system", [])},
-        intermediate_values={s: _SPECIAL_VALUES.get(kind, value) for _, s, value, kind in content.get("steps", [])},
+        intermediate_values={
+            step: _SPECIAL_VALUES.get(kind, value) for _, step, value, kind in content.get("steps", [])
+        },
     )
 
 
@@ -253,21 +259,21 @@ def _build_statement(trial_id: int, changes: TrialChanges) -> tuple[str, dict[st
 
     It returns the number of trials that it has changed, 1 or 0.
     """
-    parts = [_LIVE]
+    parts = [_UPDATE_TRIAL]
     ended = changes.state.name if changes.state else None
-    parameters: dict[str, Any] = {"trial": trial_id, "state": ended, "ended": _now() if ended else None}
+    parameters: dict[str, Any] = {"trial": trial_id, "state": ended, "ended": _read_utc_clock() if ended else None}
     if changes.params:
-        parts.append(_PARAMS)
+        parts.append(_INSERT_PARAMS)
         parameters["names"] = list(changes.params)
         parameters["numbers"] = [float(value) for value, _ in changes.params.values()]
         parameters["kinds"] = [_format_distribution(distribution) for _, distribution in changes.params.values()]
     for table, attributes in (("user", changes.user_attrs), ("system", changes.system_attrs)):
         if attributes:
-            parts.append(_ATTRIBUTES.format(table))
+            parts.append(_UPSERT_ATTRIBUTES.format(table))
             parameters[f"{table}_keys"] = list(attributes)
             parameters[f"{table}_texts"] = [encode_json(value) for value in attributes.values()]
     if changes.values:
-        parts.append(_VALUES)
+        parts.append(_INSERT_VALUES)
         special = {value: kind for kind, value in _SPECIAL_VALUES.items()}
         parameters["values"] = [float(value) if math.isfinite(value) else None for value in changes.values]
         parameters["types"] = [special.get(value, "FINITE") for value in changes.values]
@@ -282,10 +288,10 @@ def _parse_distribution(text: str) -> BaseDistribution:
 _format_distribution: Callable[[BaseDistribution], str] = cache(distribution_to_json)
 
 
-def _now() -> datetime:
+def _read_utc_clock() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def _to_local(moment: datetime | None) -> datetime | None:
+def _convert_to_local(moment: datetime | None) -> datetime | None:
     """Return the local time of a moment in UTC, both without a time zone, as Optuna has them."""
     return None if moment is None else moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)

@@ -17,7 +17,7 @@ from lightexp.search.trial_history import TrialHistory, is_visible
 
 @dataclass
 class TrialChanges:
-    """What is to be stored of one trial.
+    """Changes of one trial that are not stored yet.
 
     Attributes:
         params: Optuna's internal value and the distribution of each parameter.
@@ -122,7 +122,7 @@ class ProposalStorage:
         return collected[0] if collected else self._storage.get_trial(trial_id)
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        """Return a trial's attributes of Optuna's; see `optuna.storages.BaseStorage.get_trial_system_attrs`."""
+        """Return a trial's system attributes; see `optuna.storages.BaseStorage.get_trial_system_attrs`."""
         return self.get_trial(trial_id).system_attrs
 
     def set_trial_param(self, trial_id: int, name: str, value: float, distribution: BaseDistribution) -> None:
@@ -136,7 +136,7 @@ class ProposalStorage:
         changes.params[name] = value, distribution
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Store an attribute of Optuna's; see `optuna.storages.BaseStorage.set_trial_system_attr`."""
+        """Store a system attribute; see `optuna.storages.BaseStorage.set_trial_system_attr`."""
         if not (collected := self._find_collected(trial_id)):
             self._storage.set_trial_system_attr(trial_id, key, value)
             return
@@ -145,7 +145,7 @@ class ProposalStorage:
         changes.system_attrs[key] = value
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Store an attribute; see `optuna.storages.BaseStorage.set_trial_user_attr`."""
+        """Store a user attribute; see `optuna.storages.BaseStorage.set_trial_user_attr`."""
         if not (collected := self._find_collected(trial_id)):
             self._storage.set_trial_user_attr(trial_id, key, value)
             return
@@ -156,7 +156,8 @@ class ProposalStorage:
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Store a trial's state and values; a trial that starts becomes the current one."""
         if state.is_finished() and (collected := self._find_collected(trial_id)):
-            collected[1].state, collected[1].values = state, values
+            _, changes = collected
+            changes.state, changes.values = state, values
             return True
         is_set: bool = self._storage.set_trial_state_values(trial_id, state, values)
         if is_set and state is TrialState.RUNNING:

@@ -36,7 +36,7 @@ class HistorySampler(samplers.BaseSampler):
 
     def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the space of the trials so far; see `optuna.samplers.BaseSampler`."""
-        view: Any = _StudyOfTrials(study, self._history.first_of_each_kind)
+        view: Any = _StudyOfTrials(study, self._history.first_of_each_parameter_set)
         return self._inner.infer_relative_search_space(view, trial)
 
     def sample_relative(

@@ -1,4 +1,4 @@
-"""What a process knows of a study's trials: each finished trial is looked at once, however many there are."""
+"""History of a study's trials, which looks at each finished trial once, however many there are."""
 
 from __future__ import annotations
 
@@ -39,10 +39,16 @@ class SampledTrial:
     @classmethod
     def read(cls, trial: FrozenTrial) -> SampledTrial:
         """Read a trial."""
-        values, intermediate = trial.values, trial.intermediate_values
-        params, distributions, system_attrs = trial.params, trial.distributions, trial.system_attrs
-        constraints = trial.constraints
-        return cls(trial.number, trial.state, values, params, distributions, constraints, system_attrs, intermediate)
+        return cls(
+            number=trial.number,
+            state=trial.state,
+            values=trial.values,
+            params=trial.params,
+            distributions=trial.distributions,
+            constraints=trial.constraints,
+            system_attrs=trial.system_attrs,
+            intermediate_values=trial.intermediate_values,
+        )
 
     @property
     def value(self) -> float | None:
@@ -81,13 +87,13 @@ class TrialHistory:
         self._finished_configurations = 0
         self._grid_points: set[Any] = set()
         self._last_ended: list[tuple[datetime, int, bool]] = []
-        self._first: dict[frozenset[str], SampledTrial] = {}
+        self._first_by_names: dict[frozenset[str], SampledTrial] = {}
         self._sampled: list[tuple[int, SampledTrial]] = []
         self._front: list[tuple[list[float], SampledTrial]] = []
         self._least_infeasible: list[SampledTrial] = []
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take note of the study's present trials.
+        """Add what is new among the study's present trials.
 
         Args:
             trials: All of them, by number.
@@ -114,14 +120,14 @@ class TrialHistory:
 
     def _add_sampled(self, trial: SampledTrial) -> None:
         names = frozenset(trial.distributions)
-        if names not in self._first or trial.number < self._first[names].number:
-            self._first[names] = trial
+        if names not in self._first_by_names or trial.number < self._first_by_names[names].number:
+            self._first_by_names[names] = trial
         insort(self._sampled, (trial.number, trial), key=lambda entry: entry[0])
         if trial.state is not TrialState.COMPLETE:
             return
         if trial.violation > 0:
-            worst = [*self._least_infeasible, trial]
-            self._least_infeasible = heapq.nsmallest(_MAX_BEST, worst, key=lambda t: (t.violation, t.number))
+            infeasible = [*self._least_infeasible, trial]
+            self._least_infeasible = heapq.nsmallest(_MAX_BEST, infeasible, key=lambda t: (t.violation, t.number))
             return
         point = [sign * value for sign, value in zip(self._signs, trial.values or (), strict=True)]
         if len(self._signs) == 1:
@@ -132,11 +138,11 @@ class TrialHistory:
 
     def _add_to_front(self, point: list[float], trial: SampledTrial) -> None:
         """Add a trial to the front unless another one dominates it; of equal ones the first stays."""
-        for place, other in self._front:
-            if _is_at_least_as_good(place, point) and (place != point or other.number < trial.number):
+        for other_point, other in self._front:
+            if _is_at_least_as_good(other_point, point) and (other_point != point or other.number < trial.number):
                 return
-        kept = [entry for entry in self._front if not _is_at_least_as_good(point, entry[0])]
-        self._front = [*kept, (point, trial)]
+        undominated = [entry for entry in self._front if not _is_at_least_as_good(point, entry[0])]
+        self._front = [*undominated, (point, trial)]
 
     @property
     def started(self) -> int:
@@ -182,9 +188,9 @@ class TrialHistory:
         return TriedConfigurations(self._tried, configurations, self._finished_configurations + len(others))
 
     @property
-    def first_of_each_kind(self) -> list[SampledTrial]:
-        """The first trial with each set of parameters, by number, of those that samplers learn from."""
-        return _sort(self._first.values())
+    def first_of_each_parameter_set(self) -> list[SampledTrial]:
+        """Of the trials that samplers learn from, the first with each set of parameters, by number."""
+        return _sort_by_number(self._first_by_names.values())
 
     def sample(self) -> list[SampledTrial]:
         """Return the trials that TPE learns from, by number.
@@ -196,11 +202,9 @@ class TrialHistory:
         running = [SampledTrial.read(trial) for trial in self.list_visible((TrialState.RUNNING,))]
         older: list[SampledTrial] = []
         if len(self._sampled) > MAX_RECENT:
-            best = sorted(
-                [*(trial for _, trial in self._front), *self._least_infeasible], key=lambda trial: trial.number
-            )
+            best = _sort_by_number([*(trial for _, trial in self._front), *self._least_infeasible])
             older = [trial for trial in best if trial.number < recent[0].number][-MAX_RECENT:]
-        return sorted([*older, *recent, *running], key=lambda trial: trial.number)
+        return _sort_by_number([*older, *recent, *running])
 
 
 class TriedConfigurations:
@@ -218,7 +222,7 @@ class TriedConfigurations:
         return self._count
 
 
-def _sort(trials: Iterable[SampledTrial]) -> list[SampledTrial]:
+def _sort_by_number(trials: Iterable[SampledTrial]) -> list[SampledTrial]:
     return sorted(trials, key=lambda trial: trial.number)
 
 

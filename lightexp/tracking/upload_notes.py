@@ -16,14 +16,18 @@ from lightexp.tracking.run_uploader import list_files
 
 NOTES_FOLDER = ".uploaded"
 """The folder of all notes in the folder of all runs."""
-_VERSION = 1  # raised when runs get more in MLflow than before, so that they are compared again
+_VERSION = 1  # raise it when runs get more in MLflow than before, so that they are compared again
 
 
 class UploadNotes:
-    """Notes of the runs of an outputs folder: a file for each run, with the uploaded state by place."""
+    """Notes of the runs in a folder: a file for each run, with a digest of what each place in MLflow got of it."""
 
     def __init__(self, runs: Path) -> None:
-        """Read nothing yet; `runs` is the folder of all runs."""
+        """Read nothing yet.
+
+        Args:
+            runs: The folder of all runs.
+        """
         self._folder = runs / NOTES_FOLDER
 
     def add(self, folder: Path, record: Record, place: Sequence[object]) -> None:
@@ -32,7 +36,7 @@ class UploadNotes:
         Args:
             folder: The run's folder.
             record: Its record.
-            place: What distinguishes the place from others, and what it shows of a run.
+            place: JSON values that name the place: the store, the experiment, and the settings of what it gets.
         """
         with suppress(OSError):  # the next synchronization then compares the run again
             states = self._read(record.id) | {_hash(place): _hash_state(folder, record)}
@@ -40,7 +44,7 @@ class UploadNotes:
             replace_file(self._folder / f"{record.id}.json", f"{encode_json(states)}\n".encode())
 
     def has(self, folder: Path, record: Record, place: Sequence[object]) -> bool:
-        """Return whether a place was left with the present state of a run, and the run's record says where it is.
+        """Return whether a place got the present state of a run, and the record says which MLflow run it is.
 
         Args:
             folder: The run's folder.
@@ -61,7 +65,7 @@ class UploadNotes:
                 path.unlink(missing_ok=True)
 
     def _read(self, run_id: str) -> dict[str, str]:
-        """Return the uploaded states of a run by place; none of a note that is missing or damaged."""
+        """Return the digests of a run's uploaded states by place; none if its note is missing or damaged."""
         try:
             states = json.loads(read_text(self._folder / f"{run_id}.json"))
         except (OSError, ValueError, RecursionError):
