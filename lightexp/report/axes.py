@@ -28,7 +28,7 @@ _POINT_NAME = re.compile(r"(.+) \S+=(\S+)")
 _MAX_IMPORTANT_LABELS = 100
 _PICTURE_DPI = 200
 MAX_MARKS = 1_000
-"""Number of points up to which each is a mark of its own in a plot."""
+"""Number of points up to which each is drawn as a mark."""
 NARROW = 5.0
 """Width in inches below which a figure is that of one of two columns."""
 _WIDE_NAME, _NARROW_NAME = 34, 24  # characters
@@ -108,7 +108,7 @@ class StyledPoint:
         y: Position on the y axis.
         spread: Length of the error bar to either side; None draws none.
         style: Colour, marker and label.
-        is_important: Whether it stays a mark of its own where there are many points.
+        is_important: Whether it is drawn as a mark even where there are many points.
     """
 
     x: float

@@ -24,7 +24,7 @@ _DIFFERENCE_FORMATS = {"max": "{:+.4f}", "min": "{:+.4g}"}
 """By direction, of a metric that is no share: those to maximise are at most 1."""
 
 
-def build_table(report: Report, label: Callable[[ReportRow], str], most: int = MAX_ROWS) -> Table:
+def build_table(report: Report, label: Callable[[ReportRow], str], max_rows: int = MAX_ROWS) -> Table:
     """Return the table of a report: a row for each of its rows, a column for each metric, and the change of quality.
 
     The change follows the primary metric, or is the last column where the table does not show that metric.
@@ -32,10 +32,10 @@ def build_table(report: Report, label: Callable[[ReportRow], str], most: int = M
     Args:
         report: The report.
         label: Names a row in the first column.
-        most: Number of rows that the table has at most; see `limit_rows`. Defaults to that of `table.md`.
+        max_rows: Number of rows that the table has at most; see `limit_rows`. Defaults to that of `table.md`.
     """
     legend = list_legend(report)
-    report, left_out = limit_rows(report, most)
+    report, left_out = limit_rows(report, max_rows)
     metrics = [TableColumn(column.heading, column.direction) for column in report.spec.columns]
     place = find_change_place(report)
     rows = []
@@ -52,22 +52,22 @@ def build_table(report: Report, label: Callable[[ReportRow], str], most: int = M
     return Table(columns, tuple(rows), report.spec.title, (*legend, *left_out))
 
 
-def limit_rows(report: Report, most: int) -> tuple[Report, list[str]]:
+def limit_rows(report: Report, max_rows: int) -> tuple[Report, list[str]]:
     """Return a report with no more rows than a reader can use, and a sentence on what it leaves out or none.
 
-    What is no row of runs comes first, then the rows that are on the front for any seed, then the others in their
-    order.
+    The control, published and refused rows come first, then the rows that are on the front for any seed, then the
+    others in their order.
 
     Args:
         report: The report.
-        most: Number of rows that are left at most.
+        max_rows: Number of rows that are left at most.
     """
     count = len(report.rows)
-    if count <= most:
+    if count <= max_rows:
         return report, []
     order = sorted(range(count), key=lambda i: (report.rows[i].kind in ("row", "infeasible"), not report.rows[i].front))
-    rows = tuple(report.rows[index] for index in sorted(order[:most]))
-    sentence = f"{most:,} of {count:,} rows, those on the front before others; table.csv has all."
+    rows = tuple(report.rows[index] for index in sorted(order[:max_rows]))
+    sentence = f"{max_rows:,} of {count:,} rows, those on the front before others; table.csv has all."
     return replace(report, rows=rows), [sentence]
 
 

@@ -198,12 +198,13 @@ def _test_pairs(
         tests[index] = mean, mean, mean, None, within
     varying = np.flatnonzero(~is_constant)
     if len(varying):
-        test = scipy.stats.ttest_rel(a[varying], b[varying], axis=1)
-        low, high = test.confidence_interval(LEVEL)
+        paired = scipy.stats.ttest_rel(a[varying], b[varying], axis=1)
+        low, high = paired.confidence_interval(LEVEL)
+        p = paired.pvalue
         if margin is not None:
             limit, better = (-margin, "greater") if worse == "lower" else (margin, "less")
-            test = scipy.stats.ttest_1samp(differences[varying], limit, axis=1, alternative=better)
-        columns = (array.tolist() for array in (means[varying], low, high, test.pvalue))
+            p = scipy.stats.ttest_1samp(differences[varying], limit, axis=1, alternative=better).pvalue
+        columns = (array.tolist() for array in (means[varying], low, high, p))
         for index, values in zip(varying.tolist(), zip(*columns, strict=True), strict=True):
             tests[index] = (*values, None)
     return tests

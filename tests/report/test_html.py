@@ -292,12 +292,13 @@ def test_long_statistics_of_another_metric_are_read_by_keyboard(long_page: Brows
         "((select) => { select.value = '0'; select.dispatchEvent(new Event('change')); })($('#statistics select'))"
     )
     long_page.evaluate(
-        "((frame) => { frame.scrollTop = 100 * frame.querySelector('tbody:not(.gap) tr').getBoundingClientRect().height;"
+        "((frame) => { const row = frame.querySelector('tbody:not(.gap) tr');"
+        " frame.scrollTop = 100 * row.getBoundingClientRect().height;"
         " frame.focus(); })($('#statistics .wide'))"
     )
     long_page.evaluate(SETTLE)
     press(long_page, "ArrowDown")
-    assert long_page.evaluate("Number(document.activeElement.getAttribute('aria-rowindex'))") == 102  # the first in view
+    assert long_page.evaluate("Number(document.activeElement.getAttribute('aria-rowindex'))") == 102  # first in view
     assert long_page.evaluate("document.querySelectorAll('#statistics .printed').length") == 1
 
 
