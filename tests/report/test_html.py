@@ -293,8 +293,8 @@ def test_long_statistics_of_another_metric_are_read_by_keyboard(long_page: Brows
     )
     long_page.evaluate(
         "((frame) => { const row = frame.querySelector('tbody:not(.gap) tr');"
-        " frame.scrollTop = 100 * row.getBoundingClientRect().height;"
-        " frame.focus(); })($('#statistics .wide'))"
+        " frame.scrollTop = 100.5 * row.getBoundingClientRect().height;"
+        " frame.focus({preventScroll: true}); })($('#statistics .wide'))"
     )
     long_page.evaluate(SETTLE)
     press(long_page, "ArrowDown")
