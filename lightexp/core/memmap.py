@@ -105,8 +105,7 @@ def read_chunk(array: Rows, rows: slice | NDArray[np.integer[Any]]) -> NDArray[n
     if not isinstance(array, np.memmap):
         return array[rows]
     copy = np.array(array[rows])
-    for part in [array[rows]] if isinstance(rows, slice) else [array[row : row + 1] for row in rows]:
-        release_pages(part)
+    release_pages(array[rows] if isinstance(rows, slice) else array)  # one call, however many rows are scattered
     return copy
 
 
