@@ -124,6 +124,14 @@ def signal_handlers_are_the_process_own() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def hydra_is_not_initialized() -> Iterator[None]:
+    """Clear the Hydra that a command has left in this process: a later command cannot start another."""
+    yield
+    if module := sys.modules.get("hydra.core.global_hydra"):
+        module.GlobalHydra.instance().clear()
+
+
+@pytest.fixture(autouse=True)
 def environment_is_the_process_own() -> Iterator[None]:
     """Take back the variables and the folder that a command has set in this process: later commands inherit them."""
     variables, folder = dict(os.environ), os.getcwd()
