@@ -33,7 +33,7 @@ class Result:
         target: Limit on the median ratio, or on the median itself without `theirs`.
         at_least: Whether the target is a lower limit.
         note: Additional remarks.
-        facts: Numbers and words of the note, by name, for other programs.
+        facts: Numbers and names in the note, by name, for other programs.
     """
 
     name: str

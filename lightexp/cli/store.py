@@ -12,7 +12,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightexp.cli import store_remote
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import make_console, print_line
 from lightexp.cli.store_list import KEY_CHARS, iterate_records, list_entries, report_progress
@@ -100,6 +99,9 @@ def run(argv: list[str]) -> int:
     settings = compose_settings(overrides)
     outputs = settings.outputs
     store = Store(outputs / "store")
+    if options.command in ("pull", "push"):
+        from lightexp.cli import store_remote  # it imports NumPy, which the other commands and --help do not need
+
     if options.command == "pull":
         return store_remote.pull(store, store_remote.open_remote(settings), options.run, outputs)
     if getattr(options, "remote", False):
@@ -125,6 +127,8 @@ def run(argv: list[str]) -> int:
 
 def _run_remote(store: Store, settings: Settings, options: Namespace) -> int:
     """Verify the remote store or remove entries of it."""
+    from lightexp.cli import store_remote
+
     if options.command == "verify":
         if options.deep or options.every is not None:
             raise BadInput("--deep and --every are for the local store. Leave them or --remote out.")

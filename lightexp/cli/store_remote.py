@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from lightexp.cli.printing import print_line
 from lightexp.cli.store_list import KEY_CHARS
 from lightexp.core import remote_gc
+from lightexp.core.artifact import TFLITE
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes
 from lightexp.core.object_storage import ObjectStorage
-from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record, parse_record
 from lightexp.core.records import RUNS
 from lightexp.core.remote_store import RemoteStore, is_sound

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -264,3 +266,8 @@ def test_store_refuses_bad_input_in_one_line(
     captured = capfd.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1
     assert message in captured.err
+
+
+def test_help_imports_no_numpy() -> None:
+    code = "import sys; from lightexp.cli import store; store.make_parser(); assert 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
