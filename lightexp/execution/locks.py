@@ -25,6 +25,7 @@ _HOLD_POLL_S = 0.1
 _RETRY_S = 1.0
 _RECOVERY_S = 5.0  # after an outage, in which the living acquire their locks again
 _EXCLUSIVE_KEY = -1
+_WAIT_FOR_LOCK = "select 1 from pg_advisory_lock(hashtext(%s), %s)"
 _Result = TypeVar("_Result")
 
 
@@ -167,6 +168,7 @@ class PostgresLocks(Locks):
 
         self._psycopg, self._url, self._namespace, self._outage = psycopg, url, namespace, outage
         self._held: set[int] = set()
+        self._is_exclusive = False
         self._lock = threading.RLock()
         try:
             self._connection = self._connect()
@@ -211,9 +213,11 @@ class PostgresLocks(Locks):
     def exclusive(self) -> Iterator[None]:
         """See `Locks.exclusive`; the server wakes the processes that wait, in the order of their arrival."""
         try:
-            self._query("select 1 from pg_advisory_lock(hashtext(%s), %s)", (self._namespace, _EXCLUSIVE_KEY))
+            self._query(_WAIT_FOR_LOCK, (self._namespace, _EXCLUSIVE_KEY))
+            self._is_exclusive = True
             yield
         finally:  # also after an interrupt that came when the lock had just been acquired
+            self._is_exclusive = False
             self._unlock(_EXCLUSIVE_KEY)
 
     def run(self, work: Callable[[Any], _Result]) -> _Result:
@@ -259,6 +263,8 @@ class PostgresLocks(Locks):
                 for key in self._held:
                     statement = "select pg_try_advisory_lock(hashtext(%s), %s)"
                     self._connection.execute(statement, (self._namespace, key)).fetchone()
+                if self._is_exclusive:
+                    self._connection.execute(_WAIT_FOR_LOCK, (self._namespace, _EXCLUSIVE_KEY)).fetchone()
                 break
             except self._psycopg.Error as next_error:
                 error = next_error

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.json_text import encode_json
 from lightexp.execution.locks import PostgresLocks
-from lightexp.search.proposal_storage import TrialChanges
+from lightexp.search.proposal_storage import LostTrialError, TrialChanges
 
 _SELECT_CONTENT = {  # the rows of each kind, of the trials that a condition names
     "params": "select trial_id, param_name, param_value, distribution_json from trial_params {} order by param_id",
@@ -95,6 +95,7 @@ class PostgresStorage(RDBStorage):
         self._known: dict[int, _KnownTrials] = {}
         self._created_ids: dict[tuple[int, int], int] = {}  # of the last trial that this process has created
         self._created: dict[int, FrozenTrial] = {}  # until it is read
+        self._volatile: dict[int, datetime] = {}  # start of a trial that a crash of the server would lose, by its id
         self._directions: dict[int, list[StudyDirection]] = {}
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
@@ -161,6 +162,7 @@ class PostgresStorage(RDBStorage):
         trial_id, number = self._locks.run(create)
         self._created_ids = {(study_id, number): trial_id}
         self._created = {trial_id: _make_trial((trial_id, number, "RUNNING", now, None), {})}
+        self._volatile = {trial_id: now}
         return trial_id
 
     def write_trial(self, trial_id: int, changes: TrialChanges) -> None:
@@ -170,11 +172,20 @@ class PostgresStorage(RDBStorage):
 
         def write(connection: Any) -> None:
             is_first = next(tries) == 1
+            if not is_first and trial_id in self._volatile:
+                self._require_trial(connection, trial_id, self._volatile[trial_id])
             written = connection.execute(statement, parameters).fetchone()[0]
             if not written and is_first:  # else the try whose answer was lost has written it
                 raise UpdateFinishedTrialError(f"Trial {trial_id} has ended.")
 
         self._locks.run(write)
+        self._volatile.pop(trial_id, None)
+
+    def _require_trial(self, connection: Any, trial_id: int, started: datetime) -> None:
+        """Raise an error if a crash of the server has lost a trial; its id may be that of another one by now."""
+        statement = f"{_SELECT_TRIALS} where trial_id = %s and datetime_start = %s"
+        if connection.execute(statement, [trial_id, started]).fetchone() is None:
+            raise LostTrialError(f"The server has lost trial {trial_id} in a crash.")
 
     def _read_changes(self, connection: Any, study_id: int) -> list[FrozenTrial]:
         """Read the trials that are new or have changed, and return all."""
@@ -182,6 +193,9 @@ class PostgresStorage(RDBStorage):
         last = known.ids[-1] if known.ids else -1
         condition = "where study_id = %s and (trial_id > %s or trial_id = any(%s)) order by trial_id"
         rows = connection.execute(f"{_SELECT_TRIALS} {condition}", [study_id, last, list(known.unfinished)]).fetchall()
+        if not {row[0] for row in rows}.issuperset(known.unfinished):  # a crash of the server has lost some
+            del self._known[study_id]
+            return self._read_changes(connection, study_id)
         changed = [row for row in rows if self._has_changed(known, row)]
         present = _KnownTrials([*known.ids], [*known.trials], {**known.unfinished})
         for trial, (trial_id, *_) in zip(_read_trials(connection, changed), changed, strict=True):
@@ -274,9 +288,9 @@ def _build_statement(trial_id: int, changes: TrialChanges) -> tuple[str, dict[st
             parameters[f"{table}_texts"] = [encode_json(value) for value in attributes.values()]
     if changes.values:
         parts.append(_INSERT_VALUES)
-        special = {value: kind for kind, value in _SPECIAL_VALUES.items()}
-        parameters["values"] = [float(value) if math.isfinite(value) else None for value in changes.values]
-        parameters["types"] = [special.get(value, "FINITE") for value in changes.values]
+        infinite = {math.inf: "INF_POS", -math.inf: "INF_NEG"}  # a NaN is stored as it is
+        parameters["values"] = [None if value in infinite else float(value) for value in changes.values]
+        parameters["types"] = [infinite.get(value, "FINITE") for value in changes.values]
     return f"{''.join(parts)} select count(*) from live", parameters
 
 

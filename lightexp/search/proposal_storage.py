@@ -15,6 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 from lightexp.search.trial_history import TrialHistory, is_visible
 
 
+class LostTrialError(Exception):
+    """A crash of the storage's server has lost a trial that was just created."""
+
+
 @dataclass
 class TrialChanges:
     """Changes of one trial that are not stored yet.
@@ -79,6 +83,7 @@ class ProposalStorage:
 
         Raises:
             optuna.exceptions.UpdateFinishedTrialError: If the current trial has ended; nothing is stored then.
+            LostTrialError: If the current trial was just created, and is lost.
         """
         outer, self._changes = self._changes, TrialChanges()
         if trial_id is not None and not (self._current and self._current[0] == trial_id):

@@ -192,6 +192,7 @@ class RetryingStorage(BaseStorage):
 
         Raises:
             optuna.exceptions.UpdateFinishedTrialError: If it has ended; nothing is stored then.
+            lightexp.search.proposal_storage.LostTrialError: If it was just created, and its server has crashed since.
         """
         self.retry("write_trial", trial_id, changes)
 

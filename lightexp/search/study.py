@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,20 +24,19 @@ from lightexp.search.goals import read_values
 from lightexp.search.importance import compute_importance
 from lightexp.search.outcome import PROMOTED_FROM, RUNG, TrialOutcome
 from lightexp.search.proposal import Proposal
-from lightexp.search.proposal_storage import ProposalStorage
+from lightexp.search.proposal_storage import LostTrialError, ProposalStorage
 from lightexp.search.ranges import format_value
 from lightexp.search.seed_trials import SeedTrial
 from lightexp.search.space import VARIANT, SearchSpace
 from lightexp.search.study_identity import StudyIdentity
 from lightexp.search.study_schema import check_study
+from lightexp.search.study_setup import SEED_TRIAL, STUDY_ID, set_up_study
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.trial_attributes import build_outcome, list_attributes
 from lightexp.search.trial_history import TrialHistory
 
-STUDY_ID, IDENTITY = "id", "identity"
-"""Names of the study attributes that hold its random name and its identity."""
-SEED_TRIAL, STARTS = "corner", "starts"
-"""Names of the trial attributes that hold the seed trial's name, and how often the trial was started."""
+STARTS = "starts"
+"""Name of the trial attribute that says how often the trial was started."""
 _MAX_STARTS = 3  # a trial whose process died so often does not fail by accident
 _SHUTDOWN_GRACE_S = 5.0  # after this, running trials belong to another host
 
@@ -87,39 +84,7 @@ class SearchStudy:
             self._study_id = self._storage.get_study_id_from_name(spec.name)
             if identity is not None:
                 check_study(self._study)
-                self._initialize(identity)
-
-    def _initialize(self, identity: StudyIdentity) -> None:
-        """Fill a new study, or check that an existing one was made with the same settings."""
-        self._name_values()
-        stored = self._study.user_attrs.get(IDENTITY)
-        if stored is None:
-            enqueued = {t.user_attrs.get(SEED_TRIAL) for t in self.trials}  # by a process that died meanwhile
-            for seed_trial in self.spec.make_seed_trials(self.space):
-                if seed_trial.name not in enqueued:
-                    self._study.enqueue_trial(seed_trial.params, user_attrs={SEED_TRIAL: seed_trial.name})
-            self._study.set_user_attr(STUDY_ID, uuid.uuid4().hex)
-            self._study.set_user_attr(IDENTITY, identity.values)
-            return
-        started = [t for t in self.trials if t.state is not TrialState.WAITING]
-        if started and not self.spec.search.resume:
-            raise BadInput(
-                f"search.study: '{self.spec.name}' exists already, with {len(started)} trials. "
-                "Leave out search.resume=false to continue it, or choose another name."
-            )
-        if difference := identity.find_difference(stored):
-            name, before, now = difference
-            raise BadInput(
-                f"search.study: '{self.spec.name}' was made with {name}={before}. This command's is {now}. "
-                "Repeat the settings of the study's command, or choose another name: search.study=NAME."
-            )
-
-    def _name_values(self) -> None:
-        """Tell Optuna's dashboard and plots what the values are."""
-        if self._study.metric_names is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self._study.set_metric_names([objective.name for objective in self.spec.objectives])
+                set_up_study(self._study, spec, space, identity, self.trials)
 
     @property
     def id(self) -> str:
@@ -186,11 +151,16 @@ class SearchStudy:
             self.read_history()  # most of what others have done, while they can go on
             with self._locks.exclusive():
                 self.read_history()
-                with self._view.collect_changes():
-                    trial = self._resume_orphaned() or self._start_next()
-                    if trial is None:
-                        return None
-                    self._suggest(trial)  # before another process is exclusive, which could propose the same
+                try:
+                    with self._view.collect_changes():
+                        trial = self._resume_orphaned() or self._start_next()
+                        if trial is None:
+                            return None
+                        self._suggest(trial)  # before another process is exclusive, which could propose the same
+                except LostTrialError:
+                    assert trial is not None
+                    self._locks.release(trial.number)
+                    continue
             try:
                 return self._make_proposal(trial)
             except BadInput as error:  # the values are not allowed together

@@ -15,7 +15,8 @@ from lightexp.runner.run import describe_mirror
 from lightexp.search.export_front import TABLE, TestedPoint
 from lightexp.search.outcome import is_feasible, read_outcome
 from lightexp.search.ranges import format_value
-from lightexp.search.study import SEED_TRIAL, SearchStudy
+from lightexp.search.study import SearchStudy
+from lightexp.search.study_setup import SEED_TRIAL
 from lightexp.search.study_status import StudyStatus
 from lightexp.tracking.mlflow_payload import MAIN_METRICS, METRICS_FILE, build_vary_tags
 from lightexp.tracking.process import MirrorProcess

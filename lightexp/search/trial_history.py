@@ -89,7 +89,7 @@ class TrialHistory:
         self._last_ended: list[tuple[datetime, int, bool]] = []
         self._first_by_names: dict[frozenset[str], SampledTrial] = {}
         self._sampled: list[tuple[int, SampledTrial]] = []
-        self._front: list[tuple[list[float], SampledTrial]] = []
+        self._best_feasible: list[tuple[list[float], SampledTrial]] = []
         self._least_infeasible: list[SampledTrial] = []
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
@@ -98,7 +98,7 @@ class TrialHistory:
         Args:
             trials: All of them, by number.
         """
-        unfinished = [trial.number for trial in self.live]
+        unfinished = [trial.number for trial in self.live if trial.number < len(trials)]  # a crash loses the last ones
         current = [trials[number] for number in [*unfinished, *range(len(self.trials), len(trials))]]
         # First, so that no trial is lost from sight by Ctrl-C.
         self.trials, self.live = trials, [trial for trial in current if not trial.state.is_finished()]
@@ -131,18 +131,18 @@ class TrialHistory:
             return
         point = [sign * value for sign, value in zip(self._signs, trial.values or (), strict=True)]
         if len(self._signs) == 1:
-            entries = [*self._front, (point, trial)]
-            self._front = heapq.nsmallest(_MAX_BEST, entries, key=lambda entry: (entry[0], entry[1].number))
+            entries = [*self._best_feasible, (point, trial)]
+            self._best_feasible = heapq.nsmallest(_MAX_BEST, entries, key=lambda entry: (entry[0], entry[1].number))
         else:
-            self._add_to_front(point, trial)
+            self._add_if_undominated(point, trial)
 
-    def _add_to_front(self, point: list[float], trial: SampledTrial) -> None:
+    def _add_if_undominated(self, point: list[float], trial: SampledTrial) -> None:
         """Add a trial to the front unless another one dominates it; of equal ones the first stays."""
-        for other_point, other in self._front:
+        for other_point, other in self._best_feasible:
             if _is_at_least_as_good(other_point, point) and (other_point != point or other.number < trial.number):
                 return
-        undominated = [entry for entry in self._front if not _is_at_least_as_good(point, entry[0])]
-        self._front = [*undominated, (point, trial)]
+        undominated = [entry for entry in self._best_feasible if not _is_at_least_as_good(point, entry[0])]
+        self._best_feasible = [*undominated, (point, trial)]
 
     @property
     def started(self) -> int:
@@ -202,7 +202,7 @@ class TrialHistory:
         running = [SampledTrial.read(trial) for trial in self.list_visible((TrialState.RUNNING,))]
         older: list[SampledTrial] = []
         if len(self._sampled) > MAX_RECENT:
-            best = _sort_by_number([*(trial for _, trial in self._front), *self._least_infeasible])
+            best = _sort_by_number([*(trial for _, trial in self._best_feasible), *self._least_infeasible])
             older = [trial for trial in best if trial.number < recent[0].number][-MAX_RECENT:]
         return _sort_by_number([*older, *recent, *running])
 

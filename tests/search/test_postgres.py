@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psycopg
 import pytest
 import sqlalchemy
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -31,41 +28,14 @@ from sqlalchemy.pool import NullPool
 from lightexp.core.errors import BadInput
 from lightexp.search.proposal_storage import ProposalStorage, TrialChanges
 from lightexp.search.storage import is_outage, open_storage
+from lightexp.search.study import SearchStudy
+from lightexp.search.study_spec import StudySpec
 from lightexp.search.trial_history import TrialHistory
 from tests.search.launchers import use_launcher
+from tests.search.postgres_server import CuttingProxy, Server
 from tests.search.studies import COMMAND, SECONDS, Studies, wait_until
 from tests.search.test_storage import check_exclusive_blocks_do_not_overlap, check_lock_dies_with_owner
 from tests.system_packages import require_postgresql
-
-
-class Server:
-    """A PostgreSQL server for the tests."""
-
-    def __init__(self, folder: Path, programs: Path) -> None:
-        """Initialize the server's data; it refuses to run as root."""
-        self._folder, self._programs = folder, programs
-        self._run_as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-        if self._run_as:
-            shutil.chown(folder, "postgres")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"postgresql://tester@127.0.0.1:{self.port}/postgres"
-        self._run("initdb", "-D", str(folder / "data"), "-U", "tester", "-A", "trust", "--no-sync")
-
-    def start(self) -> None:
-        """Start the server and wait until it answers."""
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        log = str(self._folder / "log")
-        self._run("pg_ctl", "-D", str(self._folder / "data"), "-l", log, "-w", "-o", options, "start")
-
-    def stop(self) -> None:
-        """Stop the server as a crash does."""
-        self._run("pg_ctl", "-D", str(self._folder / "data"), "-w", "-m", "immediate", "stop")
-
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [*self._run_as, str(self._programs / program), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self._folder)
 
 
 @pytest.fixture(scope="module")
@@ -78,52 +48,6 @@ def server() -> Iterator[Server]:
             yield server
         finally:
             server.stop()
-
-
-class CuttingProxy:
-    """A way to the server on which a connection is cut after a number of answers, once.
-
-    Attributes:
-        url: The server's address by this way.
-        answers_left: Number of answers of all connections before the cut; negative if none is cut.
-    """
-
-    def __init__(self, server: Server) -> None:
-        """Listen at a free port."""
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._server_port = server.port
-        self.url = server.url.replace(f":{server.port}", f":{self._socket.getsockname()[1]}")
-        self.answers_left = -1
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        """Accept no further connection."""
-        self._socket.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._socket.accept()
-                threading.Thread(target=self._connect, args=[client], daemon=True).start()
-
-    def _connect(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self._server_port)) as server:
-            requests = threading.Thread(target=self._pass_on, args=[client, server])
-            requests.start()
-            self._pass_on(server, client)
-            requests.join()
-
-    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while chunk := source.recv(1 << 16):
-                if source.getpeername()[1] == self._server_port:
-                    self.answers_left -= 1
-                    if self.answers_left == -1:
-                        break
-                sink.sendall(chunk)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -228,6 +152,76 @@ def test_trials_are_stored_and_read_as_optuna_does(server: Server, tmp_path: Pat
     with pytest.raises(UpdateFinishedTrialError):
         storage.write_trial(1, TrialChanges(user_attrs={"late": True}))
     assert "late" not in storage.get_trial(1).user_attrs
+
+
+def test_nan_and_infinite_values_are_stored(server: Server, tmp_path: Path) -> None:
+    storage, _ = open_storage(server.url, tmp_path, "special", print)
+    study_id = storage.create_new_study([StudyDirection.MINIMIZE] * 4, "special")
+    trial_id = storage.create_new_trial(study_id)
+    values = [float("nan"), float("inf"), float("-inf"), 0.5]
+    storage.write_trial(trial_id, TrialChanges(state=TrialState.COMPLETE, values=values))
+    assert repr(storage.get_all_trials(study_id)[0].values) == "[nan, inf, -inf, 0.5]"
+    assert repr(list_trials(server, "special")[0].values) == "[nan, inf, -inf, 0.5]"
+
+
+def end_connections(server: Server, *statements: str) -> None:
+    """End all connections to the server, as a crash does; execute statements before."""
+    others = "pid <> pg_backend_pid() and backend_type = 'client backend'"
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        for statement in (*statements, f"select pg_terminate_backend(pid) from pg_stat_activity where {others}"):
+            connection.execute(statement)
+
+
+def test_trial_lost_in_a_crash_is_proposed_again(
+    server: Server, make_spec: Callable[..., StudySpec], tmp_path: Path
+) -> None:
+    spec = make_spec("search.study=lost", "search.corners=[]", "search.trials=2", f"search.storage={server.url}")
+    space, has_crashed = spec.make_space({}), []
+    propose = space.propose
+
+    def propose_in_a_crash(trial: Any) -> Any:
+        values = propose(trial)
+        if trial.number == 1 and not has_crashed:
+            has_crashed.append(True)
+            assert len(other.trials) == 2  # another process has seen it
+            end_connections(server, "delete from trials where trial_id = (select max(trial_id) from trials)")
+        return values
+
+    reports: list[str] = []
+    study = SearchStudy(spec, space, tmp_path, reports.append, spec.compute_identity(space, {}))
+    other = SearchStudy(spec, spec.make_space({}), tmp_path, print)
+    assert study.ask() is not None
+    study.fail(0, "it broke")
+    object.__setattr__(space, "propose", propose_in_a_crash)
+    second = study.ask()
+    assert second is not None
+    assert (has_crashed, second.trial.number) == ([True], 1)
+    for known in (study, other):
+        assert [trial.state for trial in known.trials] == [TrialState.FAIL, TrialState.RUNNING]
+        assert known.trials[1].params == second.trial.params
+        assert known.read_history().started == 2
+    assert other.ask() is None  # the trial is locked
+    study.fail(1, "it broke")
+    assert other.trials[1].state is TrialState.FAIL
+    assert len(reports) == 2
+
+
+def test_exclusive_block_stays_so_through_an_outage(server: Server, tmp_path: Path) -> None:
+    locks, others = (open_storage(server.url, tmp_path, "exclusive", print)[1] for _ in range(2))
+    entered = threading.Event()
+
+    def enter() -> None:
+        with others.exclusive():
+            entered.set()
+
+    with locks.exclusive():
+        end_connections(server)
+        assert locks.acquire(1) and others.acquire(2)  # after the outage
+        thread = threading.Thread(target=enter)
+        thread.start()
+        assert not entered.wait(0.5)
+    assert entered.wait(60)
+    thread.join()
 
 
 def test_connection_lost_in_a_transaction_is_an_outage(server: Server) -> None:

@@ -26,8 +26,9 @@ from lightexp.tracking import stores
 from tests.documents import ROOT
 from tests.object_server import serve_s3
 from tests.ray_nodes import RayNode, RayNodes, find_processes, start_ray_nodes
+from tests.search.postgres_server import Server
 from tests.search.studies import COMMAND, PATIENCE_S, SECONDS, Studies, is_alive, wait_until
-from tests.search.test_postgres import Server, list_trials
+from tests.search.test_postgres import list_trials
 from tests.system_packages import require_postgresql
 
 pytest.importorskip("s3fs")

@@ -18,7 +18,8 @@ from lightexp.search import trial_history
 from lightexp.search.proposal import Proposal
 from lightexp.search.samplers import make_sampler
 from lightexp.search.storage import open_storage
-from lightexp.search.study import SEED_TRIAL, SearchStudy
+from lightexp.search.study import SearchStudy
+from lightexp.search.study_setup import SEED_TRIAL
 from lightexp.search.study_spec import StudySpec
 from lightexp.search.study_status import compute_status
 
