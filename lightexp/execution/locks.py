@@ -197,10 +197,11 @@ class PostgresLocks(Locks):
             "select min(key) from (select key from unnest(%s::int[]) as keys (key)"
             " where pg_try_advisory_lock(hashtext(%s), key) limit 1) as acquired"
         )
-        key: int | None = self._query(statement, (list(keys), self._namespace)) if keys else None
-        if key is not None:
-            self._held.add(key)
-        return key
+        with self._lock:  # an outage in the middle would lose a lock that is not in `_held` yet
+            key: int | None = self._query(statement, (list(keys), self._namespace)) if keys else None
+            if key is not None:
+                self._held.add(key)
+            return key
 
     def release(self, key: int) -> None:
         """See `Locks.release`."""
