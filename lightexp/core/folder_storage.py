@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -11,6 +12,7 @@ from typing import Any
 
 UPLOADS = "uploads"
 """The folder in which files are written before they get their names."""
+_LINKS_UNSUPPORTED = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)  # on FAT and some mounted servers
 
 
 class FolderStorage:
@@ -79,9 +81,21 @@ class FolderStorage:
         draft = self._uploads / uuid.uuid4().hex
         try:
             write(draft)
-            if create:
-                os.link(draft, path)
-            else:
+            if not create:
                 draft.replace(path)
+            elif not _link(draft, path):
+                with open(path, "xb"):  # claims the name
+                    draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
+
+
+def _link(draft: Path, path: str) -> bool:
+    """Give a file a second name that nothing has; return False where the file system has no hard links."""
+    try:
+        os.link(draft, path)
+    except OSError as error:
+        if error.errno not in _LINKS_UNSUPPORTED:
+            raise
+        return False
+    return True

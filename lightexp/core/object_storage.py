@@ -12,6 +12,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from lightexp.core.disk_errors import is_disk_full
@@ -136,7 +137,11 @@ class ObjectStorage:
 
     def download(self, name: str, target: Path, size: int) -> None:
         """Write an object of about `size` bytes to a file; raises FileNotFoundError if it does not exist."""
-        self._call(lambda fs, path: fs.get_file(path, str(target)), name, size)
+        # What a request still writes that was given up must not reach `target`, which others may have written by then.
+        with TemporaryDirectory(dir=target.parent, prefix=".", ignore_cleanup_errors=True) as folder:
+            draft = Path(folder, "download")
+            self._call(lambda fs, path: fs.get_file(path, str(draft)), name, size)
+            draft.replace(target)
 
     def write(self, name: str, content: bytes, create: bool = False) -> None:
         """Write an object atomically, where the backend can.

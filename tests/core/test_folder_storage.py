@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +63,42 @@ def test_what_is_in_the_way_is_said(tmp_path: Path) -> None:
         storage.read("a/x")
     with pytest.raises(StorageUnavailable, match="cannot be used"):
         list(storage.list_objects("a"))
+
+
+def test_objects_are_created_once_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    storage = ObjectStorage(f"file://{tmp_path}")
+    storage.write("a/x", b"first", create=True)
+    with pytest.raises(FileExistsError):
+        storage.write("a/x", b"second", create=True)
+    assert storage.read("a/x") == b"first"
+    assert list(storage.list_objects(UPLOADS)) == []
+
+
+def test_what_comes_too_late_changes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = ObjectStorage(f"file://{tmp_path / 'remote'}", timeout_s=0.1)
+    storage.write("a/x", b"late")
+    answers, has_ended = threading.Event(), threading.Event()
+    get_file = FolderStorage.get_file
+
+    def get_late(*arguments: Any) -> None:
+        answers.wait()
+        try:
+            get_file(*arguments)
+        finally:
+            has_ended.set()
+
+    monkeypatch.setattr(FolderStorage, "get_file", get_late)
+    (tmp_path / "draft").mkdir()
+    with pytest.raises(StorageUnavailable, match="no answer"):
+        storage.download("a/x", tmp_path / "draft/x", 4)
+    (tmp_path / "draft/x").write_bytes(b"made here")
+    answers.set()
+    assert has_ended.wait(60)
+    assert [path.read_bytes() for path in (tmp_path / "draft").iterdir()] == [b"made here"]
 
 
 def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
