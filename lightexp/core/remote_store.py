@@ -33,7 +33,7 @@ RECORDS, CALLS = "records", "calls"
 _CHECKED_BYTES = 1_000_000  # from here on it is cheaper to ask whether a file has been uploaded than to upload it
 _KEY = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FILE_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
+_FILE_NAME = re.compile(r"(?!\.\.?\Z)[^/\0]+")  # of a file in a folder, whatever a plugin names it
 
 Fetched = Literal["sound", "absent", "damaged"]
 
@@ -124,7 +124,10 @@ class RemoteStore:
         if not replace and self.has(key):
             return False
         content = read_bytes(folder / MANIFEST)
-        for name, digest in json.loads(content)["files"].items():
+        files = _list_files(content)
+        if files is None:  # it was altered since it was verified
+            return False
+        for name, digest in files.items():
             size, place = (folder / name).stat().st_size, _place(key, digest)
             if replace or size < _CHECKED_BYTES or self.storage.read_size(place) != size:
                 self.storage.upload(folder / name, place)

@@ -84,6 +84,7 @@ class StoreSync:
             self._leases.release(key)
         else:
             _empty(folder)
+            self._shared.discard(key)  # what the caller makes has to be uploaded, after an earlier upload as well
         return is_fetched
 
     def fetch(self, key: str, folder: Path) -> bool:
@@ -140,7 +141,7 @@ class StoreSync:
 
     def give_up(self, key: str) -> None:
         """Let others make an entry that could not be made here."""
-        self._leases.release(key)
+        self._end_lease(key, not self._is_off())
 
     def upload(self, key: str, folder: Path) -> None:
         """Upload a sound entry in the background, unless it is there; its folder must stay until `wait` returns."""
@@ -188,10 +189,8 @@ class StoreSync:
         while True:
             work, key = self._jobs.get()
             is_done = self._try_upload(work)
-            if key and is_done:
-                self._leases.release(key)
-            elif key:
-                self._leases.expire(key)  # it expires: a request would only wait again
+            if key:
+                self._end_lease(key, is_done)
             with self._changed:
                 self._pending -= 1
                 self._skipped += not is_done
@@ -206,6 +205,13 @@ class StoreSync:
             self._fail(error)
             return False
         return True
+
+    def _end_lease(self, key: str, answers: bool) -> None:
+        """Release a lease, or let it expire where the remote store does not answer: a request would only wait again."""
+        if answers:
+            self._leases.release(key)
+        else:
+            self._leases.expire(key)
 
     def _is_off(self) -> bool:
         return time.monotonic() < self._retry_time

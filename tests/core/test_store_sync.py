@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +96,44 @@ def test_ensure_uploads_an_entry_that_was_made_before(url: str, tmp_path: Path) 
     host.store.close()
     assert host.made == 0
     assert Host(tmp_path / "c", url).ensure()
+
+
+def test_ensure_uploads_again_what_both_stores_lost(tmp_path: Path) -> None:
+    host = Host(tmp_path / "a", f"file://{tmp_path / 'remote'}")
+    for made in (1, 2):
+        assert not host.ensure()
+        host.store.close()
+        assert (host.made, host.remote.has(KEY)) == (made, True)
+        assert not list(host.remote.storage.list_objects("leases"))
+        host.remote.remove(host.remote.list_entries()[KEY])
+        shutil.rmtree(host.store.folder(KEY))
+
+
+def test_files_of_any_name_are_shared(tmp_path: Path) -> None:
+    first, second = (Host(tmp_path / name, f"file://{tmp_path / 'remote'}") for name in "ab")
+    names = {"größe 1%.bin", ".hidden", "...", "a\nb"}
+
+    def make(folder: Path) -> dict[str, Any]:
+        for name in names:
+            (folder / name).write_text(name)
+        return {}
+
+    first.store.ensure(KEY, "a", make)
+    first.store.close()
+    entry = second.store.find(KEY)
+    assert entry is not None
+    assert names < {path.name for path in entry.folder.iterdir()}
+    assert first.lines == second.lines == []
+
+
+def test_an_entry_altered_before_its_upload_is_left_out(tmp_path: Path) -> None:
+    host = Host(tmp_path / "a", f"file://{tmp_path / 'remote'}")
+    host.store.ensure(KEY, "a", write_weights)
+    host.store.close()
+    (host.store.folder(KEY) / MANIFEST).write_text("[]")
+    host.sync.upload("cd" + "0" * 62, host.store.folder(KEY))
+    host.store.close()
+    assert not host.remote.has("cd" + "0" * 62)
 
 
 def test_a_failed_make_leaves_no_lease(url: str, tmp_path: Path) -> None:
