@@ -14,11 +14,12 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from lightexp.core.errors import RunFailed
 from lightexp.core.json_text import encode_json
 from lightexp.core.object_storage import ObjectStorage, StorageUnavailable
-from lightexp.core.record import Record, parse_record
+from lightexp.core.record import Record, is_run_id, parse_record
 from lightexp.core.remote_lease import RemoteLeases
 from lightexp.core.remote_store import CALLS
 from lightexp.execution.locks import OutageReporter
@@ -81,7 +82,7 @@ class RemoteTasks:
             if state == _DONE:
                 self.done.add(task_id)
             elif state == _FAILED and task_id not in self.failures:
-                self.failures[task_id] = json.loads(self._read(state, task_id))["reason"]
+                self.failures[task_id] = str(self._read(state, task_id))
 
     def report_done(self, task_id: str, record: Record | None) -> None:
         """Tell the other hosts that a task is done.
@@ -95,13 +96,26 @@ class RemoteTasks:
 
     def report_failure(self, task_id: str, reason: str) -> None:
         """Tell the other hosts why a task has failed."""
-        self._write(_FAILED, task_id, encode_json({"reason": reason}))
+        self._write(_FAILED, task_id, encode_json(reason))
         self.failures[task_id] = reason
 
     def read_record(self, task_id: str) -> Record | None:
-        """Return the record of a task that is done; None if it was no run."""
-        values = json.loads(self._read(_DONE, task_id))
-        return None if values is None else parse_record(values)
+        """Return the record of a task that is done; None if it was no run.
+
+        Raises:
+            RunFailed: If what is in its place is no record.
+        """
+        values = self._read(_DONE, task_id)
+        if values is None:
+            return None
+        try:
+            record = parse_record(values)
+            if not is_run_id(record.id):  # it may come from a stranger, and becomes the name of a folder
+                raise ValueError(f"its id is {record.id!r}")
+        except ValueError as error:
+            place = self._name_object(_DONE, task_id)
+            raise RunFailed(f"{self._storage.url}: {place} is not a record: {error}. Run the command again.") from None
+        return record
 
     def clear(self) -> None:
         """Remove what this command has left in the storage."""
@@ -114,8 +128,17 @@ class RemoteTasks:
     def _name_object(self, state: str, task_id: str) -> str:
         return f"{CALLS}/{self._call}/{state}/{task_id}.json"
 
-    def _read(self, state: str, task_id: str) -> bytes:
-        return self._retry(lambda: self._storage.read(self._name_object(state, task_id)))
+    def _read(self, state: str, task_id: str) -> Any:
+        """Return the JSON values of an object; one that holds none, such as a proxy's page, counts as an outage."""
+        name = self._name_object(state, task_id)
+
+        def read() -> Any:
+            try:
+                return json.loads(self._storage.read(name))
+            except (ValueError, RecursionError):
+                raise StorageUnavailable(f"{name} is not lightexp's; a proxy may have answered") from None
+
+        return self._retry(read)
 
     def _write(self, state: str, task_id: str, text: str) -> None:
         content = text.encode(errors="backslashreplace")

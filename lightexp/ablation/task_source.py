@@ -162,7 +162,7 @@ class AblationSource(WorkSource):
         for task_id in remote.done - self._fetched:
             if (record := remote.read_record(task_id)) is not None:
                 record.files = {}
-                folder = self._outputs / RUNS / Path(record.id).name  # the id may come from a stranger: never a path
+                folder = self._outputs / RUNS / record.id
                 folder.mkdir(parents=True, exist_ok=True)
                 record.write(folder)
             self._fetched.add(task_id)

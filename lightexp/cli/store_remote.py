@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -20,7 +19,7 @@ from lightexp.core.artifact import TFLITE
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes
 from lightexp.core.object_storage import ObjectStorage
-from lightexp.core.record import Record, parse_record
+from lightexp.core.record import Record, is_run_id, parse_record
 from lightexp.core.records import RUNS
 from lightexp.core.remote_store import RemoteStore, is_sound
 from lightexp.core.store import DRAFTS, Store, make_lock, remove_path
@@ -30,7 +29,6 @@ from lightexp.runner.primary_config import write_primary_config
 if TYPE_CHECKING:
     from lightexp.runner.settings import Settings
 
-_RUN_ID = re.compile(r"[\w-][\w. -]*", re.ASCII)
 _CONFIG_FILE = "repeat.yaml"
 
 
@@ -90,7 +88,7 @@ def pull(store: Store, remote: RemoteStore, run_id: str, outputs: Path) -> int:
 
 
 def _read_remote_record(remote: RemoteStore, run_id: str) -> Record:
-    if not _RUN_ID.fullmatch(run_id):
+    if not is_run_id(run_id):
         raise BadInput(f"'{run_id}' is no run's id. Write one as in outputs/runs, such as 2026-11-30_10-00-00-a1b2c3.")
     try:
         record = parse_record(json.loads(remote.read_record(run_id)))

@@ -252,6 +252,11 @@ def read_record(folder: Path) -> Record:
     raise BadInput(f"{path} is not a record: {problem}. Run it again, or leave its folder out.")
 
 
+def is_run_id(text: str) -> bool:
+    """Return whether a text can be a run's id: the name of a folder, and no path."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
 def read_run(folder: Path) -> Record:
     """Read the record of a run in the folder of all runs, and check that it is this folder's own.
 
@@ -264,7 +269,7 @@ def read_run(folder: Path) -> Record:
     """
     record = read_record(folder)
     place = folder.absolute()
-    if record.id != place.name or not _RUN_ID.fullmatch(place.name):
+    if record.id != place.name or not is_run_id(record.id):
         raise BadInput(
             f"{folder / RECORD_FILE} holds the id {record.id!r}, and a run's id is the name of its folder, of letters, "
             "digits, '.', '_', '-' and spaces. Give the folder its own name back, or leave it out."

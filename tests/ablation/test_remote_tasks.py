@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ from lightexp.ablation.run import connect_launcher
 from lightexp.ablation.runs import RunIndex
 from lightexp.ablation.task_source import AblationOrder, AblationSource
 from lightexp.ablation.tasks import AblationTask
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.json_text import encode_json
 from lightexp.core.record import Record, read_record
 
@@ -105,6 +105,31 @@ def test_storage_that_does_not_answer_is_waited_for(tmp_path: Path, caplog: pyte
         f"The remote store file://{place} has gone away",
         f"The remote store file://{place} is back.",
     ]
+
+
+def test_object_of_a_proxy_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tasks = RemoteTasks(f"file://{tmp_path}", "call")
+    tasks.report_done("task", None)
+    (place,) = tmp_path.rglob("task.json")
+    content = place.read_bytes()
+    place.write_text("<html>Please log in")
+    with ThreadPoolExecutor(1) as executor:
+        call = executor.submit(tasks.read_record, "task")
+        time.sleep(0.2)
+        assert not call.done()
+        place.write_bytes(content)
+        assert call.result(30) is None
+    assert "calls/call/done/task.json is not lightexp's" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("run_id", ["..", "../x", "a/b", ""])
+def test_record_whose_id_is_a_path_is_refused(tmp_path: Path, run_id: str) -> None:
+    write_record(tmp_path, "one")
+    record = read_record(tmp_path / "one/runs/row-1")
+    tasks = RemoteTasks(f"file://{tmp_path / 'remote'}", "call")
+    tasks.report_done("task", replace(record, id=run_id))
+    with pytest.raises(RunFailed, match=r"calls/call/done/task\.json is not a record: its id is"):
+        tasks.read_record("task")
 
 
 def test_nodes_that_do_not_see_the_outputs_are_refused(tmp_path: Path) -> None:
