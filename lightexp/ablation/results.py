@@ -16,7 +16,7 @@ from lightexp.core.primary_metric import read_primary
 from lightexp.core.record import Record
 from lightexp.report import review
 from lightexp.report.data import Report
-from lightexp.report.runs import Run, RunReader, identify_settings, iterate_records
+from lightexp.report.runs import Run, RunReader, identify_settings, iterate_records, make_no_runs_error
 from lightexp.report.summary import build_summary
 
 
@@ -38,7 +38,7 @@ def report_results(spec: AblationSpec, outputs: Path, overrides: list[str], prob
     """
     runs, tested = _find_runs(spec, outputs, problems)
     if not runs:
-        return build_summary([], spec.show)
+        raise make_no_runs_error(spec.name, problems)
     review.check_comparable(runs, spec.name)
     runs, show, questions = review.drop_incomparable_latency(runs, spec.show)
     refused = {row.name: row.refused for row in spec.rows if row.refused}

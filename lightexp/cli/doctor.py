@@ -273,7 +273,10 @@ def _check_remote_store(settings: Settings) -> Check:
 def _check_records(outputs: Path) -> Check:
     from lightexp.core.records import load_records
 
-    records, complaints = load_records(outputs) if outputs.is_dir() else ([], [])
+    try:
+        records, complaints = load_records(outputs) if outputs.is_dir() else ([], [])
+    except BadInput as error:
+        return Check("outputs", "runs", "note", str(error))
     text = "; ".join([f"{len(records)} records", *complaints[:1]])
     return Check("outputs", "runs", "note" if complaints else "ok", text)
 

@@ -64,7 +64,7 @@ def run(argv: list[str], reported_failures: Collection[str] = ()) -> int:
     """
     parser = make_parser()
     options, words = parser.parse_known_args(argv)
-    sources = [word for word in words if "=" not in word or Path(word).exists()]
+    sources = [word for word in words if "=" not in word or os.path.exists(word)]
     settings = [word for word in words if word not in sources]
     problems: list[str] = []
     if options.compare:
@@ -126,7 +126,7 @@ def _report_runs(sources: list[str], arguments: list[str], problems: list[str]) 
     """Return the report of folders or of an MLflow experiment, and its folder."""
     from lightexp.core.config import construct
     from lightexp.report import review
-    from lightexp.report.runs import name_rows
+    from lightexp.report.runs import make_no_runs_error, name_rows
     from lightexp.report.summary import build_summary
     from lightexp.report.table_spec import Presentation, split_presentation
 
@@ -139,6 +139,8 @@ def _report_runs(sources: list[str], arguments: list[str], problems: list[str]) 
     runs = name_rows(record for record in _count_records(records) if only in _searchable_text(record))
     if not runs and only:
         raise BadInput(f"only={only}: no finished run has this in its name or overrides.")
+    if not runs:
+        raise make_no_runs_error(title, problems)
     review.check_comparable(runs, title)
     spec = construct(Presentation, shown, "").fill_spec(title=title, claim=f"only={only}" if only else "")
     if study and not spec.columns:
@@ -220,12 +222,13 @@ def _print_comparison(sources: list[str], problems: list[str]) -> None:
     from lightexp.cli import ablation_view
     from lightexp.report import review
     from lightexp.report.compare import compare_runs
+    from lightexp.report.runs import make_no_runs_error
     from lightexp.report.table_spec import TableSpec
 
     runs = [_read_runs(source, problems) for source in sources]
     for source, source_runs in zip(sources, runs, strict=True):
         if not source_runs:
-            raise BadInput(f"--compare: {source} has no finished run.")
+            raise make_no_runs_error(f"--compare: {source}", problems)
     both, count = [*runs[0], *runs[1]], len(runs[0])
     review.check_comparable(both, "--compare")
     both, _, remarks = review.drop_incomparable_latency(both, TableSpec("--compare"))

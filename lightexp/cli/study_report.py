@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ class StudyFolder:
 def find_study(sources: Sequence[str]) -> StudyFolder | None:
     """Return the study whose folder is the only source; None if it is none."""
     folder = Path(sources[0]) if len(sources) == 1 else None
-    if folder is None or not (folder / _TRIALS).is_dir():
+    if folder is None or not os.path.isdir(folder / _TRIALS):  # also without permission
         return None
     data = _read_data(folder)
     history = tuple(_select(data, "hypervolume", (int, float)))

@@ -163,6 +163,7 @@ class _RunSync:
                 record = read_run(folder)
             except BadInput as complaint:
                 _say(f"left out: {complaint}")
+                self._counts[_LEFT_OUT] += 1
                 continue
             if record.status == "running" or run_lock.is_alive(folder.parent, record.id):
                 self._counts[_RUNNING] += 1

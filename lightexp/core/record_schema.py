@@ -5,6 +5,8 @@ It checks the types of all that some code reads, and leaves what is only shown, 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -16,6 +18,7 @@ _OPEN = ConfigDict(extra="allow", strict=True)
 _MAX_DEPTH = 30  # of nested mappings and lists; code that walks a config recurses
 _CONTAINERS = (dict, list)
 _MAX_QUOTED = 60  # characters of a wrong value
+_MAX_METRIC = 1e100  # reports square metrics and add them up
 
 _Time = Annotated[float, Field(ge=0, le=9e9, allow_inf_nan=False)]  # seconds; pandas dates end in the year 2262
 _Size = Annotated[int, Field(ge=0, lt=2**53)]
@@ -130,12 +133,26 @@ def check_record(values: object) -> None:
     if _measure_depth(values) > _MAX_DEPTH:
         raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
     try:
-        _get_adapter().validate_python(values)
+        record = _get_adapter().validate_python(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         received = f"{first['input']!r:.{_MAX_QUOTED}}"
         raise ValueError(f"{place:.100}: {first['msg']}. Received: {received}") from None
+    for stage in record["stages"]:
+        for metric in stage["metrics"]:
+            _check_metric(metric)
+
+
+def _check_metric(metric: Mapping[str, Any]) -> None:
+    name, value = metric["name"], metric["value"]
+    if value is None or not math.isfinite(value):
+        return
+    problem = f"its absolute value is above {_MAX_METRIC:g}" if abs(value) > _MAX_METRIC else ""
+    if name.startswith("size/") and value < 0:
+        problem = "a size cannot be negative"
+    if problem:
+        raise ValueError(f"metric {name:.100}: {problem}. Received: {value!r:.{_MAX_QUOTED}}")
 
 
 def _measure_depth(value: object) -> int:

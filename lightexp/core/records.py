@@ -26,23 +26,54 @@ def list_run_folders(where: Path | str) -> list[Path]:
     """Return the folders of the runs below a folder, in the order of their names.
 
     Args:
-        where: An outputs folder, its `runs/`, or one run's folder. Folders below it without a record are ignored.
+        where: An outputs folder, its `runs/`, or one run's folder. Folders below it without a record are ignored; one
+            that cannot be looked into is returned, so that reading its record says why.
 
     Raises:
-        BadInput: If `where` is not a folder.
+        BadInput: If `where` is not a folder, or cannot be listed.
     """
     root = Path(where).expanduser()
+    if _may_exist(f"{root}/{RECORD_FILE}"):
+        return [root]
     if not root.is_dir():
         raise BadInput(f"{root} is not a folder. Name an outputs folder, its {RUNS}/, or one run's folder.")
-    if (root / RECORD_FILE).is_file():
-        return [root]
     runs = root / RUNS if (root / RUNS).is_dir() else root
     try:
         with os.scandir(runs) as entries:  # half the time that Path.glob takes
-            names = sorted(entry.name for entry in entries if os.path.exists(f"{entry.path}/{RECORD_FILE}"))
-    except PermissionError:
-        return []
+            names = sorted(entry.name for entry in entries if _may_exist(f"{entry.path}/{RECORD_FILE}"))
+    except OSError as error:
+        raise _explain_unreadable(error) from None
     return [runs / name for name in names]
+
+
+def list_trials_folders(outputs: Path) -> list[Path]:
+    """Return the folder of trials of each study in an outputs folder, in the order of the studies' names.
+
+    Raises:
+        BadInput: If the folder of all studies cannot be listed.
+    """
+    try:
+        with os.scandir(outputs / "searches") as entries:
+            return sorted(Path(entry.path, "trials") for entry in entries if _may_exist(f"{entry.path}/trials"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _explain_unreadable(error) from None
+
+
+def _may_exist(path: str) -> bool:
+    """Return whether something is at a path: also a link that leads nowhere, or what is in a folder without access."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # no access, or the folder is a link to itself
+        return True
+    return True
+
+
+def _explain_unreadable(error: OSError) -> BadInput:
+    return BadInput(f"{error.filename} cannot be read: {error.strerror}. Change its permissions, or move it away.")
 
 
 def list_trial_folders(where: Path | str) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sys
 from array import array
@@ -32,7 +33,7 @@ class RunStage:
     Attributes:
         name: Name of the stage.
         metrics: Metrics of the file after the stage.
-        history: Training curves by name, one finite value for each epoch.
+        history: Training curves by name, a value for each epoch; NaN where that was not finite.
         facts: What else the stage reported.
     """
 
@@ -124,6 +125,18 @@ def iterate_records(
                 yield record
 
 
+def make_no_runs_error(title: str, problems: Sequence[str]) -> BadInput:
+    """Return the error of a report without a run, with the first of the problems that may have been the reason.
+
+    Args:
+        title: What the report covers.
+        problems: A line for each record that cannot be used.
+    """
+    reason = f" {len(problems):,} cannot be used; the first: {problems[0]}" if problems else ""
+    message = f"{title}: there is no finished run to report. Run it first: lightexp ablate or run."
+    return BadInput(message + reason)
+
+
 class RunReader:
     """Converter of records to runs that keeps equal texts, settings, environments and stages in memory only once."""
 
@@ -168,7 +181,7 @@ class RunReader:
     def _convert_stage(self, stage: StageRecord) -> RunStage:
         facts = {name: value for name, value in stage.facts.items() if name != "history"}
         history = stage.facts.get("history") or {}
-        curves = {name: array("d", (v for v in values if v is not None)) for name, values in history.items()}
+        curves = {name: array("d", (math.nan if v is None else v for v in values)) for name, values in history.items()}
         metrics = _intern_texts(stage.values)
         return RunStage(sys.intern(stage.name), self.share(metrics), self.share(curves), self.share(facts))
 

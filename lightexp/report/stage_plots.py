@@ -18,7 +18,7 @@ from lightexp.report.axes import NARROW, add_axes, join_sentences
 from lightexp.report.data import Report
 from lightexp.report.labels import join_names
 from lightexp.report.plot_style import BLACK, BLUE, GREEN, PALETTE, VERMILION, format_percent_axis, set_log_scale
-from lightexp.report.runs import Run
+from lightexp.report.runs import Run, RunStage
 
 _DASHES = ("-", "--", ":", "-.")
 _MAX_CURVES = 8
@@ -151,7 +151,7 @@ def draw_curves(report: Report, figure: Any) -> str | None:
             axes.plot(epochs, means[name], label=shorten_name(report.title(row)), color=color, linestyle=linestyle)
     left.set_ylabel(f"validation {metric.removeprefix('val_')}")
     right.set_ylabel("training loss")
-    if all(loss > 0 for means in curves.values() for loss in means["loss"]):
+    if all(loss > 0 for means in curves.values() for loss in means["loss"] if not math.isnan(loss)):
         set_log_scale(right, "y", "{:g}".format, base=10)
         right.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         right.yaxis.set_minor_locator(NullLocator())
@@ -173,7 +173,7 @@ def _select_curves(runs_by_row: Mapping[str, Sequence[Run]], metric: str) -> dic
     curves: dict[tuple[float, ...], tuple[str, dict[str, list[float]]]] = {}
     for row, runs in runs_by_row.items():
         means = {name: _average_history(runs, name) for name in (metric, "loss")}
-        if means[metric]:
+        if any(map(math.isfinite, means[metric])):
             curves.setdefault((len(means[metric]), *means[metric], *means["loss"]), (row, means))
     return dict(curves.values())
 
@@ -187,10 +187,22 @@ def _find_epoch_metric(report: Report) -> str:
 
 
 def _average_history(runs: Sequence[Run], name: str) -> list[float]:
-    """Return a curve over all stages as its mean over the runs, as long as the shortest one."""
-    histories = [[v for stage in run.stages for v in stage.history.get(name) or [] if v is not None] for run in runs]
+    """Return a curve over all stages as its mean over the runs, as long as the shortest one.
+
+    It is NaN, a gap in the drawn curve, at an epoch at which a run has no finite value.
+    """
+    histories = [[value for stage in run.stages for value in _get_curve(stage, name)] for run in runs]
     length = min(map(len, histories))
-    return [fmean(values) for values in zip(*(history[:length] for history in histories), strict=True)]
+    epochs = zip(*(history[:length] for history in histories), strict=True)
+    # The one NaN object, so that curves with gaps can be compared: NaN differs from itself.
+    return [fmean(values) if all(map(math.isfinite, values)) else math.nan for values in epochs]
+
+
+def _get_curve(stage: RunStage, name: str) -> list[float]:
+    """Return a curve of a stage with a value for each of its epochs, NaN where it has none."""
+    curve = stage.history.get(name, ())
+    epochs = max(map(len, stage.history.values()), default=0)
+    return [*curve, *[math.nan] * (epochs - len(curve))]
 
 
 def draw_layers(report: Report, figure: Any) -> str | None:

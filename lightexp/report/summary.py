@@ -16,7 +16,7 @@ from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.report.column_choice import RATIO_OF, choose_columns, select_paper_columns, select_size_metric
 from lightexp.report.data import MetricStatistics, Report, ReportRow, is_ratio
 from lightexp.report.labels import label_rows
-from lightexp.report.runs import Run
+from lightexp.report.runs import Run, make_no_runs_error
 from lightexp.report.statistics import (
     Summary,
     compare_samples,
@@ -64,7 +64,7 @@ def build_summary(
         BadInput: If there are no runs, or no run has measured one of the columns.
     """
     if not runs:
-        raise BadInput(f"{spec.title}: there is no finished run to report. Run it first: lightexp ablate or run.")
+        raise make_no_runs_error(spec.title, ())
     measured = dict.fromkeys(name for run in runs for name in run.metrics)
     primary = _find_primary(runs, spec)
     columns = spec.columns or choose_columns(measured, primary, spec.first)

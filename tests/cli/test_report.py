@@ -263,7 +263,8 @@ def test_help_describes_every_use(capfd: pytest.CaptureFixture[str], flag: str) 
         (["outputs", "olny=x"], "olny is not a setting of a report of runs: did you mean 'only'?"),
         (["outputs", "--compere", "x"], "--compere is not a flag of lightexp report: did you mean '--compare'?"),
         (["--compare", "outputs"], "--compare takes two"),
-        (["--compare", "outputs", "empty"], "--compare: empty has no finished run"),
+        (["--compare", "outputs", "empty"], "--compare: empty: there is no finished run"),
+        (["broken"], "lightexp ablate or run. 1 cannot be used; the first: broken/runs/x/record.json is not a record"),
         (["a.yaml", "outputs"], "a report covers one ablation"),
         (["outputs", "tracking.uri=x"], "a report covers folders or an MLflow experiment"),
         (["tracking.uri=sqlite:///none.db"], "none.db is not there"),
@@ -277,6 +278,8 @@ def test_bad_input_is_one_line(
     outputs: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     Path("empty").mkdir()
+    Path("broken/runs/x").mkdir(parents=True)
+    Path("broken/runs/x/record.json").write_text("{")
     assert run_report(*arguments) == 2
     err = capfd.readouterr().err
     assert message in err

@@ -209,6 +209,9 @@ def test_gc_follows_each_rule(runs: TinyRuns, capfd: pytest.CaptureFixture[str])
     (runs.outputs / "runs" / "cut" / RECORD_FILE).write_text("{")
     code, _, err = run_store(capfd, runs, "gc", "--unreferenced")
     assert code == 2 and "cannot: " in err and "cut" in err and len(err.splitlines()) == 1
+    (runs.outputs / "runs" / "cut" / RECORD_FILE).unlink()
+    (runs.outputs / "runs" / "cut" / RECORD_FILE).symlink_to(RECORD_FILE)  # a record that cannot be looked at
+    assert run_store(capfd, runs, "gc", "--unreferenced")[0] == 2
     again = runs.run("pipeline=quantize", "pipeline.stages.quantize.scheme=int8")  # what was removed is made again
     assert again.status == "done" and set(again.keys) <= {item.key for item in list_items(root)}
 

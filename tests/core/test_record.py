@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,23 @@ def test_metric_that_is_not_finite_is_left_out(record: Record, tmp_path: Path, v
     stage = read_record(tmp_path).stages[0]
     assert stage.values == {"accuracy/val": 0.5, "size/file_bytes": 100}
     assert stage.facts["history"] == {"loss": [1.0, 0.5, None]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("size/file_bytes", -1, "metric size/file_bytes: a size cannot be negative. Received: -1."),
+        ("mse/test", 1e101, "metric mse/test: its absolute value is above 1e+100. Received: 1e+101."),
+        ("mse/test", -1e101, "metric mse/test: its absolute value is above 1e+100. Received: -1e+101."),
+    ],
+)
+def test_metric_that_cannot_be_is_refused(
+    record: Record, tmp_path: Path, name: str, value: float, problem: str
+) -> None:
+    record.stages[0].metrics.append(Metric(name, value))
+    record.write(tmp_path)
+    with pytest.raises(BadInput, match=re.escape(problem)):
+        read_record(tmp_path)
 
 
 def test_metrics_are_those_of_the_shipped_file(record: Record) -> None:

@@ -52,6 +52,21 @@ def test_plots_have_text_of_eight_points_inside_the_figure(report: Report) -> No
                         assert box.x1 <= figure.bbox.x1, text
 
 
+def test_draw_curves_leaves_gaps_without_values(spec: TableSpec) -> None:
+    records = [synthesize_record(row, sparsity=sparsity) for row, sparsity in (("a", 0.5), ("b", 0.8))]
+    for record in records:
+        train, prune = (stage.facts for stage in record.stages[:2])
+        train["history"] = {"loss": [1.0, None, 0.25], "val_accuracy": [0.5, None, 0.75]}
+        prune["history"] = {"loss": [0.5, 0.125]}  # without the validation metric
+        record.stages[2].facts["history"] = {"loss": [0.5], "val_accuracy": [0.8]}
+    figure = Figure(figsize=plots.PAGE_SIZE)
+    report = build_summary(name_rows(records), replace(spec, control=""))
+    assert stage_plots.draw_curves(report, figure) == "Rows with the same training are one line."
+    drawn = [str([line.get_ydata().tolist() for line in axes.lines]) for axes in figure.axes]
+    assert drawn == ["[[0.5, nan, 0.75, nan, nan, 0.8]]", "[[1.0, nan, 0.25, 0.5, 0.125, 0.5]]"]
+    assert figure.axes[1].get_yscale() == "log"
+
+
 def test_plots_say_what_they_leave_out(report: Report) -> None:
     front = plots.draw_front(report, Figure(figsize=plots.PAGE_SIZE))
     assert front == "Not shown, no size/file_bytes or accuracy/test: Published & done."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,10 +55,10 @@ def test_run_reader_keeps_equal_parts_of_runs_once() -> None:
     assert first.data is other.data
 
 
-def test_run_reader_leaves_out_epochs_without_a_value() -> None:
+def test_run_reader_keeps_epochs_without_a_value() -> None:
     record = synthesize_record()
     record.stages[0].facts["history"] = {"loss": [0.5, None, 0.25]}
-    assert list(RunReader().run(record, "x").stages[0].history["loss"]) == [0.5, 0.25]
+    assert str(list(RunReader().run(record, "x").stages[0].history["loss"])) == "[0.5, nan, 0.25]"
 
 
 def test_iterate_records_reports_unusable_ones(tmp_path: Path) -> None:
@@ -75,6 +76,21 @@ def test_iterate_records_reports_unusable_ones(tmp_path: Path) -> None:
     assert "is of format 99" in problems[1]
     assert "is left out, it is failed: NaN" in problems[2]
     assert "nothing was measured" in problems[3]
+
+
+def test_iterate_records_names_records_that_links_hide(tmp_path: Path) -> None:
+    write_records(tmp_path, (synthesize_record(number=number) for number in range(3)))
+    good, file, loop = sorted((tmp_path / "runs").iterdir())
+    (file / "record.json").unlink()
+    (file / "record.json").symlink_to("record.json")
+    shutil.rmtree(loop)
+    loop.symlink_to(loop.name)
+    (tmp_path / "runs" / "without a record").mkdir()
+    problems: list[str] = []
+    assert [record.id for record in iterate_records([tmp_path], problems)] == [good.name]
+    reason = "is not a record: Too many levels of symbolic links. Run it again, or leave its folder out."
+    assert problems == [f"{folder / 'record.json'} {reason}" for folder in (file, loop)]
+    assert list(iterate_records([file, loop], problems)) == [] and problems[2:] == problems[:2]
 
 
 def test_iterate_records_refuses_what_is_no_folder(tmp_path: Path) -> None:
