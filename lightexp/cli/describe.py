@@ -12,6 +12,7 @@ from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import print_line
 from lightexp.core.errors import BadInput
 from lightexp.core.model_files import find_conversion
+from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
 from lightexp.runner.config_groups import ConfigGroups, read_purpose, sets_complete_config
 
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 _HELP = """Print what a group or one of its choices is: its purpose, and every setting with type, range and default.
 
-  lightexp describe                                    the groups
+  lightexp describe                                    the groups, and the settings that are in no group
   lightexp describe stage                              the choices of a group
   lightexp describe stage/prune                        a choice; of a stage also what may come before and after it
+  lightexp describe store                              settings that are in no group, such as store.remote
   lightexp describe --config-dir DIR plugins=[PACKAGE] stage/mine    your own
 
 Exit codes: 0 done, 2 bad input."""
@@ -74,12 +76,35 @@ def run(argv: list[str]) -> int:
     group, _, choice = "".join(names).strip("/").partition("/")
     if choice:
         _print_choice(configs, group, choice, _read_plugins(settings))
+    elif group and (ungrouped := _read_ungrouped_settings(configs, group)):
+        _print_pairs(ungrouped.items())
     elif group:
         _print_choices(configs, group)
     else:
         _print_pairs((name, _PURPOSES.get(name, "your own")) for name in configs.list_groups())
         print_line("\nThe choices of a group: lightexp describe GROUP. One of them: lightexp describe GROUP/CHOICE.")
+        print_line("\nIn no group:\n")
+        _print_pairs(_read_ungrouped_settings(configs).items())
     return 0
+
+
+def _read_ungrouped_settings(configs: ConfigGroups, place: str = "") -> dict[str, str]:
+    """Return the settings of a run that are in no group, each as `name=default`, with what it means.
+
+    Args:
+        configs: The groups.
+        place: A setting, or what holds some, such as `store`. Defaults to all.
+    """
+    from lightexp.runner.choice_settings import list_changes, read_comments
+
+    path = find_config_dir() / f"{PRIMARY_CONFIG}.yaml"
+    comments = read_comments(path)
+    others = {*configs.list_groups(), "hydra"}
+    return {
+        f"{name}={value}": comments.get(name, "")
+        for name, value in list_changes(path).items()
+        if "/" not in name and name.partition(".")[0] not in others and (not place or f"{name}.".startswith(f"{place}."))
+    }
 
 
 def _refuse_file(path: Path) -> None:

@@ -25,6 +25,15 @@ def test_groups_and_choices_have_a_line_each(capsys: pytest.CaptureFixture[str])
     assert "\nquantize " in capsys.readouterr().out
 
 
+def test_settings_in_no_group_are_described(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    listed = capsys.readouterr().out.partition("In no group:")[2]
+    names = [line.partition("=")[0] for line in listed.splitlines() if line[:1].strip()]
+    assert names == ["seed", "runtime.threads", "paths.outputs", "store.remote", "plugins"]
+    assert run(["store"]) == 0
+    assert capsys.readouterr().out.startswith("store.remote=null  s3://BUCKET/PREFIX, ")
+
+
 def test_stage_shows_order_papers_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["stage/prune"]) == 0
     text = " ".join(capsys.readouterr().out.split())
