@@ -25,6 +25,7 @@ from lightexp.core.store import Store
 from lightexp.execution.launcher import Launcher, LauncherPool, join_as_worker, launch_origin
 from lightexp.execution.pool import LocalPool, PoolSettings, PoolView
 from lightexp.runner.launcher import find_node_folder
+from lightexp.tracking.run_groups import make_group_tag
 
 WORKER = "lightexp.ablation.worker"
 _LOGS = "ablations/workers"
@@ -94,7 +95,7 @@ class AblationPool:
             outputs = self.outputs.absolute()
             order = AblationOrder([asdict(task) for task in tasks], str(outputs), str(folder))
             if launcher is not None and not launcher.shares_folder:
-                order = replace(order, outputs=str(find_node_folder(outputs)), remote_store=self.remote_store)
+                order = self._make_remote_order(order)
             source = AblationSource(order, index=self.index)
             progress.source = source
             if launcher is None or launcher.is_in_process:
@@ -107,6 +108,12 @@ class AblationPool:
             raise KeyboardInterrupt
         self.index.refresh()
         return failures
+
+    def _make_remote_order(self, order: AblationOrder) -> AblationOrder:
+        """Return an order for hosts with outputs folders of their own, whose runs are in this command's group."""
+        outputs = Path(order.outputs)
+        tasks = [{**task, "tags": {**task["tags"], **make_group_tag(task["tags"], outputs)}} for task in order.tasks]
+        return replace(order, tasks=tasks, outputs=str(find_node_folder(outputs)), remote_store=self.remote_store)
 
     def _launch(
         self,

@@ -103,7 +103,9 @@ def _read_ungrouped_settings(configs: ConfigGroups, place: str = "") -> dict[str
     return {
         f"{name}={value}": comments.get(name, "")
         for name, value in list_changes(path).items()
-        if "/" not in name and name.partition(".")[0] not in others and (not place or f"{name}.".startswith(f"{place}."))
+        if "/" not in name
+        and name.partition(".")[0] not in others
+        and (not place or f"{name}.".startswith(f"{place}."))
     }
 
 

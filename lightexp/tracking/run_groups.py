@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,11 +18,14 @@ from lightexp.tracking.study_payload import StudyPayload
 
 ABLATION, SWEEP = "ablation", "sweep"
 """Tags of a record that name the group of its run."""
+GROUP = "group"
+"""Tag of a record that another host has made for a command: the id of the command's group."""
+_GROUP_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
 class RunGroup:
-    """An ablation or a sweep of one outputs folder.
+    """An ablation or a sweep of one outputs folder, which is that of the command.
 
     Attributes:
         id: Distinguishes it from groups of the same name in other outputs folders.
@@ -37,13 +41,22 @@ def find_group(tags: Mapping[str, str], outputs: Path) -> RunGroup | None:
 
     Args:
         tags: The record's tags.
-        outputs: The outputs folder that the record is in.
+        outputs: The outputs folder that the record is in; a tag `group` counts instead.
     """
     for kind in (ABLATION, SWEEP):
         if name := tags.get(kind):
             identity = "\n".join((kind, name, str(outputs.resolve())))
-            return RunGroup(hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:32], f"{kind} {name}")
+            group_id = hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:32]
+            if _GROUP_ID.fullmatch(tags.get(GROUP, "")):
+                group_id = tags[GROUP]
+            return RunGroup(group_id, f"{kind} {name}")
     return None
+
+
+def make_group_tag(tags: Mapping[str, str], outputs: Path) -> dict[str, str]:
+    """Return the tag by which a run on another host is in the group of this outputs folder; none without a group."""
+    group = find_group(tags, outputs)
+    return {GROUP: group.id} if group else {}
 
 
 def build_sweep_tags(folder: Path, swept: Sequence[str]) -> dict[str, str]:

@@ -224,8 +224,10 @@ def test_ablation_survives_the_death_of_a_node(cluster: Cluster) -> None:
     assert "latency/p50_us" in next(r for r in records if r.tags["row"] == "control").metrics
     assert "level_3" in out
     finished = [run for run in cluster.list_mlflow_runs() if run.info.status == "FINISHED"]
-    rows_in_mlflow = [run.data.tags["lightexp.row"] for run in finished if "lightexp.row" in run.data.tags]
-    assert sorted(rows_in_mlflow) == sorted(r.tags["row"] for r in records)
+    (parent,) = (run.info.run_id for run in cluster.list_mlflow_runs() if run.info.run_name == f"ablation {path.stem}")
+    shown = [run for run in finished if "lightexp.row" in run.data.tags]
+    assert {run.data.tags["mlflow.parentRunId"] for run in shown} == {parent}
+    assert sorted(run.data.tags["lightexp.row"] for run in shown) == sorted(r.tags["row"] for r in records)
     assert not list(study.outputs.glob("runs/*/model.tflite"))  # they stay where they were made
 
 

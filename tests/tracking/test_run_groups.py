@@ -13,7 +13,7 @@ from lightexp.tracking import stores
 from lightexp.tracking.mirror import MirrorSettings
 from lightexp.tracking.mlflow import Mlflow, MlflowMirror
 from lightexp.tracking.remote_mirror import RemoteMirror
-from lightexp.tracking.run_groups import RunGroupTracker, find_group
+from lightexp.tracking.run_groups import RunGroupTracker, find_group, make_group_tag
 from tests import stand_in_servers
 
 TABLE = "| Row | Accuracy |\n| --- | ---: |\n| int8 | 97% |\n"
@@ -141,3 +141,13 @@ def test_find_group_differs_by_kind_name_and_folder(tmp_path: Path) -> None:
     ]
     assert len({group.id for group in groups if group}) == 6
     assert find_group({"row": "a"}, tmp_path) is None
+
+
+def test_group_tag_names_the_group_of_the_command(tmp_path: Path) -> None:
+    tags = {"ablation": "a"}
+    group = find_group(tags, tmp_path / "command")
+    tagged = tags | make_group_tag(tags, tmp_path / "command")
+    assert find_group(tagged, tmp_path / "node") == group != find_group(tags, tmp_path / "node")
+    assert make_group_tag({"row": "a"}, tmp_path) == {}
+    for strange in ("' OR tags.x = '", ""):
+        assert find_group(tags | {"group": strange}, tmp_path / "command") == group
