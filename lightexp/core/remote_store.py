@@ -179,10 +179,7 @@ class RemoteStore:
 
 def is_sound(key: str, folder: Path) -> bool:
     """Check every byte of an entry's files; one of version 0.1, whose facts have no digest, is not sound."""
-    try:
-        entry = read_entry(key, folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return False
+    entry = read_entry(key, folder)
     return entry is not None and entry.has_manifest_digest
 
 

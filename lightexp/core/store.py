@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -34,7 +33,6 @@ from lightexp.core.store_index import append_rows, make_row
 from lightexp.core.store_sync import StoreSync
 
 DRAFTS, LOCKS, QUARANTINE = "drafts", "locks", "set-aside"
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 Place = Literal["local", "remote"]
 """Where an entry is: in the store of this host, or only in the remote one."""
@@ -139,12 +137,7 @@ class Store:
             _quarantine(self.root, folder.parent)
         if not os.path.lexists(folder):
             return None
-        try:
-            entry = read_entry(key, folder)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            if isinstance(error, OSError) and error.errno in _EXHAUSTED:
-                raise
-            entry = None
+        entry = read_entry(key, folder)
         if entry is None:
             _quarantine(self.root, folder)
         return entry
@@ -194,22 +187,20 @@ class Store:
         Raises:
             RunFailed: If the remote store does not answer, the disk is full or the store cannot be written.
         """
-        with explain_disk_errors(self.root), self._lock(key, lambda: None), self._draft(key) as draft:
-            if self.load(key):
-                return True
-            is_sound = remote.fetch(key, draft) == "sound"
-            if is_sound:
-                self._commit(key, draft)
-            return is_sound
+        return self._load_or_fetch(key, lambda key, draft: remote.fetch(key, draft) == "sound") is not None
 
     def find(self, key: str) -> Entry | None:
         """Load an entry, or fetch it from the remote store; None if neither has it."""
         if (entry := self.load(key)) or self._sync is None:
             return entry
+        return self._load_or_fetch(key, self._sync.fetch)
+
+    def _load_or_fetch(self, key: str, fetch: Callable[[str, Path], bool]) -> Entry | None:
+        """Load or fetch an entry under its lock; `fetch` returns whether the draft folder holds it."""
         with explain_disk_errors(self.root), self._lock(key, lambda: None), self._draft(key) as draft:
             if entry := self.load(key):
                 return entry
-            return self._commit(key, draft) if self._sync.fetch(key, draft) else None
+            return self._commit(key, draft) if fetch(key, draft) else None
 
     @contextmanager
     def _draft(self, key: str) -> Iterator[Path]:

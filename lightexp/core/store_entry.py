@@ -29,6 +29,7 @@ OWN_FILES = frozenset({MANIFEST, MANIFEST_DIGEST})
 ENTRIES = "entries"
 """The folder of all entries in a store."""
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -65,8 +66,17 @@ def read_entry(key: str, folder: Path) -> Entry | None:
     """Return the entry in a folder if its manifest and files are as they were written; None if not.
 
     Raises:
-        Exception: Of many kinds, if its manifest cannot be read or is none.
+        OSError: If the process has too many open files or too little memory, which says nothing about the entry.
     """
+    try:
+        return _read_sound_entry(key, folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+            raise
+        return None
+
+
+def _read_sound_entry(key: str, folder: Path) -> Entry | None:
     content = read_bytes(folder / MANIFEST)
     manifest = json.loads(content)
     files = manifest["files"]
