@@ -12,7 +12,7 @@ from lightexp.cli.atomic_write import write_files
 from lightexp.cli.keras_export import ENDINGS, export_keras_forms
 from lightexp.cli.npu_export import compile_for_target
 from lightexp.cli.printing import print_line
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, format_reason
 from lightexp.core.regular_files import read_bytes, read_text
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def _read_labels(path: Path, classes: int) -> list[str]:
     try:
         labels = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise BadInput(f"{path} cannot be read: {reason}. Give a text file of names, one a line.") from None
+        advice = "Give a text file of names, one a line."
+        raise BadInput(f"{path} cannot be read: {format_reason(error)}. {advice}") from None
     if not classes:
         raise BadInput(f"--labels={path}: the model's outputs are numbers, which have no classes. Leave it out.")
     if len(labels) != classes:

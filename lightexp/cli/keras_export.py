@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lightexp.cli.printing import print_line
 from lightexp.core.artifact import WEIGHTS
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, format_reason
 from lightexp.core.json_text import encode_json
 from lightexp.core.store import Store
 
@@ -50,7 +50,7 @@ def export_keras_forms(record: Record, run: Path, targets: dict[str, Path], forc
                     shutil.rmtree(path)
                 draft.replace(path)
             except OSError as error:
-                raise BadInput(f"{path} cannot be written: {error.strerror or error}. Give another place.") from None
+                raise BadInput(f"{path} cannot be written: {format_reason(error)}. Give another place.") from None
         print_line(f"{path} (after {stage.name}; {_describe_ends(record)})")
     if later:
         print_line(f"Not in it, as the result has no Keras layers: {', '.join(later)}.")

@@ -60,6 +60,16 @@ class RunFailed(LightexpError):
     """The work could not be finished although the input was valid."""
 
 
+def format_reason(error: BaseException) -> str:
+    """Return an error's message; of an OSError without its number and path, which belong elsewhere in a sentence.
+
+    Example:
+        >>> format_reason(FileNotFoundError(2, "No such file or directory", "a.csv"))
+        'No such file or directory'
+    """
+    return getattr(error, "strerror", None) or str(error)
+
+
 def suggest_nearest(word: str, known: Iterable[str]) -> str:
     """Return "did you mean 'x'?" for the nearest of some words, or a list of all of them if none is near.
 

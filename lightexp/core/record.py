@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightexp.core.columns import build_metrics_table
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, format_reason
 from lightexp.core.json_text import encode_json
 from lightexp.core.metrics import Metric, Note
 from lightexp.core.moved import resolve_targets
@@ -245,10 +245,8 @@ def read_record(folder: Path) -> Record:
         raise BadInput(f"{folder} {problem}. Give a run's folder, such as outputs/runs/RUN.") from None
     except RecursionError:
         problem = "it is nested without end"
-    except OSError as error:
-        problem = error.strerror or str(error)
-    except (ValueError, OverflowError) as error:
-        problem = str(error)
+    except (OSError, ValueError, OverflowError) as error:
+        problem = format_reason(error)
     raise BadInput(f"{path} is not a record: {problem}. Run it again, or leave its folder out.")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, format_reason
 from lightexp.core.regular_files import read_text
 
 _MAX_NODES = 100_000
@@ -46,8 +46,7 @@ def check_config_file(path: Path) -> None:
     except yaml.YAMLError:
         return
     except (OSError, ValueError) as error:
-        problem = getattr(error, "strerror", None) or error
-        raise BadInput(f"{path} cannot be used as a config: {problem}.") from None
+        raise BadInput(f"{path} cannot be used as a config: {format_reason(error)}.") from None
 
 
 def load_config(path: Path, load: Callable[[], Any]) -> Any:
@@ -74,9 +73,7 @@ def load_config(path: Path, load: Callable[[], Any]) -> Any:
 
 def explain_yaml_error(path: Path, error: Exception) -> BadInput:
     """Return an error of reading a YAML file as one line that names the file, the problem and its line."""
-    problem = getattr(error, "problem", None) or str(error)
-    if isinstance(error, OSError):
-        problem = error.strerror
+    problem = getattr(error, "problem", None) or format_reason(error)
     mark = getattr(error, "problem_mark", None)
     place = f" in line {mark.line + 1}" if mark else ""
     return BadInput(f"{path} cannot be read as YAML: {' '.join(str(problem).split()).rstrip('.')}{place}.")

@@ -11,7 +11,7 @@ import numpy as np
 
 from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, format_reason
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
@@ -56,8 +56,7 @@ class Digits(InputDataset):
             if table.shape != (1797, 65):
                 raise ValueError(f"a table of {table.shape}, not of (1797, 65)")
         except (OSError, EOFError, ValueError, zlib.error) as error:
-            problem = getattr(error, "strerror", None) or error
-            raise BadInput(f"{path} cannot be read: {problem}. Install scikit-learn again.") from None
+            raise BadInput(f"{path} cannot be read: {format_reason(error)}. Install scikit-learn again.") from None
         examples = make_split(table[:, :64].astype(np.uint8).reshape(-1, 8, 8, 1), table[:, 64])
         rest, test = hold_out(examples, count_fifth(len(examples)), self.split_seed)
         train, val = hold_out(rest, count_fifth(len(rest)), self.split_seed)

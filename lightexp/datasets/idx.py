@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, format_reason
 from lightexp.core.regular_files import open_regular
 
 MAX_EXAMPLES = 100_000
@@ -48,6 +48,5 @@ def read_idx(path: Path, example: tuple[int, ...], remedy: str) -> NDArray[np.ui
         if len(body) != size:
             raise ValueError(f"it holds {'more' if len(body) > size else 'less'} than the {size} bytes it announces")
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        problem = getattr(error, "strerror", None) or error
-        raise BadInput(f"{path} cannot be used: {problem}. {remedy}") from None
+        raise BadInput(f"{path} cannot be used: {format_reason(error)}. {remedy}") from None
     return np.frombuffer(body, np.uint8).reshape(count, *example)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lightexp.core.config import settings_dataclass
 from lightexp.core.data import Data
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, format_reason
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.splits import make_split, split_in_fifths
 
@@ -68,8 +68,7 @@ class Sklearn(InputDataset):
         try:
             x, y, names = _read_classes(files[0]) if len(files) == 1 else _read_numbers(*files)
         except (OSError, EOFError, ValueError, zlib.error) as error:
-            problem = getattr(error, "strerror", None) or error
-            raise BadInput(f"{files[0]} cannot be read: {problem}. Install scikit-learn again.") from None
+            raise BadInput(f"{files[0]} cannot be read: {format_reason(error)}. Install scikit-learn again.") from None
         train, val, test = split_in_fifths(make_split(x, y), self.split_seed)
         dataset = self.standardize(train.x[:])
         return replace(dataset.make_data(self.name, train, val, test, len(names), None), names=names)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, format_reason
 from lightexp.core.regular_files import open_regular
 from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
 
@@ -39,7 +39,7 @@ def read_columns(path: Path, separator: str | None, ignored: list[str], max_gb: 
         with open_regular(path) as file:
             frame = _read_parquet(path, file, max_gb) if path.suffix in PARQUET else _read_text(path, file, separator)
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise BadInput(f"{path} cannot be read: {format_reason(error)}.") from None
     names = [str(name) for name in frame.columns]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise BadInput(f"{path} holds two columns '{repeated[0]}'. Name each column differently.")

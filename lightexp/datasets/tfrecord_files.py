@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, format_reason
 from lightexp.core.regular_files import open_regular
 
 Feature = list[bytes] | NDArray[np.generic]
@@ -77,8 +77,7 @@ def _open_records(path: Path) -> Iterator[IO[bytes]]:
             with gzip.open(raw) as file:
                 yield file  # type: ignore[misc]
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadInput(f"{path} cannot be read: {reason}. {_REMEDY}") from None
+        raise BadInput(f"{path} cannot be read: {format_reason(error)}. {_REMEDY}") from None
 
 
 def _read_length(header: bytes, path: Path, number: int) -> int:

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.errors import BadInput, RunFailed, format_reason
 
 _ANSWER_S = 60.0  # for what takes a moment; the first call starts adb's server
 _COPY_S = 600.0
@@ -120,10 +120,9 @@ class AndroidDevice:
         except subprocess.TimeoutExpired:
             raise DeviceTimeout(f"{self.serial} did not answer in {timeout:g} s") from None
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
             raise BadInput(
-                f"--adb-path={self._adb} cannot be started: {reason}. Install Android's platform tools, or give the "
-                "path of adb."
+                f"--adb-path={self._adb} cannot be started: {format_reason(error)}. Install Android's platform tools, "
+                "or give the path of adb."
             ) from None
         return finished.returncode, finished.stdout.decode(errors="replace").replace("\r", "")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, format_reason
 from lightexp.core.version import __version__
 
 _CONNECT_S = 5.0
@@ -79,7 +79,7 @@ class RayCluster:
         try:
             socket.create_connection((host, port), _CONNECT_S).close()
         except OSError as error:
-            raise self._refuse(error.strerror or str(error)) from None
+            raise self._refuse(format_reason(error)) from None
 
     def _refuse(self, reason: str) -> BadInput:
         return BadInput(

@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from lightexp.core.disk_errors import is_disk_full
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, format_reason
 from lightexp.core.json_text import encode_json
 from lightexp.core.regular_files import require_regular
 from lightexp.core.secrets import find_secret
@@ -85,10 +85,10 @@ def _open_journal(path: Path) -> JournalStorage:
     except Exception as error:  # Optuna raises anything for lines that it has not written
         if is_disk_full(error):
             raise
-        reason = getattr(error, "strerror", None) or error
+        reason = format_reason(error)
         if not isinstance(error, OSError | ValueError):
             reason = f"{type(error).__name__}: {error}"
-        raise BadInput(f"search.storage: {path} cannot be used: {reason!s:.200}. Name another journal file.") from None
+        raise BadInput(f"search.storage: {path} cannot be used: {reason:.200}. Name another journal file.") from None
 
 
 def resolve_address(address: str | None, folder: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from lightexp.core.config import construct, settings_dataclass
+from lightexp.core.errors import format_reason
 from lightexp.core.moved import resolve_target
 from lightexp.core.record import Record, read_run
 from lightexp.core.records import RUNS
@@ -304,5 +305,5 @@ def summarize_mlflow_error(error: BaseException) -> str:
     """Return the first cause of an error in one line: MLflow wraps `Connection refused` in five other errors."""
     while not isinstance(error, StoreTimeout | UnusableAnswer) and (cause := error.__cause__ or error.__context__):
         error = cause
-    lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
+    lines = format_reason(error).strip().splitlines()
     return mlflow_payload.format_value(lines[0].rstrip(".") if lines else type(error).__name__, 300)
