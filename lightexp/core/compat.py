@@ -7,7 +7,7 @@ fails when the library changes what the function relies on.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.samplers import TPESampler
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 
 ParameterCache = dict[tuple[str, ...], dict[int, list[float] | None]]
 """By the names of some parameters and a trial's number: Optuna's internal values of that trial's parameters.
@@ -91,6 +91,37 @@ def make_caching_tpe_sampler(cache: ParameterCache, **settings: Any) -> TPESampl
             return [distribution.to_internal_repr(params[name]) for name, distribution in search_space.items()]
 
     return CachingTPESampler(**settings)
+
+
+def make_study_view(study: Study, trials: Sequence[Any]) -> Any:
+    """Make a view of a study for samplers, which holds some of its trials, in any form that samplers can read.
+
+    Optuna 5.0's samplers read trials by `Study._get_trials` and store by `Study._storage`; neither can be replaced
+    through the public interface. Proposals are not stored in the view: TPE would store each a second time, for other
+    processes, which see it when the trial is complete.
+
+    Args:
+        study: The study, which answers everything else.
+        trials: The trials, by number.
+    """
+    return _StudyView(study, trials)
+
+
+class _StudyView:
+    def __init__(self, study: Study, trials: Sequence[Any]) -> None:
+        self._study, self._trials = study, trials
+        self._storage = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Store nothing."""
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[Any]:
+        return [trial for trial in self._trials if states is None or trial.state in states]
 
 
 @contextmanager

@@ -6,20 +6,19 @@ import hashlib
 import math
 import random
 import warnings
-from collections.abc import Container, Sequence
 from typing import Any
 
 import optuna
 from optuna import samplers
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from lightexp.core import compat
 from lightexp.core.errors import BadInput
 from lightexp.search.ranges import Parameter
 from lightexp.search.space import VARIANT, SearchSpace
 from lightexp.search.study_spec import StudySpec
-from lightexp.search.trial_history import SampledTrial, TrialHistory, TriedConfigurations
+from lightexp.search.trial_history import TrialHistory, TriedConfigurations
 
 GridValues = list[str | int | float | bool | None]
 _MAX_DRAWS = 10
@@ -36,44 +35,22 @@ class HistorySampler(samplers.BaseSampler):
 
     def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the space of the trials so far; see `optuna.samplers.BaseSampler`."""
-        view: Any = _StudyOfTrials(study, self._history.first_of_each_parameter_set)
+        view = compat.make_study_view(study, self._history.first_of_each_parameter_set)
         return self._inner.infer_relative_search_space(view, trial)
 
     def sample_relative(
         self, study: Any, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return the wrapped sampler's proposal; see `optuna.samplers.BaseSampler`."""
-        view: Any = _StudyOfTrials(study, self._history.sample())
+        view = compat.make_study_view(study, self._history.sample())
         return self._inner.sample_relative(view, trial, search_space)
 
     def sample_independent(
         self, study: Any, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Return the wrapped sampler's value of a parameter; see `optuna.samplers.BaseSampler`."""
-        view: Any = _StudyOfTrials(study, self._history.sample())
+        view = compat.make_study_view(study, self._history.sample())
         return self._inner.sample_independent(view, trial, param_name, param_distribution)
-
-
-class _StudyOfTrials:
-    """View of a study that holds some of its trials.
-
-    Proposals are not stored in it: TPE would store each a second time, for other processes, which see it when complete.
-    """
-
-    def __init__(self, study: optuna.Study, trials: Sequence[SampledTrial]) -> None:
-        self._study, self._trials = study, trials
-        self._storage = self
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Store nothing."""
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[SampledTrial]:
-        return [trial for trial in self._trials if states is None or trial.state in states]
 
 
 class DeduplicatingSampler(samplers.BaseSampler):

@@ -7,6 +7,7 @@ import io
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -63,6 +64,26 @@ def test_caching_tpe_sampler_equals_optunas(constant_liar: bool) -> None:
         study.tell(trial, [bits - sparsity, 7 * number % 5])
     assert suggested == {"prunes", "sparsity", "bits"}
     assert {number for rows in cache.values() for number in rows} == set(range(23))
+
+
+def test_study_view_shows_its_trials_and_stores_nothing() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for number in range(12):
+        trial = study.ask()
+        sparsity = trial.suggest_float("sparsity", 0.5, 0.98)
+        study.tell(trial, [sparsity, 7 * number % 5])
+    new = study.ask()
+    warnings.simplefilter("ignore", ExperimentalWarning)
+
+    def propose(view: optuna.Study) -> dict[str, Any]:
+        sampler = optuna.samplers.TPESampler(seed=0, multivariate=True, group=True, constant_liar=True)
+        frozen = study.trials[new.number]
+        return sampler.sample_relative(view, frozen, sampler.infer_relative_search_space(view, frozen))
+
+    proposals = [propose(compat.make_study_view(study, trials)) for trials in (study.trials, study.trials[:10])]
+    assert study.trials[new.number].system_attrs == {}
+    assert proposals[0] == propose(study) != proposals[1]
+    assert study.trials[new.number].system_attrs != {}  # Optuna's own
 
 
 def test_checked_hydra_configs_checks_before_hydra_acts(tmp_path: Path) -> None:
