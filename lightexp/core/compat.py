@@ -6,15 +6,15 @@ fails when the library changes what the function relies on.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightexp.core.hydra_mode import answer_mode_query
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.samplers import TPESampler
@@ -25,8 +25,6 @@ ParameterCache = dict[tuple[str, ...], dict[int, list[float] | None]]
 
 None stands for a trial that lacks one of the parameters.
 """
-_parsed_configs: dict[tuple[Any, ...], bytes] = {}
-"""Pickled results of Hydra's repository, by the config's name, the state of its file and the search path."""
 
 
 def list_hydra_flags() -> dict[tuple[str, ...], bool]:
@@ -97,8 +95,7 @@ def make_study_view(study: Study, trials: Sequence[Any]) -> Any:
     """Make a view of a study for samplers, which holds some of its trials, in any form that samplers can read.
 
     Optuna 5.0's samplers read trials by `Study._get_trials` and store by `Study._storage`; neither can be replaced
-    through the public interface. Proposals are not stored in the view: TPE would store each a second time, for other
-    processes, which see it when the trial is complete.
+    through the public interface. The view stores nothing: TPE would store each proposal a second time.
 
     Args:
         study: The study, which answers everything else.
@@ -109,8 +106,7 @@ def make_study_view(study: Study, trials: Sequence[Any]) -> Any:
 
 class _StudyView:
     def __init__(self, study: Study, trials: Sequence[Any]) -> None:
-        self._study, self._trials = study, trials
-        self._storage = self
+        self._study, self._trials, self._storage = study, trials, self
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -141,6 +137,8 @@ def checked_hydra_configs(
     import hydra._internal.hydra
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
+    from lightexp.core.yaml_text import load_checked_config
+
     class CheckedConfigLoader(ConfigLoaderImpl):
         def load_configuration(self, config_name: str | None, overrides: list[str], *args: Any, **options: Any) -> Any:
             if mode_alone := answer_mode_query(self, overrides, options):
@@ -161,7 +159,7 @@ def checked_hydra_configs(
 
             def load_once(config_path: str) -> Any:
                 if config_path not in results:
-                    results[config_path] = _load_checked_config(config_path, repo.get_sources(), load)
+                    results[config_path] = load_checked_config(config_path, repo.get_sources(), load)
                 return results[config_path]
 
             repo.initialize_sources, repo.load_config = initialize_checked, load_once
@@ -173,27 +171,6 @@ def checked_hydra_configs(
         yield
     finally:
         module.ConfigLoaderImpl = ConfigLoaderImpl
-
-
-def _load_checked_config(config_path: str, sources: Sequence[Any], load: Callable[[str], Any]) -> Any:
-    """Check a config file and return what `load` returns for it; one that has not changed is parsed once in a process.
-
-    Args:
-        config_path: The config's group and name.
-        sources: What the repository searches.
-        load: The repository's `load_config`.
-    """
-    from lightexp.core.yaml_text import load_config
-
-    source = next((s for s in sources if s.scheme() == "file" and s.is_config(config_path)), None)
-    if source is None:
-        return load(config_path)
-    file = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
-    state = file.stat()
-    key = (config_path, state.st_ino, state.st_mtime_ns, state.st_size, *(s.path for s in sources))
-    if key not in _parsed_configs:
-        _parsed_configs[key] = pickle.dumps(load_config(file, lambda: load(config_path)))
-    return pickle.loads(_parsed_configs[key])  # a copy, which Hydra changes
 
 
 def make_hydra_context(config_loader: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from lightexp.core.errors import BadInput, format_reason
 from lightexp.core.regular_files import read_text
 
 _MAX_NODES = 100_000
+_parsed_configs: dict[tuple[Any, ...], bytes] = {}
+"""Pickled results of Hydra's repository, by the config's name, the state of its file and the search path."""
 
 
 def check_yaml(text: str) -> None:
@@ -49,16 +52,29 @@ def check_config_file(path: Path) -> None:
         raise BadInput(f"{path} cannot be used as a config: {format_reason(error)}.") from None
 
 
-def load_config(path: Path, load: Callable[[], Any]) -> Any:
-    """Return what Hydra loads from a config file.
+def load_checked_config(config_path: str, sources: Sequence[Any], load: Callable[[str], Any]) -> Any:
+    """Check a config file and return what `load` returns for it; one that has not changed is parsed once in a process.
 
     Args:
-        path: The file.
-        load: Hydra's function, whose result has the content in `config`.
+        config_path: The config's group and name.
+        sources: What the repository searches.
+        load: The repository's `load_config`.
 
     Raises:
         BadInput: If `check_config_file` refuses the file, or it is not a mapping in YAML.
     """
+    source = next((s for s in sources if s.scheme() == "file" and s.is_config(config_path)), None)
+    if source is None:
+        return load(config_path)
+    file = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
+    state = file.stat()
+    key = (config_path, state.st_ino, state.st_mtime_ns, state.st_size, *(s.path for s in sources))
+    if key not in _parsed_configs:
+        _parsed_configs[key] = pickle.dumps(_load_config(file, lambda: load(config_path)))
+    return pickle.loads(_parsed_configs[key])  # a copy, which Hydra changes
+
+
+def _load_config(path: Path, load: Callable[[], Any]) -> Any:
     from omegaconf import DictConfig
 
     check_config_file(path)
