@@ -115,16 +115,21 @@ def compose_with_seed(row: AblationRow, seed: int) -> Settings:
 
 
 class RunIndex:
-    """Records of ablations' finished runs below an outputs folder, and how long their stages took."""
+    """Records of ablations' finished runs below an outputs folder, and how long their stages took.
 
-    def __init__(self, outputs: Path) -> None:
+    Attributes:
+        read_folders: Names of the folders whose runs had ended when they were read, or that are not read.
+    """
+
+    def __init__(self, outputs: Path, skipped: Iterable[str] = ()) -> None:
         """Read nothing yet.
 
         Args:
             outputs: The folder of all outputs.
+            skipped: Names of run folders that are not read. Defaults to none.
         """
         self._runs = outputs / RUNS
-        self._read_folders: set[str] = set()
+        self.read_folders = set(skipped)
         self._records: dict[str, Record] = {}
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
 
@@ -132,16 +137,14 @@ class RunIndex:
         """Read the records of runs that have ended since the last time."""
         if not self._runs.is_dir():
             return
-        for folder in list_run_folders(self._runs):
-            if folder.name in self._read_folders:
-                continue
+        for folder in list_run_folders(self._runs, self.read_folders):
             try:
                 record = read_run(folder)
             except BadInput:
                 continue  # incomplete: another process may be writing it
             if record.status == "running":
                 continue
-            self._read_folders.add(folder.name)
+            self.read_folders.add(folder.name)
             for stage in record.stages:
                 self._seconds[_identify_stage(record.config, stage.name)].append(stage.seconds)
             if record.status == "done" and "ablation" in record.tags:

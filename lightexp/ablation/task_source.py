@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,15 @@ class AblationOrder:
         call_folder: The folder of the command's lease and of its failures.
         remote_store: The address of the remote store, if that is all that the hosts share. Defaults to None: they share
             the folders.
+        known_runs: Names of the folders of runs that had ended before, none of which has done a task: reading ten
+            thousand of them would delay each worker.
     """
 
     tasks: list[dict[str, Any]]
     outputs: str
     call_folder: str
     remote_store: str | None = None
+    known_runs: list[str] = field(default_factory=list)
 
 
 class AblationSource(WorkSource):
@@ -67,7 +70,7 @@ class AblationSource(WorkSource):
         self._outputs, self._call_folder = Path(order.outputs), Path(order.call_folder)
         self._run_task = run_task
         self._is_command = index is not None
-        self._index = RunIndex(self._outputs) if index is None else index
+        self._index = RunIndex(self._outputs, order.known_runs) if index is None else index
         self._index_lock = threading.Lock()
         self._store = Store(self._outputs / "store")
         self._remote: RemoteTasks | None = None

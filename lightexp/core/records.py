@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,13 @@ _TRIAL_PATTERNS = ("trials/*", "*/trials/*", "searches/*/trials/*")
 """Where trials are below a study's folder, the folder of all studies, and an outputs folder."""
 
 
-def list_run_folders(where: Path | str) -> list[Path]:
+def list_run_folders(where: Path | str, skipped: Collection[str] = ()) -> list[Path]:
     """Return the folders of the runs below a folder, in the order of their names.
 
     Args:
         where: An outputs folder, its `runs/`, or one run's folder. Folders below it without a record are ignored; one
             that cannot be looked into is returned, so that reading its record says why.
+        skipped: Names of folders to leave out. Defaults to none.
 
     Raises:
         BadInput: If `where` is not a folder, or cannot be listed.
@@ -40,10 +41,10 @@ def list_run_folders(where: Path | str) -> list[Path]:
     runs = root / RUNS if (root / RUNS).is_dir() else root
     try:
         with os.scandir(runs) as entries:  # half the time that Path.glob takes
-            names = sorted(entry.name for entry in entries if _may_exist(f"{entry.path}/{RECORD_FILE}"))
+            names = [entry.name for entry in entries if entry.name not in skipped]
     except OSError as error:
         raise _explain_unreadable(error) from None
-    return [runs / name for name in names]
+    return [runs / name for name in sorted(names) if _may_exist(f"{runs}/{name}/{RECORD_FILE}")]
 
 
 def list_trials_folders(outputs: Path) -> list[Path]:

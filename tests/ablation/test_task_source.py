@@ -7,20 +7,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lightexp.ablation.run import WORKER
+from lightexp.ablation.runs import RunIndex
 from lightexp.ablation.task_source import LOCKS, AblationOrder, AblationSource
 from lightexp.ablation.tasks import AblationTask
 from lightexp.core.errors import RunFailed
+from lightexp.core.json_text import encode_json
+from lightexp.core.records import RUNS
 from lightexp.core.store import Store
 from lightexp.execution.locks import FileLocks
 from lightexp.execution.pool import LocalPool, PoolSettings, PoolView
 from lightexp.execution.process import WorkerProcess
+from tests.synthetic import synthesize_record
 
 PATIENCE_S = 120.0
 
@@ -131,6 +135,28 @@ def test_failure_is_seen_by_the_commands_other_workers_only(tmp_path: Path) -> N
     claimed = other_call.claim()
     assert claimed is not None
     assert claimed.id == "a"
+
+
+def test_worker_reads_runs_that_ended_since_the_command_did(tmp_path: Path) -> None:
+    record = synthesize_record("a", tags={"ablation": "x"})
+    identity = encode_json([0, [stage.key for stage in record.stages], record.tags.get("measured", ""), []])
+    task = replace(make_task("a"), identity=identity)
+
+    def write(name: str) -> None:
+        record.id = name
+        (tmp_path / RUNS / name).mkdir(parents=True)
+        record.write(tmp_path / RUNS / name)
+
+    write("before")
+    command = RunIndex(tmp_path)
+    command.refresh()
+    order = replace(make_order(tmp_path, [task]), known_runs=sorted(command.read_folders))
+    worker = AblationSource(order, lambda task: {})
+    worker.refresh()
+    assert worker.find_metrics(task) is None
+    write("since")
+    assert worker.claim() is None
+    assert worker.find_metrics(task) == record.metrics
 
 
 def test_task_that_was_given_back_is_claimed_by_another(tmp_path: Path) -> None:

@@ -134,10 +134,12 @@ def test_check_job_reports_broken_entries_and_records(tmp_path: Path, monkeypatc
     assert "2 entries, " in check.message and "1 cannot be read (lightexp store verify)" in check.message
     assert "1 quarantined as broken" in check.message and "1 half-made or half-removed" in check.message
     assert (store.root / "drafts" / entries[1].key).exists()  # it has changed nothing
-    (tmp_path / "outputs" / "runs" / "cut").mkdir(parents=True)
-    (tmp_path / "outputs" / "runs" / "cut" / RECORD_FILE).write_text("{")
+    for name in ("cut", "empty"):
+        (tmp_path / "outputs" / "runs" / name).mkdir(parents=True)
+        (tmp_path / "outputs" / "runs" / name / RECORD_FILE).write_text("{" if name == "cut" else "")
     runs = check_settings()["outputs", "runs"]
     assert runs.state == "note" and runs.message.startswith("0 records; ")
+    assert runs.message.endswith(" 1 more cannot be read.")
     store.release()
 
 
