@@ -127,6 +127,44 @@ def test_page_filters_by_text_and_by_metrics(page: Browser) -> None:
     assert read_column(page, "#table", 0) == ["control", "prune", "quantize"]
 
 
+def test_page_filters_by_metrics_of_any_name(page: Browser) -> None:
+    item = "{value: (name) => ({'top-5@1': 0.5, seed: 0})[name] ?? null, searchText: 'a=b x-1<y'}"
+    for query, is_shown in (
+        ("top-5@1>=0.5", True),
+        ("top-5@1<5e-1", False),
+        ("top-5@1<.6", True),
+        ("seed=0", True),
+        ("seed=+1", False),
+        ("a=b", True),
+        ("x-1<y", True),
+        ("a=1", False),
+        ("seed=1.2.3", False),
+    ):
+        assert page.evaluate(f"makeFilter({json.dumps(query)})({item})") is is_shown, query
+
+
+def test_short_table_is_read_by_keyboard(page: Browser) -> None:
+    page.evaluate("document.documentElement.style.scrollBehavior = 'auto'; $('#runs .wide').focus()")
+    assert page.evaluate("$('#runs .wide').getAttribute('aria-label')") == "Runs: arrow keys move, Enter selects"
+    focused = "[...$('#runs tbody').children].indexOf(document.activeElement)"
+    for key, index in (("ArrowDown", 0), ("ArrowDown", 1), ("End", 27), ("ArrowUp", 26), ("PageUp", None), ("Home", 0)):
+        press(page, key)
+        position = page.evaluate(focused)
+        assert position == index or (index is None and 5 < position < 20)
+        top, bottom = page.evaluate(
+            "(({top, bottom}) => [top, bottom])(document.activeElement.getBoundingClientRect())"
+        )
+        assert top >= 0 and bottom <= page.evaluate("innerHeight")  # the row is in view
+    press(page, "Enter")
+    assert page.evaluate("selected.has(runs[0])") and page.evaluate(focused) == 0
+    page.evaluate("$('#runs tbody').children[4].focus()")  # as a click does
+    press(page, "ArrowDown")
+    press(page, "Enter")
+    assert page.evaluate("[...selected].map((run) => run.index)") == [0, 5]
+    assert len(read_column(page, "#compare", 2)) > 3
+    assert page.evaluate("$('#statistics .wide').hasAttribute('tabindex')") is False  # nothing to select
+
+
 def test_page_compares_what_is_clicked(page: Browser) -> None:
     page.evaluate("document.querySelector('#front').scrollIntoView({behavior: 'instant'})")
     middle = "(({x, y, width, height}) => [x + width / 2, y + height / 2])"
@@ -326,6 +364,20 @@ def test_print_of_a_long_page_says_where_all_rows_are(long_page: Browser) -> Non
     long_page.call("Emulation.setEmulatedMedia", media="")
     assert note == "Of 501 rows, those in view were printed. All are in the CSV files next to this page."
     assert height < 5_000
+
+
+def test_print_cuts_nothing_off(page: Browser, resize: Callable[[int], None]) -> None:
+    page.evaluate("selected.add(runs[3]); refresh(); $('#table input').value = 'prune'")
+    resize(718)  # the width of a page of A4
+    page.call("Emulation.setEmulatedMedia", media="print")
+    beyond = page.evaluate("[...document.querySelectorAll('.wide, pre')].map((f) => f.scrollWidth - f.clientWidth)")
+    shown = page.evaluate(
+        "['#statistics select', '#compare table', '#table input', '#runs', '#table .cue']"
+        ".map((name) => $(name).getClientRects().length > 0)"
+    )
+    page.call("Emulation.setEmulatedMedia", media="")
+    assert max(beyond) <= 0
+    assert shown == [True, True, True, False, False]
 
 
 def test_render_page_data_cannot_end_their_script(page_report: Report) -> None:

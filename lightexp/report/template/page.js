@@ -70,7 +70,7 @@ function refresh() {
 function compare(compared) {
   const frame = $("#compare .wide");
   if (!compared.length) {
-    frame.replaceChildren(make("p", { class: "quiet" }, "Click runs, in the figure above or in the table below, to see them side by side."));
+    frame.replaceChildren(make("p", { class: "quiet" }, "Click runs, in the figure above or in the table below, or select them there with arrow keys and Enter, to see them side by side."));
     return;
   }
   const makeLine = (label, texts, { isAlways, isWrapped }) => {

@@ -71,7 +71,7 @@ const selected = new Set(); // runs to compare
 function makeFilter(query) {
   const tests = query.trim().split(/\s+/).filter(Boolean).map((word) => {
     const lower = word.toLowerCase();
-    const comparison = /^([\w/.]+)(<=|>=|<|>|=)(-?[\d.]+(?:e-?\d+)?)$/i.exec(word);
+    const comparison = /^([^<>=]+)(<=|>=|<|>|=)([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)$/i.exec(word);
     if (!comparison) return (item) => item.searchText.includes(lower);
     const [, name, sign, limit] = comparison;
     const number = Number(limit);

@@ -3,7 +3,7 @@ const MAX_WHOLE = 200; // rows up to which a table is drawn whole; of longer one
 const MARGIN = 20; // rows that are drawn above and below those in view
 const bodies = new Map(); // the TableBody that each frame shows
 
-/* A table's body in a scrolling frame. Of many items it holds the rows in view, which arrow keys and paging reach too. */
+/* A table's body in a scrolling frame. Of many items it holds the rows in view. Arrow keys and paging reach the rows that scroll or that can be picked. */
 class TableBody {
   /* `makeRow` makes the element of an item; `onPick`, which may be left out, is called with an item that Enter picks. */
   constructor(frame, table, makeRow, onPick) {
@@ -23,6 +23,7 @@ class TableBody {
     bodies.set(frame, this);
     frame.addEventListener("scroll", () => this.scroll(), { signal: this.listeners.signal });
     frame.addEventListener("keydown", (event) => this.handleKey(event), { signal: this.listeners.signal });
+    this.body.addEventListener("focusin", (event) => { this.active = this.start + [...this.body.children].indexOf(event.target.closest("tr")); }, { signal: this.listeners.signal });
     table.append(this.body);
     frame.after(this.printNote);
   }
@@ -34,6 +35,7 @@ class TableBody {
   }
 
   get isLong() { return this.items.length > MAX_WHOLE; }
+  get hasKeys() { return this.isLong || Boolean(this.onPick); }
   get headHeight() { return this.table.tHead.offsetHeight; }
 
   /* Return the indices of the first item in view and of the one below the last. */
@@ -49,13 +51,23 @@ class TableBody {
     this.items = items;
     this.frame.classList.toggle("tall", this.isLong);
     this.printNote.textContent = this.isLong ? `Of ${items.length} rows, those in view were printed. All are in the CSV files next to this page.` : "";
+    this.labelFrame();
     if (this.isLong) this.showLong();
     else {
       this.gaps.forEach((gap) => gap.remove());
       this.table.removeAttribute("aria-rowcount");
-      this.frame.removeAttribute("tabindex");
       this.fill(0, items.length);
+      this.measureRow();
     }
+  }
+
+  /* Let the keyboard reach the frame of a table whose rows it reaches, and say so to screen readers. */
+  labelFrame() {
+    if (!this.hasKeys) { ["tabindex", "role", "aria-label"].forEach((name) => this.frame.removeAttribute(name)); return; }
+    const title = this.frame.closest("section").querySelector("h2").textContent;
+    this.frame.tabIndex = 0;
+    this.frame.setAttribute("role", "region");
+    this.frame.setAttribute("aria-label", this.onPick ? `${title}: arrow keys move, Enter selects` : title);
   }
 
   showLong() {
@@ -63,27 +75,27 @@ class TableBody {
     this.body.after(this.gaps[1]);
     this.table.setAttribute("aria-rowcount", this.items.length + 1);
     this.table.tHead.rows[0].setAttribute("aria-rowindex", 1);
-    this.frame.tabIndex = 0;
-    this.frame.setAttribute("role", "region");
-    this.frame.setAttribute("aria-label", this.frame.closest("section").querySelector("h2").textContent);
     const [top, bottom] = this.findView();
     this.fill(Math.max(0, Math.min(top, this.items.length) - MARGIN), Math.min(this.items.length, bottom + MARGIN));
-    this.rowHeight = this.body.rows[0].getBoundingClientRect().height || this.rowHeight;
+    this.measureRow();
     this.fill(this.start, this.end);
   }
+
+  measureRow() { this.rowHeight = this.body.rows[0]?.getBoundingClientRect().height || this.rowHeight; }
 
   fill(start, end) {
     const hadFocus = this.body.contains(document.activeElement);
     [this.start, this.end] = [start, end];
     this.body.replaceChildren(...this.items.slice(start, end).map((item, index) => {
       const row = this.makeRow(item);
-      if (this.isLong) { row.setAttribute("aria-rowindex", start + index + 2); row.tabIndex = -1; }
+      if (this.isLong) row.setAttribute("aria-rowindex", start + index + 2);
+      if (this.hasKeys) row.tabIndex = -1;
       return row;
     }));
-    if (!this.isLong) return;
     this.gapCells[0].style.height = `${start * this.rowHeight}px`;
     this.gapCells[1].style.height = `${(this.items.length - end) * this.rowHeight}px`;
     if (hadFocus) (this.findRow(this.active) || this.frame).focus({ preventScroll: true });
+    if (!this.isLong) return;
     this.heads.map((head) => head.offsetWidth).forEach((width, index) => {
       if (width > this.widths[index]) this.heads[index].style.minWidth = `${this.widths[index] = width}px`; // columns do not jump
     });
@@ -105,13 +117,13 @@ class TableBody {
     this.scroll();
     const row = this.findRow(this.active), rowBox = row.getBoundingClientRect(), frameBox = frame.getBoundingClientRect();
     frame.scrollTop += Math.min(0, rowBox.top - frameBox.top - headHeight) + Math.max(0, rowBox.bottom - frameBox.top - frame.clientHeight);
-    row.focus({ preventScroll: true });
+    row.focus({ preventScroll: this.isLong }); // a short table's frame may be taller than the window
   }
 
   handleKey(event) {
-    if (!this.isLong || event.target.closest("thead")) return;
+    if (!this.hasKeys || !this.items.length || event.target.closest("thead")) return;
     const [top, bottom] = this.findView();
-    const from = this.body.contains(event.target) ? this.active : top - 1, page = Math.max(1, bottom - top - 2);
+    const from = this.body.contains(event.target) ? this.active : top - 1, page = Math.max(1, Math.min(bottom - top, Math.floor(innerHeight / this.rowHeight)) - 2);
     const to = { ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page, Home: 0, End: this.items.length - 1 }[event.key];
     if (to !== undefined) this.activate(to);
     else if (this.onPick && this.active >= 0 && (event.key === "Enter" || event.key === " ")) this.onPick(this.items[this.active]);
