@@ -11,6 +11,8 @@ from typing import Any
 
 _READ_SIZE = 1 << 16
 _EXIT_TIMEOUT_S = 20
+SETTLE = "new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))"
+"""Awaits that the page has drawn what changed."""
 
 
 class Browser:
@@ -113,3 +115,17 @@ class Browser:
             if not url.startswith(("file:", "data:", "about:")):
                 self.complaints.append(f"asked the network for {url}")
         return message
+
+
+def read_column(browser: Browser, section: str, index: int) -> list[str]:
+    """Return the texts in one column of a section's table."""
+    rows = f"[...document.querySelectorAll('{section} tbody:not(.gap) tr')]"
+    texts: list[str] = browser.evaluate(f"{rows}.map((row) => row.children[{index}].textContent)")
+    return texts
+
+
+def press(browser: Browser, key: str) -> None:
+    """Press and release a key, and wait until the page has answered."""
+    for kind in ("rawKeyDown", "keyUp"):
+        browser.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+    browser.evaluate(SETTLE)
