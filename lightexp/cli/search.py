@@ -37,7 +37,7 @@ continues a study; on another host with the same storage it joins the study.
   lightexp search "search.constraints=['size/file_bytes <= 64 KiB', 'accuracy/val >= control - 0.01']"
   lightexp search search.trials=200 search.workers=2             trials of the complete study, and processes
   lightexp search search.test=now                                test the front of a study that has not ended
-  lightexp search --pick knee                                    the command that runs one trial: knee, best, ... or 12
+  lightexp search --pick knee search.study=NAME                  the command that runs one trial: knee, best, ... or 12
 
 The front is tested once, when the study has ended; an interrupted study leaves the test split alone.
 Presets (search=NAME): {presets}. Everything that lightexp run takes can be set, too.
@@ -259,10 +259,12 @@ def _print_pick(spec: StudySpec, name: str) -> None:
     from lightexp.search.export_front import write_point_config
     from lightexp.search.picks import find_point
     from lightexp.search.preparation import prepare_study
+    from lightexp.search.stored_spec import restore_spec
     from lightexp.search.study import SearchStudy
     from lightexp.search.study_status import compute_status
 
     _require_trials(spec, f"--pick {name} takes a trial of a study")
+    spec = restore_spec(spec, print_error)
     prepared = prepare_study(spec)
     study = SearchStudy(spec, prepared.space, spec.folder, print_error, prepared.identity)
     status = compute_status(study.trials, spec.objectives)

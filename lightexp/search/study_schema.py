@@ -46,8 +46,19 @@ class _TrialAttributes(TypedDict):
     starts: NotRequired[_Count]
 
 
+@with_config(ConfigDict(extra="forbid", strict=True))
+class _Arguments(TypedDict):
+    """`lightexp.search.study_spec.StudySpec.arguments`."""
+
+    overrides: list[str]
+    config_dirs: list[str]
+    config_name: str
+    search: dict[str, Any] | None
+
+
 @with_config(_OPEN)
 class _StudyAttributes(TypedDict):
+    arguments: NotRequired[_Arguments]
     id: NotRequired[str]
     identity: NotRequired[dict[str, str]]
 

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.errors import BadInput
 from lightexp.search.space import SearchSpace
+from lightexp.search.stored_spec import ARGUMENTS
 from lightexp.search.study_identity import StudyIdentity
 from lightexp.search.study_spec import StudySpec
 
@@ -43,6 +44,7 @@ def set_up_study(
             if seed_trial.name not in enqueued:
                 study.enqueue_trial(seed_trial.params, user_attrs={SEED_TRIAL: seed_trial.name})
         study.set_user_attr(STUDY_ID, uuid.uuid4().hex)
+        study.set_user_attr(ARGUMENTS, spec.arguments)
         study.set_user_attr(IDENTITY, identity.values)
         return
     started = [t for t in trials if t.state is not TrialState.WAITING]

@@ -107,6 +107,18 @@ def test_pick_prints_the_command_of_one_trial(session: Session) -> None:
     assert Path(smallest["config"]).read_text() == before
 
 
+def test_pick_takes_the_settings_from_the_study(session: Session) -> None:
+    smallest = next(point for point in session.study.read_front()["front"] if "smallest" in point["picks"])
+
+    def pick(*overrides: str) -> subprocess.CompletedProcess[str]:
+        command = ["search", "--pick", "smallest", "search.study=tried", *overrides]
+        return run_command(command, session.study.folder, session.study.environment(), PATIENCE_S)
+
+    picked, other = pick(), pick("seed=1")
+    assert (picked.returncode, picked.stdout) == (0, f"{smallest['command']}\n"), picked.stderr
+    assert (other.returncode, "was made with seed=0" in other.stderr) == (2, True), other.stderr
+
+
 def test_config_of_a_point_repeats_the_same_bytes(session: Session) -> None:
     point = session.study.read_front()["front"][0]
     folder = session.study.outputs / "searches" / "tried" / "front" / f"trial_{point['trial']:04d}"
