@@ -146,26 +146,36 @@ class Runner:
         executor.check()
         record = self._make_record(settings, plan, data, overrides, ["lightexp", "run", *flags, *overrides])
         record.tags = dict(tags or {})
-        runs, mirror_settings = settings.outputs / RUNS, describe_mirror(settings)
-        folder = runs / record.id
         with explain_disk_errors(settings.outputs):
             self.close_dead_runs(settings)
-            with run_lock.hold(runs, record.id), ThreadPoolExecutor(1) as thread:
-                folder.mkdir(parents=True)
-                _write_shared(record, folder, store)
-                first_sync = thread.submit(self._sync, mirror_settings, folder, record)  # in parallel to the work
-                self._announce(settings, plan, record, folder)
-                work = partial(self._work, record, folder, executor, plan, test)
-                error = self._catch(record, folder, settings.plain["plugins"], work)
-                _write_shared(record, folder, store)  # the run has ended, however long MLflow takes
-                store.close(wait=not isinstance(error, KeyboardInterrupt))
-                first_sync.result()
-                record.write(folder)
-                self._sync(mirror_settings, folder, record)
+            with run_lock.hold(settings.outputs / RUNS, record.id):
+                error = self._run_recorded(record, settings, plan, executor, store, test)
+                store.close(wait=not isinstance(error, KeyboardInterrupt))  # last: Ctrl-C leaves nothing else undone
         self._on_end(record)
         if error:
             raise error
         return record
+
+    def _run_recorded(
+        self, record: Record, settings: Settings, plan: Plan, executor: Executor, store: Store, test: bool
+    ) -> LightexpError | KeyboardInterrupt | None:
+        """Run a pipeline, write and mirror its record before and after, and return what the run failed with."""
+        folder, mirror_settings = settings.outputs / RUNS / record.id, describe_mirror(settings)
+        with ThreadPoolExecutor(1) as thread:
+            folder.mkdir(parents=True)
+            _write_shared(record, folder, store)
+            first_sync = thread.submit(self._sync, mirror_settings, folder, record)  # in parallel to the work
+            self._announce(settings, plan, record, folder)
+            work = partial(self._work, record, folder, executor, plan, test)
+            error = self._catch(record, folder, settings.plain["plugins"], work)
+            _write_shared(record, folder, store)  # the run has ended, however long MLflow takes
+            try:
+                first_sync.result()
+                record.write(folder)
+                self._sync(mirror_settings, folder, record)
+            except KeyboardInterrupt as stop:
+                return stop
+        return error
 
     def close_dead_runs(self, settings: Settings) -> None:
         """Mark the runs whose processes have died as killed, in their records and in the mirror of the settings."""
@@ -227,10 +237,9 @@ class Runner:
             record.waived = executor.verify(record.stages)
 
         error = self._catch(record, folder, settings.plain["plugins"], work)
-        store.share_record(record.id, record.to_json)
-        store.close(wait=not isinstance(error, KeyboardInterrupt))
         with explain_disk_errors(settings.outputs):
-            record.write(folder)
+            _write_shared(record, folder, store)
+        store.close(wait=not isinstance(error, KeyboardInterrupt))
         if isinstance(error, KeyboardInterrupt | DiskFull):
             raise error
         return record

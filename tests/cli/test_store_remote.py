@@ -14,12 +14,17 @@ from lightexp.cli.doctor import check_job
 from lightexp.cli.main import main
 from lightexp.core.folder_storage import FolderStorage
 from lightexp.core.protocols import MeasurementContext, Metric
-from lightexp.core.record import Record
+from lightexp.core.record import Record, read_record
 from lightexp.core.records import load_records
 from lightexp.core.store import Store
 from lightexp.core.store_gc import list_items
+from lightexp.core.store_sync import StoreSync
 from lightexp.metrics.latency import Latency
-from lightexp.runner.compose import compose_config
+from lightexp.runner.compose import compose_config, compose_settings
+from lightexp.runner.progress import SilentReporter
+from lightexp.runner.run import Runner
+from lightexp.tracking.mirror import SyncResult
+from lightexp.tracking.remote_mirror import RemoteMirror
 from tests.cli.commands import read_records
 from tests.tiny_runs import TinyRuns
 
@@ -89,6 +94,29 @@ def test_a_second_host_makes_nothing(hosts: Hosts, monkeypatch: pytest.MonkeyPat
     assert hosts.second.get_file(record).read_bytes() == hosts.first.get_file(hosts.record).read_bytes()
     assert record.metrics == hosts.record.metrics
     assert record.config["store"] == {"remote": hosts.url}
+
+
+def test_ctrl_c_during_uploads_leaves_complete_records(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    def sync(_: object, folder: Path, record: Record, *__: object) -> SyncResult:
+        mirrored.append(record.status)
+        return SyncResult({})
+
+    mirrored: list[str] = []
+    monkeypatch.setattr(StoreSync, "wait", interrupt)
+    monkeypatch.setattr(RemoteMirror, "sync", sync)
+    url = f"store.remote=file://{tmp_path / 'remote'}"
+    with pytest.raises(KeyboardInterrupt):
+        hosts.second.run(*PIPELINE, url)
+    assert mirrored == ["running", "done"]
+    settings = compose_settings(hosts.second.list_overrides(*PIPELINE, url))
+    with pytest.raises(KeyboardInterrupt):
+        Runner(SilentReporter()).trial(settings, [], tmp_path / "trial", [])
+    assert read_record(tmp_path / "trial").status == "done"
 
 
 def test_latency_is_timed_after_uploads(hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
