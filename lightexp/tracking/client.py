@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -152,11 +152,8 @@ class TrackingClient:
         order, token = ["attributes.start_time ASC"], None
         listed: set[str] = set()
         while True:
-            page = self._exchange(
-                lambda token=token: self._client.search_runs(  # type: ignore[misc]
-                    [experiment_id], query, view, max_results=_PAGE_SIZE, order_by=order, page_token=token
-                )
-            )
+            options = {"max_results": _PAGE_SIZE, "order_by": order, "page_token": token}
+            page = self._exchange(partial(self._client.search_runs, [experiment_id], query, view, **options))
             for run in map(_parse_run, page):
                 if run.run_id in listed:
                     raise UnusableAnswer(f"it lists run {run.run_id} twice")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from lightexp.core.columns import build_metrics_table, select_columns
 from lightexp.core.formatting import is_number
@@ -53,11 +54,8 @@ class RegistryClient(TrackingClient):
         versions: dict[int, ModelVersion] = {}
         token = None
         while True:
-            page = self._exchange(
-                lambda token=token: self._client.search_model_versions(  # type: ignore[misc]
-                    f"name='{name}'", max_results=_PAGE_SIZE, page_token=token
-                )
-            )
+            options = {"max_results": _PAGE_SIZE, "page_token": token}
+            page = self._exchange(partial(self._client.search_model_versions, f"name='{name}'", **options))
             new = {int(version.version): dict(version.tags) for version in page}
             token = page.token
             if token and not new.keys() - versions.keys():
