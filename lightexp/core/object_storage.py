@@ -33,6 +33,8 @@ _READ_LIMIT = 64_000_000  # bytes; manifests and records are far smaller, but ot
 _REGION_CODES = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
 _BARE_CODES = ("301", "307", "400", "403")  # of answers to HEAD
 _DENIED = (401, 403)  # status codes of HTTP
+_NO_RANGE = re.compile(r"\brange\b.*\b(satisfiable|invalid)\b", re.IGNORECASE | re.DOTALL)
+"""What backends say of an empty object, no range of which can be read."""
 _REASON_CHARS = 300
 _CLOCK_LIMIT_S = 300.0  # S3 denies access from 15 minutes
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
@@ -126,7 +128,7 @@ class ObjectStorage:
             try:
                 content = bytes(filesystem.cat_file(path, start=0, end=_READ_LIMIT + 1))  # one request, without HEAD
             except Exception as error:
-                if "range" not in str(error).lower():  # which an empty object has none of
+                if isinstance(error, FileNotFoundError) or not _NO_RANGE.search(str(error)):
                     raise
                 return b""
             if len(content) > _READ_LIMIT:

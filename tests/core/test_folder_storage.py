@@ -38,6 +38,12 @@ def test_objects_are_written_read_listed_and_removed(tmp_path: Path) -> None:
     assert list(storage.list_objects(UPLOADS)) == []
 
 
+def test_an_address_may_name_a_range(tmp_path: Path) -> None:
+    storage = ObjectStorage(f"file://{tmp_path / 'range' / 'oranges'}")
+    with pytest.raises(FileNotFoundError):
+        storage.read("a/x")
+
+
 def test_a_process_killed_in_mid_write_leaves_no_object(tmp_path: Path) -> None:
     code = """
 import os, sys
