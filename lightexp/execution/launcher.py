@@ -80,7 +80,7 @@ class Launcher:
     def connect(self, folder: Path) -> list[str]:
         """Connect to the Ray cluster that the config names, if it names one; see `RayCluster.connect`."""
         folder.mkdir(parents=True, exist_ok=True)
-        return self.ray_cluster.connect(folder) if self.ray_cluster else []
+        return self.ray_cluster.connect(folder, self._config.store.remote) if self.ray_cluster else []
 
     def describe_shortage(self, workers: int) -> str | None:
         """Return a line for the user if not all of the jobs can run at a time; None if they can or nobody knows."""

@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lightexp.core.errors import BadInput, format_reason
+from lightexp.core.object_storage import ObjectStorage, StorageUnavailable
+from lightexp.core.remote_store import RemoteStore
 from lightexp.core.version import __version__
 
 _CONNECT_S = 5.0
@@ -40,11 +42,12 @@ class RayCluster:
         """The cluster's address, as the user has written it."""
         return str(self.init["address"])
 
-    def connect(self, folder: Path) -> list[str]:
-        """Connect this process, and check that every node that can run a job has this version of lightexp.
+    def connect(self, folder: Path, remote_store: str | None = None) -> list[str]:
+        """Connect this process, and check every node that can run a job: its version of lightexp, its remote store.
 
         Args:
             folder: An existing folder of this host.
+            remote_store: The address of the remote store that the jobs use. Defaults to None: there is none.
 
         Returns:
             The addresses of the nodes that do not see the folder.
@@ -65,7 +68,7 @@ class RayCluster:
             raise self._refuse(_join_lines(error)) from None
         finally:
             signal.signal(signal.SIGTERM, handler)  # Ray sets its own
-        return self._probe_nodes(folder)
+        return self._probe_nodes(folder, remote_store)
 
     def check_port(self) -> None:
         """Check that somebody answers at the address, for which Ray itself would try for two minutes."""
@@ -87,23 +90,28 @@ class RayCluster:
             "Is it up (ray status), with the same Python and Ray as here?"
         )
 
-    def _probe_nodes(self, folder: Path) -> list[str]:
+    def _probe_nodes(self, folder: Path, remote_store: str | None) -> list[str]:
         import ray
         from ray.exceptions import NodeDiedError, TaskUnschedulableError
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         nodes = [node for node in _list_nodes() if count_slots([node["Resources"]], self.remote)]
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".ray-") as marker:
-            path = marker.name
+            path, expected = marker.name, __version__
 
-            def probe() -> tuple[str, bool]:  # pickled by value, as a node may lack lightexp
+            def probe() -> tuple[str, bool, str]:  # pickled by value, as a node may lack lightexp
                 import os
 
                 try:
                     from lightexp.core.version import __version__ as version
                 except ImportError:
                     version = ""
-                return version, os.path.exists(path)
+                problem = ""
+                if version == expected and remote_store is not None:
+                    from lightexp.execution.ray_cluster import find_store_problem
+
+                    problem = find_store_problem(remote_store)
+                return version, os.path.exists(path), problem
 
             task = ray.remote(num_cpus=0, max_retries=0)(probe)
             strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
@@ -112,15 +120,28 @@ class RayCluster:
             for node, answer in zip(nodes, answers, strict=True):
                 address = node["NodeManagerAddress"]
                 try:
-                    version, is_seen = ray.get(answer, timeout=_PROBE_S)
+                    version, is_seen, problem = ray.get(answer, timeout=_PROBE_S)
                 except (TaskUnschedulableError, NodeDiedError):  # it has just died, so that it takes no job either
                     continue
                 except Exception as error:
                     raise self._refuse(f"its node {address} runs nothing ({_join_lines(error)})") from None
                 check_version(version, f"Ray's node {address}")
+                if problem:
+                    raise BadInput(f"Ray's node {address}: {problem} A node has the environment of its 'ray start'.")
                 if not is_seen:
                     blind_nodes.append(address)
         return blind_nodes
+
+
+def find_store_problem(url: str) -> str:
+    """Return why this host can never use a remote store; empty if it can, or if the store does not answer now."""
+    try:
+        RemoteStore(ObjectStorage(url)).connect()
+    except BadInput as error:
+        return str(error)
+    except StorageUnavailable:  # which jobs wait for, or go on without
+        return ""
+    return ""
 
 
 def check_version(version: str, host: str) -> None:

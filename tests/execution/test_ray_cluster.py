@@ -12,7 +12,13 @@ import pytest
 
 from lightexp.core.errors import BadInput
 from lightexp.core.version import __version__
-from lightexp.execution.ray_cluster import RayCluster, check_version, describe_shortage, is_connected
+from lightexp.execution.ray_cluster import (
+    RayCluster,
+    check_version,
+    describe_shortage,
+    find_store_problem,
+    is_connected,
+)
 
 NODES = [{"CPU": 4.0, "memory": 8e9}, {"CPU": 2.0}]
 
@@ -49,6 +55,16 @@ def test_other_versions_are_refused() -> None:
         check_version("0.1.0", "Ray's node 10.0.0.2")
     with pytest.raises(BadInput, match="has no lightexp, "):
         check_version("", "Ray's node 10.0.0.2")
+
+
+def test_store_that_a_node_can_never_use_is_a_problem(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    url = f"file://{tmp_path}"
+    assert find_store_problem(url) == ""
+    (tmp_path / "lightexp-store.json").write_text('{"format": 99}')
+    assert find_store_problem(url).startswith(f"{url} is of format 99; ")
+    (tmp_path / "lightexp-store.json").write_text("<html>")  # a proxy, for the moment
+    assert find_store_problem(url) == ""
 
 
 def test_ray_that_another_thread_imports_is_not_connected(monkeypatch: pytest.MonkeyPatch) -> None:

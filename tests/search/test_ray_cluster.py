@@ -231,16 +231,16 @@ def test_ablation_survives_the_death_of_a_node(cluster: Cluster) -> None:
     assert not list(study.outputs.glob("runs/*/model.tflite"))  # they stay where they were made
 
 
-def test_other_versions_are_refused(cluster: Cluster) -> None:
+def test_other_versions_and_stores_are_refused(cluster: Cluster) -> None:
     text = (
         "import pathlib, sys; import ray; from lightexp.core import version\n"
         "if sys.argv[1] == 'ray': ray.__version__ = '9.9'\n"
-        "else: version.__version__ = '9.9'\n"
+        "if sys.argv[1] == 'lightexp': version.__version__ = '9.9'\n"
         "from lightexp.execution.ray_cluster import RayCluster\n"
-        "RayCluster({'address': sys.argv[2]}, {}).connect(pathlib.Path.cwd())"
+        "RayCluster({'address': sys.argv[2]}, {}).connect(pathlib.Path.cwd(), 's3://absent/prefix')"
     )
     errors = []
-    for package in ("lightexp", "ray"):
+    for package in ("lightexp", "ray", "none"):
         command = [sys.executable, "-c", text, package, cluster.nodes.address]
         finished = subprocess.run(
             command, env=cluster.nodes.environment, capture_output=True, text=True, timeout=PATIENCE_S
@@ -248,3 +248,6 @@ def test_other_versions_are_refused(cluster: Cluster) -> None:
         errors.append(finished.stderr.splitlines()[-1])
     assert re.search(f"Ray's node 127.0.0.. has lightexp {__version__}, {platform.node()} 9.9. I", errors[0]), errors[0]
     assert re.search(r"cannot be used: Version mismatch: The cluster was started with: .* Ray: 9\.9 ", errors[1])
+    assert re.search(
+        r"Ray's node 127.0.0..: s3://absent/prefix: there is no such bucket\. .* 'ray start'\.$", errors[2]
+    )
