@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -21,6 +22,8 @@ from lightexp.runner.execute import Executor
 from lightexp.runner.plan import list_nodes
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
+
+_FIRST_LINE = re.compile(r"\d threads?, seed \d")
 
 
 def main() -> None:
@@ -103,7 +106,7 @@ class _TaskReporter:
         self.task_name = ""
 
     def say(self, message: str) -> None:
-        if "threads, seed" not in message:  # a run's folder is shown when it has ended
+        if not _FIRST_LINE.search(message):  # a run's folder is shown when it has ended
             self._events.report_message(f"  {self.task_name}: {message}")
 
     def finished(self, stage: StageRecord) -> None:

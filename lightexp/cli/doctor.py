@@ -35,6 +35,7 @@ _HELP = """Check whether this machine can run `lightexp run` with the same setti
 
   lightexp doctor                                                the default job
   lightexp doctor dataset=cifar10 paths.outputs=/data/outputs    another data set, another place
+  lightexp doctor store.remote=s3://BUCKET/PREFIX                and whether the remote store can be read and written
   lightexp doctor 'plugins=[mypackage]'                          and whether your package can be imported
   lightexp doctor --json                                         for scripts: {"fit": ..., "checks": [...]}
 

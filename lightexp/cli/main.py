@@ -29,7 +29,7 @@ Usage: lightexp COMMAND [arguments]
   guide       how to do a task, step by step: your model, your data, a device, a paper's table
   describe    what a group or a choice is, with every setting: lightexp describe stage/prune
   doctor      check whether this machine can run it: versions, memory, disk, store, plugins, data sets
-  store       list, verify and clean up the store of artifacts: ls, verify, gc
+  store       list, verify, clean up and share the store of artifacts: ls, verify, gc, push, pull
   track       sync: upload the runs that MLflow has not seen yet
   ui          MLflow's pages over the runs
   register    a run's model, or the best of a study's front, as a version in MLflow's model registry

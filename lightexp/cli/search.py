@@ -41,6 +41,7 @@ continues a study; on another host with the same storage it joins the study.
 
 The front is tested once, when the study has ended; an interrupted study leaves the test split alone.
 Presets (search=NAME): {presets}. Everything that lightexp run takes can be set, too.
+Workers on other hosts (hydra/launcher, search.storage, store.remote): lightexp guide cluster.
 
 search.* and their defaults:
 {settings}
@@ -169,7 +170,7 @@ def _search(spec: StudySpec, command: list[str], launcher: Launcher | None) -> i
     Returns:
         The exit code.
     """
-    from lightexp.cli.study_view import StudyView
+    from lightexp.cli.study_view import StudyView, describe_workers
     from lightexp.search.export_front import list_front_points
     from lightexp.search.preparation import prepare_study
     from lightexp.search.run_trials import connect_launcher
@@ -186,7 +187,7 @@ def _search(spec: StudySpec, command: list[str], launcher: Launcher | None) -> i
             _require_trials(spec, "search.test=now tests the front of a study")
         prepared.runner.close_dead_runs(spec.settings)
         study = SearchStudy(spec, prepared.space, spec.folder, view.message, prepared.identity)
-        view.message(f"{spec.name}: {spec.workers} workers of {spec.threads} threads, into {spec.folder}")
+        view.message(f"{spec.name}: {describe_workers(spec)}, into {spec.folder}")
         if spec.workers < spec.search.workers:
             view.message("Latency is timed with nothing else computing: one worker, not search.workers.")
         tracker = StudyTracker(study, view.message)

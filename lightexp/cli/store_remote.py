@@ -17,7 +17,7 @@ from lightexp.cli.store_list import KEY_CHARS
 from lightexp.core import remote_gc
 from lightexp.core.artifact import TFLITE
 from lightexp.core.errors import BadInput
-from lightexp.core.formatting import format_bytes
+from lightexp.core.formatting import format_bytes, format_count
 from lightexp.core.object_storage import ObjectStorage
 from lightexp.core.record import Record, is_run_id, parse_record
 from lightexp.core.records import RUNS
@@ -58,7 +58,9 @@ def push(remote: RemoteStore, items: list[StoreItem], records: list[Record]) -> 
         elif remote.upload(item.key, item.folder):
             uploaded += 1
             print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
-    print_line(f"{uploaded} of {len(items)} entries and {len(records)} records were uploaded to {remote.url}.")
+    present = len(items) - uploaded - broken
+    print_line(f"{uploaded} entries were uploaded to {remote.url}, {present} were there already.")
+    print_line(f"It has the records of {format_count(len(records), 'run')} of this host.")
     return 1 if broken else 0
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lightexp.cli.printing import make_console
 from lightexp.core.columns import MetricColumn, find_column
-from lightexp.core.formatting import escape_markup, format_clock, strip_controls
+from lightexp.core.formatting import escape_markup, format_clock, format_count, strip_controls
 from lightexp.report.table import Table, TableColumn, build_rich_table
 from lightexp.search.export_front import FrontPoint, TestedPoint, build_front_table
 from lightexp.search.feasibility import build_tally_table, format_tallies, list_advice, tally_constraints
@@ -106,8 +106,8 @@ class StudyView:
         goals = [f"{o.direction} {o.name}" for o in spec.objectives] + [c.text for c in spec.constraints]
         self._out.print(escape_markup(f"Goals: {'; '.join(goals)}"), soft_wrap=True)
         self._out.print(
-            f"{spec.search.trials} trials on {spec.workers} workers of {spec.threads} threads; "
-            f"the study has {existing} trials."
+            f"{format_count(spec.search.trials, 'trial')} on {describe_workers(spec)}; "
+            f"the study has {format_count(existing, 'trial')}."
         )
         self._out.print("Nothing was run. Leave out --plan to run it.")
 
@@ -179,6 +179,11 @@ def build_live_view(
     below = [f"worker {number}: {activity}" for number, activity in enumerate(workers)]
     texts = [[Text(strip_controls(line)) for line in lines] for lines in (above, below)]
     return Group(*texts[0], build_rich_table(table), *texts[1])
+
+
+def describe_workers(spec: StudySpec) -> str:
+    """Return how many workers of how many threads a study has on this host."""
+    return f"{format_count(spec.workers, 'worker')} of {format_count(spec.threads, 'thread')}"
 
 
 def _list_columns(spec: StudySpec) -> list[MetricColumn]:

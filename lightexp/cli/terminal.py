@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -21,7 +22,7 @@ from lightexp.core.columns import ESTIMATE_NOTE, MISSING, build_metrics_table
 from lightexp.core.data import Data
 from lightexp.core.formatting import escape_markup
 from lightexp.core.latency_quality import MARK
-from lightexp.core.primary_metric import read_primary
+from lightexp.core.primary_metric import find_value, read_primary
 from lightexp.core.record import Record, StageRecord
 from lightexp.core.records import RUNS
 from lightexp.core.sensitivity import KINDS, SensitivityTable, format_level
@@ -105,8 +106,10 @@ class Terminal:
     def sweep(self, records: list[Record]) -> None:
         """Show a sweep's jobs, each with the metrics of the file that it would ship."""
         self._print_metrics(build_sweep_table(records))
-        self._out.print("The jobs of a sweep do not look at the test split; a run outside a sweep does:")
-        self._out.print(f"Next    {escape_markup(records[-1].command)}", soft_wrap=True)
+        self._out.print(
+            "The jobs of a sweep do not look at the test split; a run outside a sweep does, such as the best:"
+        )
+        self._out.print(f"Next    {escape_markup(_find_best(records).command)}", soft_wrap=True)
 
     def _print_metrics(self, table: Table) -> None:
         """Print a table of metrics, and which of its numbers are estimates or doubtful."""
@@ -168,6 +171,18 @@ def build_sweep_table(records: list[Record]) -> Table:
         rows.append((name, record.metrics))
     primary = read_primary(records[0].dataset)
     return build_metrics_table("Job", rows, primary=primary)
+
+
+def _find_best(records: list[Record]) -> Record:
+    """Return the job with the best primary metric, of equal ones the one with the smallest file."""
+
+    def rank(record: Record) -> tuple[float, float]:
+        primary = read_primary(record.dataset)
+        value = find_value(record.metrics, primary)
+        quality = -math.inf if value is None else primary.to_quality(value)
+        return -quality, record.metrics.get("size/file_bytes", math.inf)
+
+    return min(records, key=rank)
 
 
 def _is_validation_metric(name: str) -> bool:

@@ -56,6 +56,20 @@ def format_bytes(size: float) -> str:
     return f"{size / 1000**power:,.1f} {_DECIMAL_UNITS[power - 1]}"
 
 
+def format_count(count: int, noun: str) -> str:
+    """Return a number of things.
+
+    Args:
+        count: How many.
+        noun: What they are, in the singular; its plural ends in `s`.
+
+    Example:
+        >>> format_count(1, "worker"), format_count(2000, "thread")
+        ('1 worker', '2,000 threads')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def format_binary_bytes(size: float) -> str:
     """Return a size in powers of 1024, as plots label their log2 axes.
 

@@ -18,6 +18,7 @@ from lightexp.core import exceptions, interrupt
 from lightexp.core.data import Data
 from lightexp.core.disk_errors import DiskFull, explain_disk_errors
 from lightexp.core.errors import BadInput, LightexpError, RunFailed
+from lightexp.core.formatting import format_count
 from lightexp.core.json_text import encode_json
 from lightexp.core.memory_plan import plan_memory
 from lightexp.core.protocols import ENCODED, TFLITE, Dataset
@@ -263,7 +264,9 @@ class Runner:
         )
 
     def _announce(self, settings: Settings, plan: Plan, record: Record, folder: Path) -> None:
-        self._reporter.say(f"{record.name}: {settings.threads} threads, seed {settings.seed}, into {folder}")
+        self._reporter.say(
+            f"{record.name}: {format_count(settings.threads, 'thread')}, seed {settings.seed}, into {folder}"
+        )
         if left_out := set(settings.plain["pipeline"]["stages"]) - {node.name for node in plan.nodes}:
             self._reporter.say(f"The model's file is trained: left out {', '.join(sorted(left_out))}.")
 

@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from lightexp.cli.terminal import Terminal
 from lightexp.core.record import Record, parse_record
 from tests.cli.commands import TINY, Running, lightexp, mlflow_status, read_records
 
@@ -95,6 +96,15 @@ def test_sweep_names_its_jobs_and_leaves_its_table(sweep: tuple[CompletedProcess
     assert f"| {RATE}=0.002 |" in table.read_text().replace("\\_", "_")
     jobs = [record.tags for record in read_records(outputs)[-2:]]
     assert jobs == [{"sweep": table.parent.name, "job": f"train.learning_rate={rate}"} for rate in ("0.001", "0.002")]
+
+
+def test_sweep_proposes_its_best_job(
+    sweep: tuple[CompletedProcess[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    best, *others = sorted(read_records(sweep[1])[1:], key=lambda record: -record.metrics["accuracy/val"])
+    for records in ([best, *others], [*others, best]):
+        Terminal().sweep(records)
+        assert f"such as the best:\nNext    {best.command}\n" in capsys.readouterr().out
 
 
 def test_sweep_does_not_look_at_the_test_split(

@@ -188,8 +188,10 @@ def test_doctor_checks_the_remote_store(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_push_uploads_what_is_missing(hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     url, count = f"file://{tmp_path / 'other'}", len(list_items(hosts.first.outputs / "store"))
-    assert f"{count} of {count} entries and 1 records" in run_store(capfd, hosts.first.outputs, url, "push")[1]
-    assert f"0 of {count} entries" in run_store(capfd, hosts.first.outputs, url, "push")[1]
+    for new, old in ((count, 0), (0, count)):
+        lines = run_store(capfd, hosts.first.outputs, url, "push")[1].splitlines()
+        assert lines[-2] == f"{new} entries were uploaded to {url}, {old} were there already."
+        assert lines[-1] == "It has the records of 1 run of this host."
     code, out, _ = run_store(capfd, tmp_path / "outputs", url, "verify", "--remote")
     assert (code, out) == (0, f"{count} of {count} entries in {url} are sound.\n")
 

@@ -54,7 +54,7 @@ def test_plan_shows_space_seed_trials_and_store(session: Session) -> None:
     assert re.search(r"recipe +faulty +0 of 2", before.stdout)
     assert re.search(r"recipe +faulty +2 of 2", after.stdout)
     assert "Goals: min faulty/error; min size/file_bytes; faulty/level <= 0.9" in before.stdout
-    assert "5 trials on 2 workers of 1 threads; the study has 0 trials." in before.stdout
+    assert "5 trials on 2 workers of 1 thread; the study has 0 trials." in before.stdout
     assert "the study has 5 trials." in after.stdout
 
 
