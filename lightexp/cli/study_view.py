@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
@@ -26,6 +27,7 @@ from lightexp.search.study_status import StudyStatus
 
 _FALLBACK_COLUMNS = 150  # of a line, where no terminal can be asked
 _MAX_LIVE_POINTS = 10
+_REPEAT_S = 10.0  # in which a line is not shown again
 
 
 class StudyView:
@@ -44,6 +46,7 @@ class StudyView:
         self._spec = spec
         self._live = Live(console=self._err, refresh_per_second=4, transient=True)
         self._reported: set[int] | None = None
+        self._shown: dict[str, float] = {}  # when each of the last lines was shown
 
     def __enter__(self) -> StudyView:
         if self._err.is_terminal:
@@ -55,8 +58,12 @@ class StudyView:
         self._stream.close()
 
     def message(self, text: str) -> None:
-        """Show one line."""
-        self._err.print(escape_markup(text), soft_wrap=True)
+        """Show one line, unless that was done a moment ago: all workers report the same outage."""
+        now = time.monotonic()
+        self._shown = {line: shown for line, shown in self._shown.items() if now - shown < _REPEAT_S}
+        if text not in self._shown:
+            self._shown[text] = now
+            self._err.print(escape_markup(text), soft_wrap=True)
 
     def show_status(self, status: StudyStatus, workers: list[str], seconds: float, left: float | None) -> None:
         """Show the study's status: live, or without a terminal one line for each trial that has ended.

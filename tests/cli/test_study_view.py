@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -52,6 +53,17 @@ def test_trial_line_names_the_constraint_that_stops_it(
     first, second, _ = capfd.readouterr().err.splitlines()
     assert first.startswith(f"trial 0  Accuracy val 90.00%  File bytes 800 beyond {SIZE}  prune.sparsity=0.1 ")
     assert second.startswith("trial 1  Accuracy val 85.00%  File bytes 400 front  prune.sparsity=0.3667 ")
+
+
+def test_what_all_workers_report_is_shown_once(
+    make_constrained: Callable[..., StudySpec], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with StudyView(make_constrained(SIZE)) as view:
+        for now, text in ((0, "gone"), (1, "gone"), (6, "back"), (7, "back"), (20, "gone")):  # noqa: B007
+            view.message(text)
+    assert capfd.readouterr().err.split() == ["gone", "back", "gone"]
 
 
 def test_study_without_a_feasible_trial_says_what_to_relax(
