@@ -22,7 +22,7 @@ from lightexp.core.object_storage import ObjectStorage, StorageUnavailable
 from lightexp.core.record import Record, is_run_id, parse_record
 from lightexp.core.remote_lease import RemoteLeases
 from lightexp.core.remote_store import CALLS
-from lightexp.execution.locks import OutageReporter
+from lightexp.execution.outage import OutageReporter
 
 T = TypeVar("T")
 

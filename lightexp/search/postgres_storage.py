@@ -24,7 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.json_text import encode_json
-from lightexp.execution.locks import PostgresLocks
+from lightexp.execution.postgres_locks import PostgresLocks
 from lightexp.search.proposal_storage import LostTrialError, TrialChanges
 
 _SELECT_CONTENT = {  # the rows of each kind, of the trials that a condition names

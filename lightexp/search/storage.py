@@ -19,7 +19,9 @@ from lightexp.core.errors import BadInput, format_reason
 from lightexp.core.json_text import encode_json
 from lightexp.core.regular_files import require_regular
 from lightexp.core.secrets import find_secret
-from lightexp.execution.locks import FileLocks, Locks, OutageReporter, PostgresLocks, hold_file
+from lightexp.execution.locks import FileLocks, Locks, hold_file
+from lightexp.execution.outage import OutageReporter
+from lightexp.execution.postgres_locks import PostgresLocks
 from lightexp.search.proposal_storage import TrialChanges
 
 JOURNAL = "journal.log"

@@ -11,7 +11,8 @@ from typing import Any
 from optuna.trial import TrialState
 
 from lightexp.core.record import Record
-from lightexp.execution.locks import CommandLease, PostgresLocks, StoreLeases
+from lightexp.execution.locks import CommandLease, StoreLeases
+from lightexp.execution.postgres_locks import PostgresLocks
 from lightexp.execution.work import ClaimedTask, WorkSource, WorkStatus
 from lightexp.runner.progress import ProgressReporter, SilentReporter
 from lightexp.runner.run import Runner

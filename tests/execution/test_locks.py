@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from lightexp.execution.locks import CommandLease, FileLocks, OutageReporter, StoreLeases
+from lightexp.execution.locks import CommandLease, FileLocks, StoreLeases
 
 
 def test_file_locks_keep_other_owners_out(tmp_path: Path) -> None:
@@ -28,6 +28,9 @@ def test_first_free_lock_is_acquired(tmp_path: Path) -> None:
     assert other.acquire_first([2, 3]) == 3
     assert mine.acquire_first([1, 3]) is None
     assert mine.acquire_first([]) is None
+    (tmp_path / "4.lock").touch()  # its owner has died
+    assert mine.acquire_first([1, 3, 4]) == 4
+    assert not other.acquire(4)
 
 
 def test_file_lock_is_released_by_another_thread(tmp_path: Path) -> None:
@@ -81,14 +84,3 @@ def test_lease_tells_workers_to_drain_and_to_stop(tmp_path: Path) -> None:
         assert (seen_by_worker.is_accepting, seen_by_worker.is_alive) == (False, True)
     assert (seen_by_worker.is_accepting, seen_by_worker.is_alive) == (False, False)
     assert CommandLease(FileLocks(tmp_path)).key != lease.key
-
-
-def test_outage_is_reported_once() -> None:
-    reports: list[str] = []
-    outage = OutageReporter("The store", reports.append)
-    outage.end()
-    outage.wait(OSError("no route\nto host"))
-    outage.wait(OSError("no route"))
-    outage.end()
-    outage.end()
-    assert reports == ["The store has gone away (no route). Waiting for it.", "The store is back."]

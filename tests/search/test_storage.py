@@ -18,7 +18,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from lightexp.core.errors import BadInput
-from lightexp.execution.locks import OutageReporter
+from lightexp.execution.outage import OutageReporter
 from lightexp.search.storage import JOURNAL, RetryingStorage, open_storage
 
 HOLDER = """
