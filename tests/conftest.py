@@ -48,6 +48,7 @@ PROCESS_FILES = (
     "tests/core/test_compat.py",
     "tests/execution/",
     "tests/report/test_html.py",
+    "tests/report/test_page_tables.py",
     "tests/report/test_plots.py",
     "tests/report/test_write.py",
     "tests/runner/test_compose.py",

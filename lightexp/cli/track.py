@@ -43,8 +43,8 @@ server are left out. So are runs that are still going on. Runs that were deleted
 Exit codes: 0 done, 1 not everything could be uploaded, 2 bad input, 130 interrupted: the same command goes on."""
 
 _UPLOADED, _UNCHANGED, _RUNNING, _FAILED = "uploaded", "there already", "still running", "failed"
-_LEFT_OUT = "left out"
-_RESULTS = (_UPLOADED, _UNCHANGED, _RUNNING, _LEFT_OUT, _FAILED)
+_DELETED, _LEFT_OUT = "deleted in MLflow", "left out"
+_RESULTS = (_UPLOADED, _UNCHANGED, _DELETED, _RUNNING, _LEFT_OUT, _FAILED)
 NEWEST, DRAWN = 10, 10
 """How many of the newest and of the other runs are compared with MLflow though their upload is noted."""
 PROGRESS_PAUSE_S = 10.0
@@ -137,7 +137,7 @@ class _RunSync:
         for uploads in noted.values():
             compared, rest = _draw_compared(uploads)
             results = {self._sync(upload) for upload in compared}
-            if results == {_UNCHANGED}:
+            if results <= {_UNCHANGED, _DELETED}:
                 self._counts[_UNCHANGED] += len(rest)
                 trusted += len(rest)
             else:
@@ -186,7 +186,12 @@ class _RunSync:
             return _LEFT_OUT
         if result.note_in(record):
             record.write(upload.folder)
-        done = _FAILED if "missing" in result.place else _UPLOADED if result.changed else _UNCHANGED
+        if "missing" in result.place:
+            done = _FAILED
+        elif result.is_deleted:
+            done = _DELETED
+        else:
+            done = _UPLOADED if result.changed else _UNCHANGED
         if done == _UPLOADED:
             print_line(f"{record.id}  {record.name}: run {result.place['run_id']}")
         self._counts[done] += 1

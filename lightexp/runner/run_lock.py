@@ -40,7 +40,8 @@ def reap_dead_runs(runs: Path, sync: Callable[[Path, Record], bool] | None = Non
         sync: Takes a run's folder and record, mirrors them, and returns whether nothing is left to do; otherwise a
             later call tries again. Defaults to mirroring nothing.
     """
-    for path in sorted((runs / _FOLDER).glob("*.lock")):
+    folder = runs / _FOLDER
+    for path in [] if folder.is_symlink() else sorted(folder.glob("*.lock")):
         if path.is_symlink() or not path.is_file():
             continue  # no run has made it
         lock = FileLock(path)

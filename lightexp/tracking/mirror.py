@@ -24,10 +24,12 @@ class SyncResult:
     Attributes:
         place: For `record.mlflow`: `uri`, `experiment` and `run_id`; under `missing`, why something is not shown.
         changed: Whether anything had to be uploaded.
+        is_deleted: Whether the mirror's user has deleted the run there, so that it stays as it is.
     """
 
     place: dict[str, str]
     changed: bool = False
+    is_deleted: bool = False
 
     def note_in(self, record: Record) -> bool:
         """Enter the place in `record.mlflow`, and return whether that changed the record.

@@ -161,7 +161,7 @@ class MlflowMirror(Mirror):
             return SyncResult({})
         if uploader.is_complete and place == self._place:
             UploadNotes(folder.parent).add(folder, record, self._list_note_keys())
-        return SyncResult(uploader.place, uploader.changed)
+        return SyncResult(uploader.place, uploader.changed, uploader.is_deleted)
 
     def has_noted(self, folder: Path, record: Record) -> bool:
         """Return whether a note says that MLflow has the present state of a run, about which MLflow is not asked.

@@ -66,8 +66,10 @@ class RunUploader:
         """As `SyncResult.place`, with `run_id` as soon as the MLflow run is known."""
         self.changed = False
         """Whether anything was uploaded."""
+        self.is_deleted = False
+        """Whether the run is in MLflow's bin, so that nothing is uploaded."""
         self.is_complete = False
-        """Whether MLflow has all of a run that has ended; not of one in MLflow's bin."""
+        """Whether MLflow has all of a run that has ended."""
         self.created = created
         """The run if this process has created it."""
         self.created_group: tuple[str, str] | None = None
@@ -102,8 +104,9 @@ class RunUploader:
 
     def _log(self, client: TrackingClient, run: MlflowRun, experiment_id: str) -> None:
         self.place["run_id"] = run.run_id
-        if run.lifecycle_stage == "deleted":
-            return  # the user has put it into MLflow's bin
+        self.is_deleted = run.lifecycle_stage == "deleted"
+        if self.is_deleted:
+            return
         with client.transaction():
             model_id = self._log_values(client, run, experiment_id)
         if self._record.status == "running":

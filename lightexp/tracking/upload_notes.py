@@ -20,7 +20,10 @@ _VERSION = 1  # raise it when runs get more in MLflow than before, so that they 
 
 
 class UploadNotes:
-    """Notes of the runs in a folder: a file for each run, with a digest of what each place in MLflow got of it."""
+    """Notes of the runs in a folder: a file for each run, with a digest of what each place in MLflow got of it.
+
+    Where somebody has put a link in the place of the notes' folder, nothing is noted or removed behind it.
+    """
 
     def __init__(self, runs: Path) -> None:
         """Read nothing yet.
@@ -38,6 +41,8 @@ class UploadNotes:
             record: Its record.
             place: JSON values that name the place: the store, the experiment, and the settings of what it gets.
         """
+        if self._folder.is_symlink():
+            return
         with suppress(OSError):  # the next synchronization then compares the run again
             states = self._read(record.id) | {_hash(place): _hash_state(folder, record)}
             self._folder.mkdir(exist_ok=True)
@@ -60,9 +65,12 @@ class UploadNotes:
 
     def remove_orphans(self) -> None:
         """Remove the notes of runs whose folders were removed."""
-        for path in self._folder.glob("*.json"):
-            if not (self._folder.parent / path.stem).exists():
-                path.unlink(missing_ok=True)
+        if self._folder.is_symlink():
+            return
+        with suppress(OSError):  # what stays does no harm
+            for path in self._folder.glob("*.json"):
+                if not (self._folder.parent / path.stem).exists():
+                    path.unlink(missing_ok=True)
 
     def _read(self, run_id: str) -> dict[str, str]:
         """Return the digests of a run's uploaded states by place; none if its note is missing or damaged."""

@@ -183,7 +183,7 @@ def test_sync_completes_uploads_but_not_deleted_runs(outputs: SyncedOutputs, wri
     client.update_run(runs["b"].run_id, "RUNNING")
     client.delete_run(runs["c"].run_id)
     code, out, _ = outputs.sync()
-    assert (code, out.splitlines()[-1]) == (0, f"2 uploaded, 1 there already: {outputs.uri}")
+    assert (code, out.splitlines()[-1]) == (0, f"2 uploaded, 1 deleted in MLflow: {outputs.uri}")
     assert {name: [run.info.run_id for run in named] for name, named in find_runs(outputs.uri).items()} == {
         "a": [runs["a"].run_id],
         "b": [runs["b"].run_id],

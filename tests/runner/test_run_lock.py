@@ -66,3 +66,13 @@ def test_reap_dead_runs_passes_over_what_is_no_lock(tmp_path: Path, kind: str) -
         run_lock.reap_dead_runs(tmp_path)
         assert not run_lock.is_alive(tmp_path, "0")
     assert read_record(folder).status == "killed"
+
+
+def test_reap_dead_runs_stays_out_of_a_linked_folder(tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "theirs.lock").write_text("")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / ".live").symlink_to(others)
+    run_lock.reap_dead_runs(tmp_path / "runs")
+    assert [path.name for path in others.iterdir()] == ["theirs.lock"]

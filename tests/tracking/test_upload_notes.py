@@ -75,6 +75,22 @@ def test_note_that_cannot_be_written_stops_nothing(record: Record, run_folder: P
     assert not notes.has(run_folder, record, PLACE)
 
 
+def test_notes_stay_out_of_a_linked_folder(record: Record, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.json").write_text("mine")
+    (run_folder.parent / NOTES_FOLDER).symlink_to(tmp_path / "other")
+    notes = UploadNotes(run_folder.parent)
+    notes.remove_orphans()
+    notes.add(run_folder, record, PLACE)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine.json"]
+    assert not notes.has(run_folder, record, PLACE)
+
+
+def test_orphan_that_cannot_be_removed_stops_nothing(run_folder: Path) -> None:
+    (run_folder.parent / NOTES_FOLDER / "removed.json").mkdir(parents=True)
+    UploadNotes(run_folder.parent).remove_orphans()
+
+
 def test_notes_go_with_their_runs(record: Record, run_folder: Path) -> None:
     notes = UploadNotes(run_folder.parent)
     notes.remove_orphans()  # there are none yet
