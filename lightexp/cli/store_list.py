@@ -13,7 +13,7 @@ from lightexp.cli.printing import make_console, print_line
 from lightexp.core.columns import MISSING
 from lightexp.core.formatting import format_age, format_bytes
 from lightexp.core.record import RECORD_FILE
-from lightexp.core.records import list_run_folders, list_trials_folders
+from lightexp.core.records import list_run_folders, list_study_folders
 from lightexp.core.regular_files import read_bytes
 from lightexp.core.store_gc import StoreItem, is_in_use
 from lightexp.report.table import Table, TableColumn, build_rich_table, print_whole_words
@@ -117,6 +117,6 @@ def iterate_records(outputs: Path) -> Iterator[tuple[str, Path]]:
     """Yield the folder of each run and trial, with the name of its run or search."""
     for folder in list_run_folders(outputs):
         yield folder.name, folder
-    for trials in list_trials_folders(outputs):
-        for folder in list_run_folders(trials):
-            yield f"search {trials.parent.name}", folder
+    for study in list_study_folders(outputs):
+        for folder in list_run_folders(study / "trials"):
+            yield f"search {study.name}", folder

@@ -47,15 +47,15 @@ def list_run_folders(where: Path | str, skipped: Collection[str] = ()) -> list[P
     return [runs / name for name in sorted(names) if _may_exist(f"{runs}/{name}/{RECORD_FILE}")]
 
 
-def list_trials_folders(outputs: Path) -> list[Path]:
-    """Return the folder of trials of each study in an outputs folder, in the order of the studies' names.
+def list_study_folders(outputs: Path) -> list[Path]:
+    """Return the folders of the studies in an outputs folder that have trials, in the order of their names.
 
     Raises:
         BadInput: If the folder of all studies cannot be listed.
     """
     try:
         with os.scandir(outputs / "searches") as entries:
-            return sorted(Path(entry.path, "trials") for entry in entries if _may_exist(f"{entry.path}/trials"))
+            return sorted(Path(entry.path) for entry in entries if _may_exist(f"{entry.path}/trials"))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

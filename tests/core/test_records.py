@@ -14,7 +14,7 @@ import lightexp
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Metric
 from lightexp.core.record import RECORD_FILE, Record, StageRecord
-from lightexp.core.records import FIXED_COLUMNS, list_trials_folders, load_records
+from lightexp.core.records import FIXED_COLUMNS, list_study_folders, load_records
 
 
 def write_record(outputs: Path, run: str, started: float, **changes: object) -> Record:
@@ -73,18 +73,18 @@ def test_load_records_refuses_a_missing_folder(tmp_path: Path) -> None:
     assert (len(table), list(table.columns)) == (0, list(FIXED_COLUMNS))
 
 
-def test_list_trials_folders_hides_no_unreadable_study(tmp_path: Path) -> None:
-    assert list_trials_folders(tmp_path) == []
+def test_list_study_folders_hides_no_unreadable_study(tmp_path: Path) -> None:
+    assert list_study_folders(tmp_path) == []
     searches = tmp_path / "searches"
     (searches / "a" / "trials").mkdir(parents=True)
     (searches / "without").mkdir()
     (searches / "stray.txt").write_text("")
     (searches / "loop").symlink_to("loop")  # like a folder without permission
-    assert list_trials_folders(tmp_path) == [searches / "a" / "trials", searches / "loop" / "trials"]
+    assert list_study_folders(tmp_path) == [searches / "a", searches / "loop"]
     searches.rename(tmp_path / "moved")
     searches.symlink_to("searches")
     with pytest.raises(BadInput, match="searches cannot be read: Too many levels of symbolic links"):
-        list_trials_folders(tmp_path)
+        list_study_folders(tmp_path)
 
 
 def test_build_frame_has_settings_and_metrics(tmp_path: Path) -> None:
