@@ -48,7 +48,7 @@ class TrialCost:
 
         Args:
             workers: Number of workers.
-            seconds: Duration of a trial's evaluation, which sleeps or has cores of its own.
+            seconds: Duration of a trial's evaluation, which sleeps, or computes on other cores.
             cores: Number of cores that compute the rest of all trials.
             server_cores: Number of the server's own cores. Defaults to 0: it computes on the same ones.
         """

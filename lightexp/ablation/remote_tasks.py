@@ -1,4 +1,4 @@
-"""The tasks of one command for hosts that share a remote store alone: leases, and what became of each.
+"""Tasks of one command for hosts that share only a remote store: their leases, records and failures.
 
 Layout below the store's address:
 
@@ -32,7 +32,7 @@ _POLL_S = 2.0  # between two looks at the storage, of which each is a request
 
 
 class RemoteTasks:
-    """What a process knows of the tasks. An outage of the storage is waited for.
+    """The tasks of one command, as one process knows them; an outage of the storage is waited for.
 
     Attributes:
         done: The ids of tasks that are done.

@@ -1,4 +1,4 @@
-"""What a remote store no longer needs: entries that no record names, files of no entry, dead leases and uploads.
+"""Garbage collection of a remote store: entries that no record names, files of no entry, dead leases and uploads.
 
 Ages are by the storage's clock. What is younger than a day always stays, since another host may be uploading it.
 """

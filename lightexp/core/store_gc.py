@@ -121,7 +121,7 @@ def _read_item(folder: Path) -> StoreItem:
     try:
         files = folder.iterdir() if folder.is_dir() else []  # something else is in an entry's place
         size, last_use_time = sum(path.lstat().st_size for path in files), _read_last_use(folder)
-    except PermissionError:  # another user keeps it to himself
+    except PermissionError:  # of another user
         size, last_use_time = 0, folder.lstat().st_mtime
     try:
         manifest = json.loads(read_text(folder / MANIFEST))

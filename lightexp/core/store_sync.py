@@ -1,4 +1,4 @@
-"""A remote store at work behind a local one: entries are fetched, and uploaded in the background."""
+"""Synchronization of a local store with a remote one: entries are fetched, and uploaded in the background."""
 
 from __future__ import annotations
 

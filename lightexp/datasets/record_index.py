@@ -1,4 +1,4 @@
-"""Where each record of TFRecord files begins, so that records can be read again in any order."""
+"""Index of the records of TFRecord files, by which they are read again in any order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightexp.datasets.tfrecord_files import FRAME_BYTES, HEADER_BYTES
 
 
 class RecordIndex:
-    """The places of all records of some uncompressed files, 8 bytes for each.
+    """Index of the records of some uncompressed files, which takes 8 bytes for each record.
 
     Attributes:
         counts: Number of records of each file.

@@ -1,4 +1,4 @@
-"""What TFRecord data sets of all kinds share: labels, and errors that name a record."""
+"""Labels of TFRecord data sets, and errors that name a record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a record says of its run's data."""
+"""Description of a run's data in its record."""
 
 from __future__ import annotations
 

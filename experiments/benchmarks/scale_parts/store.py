@@ -1,7 +1,7 @@
 """entries of a store, and the records that name them: `has`, `put`, `ls` and `gc`.
 
 Stores of 10, 1,000 and 100,000 entries are written with true manifests, locks and index, as `Store.ensure` leaves
-them, without its waiting for the disk. The largest has 10,000 records beside it, each of a run of five stages.
+them, without its waiting for the disk. 10,000 records, each of a run of five stages, name entries of the largest.
 `has` and `put` are processor seconds of an object that has not seen the store before; the commands' are wall time.
 """
 

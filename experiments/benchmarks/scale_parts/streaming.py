@@ -98,7 +98,7 @@ def _encode_field(number: int, content: bytes) -> bytes:
 
 
 def measure_size(shard: Path, images: int, per_file: int, repeats: int, in_process: bool = False) -> dict[str, Any]:
-    """Measure a data set of some validation images and one file of others, by default in a process of its own."""
+    """Measure a data set of some validation images and one file of others, by default in a separate process."""
     print(f"streaming: {images:,} images", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=shard.parent) as name:
         for part in ("train", "test"):
