@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from lightexp.core.store import Store
 from lightexp.execution.launcher import Launcher, LauncherPool, join_as_worker, launch_origin
 from lightexp.execution.pool import LocalPool, PoolSettings, PoolView
 from lightexp.runner.launcher import find_node_folder
-from lightexp.tracking.run_groups import make_group_tag
+from lightexp.tracking.run_groups import CALL, make_group_tag
 
 WORKER = "lightexp.ablation.worker"
 _LOGS = "ablations/workers"
@@ -44,6 +44,7 @@ class AblationPool:
         workers: Number of processes. Defaults to 1.
         launcher: Starts them. Defaults to None: this process does.
         remote_store: The remote store's address. Defaults to None: there is none.
+        call: The command's own name. Defaults to a new one.
     """
 
     outputs: Path
@@ -52,6 +53,7 @@ class AblationPool:
     workers: int = 1
     launcher: Launcher | None = None
     remote_store: str | None = None
+    call: str = field(default_factory=lambda: f"call-{uuid.uuid4().hex}")
 
     def run(self, backlog: Backlog) -> dict[tuple[str, int], str]:
         """Run the missing runs, shared stages first.
@@ -113,7 +115,10 @@ class AblationPool:
     def _make_remote_order(self, order: AblationOrder) -> AblationOrder:
         """Return an order for hosts with outputs folders of their own, whose runs are in this command's group."""
         outputs = Path(order.outputs)
-        tasks = [{**task, "tags": {**task["tags"], **make_group_tag(task["tags"], outputs)}} for task in order.tasks]
+        tasks = [
+            {**task, "tags": {**task["tags"], CALL: self.call, **make_group_tag(task["tags"], outputs)}}
+            for task in order.tasks
+        ]
         return replace(order, tasks=tasks, outputs=str(find_node_folder(outputs)), remote_store=self.remote_store)
 
     def _launch(
@@ -141,7 +146,7 @@ class AblationPool:
     @contextmanager
     def _open_call_folder(self) -> Iterator[Path]:
         """Provide a folder for this command's lease and failures, and remove it at the end."""
-        folder = (self.outputs / LOCKS / f"call-{uuid.uuid4().hex}").absolute()
+        folder = (self.outputs / LOCKS / self.call).absolute()
         try:
             yield folder
         finally:

@@ -74,8 +74,8 @@ class TaskExecutor:
         plan, data = self._runner.plan(settings)
         plan = replace(plan, nodes=tuple(node for node in list_nodes(plan.nodes) if node.key == task.id))
         store = self._runner.open_store(settings)
-        stages = Executor(plan, settings, data, store, SilentReporter()).make()
-        store.close()
+        with store.closing():
+            stages = Executor(plan, settings, data, store, SilentReporter()).make()
         return {"seconds": stages[-1].seconds}
 
     def _measure_latency(self, task: AblationTask) -> dict[str, float]:
@@ -86,15 +86,15 @@ class TaskExecutor:
         latency = {n: m for n, m in settings.measure.items() if m.is_timing}
         store = self._runner.open_store(settings)
         executor = Executor(plan, replace(settings, measure=latency), data, store, SilentReporter())
-        stages = executor.make()
-        executor.measure(stages, test=False)
-        for stage, measured in zip(record.stages, stages, strict=True):
-            notes = [Note(name, text) for name, text in measured.notes.items()]
-            stage.replace([*measured.metrics, *notes])
-        record.environment |= {"timed_on": os.uname().nodename, "governor": read_governor(), "turbo": read_turbo()}
-        self._runner.publish(settings, record)
-        store.share_record(record.id, record.to_json)
-        store.close()
+        with store.closing():
+            stages = executor.make()
+            executor.measure(stages, test=False)
+            for stage, measured in zip(record.stages, stages, strict=True):
+                notes = [Note(name, text) for name, text in measured.notes.items()]
+                stage.replace([*measured.metrics, *notes])
+            record.environment |= {"timed_on": os.uname().nodename, "governor": read_governor(), "turbo": read_turbo()}
+            self._runner.publish(settings, record)
+            store.share_record(record.id, record.to_json)
         return record.metrics
 
 

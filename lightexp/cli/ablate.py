@@ -111,15 +111,18 @@ def _ablate(file: str, overrides: list[str], workers: int, is_plan: bool) -> int
         if backlog.missing:
             connect_launcher(launcher, outputs)
     tracker = _start_tracker(spec, runs[0].settings) if backlog.missing else None
+    pool = AblationPool(outputs, index, _report, workers, launcher, remote_store)
     try:
-        failures = _run_backlog(backlog, AblationPool(outputs, index, _report, workers, launcher, remote_store))
+        failures = _run_backlog(backlog, pool)
     except KeyboardInterrupt:
         _report("lightexp: Interrupted. What was finished is kept; the same command continues from there.")
+        if tracker:
+            tracker.end("KILLED", call=pool.call)
         return INTERRUPTED
     if len(failures) < len(runs):
         write_report([file, *overrides], set(failures.values()))
     if tracker:
-        tracker.end("FAILED" if failures else "FINISHED", spec.results / "table.md")
+        tracker.end("FAILED" if failures else "FINISHED", spec.results / "table.md", pool.call)
     return 1 if failures else 0
 
 

@@ -213,10 +213,11 @@ def _collect(outputs: Path, root: Path, items: list[StoreItem], options: Namespa
         print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
     removed_folders = {(item.parent, item.name) for item in removed}
     left = [item for item in items if (item.parent, item.name) not in removed_folders]
-    in_use = sum(item.state == "in use" for item in left)
+    counts = Counter(item.state for item in left)
+    kept = ", ".join(f"{counts[state]} {state}" for state in ("in use", "read-only") if counts[state])
     print_line(
         f"{len(removed)} of {len(items)} entries {'would go' if options.dry_run else 'are gone'}, "
-        f"{_format_total(removed)}; {_format_total(left)} left" + (f" ({in_use} in use)." if in_use else ".")
+        f"{_format_total(removed)}; {_format_total(left)} left" + (f" ({kept})." if kept else ".")
     )
     return 0
 

@@ -15,7 +15,7 @@ from lightexp.core.formatting import format_age, format_bytes
 from lightexp.core.record import RECORD_FILE
 from lightexp.core.records import list_run_folders, list_study_folders
 from lightexp.core.regular_files import read_bytes
-from lightexp.core.store_gc import StoreItem, is_in_use
+from lightexp.core.store_gc import StoreItem, find_state
 from lightexp.report.table import Table, TableColumn, build_rich_table, print_whole_words
 
 KEY_CHARS = 12
@@ -55,7 +55,7 @@ def list_entries(outputs: Path, items: list[StoreItem], all_entries: bool, by_si
     if by_size:
         items = sorted(items, key=lambda item: item.bytes)
     shown = items if all_entries else items[-_ROWS:]
-    shown = [replace(i, state="in use") if i.state == "idle" and is_in_use(i.folder) else i for i in shown]
+    shown = [replace(i, state=find_state(i.folder)) if i.state == "idle" else i for i in shown]
     names, complaints = _find_names(outputs, {item.key for item in shown if item.state != "quarantined"})
     now = time.time()
     rows = (_make_row(item, names, now) for item in shown)

@@ -7,21 +7,25 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from lightexp.cli.printing import print_line
-from lightexp.cli.store_list import KEY_CHARS
+from lightexp.cli.store_list import KEY_CHARS, report_progress
 from lightexp.core import remote_gc
 from lightexp.core.artifact import TFLITE
+from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes, format_count
-from lightexp.core.object_storage import ObjectStorage
-from lightexp.core.record import Record, is_run_id, parse_record
+from lightexp.core.object_storage import ObjectStorage, ObjectTooLarge
+from lightexp.core.parallel_requests import request_parallel
+from lightexp.core.record import NewerRecord, Record, is_run_id, parse_record
 from lightexp.core.records import RUNS
-from lightexp.core.remote_store import RemoteStore, is_sound
+from lightexp.core.remote_store import Fetched, RemoteStore, is_sound
 from lightexp.core.store import DRAFTS, Store, make_lock, remove_path
 from lightexp.core.store_gc import StoreItem
 from lightexp.runner.primary_config import write_primary_config
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
     from lightexp.runner.settings import Settings
 
 _CONFIG_FILE = "repeat.yaml"
+_LARGE_BYTES = 1_000_000  # of an entry; larger ones are transferred one after another, each with the whole line
+A = TypeVar("A")
+T = TypeVar("T")
 
 
 def open_remote(settings: Settings) -> RemoteStore:
@@ -48,20 +55,48 @@ def open_remote(settings: Settings) -> RemoteStore:
 
 def push(remote: RemoteStore, items: list[StoreItem], records: list[Record]) -> int:
     """Upload the entries and records that the remote store lacks, and return the exit code."""
-    uploaded = broken = 0
-    for record in records:  # first, so that `gc` of another host keeps what they name
+    shared = [record for record in records if is_run_id(record.id)]
+    for record in records:
+        if not is_run_id(record.id):  # of a stranger: it could become the name of any object
+            print_line(f"not uploaded, since its id is no run's: the record of {record.id!r}")
+
+    def write_record(record: Record) -> None:
         remote.write_record(record.id, record.to_json())
-    for item in items:
+
+    def upload(item: StoreItem) -> tuple[StoreItem, Literal["uploaded", "present", "broken"]]:
         if not is_sound(item.key, item.folder):
-            broken += 1
-            print_line(f"not uploaded, since broken or of version 0.1: {item.key} {item.kind}")
-        elif remote.upload(item.key, item.folder):
-            uploaded += 1
-            print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
-    present = len(items) - uploaded - broken
-    print_line(f"{uploaded} entries were uploaded to {remote.url}, {present} were there already.")
-    print_line(f"It has the records of {format_count(len(records), 'run')} of this host.")
-    return 1 if broken else 0
+            return item, "broken"
+        return item, "uploaded" if remote.upload(item.key, item.folder) else "present"
+
+    states = Counter[str]()
+    count_record = report_progress(f"of {len(shared):,} records uploaded")
+    count_entry = report_progress(f"of {len(items):,} entries looked at")
+    try:
+        for _ in request_parallel(write_record, shared):  # first, so that `gc` of another host keeps what they name
+            count_record()
+        for item, state in _transfer(upload, items, [item.bytes for item in items]):
+            states[state] += 1
+            if state == "broken":
+                print_line(f"not uploaded, since broken or of version 0.1: {item.key} {item.kind}")
+            elif state == "uploaded":
+                print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
+            count_entry()
+    except KeyboardInterrupt:
+        left = len(items) - states.total()
+        print_line(f"Interrupted: {states['uploaded']:,} entries were uploaded, {left:,} have not been looked at.")
+        raise
+    print_line(f"{states['uploaded']} entries were uploaded to {remote.url}, {states['present']} were there already.")
+    print_line(f"It has the records of {format_count(len(shared), 'run')} of this host.")
+    return 1 if states["broken"] or len(shared) < len(records) else 0
+
+
+def _transfer(function: Callable[[A], T], arguments: Sequence[A], sizes: Iterable[int]) -> Iterator[T]:
+    """Call a function for arguments of some sizes in bytes: in parallel for small ones, then one by one."""
+    small: list[A] = []
+    large: list[A] = []
+    for argument, size in zip(arguments, sizes, strict=True):
+        (small if size < _LARGE_BYTES else large).append(argument)
+    return chain(request_parallel(function, small), map(function, large))
 
 
 def pull(store: Store, remote: RemoteStore, run_id: str, outputs: Path) -> int:
@@ -71,6 +106,11 @@ def pull(store: Store, remote: RemoteStore, run_id: str, outputs: Path) -> int:
         BadInput: If the remote store has no sound record of it.
     """
     record = _read_remote_record(remote, run_id)
+    with explain_disk_errors(outputs):
+        return _pull(store, remote, record, outputs)
+
+
+def _pull(store: Store, remote: RemoteStore, record: Record, outputs: Path) -> int:
     keys, fetched, missing = record.entry_keys, 0, []
     for key in keys:
         if store.load(key) is None:
@@ -80,7 +120,7 @@ def pull(store: Store, remote: RemoteStore, run_id: str, outputs: Path) -> int:
                 missing.append(key)
     for key in missing:
         print_line(f"not in {remote.url}, or damaged there: {key}")
-    folder = outputs / RUNS / run_id
+    folder = outputs / RUNS / record.id
     if not folder.exists():
         _write_run(store, record, folder)
     print_line(f"{fetched} of {len(keys)} entries were fetched; {len(missing)} are missing. The run is in {folder}.")
@@ -96,7 +136,10 @@ def _read_remote_record(remote: RemoteStore, run_id: str) -> Record:
         record = parse_record(json.loads(remote.read_record(run_id)))
     except FileNotFoundError:
         raise BadInput(f"{remote.url} has no record of the run '{run_id}'.") from None
-    except (ValueError, RecursionError) as error:
+    except NewerRecord as error:
+        raise BadInput(f"{remote.url}: the record of '{run_id}' cannot be read: {error}. Upgrade lightexp.") from None
+    except (ValueError, RecursionError, ObjectTooLarge) as error:
+        remote.connect()  # raises if a proxy answers everything with its own page
         raise BadInput(
             f"{remote.url}: the record of '{run_id}' cannot be read: {error}. "
             f"This removes it: lightexp store gc --remote --forget {run_id}"
@@ -112,8 +155,9 @@ def _write_run(store: Store, record: Record, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
     try:
-        if record.stages and store.has(record.stages[-1].key):
-            shutil.copyfile(store.folder(record.stages[-1].key) / TFLITE, draft / TFLITE)
+        model = store.folder(record.stages[-1].key) / TFLITE if record.stages else None
+        if model is not None and model.is_file():
+            shutil.copyfile(model, draft / TFLITE)
             record.files = {"model": TFLITE}
         record.write(draft)
         draft.chmod(0o755)
@@ -132,19 +176,32 @@ def verify(store: Store, remote: RemoteStore) -> int:
     """Fetch and verify every entry of the remote store, keep none, and return the exit code."""
     entries = remote.list_entries()
     complete = [key for key, objects in entries.items() if remote_gc.has_manifest(objects)]
-    broken = 0
+    sizes = [sum(stored.bytes for stored in entries[key]) for key in complete]
     draft = store.root / DRAFTS / f"verify-{os.getpid()}"
-    with make_lock(store.root, draft.name):  # else `store gc` removes it
-        for key in complete:
-            draft.mkdir(parents=True)
-            try:
-                state = remote.fetch(key, draft)
-            finally:
-                remove_path(draft)
-            if state == "damaged":
-                broken += 1
-                print_line(f"damaged: {key}. The next run that needs it makes and replaces it.")
-    print_line(f"{len(complete) - broken} of {len(complete)} entries in {remote.url} are sound.")
+
+    def fetch(key: str) -> tuple[str, Fetched]:
+        (draft / key).mkdir(parents=True)
+        try:
+            return key, remote.fetch(key, draft / key)
+        finally:
+            remove_path(draft / key)
+
+    states = Counter[Fetched]()
+    count_checked = report_progress(f"of {len(complete):,} entries checked")
+    with explain_disk_errors(store.root), make_lock(store.root, draft.name):  # else `store gc` removes it
+        try:
+            for key, state in _transfer(fetch, complete, sizes):
+                states[state] += 1
+                if state == "damaged":
+                    print_line(f"damaged: {key}. The next run that needs it makes and replaces it.")
+                count_checked()
+        except KeyboardInterrupt:
+            print_line(f"Interrupted: {states.total():,} of {len(complete):,} entries were checked.")
+            raise
+        finally:
+            remove_path(draft)
+    broken, count = states["damaged"], len(complete) - states["absent"]  # those that `gc` has just removed do not count
+    print_line(f"{count - broken} of {count} entries in {remote.url} are sound.")
     if incomplete := len(entries) - len(complete):
         print_line(f"{incomplete} more are incomplete: being uploaded, or left by a process that was killed.")
     return 1 if broken else 0
@@ -180,10 +237,16 @@ def collect(
     now = None if is_dry else remote_gc.read_storage_clock(remote)
     garbage = remote_gc.find_garbage(remote, read_named, older_than, max_size, now or time.time())
     gone: list[StoreItem] = []
+    count_gone = report_progress(f"of {len(garbage.entries):,} entries removed")
+
+    def note_removal(item: StoreItem) -> None:
+        gone.append(item)
+        count_gone()
+
     if is_dry:
         gone = [item for item, _ in garbage.entries]
     else:
-        remote_gc.remove_garbage(remote, garbage, read_named, gone.append)
+        remote_gc.remove_garbage(remote, garbage, read_named, note_removal)
     _print_garbage(garbage, gone, is_dry, forgotten)
     return 0
 
@@ -194,8 +257,10 @@ def _make_named_reader(remote: RemoteStore, named: set[str], forgotten: Sequence
 
     def read_named() -> set[str]:
         new = [run_id for run_id in remote.list_records() if run_id not in seen]
-        for record in remote_gc.read_parallel(partial(_read_remote_record, remote), new):
+        count_record = report_progress(f"of {len(new):,} records read")
+        for record in request_parallel(partial(_read_remote_record, remote), new):
             named.update(record.entry_keys)
+            count_record()
         seen.update(new)
         return named
 
@@ -214,5 +279,10 @@ def _print_garbage(garbage: remote_gc.Garbage, gone: list[StoreItem], is_dry: bo
     others = "".join(f", {count} {name}" for name, count in counts.items() if count)
     size = format_bytes(sum(item.bytes for item in gone))
     print_line(f"{len(gone)} entries ({size}){others} {'would go' if is_dry else 'are gone'}.")
+    if garbage.unreadable:
+        print_line(
+            f"{len(garbage.unreadable)} entries have damaged manifests, and their files stay. These name them: "
+            "lightexp store verify --remote"
+        )
     if garbage.uploads is None:
         print_line("This storage does not list incomplete uploads; a lifecycle rule of the bucket can remove them.")

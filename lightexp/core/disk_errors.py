@@ -12,7 +12,9 @@ from pathlib import Path
 from lightexp.core.errors import LightexpError, RunFailed
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
+NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM)
+"""Error numbers of what this process may not write."""
+_NO_PLACE = (errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
@@ -38,7 +40,7 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
         if not isinstance(error, OSError):
             raise
         is_missing = error.errno == errno.ENOENT and str(error.filename).startswith(str(root))
-        if is_missing or error.errno in _NOT_WRITABLE:
+        if is_missing or error.errno in (*NOT_WRITABLE, *_NO_PLACE):
             raise RunFailed(f"{root} cannot be written: {error.strerror}. Set paths.outputs=FOLDER.") from None
         raise
 

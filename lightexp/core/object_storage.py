@@ -22,8 +22,8 @@ from lightexp.core.formatting import format_duration
 
 T = TypeVar("T")
 
-URL_PATTERN = r"(s3|gs|az)://[^\s/?#@:\\]+(/[^\s?#@\\]*)?|file:///[^\s?#@\\]*"
-"""Addresses of storage. None holds a user, a password or options: backends find credentials by their own means."""
+_PLACE = r"(?: |[^\s\x00-\x1f?#@\\])*"
+_URL = re.compile(rf"(s3|gs|az)://[^\s\x00-\x1f/?#@:\\]+(/{_PLACE})?|file:///+(?! |/){_PLACE}(?<=[^/])/*")
 _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 """By scheme: the extra of lightexp that installs the backend."""
 _TIME_FIELDS = ("LastModified", "mtime", "updated", "last_modified")  # as the backends name it
@@ -42,6 +42,10 @@ _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotF
 
 class StorageUnavailable(RunFailed):
     """The storage does not answer, not in time, or not with what was asked for. Later it may."""
+
+
+class ObjectTooLarge(StorageUnavailable):
+    """An object has more bytes than anything that lightexp reads into memory."""
 
 
 class StorageRefused(BadInput):
@@ -95,12 +99,10 @@ class ObjectStorage:
         Raises:
             BadInput: If it is no address of storage.
         """
-        if not re.fullmatch(URL_PATTERN, url):
-            raise BadInput(
-                f"'{url}' is no address of a remote store. Write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, "
-                "az://CONTAINER/PREFIX or file:///FOLDER, without a user: the backend finds credentials itself."
-            )
-        self.url = url.rstrip("/")
+        try:
+            self.url = check_url(url).rstrip("/")
+        except ValueError as error:
+            raise BadInput(f"'{url}' is {error}.") from None
         self._timeout_s = timeout_s
 
     @cached_property
@@ -122,27 +124,48 @@ class ObjectStorage:
         return filesystem, root.rstrip("/")
 
     def read(self, name: str) -> bytes:
-        """Return a small object's bytes; raises FileNotFoundError if it does not exist."""
+        """Return a small object's bytes.
+
+        Raises:
+            FileNotFoundError: If it does not exist.
+            ObjectTooLarge: If it is not small.
+        """
 
         def read(filesystem: Any, path: str) -> bytes:
             try:
-                content = bytes(filesystem.cat_file(path, start=0, end=_READ_LIMIT + 1))  # one request, without HEAD
+                return bytes(filesystem.cat_file(path, start=0, end=_READ_LIMIT + 1))  # one request, without HEAD
             except Exception as error:
                 if isinstance(error, FileNotFoundError) or not _NO_RANGE.search(str(error)):
                     raise
                 return b""
-            if len(content) > _READ_LIMIT:
-                raise OSError(f"{name} has more than {_READ_LIMIT:,} bytes")
-            return content
 
-        return self._call(read, name)
+        content = self._call(read, name)
+        if len(content) > _READ_LIMIT:
+            raise ObjectTooLarge(f"{self.url} cannot be used ({name} has more than {_READ_LIMIT:,} bytes).")
+        return content
 
     def download(self, name: str, target: Path, size: int) -> None:
-        """Write an object of about `size` bytes to a file; raises FileNotFoundError if it does not exist."""
+        """Write an object of about `size` bytes to a file.
+
+        Raises:
+            FileNotFoundError: If it does not exist.
+            OSError: If the disk of the file is full.
+        """
+
+        def download(filesystem: Any, path: str) -> OSError | None:
+            try:
+                filesystem.get_file(path, str(draft))
+            except OSError as error:
+                if is_disk_full(error):
+                    return error
+                raise
+            return None
+
         # What a request still writes that was given up must not reach `target`, which others may have written by then.
         with TemporaryDirectory(dir=target.parent, prefix=".", ignore_cleanup_errors=True) as folder:
             draft = Path(folder, "download")
-            self._call(lambda fs, path: fs.get_file(path, str(draft)), name, size)
+            if disk_error := self._call(download, name, size):
+                raise disk_error
             draft.replace(target)
 
     def write(self, name: str, content: bytes, create: bool = False) -> None:
@@ -223,10 +246,15 @@ class ObjectStorage:
         with suppress(FileNotFoundError):
             self._call(lambda fs, path: fs.rm_file(path), name)
 
-    def list_objects(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield all objects whose names begin with `prefix` and a slash."""
+    def list_objects(self, prefix: str, patience_s: float = 10.0) -> Iterator[StoredObject]:
+        """Yield all objects whose names begin with `prefix` and a slash.
+
+        Args:
+            prefix: The prefix.
+            patience_s: Seconds that are added to those for the answer to a request. Defaults to 10.
+        """
         root = self._backend[1]
-        files = self._call(lambda fs, path: fs.find(path, detail=True), prefix, 10 * _SLOWEST)
+        files = self._call(lambda fs, path: fs.find(path, detail=True), prefix, int(patience_s * _SLOWEST))
         for path, info in files.items():
             if info["type"] == "file":
                 yield StoredObject(path[len(root) + 1 :], int(info["size"] or 0), _read_time(info))
@@ -264,9 +292,21 @@ class ObjectStorage:
             return StorageRefused(
                 f"{self.url} denies access ({reason}). Check credentials, and that they may list, read and write."
             )
-        if is_disk_full(error) and not self.url.startswith("file:"):  # the local one, in a download
-            return error
         return StorageUnavailable(f"{self.url} cannot be used ({reason}).")
+
+
+def check_url(url: str) -> str:
+    """Return an address of storage, which holds no user, password or options.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not _URL.fullmatch(url):
+        raise ValueError(
+            "no address of a remote store. Write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or "
+            "file:///FOLDER, without a user: the backend finds credentials itself"
+        )
+    return url
 
 
 def _summarize(error: BaseException) -> str:

@@ -25,6 +25,10 @@ _RUN_ID = re.compile(r"\w[\w. -]*")
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
 
 
+class NewerRecord(ValueError):
+    """A record of a format that this version of lightexp does not know."""
+
+
 @dataclass
 class StageRecord:
     """The record of one stage.
@@ -206,7 +210,8 @@ def parse_record(values: Any) -> Record:
     Metrics that are not finite, which earlier versions wrote, are left out.
 
     Raises:
-        ValueError: If an entry is missing or of a wrong type, or a newer version of lightexp wrote the record.
+        ValueError: If an entry is missing or of a wrong type.
+        NewerRecord: If a newer version of lightexp wrote the record.
     """
     from lightexp.core.record_schema import check_record  # imports pydantic, which no process needs that only writes
 
@@ -215,7 +220,9 @@ def parse_record(values: Any) -> Record:
     if values.get("format") == 1:
         values = _upgrade(values)
     if values.get("format") != FORMAT:
-        raise ValueError(f"it is of format {values.get('format')!r:.60}; this lightexp reads formats 1 and {FORMAT}")
+        number = values.get("format")
+        error = NewerRecord if isinstance(number, int) and number > FORMAT else ValueError
+        raise error(f"it is of format {number!r:.60}; this lightexp reads formats 1 and {FORMAT}")
     check_record(values)
     return build_record(values)
 

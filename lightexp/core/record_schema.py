@@ -21,6 +21,7 @@ _MAX_QUOTED = 60  # characters of a wrong value
 _MAX_METRIC = 1e100  # reports square metrics and add them up
 
 _Time = Annotated[float, Field(ge=0, le=9e9, allow_inf_nan=False)]  # seconds; pandas dates end in the year 2262
+_Key = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-][0-9A-Za-z._-]{0,127}$")]  # names a folder, and is never a path
 _Size = Annotated[int, Field(ge=0, lt=2**53)]
 _Sizes = dict[str, Annotated[float, Field(ge=0, le=2**53, allow_inf_nan=False)]]
 
@@ -46,7 +47,7 @@ class _Facts(TypedDict):
 @with_config(_CLOSED)
 class _StageFile(TypedDict):
     name: str
-    key: str
+    key: _Key
     from_store: bool
     seconds: _Time
     metrics: list[_MetricFile]
@@ -108,7 +109,7 @@ class _RecordFile(TypedDict):
     status: NotRequired[Literal["running", "done", "failed", "interrupted", "killed"]]
     reason: NotRequired[str | None]
     control: NotRequired[str | None]
-    keys: NotRequired[list[str]]
+    keys: NotRequired[list[_Key]]
     dataset: NotRequired[_DatasetFile]
     stages: list[_StageFile]
     waived: NotRequired[dict[str, str]]

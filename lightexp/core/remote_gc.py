@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from lightexp.core.folder_storage import UPLOADS
 from lightexp.core.object_storage import StorageRefused, StorageUnavailable, StoredObject, StoredUpload
+from lightexp.core.parallel_requests import request_parallel
 from lightexp.core.remote_lease import LEASES
 from lightexp.core.remote_store import CALLS, RemoteStore
 from lightexp.core.store_entry import MANIFEST
 from lightexp.core.store_gc import StoreItem, select_evictable
 
-T = TypeVar("T")
-
 MINIMUM_AGE_S = 86_400.0
-_READ_THREADS = 16
 _BATCH_ENTRIES = 50  # removed between two looks for new records
 
 
@@ -36,12 +32,14 @@ class Garbage:
         leftovers: Leases that no living process has, outcomes of tasks that a killed command has left, and in a folder
             files that a process has not completed.
         uploads: Uploads of large files that were never completed; None if the storage does not list them.
+        unreadable: Keys of entries that stay and have no sound manifest, so that none of their files is removed.
     """
 
     entries: list[tuple[StoreItem, list[StoredObject]]]
     files: list[StoredObject]
     leftovers: list[StoredObject]
     uploads: list[StoredUpload] | None
+    unreadable: list[str]
 
 
 def find_garbage(
@@ -65,11 +63,13 @@ def find_garbage(
     items = sorted(_make_items(objects, now), key=lambda item: item.last_use_time)
     evictable = select_evictable(items, now, max(older_than or 0.0, MINIMUM_AGE_S), max_size, read_named())
     staying = objects.keys() - {item.key for item in evictable}
+    orphans, unreadable = _find_orphans(remote, {key: objects[key] for key in staying})
     return Garbage(
         [(item, objects[item.key]) for item in evictable],
-        list(_select_old(_find_orphans(remote, {key: objects[key] for key in staying}), now)),
+        list(_select_old(orphans, now)),
         [old for name in (LEASES, CALLS, UPLOADS) for old in _select_old(remote.storage.list_objects(name), now)],
         _find_dead_uploads(remote, now),
+        unreadable,
     )
 
 
@@ -89,10 +89,11 @@ def remove_garbage(
     """
     for first in range(0, len(garbage.entries), _BATCH_ENTRIES):
         named = read_named()
-        for item, objects in garbage.entries[first : first + _BATCH_ENTRIES]:
-            if item.key not in named:
-                remote.remove(objects)
-                on_remove(item)
+        batch = garbage.entries[first : first + _BATCH_ENTRIES]
+        removable = [(item, objects) for item, objects in batch if item.key not in named]
+        remote.remove([stored for _, objects in removable for stored in objects])
+        for item, _ in removable:
+            on_remove(item)
     remote.remove([*garbage.files, *garbage.leftovers])
     for upload in garbage.uploads or []:
         remote.storage.abort_upload(upload)
@@ -108,15 +109,6 @@ def read_storage_clock(remote: RemoteStore) -> float | None:
         remote.storage.remove(name)
 
 
-def read_parallel(read: Callable[[str], T], names: Iterable[str]) -> Iterator[T]:
-    """Yield what `read` returns for each name, in their order; 16 calls wait for the storage at a time."""
-    pool = ThreadPoolExecutor(_READ_THREADS)
-    try:
-        yield from pool.map(read, names)
-    finally:  # also after Ctrl-C
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
 def has_manifest(objects: Iterable[StoredObject]) -> bool:
     """Check whether an entry's objects are complete, as far as their names say it."""
     return any(stored.name.endswith(f"/{MANIFEST}") for stored in objects)
@@ -129,12 +121,22 @@ def _make_items(entries: dict[str, list[StoredObject]], now: float) -> Iterator[
         yield StoreItem(key, kind, Path(), key, sum(stored.bytes for stored in objects), written, written, "idle")
 
 
-def _find_orphans(remote: RemoteStore, entries: dict[str, list[StoredObject]]) -> Iterator[StoredObject]:
-    """Yield the files of complete entries that their manifests do not name, which another host's manifest named."""
+def _find_orphans(remote: RemoteStore, entries: dict[str, list[StoredObject]]) -> tuple[list[StoredObject], list[str]]:
+    """Find the files of complete entries that their manifests do not name, which another host's manifest named.
+
+    Returns:
+        The files, and the keys of entries without a sound manifest.
+    """
     complete = [key for key, objects in entries.items() if has_manifest(objects)]
-    for key, digests in zip(complete, read_parallel(remote.read_digests, complete), strict=True):
-        names = None if digests is None else {*digests, MANIFEST}
-        yield from (stored for stored in entries[key] if names and stored.name.rpartition("/")[2] not in names)
+    orphans: list[StoredObject] = []
+    unreadable = []
+    for key, digests in zip(complete, request_parallel(remote.read_digests, complete), strict=True):
+        if digests is None:
+            unreadable.append(key)
+        else:
+            names = {*digests, MANIFEST}
+            orphans += (stored for stored in entries[key] if stored.name.rpartition("/")[2] not in names)
+    return orphans, unreadable
 
 
 def _find_dead_uploads(remote: RemoteStore, now: float) -> list[StoredUpload] | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any, Literal
 
 from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
-from lightexp.core.object_storage import ObjectStorage, StorageUnavailable, StoredObject
+from lightexp.core.object_storage import ObjectStorage, ObjectTooLarge, StorageUnavailable, StoredObject
+from lightexp.core.parallel_requests import request_parallel
 from lightexp.core.regular_files import read_bytes
 from lightexp.core.store_entry import ENTRIES, MANIFEST, read_entry
 
@@ -31,6 +33,7 @@ FORMAT = 1
 MARKER = "lightexp-store.json"
 RECORDS, CALLS = "records", "calls"
 _CHECKED_BYTES = 1_000_000  # from here on it is cheaper to ask whether a file has been uploaded than to upload it
+_LISTING_S = 600.0  # for all objects of a kind: storage lists 1,000 in a request
 _KEY = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"(?!\.\.?\Z)[^/\0]+")  # of a file in a folder, whatever a plugin names it
@@ -65,7 +68,7 @@ class RemoteStore:
             return
         try:
             number = int(json.loads(content)["format"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise StorageUnavailable(
                 f"{self.url} cannot be used ({MARKER} is not lightexp's; a proxy may have answered)."
             ) from None
@@ -96,6 +99,8 @@ class RemoteStore:
             content = self.storage.read(_place(key, MANIFEST))
         except FileNotFoundError:
             return "absent"
+        except ObjectTooLarge:
+            return "damaged"
         files = _list_files(content)
         if files is None:
             self.connect()  # raises if a proxy answers everything with its own page
@@ -139,7 +144,7 @@ class RemoteStore:
 
     def read_digests(self, key: str) -> set[str] | None:
         """Return the digests by which an entry's files are named; None if there is no sound manifest."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, ObjectTooLarge):
             files = _list_files(self.storage.read(_place(key, MANIFEST)))
             return None if files is None else set(files.values())
         return None
@@ -147,16 +152,26 @@ class RemoteStore:
     def list_entries(self) -> dict[str, list[StoredObject]]:
         """Return the objects of all entries by key, those of incomplete entries included."""
         entries: dict[str, list[StoredObject]] = {}
-        for stored in self.storage.list_objects(ENTRIES):
+        for stored in self._list_objects(ENTRIES):
             parts = stored.name.split("/")
-            if len(parts) == 4 and _KEY.fullmatch(parts[2]):
+            if len(parts) == 4 and _KEY.fullmatch(parts[2]) and parts[1] == parts[2][:2]:
                 entries.setdefault(parts[2], []).append(stored)
         return entries
 
+    def _list_objects(self, prefix: str) -> list[StoredObject]:
+        """Return all objects below a prefix, of which a page that a proxy gives in place of a listing has none."""
+        listed = self.storage.list_objects(prefix, _LISTING_S)
+        objects = [stored for stored in listed if stored.name.startswith(f"{prefix}/")]  # s3fs takes a page for a file
+        if not objects:
+            self.connect()  # raises if a proxy answers everything with its own page
+        return objects
+
     def remove(self, objects: list[StoredObject]) -> None:
         """Remove objects, the manifests of entries first."""
-        for stored in sorted(objects, key=lambda stored: not stored.name.endswith(f"/{MANIFEST}")):
-            self.storage.remove(stored.name)
+        names = [stored.name for stored in objects]
+        manifests = [name for name in names if name.endswith(f"/{MANIFEST}")]
+        for group in (manifests, set(names).difference(manifests)):
+            deque(request_parallel(self.storage.remove, group), maxlen=0)
 
     def write_record(self, run_id: str, text: str) -> None:
         """Write the JSON of a run's record, in place of an earlier one."""
@@ -173,8 +188,10 @@ class RemoteStore:
 
     def list_records(self) -> Iterator[str]:
         """Yield the ids of all runs that have a record."""
-        for stored in self.storage.list_objects(RECORDS):
-            yield stored.name.removeprefix(f"{RECORDS}/").removesuffix(".json")
+        for stored in self._list_objects(RECORDS):
+            name = stored.name.removeprefix(f"{RECORDS}/")
+            if name.endswith(".json") and "/" not in name:  # what others have put there is no record
+                yield name.removesuffix(".json")
 
 
 def is_sound(key: str, folder: Path) -> bool:

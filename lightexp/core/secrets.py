@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s'\"<>`|/?#]*)([^\s'\"<>`|]*)")
 _QUERY_VALUE = re.compile(r"([?&;#])([^=&;?#]+)=([^&;#]+)")
 _SECRET_NAME = re.compile(
-    r"(password|passwd|passphrase|pwd|token|secret|credentials?|signature|(?<!ssl)key)$", re.IGNORECASE
+    r"(password|passwd|passphrase|pwd|token|secret|credentials?|signature|^sig|(?<!ssl)key)$", re.IGNORECASE
 )
 _TOKEN_SCHEMES = ("http", "https")  # whose user name alone may be a token
 _ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*([^\s,{}]+)")

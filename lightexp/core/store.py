@@ -90,6 +90,18 @@ class Store:
             self._sync.report_skipped()
         self.release()
 
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Close the store at the end of a context, also after an error; after Ctrl-C without waiting for uploads."""
+        is_interrupted = False
+        try:
+            yield
+        except KeyboardInterrupt:
+            is_interrupted = True
+            raise
+        finally:
+            self.close(wait=not is_interrupted)
+
     def share_record(self, run_id: str, make_text: Callable[[], str]) -> None:
         """Upload the JSON of a run's record, which keeps its entries in the remote store; nothing without one."""
         if self._sync is not None:
@@ -173,9 +185,9 @@ class Store:
             with self._draft(key) as draft:
                 if self._sync is None:
                     return self._make(key, kind, make, draft), False
-                if self._sync.obtain(key, draft, on_wait):
-                    return self._commit(key, draft), True
                 try:
+                    if self._sync.obtain(key, draft, on_wait):
+                        return self._commit(key, draft), True
                     return self._make(key, kind, make, draft), False
                 except BaseException:
                     self._sync.give_up(key)

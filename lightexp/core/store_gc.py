@@ -15,7 +15,7 @@ from typing import Literal
 
 from filelock import Timeout
 
-from lightexp.core.disk_errors import explain_disk_errors
+from lightexp.core.disk_errors import NOT_WRITABLE, explain_disk_errors
 from lightexp.core.regular_files import read_text
 from lightexp.core.store import DRAFTS, LOCKS, QUARANTINE, Store, make_lock, remove_path
 from lightexp.core.store_entry import ENTRIES, MANIFEST, entry_lock
@@ -24,7 +24,7 @@ from lightexp.core.store_index import IndexRow, StoreIndex
 TRASH = "trash"
 UNREADABLE = "?"
 """The kind of an entry whose manifest cannot be read."""
-State = Literal["idle", "in use", "quarantined"]
+State = Literal["idle", "in use", "read-only", "quarantined"]
 Verdict = Literal["sound", "facts without digest", "broken"]
 
 
@@ -40,7 +40,8 @@ class StoreItem:
         bytes: Size of its files, in bytes.
         creation_time: When it was made, in seconds since the epoch.
         last_use_time: When it was last loaded or made, in seconds since the epoch.
-        state: `in use` while a process that has loaded or made it is running; `quarantined` if it was found broken.
+        state: `in use` while a process that has loaded or made it is running; `read-only` if this process may not find
+            that out, nor remove it; `quarantined` if it was found broken.
     """
 
     key: str
@@ -74,7 +75,7 @@ def list_items(root: Path, check_use: bool = True, on_read: Callable[[], None] =
             items += _list_entries(parent, index, on_read)
     index.save()
     if check_use:
-        items = [replace(item, state="in use") if is_in_use(item.folder) else item for item in items]
+        items = [replace(item, state=find_state(item.folder)) for item in items]
     for folder in _iterate_folder(root / QUARANTINE):
         with suppress(FileNotFoundError):  # removed meanwhile
             items.append(replace(_read_item(folder), state="quarantined"))
@@ -139,13 +140,13 @@ def _read_last_use(folder: Path) -> float:
     return (manifest.stat() if manifest.is_file() else folder.lstat()).st_mtime
 
 
-def is_in_use(folder: Path) -> bool:
-    """Check whether a process holds an entry, or may: another user owns it, or the file system has no locks."""
+def find_state(folder: Path) -> State:
+    """Find out whether a process holds an entry. Where the file system has no locks, each counts as in use."""
     try:
         with entry_lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            return False
-    except OSError:
-        return True
+            return "idle"
+    except OSError as error:
+        return "read-only" if error.errno in NOT_WRITABLE else "in use"
 
 
 def verify_item(store: Store, item: StoreItem) -> Verdict:
@@ -205,7 +206,7 @@ def _remove_unused_locks(root: Path) -> None:
 def select_evictable(
     items: list[StoreItem], now: float, older_than: float | None, max_size: float | None, keep: Container[str] | None
 ) -> list[StoreItem]:
-    """Return the entries that every rule allows to remove, none of them in use, the least recently used first.
+    """Return the entries that every rule allows to remove, none in use or read-only, the least recently used first.
 
     Args:
         items: All entries, the least recently used first.
@@ -219,7 +220,7 @@ def select_evictable(
     for item in items:
         is_old = older_than is None or now - item.last_use_time >= older_than
         is_kept = keep is not None and item.key in keep and item.state != "quarantined"
-        if excess > 0 and is_old and not is_kept and item.state != "in use":
+        if excess > 0 and is_old and not is_kept and item.state not in ("in use", "read-only"):
             evictable.append(item)
             excess -= item.bytes
     return evictable

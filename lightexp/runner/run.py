@@ -149,7 +149,7 @@ class Runner:
         record.tags = dict(tags or {})
         with explain_disk_errors(settings.outputs):
             self.close_dead_runs(settings)
-            with run_lock.hold(settings.outputs / RUNS, record.id):
+            with store.closing(), run_lock.hold(settings.outputs / RUNS, record.id):
                 error = self._run_recorded(record, settings, plan, executor, store, test)
                 store.close(wait=not isinstance(error, KeyboardInterrupt))  # last: Ctrl-C leaves nothing else undone
         self._on_end(record)

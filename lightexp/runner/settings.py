@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from lightexp.core import secrets
 from lightexp.core.config import Threads, build, construct, flatten, settings_dataclass
 from lightexp.core.errors import BadInput
-from lightexp.core.object_storage import URL_PATTERN
+from lightexp.core.object_storage import check_url
 from lightexp.core.protocols import Dataset, Measurement, Model, Stage, Task
 from lightexp.core.task import DEFAULT_TASK, is_default_task
 from lightexp.core.training import Rung
@@ -47,7 +47,7 @@ class Paths:
 class StoreSettings:
     """`store`: the address of the remote store; None for none."""
 
-    remote: Annotated[str, Field(pattern=f"^({URL_PATTERN})$")] | None = None
+    remote: Annotated[str, AfterValidator(check_url)] | None = None
 
 
 @settings_dataclass

@@ -20,6 +20,8 @@ ABLATION, SWEEP = "ablation", "sweep"
 """Tags of a record that name the group of its run."""
 GROUP = "group"
 """Tag of a record that another host has made for a command: the id of the command's group."""
+CALL = "call"
+"""Tag of a record that another host has made for a command: the command's name."""
 _GROUP_ID = re.compile("[0-9a-f]{32}")
 
 
@@ -98,22 +100,23 @@ class RunGroupTracker:
 
     def start(self) -> None:
         """Show the group as running."""
-        self._thread.submit(self._upload, "RUNNING", None)
+        self._thread.submit(self._upload, "RUNNING")
 
-    def end(self, status: str, table: Path | None = None) -> None:
+    def end(self, status: str, table: Path | None = None, call: str = "") -> None:
         """Show how the group ended, and wait for that.
 
         Args:
             status: MLflow's: `FINISHED`, `FAILED` or `KILLED`.
             table: File of its table in Markdown, if there is one. Defaults to None.
+            call: See `StudyPayload`. Defaults to none.
         """
-        self._thread.submit(self._upload, status, table).result()
+        self._thread.submit(self._upload, status, table, call).result()
         self._thread.shutdown()
 
-    def _upload(self, status: str, table: Path | None) -> None:
+    def _upload(self, status: str, table: Path | None = None, call: str = "") -> None:
         if not asks_for_mirror(self._settings.tracking):
             return
-        payload = StudyPayload(self._group.id, self._group.name, status)
+        payload = StudyPayload(self._group.id, self._group.name, status, call=call)
         if table is not None and table.is_file():
             payload = replace(payload, files={str(table): ""}, table=table.read_text(encoding="utf-8"))
         with lock_groups(Path(self._settings.outputs)):

@@ -46,6 +46,8 @@ class StudyPayload:
         files: Path to the folder of the run's artifacts that it goes into; an empty name is the top.
         main_metrics: Names of the trials' metrics that MLflow gets by default; see `Mlflow.metrics`.
         table: The study's table in Markdown, for its description; empty while there is none.
+        call: The command that has ended, by the tag of its runs; those that are still shown as running are of workers
+            that have died, and are shown as killed. Empty while it has not.
     """
 
     id: str
@@ -57,6 +59,7 @@ class StudyPayload:
     files: dict[str, str] = field(default_factory=dict)
     main_metrics: list[str] = field(default_factory=list)
     table: str = ""
+    call: str = ""
 
 
 def parse_study(values: dict[str, Any]) -> StudyPayload:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from lightexp.tracking import mlflow_payload, stores
 from lightexp.tracking.client import MlflowRun, TrackingClient
+from lightexp.tracking.run_groups import CALL
 from lightexp.tracking.study_payload import StudyPayload, TrialPayload
 
 TRIAL_TAG, STUDY_TAG, PARENT_TAG = "lightexp.trial", "lightexp.study", "mlflow.parentRunId"
+_CALL_TAG = f"lightexp.{CALL}"
 _UPLOADER_TAG = "lightexp.shown_by"
 _BATCH_TRIALS = 20  # written in one transaction, for which other processes that write must wait
 
@@ -78,6 +80,10 @@ class StudyUploader:
         for path, folder in study.files.items():
             if Path(path).is_file():
                 client.log_file(run, Path(path), folder or None)
+        if study.call:
+            query = f"tags.`{_CALL_TAG}` = '{study.call}' and attributes.status = 'RUNNING'"
+            for dead in list(client.find_runs(self._experiment_id, query)):
+                close_run(client, dead.run_id)
         return run_id
 
     def _find_or_create_run(self, client: TrackingClient, study: StudyPayload) -> MlflowRun:

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from lightexp.ablation.run import AblationPool
+from lightexp.ablation.runs import Backlog
+from lightexp.cli.main import main
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record
 from lightexp.core.records import load_records
@@ -236,3 +239,20 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Pat
     assert finished.returncode == 2
     assert message in finished.stderr
     assert len(finished.stderr.splitlines()) == bool(message)
+
+
+def test_interrupt_closes_what_mlflow_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ablation, ends = AblationFolder(tmp_path), list[tuple[str, str]]()
+
+    class Tracker:
+        def end(self, status: str, *, call: str) -> None:
+            ends.append((status, call))
+
+    def interrupt(backlog: Backlog, pool: AblationPool) -> None:
+        ends.append(("calls", pool.call))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightexp.cli.ablate._start_tracker", lambda spec, settings: Tracker())
+    monkeypatch.setattr("lightexp.cli.ablate._run_backlog", interrupt)
+    assert main(["ablate", str(ablation.path)]) == 130
+    assert ends == [("calls", ends[0][1]), ("KILLED", ends[0][1])]

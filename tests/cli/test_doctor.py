@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -165,3 +166,25 @@ def test_doctor_table_says_whether_the_job_can_run(tmp_path: Path, monkeypatch: 
     assert (result.returncode, result.stderr) == (1, "")
     assert "ImportError: no AVX" in result.stdout and "It cannot run here: see what is bad." in result.stdout
     assert "Exit codes: 0 it can, 1 it cannot" in lightexp("doctor", "--help", cwd=tmp_path).stdout
+
+
+def test_doctor_checks_the_remote_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(url: str) -> tuple[str, str]:
+        settings = [f"paths.outputs={tmp_path / 'outputs'}", f"store.remote={url}"]
+        checks = {check.name: check for check in check_job(settings, compose_config(settings))}
+        return checks["remote store"].state, checks["remote store"].message
+
+    url = f"file://{tmp_path / 'remote'}"
+    assert check(url) == ("ok", f"{url} can be read and written")
+    assert not [path for path in (tmp_path / "remote").rglob("*") if path.is_file()]
+    monkeypatch.setattr("lightexp.core.remote_gc.time.time", lambda: 0.0)
+    state, message = check(url)
+    assert state == "note" and "this host's clock differs by" in message
+    (tmp_path / "remote" / "lightexp-store.json").write_text('{"format": 2}')
+    assert check(url)[0] == "bad"
+    (tmp_path / "remote" / "lightexp-store.json").write_text("<html>")
+    assert check(url)[0] == "note"
+    (tmp_path / "remote" / "lightexp-store.json").unlink()
+    shutil.rmtree(tmp_path / "remote" / "leases")
+    (tmp_path / "remote" / "leases").write_text("a file in the place of a folder")
+    assert "but not written" in check(url)[1]

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from lightexp.cli.doctor import check_job
 from lightexp.cli.main import main
+from lightexp.core.errors import RunFailed
 from lightexp.core.folder_storage import FolderStorage
 from lightexp.core.protocols import MeasurementContext, Metric
 from lightexp.core.record import Record, read_record
 from lightexp.core.records import load_records
+from lightexp.core.remote_store import RemoteStore
 from lightexp.core.store import Store
 from lightexp.core.store_gc import list_items
 from lightexp.core.store_sync import StoreSync
 from lightexp.metrics.latency import Latency
-from lightexp.runner.compose import compose_config, compose_settings
+from lightexp.runner.compose import compose_settings
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 from lightexp.tracking.mirror import SyncResult
 from lightexp.tracking.remote_mirror import RemoteMirror
 from tests.cli.commands import read_records
+from tests.small_disk import mount_small_disk
 from tests.tiny_runs import TinyRuns
 
 PIPELINE = ("pipeline=quantize", "pipeline.stages.quantize.scheme=int8")
@@ -164,26 +168,17 @@ def test_pull_refuses_a_wrong_id(hosts: Hosts, tmp_path: Path, capfd: pytest.Cap
     assert run in err and err.count("\n") == 1
 
 
-def test_doctor_checks_the_remote_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def check(url: str) -> tuple[str, str]:
-        settings = [f"paths.outputs={tmp_path / 'outputs'}", f"store.remote={url}"]
-        checks = {check.name: check for check in check_job(settings, compose_config(settings))}
-        return checks["remote store"].state, checks["remote store"].message
-
-    url = f"file://{tmp_path / 'remote'}"
-    assert check(url) == ("ok", f"{url} can be read and written")
-    assert list_objects(tmp_path / "remote") == []
-    monkeypatch.setattr("lightexp.core.remote_gc.time.time", lambda: 0.0)
-    state, message = check(url)
-    assert state == "note" and "this host's clock differs by" in message
-    (tmp_path / "remote" / "lightexp-store.json").write_text('{"format": 2}')
-    assert check(url)[0] == "bad"
-    (tmp_path / "remote" / "lightexp-store.json").write_text("<html>")
-    assert check(url)[0] == "note"
-    (tmp_path / "remote" / "lightexp-store.json").unlink()
-    shutil.rmtree(tmp_path / "remote" / "leases")
-    (tmp_path / "remote" / "leases").write_text("a file in the place of a folder")
-    assert "but not written" in check(url)[1]
+def test_pull_takes_no_keys_that_are_paths(
+    copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    precious = tmp_path / "mine"
+    precious.mkdir()
+    (precious / "file").write_text("1")
+    path = next((copy[0] / "records").glob("*.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "keys": [str(precious)]}))
+    code, _, err = run_store(capfd, tmp_path / "outputs", copy[1], "pull", path.stem)
+    assert code == 2 and "keys.0" in err and err.count("\n") == 1
+    assert (precious / "file").read_text() == "1"
 
 
 def test_push_uploads_what_is_missing(hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -194,6 +189,68 @@ def test_push_uploads_what_is_missing(hosts: Hosts, tmp_path: Path, capfd: pytes
         assert lines[-1] == "It has the records of 1 run of this host."
     code, out, _ = run_store(capfd, tmp_path / "outputs", url, "verify", "--remote")
     assert (code, out) == (0, f"{count} of {count} entries in {url} are sound.\n")
+
+
+def test_interrupted_push_says_how_far_it_is(
+    hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: RemoteStore, key: str, folder: Path) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RemoteStore, "upload", interrupt)
+    code, out, err = run_store(capfd, hosts.first.outputs, f"file://{tmp_path / 'other'}", "push")
+    count = len(list_items(hosts.first.outputs / "store"))
+    assert (code, out) == (130, f"Interrupted: 0 entries were uploaded, {count} have not been looked at.\n")
+    assert err.count("\n") == 1
+
+
+def test_addresses_may_have_spaces_and_percent_signs(
+    hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, count = tmp_path / "a folder%20 ü", len(list_items(hosts.first.outputs / "store"))
+    code, out, _ = run_store(capfd, hosts.first.outputs, f"'file://{folder}'", "push")
+    assert code == 0 and f"{count} entries were uploaded" in out
+    assert (folder / "lightexp-store.json").is_file()
+    code, out, _ = run_store(capfd, tmp_path / "outputs", f"'file://{folder}'", "verify", "--remote")
+    assert (code, out) == (0, f"{count} of {count} entries in file://{folder} are sound.\n")
+
+
+def test_read_only_store_is_listed_as_such(hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outputs, source = tmp_path / "outputs", hosts.first.outputs / "store"
+    outputs.mkdir()
+    with mount_small_disk(outputs / "store") as disk:
+        shutil.copytree(source, disk, dirs_exist_ok=True)
+        count = len(list_items(disk))
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        _, out, _ = run_store(capfd, outputs, hosts.url, "ls", "--all")
+        assert (out.count("read-only"), out.count("in use")) == (count, 0)
+        _, out, _ = run_store(capfd, outputs, hosts.url, "gc", "--unreferenced")
+        assert out.startswith(f"0 of {count} entries are gone") and out.endswith(f"({count} read-only).\n")
+        code, _, err = run_store(capfd, outputs, hosts.url, "verify", "--remote")
+        assert code == 1
+        assert err.endswith("cannot be written: Read-only file system. Set paths.outputs=FOLDER.\n")
+
+
+def test_uploads_end_where_the_record_cannot_be_written(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, put_file, write, folders = tmp_path / "remote", FolderStorage.put_file, Record.write, list[Path]()
+
+    def put_slowly(self: FolderStorage, source: str, path: str) -> None:
+        time.sleep(0.2)
+        put_file(self, source, path)
+
+    def write_once(self: Record, folder: Path) -> None:
+        folders.append(folder)
+        if len(folders) > 1:
+            raise OSError(28, "No space left on device")
+        write(self, folder)
+
+    monkeypatch.setattr(FolderStorage, "put_file", put_slowly)
+    monkeypatch.setattr(Record, "write", write_once)
+    with pytest.raises(RunFailed, match="is full"):
+        hosts.second.run(*PIPELINE, f"store.remote=file://{remote}")
+    assert len(list(remote.glob("entries/*/*/manifest.json"))) == len(hosts.record.keys)
 
 
 def test_verify_names_damaged_entries(
@@ -265,6 +322,16 @@ def test_gc_refuses_records_that_it_cannot_read(
     assert run_store(capfd, tmp_path / "outputs", url, "gc", "--remote", *shlex.split(err)[-2:])[0] == 0
 
 
+def test_gc_keeps_records_of_newer_versions(
+    copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    remote, url = copy
+    path = next(remote.glob("records/*"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 3}))
+    code, _, err = run_store(capfd, tmp_path / "outputs", url, "gc", "--remote")
+    assert code == 2 and err.endswith("it is of format 3; this lightexp reads formats 1 and 2. Upgrade lightexp.\n")
+
+
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
@@ -272,7 +339,9 @@ def test_gc_refuses_records_that_it_cannot_read(
         (["store", "verify", "--remote", "--deep", "store.remote=file:///x"], "--deep"),
         (["store", "gc", "--forget", "run", "--unreferenced"], "Add --remote"),
         (["run", "store.remote=s3://me:secret@bucket/x"], "store.remote"),
-        (["run", "store.remote=ftp://host/x"], "store.remote"),
+        (["run", "store.remote=ftp://host/x"], "store.remote: no address of a remote store. Write s3://BUCKET/PREFIX"),
+        (["run", "store.remote=file:///"], "store.remote"),
+        (["run", "store.remote="], "store.remote"),
     ],
 )
 def test_bad_input_is_one_line(hosts: Hosts, capfd: pytest.CaptureFixture[str], argv: list[str], text: str) -> None:

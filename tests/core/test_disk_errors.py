@@ -15,6 +15,7 @@ import pytest
 
 from lightexp.core.errors import RunFailed
 from lightexp.core.store import Store
+from tests.core.remote_hosts import Host
 from tests.small_disk import fill_disk, mount_small_disk
 
 KEY = "ab" + "0" * 62
@@ -85,6 +86,33 @@ def test_disk_full_at_any_moment_leaves_nothing(small_disk: Path) -> None:
             failed += 1
     assert 0 < failed < 12
     store.release()
+
+
+def test_ensure_reports_a_full_disk_of_a_fetched_entry(small_disk: Path, tmp_path: Path) -> None:
+    def make_large(folder: Path) -> dict[str, Any]:
+        (folder / "model.tflite").write_bytes(bytes(2_000_000))
+        return {}
+
+    url = f"file://{tmp_path / 'remote'}"
+    first, second = Host(tmp_path / "a", url), Host(small_disk, url)
+    first.store.ensure(KEY, "a", make_large)
+    first.store.close()
+    (tmp_path / "remote" / "entries" / "ab" / KEY / "manifest.json").rename(tmp_path / "manifest.json")
+
+    def complete(key: str) -> bool:  # another host ends its upload between the look and the lease
+        is_acquired = acquire(key)
+        (tmp_path / "manifest.json").rename(tmp_path / "remote" / "entries" / "ab" / KEY / "manifest.json")
+        return is_acquired
+
+    leases = second.sync._leases
+    acquire = leases.acquire
+    leases.acquire = complete  # type: ignore[method-assign]
+    with pytest.raises(RunFailed, match=f"^The disk that holds {small_disk} is full"):
+        second.store.ensure(KEY, "a", make)
+    assert second.lines == []
+    assert list_files(small_disk) == []
+    assert list_files(tmp_path / "remote" / "leases") == []
+    second.store.release()
 
 
 def test_ensure_reports_an_unwritable_folder(tmp_path: Path, request: pytest.FixtureRequest) -> None:

@@ -13,7 +13,7 @@ import pytest
 from lightexp.core.columns import COLUMNS, MISSING
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Metric
-from lightexp.core.record import FORMAT, RECORD_FILE, Record, StageRecord, read_record
+from lightexp.core.record import FORMAT, RECORD_FILE, Record, StageRecord, parse_record, read_record
 
 
 @pytest.fixture
@@ -176,3 +176,13 @@ def test_columns_format_values() -> None:
     assert formats["latency/p50_us"](1234.56) == "1,234.6"
     assert {formats["model/params"](value) for value in (None, math.nan, math.inf)} == {MISSING}
     assert len(formats) == len(COLUMNS)
+
+
+@pytest.mark.parametrize("key", ["../../outside", "/outside", "", "k/l"])
+def test_store_keys_that_are_paths_are_refused(record: Record, key: str) -> None:
+    values = json.loads(record.to_json())
+    with pytest.raises(ValueError, match=r"keys\.0: String should match"):
+        parse_record({**values, "keys": [key]})
+    values["stages"][0]["key"] = key
+    with pytest.raises(ValueError, match=r"stages\.0\.key: String should match"):
+        parse_record(values)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
+import pytest
+
+from lightexp.core.object_storage import ObjectStorage, StorageUnavailable
 from lightexp.core.remote_gc import find_garbage, read_storage_clock, remove_garbage
-from tests.core.remote_hosts import DAY_S, Host, collect
+from lightexp.core.remote_store import RemoteStore
+from lightexp.core.store_entry import MANIFEST
+from tests.core.remote_hosts import DAY_S, KEY, Host, collect
+from tests.object_server import FaultProxy
 
 
 def test_gc_removes_what_nothing_needs(url: str, tmp_path: Path) -> None:
@@ -35,3 +42,33 @@ def test_storage_clock_is_read(url: str, tmp_path: Path) -> None:
     host = Host(tmp_path, url)
     assert abs((read_storage_clock(host.remote) or 0.0) - time.time()) < 60
     assert list(host.remote.storage.list_objects("")) == []
+
+
+def test_a_proxys_page_is_no_empty_listing(url: str, tmp_path: Path, proxy: FaultProxy) -> None:
+    host = Host(tmp_path, url)
+    assert (host.remote.list_entries(), list(host.remote.list_records())) == ({}, [])
+    proxy.fault = "html"
+    with pytest.raises(StorageUnavailable, match="a proxy may have answered"):
+        host.remote.list_entries()
+    with pytest.raises(StorageUnavailable, match="a proxy may have answered"):
+        list(host.remote.list_records())
+
+
+def test_what_is_no_record_is_not_listed(tmp_path: Path) -> None:
+    storage = ObjectStorage(f"file://{tmp_path}")
+    for name in ("run.json", ".DS_Store", "folder/run.json"):
+        storage.write(f"records/{name}", b"{}")
+    assert list(RemoteStore(storage).list_records()) == ["run"]
+
+
+def test_a_manifest_without_end_stops_nothing(tmp_path: Path) -> None:
+    host, other = Host(tmp_path / "a", f"file://{tmp_path / 'remote'}"), "cd" + "0" * 62
+    for key in (KEY, other):
+        host.ensure(key=key)
+    host.store.close()
+    os.truncate(tmp_path / "remote" / "entries" / "ab" / KEY / MANIFEST, 64_000_001)
+    for key, state in ((KEY, "damaged"), (other, "sound")):
+        (tmp_path / key).mkdir()
+        assert host.remote.fetch(key, tmp_path / key) == state
+    garbage = find_garbage(host.remote, lambda: {KEY, other}, None, None, time.time() + 2 * DAY_S)
+    assert (garbage.entries, garbage.files, garbage.unreadable) == ([], [], [KEY])

@@ -21,6 +21,7 @@ PLACES = [
     f"https://me:{MARK}@[broken",
     f"https://host/data.npz?api_key={MARK}",
     f"https://host/data.npz?X-Amz-Signature={MARK}",
+    f"https://host/container?sv=2026-01-01&sig={MARK}",
     f"https://host/#access_token={MARK}",
     f"https://host/?PassWord={MARK};a=b",
     f"https://host/?%70assword={MARK}",

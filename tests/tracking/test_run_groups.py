@@ -151,3 +151,19 @@ def test_group_tag_names_the_group_of_the_command(tmp_path: Path) -> None:
     assert make_group_tag({"row": "a"}, tmp_path) == {}
     for strange in ("' OR tags.x = '", ""):
         assert find_group(tags | {"group": strange}, tmp_path / "command") == group
+
+
+def test_end_closes_the_runs_of_dead_workers(
+    outputs: Path,
+    mirror: MlflowMirror,
+    make_record: Callable[..., Record],
+    sync: Callable[..., bool],
+    messages: list[str],
+) -> None:
+    sync(mirror, make_record(tags={"ablation": "article", "row": "a", "call": "call-1"}))
+    tracker = make_tracker(mirror, outputs)
+    tracker.end("FINISHED", call="call-2")
+    assert list_runs(mirror)[1][0].info.status == "RUNNING"  # another command's
+    make_tracker(mirror, outputs).end("FINISHED", call="call-1")
+    assert list_runs(mirror)[1][0].info.status == "KILLED"
+    assert messages == []

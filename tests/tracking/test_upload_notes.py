@@ -99,7 +99,10 @@ def test_notes_go_with_their_runs(record: Record, run_folder: Path) -> None:
     notes.add(run_folder, record, PLACE)
     notes.add(removed, replace(record, id="removed"), PLACE)
     shutil.rmtree(removed)
+    odd = run_folder.parent / NOTES_FOLDER / "odd.json"
+    odd.mkdir()  # no note, and no file
     notes.remove_orphans()
+    odd.rmdir()
     assert [path.stem for path in (run_folder.parent / NOTES_FOLDER).iterdir()] == [record.id]
     assert notes.has(run_folder, record, PLACE)
 
