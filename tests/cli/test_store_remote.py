@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -29,25 +28,8 @@ from lightexp.runner.run import Runner
 from lightexp.tracking.mirror import SyncResult
 from lightexp.tracking.remote_mirror import RemoteMirror
 from tests.cli.commands import read_records
+from tests.cli.two_hosts import PIPELINE, Hosts, age, list_objects, run_store
 from tests.small_disk import mount_small_disk
-from tests.tiny_runs import TinyRuns
-
-PIPELINE = ("pipeline=quantize", "pipeline.stages.quantize.scheme=int8")
-DAY_S = 86_400.0
-
-
-class Hosts:
-    """Two users' folders that share a remote store alone, and the record of a run in the first."""
-
-    def __init__(self, folder: Path) -> None:
-        self.url = f"file://{folder / 'remote'}"
-        self.remote = folder / "remote"
-        self.first, self.second = (TinyRuns(self._make(folder / name)) for name in ("a", "b"))
-        self.record = self.first.run(*PIPELINE, f"store.remote={self.url}")
-
-    def _make(self, folder: Path) -> Path:
-        folder.mkdir()
-        return folder
 
 
 @pytest.fixture(scope="module")
@@ -60,23 +42,6 @@ def copy(hosts: Hosts, tmp_path: Path) -> tuple[Path, str]:
     """A copy of the remote store, and its address."""
     shutil.copytree(hosts.remote, tmp_path / "remote")
     return tmp_path / "remote", f"file://{tmp_path / 'remote'}"
-
-
-def run_store(capfd: pytest.CaptureFixture[str], outputs: Path, url: str, *argv: str) -> tuple[int, str, str]:
-    """Run `lightexp store`, and return exit code, output and errors."""
-    code = main(["store", *argv, f"paths.outputs={outputs}", f"store.remote={url}"])
-    captured = capfd.readouterr()
-    return code, captured.out, captured.err
-
-
-def list_objects(remote: Path) -> list[Path]:
-    return sorted(path for path in remote.rglob("*") if path.is_file())
-
-
-def age(remote: Path, days: float) -> None:
-    for path in list_objects(remote):
-        time = path.stat().st_mtime - days * DAY_S
-        os.utime(path, (time, time))
 
 
 def test_plan_says_what_the_remote_store_has(hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
