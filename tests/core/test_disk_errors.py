@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from lightexp.core.errors import RunFailed
+from lightexp.core.remote_lease import RemoteLeases
 from lightexp.core.store import Store
 from tests.core.remote_hosts import Host
 from tests.small_disk import fill_disk, mount_small_disk
@@ -88,7 +89,9 @@ def test_disk_full_at_any_moment_leaves_nothing(small_disk: Path) -> None:
     store.release()
 
 
-def test_ensure_reports_a_full_disk_of_a_fetched_entry(small_disk: Path, tmp_path: Path) -> None:
+def test_ensure_reports_a_full_disk_of_a_fetched_entry(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def make_large(folder: Path) -> dict[str, Any]:
         (folder / "model.tflite").write_bytes(bytes(2_000_000))
         return {}
@@ -99,14 +102,14 @@ def test_ensure_reports_a_full_disk_of_a_fetched_entry(small_disk: Path, tmp_pat
     first.store.close()
     (tmp_path / "remote" / "entries" / "ab" / KEY / "manifest.json").rename(tmp_path / "manifest.json")
 
-    def complete(key: str) -> bool:  # another host ends its upload between the look and the lease
-        is_acquired = acquire(key)
+    acquire = RemoteLeases.acquire
+
+    def complete(self: RemoteLeases, key: str) -> bool:  # another host's upload ends between the look and the lease
+        is_acquired = acquire(self, key)
         (tmp_path / "manifest.json").rename(tmp_path / "remote" / "entries" / "ab" / KEY / "manifest.json")
         return is_acquired
 
-    leases = second.sync._leases
-    acquire = leases.acquire
-    leases.acquire = complete  # type: ignore[method-assign]
+    monkeypatch.setattr(RemoteLeases, "acquire", complete)
     with pytest.raises(RunFailed, match=f"^The disk that holds {small_disk} is full"):
         second.store.ensure(KEY, "a", make)
     assert second.lines == []
