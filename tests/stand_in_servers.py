@@ -26,6 +26,7 @@ class StandInServer:
         artifact: The content of every artifact.
         hangs_after: Number of requests after which none is answered. Defaults to None: all are.
         refused: Text that makes a query invalid, as for servers of earlier versions. Defaults to None: nothing.
+        refuses_host: Whether each request is refused for its host name, as by MLflow's `--allowed-hosts`.
         drips: Whether each answer is sent byte by byte, and its headers before it.
         requests: The endpoint of each request so far.
         url: Its address.
@@ -35,6 +36,7 @@ class StandInServer:
     artifact: bytes = b""
     hangs_after: int | None = None
     refused: str | None = None
+    refuses_host: bool = False
     drips: bool = False
     requests: list[str] = field(default_factory=list)
     url: str = ""
@@ -102,6 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
         status = "200 OK"
         if stand_in.refused and stand_in.refused in request:
             status, body = "400 Bad Request", b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "invalid filter"}'
+        if stand_in.refuses_host:
+            status, body = "403 Forbidden", b"Invalid Host header - possible DNS rebinding attack detected"
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         self._send(head.encode() + body)
 

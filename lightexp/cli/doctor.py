@@ -294,14 +294,16 @@ def _check_records(outputs: Path) -> Check:
 def _check_tracking(tracking: Any, outputs: Path) -> Check:
     from lightexp.datasets.fetch import is_reachable
     from lightexp.tracking import stores
-    from lightexp.tracking.mlflow import Mlflow
+    from lightexp.tracking.mlflow import Mlflow, find_server_problem
 
     if not isinstance(tracking, Mlflow):
         return Check("outputs", "tracking", "ok", type(tracking).__name__)
     uri = stores.resolve_uri(tracking.uri, outputs)
-    if uri.startswith("http") and not is_reachable(uri):
-        text = f"{uri} does not answer; runs go on without it, and 'lightexp track sync' uploads them later"
-        return Check("outputs", "tracking", "note", text)
+    if uri.startswith("http"):
+        problem = find_server_problem(uri, tracking) if is_reachable(uri) else "it does not answer"
+        if problem:
+            text = f"{uri}: {problem}. Runs go on without it, and 'lightexp track sync' uploads them later"
+            return Check("outputs", "tracking", "note", text)
     return Check("outputs", "tracking", "ok", uri)
 
 

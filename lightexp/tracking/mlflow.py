@@ -24,6 +24,7 @@ from lightexp.tracking.study_payload import StudyPayload
 from lightexp.tracking.study_uploader import StudyUploader, close_run
 from lightexp.tracking.upload_notes import UploadNotes
 
+_REFUSED_HOST = "Invalid Host header"  # MLflow's answer to names that it was not started with
 _PROBE = {"timeout": 4, "retries": 0}
 _WRITE = {"timeout": 30, "retries": 2}
 _PROBE_PAUSE_S = 30.0  # from an answer to the next probe, which costs a request
@@ -301,9 +302,23 @@ class MlflowMirror(Mirror):
         return experiment
 
 
+def find_server_problem(uri: str, settings: Mlflow) -> str | None:
+    """Return why a server cannot be used, in one line; None if it answers."""
+    try:
+        with stores.bound_retries(**_PROBE):
+            TrackingClient(uri, settings.timeout_s).find_experiment(settings.experiment)
+    except Exception as error:  # MLflow and its libraries raise anything where a store cannot be used
+        return summarize_mlflow_error(error)
+    return None
+
+
 def summarize_mlflow_error(error: BaseException) -> str:
     """Return the first cause of an error in one line: MLflow wraps `Connection refused` in five other errors."""
     while not isinstance(error, StoreTimeout | UnusableAnswer) and (cause := error.__cause__ or error.__context__):
         error = cause
     lines = format_reason(error).strip().splitlines()
+    if lines and _REFUSED_HOST in lines[0]:
+        return (
+            "it refuses this host name. Start it with mlflow server --allowed-hosts HOST:PORT, or name its IP address"
+        )
     return mlflow_payload.format_value(lines[0].rstrip(".") if lines else type(error).__name__, 300)

@@ -16,6 +16,7 @@ from lightexp.core.record import RECORD_FILE
 from lightexp.core.store import Store
 from lightexp.core.store_entry import MANIFEST
 from lightexp.runner.compose import compose_config
+from tests import stand_in_servers
 from tests.cli.commands import lightexp
 
 QUIET = "import sys; from lightexp.cli.main import main; code = main(sys.argv[1:]); "
@@ -108,6 +109,10 @@ def test_check_job_checks_what_the_settings_say(tmp_path: Path, monkeypatch: pyt
         checks = check_settings(*settings)
         assert [key for key, check in checks.items() if check.state == "bad"] == [place]
     assert check_settings("tracking.uri=http://127.0.0.1:9")["outputs", "tracking"].state == "note"
+    for refuses_host, state in ((False, "ok"), (True, "note")):
+        with stand_in_servers.serve(refuses_host=refuses_host) as server:
+            check = check_settings(f"tracking.uri={server.url}")["outputs", "tracking"]
+        assert (check.state, "mlflow server --allowed-hosts HOST:PORT" in check.message) == (state, refuses_host)
 
 
 def test_check_job_finds_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
