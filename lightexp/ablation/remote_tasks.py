@@ -13,10 +13,10 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from lightexp.core.errors import RunFailed
+from lightexp.core.errors import LightexpError, RunFailed
 from lightexp.core.json_text import encode_json
 from lightexp.core.object_storage import ObjectStorage, StorageUnavailable
 from lightexp.core.record import Record, is_run_id, parse_record
@@ -118,9 +118,10 @@ class RemoteTasks:
         return record
 
     def clear(self) -> None:
-        """Remove what this command has left in the storage."""
-        for stored in self._retry(lambda: list(self._storage.list_objects(f"{CALLS}/{self._call}"))):
-            self._retry(partial(self._storage.remove, stored.name))
+        """Remove what this command has left in the storage; what cannot be removed is left to `store gc --remote`."""
+        with suppress(LightexpError):
+            for stored in self._storage.list_objects(f"{CALLS}/{self._call}"):
+                self._storage.remove(stored.name)
 
     def _name_lease(self, task_id: str) -> str:
         return f"{self._call}-{task_id}"

@@ -87,7 +87,11 @@ class Launcher:
         settings = self._get_ray_settings()
         if settings is None or not is_connected():
             return None
-        return describe_shortage(list_resources(), settings["remote"], workers)
+        try:
+            nodes = list_resources()
+        except Exception:  # Ray raises anything once its head has died; its launcher says so
+            return None
+        return describe_shortage(nodes, settings["remote"], workers)
 
     def _get_ray_settings(self) -> dict[str, Any] | None:
         node = self._config.hydra.launcher

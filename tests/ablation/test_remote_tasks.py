@@ -16,6 +16,7 @@ from lightexp.ablation.runs import RunIndex
 from lightexp.ablation.task_source import AblationOrder, AblationSource
 from lightexp.ablation.tasks import AblationTask
 from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.folder_storage import FolderStorage
 from lightexp.core.json_text import encode_json
 from lightexp.core.record import Record, read_record
 
@@ -81,6 +82,20 @@ def test_command_sees_a_task_that_ended_after_its_last_look(tmp_path: Path) -> N
     assert command.find_metrics(ROW) is None
     command.refresh(at_once=True)
     assert command.find_metrics(ROW) is not None
+
+
+def test_clear_leaves_what_may_not_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    tasks = RemoteTasks(f"file://{tmp_path}", "call")
+    tasks.report_done("task", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStorage, "rm_file", refuse)
+        tasks.clear()
+    assert len(list(tmp_path.rglob("task.json"))) == 1
+    tasks.clear()
+    assert not list(tmp_path.rglob("task.json"))
 
 
 def test_task_of_a_dead_worker_is_acquired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
