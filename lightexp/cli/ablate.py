@@ -163,8 +163,11 @@ def _start_tracker(spec: AblationSpec, settings: Settings) -> RunGroupTracker | 
 
 def _run_backlog(backlog: Backlog, pool: AblationPool) -> dict[tuple[str, int], str]:
     """Run what is missing, report the failures and return them by row and seed."""
-    failures = pool.run(backlog)
-    pool.measure_latencies(backlog)
+    from lightexp.core.disk_errors import explain_disk_errors
+
+    with explain_disk_errors(pool.outputs):
+        failures = pool.run(backlog)
+        pool.measure_latencies(backlog)
     is_launched = pool.launcher is not None and not pool.launcher.is_in_process
     for (row, seed), reason in failures.items():
         _report(f"lightexp: {row}, seed {seed}: {reason if is_launched else 'failed, as reported above.'}")

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightexp.core import interrupt
 from lightexp.core.compat import get_job_error
+from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import RunFailed
 from lightexp.core.version import __version__
 from lightexp.execution.launch_guard import start_guard
@@ -79,7 +80,8 @@ class Launcher:
 
     def connect(self, folder: Path) -> list[str]:
         """Connect to the Ray cluster that the config names, if it names one; see `RayCluster.connect`."""
-        folder.mkdir(parents=True, exist_ok=True)
+        with explain_disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         return self.ray_cluster.connect(folder, self._config.store.remote) if self.ray_cluster else []
 
     def describe_shortage(self, workers: int) -> str | None:
