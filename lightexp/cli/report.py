@@ -45,7 +45,7 @@ Exit codes: 0 done, 2 bad input."""
 _SETTINGS = ("only", "out", "tracking.uri", "tracking.experiment", "tracking.timeout_s")
 _OUT = "out="
 _PROGRESS_RECORDS = 10_000
-_MAX_PROBLEMS = 50  # lines about records that cannot be used
+_MAX_PROBLEMS = 20  # lines about records that cannot be used
 
 
 def make_parser() -> Arguments:
@@ -256,4 +256,4 @@ def _print_problems(problems: list[str]) -> None:
     for problem in problems[:_MAX_PROBLEMS]:
         print_error(problem, sys.stderr)
     if len(problems) > _MAX_PROBLEMS:
-        print_error(f"{len(problems) - _MAX_PROBLEMS:,} more records cannot be used either", sys.stderr)
+        print_error(f"{len(problems):,} records are left out in all; the first {_MAX_PROBLEMS} are named", sys.stderr)

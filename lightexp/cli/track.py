@@ -48,6 +48,8 @@ _RESULTS = (_UPLOADED, _UNCHANGED, _DELETED, _RUNNING, _LEFT_OUT, _FAILED)
 NEWEST, DRAWN = 10, 10
 """How many of the newest and of the other runs are compared with MLflow though their upload is noted."""
 PROGRESS_PAUSE_S = 10.0
+MAX_COMPLAINTS = 20
+"""Number of runs of which is said why they are left out; the last line counts all."""
 
 
 def make_parser() -> Arguments:
@@ -120,6 +122,7 @@ class _RunSync:
         self._mirrors: dict[Mlflow, MlflowMirror] = {}
         self._other_servers: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
+        self._complaints = 0
 
     def sync_all(self, compare_all: bool) -> int:
         """Upload every run, print what was done, and return the exit code.
@@ -162,7 +165,7 @@ class _RunSync:
             try:
                 record = read_run(folder)
             except BadInput as complaint:
-                _say(f"left out: {complaint}")
+                self._complain(complaint)
                 self._counts[_LEFT_OUT] += 1
                 continue
             if record.status == "running" or run_lock.is_alive(folder.parent, record.id):
@@ -181,7 +184,7 @@ class _RunSync:
             record = read_run(upload.folder)
             result = self._open_mirror(upload.place).sync(upload.folder)
         except BadInput as complaint:  # it has been removed or changed since it was listed
-            _say(f"left out: {complaint}")
+            self._complain(complaint)
             self._counts[_LEFT_OUT] += 1
             return _LEFT_OUT
         if result.note_in(record):
@@ -203,7 +206,7 @@ class _RunSync:
         try:
             recorded = None if self._to_one_place else find_recorded_place(record, self._outputs)
         except BadInput as complaint:
-            _say(f"left out: {complaint}")
+            self._complain(complaint)
             return None
         if recorded is None:
             return self._tracking
@@ -211,6 +214,13 @@ class _RunSync:
             return replace(self._tracking, uri=recorded.uri, experiment=recorded.experiment)
         self._other_servers[str(recorded.uri)] += 1
         return None
+
+    def _complain(self, complaint: BadInput) -> None:
+        self._complaints += 1
+        if self._complaints <= MAX_COMPLAINTS:
+            _say(f"left out: {complaint}")
+        elif self._complaints == MAX_COMPLAINTS + 1:
+            _say("left out: more runs, which the last line counts")
 
     def _open_mirror(self, tracking: Mlflow) -> MlflowMirror:
         if tracking not in self._mirrors:

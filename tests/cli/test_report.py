@@ -305,11 +305,11 @@ def test_report_of_many_records_shows_progress(
     assert lines[:3] == ["7 records read", "14 records read", "making the report of 15 records"]
 
 
-def test_report_counts_unusable_records_beyond_fifty(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for number in range(53):
+def test_report_counts_unusable_records_beyond_twenty(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(23):
         (outputs / "runs" / f"broken {number}").mkdir()
         (outputs / "runs" / f"broken {number}" / "record.json").write_text("{")
     assert run_report("outputs", "figures=[front]") == 0
     lines = capsys.readouterr().err.splitlines()
-    assert len([line for line in lines if "is not a record" in line]) == 50
-    assert lines[-1] == "lightexp: 3 more records cannot be used either"
+    assert len([line for line in lines if "is not a record" in line]) == 20
+    assert lines[-1] == "lightexp: 23 records are left out in all; the first 20 are named"

@@ -24,6 +24,7 @@ from lightexp.core.record import RECORD_FILE, Record, read_record
 from lightexp.tracking import stores
 from tests import stand_in_servers
 from tests.command_server import run_command
+from tests.tracking.helpers import count_runs, find_runs, list_files
 
 MLFLOW, NONE = "lightexp.tracking.mlflow.Mlflow", "lightexp.tracking.mirror.NoTracking"
 
@@ -52,24 +53,6 @@ class SyncedOutputs:
     @property
     def uri(self) -> str:
         return f"sqlite:///{self.folder}/mlflow.db"
-
-
-def find_runs(uri: str, experiment: str = "lightexp") -> dict[str, list[Any]]:
-    """Return MLflow's runs by lightexp's run ids."""
-    client = stores.import_mlflow().MlflowClient(tracking_uri=uri)
-    runs: dict[str, list[Any]] = {}
-    for run in client.search_runs([client.get_experiment_by_name(experiment).experiment_id]):
-        runs.setdefault(run.data.tags["lightexp.run_id"], []).append(run)
-    return runs
-
-
-def count_runs(uri: str, experiment: str = "lightexp") -> dict[str, int]:
-    return {name: len(runs) for name, runs in find_runs(uri, experiment).items()}
-
-
-def list_files(uri: str, run: Any) -> set[str]:
-    client = stores.import_mlflow().MlflowClient(tracking_uri=uri)
-    return {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
 @pytest.fixture
@@ -236,6 +219,19 @@ def test_sync_shows_its_rate_and_the_time_left(
         r"lightexp: 2 of 2 runs, [\d.]+ runs/s, about 0 s left\n",
         err,
     )
+
+
+def test_sync_counts_records_that_cannot_be_read(
+    outputs: SyncedOutputs, write: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track, "MAX_COMPLAINTS", 2)
+    write("a", status="failed")
+    for name in "bcde":
+        (outputs.folder / "runs" / name).mkdir()
+        (outputs.folder / "runs" / name / RECORD_FILE).write_text("{")
+    code, out, err = outputs.sync()
+    assert (code, out.splitlines()[-1]) == (0, f"1 uploaded, 4 left out: {outputs.uri}")
+    assert [line.split()[-1] for line in err.splitlines()] == ["out.", "out.", "counts"]
 
 
 def test_sync_leaves_out_a_run_that_is_removed_meanwhile(
