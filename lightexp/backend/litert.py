@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lightexp.backend import flatbuffer, sandbox
 from lightexp.backend.litert_model import LoadedModel
 from lightexp.core import memmap
-from lightexp.core.data import Data, scale_inputs
+from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.latency_quality import MAX_SPREAD
 from lightexp.core.layout import LayoutChoice
@@ -26,7 +26,7 @@ MIN_TIMED_RUNS = 20
 """Runs that are timed even when the time is over."""
 EXAMPLES_PER_CALL = 1000
 """Examples that are sent to the sandbox process at once."""
-MAX_OUTPUT_BYTES = 1 << 24
+MAX_OUTPUT_BYTES = 1 << 22
 """Bytes of a split's outputs in memory; more are kept on disk."""
 _BATCHES = 5  # whose medians are compared
 _MIN_BATCH_US = 1_000.0  # of fast models, whose medians would otherwise rest on a tenth of a millisecond
@@ -183,15 +183,13 @@ def _open_model(tflite: Path, examples: int, spec: ExampleSpec, threads: int, ba
 def _run_batches(model: LoadedModel, raw: NDArray[np.generic], spec: ExampleSpec) -> NDArray[np.float32]:
     """Return the outputs of a loaded model for raw examples, batch by batch."""
     outputs = np.empty((len(raw), spec.outputs), np.float32)
-    inputs = np.zeros(model.shape, model.source.dtype)
-    for start in range(0, len(raw), len(inputs)):
-        part = raw[start : start + len(inputs)]
-        # A shorter last part leaves old examples at the end of the batch, whose outputs are cut off below.
-        inputs[: len(part)] = model.source.encode(scale_inputs(part, spec.scale, spec.offset))
-        model.set_input(inputs)
+    batch = model.shape[0]
+    for start in range(0, len(raw), batch):
+        part = raw[start : start + batch]
+        model.write_input(part, spec.scale, spec.offset)
         model.invoke()
         output = model.get_output()
-        if output.shape != (len(inputs), spec.outputs):
+        if output.shape != (batch, spec.outputs):
             raise BadInput(
                 f"{model.tflite} gives outputs of shape {output.shape[1:]}, but {spec.name} has {spec.needs}: "
                 f"({spec.outputs},). Use the data set that the model was made for."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,8 +19,10 @@ from lightexp.backend.embedded_format import has_open_batch
 from lightexp.backend.stderr import silence_stderr
 from lightexp.core.errors import BadInput
 from lightexp.core.layout import InputLayout, LayoutChoice, find_layout, has_outputs
+from lightexp.core.preprocessing import Factor
 
 _INTEGER_TYPES = (np.int8, np.uint8, np.int16)
+_CACHED_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,31 @@ class LoadedModel:
     def set_input(self, values: NDArray[np.generic]) -> None:
         """Copy `values`, of `shape` and the input's type, to the input."""
         self.interpreter.set_tensor(self.source.index, self.layout.arrange(values))
+
+    def write_input(self, raw: NDArray[np.generic], scale: Factor, offset: Factor) -> None:
+        """Write `scale_inputs(raw, scale, offset)`, quantised, to the first rows of the input, and zeros to others.
+
+        They are computed in the input itself, a few rows at a time, which stay in the processor's caches meanwhile.
+
+        Args:
+            raw: At most as many raw examples as `shape` has.
+            scale: See `scale_inputs`.
+            offset: See `scale_inputs`.
+        """
+        inputs = self.layout.view(self.interpreter.tensor(self.source.index)(), self.shape[1:])
+        inputs[len(raw) :] = 0  # LiteRT reuses the input's memory, so that nothing is left of the last examples
+        rows = max(1, _CACHED_BYTES // (4 * math.prod(self.shape[1:])))
+        factor, constant = np.asarray(scale, np.float32), np.asarray(offset, np.float32)
+        is_float = self.source.dtype is np.float32
+        buffer = np.empty((rows, *self.shape[1:]), np.float32)
+        for start in range(0, len(raw), rows):
+            part = raw[start : start + rows]
+            target = inputs[start : start + len(part)]
+            scaled = target if is_float else buffer[: len(part)]
+            np.multiply(part, factor, out=scaled, dtype=np.float32, casting="unsafe")
+            np.add(scaled, constant, out=scaled)
+            if not is_float:
+                target[:] = self.source.encode(scaled)
 
     def invoke(self) -> None:
         """Compute the output of the present input.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import make_console, print_line
-from lightexp.cli.store_list import KEY_CHARS, iterate_records, list_entries, report_progress
+from lightexp.cli.store_list import KEY_CHARS, iterate_records, list_entries, pause_garbage_collection, report_progress
 from lightexp.core import store_gc
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes
@@ -109,7 +109,8 @@ def run(argv: list[str]) -> int:
     if not store.root.is_dir():
         raise BadInput(f"{outputs} holds no store, as nothing has been run into it. Set paths.outputs=FOLDER.")
     on_read = report_progress("entries read that the index of the store lacked")
-    items = store_gc.list_items(store.root, options.command == "gc", on_read)
+    with pause_garbage_collection():
+        items = store_gc.list_items(store.root, options.command == "gc", on_read)
     if options.command == "ls":
         return list_entries(outputs, items, options.all, options.largest)
     if options.command == "push":

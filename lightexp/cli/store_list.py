@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightexp.cli.printing import make_console, print_line
@@ -20,7 +21,7 @@ from lightexp.report.table import Table, TableColumn, build_rich_table, print_wh
 
 KEY_CHARS = 12
 _ROWS = 30
-_KEY = re.compile(rb'"([0-9a-f]{64})"')
+_KEY, _KEYS = re.compile(rb'"([0-9a-f]{64})"'), b'"keys": ['
 _LINE_INTERVAL_S = 2.0
 _HEADINGS = ("Bytes", "Made", "Used")
 
@@ -43,6 +44,18 @@ def report_progress(noun: str) -> Callable[[], None]:
     return count_one
 
 
+@contextmanager
+def pause_garbage_collection() -> Iterator[None]:
+    """Pause garbage collection in a block that makes many small objects and no cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def list_entries(outputs: Path, items: list[StoreItem], all_entries: bool, by_size: bool) -> int:
     """Print entries and the store's total, and return the exit code.
 
@@ -55,7 +68,7 @@ def list_entries(outputs: Path, items: list[StoreItem], all_entries: bool, by_si
     if by_size:
         items = sorted(items, key=lambda item: item.bytes)
     shown = items if all_entries else items[-_ROWS:]
-    shown = [replace(i, state=find_state(i.folder)) if i.state == "idle" else i for i in shown]
+    shown = [i._replace(state=find_state(i.folder)) if i.state == "idle" else i for i in shown]
     names, complaints = _find_names(outputs, {item.key for item in shown if item.state != "quarantined"})
     now = time.time()
     rows = (_make_row(item, names, now) for item in shown)
@@ -108,9 +121,16 @@ def _find_names(outputs: Path, keys: set[str]) -> tuple[dict[str, list[str]], li
         except OSError as error:
             complaints.append(f"{folder / RECORD_FILE} cannot be read: {error.strerror}.")
             continue
-        for key in encoded_keys.intersection(_KEY.findall(content)):
+        for key in encoded_keys.intersection(_find_keys(content)):
             names.setdefault(key.decode(), {})[name] = None
     return {key: list(of_key) for key, of_key in names.items()}, complaints
+
+
+def _find_keys(content: bytes) -> list[bytes]:
+    """Return the store keys in a record's list of them, or anywhere in a record without one."""
+    start = content.find(_KEYS)
+    listed = _KEY.findall(content, start, content.find(b"]", start)) if start >= 0 else []
+    return listed or _KEY.findall(content)
 
 
 def iterate_records(outputs: Path) -> Iterator[tuple[str, Path]]:

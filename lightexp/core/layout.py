@@ -35,6 +35,12 @@ class InputLayout:
             examples = np.moveaxis(examples, -1, 1)
         return np.ascontiguousarray(examples).reshape(len(examples), *self.shape)
 
+    def view(self, inputs: NDArray[_Number], example: Shape) -> NDArray[_Number]:
+        """Return a view of contiguous inputs `(n, *shape)` in which they are examples `(n, *example)`."""
+        if self.channels_first:
+            return np.moveaxis(inputs.reshape(len(inputs), example[-1], *example[:-1]), 1, -1)
+        return inputs.reshape(len(inputs), *example)
+
     def restore(self, outputs: NDArray[_Number], example: Shape) -> NDArray[_Number]:
         """Return outputs `(n, ...)` as `(n, values)`, in the order of an example if they have as many values.
 

@@ -19,7 +19,8 @@ from lightexp.core.formatting import format_bytes
 from lightexp.core.streamed_array import Rows, StreamedArray, read_ahead
 
 CHUNK_BYTES = 1 << 22
-MAPPED_BYTES = 1 << 20  # of a chunk that `map_chunks` computes with, in double precision and several copies
+MAPPED_BYTES = 1 << 18  # of a chunk that functions compute with, in double precision and several copies
+_SUMMED_AT_ONCE, _SUMMED_TOGETHER = 128, 8  # numbers that `numpy.sum` does not halve, and a multiple of which it halves
 
 
 def allocate(shape: tuple[int, ...], dtype: DTypeLike, limit: float = math.inf) -> NDArray[np.generic]:
@@ -135,6 +136,29 @@ def map_chunks(function: Callable[..., NDArray[Any]], array: NDArray[Any], *othe
         for part in (array, *others):
             release_pages(part[chunk])
     return function(array, *others) if values is None else values
+
+
+def sum_chunks(function: Callable[..., Any], array: NDArray[Any], *others: NDArray[Any]) -> Any:
+    """Return `function(array, *others)`, which is a sum over rows, computed chunk by chunk.
+
+    The arrays are halved as `numpy.sum` halves them, so that sums of floats are equal to the last bit.
+
+    Args:
+        function: Takes some rows of each array, and returns a number or an array.
+        array: The largest array.
+        *others: Arrays of as many rows.
+    """
+    limit = max(MAPPED_BYTES // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize), _SUMMED_AT_ONCE)
+    if (count := len(array)) <= limit:
+        total = function(array, *others)
+        for part in (array, *others):
+            release_pages(part)
+        return total
+    half = count // 2 - count // 2 % _SUMMED_TOGETHER
+    first, second = (
+        sum_chunks(function, *(part[rows] for part in (array, *others))) for rows in (slice(half), slice(half, None))
+    )
+    return first + second
 
 
 def read_rows(array: Rows, indices: NDArray[np.intp]) -> Rows:

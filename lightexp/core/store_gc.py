@@ -8,10 +8,9 @@ import os
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from filelock import Timeout
 
@@ -28,8 +27,7 @@ State = Literal["idle", "in use", "read-only", "quarantined"]
 Verdict = Literal["sound", "facts without digest", "broken"]
 
 
-@dataclass(frozen=True, slots=True)
-class StoreItem:
+class StoreItem(NamedTuple):
     """An entry of a store, complete or quarantined.
 
     Attributes:
@@ -75,10 +73,10 @@ def list_items(root: Path, check_use: bool = True, on_read: Callable[[], None] =
             items += _list_entries(parent, index, on_read)
     index.save()
     if check_use:
-        items = [replace(item, state=find_state(item.folder)) for item in items]
+        items = [item._replace(state=find_state(item.folder)) for item in items]
     for folder in _iterate_folder(root / QUARANTINE):
         with suppress(FileNotFoundError):  # removed meanwhile
-            items.append(replace(_read_item(folder), state="quarantined"))
+            items.append(_read_item(folder)._replace(state="quarantined"))
     return sorted(items, key=attrgetter("last_use_time", "key"))
 
 

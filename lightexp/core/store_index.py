@@ -20,7 +20,6 @@ from lightexp.core.store_entry import MANIFEST
 
 INDEX = "index.jsonl"
 _TYPES = (str, int, int, int, str, float)
-_decode = json.JSONDecoder().raw_decode  # twice as fast as json.loads, which also looks for what follows
 _SURPLUS_ROWS = 1000  # of removed entries, that make the file no slower to read
 
 
@@ -58,19 +57,18 @@ class StoreIndex:
     def __init__(self, root: Path) -> None:
         """Read the index of the store at `root`, or start an empty one."""
         self._root = root
-        lines = _read_lines(root / INDEX)
-        self._count = len(lines)
-        self._lines = {_find_key(line): line for line in lines}  # of several lines of a key, the last is the newest
-        self._used: list[str] = []
+        rows = _read_rows(root / INDEX)
+        self._count = len(rows)
+        self._rows = {row.key: row for row in rows}  # of several rows of a key, the last is the newest
+        self._used: list[IndexRow] = []
         self._added: list[IndexRow] = []
 
     def find(self, key: str, manifest: os.stat_result) -> IndexRow | None:
         """Return the row of an entry; None if the index has none of this manifest."""
-        line = self._lines.get(key)
-        row = None if line is None else _parse_row(line)
-        if line is None or row is None or row[:3] != (key, manifest.st_ino, manifest.st_size):
+        row = self._rows.get(key)
+        if row is None or row.inode != manifest.st_ino or row.manifest_bytes != manifest.st_size:
             return None
-        self._used.append(line)
+        self._used.append(row)
         return row
 
     def add(self, row: IndexRow) -> None:
@@ -84,7 +82,7 @@ class StoreIndex:
         """
         if self._count > 2 * len(self._used) + _SURPLUS_ROWS:
             with suppress(OSError):
-                replace_file(self._root / INDEX, "\n".join([*self._used, _encode(self._added)]).encode())
+                replace_file(self._root / INDEX, _encode([*self._used, *self._added]).encode())
         elif self._added:
             append_rows(self._root, self._added)
 
@@ -104,24 +102,30 @@ def _encode(rows: Iterable[IndexRow]) -> str:
     return "".join(f"{encode_json(row)}\n" for row in rows)
 
 
-def _read_lines(path: Path) -> list[str]:
-    with suppress(OSError, ValueError):
-        return read_bytes(path).decode(errors="replace").splitlines()  # a damaged line costs that line only
-    return []
-
-
-def _find_key(line: str) -> str:
-    """Return the first text of a line, without parsing the rest."""
-    return line.partition('"')[2].partition('"')[0]
-
-
-def _parse_row(line: str) -> IndexRow | None:
-    """Return a line's row; None if it is damaged."""
+def _read_rows(path: Path) -> list[IndexRow]:
+    """Return the sound rows of an index; a damaged line costs that line only."""
     try:
-        values, _ = _decode(line)
+        text = read_bytes(path).decode(errors="replace")
+    except (OSError, ValueError):
+        return []
+    lines = text.splitlines()
+    try:
+        parsed = json.loads(f"[{','.join(lines)}]")  # at once, which takes two thirds of the time
+    except (ValueError, RecursionError):
+        parsed = [_parse_line(line) for line in lines]
+    return [IndexRow._make(values) for values in parsed if _is_sound(values)]
+
+
+def _parse_line(line: str) -> Any:
+    try:
+        return json.loads(line)
     except (ValueError, RecursionError):
         return None
+
+
+def _is_sound(values: Any) -> bool:
+    """Check that a line holds the values of a row."""
     if type(values) is not list or tuple(map(type, values)) != _TYPES:
-        return None
+        return False
     row = IndexRow._make(values)
-    return row if row.bytes >= 0 and 0 <= row.creation_time < float("inf") else None
+    return row.bytes >= 0 and 0 <= row.creation_time < float("inf")

@@ -31,7 +31,7 @@ class StreamedArray:
     def __init__(
         self,
         read: Callable[[Indices], NDArray[np.generic]],
-        indices: Indices,
+        indices: Indices | range,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         is_encoded: bool = False,
@@ -40,7 +40,7 @@ class StreamedArray:
 
         Args:
             read: Returns the rows of some indices, in their order, `(len(indices), *shape)`.
-            indices: The index of each row, `(n,)`.
+            indices: The index of each row, `(n,)`; a range takes no memory.
             shape: Shape of a row.
             dtype: Type of a row's numbers.
             is_encoded: Whether reading decodes, which takes longer than copying. Defaults to False.
@@ -66,12 +66,20 @@ class StreamedArray:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __getitem__(self, rows: slice | Indices) -> NDArray[np.generic]:
-        """Read some rows into memory."""
-        return self._read(self._indices[rows])
+        """Read some rows into memory; their numbers are from 0."""
+        return self._read(self._find_indices(rows))
 
     def select(self, rows: Indices) -> StreamedArray:
         """Return an array of some of the rows, without reading them."""
-        return StreamedArray(self._read, self._indices[rows], self.shape[1:], self.dtype, self.is_encoded)
+        return StreamedArray(self._read, self._find_indices(rows), self.shape[1:], self.dtype, self.is_encoded)
+
+    def _find_indices(self, rows: slice | Indices) -> Indices:
+        if not isinstance(self._indices, range):
+            return self._indices[rows]
+        if isinstance(rows, slice):
+            selected = self._indices[rows]
+            return np.arange(selected.start, selected.stop, selected.step)
+        return self._indices.start + rows * self._indices.step
 
 
 Rows = NDArray[np.generic] | StreamedArray

@@ -83,7 +83,7 @@ def _advise(name: str) -> str:
 
 
 def _require_text_or_integers(path: Path, name: str, y: NDArray[Any]) -> NDArray[Any]:
-    """Return labels `(n,)` as strings or as int64."""
+    """Return labels `(n,)` as strings or as signed integers."""
     if y.dtype.kind == "S":
         return np.char.decode(y, "utf-8", "replace")
     if y.dtype.kind == "U":
@@ -98,7 +98,7 @@ def _require_text_or_integers(path: Path, name: str, y: NDArray[Any]) -> NDArray
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= 2**31:
         raise BadInput(f"{path}: {name} goes from {low} to {high}. Number the classes from 0: {_advise(name)}.")
-    return y.astype(np.int64, copy=False)
+    return y if y.dtype.kind == "i" else y.astype(np.int64)
 
 
 def _number_text(path: Path, splits: dict[str, NDArray[Any]], train: str, classes: int | None) -> NumberedLabels:

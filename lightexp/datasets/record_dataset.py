@@ -133,17 +133,18 @@ class RecordDataset(InputDataset):
         """Read, decode and split the records; see `Dataset.load`."""
         path = self.check()
         files = list_files(path)
-        counts = {part: sum(map(tfrecord_files.count_records, paths)) for part, paths in files.items()}
+        records = {file: tfrecord_files.count_records(file) for paths in files.values() for file in paths}
+        counts = {part: sum(records[file] for file in paths) for part, paths in files.items()}
         if empty := [part for part, count in counts.items() if not count]:
             raise BadInput(f"{path} holds no record of {empty[0]}. Write the files again, or delete them.")
-        first = next(tfrecord_files.read_records(next(p for p in files["train"] if tfrecord_files.count_records(p))))
+        first = next(tfrecord_files.read_records(next(file for file in files["train"] if records[file])))
         record_format = self._choose_format(path, first)
         bytes_each = math.prod(record_format.shape) * record_format.dtype.itemsize
         size = sum(file.stat().st_size for paths in files.values() for file in paths)
         limit = compute_size_limit(size, self.max_gb)
         check_unpacked_size(path, sum(counts.values()) * bytes_each, limit, "dataset.max_gb")
         if record_format.images and not any(file.suffix == ".gz" for paths in files.values() for file in paths):
-            content = self._index_images(files, counts, record_format, record_format.images)
+            content = self._index_images(files, records, record_format, record_format.images)
         else:
             content = self._read_arrays(path, files, counts, record_format)
         names = _read_class_names(path, record_format.label)
@@ -173,14 +174,14 @@ class RecordDataset(InputDataset):
     def _index_images(
         self,
         files: Mapping[str, Sequence[Path]],
-        counts: Mapping[str, int],
+        records: Mapping[Path, int],
         record_format: _RecordFormat,
         image_format: images.ImageFormat,
     ) -> _Content:
         """Return the labels of encoded images, and their indices as examples, with what reads these."""
         parts = {file: part for part, paths in files.items() for file in paths}
         columns = {part: LabelColumn() for part in files}
-        with show_progress("indexing records", sum(counts.values())) as advance:
+        with show_progress("indexing records", sum(records.values())) as advance:
 
             def visit(path: Path, number: int, record: bytes) -> None:
                 with name_damage(path, number):
@@ -188,7 +189,7 @@ class RecordDataset(InputDataset):
                     columns[parts[path]].append(decode_label(features[record_format.label]))
                 advance(1)
 
-            index = RecordIndex(list(parts), visit)
+            index = RecordIndex(records, visit)
 
         def fetch(indices: Indices) -> list[EncodedImage]:
             encoded: list[EncodedImage] = []
@@ -202,9 +203,9 @@ class RecordDataset(InputDataset):
             return encoded
 
         x: dict[str, NDArray[Any]] = {}
-        for part in files:
+        for part, paths in files.items():
             first = sum(map(len, x.values()))
-            x[part] = np.arange(first, first + counts[part], dtype=np.uint32)
+            x[part] = np.arange(first, first + sum(records[file] for file in paths), dtype=np.uint32)
         y = {part: column.to_array() for part, column in columns.items()}
         return _Content(x, y, top=255, reader=ImageReader(fetch, image_format))
 

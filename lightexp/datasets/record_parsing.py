@@ -17,7 +17,7 @@ _LABELS_PER_ARRAY = 1 << 16
 
 
 class LabelColumn:
-    """Collects labels in little memory."""
+    """Collects labels in little memory: whole numbers in 4 bytes each, where they fit."""
 
     def __init__(self) -> None:
         """Begin without labels."""
@@ -28,12 +28,21 @@ class LabelColumn:
         """Add a label."""
         self._pending.append(label)
         if len(self._pending) == _LABELS_PER_ARRAY:
-            self._arrays.append(np.array(self._pending))
-            self._pending.clear()
+            self._pack()
 
     def to_array(self) -> NDArray[Any]:
         """Return all labels, `(n,)`."""
-        return np.concatenate([*self._arrays, *([np.array(self._pending)] if self._pending else [])])
+        if self._pending:
+            self._pack()
+        return np.concatenate(self._arrays)
+
+    def _pack(self) -> None:
+        labels = np.array(self._pending)
+        self._pending.clear()
+        limits = np.iinfo(np.int32)
+        if labels.dtype.kind == "i" and limits.min <= labels.min() and labels.max() <= limits.max:
+            labels = labels.astype(np.int32)
+        self._arrays.append(labels)
 
 
 @contextmanager

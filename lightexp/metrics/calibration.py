@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.core.class_counts import find_top
 from lightexp.core.config import Count, settings_dataclass
 from lightexp.core.memmap import MAPPED_BYTES, iterate_chunks, release_pages
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Task
-from lightexp.core.task import Direction, find_top
+from lightexp.core.task import Direction
 from lightexp.metrics.logits import get_split_suffix, load_logits
 from lightexp.tasks.probabilities import compute_log_softmax
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lightexp.core.config import settings_dataclass
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Note
 from lightexp.metrics.logits import get_split_suffix, load_logits
@@ -21,14 +19,11 @@ class PerClass(Measurement):
         """Measure `accuracy/class/*`."""
         results: list[Metric | Note] = []
         outputs = {split: load_logits(context, split) for split in context.splits}
-        for split, predictions in context.data.task.predict_classes(outputs, context.data).items():
-            labels = context.data.splits[split].y
-            is_correct = predictions == labels
+        for split, counts in context.data.task.count_classes(outputs, context.data).items():
             for label, class_name in enumerate(context.data.names or map(str, range(context.data.classes))):
-                is_class_correct = is_correct[labels == label]
                 name = f"accuracy/class{get_split_suffix(split)}/{class_name}"
-                if len(is_class_correct):
-                    accuracy = float(np.mean(is_class_correct))
+                if counts.present[label]:
+                    accuracy = float(counts.correct[label] / counts.present[label])
                     results.append(Metric(name, accuracy, "", "max", split, self.version))
                 else:
                     results.append(Note(name, f"the {split} split has no example of it"))

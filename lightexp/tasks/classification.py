@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lightexp.core.class_counts import count_classes
 from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.metrics import Metric
 from lightexp.core.primary_metric import PrimaryMetric
-from lightexp.core.task import Direction, SplitName, Task, find_top
+from lightexp.core.task import Direction, SplitName, Task
 from lightexp.tasks.probabilities import AGREEMENT, compute_cross_entropy, compute_top_k, measure_agreement
 
 if TYPE_CHECKING:
@@ -90,8 +91,6 @@ class Classification(Task):
 
     def compute_primary(self, outputs: NDArray[Any], targets: NDArray[Any], data: Data) -> float:
         """Return the primary metric; see `Task.compute_primary`."""
-        if self.primary == "accuracy":
-            return float(np.mean(find_top(outputs) == targets))
         return _compute_scores(outputs, targets)[self.primary]
 
     def compute_chance(self, targets: NDArray[Any], data: Data) -> float:
@@ -136,13 +135,11 @@ def _compute_scores(logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, flo
 
     A class without examples has no accuracy, and one that is neither present nor predicted has no F1.
     """
-    classes, predictions = logits.shape[1], find_top(logits)
-    correct = np.bincount(labels[predictions == labels], minlength=classes)
-    present, predicted = np.bincount(labels, minlength=classes), np.bincount(predictions, minlength=classes)
-    is_present, is_counted = present > 0, present + predicted > 0
+    counts = count_classes(logits, labels, logits.shape[1])
+    present, total = counts.present, counts.present + counts.predicted
     values = (
-        correct.sum() / len(labels),
-        np.mean(correct[is_present] / present[is_present]),
-        np.mean(2 * correct[is_counted] / (present + predicted)[is_counted]),
+        counts.correct.sum() / len(labels),
+        np.mean(counts.correct[present > 0] / present[present > 0]),
+        np.mean(2 * counts.correct[total > 0] / total[total > 0]),
     )
     return {name: float(value) for name, value in zip(_SCORES, values, strict=True)}

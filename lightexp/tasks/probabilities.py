@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightexp.core.memmap import map_chunks
+from lightexp.core.class_counts import find_top
+from lightexp.core.memmap import sum_chunks
 from lightexp.core.metrics import Metric
-from lightexp.core.task import find_top
 
 AGREEMENT: dict[str, Literal["max", "min"] | None] = {"fidelity/agreement": "max", "fidelity/kl": "min"}
 """Names and directions of the metrics of `measure_agreement`."""
@@ -38,13 +38,12 @@ def compute_cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int32]
         Mean over the examples.
     """
 
-    def compute(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    def sum_losses(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> float:
         shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
         label_logits = shifted[np.arange(len(labels)), labels]
-        losses: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1)) - label_logits
-        return losses
+        return float(np.sum(np.log(np.exp(shifted).sum(axis=1)) - label_logits))
 
-    return float(np.mean(map_chunks(compute, logits, labels)))
+    return float(sum_chunks(sum_losses, logits, labels) / len(labels))
 
 
 def compute_top_k(logits: NDArray[np.float32], labels: NDArray[np.int32], k: int) -> float:
@@ -59,12 +58,11 @@ def compute_top_k(logits: NDArray[np.float32], labels: NDArray[np.int32], k: int
         Fraction from 0 to 1.
     """
 
-    def is_among(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    def count_among(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> int:
         label_logits = logits[np.arange(len(labels)), labels][:, None]
-        among: NDArray[np.bool_] = (logits > label_logits).sum(axis=1) < k
-        return among
+        return int(np.count_nonzero((logits > label_logits).sum(axis=1) < k))
 
-    return float(np.mean(map_chunks(is_among, logits, labels)))
+    return float(sum_chunks(count_among, logits, labels) / len(labels))
 
 
 def measure_agreement(logits: NDArray[Any], control: NDArray[Any], version: int) -> list[Metric]:
@@ -79,14 +77,12 @@ def measure_agreement(logits: NDArray[Any], control: NDArray[Any], version: int)
         `fidelity/agreement` and `fidelity/kl`.
     """
 
-    def compute_divergences(logits: NDArray[Any], control: NDArray[Any]) -> NDArray[np.float64]:
+    def sum_agreement(logits: NDArray[Any], control: NDArray[Any]) -> NDArray[np.float64]:
         log_target = compute_log_softmax(control)
         terms = np.exp(log_target) * (log_target - compute_log_softmax(logits))
-        divergences: NDArray[np.float64] = terms.sum(axis=1)
-        return divergences
+        return np.array([np.count_nonzero(find_top(logits) == find_top(control)), terms.sum(axis=1).sum()])
 
-    agreement = float(np.mean(find_top(logits) == find_top(control)))
-    kl = float(np.mean(map_chunks(compute_divergences, logits, control)))
+    agreement, kl = (sum_chunks(sum_agreement, logits, control) / len(logits)).tolist()
     return [
         Metric("fidelity/agreement", agreement, "", "max", version=version),
         Metric("fidelity/kl", max(kl, 0.0), "nats", "min", version=version),

@@ -47,6 +47,9 @@ def test_layout_is_what_fits(
     examples = np.arange(2 * int(np.prod(example))).reshape(2, *example)
     ordered = np.moveaxis(examples, -1, 1) if channels_first else examples
     assert np.array_equal(layout.arrange(examples), ordered.reshape(2, *expected))
+    inputs = np.zeros((2, *expected), int)
+    layout.view(inputs, example)[:] = examples
+    assert np.array_equal(inputs, layout.arrange(examples))
     assert (describe_layout(example, layout) is None) == (example == expected and not channels_first)
 
 

@@ -134,3 +134,21 @@ def test_split_on_disk_is_never_all_in_memory(peak: Any) -> None:
     assert make_split(array.T, np.zeros(100_000)).x.shape == (100_000, 640)
     assert Split(array[:5], split.y[:5]).x.base is not None
     assert peak() < 50_000_000
+
+
+@given(st.integers(1, 5_000), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_sums_of_chunks_equal_numpy_to_the_bit(count: int, width: int, seed: int) -> None:
+    array = np.random.default_rng(seed).lognormal(0, 9, (count, width))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memmap, "MAPPED_BYTES", 1 << 10)
+        total = memmap.sum_chunks(lambda rows, others: (rows[:, 0] * others[:, 0]).sum(), array, array)
+    assert total == (array[:, 0] * array[:, 0]).sum()
+
+
+def test_sums_of_chunks_take_little_memory(peak: Any) -> None:
+    array = memmap.allocate((1_000_000, 4), np.float32, 0)
+    sizes: list[int] = []
+    memmap.sum_chunks(lambda rows: sizes.append(rows.nbytes) or rows.astype(np.float64).sum(), array)
+    assert sum(sizes) == array.nbytes
+    assert max(sizes) <= memmap.MAPPED_BYTES
+    assert peak() < 4 * memmap.MAPPED_BYTES

@@ -15,7 +15,8 @@ from PIL import Image
 from lightexp.core.data import Split
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.streamed_array import StreamedArray
-from lightexp.datasets import tfrecord_files
+from lightexp.datasets import record_index, tfrecord_files
+from lightexp.datasets.record_parsing import LabelColumn
 from lightexp.datasets.tf_records import TfRecords
 from lightexp.datasets.tfds import Tfds
 
@@ -94,7 +95,12 @@ def test_memory_does_not_change_the_data(tensorflow: None, tmp_path: Path) -> No
     assert "set dataset.max_gb" in refusal(TfRecords(path=str(path), max_gb=0.001).load)
 
 
-def test_images_without_room_on_disk_are_decoded_again(tensorflow: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_images_without_room_on_disk_are_decoded_again(
+    in_memory: bool, tensorflow: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not in_memory:
+        monkeypatch.setattr(record_index, "_MAX_BYTES", 0)  # the index is on disk, too
     tall = PIXELS.repeat(40, 1).repeat(40, 2)  # more than a megabyte
     for name, rows in (("a.tfrecord", slice(0, 11)), ("b.tfrecord", slice(11, 30))):
         pairs = zip(tall[rows], LABELS[rows], strict=True)
@@ -226,3 +232,23 @@ def test_random_bytes_are_no_example() -> None:
                 tfrecord_files.decode_feature(feature)
         except ValueError:
             pass
+
+
+def test_records_that_come_while_files_are_read_are_refused(
+    tensorflow: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_images(tmp_path / "a.tfrecord")
+    monkeypatch.setattr(tfrecord_files, "count_records", lambda path: 29)
+    assert "has changed while it was read" in refusal(TfRecords(path=str(path)).load)
+
+
+@pytest.mark.parametrize(
+    ("labels", "dtype"),
+    [([3, 2**31 - 1], np.int32), ([0, 2**31], np.int64), ([0, -(2**63)], np.int64), (["a", "bc"], "<U2")],
+)
+def test_labels_take_four_bytes_where_they_fit(labels: list[Any], dtype: Any) -> None:
+    column = LabelColumn()
+    for label in labels:
+        column.append(label)
+    assert column.to_array().dtype == dtype
+    assert column.to_array().tolist() == labels

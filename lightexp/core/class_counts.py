@@ -1,0 +1,55 @@
+"""How many examples of each class there are, are predicted, and are predicted correctly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightexp.core.memmap import sum_chunks
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Numbers of examples by class, each `(classes,)`.
+
+    Attributes:
+        present: Examples of the class.
+        predicted: Examples that are taken for the class.
+        correct: Examples of the class that are taken for it.
+    """
+
+    present: NDArray[np.intp]
+    predicted: NDArray[np.intp]
+    correct: NDArray[np.intp]
+
+
+def find_top(logits: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Return the class of the highest logit of each example, `(n,)`."""
+    top: NDArray[np.intp] = logits.argmax(axis=1)
+    return top
+
+
+def count_classes(
+    outputs: NDArray[np.floating],
+    labels: NDArray[np.int32],
+    classes: int,
+    predict: Callable[[NDArray[np.floating]], NDArray[np.integer]] = find_top,
+) -> ClassCounts:
+    """Count examples by class, in little memory however many there are.
+
+    Args:
+        outputs: A model's outputs `(n, outputs)`.
+        labels: Classes `(n,)`, from 0.
+        classes: Number of classes.
+        predict: Returns the predicted classes of some rows of `outputs`. Defaults to that of the highest logit.
+    """
+
+    def count(outputs: NDArray[np.floating], labels: NDArray[np.int32]) -> NDArray[np.intp]:
+        predictions = predict(outputs)
+        correct = labels[predictions == labels]
+        return np.stack([np.bincount(each, minlength=classes) for each in (labels, predictions, correct)])
+
+    return ClassCounts(*sum_chunks(count, outputs, labels))
