@@ -22,7 +22,8 @@ from lightexp.core.layout import InputLayout, LayoutChoice, find_layout, has_out
 from lightexp.core.preprocessing import Factor
 
 _INTEGER_TYPES = (np.int8, np.uint8, np.int16)
-_CACHED_BYTES = 1 << 18
+CACHED_BYTES = 1 << 18
+"""Bytes of the examples that are scaled at once."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class LoadedModel:
         """
         inputs = self.layout.view(self.interpreter.tensor(self.source.index)(), self.shape[1:])
         inputs[len(raw) :] = 0  # LiteRT reuses the input's memory, so that nothing is left of the last examples
-        rows = max(1, _CACHED_BYTES // (4 * math.prod(self.shape[1:])))
+        rows = max(1, CACHED_BYTES // (4 * math.prod(self.shape[1:])))
         factor, constant = np.asarray(scale, np.float32), np.asarray(offset, np.float32)
         is_float = self.source.dtype is np.float32
         buffer = np.empty((rows, *self.shape[1:]), np.float32)

@@ -17,7 +17,8 @@ from lightexp.core.streamed_array import Indices
 from lightexp.datasets import tfrecord_files
 from lightexp.datasets.tfrecord_files import FRAME_BYTES, HEADER_BYTES
 
-_MAX_BYTES = 1 << 22  # of an index in memory; a larger one is on disk
+MAX_INDEX_BYTES = 1 << 22
+"""Bytes of an index in memory; a larger one is kept on disk."""
 
 
 class RecordIndex:
@@ -37,7 +38,7 @@ class RecordIndex:
         self._paths = list(counts)
         self._versions: list[tuple[int, int]] = []
         self._firsts = np.array([0, *accumulate(counts.values())])
-        self._starts = memmap.allocate((int(self._firsts[-1]) + 1,), np.int64, _MAX_BYTES)
+        self._starts = memmap.allocate((int(self._firsts[-1]) + 1,), np.int64, MAX_INDEX_BYTES)
         self._bases = [0]  # bytes of all files before each
         for path, first, end in zip(counts, self._firsts[:-1], self._firsts[1:], strict=True):
             self._versions.append(_identify(os.stat(path)))

@@ -100,7 +100,7 @@ def test_images_without_room_on_disk_are_decoded_again(
     in_memory: bool, tensorflow: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not in_memory:
-        monkeypatch.setattr(record_index, "_MAX_BYTES", 0)  # the index is on disk, too
+        monkeypatch.setattr(record_index, "MAX_INDEX_BYTES", 0)  # the index is on disk, too
     tall = PIXELS.repeat(40, 1).repeat(40, 2)  # more than a megabyte
     for name, rows in (("a.tfrecord", slice(0, 11)), ("b.tfrecord", slice(11, 30))):
         pairs = zip(tall[rows], LABELS[rows], strict=True)
