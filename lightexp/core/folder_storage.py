@@ -16,7 +16,11 @@ _LINKS_UNSUPPORTED = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)  # on FAT and
 
 
 class FolderStorage:
-    """Files below a folder, which a file server may share. A file appears complete or not at all."""
+    """Files below a folder, which a file server may share.
+
+    A file appears complete or not at all. Without hard links one that is created is empty for a moment, as which it is
+    no lease and no manifest.
+    """
 
     def __init__(self, root: str) -> None:
         """Create nothing yet."""
