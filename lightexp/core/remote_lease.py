@@ -91,7 +91,7 @@ class RemoteLeases(Leases):
         except FileNotFoundError:  # released meanwhile
             return False
         now = time.monotonic()
-        previous, since = self._seen.get(key, (b"", now))
+        previous, since = self._seen.get(key, (None, now))
         if content != previous:
             self._seen[key] = content, now
             return False

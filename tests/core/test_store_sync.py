@@ -89,6 +89,15 @@ def test_ensure_makes_once_a_dead_hosts_lease_expires(url: str, tmp_path: Path) 
     assert host.lines == ["waits"]
 
 
+def test_an_empty_lease_expires(tmp_path: Path) -> None:
+    host = Host(tmp_path / "a", f"file://{tmp_path / 'remote'}", expiry_s=0.1)
+    host.remote.storage.write(f"leases/{KEY}", b"")
+    thread = threading.Thread(target=host.ensure, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert (host.made, host.lines) == (1, ["waits"])
+
+
 def test_ensure_uploads_an_entry_that_was_made_before(url: str, tmp_path: Path) -> None:
     host = Host(tmp_path / "a", url)
     Store(tmp_path / "a").ensure(KEY, "a", write_weights)
