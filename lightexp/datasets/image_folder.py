@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +20,7 @@ from lightexp.datasets.base import InputDataset
 from lightexp.datasets.image_reader import ImageReader, load_images
 from lightexp.datasets.images import Background, ImageSize, format_path
 from lightexp.datasets.labels import ClassCount, describe_absent
+from lightexp.datasets.path_table import PathTable
 from lightexp.datasets.splits import count_fifth, hold_out, make_split
 
 PARTS = ("train", "val", "test")
@@ -117,9 +119,11 @@ class ImageFolder(InputDataset):
         image_format = images.make_format(self.channels, self.size, self.background)
         if image_format.size is None:
             images.check_size(paths, image_format, self.max_gb)
-        reader = ImageReader(lambda indices: [(paths[i], format_path(paths[i])) for i in indices], image_format)
+        reader = ImageReader(
+            lambda indices: [(path, format_path(path)) for path in map(paths.__getitem__, indices)], image_format
+        )
         arrays = load_images(
-            reader, [np.asarray(splits[part].x[:], np.intp) for part in PARTS], self.memory_mb * 1e6, self.disk_gb
+            reader, [np.asarray(splits[part].x[:], np.uint32) for part in PARTS], self.memory_mb * 1e6, self.disk_gb
         )
         notes = reader.describe_changes()
         train, val, test = (make_split(x, splits[part].y) for part, x in zip(PARTS, arrays, strict=True))
@@ -128,28 +132,35 @@ class ImageFolder(InputDataset):
         absent = describe_absent(train.y, classes) if classes else ()
         return replace(data, names=names, notes=(*data.notes, *notes, *absent))
 
-    def _list_by_folder(self) -> tuple[list[Path], dict[str, Split], tuple[str, ...]]:
+    def _list_by_folder(self) -> tuple[PathTable, dict[str, Split], tuple[str, ...]]:
         """Return the images, their splits as indices into them with classes, and the classes' names."""
         parts = self._list_parts()
         classes = self._number_classes(parts["train"])
-        paths: list[Path] = []
         splits: dict[str, Split] = {}  # of indices, so that each image is decoded into its final place
-        for part, folders in parts.items():
-            labelled = _list_labelled_files(folders, classes, part)
-            indices = np.arange(len(paths), len(paths) + len(labelled))
-            splits[part] = make_split(indices, np.array([label for _, label in labelled]))
-            paths += [path for path, _ in labelled]
-        return paths, splits, tuple(classes)
 
-    def _list_by_file(self, labels: str) -> tuple[list[Path], dict[str, Split], tuple[str, ...]]:
+        def iterate_folders() -> Iterator[tuple[Path, list[str]]]:
+            count = 0
+            for part, folders in parts.items():
+                numbers = []
+                for folder, names in _list_class_files(folders, classes, part):
+                    numbers.append(np.full(len(names), classes[folder.name], np.int32))
+                    yield folder, names
+                labels = np.concatenate(numbers)
+                splits[part] = make_split(np.arange(count, count + len(labels), dtype=np.uint32), labels)
+                count += len(labels)
+
+        return PathTable(iterate_folders()), splits, tuple(classes)
+
+    def _list_by_file(self, labels: str) -> tuple[PathTable, dict[str, Split], tuple[str, ...]]:
         """Return the same of the images that a file of labels names."""
         folder = self._find_folder()
         labelled = image_labels.read_labels(Path(os.path.expanduser(labels)), folder)
         rows = {part: labelled.list_rows(part) for part in PARTS}
         if sum(map(len, rows.values())) < len(labelled.names) or not rows["train"]:
             rows = {"train": list(range(len(labelled.names)))}
-        splits = {part: make_split(np.array(numbers), labelled.y[numbers]) for part, numbers in rows.items() if numbers}
-        return [folder / name for name in labelled.names], splits, labelled.labels
+        chosen = {part: np.array(numbers, np.uint32) for part, numbers in rows.items() if numbers}
+        splits = {part: make_split(numbers, labelled.y[numbers]) for part, numbers in chosen.items()}
+        return PathTable([(folder, labelled.names)]), splits, labelled.labels
 
     def _number_classes(self, folders: list[Path]) -> dict[str, int]:
         """Return the label of each class by its name."""
@@ -199,20 +210,20 @@ class ImageFolder(InputDataset):
         return parts
 
 
-def _list_labelled_files(folders: list[Path], classes: dict[str, int], part: str) -> list[tuple[Path, int]]:
-    """Return the files of a split with their labels, class by class."""
-    labelled: list[tuple[Path, int]] = []
+def _list_class_files(folders: list[Path], classes: Collection[str], part: str) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the folders of a split's classes with the names of their files."""
+    is_empty = True
     for folder in folders:
         if folder.name not in classes:
             hint = suggest_nearest(format_path(folder.name), classes)
             raise BadInput(f"{format_path(folder)} is a class that is not in train/: {hint}")
-        files = _list_images(folder)
-        if not files and part == "train":
+        names = [path.name for path in _list_images(folder)]
+        if not names and part == "train":
             raise BadInput(f"{format_path(folder)} holds no image. Put some there, or delete it.")
-        labelled += [(path, classes[folder.name]) for path in files]
-    if not labelled:
+        is_empty &= not names
+        yield folder, names
+    if is_empty:
         raise BadInput(f"The folders of {part}/ hold no image. Put some there, or delete {part}/.")
-    return labelled
 
 
 def _list_entries(folder: Path) -> list[Path]:
