@@ -186,6 +186,7 @@ def _search(spec: StudySpec, command: list[str], launcher: Launcher | None) -> i
         if spec.search.test == "now":
             _require_trials(spec, "search.test=now tests the front of a study")
         prepared.runner.close_dead_runs(spec.settings)
+        spec.folder.mkdir(parents=True, exist_ok=True)  # workers on other hosts have their own
         study = SearchStudy(spec, prepared.space, spec.folder, view.message, prepared.identity)
         view.message(f"{spec.name}: {describe_workers(spec)}, into {spec.folder}")
         if spec.workers < spec.search.workers:

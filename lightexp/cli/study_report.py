@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightexp.core.errors import BadInput
+from lightexp.core.records import FRONT_FILE, list_run_folders
 from lightexp.core.regular_files import read_text
 
 if TYPE_CHECKING:
@@ -53,11 +54,10 @@ class StudyFolder:
             problems: Receives a line for each record that cannot be used.
             infeasible: Receives the rows that break a constraint.
         """
-        from lightexp.core.records import list_run_folders
         from lightexp.report.runs import iterate_records
 
         name = _FRONT if (self.folder / _FRONT).is_dir() else _TRIALS
-        for folder in list_run_folders(self.folder / name):
+        for folder in list_run_folders(self.folder / name) if os.path.isdir(self.folder / name) else ():
             number = re.search(r"\d+$", folder.name)
             for record in iterate_records([folder], problems):
                 title = f"trial {int(number[0])}" if number else folder.name
@@ -81,7 +81,8 @@ class StudyFolder:
 def find_study(sources: Sequence[str]) -> StudyFolder | None:
     """Return the study whose folder is the only source; None if it is none."""
     folder = Path(sources[0]) if len(sources) == 1 else None
-    if folder is None or not os.path.isdir(folder / _TRIALS):  # also without permission
+    # Where the workers were on other hosts, only the front is here; `os.path` also answers without permission.
+    if folder is None or not (os.path.isdir(folder / _TRIALS) or os.path.isfile(folder / FRONT_FILE)):
         return None
     data = _read_data(folder)
     history = tuple(_select(data, "hypervolume", (int, float)))
@@ -103,8 +104,6 @@ def _read_figure(path: Path) -> bytes:
 
 
 def _read_data(folder: Path) -> dict[str, Any]:
-    from lightexp.core.records import FRONT_FILE
-
     try:
         data = json.loads(read_text(folder / FRONT_FILE))
     except (OSError, ValueError, RecursionError):

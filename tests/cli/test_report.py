@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -185,6 +186,11 @@ def test_report_of_a_study_takes_the_tested_front(outputs: Path) -> None:
     (study / "front.json").write_text(json.dumps(goals))
     assert run_report(str(study)) == 0
     assert (folder / "table.md").read_text().count("(infeasible) |") == 2
+    shutil.rmtree(study / "trials")  # where workers on other hosts have made them
+    assert run_report(str(study)) == 0
+    assert count_runs(folder) == 2
+    shutil.rmtree(study / "front")
+    assert run_report(str(study)) == 2
 
 
 def test_report_of_an_mlflow_experiment(

@@ -176,7 +176,7 @@ def test_study_survives_the_death_of_a_node(cluster: Cluster) -> None:
 
 
 def test_workers_end_with_the_command(cluster: Cluster) -> None:
-    study, nodes = ClusterStudies(cluster, "ends"), cluster.living_nodes
+    study, nodes = ClusterStudies(cluster, "ends", "mlflow"), cluster.living_nodes
     overrides = ["search.workers=2", "search.trials=4", f"{SECONDS}=900"]
     process = study.start(*overrides)
     wait_until(lambda: all(cluster.find_workers(node) for node in nodes), process)
