@@ -46,7 +46,7 @@ class RemoteLeases(Leases):
         """
         self._storage, self._expiry_s = storage, expiry_s
         self._owner = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._held: dict[str, bytes] = {}
+        self._held: set[str] = set()
         self._seen: dict[str, tuple[bytes, float]] = {}  # of others: the content, and when it was first seen
         self._lock = threading.Lock()
         self._renewer: threading.Thread | None = None
@@ -65,24 +65,25 @@ class RemoteLeases(Leases):
             self._storage.remove(name)
             with suppress(FileExistsError):
                 self._storage.write(name, content, create=True)
-                self._hold(key, content)
+                self._hold(key)
             return key in self._held
-        self._hold(key, content)
+        self._hold(key)
         return True
 
     def release(self, key: str) -> None:
         """See `Leases.release`; if the storage does not answer, the lease expires."""
         with self._lock:
-            content = self._held.pop(key, None)
-            if content is not None:
-                with suppress(LightexpError, FileNotFoundError):
-                    if self._storage.read(f"{LEASES}/{key}") == content:
-                        self._storage.remove(f"{LEASES}/{key}")
+            if key not in self._held:
+                return
+            self._held.discard(key)
+            with suppress(LightexpError, FileNotFoundError):
+                if self._is_own(f"{LEASES}/{key}"):
+                    self._storage.remove(f"{LEASES}/{key}")
 
     def expire(self, key: str) -> None:
         """See `Leases.expire`."""
         with self._lock:
-            self._held.pop(key, None)
+            self._held.discard(key)
 
     def _is_dead(self, key: str) -> bool:
         """Check whether a lease has had the same content for long enough."""
@@ -97,9 +98,9 @@ class RemoteLeases(Leases):
             return False
         return now - since >= self._expiry_s
 
-    def _hold(self, key: str, content: bytes) -> None:
+    def _hold(self, key: str) -> None:
         with self._lock:
-            self._held[key] = content
+            self._held.add(key)
             if self._renewer is None:
                 self._renewer = threading.Thread(target=self._renew_forever, daemon=True)
                 self._renewer.start()
@@ -117,9 +118,12 @@ class RemoteLeases(Leases):
         """Write a new number into a lease that is still this process's."""
         with self._lock:
             name = f"{LEASES}/{key}"
-            if key in self._held and self._storage.read(name) == self._held[key]:
+            if key in self._held and self._is_own(name):
                 self._storage.write(name, content)
-                self._held[key] = content
+
+    def _is_own(self, name: str) -> bool:
+        """Check whether nobody has taken a lease over; its number is not compared, as answers to writes get lost."""
+        return encode_json(self._owner).encode() in self._storage.read(name)
 
     def _make_content(self, number: int) -> bytes:
         return encode_json({"owner": self._owner, "number": number}).encode()
