@@ -60,15 +60,22 @@ class RemoteLeases(Leases):
         try:
             self._storage.write(name, content, create=True)
         except FileExistsError:
-            if not self._is_dead(key):
-                return False
-            self._storage.remove(name)
-            with suppress(FileExistsError):
-                self._storage.write(name, content, create=True)
-                self._hold(key)
-            return key in self._held
+            return self._take_over(key, content)
         self._hold(key)
         return True
+
+    def _take_over(self, key: str, content: bytes) -> bool:
+        """Acquire the lease of a dead process, or one that this process has written without getting an answer."""
+        name = f"{LEASES}/{key}"
+        with suppress(FileNotFoundError, FileExistsError):  # another process has just released or acquired it
+            existing = self._storage.read(name)
+            if not self._is_own(existing):
+                if not self._is_dead(key, existing):
+                    return False
+                self._storage.remove(name)
+                self._storage.write(name, content, create=True)
+            self._hold(key)
+        return key in self._held
 
     def release(self, key: str) -> None:
         """See `Leases.release`; if the storage does not answer, the lease expires."""
@@ -77,7 +84,7 @@ class RemoteLeases(Leases):
                 return
             self._held.discard(key)
             with suppress(LightexpError, FileNotFoundError):
-                if self._is_own(f"{LEASES}/{key}"):
+                if self._is_own(self._storage.read(f"{LEASES}/{key}")):
                     self._storage.remove(f"{LEASES}/{key}")
 
     def expire(self, key: str) -> None:
@@ -85,12 +92,8 @@ class RemoteLeases(Leases):
         with self._lock:
             self._held.discard(key)
 
-    def _is_dead(self, key: str) -> bool:
+    def _is_dead(self, key: str, content: bytes) -> bool:
         """Check whether a lease has had the same content for long enough."""
-        try:
-            content = self._storage.read(f"{LEASES}/{key}")
-        except FileNotFoundError:  # released meanwhile
-            return False
         now = time.monotonic()
         previous, since = self._seen.get(key, (None, now))
         if content != previous:
@@ -118,12 +121,12 @@ class RemoteLeases(Leases):
         """Write a new number into a lease that is still this process's."""
         with self._lock:
             name = f"{LEASES}/{key}"
-            if key in self._held and self._is_own(name):
+            if key in self._held and self._is_own(self._storage.read(name)):
                 self._storage.write(name, content)
 
-    def _is_own(self, name: str) -> bool:
-        """Check whether nobody has taken a lease over; its number is not compared, as answers to writes get lost."""
-        return encode_json(self._owner).encode() in self._storage.read(name)
+    def _is_own(self, content: bytes) -> bool:
+        """Check whether this process has written a lease; its number may be a later one, if an answer was lost."""
+        return encode_json(self._owner).encode() in content
 
     def _make_content(self, number: int) -> bytes:
         return encode_json({"owner": self._owner, "number": number}).encode()

@@ -91,6 +91,21 @@ def test_ensure_makes_once_a_dead_hosts_lease_expires(url: str, tmp_path: Path) 
     assert host.lines == ["waits"]
 
 
+def test_a_lease_is_held_after_the_lost_answer_to_its_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leases, write = RemoteLeases(ObjectStorage(f"file://{tmp_path}")), ObjectStorage.write
+
+    def write_without_answer(*arguments: Any, **options: Any) -> None:
+        write(*arguments, **options)
+        raise StorageUnavailable("no answer in 20 s")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStorage, "write", write_without_answer)
+        with pytest.raises(StorageUnavailable):
+            leases.acquire(KEY)
+    assert leases.acquire(KEY)
+    assert not RemoteLeases(ObjectStorage(f"file://{tmp_path}")).acquire(KEY)
+
+
 def test_a_lease_outlives_the_lost_answer_to_a_renewal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage, write, numbers = ObjectStorage(f"file://{tmp_path}"), ObjectStorage.write, iter(range(1_000))
     is_renewed = threading.Event()
