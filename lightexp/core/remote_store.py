@@ -15,6 +15,7 @@ Since files are named by their digests, the uploads of two hosts never mix, and 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from lightexp.core.store_entry import ENTRIES, MANIFEST, read_entry
 FORMAT = 1
 MARKER = "lightexp-store.json"
 RECORDS, CALLS = "records", "calls"
+_NAME_BYTES = 255  # of a file; file systems take no longer ones
 _CHECKED_BYTES = 1_000_000  # from here on it is cheaper to ask whether a file has been uploaded than to upload it
 _LISTING_S = 600.0  # for all objects of a kind: storage lists 1,000 in a request
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -212,6 +214,14 @@ def _list_files(content: bytes) -> dict[str, str] | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     for name, digest in items.items():
-        if not (_FILE_NAME.fullmatch(name) and isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+        if not (_is_file_name(name) and isinstance(digest, str) and _DIGEST.fullmatch(digest)):
             return None
     return items if MANIFEST not in items else None
+
+
+def _is_file_name(name: str) -> bool:
+    """Check whether a name can be that of a file in a folder."""
+    try:
+        return bool(_FILE_NAME.fullmatch(name)) and len(os.fsencode(name)) <= _NAME_BYTES
+    except UnicodeEncodeError:
+        return False

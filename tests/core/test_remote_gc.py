@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -59,6 +60,16 @@ def test_what_is_no_record_is_not_listed(tmp_path: Path) -> None:
     for name in ("run.json", ".DS_Store", "folder/run.json"):
         storage.write(f"records/{name}", b"{}")
     assert list(RemoteStore(storage).list_records()) == ["run"]
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "\ud800", "..", "folder/file"])
+def test_a_manifest_with_impossible_names_is_damaged(tmp_path: Path, name: str) -> None:
+    host, folder = Host(tmp_path / "a", f"file://{tmp_path / 'remote'}"), f"entries/ab/{KEY}"
+    host.remote.storage.write(f"{folder}/{'0' * 64}", b"1")
+    host.remote.storage.write(f"{folder}/{MANIFEST}", json.dumps({"files": {name: "0" * 64}}).encode())
+    assert not host.ensure()
+    host.store.close()
+    assert host.lines == [f"{host.remote.url} holds a damaged {KEY[:12]}. It is made here, and replaced."]
 
 
 def test_a_manifest_without_end_stops_nothing(tmp_path: Path) -> None:

@@ -121,6 +121,19 @@ def test_add_config_dirs_finds_the_users_configs(tmp_path: Path, clear_hydra: No
         compose_config(["model=mine"])
 
 
+@pytest.mark.parametrize("primary", [PRIMARY_CONFIG, "search"])
+def test_preset_sets_what_is_in_no_group(tmp_path: Path, clear_hydra: None, primary: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    preset = {"seed": 3, "store": {"remote": "file:///shared"}, "paths": {"outputs": "mine"}, "runtime": {"threads": 2}}
+    text = f"# @package _global_\n{OmegaConf.to_yaml(OmegaConf.create(preset))}"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    add_config_dirs([str(tmp_path)])
+    config = compose_config(["experiment=mine", "runtime.threads=1"], primary)
+    assert (config.seed, config.store.remote, config.paths.outputs) == (3, "file:///shared", "mine")
+    assert config.runtime.threads == 1
+    add_config_dirs([])
+
+
 @pytest.mark.parametrize("folder", ["", "nowhere"])
 def test_add_config_dirs_refuses_a_missing_folder(folder: str) -> None:
     with pytest.raises(BadInput, match=f"--config-dir={folder} is not a folder. Name one that holds"):
