@@ -130,7 +130,7 @@ class AblationPool:
         progress: TaskProgress,
     ) -> tuple[bool, dict[str, str]]:
         lease = source.make_lease()
-        origin = launch_origin(launcher.shares_folder)
+        origin = launch_origin(launcher.remote_store)
         job = partial(run_job, {"order": asdict(order), "lease": lease.key, "origin": origin})
         reason = "no job of the launcher has run it"
         is_interrupted = False

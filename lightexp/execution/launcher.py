@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightexp.core import interrupt
 from lightexp.core.compat import get_job_error
 from lightexp.core.disk_errors import explain_disk_errors
-from lightexp.core.errors import RunFailed
+from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.version import __version__
 from lightexp.execution.launch_guard import start_guard
 from lightexp.execution.locks import CommandLease
@@ -35,6 +35,7 @@ from lightexp.execution.ray_cluster import (
     RayCluster,
     check_version,
     describe_shortage,
+    find_store_problem,
     is_connected,
     list_resources,
 )
@@ -78,11 +79,16 @@ class Launcher:
         """Whether jobs work in the command's folder; else in their node's own, and share a remote store alone."""
         return self.ray_cluster is None or not self._config.store.remote
 
+    @property
+    def remote_store(self) -> str | None:
+        """The address of the remote store that jobs share instead of the command's folder; None if they share that."""
+        return None if self.shares_folder else str(self._config.store.remote)
+
     def connect(self, folder: Path) -> list[str]:
         """Connect to the Ray cluster that the config names, if it names one; see `RayCluster.connect`."""
         with explain_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        return self.ray_cluster.connect(folder, self._config.store.remote) if self.ray_cluster else []
+        return self.ray_cluster.connect(folder, self.remote_store) if self.ray_cluster else []
 
     def describe_shortage(self, workers: int) -> str | None:
         """Return a line for the user if not all of the jobs can run at a time; None if they can or nobody knows."""
@@ -259,14 +265,14 @@ def sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def launch_origin(shares_folder: bool = True) -> dict[str, str]:
+def launch_origin(remote_store: str | None = None) -> dict[str, str]:
     """Return where this process works, for the jobs that it launches; see `join_as_worker`.
 
     Args:
-        shares_folder: See `Launcher.shares_folder`.
+        remote_store: See `Launcher.remote_store`. Defaults to None: the jobs work in the same folder.
     """
-    folder = os.getcwd() if shares_folder else ""
-    return {"folder": folder, "host": _identify_host(), "process": str(os.getpid()), "version": __version__}
+    place = {"folder": "" if remote_store else os.getcwd(), "remote_store": remote_store or ""}
+    return {**place, "host": _identify_host(), "process": str(os.getpid()), "version": __version__}
 
 
 def join_as_worker(origin: Mapping[str, str]) -> None:
@@ -278,9 +284,12 @@ def join_as_worker(origin: Mapping[str, str]) -> None:
         origin: `launch_origin` of the command.
 
     Raises:
-        BadInput: If the command has another version of lightexp.
+        BadInput: If the command has another version of lightexp, or this host can never use the remote store. So a
+            node that has joined the cluster without credentials takes no task, which would fail.
     """
     check_version(origin["version"], "The command")
+    if problem := find_store_problem(origin["remote_store"]) if origin["remote_store"] else "":
+        raise BadInput(f"{platform.node()}: {problem}")
     is_same_host = origin["host"] == _identify_host()
     if is_same_host and origin["process"] == str(os.getpid()):  # a job of Hydra's basic launcher
         return

@@ -127,7 +127,7 @@ class RayCluster:
                     raise self._refuse(f"its node {address} runs nothing ({_join_lines(error)})") from None
                 check_version(version, f"Ray's node {address}")
                 if problem:
-                    raise BadInput(f"Ray's node {address}: {problem} A node has the environment of its 'ray start'.")
+                    raise BadInput(f"Ray's node {address}: {problem}")
                 if not is_seen:
                     blind_nodes.append(address)
         return blind_nodes
@@ -138,7 +138,7 @@ def find_store_problem(url: str) -> str:
     try:
         RemoteStore(ObjectStorage(url)).connect()
     except BadInput as error:
-        return str(error)
+        return f"{error} A node has the environment of its 'ray start'."
     except StorageUnavailable:  # which jobs wait for, or go on without
         return ""
     return ""

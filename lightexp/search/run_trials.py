@@ -64,9 +64,7 @@ def run_trials(
     if launcher is None or launcher.is_in_process:
         return LocalPool(source, _make_pool_settings(source, order, study.spec.workers), progress).run()
     lease = source.make_lease()
-    job = partial(
-        run_job, {"order": asdict(order), "lease": lease.key, "origin": launch_origin(launcher.shares_folder)}
-    )
+    job = partial(run_job, {"order": asdict(order), "lease": lease.key, "origin": launch_origin(launcher.remote_store)})
     return LauncherPool(source, launcher, progress, lease).run(job, study.spec.workers)
 
 

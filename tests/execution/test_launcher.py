@@ -13,6 +13,7 @@ import pytest
 from omegaconf import DictConfig
 
 from lightexp.core.errors import RunFailed
+from lightexp.core.errors import BadInput
 from lightexp.execution.launcher import LauncherPool, join_as_worker, launch_origin
 from lightexp.execution.locks import CommandLease, FileLocks
 from lightexp.execution.pool import PoolView
@@ -138,3 +139,10 @@ def test_job_in_the_commands_own_process_joins_nothing(tmp_path: Path) -> None:
     before = Path.cwd()
     join_as_worker(origin)
     assert (Path.cwd(), origin["process"]) == (before, str(os.getpid()))
+
+
+def test_job_on_a_host_that_can_never_use_the_store_fails(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    (tmp_path / "lightexp-store.json").write_text('{"format": 99}')
+    with pytest.raises(BadInput, match=rf"^{platform.node()}: file://{tmp_path} is of format 99; .* 'ray start'\.$"):
+        join_as_worker(launch_origin(f"file://{tmp_path}"))
