@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from lightexp.core.errors import RunFailed
-from lightexp.core.errors import BadInput
+from lightexp.core.errors import BadInput, RunFailed
 from lightexp.execution.launcher import LauncherPool, join_as_worker, launch_origin
 from lightexp.execution.locks import CommandLease, FileLocks
 from lightexp.execution.pool import PoolView
