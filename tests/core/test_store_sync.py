@@ -191,6 +191,25 @@ def test_a_failed_make_leaves_no_lease(url: str, tmp_path: Path) -> None:
     assert second.lines == []
 
 
+def test_a_failed_make_asks_nothing_of_a_silent_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(tmp_path / "a", f"file://{tmp_path / 'remote'}")
+    names: list[str] = []
+
+    def give_no_answer(_: object, name: str) -> bytes:
+        names.append(name)
+        raise StorageUnavailable("no answer in 20 s")
+
+    def fail() -> None:
+        monkeypatch.setattr(ObjectStorage, "read", give_no_answer)
+        assert host.store.find("cd" + "0" * 62) is None
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        host.ensure(fail)
+    assert len(names) == 1  # by `find`: each further request would wait as long
+    assert host.lines == ["no answer in 20 s. The run goes on with the local store."]
+
+
 def test_a_host_killed_in_mid_upload_leaves_no_entry(url: str, tmp_path: Path, proxy: FaultProxy) -> None:
     code = """
 import sys, os
