@@ -150,17 +150,13 @@ class Runner:
         with explain_disk_errors(settings.outputs):
             self.close_dead_runs(settings)
             with store.closing(), run_lock.hold(settings.outputs / RUNS, record.id):
-                error = self._run_recorded(record, settings, plan, executor, store, test)
-                store.close(wait=not isinstance(error, KeyboardInterrupt))  # last: Ctrl-C leaves nothing else undone
-        self._on_end(record)
-        if error:
-            raise error
+                self._run_recorded(record, settings, plan, executor, store, test)
         return record
 
     def _run_recorded(
         self, record: Record, settings: Settings, plan: Plan, executor: Executor, store: Store, test: bool
-    ) -> LightexpError | KeyboardInterrupt | None:
-        """Run a pipeline, write and mirror its record before and after, and return what the run failed with."""
+    ) -> None:
+        """Run a pipeline, and write and mirror its record before and after; raise what the run failed with."""
         folder, mirror_settings = settings.outputs / RUNS / record.id, describe_mirror(settings)
         with ThreadPoolExecutor(1) as thread:
             folder.mkdir(parents=True)
@@ -175,8 +171,10 @@ class Runner:
                 record.write(folder)
                 self._sync(mirror_settings, folder, record)
             except KeyboardInterrupt as stop:
-                return stop
-        return error
+                error = stop
+        self._on_end(record)
+        if error:
+            raise error
 
     def close_dead_runs(self, settings: Settings) -> None:
         """Mark the runs whose processes have died as killed, in their records and in the mirror of the settings."""
@@ -237,12 +235,12 @@ class Runner:
             executor.measure(record.stages, test, only=(plan.control.name, plan.nodes[-1].name), requested=requested)
             record.waived = executor.verify(record.stages)
 
-        error = self._catch(record, folder, settings.plain["plugins"], work)
-        with explain_disk_errors(settings.outputs):
-            _write_shared(record, folder, store)
-        store.close(wait=not isinstance(error, KeyboardInterrupt))
-        if isinstance(error, KeyboardInterrupt | DiskFull):
-            raise error
+        with store.closing():
+            error = self._catch(record, folder, settings.plain["plugins"], work)
+            with explain_disk_errors(settings.outputs):
+                _write_shared(record, folder, store)
+            if isinstance(error, KeyboardInterrupt | DiskFull):
+                raise error
         return record
 
     def _make_record(self, settings: Settings, plan: Plan, data: Data, varied: list[str], command: list[str]) -> Record:

@@ -23,6 +23,7 @@ from lightexp.core.store_gc import list_items
 from lightexp.core.store_sync import StoreSync
 from lightexp.metrics.latency import Latency
 from lightexp.runner.compose import compose_settings
+from lightexp.runner.execute import Executor
 from lightexp.runner.progress import SilentReporter
 from lightexp.runner.run import Runner
 from lightexp.tracking.mirror import SyncResult
@@ -86,6 +87,24 @@ def test_ctrl_c_during_uploads_leaves_complete_records(
     with pytest.raises(KeyboardInterrupt):
         Runner(SilentReporter()).trial(settings, [], tmp_path / "trial", [])
     assert read_record(tmp_path / "trial").status == "done"
+
+
+def test_ctrl_c_during_a_run_waits_for_no_upload(hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Executor, "make", interrupt)
+    monkeypatch.setattr(StoreSync, "wait", pytest.fail)
+    settings = compose_settings(
+        hosts.second.list_overrides(*PIPELINE, f"store.remote=file://{tmp_path}", f"paths.outputs={tmp_path}")
+    )
+    runner = Runner(SilentReporter(), on_end=lambda record: statuses.append(record.status))
+    statuses: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(settings, [])
+    with pytest.raises(KeyboardInterrupt):
+        runner.trial(settings, [], tmp_path / "trial", [])
+    assert statuses == ["interrupted"]
 
 
 def test_latency_is_timed_after_uploads(hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
