@@ -12,6 +12,7 @@ from lightexp.core.primary_metric import PrimaryMetric
 from lightexp.core.table import Direction, Table, TableCell, TableColumn, TableRow
 
 MISSING = "–"
+_MAX_CHARS = 24  # of a cell
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class MetricColumn:
 
     Example:
         >>> column = MetricColumn("size/file_bytes", "File bytes", "{:,.0f}".format, "min")
-        >>> column.format(12345), column.format(None)
-        ('12,345', '–')
+        >>> column.format(12345), column.format(None), column.format(1e40)
+        ('12,345', '–', '1e+40')
     """
 
     name: str
@@ -37,7 +38,10 @@ class MetricColumn:
 
     def format(self, value: float | None) -> str:
         """Return the value as text, or a dash where it was not measured or is not finite."""
-        return MISSING if value is None or not math.isfinite(value) else self.formatter(value)
+        if value is None or not math.isfinite(value):
+            return MISSING
+        text = self.formatter(value)
+        return text if len(text) <= _MAX_CHARS else f"{value:.4g}"  # a number that can only be wrong
 
 
 def _format_count(value: float) -> str:

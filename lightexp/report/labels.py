@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 
 _OVERRIDE = re.compile(r"[+~]{0,2}([^=\s]+)=(\S*)")
 _MAX_LISTED = 6
+_MAX_CHARS = 200
 
 
 def label_rows(names: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
     """Return how tables and figures name each row.
 
     A row without a label whose name lists overrides loses those that all such rows share, and each override's setting
-    is shortened to its last part. Rows whose labels would be equal keep their names.
+    is shortened to its last part. What is then longer than 200 characters is cut. Rows whose labels would be equal keep
+    their names.
 
     Args:
         names: Names of the rows.
@@ -32,7 +34,7 @@ def label_rows(names: Sequence[str], labels: Mapping[str, str]) -> dict[str, str
         name: " ".join(_shorten_override(word) for word in words if word not in shared) or name
         for name, words in lists.items()
     }
-    chosen = {name: labels.get(name) or shortened.get(name, name) for name in names}
+    chosen = {name: labels.get(name) or _cut(shortened.get(name, name)) for name in names}
     uses = Counter(chosen.values())
     return {name: label if uses[label] == 1 else name for name, label in chosen.items()}
 
@@ -46,6 +48,10 @@ def join_names(names: Sequence[str]) -> str:
     """
     listed = ", ".join(names[:_MAX_LISTED])
     return listed if len(names) <= _MAX_LISTED else f"{listed} and {len(names) - _MAX_LISTED} more"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _MAX_CHARS else f"{name[: _MAX_CHARS - 1]}…"
 
 
 def _lists_overrides(name: str) -> bool:

@@ -92,12 +92,12 @@ def _check_seeds(report: Report) -> Iterator[str]:
     """Yield what is missing among the seeds."""
     rows = [row for row in report.rows if row.kind == "row" or (row.kind == "control" and row.seeds)]
     most_seeds = max((row.seeds for row in rows), key=len)
-    few = [row.name for row in rows if len(row.seeds) < MIN_SEEDS]
+    few = [row.title for row in rows if len(row.seeds) < MIN_SEEDS]
     if few:
         yield f"fewer than {MIN_SEEDS} seeds, too few to estimate a spread: {join_names(few)}"
     for row in rows:
         if missing := sorted(set(most_seeds) - set(row.seeds)):
-            yield f"'{row.name}' has no run with seed {', '.join(map(str, missing))}, which other rows have"
+            yield f"'{row.title}' has no run with seed {', '.join(map(str, missing))}, which other rows have"
 
 
 def _check_design(report: Report) -> Iterator[str]:
@@ -125,7 +125,7 @@ def _check_waived(report: Report) -> Iterator[str]:
     """Yield the rows that were allowed to break an invariant."""
     for row in report.rows:
         if row.note and row.kind not in ("external", "refused"):
-            yield f"'{row.name}' was allowed to break an invariant: {row.note}"
+            yield f"'{row.title}' was allowed to break an invariant: {row.note}"
 
 
 def _check_latency(report: Report) -> Iterator[str]:
@@ -133,7 +133,7 @@ def _check_latency(report: Report) -> Iterator[str]:
     if any(column.name in TIMES for column in report.spec.columns):
         for row in report.rows:
             if row.doubts:
-                yield f"the latency of '{row.name}' is doubtful: {'; '.join(row.doubts)}"
+                yield f"the latency of '{row.title}' is doubtful: {'; '.join(row.doubts)}"
 
 
 def _trains_after_control(run: Run) -> bool:

@@ -248,7 +248,7 @@ def name_rows(records: Iterable[Record]) -> list[Run]:
     uses: Counter[str] = Counter()
     for record in records:
         overrides = " ".join(word for word in record.varied if not word.startswith(_NOT_NAMING))
-        name = record.tags.get("row") or overrides or record.name
+        name = record.tags.get("row", "").strip() or overrides or record.name
         run = reader.run(record, "")
         identity = id(run.settings), id(reader.share(record.dataset))  # of equal ones, only one is in memory
         if identity not in row_names:

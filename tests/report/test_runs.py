@@ -25,7 +25,7 @@ def test_name_rows_separates_settings_and_keeps_the_latest() -> None:
 
 
 def test_name_rows_uses_overrides_without_a_tag() -> None:
-    runs = name_rows([synthesize_record(tags={}), synthesize_record(tags={}, varied=[], seed=1)])
+    runs = name_rows([synthesize_record(tags={"row": " "}), synthesize_record(tags={}, varied=[], seed=1)])
     assert [run.row for run in runs] == ["pipeline=prune_quantize"] * 2
 
 
