@@ -1,7 +1,8 @@
 """Model of how long a study takes on many workers, and whether it agrees with what `scale.py` has measured.
 
 A worker evaluates a trial for some seconds, and then needs a core for the rest of it: sampling, records, the storage's
-work. All workers wait for the cores in turn, so the rate follows from mean value analysis (Reiser and Lavenberg, 1980)
+work. Part of that it does while no other worker may propose a trial, so that none repeats another one's. All workers
+wait for the cores in turn, and for that lock, so the rate follows from mean value analysis (Reiser and Lavenberg, 1980)
 with one station per place that computes. What a trial computes grows with the number of workers, since each of them
 reads what all have written; that line goes through the measurements with the fewest and the most workers.
 
@@ -28,20 +29,49 @@ MAX_ERROR = 1.15
 
 
 @dataclass(frozen=True)
+class Line:
+    """A cost that grows with the number of workers, in seconds."""
+
+    base: float
+    growth: float
+
+    def at(self, workers: int) -> float:
+        """Return the cost with a number of workers."""
+        return self.base + self.growth * workers
+
+
+@dataclass(frozen=True)
+class Station:
+    """A place that computes, and what each trial needs of it.
+
+    Attributes:
+        free: Seconds of it in which other trials can be proposed.
+        exclusive: Seconds of it in which no other one can.
+        cores: Number of its cores.
+    """
+
+    free: float
+    exclusive: float
+    cores: int
+
+
+@dataclass(frozen=True)
 class TrialCost:
-    """What a trial computes beyond its evaluation, in seconds.
+    """What a trial computes beyond its evaluation.
 
     Attributes:
         storage: The kind of storage of the study.
-        worker: CPU time on the worker's host, for a study without workers.
-        worker_growth: What each worker of the study adds to it.
-        server: CPU time of the database's server.
+        worker: CPU time on the worker's host.
+        worker_exclusive: The part of it in which no other trial can be proposed.
+        server: CPU time of the database's server, in seconds.
+        server_exclusive: The part of it in which no other trial can be proposed.
     """
 
     storage: str
-    worker: float
-    worker_growth: float
+    worker: Line
+    worker_exclusive: Line
     server: float
+    server_exclusive: float
 
     def predict_rate(self, workers: int, seconds: float, cores: int, server_cores: int = 0) -> float:
         """Return the trials per second of a study.
@@ -52,28 +82,38 @@ class TrialCost:
             cores: Number of cores that compute the rest of all trials.
             server_cores: Number of the server's own cores. Defaults to 0: it computes on the same ones.
         """
-        worker = self.worker + self.worker_growth * workers
+        exclusive = self.worker_exclusive.at(workers)
+        free, server_free = self.worker.at(workers) - exclusive, self.server - self.server_exclusive
+        stations = [Station(free + server_free, exclusive + self.server_exclusive, cores)]
         if server_cores:
-            return analyze_mean_values([(worker, cores), (self.server, server_cores)], workers, seconds)
-        return analyze_mean_values([(worker + self.server, cores)], workers, seconds)
+            stations = [Station(free, exclusive, cores), Station(server_free, self.server_exclusive, server_cores)]
+        return analyze_mean_values(stations, workers, seconds)
 
 
-def analyze_mean_values(stations: Sequence[tuple[float, int]], customers: int, delay: float) -> float:
-    """Return the customers that pass per second in a closed queueing network.
+def analyze_mean_values(stations: Sequence[Station], customers: int, delay: float) -> float:
+    """Return the customers that pass per second in a closed queueing network with one lock.
+
+    At a station, a customer that has the lock waits for those without it, and never for another one that has it.
 
     Args:
-        stations: The seconds that a customer needs at each station, and its number of cores. A station of several is
-            taken for one that is as much faster, after a delay of the rest (Seidmann et al., 1987).
+        stations: What a customer needs. A station of several cores is taken for one that is as much faster, after a
+            delay of the rest (Seidmann et al., 1987).
         customers: Number of customers.
         delay: Seconds in which each customer waits for nothing.
     """
-    delay += sum(seconds * (1 - 1 / cores) for seconds, cores in stations)
-    lengths = [0.0] * len(stations)
-    rate = 0.0
+    slower = [1 - 1 / station.cores for station in stations]
+    free_delay = sum(station.free * share for station, share in zip(stations, slower, strict=True))
+    held_delay = sum(station.exclusive * share for station, share in zip(stations, slower, strict=True))
+    free_lengths, held_lengths = [0.0] * len(stations), [0.0] * len(stations)
+    lock_length = rate = 0.0
     for number in range(1, customers + 1):
-        times = [seconds / cores * (1 + length) for (seconds, cores), length in zip(stations, lengths, strict=True)]
-        rate = number / (delay + sum(times))
-        lengths = [rate * time for time in times]
+        lengths = list(zip(stations, free_lengths, held_lengths, strict=True))
+        free_times = [station.free / station.cores * (1 + free + held) for station, free, held in lengths]
+        held_times = [station.exclusive / station.cores * (1 + free) for station, free, _ in lengths]
+        locked = (held_delay + sum(held_times)) * (1 + lock_length)  # for itself, and for those before it
+        rate = number / (delay + free_delay + sum(free_times) + locked)
+        free_lengths, held_lengths = ([rate * t for t in times] for times in (free_times, held_times))
+        lock_length = rate * locked
     return rate
 
 
@@ -82,11 +122,17 @@ def fit_costs(facts: Sequence[dict[str, Any]]) -> list[TrialCost]:
     costs = []
     for storage in dict.fromkeys(fact["storage"] for fact in facts):
         rows = sorted((fact for fact in facts if fact["storage"] == storage), key=lambda fact: fact["workers"])
-        few, many = rows[0], rows[-1]
-        growth = (many["worker_cpu_ms"] - few["worker_cpu_ms"]) / max(1, many["workers"] - few["workers"])
-        base = few["worker_cpu_ms"] - growth * few["workers"]
-        costs.append(TrialCost(storage, base / 1e3, growth / 1e3, many["server_cpu_ms"] / 1e3))
+        worker, exclusive = (_fit_line(rows, name) for name in ("worker_cpu_ms", "worker_exclusive_ms"))
+        server, server_exclusive = (rows[-1][name] / 1e3 for name in ("server_cpu_ms", "server_exclusive_ms"))
+        costs.append(TrialCost(storage, worker, exclusive, server, min(server, server_exclusive)))
     return costs
+
+
+def _fit_line(rows: Sequence[dict[str, Any]], name: str) -> Line:
+    """Return the line through the measurements with the fewest and the most workers."""
+    few, many = rows[0], rows[-1]
+    growth = (many[name] - few[name]) / max(1, many["workers"] - few["workers"])
+    return Line((few[name] - growth * few["workers"]) / 1e3, growth / 1e3)
 
 
 def compare_rates(costs: Sequence[TrialCost], facts: Sequence[dict[str, Any]]) -> list[Result]:
