@@ -1,10 +1,10 @@
 """Model of how long a study takes on many workers, and whether it agrees with what `scale.py` has measured.
 
 A worker evaluates a trial for some seconds, and then needs a core for the rest of it: sampling, records, the storage's
-work. Part of that it does while no other worker may propose a trial, so that none repeats another one's. All workers
-wait for the cores in turn, and for that lock, so the rate follows from mean value analysis (Reiser and Lavenberg, 1980)
-with one station per place that computes. What a trial computes grows with the number of workers, since each of them
-reads what all have written; that line goes through the measurements with the fewest and the most workers.
+work. Part of that it does while no other worker may propose a trial, so that none repeats another one's. The model is a
+simulation of workers that share the cores evenly and wait in turn for that lock; what they compute is exponentially
+distributed, as in queueing theory. What a trial computes grows with the number of workers, since each of them reads
+what all have written; that line goes through the measurements with the fewest and the most workers.
 
 Without options, each measured rate is compared with the predicted one. With `--trials`, a table of hours is printed for
 the machines that you name.
@@ -15,7 +15,11 @@ the machines that you name.
 
 from __future__ import annotations
 
+import heapq
 import json
+import math
+import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +30,8 @@ from common import Result, make_parser, print_results
 MEASURED = Path(__file__).parent / "scale.json"
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 MAX_ERROR = 1.15
+_UNCOUNTED_TRIALS, _COUNTED_TRIALS = 3, 4_000
+"""Trials of each worker before the counting, and of all that are counted."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +47,18 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Station:
-    """A place that computes, and what each trial needs of it.
+class Step:
+    """One step of a trial.
 
     Attributes:
-        free: Seconds of it in which other trials can be proposed.
-        exclusive: Seconds of it in which no other one can.
-        cores: Number of its cores.
+        seconds: Its mean duration on a core of its own; that of the evaluation does not vary.
+        place: The place that computes it. Defaults to None: the evaluation, which waits for nothing.
+        is_exclusive: Whether one worker at a time is in it, or in the exclusive steps after it.
     """
 
-    free: float
-    exclusive: float
-    cores: int
+    seconds: float
+    place: int | None = None
+    is_exclusive: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,38 +89,106 @@ class TrialCost:
             server_cores: Number of the server's own cores. Defaults to 0: it computes on the same ones.
         """
         exclusive = self.worker_exclusive.at(workers)
-        free, server_free = self.worker.at(workers) - exclusive, self.server - self.server_exclusive
-        stations = [Station(free + server_free, exclusive + self.server_exclusive, cores)]
-        if server_cores:
-            stations = [Station(free, exclusive, cores), Station(server_free, self.server_exclusive, server_cores)]
-        return analyze_mean_values(stations, workers, seconds)
+        server = 1 if server_cores else 0
+        steps = [
+            Step(seconds),
+            Step(self.worker.at(workers) - exclusive, 0),
+            Step(self.server - self.server_exclusive, server),
+            Step(exclusive, 0, is_exclusive=True),
+            Step(self.server_exclusive, server, is_exclusive=True),
+        ]
+        return Simulation(steps, [cores, server_cores or cores], workers).measure_rate()
 
 
-def analyze_mean_values(stations: Sequence[Station], customers: int, delay: float) -> float:
-    """Return the customers that pass per second in a closed queueing network with one lock.
+class Cores:
+    """Cores of one place, evenly shared by the workers that compute there."""
 
-    At a station, a customer that has the lock waits for those without it, and never for another one that has it.
+    def __init__(self, count: int) -> None:
+        """Compute nothing yet."""
+        self._count = count
+        self._work = 0.0  # that each worker would have done which had been here from the start
+        self._ends: list[tuple[float, int]] = []
 
-    Args:
-        stations: What a customer needs. A station of several cores is taken for one that is as much faster, after a
-            delay of the rest (Seidmann et al., 1987).
-        customers: Number of customers.
-        delay: Seconds in which each customer waits for nothing.
-    """
-    slower = [1 - 1 / station.cores for station in stations]
-    free_delay = sum(station.free * share for station, share in zip(stations, slower, strict=True))
-    held_delay = sum(station.exclusive * share for station, share in zip(stations, slower, strict=True))
-    free_lengths, held_lengths = [0.0] * len(stations), [0.0] * len(stations)
-    lock_length = rate = 0.0
-    for number in range(1, customers + 1):
-        lengths = list(zip(stations, free_lengths, held_lengths, strict=True))
-        free_times = [station.free / station.cores * (1 + free + held) for station, free, held in lengths]
-        held_times = [station.exclusive / station.cores * (1 + free) for station, free, _ in lengths]
-        locked = (held_delay + sum(held_times)) * (1 + lock_length)  # for itself, and for those before it
-        rate = number / (delay + free_delay + sum(free_times) + locked)
-        free_lengths, held_lengths = ([rate * t for t in times] for times in (free_times, held_times))
-        lock_length = rate * locked
-    return rate
+    def add(self, worker: int, seconds: float) -> None:
+        """Let a worker compute for some seconds of a core."""
+        heapq.heappush(self._ends, (self._work + seconds, worker))
+
+    def find_end(self) -> float:
+        """Return in how many seconds the first worker will have computed what it needs."""
+        return (self._ends[0][0] - self._work) / self._speed if self._ends else math.inf
+
+    def advance(self, seconds: float) -> None:
+        """Let some seconds pass."""
+        self._work += seconds * self._speed
+
+    def pop(self) -> int:
+        """Remove and return the first worker that has computed what it needs."""
+        return heapq.heappop(self._ends)[1]
+
+    @property
+    def _speed(self) -> float:
+        return min(1.0, self._count / max(1, len(self._ends)))
+
+
+class Simulation:
+    """Workers that repeat the steps of a trial."""
+
+    def __init__(self, steps: Sequence[Step], cores: Sequence[int], workers: int) -> None:
+        """Let the workers begin at different times.
+
+        Args:
+            steps: The steps of a trial, the evaluation first and the exclusive ones last.
+            cores: Number of cores of each place.
+            workers: Number of workers.
+        """
+        self._steps, self._places = steps, [Cores(count) for count in cores]
+        self._evaluating = Cores(workers)
+        self._random = random.Random(0)
+        self._now, self._ended = 0.0, 0
+        self._at = [0] * workers  # the step of each worker
+        self._waiting: deque[int] = deque()
+        self._is_locked = False
+        for worker in range(workers):
+            self._evaluating.add(worker, self._random.uniform(0, steps[0].seconds))
+
+    def measure_rate(self) -> float:
+        """Return the trials per second, once each worker has ended some."""
+        self._run_until(_UNCOUNTED_TRIALS * len(self._at))
+        start, before = self._now, self._ended
+        self._run_until(before + _COUNTED_TRIALS)
+        return (self._ended - before) / (self._now - start)
+
+    def _run_until(self, trials: int) -> None:
+        places = [self._evaluating, *self._places]
+        while self._ended < trials:
+            seconds, first = min((place.find_end(), number) for number, place in enumerate(places))
+            self._now += seconds
+            for place in places:
+                place.advance(seconds)
+            self._end_step(places[first].pop())
+
+    def _end_step(self, worker: int) -> None:
+        before = self._steps[self._at[worker]]
+        self._at[worker] = (self._at[worker] + 1) % len(self._steps)
+        step = self._steps[self._at[worker]]
+        if before.is_exclusive and not step.is_exclusive:
+            self._ended += 1
+            self._is_locked = bool(self._waiting)
+            if self._waiting:
+                self._begin_step(self._waiting.popleft())
+        if step.is_exclusive and not before.is_exclusive:
+            if self._is_locked:
+                self._waiting.append(worker)
+                return
+            self._is_locked = True
+        self._begin_step(worker)
+
+    def _begin_step(self, worker: int) -> None:
+        step = self._steps[self._at[worker]]
+        if step.place is None:
+            self._evaluating.add(worker, step.seconds)
+        else:
+            self._places[step.place].add(worker, self._random.expovariate(1.0) * step.seconds)
 
 
 def fit_costs(facts: Sequence[dict[str, Any]]) -> list[TrialCost]:

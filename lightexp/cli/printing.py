@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import sys
+import time
+from collections.abc import Callable
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
@@ -18,6 +20,7 @@ BROKEN_PIPE = 141
 """Exit code of a command whose output nobody reads any more: that of a shell for a program that SIGPIPE has ended."""
 
 _OUTPUTS = (1, 2)
+_LINE_INTERVAL_S = 2.0
 
 
 def prepare_streams() -> None:
@@ -99,3 +102,21 @@ def _has_no_reader(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def report_progress(noun: str) -> Callable[[], None]:
+    """Return a function that counts its calls, and every two seconds prints their number on standard error.
+
+    Args:
+        noun: What is counted, such as `entries read that the index lacks`.
+    """
+    count, last_line = 0, time.monotonic()
+
+    def count_one() -> None:
+        nonlocal count, last_line
+        count += 1
+        if time.monotonic() - last_line >= _LINE_INTERVAL_S:
+            last_line = time.monotonic()
+            print_line(f"{count:,} {noun} ...", sys.stderr)
+
+    return count_one

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightexp.cli.arguments import Arguments
-from lightexp.cli.printing import is_output_closed, print_error
+from lightexp.cli.printing import is_output_closed, print_error, report_progress
 from lightexp.core import compat, exceptions, interrupt
 from lightexp.core.errors import INTERRUPTED, BadInput, LightexpError
 from lightexp.runner.config_dir import PRIMARY_CONFIG, find_config_dir
@@ -133,6 +133,7 @@ class _Application:
         self._outputs: Path | None = None
         self._origin: dict[str, str] | None = None
         self._output_error: BaseException | None = None
+        self._count_checked = report_progress("configs of the sweep checked")
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a launcher pickles for a job's process: nothing that belongs to this process."""
@@ -164,7 +165,7 @@ class _Application:
             sys.argv.append(f"+hydra.callbacks.swept._target_={__name__}.{SweptRuns.__name__}")
         application = hydra.main(version_base="1.3", config_path=str(find_config_dir()), config_name=PRIMARY_CONFIG)
         try:
-            with _launching(argv), compat.checked_hydra_configs(check_hydra_node, check_search_path):
+            with _launching(argv), compat.checked_hydra_configs(self._check_config, check_search_path):
                 application(self._run_job)()
         finally:
             self._show_sweep()
@@ -173,6 +174,12 @@ class _Application:
         if self._errors and not self._is_sweep:
             raise self._errors[0]
         return min((error.exit_code for error in self._errors), default=0)
+
+    def _check_config(self, config: Any, overrides: Sequence[str]) -> None:
+        """Check a config, and report how many were checked: before its first job, a sweep composes those of all."""
+        check_hydra_node(config, overrides)
+        if set(self._argv) & set(_SWEEP) and not self.started:
+            self._count_checked()
 
     def _show_sweep(self) -> None:
         """Show the finished jobs of a sweep, whatever process they ran in."""

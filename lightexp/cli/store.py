@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightexp.cli.arguments import Arguments
-from lightexp.cli.printing import make_console, print_line
-from lightexp.cli.store_list import KEY_CHARS, iterate_records, list_entries, pause_garbage_collection, report_progress
+from lightexp.cli.printing import make_console, print_line, report_progress
+from lightexp.cli.store_list import KEY_CHARS, iterate_records, list_entries, pause_garbage_collection
 from lightexp.core import store_gc
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes

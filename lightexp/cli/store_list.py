@@ -6,7 +6,7 @@ import gc
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,26 +22,7 @@ from lightexp.report.table import Table, TableColumn, build_rich_table, print_wh
 KEY_CHARS = 12
 _ROWS = 30
 _KEY, _KEYS = re.compile(rb'"([0-9a-f]{64})"'), b'"keys": ['
-_LINE_INTERVAL_S = 2.0
 _HEADINGS = ("Bytes", "Made", "Used")
-
-
-def report_progress(noun: str) -> Callable[[], None]:
-    """Return a function that counts its calls, and every two seconds prints their number on standard error.
-
-    Args:
-        noun: What is counted, such as `entries read that the index lacks`.
-    """
-    count, last_line = 0, time.monotonic()
-
-    def count_one() -> None:
-        nonlocal count, last_line
-        count += 1
-        if time.monotonic() - last_line >= _LINE_INTERVAL_S:
-            last_line = time.monotonic()
-            print_line(f"{count:,} {noun} ...", sys.stderr)
-
-    return count_one
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from lightexp.cli.printing import print_line
-from lightexp.cli.store_list import KEY_CHARS, report_progress
+from lightexp.cli.printing import print_line, report_progress
+from lightexp.cli.store_list import KEY_CHARS
 from lightexp.core import remote_gc
 from lightexp.core.artifact import TFLITE
 from lightexp.core.disk_errors import explain_disk_errors

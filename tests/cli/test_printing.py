@@ -6,13 +6,14 @@ import io
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from lightexp.cli import ablation_view
 from lightexp.cli.main import main
-from lightexp.cli.printing import BROKEN_PIPE, make_console, print_error, print_line
+from lightexp.cli.printing import BROKEN_PIPE, make_console, print_error, print_line, report_progress
 from lightexp.core.errors import BadInput, LightexpError
 from lightexp.core.exceptions import summarize_exception
 from lightexp.core.metrics import Metric
@@ -139,3 +140,14 @@ def test_console_obeys_no_color(variables: dict[str, str], is_coloured: bool, mo
     file = io.StringIO()
     make_console(file).print("[bold green]ok[/bold green]")
     assert file.getvalue() == "ok\n"
+
+
+def test_progress_is_reported_every_two_seconds(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    count = report_progress("entries checked")
+    for now[0] in (0.5, 1.9, 2.1, 3.0, 4.2):
+        count()
+    assert capfd.readouterr().err.splitlines() == ["3 entries checked ...", "5 entries checked ..."]

@@ -25,6 +25,13 @@ code = main(sys.argv[1:])
 assert "tensorflow" not in sys.modules
 sys.exit(code)
 """
+SLOW_CLOCK = """
+import itertools, sys, types
+from lightexp.cli import printing
+from lightexp.cli.main import main
+printing.time = types.SimpleNamespace(monotonic=itertools.count(0, 3).__next__)
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def list_complaints(result: CompletedProcess[str]) -> list[str]:
@@ -75,6 +82,15 @@ def test_identical_second_run_loads_no_tensorflow(alone: tuple[CompletedProcess[
     assert [stage.from_store for stage in second.stages] == [True, True, True]
     assert second.metrics == first.metrics
     assert set(mlflow_status(outputs).values()) == {"FINISHED"}
+
+
+def test_sweep_reports_how_many_configs_it_has_checked(tmp_path: Path) -> None:
+    slow = [sys.executable, "-c", SLOW_CLOCK]
+    result = lightexp("run", "-m", *TINY, "seed=1,2", "pipeline=control,nothing", cwd=tmp_path, program=slow)
+    assert result.returncode == 2, result.stderr
+    first, *_, error = result.stderr.splitlines()
+    assert first == "1 configs of the sweep checked ..."
+    assert error.startswith("lightexp: ") and "nothing" in error
 
 
 def test_sweep_goes_on_after_a_failing_job(sweep: tuple[CompletedProcess[str], Path]) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from lightexp.cli import store_list
 from lightexp.cli.main import main
 from lightexp.core import store_gc
 from lightexp.core.record import RECORD_FILE
@@ -123,17 +122,6 @@ def test_interrupted_verify_says_how_far_it_came(
     monkeypatch.setattr(store_gc, "verify_item", verify)
     code, out, _ = run_store(capfd, many, "verify")
     assert code == 130 and "Interrupted: 5 of 40 entries were checked." in out
-
-
-def test_progress_is_reported_every_two_seconds(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr(store_list.time, "monotonic", lambda: now[0])
-    count = store_list.report_progress("entries checked")
-    for now[0] in (0.5, 1.9, 2.1, 3.0, 4.2):
-        count()
-    assert capfd.readouterr().err.splitlines() == ["3 entries checked ...", "5 entries checked ..."]
 
 
 def test_verify_finds_broken_entries_once(runs: TinyRuns, capfd: pytest.CaptureFixture[str]) -> None:
