@@ -83,11 +83,13 @@ class Store:
             self._sync.wait()
 
     def close(self, wait: bool = True) -> None:
-        """Release all entries once they are uploaded, or without waiting for that."""
-        if wait:
-            self.finish_uploads()
-        elif self._sync is not None:
-            self._sync.report_skipped()
+        """Release all entries once they are uploaded, or without waiting for that; say what was not uploaded."""
+        try:
+            if wait:
+                self.finish_uploads()
+        finally:  # also after Ctrl-C
+            if self._sync is not None:
+                self._sync.report_skipped()
         self.release()
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -10,6 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from lightexp.core.errors import LightexpError
+from lightexp.core.formatting import format_count
 from lightexp.core.object_storage import ObjectStorage, StorageRefused, StorageUnavailable
 from lightexp.core.remote_lease import Leases, RemoteLeases
 from lightexp.core.remote_store import RemoteStore
@@ -159,23 +161,21 @@ class StoreSync:
         self._submit(lambda: self._remote.write_record(run_id, text))
 
     def wait(self) -> None:
-        """Wait until all uploads have ended, and say so the first time that it takes long, or if some were left out."""
-        try:
-            with self._changed:
-                patience = None if self._wait_reported else _PATIENCE_S
-                if not self._changed.wait_for(lambda: not self._pending, patience):
-                    self._wait_reported = True
-                    self._say(f"Waiting for {self._pending} uploads to {self._remote.url}.")
-                    self._changed.wait_for(lambda: not self._pending)
-        finally:  # also after Ctrl-C
-            self.report_skipped()
+        """Wait until all uploads have ended, and say so the first time that it takes long."""
+        with self._changed:
+            patience = None if self._wait_reported else _PATIENCE_S
+            if not self._changed.wait_for(lambda: not self._pending, patience):
+                self._wait_reported = True
+                self._say(f"Waiting for {format_count(self._pending, 'upload')} to {self._remote.url}.")
+                self._changed.wait_for(lambda: not self._pending)
 
     def report_skipped(self) -> None:
         """Say how many uploads have not taken place, those that are still waiting included."""
         with self._changed:
             skipped, self._skipped = self._skipped + self._pending, 0
         if skipped:
-            self._say(f"{skipped} uploads to {self._remote.url} were left out. Later: lightexp store push")
+            push = f"lightexp store push store.remote={shlex.quote(self._remote.url)}"
+            self._say(f"Not uploaded to {self._remote.url}: {format_count(skipped, 'result')}. Later: {push}")
 
     def _submit(self, work: Callable[[], object], key: str = "") -> None:
         with self._changed:
