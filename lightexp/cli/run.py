@@ -41,6 +41,8 @@ _SWEEP = ("-m", "--multirun")
 _SHOW_CONFIG = ("-c", "--cfg")
 _LAUNCHER = "hydra/launcher="
 _RAY_ADDRESS = "hydra.launcher.ray.init.address="
+_TABLE = "table.md"
+"""File of a sweep's folder that lists its jobs."""
 _REFUSED_FLAGS = ("--experimental-rerun",)  # Hydra's, which unpickles the file that it names
 
 
@@ -195,7 +197,7 @@ class _Application:
             for record in self._ended:
                 _print_json(record)
         elif finished:
-            self.terminal.sweep(finished)
+            self.terminal.sweep(finished, SweptRuns.folder / _TABLE)
 
     def _end_group(self, folder: Path, finished: list[Record]) -> None:
         """Write the sweep's table into its folder, and show it in MLflow with the parent run of the jobs."""
@@ -204,7 +206,7 @@ class _Application:
         from lightexp.tracking.mlflow import describe_recorded_mirror
         from lightexp.tracking.run_groups import find_group
 
-        table = folder / "table.md"
+        table = folder / _TABLE
         folder.mkdir(parents=True, exist_ok=True)
         table.write_text(f"{render_markdown(build_sweep_table(finished))}\n", encoding="utf-8")
         record = finished[-1]
@@ -252,14 +254,14 @@ class _Application:
         from lightexp.tracking.run_groups import build_sweep_tags
 
         settings = read_settings(drop_removed_stages(config, overrides))
+        swept = [override for override in overrides if override not in self._argv]
         if self._is_sweep:
-            self.terminal.say(f"— {' '.join(overrides)}")
+            self.terminal.say(f"— {' '.join(swept or overrides)}")
         if self.plan_only:
             self._show_plan(settings)
             return
         tags: dict[str, str] = {}
         if self._is_sweep:
-            swept = [override for override in overrides if override not in self._argv]
             tags = build_sweep_tags(Path(HydraConfig.get().sweep.dir), swept)
         flags = _list_config_flags()
         self._outputs = settings.outputs

@@ -35,6 +35,7 @@ from lightexp.runner.settings import Settings
 _PLACE_TEXTS: dict[Place, str] = {"local": "there", "remote": "in the remote store"}
 _WIDTH_WITHOUT_TERMINAL = 150  # characters
 _PERCENT_METRICS = ("accuracy", "sparsity")  # ends of names
+_MAX_JOBS = 200  # of a sweep, in the terminal
 _LINE_INTERVAL_S = 2.0  # between lines of progress, where no live line can be drawn
 
 
@@ -103,13 +104,22 @@ class Terminal:
         for heading, text in lines.items():
             self._out.print(f"{heading:<7} {escape_markup(text)}", soft_wrap=True)
 
-    def sweep(self, records: list[Record]) -> None:
-        """Show a sweep's jobs, each with the metrics of the file that it would ship."""
-        self._print_metrics(build_sweep_table(records))
+    def sweep(self, records: list[Record], table: Path) -> None:
+        """Show a sweep's jobs, each with the metrics of the file that it would ship.
+
+        Args:
+            records: The jobs that are done; of many, the best are shown.
+            table: The file that lists all of them.
+        """
+        shown = sorted(records, key=_rank_job)[:_MAX_JOBS] if len(records) > _MAX_JOBS else records
+        self._print_metrics(build_sweep_table(shown))
+        if len(records) > len(shown):
+            text = f"These are the best {len(shown)} of {len(records):,} jobs; {table} lists all."
+            self._out.print(escape_markup(text), soft_wrap=True)
         self._out.print(
             "The jobs of a sweep do not look at the test split; a run outside a sweep does, such as the best:"
         )
-        self._out.print(f"Next    {escape_markup(_find_best(records).command)}", soft_wrap=True)
+        self._out.print(f"Next    {escape_markup(min(records, key=_rank_job).command)}", soft_wrap=True)
 
     def _print_metrics(self, table: Table) -> None:
         """Print a table of metrics, and which of its numbers are estimates or doubtful."""
@@ -173,16 +183,12 @@ def build_sweep_table(records: list[Record]) -> Table:
     return build_metrics_table("Job", rows, primary=primary)
 
 
-def _find_best(records: list[Record]) -> Record:
-    """Return the job with the best primary metric, of equal ones the one with the smallest file."""
-
-    def rank(record: Record) -> tuple[float, float]:
-        primary = read_primary(record.dataset)
-        value = find_value(record.metrics, primary)
-        quality = -math.inf if value is None else primary.to_quality(value)
-        return -quality, record.metrics.get("size/file_bytes", math.inf)
-
-    return min(records, key=rank)
+def _rank_job(record: Record) -> tuple[float, float]:
+    """Return the sort key of a job: the best primary metric comes first, of equal ones the smallest file."""
+    primary = read_primary(record.dataset)
+    value = find_value(record.metrics, primary)
+    quality = -math.inf if value is None else primary.to_quality(value)
+    return -quality, record.metrics.get("size/file_bytes", math.inf)
 
 
 def _is_validation_metric(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from lightexp.cli.terminal import Terminal
 from lightexp.core.record import Record, parse_record
 from tests.cli.commands import TINY, Running, lightexp, mlflow_status, read_records
+from tests.synthetic import synthesize_record
 
 RATE = "pipeline.stages.train.learning_rate"
 NAN = f"{RATE}=1e+38"
@@ -104,6 +106,9 @@ def test_sweep_goes_on_after_a_failing_job(sweep: tuple[CompletedProcess[str], P
     assert finished[0].reason is not None
     assert finished[0].reason in line
     assert result.stdout.count("learning_rate=") >= 2
+    assert [line for line in result.stderr.splitlines() if line.startswith("—")] == [
+        f"— {RATE}={rate}" for rate in ("1e+38", "0.001", "0.002")
+    ]
 
 
 def test_sweep_names_its_jobs_and_leaves_its_table(sweep: tuple[CompletedProcess[str], Path]) -> None:
@@ -119,8 +124,22 @@ def test_sweep_proposes_its_best_job(
 ) -> None:
     best, *others = sorted(read_records(sweep[1])[1:], key=lambda record: -record.metrics["accuracy/val"])
     for records in ([best, *others], [*others, best]):
-        Terminal().sweep(records)
+        Terminal().sweep(records, Path("table.md"))
         assert f"such as the best:\nNext    {best.command}\n" in capsys.readouterr().out
+
+
+def test_sweep_of_many_jobs_shows_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+    records = [synthesize_record(seed=seed, lost=0.001 * seed) for seed in range(201)]
+    accuracies = [record.metrics["accuracy/val"] for record in records]
+    Terminal().sweep(records, Path("sweeps/1/table.md"))
+    shown = capsys.readouterr().out
+    assert "These are the best 200 of 201 jobs; sweeps/1/table.md lists all.\n" in shown
+    seeds = [int(seed) for seed in re.findall(r"seed=(\d+) ", shown)[:200]]
+    assert [accuracies[seed] for seed in seeds] == sorted(accuracies, reverse=True)[:200]
+    Terminal().sweep(records[:200], Path("sweeps/1/table.md"))
+    shown = capsys.readouterr().out
+    assert "These are the best" not in shown
+    assert [int(seed) for seed in re.findall(r"seed=(\d+) ", shown)[:200]] == list(range(200))
 
 
 def test_sweep_does_not_look_at_the_test_split(
