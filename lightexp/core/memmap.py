@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lightexp.core.errors import RunFailed
+from lightexp.core.errors import RunFailed, format_reason
 from lightexp.core.formatting import format_bytes
 from lightexp.core.streamed_array import Rows, StreamedArray, read_ahead
 
@@ -55,10 +55,10 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike, limit: float = math.inf) 
             "keep them on disk."
         ) from None
     except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        folder = tempfile.tempdir or "a temporary folder"
         raise RunFailed(
-            f"The data need {format_bytes(size)} on disk, in {tempfile.tempdir or 'a temporary folder'}: {reason}. Set "
-            "TMPDIR to a folder with room for them."
+            f"The data need {format_bytes(size)} on disk, in {folder}: {format_reason(error)}. Set TMPDIR to a folder "
+            "with room for them."
         ) from None
 
 

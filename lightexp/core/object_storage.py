@@ -182,7 +182,7 @@ class ObjectStorage:
         """
         mode = "create" if create else "overwrite"
         try:
-            self._call(lambda fs, path: fs.pipe_file(path, content, mode=mode), name, len(content))
+            self._call_bucket(lambda fs, path: fs.pipe_file(path, content, mode=mode), name, len(content))
         except FileExistsError:
             if create:
                 raise
@@ -193,7 +193,7 @@ class ObjectStorage:
     def upload(self, source: Path, name: str) -> None:
         """Write a file's bytes to an object, which appears once all of them are there."""
         options = {"chunksize": _PART_BYTES} if self.url.startswith("s3:") else {}
-        self._call(lambda fs, path: fs.put_file(str(source), path, **options), name, source.stat().st_size)
+        self._call_bucket(lambda fs, path: fs.put_file(str(source), path, **options), name, source.stat().st_size)
 
     def read_size(self, name: str) -> int | None:
         """Return the size of an object in bytes; None if it does not exist."""
@@ -219,17 +219,13 @@ class ObjectStorage:
                 StoredUpload(upload["Key"], upload["UploadId"], upload["Initiated"].timestamp()) for upload in uploads
             ]
 
-        return self._call(list_uploads, "")
+        return self._call_bucket(list_uploads, "")
 
     def abort_upload(self, upload: StoredUpload) -> None:
         """Remove the parts of an upload, if it has not been completed meanwhile."""
         with suppress(FileNotFoundError):
-            self._call(
-                lambda fs, path: fs.call_s3(
-                    "abort_multipart_upload", Bucket=path.split("/")[0], Key=upload.path, UploadId=upload.id
-                ),
-                "",
-            )
+            place = {"Key": upload.path, "UploadId": upload.id}
+            self._call(lambda fs, path: fs.call_s3("abort_multipart_upload", Bucket=path.split("/")[0], **place), "")
 
     def has_bucket(self) -> bool:
         """Check whether the bucket exists, as far as this host may know; a folder is created when it is written to."""
@@ -254,10 +250,17 @@ class ObjectStorage:
             patience_s: Seconds that are added to those for the answer to a request. Defaults to 10.
         """
         root = self._backend[1]
-        files = self._call(lambda fs, path: fs.find(path, detail=True), prefix, int(patience_s * _SLOWEST))
+        files = self._call_bucket(lambda fs, path: fs.find(path, detail=True), prefix, int(patience_s * _SLOWEST))
         for path, info in files.items():
             if info["type"] == "file":
                 yield StoredObject(path[len(root) + 1 :], int(info["size"] or 0), _read_time(info))
+
+    def _call_bucket(self, function: Callable[[Any, str], T], name: str, size: int = 0) -> T:
+        """Call a function that needs no object; the bucket that it does not find has been removed."""
+        try:
+            return self._call(function, name, size)
+        except FileNotFoundError as error:
+            raise StorageUnavailable(f"{self.url} cannot be used ({_summarize(error)}).") from None
 
     def _call(self, function: Callable[[Any, str], T], name: str, size: int = 0) -> T:
         """Call a function with the file system and a path in it, in a thread that is abandoned after a time."""

@@ -130,9 +130,12 @@ class RemoteStore:
         self._write_marker()
         if not replace and self.has(key):
             return False
-        content = read_bytes(folder / MANIFEST)
+        try:
+            content = read_bytes(folder / MANIFEST)
+        except OSError:
+            content = b""
         files = _list_files(content)
-        if files is None:  # it was altered since it was verified
+        if files is None:  # it was removed or altered since it was verified
             return False
         for name, digest in files.items():
             size, place = (folder / name).stat().st_size, _place(key, digest)

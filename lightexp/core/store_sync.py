@@ -201,8 +201,10 @@ class StoreSync:
             return False
         try:
             work()
-        except (LightexpError, OSError) as error:
+        except LightexpError as error:
             self._fail(error)
+            return False
+        except OSError:  # of the local disk
             return False
         return True
 
@@ -216,7 +218,7 @@ class StoreSync:
     def _is_off(self) -> bool:
         return time.monotonic() < self._retry_time
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: LightexpError) -> None:
         """Do without the remote store for a while, or without writing to it, and say so once."""
         if isinstance(error, StorageRefused):
             self._is_read_only = True

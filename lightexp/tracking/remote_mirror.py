@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lightexp.core.errors import format_reason
 from lightexp.core.record import Record
 from lightexp.tracking.mirror import NOT_ASKED_FOR, MirrorSettings, SyncResult, asks_for_mirror
 from lightexp.tracking.process import MirrorProcess
@@ -50,9 +51,9 @@ class RemoteMirror:
             place = self._call({"sync": str(folder.absolute()), "create": create, "settings": asdict(settings)})
         except (OSError, ValueError) as error:
             if not self._failure_reported:
-                self._say(f"Tracking has stopped: {error}. The run goes on, and its record is complete.")
+                self._say(f"Tracking has stopped: {format_reason(error)}. The run goes on, and its record is complete.")
             self._failure_reported = True
-            place = {"missing": str(error)}
+            place = {"missing": format_reason(error)}
         return SyncResult(place, SyncResult(place).note_in(record))
 
     def sync_study(self, study: StudyPayload, settings: MirrorSettings) -> dict[str, str]:
@@ -63,7 +64,7 @@ class RemoteMirror:
         try:
             return self._call({"study": asdict(study), "settings": asdict(settings)})
         except (OSError, ValueError) as error:
-            return {"missing": str(error)}
+            return {"missing": format_reason(error)}
 
     def _call(self, request: dict[str, Any]) -> dict[str, str]:
         self._process = self._process or MirrorProcess()

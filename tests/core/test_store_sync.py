@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from lightexp.core.errors import BadInput
+from lightexp.core.folder_storage import FolderStorage
 from lightexp.core.object_storage import ObjectStorage, StorageUnavailable
 from lightexp.core.remote_lease import RemoteLeases
 from lightexp.core.remote_store import MARKER
@@ -178,9 +179,23 @@ def test_an_entry_altered_before_its_upload_is_left_out(tmp_path: Path) -> None:
     host.store.ensure(KEY, "a", write_weights)
     host.store.close()
     (host.store.folder(KEY) / MANIFEST).write_text("[]")
-    host.sync.upload("cd" + "0" * 62, host.store.folder(KEY))
+    for number, folder in enumerate((host.store.folder(KEY), tmp_path / "removed")):
+        host.sync.upload(f"cd{number:062d}", folder)
+        host.store.close()
+        assert not host.remote.has(f"cd{number:062d}")
+    assert host.lines == []
+
+
+def test_ensure_goes_on_after_the_loss_of_the_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError("The specified bucket does not exist")  # as s3fs says it
+
+    host = Host(tmp_path / "a", f"file://{tmp_path}")
+    monkeypatch.setattr(FolderStorage, "pipe_file", refuse)
+    host.ensure()
     host.store.close()
-    assert not host.remote.has("cd" + "0" * 62)
+    problem = f"file://{tmp_path} cannot be used (The specified bucket does not exist)"
+    assert host.lines[0] == f"{problem}. The run goes on with the local store."
 
 
 def test_a_failed_make_leaves_no_lease(url: str, tmp_path: Path) -> None:
