@@ -23,12 +23,13 @@ from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes, format_count
 from lightexp.core.object_storage import ObjectStorage, ObjectTooLarge
 from lightexp.core.parallel_requests import request_parallel
-from lightexp.core.record import NewerRecord, Record, is_run_id, parse_record
+from lightexp.core.record import RECORD_FILE, NewerRecord, Record, is_run_id, parse_record, read_record
 from lightexp.core.records import RUNS
 from lightexp.core.remote_store import Fetched, RemoteStore, is_sound
 from lightexp.core.store import DRAFTS, Store, make_lock, remove_path
 from lightexp.core.store_gc import StoreItem
 from lightexp.runner.primary_config import write_primary_config
+from lightexp.runner.run_lock import is_alive
 
 if TYPE_CHECKING:
     from lightexp.runner.settings import Settings
@@ -121,8 +122,10 @@ def _pull(store: Store, remote: RemoteStore, record: Record, outputs: Path) -> i
     for key in missing:
         print_line(f"not in {remote.url}, or damaged there: {key}")
     folder = outputs / RUNS / record.id
-    if not folder.exists():
+    if _is_behind(folder, record):
         _write_run(store, record, folder)
+    if record.status == "running":
+        print_line("It has not ended, or its process was killed. Pull it again later.")
     print_line(f"{fetched} of {len(keys)} entries were fetched; {len(missing)} are missing. The run is in {folder}.")
     if record.config:
         print_line(f"Again   {_write_config(record, remote, folder, outputs)}")
@@ -149,6 +152,17 @@ def _read_remote_record(remote: RemoteStore, run_id: str) -> Record:
     return record
 
 
+def _is_behind(folder: Path, record: Record) -> bool:
+    """Check whether the folder of a run lacks what a record of the remote store says."""
+    try:
+        local = read_record(folder)
+    except BadInput:  # there is none, or no sound one
+        return True
+    if local.status == "running":
+        return record.status != "running" and not is_alive(folder.parent, folder.name)
+    return local.status == record.status == "done" and "model" not in local.files
+
+
 def _write_run(store: Store, record: Record, folder: Path) -> None:
     """Write the folder of a run of another host: the record and the file that ships."""
     record.files = {}
@@ -160,8 +174,12 @@ def _write_run(store: Store, record: Record, folder: Path) -> None:
             shutil.copyfile(model, draft / TFLITE)
             record.files = {"model": TFLITE}
         record.write(draft)
-        draft.chmod(0o755)
-        draft.rename(folder)
+        if not folder.exists():
+            draft.chmod(0o755)
+            draft.rename(folder)
+        else:  # of an earlier pull
+            for name in (*record.files.values(), RECORD_FILE):
+                (draft / name).replace(folder / name)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

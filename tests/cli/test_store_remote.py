@@ -145,6 +145,29 @@ def _drop_files(record: Record) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in ("files", "ended", "status")}
 
 
+def test_pull_completes_what_an_earlier_one_could_not(
+    copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (remote, url), outputs = copy, tmp_path / "outputs"
+    (path,) = remote.glob("records/*")
+    ended, entries, run = path.read_text(), remote / "entries", outputs / "runs" / path.stem
+    path.write_text(json.dumps({**json.loads(ended), "status": "running"}))
+    entries.rename(tmp_path / "entries")
+    code, out, _ = run_store(capfd, outputs, url, "pull", run.name)
+    assert code == 1 and "It has not ended, or its process was killed. Pull it again later." in out
+    path.write_text(ended)
+    assert run_store(capfd, outputs, url, "pull", run.name)[0] == 1
+    assert read_record(run).status == "done"
+    (tmp_path / "entries").rename(entries)
+    assert run_store(capfd, outputs, url, "pull", run.name)[0] == 0
+    record = read_record(run)
+    assert record.locate_model(run).is_file()
+    record.reason = "changed here"
+    record.write(run)
+    assert run_store(capfd, outputs, url, "pull", run.name)[0] == 0
+    assert read_record(run).reason == "changed here"  # what is complete stays
+
+
 @pytest.mark.parametrize("run", ["nobodys", "../x"])
 def test_pull_refuses_a_wrong_id(hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str], run: str) -> None:
     code, _, err = run_store(capfd, tmp_path / "outputs", hosts.url, "pull", run)
