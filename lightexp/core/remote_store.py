@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from lightexp.core.errors import BadInput
 from lightexp.core.json_text import encode_json
-from lightexp.core.object_storage import ObjectStorage, ObjectTooLarge, StorageUnavailable, StoredObject
+from lightexp.core.object_storage import ObjectStorage, ObjectTooLarge, StorageRefused, StorageUnavailable, StoredObject
 from lightexp.core.parallel_requests import request_parallel
 from lightexp.core.regular_files import read_bytes
 from lightexp.core.store_entry import ENTRIES, MANIFEST, read_entry
@@ -60,13 +60,14 @@ class RemoteStore:
         """Check that there is a store of a known format, or a bucket for one.
 
         Raises:
-            BadInput: If the bucket does not exist, or a newer version of lightexp made the store.
+            BadInput: If the bucket does not exist, a newer version of lightexp made the store, or it is a local one.
         """
         try:
             content = self.storage.read(MARKER)
         except FileNotFoundError:
             if not self.storage.has_bucket():
                 raise BadInput(f"{self.url}: there is no such bucket. Create it, or correct store.remote.") from None
+            self._refuse_local_store()
             return
         try:
             number = int(json.loads(content)["format"])
@@ -79,6 +80,15 @@ class RemoteStore:
                 f"{self.url} is of format {number}; this lightexp knows {FORMAT}. Upgrade it, or set another prefix."
             )
         self._has_marker = True
+
+    def _refuse_local_store(self) -> None:
+        """Refuse entries without a marker: `store gc --remote` would remove the files of a local store."""
+        with suppress(StorageRefused):  # some policies do not allow to list
+            has_entries = any(stored.name.startswith(f"{ENTRIES}/") for stored in self.storage.list_objects(ENTRIES))
+            if has_entries and self.storage.read_size(MARKER) is None:  # another host may have begun meanwhile
+                raise BadInput(
+                    f"{self.url} has entries, but no {MARKER}: it is a host's own store. Set another folder or prefix."
+                )
 
     def _write_marker(self) -> None:
         """Write the format, before anything else is written."""

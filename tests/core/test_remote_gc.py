@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lightexp.core.errors import BadInput
 from lightexp.core.object_storage import ObjectStorage, StorageUnavailable
 from lightexp.core.remote_gc import find_garbage, read_storage_clock, remove_garbage
-from lightexp.core.remote_store import RemoteStore
+from lightexp.core.remote_store import MARKER, RemoteStore
 from lightexp.core.store_entry import MANIFEST
 from tests.core.remote_hosts import DAY_S, KEY, Host, collect
 from tests.object_server import FaultProxy
@@ -62,9 +63,19 @@ def test_what_is_no_record_is_not_listed(tmp_path: Path) -> None:
     assert list(RemoteStore(storage).list_records()) == ["run"]
 
 
+def test_a_local_store_is_no_remote_one(tmp_path: Path) -> None:
+    host = Host(tmp_path / "a", f"file://{tmp_path / 'remote'}")
+    host.ensure()
+    with pytest.raises(BadInput, match="has entries, but no lightexp-store"):
+        Host(tmp_path / "b", f"file://{tmp_path / 'a'}")
+    host.store.close()
+    Host(tmp_path / "c", host.remote.url)
+
+
 @pytest.mark.parametrize("name", ["a" * 256, "\ud800", "..", "folder/file"])
 def test_a_manifest_with_impossible_names_is_damaged(tmp_path: Path, name: str) -> None:
     host, folder = Host(tmp_path / "a", f"file://{tmp_path / 'remote'}"), f"entries/ab/{KEY}"
+    host.remote.storage.write(MARKER, b'{"format": 1}')
     host.remote.storage.write(f"{folder}/{'0' * 64}", b"1")
     host.remote.storage.write(f"{folder}/{MANIFEST}", json.dumps({"files": {name: "0" * 64}}).encode())
     assert not host.ensure()
