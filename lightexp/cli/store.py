@@ -100,10 +100,10 @@ def run(argv: list[str]) -> int:
     outputs = settings.outputs
     store = Store(outputs / "store")
     if options.command in ("pull", "push"):
-        from lightexp.cli import store_remote  # it imports NumPy, which the other commands and --help do not need
+        from lightexp.cli import store_pull, store_remote  # they import NumPy, which the others and --help do not need
 
     if options.command == "pull":
-        return store_remote.pull(store, store_remote.open_remote(settings), options.run, outputs)
+        return store_pull.pull(store, store_remote.open_remote(settings), options.run, outputs)
     if getattr(options, "remote", False):
         return _run_remote(store, settings, options)
     if not store.root.is_dir():

@@ -1,40 +1,32 @@
-"""`lightexp store push`, `pull`, `verify --remote` and `gc --remote`: what a user does with a remote store."""
+"""`lightexp store push`, `verify --remote` and `gc --remote`: what a user does with a remote store."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from lightexp.cli.printing import print_line, report_progress
 from lightexp.cli.store_list import KEY_CHARS
 from lightexp.core import remote_gc
-from lightexp.core.artifact import TFLITE
 from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes, format_count
 from lightexp.core.object_storage import ObjectStorage, ObjectTooLarge
 from lightexp.core.parallel_requests import request_parallel
-from lightexp.core.record import RECORD_FILE, NewerRecord, Record, is_run_id, parse_record, read_record
-from lightexp.core.records import RUNS
+from lightexp.core.record import NewerRecord, Record, is_run_id, parse_record
 from lightexp.core.remote_store import Fetched, RemoteStore, is_sound
 from lightexp.core.store import DRAFTS, Store, make_lock, remove_path
 from lightexp.core.store_gc import StoreItem
-from lightexp.runner.primary_config import write_primary_config
-from lightexp.runner.run_lock import is_alive
 
 if TYPE_CHECKING:
     from lightexp.runner.settings import Settings
 
-_CONFIG_FILE = "repeat.yaml"
 _LARGE_BYTES = 1_000_000  # of an entry; larger ones are transferred one after another, each with the whole line
 A = TypeVar("A")
 T = TypeVar("T")
@@ -100,39 +92,12 @@ def _transfer(function: Callable[[A], T], arguments: Sequence[A], sizes: Iterabl
     return chain(request_parallel(function, small), map(function, large))
 
 
-def pull(store: Store, remote: RemoteStore, run_id: str, outputs: Path) -> int:
-    """Fetch a run's record, entries and file, and return the exit code.
+def read_remote_record(remote: RemoteStore, run_id: str) -> Record:
+    """Return the record of a run in the remote store.
 
     Raises:
-        BadInput: If the remote store has no sound record of it.
+        BadInput: If there is none, or no sound one.
     """
-    record = _read_remote_record(remote, run_id)
-    with explain_disk_errors(outputs):
-        return _pull(store, remote, record, outputs)
-
-
-def _pull(store: Store, remote: RemoteStore, record: Record, outputs: Path) -> int:
-    keys, fetched, missing = record.entry_keys, 0, []
-    for key in keys:
-        if store.load(key) is None:
-            if store.fetch(key, remote):
-                fetched += 1
-            else:
-                missing.append(key)
-    for key in missing:
-        print_line(f"not in {remote.url}, or damaged there: {key}")
-    folder = outputs / RUNS / record.id
-    if _is_behind(folder, record):
-        _write_run(store, record, folder)
-    if record.status == "running":
-        print_line("It has not ended, or its process was killed. Pull it again later.")
-    print_line(f"{fetched} of {len(keys)} entries were fetched; {len(missing)} are missing. The run is in {folder}.")
-    if record.config:
-        print_line(f"Again   {_write_config(record, remote, folder, outputs)}")
-    return 1 if missing else 0
-
-
-def _read_remote_record(remote: RemoteStore, run_id: str) -> Record:
     if not is_run_id(run_id):
         raise BadInput(f"'{run_id}' is no run's id. Write one as in outputs/runs, such as 2026-11-30_10-00-00-a1b2c3.")
     try:
@@ -150,44 +115,6 @@ def _read_remote_record(remote: RemoteStore, run_id: str) -> Record:
     if record.id != run_id:
         raise BadInput(f"{remote.url}: the record of '{run_id}' is that of {record.id!r}. Push that run again.")
     return record
-
-
-def _is_behind(folder: Path, record: Record) -> bool:
-    """Check whether the folder of a run lacks what a record of the remote store says."""
-    try:
-        local = read_record(folder)
-    except BadInput:  # there is none, or no sound one
-        return True
-    if local.status == "running":
-        return record.status != "running" and not is_alive(folder.parent, folder.name)
-    return local.status == record.status == "done" and "model" not in local.files
-
-
-def _write_run(store: Store, record: Record, folder: Path) -> None:
-    """Write the folder of a run of another host: the record and the file that ships."""
-    record.files = {}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
-    try:
-        model = store.folder(record.stages[-1].key) / TFLITE if record.stages else None
-        if model is not None and model.is_file():
-            shutil.copyfile(model, draft / TFLITE)
-            record.files = {"model": TFLITE}
-        record.write(draft)
-        if not folder.exists():
-            draft.chmod(0o755)
-            draft.rename(folder)
-        else:  # of an earlier pull
-            for name in (*record.files.values(), RECORD_FILE):
-                (draft / name).replace(folder / name)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _write_config(record: Record, remote: RemoteStore, folder: Path, outputs: Path) -> str:
-    """Write the config of a pulled run, which keeps its outputs here, and return the command that runs it."""
-    places = {"paths": {"outputs": str(outputs)}, "store": {"remote": remote.url}}
-    return write_primary_config(folder.absolute() / _CONFIG_FILE, {**record.config, **places}, record.name)
 
 
 def verify(store: Store, remote: RemoteStore) -> int:
@@ -276,7 +203,7 @@ def _make_named_reader(remote: RemoteStore, named: set[str], forgotten: Sequence
     def read_named() -> set[str]:
         new = [run_id for run_id in remote.list_records() if run_id not in seen]
         count_record = report_progress(f"of {len(new):,} records read")
-        for record in request_parallel(partial(_read_remote_record, remote), new):
+        for record in request_parallel(partial(read_remote_record, remote), new):
             named.update(record.entry_keys)
             count_record()
         seen.update(new)

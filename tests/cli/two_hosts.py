@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,15 @@ def age(remote: Path, days: float) -> None:
     for path in list_objects(remote):
         time = path.stat().st_mtime - days * DAY_S
         os.utime(path, (time, time))
+
+
+@pytest.fixture(scope="session")
+def hosts(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> Hosts:
+    return Hosts(tmp_path_factory.mktemp("hosts"))
+
+
+@pytest.fixture
+def copy(hosts: Hosts, tmp_path: Path) -> tuple[Path, str]:
+    """A copy of the remote store, and its address."""
+    shutil.copytree(hosts.remote, tmp_path / "remote")
+    return tmp_path / "remote", f"file://{tmp_path / 'remote'}"
