@@ -6,13 +6,13 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
 
 from lightexp.core.errors import LightexpError
 from lightexp.core.formatting import format_count
 from lightexp.core.object_storage import ObjectStorage, StorageRefused, StorageUnavailable
+from lightexp.core.parallel_requests import request_parallel
 from lightexp.core.remote_lease import Leases, RemoteLeases
 from lightexp.core.remote_store import RemoteStore
 
@@ -20,7 +20,6 @@ _PAUSE_S = 300.0  # without the remote store, after it has failed
 _POLL_S = 1.0  # of an entry that another host is making
 _PATIENCE_S = 2.0  # for uploads at the end of a run; after it, a line says what is waited for
 _LOOKUP_S = 20.0  # of any number of keys
-_LOOKUP_THREADS = 16
 _KEY_CHARS = 12
 
 
@@ -103,19 +102,18 @@ class StoreSync:
         """Return which of some keys the remote store has, or of which of them it says so within 20 seconds."""
         if self._is_off():
             return set()
-        pool = ThreadPoolExecutor(_LOOKUP_THREADS)
-        lookups = {key: pool.submit(self._remote.has, key) for key in keys}
+        present: set[str] = set()
+        asked, deadline = list(keys), time.monotonic() + _LOOKUP_S
         try:
-            ended, unanswered = wait(lookups.values(), _LOOKUP_S, FIRST_EXCEPTION)
-        finally:  # also after Ctrl-C
-            pool.shutdown(wait=False, cancel_futures=True)
-        if error := next((error for lookup in ended if isinstance(error := lookup.exception(), LightexpError)), None):
+            for key, is_present in zip(asked, request_parallel(self._remote.has, asked), strict=True):
+                if time.monotonic() > deadline:
+                    self._say(f"{self._remote.url} has not answered in {_LOOKUP_S:.0f} s which results it has.")
+                    break
+                if is_present:
+                    present.add(key)
+        except LightexpError as error:
             self._fail(error)
-        elif unanswered:
-            self._say(f"{self._remote.url} has not answered in {_LOOKUP_S:.0f} s which results it has.")
-        return {
-            key for key, lookup in lookups.items() if lookup in ended and not lookup.exception() and lookup.result()
-        }
+        return present
 
     def _fetch_or_lease(self, key: str, folder: Path, on_wait: Callable[[], None]) -> bool:
         waits = False
