@@ -40,7 +40,6 @@ JSON = "--json"
 _SWEEP = ("-m", "--multirun")
 _SHOW_CONFIG = ("-c", "--cfg")
 _LAUNCHER = "hydra/launcher="
-_RAY_ADDRESS = "hydra.launcher.ray.init.address="
 _TABLE = "table.md"
 """File of a sweep's folder that lists its jobs."""
 _REFUSED_FLAGS = ("--experimental-rerun",)  # Hydra's, which unpickles the file that it names
@@ -303,17 +302,16 @@ def _launching(argv: list[str]) -> Iterator[None]:
     """Block Ctrl-C in the processes that a launcher starts: this command ends them.
 
     Raises:
-        BadInput: If nobody answers where the command line says that Ray is.
+        BadInput: If the Ray cluster that the command line names cannot be used.
     """
     if not any(argument.startswith(_LAUNCHER) for argument in argv):
         yield
         return
     from lightexp.execution.launcher import sigint_blocked
-    from lightexp.execution.ray_cluster import RayCluster
+    from lightexp.runner.launcher import connect_grid
 
-    for argument in argv:
-        if argument.lstrip("+").startswith(_RAY_ADDRESS):
-            RayCluster({"address": argument.partition("=")[2]}, {}).check_port()
+    if set(argv) & set(_SWEEP):
+        connect_grid(argv)
     with sigint_blocked():
         yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,7 +13,9 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from lightexp.core.compat import make_hydra_context
+from lightexp.core.errors import BadInput
 from lightexp.execution.launcher import Launcher
+from lightexp.execution.ray_cluster import RayCluster
 from lightexp.runner.compose import add_config_dirs, as_bad_input, is_config_error
 from lightexp.runner.config_dir import PRIMARY_CONFIG
 
@@ -66,6 +69,37 @@ def select_launcher(
     if launcher.shares_folder:
         return launcher
     return _compose_launcher(overrides, [f"paths.outputs={_quote(str(find_node_folder(outputs)))}", *plugins])
+
+
+def connect_grid(argv: list[str]) -> None:
+    """Connect to the Ray cluster that the command line of a grid names, if it names one, before Hydra's launcher does.
+
+    The launcher itself would refuse a running cluster for a default of its own, and run jobs on any node.
+
+    Args:
+        argv: The command line after `lightexp run`.
+
+    Raises:
+        BadInput: If the cluster cannot be used, or a node does not see the current folder.
+    """
+    settings = {place: _read_overrides(argv, f"hydra.launcher.ray.{place}.") for place in ("init", "remote")}
+    if not settings["init"].get("address"):
+        return
+    cluster = RayCluster(**settings)
+    if any(argument.startswith("hydra/sweeper=") for argument in argv):  # which connects itself
+        cluster.check_port()
+    elif blind_nodes := cluster.connect(Path.cwd()):
+        raise BadInput(
+            f"Ray's nodes {', '.join(blind_nodes)} do not see {Path.cwd()}, which the jobs of a grid need. "
+            "Share it, or use lightexp search or ablate with store.remote=s3://BUCKET/PREFIX."
+        )
+
+
+def _read_overrides(argv: list[str], prefix: str) -> dict[str, Any]:
+    """Return the values of the overrides below a place, by the rest of their names."""
+    chosen = [argument for argument in argv if argument.lstrip("+").startswith(prefix)]
+    parsed = OverridesParser.create().parse_overrides(chosen)
+    return {override.key_or_group.removeprefix(prefix): override.value() for override in parsed}
 
 
 def find_node_folder(folder: Path) -> Path:
