@@ -9,7 +9,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from lightexp.core.errors import BadInput
-from lightexp.runner.launcher import drop_sweeps, select_launcher, split_hydra_overrides
+from lightexp.execution.ray_cluster import RayCluster
+from lightexp.runner.launcher import connect_grid, drop_sweeps, select_launcher, split_hydra_overrides
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +46,21 @@ def test_wrong_launcher_is_refused(tmp_path: Path, override: str, message: str) 
     with pytest.raises(BadInput) as refused:
         select_launcher([override], [], tmp_path)
     assert message in str(refused.value)
+
+
+def test_grid_needs_nodes_that_see_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    connected: list[RayCluster] = []
+
+    def connect(self: RayCluster, folder: Path) -> list[str]:
+        connected.append(self)
+        assert folder == Path.cwd()
+        return ["10.0.0.2"]
+
+    monkeypatch.setattr(RayCluster, "connect", connect)
+    place = "hydra.launcher.ray"
+    cluster = ["hydra/launcher=ray", f"{place}.init.address=HEAD:6379", f"+{place}.remote.num_cpus=2"]
+    with pytest.raises(BadInput, match=r"^Ray's nodes 10\.0\.0\.2 do not see .*, which the jobs of a grid need\."):
+        connect_grid(["-m", "seed=0,1", *cluster])
+    assert connected == [RayCluster({"address": "HEAD:6379"}, {"num_cpus": 2})]
+    connect_grid(["-m", "seed=0,1", "hydra/launcher=ray"])  # which Ray starts by itself
+    assert len(connected) == 1
