@@ -24,6 +24,7 @@ GridValues = list[str | int | float | bool | None]
 _MAX_DRAWS = 10
 _MAX_COMPARED = 1_000  # trials that one proposal may show to the sampler, in sum over its draws
 _MAX_CHANGES = 100
+_MAX_GRID_POINTS = 100_000  # Optuna lists all of them for each trial
 
 
 class HistorySampler(samplers.BaseSampler):
@@ -175,11 +176,16 @@ def list_grid_axes(space: SearchSpace) -> dict[str, GridValues]:
     """Return the values of each parameter on a grid.
 
     Raises:
-        BadInput: If a range is continuous.
+        BadInput: If a range is continuous, or the grid has too many points.
     """
     axes = {p.name: list_grid_values(p) for p in space.parameters}
     if len(space.variants) > 1:
         axes[VARIANT] = list(space.labels)
+    if (points := math.prod(map(len, axes.values()))) > _MAX_GRID_POINTS:
+        raise BadInput(
+            f"search.sampler=grid runs at most {_MAX_GRID_POINTS:,} points. This grid has {points:,}, from {len(axes)} "
+            "settings. Give fewer values, or set search.sampler=random, which repeats no point either."
+        )
     return axes
 
 
