@@ -201,9 +201,8 @@ def test_grid_is_tried_once_and_needs_steps(open_study: OpenStudy) -> None:
     assert importance["scheme"] > importance["allocation"] > importance["sparsity"]
     with pytest.raises(BadInput, match="grid needs choices or steps"):
         open_study("search.sampler=grid", "search.study=other").ask()
-    quantization = [
-        f"pipeline.stages.{name}=range(0.001,0.9,0.001)" for name in ("prune.sparsity", "train.learning_rate")
-    ]
+    names = ("prune.sparsity", "train.learning_rate")
+    ranges = [f"pipeline.stages.{name}=range(0.001,0.9,0.001)" for name in names]
     with pytest.raises(BadInput, match=r"at most 100,000 points. This grid has [1-9],\d{3},\d{3}, from \d settings"):
         open_study("search.sampler=grid", "search.study=large", *ranges).ask()
 
