@@ -99,12 +99,7 @@ def run(argv: list[str]) -> int:
     settings = compose_settings(overrides)
     outputs = settings.outputs
     store = Store(outputs / "store")
-    if options.command in ("pull", "push"):
-        from lightexp.cli import store_pull, store_remote  # they import NumPy, which the others and --help do not need
-
-    if options.command == "pull":
-        return store_pull.pull(store, store_remote.open_remote(settings), options.run, outputs)
-    if getattr(options, "remote", False):
+    if options.command == "pull" or getattr(options, "remote", False):
         return _run_remote(store, settings, options)
     if not store.root.is_dir():
         raise BadInput(f"{outputs} holds no store, as nothing has been run into it. Set paths.outputs=FOLDER.")
@@ -114,9 +109,7 @@ def run(argv: list[str]) -> int:
     if options.command == "ls":
         return list_entries(outputs, items, options.all, options.largest)
     if options.command == "push":
-        records, _ = _read_all_records(outputs)
-        idle = [item for item in items if item.state != "quarantined"]
-        return store_remote.push(store_remote.open_remote(settings), idle, records)
+        return _push(settings, items)
     if options.command == "verify":
         return _verify(store, items, options, overrides)
     if options.forget:
@@ -127,9 +120,11 @@ def run(argv: list[str]) -> int:
 
 
 def _run_remote(store: Store, settings: Settings, options: Namespace) -> int:
-    """Verify the remote store or remove entries of it."""
-    from lightexp.cli import store_remote
+    """Fetch a run from the remote store, verify that store, or remove entries of it."""
+    from lightexp.cli import store_pull, store_remote  # they import NumPy, which the local commands do not need
 
+    if options.command == "pull":
+        return store_pull.pull(store, store_remote.open_remote(settings), options.run, settings.outputs)
     if options.command == "verify":
         if options.deep or options.every is not None:
             raise BadInput("--deep and --every are for the local store. Leave them or --remote out.")
@@ -137,6 +132,18 @@ def _run_remote(store: Store, settings: Settings, options: Namespace) -> int:
     named = _find_named_keys(settings.outputs) if settings.outputs.is_dir() else set()
     limits = options.older_than, options.max_size
     return store_remote.collect(store_remote.open_remote(settings), named, *limits, options.dry_run, options.forget)
+
+
+def _push(settings: Settings, items: list[StoreItem]) -> int:
+    """Upload what the remote store lacks, and name the records that cannot be read."""
+    from lightexp.cli import store_remote
+
+    remote = store_remote.open_remote(settings)
+    records, complaints = _read_all_records(settings.outputs)
+    for complaint in complaints:
+        print_line(f"not uploaded: {complaint}")
+    code = store_remote.push(remote, [item for item in items if item.state != "quarantined"], records)
+    return 1 if complaints else code
 
 
 def _verify(store: Store, items: list[StoreItem], options: Namespace, overrides: list[str]) -> int:

@@ -122,6 +122,15 @@ def test_push_uploads_what_is_missing(hosts: Hosts, tmp_path: Path, capfd: pytes
     assert (code, out) == (0, f"{count} of {count} entries in {url} are sound.\n")
 
 
+def test_push_names_records_that_it_cannot_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for folder in ("store", "runs/broken"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "runs/broken/record.json").write_text("{")
+    code, out, _ = run_store(capfd, tmp_path, f"file://{tmp_path / 'remote'}", "push")
+    assert (code, len(out.splitlines())) == (1, 3)
+    assert out.startswith(f"not uploaded: {tmp_path / 'runs/broken/record.json'} is not a record")
+
+
 def test_interrupted_push_says_how_far_it_is(
     hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
