@@ -69,13 +69,22 @@ def open_storage(
     except ImportError:
         raise BadInput("search.storage: PostgreSQL needs psycopg: pip install 'lightexp[postgresql]'.") from None
     except ConnectionError as error:
-        raise BadInput(f"search.storage: {url} cannot be reached: {error}. Is the server up?") from None
+        raise BadInput(f"search.storage: {url} cannot be reached: {error}. {_suggest_remedy(str(error))}") from None
     from lightexp.search.postgres_storage import PostgresStorage
 
     server = resolve_address(address, folder)
     with nullcontext() if waits else locks.exclusive():  # another process of the study may create the tables
         database = _retry(lambda: PostgresStorage(server, locks, follows_running, has_tables=waits), outage)
     return _retry_methods(database, outage), locks
+
+
+def _suggest_remedy(reason: str) -> str:
+    """Return what to do where PostgreSQL refuses a connection for a reason."""
+    if "database" in reason and "does not exist" in reason:
+        return "Create the database once: createdb NAME."
+    if "password" in reason:
+        return "Set PGPASSWORD, or write ~/.pgpass."
+    return "Is the server up?"
 
 
 def _open_journal(path: Path) -> JournalStorage:

@@ -252,6 +252,13 @@ def test_connection_lost_anywhere_while_opening_is_an_outage(proxy: CuttingProxy
     assert [error for error in errors if not is_outage(error)] == []
 
 
+def test_missing_database_is_answered_with_how_to_create_it(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(
+        BadInput, match=r"database \"absent\" does not exist\. Create the database once: createdb NAME\.$"
+    ):
+        open_storage(server.url.removesuffix("postgres") + "absent", tmp_path, "study", print)
+
+
 def test_storage_is_opened_through_an_outage(proxy: CuttingProxy, tmp_path: Path) -> None:
     reports: list[str] = []
     proxy.answers_left = 15  # the locks are open by then, and the tables are not
