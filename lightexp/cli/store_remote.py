@@ -17,7 +17,7 @@ from lightexp.core import remote_gc
 from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes, format_count
-from lightexp.core.object_storage import ObjectStorage, ObjectTooLarge
+from lightexp.core.object_storage import ObjectStorage, ObjectTooLarge, StorageUnavailable
 from lightexp.core.parallel_requests import request_parallel
 from lightexp.core.record import NewerRecord, Record, is_run_id, parse_record
 from lightexp.core.remote_store import Fetched, RemoteStore, is_sound
@@ -179,8 +179,14 @@ def collect(
         for run_id in forgotten:
             remote.remove_record(run_id)
     read_named = _make_named_reader(remote, named, forgotten)
-    now = None if is_dry else remote_gc.read_storage_clock(remote)
-    garbage = remote_gc.find_garbage(remote, read_named, older_than, max_size, now or time.time())
+    now: float | None = time.time()
+    if not is_dry:
+        try:
+            now = remote_gc.read_storage_clock(remote) or now
+        except StorageUnavailable as error:  # it may be full, which this command is to change
+            now = None
+            print_line(f"{str(error).rstrip('.')}. Ages count from its newest entry.")
+    garbage = remote_gc.find_garbage(remote, read_named, older_than, max_size, now)
     gone: list[StoreItem] = []
     count_gone = report_progress(f"of {len(garbage.entries):,} entries removed")
 

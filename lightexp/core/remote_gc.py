@@ -47,7 +47,7 @@ def find_garbage(
     read_named: Callable[[], Container[str]],
     older_than: float | None,
     max_size: float | None,
-    now: float,
+    now: float | None,
 ) -> Garbage:
     """Find what may be removed.
 
@@ -57,9 +57,12 @@ def find_garbage(
             that is uploaded meanwhile stays.
         older_than: See `select_evictable`.
         max_size: See `select_evictable`.
-        now: The present time by the storage's clock, in seconds since the epoch.
+        now: The present time by the storage's clock, in seconds since the epoch. If it is not known, None: when its
+            newest object of an entry was written.
     """
     objects = remote.list_entries()
+    if now is None:
+        now = max((stored.time or 0.0 for group in objects.values() for stored in group), default=0.0)
     items = sorted(_make_items(objects, now), key=lambda item: item.last_use_time)
     evictable = select_evictable(items, now, max(older_than or 0.0, MINIMUM_AGE_S), max_size, read_named())
     staying = objects.keys() - {item.key for item in evictable}

@@ -242,6 +242,27 @@ def test_gc_forgets_records_that_are_asked_for(
     assert run_store(capfd, outputs, url, *forget)[0] == 2
 
 
+def test_gc_frees_a_full_remote_store(
+    copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, url = copy
+    shutil.rmtree(remote / "records")
+    count = len(list(remote.glob("entries/*/*")))
+    age(remote, 2)
+    newest = next(remote.glob("entries/*/*"))
+    for path in newest.iterdir():
+        path.touch()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FolderStorage, "pipe_file", fail)
+    code, out, _ = run_store(capfd, tmp_path / "outputs", url, "gc", "--remote")
+    assert code == 0
+    assert "No space left on device). Ages count from its newest entry." in out and f"\n{count - 1} entries (" in out
+    assert list(remote.glob("entries/*/*/manifest.json")) == [newest / "manifest.json"]
+
+
 def test_gc_keeps_what_is_younger_than_a_day(
     copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
