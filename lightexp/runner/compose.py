@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import shlex
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
 from pathlib import Path
 from traceback import extract_tb
@@ -93,11 +93,11 @@ def _compose_cached(search_path: str, name: str, *overrides: str) -> bytes:
     return pickle.dumps(_compose_uncached(name, list(overrides)))
 
 
-def _compose_uncached(name: str, overrides: list[str]) -> DictConfig:
+def _compose_uncached(name: str, overrides: list[str], with_hydra: bool = False) -> DictConfig:
     if GlobalHydra.instance().is_initialized():
-        return compose(name, overrides)
+        return compose(name, overrides, return_hydra_config=with_hydra)
     with _checked(), initialize_config_dir(str(find_config_dir()), version_base=_VERSION_BASE):
-        return compose(name, overrides)
+        return compose(name, overrides, return_hydra_config=with_hydra)
 
 
 def _checked() -> AbstractContextManager[None]:
@@ -257,10 +257,12 @@ def _explain_unknown_setting(name: str, overrides: list[str], primary: str) -> B
     """Name the settings near one that does not exist, found by composing without its override."""
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != name]
     place, _, word = name.rpartition("@")[2].rpartition(".")  # of group@place, the place
-    try:
-        config = compose_config(others, primary) if len(others) < len(overrides) else None
-    except BadInput:
-        config = None
+    config = None
+    with suppress(HydraException, OmegaConfBaseException, ValueError, TypeError):
+        if len(others) < len(overrides):
+            parsed = OverridesParser.create().parse_overrides(others)
+            others = [o for o, override in zip(others, parsed, strict=True) if not override.is_sweep_override()]
+            config = _compose_uncached(primary, others, with_hydra=name.startswith("hydra."))
     node = OmegaConf.select(config, place) if config is not None and place else config
     while node is None and config is not None and place:
         place, _, word = place.rpartition(".")

@@ -48,6 +48,7 @@ def test_help_and_configs_import_nothing_heavy(argv: list[str], shown: str, tmp_
         (["runn"], "'runn' is not a command: did you mean 'run'?"),
         (["run", "--plna"], "--plna is not a flag of lightexp run: did you mean '--plan'?"),
         (["run", "seeed=1"], "seeed is not a setting: did you mean 'seed'?"),
+        (["run", "-m", "seed=0,1", "model.widht=2"], "model.widht is not a setting: did you mean 'width'? (in model)"),
         (["run", "model=lenet55"], "model=lenet55: no such choice, did you mean 'lenet5'?"),
         (["run", "deploy=[pico,nano34]"], "deploy=[nano34]: no such choice, did you mean 'nano33'?"),
         (["run", "model=null"], "model=null: a group takes the name of one of its choices"),

@@ -48,6 +48,12 @@ def test_wrong_launcher_is_refused(tmp_path: Path, override: str, message: str) 
     assert message in str(refused.value)
 
 
+def test_unknown_setting_of_a_launcher_names_the_nearest(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    with pytest.raises(BadInput, match=r"^hydra\.launcher\.n_job is not a setting: did you mean 'n_jobs'\? \(in hydra"):
+        select_launcher(["hydra/launcher=joblib", "hydra.launcher.n_job=2"], [], tmp_path)
+
+
 def test_grid_needs_nodes_that_see_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     connected: list[RayCluster] = []
 
