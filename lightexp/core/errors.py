@@ -70,6 +70,11 @@ def format_reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+def find_first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not blank, or its class where there is none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).strip()
+
+
 def suggest_nearest(word: str, known: Iterable[str]) -> str:
     """Return "did you mean 'x'?" for the nearest of some words, or a list of all of them if none is near.
 

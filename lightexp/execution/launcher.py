@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightexp.core import interrupt
 from lightexp.core.compat import get_job_error
 from lightexp.core.disk_errors import explain_disk_errors
-from lightexp.core.errors import BadInput, RunFailed
+from lightexp.core.errors import BadInput, RunFailed, find_first_line
 from lightexp.core.version import __version__
 from lightexp.execution.launch_guard import start_guard
 from lightexp.execution.locks import CommandLease
@@ -126,8 +126,10 @@ class Launcher:
                 results = launcher.launch([self._overrides] * count, 0)
         except Exception as error:  # each launcher raises another kind of error for a job that died
             interrupt.raise_if_requested()
-            return [_first_line(error)]
-        return [_first_line(get_job_error(result)) for result in results if result.status is not JobStatus.COMPLETED]
+            return [find_first_line(error)]
+        return [
+            find_first_line(get_job_error(result)) for result in results if result.status is not JobStatus.COMPLETED
+        ]
 
 
 class LauncherPool:
@@ -312,8 +314,3 @@ def _identify_host() -> str:
     with suppress(OSError):
         return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
     return platform.node()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

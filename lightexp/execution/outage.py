@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from lightexp.core.errors import find_first_line
+
 _RETRY_S = 1.0
 
 
@@ -33,8 +35,3 @@ class OutageReporter:
         if self._is_out:
             self._is_out = False
             self._report(f"{self._service} is back.")
-
-
-def find_first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from lightexp.core.errors import find_first_line
 from lightexp.execution.locks import Locks
-from lightexp.execution.outage import OutageReporter, find_first_line
+from lightexp.execution.outage import OutageReporter
 
 _RECOVERY_S = 5.0  # after an outage, in which the living acquire their locks again
 _EXCLUSIVE_KEY = -1
