@@ -210,7 +210,9 @@ def _list_all_points(record: Record) -> list[MetricPoint]:
         for name, curve in (stage.facts.get("history") or {}).items():
             key = sanitize_key(f"train/{stage.name}/{name}")
             points += [MetricPoint(key, value, epoch) for epoch, value in enumerate(curve, start=1)]
-    return [point._replace(value=float(point.value)) for point in points if _is_finite_number(point.value)]
+    finite = [point._replace(value=float(point.value)) for point in points if _is_finite_number(point.value)]
+    # Of metrics whose names become the same key, the last counts: MLflow shows one, with which the record is compared.
+    return list({(point.key, point.step): point for point in finite}.values())
 
 
 def _is_finite_number(value: Any) -> bool:

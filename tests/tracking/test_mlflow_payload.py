@@ -102,6 +102,15 @@ def test_list_points_skips_what_is_no_number(make_record):
     assert not [p for p in points if p.key.startswith("train/odd") or "loss/test" in p.key]
 
 
+def test_list_points_has_each_key_once(make_record):
+    record = make_record()
+    record.stages[-1].metrics += [Metric("accuracy/val", 0.5), Metric("accuracy/val", 0.25)]
+    points = mlflow_payload.list_points(record, "all")
+    assert len({(point.key, point.step) for point in points}) == len(points)
+    values = {point.key: point.value for point in points if "accuracy/val" in point.key}
+    assert values["accuracy/val"] == values["stage/quantize/accuracy/val"] == 0.25
+
+
 def test_list_points_selects_at_most_thirty(make_record):
     history = {"loss": [0.5], "accuracy": [0.5], "val_loss": [0.5], "val_accuracy": [0.5]}
     metrics = [Metric(column.name, 1.0) for column in COLUMNS] + [Metric(f"fits/{n}", 1.0) for n in range(200)]
