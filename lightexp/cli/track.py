@@ -6,10 +6,11 @@ import random
 import sys
 import time
 from collections import Counter
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import print_error, print_line
@@ -75,7 +76,7 @@ def run(argv: list[str]) -> int:
     runs = settings.outputs / RUNS
     if not runs.is_dir():
         raise BadInput(f"{settings.outputs} holds no runs. Set paths.outputs=FOLDER.")
-    with explain_disk_errors(settings.outputs), FileLock(runs / ".sync.lock"):  # two at once would show a run twice
+    with explain_disk_errors(settings.outputs), _lock(runs):
         run_lock.reap_dead_runs(runs)
         UploadNotes(runs).remove_orphans()
         sync = _RunSync(settings.outputs, settings.tracking, options.to_recorded, to_one_place)
@@ -84,6 +85,16 @@ def run(argv: list[str]) -> int:
         except KeyboardInterrupt:
             _say("Interrupted. What was uploaded stays; the same 'lightexp track sync' goes on from there.")
             return INTERRUPTED
+
+
+def _lock(runs: Path) -> AbstractContextManager[object]:
+    """Return a context in which no other command uploads these runs: two at once would show a run twice."""
+    lock = FileLock(runs / ".sync.lock")
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        _say("Another 'lightexp track sync' uploads these runs; waiting for it.")
+        return lock.acquire()
 
 
 def _say(message: str) -> None:

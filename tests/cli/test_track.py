@@ -234,6 +234,13 @@ def test_sync_counts_records_that_cannot_be_read(
     assert [line.split()[-1] for line in err.splitlines()] == ["out.", "out.", "counts"]
 
 
+def test_sync_says_that_it_waits(outputs: SyncedOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    (outputs.folder / "runs").mkdir()
+    with FileLock(outputs.folder / "runs" / ".sync.lock") as other:
+        monkeypatch.setattr(track, "_say", lambda line: other.release() if "waiting for it" in line else None)
+        assert outputs.sync()[0] == 0  # it would wait for ever
+
+
 def test_sync_leaves_out_a_run_that_is_removed_meanwhile(
     outputs: SyncedOutputs, write: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
