@@ -237,7 +237,7 @@ def test_sync_counts_records_that_cannot_be_read(
 def test_sync_says_that_it_waits(outputs: SyncedOutputs, monkeypatch: pytest.MonkeyPatch) -> None:
     (outputs.folder / "runs").mkdir()
     with FileLock(outputs.folder / "runs" / ".sync.lock") as other:
-        monkeypatch.setattr(track, "_say", lambda line: other.release() if "waiting for it" in line else None)
+        monkeypatch.setattr(track, "print_error", lambda line, _: "waiting for it" in line and other.release())
         assert outputs.sync()[0] == 0  # it would wait for ever
 
 
