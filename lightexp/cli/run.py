@@ -39,7 +39,8 @@ PLAN = "--plan"
 JSON = "--json"
 _SWEEP = ("-m", "--multirun")
 _SHOW_CONFIG = ("-c", "--cfg")
-_LAUNCHER = "hydra/launcher="
+_MAX_JOBS = 100_000
+_LAUNCHER, _SWEEPER = "hydra/launcher=", "hydra/sweeper="
 _TABLE = "table.md"
 """File of a sweep's folder that lists its jobs."""
 _REFUSED_FLAGS = ("--experimental-rerun",)  # Hydra's, which unpickles the file that it names
@@ -329,4 +330,16 @@ def _check_arguments(argv: list[str]) -> list[str]:
         raise BadInput("--cfg shows one config, -m runs several. Received: both. Leave one of them out.")
     if JSON in argv and (shown := [argument for argument in argv if argument in (PLAN, *_SHOW_CONFIG)]):
         raise BadInput(f"{JSON} prints a run's record, and {shown[0]} runs nothing. Leave one of them out.")
+    if set(argv) & set(_SWEEP) and not any(argument.startswith(_SWEEPER) for argument in argv):
+        _check_job_count([argument for argument in argv if "=" in argument and not argument.startswith("-")])
     return [argument for argument in argv if argument not in (PLAN, JSON)]
+
+
+def _check_job_count(overrides: list[str]) -> None:
+    """Refuse a sweep of so many jobs that Hydra, which lists them first, would fill the memory."""
+    from lightexp.runner.launcher import count_jobs
+
+    if (jobs := count_jobs(overrides)) > _MAX_JOBS:
+        raise BadInput(
+            f"-m runs at most {_MAX_JOBS:,} jobs. Received: {jobs:,}. Give fewer values, or use lightexp search."
+        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
@@ -40,6 +42,28 @@ def drop_sweeps(overrides: list[str]) -> list[str]:
     """
     parsed = OverridesParser.create().parse_overrides(overrides)
     return [text for text, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
+
+
+def count_jobs(overrides: list[str]) -> int:
+    """Return the number of jobs that overrides sweep over, in all combinations, without listing them.
+
+    Raises:
+        BadInput: If Hydra cannot read the overrides.
+
+    Example:
+        >>> count_jobs(["seed=1,2,3", "pipeline.stages.prune.sparsity=range(0,1,0.00001)", "model=lenet5"])
+        300000
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise as_bad_input(error, overrides) from None
+    sweeps = [override.value() for override in parsed if override.is_sweep_override()]
+    sizes = [len(sweep.list) for sweep in sweeps if isinstance(sweep, ChoiceSweep)]
+    for sweep in sweeps:
+        if isinstance(sweep, RangeSweep) and sweep.start is not None and sweep.stop is not None and sweep.step:
+            sizes.append(max(0, math.ceil((sweep.stop - sweep.start) / sweep.step)))
+    return math.prod(sizes)
 
 
 def select_launcher(

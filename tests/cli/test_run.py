@@ -95,6 +95,15 @@ def test_sweep_reports_how_many_configs_it_has_checked(tmp_path: Path) -> None:
     assert error.startswith("lightexp: ") and "nothing" in error
 
 
+def test_sweep_of_too_many_jobs_is_refused(tmp_path: Path) -> None:
+    result = lightexp("run", "-m", f"{RATE}=range(0.0001,1,0.0001)", "seed=range(0,1000)", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith(
+        "lightexp: -m runs at most 100,000 jobs. Received: 9,999,000. Give fewer values, or"
+    )
+    assert result.stderr.count("\n") == 1
+
+
 def test_sweep_goes_on_after_a_failing_job(sweep: tuple[CompletedProcess[str], Path]) -> None:
     result, outputs = sweep
     assert result.returncode == 1, result.stderr
