@@ -243,6 +243,11 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2, help="of all hosts of workers together (default: %(default)s)")
     parser.add_argument("--server-cores", type=int, default=0, help="of the database's host (default: it shares them)")
     options = parser.parse_args()
+    if (
+        min(options.seconds, options.cores, 1 if options.trials is None else options.trials) <= 0
+        or options.server_cores < 0
+    ):
+        parser.error("--trials, --seconds and --cores must be above 0, --server-cores 0 or more")
     results = json.loads(MEASURED.read_text(encoding="utf-8"))["results"]
     facts = [result["facts"] for result in results if "worker_cpu_ms" in result["facts"]]
     costs = fit_costs(facts)
