@@ -258,7 +258,7 @@ class Store:
         fsync_path(target.parent)
         manifest = json.loads(read_bytes(target / MANIFEST))
         append_rows(self.root, [make_row(target, manifest)])
-        return Entry(key, target, manifest["facts"], manifest["seconds"])
+        return Entry(key, target, manifest["facts"], float(manifest["seconds"]))
 
     def _hold(self, key: str, descriptor: int) -> None:
         previous = self._held.get(key)

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,7 +90,10 @@ def _read_sound_entry(key: str, folder: Path) -> Entry | None:
         digest = hashlib.sha256(content.replace(files[MANIFEST_DIGEST].encode(), b"")).hexdigest()
         if digest != read_text(folder / MANIFEST_DIGEST):
             return None
-    return Entry(key, folder, dict(manifest["facts"]), float(manifest["seconds"]), has_digest)
+    facts, seconds = manifest["facts"], float(manifest["seconds"])
+    if not isinstance(facts, dict) or not 0 <= seconds < math.inf:  # of a stranger, whose digests can be right
+        return None
+    return Entry(key, folder, facts, seconds, has_digest)
 
 
 @contextmanager

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from lightexp.core import store_gc
+from lightexp.core.fingerprint import hash_file
 from lightexp.core.store import QUARANTINE, Store
-from lightexp.core.store_entry import MANIFEST
+from lightexp.core.store_entry import MANIFEST, MANIFEST_DIGEST
 from tests.fuzz import mutate
 
 KEY = "k" * 64
@@ -34,3 +38,20 @@ def test_mutants_of_a_manifest_are_quarantined(tmp_path: Path, mutants: int) -> 
         assert item.key == KEY, change
         assert store.load(KEY) is None, change
         shutil.rmtree(store.root / QUARANTINE, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("facts", [["loss", 1]]), ("facts", []), ("seconds", -1), ("seconds", 1e999)]
+)
+def test_wrong_values_are_quarantined_in_spite_of_digests(tmp_path: Path, name: str, value: object) -> None:
+    store = Store(tmp_path / "store")
+    store.ensure(KEY, "train", make)
+    store.release()
+    folder = store.folder(KEY)
+    manifest = {**json.loads((folder / MANIFEST).read_text(encoding="utf-8")), name: value}
+    files = {file: digest for file, digest in manifest["files"].items() if file != MANIFEST_DIGEST}
+    text = json.dumps({**manifest, "files": {**files, MANIFEST_DIGEST: ""}})
+    (folder / MANIFEST_DIGEST).write_text(hashlib.sha256(text.encode()).hexdigest(), encoding="utf-8")
+    files[MANIFEST_DIGEST] = hash_file(folder / MANIFEST_DIGEST)
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "files": files}), encoding="utf-8")
+    assert store.load(KEY) is None
