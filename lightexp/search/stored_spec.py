@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import optuna
 
+from lightexp.core.errors import BadInput
 from lightexp.search.storage import open_storage
 from lightexp.search.study_schema import check_study
 from lightexp.search.study_spec import StudySpec
@@ -41,7 +42,13 @@ def restore_spec(spec: StudySpec, report: Callable[[str], None]) -> StudySpec:
     replaced = {*_PLACES, *map(_find_name, own)}
     overrides = [override for override in stored["overrides"] if _find_name(override) not in replaced] + own
     folders = dict.fromkeys([*stored["config_dirs"], *spec.arguments["config_dirs"]])
-    return StudySpec(overrides, list(folders), stored["config_name"], search)
+    restored = StudySpec(overrides, list(folders), stored["config_name"], search)
+    if (restored.name, restored.folder) != (spec.name, spec.folder):
+        raise BadInput(
+            f"search.study: '{spec.name}' in {spec.folder} was made with settings of another place, {restored.folder}. "
+            "Repeat the settings of the study's command."
+        )
+    return restored
 
 
 def _find_name(override: str) -> str:
