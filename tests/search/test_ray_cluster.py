@@ -225,10 +225,10 @@ def test_ablation_survives_the_death_of_a_node(cluster: Cluster) -> None:
     assert "level_3" in out
     finished = [run for run in cluster.list_mlflow_runs() if run.info.status == "FINISHED"]
     (parent,) = (run.info.run_id for run in cluster.list_mlflow_runs() if run.info.run_name == f"ablation {path.stem}")
-    rows = [run for run in cluster.list_mlflow_runs() if "lightexp.row" in run.data.tags]
+    row_runs = [run for run in cluster.list_mlflow_runs() if "lightexp.row" in run.data.tags]
     shown = [run for run in finished if "lightexp.row" in run.data.tags]
-    assert {run.data.tags["mlflow.parentRunId"] for run in rows} == {parent}
-    assert "RUNNING" not in {run.info.status for run in rows}  # the killed node's run is closed
+    assert {run.data.tags["mlflow.parentRunId"] for run in row_runs} == {parent}
+    assert "RUNNING" not in {run.info.status for run in row_runs}  # the killed node's run is closed
     assert sorted(run.data.tags["lightexp.row"] for run in shown) == sorted(r.tags["row"] for r in records)
     assert not list(study.outputs.glob("runs/*/model.tflite"))  # they stay where they were made
 
