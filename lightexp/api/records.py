@@ -21,7 +21,7 @@ def records(where: Path | str = "outputs") -> pandas.DataFrame:
     Returns:
         One row for each run, oldest first. Columns: `id`, `name`, `status`, `reason`, `started` (UTC), `seconds`,
         `seed`, `model`, `dataset`, `pipeline`, `varied`, then the settings that some run overrides, then the metrics
-        of the shipped file. Warns of each record that cannot be read, and if there is no record.
+        of the shipped file. Warns of records that cannot be read, and if there is no record.
 
     Raises:
         BadInput: If `where` is not a folder.
@@ -29,11 +29,17 @@ def records(where: Path | str = "outputs") -> pandas.DataFrame:
     Example:
         >>> lightexp.records("outputs")[["pipeline", "size/file_bytes", "accuracy/val"]]  # doctest: +SKIP
     """
-    from lightexp.core.records import build_frame, list_run_folders, list_trial_folders, read_folders
+    from lightexp.core.records import (
+        build_frame,
+        limit_complaints,
+        list_run_folders,
+        list_trial_folders,
+        read_folders,
+    )
 
     folders = list_run_folders(where) or list_trial_folders(where)
     sound, messages = read_folders(folders)
-    for message in messages:
+    for message in limit_complaints(messages):
         warnings.warn(message, stacklevel=2)
     if not folders:
         searched = Path(where).expanduser().absolute()

@@ -15,6 +15,7 @@ from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import print_error, print_line
 from lightexp.cli.study_report import StudyFolder, find_study
 from lightexp.core.errors import BadInput, suggest_nearest
+from lightexp.core.records import limit_complaints
 
 if TYPE_CHECKING:
     from lightexp.core.record import Record
@@ -45,7 +46,6 @@ Exit codes: 0 done, 2 bad input."""
 _SETTINGS = ("only", "out", "tracking.uri", "tracking.experiment", "tracking.timeout_s")
 _OUT = "out="
 _PROGRESS_RECORDS = 10_000
-_MAX_PROBLEMS = 20  # lines about records that cannot be used
 
 
 def make_parser() -> Arguments:
@@ -253,7 +253,5 @@ def _write(report: Report, folder: Path, problems: list[str]) -> None:
 
 
 def _print_problems(problems: list[str]) -> None:
-    for problem in problems[:_MAX_PROBLEMS]:
-        print_error(problem, sys.stderr)
-    if len(problems) > _MAX_PROBLEMS:
-        print_error(f"{len(problems):,} records are left out in all; the first {_MAX_PROBLEMS} are named", sys.stderr)
+    for line in limit_complaints(problems):
+        print_error(line, sys.stderr)

@@ -19,7 +19,7 @@ from lightexp.core import store_gc
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes
 from lightexp.core.record import Record, read_record
-from lightexp.core.records import read_folders
+from lightexp.core.records import limit_complaints, read_folders
 from lightexp.core.store import Store
 from lightexp.core.store_entry import ENTRIES
 from lightexp.core.store_gc import StoreItem
@@ -140,7 +140,7 @@ def _push(settings: Settings, items: list[StoreItem]) -> int:
 
     remote = store_remote.open_remote(settings)
     records, complaints = _read_all_records(settings.outputs)
-    for complaint in complaints:
+    for complaint in limit_complaints(complaints):
         print_line(f"not uploaded: {complaint}")
     code = store_remote.push(remote, [item for item in items if item.state != "quarantined"], records)
     return 1 if complaints else code
@@ -185,7 +185,7 @@ def _verify_deep(store: Store, items: list[StoreItem], options: Namespace, overr
     records, complaints = _read_all_records(store.root.parent)
     plugins = compose_settings(overrides).plain["plugins"]
     recipes, reasons = find_recipes((item.key for item in items), records, plugins)
-    for complaint in complaints:
+    for complaint in limit_complaints(complaints):
         print_line(f"Not read: {complaint}")
     every = options.every or _EVERY
     selected = random.sample(recipes, math.ceil(len(recipes) / every))

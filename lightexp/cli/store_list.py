@@ -14,7 +14,7 @@ from lightexp.cli.printing import make_console, print_line
 from lightexp.core.columns import MISSING
 from lightexp.core.formatting import format_age, format_bytes
 from lightexp.core.record import RECORD_FILE
-from lightexp.core.records import list_run_folders, list_study_folders
+from lightexp.core.records import limit_complaints, list_run_folders, list_study_folders
 from lightexp.core.regular_files import read_bytes
 from lightexp.core.store_gc import StoreItem, find_state
 from lightexp.report.table import Table, TableColumn, build_rich_table, print_whole_words
@@ -62,7 +62,7 @@ def list_entries(outputs: Path, items: list[StoreItem], all_entries: bool, by_si
     if len(shown) < len(items):
         order = "largest" if by_size else "most recently used"
         print_line(f"Only the {_ROWS} {order} are shown: --all lists every entry, --largest sorts by size.")
-    for complaint in complaints:
+    for complaint in limit_complaints(complaints):
         print_line(f"Not counted: {complaint}")
     return 0
 

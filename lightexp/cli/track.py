@@ -19,7 +19,7 @@ from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import INTERRUPTED, BadInput
 from lightexp.core.formatting import format_duration
 from lightexp.core.record import Record, read_run
-from lightexp.core.records import RUNS, list_run_folders
+from lightexp.core.records import MAX_COMPLAINTS, RUNS, list_run_folders
 from lightexp.runner import run_lock
 from lightexp.runner.compose import compose_settings
 from lightexp.tracking import stores
@@ -49,8 +49,6 @@ _RESULTS = (_UPLOADED, _UNCHANGED, _DELETED, _RUNNING, _LEFT_OUT, _FAILED)
 NEWEST, DRAWN = 10, 10
 """How many of the newest and of the other runs are compared with MLflow though their upload is noted."""
 PROGRESS_PAUSE_S = 10.0
-MAX_COMPLAINTS = 20
-"""Number of runs of which is said why they are left out; the last line counts all."""
 
 
 def make_parser() -> Arguments:

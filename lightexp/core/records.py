@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ RUNS = "runs"
 """The folder of all runs in the outputs folder."""
 FRONT_FILE = "front.json"
 """The file of a study's folder that describes its front."""
+MAX_COMPLAINTS = 20
+"""Number of lines that a command says at most about records that it cannot use."""
 _TRIAL_PATTERNS = ("trials/*", "*/trials/*", "searches/*/trials/*")
 """Where trials are below a study's folder, the folder of all studies, and an outputs folder."""
 
@@ -119,6 +121,19 @@ def read_folders(folders: Iterable[Path]) -> tuple[list[Record], list[str]]:
         except BadInput as error:
             messages.append(str(error))
     return sorted(records, key=lambda record: record.started), messages
+
+
+def limit_complaints(complaints: Sequence[str]) -> list[str]:
+    """Return the first lines about records that cannot be used, and if there are more, a line that counts all.
+
+    Example:
+        >>> limit_complaints(["a", "b"])
+        ['a', 'b']
+    """
+    listed = list(complaints[:MAX_COMPLAINTS])
+    if len(complaints) > MAX_COMPLAINTS:
+        listed.append(f"{len(complaints):,} records are left out in all; the first {MAX_COMPLAINTS} are named")
+    return listed
 
 
 FIXED_COLUMNS = (

@@ -55,6 +55,18 @@ def test_records_finds_trials_where_no_run_is(outputs: Path) -> None:
     assert len(lightexp.records(outputs)) == 4
 
 
+def test_records_warns_of_twenty_broken_records(tmp_path: Path) -> None:
+    for number in range(22):
+        folder = tmp_path / "runs" / f"broken{number}"
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text("{")
+    with pytest.warns(UserWarning, match="is not a record|are left out") as warned:
+        assert len(lightexp.records(tmp_path)) == 0
+    assert [str(warning.message) for warning in warned][20:] == [
+        "22 records are left out in all; the first 20 are named"
+    ]
+
+
 def test_records_warns_of_a_folder_without_records(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=f"no run and no trial is recorded in {tmp_path}. Name an outputs folder"):
         assert lightexp.records(tmp_path).empty
