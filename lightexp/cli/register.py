@@ -165,6 +165,7 @@ def _log_model(folder: Path, tracking: Mlflow, outputs: Path) -> tuple[Record, s
 
     record = read_run(folder)
     if not find_model(record, folder):
+        record.locate_model(folder)  # says why, if the record does
         raise BadInput(f"{folder} is {record.status} and ships no model. Give the folder of a run that is done.")
     complaints: list[str] = []
     result = tracking.open_mirror(outputs, complaints.append).sync(folder)

@@ -169,8 +169,14 @@ class Record:
             folder: The run's folder.
 
         Raises:
-            BadInput: If the run is not done or ships none.
+            BadInput: If the run is not done, or the folder does not hold the file.
         """
+        if self.status == "done" and not self.files:
+            raise BadInput(
+                f"{folder} is done, and its model is not in it. If it is a trial, this prints the command that makes "
+                "it: lightexp search --pick NUMBER. If it is a run of another host, this fetches the model: "
+                f"lightexp store pull {self.id} store.remote=s3://BUCKET/PREFIX"
+            )
         if self.status != "done" or "model" not in self.files:
             raise BadInput(f"{folder} is {self.status} and ships no model. Give the folder of a run that is done.")
         return folder / self.files["model"]

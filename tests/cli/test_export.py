@@ -72,6 +72,10 @@ def test_export_compiles_for_an_npu(tiny_runs: TinyRuns, capsys: pytest.CaptureF
         (["{run}", "--labels={tmp}/two.txt"], "names 2 classes; the model has 4"),
         (["{run}", "-o{tmp}/two.txt"], "cannot be made"),
         (["{failed}"], "is failed and ships no model"),
+        (
+            ["{remote}"],
+            "and its model is not in it. .* lightexp search --pick NUMBER. .* lightexp store pull 2",
+        ),
         ([], "required: RUN"),
     ],
 )
@@ -83,7 +87,11 @@ def test_export_refuses(arguments: list[str], message: str, tiny_runs: TinyRuns,
     record = read_record(folder)
     record.status = "failed"
     record.write(failed)
-    arguments = [argument.format(tmp=tmp_path, run=folder, failed=failed) for argument in arguments]
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    record.status, record.files = "done", {}
+    record.write(remote)
+    arguments = [argument.format(tmp=tmp_path, run=folder, failed=failed, remote=remote) for argument in arguments]
     with pytest.raises(BadInput, match=message):
         export.run(arguments)
     assert not (folder / "export").exists()
