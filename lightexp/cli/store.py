@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from lightexp.cli.arguments import Arguments
 from lightexp.cli.printing import make_console, print_line, report_progress
-from lightexp.cli.store_list import KEY_CHARS, iterate_records, list_entries, pause_garbage_collection
+from lightexp.cli.store_list import iterate_records, list_entries, pause_garbage_collection
 from lightexp.core import store_gc
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes
 from lightexp.core.record import Record, read_record
 from lightexp.core.records import limit_complaints, read_folders
 from lightexp.core.store import Store
-from lightexp.core.store_entry import ENTRIES
+from lightexp.core.store_entry import ENTRIES, KEY_CHARS
 from lightexp.core.store_gc import StoreItem
 from lightexp.report.table import Table, build_rich_table
 

@@ -16,10 +16,10 @@ from lightexp.core.formatting import format_age, format_bytes
 from lightexp.core.record import RECORD_FILE
 from lightexp.core.records import limit_complaints, list_run_folders, list_study_folders
 from lightexp.core.regular_files import read_bytes
+from lightexp.core.store_entry import KEY_CHARS
 from lightexp.core.store_gc import StoreItem, find_state
 from lightexp.report.table import Table, TableColumn, build_rich_table, print_whole_words
 
-KEY_CHARS = 12
 _ROWS = 30
 _KEY, _KEYS = re.compile(rb'"([0-9a-f]{64})"'), b'"keys": ['
 _HEADINGS = ("Bytes", "Made", "Used")

@@ -12,7 +12,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from lightexp.cli.printing import print_line, report_progress
-from lightexp.cli.store_list import KEY_CHARS
 from lightexp.core import remote_gc
 from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import BadInput
@@ -22,6 +21,7 @@ from lightexp.core.parallel_requests import request_parallel
 from lightexp.core.record import NewerRecord, Record, is_run_id, parse_record
 from lightexp.core.remote_store import Fetched, RemoteStore, is_sound
 from lightexp.core.store import DRAFTS, Store, make_lock, remove_path
+from lightexp.core.store_entry import KEY_CHARS
 from lightexp.core.store_gc import StoreItem
 
 if TYPE_CHECKING:

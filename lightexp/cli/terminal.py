@@ -27,6 +27,7 @@ from lightexp.core.record import Record, StageRecord
 from lightexp.core.records import RUNS
 from lightexp.core.sensitivity import KINDS, SensitivityTable, format_level
 from lightexp.core.store import Place
+from lightexp.core.store_entry import KEY_CHARS
 from lightexp.report import heatmap
 from lightexp.report.table import Table, TableColumn, build_rich_table, print_table
 from lightexp.runner.plan import Plan
@@ -150,7 +151,7 @@ class Terminal:
             name = node.name + (" (control)" if node is plan.control else "")
             state = _PLACE_TEXTS[places[node.key]] if node.key in places else "to be made"
             changed = "\n".join(f"{layer}: {change}" for layer, change in changes) or "all"
-            rows.append([name, type(node.stage).__name__, node.key[:12], state, changed])
+            rows.append([name, type(node.stage).__name__, node.key[:KEY_CHARS], state, changed])
         table = Table.from_text(["Stage", "Method", "Key", "Store", "Layers"], rows, settings.name)
         self._out.print(build_rich_table(table, framed=True))
         self._out.print(data.describe(), markup=False)

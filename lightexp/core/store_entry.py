@@ -29,6 +29,8 @@ OWN_FILES = frozenset({MANIFEST, MANIFEST_DIGEST})
 """The store's own files in an entry; all others are its maker's."""
 ENTRIES = "entries"
 """The folder of all entries in a store."""
+KEY_CHARS = 12
+"""Characters of a store key that users are shown."""
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)

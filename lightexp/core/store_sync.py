@@ -15,12 +15,12 @@ from lightexp.core.object_storage import ObjectStorage, StorageRefused, StorageU
 from lightexp.core.parallel_requests import request_parallel
 from lightexp.core.remote_lease import Leases, RemoteLeases
 from lightexp.core.remote_store import RemoteStore
+from lightexp.core.store_entry import KEY_CHARS
 
 _PAUSE_S = 300.0  # without the remote store, after it has failed
 _POLL_S = 1.0  # of an entry that another host is making
 _PATIENCE_S = 2.0  # for uploads at the end of a run; after it, a line says what is waited for
 _LOOKUP_S = 20.0  # of any number of keys
-_KEY_CHARS = 12
 
 
 class StoreSync:
@@ -133,7 +133,7 @@ class StoreSync:
         if state == "damaged":
             _empty(folder)
             if key not in self._damaged:
-                self._say(f"{self._remote.url} holds a damaged {key[:_KEY_CHARS]}. It is made here, and replaced.")
+                self._say(f"{self._remote.url} holds a damaged {key[:KEY_CHARS]}. It is made here, and replaced.")
             self._damaged.add(key)
         elif state == "sound":
             self._damaged.discard(key)  # `upload` looks again: `store gc` of another host may be removing it
