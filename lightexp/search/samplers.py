@@ -27,8 +27,8 @@ _MAX_CHANGES = 100
 _MAX_GRID_POINTS = 100_000  # Optuna lists all of them for each trial
 
 
-class HistorySampler(samplers.BaseSampler):
-    """Wrap a sampler to learn from the trials of `TrialHistory.sample`, whose number is bounded."""
+class HistorySpaceSampler(samplers.BaseSampler):
+    """Wrap a sampler to learn which parameters trials have from a few of them, instead of comparing all."""
 
     def __init__(self, inner: samplers.BaseSampler, history: TrialHistory) -> None:
         """Wrap a sampler that proposes the next trial after those of a history."""
@@ -38,6 +38,22 @@ class HistorySampler(samplers.BaseSampler):
         """Return the space of the trials so far; see `optuna.samplers.BaseSampler`."""
         view = compat.make_study_view(study, self._history.first_of_each_parameter_set)
         return self._inner.infer_relative_search_space(view, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the wrapped sampler's proposal; see `optuna.samplers.BaseSampler`."""
+        return self._inner.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the wrapped sampler's value of a parameter; see `optuna.samplers.BaseSampler`."""
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+
+class HistorySampler(HistorySpaceSampler):
+    """Wrap a sampler to learn from the trials of `TrialHistory.sample`, whose number is bounded."""
 
     def sample_relative(
         self, study: Any, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -162,7 +178,7 @@ def make_sampler(
         elif kind == "random":
             inner = samplers.RandomSampler(seed=trial_seed)
         elif kind == "nsga2":
-            inner = samplers.NSGAIISampler(seed=trial_seed, population_size=20)
+            inner = HistorySpaceSampler(samplers.NSGAIISampler(seed=trial_seed, population_size=20), history)
         else:
             is_parallel = spec.search.workers > 1
             inner = compat.make_caching_tpe_sampler(

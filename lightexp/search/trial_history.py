@@ -87,7 +87,7 @@ class TrialHistory:
         self._finished_configurations = 0
         self._grid_points: set[Any] = set()
         self._last_ended: list[tuple[datetime, int, bool]] = []
-        self._first_by_names: dict[frozenset[str], SampledTrial] = {}
+        self._first_of_kind: dict[tuple[frozenset[str], TrialState], SampledTrial] = {}
         self._sampled: list[tuple[int, SampledTrial]] = []
         self._best_feasible: list[tuple[list[float], SampledTrial]] = []
         self._least_infeasible: list[SampledTrial] = []
@@ -119,9 +119,9 @@ class TrialHistory:
             self._add_sampled(SampledTrial.read(trial))
 
     def _add_sampled(self, trial: SampledTrial) -> None:
-        names = frozenset(trial.distributions)
-        if names not in self._first_by_names or trial.number < self._first_by_names[names].number:
-            self._first_by_names[names] = trial
+        kind = frozenset(trial.distributions), trial.state
+        if kind not in self._first_of_kind or trial.number < self._first_of_kind[kind].number:
+            self._first_of_kind[kind] = trial
         insort(self._sampled, (trial.number, trial), key=lambda entry: entry[0])
         if trial.state is not TrialState.COMPLETE:
             return
@@ -189,8 +189,8 @@ class TrialHistory:
 
     @property
     def first_of_each_parameter_set(self) -> list[SampledTrial]:
-        """Of the trials that samplers learn from, the first with each set of parameters, by number."""
-        return _sort_by_number(self._first_by_names.values())
+        """Of the trials that samplers learn from, the first with each set of parameters and each state, by number."""
+        return _sort_by_number(self._first_of_kind.values())
 
     def sample(self) -> list[SampledTrial]:
         """Return the trials that TPE learns from, by number.

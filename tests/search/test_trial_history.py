@@ -10,13 +10,13 @@ import numpy as np
 import optuna
 import pytest
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import TPESampler
+from optuna.samplers import NSGAIISampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightexp.core.hypervolume import find_front
 from lightexp.search.outcome import PROMOTED_FROM
-from lightexp.search.samplers import HistorySampler
+from lightexp.search.samplers import HistorySampler, HistorySpaceSampler
 from lightexp.search.trial_history import MAX_RECENT, TrialHistory
 from tests.search.trials import SPARSITY, make_trials
 
@@ -82,6 +82,32 @@ def test_short_study_is_sampled_as_optuna_does() -> None:
         proposals.append(sampler.sample_relative(study, trial, space))
     assert proposals[0] == proposals[1]
     assert SPARSITY in proposals[0]
+
+
+def test_space_of_a_history_is_that_of_all_its_trials() -> None:
+    study = optuna.create_study(directions=GOALS)
+    trials = make_trials(draw_points(60), ["size/file_bytes <= 800"])
+    for number, state in ((20, TrialState.PRUNED), (40, TrialState.COMPLETE)):  # each with one parameter less
+        first, *others = trials[number].params
+        values = trials[number].values if state is TrialState.COMPLETE else None
+        trials[number] = optuna.create_trial(
+            state=state,
+            values=values,
+            params={name: trials[number].params[name] for name in others},
+            distributions={name: trials[number].distributions[name] for name in others},
+        )
+        assert first in trials[0].params
+    for expected_size, known in ((2, trials[:40]), (1, trials[40:])):
+        study.add_trials(known)
+        study.ask()
+        proposals = []
+        for wrap in (lambda sampler, _: sampler, HistorySpaceSampler):
+            sampler = wrap(NSGAIISampler(seed=1, population_size=10), make_history(study.trials))
+            trial: Any = study.trials[-1]
+            space = sampler.infer_relative_search_space(study, trial)
+            proposals.append((space, sampler.sample_relative(study, trial, space)))
+        assert proposals[0] == proposals[1]
+        assert len(proposals[0][0]) == expected_size
 
 
 def test_history_follows_trials_from_start_to_end() -> None:
