@@ -180,7 +180,7 @@ class _Application:
     def _check_config(self, config: Any, overrides: Sequence[str]) -> None:
         """Check a config, and report how many were checked: before its first job, a sweep composes those of all."""
         check_hydra_node(config, overrides)
-        if set(self._argv) & set(_SWEEP) and not self.started:
+        if set(self._argv) & set(_SWEEP) and not (self.started or self._origin):
             self._count_checked()
 
     def _show_sweep(self) -> None:
