@@ -14,7 +14,8 @@ from lightexp.core.errors import LightexpError, RunFailed
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM)
 """Error numbers of what this process may not write."""
-_NO_PLACE = (errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
+_NO_PLACE = (errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.EISDIR)
+"""Error numbers of something else in the place of a file or folder."""
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
@@ -41,7 +42,9 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
             raise
         is_missing = error.errno == errno.ENOENT and str(error.filename).startswith(str(root))
         if is_missing or error.errno in (*NOT_WRITABLE, *_NO_PLACE):
-            raise RunFailed(f"{root} cannot be written: {error.strerror}. Set paths.outputs=FOLDER.") from None
+            is_elsewhere = error.errno in _NO_PLACE and error.filename and Path(error.filename) != root
+            place = f" ({error.filename})" if is_elsewhere else ""
+            raise RunFailed(f"{root} cannot be written: {error.strerror}{place}. Set paths.outputs=FOLDER.") from None
         raise
 
 

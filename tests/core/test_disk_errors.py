@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
+from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import RunFailed
 from lightexp.core.remote_lease import RemoteLeases
 from lightexp.core.store import Store
@@ -116,6 +118,14 @@ def test_ensure_reports_a_full_disk_of_a_fetched_entry(
     assert list_files(small_disk) == []
     assert list_files(tmp_path / "remote" / "leases") == []
     second.store.release()
+
+
+def test_explain_disk_errors_names_what_is_in_the_way(tmp_path: Path) -> None:
+    place = tmp_path / "runs" / ".sync.lock"
+    place.mkdir(parents=True)
+    message = f"{tmp_path} cannot be written: Is a directory ({place}). Set paths.outputs=FOLDER."
+    with pytest.raises(RunFailed, match=re.escape(message)), explain_disk_errors(tmp_path):
+        place.write_text("")
 
 
 def test_ensure_reports_an_unwritable_folder(tmp_path: Path, request: pytest.FixtureRequest) -> None:
