@@ -70,7 +70,7 @@ def find_garbage(
     return Garbage(
         [(item, objects[item.key]) for item in evictable],
         list(_select_old(orphans, now)),
-        [old for name in (LEASES, CALLS, UPLOADS) for old in _select_old(remote.storage.list_objects(name), now)],
+        list(_find_leftovers(remote, now)),
         _find_dead_uploads(remote, now),
         unreadable,
     )
@@ -140,6 +140,22 @@ def _find_orphans(remote: RemoteStore, entries: dict[str, list[StoredObject]]) -
             names = {*digests, MANIFEST}
             orphans += (stored for stored in entries[key] if stored.name.rpartition("/")[2] not in names)
     return orphans, unreadable
+
+
+def _find_leftovers(remote: RemoteStore, now: float) -> Iterator[StoredObject]:
+    """Yield what dead processes have left. A command lives while one of its objects or its tasks' leases is young."""
+    leases = list(remote.storage.list_objects(LEASES))
+    dead_leases = list(_select_old(leases, now))
+    yield from dead_leases
+    yield from _select_old(remote.storage.list_objects(UPLOADS), now)
+    calls: dict[str, list[StoredObject]] = {}
+    for stored in remote.storage.list_objects(CALLS):
+        calls.setdefault(stored.name.split("/")[1], []).append(stored)
+    living = [lease.name for lease in set(leases).difference(dead_leases)]
+    for call, outcomes in calls.items():
+        old = list(_select_old(outcomes, now))
+        if len(old) == len(outcomes) and not any(name.startswith(f"{LEASES}/{call}-") for name in living):
+            yield from old
 
 
 def _find_dead_uploads(remote: RemoteStore, now: float) -> list[StoredUpload] | None:

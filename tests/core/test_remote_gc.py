@@ -40,6 +40,24 @@ def test_gc_removes_what_nothing_needs(url: str, tmp_path: Path) -> None:
     assert Host(tmp_path / "b", url).ensure(key=keys[0])
 
 
+def test_gc_keeps_what_a_command_of_days_has_noted(tmp_path: Path) -> None:
+    storage, outcomes = ObjectStorage(f"file://{tmp_path}"), {}
+    for call in ("dead", "writes", "computes"):
+        for task in ("first", "second"):
+            outcomes[call, task] = tmp_path / f"calls/{call}/done/{task}.json"
+            storage.write(f"calls/{call}/done/{task}.json", b"null")
+    storage.write("leases/computes-third", b"of a worker")
+    old = time.time() - 2 * DAY_S
+    for (call, task), path in outcomes.items():
+        if (call, task) != ("writes", "second"):
+            os.utime(path, (old, old))
+    garbage = find_garbage(RemoteStore(storage), set, None, None, time.time())
+    assert sorted(stored.name for stored in garbage.leftovers) == [
+        "calls/dead/done/first.json",
+        "calls/dead/done/second.json",
+    ]
+
+
 def test_storage_clock_is_read(url: str, tmp_path: Path) -> None:
     host = Host(tmp_path, url)
     assert abs((read_storage_clock(host.remote) or 0.0) - time.time()) < 60
