@@ -35,6 +35,9 @@ _ANSWERS = {
     "region": _make_refusal(
         "AuthorizationHeaderMalformed", "Wrong", "x-amz-bucket-region: eu-north-1", status="400 Bad Request"
     ),
+    "unconditional": _make_refusal(
+        "NotImplemented", "A header you provided implies functionality that is not implemented", status="501 No"
+    ),
     "full": _make_refusal("InsufficientStorage", "It is full", status="507 Full"),
 }
 
@@ -65,8 +68,8 @@ class FaultProxy(socketserver.ThreadingTCPServer):
 
     Attributes:
         fault: `none`; `refuse` closes connections; `stall` answers nothing; `html` answers each request with a page;
-            `skewed`, `region` and `unknown` refuse each request; `denied` and `full` refuse what writes. Defaults to
-            `none`.
+            `skewed`, `region` and `unknown` refuse each request; `denied` and `full` refuse what writes, and
+            `unconditional` what writes on a condition. Defaults to `none`.
         limit: Bytes of one request, after which the proxy takes no more of it. Defaults to None: it takes all.
         stalled: Set once a request has reached the limit.
         url: Its address.
@@ -110,7 +113,8 @@ class _Connection(socketserver.BaseRequestHandler):
             taken = 0
             while data := self.request.recv(_CHUNK):
                 fault, writes = self.server.fault, data.startswith((b"PUT", b"POST"))
-                if fault in ("html", "skewed", "region", "unknown") or (writes and fault in ("denied", "full")):
+                refused = fault in ("html", "skewed", "region", "unknown") or (writes and fault in ("denied", "full"))
+                if refused or (fault == "unconditional" and b"\nif-none-match:" in data.lower()):
                     head, _, body = _ANSWERS[fault].partition(b"\r\n\r\n")
                     self.request.sendall(head + b"\r\n\r\n" + (b"" if data.startswith(b"HEAD") else body))
                     return

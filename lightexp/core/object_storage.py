@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +16,7 @@ from typing import Any, TypeVar
 from lightexp.core.disk_errors import is_disk_full
 from lightexp.core.errors import BadInput, RunFailed
 from lightexp.core.folder_storage import FolderStorage
-from lightexp.core.formatting import format_duration
+from lightexp.core.storage_errors import find_host_problem, is_denied, lacks_conditions, summarize
 
 T = TypeVar("T")
 
@@ -30,14 +28,8 @@ _TIME_FIELDS = ("LastModified", "mtime", "updated", "last_modified")  # as the b
 _SLOWEST = 100_000  # bytes per second; a transfer that is slower counts as no answer
 _PART_BYTES = 16 * 2**20  # of an upload to S3; s3fs reads files of less than two parts into memory
 _READ_LIMIT = 64_000_000  # bytes; manifests and records are far smaller, but others may write objects
-_REGION_CODES = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
-_BARE_CODES = ("301", "307", "400", "403")  # of answers to HEAD
-_DENIED = (401, 403)  # status codes of HTTP
 _NO_RANGE = re.compile(r"\brange\b.*\b(satisfiable|invalid)\b", re.IGNORECASE | re.DOTALL)
 """What backends say of an empty object, no range of which can be read."""
-_REASON_CHARS = 300
-_CLOCK_LIMIT_S = 300.0  # S3 denies access from 15 minutes
-_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
 
 
 class StorageUnavailable(RunFailed):
@@ -120,7 +112,7 @@ class ObjectStorage:
             extra = f"lightexp[{_EXTRAS[scheme]}]"
             raise BadInput(f"{self.url} needs a package that is not installed. Run: pip install '{extra}'") from None
         except Exception as error:  # such as Azure's without the name of an account
-            raise StorageRefused(f"{self.url} cannot be opened ({_summarize(error)}). Set its credentials.") from None
+            raise StorageRefused(f"{self.url} cannot be opened ({summarize(error)}). Set its credentials.") from None
         return filesystem, root.rstrip("/")
 
     def read(self, name: str) -> bytes:
@@ -174,15 +166,25 @@ class ObjectStorage:
         Args:
             name: Its name.
             content: Its bytes.
-            create: Whether to write it only if it does not exist. Backends without conditional writes look first, and
-                may overwrite what another host writes at the same moment. Defaults to False.
+            create: Whether to write it only if it does not exist. Storage without conditional writes is asked first,
+                which may overwrite what another host writes at the same moment. Defaults to False.
 
         Raises:
             FileExistsError: If it exists and `create` is set.
         """
-        mode = "create" if create else "overwrite"
+
+        def write(filesystem: Any, path: str) -> None:
+            try:
+                filesystem.pipe_file(path, content, mode="create" if create else "overwrite")
+            except Exception as error:
+                if not (create and lacks_conditions(error)):
+                    raise
+                if filesystem.exists(path):
+                    raise FileExistsError(path) from None
+                filesystem.pipe_file(path, content, mode="overwrite")
+
         try:
-            self._call_bucket(lambda fs, path: fs.pipe_file(path, content, mode=mode), name, len(content))
+            self._call_bucket(write, name, len(content))
         except FileExistsError:
             if create:
                 raise
@@ -260,7 +262,7 @@ class ObjectStorage:
         try:
             return self._call(function, name, size)
         except FileNotFoundError as error:
-            raise StorageUnavailable(f"{self.url} cannot be used ({_summarize(error)}).") from None
+            raise StorageUnavailable(f"{self.url} cannot be used ({summarize(error)}).") from None
 
     def _call(self, function: Callable[[Any, str], T], name: str, size: int = 0) -> T:
         """Call a function with the file system and a path in it, in a thread that is abandoned after a time."""
@@ -286,12 +288,12 @@ class ObjectStorage:
 
     def _translate(self, error: BaseException) -> BaseException:
         """Return the error to raise for one of the backend's."""
-        reason = _summarize(error)
+        reason = summarize(error)
         if isinstance(error, FileNotFoundError | FileExistsError):
             return error
-        if problem := _find_host_problem(error):
+        if problem := find_host_problem(error):
             return StorageRefused(f"{self.url} denies access: {problem}")
-        if _is_denied(error):
+        if is_denied(error):
             return StorageRefused(
                 f"{self.url} denies access ({reason}). Check credentials, and that they may list, read and write."
             )
@@ -310,36 +312,6 @@ def check_url(url: str) -> str:
             "file:///FOLDER, without a user: the backend finds credentials itself"
         )
     return url
-
-
-def _summarize(error: BaseException) -> str:
-    """Return the first lines of an error's message as one line."""
-    return " ".join(str(error).strip().splitlines()[:2])[:_REASON_CHARS].rstrip(".") or type(error).__name__
-
-
-def _is_denied(error: BaseException) -> bool:
-    """Check whether an error of a backend means that the storage denies access."""
-    status = getattr(error, "status_code", getattr(error, "code", None))  # Azure's, Google's
-    is_forbidden = str(error).startswith("Forbidden: ")  # gcsfs has an OSError for this status
-    has_none = type(error).__name__ in _NO_CREDENTIALS
-    return isinstance(error, PermissionError) or has_none or is_forbidden or status in _DENIED
-
-
-def _find_host_problem(error: BaseException) -> str | None:
-    """Return what this host has to change, from S3's answer to a request; None if that does not say it."""
-    response = getattr(error.__cause__ or error, "response", None)
-    if not isinstance(response, dict):
-        return None
-    reason, headers = response.get("Error", {}), response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    region = reason.get("Region") or headers.get("x-amz-bucket-region")
-    if reason.get("Code") in _REGION_CODES or (reason.get("Code") in _BARE_CODES and region):
-        return f"its region is {region or 'another one'}. Set AWS_DEFAULT_REGION={region or 'REGION'}."
-    if isinstance(error, PermissionError) and (date := headers.get("date")):
-        with suppress(ValueError):
-            seconds = abs(time.time() - parsedate_to_datetime(date).timestamp())
-            if seconds > _CLOCK_LIMIT_S:
-                return f"this host's clock differs by {format_duration(seconds)} from the storage's. Set the clock."
-    return None
 
 
 def _read_time(info: dict[str, Any]) -> float | None:

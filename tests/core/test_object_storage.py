@@ -11,6 +11,7 @@ import pytest
 
 from lightexp.core.errors import BadInput
 from lightexp.core.object_storage import ObjectStorage
+from lightexp.core.remote_store import MARKER
 from tests.core.remote_hosts import DAY_S, KEY, Host, collect
 from tests.object_server import FaultProxy
 
@@ -28,6 +29,18 @@ def test_a_large_file_is_uploaded_in_parts(url: str, tmp_path: Path) -> None:
     assert second.store.find(KEY)
     assert first.lines == second.lines == []
     assert first.remote.storage.list_uploads() == []
+
+
+def test_hosts_share_a_server_without_conditional_writes(url: str, tmp_path: Path, proxy: FaultProxy) -> None:
+    proxy.fault = "unconditional"
+    first, second = Host(tmp_path / "a", url), Host(tmp_path / "b", url)
+    first.ensure()
+    first.store.close()
+    assert second.ensure()
+    assert first.lines == second.lines == []
+    with pytest.raises(FileExistsError):
+        first.remote.storage.write(MARKER, b"1", create=True)
+    assert first.remote.storage.read(MARKER) != b"1"
 
 
 @pytest.mark.parametrize(
