@@ -86,7 +86,8 @@ def list_trial_folders(where: Path | str) -> list[Path]:
         where: An outputs folder, its `searches/`, or one study's folder. Folders without a record are ignored.
     """
     root = Path(where).expanduser()
-    return sorted(path.parent for pattern in _TRIAL_PATTERNS for path in root.glob(f"{pattern}/{RECORD_FILE}"))
+    folders = (folder for pattern in _TRIAL_PATTERNS for folder in root.glob(pattern))
+    return sorted(folder for folder in folders if _may_exist(f"{folder}/{RECORD_FILE}"))
 
 
 def load_records(where: Path | str) -> tuple[list[Record], list[str]]:

@@ -67,6 +67,13 @@ def test_records_warns_of_twenty_broken_records(tmp_path: Path) -> None:
     ]
 
 
+def test_records_warns_of_a_trial_that_a_link_hides(tmp_path: Path) -> None:
+    write_record(tmp_path / "searches" / "a" / "trials" / "0000", 1.0)
+    (tmp_path / "searches" / "a" / "trials" / "0001").symlink_to("0001")
+    with pytest.warns(UserWarning, match="0001/record.json is not a record: Too many levels"):
+        assert list(lightexp.records(tmp_path)["id"]) == ["0000"]
+
+
 def test_records_warns_of_a_folder_without_records(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=f"no run and no trial is recorded in {tmp_path}. Name an outputs folder"):
         assert lightexp.records(tmp_path).empty
