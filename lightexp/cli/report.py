@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightexp.cli.arguments import Arguments
-from lightexp.cli.printing import print_error, print_line
+from lightexp.cli.printing import print_error, print_line, report_progress
 from lightexp.cli.study_report import StudyFolder, find_study
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.records import limit_complaints
@@ -45,7 +45,7 @@ settings that `lightexp ablate` took.
 Exit codes: 0 done, 2 bad input."""
 _SETTINGS = ("only", "out", "tracking.uri", "tracking.experiment", "tracking.timeout_s")
 _OUT = "out="
-_PROGRESS_RECORDS = 10_000
+_MANY_RECORDS = 10_000  # whose report takes several seconds to make
 
 
 def make_parser() -> Arguments:
@@ -163,13 +163,13 @@ def _report_runs(sources: list[str], arguments: list[str], problems: list[str]) 
 
 def _count_records(records: Iterator[Record]) -> Iterator[Record]:
     """Yield the records, and say from time to time how many there were, where that takes longer than a few seconds."""
-    count = 0
+    count, count_record = 0, None
     for record in records:
         yield record
         count += 1
-        if count % _PROGRESS_RECORDS == 0:
-            print_line(f"{count:,} records read", sys.stderr)
-    if count >= _PROGRESS_RECORDS:
+        count_record = count_record or report_progress("records read")  # it counts time from here: imports take some
+        count_record()
+    if count >= _MANY_RECORDS:
         print_line(f"making the report of {count:,} records", sys.stderr)
 
 

@@ -305,10 +305,12 @@ def test_different_data_are_refused(outputs: Path, capfd: pytest.CaptureFixture[
 def test_report_of_many_records_shows_progress(
     outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightexp.cli.report._PROGRESS_RECORDS", 7)
+    monkeypatch.setattr("lightexp.cli.report._MANY_RECORDS", 15)
+    monkeypatch.setattr("lightexp.cli.printing._LINE_INTERVAL_S", 0.0)
     assert run_report("outputs", "figures=[front]") == 0
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:3] == ["7 records read", "14 records read", "making the report of 15 records"]
+    assert lines[:15] == [f"{number} records read ..." for number in range(1, 16)]
+    assert lines[15] == "making the report of 15 records"
 
 
 def test_report_counts_unusable_records_beyond_twenty(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
