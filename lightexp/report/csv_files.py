@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 
 from lightexp.core.formatting import escape_csv
@@ -17,10 +18,11 @@ _DIFFERENCE = ("difference", "low", "high", "p", "p_holm", "within_margin")
 def render_statistics_csv(report: Report) -> str:
     """Return all statistics, a line for each row and metric."""
     heads = ["row", "kind", "measurement", *_SUMMARY, *_DIFFERENCE, "front_share", "note"]
-    lines = []
-    for row in report.rows:
-        metrics = row.metrics or {"": MetricStatistics()}  # a refused row has one line for its note
-        lines += [_list_statistics(row, name, statistics) for name, statistics in metrics.items()]
+    lines = (
+        _list_statistics(row, name, statistics)
+        for row in report.rows
+        for name, statistics in (row.metrics or {"": MetricStatistics()}).items()  # one line for a refused row's note
+    )
     return render_csv(heads, lines)
 
 
@@ -44,12 +46,14 @@ def render_runs_csv(runs: Sequence[Run]) -> str:
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     settings = list_varying_settings(runs)
     heads = ["id", "row", "seed", "host", "command", *metrics, *settings]
-    lines = []
-    for run in runs:
-        line: list[object] = [run.id, run.row, run.seed, run.host, run.command]
-        line += [run.metrics.get(name) for name in metrics]
-        line += [run.settings.get(name) for name in settings]
-        lines.append(line)
+    lines = (
+        [
+            *(run.id, run.row, run.seed, run.host, run.command),
+            *(run.metrics.get(name) for name in metrics),
+            *(run.settings.get(name) for name in settings),
+        ]
+        for run in runs
+    )
     return render_csv(heads, lines)
 
 
@@ -64,5 +68,5 @@ def render_csv(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     """Return a CSV file with a line of headings; see `lightexp.core.formatting.escape_csv`."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([escape_csv(value) for value in line] for line in (heads, *lines))
+    writer.writerows([escape_csv(value) for value in line] for line in itertools.chain([heads], lines))
     return buffer.getvalue()

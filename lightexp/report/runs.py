@@ -20,6 +20,7 @@ from lightexp.core.json_text import encode_json
 from lightexp.core.primary_metric import PrimaryMetric, read_primary
 from lightexp.core.record import Record, StageRecord, read_record
 from lightexp.core.records import list_run_folders
+from lightexp.report.metric_values import MetricValues
 
 _NOT_SETTINGS = ("seed", "paths", "store", "runtime", "tracking", "measure", "hydra", "plugins")
 _CONSTANTS = {True: "true", False: "false", None: "null"}
@@ -38,7 +39,7 @@ class RunStage:
     """
 
     name: str
-    metrics: dict[str, float]
+    metrics: Mapping[str, float]
     history: dict[str, Sequence[float]]
     facts: dict[str, Any]
 
@@ -71,8 +72,8 @@ class Run:
     id: str
     row: str
     seed: int
-    metrics: dict[str, float]
-    control: dict[str, float]
+    metrics: Mapping[str, float]
+    control: Mapping[str, float]
     versions: dict[str, int]
     stages: tuple[RunStage, ...]
     settings: dict[str, str]
@@ -102,10 +103,10 @@ def iterate_records(
     Raises:
         BadInput: If one of `folders` is not a folder.
     """
-    visited: set[str] = set()
+    visited: set[object] = set()
     for parent in folders:
         for folder in list_run_folders(parent):
-            place = os.path.realpath(folder)
+            place = _identify_folder(folder)
             if place in visited:
                 continue
             visited.add(place)
@@ -123,6 +124,15 @@ def iterate_records(
                 problems.append(f"{folder.name} is left out, nothing was measured")
             else:
                 yield record
+
+
+def _identify_folder(folder: Path) -> object:
+    """Return what is equal for two paths of the same folder."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return folder
+    return status.st_dev, status.st_ino
 
 
 def make_no_runs_error(title: str, problems: Sequence[str]) -> BadInput:
@@ -143,6 +153,12 @@ class RunReader:
     def __init__(self) -> None:
         self._shared: dict[bytes, dict[str, Any]] = {}
         self._values: dict[Any, Any] = {}
+        self._equal: dict[str, dict[str, Any]] = {}
+        self._first_equal: dict[int, dict[str, Any]] = {}
+        self._places: dict[tuple[str, ...], dict[str, int]] = {}
+        self._metrics: dict[tuple[int, bytes], MetricValues] = {}
+        self._sections: dict[tuple[str, str], dict[str, str]] = {}
+        self._settings: dict[tuple[int, ...], dict[str, str]] = {}
 
     def run(self, record: Record, row: str) -> Run:
         """Return the run of a record.
@@ -165,7 +181,7 @@ class RunReader:
             control=control.metrics,
             versions=self.share({metric.name: metric.version for metric in shipped.metrics}),
             stages=stages,
-            settings=self.share(flatten_settings(record.config)),
+            settings=self._share_settings(record.config),
             command=record.command,
             host=str(environment.get("host", "")),
             timed_on=str(environment.get("timed_on", environment.get("host", ""))),
@@ -182,16 +198,46 @@ class RunReader:
         facts = {name: value for name, value in stage.facts.items() if name != "history"}
         history = stage.facts.get("history") or {}
         curves = {name: array("d", (math.nan if v is None else v for v in values)) for name, values in history.items()}
-        metrics = _intern_texts(stage.values)
-        return RunStage(sys.intern(stage.name), self.share(metrics), self.share(curves), self.share(facts))
+        return RunStage(
+            sys.intern(stage.name), self._share_metrics(stage.values), self.share(curves), self.share(facts)
+        )
 
     def share(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the first dictionary that was equal to this one."""
-        text = encode_json(values, sort_keys=True, default=str)
-        digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+        """Return the first dictionary that was equal to this one, with its entries in the same order."""
+        digest = hashlib.blake2b(repr(values).encode(errors="surrogatepass"), digest_size=16).digest()
         if digest not in self._shared:
             self._shared[digest] = _intern_texts(values)
         return self._shared[digest]
+
+    def find_equal(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the first dictionary that was equal to this one, whatever the order of its entries."""
+        shared = self.share(values)
+        if id(shared) not in self._first_equal:
+            text = encode_json(values, sort_keys=True, default=str)
+            self._first_equal[id(shared)] = self._equal.setdefault(text, shared)
+        return self._first_equal[id(shared)]
+
+    def _share_metrics(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        names, values = tuple(metrics), array("d", metrics.values())
+        if names not in self._places:
+            self._places[names] = {sys.intern(name): place for place, name in enumerate(names)}
+        places = self._places[names]
+        digest = hashlib.blake2b(values, digest_size=16).digest()
+        return self._metrics.setdefault((id(places), digest), MetricValues(places, values))
+
+    def _share_settings(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """Return `flatten_settings(config)`; most sections of a config are equal to those of another record."""
+        sections = []
+        for name, value in config.items():
+            text = repr(value)
+            if (section := self._sections.get((name, text))) is None:
+                section = self._sections[name, text] = self.find_equal(flatten_settings({name: value}))
+            if section:
+                sections.append(section)
+        identity = tuple(sorted(map(id, sections)))
+        if identity not in self._settings:
+            self._settings[identity] = {name: value for section in sections for name, value in section.items()}
+        return self._settings[identity]
 
     def _share_value(self, value: Any) -> Any:
         return self._values.setdefault(value, value)
@@ -250,7 +296,7 @@ def name_rows(records: Iterable[Record]) -> list[Run]:
         overrides = " ".join(word for word in record.varied if not word.startswith(_NOT_NAMING))
         name = record.tags.get("row", "").strip() or overrides or record.name
         run = reader.run(record, "")
-        identity = id(run.settings), id(reader.share(record.dataset))  # of equal ones, only one is in memory
+        identity = id(run.settings), id(reader.find_equal(record.dataset))  # of equal ones, only one is in memory
         if identity not in row_names:
             uses[name] += 1
             row_names[identity] = name if uses[name] == 1 else f"{name} ({uses[name]})"
