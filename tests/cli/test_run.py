@@ -88,7 +88,7 @@ def test_identical_second_run_loads_no_tensorflow(alone: tuple[CompletedProcess[
 
 def test_sweep_reports_how_many_configs_it_has_checked(tmp_path: Path) -> None:
     slow = [sys.executable, "-c", SLOW_CLOCK]
-    result = lightexp("run", "-m", *TINY, "seed=1,2", "pipeline=control,nothing", cwd=tmp_path, program=slow)
+    result = lightexp("run", "-m", "seed=1,2", "model=lenet5,nothing", cwd=tmp_path, program=slow)
     assert result.returncode == 2, result.stderr
     first, *_, error = result.stderr.splitlines()
     assert first == "1 configs of the sweep checked ..."
