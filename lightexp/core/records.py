@@ -90,21 +90,6 @@ def list_trial_folders(where: Path | str) -> list[Path]:
     return sorted(folder for folder in folders if _may_exist(f"{folder}/{RECORD_FILE}"))
 
 
-def load_records(where: Path | str) -> tuple[list[Record], list[str]]:
-    """Read the records of the runs below a folder.
-
-    Args:
-        where: See `list_run_folders`.
-
-    Returns:
-        The sound records, oldest first, and a message for each that cannot be read (cut short, or of another format).
-
-    Raises:
-        BadInput: If `where` is not a folder.
-    """
-    return read_folders(list_run_folders(where))
-
-
 def read_folders(folders: Iterable[Path]) -> tuple[list[Record], list[str]]:
     """Read the records of some run folders.
 

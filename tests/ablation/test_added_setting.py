@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from lightexp.core.record import Record
-from lightexp.core.records import load_records
 from tests.command_server import run_command
+from tests.run_records import load_records
 from tests.tiny_runs import TinyRuns
 
 PATIENCE_S = 900  # a busy machine is no failure

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from lightexp.core.record import Record
-from lightexp.core.records import load_records
 from tests.command_server import run_command
+from tests.run_records import load_records
 from tests.search.launchers import use_launcher
 from tests.search.studies import PLUGIN, write_arrays
 

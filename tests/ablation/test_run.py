@@ -18,9 +18,9 @@ from lightexp.ablation.runs import Backlog
 from lightexp.cli.main import main
 from lightexp.core.protocols import TFLITE
 from lightexp.core.record import Record
-from lightexp.core.records import load_records
 from tests.command_server import run_command, start_command
 from tests.dead_runs import write_dead_run
+from tests.run_records import load_records
 from tests.tiny_runs import TinyRuns
 
 PATIENCE_S = 900  # a busy machine is no failure

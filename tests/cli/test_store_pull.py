@@ -9,9 +9,9 @@ import pytest
 
 from lightexp.cli.main import main
 from lightexp.core.record import Record, read_record
-from lightexp.core.records import load_records
 from lightexp.core.store import Store
 from tests.cli.two_hosts import Hosts, run_store
+from tests.run_records import load_records
 
 
 def test_pull_fetches_a_run(hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,9 @@ import yaml
 from lightexp.ablation.results import report_results
 from lightexp.ablation.spec import read_spec
 from lightexp.core.record import FORMAT, Record
-from lightexp.core.records import build_frame, load_records
+from lightexp.core.records import build_frame
 from lightexp.report.runs import name_rows
+from tests.run_records import load_records
 
 FORMAT_1 = Path(__file__).parent / "format_1"
 BASE = ["dataset=digits", "model=lenet_300_100", "model.width=0.1", "tracking=none", "measure=quick"]

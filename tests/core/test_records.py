@@ -14,7 +14,8 @@ import lightexp
 from lightexp.core.errors import BadInput
 from lightexp.core.protocols import Metric
 from lightexp.core.record import RECORD_FILE, Record, StageRecord
-from lightexp.core.records import FIXED_COLUMNS, list_study_folders, load_records
+from lightexp.core.records import FIXED_COLUMNS, list_study_folders
+from tests.run_records import load_records
 
 
 def write_record(outputs: Path, run: str, started: float, **changes: object) -> Record:
@@ -107,11 +108,11 @@ def test_build_frame_has_settings_and_metrics(tmp_path: Path) -> None:
     assert table["varied"][1] == " ".join([*varied, "dataset.path=x.npz"])
 
 
-def test_load_records_imports_no_pandas(tmp_path: Path) -> None:
+def test_read_folders_imports_no_pandas(tmp_path: Path) -> None:
     write_record(tmp_path, "a", 10.0)
     code = (
-        "import sys, json; from lightexp.core.records import load_records\n"
-        "n = len(load_records(sys.argv[1])[0])\n"
+        "import sys, json; from lightexp.core.records import list_run_folders, read_folders\n"
+        "n = len(read_folders(list_run_folders(sys.argv[1]))[0])\n"
         "print(json.dumps([n, [m for m in ('pandas', 'tensorflow', 'mlflow') if m in sys.modules]]))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -9,10 +9,10 @@ import pytest
 
 from lightexp.core.errors import BadInput
 from lightexp.core.record import RECORD_FILE, Record, read_record
-from lightexp.core.records import load_records
 from lightexp.report.runs import iterate_records, name_rows
 from tests.fuzz import mutate
 from tests.report.record_views import make_tree, show
+from tests.run_records import load_records
 
 MAX_LINE = 600
 

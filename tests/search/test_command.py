@@ -14,9 +14,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from lightexp.core.record import read_record
-from lightexp.core.records import load_records
 from tests.command_server import run_command
 from tests.dead_runs import write_dead_run
+from tests.run_records import load_records
 from tests.search.studies import COMMAND, LEVEL, PATIENCE_S, PLUGIN, Studies, write_arrays
 
 OVERRIDES = [

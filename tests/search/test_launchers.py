@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from lightexp.core.records import load_records
 from tests.command_server import run_command
+from tests.run_records import load_records
 from tests.search.launchers import use_launcher
 from tests.search.studies import COMMAND, LEVEL, MODE, PATIENCE_S, SECONDS, Studies, find_workers, is_alive, wait_until
 

@@ -20,12 +20,12 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from lightexp.core.records import load_records
 from lightexp.core.version import __version__
 from lightexp.tracking import stores
 from tests.documents import ROOT
 from tests.object_server import serve_s3
 from tests.ray_nodes import RayNode, RayNodes, find_processes, start_ray_nodes
+from tests.run_records import load_records
 from tests.search.postgres_server import Server
 from tests.search.studies import COMMAND, PATIENCE_S, SECONDS, Studies, is_alive, wait_until
 from tests.search.test_postgres import list_trials
