@@ -257,17 +257,20 @@ def _explain_unknown_setting(name: str, overrides: list[str], primary: str) -> B
     """Name the settings near one that does not exist, found by composing without its override."""
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != name]
     place, _, word = name.rpartition("@")[2].rpartition(".")  # of group@place, the place
-    config = None
+    config, swept = None, []
     with suppress(HydraException, OmegaConfBaseException, ValueError, TypeError):
         if len(others) < len(overrides):
             parsed = OverridesParser.create().parse_overrides(others)
-            others = [o for o, override in zip(others, parsed, strict=True) if not override.is_sweep_override()]
+            swept = [o for o, override in zip(others, parsed, strict=True) if override.is_sweep_override()]
+            others = [o for o in others if o not in swept]
             config = _compose_uncached(primary, others, with_hydra=name.startswith("hydra."))
     node = OmegaConf.select(config, place) if config is not None and place else config
     while node is None and config is not None and place:
         place, _, word = place.rpartition(".")
         node = OmegaConf.select(config, place) if place else config
     if isinstance(node, DictConfig) and word in node:
+        if swept and not isinstance(node[word], DictConfig):
+            return BadInput(f"{name} is no setting of every job of {' '.join(swept)}. Leave it out, or those jobs.")
         return BadInput(f"{name} is a mapping: to add to it, write '+{name}={{...}}' or '+{name}.KEY=...'.")
     known = [str(key) for key in node if key != "_target_"] if isinstance(node, DictConfig) else []
     if not place:

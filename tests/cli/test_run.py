@@ -95,6 +95,15 @@ def test_sweep_reports_how_many_configs_it_has_checked(tmp_path: Path) -> None:
     assert error.startswith("lightexp: ") and "nothing" in error
 
 
+def test_setting_that_some_jobs_lack_is_named(tmp_path: Path) -> None:
+    setting, sweep = "pipeline.stages.prune.epochs", "pipeline=prune,control"
+    result = lightexp("run", "-m", sweep, f"{setting}=1", cwd=tmp_path)
+    assert result.returncode == 2
+    assert (
+        result.stderr == f"lightexp: {setting} is no setting with every value of {sweep}. Leave it out, or a value.\n"
+    )
+
+
 def test_sweep_of_too_many_jobs_is_refused(tmp_path: Path) -> None:
     result = lightexp("run", "-m", f"{RATE}=range(0.0001,1,0.0001)", "seed=range(0,1000)", cwd=tmp_path)
     assert result.returncode == 2
