@@ -71,7 +71,9 @@ def _write_run(store: Store, record: Record, folder: Path) -> None:
     """Write the folder of a run of another host: the record and the file that ships."""
     record.files = {}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
+    # Below another folder, since one with a record would be taken for a run if this process is killed.
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."), folder.name)
+    draft.mkdir()
     try:
         model = store.folder(record.stages[-1].key) / TFLITE if record.stages else None
         if model is not None and model.is_file():
@@ -79,13 +81,12 @@ def _write_run(store: Store, record: Record, folder: Path) -> None:
             record.files = {"model": TFLITE}
         record.write(draft)
         if not folder.exists():
-            draft.chmod(0o755)
             draft.rename(folder)
         else:  # of an earlier pull
             for name in (*record.files.values(), RECORD_FILE):
                 (draft / name).replace(folder / name)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(draft.parent, ignore_errors=True)
 
 
 def _list_reach(record: Record) -> list[str]:

@@ -33,6 +33,21 @@ def _drop_files(record: Record) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in ("files", "ended", "status")}
 
 
+def test_killed_pull_leaves_no_run(
+    hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Record.write
+
+    def write_last(self: Record, folder: Path) -> None:
+        write(self, folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Record, "write", write_last)
+    monkeypatch.setattr("lightexp.cli.store_pull.shutil.rmtree", lambda *_, **__: None)  # as after `kill -9`
+    assert run_store(capfd, tmp_path / "outputs", hosts.url, "pull", hosts.record.id)[0] == 130
+    assert load_records(tmp_path / "outputs") == ([], [])
+
+
 def test_pull_says_what_the_config_reaches(
     hosts: Hosts, copy: tuple[Path, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
