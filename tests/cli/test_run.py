@@ -99,9 +99,8 @@ def test_setting_that_some_jobs_lack_is_named(tmp_path: Path) -> None:
     setting, sweep = "pipeline.stages.prune.epochs", "pipeline=prune,control"
     result = lightexp("run", "-m", sweep, f"{setting}=1", cwd=tmp_path)
     assert result.returncode == 2
-    assert (
-        result.stderr == f"lightexp: {setting} is no setting with every value of {sweep}. Leave it out, or a value.\n"
-    )
+    expected = f"lightexp: {setting} is no setting of every job of {sweep}. Leave it out, or those jobs.\n"
+    assert result.stderr == expected
 
 
 def test_sweep_of_too_many_jobs_is_refused(tmp_path: Path) -> None:
