@@ -1,7 +1,8 @@
 """Runs of a report: time and memory of `lightexp report`, and opening its page in Chromium.
 
 All runs of a study's trials are rows of their own; those of an ablation are rows of twenty seeds, which are tested and
-resampled. The page's time is that from navigation until its first rows are drawn.
+resampled. A record has three stages of 56 metrics and a run's config, 35 KB. The page's time is that from navigation
+until its first rows are drawn.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from pathlib import Path
 from common import Result
 from report import time_page, time_report
 
+from lightexp.core.metrics import Metric
+from lightexp.core.record import Record
+from lightexp.runner.compose import compose_settings
 from tests import synthetic
 
 COUNTS, SEEDS = (10_000, 100_000), 20
 SMOKE_COUNTS = (10, 20)
 _SPARSITY = 0.123456  # stands for a row's own in a template
+_CLASSES = 48  # whose accuracies are measured, so that a stage has as many metrics as one of the default pipeline
 _STEPS = 100  # different values of a metric among rows of one seed
 
 
@@ -69,7 +74,7 @@ def _measure_pages(folder: Path, few: int, many: int) -> list[Result]:
 def _write_records(outputs: Path, count: int, seeds: int) -> Path:
     """Write records of runs, `seeds` for each row, from texts in which numbers are replaced; return the folder."""
     start = time.perf_counter()
-    templates = [synthetic.synthesize_record("ROW", seed, sparsity=_SPARSITY) for seed in range(seeds)]
+    templates = [_make_template(seed) for seed in range(seeds)]
     texts = [record.to_json(indent=1, ensure_ascii=False) for record in templates]
     for number in range(count):
         row, seed = divmod(number, seeds)
@@ -86,6 +91,15 @@ def _write_records(outputs: Path, count: int, seeds: int) -> Path:
         (path / "record.json").write_text(text, encoding="utf-8")
     _report_progress(f"{count:,} records written in {time.perf_counter() - start:.0f} s")
     return outputs
+
+
+def _make_template(seed: int) -> Record:
+    """Return a record as large as those of the default pipeline."""
+    config = compose_settings([f"seed={seed}", f"pipeline.stages.prune.sparsity={_SPARSITY}"]).plain
+    record = synthetic.synthesize_record("ROW", seed, sparsity=_SPARSITY, config=dict(config))
+    for stage in record.stages:
+        stage.metrics += [Metric(f"accuracy/class/{n}", 1 - n / 997, "", "max", "val") for n in range(_CLASSES)]
+    return record
 
 
 def _report_progress(text: str) -> None:
