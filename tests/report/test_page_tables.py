@@ -106,6 +106,27 @@ def test_long_table_is_read_by_keyboard(long_page: Browser) -> None:
     assert long_page.evaluate("selected.size") == 0
 
 
+def test_long_table_goes_on_from_a_clicked_row(long_page: Browser) -> None:
+    focused = "Number(document.activeElement.getAttribute('aria-rowindex'))"
+    long_page.evaluate(
+        "(place => { place.scrollIntoView({behavior: 'instant', block: 'center'}); place.scrollTop = 6000; })"
+        "($('#table .wide'))"
+    )
+    long_page.evaluate(SETTLE)
+    middle = "(box => [box.x + 20, box.y + box.height / 2])($('#table .wide').getBoundingClientRect())"
+    long_page.click(*long_page.evaluate(middle))
+    clicked = long_page.evaluate(focused)
+    assert clicked > 100
+    press(long_page, "ArrowDown")
+    assert long_page.evaluate(focused) == clicked + 1
+    long_page.evaluate("$('#runs .wide').focus()")
+    press(long_page, "End")
+    long_page.evaluate("$('#runs .wide').focus()")
+    press(long_page, "Enter")  # no row has the focus
+    assert long_page.evaluate("selected.size") == 0
+    assert long_page.complaints == []
+
+
 def test_long_statistics_of_another_metric_are_read_by_keyboard(long_page: Browser) -> None:
     long_page.evaluate(
         "((select) => { select.value = '0'; select.dispatchEvent(new Event('change')); })($('#statistics select'))"

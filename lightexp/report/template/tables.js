@@ -126,7 +126,7 @@ class TableBody {
     const from = this.body.contains(event.target) ? this.active : top - 1, page = Math.max(1, Math.min(bottom - top, Math.floor(innerHeight / this.rowHeight)) - 2);
     const to = { ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page, Home: 0, End: this.items.length - 1 }[event.key];
     if (to !== undefined) this.activate(to);
-    else if (this.onPick && this.active >= 0 && (event.key === "Enter" || event.key === " ")) this.onPick(this.items[this.active]);
+    else if (this.onPick && this.body.contains(event.target) && (event.key === "Enter" || event.key === " ")) this.onPick(this.items[this.active]);
     else return;
     event.preventDefault();
   }
