@@ -125,6 +125,7 @@ def test_long_table_goes_on_from_a_clicked_row(long_page: Browser) -> None:
     press(long_page, "Enter")  # no row has the focus
     assert long_page.evaluate("selected.size") == 0
     assert long_page.complaints == []
+    long_page.evaluate("selected.clear(); refresh(); $('#table .wide').scrollTop = 0")
 
 
 def test_long_statistics_of_another_metric_are_read_by_keyboard(long_page: Browser) -> None:
@@ -148,6 +149,7 @@ def test_many_points_are_one_picture_with_marks_of_the_front(long_page: Browser)
     assert long_page.evaluate("document.querySelectorAll('#front circle').length") == 0
     assert f"Of 501 rows, {marks} are marks" in long_page.evaluate("$('#front .many').textContent")
     long_page.evaluate("$('#front').scrollIntoView({behavior: 'instant'})")
+    long_page.evaluate(SETTLE)
     x, y = long_page.evaluate(
         "(() => { selected.add(runs[700]); refresh();"
         " const dot = $('#front circle.selected').getBoundingClientRect(); selected.clear(); refresh();"
