@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,23 +32,17 @@ def find_top(logits: NDArray[np.floating]) -> NDArray[np.intp]:
     return top
 
 
-def count_classes(
-    outputs: NDArray[np.floating],
-    labels: NDArray[np.int32],
-    classes: int,
-    predict: Callable[[NDArray[np.floating]], NDArray[np.integer]] = find_top,
-) -> ClassCounts:
+def count_classes(outputs: NDArray[np.generic], labels: NDArray[np.int32], classes: int) -> ClassCounts:
     """Count examples by class, in little memory however many there are.
 
     Args:
-        outputs: A model's outputs `(n, outputs)`.
+        outputs: Logits `(n, classes)`, of which the highest predicts the class, or predicted classes `(n,)`.
         labels: Classes `(n,)`, from 0.
         classes: Number of classes.
-        predict: Returns the predicted classes of some rows of `outputs`. Defaults to that of the highest logit.
     """
 
-    def count(outputs: NDArray[np.floating], labels: NDArray[np.int32]) -> NDArray[np.intp]:
-        predictions = predict(outputs)
+    def count(outputs: NDArray[Any], labels: NDArray[np.int32]) -> NDArray[np.intp]:
+        predictions = outputs if outputs.ndim == 1 else find_top(outputs)
         correct = labels[predictions == labels]
         return np.stack([np.bincount(each, minlength=classes) for each in (labels, predictions, correct)])
 

@@ -121,6 +121,8 @@ def read_in_chunks(array: Rows, step: int = 1) -> Iterator[tuple[slice, NDArray[
 def map_chunks(function: Callable[..., NDArray[Any]], array: NDArray[Any], *others: NDArray[Any]) -> NDArray[Any]:
     """Return `function(array, *others)`, which has a value for each row, computed chunk by chunk.
 
+    Values that take more than `CHUNK_BYTES` are on disk.
+
     Args:
         function: Takes some rows of each array and returns an array of as many rows, each of which depends on the same
             row alone.
@@ -131,9 +133,9 @@ def map_chunks(function: Callable[..., NDArray[Any]], array: NDArray[Any], *othe
     for chunk in iterate_chunks(array, size=MAPPED_BYTES):
         rows = function(array[chunk], *(other[chunk] for other in others))
         if values is None:
-            values = np.empty((len(array), *rows.shape[1:]), rows.dtype)  # once, where concatenation needs it twice
+            values = allocate((len(array), *rows.shape[1:]), rows.dtype, CHUNK_BYTES)
         values[chunk] = rows
-        for part in (array, *others):
+        for part in (values, array, *others):
             release_pages(part[chunk])
     return function(array, *others) if values is None else values
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from lightexp.core.class_counts import ClassCounts, count_classes
+from lightexp.core.class_counts import find_top
 from lightexp.core.config import build
+from lightexp.core.memmap import map_chunks
 from lightexp.core.metrics import Metric, Note
 from lightexp.core.primary_metric import PrimaryMetric
 
@@ -142,19 +143,12 @@ class Task(ABC):
     def compare(self, outputs: NDArray[Any], control: NDArray[Any], data: Data) -> list[Metric]:
         """Return how closely a file's outputs follow the control's, as metrics `fidelity/...` of one split."""
 
-    def count_classes(self, outputs: Mapping[SplitName, NDArray[Any]], data: Data) -> Mapping[SplitName, ClassCounts]:
-        """Return how many examples of each class are classified correctly, by split; empty where there are no classes.
-
-        Args:
-            outputs: The file's outputs by split; `val` is among them.
-            data: The data set.
-        """
+    def predict_classes(
+        self, outputs: Mapping[SplitName, NDArray[Any]], data: Data
+    ) -> Mapping[SplitName, NDArray[Any]]:
+        """Return the predicted class of each example, `(n,)`, by split; empty where the task has no classes."""
         logits = {split: self.compute_class_logits(values) for split, values in outputs.items()}
-        return {
-            split: count_classes(values, data.splits[split].y, values.shape[1])
-            for split, values in logits.items()
-            if values is not None
-        }
+        return {split: map_chunks(find_top, values) for split, values in logits.items() if values is not None}
 
     def compute_class_logits(self, outputs: NDArray[Any]) -> NDArray[Any] | None:
         """Return a logit for each class, `(n, classes)`; None where the task has no classes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lightexp.core.class_counts import count_classes
 from lightexp.core.config import settings_dataclass
 from lightexp.core.protocols import Measurement, MeasurementContext, Metric, Note
 from lightexp.metrics.logits import get_split_suffix, load_logits
@@ -19,8 +20,10 @@ class PerClass(Measurement):
         """Measure `accuracy/class/*`."""
         results: list[Metric | Note] = []
         outputs = {split: load_logits(context, split) for split in context.splits}
-        for split, counts in context.data.task.count_classes(outputs, context.data).items():
-            for label, class_name in enumerate(context.data.names or map(str, range(context.data.classes))):
+        names = context.data.names or list(map(str, range(context.data.classes)))
+        for split, predictions in context.data.task.predict_classes(outputs, context.data).items():
+            counts = count_classes(predictions, context.data.splits[split].y, len(names))
+            for label, class_name in enumerate(names):
                 name = f"accuracy/class{get_split_suffix(split)}/{class_name}"
                 if counts.present[label]:
                     accuracy = float(counts.correct[label] / counts.present[label])

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lightexp.core.class_counts import ClassCounts, count_classes
 from lightexp.core.config import Positive, settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.metrics import Metric, Note
@@ -157,14 +156,12 @@ class Binary(Task):
         """Return logits of both classes; see `Task.compute_class_logits`."""
         return add_zero_logit(outputs)
 
-    def count_classes(self, outputs: Mapping[SplitName, NDArray[Any]], data: Data) -> Mapping[SplitName, ClassCounts]:
-        """Count with the threshold of the validation split; see `Task.count_classes`."""
+    def predict_classes(
+        self, outputs: Mapping[SplitName, NDArray[Any]], data: Data
+    ) -> Mapping[SplitName, NDArray[Any]]:
+        """Return the classes at the threshold of the validation split; see `Task.predict_classes`."""
         threshold = self._choose_threshold(outputs["val"][:, 0], data.val.y)
-
-        def predict(logits: NDArray[Any]) -> NDArray[np.int32]:
-            return (logits[:, 0] >= threshold).astype(np.int32)
-
-        return {split: count_classes(logits, data.splits[split].y, 2, predict) for split, logits in outputs.items()}
+        return {split: (logits[:, 0] >= threshold).astype(np.int32) for split, logits in outputs.items()}
 
     def _compute(self, name: str, scores: NDArray[Any], labels: NDArray[Any], threshold: float) -> float:
         """Return a metric of scores `(n,)` and labels `(n,)` by its name."""

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lightexp.core.class_counts import ClassCounts
 from lightexp.core.config import settings_dataclass
 from lightexp.core.errors import BadInput
 from lightexp.core.metrics import Metric
@@ -159,8 +158,10 @@ class Multilabel(Task):
         """Return the logits of absence and presence of each label; see `Task.compute_class_logits`."""
         return add_zero_logit(outputs.reshape(-1, 1))
 
-    def count_classes(self, outputs: Mapping[SplitName, NDArray[Any]], data: Data) -> Mapping[SplitName, ClassCounts]:
-        """Return nothing: an example has no single class; see `Task.count_classes`."""
+    def predict_classes(
+        self, outputs: Mapping[SplitName, NDArray[Any]], data: Data
+    ) -> Mapping[SplitName, NDArray[Any]]:
+        """Return nothing: an example has no single class; see `Task.predict_classes`."""
         return {}
 
     @property
