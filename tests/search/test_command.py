@@ -145,7 +145,8 @@ def test_a_host_without_outputs_runs_a_point(session: Session, tmp_path: Path) -
     rows = list(csv.DictReader((tmp_path / "r" / "runs.csv").read_text().splitlines()))
     front = session.study.read_front()["front"]
     assert [row["row"] for row in rows] == [f"tried, trial {number}" for number in sorted(p["trial"] for p in front)]
-    again = call("store", "pull", rows[0]["id"], remote).splitlines()[-1]
+    lines = call("store", "pull", rows[0]["id"], remote).splitlines()
+    (again,) = (line for line in lines if line.startswith("Again "))
     call(*shlex.split(again)[2:])
     (record,) = [record for record in load_records(tmp_path / "outputs")[0] if record.id != rows[0]["id"]]
     assert all(stage.from_store for stage in record.stages)
