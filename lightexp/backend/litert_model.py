@@ -22,8 +22,8 @@ from lightexp.core.layout import InputLayout, LayoutChoice, find_layout, has_out
 from lightexp.core.preprocessing import Factor
 
 _INTEGER_TYPES = (np.int8, np.uint8, np.int16)
-CACHED_BYTES = 1 << 18
-"""Bytes of the examples that are scaled at once."""
+BLOCK_BYTES = 1 << 22
+"""Bytes of inputs that are computed at once; threads that decode images can take the interpreter's lock in between."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class LoadedModel:
     def write_input(self, raw: NDArray[np.generic], scale: Factor, offset: Factor) -> None:
         """Write `scale_inputs(raw, scale, offset)`, quantised, to the first rows of the input, and zeros to others.
 
-        They are computed in the input itself, a few rows at a time, which stay in the processor's caches meanwhile.
+        Integers are computed block by block, and floats in the input itself.
 
         Args:
             raw: At most as many raw examples as `shape` has.
@@ -162,14 +162,13 @@ class LoadedModel:
         """
         inputs = self.layout.view(self.interpreter.tensor(self.source.index)(), self.shape[1:])
         inputs[len(raw) :] = 0  # LiteRT reuses the input's memory, so that nothing is left of the last examples
-        rows = max(1, CACHED_BYTES // (4 * math.prod(self.shape[1:])))
+        rows = max(1, BLOCK_BYTES // (4 * math.prod(self.shape[1:])))
         factor, constant = np.asarray(scale, np.float32), np.asarray(offset, np.float32)
         is_float = self.source.dtype is np.float32
-        buffer = np.empty((rows, *self.shape[1:]), np.float32)
         for start in range(0, len(raw), rows):
             part = raw[start : start + rows]
             target = inputs[start : start + len(part)]
-            scaled = target if is_float else buffer[: len(part)]
+            scaled = target if is_float else np.empty(part.shape, np.float32)
             np.multiply(part, factor, out=scaled, dtype=np.float32, casting="unsafe")
             np.add(scaled, constant, out=scaled)
             if not is_float:

@@ -178,7 +178,9 @@ class Data:
 
 def scale_inputs(raw: NDArray[np.generic], scale: Factor, offset: Factor) -> NDArray[np.float32]:
     """Return `raw * scale + offset` in float32, with one factor or one for each channel (the last axis)."""
-    return raw.astype(np.float32) * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
+    inputs: NDArray[np.float32] = np.multiply(raw, np.asarray(scale, np.float32), dtype=np.float32, casting="unsafe")
+    inputs += np.asarray(offset, np.float32)
+    return inputs
 
 
 def split_stratified(y: NDArray[Any], count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -17,6 +17,7 @@ class StreamedArray:
     """Rows of an array `(n, *shape)` that is never in memory as a whole.
 
     Attributes:
+        indices: The index of each row.
         shape: Shape of the array.
         dtype: Type of its numbers.
         is_encoded: Whether reading decodes, which takes longer than copying.
@@ -46,14 +47,14 @@ class StreamedArray:
             is_encoded: Whether reading decodes, which takes longer than copying. Defaults to False.
         """
         self._read = read
-        self._indices = indices
+        self.indices = indices
         self.shape = (len(indices), *shape)
         self.dtype = dtype
         self.is_encoded = is_encoded
         self.digest: Any = None
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
 
     @property
     def ndim(self) -> int:
@@ -74,12 +75,17 @@ class StreamedArray:
         return StreamedArray(self._read, self._find_indices(rows), self.shape[1:], self.dtype, self.is_encoded)
 
     def _find_indices(self, rows: slice | Indices) -> Indices:
-        if not isinstance(self._indices, range):
-            return self._indices[rows]
+        if not isinstance(self.indices, range):
+            return self.indices[rows]
         if isinstance(rows, slice):
-            selected = self._indices[rows]
+            selected = self.indices[rows]
             return np.arange(selected.start, selected.stop, selected.step)
-        return self._indices.start + rows * self._indices.step
+        return self.indices.start + rows * self.indices.step
+
+
+def make_indices(first: int, count: int) -> StreamedArray:
+    """Return an array of consecutive indices, `(count,)`, which takes no memory."""
+    return StreamedArray(lambda indices: indices, range(first, first + count), (), np.dtype(np.int64))
 
 
 Rows = NDArray[np.generic] | StreamedArray

@@ -15,6 +15,7 @@ from lightexp.core.config import Count, Positive, settings_dataclass
 from lightexp.core.data import Data, Split
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.protocols import Task
+from lightexp.core.streamed_array import StreamedArray, make_indices
 from lightexp.datasets import image_labels, images
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.image_reader import ImageReader, load_images
@@ -122,9 +123,8 @@ class ImageFolder(InputDataset):
         reader = ImageReader(
             lambda indices: [(path, format_path(path)) for path in map(paths.__getitem__, indices)], image_format
         )
-        arrays = load_images(
-            reader, [np.asarray(splits[part].x[:], np.uint32) for part in PARTS], self.memory_mb * 1e6, self.disk_gb
-        )
+        lists = [x.indices for part in PARTS if isinstance(x := splits[part].x, StreamedArray)]
+        arrays = load_images(reader, lists, self.memory_mb * 1e6, self.disk_gb)
         notes = reader.describe_changes()
         train, val, test = (make_split(x, splits[part].y) for part, x in zip(PARTS, arrays, strict=True))
         classes = len(names) if self.labels is None else 0
@@ -146,7 +146,7 @@ class ImageFolder(InputDataset):
                     numbers.append(np.full(len(names), classes[folder.name], np.int32))
                     yield folder, names
                 labels = np.concatenate(numbers)
-                splits[part] = make_split(np.arange(count, count + len(labels), dtype=np.uint32), labels)
+                splits[part] = make_split(make_indices(count, len(labels)), labels)
                 count += len(labels)
 
         return PathTable(iterate_folders()), splits, tuple(classes)
@@ -159,7 +159,8 @@ class ImageFolder(InputDataset):
         if sum(map(len, rows.values())) < len(labelled.names) or not rows["train"]:
             rows = {"train": list(range(len(labelled.names)))}
         chosen = {part: np.array(numbers, np.uint32) for part, numbers in rows.items() if numbers}
-        splits = {part: make_split(numbers, labelled.y[numbers]) for part, numbers in chosen.items()}
+        indices = make_indices(0, len(labelled.names))
+        splits = {part: make_split(indices.select(numbers), labelled.y[numbers]) for part, numbers in chosen.items()}
         return PathTable([(folder, labelled.names)]), splits, labelled.labels
 
     def _number_classes(self, folders: list[Path]) -> dict[str, int]:

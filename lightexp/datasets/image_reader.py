@@ -100,7 +100,9 @@ class ImageReader:
         return images.describe_changes(self.changes, self._format)
 
 
-def load_images(reader: ImageReader, lists: Sequence[Indices], memory: float, disk_gb: float | None) -> list[Rows]:
+def load_images(
+    reader: ImageReader, lists: Sequence[Indices | range], memory: float, disk_gb: float | None
+) -> list[Rows]:
     """Decode all images once, with a progress bar on stderr if it takes more than a second.
 
     A list whose images are larger than `memory` is kept on disk. If there is no room for all such lists, their images
@@ -120,7 +122,7 @@ def load_images(reader: ImageReader, lists: Sequence[Indices], memory: float, di
         RunFailed: If there is no room in memory.
     """
     dtype = np.dtype(np.uint8)
-    sources = [StreamedArray(reader.read, _shorten(indices), reader.shape, dtype, is_encoded=True) for indices in lists]
+    sources = [StreamedArray(reader.read, indices, reader.shape, dtype, is_encoded=True) for indices in lists]
     large = sum(source.nbytes for source in sources if source.nbytes > memory)
     is_kept = large <= (memmap.measure_free_disk() if disk_gb is None else disk_gb * 1e9)
     arrays: list[Rows] = [
@@ -138,14 +140,6 @@ def load_images(reader: ImageReader, lists: Sequence[Indices], memory: float, di
                     memmap.release_pages(target[chunk])
                 advance(len(pixels))
     return arrays
-
-
-def _shorten(indices: Indices) -> Indices | range:
-    """Return consecutive indices as a range, which takes no memory, and others as they are."""
-    if not len(indices):
-        return indices
-    consecutive = range(int(indices[0]), int(indices[0]) + len(indices))
-    return consecutive if np.array_equal(indices, np.arange(consecutive.start, consecutive.stop)) else indices
 
 
 @contextmanager

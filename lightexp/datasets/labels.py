@@ -147,7 +147,9 @@ def _number_integers(path: Path, splits: dict[str, NDArray[Any]], train: str, cl
                 f"classes from 0: {_advise(name)}."
             )
     notes = (*([note] if note else []), *describe_absent(used, count))
-    return NumberedLabels({name: y.astype(np.int32) for name, y in splits.items()}, count, names, notes)
+    # The file of a mapped array is the user's, who may change it.
+    numbered = {name: y.astype(np.int32, copy=isinstance(y, np.memmap)) for name, y in splits.items()}
+    return NumberedLabels(numbered, count, names, notes)
 
 
 def describe_absent(labels: NDArray[Any], count: int) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from lightexp.core.data import Data
 from lightexp.core.errors import BadInput, suggest_nearest
 from lightexp.core.regular_files import read_text
 from lightexp.core.size_limits import check_unpacked_size, compute_size_limit
-from lightexp.core.streamed_array import Indices
+from lightexp.core.streamed_array import Indices, Rows, StreamedArray, make_indices
 from lightexp.datasets import examples, images, labels, tfrecord_files
 from lightexp.datasets.base import InputDataset
 from lightexp.datasets.image_reader import EncodedImage, ImageReader, load_images, show_progress
@@ -71,7 +71,7 @@ class _Content:
         reader: Reads the examples, if they are encoded images that can be read in any order.
     """
 
-    x: Mapping[str, NDArray[Any]]
+    x: Mapping[str, Rows]
     y: Mapping[str, NDArray[Any]]
     top: float | None
     notes: tuple[str, ...] = ()
@@ -160,7 +160,7 @@ class RecordDataset(InputDataset):
                 splits["train"], splits[part] = hold_out(train, count_fifth(len(train)), self.split_seed)
         top, notes = content.top, content.notes
         if reader := content.reader:
-            lists = [np.asarray(split.x[:], np.uint32) for split in splits.values()]
+            lists = [split.x.indices for split in splits.values() if isinstance(split.x, StreamedArray)]
             arrays = load_images(reader, lists, self.memory_mb * 1e6, self.disk_gb)
             splits = {part: replace(splits[part], x=x) for part, x in zip(splits, arrays, strict=True)}
             notes = (
@@ -180,7 +180,8 @@ class RecordDataset(InputDataset):
     ) -> _Content:
         """Return the labels of encoded images, and their indices as examples, with what reads these."""
         parts = {file: part for part, paths in files.items() for file in paths}
-        columns = {part: LabelColumn() for part in files}
+        counts = {part: sum(records[file] for file in paths) for part, paths in files.items()}
+        columns = {part: LabelColumn(count) for part, count in counts.items()}
         with show_progress("indexing records", sum(records.values())) as advance:
 
             def visit(path: Path, number: int, record: bytes) -> None:
@@ -202,10 +203,9 @@ class RecordDataset(InputDataset):
                 encoded.append((value[0] if value else b"", f"{path}: {record_format.example} of record {place}"))
             return encoded
 
-        x: dict[str, NDArray[Any]] = {}
-        for part, paths in files.items():
-            first = sum(map(len, x.values()))
-            x[part] = np.arange(first, first + sum(records[file] for file in paths), dtype=np.uint32)
+        x: dict[str, Rows] = {}
+        for part, count in counts.items():
+            x[part] = make_indices(sum(map(len, x.values())), count)
         y = {part: column.to_array() for part, column in columns.items()}
         return _Content(x, y, top=255, reader=ImageReader(fetch, image_format))
 
@@ -287,7 +287,7 @@ def _read_part(
     paths: Sequence[Path], record_format: _RecordFormat, x: NDArray[np.generic], changes: Counter[str]
 ) -> NDArray[Any]:
     """Fill `x` with the examples of some files, and return the labels `(n,)`."""
-    targets = LabelColumn()
+    targets = LabelColumn(len(x))
     row = 0
     with images.strict_warnings():
         for path in paths:

@@ -19,9 +19,14 @@ _LABELS_PER_ARRAY = 1 << 16
 class LabelColumn:
     """Collects labels in little memory: whole numbers in 4 bytes each, where they fit."""
 
-    def __init__(self) -> None:
-        """Begin without labels."""
-        self._arrays: list[NDArray[Any]] = []
+    def __init__(self, count: int) -> None:
+        """Begin without labels.
+
+        Args:
+            count: Number of labels to come; any further ones are left out.
+        """
+        self._labels: NDArray[Any] | None = None  # one array, as many freed ones would not return to the system
+        self._count, self._packed = count, 0
         self._pending: list[Any] = []
 
     def append(self, label: Any) -> None:
@@ -32,17 +37,24 @@ class LabelColumn:
 
     def to_array(self) -> NDArray[Any]:
         """Return all labels, `(n,)`."""
-        if self._pending:
-            self._pack()
-        return np.concatenate(self._arrays)
+        self._pack()
+        assert self._labels is not None
+        return self._labels[: self._packed]
 
     def _pack(self) -> None:
+        if not self._pending:
+            return
         labels = np.array(self._pending)
         self._pending.clear()
         limits = np.iinfo(np.int32)
         if labels.dtype.kind == "i" and limits.min <= labels.min() and labels.max() <= limits.max:
             labels = labels.astype(np.int32)
-        self._arrays.append(labels)
+        if self._labels is None:
+            self._labels = np.empty(self._count, labels.dtype)
+        self._labels = self._labels.astype(np.promote_types(self._labels.dtype, labels.dtype), copy=False)
+        end = min(self._packed + len(labels), self._count)
+        self._labels[self._packed : end] = labels[: end - self._packed]
+        self._packed = end
 
 
 @contextmanager

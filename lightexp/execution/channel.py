@@ -56,13 +56,12 @@ class Channel:
             ValueError: If the channel was closed.
         """
         header: dict[str, Any] = {"kind": message.kind, "number": message.number, "content": message.content}
-        body = b""
+        body = memoryview(b"")
         if message.array is not None:
             header["array"] = [message.array.dtype.str, message.array.shape]
-            body = message.array.tobytes()
+            body = message.array.reshape(-1).view("u1").data
         with self._write_lock:
-            for part in (f"{encode_json(header)}\n".encode(), body):
-                remaining = memoryview(part)
+            for remaining in (memoryview(f"{encode_json(header)}\n".encode()), body):
                 while remaining:
                     remaining = remaining[self._target.write(remaining) :]
 

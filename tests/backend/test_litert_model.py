@@ -37,7 +37,7 @@ def test_tensor_port_refuses_other_types(dtype: type[np.generic], scale: float, 
 def test_written_input_equals_scaled_and_encoded_examples(
     scheme: str, scale: Factor, offset: Factor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(litert_model, "CACHED_BYTES", 2_000)  # of two examples
+    monkeypatch.setattr(litert_model, "BLOCK_BYTES", 2_000)  # of two examples
     shape = tiny_models.SHAPES["conv"]
     path = tmp_path / "m.tflite"
     path.write_bytes(tiny_models.make_tflite("conv", scheme))

@@ -247,7 +247,7 @@ def test_records_that_come_while_files_are_read_are_refused(
     [([3, 2**31 - 1], np.int32), ([0, 2**31], np.int64), ([0, -(2**63)], np.int64), (["a", "bc"], "<U2")],
 )
 def test_labels_take_four_bytes_where_they_fit(labels: list[Any], dtype: Any) -> None:
-    column = LabelColumn()
+    column = LabelColumn(len(labels))
     for label in labels:
         column.append(label)
     assert column.to_array().dtype == dtype
