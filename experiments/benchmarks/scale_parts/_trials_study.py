@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def open_study(folder: Path, storage: str | None, trials: int, *others: str) -> 
     """Open the study as `lightexp search` does."""
     spec = StudySpec(list_overrides(folder, storage, trials, *others), [str(CONF)])
     prepared = prepare_study(spec)
-    return SearchStudy(spec, prepared.space, spec.folder, print, prepared.identity)
+    report = partial(print, file=sys.stderr)  # also that the server has gone, which is stopped first
+    return SearchStudy(spec, prepared.space, spec.folder, report, prepared.identity)
 
 
 def environment() -> dict[str, str]:
