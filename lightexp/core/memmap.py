@@ -20,7 +20,7 @@ from lightexp.core.streamed_array import Rows, StreamedArray, read_ahead
 
 CHUNK_BYTES = 1 << 22
 MAPPED_BYTES = 1 << 18  # of a chunk that functions compute with, in double precision and several copies
-_FAULT_AROUND_BYTES = 1 << 16  # that Linux maps around a page when it is read
+_MAPPED_AROUND_BYTES = 1 << 21  # that Linux may map around a page when it is used
 _SUMMED_AT_ONCE, _SUMMED_TOGETHER = 128, 8  # numbers that `numpy.sum` does not halve, and a multiple of which it halves
 
 
@@ -98,8 +98,8 @@ def release_pages(array: NDArray[np.generic]) -> None:
     if not isinstance(file, mmap.mmap) or not array.nbytes or not array.flags.c_contiguous:
         return
     place = array.ctypes.data - np.frombuffer(file, np.uint8, 1).ctypes.data
-    start = max(0, place - _FAULT_AROUND_BYTES) // mmap.PAGESIZE * mmap.PAGESIZE
-    file.madvise(mmap.MADV_DONTNEED, start, min(len(file), place + array.nbytes + _FAULT_AROUND_BYTES) - start)
+    start = max(0, place - _MAPPED_AROUND_BYTES) // mmap.PAGESIZE * mmap.PAGESIZE
+    file.madvise(mmap.MADV_DONTNEED, start, min(len(file), place + array.nbytes + _MAPPED_AROUND_BYTES) - start)
 
 
 def read_chunk(array: Rows, rows: slice | NDArray[np.integer[Any]]) -> NDArray[np.generic]:
