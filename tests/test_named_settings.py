@@ -125,8 +125,8 @@ def test_wrong_command_line_is_noticed(line: str) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_settings_in_sentences_exist(path: Path) -> None:
-    words = [word.strip("'\"()[],:;") for code in list_code(path) for word in code.split()]
-    assert [name for word in words if (name := find_unknown_setting(word))] == []
+    parts = [part.strip("'\"()[],:;") for code in list_code(path) for part in code.split()]
+    assert [name for part in parts if (name := find_unknown_setting(part))] == []
 
 
 @pytest.mark.parametrize(

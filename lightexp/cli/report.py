@@ -63,16 +63,16 @@ def run(argv: list[str], reported_failures: Collection[str] = ()) -> int:
         reported_failures: Reasons of failed runs that the user has read already; they are not repeated.
     """
     parser = make_parser()
-    options, words = parser.parse_known_args(argv)
-    sources = [word for word in words if "=" not in word or os.path.exists(word)]
-    settings = [word for word in words if word not in sources]
+    options, arguments = parser.parse_known_args(argv)
+    sources = [argument for argument in arguments if "=" not in argument or os.path.exists(argument)]
+    settings = [argument for argument in arguments if argument not in sources]
     problems: list[str] = []
     if options.compare:
         if len(sources) != 2 or settings:
             raise BadInput(f"--compare takes two ablation files or folders. Received: {sources + settings}.")
         _print_comparison(sources, problems)
         return 0
-    if not words:
+    if not arguments:
         parser.print_help()
         return BadInput.exit_code
     ablations = [source for source in sources if _is_ablation(source)]

@@ -163,7 +163,7 @@ class _Application:
         """Hand the command line to Hydra, which calls `_run_job` for each job; return the exit code."""
         os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors, which `run` prints as one line
         sys.argv = ["lightexp run", *make_parser().move_flags_first(argv)]
-        if set(argv) & set(_SWEEP):
+        if _requests_sweep(argv):
             sys.argv.append(f"+hydra.callbacks.swept._target_={__name__}.{SweptRuns.__name__}")
         application = hydra.main(version_base="1.3", config_path=str(find_config_dir()), config_name=PRIMARY_CONFIG)
         try:
@@ -180,7 +180,7 @@ class _Application:
     def _check_config(self, config: Any, overrides: Sequence[str]) -> None:
         """Check a config, and report how many were checked: before its first job, a sweep composes those of all."""
         check_hydra_node(config, overrides)
-        if set(self._argv) & set(_SWEEP) and not (self.started or self._origin):
+        if _requests_sweep(self._argv) and not (self.started or self._origin):
             self._count_checked()
 
     def _show_sweep(self) -> None:
@@ -311,7 +311,7 @@ def _launching(argv: list[str]) -> Iterator[None]:
     from lightexp.execution.launcher import sigint_blocked
     from lightexp.runner.launcher import connect_grid
 
-    if set(argv) & set(_SWEEP):
+    if _requests_sweep(argv):
         connect_grid(argv)
     with sigint_blocked():
         yield
@@ -326,13 +326,17 @@ def _print_json(record: Record) -> None:
 def _check_arguments(argv: list[str]) -> list[str]:
     """Return the command line for Hydra, without lightexp's flags; raise BadInput where flags are wrong."""
     make_parser().check_flags(argv)
-    if set(argv) & set(_SWEEP) and set(argv) & set(_SHOW_CONFIG):
+    if _requests_sweep(argv) and set(argv) & set(_SHOW_CONFIG):
         raise BadInput("--cfg shows one config, -m runs several. Received: both. Leave one of them out.")
     if JSON in argv and (shown := [argument for argument in argv if argument in (PLAN, *_SHOW_CONFIG)]):
         raise BadInput(f"{JSON} prints a run's record, and {shown[0]} runs nothing. Leave one of them out.")
-    if set(argv) & set(_SWEEP) and not any(argument.startswith(_SWEEPER) for argument in argv):
+    if _requests_sweep(argv) and not any(argument.startswith(_SWEEPER) for argument in argv):
         _check_job_count([argument for argument in argv if "=" in argument and not argument.startswith("-")])
     return [argument for argument in argv if argument not in (PLAN, JSON)]
+
+
+def _requests_sweep(argv: list[str]) -> bool:
+    return any(flag in argv for flag in _SWEEP)
 
 
 def _check_job_count(overrides: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""How many examples of each class there are, are predicted, and are predicted correctly."""
+"""Counts of examples by class: of the class, predicted as the class, and both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightexp.core.memmap import sum_chunks
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Numbers of examples by class, each `(classes,)`.
+    """Counts of examples by class, each `(classes,)`.
 
     Attributes:
         present: Examples of the class.

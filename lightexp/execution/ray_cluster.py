@@ -139,8 +139,8 @@ def find_store_problem(url: str) -> str:
         RemoteStore(ObjectStorage(url)).connect()
     except BadInput as error:
         return f"{error} A node has the environment of its 'ray start'."
-    except StorageUnavailable:  # which jobs wait for, or go on without
-        return ""
+    except StorageUnavailable:  # jobs wait for it, or go on without it
+        pass
     return ""
 
 

@@ -24,6 +24,7 @@ from lightexp.report.metric_values import MetricValues
 
 _NOT_SETTINGS = ("seed", "paths", "store", "runtime", "tracking", "measure", "hydra", "plugins")
 _CONSTANTS = {True: "true", False: "false", None: "null"}
+_DIGEST_BYTES = 16
 _NOT_NAMING = ("seed=", "paths.", "store.", "tracking", "runtime.")  # overrides that change no result
 
 
@@ -151,14 +152,14 @@ class RunReader:
     """Converter of records to runs that keeps equal texts, settings, environments and stages in memory only once."""
 
     def __init__(self) -> None:
-        self._shared: dict[bytes, dict[str, Any]] = {}
         self._values: dict[Any, Any] = {}
-        self._equal: dict[str, dict[str, Any]] = {}
-        self._first_equal: dict[int, dict[str, Any]] = {}
-        self._places: dict[tuple[str, ...], dict[str, int]] = {}
-        self._metrics: dict[tuple[int, bytes], MetricValues] = {}
-        self._sections: dict[tuple[str, str], dict[str, str]] = {}
-        self._settings: dict[tuple[int, ...], dict[str, str]] = {}
+        self._shared: dict[bytes, dict[str, Any]] = {}  # by digests of dictionaries as they are
+        self._equal: dict[bytes, dict[str, Any]] = {}  # by digests of dictionaries in a fixed order
+        self._first_equal: dict[int, dict[str, Any]] = {}  # by ids of shared dictionaries
+        self._places: dict[tuple[str, ...], dict[str, int]] = {}  # by names of metrics
+        self._metrics: dict[tuple[int, bytes], MetricValues] = {}  # by ids of places, and digests of values
+        self._sections: dict[tuple[str, bytes], dict[str, str]] = {}  # by names and digests of sections of configs
+        self._settings: dict[tuple[int, ...], dict[str, str]] = {}  # by ids of sections
 
     def run(self, record: Record, row: str) -> Run:
         """Return the run of a record.
@@ -204,7 +205,7 @@ class RunReader:
 
     def share(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the first dictionary that was equal to this one, with its entries in the same order."""
-        digest = hashlib.blake2b(repr(values).encode(errors="surrogatepass"), digest_size=16).digest()
+        digest = _compute_digest(repr(values))
         if digest not in self._shared:
             self._shared[digest] = _intern_texts(values)
         return self._shared[digest]
@@ -213,25 +214,26 @@ class RunReader:
         """Return the first dictionary that was equal to this one, whatever the order of its entries."""
         shared = self.share(values)
         if id(shared) not in self._first_equal:
-            text = encode_json(values, sort_keys=True, default=str)
-            self._first_equal[id(shared)] = self._equal.setdefault(text, shared)
+            digest = _compute_digest(encode_json(values, sort_keys=True, default=str))
+            self._first_equal[id(shared)] = self._equal.setdefault(digest, shared)
         return self._first_equal[id(shared)]
 
     def _share_metrics(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """Return the first metrics that were equal to these."""
         names, values = tuple(metrics), array("d", metrics.values())
         if names not in self._places:
             self._places[names] = {sys.intern(name): place for place, name in enumerate(names)}
         places = self._places[names]
-        digest = hashlib.blake2b(values, digest_size=16).digest()
+        digest = hashlib.blake2b(values, digest_size=_DIGEST_BYTES).digest()
         return self._metrics.setdefault((id(places), digest), MetricValues(places, values))
 
     def _share_settings(self, config: Mapping[str, Any]) -> dict[str, str]:
         """Return `flatten_settings(config)`; most sections of a config are equal to those of another record."""
         sections = []
         for name, value in config.items():
-            text = repr(value)
-            if (section := self._sections.get((name, text))) is None:
-                section = self._sections[name, text] = self.find_equal(flatten_settings({name: value}))
+            digest = _compute_digest(repr(value))
+            if (section := self._sections.get((name, digest))) is None:
+                section = self._sections[name, digest] = self.find_equal(flatten_settings({name: value}))
             if section:
                 sections.append(section)
         identity = tuple(sorted(map(id, sections)))
@@ -241,6 +243,11 @@ class RunReader:
 
     def _share_value(self, value: Any) -> Any:
         return self._values.setdefault(value, value)
+
+
+def _compute_digest(text: str) -> bytes:
+    """Return a digest of a text, which stands for it where a hundred thousand texts would take much memory."""
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
 
 
 def _intern_texts(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,16 +59,16 @@ def test_ctrl_c_during_uploads_leaves_complete_records(
         raise KeyboardInterrupt
 
     def sync(_: object, folder: Path, record: Record, *__: object) -> SyncResult:
-        mirrored.append(record.status)
+        statuses.append(record.status)
         return SyncResult({})
 
-    mirrored: list[str] = []
+    statuses: list[str] = []
     monkeypatch.setattr(StoreSync, "wait", interrupt)
     monkeypatch.setattr(RemoteMirror, "sync", sync)
     url = f"store.remote=file://{tmp_path / 'remote'}"
     with pytest.raises(KeyboardInterrupt):
         hosts.second.run(*PIPELINE, url)
-    assert mirrored == ["running", "done"]
+    assert statuses == ["running", "done"]
     settings = compose_settings(hosts.second.list_overrides(*PIPELINE, url))
     with pytest.raises(KeyboardInterrupt):
         Runner(SilentReporter()).trial(settings, [], tmp_path / "trial", [])

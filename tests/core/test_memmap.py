@@ -126,6 +126,15 @@ def test_pages_of_files_do_not_stay_resident() -> None:
     assert measure_resident_file_bytes() - before < 10_000_000
 
 
+def test_pages_of_large_files_do_not_stay_resident() -> None:
+    array = memmap.allocate((12_500_000,), np.float32, 0)  # of 50 MB, Linux maps more than the page that is written
+    before = measure_resident_file_bytes()
+    for start in range(0, len(array), 1_500):
+        array[start : start + 1_500] = 1
+        memmap.release_pages(array[start : start + 1_500])
+    assert measure_resident_file_bytes() - before < 1_000_000
+
+
 def test_split_on_disk_is_never_all_in_memory(peak: Any) -> None:
     array = memmap.allocate((640, 100_000), np.uint8, 0)
     split = make_split(array, np.arange(640) % 2)
