@@ -6,8 +6,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def peak() -> Iterator[Any]:
-    """Return a function that measures the peak of allocated bytes since the test began."""
-    tracemalloc.start()
-    yield lambda: tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+def measure_peak(function: Callable[[], None]) -> int:
+    """Return the peak of allocated bytes of a function of this file, in a process without threads of other tests."""
+    code = (
+        f"import tracemalloc; from tests.core.test_memmap import {function.__name__} as function\n"
+        "tracemalloc.start(); function(); print(tracemalloc.get_traced_memory()[1])"
+    )
+    folder = Path(__file__).parents[2]
+    return int(subprocess.run([sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def test_allocate_above_limit_uses_unnamed_file(folder: Path) -> None:
@@ -135,14 +136,17 @@ def test_pages_of_large_files_do_not_stay_resident() -> None:
     assert measure_resident_file_bytes() - before < 1_000_000
 
 
-def test_split_on_disk_is_never_all_in_memory(peak: Any) -> None:
+def use_split_on_disk() -> None:
     array = memmap.allocate((640, 100_000), np.uint8, 0)
     split = make_split(array, np.arange(640) % 2)
     rest, held = hold_out(split, 128, 0)
     assert rest.digest != held.digest
     assert make_split(array.T, np.zeros(100_000)).x.shape == (100_000, 640)
     assert Split(array[:5], split.y[:5]).x.base is not None
-    assert peak() < 50_000_000
+
+
+def test_split_on_disk_is_never_all_in_memory() -> None:
+    assert measure_peak(use_split_on_disk) < 50_000_000
 
 
 @given(st.integers(1, 5_000), st.integers(1, 3), st.integers(0, 2**32 - 1))
@@ -154,10 +158,13 @@ def test_sums_of_chunks_equal_numpy_to_the_bit(count: int, width: int, seed: int
     assert total == (array[:, 0] * array[:, 0]).sum()
 
 
-def test_sums_of_chunks_take_little_memory(peak: Any) -> None:
+def sum_array_on_disk() -> None:
     array = memmap.allocate((1_000_000, 4), np.float32, 0)
     sizes: list[int] = []
     memmap.sum_chunks(lambda rows: sizes.append(rows.nbytes) or rows.astype(np.float64).sum(), array)
     assert sum(sizes) == array.nbytes
     assert max(sizes) <= memmap.MAPPED_BYTES
-    assert peak() < 4 * memmap.MAPPED_BYTES
+
+
+def test_sums_of_chunks_take_little_memory() -> None:
+    assert measure_peak(sum_array_on_disk) < 4 * memmap.MAPPED_BYTES
