@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightexp.cli.arguments import Arguments
+from lightexp.cli.garbage_collection import pause_garbage_collection
 from lightexp.cli.printing import print_error, print_line, report_progress
 from lightexp.cli.study_report import StudyFolder, find_study
 from lightexp.core.errors import BadInput, suggest_nearest
@@ -70,11 +71,19 @@ def run(argv: list[str], reported_failures: Collection[str] = ()) -> int:
     if options.compare:
         if len(sources) != 2 or settings:
             raise BadInput(f"--compare takes two ablation files or folders. Received: {sources + settings}.")
-        _print_comparison(sources, problems)
+        with pause_garbage_collection():
+            _print_comparison(sources, problems)
         return 0
     if not arguments:
         parser.print_help()
         return BadInput.exit_code
+    with pause_garbage_collection():
+        _report(sources, settings, problems, reported_failures)
+    return 0
+
+
+def _report(sources: list[str], settings: list[str], problems: list[str], reported_failures: Collection[str]) -> None:
+    """Write the report of an ablation or of runs, and show its table."""
     ablations = [source for source in sources if _is_ablation(source)]
     if ablations and len(sources) > 1:
         raise BadInput(f"a report covers one ablation, or folders of runs. Received: {sources}.")
@@ -84,7 +93,6 @@ def run(argv: list[str], reported_failures: Collection[str] = ()) -> int:
     else:
         report, folder = _report_runs(sources, settings, problems)
     _write(report, folder, problems)
-    return 0
 
 
 def _is_ablation(source: str) -> bool:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightexp.cli.arguments import Arguments
+from lightexp.cli.garbage_collection import pause_garbage_collection
 from lightexp.cli.printing import make_console, print_line, report_progress
-from lightexp.cli.store_list import iterate_records, list_entries, pause_garbage_collection
+from lightexp.cli.store_list import iterate_records, list_entries
 from lightexp.core import store_gc
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from lightexp.cli.printing import make_console, print_line
@@ -23,18 +21,6 @@ from lightexp.report.table import Table, TableColumn, build_rich_table, print_wh
 _ROWS = 30
 _KEY, _KEYS = re.compile(rb'"([0-9a-f]{64})"'), b'"keys": ['
 _HEADINGS = ("Bytes", "Made", "Used")
-
-
-@contextmanager
-def pause_garbage_collection() -> Iterator[None]:
-    """Pause garbage collection in a block that makes many small objects and no cycles."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def list_entries(outputs: Path, items: list[StoreItem], all_entries: bool, by_size: bool) -> int:

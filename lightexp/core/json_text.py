@@ -1,4 +1,4 @@
-"""JSON that every reader accepts: JSON has neither NaN nor infinities, which Python's `json` writes by default."""
+"""Write JSON that every reader accepts, without NaN and infinities, which `json` writes by default; parse JSON fast."""
 
 from __future__ import annotations
 
@@ -24,6 +24,25 @@ def encode_json(value: Any, **options: Any) -> str:
     except ValueError:
         finite = json.loads(json.dumps(value, **options), parse_constant=lambda constant: None)
         return json.dumps(finite, allow_nan=False, **options)
+
+
+def parse_json(content: bytes) -> Any:
+    """Return the value of JSON in UTF-8, as `json.loads` does, in less than half the time.
+
+    Raises:
+        ValueError: If it is not UTF-8, or not JSON.
+        RecursionError: If it is nested too deep.
+
+    Example:
+        >>> parse_json(b'{"epochs": 2}')
+        {'epochs': 2}
+    """
+    from pydantic_core import from_json  # slow to import; many processes only write
+
+    try:
+        return from_json(content)
+    except ValueError:  # also for what `json` takes, such as text with half a surrogate pair
+        return json.loads(content.decode())
 
 
 def find_non_finite(value: Any, place: str = "") -> str | None:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from lightexp.core.columns import build_metrics_table
 from lightexp.core.errors import BadInput, format_reason
-from lightexp.core.json_text import encode_json
+from lightexp.core.json_text import encode_json, parse_json
 from lightexp.core.metrics import Metric, Note
 from lightexp.core.moved import resolve_targets
 from lightexp.core.primary_metric import read_primary
-from lightexp.core.regular_files import read_text, replace_file
+from lightexp.core.regular_files import read_bytes, replace_file
 from lightexp.core.table import Table, render_html, render_text
 
 RECORD_FILE = "record.json"
 FORMAT = 2
 _RUN_ID = re.compile(r"\w[\w. -]*")
+_METRIC_DEFAULTS = {field.name: field.default for field in fields(Metric) if field.default is not MISSING}
 Status = Literal["running", "done", "failed", "interrupted", "killed"]
 
 
@@ -240,7 +240,15 @@ def build_record(values: dict[str, Any]) -> Record:
 
 
 def _parse_metrics(metrics: list[dict[str, Any]]) -> list[Metric]:
-    return [Metric(**m) for m in metrics if m["value"] is not None and math.isfinite(m["value"])]
+    return [_parse_metric(m) for m in metrics if m["value"] is not None and math.isfinite(m["value"])]
+
+
+def _parse_metric(values: dict[str, Any]) -> Metric:
+    """Return `Metric(**values)`, in a third of the time that its constructor takes; a report reads millions."""
+    metric = Metric.__new__(Metric)
+    vars(metric).update(_METRIC_DEFAULTS)
+    vars(metric).update(values, value=float(values["value"]))
+    return metric
 
 
 def read_record(folder: Path) -> Record:
@@ -251,7 +259,7 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / RECORD_FILE
     try:
-        return parse_record(json.loads(read_text(path)))
+        return parse_record(parse_json(read_bytes(path)))
     except (FileNotFoundError, NotADirectoryError):
         problem = "is no folder" if folder.exists() else "does not exist"
         problem = f"holds no {RECORD_FILE}" if folder.is_dir() else problem

@@ -6,7 +6,6 @@ It checks the types of all that some code reads, and leaves what is only shown, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -142,12 +141,13 @@ def check_record(values: object) -> None:
         raise ValueError(f"{place:.100}: {first['msg']}. Received: {received}") from None
     for stage in record["stages"]:
         for metric in stage["metrics"]:
-            _check_metric(metric)
+            if (value := metric["value"]) is None or 0 <= value <= _MAX_METRIC:
+                continue  # most are, and a call for each takes a tenth of the time to read a record
+            _check_metric(metric["name"], value)
 
 
-def _check_metric(metric: Mapping[str, Any]) -> None:
-    name, value = metric["name"], metric["value"]
-    if value is None or not math.isfinite(value):
+def _check_metric(name: str, value: float) -> None:
+    if not math.isfinite(value):
         return
     problem = f"its absolute value is above {_MAX_METRIC:g}" if abs(value) > _MAX_METRIC else ""
     if name.startswith("size/") and value < 0:

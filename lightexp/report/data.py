@@ -58,6 +58,9 @@ class MetricStatistics:
         return next((stars for limit, stars in _STARS if p is not None and p < limit), "")
 
 
+_NO_STATISTICS = MetricStatistics()
+
+
 @dataclass(frozen=True)
 class ReportRow:
     """One row of a report.
@@ -88,7 +91,7 @@ class ReportRow:
 
     def metric(self, name: str) -> MetricStatistics:
         """Return the statistics of a metric, empty ones where it was not measured."""
-        return self.metrics.get(name, MetricStatistics())
+        return self.metrics.get(name, _NO_STATISTICS)
 
     @property
     def label(self) -> str:

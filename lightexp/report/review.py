@@ -34,12 +34,13 @@ def check_comparable(runs: Sequence[Run], title: str) -> None:
         counts = " and ".join(f"{count} runs of {identity[0]}" for identity, count in data.most_common(4))
         choice = f"only={names[0]}" if len(names) > 1 else "the runs of one state of the data"
         raise BadInput(f"{title}: the runs saw different data ({counts}), so they are not compared. Choose {choice}.")
+    counts_by_id = Counter(id(run.versions) for run in runs)  # equal versions are mostly one object
     versions_by_metric: dict[str, Counter[int]] = {}
-    for run in runs:
-        for name, version in run.versions.items():
+    for identity, versions_of_runs in {id(run.versions): run.versions for run in runs}.items():
+        for name, version in versions_of_runs.items():
             if is_latency(name):
                 continue  # left to `drop_incomparable_latency`
-            versions_by_metric.setdefault(name, Counter())[version] += 1
+            versions_by_metric.setdefault(name, Counter())[version] += counts_by_id[identity]
     for name, versions in versions_by_metric.items():
         if len(versions) > 1:
             counts = " and ".join(f"version {version} ({count} runs)" for version, count in sorted(versions.items()))

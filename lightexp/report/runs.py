@@ -269,7 +269,8 @@ def _encode(value: Any) -> str:
     """Return a value as JSON; most are plain numbers, for which `json` takes ten times as long."""
     if isinstance(value, bool) or value is None:
         return _CONSTANTS[value]
-    return repr(value) if isinstance(value, int) else encode_json(value)
+    is_plain = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return repr(value) if is_plain else encode_json(value)
 
 
 def identify_settings(config: Mapping[str, Any], plugins: Sequence[str] = ()) -> dict[str, str]:

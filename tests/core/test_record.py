@@ -186,3 +186,11 @@ def test_store_keys_that_are_paths_are_refused(record: Record, key: str) -> None
     values["stages"][0]["key"] = key
     with pytest.raises(ValueError, match=r"stages\.0\.key: String should match"):
         parse_record(values)
+
+
+def test_metric_of_a_record_is_as_its_constructor_makes_it(record: Record) -> None:
+    values = json.loads(record.to_json())
+    values["stages"][0]["metrics"] = [{"name": "size/file_bytes", "value": 7}, {**vars(Metric("a", 0.5, "s", "min"))}]
+    metrics = parse_record(values).stages[0].metrics
+    assert list(map(vars, metrics)) == [vars(Metric("size/file_bytes", 7)), vars(Metric("a", 0.5, "s", "min"))]
+    assert [type(metric.value) for metric in metrics] == [float, float]
