@@ -158,8 +158,8 @@ class RunReader:
         self._first_equal: dict[int, dict[str, Any]] = {}  # by ids of shared dictionaries
         self._places: dict[tuple[str, ...], dict[str, int]] = {}  # by names of metrics
         self._metrics: dict[tuple[int, bytes], MetricValues] = {}  # by ids of places, and digests of values
-        self._sections: dict[tuple[str, bytes], dict[str, str]] = {}  # by names and digests of sections of configs
-        self._settings: dict[tuple[int, ...], dict[str, str]] = {}  # by ids of sections
+        self._parts: dict[tuple[str, bytes], list[tuple[str, str]]] = {}  # by names and digests of parts of configs
+        self._settings: dict[bytes, dict[str, str]] = {}  # by ids of settings
 
     def run(self, record: Record, row: str) -> Run:
         """Return the run of a record.
@@ -228,18 +228,26 @@ class RunReader:
         return self._metrics.setdefault((id(places), digest), MetricValues(places, values))
 
     def _share_settings(self, config: Mapping[str, Any]) -> dict[str, str]:
-        """Return `flatten_settings(config)`; most sections of a config are equal to those of another record."""
-        sections = []
-        for name, value in config.items():
-            digest = _compute_digest(repr(value))
-            if (section := self._sections.get((name, digest))) is None:
-                section = self._sections[name, digest] = self.find_equal(flatten_settings({name: value}))
-            if section:
-                sections.append(section)
-        identity = tuple(sorted(map(id, sections)))
+        """Return `flatten_settings(config)`, the same dictionary for equal settings."""
+        settings = self._list_settings({name: value for name, value in config.items() if name not in _NOT_SETTINGS})
+        identity = array("Q", sorted(map(id, settings))).tobytes()
         if identity not in self._settings:
-            self._settings[identity] = {name: value for section in sections for name, value in section.items()}
+            self._settings[identity] = dict(settings)
         return self._settings[identity]
+
+    def _list_settings(self, part: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+        """Return the settings in a part of a config; most parts are equal to those of another record."""
+        settings = []
+        for name, value in part.items():
+            place = f"{prefix}{name}"
+            identity = place, _compute_digest(repr(value))
+            if identity not in self._parts:
+                if isinstance(value, Mapping) and value:
+                    self._parts[identity] = self._list_settings(value, f"{place}.")
+                else:
+                    self._parts[identity] = [self._share_value((sys.intern(place), sys.intern(_encode_setting(value))))]
+            settings += self._parts[identity]
+        return settings
 
     def _share_value(self, value: Any) -> Any:
         return self._values.setdefault(value, value)
@@ -262,11 +270,13 @@ def flatten_settings(config: Mapping[str, Any]) -> dict[str, str]:
         config: Config of a record or of a row.
     """
     named = flatten({name: value for name, value in config.items() if name not in _NOT_SETTINGS})
-    return {name: value if isinstance(value, str) else _encode(value) for name, value in named}
+    return {name: _encode_setting(value) for name, value in named}
 
 
-def _encode(value: Any) -> str:
-    """Return a value as JSON; most are plain numbers, for which `json` takes ten times as long."""
+def _encode_setting(value: Any) -> str:
+    """Return a text as it is, and any other value as JSON; most are plain numbers, for which `json` takes ten times as long."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool) or value is None:
         return _CONSTANTS[value]
     is_plain = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lightexp.core.errors import BadInput
-from lightexp.report.runs import RunReader, iterate_records, name_rows
+from lightexp.report.runs import RunReader, flatten_settings, iterate_records, name_rows
 from tests.synthetic import synthesize_record, synthesize_records, write_records
 
 
@@ -37,6 +41,27 @@ def test_run_reader_shares_equal_settings() -> None:
     assert first.control["size/file_bytes"] == 112_960
     assert [stage.name for stage in first.stages] == ["train", "prune", "quantize"]
     assert first.stages[0].history["loss"][0] == 1.0
+
+
+_configs = st.dictionaries(
+    st.sampled_from(("seed", "model", "store", "a")),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.integers()),
+        lambda children: st.dictionaries(st.sampled_from(("b", "c", "_target_")), children),
+        max_leaves=6,
+    ).map(lambda value: value if value is None or isinstance(value, dict) else {"c": value}),
+)
+
+
+@given(configs=st.lists(_configs, min_size=1, max_size=4))
+def test_run_reader_shares_what_flatten_settings_returns(configs: list[dict[str, Any]]) -> None:
+    reader = RunReader()
+    records = [synthesize_record("row", 0, config={**config, "seed": 0}) for config in configs]
+    settings = [reader.run(record, "row").settings for record in records]
+    expected = [flatten_settings(record.config) for record in records]
+    assert settings == expected
+    for first, second in itertools.combinations(range(len(configs)), 2):
+        assert (settings[first] is settings[second]) == (expected[first] == expected[second])
 
 
 def test_run_reader_keeps_equal_parts_of_runs_once() -> None:
