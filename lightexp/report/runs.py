@@ -274,7 +274,7 @@ def flatten_settings(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _encode_setting(value: Any) -> str:
-    """Return a text as it is, and any other value as JSON; most are plain numbers, for which `json` takes ten times as long."""
+    """Return a text as it is, and another value as JSON; `json` takes ten times as long for plain numbers."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or value is None:
