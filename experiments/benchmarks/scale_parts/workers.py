@@ -36,6 +36,7 @@ from scale_parts import _trials_study
 WORKERS, GOALS = (1, 2, 4, 8, 16, 32, 64), {32: 0.9, 64: 0.8}
 MIN_SHARE_OF_FEW = 0.9
 COUNTED_S, SMOKE_COUNTED_S = 10.0, 0.5
+COUNTED_TRIALS = 60  # at least; among fewer, one more or less is a share of its own
 PROPOSALS, SMOKE_PROPOSALS = 20, 3
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -93,7 +94,7 @@ def _measure_rate(folder: Path, url: str | None, server: int | None, workers: in
     settings = [f"search.workers={workers}", f"runtime.threads={workers}", "tracking=none"]
     settings.append(f"pipeline.stages.constant.seconds={seconds}")
     study = _trials_study.open_study(folder, url, 10**6, *settings)
-    view = _CountingView(server, SMOKE_COUNTED_S if smoke else COUNTED_S)
+    view = _CountingView(server, SMOKE_COUNTED_S if smoke else max(COUNTED_S, COUNTED_TRIALS * seconds / workers))
     run_trials(study, {}, ["lightexp", "search"], view, StudyTracker(study, view.message))
     begin, end = view.times
     ended = [trial.datetime_complete.timestamp() for trial in study.trials if trial.datetime_complete]
