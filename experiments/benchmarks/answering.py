@@ -5,7 +5,7 @@ python experiments/benchmarks/answering.py --runs 5
 
 from __future__ import annotations
 
-import os
+import resource
 import tempfile
 from pathlib import Path
 
@@ -31,10 +31,10 @@ def main() -> None:
 
 def time_command(command: str, folder: Path) -> float:
     """Run a command and return its processor seconds."""
-    before = os.times()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run_lightexp(command.split(), folder)
-    after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 if __name__ == "__main__":
