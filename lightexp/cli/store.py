@@ -97,10 +97,13 @@ def run(argv: list[str]) -> int:
     from lightexp.runner.compose import compose_settings
 
     options, overrides = make_parser().read(argv)
-    settings = compose_settings(overrides)
+    is_remote = getattr(options, "remote", False)
+    only_reads = options.command == "ls" or (options.command == "verify" and not options.deep)
+    only_reads = only_reads or getattr(options, "dry_run", False)
+    settings = compose_settings(overrides, writes=not only_reads)
     outputs = settings.outputs
     store = Store(outputs / "store")
-    if options.command == "pull" or getattr(options, "remote", False):
+    if options.command == "pull" or is_remote:
         return _run_remote(store, settings, options)
     if not store.root.is_dir():
         raise BadInput(f"{outputs} holds no store, as nothing has been run into it. Set paths.outputs=FOLDER.")
@@ -112,7 +115,7 @@ def run(argv: list[str]) -> int:
     if options.command == "push":
         return _push(settings, items)
     if options.command == "verify":
-        return _verify(store, items, options, overrides)
+        return _verify(store, items, options, settings.plain["plugins"])
     if options.forget:
         raise BadInput(f"--forget is for the records of the remote store. Add --remote. Received: {options.forget}.")
     if options.older_than is None and options.max_size is None and not options.unreferenced:
@@ -147,7 +150,7 @@ def _push(settings: Settings, items: list[StoreItem]) -> int:
     return 1 if complaints else code
 
 
-def _verify(store: Store, items: list[StoreItem], options: Namespace, overrides: list[str]) -> int:
+def _verify(store: Store, items: list[StoreItem], options: Namespace, plugins: list[str]) -> int:
     """Verify every entry, print the broken ones, and make some again if that is asked for."""
     if options.every is not None and not options.deep:
         raise BadInput(
@@ -173,18 +176,16 @@ def _verify(store: Store, items: list[StoreItem], options: Namespace, overrides:
             f"{undigested} of version 0.1: no digest of their facts, so a change of these goes unnoticed. Their files "
             "are sound."
         )
-    all_equal = _verify_deep(store, sound, options, overrides) if options.deep else True
+    all_equal = _verify_deep(store, sound, options, plugins) if options.deep else True
     return 0 if all_equal and not counts["broken"] else 1
 
 
-def _verify_deep(store: Store, items: list[StoreItem], options: Namespace, overrides: list[str]) -> bool:
+def _verify_deep(store: Store, items: list[StoreItem], options: Namespace, plugins: list[str]) -> bool:
     """Make some entries again, print how each compares, and return whether all are equal."""
     from lightexp.cli.terminal import choose_width
-    from lightexp.runner.compose import compose_settings
     from lightexp.runner.recompute import find_recipes, recompute_entries  # no need to wait for it before this
 
     records, complaints = _read_all_records(store.root.parent)
-    plugins = compose_settings(overrides).plain["plugins"]
     recipes, reasons = find_recipes((item.key for item in items), records, plugins)
     for complaint in limit_complaints(complaints):
         print_line(f"Not read: {complaint}")

@@ -151,15 +151,19 @@ def drop_removed_stages(config: DictConfig, overrides: list[str]) -> DictConfig:
     return config
 
 
-def compose_settings(overrides: list[str]) -> Settings:
+def compose_settings(overrides: list[str], writes: bool = True) -> Settings:
     """Return the typed settings that some overrides describe.
+
+    Args:
+        overrides: The overrides.
+        writes: Whether the outputs folder must be one that can be written. Defaults to True.
 
     Raises:
         BadInput: If they cannot be composed or are wrong.
     """
     from lightexp.runner.settings import read_settings  # not needed to refuse a misspelt override
 
-    return read_settings(compose_config(overrides))
+    return read_settings(compose_config(overrides), writes)
 
 
 def is_config_error(error: Exception) -> bool:

@@ -128,8 +128,12 @@ class Settings:
         return f"{model} {dataset} {'-'.join(self.stages)}"
 
 
-def read_settings(config: DictConfig) -> Settings:
+def read_settings(config: DictConfig, writes: bool = True) -> Settings:
     """Build the typed settings of a composed config.
+
+    Args:
+        config: The config.
+        writes: Whether the outputs folder must be one that can be written. Defaults to True.
 
     Raises:
         BadInput: For the first wrong setting, with its place.
@@ -166,7 +170,7 @@ def read_settings(config: DictConfig) -> Settings:
         tracking=build(top.tracking, Tracking, "tracking", plugins),  # type: ignore[type-abstract]
         seed=top.seed,
         threads=threads or len(os.sched_getaffinity(0)),
-        outputs=_check_writable(Path(outputs).expanduser().absolute()),
+        outputs=_check_outputs(Path(outputs).expanduser().absolute(), writes),
         plain=nodes,
         written=written,
         is_task_inferred=inferred is not None,
@@ -232,10 +236,10 @@ def _suggest_order(name: str, unknown: list[str]) -> str:
     return "Put its name where it belongs: stages run in that order."
 
 
-def _check_writable(outputs: Path) -> Path:
-    """Return the outputs folder after checking that it can be written or created."""
+def _check_outputs(outputs: Path, writes: bool) -> Path:
+    """Return the outputs folder after checking that it is one or can be created, and that it can be written."""
     existing = next(place for place in (outputs, *outputs.parents) if os.path.lexists(place))
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    if not existing.is_dir() or (writes and not os.access(existing, os.W_OK | os.X_OK)):
         reason = "cannot be written" if existing.is_dir() else "is not a folder"
         raise BadInput(f"paths.outputs: {existing} {reason}. Received: {outputs}. Set paths.outputs=FOLDER.")
     return outputs

@@ -171,6 +171,24 @@ def test_read_only_store_is_listed_as_such(hosts: Hosts, tmp_path: Path, capfd: 
         assert err.endswith("cannot be written: Read-only file system. Set paths.outputs=FOLDER.\n")
 
 
+def test_read_only_outputs_are_listed_and_verified(
+    hosts: Hosts, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with mount_small_disk(tmp_path / "outputs") as outputs:
+        shutil.copytree(hosts.first.outputs / "store", outputs / "store")
+        subprocess.run(["mount", "-o", "remount,ro", str(outputs)], check=True)
+        entries = list_items(outputs / "store")
+        code, out, _ = run_store(capfd, outputs, hosts.url, "ls", "--all")
+        assert (code, out.count("read-only")) == (0, len(entries))
+        code, out, _ = run_store(capfd, outputs, hosts.url, "verify")
+        assert (code, out[: out.index(",")]) == (0, f"{len(entries)} of {len(entries)} entries are sound")
+        assert run_store(capfd, outputs, hosts.url, "gc", "--unreferenced", "--dry-run")[0] == 0
+        for command in (("gc", "--unreferenced"), ("verify", "--deep"), ("push",)):
+            code, _, err = run_store(capfd, outputs, hosts.url, *command)
+            assert code == 2
+            assert f"paths.outputs: {outputs} cannot be written." in err
+
+
 def test_uploads_end_where_the_record_cannot_be_written(
     hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
