@@ -19,7 +19,10 @@ _NO_CONDITION_CODES = ("NotImplemented", "501")  # of some servers that speak S3
 
 
 def summarize(error: BaseException) -> str:
-    """Return the first lines of an error's message as one line."""
+    """Return the first lines of an error's message, or of S3's answer to a request, as one line."""
+    answer = _read_answer(error).get("Error", {})
+    if answer.get("Code") and answer.get("Message") and not isinstance(error, PermissionError):
+        return f"{answer['Code']}: {answer['Message']}"[:_REASON_CHARS].rstrip(".")
     return " ".join(str(error).strip().splitlines()[:2])[:_REASON_CHARS].rstrip(".") or type(error).__name__
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from lightexp.core.errors import BadInput
-from lightexp.core.object_storage import ObjectStorage
+from lightexp.core.object_storage import ObjectStorage, StorageUnavailable
 from lightexp.core.remote_store import MARKER
 from tests.core.remote_hosts import DAY_S, KEY, Host, collect
 from tests.object_server import FaultProxy
@@ -59,6 +60,13 @@ def test_connect_says_what_a_refusal_means(
         Host(tmp_path, url)
     assert f"{url} {problem}" in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_write_to_a_full_storage_quotes_its_answer(url: str, tmp_path: Path, proxy: FaultProxy) -> None:
+    storage = Host(tmp_path, url).remote.storage
+    proxy.fault = "full"
+    with pytest.raises(StorageUnavailable, match=re.escape(f"{url} cannot be used (InsufficientStorage: It is full).")):
+        storage.write("x", b"1")
 
 
 class HttpResponseError(Exception):
