@@ -222,12 +222,13 @@ def _collect(outputs: Path, root: Path, items: list[StoreItem], options: Namespa
     for item in removed:
         print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
     removed_folders = {(item.parent, item.name) for item in removed}
-    left = [item for item in items if (item.parent, item.name) not in removed_folders]
-    counts = Counter(item.state for item in left)
-    left_states = ", ".join(f"{counts[state]} {state}" for state in ("in use", "read-only") if counts[state])
+    remaining = [item for item in items if (item.parent, item.name) not in removed_folders]
+    counts = Counter(item.state for item in remaining)
+    remaining_states = ", ".join(f"{counts[state]} {state}" for state in ("in use", "read-only") if counts[state])
     print_line(
         f"{len(removed)} of {len(items)} entries {'would go' if options.dry_run else 'are gone'}, "
-        f"{_format_total(removed)}; {_format_total(left)} left" + (f" ({left_states})." if left_states else ".")
+        f"{_format_total(removed)}; {_format_total(remaining)} left"
+        + (f" ({remaining_states})." if remaining_states else ".")
     )
     return 0
 

@@ -75,8 +75,8 @@ def push(remote: RemoteStore, items: list[StoreItem], records: list[Record]) -> 
                 print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
             count_entry()
     except KeyboardInterrupt:
-        left = len(items) - states.total()
-        print_line(f"Interrupted: {states['uploaded']:,} entries were uploaded, {left:,} have not been looked at.")
+        remaining = len(items) - states.total()
+        print_line(f"Interrupted: {states['uploaded']:,} entries were uploaded, {remaining:,} have not been looked at.")
         raise
     print_line(f"{states['uploaded']} entries were uploaded to {remote.url}, {states['present']} were there already.")
     print_line(f"It has the records of {format_count(len(shared), 'run')} of this host.")
@@ -187,39 +187,41 @@ def collect(
             now = None
             print_line(f"{str(error).rstrip('.')}. Ages count from its newest entry.")
     garbage = remote_gc.find_garbage(remote, read_named, older_than, max_size, now)
-    gone: list[StoreItem] = []
-    count_gone = report_progress(f"of {len(garbage.entries):,} entries removed")
+    removed: list[StoreItem] = []
+    count_removed = report_progress(f"of {len(garbage.entries):,} entries removed")
 
     def note_removal(item: StoreItem) -> None:
-        gone.append(item)
-        count_gone()
+        removed.append(item)
+        count_removed()
 
     if is_dry:
-        gone = [item for item, _ in garbage.entries]
+        removed = [item for item, _ in garbage.entries]
     else:
         remote_gc.remove_garbage(remote, garbage, read_named, note_removal)
-    _print_garbage(garbage, gone, is_dry, forgotten)
+    _print_garbage(garbage, removed, is_dry, forgotten)
     return 0
 
 
 def _make_named_reader(remote: RemoteStore, named: set[str], forgotten: Sequence[str]) -> Callable[[], set[str]]:
     """Return a function that adds the keys of new records to `named`, and returns it."""
-    seen = set(forgotten)
+    read_ids = set(forgotten)
 
     def read_named() -> set[str]:
-        new = [run_id for run_id in remote.list_records() if run_id not in seen]
+        new = [run_id for run_id in remote.list_records() if run_id not in read_ids]
         count_record = report_progress(f"of {len(new):,} records read")
         for record in request_parallel(partial(read_remote_record, remote), new):
             named.update(record.entry_keys)
             count_record()
-        seen.update(new)
+        read_ids.update(new)
         return named
 
     return read_named
 
 
-def _print_garbage(garbage: remote_gc.Garbage, gone: list[StoreItem], is_dry: bool, forgotten: Sequence[str]) -> None:
-    for item in gone:
+def _print_garbage(
+    garbage: remote_gc.Garbage, removed: list[StoreItem], is_dry: bool, forgotten: Sequence[str]
+) -> None:
+    for item in removed:
         print_line(f"{item.key[:KEY_CHARS]}  {item.bytes:>12,}  {item.kind}")
     counts = {
         "records": len(forgotten),
@@ -228,8 +230,8 @@ def _print_garbage(garbage: remote_gc.Garbage, gone: list[StoreItem], is_dry: bo
         "incomplete uploads": len(garbage.uploads or []),
     }
     others = "".join(f", {count} {name}" for name, count in counts.items() if count)
-    size = format_bytes(sum(item.bytes for item in gone))
-    print_line(f"{len(gone)} entries ({size}){others} {'would go' if is_dry else 'are gone'}.")
+    size = format_bytes(sum(item.bytes for item in removed))
+    print_line(f"{len(removed)} entries ({size}){others} {'would go' if is_dry else 'are gone'}.")
     if garbage.unreadable:
         print_line(
             f"{len(garbage.unreadable)} entries have damaged manifests, and their files stay. These name them: "

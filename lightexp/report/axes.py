@@ -153,8 +153,8 @@ class PlotPoint:
     """A row as a point.
 
     Attributes:
-        name: Name of the row, by which curves are found.
-        title: How the figure names it.
+        name: Name of the row; curves list their rows by it.
+        title: Text of its label.
         x: Position on the x axis.
         y: Position on the y axis.
         is_important: Whether it is labelled where not all points are.

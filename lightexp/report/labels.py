@@ -27,12 +27,12 @@ def label_rows(names: Sequence[str], labels: Mapping[str, str]) -> dict[str, str
         >>> list(label_rows(rows, {}).values())
         ['sparsity=0.5', 'sparsity=0.9']
     """
-    lists = {name: name.split() for name in names if name not in labels and _lists_overrides(name)}
-    counts = Counter(word for words in lists.values() for word in set(words))
-    shared = {word for word, count in counts.items() if count == len(lists) and len(lists) > 1}
+    overrides = {name: name.split() for name in names if name not in labels and _lists_overrides(name)}
+    counts = Counter(override for row in overrides.values() for override in set(row))
+    shared = {override for override, count in counts.items() if count == len(overrides) > 1}
     shortened = {
-        name: " ".join(_shorten_override(word) for word in words if word not in shared) or name
-        for name, words in lists.items()
+        name: " ".join(_shorten_override(override) for override in row if override not in shared) or name
+        for name, row in overrides.items()
     }
     chosen = {name: labels.get(name) or _cut(shortened.get(name, name)) for name in names}
     uses = Counter(chosen.values())

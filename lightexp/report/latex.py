@@ -287,14 +287,14 @@ def _render_part(report: Report, layout: _Layout, columns: Sequence[LatexColumn]
 def _render_name(name: str, layout: _Layout) -> str:
     if layout.name_width is None:
         return escape_latex(name)
-    words = (r"\allowbreak{}".join(map(escape_latex, split_pieces(word))) for word in name.split())
-    return rf"\raggedright\hangindent={_INDENT:g}pt {' '.join(words)}"
+    breakable = (r"\allowbreak{}".join(map(escape_latex, split_pieces(word))) for word in name.split())
+    return rf"\raggedright\hangindent={_INDENT:g}pt {' '.join(breakable)}"
 
 
 def _render_text(text: str) -> str:
     """Return a text in LaTeX whose long words may be broken."""
-    words = (split_pieces(word) if len(word) > _LONG_WORD else [word] for word in text.split())
-    return " ".join(r"\allowbreak{}".join(map(escape_latex, pieces)) for pieces in words)
+    pieces_by_word = (split_pieces(word) if len(word) > _LONG_WORD else [word] for word in text.split())
+    return " ".join(r"\allowbreak{}".join(map(escape_latex, pieces)) for pieces in pieces_by_word)
 
 
 def _render_mark(mark: str) -> str:

@@ -51,7 +51,7 @@ def place_labels(axes: Any, points: Sequence[PointLabel]) -> list[str]:
         points: All points of the axes.
 
     Returns:
-        The labels that found no free place.
+        The labels for which no place is free.
     """
     figure = axes.figure
     figure.draw_without_rendering()  # sets the place of the axes, and so where points are

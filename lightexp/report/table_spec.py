@@ -195,10 +195,10 @@ def split_presentation(settings: list[str]) -> tuple[dict[str, Any], list[str]]:
     A prefix `report.` may precede their names, and a dotted name is an entry of a mapping.
 
     Args:
-        settings: Words such as `columns=[accuracy/test]` or `report.latex.columns=2`.
+        settings: Arguments such as `columns=[accuracy/test]` or `report.latex.columns=2`.
 
     Returns:
-        The settings' values by name, and the other words.
+        The settings' values by name, and the other arguments.
 
     Raises:
         BadInput: If a value is not valid YAML.

@@ -89,7 +89,7 @@ class WeightRecorder:
         if done - SCHEDULED_EPOCHS in RUNGS:
             self.weights.append([w + np.float32(0) for w in self.model.get_weights()])  # no -0.0, as in a file
 
-    def say(self, words: str) -> None:
+    def say(self, message: str) -> None:
         """See `Progress`."""
 
 
