@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,10 +19,8 @@ from lightexp.runner.compose import compose_settings
 from lightexp.runner.environment import read_governor, read_turbo
 from lightexp.runner.execute import Executor
 from lightexp.runner.plan import list_nodes
-from lightexp.runner.progress import SilentReporter
+from lightexp.runner.progress import ProgressReporter, SilentReporter
 from lightexp.runner.run import Runner
-
-_FIRST_LINE = re.compile(r"\d threads?, seed \d")
 
 
 def main() -> None:
@@ -98,16 +95,18 @@ class TaskExecutor:
         return record.metrics
 
 
-class _TaskReporter:
-    """Passes on a run's messages; see `lightexp.runner.progress.ProgressReporter`."""
+class _TaskReporter(ProgressReporter):
+    """Passes on a run's messages."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
         self.task_name = ""
 
+    def announce_run(self, message: str) -> None:
+        """Do nothing, since a run's folder is shown when it has ended."""
+
     def say(self, message: str) -> None:
-        if not _FIRST_LINE.search(message):  # a run's folder is shown when it has ended
-            self._events.report_message(f"  {self.task_name}: {message}")
+        self._events.report_message(f"  {self.task_name}: {message}")
 
     def finished(self, stage: StageRecord) -> None:
         if not stage.from_store:

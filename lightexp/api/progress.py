@@ -12,6 +12,7 @@ from lightexp.core.protocols import Progress
 from lightexp.core.record import StageRecord
 from lightexp.core.secrets import hide_secrets
 from lightexp.execution.process import ParentConnection
+from lightexp.runner.progress import ProgressReporter
 
 _INTERVAL_S = 2.0  # between two messages on the epochs of a stage
 
@@ -29,8 +30,8 @@ class LogEventHandler(logging.Handler):
         self._parent.send_event(log=hide_secrets(strip_controls(record.getMessage())), level=record.levelno)
 
 
-class LogReporter:
-    """Sends a run's progress to the parent; see `lightexp.runner.progress.ProgressReporter`."""
+class LogReporter(ProgressReporter):
+    """Sends a run's progress to the parent."""
 
     def __init__(self, parent: ParentConnection) -> None:
         """Send to `parent`."""

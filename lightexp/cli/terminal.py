@@ -31,6 +31,7 @@ from lightexp.core.store_entry import KEY_CHARS
 from lightexp.report import heatmap
 from lightexp.report.table import Table, TableColumn, build_rich_table, print_table
 from lightexp.runner.plan import Plan
+from lightexp.runner.progress import ProgressReporter
 from lightexp.runner.settings import Settings
 
 _PLACE_TEXTS: dict[Place, str] = {"local": "there", "remote": "in the remote store"}
@@ -40,8 +41,8 @@ _MAX_JOBS = 200  # of a sweep, in the terminal
 _LINE_INTERVAL_S = 2.0  # between lines of progress, where no live line can be drawn
 
 
-class Terminal:
-    """Show runs on a terminal, or as plain lines where there is none; see `ProgressReporter`."""
+class Terminal(ProgressReporter):
+    """Show runs on a terminal, or as plain lines where there is none."""
 
     def __init__(self) -> None:
         """Open the consoles."""

@@ -13,6 +13,10 @@ from lightexp.core.record import StageRecord
 class ProgressReporter(Protocol):
     """Receiver of a run's progress and messages."""
 
+    def announce_run(self, message: str) -> None:
+        """Show the line that a run begins with, which names its seed and folder. By default it is like any other."""
+        self.say(message)
+
     def say(self, message: str) -> None:
         """Show one line."""
 
@@ -23,7 +27,7 @@ class ProgressReporter(Protocol):
         """Show that a stage's artifact is available, made or loaded from the store."""
 
 
-class SilentReporter:
+class SilentReporter(ProgressReporter):
     """Receiver that shows nothing, for Python users and tests."""
 
     def say(self, message: str) -> None:

@@ -262,7 +262,7 @@ class Runner:
         )
 
     def _announce(self, settings: Settings, plan: Plan, record: Record, folder: Path) -> None:
-        self._reporter.say(
+        self._reporter.announce_run(
             f"{record.name}: {format_count(settings.threads, 'thread')}, seed {settings.seed}, into {folder}"
         )
         if left_out := set(settings.plain["pipeline"]["stages"]) - {node.name for node in plan.nodes}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -183,6 +184,7 @@ def test_every_row_runs_and_a_failure_is_reported(story: Story) -> None:
     assert select_runs(story.records[0], "failed") == [("fails", 0), ("fails", 1)]
     assert output.count("lightexp: fails, seed") == 2
     assert "Traceback" not in output
+    assert not re.search(r"threads?, seed \d, into ", output)  # folders are shown when their runs have ended
     assert story.has_page
     assert "'fails' has no finished run" in output
     assert all(record.tags["ablation"] == "09_tiny" for record in story.records[0])
