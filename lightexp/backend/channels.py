@@ -166,7 +166,7 @@ class ChannelGraph:
             inputs = layer.input if isinstance(layer.input, list) else [layer.input]
             row = self._follow(layer, [rows[id(tensor)] for tensor in inputs])
             rows[id(layer.output)] = row
-            if type(layer).__name__ == "Softmax" or "softmax" in _activation_name(layer):
+            if type(layer).__name__ == "Softmax" or "softmax" in _get_activation_name(layer):
                 self._pin(layer, [row], "its softmax mixes the channels")
         for tensor in self._model.outputs:
             self._join(rows[id(tensor)], _FIXED)
@@ -313,7 +313,7 @@ def get_output_axis(layer: Any) -> int:
     return -2 if type(layer).__name__ in _TRANSPOSED else -1
 
 
-def _activation_name(layer: Any) -> str:
+def _get_activation_name(layer: Any) -> str:
     return str(getattr(getattr(layer, "activation", None), "__name__", ""))
 
 
@@ -321,7 +321,7 @@ def _is_folded(norm: Any) -> bool:
     """Return whether the converter folds a batch normalisation into the layer before it, which must be linear."""
     previous = norm.inbound_nodes[0].inbound_layers
     has_kernel = type(previous).__name__ in (*_SIZE_FIELDS, *_DEPTHWISE)
-    return has_kernel and _activation_name(previous) == "linear" and len(previous.outbound_nodes) == 1
+    return has_kernel and _get_activation_name(previous) == "linear" and len(previous.outbound_nodes) == 1
 
 
 def _is_followed_by_folded_norm(layer: Any) -> bool:

@@ -56,9 +56,9 @@ def quantize(
     model = flatbuffer.read_graph(tflite)
     statistics = {}
     if scheme in _ACTIVATION_BITS:
-        statistics = _tensor_statistics(model, ranges, scheme, kernels)
+        statistics = _compute_tensor_statistics(model, ranges, scheme, kernels)
     if any(any(on_grid) for _, _, *on_grid in kernels):
-        statistics |= _grid_statistics(model, kernels)
+        statistics |= _compute_grid_statistics(model, kernels)
     try:
         with silence_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -126,7 +126,7 @@ def _build_rule(scope: str, scheme: str, bits: int, block: int, **options: Any) 
     return {"regex": scope, "operation": "*", "algorithm_key": algorithm, "op_config": config}
 
 
-def _tensor_statistics(
+def _compute_tensor_statistics(
     model: TFLiteGraph, ranges: NDArray[np.float32], scheme: str, kernels: Sequence[Sequence[int]]
 ) -> dict[str, dict[str, NDArray[Any]]]:
     """Return the ranges of activations by tensor name, and widened ranges of kernels where biases need them."""
@@ -144,7 +144,9 @@ def _tensor_statistics(
     return statistics
 
 
-def _grid_statistics(model: TFLiteGraph, kernels: Sequence[Sequence[int]]) -> dict[str, dict[str, NDArray[Any]]]:
+def _compute_grid_statistics(
+    model: TFLiteGraph, kernels: Sequence[Sequence[int]]
+) -> dict[str, dict[str, NDArray[Any]]]:
     """Return the ranges of kernels on a grid, by tensor name, whose scales are the steps of the grid.
 
     A kernel that is on no grid, or has more levels than the bits, gets no range.

@@ -133,7 +133,7 @@ def _parse_new_graph(content: bytes) -> TFLiteGraph:
     blockwise = [_read_blockwise(table) for table in tables]
     operators = [graph.Operators(i) for i in range(graph.OperatorsLength())]
     _check_sharing(len(content), [length for _, length in spans], tables, blockwise, operators)
-    kinds = [_operator_name(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
+    kinds = [_get_operator_name(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
     # The scales of block-wise quantisation are stored as tensors, but are no weights.
     scale_tensors = {quantization.Scales() for quantization in blockwise if quantization}
     tensors = tuple(
@@ -254,7 +254,7 @@ def _list_quantization(tensor: Any, base: int) -> Iterator[tuple[int, ConstantSp
                 yield start, ConstantSpan(start, values.nbytes, width, values.dtype.kind == "f", values.shape)
 
 
-def _operator_name(code: Any) -> str:
+def _get_operator_name(code: Any) -> str:
     # Older writers store codes up to 127 in a one-byte field; that field is 127 for all later codes.
     name: str = _OPERATORS[max(code.DeprecatedBuiltinCode(), code.BuiltinCode())]
     return name

@@ -87,7 +87,7 @@ def load_file(
     try:
         return ForeignModel(flatten_model(model), [*left_out, *find_idle_layers(model)])
     except Exception as error:  # Keras raises many types for layers that cannot be called again
-        raise _unreadable(path, error, "flattened into plain layers") from error
+        raise _make_unreadable_error(path, error, "flattened into plain layers") from error
 
 
 def fit_ends(model: Any, shape: tuple[int, ...], classes: int, choice: LayoutChoice) -> Any:
@@ -133,10 +133,10 @@ def remove_activation(model: Any, removed: str) -> tuple[Any, bool]:
     from lightexp.backend.session import import_keras
 
     last = model.layers[-1]
-    activation = _function_name(last, "activation")
+    activation = _get_function_name(last, "activation")
     is_activation_layer = (
         type(last).__name__ == removed.capitalize()
-        or _function_name(last, "function") in (f"nn.{removed}", f"math.{removed}", removed)
+        or _get_function_name(last, "function") in (f"nn.{removed}", f"math.{removed}", removed)
         or (type(last).__name__ == "Activation" and activation == removed)
     )
     if is_activation_layer:
@@ -157,7 +157,7 @@ def list_activations(model: Any) -> list[str]:
     return [] if is_autoencoder else ["softmax", "sigmoid"]
 
 
-def _function_name(layer: Any, attribute: str) -> str:
+def _get_function_name(layer: Any, attribute: str) -> str:
     """Return the name of the function in a layer's attribute, or an empty string."""
     return str(getattr(getattr(layer, attribute, None), "__name__", ""))
 
@@ -177,7 +177,7 @@ def _load_keras_file(path: Path, max_gb: float | None, shape: tuple[int, ...] | 
         try:
             model.load_weights(weights if weights.exists() else folder / ARCHIVE_WEIGHTS)
         except Exception as error:  # tf_keras raises many types for weights that do not fit
-            raise _unreadable(path, error) from error
+            raise _make_unreadable_error(path, error) from error
     return model, []
 
 
@@ -214,7 +214,7 @@ def _load_saved_model(path: Path, shape: tuple[int, ...] | None) -> Any:
     try:
         model = import_keras().models.load_model(path, compile=False)
     except Exception as error:  # TensorFlow raises many types for what it cannot read
-        raise _unreadable(path, error) from error
+        raise _make_unreadable_error(path, error) from error
     if not hasattr(model, "to_json") or not hasattr(model, "get_config"):
         raise BadInput(f"{path} holds no Keras model. Convert it to a float .tflite and set model.path to that.")
     try:
@@ -234,7 +234,7 @@ def _build_model(path: Path, architecture: Config) -> Any:
     try:
         model = import_keras().models.model_from_json(encode_json(architecture))
     except Exception as error:  # Keras raises many types for a wrong config
-        raise _unreadable(path, error) from error
+        raise _make_unreadable_error(path, error) from error
     if not model.built:
         raise BadInput(f"{path} has no input shape. Save a model that was called once.")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
@@ -293,6 +293,6 @@ def is_keras_3(folder: Path) -> bool:
     return (folder / VERSION).read_text(encoding="ascii") == "3"
 
 
-def _unreadable(path: Path, error: Exception, action: str = "read as a Keras model") -> BadInput:
+def _make_unreadable_error(path: Path, error: Exception, action: str = "read as a Keras model") -> BadInput:
     message = str(error).rpartition("Exception encountered: ")[2]  # Keras puts a layer's config before this
     return BadInput(f"{path} cannot be {action} ({' '.join(message.split())[:160]}). Save it again.")

@@ -45,7 +45,7 @@ def score_channels(
         return np.random.default_rng(seed).random(graph.count)
     if criterion == "bn_scale":
         return _score_by_scale(model, graph)
-    changes = _loss_changes(model, graph, data) if criterion == "taylor" and data else {}
+    changes = _compute_loss_changes(model, graph, data) if criterion == "taylor" and data else {}
     scores = np.zeros(graph.count)
     for name, row in graph.output_channels.items():
         if name in changes:
@@ -73,7 +73,7 @@ def _score_by_scale(model: Any, graph: ChannelGraph) -> NDArray[np.float64]:
     return scores
 
 
-def _loss_changes(model: Any, graph: ChannelGraph, data: Data) -> dict[str, NDArray[np.float64]]:
+def _compute_loss_changes(model: Any, graph: ChannelGraph, data: Data) -> dict[str, NDArray[np.float64]]:
     """Return the squared first-order change of the loss without each filter, by layer, `(filters,)` each."""
     layers = [model.get_layer(name) for name in graph.output_channels]
     variables = [[layer.kernel, *([layer.bias] if layer.use_bias else [])] for layer in layers]

@@ -62,34 +62,34 @@ def _check_names(path: Path, node: Any, layer: str, depth: int = 0) -> Any:
         name = OLD_NAMES.get(name, name)
         registered = node.pop("registered_name", None)
         if not isinstance(node.get("config", {}), dict | list):
-            raise _wrong_type(path, "config", node["config"])
+            raise _make_type_error(path, "config", node["config"])
         config = node.get("config")
         if isinstance(config, dict) and isinstance(config.get("name"), str):
             layer = config["name"]
         if name not in MODELS | LAYERS | IDLE_LAYERS | LAYER_PARTS or (module and not MODULE.fullmatch(str(module))):
-            raise _unknown_name(path, str(registered or name), layer)
+            raise _make_unknown_name_error(path, str(registered or name), layer)
         if name == "Policy":  # a policy of data types; lightexp computes in float32
             return "float32"
         node["class_name"] = name
     for key, value in node.items():
         if key == "function" and _require_name(path, key, value) not in OPERATORS:
-            raise _unknown_name(path, value, layer)
+            raise _make_unknown_name_error(path, value, layer)
         if key.endswith("activation") and isinstance(value, str) and value not in ACTIVATIONS:
-            raise _unknown_name(path, value, layer)
+            raise _make_unknown_name_error(path, value, layer)
     return {key: _check_names(path, value, layer, depth + 1) for key, value in node.items()}
 
 
 def _require_name(path: Path, key: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise _wrong_type(path, key, value)
+        raise _make_type_error(path, key, value)
     return value
 
 
-def _wrong_type(path: Path, key: str, value: Any) -> BadInput:
+def _make_type_error(path: Path, key: str, value: Any) -> BadInput:
     return BadInput(f"{path} is broken (its architecture holds {key}: {value!r:.60}). Get or save it again.")
 
 
-def _unknown_name(path: Path, name: str, layer: str) -> BadInput:
+def _make_unknown_name_error(path: Path, name: str, layer: str) -> BadInput:
     return BadInput(
         f"{path} holds {name[:60]!r} in layer {layer[:60]!r}, which is not among those that lightexp knows, and code "
         "from a file is never run. Convert the model to a float .tflite and set model.path to that; it can be "

@@ -50,7 +50,7 @@ def describe_layers(model: Any) -> list[Layer]:
         Layer(
             name=layer.name,
             kind=type(layer).__name__,
-            kernel=_kernel_shape(layer),
+            kernel=_get_kernel_shape(layer),
             parameters=int(sum(np.prod(w.shape) for w in layer.weights)),
             activation=getattr(getattr(layer, "activation", None), "__name__", ""),
             parts=(
@@ -63,6 +63,6 @@ def describe_layers(model: Any) -> list[Layer]:
     ]
 
 
-def _kernel_shape(layer: Any) -> tuple[int, ...] | None:
+def _get_kernel_shape(layer: Any) -> tuple[int, ...] | None:
     kernel = find_kernel(layer)
     return None if kernel is None else tuple(int(n) for n in kernel.shape)

@@ -183,7 +183,7 @@ class LoadedModel:
         try:
             self.interpreter.invoke()
         except RuntimeError as error:
-            raise _unsupported_model(self.tflite, error) from None
+            raise _explain_unsupported_model(self.tflite, error) from None
 
     def get_output(self) -> NDArray[Any]:
         """Return a copy of the output, `(batch, outputs)` if it lies along one axis or has the shape of the input."""
@@ -222,10 +222,10 @@ def _as_bad_input(tflite: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        raise _unsupported_model(tflite, error) from None
+        raise _explain_unsupported_model(tflite, error) from None
 
 
-def _unsupported_model(tflite: Path, error: Exception) -> BadInput:
+def _explain_unsupported_model(tflite: Path, error: Exception) -> BadInput:
     message = " ".join(str(error).split()).rstrip(".")
     if "custom op: ethos-u" in message:
         return BadInput(f"{tflite} is compiled for an Ethos-U NPU, and runs there alone. Give the file before Vela.")

@@ -90,19 +90,19 @@ class _Signature:
             return self._find_transpose_conv()
         if self.kind == "DEQUANTIZE":
             of_channels = 5 if _is_per_channel(self.inputs[0]) else 2
-            return {"INT4": 6, "INT16": 3, "FLOAT16": 3, "INT8": of_channels}.get(self._type(0), 1)
+            return {"INT4": 6, "INT16": 3, "FLOAT16": 3, "INT8": of_channels}.get(self._get_type(0), 1)
         if self.kind == "QUANTIZE":
             return {"INT4": 4, "INT16": 2}.get(_TYPES[self.output.type], 1)
         if self.kind == "MUL":
-            return {"INT8": 3 if self._rescales_up() else 2, "INT16": 4}.get(self._type(0), 1)
-        return _BY_INPUT.get(self.kind, {}).get(self._type(_INPUT_PLACES.get(self.kind, 0)), 1)
+            return {"INT8": 3 if self._rescales_up() else 2, "INT16": 4}.get(self._get_type(0), 1)
+        return _BY_INPUT.get(self.kind, {}).get(self._get_type(_INPUT_PLACES.get(self.kind, 0)), 1)
 
-    def _type(self, place: int) -> str:
+    def _get_type(self, place: int) -> str:
         has_tensor = place < len(self.inputs) and self.inputs[place] is not None
         return _TYPES[self.inputs[place].type] if has_tensor else ""
 
     def _find_with_kernel(self) -> int:
-        pair = self._type(0), self._type(1)
+        pair = self._get_type(0), self._get_type(1)
         if pair == ("FLOAT32", "INT8") and _is_per_channel(self.inputs[1]):
             pair = _HYBRID_CHANNELS
         version = _WITH_KERNEL[self.kind].get(pair, 1)
@@ -118,9 +118,9 @@ class _Signature:
     def _find_transpose_conv(self) -> int:
         if self.options and self.options.fusedActivationFunction:
             return 4
-        if self._type(3):  # a bias
+        if self._get_type(3):  # a bias
             return 3
-        return 2 if self._type(1) == "INT8" else 1
+        return 2 if self._get_type(1) == "INT8" else 1
 
     def _rescales_up(self) -> bool:
         """Return whether the product of the inputs' scales is at least the output's scale."""

@@ -179,7 +179,7 @@ def select_n_of_m(scores: Any, m: int, sparsity: Any) -> Any:
     extra = tf.cast(tf.round((remaining - in_all_groups) * tf.cast(tf.shape(groups)[0], tf.float32)), tf.int32)
     is_next = rank == tf.cast(in_all_groups, tf.int32)
     candidates = tf.where(is_next, groups, -1.0)
-    threshold = _nth_largest(tf.reduce_max(candidates, axis=1), tf.maximum(extra, 1))
+    threshold = _find_nth_largest(tf.reduce_max(candidates, axis=1), tf.maximum(extra, 1))
     mask |= (extra > 0) & is_next & (candidates >= threshold)
     return tf.linalg.matrix_transpose(tf.reshape(tf.cast(mask, tf.float32), tf.shape(padded))[..., :inputs])
 
@@ -197,15 +197,15 @@ def select_largest(scores: Any, count: Any) -> Any:
     Returns:
         Float32 mask `(n,)`.
     """
-    threshold = _nth_largest(scores, count)
+    threshold = _find_nth_largest(scores, count)
     larger, equal = scores > threshold, tf.equal(scores, threshold)
     missing = count - tf.math.count_nonzero(larger, dtype=tf.int32)
     order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(scores)), seed=[0, 0])
-    last = _nth_largest(tf.where(equal, order, -1), missing)
+    last = _find_nth_largest(tf.where(equal, order, -1), missing)
     return tf.cast(larger | (equal & (order >= last)), tf.float32)
 
 
-def _nth_largest(values: Any, n: Any) -> Any:
+def _find_nth_largest(values: Any, n: Any) -> Any:
     """Return the n-th largest of `values`, counted from 1, in linear time."""
     return tf.raw_ops.NthElement(input=values, n=n - 1, reverse=True)
 

@@ -43,14 +43,14 @@ def find_float_layers(model: Any, activations: Collection[str]) -> dict[str, str
         raise BadInput(f"{shared[0]} is used more than once, which 8-bit training cannot follow. Use quantize instead.")
     reasons: dict[str, str] = {}
     for layer in model.layers:
-        if _kind(layer) != "InputLayer" and (reason := _find_float_reason(layer, reasons, activations)):
+        if _name_class(layer) != "InputLayer" and (reason := _find_float_reason(layer, reasons, activations)):
             reasons[layer.name] = reason
     for layer in model.layers:
         reason = reasons.get(layer.name, "")
-        if _kind(layer) == "ReLU" and reason:  # tfmot simulates no rounding between it and the layer before it
-            [previous] = _previous_layers(layer)
-            if _kind(previous) in _RELU_PARTNERS and previous.name not in reasons:
-                reasons[previous.name] = f"{_kind(previous)} before a {reason}"
+        if _name_class(layer) == "ReLU" and reason:  # tfmot simulates no rounding between it and the layer before it
+            [previous] = _list_previous_layers(layer)
+            if _name_class(previous) in _RELU_PARTNERS and previous.name not in reasons:
+                reasons[previous.name] = f"{_name_class(previous)} before a {reason}"
     if all(layer.name in reasons for layer in model.layers if layer.weights):
         raise BadInput(
             f"no layer can be trained in 8 bits: {reasons}. Quantise after training: scheme=int8 of quantize."
@@ -81,26 +81,26 @@ def converts_to_int8(layer: Any, activations: Collection[str]) -> bool:
         layer: The layer.
         activations: As in `simulate_int8`.
     """
-    is_quantized = _kind(layer) in ("Conv1D", "DepthwiseConv1D") and not _is_dilated(layer)
+    is_quantized = _name_class(layer) in ("Conv1D", "DepthwiseConv1D") and not _is_dilated(layer)
     return is_quantized and layer.activation.__name__ in activations
 
 
 def _find_float_reason(layer: Any, reasons: Mapping[str, str], activations: Collection[str]) -> str:
     """Return why a layer is not trained in 8 bits, given the reasons of the layers before; empty if it is."""
-    kind, previous = _kind(layer), _previous_layers(layer)
+    kind, previous = _name_class(layer), _list_previous_layers(layer)
     activation = getattr(getattr(layer, "activation", None), "__name__", "")
     if kind == "BatchNormalization":
         [convolution] = previous
         is_folded = (
-            _kind(convolution) in _FOLDING_KINDS
+            _name_class(convolution) in _FOLDING_KINDS
             and convolution.name not in reasons
             and len(convolution.outbound_nodes) == 1
             and convolution.activation.__name__ == "linear"
         )
         return "" if is_folded else f"{kind} with no 8-bit convolution of its own before it"
-    if kind != "TFOpLambda" and any(_kind(layer) == "TFOpLambda" for layer in previous):
+    if kind != "TFOpLambda" and any(_name_class(layer) == "TFOpLambda" for layer in previous):
         return f"{kind} after a bare TensorFlow operation, whose range is not known"
-    if not _default_scheme().get_quantize_registry().supports(layer):
+    if not _make_default_scheme().get_quantize_registry().supports(layer):
         return kind
     if activation not in activations:
         return f"{kind} with {activation}"
@@ -152,20 +152,20 @@ def simulate_int8(model: Any, activations: Collection[str]) -> tuple[Any, dict[s
     reasons = find_float_layers(flat, activations)
 
     def annotate(layer: Any) -> Any:
-        if _kind(layer) == "ReLU" and _is_leaky(layer):  # tfmot takes it for a ReLU without a slope
+        if _name_class(layer) == "ReLU" and _is_leaky(layer):  # tfmot takes it for a ReLU without a slope
             clone = import_keras().layers.LeakyReLU(float(layer.negative_slope), name=layer.name)
         else:
             clone = unroll_layer(layer)
         if layer.name not in reasons:
             return quantization.quantize_annotate_layer(clone)
-        if _kind(layer) == "TFOpLambda":
+        if _name_class(layer) == "TFOpLambda":
             return clone
         return quantization.quantize_annotate_layer(clone, output_only())  # so that the next layer takes integers
 
     with silence_stderr(), quantization.quantize_scope({output_only.__name__: output_only}):
         annotated = import_keras().models.clone_model(flat, clone_function=annotate)
         annotated.set_weights(flat.get_weights())
-        return quantization.quantize_apply(annotated, _default_scheme()), reasons
+        return quantization.quantize_apply(annotated, _make_default_scheme()), reasons
 
 
 def list_kernels(model: Any) -> list[Any]:
@@ -216,13 +216,13 @@ def compute_logits(model: Any, raw: Rows, data: Data) -> NDArray[np.float32]:
     return np.concatenate([call(inputs).numpy() for inputs in batches])
 
 
-def _kind(layer: Any) -> str:
+def _name_class(layer: Any) -> str:
     return type(layer).__name__
 
 
-def _previous_layers(layer: Any) -> list[Any]:
+def _list_previous_layers(layer: Any) -> list[Any]:
     return list(tf.nest.flatten(layer.inbound_nodes[0].inbound_layers))
 
 
-def _default_scheme() -> Any:
+def _make_default_scheme() -> Any:
     return import_tfmot().quantization.keras.default_8bit.Default8BitQuantizeScheme()

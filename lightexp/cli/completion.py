@@ -134,9 +134,9 @@ def _complete_setting(prefix: str, before: list[str], config: str) -> list[str]:
             except (HydraException, OmegaConfBaseException, ValueError):  # a setting before the last word is wrong
                 return []
     hidden = ("_",) if prefix.startswith("hydra") else ("hydra", "_")
-    return [offer for offer in offers if not _last_part(offer).startswith(hidden)]
+    return [offer for offer in offers if not _find_last_part(offer).startswith(hidden)]
 
 
-def _last_part(offer: str) -> str:
+def _find_last_part(offer: str) -> str:
     """Return what follows the last dot or equals sign inside an offer: `b=` of `a.b=`, `c` of `a=c`."""
     return re.split(r"[=.](?=[^=.]+=?$)", offer)[-1]

@@ -144,7 +144,7 @@ def _report_runs(sources: list[str], arguments: list[str], problems: list[str]) 
     only = settings.get("only", "")
     study, infeasible = find_study(sources), set[str]()
     records = _read_records(sources, settings, problems, study, infeasible)
-    runs = name_rows(record for record in _count_records(records) if only in _searchable_text(record))
+    runs = name_rows(record for record in _count_records(records) if only in _join_searchable_text(record))
     if not runs and only:
         raise BadInput(f"only={only}: no finished run has this in its name or overrides.")
     if not runs:
@@ -181,7 +181,7 @@ def _count_records(records: Iterator[Record]) -> Iterator[Record]:
         print_line(f"making the report of {count:,} records", sys.stderr)
 
 
-def _searchable_text(record: Record) -> str:
+def _join_searchable_text(record: Record) -> str:
     return f"{record.name} {' '.join(record.varied)} {record.tags.get('row', '')}"
 
 

@@ -113,10 +113,10 @@ class SweptRuns(Callback):
     def list_folders() -> list[Path]:
         """Return the run folders of the jobs that have noted them, in the order of the jobs."""
         paths = list(SweptRuns.folder.glob("job-*.txt")) if SweptRuns.folder else []
-        return [Path(os.fsdecode(path.read_bytes())) for path in sorted(paths, key=_job_number)]
+        return [Path(os.fsdecode(path.read_bytes())) for path in sorted(paths, key=_read_job_number)]
 
 
-def _job_number(path: Path) -> int:
+def _read_job_number(path: Path) -> int:
     return int(path.stem.partition("-")[2])
 
 

@@ -94,7 +94,7 @@ def _describe(cls: Any, error: ValidationError) -> tuple[str, str]:
     if not place:  # raised by `__post_init__`
         return "", message
     if first["type"] == "unexpected_keyword_argument":
-        return place, f"not a setting of {cls.__name__}: {suggest_nearest(place, _hints(cls))}"
+        return place, f"not a setting of {cls.__name__}: {suggest_nearest(place, _read_type_hints(cls))}"
     if first["type"] == "dataclass_exact_type":
         message = f"must be a mapping with _target_: {_find_class(cls, location[0], first['ctx']['class_name'])}"
     return place, f"{message}. Received: {first['input']!r}.{_explain_quotes(first)}"
@@ -109,7 +109,7 @@ def _explain_quotes(error: Any) -> str:
 
 def _find_class(cls: Any, name: str, class_name: str) -> str:
     """Return the qualified name of the class that a field's annotation calls `class_name`."""
-    hint = _hints(cls).get(name)
+    hint = _read_type_hints(cls).get(name)
     for candidate in (hint, *get_args(hint)):
         if getattr(candidate, "__name__", None) == class_name:
             return f"{candidate.__module__}.{candidate.__qualname__}"
@@ -140,7 +140,7 @@ def build(node: Any, base: type[T], where: str, plugins: tuple[str, ...] = ()) -
         raise BadInput(f"{where}._target_ must be a {base.__name__}. Received: {node['_target_']}.")
     values = {str(k): v for k, v in node.items() if k != "_target_"}
     for name, value in values.items():
-        if isinstance(value, Mapping) and "_target_" in value and name in _hints(cls):
+        if isinstance(value, Mapping) and "_target_" in value and name in _read_type_hints(cls):
             values[name] = build(value, _find_nested_base(cls, name, where), f"{where}.{name}", plugins)
     instance: T = construct(cls, values, where)
     return instance
@@ -152,7 +152,7 @@ def _find_nested_base(cls: Any, name: str, where: str) -> type[Any]:
     Raises:
         BadInput: If the field holds no settings class.
     """
-    hint = _hints(cls)[name]
+    hint = _read_type_hints(cls)[name]
     for candidate in (hint, *get_args(hint)):
         if isinstance(candidate, type) and candidate.__module__ != "builtins":
             return candidate
@@ -171,7 +171,7 @@ def construct(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         BadInput: For a misspelt, missing or wrong field; one line that begins with its place.
     """
     kind: Any = cls  # mypy considers type[T] unhashable
-    hints = _hints(kind)
+    hints = _read_type_hints(kind)
     for name in values:
         if name not in hints:
             raise BadInput(
@@ -194,7 +194,7 @@ def _construct_settings(cls: Any, values: Mapping[str, Any], where: str) -> Any:
 def _construct_plain(cls: Any, values: Mapping[str, Any], where: str) -> Any:
     """Construct a plain dataclass, such as a plugin's, with each value validated against its annotation."""
     try:
-        return cls(**{name: _adapter(cls, name).validate_python(value) for name, value in values.items()})
+        return cls(**{name: _make_adapter(cls, name).validate_python(value) for name, value in values.items()})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join([_join(where, error.title), *(p for p in map(str, first["loc"]) if not _is_union_branch(p))])
@@ -219,14 +219,14 @@ def _is_union_branch(part: str) -> bool:
 
 
 @cache
-def _hints(cls: Any) -> dict[str, Any]:
+def _read_type_hints(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls, include_extras=True)
     return {f.name: hints[f.name] for f in fields(cls) if f.init}
 
 
 @cache
-def _adapter(cls: Any, name: str) -> TypeAdapter[Any]:
-    hint: Any = _hints(cls)[name]
+def _make_adapter(cls: Any, name: str) -> TypeAdapter[Any]:
+    hint: Any = _read_type_hints(cls)[name]
     if is_dataclass(hint):  # already built; pydantic would validate it again as a model
         hint = Annotated[Any, PlainValidator(_require_instance(hint))]
     hint = Annotated[hint, Field(title=name)]

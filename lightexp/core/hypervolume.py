@@ -66,10 +66,10 @@ def compute_hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
     """
     corner = np.asarray(reference, np.float64)
     values = np.asarray(points, np.float64).reshape(-1, len(corner))
-    return _volume(values[(values < corner).all(axis=1)], corner)
+    return _compute_volume(values[(values < corner).all(axis=1)], corner)
 
 
-def _volume(values: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
+def _compute_volume(values: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
     if len(values) == 0:
         return 0.0
     if len(corner) == 1:
@@ -83,7 +83,7 @@ def _volume(values: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
     total = 0.0
     for height, n in slices:
         flat = values[:n, :-1]
-        total += height * _volume(flat[find_front(flat)], corner[:-1])
+        total += height * _compute_volume(flat[find_front(flat)], corner[:-1])
     return total
 
 

@@ -84,7 +84,7 @@ class StoreSync:
         if is_fetched:
             self._leases.release(key)
         else:
-            _empty(folder)
+            _remove_files(folder)
             self._shared.discard(key)  # what the caller makes has to be uploaded, after an earlier upload as well
         return is_fetched
 
@@ -131,7 +131,7 @@ class StoreSync:
     def _fetch(self, key: str, folder: Path) -> bool:
         state = self._remote.fetch(key, folder)
         if state == "damaged":
-            _empty(folder)
+            _remove_files(folder)
             if key not in self._damaged:
                 self._say(f"{self._remote.url} holds a damaged {key[:KEY_CHARS]}. It is made here, and replaced.")
             self._damaged.add(key)
@@ -235,6 +235,6 @@ def connect_store(url: str, say: Callable[[str], None], leases: Leases | None = 
     return sync
 
 
-def _empty(folder: Path) -> None:
+def _remove_files(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()

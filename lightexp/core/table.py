@@ -167,12 +167,12 @@ def render_markdown(table: Table) -> str:
         ["---" if column.align == "left" else "---:" for column in table.columns],
     ]
     for row in table.rows:
-        cells = [_markdown_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=False)]
+        cells = [_render_markdown_cell(cell, column) for cell, column in zip(row.cells, table.columns, strict=False)]
         lines.append(cells + [""] * (len(table.columns) - len(cells)))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _markdown_cell(cell: TableCell, column: TableColumn) -> str:
+def _render_markdown_cell(cell: TableCell, column: TableColumn) -> str:
     text = escape_markdown(cell.text) if column.align == "left" else cell.text
     if cell.emphasis == "best":
         text = f"**{text}**"

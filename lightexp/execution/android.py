@@ -67,7 +67,7 @@ class AndroidDevice:
         """
         code, output = self._call("-s", self.serial, "push", str(file.absolute()), place, timeout=_COPY_S)
         if code:
-            raise RunFailed(f"{file} could not be copied to {self.serial}: {_last_line(output)}.")
+            raise RunFailed(f"{file} could not be copied to {self.serial}: {_find_last_line(output)}.")
 
     def run(self, *command: str, timeout: float = _ANSWER_S) -> tuple[int, str]:
         """Run a program on the device.
@@ -88,7 +88,7 @@ class AndroidDevice:
         _, output = self._call("-s", self.serial, "shell", line, timeout=timeout)
         codes = _EXIT_CODE.findall(output)
         if not codes:
-            raise DeviceGone(f"{self.serial} does not answer any more: {_last_line(output)}. Plug it in again.")
+            raise DeviceGone(f"{self.serial} does not answer any more: {_find_last_line(output)}. Plug it in again.")
         return int(codes[-1]), _EXIT_CODE.sub("", output).strip()
 
     def read_property(self, name: str) -> str:
@@ -101,7 +101,7 @@ class AndroidDevice:
         """Return the state of each attached device by its serial number."""
         code, output = self._call("devices", timeout=_ANSWER_S)
         if code:
-            raise RunFailed(f"{self._adb} cannot list devices: {_last_line(output)}.")
+            raise RunFailed(f"{self._adb} cannot list devices: {_find_last_line(output)}.")
         listed = output.partition("List of devices attached")[2].splitlines()
         pairs = [line.split(maxsplit=1) for line in listed if line.strip() and not line.startswith("*")]
         return {name: state[0].strip() if state else "" for name, *state in pairs}
@@ -127,6 +127,6 @@ class AndroidDevice:
         return finished.returncode, finished.stdout.decode(errors="replace").replace("\r", "")
 
 
-def _last_line(output: str) -> str:
+def _find_last_line(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return lines[-1].removeprefix("adb: ").removeprefix("error: ").rstrip(".") if lines else "it says nothing"

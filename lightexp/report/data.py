@@ -28,13 +28,13 @@ class MetricStatistics:
         summary: Over the row's seeds; None where nothing was measured.
         difference: Difference to the control; None where there is none.
         rank: 1 for the column's best value, 2 for its second, otherwise 0.
-        doubtful: Whether it is a latency that cannot be trusted; see `lightexp.core.latency_quality`.
+        is_doubtful: Whether it is a latency that cannot be trusted; see `lightexp.core.latency_quality`.
     """
 
     summary: Summary | None = None
     difference: Difference | None = None
     rank: int = 0
-    doubtful: bool = False
+    is_doubtful: bool = False
 
     @property
     def mean(self) -> float | None:
@@ -44,7 +44,7 @@ class MetricStatistics:
     @property
     def doubt_mark(self) -> str:
         """A double dagger where the value cannot be trusted."""
-        return MARK if self.doubtful else ""
+        return MARK if self.is_doubtful else ""
 
     @property
     def test_mark(self) -> str:

@@ -114,7 +114,7 @@ def list_legend(report: Report) -> list[str]:
         "with the 95% t interval of the paired differences.",
         *list_mark_legend(report),
     ]
-    if any(row.metric(column.name).doubtful for row in report.rows for column in report.spec.columns):
+    if any(row.metric(column.name).is_doubtful for row in report.rows for column in report.spec.columns):
         legend.append(f"{latency_quality.LEGEND}.")
     if report.hypervolume is not None and not report.history:  # a study has its own
         mean, low, high = report.hypervolume

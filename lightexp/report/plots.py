@@ -86,7 +86,7 @@ def draw_plots(report: Report) -> dict[str, Plot]:
     return plots | {name: Plot({".svg": svg}, "") for name, svg in report.figures.items()}
 
 
-def _curve_styles(rows: Sequence[ReportRow]) -> dict[int, dict[str, Any]]:
+def _choose_curve_styles(rows: Sequence[ReportRow]) -> dict[int, dict[str, Any]]:
     """Return the styles of the points on curves, by the index of their row."""
     curves = find_curves([row.name for row in rows])
     return {index: curve.style for curve in curves for index in curve.indices}
@@ -118,7 +118,7 @@ def draw_front(report: Report, figure: Any) -> str | None:
     axes = add_axes(figure, f"{report.heading(report.size)} (log scale)", y_label)
     order = np.flatnonzero(is_on_front)[np.argsort(x[is_on_front])]
     axes.plot(x[order], y[order], drawstyle="steps-post", color=VERMILION, linewidth=0.8, alpha=0.6, zorder=1)
-    styles = _curve_styles(rows)
+    styles = _choose_curve_styles(rows)
     is_important = is_on_front | np.array([row.kind in ("control", "external") for row in rows])
     drawn = []
     for index, row in enumerate(rows):
@@ -161,7 +161,7 @@ def draw_ratio(report: Report, figure: Any) -> str | None:
     if report.spec.margin:
         worst = -report.spec.margin if report.primary.direction == "max" else report.spec.margin
         axes.axhline(worst, color=GREY, linewidth=0.8, linestyle="--")
-    styles, factor = _curve_styles([row for row, *_ in points]), report.primary.factor
+    styles, factor = _choose_curve_styles([row for row, *_ in points]), report.primary.factor
     drawn = []
     for index, (row, ratio, difference) in enumerate(points):
         half_width = None

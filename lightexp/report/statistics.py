@@ -99,7 +99,7 @@ def summarize_samples(samples: Sequence[Sequence[float]], ratio: bool = False) -
         std = float(x.std(ddof=1)) if len(x) > 1 else None
         low, high, iqm = robust.get(index, (None, None, None))
         if ratio:
-            mean, std, low, high, iqm = math.exp(mean), *map(_exp, (std, low, high, iqm))
+            mean, std, low, high, iqm = math.exp(mean), *map(_compute_exp, (std, low, high, iqm))
         summaries.append(Summary(len(x), mean, std, low, high, iqm))
     return summaries
 
@@ -173,7 +173,7 @@ def compare_samples(
         for index, (mean, low, high, p, within) in zip(
             indices, _test_pairs(np.stack(rows), np.stack(controls), margin, worse), strict=True
         ):
-            ends = (_exp(low), _exp(high)) if ratio else (low, high)
+            ends = (_compute_exp(low), _compute_exp(high)) if ratio else (low, high)
             compared[index] = Difference(n, math.exp(mean) if ratio else mean, *ends, p, within=within)
     return compared
 
@@ -293,5 +293,5 @@ def _to_scale(values: Sequence[float], ratio: bool) -> NDArray[np.float64]:
     return np.log(x) if ratio else x
 
 
-def _exp(value: float | None) -> float | None:
+def _compute_exp(value: float | None) -> float | None:
     return None if value is None else math.exp(value)

@@ -150,7 +150,7 @@ def _build_rows(
                 kind=kinds.get(name, "row"),
                 seeds=tuple(sorted(runs)),
                 metrics={
-                    n: replace(column[name], doubtful=True) if n in marked else column[name]
+                    n: replace(column[name], is_doubtful=True) if n in marked else column[name]
                     for n, column in statistics.items()
                 },
                 note=_describe_waived(list(runs.values())),

@@ -59,10 +59,10 @@ def _list_points(record: Record) -> tuple[str, list[_StagePoint]]:
     The split is `test` where every stage was measured on it, otherwise `val`.
     """
     stages, name = record.table_stages, read_primary(record.dataset).name
-    split = "test" if all(_coordinates(stage, f"{name}/test") for stage in stages) else "val"
+    split = "test" if all(_find_coordinates(stage, f"{name}/test") for stage in stages) else "val"
     points = []
     for stage in stages:
-        coordinates = _coordinates(stage, f"{name}/{split}")
+        coordinates = _find_coordinates(stage, f"{name}/{split}")
         if coordinates is None:
             continue
         if stage.name == record.control:
@@ -75,7 +75,7 @@ def _list_points(record: Record) -> tuple[str, list[_StagePoint]]:
     return split, points
 
 
-def _coordinates(stage: StageRecord, name: str) -> tuple[float, float] | None:
+def _find_coordinates(stage: StageRecord, name: str) -> tuple[float, float] | None:
     """Return a stage's size and metric, or None where one of them cannot be drawn."""
     size, quality = stage.metric("size/file_bytes"), stage.metric(name)
     if size is None or quality is None or not (0 < size < math.inf and math.isfinite(quality)):

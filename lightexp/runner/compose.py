@@ -96,11 +96,11 @@ def _compose_cached(search_path: str, name: str, *overrides: str) -> bytes:
 def _compose_uncached(name: str, overrides: list[str], with_hydra: bool = False) -> DictConfig:
     if GlobalHydra.instance().is_initialized():
         return compose(name, overrides, return_hydra_config=with_hydra)
-    with _checked(), initialize_config_dir(str(find_config_dir()), version_base=_VERSION_BASE):
+    with _check_configs(), initialize_config_dir(str(find_config_dir()), version_base=_VERSION_BASE):
         return compose(name, overrides, return_hydra_config=with_hydra)
 
 
-def _checked() -> AbstractContextManager[None]:
+def _check_configs() -> AbstractContextManager[None]:
     """Make the Hydra that is initialised in the context check its configs."""
     return checked_hydra_configs(check_hydra_node, check_search_path)
 
@@ -135,7 +135,7 @@ def add_config_dirs(folders: list[str]) -> None:
     _UserConfigDirs.folders = [str(Path(folder).absolute()) for folder in folders]
     Plugins.instance().register(_UserConfigDirs)
     GlobalHydra.instance().clear()
-    with _checked():
+    with _check_configs():
         initialize_config_dir(str(find_config_dir()), job_name="lightexp", version_base=_VERSION_BASE)
 
 

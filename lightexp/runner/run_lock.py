@@ -23,7 +23,7 @@ def hold(runs: Path, name: str) -> Iterator[None]:
         runs: The folder of all runs.
         name: The run's id.
     """
-    path = _lock_path(runs, name)
+    path = _make_lock_path(runs, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):
         yield
@@ -63,7 +63,7 @@ def is_alive(runs: Path, name: str) -> bool:
         runs: The folder of all runs.
         name: The run's id.
     """
-    path = _lock_path(runs, name)
+    path = _make_lock_path(runs, name)
     if path.is_symlink() or not path.is_file():
         return False
     try:
@@ -73,7 +73,7 @@ def is_alive(runs: Path, name: str) -> bool:
         return True
 
 
-def _lock_path(runs: Path, name: str) -> Path:
+def _make_lock_path(runs: Path, name: str) -> Path:
     return runs / _FOLDER / f"{name}.lock"
 
 

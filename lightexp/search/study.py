@@ -115,7 +115,7 @@ class SearchStudy:
         """Return a trial that this process has locked to the queue, and release it."""
         try:
             if self.trials[number].state is TrialState.RUNNING:
-                self._storage.set_trial_state_values(self._trial_id(number), TrialState.WAITING)
+                self._storage.set_trial_state_values(self._find_trial_id(number), TrialState.WAITING)
         finally:
             self._locks.release(number)
 
@@ -138,7 +138,7 @@ class SearchStudy:
         self._history.update(self.trials)
         return self._history
 
-    def _trial_id(self, number: int) -> int:
+    def _find_trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
     def ask(self) -> Proposal | None:
@@ -171,13 +171,13 @@ class SearchStudy:
         running = [trial.number for trial in self._history.live if trial.state is TrialState.RUNNING]
         while (number := self._locks.acquire_first(running)) is not None:
             running.remove(number)
-            current = self._storage.get_trial(self._trial_id(number))  # it may have ended before it was locked
+            current = self._storage.get_trial(self._find_trial_id(number))  # it may have ended before it was locked
             starts = int(current.user_attrs.get(STARTS, 1)) + 1
             if current.state is TrialState.RUNNING and starts <= _MAX_STARTS:
                 # Its process may have died before all of its parameters were proposed.
                 self._use_sampler(number)
-                self._view.start(self._trial_id(number))
-                trial = Trial(self._study, self._trial_id(number))
+                self._view.start(self._find_trial_id(number))
+                trial = Trial(self._study, self._find_trial_id(number))
                 trial.set_user_attr(STARTS, starts)
                 return trial
             if current.state is TrialState.RUNNING:
@@ -303,7 +303,7 @@ class SearchStudy:
         state = state_without_values if values is None else TrialState.COMPLETE
         self._study.sampler = RandomSampler()  # Optuna's grid sampler stops `Study.optimize`, which does not run here
         try:
-            trial_id = self._trial_id(number)
+            trial_id = self._find_trial_id(number)
             with self._view.collect_changes(trial_id):
                 trial = Trial(self._study, trial_id)
                 for text, violation in (violations or {}).items():

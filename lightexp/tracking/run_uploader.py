@@ -258,12 +258,12 @@ class RunUploader:
             metrics_file.write_text(mlflow_payload.render_metrics(self._record), encoding="utf-8")
             files = {path.name: path for path in (Path(draft_folder) / RECORD_FILE, metrics_file)}
             files |= {path.relative_to(self._folder).as_posix(): path for path in list_files(self._folder)}
-            folders = {_parent(name) for name in files}
+            folders = {_find_parent_folder(name) for name in files}
             uploaded = {} if run.status == "RUNNING" else _list_uploaded(client, run, folders)
             for name, path in files.items():
                 is_remade = self.changed and path.parent == Path(draft_folder)  # perhaps in the same size
                 if is_remade or uploaded.get(name) != path.stat().st_size:
-                    client.log_file(run, path, _parent(name))
+                    client.log_file(run, path, _find_parent_folder(name))
                     self.changed = True
 
 
@@ -280,7 +280,7 @@ def list_files(folder: Path) -> list[Path]:
     return [path for path in paths if path != folder / RECORD_FILE and path.resolve().is_relative_to(inside)]
 
 
-def _parent(name: str) -> str | None:
+def _find_parent_folder(name: str) -> str | None:
     """Return the folder of a file's name, as MLflow wants it: None is the top."""
     return name.rpartition("/")[0] or None
 

@@ -94,7 +94,7 @@ class LayerGraph:
         config = {"name": "input", "batch_input_shape": [None, *shape], "dtype": "float32"}
         self._names.add("input")
         self.layers.append({"class_name": "InputLayer", "name": "input", "config": config, "inbound_nodes": []})
-        return _in_keras_order("input", shape)
+        return _make_value_in_keras_order("input", shape)
 
     def add(
         self,
@@ -145,7 +145,7 @@ class LayerGraph:
         self.layers.append({"class_name": class_name, "name": name, "config": config, "inbound_nodes": inbound})
         if weights:
             self.weights[name] = [np.ascontiguousarray(array, np.float32) for array in weights]
-        return _in_keras_order(name, shape)
+        return _make_value_in_keras_order(name, shape)
 
     def is_nonnegative(self, value: Value) -> bool:
         """Return whether a layer ends in a rectifier, so that its output has no negative number."""
@@ -241,7 +241,7 @@ def make_layer_name(title: str) -> str:
     return name or "layer"
 
 
-def _in_keras_order(layer: str, shape: Shape) -> Value:
+def _make_value_in_keras_order(layer: str, shape: Shape) -> Value:
     return Value(layer, shape, tuple(range(len(shape))))
 
 

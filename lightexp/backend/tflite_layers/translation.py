@@ -90,7 +90,7 @@ class _Translator:
             self._add(op)
         output = self._values.get(sink)
         if not isinstance(output, Value):
-            raise self._broken("its output does not depend on its input")
+            raise self._make_broken_error("its output does not depend on its input")
         if math.prod(output.shape) != classes:
             raise BadInput(f"{self._path} has outputs of shape {output.file_shape}, the data need {classes} numbers.")
         if classes == math.prod(shape) and order != tuple(range(len(order))):
@@ -133,7 +133,7 @@ class _Translator:
         """Translate an operator: note its result, or add its layers."""
         target = self._graph.tensors[op.outputs[0]] if op.outputs else None
         if target is None or -1 in op.outputs:
-            raise self._broken(f"a {op.kind} has no output")
+            raise self._make_broken_error(f"a {op.kind} has no output")
         call = self._make_call(op)
         try:
             with np.errstate(all="ignore"):  # weights that are not finite are refused before training
@@ -141,9 +141,9 @@ class _Translator:
         except Unsupported as reason:
             raise self._refuse(f"its {op.kind} {_quote(target)} {reason}") from None
         except (ValueError, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError) as error:
-            raise self._broken(f"its {op.kind} {_quote(target)} has {error}") from None
+            raise self._make_broken_error(f"its {op.kind} {_quote(target)} has {error}") from None
         if len(results) != len(op.outputs):
-            raise self._broken(f"its {op.kind} {_quote(target)} has {len(op.outputs)} outputs")
+            raise self._make_broken_error(f"its {op.kind} {_quote(target)} has {len(op.outputs)} outputs")
         for index, result in zip(op.outputs, results, strict=True):
             self._check_shape(op, index, result)
             self._values[index] = result
@@ -164,7 +164,7 @@ class _Translator:
             return self._values[index]
         tensor = self._graph.tensors[index]
         if tensor.data is None:
-            raise self._broken(f"nothing computes {_quote(tensor)}")
+            raise self._make_broken_error(f"nothing computes {_quote(tensor)}")
         return tensor.data
 
     def _compute(self, op: Operator, call: Call) -> list[Value | Array]:
@@ -189,7 +189,7 @@ class _Translator:
         shape = result.file_shape if isinstance(result, Value) else result.shape
         agrees = len(stated) == len(shape) and all(n in (1, length) for n, length in zip(stated, shape, strict=True))
         if stated and not agrees:
-            raise self._broken(f"its {op.kind} {_quote(tensor)} makes {shape}, and the file states {stated}")
+            raise self._make_broken_error(f"its {op.kind} {_quote(tensor)} makes {shape}, and the file states {stated}")
 
     def _refuse(self, reason: str) -> BadInput:
         return BadInput(
@@ -197,7 +197,7 @@ class _Translator:
             "pipeline=quantize, encode or sensitivity; or take it as a teacher (objective.teacher=FILE)."
         )
 
-    def _broken(self, reason: str) -> BadInput:
+    def _make_broken_error(self, reason: str) -> BadInput:
         return BadInput(f"{self._path} is broken: {reason}. Make it again.")
 
 
