@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from lightexp.core import remote_gc
 from lightexp.core.disk_errors import explain_disk_errors
 from lightexp.core.errors import BadInput
 from lightexp.core.formatting import format_bytes, format_count
+from lightexp.core.json_text import parse_json
 from lightexp.core.object_storage import ObjectStorage, ObjectTooLarge, StorageUnavailable
 from lightexp.core.parallel_requests import request_parallel
 from lightexp.core.record import NewerRecord, Record, is_run_id, parse_record
@@ -101,7 +101,7 @@ def read_remote_record(remote: RemoteStore, run_id: str) -> Record:
     if not is_run_id(run_id):
         raise BadInput(f"'{run_id}' is no run's id. Write one as in outputs/runs, such as 2026-11-30_10-00-00-a1b2c3.")
     try:
-        record = parse_record(json.loads(remote.read_record(run_id)))
+        record = parse_record(parse_json(remote.read_record(run_id)))
     except FileNotFoundError:
         raise BadInput(f"{remote.url} has no record of the run '{run_id}'.") from None
     except NewerRecord as error:

@@ -224,8 +224,10 @@ class _LiveLine:
         if now - self._last_line <= _LINE_INTERVAL_S and done != total:
             return
         self._last_line = now
-        left = (now - self._start) / done * (total - done)
-        self._terminal.say(f"  {self._name}  epoch {done}/{total}  {_format_metrics(metrics)}  {left:.0f} s left")
+        seconds_left = (now - self._start) / done * (total - done)
+        self._terminal.say(
+            f"  {self._name}  epoch {done}/{total}  {_format_metrics(metrics)}  {seconds_left:.0f} s left"
+        )
 
 
 def _format_metrics(metrics: dict[str, float]) -> str:

@@ -261,5 +261,5 @@ class _ProgressLines:
             return
         self._printed = now
         rate = self._done / (now - self._started)
-        left = format_duration((self._total - self._done) / rate)
-        _say(f"{self._done} of {self._total} runs, {rate:.1f} runs/s, about {left} left")
+        time_left = format_duration((self._total - self._done) / rate)
+        _say(f"{self._done} of {self._total} runs, {rate:.1f} runs/s, about {time_left} left")

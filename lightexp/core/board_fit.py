@@ -73,6 +73,6 @@ def _describe_use(taken: float | None, free: int) -> str:
     """Return such as `10.4 of 928 KiB, 917.6 left`, or a dash where it was not measured."""
     if taken is None:
         return MISSING
-    left = free - taken
-    margin = f"{left / 1024:,.1f} left" if left >= 0 else f"{-left / 1024:,.1f} too many"
+    remaining = free - taken
+    margin = f"{remaining / 1024:,.1f} left" if remaining >= 0 else f"{-remaining / 1024:,.1f} too many"
     return f"{taken / 1024:,.1f} of {max(free, 0) / 1024:,.0f} KiB, {margin}"

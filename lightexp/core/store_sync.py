@@ -103,9 +103,9 @@ class StoreSync:
         if self._is_off():
             return set()
         present: set[str] = set()
-        asked, deadline = list(keys), time.monotonic() + _LOOKUP_S
+        requested, deadline = list(keys), time.monotonic() + _LOOKUP_S
         try:
-            for key, is_present in zip(asked, request_parallel(self._remote.has, asked), strict=True):
+            for key, is_present in zip(requested, request_parallel(self._remote.has, requested), strict=True):
                 if time.monotonic() > deadline:
                     self._say(f"{self._remote.url} has not answered in {_LOOKUP_S:.0f} s which results it has.")
                     break

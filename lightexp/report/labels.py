@@ -55,7 +55,7 @@ def _cut(name: str) -> str:
 
 
 def _lists_overrides(name: str) -> bool:
-    return all(_OVERRIDE.fullmatch(word) for word in name.split())
+    return all(_OVERRIDE.fullmatch(part) for part in name.split())
 
 
 def _shorten_override(word: str) -> str:

@@ -311,7 +311,7 @@ def name_rows(records: Iterable[Record]) -> list[Run]:
     row_names: dict[tuple[int, int], str] = {}  # by settings and data
     uses: Counter[str] = Counter()
     for record in records:
-        overrides = " ".join(word for word in record.varied if not word.startswith(_NOT_NAMING))
+        overrides = " ".join(override for override in record.varied if not override.startswith(_NOT_NAMING))
         name = record.tags.get("row", "").strip() or overrides or record.name
         run = reader.run(record, "")
         identity = id(run.settings), id(reader.find_equal(record.dataset))  # of equal ones, only one is in memory

@@ -209,11 +209,11 @@ def split_presentation(settings: list[str]) -> tuple[dict[str, Any], list[str]]:
     """
     values: dict[str, Any] = {}
     others = []
-    for word in settings:
-        key, _, text = word.partition("=")
+    for argument in settings:
+        key, _, text = argument.partition("=")
         name, _, entry = key.removeprefix("report.").partition(".")
         if name not in PRESENTATION_SETTINGS:
-            others.append(word)
+            others.append(argument)
             continue
         value = _parse_yaml(text, key)
         if entry:
