@@ -95,8 +95,8 @@ class AblationPool:
             return {}
         with self._open_call_folder() as folder:
             outputs = self.outputs.absolute()
-            known = sorted(self.index.read_folders)
-            order = AblationOrder([asdict(task) for task in tasks], str(outputs), str(folder), known_runs=known)
+            known_runs = sorted(self.index.read_folders)
+            order = AblationOrder([asdict(task) for task in tasks], str(outputs), str(folder), known_runs=known_runs)
             if launcher is not None and not launcher.shares_folder:
                 order = self._make_remote_order(order)
             source = AblationSource(order, index=self.index)

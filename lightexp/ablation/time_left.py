@@ -42,10 +42,10 @@ class TimeLeft:
         """Return the remaining seconds; None if nothing is known yet."""
         self._left = {key for key in self._left if not self._is_stored(key)}
         expected = [self._expect(key) for key in self._left]
-        known = [seconds for seconds in expected if seconds is not None]
-        if len(known) < len(expected):
+        estimated = [seconds for seconds in expected if seconds is not None]
+        if len(estimated) < len(expected):
             return None
-        return sum(known) / max(1, min(self._workers, len(known)))
+        return sum(estimated) / max(1, min(self._workers, len(estimated)))
 
     def _expect(self, key: str) -> float | None:
         """Return the expected seconds of a stage: of its kind, of an earlier record, of its name, or of any stage."""

@@ -204,8 +204,8 @@ def _fill_open_shape(architecture: Config, shape: tuple[int, ...] | None) -> Non
             continue
         batch, *sizes = settings["batch_input_shape"] or [None]
         if shape and len(sizes) == len(shape):
-            given = zip(sizes, shape, strict=True)
-            settings["batch_input_shape"] = [batch, *(new if size is None else size for size, new in given)]
+            size_pairs = zip(sizes, shape, strict=True)
+            settings["batch_input_shape"] = [batch, *(new if size is None else size for size, new in size_pairs)]
 
 
 def _load_saved_model(path: Path, shape: tuple[int, ...] | None) -> Any:

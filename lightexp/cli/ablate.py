@@ -130,8 +130,8 @@ def _write_new_file(arguments: list[str]) -> None:
     """Write an ablation's file that can be run, with a comment on every key."""
     path = Path(*arguments[:1])
     if len(arguments) != 1 or path.suffix != ".yaml":
-        given = shlex.join(arguments) or "nothing"
-        raise BadInput(f"--new takes one file that ends in .yaml, such as experiments/mine.yaml. Received: {given}.")
+        received = shlex.join(arguments) or "nothing"
+        raise BadInput(f"--new takes one file that ends in .yaml, such as experiments/mine.yaml. Received: {received}.")
     if path.exists():
         raise BadInput(f"{path} exists already. Name another file.")
     text = (files("lightexp.ablation") / _NEW_FILE).read_text(encoding="utf-8")

@@ -88,10 +88,10 @@ def _estimate(seconds: Sequence[float | None], workers: int) -> str:
     """
     if not seconds:
         return "nothing to train"
-    known = [value for value in seconds if value is not None]
-    parts = [format_duration(sum(known) / workers)] if known else []
-    if len(known) < len(seconds):
-        parts.append(f"{len(seconds) - len(known)} stages have no earlier record")
+    recorded = [value for value in seconds if value is not None]
+    parts = [format_duration(sum(recorded) / workers)] if recorded else []
+    if len(recorded) < len(seconds):
+        parts.append(f"{len(seconds) - len(recorded)} stages have no earlier record")
     return ", and ".join(parts)
 
 

@@ -47,9 +47,9 @@ class Arguments(argparse.ArgumentParser):
             self._positional_choices |= dict.fromkeys(action.choices)
         return action
 
-    def offer(self, words: Iterable[str]) -> None:
-        """Remember words that shell completion offers for the first positional argument, which takes others, too."""
-        self._positional_choices |= dict.fromkeys(words)
+    def offer(self, choices: Iterable[str]) -> None:
+        """Add choices that shell completion offers for the first positional argument, which takes others, too."""
+        self._positional_choices |= dict.fromkeys(choices)
 
     def add_command(self, name: str, help_line: str, description: str = "") -> Arguments:
         """Add a subcommand, such as `ls` of `lightexp store`, one of which the user must give.

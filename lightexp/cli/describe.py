@@ -56,7 +56,7 @@ def make_parser() -> Arguments:
     """Make the parser of `lightexp describe`."""
     usage = "%(prog)s [GROUP[/CHOICE]] [--config-dir DIR] [plugins=[PACKAGE]]"
     parser = Arguments("describe", usage=usage, description=_HELP).add_config_dir()
-    parser.add_argument("words", metavar="GROUP/CHOICE", nargs="*", help="such as stage or stage/prune")
+    parser.add_argument("arguments", metavar="GROUP/CHOICE", nargs="*", help="such as stage or stage/prune")
     shipped = ConfigGroups()
     for group in shipped.list_groups():
         parser.offer([group, *(f"{group}/{choice}" for choice in shipped.list_choices(group))])
@@ -66,8 +66,8 @@ def make_parser() -> Arguments:
 def run(argv: list[str]) -> int:
     """Run `lightexp describe` and return the exit code."""
     options, _ = make_parser().read(argv)
-    settings = [word for word in options.words if word.startswith(_PLUGINS)]
-    names = [word.replace("=", "/", 1) for word in options.words if word not in settings]
+    settings = [argument for argument in options.arguments if argument.startswith(_PLUGINS)]
+    names = [argument.replace("=", "/", 1) for argument in options.arguments if argument not in settings]
     if len(names) > 1:
         raise BadInput(f"lightexp describe takes one group or choice. Received: {' '.join(names)}.")
     if names:

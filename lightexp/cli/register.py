@@ -40,7 +40,7 @@ _NAME = re.compile(r"[\w][\w .-]{0,199}")
 def make_parser() -> Arguments:
     """Make the parser of `lightexp register`."""
     parser = Arguments("register", usage=_USAGE, description=_HELP).add_config_dir()
-    parser.add_argument("words", nargs="*", metavar="RUN NAME", help="a run's folder or id, and the model's name")
+    parser.add_argument("arguments", nargs="*", metavar="RUN NAME", help="a run's folder or id, and the model's name")
     parser.add_argument("--front", metavar="STUDY", help="a study, whose front is registered")
     return parser
 
@@ -56,8 +56,8 @@ def run(argv: list[str]) -> int:
         RunFailed: If MLflow cannot be used.
     """
     options, rest = make_parser().read(argv)
-    names = [word for word in options.words if not is_setting(word) or Path(word).exists()]
-    overrides = [word for word in options.words if word not in names] + rest
+    names = [argument for argument in options.arguments if not is_setting(argument) or Path(argument).exists()]
+    overrides = [argument for argument in options.arguments if argument not in names] + rest
     if len(names) != (1 if options.front else 2):
         expected = "NAME after --front STUDY" if options.front else "RUN NAME"
         raise BadInput(f"register takes {expected}. Received: {' '.join(names) or 'nothing'}.")

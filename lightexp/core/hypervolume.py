@@ -43,10 +43,10 @@ def _sweep_pairs(ordered: NDArray[np.float64]) -> NDArray[np.bool_]:
 def _sweep(ordered: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return the mask of the front of different points in lexicographic order, in steps of one point of the front."""
     is_front = np.zeros(len(ordered), np.bool_)
-    left = np.arange(len(ordered))
-    while len(left):
-        is_front[left[0]] = True
-        left = left[(ordered[left] < ordered[left[0]]).any(axis=1)]
+    remaining = np.arange(len(ordered))
+    while len(remaining):
+        is_front[remaining[0]] = True
+        remaining = remaining[(ordered[remaining] < ordered[remaining[0]]).any(axis=1)]
     return is_front
 
 

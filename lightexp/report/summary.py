@@ -163,9 +163,9 @@ def _build_rows(
 
 def _check_measured(columns: Sequence[MetricColumn], measured: Iterable[str], spec: TableSpec) -> None:
     """Raise BadInput for a column that no run and no published row has."""
-    known = set(measured).union(*(external.figures for external in spec.external))
+    available = set(measured).union(*(external.figures for external in spec.external))
     for column in columns:
-        if column.name not in known:
+        if column.name not in available:
             hint = suggest_nearest(column.name, measured)
             raise BadInput(f"{spec.title}: columns: no run has measured '{column.name}': {hint}")
 

@@ -176,8 +176,8 @@ def _check_class(name: str, target: str, place: str, overrides: Sequence[str]) -
 
 def _list_plugins(overrides: Sequence[str]) -> list[str]:
     """Return the packages that the command line allows."""
-    given = [override for override in overrides if override.lstrip("+").startswith("plugins=")]
-    values = [override.value() for override in OverridesParser.create().parse_overrides(given)]
+    plugin_overrides = [override for override in overrides if override.lstrip("+").startswith("plugins=")]
+    values = [override.value() for override in OverridesParser.create().parse_overrides(plugin_overrides)]
     return [str(package) for value in values if isinstance(value, list) for package in value]
 
 
