@@ -1,4 +1,4 @@
-"""Row planners: a node of an ablation's file that stands for several rows, such as a grid or a power set."""
+"""Row planners: a node of an ablation's file that expands to several rows, such as a grid or a power set."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Parts = Annotated[list[str], Field(min_length=1)] | Annotated[dict[str, list[str
 
 @settings_dataclass
 class RowPlanner:
-    """A node that stands for several rows: exactly one of these fields, and `base`.
+    """A node that expands to several rows: exactly one of these fields, and `base`.
 
     Attributes:
         base: Overrides that its rows share. Defaults to none.

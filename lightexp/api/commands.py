@@ -64,7 +64,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {"search": search, "ablate"
 
 
 def _run_command(parent: ParentConnection, command: Callable[[], int], failure: str) -> None:
-    """Run a command of the command line and raise what its exit code stands for.
+    """Run a command of the command line and raise the exception that its exit code means.
 
     Args:
         parent: Receives each line of the command's output.

@@ -1,4 +1,4 @@
-"""Write a model of legacy Keras as a file of Keras 3; runs in a process of its own.
+"""Write a model of legacy Keras as a file of Keras 3; runs in a separate process.
 
 Only `sandbox.run_sandboxed` imports this module.
 """

@@ -71,7 +71,7 @@ def format_reason(error: BaseException) -> str:
 
 
 def find_first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that is not blank, or its class where there is none."""
+    """Return the first line of an error's message that is not blank, or the class of an error without a message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__).strip()
 
 

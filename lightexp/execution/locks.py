@@ -70,7 +70,7 @@ class FileLocks(Locks):
     def acquire(self, key: int | str) -> bool:
         """See `Locks.acquire`; a key may be text that is a file name."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._path(key), thread_local=False)
+        lock = FileLock(self._make_path(key), thread_local=False)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -85,7 +85,7 @@ class FileLocks(Locks):
     def release(self, key: int | str) -> None:
         """See `Locks.release`."""
         if lock := self._held.pop(key, None):
-            self._path(key).unlink(missing_ok=True)
+            self._make_path(key).unlink(missing_ok=True)
             lock.release()
 
     @contextmanager
@@ -98,7 +98,7 @@ class FileLocks(Locks):
     def _is_held(self, key: int) -> bool:
         """Return whether a process has a lock: a look at its file takes a tenth of the time of `acquire`."""
         try:
-            descriptor = os.open(self._path(key), os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(self._make_path(key), os.O_RDWR | os.O_CLOEXEC)
         except OSError:  # no process has created it, or `acquire` says what is wrong
             return False
         try:
@@ -109,7 +109,7 @@ class FileLocks(Locks):
             os.close(descriptor)
         return False
 
-    def _path(self, key: int | str) -> Path:
+    def _make_path(self, key: int | str) -> Path:
         return self._folder / f"{key}.lock"
 
 

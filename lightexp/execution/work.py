@@ -75,7 +75,7 @@ class WorkSource(ABC):
 
     @abstractmethod
     def claim(self) -> ClaimedTask | None:
-        """Lock and return the next task; None if there is none at the moment."""
+        """Lock and return the next task; None if no task is free at the moment."""
 
     @abstractmethod
     def finish(self, task: ClaimedTask, result: Any) -> dict[str, Any]:

@@ -254,7 +254,7 @@ class RunReader:
 
 
 def _compute_digest(text: str) -> bytes:
-    """Return a digest of a text, which stands for it where a hundred thousand texts would take much memory."""
+    """Return a digest of a text, used in its place where a hundred thousand texts would take much memory."""
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
 
 

@@ -124,7 +124,7 @@ class Settings:
     @property
     def name(self) -> str:
         """Readable name: model, data set and stages."""
-        model, dataset = (_config_name(self.plain[group]["_target_"]) for group in ("model", "dataset"))
+        model, dataset = (_read_config_name(self.plain[group]["_target_"]) for group in ("model", "dataset"))
         return f"{model} {dataset} {'-'.join(self.stages)}"
 
 
@@ -249,6 +249,6 @@ def _build_all(nodes: Mapping[str, Any], base: type[Any], where: str, plugins: t
     return {name: build(node, base, f"{where}.{name}", plugins) for name, node in nodes.items() if node is not None}
 
 
-def _config_name(target: str) -> str:
+def _read_config_name(target: str) -> str:
     """Return the name of the module that defines a class, which is also its config's name."""
     return target.split(".")[-2]

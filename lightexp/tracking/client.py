@@ -120,7 +120,7 @@ class TrackingClient:
         self._client: Any = self._exchange(lambda: stores.import_mlflow().MlflowClient(tracking_uri=uri))
 
     def find_experiment(self, name: str) -> MlflowExperiment | None:
-        """Return an experiment; None if there is none of that name.
+        """Return the experiment of a name; None if it does not exist.
 
         Raises:
             BadInput: If it is in MLflow's bin, where nothing can be added to it, nor another of its name created.

@@ -124,7 +124,7 @@ def get_database_file(uri: str) -> Path | None:
 
 
 def prepare_database(database: Path, artifacts: Path) -> None:
-    """Create a SQLite store if there is none, complete or not at all: processes may do so at once, or die meanwhile.
+    """Create a SQLite store atomically unless it exists: several processes may try at once, or die meanwhile.
 
     Args:
         database: The file.
